@@ -1,0 +1,2 @@
+"""Collegium: institutions train one modular model together, without a server."""
+

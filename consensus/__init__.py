@@ -1,0 +1,1 @@
+"""Ledger fold, component fold, agreement, aggregation rules and withdrawal. Pure: no I/O."""

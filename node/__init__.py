@@ -1,0 +1,1 @@
+"""The daemon: pure core, runtime, network, store, learner, privacy and control API."""

@@ -1,0 +1,1 @@
+"""Many nodes on one machine: simulated network and clock, demo federations, benchmarks."""
