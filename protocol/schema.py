@@ -1,0 +1,164 @@
+"""Frozen dataclasses to and from canonical maps: the type annotations are the schema.
+
+Supported field types: `int` (with `Annotated[int, Between(low, high)]`), `str` and `bytes` (with
+`Annotated[..., Size(low, high)]`), nested dataclasses, and `tuple[T, ...]` of those. Decoding checks exact types
+(`type(x) is int`: a bool is not an integer), bounds, that no field is missing or unknown, and that the bytes are
+canonical.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from ..crypto.errors import LocalProtocolError, RemoteProtocolError
+from .codec import encode, unpack
+
+T = TypeVar("T")
+Build = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Between:
+    """Bounds of an integer, inclusive."""
+
+    low: int
+    high: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """Bounds of a length in bytes (text: UTF-8 bytes) or items, inclusive."""
+
+    low: int
+    high: int
+
+
+U16 = Annotated[int, Between(0, 2**16 - 1)]
+U32 = Annotated[int, Between(0, 2**32 - 1)]
+U63 = Annotated[int, Between(0, 2**63 - 1)]
+Bytes32 = Annotated[bytes, Size(32, 32)]
+Bytes64 = Annotated[bytes, Size(64, 64)]
+Name = Annotated[str, Size(1, 128)]
+
+
+def to_map(value: object) -> Any:
+    """Turn a dataclass of supported field types into maps, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_map(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [to_map(item) for item in value]
+    return value
+
+
+def dump(value: object) -> bytes:
+    """Encode a dataclass canonically. Raises LocalProtocolError if it breaks its own schema."""
+    try:
+        mapped = to_map(value)
+        _builder(type(value))(dict(sorted(mapped.items(), key=lambda item: item[0].encode())))
+    except RemoteProtocolError as error:
+        raise LocalProtocolError(f"{type(value).__name__} breaks its schema: {error.detail}") from error
+    return encode(mapped)
+
+
+def load(cls: type[T], data: bytes, limit: int) -> T:
+    """Decode canonical bytes into `cls`.
+
+    Raises RemoteProtocolError("oversized" | "malformed" | "not-canonical" | "invalid"); nothing larger than `limit`
+    bytes is looked at.
+    """
+    raw = unpack(data, limit)
+    value = _builder(cls)(raw)
+    # The builder checked types and key order; packing what was unpacked shows the rest (integer widths, key repeats).
+    if msgpack.packb(raw, use_bin_type=True) != data:
+        raise RemoteProtocolError("not-canonical", f"{cls.__name__}: re-encoding gives other bytes")
+    return value  # type: ignore[no-any-return]  # _builder(cls) builds cls
+
+
+def from_map(cls: type[T], raw: object) -> T:
+    """Build `cls` from maps, lists and scalars (say, from TOML), keys in any order."""
+    return _builder(cls)(_sorted_maps(raw))  # type: ignore[no-any-return]
+
+
+def _sorted_maps(raw: object) -> object:
+    if isinstance(raw, dict):
+        return {key: _sorted_maps(raw[key]) for key in sorted(raw, key=lambda key: str(key).encode())}
+    if isinstance(raw, list | tuple):
+        return [_sorted_maps(item) for item in raw]
+    return raw
+
+
+def _invalid(what: str) -> RemoteProtocolError:
+    return RemoteProtocolError("invalid", what)
+
+
+@cache
+def _builder(cls: Any) -> Build:
+    origin = get_origin(cls)
+    if origin is Annotated:
+        base, *marks = get_args(cls)
+        return _bounded(_builder(base), marks)
+    if origin is tuple:
+        item, _ellipsis = get_args(cls)
+        return _sequence(_builder(item))
+    if cls in (int, str, bytes):
+        return _scalar(cls)
+    if dataclasses.is_dataclass(cls):
+        return _record(cls)
+    raise LocalProtocolError(f"no schema for {cls!r}")
+
+
+def _scalar(cls: type) -> Build:
+    def build(raw: Any) -> Any:
+        if type(raw) is not cls:
+            raise _invalid(f"{type(raw).__name__} where {cls.__name__} belongs")
+        return raw
+
+    return build
+
+
+def _sequence(item: Build) -> Build:
+    def build(raw: Any) -> Any:
+        if type(raw) is not list:
+            raise _invalid(f"{type(raw).__name__} where a list belongs")
+        return tuple([item(part) for part in raw])
+
+    return build
+
+
+def _bounded(inner: Build, marks: list[Any]) -> Build:
+    def build(raw: Any) -> Any:
+        value = inner(raw)
+        for mark in marks:
+            size = value if isinstance(mark, Between) else len(value.encode() if type(value) is str else value)
+            if not mark.low <= size <= mark.high:
+                raise _invalid(f"{size} is not between {mark.low} and {mark.high}")
+        return value
+
+    return build
+
+
+def _record(cls: Any) -> Build:
+    hints = get_type_hints(cls, include_extras=True)
+    names = sorted((field.name for field in dataclasses.fields(cls)), key=str.encode)
+    parts = [(name, _builder(hints[name])) for name in names]
+
+    def build(raw: Any) -> Any:
+        if type(raw) is not dict:
+            raise _invalid(f"{cls.__name__}: {type(raw).__name__} where a map belongs")
+        if list(raw) != names:
+            wrong = set(names) ^ set(raw)
+            raise _invalid(f"{cls.__name__}: missing, unknown or misordered fields {sorted(map(str, wrong))}")
+        values = {}
+        for name, part in parts:
+            try:
+                values[name] = part(raw[name])
+            except RemoteProtocolError as error:
+                raise _invalid(f"{cls.__name__}.{name}: {error.detail}") from error
+        return cls(**values)
+
+    return build
+
+
