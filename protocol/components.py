@@ -84,7 +84,9 @@ def base_digest(base: npt.NDArray[np.float32]) -> bytes:
     return digest("base-vector", base.astype("<f4").tobytes())
 
 
-def weights(base: npt.NDArray[np.float32], state: npt.NDArray[np.int32], spec: ComponentSpec) -> npt.NDArray[np.float32]:
+def weights(
+    base: npt.NDArray[np.float32], state: npt.NDArray[np.int32], spec: ComponentSpec
+) -> npt.NDArray[np.float32]:
     """Return the weights in use, `θ_base + Δ·X/256`, shape [d], float32."""
     scale = 2.0 ** -(spec.step_log2 + FRACTION_BITS)
     return (base.astype(np.float64) + state.astype(np.float64) * scale).astype(np.float32)

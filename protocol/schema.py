@@ -9,7 +9,7 @@ canonical.
 import dataclasses
 from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -74,7 +74,7 @@ def load(cls: type[T], data: bytes, limit: int) -> T:
     # The builder checked types and key order; packing what was unpacked shows the rest (integer widths, key repeats).
     if msgpack.packb(raw, use_bin_type=True) != data:
         raise RemoteProtocolError("not-canonical", f"{cls.__name__}: re-encoding gives other bytes")
-    return value  # type: ignore[no-any-return]  # _builder(cls) builds cls
+    return cast("T", value)
 
 
 def from_map(cls: type[T], raw: object) -> T:
@@ -94,8 +94,12 @@ def _invalid(what: str) -> RemoteProtocolError:
     return RemoteProtocolError("invalid", what)
 
 
-@cache
 def _builder(cls: Any) -> Build:
+    return _cached_builder(cls)
+
+
+@cache
+def _cached_builder(cls: Any) -> Build:
     origin = get_origin(cls)
     if origin is Annotated:
         base, *marks = get_args(cls)
@@ -160,5 +164,3 @@ def _record(cls: Any) -> Build:
         return cls(**values)
 
     return build
-
-

@@ -1,0 +1,554 @@
+"""The ledger fold: agreed records to ledger state. It reads records only; every member computes the same (G1, G4).
+
+The transition rules all live here. Within one block, in this order:
+
+    1 records   by author key, then seq: heads move, tree grows, offers and attests count, updates become pending,
+                withdrawal statements and evidence are noted
+    2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
+    3 withdraw  entries and pending updates that it covers go; the component's epoch grows by one
+    4 hosts     before a component's first close its active hosts are the members that offer it
+    5 close     eligible updates freeze into the next round; then the hosts of the next round freeze
+    6 certify   a quorum of a component's active hosts attests one digest
+
+A record whose body is malformed or breaks a bound is inert: it stays in the feed and is refused by name.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.hashing import digest
+from ..crypto.merkle import EMPTY, Frontier, leaf_hash
+from ..protocol.blocks import Block, Close, Head, Vote, quorum
+from ..protocol.charter import Charter
+from ..protocol.codec import encode
+from ..protocol.records import (
+    GENESIS,
+    Attest,
+    Evidence,
+    Offer,
+    Record,
+    Update,
+    Withdrawal,
+    WithdrawalStatement,
+    body_of,
+    check_chain,
+    is_fork,
+    verify_ack,
+)
+from ..protocol.signing import Signed, open_signed
+from ..protocol.update import UpdateHeader, check_header
+from . import rules
+from .components import Entry, Round
+
+KEEP_ATTESTED = 8  # rounds for which late attestations still count
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An update in the ledger that no round has counted yet."""
+
+    update: bytes
+    author: bytes
+    seq: int
+    round: int
+    epoch: int
+    blob: bytes
+    size: int
+    variance: int
+    acks: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A state digest that a quorum of the component's active hosts attested."""
+
+    round: int
+    epoch: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """Blobs to delete everywhere once a state of at least this epoch is certified."""
+
+    epoch: int
+    blobs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentLedger:
+    """One component in the ledger: `round` is the last closed one."""
+
+    name: str
+    round: int = 0
+    epoch: int = 0
+    hosts: tuple[bytes, ...] = ()
+    rounds: tuple[Round, ...] = ()
+    pending: tuple[Pending, ...] = ()
+    attests: tuple[tuple[int, int, bytes, bytes], ...] = ()  # (round, epoch, host, digest), sorted
+    certified: Certified | None = None
+    erasures: tuple[Erasure, ...] = ()
+
+    @property
+    def chain(self) -> bytes:
+        """The running digest of the frozen lists; it names the state after the last closed round."""
+        return self.rounds[-1].chain if self.rounds else GENESIS
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A withdrawal in force: everything in this author's feed up to `through` no longer counts."""
+
+    author: bytes
+    through: int
+    mode: str
+    height: int
+    carrier: bytes
+    rounds: tuple[tuple[str, int], ...] = ()  # (component, last round closed when it took effect)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record that is inert, with the reason's stable name."""
+
+    author: bytes
+    seq: int
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The ledger state after a block."""
+
+    federation: bytes
+    fault_model: str
+    height: int
+    block: bytes
+    members: tuple[bytes, ...]
+    heads: Mapping[bytes, tuple[int, bytes]]
+    offers: Mapping[bytes, Offer]
+    components: Mapping[str, ComponentLedger]
+    withdrawn: tuple[Withdrawn, ...] = ()
+    expelled: tuple[bytes, ...] = ()
+    tree: Frontier = EMPTY
+    refusals: tuple[Refusal, ...] = field(default=(), compare=False)  # of the last block only
+
+    @property
+    def quorum(self) -> int:
+        """How many members decide the next height."""
+        return quorum(len(self.members), self.fault_model)
+
+    def host_quorum(self, component: ComponentLedger) -> int:
+        """How many of a component's active hosts acknowledge and certify."""
+        return quorum(max(1, len(component.hosts)), self.fault_model)
+
+    def certifiable(self, component: ComponentLedger) -> bool:
+        """Whether the component has enough hosts for its certificates to mean anything (DESIGN.md section 7)."""
+        return len(component.hosts) >= (4 if self.fault_model == "byzantine" else 2)
+
+
+def genesis(charter: Charter) -> Ledger:
+    """Return the ledger before the first block."""
+    return Ledger(
+        federation=charter.federation,
+        fault_model=charter.rules.fault_model,
+        height=0,
+        block=GENESIS,
+        members=tuple(member.key for member in charter.members),
+        heads={},
+        offers={},
+        components={spec.name: ComponentLedger(spec.name) for spec in charter.components},
+    )
+
+
+def members_digest(members: Iterable[bytes]) -> bytes:
+    """Return the digest by which a header names the members that decide the next height."""
+    return digest("members", *sorted(members))
+
+
+def state_digest(ledger: Ledger) -> bytes:
+    """Return the digest of a ledger state (G1), over everything that later blocks depend on."""
+    components = [
+        [
+            c.name,
+            c.round,
+            c.epoch,
+            list(c.hosts),
+            c.chain,
+            [[p.update, sorted(p.acks)] for p in c.pending],
+            [list(item) for item in c.attests],
+            [] if c.certified is None else [c.certified.round, c.certified.epoch, c.certified.digest],
+            [[e.epoch, list(e.blobs)] for e in c.erasures],
+        ]
+        for _, c in sorted(ledger.components.items())
+    ]
+    return digest(
+        "ledger",
+        encode(
+            [
+                ledger.height,
+                [[author, seq, head] for author, (seq, head) in sorted(ledger.heads.items())],
+                list(ledger.members),
+                [[author, list(offer.components)] for author, offer in sorted(ledger.offers.items())],
+                components,
+                [[w.author, w.through, w.mode, [list(pair) for pair in w.rounds]] for w in ledger.withdrawn],
+                list(ledger.expelled),
+            ]
+        ),
+    )
+
+
+def order(records: Iterable[Signed[Record]]) -> list[Signed[Record]]:
+    """Return one block's records in the order of the ledger: author key, then seq."""
+    return sorted(records, key=lambda record: (record.value.author, record.value.seq))
+
+
+def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]]) -> None:
+    """Check that a block's records extend the last agreed heads, within the quotas.
+
+    Raises RemoteProtocolError("empty" | "frozen-feed" | "stranger" | "gap" | "fork" | "quota-records" | "quota-bytes").
+    """
+    if not records:
+        raise RemoteProtocolError("empty", "a block needs at least one record")
+    heads: dict[bytes, tuple[int, bytes]] = {}
+    count: dict[bytes, int] = {}
+    size: dict[bytes, int] = {}
+    for record in records:
+        author = record.value.author
+        if author in ledger.expelled:
+            raise RemoteProtocolError("frozen-feed", "the author was expelled", author)
+        if author not in ledger.members:
+            raise RemoteProtocolError("stranger", "the author is not a member", author)
+        check_chain(heads.get(author, ledger.heads.get(author, (0, GENESIS))), record)
+        heads[author] = (record.value.seq, record.digest)
+        count[author] = count.get(author, 0) + 1
+        size[author] = size.get(author, 0) + len(record.wire)
+        if count[author] > charter.rules.records_per_height:
+            raise RemoteProtocolError("quota-records", f"{count[author]} records at one height", author)
+        if size[author] > charter.rules.bytes_per_height:
+            raise RemoteProtocolError("quota-bytes", f"{size[author]} bytes at one height", author)
+
+
+def apply_records(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]]) -> Ledger:
+    """Apply a block's records (steps 1 to 4 above); `records` are in ledger order and passed check_cut."""
+    heads, offers = dict(ledger.heads), dict(ledger.offers)
+    components = dict(ledger.components)
+    withdrawals: list[Withdrawn] = []
+    guilty: set[bytes] = set()
+    refusals: list[Refusal] = []
+    leaves = []
+    for record in records:
+        value = record.value
+        heads[value.author] = (value.seq, record.digest)
+        leaves.append(leaf_hash(record.digest))
+        try:
+            body = body_of(value)
+            if isinstance(body, Offer):
+                known = tuple(sorted({name for name in body.components if name in components}))
+                offers[value.author] = Offer(known, body.addresses)
+            elif isinstance(body, Update):
+                _add_update(charter, ledger.withdrawn, components, value, body)
+            elif isinstance(body, Attest):
+                _add_attest(components, value.author, body)
+            elif isinstance(body, Evidence):
+                guilty.add(check_evidence(body, ledger.federation))
+            elif isinstance(body, Withdrawal):
+                statement = check_withdrawal(body, ledger.federation)
+                withdrawals.append(
+                    Withdrawn(statement.author, statement.through, statement.mode, ledger.height + 1, value.author)
+                )
+        except RemoteProtocolError as error:
+            refusals.append(Refusal(value.author, value.seq, value.kind, error.reason))
+    state = replace(
+        ledger,
+        heads=heads,
+        offers=offers,
+        components=components,
+        refusals=tuple(refusals),
+        tree=ledger.tree.extend(leaves),
+    )
+    state = _expel(state, guilty)
+    for withdrawal in withdrawals:
+        state = _withdraw(charter, ledger, state, withdrawal)
+    return _gather_hosts(state)
+
+
+def _add_update(
+    charter: Charter,
+    withdrawn: Iterable[Withdrawn],
+    components: dict[str, ComponentLedger],
+    record: Record,
+    body: Update,
+) -> None:
+    header = open_signed(UpdateHeader, body.header, record.federation)
+    value = header.value
+    if value.author != record.author:
+        raise RemoteProtocolError("not-the-author", "the header is another member's", record.author)
+    spec = check_header(value, charter)
+    component = components[value.component]
+    acks = {ack.host for ack in body.acks if verify_ack(record.federation, header.digest, ack)}
+    if len(acks) != len(body.acks):
+        raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", record.author)
+    if any(entry.update == header.digest for round_ in component.rounds[-KEEP_ATTESTED:] for entry in round_.entries):
+        raise RemoteProtocolError("counted-already", value.component, record.author)
+    if value.round + charter.rules.max_staleness < component.round + 1:
+        raise RemoteProtocolError("stale", f"round {value.round} after {component.round}", record.author)
+    for withdrawal in withdrawn:
+        # What was withdrawn, or was in flight then, must not come back: its bytes are being erased.
+        last = dict(withdrawal.rounds).get(value.component, 0)
+        if withdrawal.author == value.author and (record.seq <= withdrawal.through or value.round <= last + 1):
+            raise RemoteProtocolError("withdrawn", f"{value.component} round {value.round}", record.author)
+    if value.epoch > component.epoch:
+        raise RemoteProtocolError("epoch-ahead", str(value.epoch), record.author)
+    known = next((p for p in component.pending if p.update == header.digest), None)
+    pending = Pending(
+        header.digest,
+        value.author,
+        record.seq,
+        value.round,
+        value.epoch,
+        value.blob,
+        value.size,
+        rules.noise_variance(value, spec),
+        frozenset(acks) | (known.acks if known else frozenset()),
+    )
+    others = tuple(p for p in component.pending if p.update != header.digest)
+    components[value.component] = replace(component, pending=_sorted_pending((*others, pending)))
+
+
+def _sorted_pending(pending: Iterable[Pending]) -> tuple[Pending, ...]:
+    return tuple(sorted(pending, key=lambda p: (p.author, p.round, p.update)))
+
+
+def _add_attest(components: dict[str, ComponentLedger], author: bytes, body: Attest) -> None:
+    component = components.get(body.component)
+    if component is None:
+        raise RemoteProtocolError("unknown-component", body.component, author)
+    if author not in component.hosts:
+        raise RemoteProtocolError("not-a-host", body.component, author)
+    if body.round > component.round or body.epoch > component.epoch:
+        raise RemoteProtocolError("attest-ahead", f"{body.component} round {body.round}", author)
+    if body.round + KEEP_ATTESTED <= component.round or body.epoch < component.epoch:
+        return  # honest and late: of no use any more
+    if any(item[:3] == (body.round, body.epoch, author) for item in component.attests):
+        raise RemoteProtocolError("attested-already", f"{body.component} round {body.round}", author)
+    attests = sorted([*component.attests, (body.round, body.epoch, author, body.digest)])
+    components[body.component] = replace(component, attests=tuple(attests))
+
+
+def check_evidence(body: Evidence, federation: bytes) -> bytes:
+    """Return the author that this evidence convicts. Raises RemoteProtocolError("false-evidence")."""
+    if body.kind == "fork":
+        a, b = open_signed(Record, body.a, federation), open_signed(Record, body.b, federation)
+        if is_fork(a, b):
+            return a.value.author
+    elif body.kind == "double-vote":
+        x, y = open_signed(Vote, body.a, federation), open_signed(Vote, body.b, federation)
+        where = [(v.value.author, v.value.height, v.value.view, v.value.step) for v in (x, y)]
+        if where[0] == where[1] and x.value.block != y.value.block:
+            return x.value.author
+    raise RemoteProtocolError("false-evidence", body.kind)
+
+
+def check_withdrawal(body: Withdrawal, federation: bytes) -> WithdrawalStatement:
+    """Check a withdrawal's owner signature and words. Raises RemoteProtocolError."""
+    statement = open_signed(WithdrawalStatement, body.statement, federation).value
+    if statement.scope != "all" or statement.mode != "refold":
+        raise RemoteProtocolError("unknown-withdrawal", f"{statement.scope} by {statement.mode}", statement.author)
+    return statement
+
+
+def _expel(ledger: Ledger, guilty: set[bytes]) -> Ledger:
+    guilty = guilty & set(ledger.members)
+    if not guilty:
+        return ledger
+    components = {
+        name: replace(
+            c,
+            hosts=tuple(host for host in c.hosts if host not in guilty),
+            pending=tuple(p for p in c.pending if p.author not in guilty),
+        )
+        for name, c in ledger.components.items()
+    }
+    return replace(
+        ledger,
+        members=tuple(member for member in ledger.members if member not in guilty),
+        expelled=tuple(sorted({*ledger.expelled, *guilty})),
+        offers={author: offer for author, offer in ledger.offers.items() if author not in guilty},
+        components=components,
+    )
+
+
+def _withdraw(charter: Charter, before: Ledger, ledger: Ledger, withdrawal: Withdrawn) -> Ledger:
+    """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (DESIGN.md section 9).
+
+    `before` is the ledger before this block: several withdrawals in one block share one refold and one epoch.
+    """
+    if any(w.author == withdrawal.author and w.through >= withdrawal.through for w in ledger.withdrawn):
+        return ledger
+    components = {}
+    for name, c in ledger.components.items():
+        oldest = c.round - charter.rules.refold_horizon
+        gone: list[bytes] = []
+        rounds = []
+        for round_ in c.rounds:
+            keep = tuple(e for e in round_.entries if e.author != withdrawal.author or round_.number <= oldest)
+            gone += [entry.blob for entry in round_.entries if entry not in keep]
+            rounds.append(replace(round_, entries=keep) if len(keep) < len(round_.entries) else round_)
+        epoch = before.components[name].epoch + 1 if gone else c.epoch
+        pending = tuple(p for p in c.pending if p.author != withdrawal.author or p.seq > withdrawal.through)
+        gone += [p.blob for p in c.pending if p not in pending]
+        components[name] = (
+            c
+            if not gone
+            else replace(
+                c,
+                epoch=epoch,
+                rounds=_chained(rounds, GENESIS),
+                pending=pending,
+                attests=tuple(item for item in c.attests if item[1] == epoch),
+                erasures=(*c.erasures, Erasure(epoch, tuple(sorted(set(gone))))),
+            )
+        )
+    closed = tuple(sorted((name, c.round) for name, c in ledger.components.items()))
+    return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, replace(withdrawal, rounds=closed)))
+
+
+def _chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
+    """Return the rounds with their running digests, which continue from `chain`."""
+    done = []
+    for round_ in rounds:
+        entries = [[e.update, e.author, e.blob, e.staleness, str(e.variance)] for e in round_.entries]
+        chain = digest("rounds", chain, encode([round_.number, round_.faults, entries]))
+        done.append(replace(round_, chain=chain))
+    return tuple(done)
+
+
+def _gather_hosts(ledger: Ledger) -> Ledger:
+    components = {
+        name: replace(c, hosts=_offering(ledger, name)) if c.round == 0 else c for name, c in ledger.components.items()
+    }
+    return replace(ledger, components=components)
+
+
+def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
+    return tuple(sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components))
+
+
+def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
+    """Return what the next round of a component would freeze, sorted by author (DESIGN.md section 7).
+
+    Counted: the freshest update of each active host, at most S rounds stale (robust rules: not stale at all), with acks
+    from a quorum of the active hosts.
+    """
+    c = ledger.components[name]
+    spec = charter.component(name)
+    assert spec is not None
+    limit = charter.rules.max_staleness if spec.rule == "mean" else 0
+    need, hosts = ledger.host_quorum(c), frozenset(c.hosts)
+    best: dict[bytes, Pending] = {}
+    for p in c.pending:
+        staleness = c.round + 1 - p.round
+        if p.author in hosts and 0 <= staleness <= limit and len(p.acks & hosts) >= need:
+            rival = best.get(p.author)
+            if rival is None or p.round > rival.round:
+                best[p.author] = p
+    return tuple(
+        Entry(p.update, p.author, p.blob, p.size, c.round + 1 - p.round, p.variance) for _, p in sorted(best.items())
+    )
+
+
+def closable(charter: Charter, ledger: Ledger, name: str) -> bool:
+    """Whether a component has at least `min_updates` eligible updates for its next round."""
+    spec = charter.component(name)
+    return spec is not None and len(eligible(charter, ledger, name)) >= spec.min_updates
+
+
+def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], height: int) -> Ledger:
+    """Close rounds and certify (steps 5 and 6). Raises RemoteProtocolError("close-order" | "not-closable")."""
+    names = [close.component for close in closes]
+    if names != sorted(set(names)):
+        raise RemoteProtocolError("close-order", ", ".join(names))
+    components = dict(ledger.components)
+    for close in closes:
+        c = components.get(close.component)
+        if c is None or close.round != c.round + 1 or not closable(charter, ledger, close.component):
+            raise RemoteProtocolError("not-closable", f"{close.component} round {close.round}")
+        entries = eligible(charter, ledger, close.component)
+        (round_,) = _chained([Round(close.round, height, entries, rules.faults(len(entries)), GENESIS)], c.chain)
+        counted = {entry.author: entry for entry in entries}
+        pending = tuple(
+            p
+            for p in c.pending
+            # What a counted author sent before its counted update, and what grew too stale, can never count again.
+            if p.round + charter.rules.max_staleness >= close.round + 1
+            and (p.author not in counted or p.round > close.round - counted[p.author].staleness)
+        )
+        components[close.component] = replace(
+            c,
+            round=close.round,
+            rounds=(*c.rounds, round_),
+            pending=pending,
+            hosts=_offering(ledger, close.component),
+            attests=tuple(item for item in c.attests if item[0] + KEEP_ATTESTED > close.round),
+        )
+    state = replace(ledger, components=components)
+    return replace(state, components={name: _certify(state, c) for name, c in state.components.items()})
+
+
+def _certify(ledger: Ledger, c: ComponentLedger) -> ComponentLedger:
+    votes: dict[tuple[int, int, bytes], int] = {}
+    for round_, epoch, host, state in c.attests:
+        if host in c.hosts:
+            votes[round_, epoch, state] = votes.get((round_, epoch, state), 0) + 1
+    done = [key for key, count in votes.items() if count >= ledger.host_quorum(c) and key[1] == c.epoch]
+    if not done:
+        return c
+    round_, epoch, state = max(done)
+    if c.certified is not None and (c.certified.epoch, c.certified.round) >= (epoch, round_):
+        return c
+    erasures = tuple(erasure for erasure in c.erasures if erasure.epoch > epoch)
+    return replace(c, certified=Certified(round_, epoch, state), erasures=erasures)
+
+
+def next_state(
+    charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]], closes: Sequence[Close]
+) -> tuple[Ledger, Block]:
+    """Fold one block: return the state after it and the block itself, with everything in it recomputed.
+
+    `records` in ledger order. Raises RemoteProtocolError if the cut or a close breaks a rule.
+    """
+    check_cut(charter, ledger, records)
+    height = ledger.height + 1
+    state = close_rounds(charter, apply_records(charter, ledger, records), closes, height)
+    state = replace(state, height=height)
+    heads = {record.value.author: Head(record.value.author, record.value.seq, record.digest) for record in records}
+    block = Block(
+        federation=ledger.federation,
+        height=height,
+        prev=ledger.block,
+        cut=tuple(head for _, head in sorted(heads.items())),
+        close=tuple(closes),
+        tree_size=state.tree.size,
+        tree_root=state.tree.root(),
+        members=members_digest(state.members),
+        fold=state_digest(state),
+    )
+    return replace(state, block=block.id), block
+
+
+def fold_block(charter: Charter, ledger: Ledger, block: Block, records: Sequence[Signed[Record]]) -> Ledger:
+    """Fold an agreed or proposed block; its header must equal what is recomputed (G2, G4).
+
+    Raises RemoteProtocolError("height" | "prev" | "header-differs") or what next_state raises.
+    """
+    if block.height != ledger.height + 1:
+        raise RemoteProtocolError("height", f"{block.height} after {ledger.height}")
+    if block.prev != ledger.block:
+        raise RemoteProtocolError("prev", f"height {block.height} does not follow the agreed block")
+    state, mine = next_state(charter, ledger, order(records), block.close)
+    if mine != block:
+        raise RemoteProtocolError("header-differs", f"height {block.height} is not what its records fold to")
+    return state

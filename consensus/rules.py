@@ -1,0 +1,90 @@
+"""Aggregation rules in exact integers (DESIGN.md section 8): order, threads and BLAS cannot change a bit.
+
+Every sum below stays inside the integers that its floating type holds exactly, and every division rounds half to even,
+once. A rule maps updates (int8 or int16, shape [d] each) to the increment of the state (int64, shape [d], in 1/256 grid
+units).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..crypto.errors import LocalProtocolError
+from ..protocol.components import FRACTION_BITS, MILLION, ComponentSpec
+from ..protocol.update import Integers, UpdateHeader
+
+Increment = npt.NDArray[np.int64]
+CHUNK = 1 << 16  # columns folded at a time: n rows of them stay in the cache
+
+
+def faults(updates: int) -> int:
+    """Return f = ⌊(n-1)/3⌋, the number of lying updates that a robust rule is built to bear."""
+    return max(0, (updates - 1) // 3)
+
+
+def noise_variance(header: UpdateHeader, spec: ComponentSpec) -> int:
+    """Return `v = τ(ησC/(LΔ))²`, the noise variance of a coordinate in squared grid units, rounded up."""
+    recipe = header.recipe
+    over = recipe.learning_rate * recipe.noise_multiplier * recipe.clip_norm * 1000 * (1 << spec.step_log2)
+    under = MILLION**3 * header.lot
+    return -(-header.steps * over**2 // under**2)
+
+
+def mean_weights(variances: Sequence[int], staleness: Sequence[int]) -> list[int]:
+    """Return the integer weights a_i of `mean`: noise-aware, with half an equal share for everybody.
+
+    `v₀ = max(1, lower median)`, `w_i = ⌊2^16 v₀/(v₀+v_i)⌋`, `a_i = ⌊2^15 w_i/Σw⌋ + ⌊2^15/n⌋`, halved for each round of
+    staleness. Their sum is at most 2^16.
+    """
+    n = len(variances)
+    v0 = max(1, sorted(variances)[(n - 1) // 2])
+    w = [(v0 << 16) // (v0 + v) for v in variances]
+    total = max(1, sum(w))
+    return [max(1, ((w_i << 15) // total + (1 << 15) // n) >> s) for w_i, s in zip(w, staleness, strict=True)]
+
+
+def _divide(sums: npt.NDArray[Any], divisor: int) -> Increment:
+    """Return `256·sums / divisor`, half to even.
+
+    Exact: |256·sums/divisor| < 2^23 · 2^8, so the float64 quotient's error (< 2^-21) is under the least distance of a
+    quotient with a divisor ≤ 2^16 from a tie (2^-17).
+    """
+    return np.rint(sums.astype(np.float64) * (1 << FRACTION_BITS) / divisor).astype(np.int64)
+
+
+def mean(updates: Sequence[Integers], weights: Sequence[int]) -> Increment:
+    """Return `round(256·Σ a_i q_i / Σ a_i)`."""
+    total = sum(weights)
+    if total > 1 << 16 or not updates:
+        raise LocalProtocolError("mean: weights over 2^16, or no update")
+    # Σ a_i |q_i| ≤ 2^16 · 127 < 2^24 for int8 and 2^16 · 2^15 < 2^53 for int16: exact in the chosen float type.
+    exact = np.float32 if updates[0].dtype.itemsize == 1 else np.float64
+    a = np.asarray(weights, dtype=exact)
+    d = updates[0].size
+    out = np.empty(d, dtype=np.int64)
+    rows = np.empty((len(updates), min(CHUNK, d)), dtype=exact)
+    for start in range(0, d, CHUNK):
+        stop = min(start + CHUNK, d)
+        part = rows[:, : stop - start]
+        for row, update in zip(part, updates, strict=True):
+            row[:] = update[start:stop]
+        out[start:stop] = _divide(a @ part, total)
+    return out
+
+
+def trimmed_mean(updates: Sequence[Integers], trim: int) -> Increment:
+    """Return the coordinate-wise mean without the `trim` least and `trim` greatest values."""
+    n = len(updates)
+    if n <= 2 * trim:
+        raise LocalProtocolError(f"trimmed_mean: {n} updates cannot lose {trim} at either end")
+    d = updates[0].size
+    out = np.empty(d, dtype=np.int64)
+    for start in range(0, d, CHUNK):
+        stop = min(start + CHUNK, d)
+        rows = np.stack([update[start:stop] for update in updates])
+        rows.sort(axis=0)
+        sums = rows[trim : n - trim].sum(axis=0, dtype=np.int64)
+        out[start:stop] = _divide(sums.astype(np.float64), n - 2 * trim)
+    return out

@@ -1,0 +1,161 @@
+"""The charter: the signed founding document of a federation. Its digest is the federation id."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ..crypto.errors import CorruptError, LocalProtocolError, RefusedError, RemoteProtocolError, UsageError
+from ..crypto.hashing import digest
+from ..crypto.identity import Identity, verify
+from . import schema
+from .components import ComponentSpec, base_digest, base_vector
+from .learning import MODALITY_KINDS, POLICIES, TASK_KINDS, Learning
+from .schema import U32, Between, Bytes32, Bytes64, Name, Size
+
+CHARTER_LIMIT = 1 << 20
+FAULT_MODELS = ("byzantine", "crash")
+RULES = ("mean", "trimmed_mean")
+Address = Annotated[str, Size(1, 256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One institution: its key, its name, and addresses (multiaddrs) at which its node may be found."""
+
+    key: Bytes32
+    name: Name
+    addresses: Annotated[tuple[Address, ...], Size(0, 8)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What everybody holds everybody to. Milliseconds, counts and bytes.
+
+    `round_deadline` runs from the first acknowledged update of a round. `max_staleness` is S of DESIGN.md section 7.
+    An author may add at most `records_per_height` records and `bytes_per_height` bytes to one height.
+    `refold_horizon`: contributions older than so many rounds can no longer be withdrawn by refold.
+    """
+
+    fault_model: Name
+    round_deadline: Annotated[int, Between(100, 7 * 86_400_000)]
+    max_staleness: Annotated[int, Between(0, 8)]
+    records_per_height: Annotated[int, Between(1, 2**16)]
+    bytes_per_height: Annotated[int, Between(2**16, 2**26)]
+    refold_horizon: Annotated[int, Between(1, 2**20)]
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """The founding document. `members` are sorted by key, `components` by name."""
+
+    version: Annotated[int, Between(1, 1)]
+    name: Name
+    created: U32
+    seed: Bytes32
+    members: Annotated[tuple[Member, ...], Size(1, 256)]
+    rules: Rules
+    components: Annotated[tuple[ComponentSpec, ...], Size(1, 256)]
+    learning: Learning
+
+    @property
+    def federation(self) -> bytes:
+        """The federation id, 32 bytes."""
+        return digest("charter", schema.dump(self))
+
+    def component(self, name: str) -> ComponentSpec | None:
+        """Return the spec of a component, or None."""
+        return next((spec for spec in self.components if spec.name == name), None)
+
+    def member(self, key: bytes) -> Member | None:
+        """Return a founding member, or None."""
+        return next((member for member in self.members if member.key == key), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CharterSignature:
+    """One founding member's signature over the charter."""
+
+    member: Bytes32
+    signature: Bytes64
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCharter:
+    """What a charter file holds: the charter's canonical bytes and the founding members' signatures."""
+
+    charter: Annotated[bytes, Size(1, CHARTER_LIMIT)]
+    signatures: Annotated[tuple[CharterSignature, ...], Size(0, 256)]
+
+
+def check(charter: Charter) -> None:
+    """Check what types alone cannot: order, uniqueness, known names, base digests. Raises UsageError with advice."""
+    keys = [member.key for member in charter.members]
+    names = [spec.name for spec in charter.components]
+    modalities = {modality.name for modality in charter.learning.modalities}
+    for ok, problem in (
+        (keys == sorted(set(keys)), "members are not sorted by key, or one is there twice"),
+        (len({member.name for member in charter.members}) == len(keys), "two members have the same name"),
+        (names == sorted(set(names)), "components are not sorted by name, or one is there twice"),
+        (charter.rules.fault_model in FAULT_MODELS, f"fault_model must be one of {', '.join(FAULT_MODELS)}"),
+        (all(spec.rule in RULES for spec in charter.components), f"a component's rule must be one of {RULES}"),
+        (all(spec.width in (8, 16) for spec in charter.components), "a component's width must be 8 or 16 bits"),
+        (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
+        (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
+        (all(floor.policy in POLICIES for floor in charter.learning.floors), f"a policy must be one of {POLICIES}"),
+        ({floor.modality for floor in charter.learning.floors} == modalities, "not every modality has a privacy floor"),
+    ):
+        if not ok:
+            raise UsageError(f"the charter is not valid: {problem}", "Correct it and create the charter again.")
+    for spec in charter.components:
+        if spec.dimension > 2**26:
+            raise UsageError(f"component {spec.name} has {spec.dimension} parameters; at most 67,108,864 are allowed")
+        if base_digest(base_vector(charter.seed, spec.name, spec.tensors)) != spec.base:
+            raise UsageError(f"component {spec.name}: the base digest does not match the seed and the tensors")
+
+
+def dump_file(signed: SignedCharter) -> bytes:
+    """Return the bytes of a charter file."""
+    return schema.dump(signed)
+
+
+def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
+    """Read a charter file; `source` names it in errors.
+
+    Raises CorruptError if it is damaged or if a signature does not match (one changed byte), UsageError if it breaks a
+    rule, RefusedError if somebody who is not a member signed it.
+    """
+    advice = "Get an intact copy from another member; `collegium charter show` prints its id, compare it by telephone."
+    try:
+        signed = schema.load(SignedCharter, data, CHARTER_LIMIT + 65_536)
+        charter = schema.load(Charter, signed.charter, CHARTER_LIMIT)
+    except RemoteProtocolError as error:
+        raise CorruptError(f"{source} is not a charter file or is damaged ({error})", advice) from error
+    check(charter)
+    federation = charter.federation
+    for entry in signed.signatures:
+        if charter.member(entry.member) is None:
+            raise RefusedError(f"{source} is signed by {entry.member.hex()[:16]}, who is not a member", advice)
+        if not verify(entry.member, "charter", federation, entry.signature):
+            raise CorruptError(f"{source} was changed after {entry.member.hex()[:16]} signed it", advice)
+    if len({entry.member for entry in signed.signatures}) != len(signed.signatures):
+        raise CorruptError(f"{source} holds one member's signature twice", advice)
+    return charter, signed
+
+
+def unsigned_members(charter: Charter, signed: SignedCharter) -> list[Member]:
+    """Return the founding members whose signatures are still missing."""
+    done = {entry.member for entry in signed.signatures}
+    return [member for member in charter.members if member.key not in done]
+
+
+def add_signature(charter: Charter, signed: SignedCharter, identity: Identity) -> SignedCharter:
+    """Sign the charter as a member (again changes nothing). Raises RefusedError if this key is not a member's."""
+    if charter.member(identity.public_key) is None:
+        raise RefusedError(
+            f"key {identity.public_key.hex()[:16]} is not a member of federation {charter.name!r}",
+            "Ask whoever drafts the charter to add your public key (`collegium init` prints it).",
+        )
+    if signed.charter != schema.dump(charter):
+        raise LocalProtocolError("the signed bytes are another charter's")
+    others = [entry for entry in signed.signatures if entry.member != identity.public_key]
+    mine = CharterSignature(identity.public_key, identity.sign("charter", charter.federation))
+    return SignedCharter(signed.charter, tuple(sorted([*others, mine], key=lambda entry: entry.member)))

@@ -1,0 +1,152 @@
+"""Records: the signed entries of each author's feed; everything that is agreed on is a record.
+
+A record's body is nested canonical bytes, so a node can carry, chain and agree on records of kinds that it does not
+know: those are inert.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeAlias
+
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.hashing import digest
+from ..crypto.identity import verify
+from . import schema
+from .charter import Address
+from .schema import U32, U63, Bytes32, Bytes64, Name, Size
+from .signing import Signed
+
+BODY_LIMIT = 64 << 10
+GENESIS = bytes(32)  # `prev` of the first record of a feed and of the first block
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a feed: sequence numbers start at 1, `prev` is the digest of the entry before."""
+
+    DOMAIN: ClassVar[str] = "record"
+    LIMIT: ClassVar[int] = BODY_LIMIT + 512
+
+    federation: Bytes32
+    author: Bytes32
+    seq: U63
+    prev: Bytes32
+    kind: Name
+    body: Annotated[bytes, Size(0, BODY_LIMIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The author hosts these components and can be reached at these addresses. The last one counts."""
+
+    components: Annotated[tuple[Name, ...], Size(0, 256)]
+    addresses: Annotated[tuple[Address, ...], Size(0, 8)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A host's signature that it holds an update's bytes, fsynced, and that they pass the byte checks."""
+
+    host: Bytes32
+    signature: Bytes64
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A signed update header with acks from a quorum of the component's active hosts."""
+
+    header: Annotated[bytes, Size(65, 32 << 10)]
+    acks: Annotated[tuple[Ack, ...], Size(0, 256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Attest:
+    """The author folded this component up to this round and epoch and holds the state with this digest."""
+
+    component: Name
+    round: U63
+    epoch: U32
+    digest: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Two statements that no honest member signs both: two records with one seq, or two votes for one step.
+
+    `kind` is "fork" or "double-vote"; `a` and `b` are the signed statements as they travel.
+    """
+
+    kind: Name
+    a: Annotated[bytes, Size(65, 31 << 10)]
+    b: Annotated[bytes, Size(65, 31 << 10)]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalStatement:
+    """The owner withdraws what it contributed in feed entries up to `through`.
+
+    `scope` is "all" for now; `mode` is "refold". The owner's signature makes it a statement that any member may carry.
+    """
+
+    DOMAIN: ClassVar[str] = "withdrawal"
+    LIMIT: ClassVar[int] = 4096
+
+    federation: Bytes32
+    author: Bytes32
+    scope: Name
+    mode: Name
+    through: U63
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Carries a signed WithdrawalStatement."""
+
+    statement: Annotated[bytes, Size(65, 4096)]
+
+
+Body: TypeAlias = Offer | Update | Attest | Evidence | Withdrawal
+KINDS: dict[str, type[Body]] = {
+    "offer": Offer,
+    "update": Update,
+    "attest": Attest,
+    "evidence": Evidence,
+    "withdrawal": Withdrawal,
+}
+
+
+def kind_of(body: Body) -> str:
+    """Return the name under which a body travels."""
+    return next(name for name, cls in KINDS.items() if cls is type(body))
+
+
+def body_of(record: Record) -> Body | None:
+    """Decode a record's body; None for a kind that this version does not know (inert).
+
+    Raises RemoteProtocolError if a known kind's body is malformed.
+    """
+    cls = KINDS.get(record.kind)
+    return None if cls is None else schema.load(cls, record.body, BODY_LIMIT)
+
+
+def ack_message(federation: bytes, header: bytes) -> bytes:
+    """Return what a host signs, in domain "ack", to acknowledge the update header with this digest."""
+    return digest("ack-message", federation, header)
+
+
+def verify_ack(federation: bytes, header: bytes, ack: Ack) -> bool:
+    """Check a host's acknowledgement of the update header with this digest."""
+    return verify(ack.host, "ack", ack_message(federation, header), ack.signature)
+
+
+def is_fork(a: Signed[Record], b: Signed[Record]) -> bool:
+    """Tell whether two well-signed records prove that their author forked its feed."""
+    return a.value.author == b.value.author and a.value.seq == b.value.seq and a.digest != b.digest
+
+
+def check_chain(before: tuple[int, bytes], record: Signed[Record]) -> None:
+    """Check that a record follows the feed head (seq, digest). Raises RemoteProtocolError("gap" | "fork")."""
+    seq, head = before
+    if record.value.seq != seq + 1:
+        raise RemoteProtocolError("gap", f"seq {record.value.seq} after {seq}", record.value.author)
+    if record.value.prev != head:
+        raise RemoteProtocolError("fork", f"seq {record.value.seq} does not follow the known head", record.value.author)

@@ -1,0 +1,203 @@
+"""The update format: signed header and integer payload (DESIGN.md section 5).
+
+The payload is one zstd frame over a prefix that binds it to its place (federation, author, component, round), so that a
+copied payload is recognised, followed by d integers of the component's width, little-endian.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from math import isqrt
+from typing import Annotated, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.hashing import sha256
+from .charter import Charter
+from .components import MILLION, ComponentSpec
+from .schema import U32, U63, Between, Bytes32, Name, Size
+
+PREFIX_SIZE = 104
+NO_EPSILON = 2**32 - 1  # `epsilon` of an update that claims no differential privacy
+SCALE = 2**32  # fixed point of the norm bounds
+Positive = Annotated[int, Between(1, 2**40)]
+Integers = npt.NDArray[np.signedinteger]
+
+
+@dataclass(frozen=True, slots=True)
+class Engaged:
+    """One component engaged by a draw: its base state and its recipe (millionths)."""
+
+    component: Name
+    base: Bytes32
+    noise_multiplier: Annotated[int, Between(0, 2**40)]
+    clip_norm: Positive
+    learning_rate: Positive
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """`count` draws at `sample_rate` with effective noise `noise_multiplier` (both in millionths)."""
+
+    sample_rate: Annotated[int, Between(1, MILLION)]
+    noise_multiplier: Annotated[int, Between(0, 2**40)]
+    count: U32
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateHeader:
+    """One member's change to one component in one round. `round` r was trained from the state after round r - 1.
+
+    `blob` and `size` name the compressed payload; `lot` is L in thousandths. `draws` is the author's receipt: every
+    draw of its life in the federation up to and with this one; `epsilon` (thousandths) and `delta` (billionths) are
+    what it says they compose to.
+    """
+
+    DOMAIN: ClassVar[str] = "update"
+    LIMIT: ClassVar[int] = 31 << 10
+
+    federation: Bytes32
+    author: Bytes32
+    component: Name
+    round: Annotated[int, Between(1, 2**63 - 1)]
+    epoch: U32
+    base: Bytes32
+    blob: Bytes32
+    size: U63
+    steps: Annotated[int, Between(1, 2**20)]
+    sample_rate: Annotated[int, Between(1, MILLION)]
+    lot: Positive
+    engaged: Annotated[tuple[Engaged, ...], Size(1, 64)]
+    draws: Annotated[tuple[Draws, ...], Size(0, 64)]
+    epsilon: U32
+    delta: U32
+
+    @property
+    def recipe(self) -> Engaged:
+        """The engaged entry of this header's own component. Raises RemoteProtocolError if there is none."""
+        for entry in self.engaged:
+            if entry.component == self.component:
+                return entry
+        raise RemoteProtocolError("not-engaged", self.component, self.author)
+
+
+def raw_size(spec: ComponentSpec) -> int:
+    """Return the uncompressed size of a payload in bytes."""
+    return PREFIX_SIZE + spec.dimension * spec.width // 8
+
+
+def max_frame_size(spec: ComponentSpec) -> int:
+    """Return the largest compressed size that is accepted: zstd's own bound for incompressible data."""
+    raw = raw_size(spec)
+    return raw + raw // 128 + 512
+
+
+def prefix(header: UpdateHeader) -> bytes:
+    """Return the bytes with which the payload of this header begins."""
+    name = hashlib.sha256(header.component.encode()).digest()
+    return header.federation + header.author + name + header.round.to_bytes(8, "big")
+
+
+def payload(federation: bytes, author: bytes, component: str, round_: int, values: Integers) -> bytes:
+    """Compress an update's integers, shape [d], int8 or int16 little-endian, into its frame."""
+    name = hashlib.sha256(component.encode()).digest()
+    raw = federation + author + name + round_.to_bytes(8, "big") + values.tobytes()
+    return zstandard.ZstdCompressor(level=1, write_content_size=True, write_checksum=False).compress(raw)
+
+
+def read_payload(frame: bytes, header: UpdateHeader, spec: ComponentSpec) -> Integers:
+    """Return the integers of a frame, shape [d], after every check that the bytes alone allow.
+
+    Raises RemoteProtocolError("blob-digest" | "blob-frame" | "blob-size" | "copied-payload").
+    """
+    author = header.author
+    if len(frame) != header.size or sha256(frame) != header.blob:
+        raise RemoteProtocolError("blob-digest", f"{len(frame)} bytes do not hash to {header.blob.hex()[:16]}", author)
+    expected = raw_size(spec)
+    try:
+        declared = zstandard.get_frame_parameters(frame).content_size
+        if declared != expected:
+            raise RemoteProtocolError("blob-size", f"declares {declared} bytes where {expected} belong", author)
+        raw = zstandard.ZstdDecompressor().decompress(frame, max_output_size=expected, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError("blob-frame", f"not one zstd frame: {error}", author) from error
+    if len(raw) != expected:
+        raise RemoteProtocolError("blob-size", f"{len(raw)} bytes where {expected} belong", author)
+    if raw[:PREFIX_SIZE] != prefix(header):
+        raise RemoteProtocolError("copied-payload", "the payload was made for another place", author)
+    return np.frombuffer(raw, dtype=spec.integer_type, offset=PREFIX_SIZE)
+
+
+def norm_bounds(header: UpdateHeader, spec: ComponentSpec) -> tuple[int, int]:
+    """Return the least and greatest squared norm of the update in grid units (DESIGN.md section 5, integers only).
+
+    Upper: `1.5·τ·η·C + s(√d + 6)` with `s = ησC√τ/L`; lower, under DP: `s₁(√(d-1) - 6)` with `s₁ = ησC/L`. Noised
+    values exceed any un-noised bound, and one that is smaller cannot have been noised as declared.
+    """
+    recipe, tau, d = header.recipe, header.steps, spec.dimension
+    grid = 1 << spec.step_log2
+    signal = 3 * tau * recipe.learning_rate * recipe.clip_norm * grid * SCALE // (2 * MILLION**2)
+    unit = recipe.learning_rate * recipe.clip_norm * recipe.noise_multiplier * grid * 1000  # s₁ · (10^18 · lot)
+    spread = isqrt(tau * d * SCALE**2) + 6 * isqrt(tau * SCALE**2) + 7
+    upper = signal + unit * spread // (MILLION**3 * header.lot) + 2
+    root = max(0, isqrt((d - 1) * SCALE**2) - 6 * SCALE)
+    lower = unit * root // (MILLION**3 * header.lot)
+    return lower**2 // SCALE**2, -(-(upper**2) // SCALE**2)
+
+
+def squared_norm(values: Integers) -> int:
+    """Return the exact squared norm of an update in grid units."""
+    if values.dtype.itemsize == 1:
+        # Sums of at most 2^9 squares of int8 stay exact in float32; blocks of them are summed in int64.
+        whole = values[: values.size // 512 * 512].astype(np.float32).reshape(-1, 512)
+        rest = values[whole.size :].astype(np.int64)
+        return int(np.einsum("ij,ij->i", whole, whole).astype(np.int64).sum()) + int(rest @ rest)
+    wide = values.astype(np.int64)
+    return int(wide @ wide)
+
+
+def check_norm(values: Integers, header: UpdateHeader, spec: ComponentSpec) -> None:
+    """Check an update's norm (G5, G6). Raises RemoteProtocolError("norm-above" | "norm-below")."""
+    low, high = norm_bounds(header, spec)
+    norm = squared_norm(values)
+    if norm > high:
+        raise RemoteProtocolError("norm-above", f"squared norm {norm} is over {high} grid units", header.author)
+    if norm < low:
+        raise RemoteProtocolError("norm-below", f"squared norm {norm} is under {low}: not noised so", header.author)
+
+
+def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
+    """Check a header against the charter's integer bounds (G5, G6) and return its component's spec.
+
+    Raises RemoteProtocolError with the name of the bound that it breaks.
+    """
+    learning = charter.learning
+    names = [entry.component for entry in header.engaged]
+    specs = {spec.name: spec for spec in charter.components}
+    spec = specs.get(header.component)
+    if spec is None:
+        raise RemoteProtocolError("unknown-component", header.component, header.author)
+    floor = min((floor.epsilon for floor in learning.floors if floor.policy == "dp"), default=NO_EPSILON)
+    delta = min((floor.delta for floor in learning.floors if floor.policy == "dp"), default=2**32)
+    checks = (
+        ("engaged-order", names == sorted(set(names)) and all(name in specs for name in names)),
+        ("base-mismatch", header.component in names and header.recipe.base == header.base),
+        ("steps-above", header.steps <= learning.steps),
+        ("sample-rate-above", header.sample_rate <= learning.sample_rate),
+        ("size-above", header.size <= max_frame_size(spec)),
+        ("epsilon-above", header.epsilon <= floor and (header.delta <= delta)),
+    )
+    for reason, ok in checks:
+        if not ok:
+            raise RemoteProtocolError(reason, header.component, header.author)
+    for entry in header.engaged:
+        bound = specs[entry.component]
+        if entry.noise_multiplier < bound.noise_multiplier:
+            raise RemoteProtocolError("noise-below", entry.component, header.author)
+        if entry.clip_norm > bound.clip_norm:
+            raise RemoteProtocolError("clip-above", entry.component, header.author)
+        if entry.learning_rate > bound.learning_rate:
+            raise RemoteProtocolError("learning-rate-above", entry.component, header.author)
+    return spec
