@@ -176,11 +176,15 @@ class Gossip:
                     log.exception("publishing failed")
                 await trio.sleep(PAUSE + len(data) / PACE)
                 with trio.move_on_after(0.25):  # a neighbour that does not take bytes may not stop the others
-                    while any(len(queue) > QUEUE_DEPTH for queue in self._pubsub.peer_queues.values()):
+                    while self._crowded():  # noqa: ASYNC110 - libp2p's queues announce nothing
                         await trio.sleep(PAUSE)
 
+    def _crowded(self) -> bool:
+        return any(len(queue) > QUEUE_DEPTH for queue in self._pubsub.peer_queues.values())
+
     def _take(self) -> list[bytes]:
-        messages, size = [], 0
+        messages: list[bytes] = []
+        size = 0
         while self._outbox and (not messages or size + len(self._outbox[0]) + _LENGTH.size <= self._max_message):
             messages.append(self._outbox.popleft())
             size += len(messages[-1]) + _LENGTH.size

@@ -27,7 +27,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import RefusedError, UnreachableError, UsageError
 from .blobs import PROTOCOL as BLOB_PROTOCOL
@@ -47,7 +47,6 @@ log = structlog.get_logger(__name__)
 HELLO_PROTOCOL = "/collegium/hello/1"  # opened by whoever dialled: negotiating it proves that the gate let us in
 DIAL_TIMEOUT = 15.0  # seconds
 CLOSE_TIMEOUT = 1.0
-_NO_AUTO_CONNECT = 1e9  # seconds; the dialer below does that, from members' addresses only
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,7 @@ class Network:
         config: NetworkConfig,
         host: BasicHost,
         nursery: trio.Nursery,
+        *,
         allowed: Callable[[bytes], bool],
         on_gossip: OnGossip,
         on_peer: Callable[[bytes, bool], None],
@@ -80,12 +80,14 @@ class Network:
         blob_path: BlobPath,
     ) -> None:
         self._host = host
-        self._swarm: Any = host.get_network()  # a Swarm; Any, because half of what is needed is private
+        swarm = host.get_network()
+        assert isinstance(swarm, Swarm)
+        self._swarm: Any = swarm  # Any, because its interface omits half of what is needed
         self.public_key = _own_key(host)
         self.counters = Counters()
         self._sockets: WeakSet[TrioTCPStream] = WeakSet()
         _watch_sockets(self._swarm, self._sockets, self.counters)
-        self._links = Links(self._swarm, nursery, self.public_key, allowed, 2 * config.max_neighbours)
+        self._links = Links(swarm, nursery, self.public_key, allowed, 2 * config.max_neighbours)
         self._streams = Streams(host, nursery)
         self._gossip = Gossip(host, config.topic, 2 * config.max_neighbours, config.max_message, on_gossip)
         self._dialer = Dialer(self.public_key, config.max_neighbours, self.connect, self.neighbours, self._links.may)
@@ -259,7 +261,16 @@ async def open_network(
     host = _make_host(config, listen)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        network = Network(config, host, nursery, allowed, on_gossip, on_peer, rpc_handlers, blob_path)
+        network = Network(
+            config,
+            host,
+            nursery,
+            allowed=allowed,
+            on_gossip=on_gossip,
+            on_peer=on_peer,
+            rpc_handlers=rpc_handlers,
+            blob_path=blob_path,
+        )
         found = partial(network._found, trio.lowlevel.current_trio_token())
         async with host.run(listen), network._gossip.running(nursery):
             peerDiscovery.register_peer_discovered_handler(found)
@@ -282,7 +293,8 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
     if len(config.seed) != KEY_SIZE:
         raise UsageError(f"the seed has {len(config.seed)} bytes, not {KEY_SIZE}")
     if not os.environ.get("LIBP2P_DEBUG"):
-        logging.getLogger("libp2p").setLevel(logging.CRITICAL)  # it logs refused dials as errors, with tracebacks
+        for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "libp2p"]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs refused dials as errors, with tracebacks
     keys = create_new_key_pair(config.seed)
     host = new_host(
         key_pair=keys,
@@ -292,14 +304,13 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
         # impersonate it.
         sec_opt={TProtocol(NOISE_ID): Noise(keys, noise_privkey=create_noise_key().private_key)},
         muxer_opt={TProtocol(YAMUX_ID): Yamux},
-        connection_config=ConnectionConfig(
-            min_connections=0, low_watermark=0, auto_connect_interval=_NO_AUTO_CONNECT, max_connections_per_peer=8
-        ),
+        connection_config=ConnectionConfig(min_connections=0, low_watermark=0, max_connections_per_peer=8),
     )
     assert isinstance(host, BasicHost)
     swarm = host.get_network()
     assert isinstance(swarm, Swarm)
     swarm.retry_config = RetryConfig(max_retries=0)  # the dialer has its own backoff
+    swarm.auto_connector.maybe_connect = _nothing  # type: ignore[method-assign] # it dials whoever it heard of
     swarm.set_resource_manager(None)  # its limits leak slots; ours are in links, limits and workarounds
     # Identify, its push and ping tell peers nothing that a ledger does not, and run in trio system tasks, where an
     # exception provoked by a peer ends the process.
@@ -309,6 +320,10 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
     swarm.notifees = [notifee for notifee in swarm.notifees if type(notifee).__name__ != "_IdentifyNotifee"]
     host._schedule_identify = lambda *_, **__: None  # type: ignore[method-assign] # see above
     return host
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _own_key(host: BasicHost) -> bytes:

@@ -2,7 +2,7 @@
 
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.peer.id import ID
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import UsageError
 

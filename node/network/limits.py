@@ -12,9 +12,9 @@ RATE = 100.0  # requests a second
 class TokenBucket:
     """`burst` at once, `rate` a second in the long run."""
 
-    rate: float = RATE
-    burst: float = BURST
-    level: float = BURST
+    rate: float
+    burst: float
+    level: float
     at: float = 0.0
 
     def take(self, now: float) -> bool:
@@ -30,7 +30,7 @@ class TokenBucket:
 @dataclass(slots=True)
 class _Use:
     streams: int = 0
-    bucket: TokenBucket = field(default_factory=TokenBucket)
+    bucket: TokenBucket = field(default_factory=lambda: TokenBucket(RATE, BURST, BURST))
 
 
 class PeerLimits:

@@ -9,7 +9,7 @@ from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.rcmgr import Direction
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from .identity import peer_id, public_key
 
@@ -37,7 +37,7 @@ class Links(INotifee):
         self._listeners: list[Callable[[bytes, bool], None]] = []
         self._closing = False
         self._add = swarm.add_conn
-        swarm.add_conn = self._gate  # type: ignore[method-assign] # libp2p has no gate on peer ids
+        swarm.add_conn = self._gate  # type: ignore[method-assign,assignment] # libp2p has no gate on peer ids
         swarm.register_notifee(self)
 
     @property

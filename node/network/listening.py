@@ -4,7 +4,7 @@ import contextlib
 import socket
 from collections.abc import Iterable
 
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import UsageError
 

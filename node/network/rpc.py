@@ -19,7 +19,7 @@ Handler = Callable[[bytes, bytes], Awaitable[bytes]]
 
 MAX_REQUEST = 1 << 20  # bytes
 MIN_STREAMS_PER_PEER = 8
-IDLE = 60.0  # seconds before the wait for the next request is renewed
+HALF_FRAME = 10.0  # seconds for the rest of a request whose first byte has come
 BUSY_PAUSE = 0.05  # seconds a refused stream is made to wait, so that refusals are cheap
 
 
@@ -60,7 +60,7 @@ class RpcClient:
                         raise UnreachableError(f"{what}: no answer in {seconds:g} s ({error})") from error
         raise UnreachableError(f"{what}: no answer in {seconds:g} s", "check that the peer is up and reachable")
 
-    async def _exchange(
+    async def _exchange(  # noqa: PLR0917 - one request's fields
         self, kept: _Kept, peer: bytes, protocol: str, payload: bytes, cap: int, deadline: float
     ) -> bytes:
         if not self._is_neighbour(peer):
@@ -123,7 +123,7 @@ class RpcServer:
 
     async def _one(self, protocol: str, peer: bytes, stream: INetStream) -> None:
         # An idle stream costs a task and a buffer of 256 KiB at most, and `limits` bounds their number.
-        _, payload = await read_frame(stream, MAX_REQUEST, "oversized-request", 10.0)
+        _, payload = await read_frame(stream, MAX_REQUEST, "oversized-request", HALF_FRAME)
         if not self.limits.take(peer):
             await trio.sleep(BUSY_PAUSE)
             await self._write(stream, error_frame("busy"))

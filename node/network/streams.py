@@ -103,7 +103,10 @@ class Streams:
 
     async def open(self, peer: ID, protocol: str, timeout: float = OPEN_TIMEOUT) -> INetStream:  # noqa: ASYNC109
         """A new negotiated stream. Raises CutError or SilentError."""
-        return await self._detached(lambda: self._host.new_stream(peer, [TProtocol(protocol)]), timeout, self.discard)
+        stream: INetStream = await self._detached(
+            lambda: self._host.new_stream(peer, [TProtocol(protocol)]), timeout, self.discard
+        )
+        return stream
 
     async def write(self, stream: INetStream, data: bytes, timeout: float = FRAME_TIMEOUT) -> None:  # noqa: ASYNC109
         """Write all of `data`. Raises CutError or SilentError; then the stream is useless: discard it."""

@@ -15,12 +15,15 @@ from typing import Any
 import structlog
 import trio
 from libp2p.abc import IMuxedConn, INetStream
+from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.exceptions import IncompleteReadError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network import swarm as swarm_module
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
@@ -29,7 +32,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.tools.anyio_service.trio_manager import TrioManager
 from libp2p.tools.anyio_service.utils import get_task_name
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import OperatorError
 
@@ -89,7 +92,7 @@ def _guard_stream_handlers() -> None:
             await _reset(stream)
 
     original = BasicHost._swarm_stream_handler
-    BasicHost._swarm_stream_handler = handle  # type: ignore[method-assign] # the repair
+    BasicHost._swarm_stream_handler = handle  # type: ignore[method-assign,assignment] # the repair
 
 
 async def _reset(stream: INetStream) -> None:
@@ -103,8 +106,13 @@ def _guard_gossip_streams() -> None:
     async def read(self: Pubsub, stream: INetStream) -> None:
         try:
             await original(self, stream)
+        except (StreamError, ParseError, IncompleteReadError):
+            raise  # the end of the stream, which libp2p handles
         except Exception as error:  # noqa: BLE001 - DecodeError, and whatever else a control message provokes
+            # The whole connection goes: subscriptions are announced once on a stream, so after a reset of one of
+            # several the mesh would stay one-sided.
             log.warning("bad gossip", peer=str(stream.muxed_conn.peer_id), error=repr(error))
+            _close_quietly_later(stream.muxed_conn)
             await _reset(stream)
             self._handle_dead_peer(stream.muxed_conn.peer_id)
 
@@ -116,7 +124,7 @@ def _guard_gossip_streams() -> None:
 
     original, original_dead = Pubsub.continuously_read_stream, Pubsub._handle_dead_peer
     Pubsub.continuously_read_stream = read  # type: ignore[method-assign] # the repair
-    Pubsub._handle_dead_peer = dead  # type: ignore[method-assign] # the repair
+    Pubsub._handle_dead_peer = dead  # type: ignore[method-assign,assignment] # the repair
 
 
 def _guard_tasks() -> None:
@@ -195,9 +203,9 @@ def _bound_inbound() -> None:
                     cleanup.shield = True
                     await raw.close()
         if muxed is not None:
-            await muxed.event_closed.wait()  # trio closes the socket when this returns
+            await muxed.event_closed.wait()  # type: ignore[attr-defined] # Yamux; trio closes the socket when this returns
 
-    Swarm._handle_inbound_connection = handle  # type: ignore[method-assign] # the repair
+    Swarm._handle_inbound_connection = handle  # type: ignore[method-assign,assignment] # the repair
 
 
 class WindowOvershootError(trio.TooSlowError):

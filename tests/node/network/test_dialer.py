@@ -1,0 +1,138 @@
+"""Keeping neighbours without being told."""
+
+from itertools import pairwise
+from typing import Any
+
+import trio
+import trio.testing
+
+from collegium.crypto.errors import UnreachableError
+from collegium.node.network.dialer import Dialer
+
+
+def test_a_peer_that_restarts_on_its_address_is_dialled_again(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with node(1) as a:
+            async with node(2) as b:
+                address = b.address
+                a.network.set_address_book({b.key: [address]})
+                await wait(lambda: b.key in a.network.neighbours())
+                key = b.key
+            await wait(lambda: key not in a.network.neighbours(), 3)
+            await trio.sleep(0.5)
+            async with node(2, listen=address.split("/p2p/")[0]) as b:
+                await wait(lambda: key in a.network.neighbours(), 8)
+                await a.alive(b)
+                assert [connected for _, connected in a.peers] == [True, False, True]
+
+    run(test)
+
+
+def test_a_dead_first_address_does_not_hide_a_good_second(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with node(1) as a, node(2) as b:
+            dead = "/ip4/127.0.0.1/tcp/1/p2p/" + b.address.split("/p2p/")[1]
+            a.network.set_address_book({b.key: [dead, b.address]})
+            await wait(lambda: b.key in a.network.neighbours(), 3)
+
+    run(test)
+
+
+def clocked(test: Any) -> None:
+    trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_addresses_are_tried_one_at_a_time() -> None:
+    running, most, tried = [0], [0], []
+
+    async def dial(address: str) -> bytes:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        tried.append(address)
+        await trio.sleep(1)
+        running[0] -= 1
+        raise UnreachableError(address)
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 6, dial, frozenset, lambda peer: True)
+        dialer.set_book({b"a": ["1", "2", "3"]})
+        with trio.move_on_after(3.2):
+            await dialer.run()
+        assert tried == ["1", "2", "3"]
+        assert most == [1]
+
+    clocked(test)
+
+
+def test_failed_dials_back_off_to_a_minute_and_a_reset_ends_that() -> None:
+    times: list[float] = []
+
+    async def dial(address: str) -> bytes:
+        times.append(trio.current_time())
+        raise UnreachableError(address)
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 6, dial, frozenset, lambda peer: True)
+        dialer.set_book({b"a": ["1"], b"me": ["0"]})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.run)
+            await trio.sleep(600)
+            gaps = [later - earlier for earlier, later in pairwise(times)]
+            assert 0.25 <= gaps[0] <= 0.6
+            assert all(gap <= 61.5 for gap in gaps)
+            assert all(gap >= 29 for gap in gaps[8:])
+            assert 12 <= len(times) <= 40
+            count = len(times)
+            dialer.reset(b"a")
+            await trio.sleep(0.1)
+            assert len(times) == count + 1
+            nursery.cancel_scope.cancel()
+
+    clocked(test)
+
+
+def test_no_more_than_wanted_are_dialled_and_others_when_they_fail() -> None:
+    up: set[bytes] = set()
+
+    async def dial(address: str) -> bytes:
+        await trio.sleep(0.1)
+        if address == "dead":
+            raise UnreachableError(address)
+        up.add(address.encode())
+        return address.encode()
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 3, dial, lambda: frozenset(up), lambda peer: peer != b"banned")
+        good = {b"p%d" % k: [f"p{k}"] for k in range(5)}
+        dialer.set_book({**good, b"x": ["dead"], b"y": ["dead"], b"banned": ["banned"]})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.run)
+            await trio.sleep(30)
+            assert len(up) == 3
+            assert b"banned" not in up
+            lost = up.pop()
+            dialer.disconnected(lost)
+            await trio.sleep(5)
+            assert len(up) == 3
+            nursery.cancel_scope.cancel()
+
+    clocked(test)
+
+
+def test_a_peer_that_hangs_up_at_once_is_not_dialled_in_a_loop() -> None:
+    times: list[float] = []
+
+    async def test() -> None:
+        async def dial(address: str) -> bytes:
+            times.append(trio.current_time())
+            dialer.connected(b"a")
+            dialer.disconnected(b"a")
+            return b"a"
+
+        dialer = Dialer(b"me", 3, dial, frozenset, lambda peer: True)
+        dialer.set_book({b"a": ["a"]})
+        with trio.move_on_after(60):
+            await dialer.run()
+        assert len(times) < 15
+
+    clocked(test)

@@ -1,0 +1,129 @@
+"""Announcements: batched, deduplicated, quick when alone and none lost in a burst on loopback."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collegium.crypto.errors import LocalProtocolError
+from collegium.node.network.gossip import SEEN_SECONDS, Seen, pack, unpack
+
+
+async def mesh(stack: AsyncExitStack, node: Any, wait: Any, size: int) -> list[Any]:
+    nodes = [await stack.enter_async_context(node(number)) for number in range(1, size + 1)]
+    book = {each.key: each.network.addresses() for each in nodes}
+    for each in nodes:
+        each.network.set_address_book(book)
+    await wait(lambda: all(len(each.network.neighbours()) == size - 1 for each in nodes))
+    await wait(lambda: all(len(each.network._gossip._router.mesh["test"]) == size - 1 for each in nodes))
+    return nodes
+
+
+def test_a_burst_among_four_hosts_loses_nothing(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            nodes = await mesh(stack, node, wait, 4)
+            sent = {number: [b"%d:%d:" % (number, k) + bytes(300) for k in range(200)] for number in range(4)}
+            async with trio.open_nursery() as nursery:
+                for number, each in enumerate(nodes):
+
+                    async def burst(each: Any = each, number: int = number) -> None:
+                        for message in sent[number]:
+                            await each.network.publish(message)
+
+                    nursery.start_soon(burst)
+            await wait(lambda: all(len(each.heard) == 600 for each in nodes), 15)
+            for number, each in enumerate(nodes):
+                expected = {message for other in sent if other != number for message in sent[other]}
+                assert {data for _, data in each.heard} == expected
+
+    run(test)
+
+
+def test_big_messages_in_a_burst_are_paced(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            nodes = await mesh(stack, node, wait, 3)
+            for number in range(60):
+                await nodes[0].network.publish(b"%d" % number + bytes(65000))
+            await wait(lambda: all(len(each.heard) == 60 for each in nodes[1:]), 15)
+
+    run(test)
+
+
+def test_a_lone_message_is_quick_and_named_by_its_forwarder(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            nodes = await mesh(stack, node, wait, 4)
+            times = []
+            for number in range(10):
+                start = trio.current_time()
+                await nodes[0].network.publish(b"%d" % number)
+                await wait(lambda number=number: all(len(each.heard) == number + 1 for each in nodes[1:]))
+                times.append(trio.current_time() - start)
+                await trio.sleep(0.05)
+            assert sorted(times)[5] < 0.1  # 10 ms on an idle machine
+            keys = {each.key for each in nodes}
+            assert {forwarder for forwarder, _ in nodes[1].heard} <= keys - {nodes[1].key}
+            assert not nodes[0].heard
+
+    run(test)
+
+
+def test_messages_pass_through_a_line_and_come_once(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with node(1) as a, node(2) as b, node(3) as c:
+            await a.joins(b)
+            await c.joins(b)
+            for _ in range(40):  # the same bytes, again and again
+                await a.network.publish(b"news")
+                await trio.sleep(0.05)
+                if c.heard:
+                    break
+            await a.network.publish(b"news")
+            await trio.sleep(0.2)
+            assert c.heard == [(b.key, b"news")]
+            assert b.heard == [(a.key, b"news")]
+
+    run(test)
+
+
+def test_the_limit_is_exact_and_a_failing_listener_is_survived(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with node(1, max_message=1000) as a, node(2, max_message=1000) as b:
+            await a.joins(b)
+            with pytest.raises(LocalProtocolError):
+                await a.network.publish(bytes(1001))
+
+            def fail(forwarder: bytes, data: bytes) -> None:
+                calls.append(data)
+                raise ZeroDivisionError
+
+            calls: list[bytes] = []
+            b.network._gossip._on_gossip = fail
+            await a.network.publish(bytes(1000))
+            await a.network.publish(b"next")
+            await wait(lambda: len(calls) == 2)
+
+    run(test)
+
+
+@given(st.lists(st.binary(max_size=50), min_size=1, max_size=20))
+def test_batches_come_apart_as_they_were_put_together(messages: list[bytes]) -> None:
+    assert unpack(pack(messages)) == messages
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_batch_or_none(data: bytes) -> None:
+    messages = unpack(data)
+    assert messages is None or pack(messages) == data
+
+
+def test_seen_forgets_after_a_while() -> None:
+    seen = Seen()
+    assert seen.first_time(b"x", 0.0)
+    assert not seen.first_time(b"x", SEEN_SECONDS - 1)
+    assert seen.first_time(b"x", SEEN_SECONDS + 1)
