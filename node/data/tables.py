@@ -1,0 +1,106 @@
+"""Columns of CSV, CSV.gz and Parquet files through pyarrow, with errors that name file, column and row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from ...crypto.errors import CorruptError, UsageError
+
+Texts = list[str | None]
+_MISSING = ["", "NA", "NaN", "nan", "null", "NULL"]
+
+
+class Table:
+    """Some columns of one file, as text or as numbers. Rows count from 1, without a header."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Read `columns` of the file. Raises UsageError (no file, no column) or CorruptError (unreadable)."""
+        self.path = path
+        self.names = column_names(path)
+        for column in columns:
+            if column not in self.names:
+                known = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
+                raise UsageError(f"{path}: no column {column!r}", f"The columns are {known}.")
+        self._data = _read(path, sorted(set(columns)))
+        self.rows: int = self._data.num_rows
+
+    def where(self, column: str, row: int) -> str:
+        """Name a cell for an error; `row` counts from 0."""
+        return f"{self.path}: column {column!r}, row {row + 1}"
+
+    def texts(self, column: str) -> Texts:
+        """Return a column as text, None where it is missing."""
+        values = self._data.column(column).cast(pa.string()).to_pylist()
+        return [None if value is None or value in _MISSING else str(value) for value in values]
+
+    def identifiers(self, column: str) -> list[str]:
+        """Return a column as text. Raises CorruptError naming the first row that has none."""
+        values = self.texts(column)
+        for row, value in enumerate(values):
+            if value is None:
+                raise CorruptError(f"{self.where(column, row)} is empty", "Every row needs an identifier here.")
+        return [value for value in values if value is not None]
+
+    def numbers(self, column: str) -> npt.NDArray[np.float64]:
+        """Return a column as float64, shape [rows], NaN where missing. Raises CorruptError naming a row with text."""
+        data = self._data.column(column)
+        if pa.types.is_string(data.type) or pa.types.is_large_string(data.type):
+            return self._parsed(column)
+        try:
+            values = data.cast(pa.float64()).to_numpy()
+        except pa.ArrowInvalid as error:
+            raise CorruptError(f"{self.path}: column {column!r} holds no numbers ({data.type})") from error
+        return self._finite(column, np.asarray(values, dtype=np.float64))
+
+    def _parsed(self, column: str) -> npt.NDArray[np.float64]:
+        values = np.full(self.rows, np.nan)
+        for row, text in enumerate(self.texts(column)):
+            if text is None:
+                continue
+            try:
+                values[row] = float(text)
+            except ValueError as error:
+                advice = "Correct the value, or leave the cell empty if it is unknown."
+                raise CorruptError(f"{self.where(column, row)}: {text!r} is not a number", advice) from error
+        return self._finite(column, values)
+
+    def _finite(self, column: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        infinite = np.flatnonzero(np.isinf(values))
+        if infinite.size:
+            raise CorruptError(f"{self.where(column, int(infinite[0]))} is infinite", "Correct or empty the cell.")
+        return values
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of a file's columns. Raises UsageError (no such file) or CorruptError (unreadable)."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist", "Correct the path in dataset.toml, or put the file there.")
+    try:
+        if path.suffix == ".parquet":
+            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        with pyarrow.csv.open_csv(path) as reader:
+            return [str(name) for name in reader.schema.names]
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        if path.suffix == ".parquet":
+            return pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
+        # Everything as text: type inference would turn one wrong cell into a column of another type.
+        convert = pyarrow.csv.ConvertOptions(
+            include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True
+        )
+        return pyarrow.csv.read_csv(path, convert_options=convert)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CorruptError:
+    return CorruptError(f"{path} cannot be read: {error}", "Export the file again, as CSV, CSV.gz or Parquet.")

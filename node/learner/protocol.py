@@ -1,0 +1,93 @@
+"""Frames between the daemon and its learner worker: 4 bytes of length, big-endian, and a MessagePack map. No torch.
+
+This pipe never leaves the machine, so floats are allowed in it, unlike in records.
+
+| request `op` | fields | response fields |
+|---|---|---|
+| `open` | data, components, learning, base_seed, hosted, seed | subjects, held_out, modalities, tasks, components |
+| `train` | states, engaged, steps, sample_rate, lot | updates, saturated, scaled, seconds |
+| `evaluate` | states, split | tasks: {name: {metric, value, n}} |
+| `predict_scores` | states, split | tasks: {name: {metric, subjects, scores, labels}} |
+| `epsilon` | events, delta | epsilon, claimed |
+| `budget` | reserved, draw, epsilon, delta, recovery_share, recovery_open | allowed, before, after, limit, … |
+
+Every request carries `id` and `op`; the response repeats `id` and says `ok: true`, or `ok: false` with `error` and
+`advice`. While it trains, the worker also sends `{id, progress: done, total}`. `worker.py` gives the types.
+"""
+
+import struct
+from typing import Any, BinaryIO
+
+import msgpack
+
+from ...crypto.errors import CorruptError
+
+FRAME_LIMIT = 256 * 2**20
+HEADER = 4
+OPERATIONS = ("open", "train", "evaluate", "predict_scores", "epsilon", "budget")
+
+Message = dict[str, Any]
+
+
+class BrokenStreamError(CorruptError):
+    """A frame longer than FRAME_LIMIT, or cut short: where the next one begins is not known, so the stream is lost."""
+
+
+def encode_frame(message: Message) -> bytes:
+    """Return a message as one frame. Raises BrokenStreamError above FRAME_LIMIT."""
+    body = msgpack.packb(message, use_bin_type=True)
+    if len(body) > FRAME_LIMIT:
+        raise BrokenStreamError(f"a frame of {len(body)} bytes", f"At most {FRAME_LIMIT} fit.")
+    return struct.pack(">I", len(body)) + bytes(body)
+
+
+def frame_length(header: bytes) -> int:
+    """Return the length of the body that a 4-byte header announces. Raises BrokenStreamError above FRAME_LIMIT."""
+    (length,) = struct.unpack(">I", header)
+    if length > FRAME_LIMIT:
+        raise BrokenStreamError(f"a frame of {length} bytes is announced", f"At most {FRAME_LIMIT} fit.")
+    return int(length)
+
+
+def decode_frame(body: bytes) -> Message:
+    """Return the message of a frame's body (without the header). Raises CorruptError if it is no map with text keys."""
+    try:
+        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise CorruptError(f"no frame: {error}") from error
+    if type(message) is not dict or not all(type(key) is str for key in message):
+        raise CorruptError("a frame that holds no map with text keys")
+    return message
+
+
+def read_frame(stream: BinaryIO) -> Message | None:
+    """Read one frame; None at the end of the stream.
+
+    Raises BrokenStreamError (too long, before anything is allocated; cut short) or CorruptError (no map).
+    """
+    header = _exactly(stream, HEADER)
+    if header is None:
+        return None
+    body = _exactly(stream, frame_length(header))
+    if body is None:
+        raise BrokenStreamError("the stream ended inside a frame")
+    return decode_frame(body)
+
+
+def write_frame(stream: BinaryIO, message: Message) -> None:
+    """Write one frame and flush."""
+    stream.write(encode_frame(message))
+    stream.flush()
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes | None:
+    parts, missing = [], size
+    while missing:
+        part = stream.read(min(missing, 2**20))
+        if not part:
+            if missing < size:
+                raise BrokenStreamError("the stream ended inside a frame")
+            return None
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,47 @@
+"""Where noise and sampling come from: the operating system's CSPRNG, or, in a simulation only, a seed."""
+
+import os
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+class Randomness(Protocol):
+    """A source of uniform bytes."""
+
+    def bytes(self, length: int, /) -> bytes:
+        """Return `length` random bytes."""
+
+
+class SystemRandomness:
+    """The kernel's CSPRNG. torch's and numpy's own generators could be reconstructed from their outputs."""
+
+    def bytes(self, length: int, /) -> bytes:
+        """Return `length` random bytes."""
+        return os.urandom(length)
+
+
+def randomness(seed: int | None) -> Randomness:
+    """Return the system's randomness, or a reproducible one for a seed: such a run has no privacy and must say so."""
+    return SystemRandomness() if seed is None else np.random.default_rng(seed)
+
+
+def uniform(source: Randomness, size: int) -> Floats:
+    """Return `size` numbers uniform in [0, 1), multiples of 2^-53, float64."""
+    integers = np.frombuffer(source.bytes(8 * size), dtype="<u8")
+    return (integers >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def gaussian(source: Randomness, size: int) -> Floats:
+    """Return `size` standard normal numbers, float64, shape [size] (Box and Muller 1958).
+
+    Low-order bits of a floating-point sample can betray it (Mironov 2012); what leaves is rounded to a grid of about
+    an eighth of the noise, which drops them.
+    """
+    pairs = (size + 1) // 2
+    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(source, pairs)))
+    angle = 2.0 * np.pi * uniform(source, pairs)
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
