@@ -82,7 +82,7 @@ class BlobClient:
                 if stream is not None:
                     (self._streams.finish if done else self._streams.discard)(stream)
 
-    async def _range(  # noqa: PLR0917 - one request's fields
+    async def _range(
         self, stream: INetStream, digest: bytes, size: int, write: Callable[[bytes], None], offset: int, length: int
     ) -> None:
         await self._streams.write(stream, frame(OK, _REQUEST.pack(digest, offset, length)))

@@ -29,7 +29,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
-from ...crypto.errors import RefusedError, UnreachableError, UsageError
+from ...crypto.errors import OperatorError, RefusedError, UnreachableError, UsageError
 from .blobs import PROTOCOL as BLOB_PROTOCOL
 from .blobs import BlobClient, BlobPath, BlobServer
 from .counters import Counters
@@ -260,6 +260,7 @@ async def open_network(
     listen = parse_listen(config.listen)
     host = _make_host(config, listen)
     failure: Exception | None = None
+    left = False
     async with trio.open_nursery() as nursery:
         network = Network(
             config,
@@ -279,6 +280,7 @@ async def open_network(
                     raise UsageError(f"cannot listen on all of {', '.join(config.listen)}", "choose other ports")
                 nursery.start_soon(network._dialer.run)
                 yield network
+                left = True
             except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries that would wrap it
                 failure = error
             finally:
@@ -287,6 +289,9 @@ async def open_network(
                 await network._shut_down()
     if failure is not None:
         raise failure
+    await trio.lowlevel.checkpoint()  # whoever cancelled us, cancels here
+    if not left:
+        raise OperatorError("the network service stopped", "this is a bug: restart the node, and report its log")
 
 
 def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:

@@ -60,7 +60,7 @@ class RpcClient:
                         raise UnreachableError(f"{what}: no answer in {seconds:g} s ({error})") from error
         raise UnreachableError(f"{what}: no answer in {seconds:g} s", "check that the peer is up and reachable")
 
-    async def _exchange(  # noqa: PLR0917 - one request's fields
+    async def _exchange(
         self, kept: _Kept, peer: bytes, protocol: str, payload: bytes, cap: int, deadline: float
     ) -> bytes:
         if not self._is_neighbour(peer):
