@@ -142,6 +142,7 @@ class Agreement:
         self.punctual: set[bytes] = set()
         self.proposals: dict[int, Signed[Proposal]] = {}
         self.votes: dict[tuple[int, int], dict[bytes, Signed[Vote]]] = {}
+        self.seen: dict[bytes, Message] = {}
         self.views_of: dict[bytes, int] = {}
         self._done: set[tuple[str, int]] = set()
         self._actions: list[Action] = []
@@ -192,6 +193,11 @@ class Agreement:
                 self.step = Step.PRECOMMIT
             elif step is Step.PRECOMMIT:
                 self._enter(view + 1)
+        return self._settle()
+
+    def fall_silent(self) -> list[Action]:
+        """Never vote at this height again: a peer knows a vote of this node that its disk does not (G8)."""
+        self.mute = True
         return self._settle()
 
     def restore(self, messages: Iterable[Message]) -> list[Action]:
@@ -352,6 +358,7 @@ class Agreement:
         if value.view > self.view + VIEWS_AHEAD:
             self.views_of[value.author] = max(self.views_of.get(value.author, 0), value.view)
             return
+        self.seen[message.digest] = message
         if isinstance(value, Proposal):
             if value.author != self.proposer(value.view):
                 raise RemoteProtocolError("not-the-proposer", f"height {value.height} view {value.view}", value.author)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type
 import msgpack
 
 from ..crypto.errors import LocalProtocolError, RemoteProtocolError
-from .codec import encode, unpack
+from .codec import unpack
 
 T = TypeVar("T")
 Build = Callable[[Any], Any]
@@ -44,10 +44,15 @@ Bytes64 = Annotated[bytes, Size(64, 64)]
 Name = Annotated[str, Size(1, 128)]
 
 
+@cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(sorted((field.name for field in dataclasses.fields(cls)), key=str.encode))
+
+
 def to_map(value: object) -> Any:
     """Turn a dataclass of supported field types into maps, lists and scalars."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_map(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: to_map(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, tuple):
         return [to_map(item) for item in value]
     return value
@@ -57,10 +62,10 @@ def dump(value: object) -> bytes:
     """Encode a dataclass canonically. Raises LocalProtocolError if it breaks its own schema."""
     try:
         mapped = to_map(value)
-        _builder(type(value))(dict(sorted(mapped.items(), key=lambda item: item[0].encode())))
+        _builder(type(value))(mapped)
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"{type(value).__name__} breaks its schema: {error.detail}") from error
-    return encode(mapped)
+    return bytes(msgpack.packb(mapped, use_bin_type=True))  # to_map orders the keys, the builder checked the rest
 
 
 def load(cls: type[T], data: bytes, limit: int) -> T:
@@ -146,7 +151,7 @@ def _bounded(inner: Build, marks: list[Any]) -> Build:
 
 def _record(cls: Any) -> Build:
     hints = get_type_hints(cls, include_extras=True)
-    names = sorted((field.name for field in dataclasses.fields(cls)), key=str.encode)
+    names = list(_names(cls))
     parts = [(name, _builder(hints[name])) for name in names]
 
     def build(raw: Any) -> Any:

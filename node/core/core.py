@@ -1,0 +1,1027 @@
+"""The node's core: one state machine from events to effects. It persists before it says.
+
+Reading order: `handle` takes a batch of events, `_on_*` absorb them, `_advance` then draws every consequence, in this
+order: evidence of forks, acknowledgements of my updates, judging of proposals, starting a height, folding, training.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ...consensus.agreement import (
+    Action,
+    Agreement,
+    Ask,
+    Decided,
+    Equivocation,
+    Judge,
+    Keep,
+    Message,
+    Say,
+    Step,
+    Wait,
+)
+from ...consensus.components import origin
+from ...consensus.ledger import (
+    Ledger,
+    apply_records,
+    closable,
+    eligible,
+    fold_block,
+    genesis,
+    next_state,
+    order,
+)
+from ...crypto.errors import LocalProtocolError, RemoteProtocolError
+from ...crypto.hashing import digest
+from ...crypto.identity import Identity
+from ...protocol import schema
+from ...protocol.blocks import Block, Certificate, Close, Head, Proposal, Vote, quorum, verify_certificate
+from ...protocol.charter import Charter
+from ...protocol.components import state_digest
+from ...protocol.records import (
+    GENESIS,
+    Ack,
+    Attest,
+    Body,
+    Evidence,
+    Offer,
+    Record,
+    Update,
+    Withdrawal,
+    WithdrawalStatement,
+    ack_message,
+    body_of,
+    kind_of,
+    verify_ack,
+)
+from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed, sign
+from ...protocol.update import UpdateHeader, check_header
+from . import contribution as contributing
+from . import events as ev
+from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message
+from .pool import Pool
+
+WAITING_PER_HEIGHT = 4096  # messages kept for heights that this node has not reached
+RETRY_MS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """This node's own choices. Milliseconds: see docs/architecture.md for how to choose them."""
+
+    hosted: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    plan: contributing.Plan = field(default_factory=contributing.Plan)
+    propose_ms: int = 1000
+    idle_ms: int = 1000
+    sync_ms: int = 2000
+
+
+@dataclass(slots=True)
+class Flight:
+    """An update header in flight: from its author's signature to the close that counts or outdates it."""
+
+    header: Signed[UpdateHeader]
+    acks: dict[bytes, Ack] = field(default_factory=dict)
+    stored: bool = False
+    pulling: bool = False
+    refused: str = ""
+    posted: frozenset[bytes] = frozenset()
+
+
+@dataclass(slots=True)
+class Deadline:
+    """A round's deadline by this node's clock; `held` are the acknowledged updates known when it passed."""
+
+    round: int
+    due: bool = False
+    held: frozenset[bytes] = frozenset()
+
+
+class Core:
+    """One node. See the module's docstring; `Options` and `Charter` fix what it does, `Snapshot` what it has done."""
+
+    def __init__(self, charter: Charter, identity: Identity, options: Options, snapshot: ev.Snapshot) -> None:
+        self.charter = charter
+        self.identity = identity
+        self.me = identity.public_key
+        self.federation = charter.federation
+        self.options = options
+        self.specs = {spec.name: spec for spec in charter.components}
+        self.hosted = tuple(name for name in sorted(options.hosted) if name in self.specs)
+        self.ledger = genesis(charter)
+        self.pool = Pool(4 * charter.rules.records_per_height)
+        self._cached: tuple[tuple[int, int], tuple[Ledger, list[Signed[Record]]]] | None = None
+        self.agreement: Agreement | None = None
+        self.neighbours: set[bytes] = set()
+        self.reports: set[bytes] = set()
+        self.signing = False
+        self.muted: set[int] = set()
+        self.later: dict[int, list[Message]] = {}
+        self.flights: dict[bytes, Flight] = {}
+        self.acked: dict[tuple[bytes, str, int], bytes] = {}
+        self.deadlines: dict[str, Deadline] = {}
+        self.judging: dict[bytes, Block] = {}
+        self.prepared: dict[bytes, tuple[Ledger, list[Signed[Record]]]] = {}
+        self.folding: set[str] = set()
+        self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
+        self.bases: dict[tuple[str, int, int], bytes] = {}
+        self.learner: tuple[str, ...] = ()
+        self.draw: contributing.Draw | None = None
+        self.draws: list[ev.PutDraw] = list(snapshot.draws)
+        self.failures = 0
+        self.exhausted = ""
+        self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
+        self.refusals: dict[tuple[bytes, str], int] = {}
+        self.idle_due = False
+        self.offered = False
+        self.contributing = bool(snapshot.flags.get("contributing", 1))
+        self._learn_partly = False
+        self._asked = -1000
+        self._now = 0
+        self._out: list[ev.Effect] = []
+        self._restore(snapshot)
+
+    # ---- start
+
+    def _restore(self, snapshot: ev.Snapshot) -> None:
+        for stored in snapshot.blocks:
+            self.ledger = fold_block(self.charter, self.ledger, stored.block, stored.records, trusted=True)
+        self.pool.settle(self.ledger.heads)
+        for record in snapshot.records:
+            self.pool.add(record, self.ledger.heads)
+        seq, head = self.pool.heads(self.ledger.heads).get(self.me, (0, GENESIS))
+        self.head = (seq, head)
+        for header in snapshot.headers:
+            value = header.value
+            self.acked[value.author, value.component, value.round] = header.digest
+            component = self.ledger.components.get(value.component)
+            if component and value.round + self.charter.rules.max_staleness > component.round:
+                self.flights[header.digest] = self._my_flight(header)
+        self._restore_posted()
+        self._drop_flights()
+        for name in self.hosted:
+            self.bases[name, 0, 0] = state_digest(name, origin(self.specs[name]))
+        self._messages = [data for height, data in snapshot.messages if height == self.ledger.height + 1]
+
+    def _restore_posted(self) -> None:
+        """Recall which acknowledgements my update records already carry."""
+        for component in self.ledger.components.values():
+            for pending in component.pending:
+                if pending.update in self.flights:
+                    self.flights[pending.update].posted = pending.acks
+        for record in self.pool.chain(self.me, self.ledger.heads):
+            body = body_of(record.value)
+            if isinstance(body, Update):
+                flight = self.flights.get(digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]))
+                if flight is not None:
+                    flight.posted = frozenset(ack.host for ack in body.acks)
+
+    def _my_flight(self, header: Signed[UpdateHeader]) -> Flight:
+        """A flight whose bytes this node holds and acknowledged."""
+        signature = self.identity.sign("ack", ack_message(self.federation, header.digest))
+        return Flight(header, {self.me: Ack(self.me, signature)}, stored=True)
+
+    def start(self, now: int) -> list[ev.Effect]:
+        """Return the first effects. Nothing is signed until enough peers reported what they know of this node."""
+        self._now = now
+        self._emit(ev.SetTimer("sync", self.options.sync_ms), ev.SetTimer("idle", self.options.idle_ms))
+        self._maybe_sign()
+        self._advance()
+        return self._drain()
+
+    def _maybe_sign(self) -> None:
+        """G8: a restored backup must not sign twice, so first hear what quorum-1 peers know of this node."""
+        if self.signing or len(self.reports) < self.ledger.quorum - 1 or self.me not in self.ledger.members:
+            return
+        self.signing = True
+        self._notice("signing", height=self.ledger.height, reports=len(self.reports))
+        for flight in self.flights.values():
+            self._emit(ev.Publish(message(Kind.HEADER, flight.header.wire)))
+        self._begin_height(self._messages)
+
+    # ---- events
+
+    def handle(self, events: Iterable[ev.Event], now: int) -> list[ev.Effect]:
+        """Absorb a batch of events and return every effect that follows."""
+        self._now = now
+        for event in events:
+            peer = getattr(event, "peer", None)
+            try:
+                self._absorb(event)
+            except RemoteProtocolError as error:
+                self._refuse(error.peer or peer or bytes(32), error)
+        self._advance()
+        return self._drain()
+
+    def _absorb(self, event: ev.Event) -> None:
+        if isinstance(event, ev.Gossip):
+            self._on_message(event.data)
+        elif isinstance(event, ev.SyncReply):
+            self._on_sync(event.peer, event.data)
+        elif isinstance(event, ev.PeerUp):
+            self.neighbours.add(event.peer)
+            self._sync(event.peer)
+        elif isinstance(event, ev.PeerDown):
+            self.neighbours.discard(event.peer)
+        elif isinstance(event, ev.TimerFired):
+            self._on_timer(event.name)
+        elif isinstance(event, ev.BlobStored | ev.BlobRefused):
+            self._on_blob(event)
+        elif isinstance(event, ev.Folded):
+            self._on_folded(event)
+        elif isinstance(event, ev.FoldMissing):
+            self._on_missing(event)
+        elif isinstance(event, ev.LearnerReady):
+            self.learner = event.components
+            self.evaluated = ()
+        elif isinstance(event, ev.BudgetAnswer):
+            self._on_budget(event)
+        elif isinstance(event, ev.Trained):
+            self._on_trained(event)
+        elif isinstance(event, ev.TrainingFailed):
+            self._on_training_failed(event)
+        elif isinstance(event, ev.RequestWithdrawal):
+            self._on_withdraw()
+        elif isinstance(event, ev.SetContributing):
+            self._set_contributing(event.on)
+
+    def _on_message(self, data: bytes) -> None:
+        if not data:
+            raise RemoteProtocolError("malformed", "an empty message")
+        kind, wire = data[0], data[1:]
+        if kind == Kind.RECORD:
+            self._on_record(wire)
+        elif kind == Kind.HEADER:
+            if digest(UpdateHeader.DOMAIN, wire[SIGNATURE_SIZE:]) not in self.flights:
+                self._on_header(open_signed(UpdateHeader, wire, self.federation))
+        elif kind == Kind.ACK:
+            self._on_ack(schema.load(Acked, wire, Acked.LIMIT))
+        elif kind == Kind.PROPOSAL:
+            self._on_vote(self._open(Proposal, wire))
+        elif kind == Kind.VOTE:
+            self._on_vote(self._open(Vote, wire))
+        else:
+            raise RemoteProtocolError("unknown-message", f"kind {kind}")
+
+    def _open(self, cls: type[Proposal] | type[Vote], wire: bytes) -> Message:
+        """Decode a proposal or vote, checking its signature only if it is news."""
+        known = digest(cls.DOMAIN, wire[SIGNATURE_SIZE:])
+        if self.agreement is not None and known in self.agreement.seen:
+            return self.agreement.seen[known]
+        return _open_message(cls, wire, self.federation)
+
+    def _on_record(self, wire: bytes) -> None:
+        if digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]) in self.pool.records:
+            return
+        record = open_signed(Record, wire, self.federation)
+        author = record.value.author
+        if author not in self.ledger.members:
+            raise RemoteProtocolError("stranger", "the record's author is not a member", author)
+        if record.value.seq <= self.ledger.heads.get(author, (0, GENESIS))[0]:
+            return
+        if self.pool.add(record, self.ledger.heads):
+            self._emit(ev.Persist(ev.PutRecord(record)))
+            if author == self.me:
+                self._adopt_own(record)
+            self._note_update(record)
+
+    def _adopt_own(self, record: Signed[Record]) -> None:
+        """A peer returned a record that this node signed before its disk was lost or set back: go on after it."""
+        heads = self.pool.heads(self.ledger.heads)
+        self.head = max(self.head, heads.get(self.me, (0, GENESIS)))
+        self._notice("own-record-recovered", "warning", seq=record.value.seq)
+
+    def _note_update(self, record: Signed[Record]) -> None:
+        """An update record's header may be news here."""
+        if record.value.kind != "update":
+            return
+        body = body_of(record.value)
+        if not isinstance(body, Update):
+            return
+        if digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]) not in self.flights:
+            self._on_header(open_signed(UpdateHeader, body.header, self.federation))
+
+    def _watch_deadlines(self, state: Ledger) -> None:
+        """The first acknowledged update of a round starts its deadline."""
+        for name, component in state.components.items():
+            open_round = self.ledger.components[name].round + 1
+            known = self.deadlines.get(name)
+            if (known is None or known.round < open_round) and any(p.round == open_round for p in component.pending):
+                self.deadlines[name] = Deadline(open_round)
+                self._emit(ev.SetTimer(f"deadline:{name}:{open_round}", self.charter.rules.round_deadline))
+
+    def _on_header(self, header: Signed[UpdateHeader]) -> None:
+        value = header.value
+        if value.author not in self.ledger.members:
+            raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
+        check_header(value, self.charter)
+        component = self.ledger.components[value.component]
+        if not component.round + 1 - self.charter.rules.max_staleness <= value.round <= component.round + 2:
+            return  # too stale to count, or this node is behind: anti-entropy brings it again
+        slot = (value.author, value.component, value.round)
+        if self.acked.get(slot, header.digest) != header.digest:
+            raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
+        places = [
+            (f.header.value.author, f.header.value.component, f.header.value.round) for f in self.flights.values()
+        ]
+        if places.count(slot) >= 2:
+            raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
+        flight = self.flights[header.digest] = Flight(header)
+        if value.component in self.hosted:
+            self._pull(flight)
+
+    def _pull(self, flight: Flight) -> None:
+        flight.pulling = True
+        value = flight.header.value
+        sources = (value.author, *(host for host in flight.acks if host not in (value.author, self.me)))
+        self._emit(ev.Pull(value.blob, value.size, value, sources))
+
+    def _on_ack(self, ack: Acked) -> None:
+        flight = self.flights.get(ack.header)
+        if ack.federation != self.federation:
+            raise RemoteProtocolError("wrong-federation", "acknowledgement", ack.host)
+        if flight is None or ack.host in flight.acks or ack.host not in self.ledger.members:
+            return
+        receipt = Ack(ack.host, ack.signature)
+        if not verify_ack(self.federation, ack.header, receipt):
+            raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", ack.host)
+        flight.acks[ack.host] = receipt
+
+    def _on_vote(self, vote: Message) -> None:
+        height = vote.value.height
+        if vote.value.author not in self.ledger.members or height <= self.ledger.height:
+            return
+        mine = vote.value.author == self.me
+        if height == self.ledger.height + 1 and self.agreement is not None:
+            if mine and vote.digest not in self.agreement.seen:
+                self._agree(self.agreement.fall_silent())
+                self.muted.add(height)
+                self._notice("own-vote-recovered", "warning", height=height)
+            self._agree(self.agreement.receive(vote))
+        elif height <= self.ledger.height + 8:
+            waiting = self.later.setdefault(height, [])
+            if len(waiting) < WAITING_PER_HEIGHT and all(vote.digest != known.digest for known in waiting):
+                waiting.append(vote)
+
+    def _on_sync(self, peer: bytes, data: bytes) -> None:
+        response = schema.load(SyncResponse, data, SYNC_LIMIT)
+        if response.federation != self.federation:
+            raise RemoteProtocolError("wrong-federation", response.federation.hex()[:16], peer)
+        sent = {digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]): wire for wire in response.records}
+        for decided in response.blocks:
+            block = schema.load(Block, decided.block, len(decided.block))
+            if block.height == self.ledger.height + 1:
+                verify_certificate(block, decided.certificate, frozenset(self.ledger.members), self.ledger.fault_model)
+                self._take_agreed(block, sent)
+                if not self._adopt(block, decided.certificate):
+                    break
+        for item in (*(message(Kind.RECORD, wire) for wire in sent.values()), *response.messages):
+            try:
+                self._on_message(item)
+            except RemoteProtocolError as error:
+                self._refuse(error.peer or peer, error)
+        if response.more:
+            self._sync(peer)
+        elif response.height <= self.ledger.height and peer in self.ledger.members:
+            self.reports.add(peer)
+            self._maybe_sign()
+
+    def _take_agreed(self, block: Block, sent: dict[bytes, bytes]) -> None:
+        """Take the records under a certified cut from an answer, however many they are."""
+        for head in block.cut:
+            wanted = head.digest
+            while wanted in sent and wanted not in self.pool.records:
+                record = open_signed(Record, sent.pop(wanted), self.federation)
+                if self.pool.add(record, self.ledger.heads, agreed=True):
+                    self._emit(ev.Persist(ev.PutRecord(record)))
+                wanted = record.value.prev
+
+    def _on_timer(self, name: str) -> None:
+        what, *rest = name.split(":")
+        if what == "sync":
+            self._emit(ev.SetTimer("sync", self.options.sync_ms))
+            if self.neighbours:
+                ordered = sorted(self.neighbours)
+                self._sync(ordered[(self._now // max(1, self.options.sync_ms)) % len(ordered)])
+        elif what == "idle":
+            self.idle_due = True
+        elif what == "learn":
+            self.failures = min(self.failures, 2)
+            self._learn_partly = True
+        elif what == "pull":
+            for flight in self.flights.values():
+                if flight.header.value.component in self.hosted and not (
+                    flight.stored or flight.pulling or flight.refused
+                ):
+                    self._pull(flight)
+        elif what == "fold":
+            self.folding.discard(rest[0])
+        elif what == "deadline":
+            known = self.deadlines.get(rest[0])
+            if known is not None and known.round == int(rest[1]) and not known.due:
+                state, _ = self._candidate()
+                known.held = frozenset(entry.update for entry in eligible(self.charter, state, rest[0]))
+                known.due = True
+        elif what == "agree" and self.agreement is not None and int(rest[0]) == self.agreement.height:
+            self._agree(self.agreement.timeout(int(rest[1]), Step(int(rest[2]))))
+
+    # ---- update bytes and folds
+
+    def _on_blob(self, event: ev.BlobStored | ev.BlobRefused) -> None:
+        for flight in self.flights.values():
+            if flight.header.value.blob == event.blob:
+                flight.pulling = False
+                if isinstance(event, ev.BlobStored):
+                    flight.stored = True
+                elif event.reason == "unavailable":
+                    self._emit(ev.SetTimer("pull", RETRY_MS))
+                else:
+                    flight.refused = event.reason
+                    raise RemoteProtocolError(event.reason, flight.header.value.component, flight.header.value.author)
+        if isinstance(event, ev.BlobStored):
+            self.folding.clear()  # a fold that lacked these bytes may go on
+
+    def _acknowledge(self) -> None:
+        """Sign what this host holds: bytes on disk, checks passed, trained from the state that this node knows."""
+        for flight in self.flights.values():
+            value = flight.header.value
+            if not flight.stored or flight.refused or self.me in flight.acks or value.component not in self.hosted:
+                continue
+            base = self.bases.get((value.component, value.round - 1, value.epoch))
+            if base is None and (value.epoch, value.round - 1) > self._folded_to(value.component):
+                continue  # this node has not folded that far yet
+            slot = (value.author, value.component, value.round)
+            if base is not None and base != value.base:
+                flight.refused = "base-mismatch"
+                self._refuse(value.author, RemoteProtocolError("base-mismatch", value.component, value.author))
+            elif self.acked.setdefault(slot, flight.header.digest) == flight.header.digest:
+                signature = self.identity.sign("ack", ack_message(self.federation, flight.header.digest))
+                flight.acks[self.me] = Ack(self.me, signature)
+                acked = Acked(self.federation, flight.header.digest, self.me, signature)
+                self._emit(ev.Persist(ev.PutHeader(flight.header)))
+                self._emit(ev.Publish(message(Kind.ACK, schema.dump(acked))))
+            else:
+                flight.refused = "second-header"
+
+    def _folded_to(self, name: str) -> tuple[int, int]:
+        round_, epoch, _, _ = self.folded.get(name, (0, 0, b"", b""))
+        return (epoch, round_)
+
+    def _post_updates(self) -> None:
+        """Write my update records once a quorum of the active hosts acknowledged."""
+        for flight in self.flights.values():
+            value = flight.header.value
+            if value.author != self.me or self.me not in flight.acks:
+                continue
+            component = self.ledger.components[value.component]
+            if value.round + self.charter.rules.max_staleness < component.round + 1:
+                continue
+            hosts = set(component.hosts)
+            if component.round == 0:  # the first hosts are still gathering: count all that are known to offer
+                hosts |= self._offering(value.component)
+            have = frozenset(flight.acks) & hosts
+            need = quorum(max(1, len(hosts)), self.ledger.fault_model)
+            if len(flight.posted & hosts) < need <= len(have):
+                flight.posted = have
+                acks = tuple(ack for host, ack in sorted(flight.acks.items()) if host in have)
+                self._append(Update(flight.header.wire, acks))
+
+    def _offering(self, name: str) -> set[bytes]:
+        found = set()
+        for author in self.ledger.members:
+            for record in self.pool.chain(author, self.ledger.heads):
+                if record.value.kind == "offer":
+                    body = body_of(record.value)
+                    if isinstance(body, Offer) and name in body.components:
+                        found.add(author)
+        return found
+
+    def _fold(self) -> None:
+        for name in self.hosted:
+            component = self.ledger.components[name]
+            done = self.folded.get(name)
+            current = done is not None and done[:3] == (component.round, component.epoch, component.chain)
+            if not current and name not in self.folding:
+                self.folding.add(name)
+                self._emit(ev.Fold(name, component.round, component.epoch, component.rounds))
+
+    def _on_folded(self, event: ev.Folded) -> None:
+        self.folding.discard(event.component)
+        self.folded[event.component] = (event.round, event.epoch, event.chain, event.digest)
+        self.bases[event.component, event.round, event.epoch] = event.digest
+        for key in [k for k in self.bases if k[0] == event.component and k[1] and k[1] < event.round - 16]:
+            del self.bases[key]
+        if event.saturated:
+            self._notice("saturated", "warning", component=event.component, round=event.round, count=event.saturated)
+
+    def _on_missing(self, event: ev.FoldMissing) -> None:
+        """Agreed bytes are missing here: fetch them by digest from whoever has them, then fold again."""
+        component = self.ledger.components[event.component]
+        entries = {e.blob: e for round_ in component.rounds for e in round_.entries}
+        for blob in event.blobs:
+            if blob in entries:
+                others = tuple(host for host in component.hosts if host != entries[blob].author and host != self.me)
+                self._emit(ev.Pull(blob, entries[blob].size, None, (entries[blob].author, *others)))
+        self._emit(ev.SetTimer(f"fold:{event.component}", RETRY_MS))
+
+    def _attest(self) -> None:
+        for name in self.hosted:
+            component = self.ledger.components[name]
+            done = self.folded.get(name)
+            if done is None or done[:3] != (component.round, component.epoch, component.chain) or not component.rounds:
+                continue
+            key = (component.round, component.epoch, self.me)
+            mine = any(item[:3] == key for item in component.attests)
+            if self.me in component.hosts and not mine and (name, *key[:2]) not in self._attested():
+                self._append(Attest(name, component.round, component.epoch, done[3]))
+            certified = component.certified
+            if certified and (certified.round, certified.epoch) == done[:2] and certified.digest != done[3]:
+                self._notice("state-differs", "error", component=name, round=done[0], mine=done[3].hex())
+
+    def _attested(self) -> set[tuple[str, int, int]]:
+        found = set()
+        for record in self.pool.chain(self.me, self.ledger.heads):
+            if record.value.kind == "attest":
+                body = body_of(record.value)
+                if isinstance(body, Attest):
+                    found.add((body.component, body.round, body.epoch))
+        return found
+
+    # ---- agreement
+
+    def _begin_height(self, restored: Sequence[bytes] = ()) -> None:
+        height = self.ledger.height + 1
+        self.judging.clear()
+        self.prepared.clear()
+        self.idle_due = False
+        if not self.signing or self.me not in self.ledger.members:
+            self.agreement = None
+            return
+        self._emit(ev.SetTimer("idle", self.options.idle_ms))
+        self.agreement = Agreement(self.identity, self.federation, height, self.ledger.members, self.ledger.fault_model)
+        own: list[Message] = []
+        for data in restored:
+            cls = Proposal if data[0] == Kind.PROPOSAL else Vote
+            own.append(_open_message(cls, data[1:], self.federation, trusted=True))
+        waiting = self.later.pop(height, [])
+        self.later = {h: found for h, found in self.later.items() if h > height}
+        known = {item.digest for item in own}
+        if any(vote.value.author == self.me and vote.digest not in known for vote in waiting):
+            self.agreement.mute = True
+            self._notice("own-vote-recovered", "warning", height=height)
+        self._agree(self.agreement.restore(own))
+        for vote in waiting:
+            if self.agreement is not None and self.agreement.height == height:
+                try:
+                    self._agree(self.agreement.receive(vote))
+                except RemoteProtocolError as error:
+                    self._refuse(vote.value.author, error)
+
+    def _agree(self, actions: Sequence[Action]) -> None:
+        agreement = self.agreement
+        assert agreement is not None
+        for action in actions:
+            if isinstance(action, Say):
+                for item in (*action.proof, action.message):
+                    self._emit(ev.Persist(ev.PutMessage(agreement.height, _wrap(item))))
+                self._emit(ev.Publish(_wrap(action.message)))
+            elif isinstance(action, Keep):
+                for item in action.proof:
+                    self._emit(ev.Persist(ev.PutMessage(agreement.height, _wrap(item))))
+            elif isinstance(action, Judge):
+                self.judging[action.identifier] = action.block
+            elif isinstance(action, Wait):
+                delay = self.options.propose_ms * (2 + action.view) // 2
+                name = f"agree:{agreement.height}:{action.view}:{int(action.step)}"
+                self._emit(ev.SetTimer(name, delay))
+            elif isinstance(action, Ask):
+                self._propose(action.view)
+            elif isinstance(action, Equivocation):
+                if self.signing and action.a.value.author != self.me:
+                    self._append(Evidence("double-vote", action.a.wire, action.b.wire))
+                    self._notice("double-vote", "error", member=action.a.value.author)
+            elif isinstance(action, Decided):
+                self._decide(action.block, action.certificate)
+                return
+
+    def _candidate(self) -> tuple[Ledger, list[Signed[Record]]]:
+        """Return all that this node could put under the next cut, within the quotas, and the ledger with it."""
+        key = (self.ledger.height, self.pool.version)
+        if self._cached is not None and self._cached[0] == key:
+            return self._cached[1]
+        rules = self.charter.rules
+        records: list[Signed[Record]] = []
+        for author in self.ledger.members:
+            size = 0
+            for record in self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]:
+                size += len(record.wire)
+                if size > rules.bytes_per_height:
+                    break
+                records.append(record)
+        records = order(records)
+        self._cached = (key, (apply_records(self.charter, self.ledger, records), records))
+        return self._cached[1]
+
+    def _punctual(self, state: Ledger, name: str, mine: Ledger) -> bool:
+        """Whether closing this component on `state` leaves nobody out, by this node's clock (‡ timely)."""
+        component = state.components[name]
+        entries = eligible(self.charter, state, name)
+        present = {entry.author for entry in entries}
+        expected = set(component.hosts)
+        if component.round == 0 and not set(state.members) <= state.offers.keys():
+            expected = set(state.members)
+        if expected <= present:
+            return True
+        deadline = self.deadlines.get(name)
+        if deadline is None or deadline.round != component.round + 1 or not deadline.due:
+            return False
+        still = {entry.update for entry in eligible(self.charter, mine, name)}
+        return (deadline.held & still) <= {entry.update for entry in entries}
+
+    def _closes(self, state: Ledger) -> list[Close]:
+        return [
+            Close(name, component.round + 1)
+            for name, component in sorted(state.components.items())
+            if closable(self.charter, state, name) and self._punctual(state, name, state)
+        ]
+
+    def _work(self, state: Ledger, records: Sequence[Signed[Record]]) -> bool:
+        """Whether there is work that this node finds timely."""
+        if not records:
+            return False
+        if self._closes(state) or any(r.value.kind in ("evidence", "withdrawal") for r in records):
+            return True
+        underway = any(
+            d.round == self.ledger.components[name].round + 1 and not d.due for name, d in self.deadlines.items()
+        )
+        return self.idle_due and not underway
+
+    def _propose(self, view: int) -> None:
+        state, records = self._candidate()
+        if self.agreement is None or not self._work(state, records):
+            return
+        try:
+            prepared, block = next_state(self.charter, self.ledger, records, self._closes(state))
+        except RemoteProtocolError as error:
+            self._notice("cannot-propose", "error", reason=str(error))
+            return
+        self.prepared[block.id] = (prepared, records)
+        self._agree(self.agreement.propose(view, block))
+
+    def _judge(self) -> None:
+        """Judge proposed blocks: valid is deterministic, timely is by this node's clock."""
+        height = self.ledger.height
+        for identifier, block in list(self.judging.items()):
+            if self.agreement is None or self.ledger.height != height:
+                return  # one of them was decided
+            if identifier not in self.agreement.verdicts:
+                if identifier not in self.prepared and self._settled(identifier, block) is None:
+                    continue
+                self._agree(self.agreement.judged(identifier, True))
+            if self.agreement is None or self.ledger.height != height:
+                return
+            mine, _ = self._candidate()
+            before = apply_records(self.charter, self.ledger, self.prepared[identifier][1])
+            if all(self._punctual(before, close.component, mine) for close in block.close):
+                del self.judging[identifier]
+                self._agree(self.agreement.timely(identifier))
+
+    def _settled(self, identifier: bytes, block: Block) -> Ledger | None:
+        """Fold a proposed block if its records are here; None while they are not, or if it is invalid."""
+        assert self.agreement is not None
+        try:
+            records = self.pool.under(block.cut, self.ledger.heads)
+            if records is None:
+                self._ask_somebody()
+                return None
+            state = fold_block(self.charter, self.ledger, block, records)
+        except RemoteProtocolError as error:
+            del self.judging[identifier]
+            self._refuse(error.peer or self.agreement.proposer(self.agreement.view), error)
+            self._agree(self.agreement.judged(identifier, False))
+            return None
+        self.prepared[identifier] = (state, order(records))
+        return state
+
+    def _adopt(self, block: Block, certificate: Certificate) -> bool:
+        """Take a block whose certificate was checked; False if its records are not here yet."""
+        records = self.pool.under(block.cut, self.ledger.heads)
+        if records is None:
+            self._ask_somebody()
+            return False
+        self.prepared[block.id] = (fold_block(self.charter, self.ledger, block, records), order(records))
+        self._decide(block, certificate)
+        return True
+
+    def _decide(self, block: Block, certificate: Certificate) -> None:
+        before = self.ledger
+        self.ledger, records = self.prepared[block.id]
+        self._emit(ev.Persist(ev.PutBlock(block, certificate, tuple(record.digest for record in records))))
+        self.pool.settle(self.ledger.heads)
+        if self.ledger.heads.get(self.me, (0, GENESIS)) > self.head:
+            self.head = self.ledger.heads[self.me]
+        self._notice("decided", "debug", height=block.height, view=certificate.view, records=len(records))
+        for refusal in self.ledger.refusals:
+            self._notice(
+                "record-refused",
+                "warning",
+                member=refusal.author,
+                seq=refusal.seq,
+                kind=refusal.kind,
+                reason=refusal.reason,
+            )
+        for close in block.close:
+            self._closed(before, close)
+        for withdrawal in self.ledger.withdrawn[len(before.withdrawn) :]:
+            self._notice("withdrawn", member=withdrawal.author, height=block.height, mode=withdrawal.mode)
+        for name, component in self.ledger.components.items():
+            gone = [e for e in before.components[name].erasures if e not in component.erasures]
+            gone += [
+                e for e in component.erasures if e not in before.components[name].erasures and name not in self.hosted
+            ]
+            if gone:
+                self._emit(ev.Erase(tuple(sorted({blob for erasure in gone for blob in erasure.blobs}))))
+        self._drop_flights()
+        self._maybe_sign()
+        self._begin_height()
+
+    def _closed(self, before: Ledger, close: Close) -> None:
+        component = self.ledger.components[close.component]
+        round_ = component.rounds[-1]
+        counted = {entry.author for entry in round_.entries}
+        hosts = before.components[close.component].hosts or component.hosts
+        missing = {host: self._why_missing(host, close) for host in hosts if host not in counted}
+        self._notice(
+            "round-closed",
+            component=close.component,
+            round=close.round,
+            height=self.ledger.height,
+            counted=sorted(counted),
+            stale=sorted(entry.author for entry in round_.entries if entry.staleness),
+            missing=missing,
+        )
+
+    def _why_missing(self, host: bytes, close: Close) -> str:
+        if host in self.ledger.expelled:
+            return "expelled"
+        for flight in self.flights.values():
+            value = flight.header.value
+            if (value.author, value.component, value.round) == (host, close.component, close.round):
+                if flight.refused:
+                    return f"refused: {flight.refused}"
+                return "acknowledged too late" if len(flight.acks) > 1 else "its update reached too few hosts"
+        return "no update" if host in self.neighbours or host == self.me else "no update, no connection from here"
+
+    def _drop_flights(self) -> None:
+        """Forget flights that were counted or can never count; a restart's PutHeader rows still bar second acks."""
+        counted = {
+            entry.update
+            for c in self.ledger.components.values()
+            for round_ in c.rounds[-4:]
+            for entry in round_.entries
+        }
+        for key, flight in list(self.flights.items()):
+            value = flight.header.value
+            last = self.ledger.components[value.component].round
+            stale = value.round + self.charter.rules.max_staleness < last + 1
+            if stale or key in counted or value.author not in self.ledger.members:
+                del self.flights[key]
+
+    # ---- training
+
+    def _learn(self) -> None:
+        ready = self.signing and self.contributing and self.draw is None and not self.exhausted and self.failures < 3
+        if not ready or self.me not in self.ledger.members:
+            return
+        names = [n for n in contributing.engaged(self.options.plan, self.hosted) if n in self.learner]
+        open_ = [name for name in names if self._trainable(name)]
+        if not open_ or (len(open_) < len(names) and not self._learn_partly):
+            if open_:
+                self._emit(ev.SetTimer("learn", 2 * self.charter.rules.round_deadline))
+            return
+        self._learn_partly = False
+        recipes = tuple(self._recipe(name) for name in open_)
+        number = max((put.draw for put in self.draws), default=0) + 1
+        self.draw = contributing.Draw(
+            number,
+            recipes,
+            {name: self.folded[name][3] for name in open_},
+            {name: self.folded[name][1] for name in open_},
+        )
+        if contributing.is_private([self.specs[name] for name in open_]):
+            spent = contributing.merge(put.draws for put in self.draws)
+            rounds = {recipe.component: recipe.round for recipe in recipes}
+            recovery = contributing.recovering(self.ledger, rounds)
+            self._emit(ev.CheckBudget(number, spent, contributing.candidate(self.charter, recipes), recovery))
+        else:
+            self._reserve(0)
+
+    def _trainable(self, name: str) -> bool:
+        component = self.ledger.components[name]
+        done = self.folded.get(name)
+        if done is None or done[:3] != (component.round, component.epoch, component.chain):
+            return False
+        target = component.round + 1
+        limit = self.options.plan.rounds
+        return (self.me, name, target) not in self.acked and not (limit and target > limit)
+
+    def _recipe(self, name: str) -> ev.Recipe:
+        spec, done = self.specs[name], self.folded[name]
+        return ev.Recipe(name, done[0] + 1, done[2], spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
+
+    def _on_budget(self, event: ev.BudgetAnswer) -> None:
+        if self.draw is None or self.draw.number != event.draw:
+            return
+        if not event.allowed:
+            self.draw, self.exhausted = None, event.reason
+            self._notice("budget-spent", "warning", reason=event.reason, epsilon=event.epsilon)
+            return
+        self._reserve(event.epsilon)
+
+    def _reserve(self, epsilon: int) -> None:
+        """G6: the cost is on disk before anything is computed from the students' data."""
+        draw = self.draw
+        assert draw is not None
+        put = ev.PutDraw(
+            draw.number,
+            contributing.candidate(self.charter, draw.recipes),
+            tuple(recipe.component for recipe in draw.recipes),
+            tuple(recipe.round for recipe in draw.recipes),
+            epsilon,
+        )
+        self.draws.append(put)
+        learning = self.charter.learning
+        self._emit(ev.Persist(put))
+        self._emit(ev.Train(draw.number, draw.recipes, learning.steps, learning.sample_rate, self.options.plan.lot))
+        self._notice("training", draw=draw.number, rounds={r.component: r.round for r in draw.recipes}, epsilon=epsilon)
+
+    def _on_trained(self, event: ev.Trained) -> None:
+        draw = self.draw
+        if draw is None or draw.number != event.draw:
+            return
+        self.draw, self.failures = None, 0
+        if not self.signing or not self.contributing:
+            return
+        delta = contributing.least_delta(self.charter)
+        self._emit(ev.Persist(ev.PutPublished(draw.number)))
+        for name, blob in sorted(event.blobs.items()):
+            value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, self.draws, delta)
+            component = self.ledger.components[name]
+            slot = (self.me, name, value.round)
+            if slot in self.acked or value.round + self.charter.rules.max_staleness < component.round + 1:
+                self._notice("too-late", "warning", component=name, round=value.round, closed=component.round)
+                continue
+            header = sign(self.identity, value)
+            self.acked[slot] = header.digest
+            self.flights[header.digest] = self._my_flight(header)
+            self._emit(ev.Persist(ev.PutHeader(header)), ev.Publish(message(Kind.HEADER, header.wire)))
+
+    def _on_training_failed(self, event: ev.TrainingFailed) -> None:
+        if self.draw is None or self.draw.number != event.draw:
+            return
+        self.draw = None
+        self.failures += 1
+        self._notice("training-failed", "error", reason=event.reason, attempt=self.failures)
+
+    def _evaluate(self) -> None:
+        if not self.learner:
+            return
+        states = []
+        for name in self.hosted:
+            component, done = self.ledger.components[name], self.folded.get(name)
+            if done is None or done[:3] != (component.round, component.epoch, component.chain):
+                return
+            states.append((name, *done[:3]))
+        if tuple(states) != self.evaluated:
+            self.evaluated = tuple(states)
+            self._emit(ev.Evaluate(self.evaluated))
+
+    # ---- own records
+
+    def _append(self, body: Body) -> None:
+        if not self.signing:
+            raise LocalProtocolError("nothing may be signed before quorum-1 peers reported")
+        seq, prev = self.head
+        record = sign(self.identity, Record(self.federation, self.me, seq + 1, prev, kind_of(body), schema.dump(body)))
+        self.head = (record.value.seq, record.digest)
+        self.pool.add(record, self.ledger.heads)
+        self._emit(ev.Persist(ev.PutRecord(record)), ev.Publish(message(Kind.RECORD, record.wire)))
+        self._note_update(record)
+
+    def _offer(self) -> None:
+        """Offer the hosted components and addresses, when they differ from what this node last offered."""
+        if self.offered or not self.signing or self.me not in self.ledger.members:
+            return
+        self.offered = True
+        offer = Offer(self.hosted, self.options.addresses)
+        bodies = [body_of(r.value) for r in self.pool.chain(self.me, self.ledger.heads) if r.value.kind == "offer"]
+        last = bodies[-1] if bodies else self.ledger.offers.get(self.me)
+        if last != offer:
+            self._append(offer)
+
+    def _on_withdraw(self) -> None:
+        if not self.signing:
+            self._notice("withdrawal-waits", "warning", reason="no quorum of peers is connected yet")
+            self._emit(ev.Persist(ev.PutFlag("withdraw", 1)))
+            return
+        statement = WithdrawalStatement(self.federation, self.me, "all", "refold", self.head[0])
+        self._set_contributing(False)
+        self._append(Withdrawal(sign(self.identity, statement).wire))
+        self._notice("withdrawal-signed", through=statement.through)
+
+    def _set_contributing(self, on: bool) -> None:
+        self.contributing = on
+        self._emit(ev.Persist(ev.PutFlag("contributing", int(on))))
+
+    def _convict(self) -> None:
+        if not self.signing or self.me not in self.ledger.members:
+            return
+        told = {record.value.body for record in self.pool.chain(self.me, self.ledger.heads)}
+        for a, b in list(self.pool.forks()):
+            evidence = Evidence("fork", a.wire, b.wire)
+            if (
+                a.value.author in self.ledger.members
+                and a.value.author != self.me
+                and schema.dump(evidence) not in told
+            ):
+                self._notice("fork", "error", member=a.value.author, seq=a.value.seq)
+                self._append(evidence)
+
+    # ---- consequences
+
+    def _advance(self) -> None:
+        if self.signing and self.me in self.ledger.members:
+            self._offer()
+            self._convict()
+            self._acknowledge()
+            self._post_updates()
+            self._attest()
+        if self.agreement is not None:
+            self._judge()
+        state, records = self._candidate()
+        self._watch_deadlines(state)
+        if self.agreement is not None and not self.agreement.started and self._work(state, records):
+            self._agree(self.agreement.start())
+            self._judge()
+        self._fold()
+        self._evaluate()
+        self._learn()
+
+    def in_flight(self) -> list[bytes]:
+        """Return the gossip messages that a neighbour may lack."""
+        found: list[bytes] = []
+        for flight in self.flights.values():
+            found.append(message(Kind.HEADER, flight.header.wire))
+            for ack in flight.acks.values():
+                acked = Acked(self.federation, flight.header.digest, ack.host, ack.signature)
+                found.append(message(Kind.ACK, schema.dump(acked)))
+        if self.agreement is not None:
+            found += [_wrap(item) for item in self.agreement.messages()]
+        for votes in self.later.values():
+            found += [_wrap(item) for item in votes]
+        return found
+
+    def sync_request(self) -> bytes:
+        """Return what this node has, to ask a neighbour for the rest."""
+        heads = self.pool.heads(self.ledger.heads)
+        known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()))
+        return schema.dump(SyncRequest(self.federation, self.ledger.height, known))
+
+    def _sync(self, peer: bytes) -> None:
+        self._emit(ev.Sync(peer, self.sync_request()))
+
+    def _ask_somebody(self) -> None:
+        if self.neighbours and self._now - self._asked >= 100:
+            self._asked = self._now
+            ordered = sorted(self.neighbours)
+            self._sync(ordered[self._now % len(ordered)])
+
+    def _refuse(self, peer: bytes, error: RemoteProtocolError) -> None:
+        """Count every refusal, tell the operator of the first of its kind."""
+        key = (peer, error.reason)
+        self.refusals[key] = self.refusals.get(key, 0) + 1
+        if self.refusals[key] == 1 and len(self.refusals) < 4096:
+            self._notice("refused", "warning", peer=peer, reason=error.reason, detail=error.detail)
+
+    def _notice(self, event: str, level: str = "info", **fields: object) -> None:
+        self._emit(ev.Notice(event, level, fields))
+
+    def _emit(self, *effects: ev.Effect) -> None:
+        self._out.extend(effects)
+
+    def _drain(self) -> list[ev.Effect]:
+        effects, self._out = self._out, []
+        return effects
+
+
+def _open_message(
+    cls: type[Proposal] | type[Vote], wire: bytes, federation: bytes, *, trusted: bool = False
+) -> Message:
+    if cls is Proposal:
+        return open_signed(Proposal, wire, federation, trusted=trusted)
+    return open_signed(Vote, wire, federation, trusted=trusted)
+
+
+def _wrap(item: Message) -> bytes:
+    return message(Kind.PROPOSAL if isinstance(item.value, Proposal) else Kind.VOTE, item.wire)

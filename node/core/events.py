@@ -1,0 +1,353 @@
+"""What goes into the core and what comes out of it.
+
+The shell calls `Core.handle(events, now)`, `now` in milliseconds of a monotonic clock. It then carries out the effects:
+every `Persist` of the batch in one durable transaction, and only after that everything else, in order (G6, G8: disk
+before network).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ...consensus.components import Round
+from ...protocol.blocks import Block, Certificate
+from ...protocol.records import Record
+from ...protocol.signing import Signed
+from ...protocol.update import Draws, UpdateHeader
+
+# ---- events
+
+
+@dataclass(frozen=True, slots=True)
+class Gossip:
+    """A gossip message (messages.py) from a neighbour."""
+
+    peer: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReply:
+    """A neighbour's answer (messages.py SyncResponse, encoded) to this node's sync request."""
+
+    peer: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A member's connection came up."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """A member's connection went down."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer set by `SetTimer` ended."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStored:
+    """These bytes are on disk, fsynced, and passed every check that `Pull` asked for."""
+
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRefused:
+    """These bytes failed a check (`reason`, by name) or could not be had ("unavailable")."""
+
+    blob: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The state of a component after the frozen lists named by `chain`."""
+
+    component: str
+    round: int
+    epoch: int
+    chain: bytes
+    digest: bytes
+    saturated: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoldMissing:
+    """The fold lacks these blobs."""
+
+    component: str
+    blobs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerReady:
+    """The learner worker is open: it has data for these components."""
+
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetAnswer:
+    """Whether another draw is within the budget; `epsilon` (thousandths) is the total with it, rounded up."""
+
+    draw: int
+    allowed: bool
+    epsilon: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A draw's updates: compressed payloads by component, already in the blob store."""
+
+    draw: int
+    blobs: Mapping[str, tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """A draw came to nothing; what it reserved is spent."""
+
+    draw: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWithdrawal:
+    """The operator withdraws this node's contributions."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetContributing:
+    """The operator lets this node contribute, or stops it."""
+
+    on: bool
+
+
+Event: TypeAlias = (
+    Gossip
+    | SyncReply
+    | PeerUp
+    | PeerDown
+    | TimerFired
+    | BlobStored
+    | BlobRefused
+    | Folded
+    | FoldMissing
+    | LearnerReady
+    | BudgetAnswer
+    | Trained
+    | TrainingFailed
+    | RequestWithdrawal
+    | SetContributing
+)
+
+# ---- what is persisted
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecord:
+    """A record of any member's feed, in the order of receipt."""
+
+    record: Signed[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class PutBlock:
+    """A decided block, its certificate and the digests of its records in ledger order."""
+
+    block: Block
+    certificate: Certificate
+    records: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutMessage:
+    """A proposal or vote needed after a restart: own ones, and the proofs of locked and valid blocks."""
+
+    height: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutHeader:
+    """An update header that this node acknowledged or made. At most one for each (author, component, round)."""
+
+    header: Signed[UpdateHeader]
+
+
+@dataclass(frozen=True, slots=True)
+class PutDraw:
+    """A privacy reservation: this draw counts as spent from now on, whatever becomes of it (G6)."""
+
+    draw: int
+    draws: Draws
+    components: tuple[str, ...]
+    rounds: tuple[int, ...]
+    epsilon: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutPublished:
+    """A draw's updates were signed."""
+
+    draw: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutFlag:
+    """A small setting that survives restarts."""
+
+    name: str
+    value: int
+
+
+Put: TypeAlias = PutRecord | PutBlock | PutMessage | PutHeader | PutDraw | PutPublished | PutFlag
+
+# ---- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make durable before any later effect."""
+
+    put: Put
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Gossip this message."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Ask this neighbour for what this node lacks; answer with `SyncReply`."""
+
+    peer: bytes
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Get these bytes (from `sources` first) and store them; answer BlobStored/BlobRefused.
+
+    With a `header` they also have to pass read_payload and check_norm; without, they are already agreed on and the
+    digest is enough.
+    """
+
+    blob: bytes
+    size: int
+    header: UpdateHeader | None
+    sources: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Fire `TimerFired(name)` after `delay` milliseconds; a timer of the same name is replaced."""
+
+    name: str
+    delay: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Compute and store the component's state after these rounds; answer Folded/FoldMissing."""
+
+    component: str
+    round: int
+    epoch: int
+    rounds: tuple[Round, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckBudget:
+    """Ask the accountant whether `candidate` may follow `spent`; answer BudgetAnswer."""
+
+    draw: int
+    spent: tuple[Draws, ...]
+    candidate: Draws
+    recovery: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What one component trains with, in millionths, from which state."""
+
+    component: str
+    round: int
+    chain: bytes
+    noise_multiplier: int
+    clip_norm: int
+    learning_rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train these components under one draw, store the payloads; answer Trained/TrainingFailed."""
+
+    draw: int
+    recipes: tuple[Recipe, ...]
+    steps: int
+    sample_rate: int
+    lot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """All hosted components are folded up to here: evaluate on this node's own held-out subjects (stays local)."""
+
+    states: tuple[tuple[str, int, int, bytes], ...]  # (component, round, epoch, chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete what is no longer in force: blobs of withdrawn updates, states of older epochs."""
+
+    blobs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Tell the operator: `event` is a stable kebab-case name."""
+
+    event: str
+    level: str = "info"
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+Effect: TypeAlias = Persist | Publish | Sync | Pull | SetTimer | Fold | CheckBudget | Train | Evaluate | Erase | Notice
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A decided block as the store returns it, with its records in ledger order."""
+
+    block: Block
+    certificate: Certificate
+    records: tuple[Signed[Record], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a node has on disk when it starts."""
+
+    blocks: Sequence[StoredBlock] = ()
+    records: Sequence[Signed[Record]] = ()  # not under any block yet, in the order of receipt
+    messages: Sequence[tuple[int, bytes]] = ()
+    headers: Sequence[Signed[UpdateHeader]] = ()
+    draws: Sequence[PutDraw] = ()
+    published: frozenset[int] = frozenset()
+    flags: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,78 @@
+"""What nodes say to each other: gossip messages, and the two halves of anti-entropy.
+
+A gossip message is one kind byte and a signed statement. Anti-entropy is one request, "this is what I have", and its
+answer, "this is what you lack": decided blocks with their records, later records, and what is in flight.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, ClassVar
+
+from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head
+from ...protocol.schema import U63, Bytes32, Bytes64, Size
+
+MESSAGE_LIMIT = BLOCK_LIMIT + 4096
+SYNC_LIMIT = 6 << 20
+SYNC_TARGET = 3 << 20  # an answer stops growing here and says that there is more
+
+
+class Kind(IntEnum):
+    """The first byte of a gossip message."""
+
+    RECORD = 1
+    HEADER = 2
+    ACK = 3
+    PROPOSAL = 4
+    VOTE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A host's acknowledgement in flight to the update's author."""
+
+    LIMIT: ClassVar[int] = 512
+
+    federation: Bytes32
+    header: Bytes32
+    host: Bytes32
+    signature: Bytes64
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What the asker has: its height and the head of every feed it knows, agreed or not."""
+
+    LIMIT: ClassVar[int] = 64 << 10
+
+    federation: Bytes32
+    height: U63
+    heads: Annotated[tuple[Head, ...], Size(0, 256)]
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedBlock:
+    """A block and the certificate that decided it."""
+
+    block: Annotated[bytes, Size(1, BLOCK_LIMIT)]
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResponse:
+    """What the asker lacks. `records` come before the blocks that need them; `more`: 1 if there is more to ask for.
+
+    `messages` are gossip messages: update headers and acks in flight, proposals and votes of the answerer's height, the
+    asker's own votes among them, so that a restored backup learns what it signed before.
+    """
+
+    federation: Bytes32
+    height: U63
+    blocks: Annotated[tuple[DecidedBlock, ...], Size(0, 4096)]
+    records: Annotated[tuple[Annotated[bytes, Size(65, 70_000)], ...], Size(0, 65_536)]
+    messages: Annotated[tuple[Annotated[bytes, Size(1, MESSAGE_LIMIT)], ...], Size(0, 16_384)]
+    more: U63
+
+
+def message(kind: Kind, wire: bytes) -> bytes:
+    """Return a gossip message."""
+    return bytes([kind]) + wire

@@ -1,0 +1,99 @@
+"""Records that are known and well signed but under no agreed block yet, by digest, up to two for each (author, seq)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ...crypto.errors import RemoteProtocolError
+from ...protocol.blocks import Head
+from ...protocol.records import GENESIS, Record
+from ...protocol.signing import Signed
+
+Heads = Mapping[bytes, tuple[int, bytes]]
+
+
+class Pool:
+    """Each author's records after its last agreed head. Bounded: `per_author` records for each member."""
+
+    def __init__(self, per_author: int) -> None:
+        self.per_author = per_author
+        self.records: dict[bytes, Signed[Record]] = {}
+        self.by_seq: dict[bytes, dict[int, list[bytes]]] = {}
+        self.version = 0  # grows with every record taken
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def add(self, record: Signed[Record], heads: Heads, *, agreed: bool = False) -> bool:
+        """Take a record; True if it is new. `agreed`: a decided block needs it, so the bound does not apply.
+
+        Raises RemoteProtocolError("quota-records") if too many of its author's wait for agreement.
+        """
+        value = record.value
+        if record.digest in self.records or value.seq <= heads.get(value.author, (0, GENESIS))[0]:
+            return False
+        slots = self.by_seq.setdefault(value.author, {})
+        if len(slots) >= self.per_author and value.seq not in slots and not agreed:
+            raise RemoteProtocolError("quota-records", f"{len(slots)} records wait for agreement", value.author)
+        same = slots.setdefault(value.seq, [])
+        if len(same) >= 2 and not agreed:
+            return False  # two are proof enough of a fork
+        same.append(record.digest)
+        self.records[record.digest] = record
+        self.version += 1
+        return True
+
+    def forks(self) -> Iterator[tuple[Signed[Record], Signed[Record]]]:
+        """Yield the pairs that prove a fork."""
+        for slots in self.by_seq.values():
+            for same in slots.values():
+                if len(same) >= 2:
+                    yield self.records[same[0]], self.records[same[1]]
+
+    def chain(self, author: bytes, heads: Heads) -> list[Signed[Record]]:
+        """Return the author's records that follow its agreed head without a gap; at a fork, the branch known first."""
+        seq, digest = heads.get(author, (0, GENESIS))
+        slots = self.by_seq.get(author, {})
+        found: list[Signed[Record]] = []
+        while True:
+            seq += 1
+            following = [self.records[d] for d in slots.get(seq, ()) if self.records[d].value.prev == digest]
+            if not following:
+                return found
+            found.append(following[0])
+            digest = following[0].digest
+
+    def under(self, cut: Iterable[Head], heads: Heads) -> list[Signed[Record]] | None:
+        """Return the records between the agreed heads and a cut, or None if one is missing here.
+
+        Raises RemoteProtocolError("cut") if a head of the cut cannot extend the agreed one.
+        """
+        found: list[Signed[Record]] = []
+        for head in cut:
+            base, digest = heads.get(head.author, (0, GENESIS))[0], head.digest
+            if head.seq <= base:
+                raise RemoteProtocolError("cut", f"seq {head.seq} is not after the agreed {base}", head.author)
+            for seq in range(head.seq, base, -1):
+                record = self.records.get(digest)
+                if record is None:
+                    return None
+                if record.value.author != head.author or record.value.seq != seq:
+                    raise RemoteProtocolError("cut", "a head names another feed's record", head.author)
+                found.append(record)
+                digest = record.value.prev
+        return found
+
+    def heads(self, agreed: Heads) -> dict[bytes, tuple[int, bytes]]:
+        """Return the last connected head of every feed, agreed or not."""
+        heads = dict(agreed)
+        for author in self.by_seq:
+            chain = self.chain(author, agreed)
+            if chain:
+                heads[author] = (chain[-1].value.seq, chain[-1].digest)
+        return heads
+
+    def settle(self, heads: Heads) -> None:
+        """Forget what lies at or under the agreed heads."""
+        for author, (agreed, _) in heads.items():
+            slots = self.by_seq.get(author, {})
+            for seq in [seq for seq in slots if seq <= agreed]:
+                for digest in slots.pop(seq):
+                    del self.records[digest]

@@ -1,0 +1,82 @@
+"""Anti-entropy: what to answer a neighbour that says what it has. By head digest, so that forks cannot part us."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ...crypto.errors import RemoteProtocolError
+from ...protocol import schema
+from ...protocol.blocks import Head
+from ...protocol.records import GENESIS, Record
+from ...protocol.signing import Signed
+from .events import StoredBlock
+from .messages import SYNC_TARGET, DecidedBlock, SyncRequest, SyncResponse
+
+FORK_DEPTH = 256  # records of one author that can wait for agreement (the pool's bound)
+
+
+class Reader(Protocol):
+    """What a store offers to anti-entropy."""
+
+    def height(self) -> int:
+        """Return the height of the last decided block."""
+        ...
+
+    def block(self, height: int) -> StoredBlock | None:
+        """Return the decided block at a height."""
+        ...
+
+    def feed(self, author: bytes, after_seq: int, limit: int) -> list[Signed[Record]]:
+        """Return stored records of an author with a later seq, by seq, both branches of a fork."""
+        ...
+
+    def record_at(self, author: bytes, seq: int) -> list[Signed[Record]]:
+        """Return the stored records of an author at a seq."""
+        ...
+
+
+def answer(
+    request: SyncRequest, federation: bytes, store: Reader, members: Iterable[bytes], messages: Sequence[bytes]
+) -> bytes:
+    """Return the encoded SyncResponse to a neighbour's request.
+
+    Raises RemoteProtocolError("wrong-federation") if the asker belongs elsewhere.
+    """
+    if request.federation != federation:
+        raise RemoteProtocolError("wrong-federation", request.federation.hex()[:16])
+    height, size, more = store.height(), 0, False
+    blocks: list[DecidedBlock] = []
+    records: dict[bytes, bytes] = {}
+    known = {head.author: head for head in request.heads}
+    after: dict[bytes, int] = {}
+    for author in members:
+        head = known.get(author, Head(author, 0, GENESIS))
+        after[author] = head.seq
+        here = store.record_at(author, head.seq) if head.seq else []
+        if here and all(record.digest != head.digest for record in here):
+            # Our branch differs from theirs at this seq: send it from before the place where they can part.
+            after[author] = max(0, head.seq - FORK_DEPTH)
+    for number in range(request.height + 1, height + 1):
+        stored = store.block(number)
+        if stored is None or size > SYNC_TARGET:
+            more = stored is not None
+            break
+        for record in stored.records:
+            if record.value.seq > after.get(record.value.author, 0):
+                records[record.digest] = record.wire
+                size += len(record.wire)
+        decided = DecidedBlock(schema.dump(stored.block), stored.certificate)
+        blocks.append(decided)
+        size += len(decided.block) + 100 * len(stored.certificate.signatures)
+    if not more:
+        for author, seq in after.items():
+            for record in store.feed(author, seq, 1024):
+                if size > SYNC_TARGET:
+                    more = True
+                    break
+                if record.digest not in records:
+                    records[record.digest] = record.wire
+                    size += len(record.wire)
+    response = SyncResponse(
+        federation, height, tuple(blocks), tuple(records.values()), () if more else tuple(messages), int(more)
+    )
+    return schema.dump(response)

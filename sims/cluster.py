@@ -1,0 +1,402 @@
+"""Many nodes in one process under a seeded event queue and a virtual clock: the daemon's own core, unchanged.
+
+A run is a function of its settings and the seed. The network delays, loses, duplicates and reorders; nodes crash, and
+restart from what their store had made durable. Invariants are checked as blocks are decided and states folded.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..consensus.components import Entry, origin, replay
+from ..consensus.ledger import state_digest as ledger_digest
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.hashing import sha256
+from ..crypto.identity import Identity
+from ..node.core import events as ev
+from ..node.core.contribution import Plan
+from ..node.core.core import Core, Options
+from ..node.core.messages import Kind, SyncRequest
+from ..node.core.sync import answer
+from ..protocol import schema
+from ..protocol.blocks import NIL, Vote
+from ..protocol.charter import Charter, Member, Rules
+from ..protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
+from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
+from ..protocol.signing import open_signed
+from ..protocol.update import Integers, check_norm, payload, read_payload
+from .memory import MemoryStore
+
+
+class InvariantError(AssertionError):
+    """A promise was broken; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What the network does. Milliseconds and probabilities."""
+
+    delay: tuple[int, int] = (1, 40)
+    loss: float = 0.0
+    duplicate: float = 0.0
+
+
+def small_charter(
+    identities: list[Identity],
+    *,
+    components: int = 1,
+    dimension: int = 16,
+    width: int = 8,
+    rule: str = "mean",
+    fault_model: str = "byzantine",
+    noise: int = 0,
+    deadline: int = 3000,
+    min_updates: int = 2,
+    horizon: int = 1000,
+) -> Charter:
+    """Return a charter for tests and benchmarks: linear components over one made-up modality."""
+    seed = sha256(b"small charter")
+    tensors = (TensorSpec("weight", (dimension,), 1000),)
+    specs = []
+    for index in range(components):
+        name = f"head/task{index}"
+        specs.append(
+            ComponentSpec(
+                name=name,
+                architecture="linear",
+                tensors=tensors,
+                step_log2=6,
+                width=width,
+                rule=rule,
+                min_updates=min_updates,
+                clip_norm=1_000_000,
+                noise_multiplier=noise,
+                learning_rate=1_000_000,
+                base=base_digest(base_vector(seed, name, tensors)),
+            )
+        )
+    return Charter(
+        version=1,
+        name="simulated",
+        created=0,
+        seed=seed,
+        members=tuple(
+            sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
+        ),
+        rules=Rules(fault_model, deadline, 1, 64, 1 << 20, horizon),
+        components=tuple(specs),
+        learning=Learning(
+            modalities=(Modality("made-up", "tabular", dimension, 1),),
+            tasks=(Task("task0", "binary", 2),),
+            floors=(PrivacyFloor("made-up", "open", 0, 0),),
+            steps=4,
+            sample_rate=100_000,
+            recovery_share=0,
+            planned_rounds=100,
+        ),
+    )
+
+
+def values_of(author: bytes, component: str, round_: int, spec: ComponentSpec) -> Integers:
+    """Return the made-up update of an author: small integers that depend on nothing else, shape [d]."""
+    generator = np.random.Generator(np.random.PCG64(list(sha256(author + component.encode() + bytes([round_ % 256])))))
+    return generator.integers(-2, 3, spec.dimension).astype(spec.integer_type)
+
+
+@dataclass(order=True, slots=True)
+class _Item:
+    time: int
+    number: int
+    node: int = field(compare=False)
+    life: int = field(compare=False)
+    action: Callable[[], None] = field(compare=False)
+
+
+class Node:
+    """One simulated node: a core, its store, its timers."""
+
+    def __init__(self, cluster: "Cluster", index: int, identity: Identity, options: Options) -> None:
+        self.cluster, self.index, self.identity, self.options = cluster, index, identity, options
+        self.store = MemoryStore()
+        self.core: Core | None = None
+        self.life = 0
+        self.timers: dict[str, int] = {}
+        self.notices: list[ev.Notice] = []
+
+    def start(self) -> None:
+        """Start from whatever the store holds."""
+        self.life += 1
+        self.timers.clear()
+        self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+        self._perform(self.core.start(self.cluster.now))
+        for other in self.cluster.nodes:
+            if other is not self and other.core is not None and self.cluster.linked(self.index, other.index):
+                self.deliver(ev.PeerUp(other.identity.public_key))
+                other.deliver(ev.PeerUp(self.identity.public_key))
+        self.deliver(ev.LearnerReady(tuple(self.options.hosted)))
+
+    def crash(self) -> None:
+        """kill -9: everything that was not durable is gone."""
+        self.core = None
+        self.life += 1
+        for other in self.cluster.nodes:
+            if other is not self:
+                other.deliver(ev.PeerDown(self.identity.public_key))
+
+    def deliver(self, event: ev.Event) -> None:
+        """Hand an event to the core and carry out what follows."""
+        if self.core is not None:
+            self._perform(self.core.handle([event], self.cluster.now))
+
+    def later(self, delay: int, event: ev.Event) -> None:
+        """Deliver an event to this life of the node after a delay."""
+        self.cluster.schedule(delay, self, lambda: self.deliver(event))
+
+    def _perform(self, effects: list[ev.Effect]) -> None:
+        puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
+        fate = self.cluster.crash_here(self)
+        if fate == "before":
+            self.crash()
+            return
+        self.store.apply(puts)
+        self.cluster.observe(self, puts)
+        if fate == "after":  # applied, then reported failure
+            self.crash()
+            return
+        for effect in effects:
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: ev.Effect) -> None:
+        cluster, core = self.cluster, self.core
+        if core is None:
+            return
+        if isinstance(effect, ev.Publish):
+            cluster.broadcast(self, effect.data)
+        elif isinstance(effect, ev.Sync):
+            cluster.sync(self, effect)
+        elif isinstance(effect, ev.SetTimer):
+            due = self.timers[effect.name] = cluster.now + effect.delay
+            cluster.schedule(effect.delay, self, lambda: self._fire(effect.name, due))
+        elif isinstance(effect, ev.Pull):
+            cluster.schedule(cluster.random.randint(*cluster.weather.delay), self, lambda: self._pull(effect))
+        elif isinstance(effect, ev.Fold):
+            self.later(0, self._fold(effect))
+        elif isinstance(effect, ev.CheckBudget):
+            self.later(0, ev.BudgetAnswer(effect.draw, True, 0, ""))
+        elif isinstance(effect, ev.Train):
+            blobs = {}
+            for recipe in effect.recipes:
+                spec = core.specs[recipe.component]
+                values = values_of(core.me, recipe.component, recipe.round, spec)
+                data = payload(core.federation, core.me, recipe.component, recipe.round, values)
+                self.store.blobs[sha256(data)] = data
+                blobs[recipe.component] = (sha256(data), len(data))
+            self.later(cluster.random.randint(*cluster.training), ev.Trained(effect.draw, blobs))
+        elif isinstance(effect, ev.Erase):
+            for blob in effect.blobs:
+                self.store.blobs.pop(blob, None)
+        elif isinstance(effect, ev.Notice):
+            self.notices.append(effect)
+            if effect.level == "error" and effect.event in ("state-differs", "cannot-propose"):
+                raise InvariantError(f"G1: {effect.event} {effect.fields}")
+
+    def _fire(self, name: str, due: int) -> None:
+        if self.timers.get(name) == due:
+            del self.timers[name]
+            self.deliver(ev.TimerFired(name))
+
+    def _pull(self, pull: ev.Pull) -> None:
+        for other in self.cluster.nodes:
+            data = other.store.blobs.get(pull.blob)
+            if data is not None and other.core is not None and self.cluster.linked(self.index, other.index):
+                if pull.header is not None and self.core is not None:
+                    spec = self.core.specs[pull.header.component]
+                    try:
+                        check_norm(read_payload(data, pull.header, spec), pull.header, spec)
+                    except RemoteProtocolError as error:
+                        self.deliver(ev.BlobRefused(pull.blob, error.reason))
+                        return
+                self.store.blobs[pull.blob] = data
+                self.deliver(ev.BlobStored(pull.blob))
+                return
+        self.deliver(ev.BlobRefused(pull.blob, "unavailable"))
+
+    def _fold(self, fold: ev.Fold) -> ev.Event:
+        core = self.core
+        assert core is not None
+        spec = core.specs[fold.component]
+        missing = tuple(e.blob for round_ in fold.rounds for e in round_.entries if e.blob not in self.store.blobs)
+        if missing:
+            return ev.FoldMissing(fold.component, missing)
+
+        def values(entry: Entry) -> Integers:
+            return values_of_blob(self.store.blobs[entry.blob], spec)
+
+        state, saturated = replay(origin(spec), spec, fold.rounds, values)
+        chain = fold.rounds[-1].chain if fold.rounds else NIL
+        found = state_digest(fold.component, state)
+        self.cluster.folded(self, fold, found)
+        return ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated)
+
+
+def values_of_blob(data: bytes, spec: ComponentSpec) -> Integers:
+    """Return the integers of a frame that was checked when it was stored."""
+    import zstandard  # noqa: PLC0415 - the only place of the simulator that looks inside a frame
+
+    raw = zstandard.ZstdDecompressor().decompress(data)
+    return np.frombuffer(raw, dtype=spec.integer_type, offset=len(raw) - spec.dimension * spec.width // 8)
+
+
+class Cluster:
+    """The nodes, the network between them, the clock, and what must never happen."""
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        *,
+        weather: Weather | None = None,
+        training: tuple[int, int] = (5, 200),
+        rounds: int = 5,
+        crash_rate: float = 0.0,
+        **charter: object,
+    ) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - a simulation, labelled so
+        self.weather = weather or Weather()
+        self.training = training
+        self.crash_rate = crash_rate
+        self.now = 0
+        self.queue: list[_Item] = []
+        self.numbers = 0
+        self.blocks: dict[int, bytes] = {}
+        self.ledgers: dict[int, bytes] = {}
+        self.states: dict[tuple[str, bytes], bytes] = {}
+        self.signed: dict[tuple[bytes, int], bytes] = {}
+        self.cast: dict[tuple[bytes, int, int, int], bytes] = {}
+        self.cut_off: set[frozenset[int]] = set()
+        self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
+        identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
+        self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
+        names = tuple(spec.name for spec in self.charter.components)
+        options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=400, idle_ms=300, sync_ms=500)
+        self.nodes = [Node(self, n, identity, replace(options)) for n, identity in enumerate(identities)]
+
+    # ---- running
+
+    def schedule(self, delay: int, node: Node, action: Callable[[], None]) -> None:
+        """Run an action in this life of a node after a delay."""
+        self.numbers += 1
+        heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, node.index, node.life, action))
+
+    def start(self) -> None:
+        """Start every node."""
+        for node in self.nodes:
+            node.start()
+
+    def run(self, until: Callable[[], bool], limit_ms: int = 600_000) -> bool:
+        """Run until the condition holds; False if virtual time ran out first."""
+        while self.queue and self.now <= limit_ms:
+            if until():
+                return True
+            item = heapq.heappop(self.queue)
+            self.now = item.time
+            if self.nodes[item.node].life == item.life:
+                item.action()
+        return until()
+
+    def all_closed(self, round_: int) -> bool:
+        """Whether every living node has folded every component up to this round."""
+        return all(
+            node.core is None
+            or all(
+                node.core.folded.get(name, (0,))[0] >= round_ and node.core.ledger.components[name].round >= round_
+                for name in node.core.hosted
+            )
+            for node in self.nodes
+        )
+
+    # ---- network
+
+    def linked(self, a: int, b: int) -> bool:
+        """Whether two nodes can reach each other now."""
+        return frozenset((a, b)) not in self.cut_off
+
+    def broadcast(self, sender: Node, data: bytes) -> None:
+        """Gossip to every other node, as the weather allows."""
+        for target in self.nodes:
+            if target is sender or not self.linked(sender.index, target.index):
+                continue
+            copies = [data]
+            if self.liar is not None:
+                lies = self.liar(sender, data)
+                if lies is not None:
+                    copies = [lie for index, lie in lies if index == target.index]
+            for copy in copies:
+                if self.random.random() < self.weather.loss:
+                    continue
+                for _ in range(2 if self.random.random() < self.weather.duplicate else 1):
+                    delay = self.random.randint(*self.weather.delay)
+                    key = sender.identity.public_key
+                    self.schedule(delay, target, lambda t=target, c=copy, k=key: t.deliver(ev.Gossip(k, c)))  # type: ignore[misc]  # bound at once
+
+    def sync(self, asker: Node, effect: ev.Sync) -> None:
+        """Carry a sync request to a neighbour and its answer back."""
+        server = next((n for n in self.nodes if n.identity.public_key == effect.peer), None)
+        if server is None or server.core is None or not self.linked(asker.index, server.index):
+            return
+        if self.random.random() < self.weather.loss:
+            return
+        request = schema.load(SyncRequest, effect.request, SyncRequest.LIMIT)
+        members = [member.key for member in self.charter.members]
+        data = answer(request, server.core.federation, server.store, members, server.core.in_flight())
+        asker.later(2 * self.random.randint(*self.weather.delay), ev.SyncReply(effect.peer, data))
+
+    # ---- faults and invariants
+
+    def crash_here(self, node: Node) -> str:
+        """Decide whether this write is where the node is killed, and on which side of it."""
+        if self.crash_rate and self.random.random() < self.crash_rate:
+            self.schedule_restart(node)
+            return self.random.choice(("before", "after"))
+        return ""
+
+    def schedule_restart(self, node: Node) -> None:
+        """Start a crashed node again after a while."""
+        self.numbers += 1
+        delay = self.random.randint(200, 3000)
+        item = _Item(self.now + delay, self.numbers, node.index, node.life + 1, node.start)
+        heapq.heappush(self.queue, item)
+
+    def observe(self, node: Node, puts: list[ev.Put]) -> None:
+        """Check what became durable: one block a height (G2), one record a seq and one vote a step (G8)."""
+        me = node.identity.public_key
+        for put in puts:
+            if isinstance(put, ev.PutBlock):
+                if self.blocks.setdefault(put.block.height, put.block.id) != put.block.id:
+                    raise InvariantError(f"G2: two blocks at height {put.block.height}")
+                assert node.core is not None
+                if node.core.ledger.height == put.block.height:
+                    found = ledger_digest(node.core.ledger)
+                    if self.ledgers.setdefault(put.block.height, found) != found:
+                        raise InvariantError(f"G1: ledger states differ at height {put.block.height}")
+            elif isinstance(put, ev.PutRecord) and put.record.value.author == me and not self.lies(node):
+                if self.signed.setdefault((me, put.record.value.seq), put.record.digest) != put.record.digest:
+                    raise InvariantError(f"G8: two records with seq {put.record.value.seq}")
+            elif isinstance(put, ev.PutMessage) and put.data[0] == Kind.VOTE:
+                vote = open_signed(Vote, put.data[1:], self.charter.federation, trusted=True).value
+                key = (vote.author, vote.height, vote.view, vote.step)
+                if vote.author == me and self.cast.setdefault(key, vote.block) != vote.block:
+                    raise InvariantError(f"G8: two votes at {key[1:]}")
+
+    def lies(self, node: Node) -> bool:
+        """Whether a node is a liar, whose own words bind nobody."""
+        return self.liar is not None and self.liar(node, b"") is not None
+
+    def folded(self, node: Node, fold: ev.Fold, found: bytes) -> None:
+        """Check that equal frozen lists give equal states (G1)."""
+        chain = fold.rounds[-1].chain if fold.rounds else NIL
+        if self.states.setdefault((fold.component, chain), found) != found:
+            raise InvariantError(f"G1: {fold.component} differs at node {node.index}")

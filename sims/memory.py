@@ -1,0 +1,78 @@
+"""A store in memory with the durability of the real one: what was applied survives a crash, nothing else does."""
+
+from collections.abc import Sequence
+
+from ..node.core import events as ev
+from ..protocol.records import Record
+from ..protocol.signing import Signed
+from ..protocol.update import UpdateHeader
+
+
+class MemoryStore:
+    """Durable state of one simulated node."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, Signed[Record]] = {}
+        self.decided: dict[int, ev.PutBlock] = {}
+        self.agreed: set[bytes] = set()
+        self.messages: list[tuple[int, bytes]] = []
+        self.headers: dict[tuple[bytes, str, int], Signed[UpdateHeader]] = {}
+        self.draws: list[ev.PutDraw] = []
+        self.published: set[int] = set()
+        self.flags: dict[str, int] = {}
+        self.blobs: dict[bytes, bytes] = {}
+
+    def apply(self, puts: Sequence[ev.Put]) -> None:
+        """Make these durable, in order."""
+        for put in puts:
+            if isinstance(put, ev.PutRecord):
+                self.records.setdefault(put.record.digest, put.record)
+            elif isinstance(put, ev.PutBlock):
+                self.decided[put.block.height] = put
+                self.agreed.update(put.records)
+                self.messages = [m for m in self.messages if m[0] > put.block.height]
+            elif isinstance(put, ev.PutMessage):
+                if (put.height, put.data) not in self.messages:
+                    self.messages.append((put.height, put.data))
+            elif isinstance(put, ev.PutHeader):
+                value = put.header.value
+                known = self.headers.setdefault((value.author, value.component, value.round), put.header)
+                assert known.digest == put.header.digest, "a second header for one place was acknowledged"
+            elif isinstance(put, ev.PutDraw):
+                self.draws.append(put)
+            elif isinstance(put, ev.PutPublished):
+                self.published.add(put.draw)
+            else:
+                self.flags[put.name] = put.value
+
+    def snapshot(self) -> ev.Snapshot:
+        """Return what a restart finds."""
+        return ev.Snapshot(
+            blocks=[stored for height in sorted(self.decided) if (stored := self.block(height))],
+            records=[record for digest, record in self.records.items() if digest not in self.agreed],
+            messages=list(self.messages),
+            headers=list(self.headers.values()),
+            draws=list(self.draws),
+            published=frozenset(self.published),
+            flags=dict(self.flags),
+        )
+
+    def height(self) -> int:
+        """Return the height of the last decided block."""
+        return max(self.decided, default=0)
+
+    def block(self, height: int) -> ev.StoredBlock | None:
+        """Return the decided block at a height."""
+        put = self.decided.get(height)
+        if put is None:
+            return None
+        return ev.StoredBlock(put.block, put.certificate, tuple(self.records[d] for d in put.records))
+
+    def feed(self, author: bytes, after_seq: int, limit: int) -> list[Signed[Record]]:
+        """Return stored records of an author with a later seq, by seq."""
+        found = [r for r in self.records.values() if r.value.author == author and r.value.seq > after_seq]
+        return sorted(found, key=lambda r: r.value.seq)[:limit]
+
+    def record_at(self, author: bytes, seq: int) -> list[Signed[Record]]:
+        """Return the stored records of an author at a seq."""
+        return [r for r in self.records.values() if r.value.author == author and r.value.seq == seq]
