@@ -1,0 +1,340 @@
+"""config.toml: what an operator decides about one node. The charter decides the rest, and the stricter of both holds.
+
+Reading is strict: a key that is not known is an error, because a misspelt privacy setting that is ignored is worse.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeVar
+
+from ...crypto.errors import RefusedError, UsageError
+from ...protocol.learning import POLICIES
+from ..store.errors import disk_errors
+from ..store.files import read_limited, write_atomic
+from .addresses import check_advertised, check_listen, check_peer
+
+LOG_FORMATS = ("console", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+CONFIG_LIMIT = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """[node]: the name shown to people, and the network. `advertise` is told to others instead of `listen`."""
+
+    name: str = "node"
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    advertise: tuple[str, ...] = ()
+    mdns: bool = False
+    max_neighbours: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """[data]: the folder with dataset.toml; None for a node without data. `load` makes it absolute."""
+
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """[learning]: `rounds` 0 has no limit; `lot_size` is the declared L, 0 if none is; no `learner` is our own."""
+
+    contribute: bool = True
+    rounds: int = 0
+    engage: tuple[str, ...] = ("*",)
+    lot_size: float = 0.0
+    learner: tuple[str, ...] = ()
+
+    def engages(self, component: str) -> bool:
+        """Whether this node takes part in a component that it could host."""
+        return any(fnmatchcase(component, pattern) for pattern in self.engage)
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """[privacy]: for each student and this node's lifetime in the federation; at most what the charter allows."""
+
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    policy: str = "dp"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """[log]."""
+
+    format: str = "console"
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """[timing], in milliseconds."""
+
+    propose_ms: int = 1000
+    idle_ms: int = 1000
+    sync_ms: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """[peers]: addresses beside those of the charter. `peers.load_peers` has those added by command."""
+
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file; every key has a default."""
+
+    node: Node = field(default_factory=Node)
+    data: Data = field(default_factory=Data)
+    learning: Learning = field(default_factory=Learning)
+    privacy: Privacy = field(default_factory=Privacy)
+    log: Log = field(default_factory=Log)
+    timing: Timing = field(default_factory=Timing)
+    peers: Peers = field(default_factory=Peers)
+
+
+class _WrongError(Exception):
+    """Says what is allowed."""
+
+
+T = TypeVar("T")
+Check = Callable[[object], object]
+
+
+def _boolean(value: object) -> bool:
+    if type(value) is not bool:
+        raise _WrongError("true or false")
+    return value
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: object) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise _WrongError(f"a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _number(allowed: str, fits: Callable[[float], bool]) -> Check:
+    def check(value: object) -> float:
+        if (type(value) is not int and type(value) is not float) or not math.isfinite(value) or not fits(float(value)):
+            raise _WrongError(allowed)
+        return float(value)
+
+    return check
+
+
+def _one_of(*words: str) -> Check:
+    def check(value: object) -> str:
+        if type(value) is not str or value not in words:
+            raise _WrongError("one of " + ", ".join(f'"{word}"' for word in words))
+        return value
+
+    return check
+
+
+def _text(low: int, high: int) -> Check:
+    def check(value: object) -> str:
+        if type(value) is not str or not low <= len(value.encode()) <= high or not value.isprintable():
+            raise _WrongError(f"text of {low} to {high} bytes without control characters")
+        return value
+
+    return check
+
+
+def _list(what: str, low: int, high: int, wrong: Callable[[object], str]) -> Check:
+    def check(value: object) -> tuple[object, ...]:
+        if type(value) is not list or not low <= len(value) <= high:
+            raise _WrongError(f"a list of {low} to {high} {what}")
+        for item in value:
+            problem = wrong(item)
+            if problem:
+                raise _WrongError(f"a list of {what}; {problem}")
+        return tuple(value)
+
+    return check
+
+
+def _word(value: object) -> str:
+    return "" if type(value) is str and value and "\0" not in value else f"{value!r} is none"
+
+
+def _folder(value: object) -> Path | None:
+    if type(value) is not str or "\0" in value:
+        raise _WrongError('the path of a folder, or "" for none')
+    return Path(value) if value else None
+
+
+_MILLISECONDS = _integer(10, 3_600_000)
+
+_SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
+    "node": (
+        Node,
+        {
+            "name": _text(1, 128),
+            "listen": _list("addresses", 1, 8, check_listen),
+            "advertise": _list("addresses", 0, 8, check_advertised),
+            "mdns": _boolean,
+            "max_neighbours": _integer(1, 64),
+        },
+    ),
+    "data": (Data, {"path": _folder}),
+    "learning": (
+        Learning,
+        {
+            "contribute": _boolean,
+            "rounds": _integer(0, 2**31 - 1),
+            "engage": _list("patterns", 0, 256, _word),
+            "lot_size": _number("a number from 0 (not declared) to 1000000000", lambda value: 0.0 <= value <= 1e9),
+            "learner": _list("words of a command", 0, 256, _word),
+        },
+    ),
+    "privacy": (
+        Privacy,
+        {
+            "epsilon": _number("a number over 0, at most 1000", lambda value: 0.0 < value <= 1000.0),
+            "delta": _number("a number over 0 and under 0.1", lambda value: 0.0 < value < 0.1),
+            "policy": _one_of(*POLICIES),
+        },
+    ),
+    "log": (Log, {"format": _one_of(*LOG_FORMATS), "level": _one_of(*LOG_LEVELS)}),
+    "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
+    "peers": (Peers, {"addresses": _list("addresses", 0, 256, check_peer)}),
+}
+
+
+def load(path: Path) -> Config:
+    """Read a node's config.toml; a relative [data] path is relative to the file's folder.
+
+    Raises UsageError naming the file, the key and what is allowed there.
+    """
+    with disk_errors(path):
+        try:
+            data = read_limited(path, CONFIG_LIMIT)
+        except FileNotFoundError:
+            raise UsageError(
+                f"There is no {path}", "Run `collegium init` first, or name the node's directory."
+            ) from None
+        except OSError as error:
+            raise UsageError(f"Cannot read {path}: {error.strerror}") from error
+    if data is None:
+        raise UsageError(f"{path} is over {CONFIG_LIMIT} bytes", "It holds settings only.")
+    try:
+        config = parse(data.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
+    folder = config.data.path
+    return config if folder is None else replace(config, data=Data(path.parent.absolute() / folder.expanduser()))
+
+
+def parse(text: str, source: str) -> Config:
+    """Read the text of a config.toml; `source` names it in errors. Raises UsageError as `load` does."""
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
+    sections: dict[str, object] = {}
+    for name, table in tables.items():
+        if name not in _SECTIONS:
+            raise UsageError(f"{source}: [{name}] is not known", f"Known are {_listed(_SECTIONS)}.")
+        if not isinstance(table, dict):
+            raise UsageError(f"{source}: {name} must be a table", f"Write [{name}] and its keys below it.")
+        make, checks = _SECTIONS[name]
+        sections[name] = make(**_checked(source, name, table, checks))
+    return Config(**sections)  # type: ignore[arg-type] # each was made by the class that _SECTIONS names for it
+
+
+def _checked(source: str, section: str, table: dict[str, object], checks: dict[str, Check]) -> dict[str, object]:
+    values = {}
+    for key, value in table.items():
+        if key not in checks:
+            raise UsageError(f"{source}: {section}.{key} is not known", f"Known there are {_listed(checks)}.")
+        try:
+            values[key] = checks[key](value)
+        except _WrongError as wrong:
+            shown = repr(value) if len(repr(value)) <= 80 else "this value"
+            raise UsageError(f"{source}: {section}.{key} cannot be {shown}", f"Allowed is {wrong}.") from None
+    return values
+
+
+def _listed(names: dict[str, T]) -> str:
+    return ", ".join(names)
+
+
+def create(path: Path, config: Config) -> None:
+    """Write a commented config.toml. Raises RefusedError if there is one."""
+    if path.exists():
+        raise RefusedError(f"There is a configuration already: {path}", "Edit it, or choose another directory.")
+    write_atomic(path, default_text(config).encode())
+
+
+def default_text(config: Config | None = None) -> str:
+    """Return a commented config.toml that `parse` reads back as `config` (by default: all defaults)."""
+    c = config or Config()
+    data = "" if c.data.path is None else str(c.data.path)
+    return f"""\
+# One node of a Collegium federation. The charter holds what all members agreed on; where both speak of the same
+# thing, the stricter holds. Changes take effect at the next start. Unknown keys are errors.
+
+[node]
+name = {_toml(c.node.name)}  # shown to people; members are known by their keys
+# Where to listen. 127.0.0.1 can be reached from this machine only, and port 0 changes at every start: for real use
+# write this machine's own address and a fixed port, as in "/ip4/192.168.1.20/tcp/4001". Avoid 0.0.0.0 together with
+# mdns: the others on the LAN would be told to dial 0.0.0.0.
+listen = {_toml(c.node.listen)}
+# What others are told to dial, if it is not what is listened on (behind NAT, or by name).
+advertise = {_toml(c.node.advertise)}
+mdns = {_toml(c.node.mdns)}  # find members on the same LAN
+max_neighbours = {c.node.max_neighbours}  # connections kept up; members reach each other through neighbours
+
+[data]
+path = {_toml(data)}  # the folder with dataset.toml, relative to this file; "" for a node without data
+
+[learning]
+contribute = {_toml(c.learning.contribute)}  # train on the data and publish updates
+rounds = {c.learning.rounds}  # stop contributing after so many; 0: no limit but the privacy budget
+engage = {_toml(c.learning.engage)}  # components to host: patterns, as "head/*"
+# L, by which sums of clipped gradients are divided. Declare it from a figure that is public, such as the sampling rate
+# times the number of students that you expect; it must not be counted from the data. 0: not declared.
+lot_size = {c.learning.lot_size!r}
+learner = {_toml(c.learning.learner)}  # the learner's command and arguments; empty: the built-in one
+
+[privacy]
+# For each student, over all that this node ever publishes in the federation: what is spent stays spent, whatever is
+# written here. "dp": with (epsilon, delta); "never": publish nothing learned from data; "open": no noise.
+epsilon = {c.privacy.epsilon!r}
+delta = {c.privacy.delta!r}
+policy = {_toml(c.privacy.policy)}
+
+[log]
+format = {_toml(c.log.format)}  # "console" or "json"
+level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
+
+[timing]  # milliseconds
+propose_ms = {c.timing.propose_ms}  # patience with a proposer in the first view
+idle_ms = {c.timing.idle_ms}  # how often to look for work
+sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
+
+[peers]
+# More addresses of members, as "/ip4/192.0.2.7/tcp/4001/p2p/<peer id>"; `collegium peers add` keeps its own list.
+addresses = {_toml(c.peers.addresses)}
+"""
+
+
+def _toml(value: str | bool | tuple[str, ...]) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    # A JSON string is a TOML basic string, but for one control character that only TOML forbids.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

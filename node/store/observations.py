@@ -1,0 +1,48 @@
+"""What a node measured and saw by itself. It stays here, is shown to the operator, and decides nothing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...crypto.errors import LocalProtocolError
+
+NOTE_LIMIT = 64 << 10  # bytes of JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of an evaluation on this node's own held-out subjects. `value` may be NaN: not defined there.
+
+    `recorded` is Unix time in seconds, as everywhere in the store.
+    """
+
+    round: int
+    epoch: int
+    task: str
+    metric: str
+    value: float
+    count: int
+    recorded: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundNote:
+    """What this node saw of a closed round: who was in, who was missing and why, bytes, seconds. `data` is JSON."""
+
+    round: int
+    component: str
+    height: int
+    data: Mapping[str, object]
+    recorded: float
+
+
+def dump_note(data: Mapping[str, object]) -> str:
+    """Return a note's JSON. Raises LocalProtocolError if it is no JSON or too long."""
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LocalProtocolError(f"a round's note must be JSON: {error}") from error
+    if size > NOTE_LIMIT:
+        raise LocalProtocolError(f"a round's note has {size} bytes; at most {NOTE_LIMIT} are kept")
+    return text
