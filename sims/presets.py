@@ -14,7 +14,7 @@ from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
 
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
 GRID_SHARE = 8  # the grid step is at most this part of the noise's standard deviation (section 5)
-FREE_STEP_LOG2 = 14  # grid of a federation without DP
+FREE_STEP_LOG2 = 12  # grid of a federation without DP: 16 bits reach ±8
 NO_SEED = bytes(32)
 
 
@@ -137,10 +137,10 @@ DIGITS = Recipe(
     ),
     students=1348,
     steps=8,
-    sample_rate=250_000,
+    sample_rate=500_000,
     clip_norm=1_000_000,
     learning_rate=1_000_000,
-    free_learning_rate=1_000_000,
+    free_learning_rate=2_000_000,
     width=8,
 )
 
@@ -158,7 +158,7 @@ OULAD = Recipe(
     sample_rate=100_000,
     clip_norm=1_000_000,
     learning_rate=2_000_000,
-    free_learning_rate=1_000_000,
+    free_learning_rate=2_000_000,
     width=16,
 )  # fmt: skip
 

@@ -152,7 +152,7 @@ def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:
         "a folder that is not there": ("open", good | {"data": str(folder / "x")}, "dataset.toml"),
         "a malformed spec": ("open", good | {"components": [{"name": 1}]}, "invalid"),
         "a field of the wrong type": ("open", good | {"data": 3}, "data is missing or no str"),
-        "no id-less operation": ("open", {}, "missing"),
+        "an opening without fields": ("open", {}, "missing"),
     }
 
 

@@ -1,0 +1,279 @@
+"""The loader: what it makes of a good folder, and what it says of a bad one."""
+
+import gzip
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from collegium.crypto.errors import CorruptError, OperatorError, UsageError
+from collegium.node.data.arrays import Dataset, in_test, load
+
+MANIFEST = """
+format = 1
+[unit]
+subject = "student"
+table = "people"
+max_records = 2
+[tables.people]
+path = "people.csv"
+key = "record"
+[tables.scores]
+path = "scores.csv.gz"
+key = "record"
+[tables.pixels]
+path = "pixels.parquet"
+key = "record"
+[[modality]]
+name = "about"
+kind = "tabular"
+table = "people"
+columns = [{ name = "age", low = 0, high = 100, missing = true }, { name = "town", levels = ["Rome", "Oslo"] }]
+[[modality]]
+name = "scores"
+kind = "series"
+table = "scores"
+time = "day"
+until = 50
+max_len = 3
+columns = [{ name = "score", low = 0, high = 10 }]
+[[modality]]
+name = "image"
+kind = "image"
+table = "pixels"
+prefix = "p"
+low = 0
+high = 4
+[[task]]
+name = "pass"
+kind = "binary"
+table = "people"
+column = "result"
+positive = ["Pass", "Distinction"]
+[[task]]
+name = "grade"
+kind = "multiclass"
+column = "grade"
+classes = ["A", "B", "C"]
+[split]
+share = 0.5
+salt = "pepper"
+"""
+PEOPLE = """record,student,age,town,result,grade
+r1,ann,50,Rome,Pass,A
+r2,bob,,Lima,Fail,B
+r3,ann,25,,Distinction,
+r4,cat,150,Oslo,,C
+r5,ann,1,Rome,Pass,A
+r6,dan,,,Fail,C
+"""
+SCORES = """record,day,score
+r1,30,10
+r1,10,0
+r1,20,5
+r1,40,7.5
+r1,51,1
+r4,-3,2.5
+r5,1,1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dataset.toml").write_text(MANIFEST)
+    (tmp_path / "people.csv").write_text(PEOPLE)
+    (tmp_path / "scores.csv.gz").write_bytes(gzip.compress(SCORES.encode()))
+    pixels = {"record": ["r4", "r1"], "p10": [4, 4], "p2": [2, 2], "p1": [0, 0], "px": [9, 9]}
+    pyarrow.parquet.write_table(pa.table(pixels), tmp_path / "pixels.parquet")
+    return tmp_path
+
+
+def test_subjects_and_weights(folder: Path) -> None:
+    data = load(folder)
+    assert data.subjects == ("ann", "bob", "cat", "dan")
+    assert data.weights.tolist() == [[0.5, 0.5], [1, 0], [1, 0], [1, 0]]  # ann's third record is above max_records
+    assert data.weights.dtype == np.float32
+
+
+def test_tabular_bounds_levels_other_and_missing(folder: Path) -> None:
+    about = load(folder).modalities["about"]
+    assert about.values.shape == (4, 2, 1, 5)
+    assert about.values[0, 0, 0].tolist() == [0, 0, 1, 0, 0]
+    assert about.values[1, 0, 0].tolist() == [0, 1, 0, 0, 1]  # age missing, town other
+    assert about.values[0, 1, 0].tolist() == [-0.5, 0, 0, 0, 0]  # town missing
+    assert about.values[2, 0, 0].tolist() == [1, 0, 0, 1, 0]  # clamped
+    assert about.steps[:, :, 0].tolist() == [[True, True], [True, False], [True, False], [False, False]]
+    assert not about.values[3].any()  # dan says nothing: the modality is missing
+
+
+def test_series_are_ordered_cut_and_masked(folder: Path) -> None:
+    scores = load(folder).modalities["scores"]
+    assert scores.values.shape == (4, 2, 3, 1)
+    assert scores.values[0, 0, :, 0].tolist() == [0, 1, 0.5]  # days 20, 30, 40; day 10 is beyond max_len, 51 too late
+    assert scores.steps[0, 0].all()
+    assert scores.steps[2, 0].tolist() == [True, False, False]
+    assert int(scores.steps.sum()) == 4
+
+
+def test_image_columns_are_in_numeric_order(folder: Path) -> None:
+    image = load(folder).modalities["image"]
+    assert image.values[0, 0, 0].tolist() == [-1, 0, 1]
+    assert image.steps[:, 0, 0].tolist() == [True, False, True, False]
+
+
+def test_labels(folder: Path) -> None:
+    tasks = load(folder).tasks
+    assert tasks["pass"].labels.tolist() == [[1, 1], [0, -1], [-1, -1], [0, -1]]
+    assert tasks["grade"].labels.tolist() == [[0, -1], [1, -1], [2, -1], [2, -1]]
+    assert (tasks["pass"].classes, tasks["grade"].classes) == (2, 3)
+
+
+def test_the_split_is_by_subject_and_salt(folder: Path) -> None:
+    data = load(folder)
+    for subject, held_out in zip(data.subjects, data.held_out, strict=True):
+        fraction = int.from_bytes(sha256(b"pepper" + subject.encode()).digest()[:8], "big") / 2**64
+        assert bool(held_out) == (fraction < 0.5) == in_test("pepper", subject, 0.5)
+    share = np.mean([in_test("s", str(number), 0.25) for number in range(10_000)])
+    assert abs(share - 0.25) < 5 * (0.25 * 0.75 / 10_000) ** 0.5
+
+
+def test_csv_and_parquet_give_the_same(folder: Path, tmp_path: Path) -> None:
+    before = load(folder)
+    people = [line.split(",") for line in PEOPLE.strip().split("\n")]
+    columns = {name: [row[n] or None for row in people[1:]] for n, name in enumerate(people[0])}
+    columns["age"] = [None if age is None else float(age) for age in columns["age"]]  # type: ignore[misc]
+    pyarrow.parquet.write_table(pa.table(columns), folder / "people.parquet")
+    (folder / "dataset.toml").write_text(MANIFEST.replace("people.csv", "people.parquet"))
+    assert same(before, load(folder))
+
+
+def same(one: Dataset, other: Dataset) -> bool:
+    return (
+        one.subjects == other.subjects
+        and all(np.array_equal(one.modalities[name].values, other.modalities[name].values) for name in one.modalities)
+        and all(np.array_equal(one.tasks[name].labels, other.tasks[name].labels) for name in one.tasks)
+    )
+
+
+def test_a_split_column(folder: Path) -> None:
+    (folder / "dataset.toml").write_text(MANIFEST.split("[split]", maxsplit=1)[0] + '[split]\ncolumn = "side"\n')
+    sides = dict(
+        zip(["r1", "r2", "r3", "r4", "r5", "r6"], ["test", "train", "test", "train", "test", "test"], strict=True)
+    )
+
+    def rewrite() -> None:
+        lines = PEOPLE.strip().split("\n")
+        (folder / "people.csv").write_text("\n".join([lines[0] + ",side", *(f"{x},{sides[x[:2]]}" for x in lines[1:])]))
+
+    rewrite()
+    assert load(folder).held_out.tolist() == [True, False, False, True]
+    sides["r3"] = "train"
+    rewrite()
+    with pytest.raises(CorruptError, match=r"'side', row 3: subject 'ann' is in train and in test"):
+        load(folder)
+    sides["r3"] = "maybe"
+    rewrite()
+    with pytest.raises(CorruptError, match="'maybe' is no part of a split"):
+        load(folder)
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+def zipped(old: str, new: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        assert old in SCORES
+        (folder / "scores.csv.gz").write_bytes(gzip.compress(SCORES.replace(old, new, 1).encode()))
+
+    return apply
+
+
+def write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+HEADER = b"record,student,age,town,result,grade\n"
+TOML, CSV = "dataset.toml", "people.csv"
+BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
+    "no manifest": (lambda folder: (folder / TOML).unlink(), UsageError, "dataset.toml"),
+    "not TOML": (edit(TOML, "format = 1", "format = "), CorruptError, "is not TOML"),
+    "a later format": (edit(TOML, "format = 1", "format = 2"), UsageError, "format is not known"),
+    "an unknown key": (edit(TOML, "max_records", "maximum"), UsageError, r"\[unit\]: unknown key 'maximum'"),
+    "a number as text": (edit(TOML, "share = 0.5", 'share = "half"'), UsageError, "wrong type"),
+    "true as a number": (edit(TOML, "max_records = 2", "max_records = true"), UsageError, "wrong type"),
+    "no bounds": (edit(TOML, "low = 0, high = 100, ", ""), UsageError, "age: no bounds and no levels"),
+    "bounds the wrong way": (edit(TOML, "low = 0, high = 100", "low = 9, high = 1"), UsageError, "are no bounds"),
+    "a bound that is no number": (edit(TOML, "low = 0, high = 100", "low = nan, high = 1"), UsageError, "no bounds"),
+    "an unknown table": (edit(TOML, 'table = "scores"', 'table = "x"'), UsageError, "table 'x' is unknown"),
+    "an unknown kind": (edit(TOML, 'kind = "series"', 'kind = "smell"'), UsageError, "kind = 'smell' is unknown"),
+    "an identifier as a feature": (edit(TOML, 'name = "age"', 'name = "record"'), UsageError, "no feature"),
+    "a task without values": (edit(TOML, '["Pass", "Distinction"]', "[]"), UsageError, "too few values"),
+    "a class twice": (edit(TOML, '"A", "B"', '"A", "A"'), UsageError, "something twice"),
+    "a modality twice": (edit(TOML, 'name = "image"', 'name = "about"'), UsageError, "'about' is there twice"),
+    "a share above 1": (edit(TOML, "share = 0.5", "share = 1.5"), UsageError, "not in"),
+    "a prefix that fits nothing": (edit(TOML, 'prefix = "p"', 'prefix = "q"'), UsageError, "no column q0"),
+    "no such file": (lambda folder: (folder / CSV).unlink(), UsageError, "people.csv does not exist"),
+    "no such column": (edit(CSV, "town", "city"), UsageError, "people.csv: no column 'town'"),
+    "text in a number": (edit(CSV, "25", "old"), CorruptError, "people.csv: column 'age', row 3: 'old' is no"),
+    "infinity": (edit(CSV, "25", "inf"), CorruptError, "column 'age', row 3 is infinite"),
+    "an unknown class": (edit(CSV, "Fail,B", "Fail,Z"), CorruptError, "column 'grade', row 2: 'Z' is no class"),
+    "a record twice": (edit(CSV, "r2,", "r1,"), CorruptError, "column 'record', row 2: record 'r1' is there twice"),
+    "an empty subject": (edit(CSV, "r2,bob", "r2,"), CorruptError, "column 'student', row 2 is empty"),
+    "a ragged line": (edit(CSV, "r2,bob", "r2,bob,x"), CorruptError, "people.csv cannot be read"),
+    "no rows": (lambda folder: write(folder / CSV, HEADER), UsageError, "has no rows"),
+    "an empty file": (lambda folder: write(folder / CSV, b""), CorruptError, "cannot be read"),
+    "a damaged Parquet file": (
+        lambda folder: write(folder / "pixels.parquet", b"PAR1"),
+        CorruptError,
+        "pixels.parquet cannot be read",
+    ),
+    "a damaged gzip file": (
+        lambda folder: write(folder / "scores.csv.gz", gzip.compress(SCORES.encode())[:30]),
+        CorruptError,
+        "scores.csv.gz cannot be read",
+    ),
+    "a series without a time": (zipped("r1,20,5", "r1,,5"), CorruptError, "column 'day', row 3 is empty"),
+    "an unknown record": (zipped("r1,20,5", "r9,20,5"), CorruptError, "row 3: record 'r9' is unknown"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_folders_are_refused_with_the_place_and_advice(folder: Path, name: str) -> None:
+    spoil, kind, text = BAD[name]
+    load(folder)
+    spoil(folder)
+    with pytest.raises(kind, match=text):
+        load(folder)
+
+
+def test_a_gap_needs_a_mask_unless_the_whole_row_is_empty(folder: Path) -> None:
+    edit(TOML, ", missing = true", "")(folder)
+    with pytest.raises(CorruptError, match=r"column 'age', row 2 is empty.*missing = true"):
+        load(folder)
+    edit(CSV, "r2,bob,,Lima", "r2,bob,,")(folder)
+    assert not load(folder).modalities["about"].steps[1].any()
+
+
+def test_every_record_its_own_subject(folder: Path) -> None:
+    edit(TOML, 'subject = "student"', 'kind = "record"')(folder)
+    data = load(folder)
+    assert data.subjects == ("r1", "r2", "r3", "r4", "r5", "r6")
+    assert data.weights.tolist() == [[1.0]] * 6
+
+
+def test_a_modality_with_two_rows_for_a_record_is_refused(folder: Path) -> None:
+    pixels = {"record": ["r4", "r4"], "p1": [0, 0]}
+    pyarrow.parquet.write_table(pa.table(pixels), folder / "pixels.parquet")
+    with pytest.raises(CorruptError, match=r"pixels.parquet: column 'record', row 2: a second row"):
+        load(folder)

@@ -1,0 +1,288 @@
+"""The mechanism: gradients of single students, clipping, sampling, and the noise in the bytes that leave."""
+
+import itertools
+from collections.abc import Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from opacus.grad_sample import GradSampleModule
+
+from collegium.node.learner.dpsgd import Batch, clipped_sum, student_gradients, student_losses, train
+from collegium.node.learner.model import ARCHITECTURES, M3TModel
+from collegium.node.learner.quantise import Engagement
+from collegium.node.learner.randomness import gaussian, randomness, uniform
+from collegium.node.learner.worker import Worker
+from collegium.node.privacy.accountant import effective_noise
+from collegium.protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector
+from collegium.protocol.learning import Learning, Modality, PrivacyFloor, Task
+from collegium.protocol.schema import to_map
+
+Ints = npt.NDArray[np.int64]
+SEED = bytes(32)
+
+
+def spec(name: str, architecture: str, shapes: dict[str, tuple[int, ...]], bound: int = 500_000) -> ComponentSpec:
+    tensors = tuple(TensorSpec(tensor, shape, bound) for tensor, shape in shapes.items())
+    base = base_digest(base_vector(SEED, name, tensors))
+    return ComponentSpec(name, architecture, tensors, 14, 16, "mean", 1, 1_000_000, 1_000_000, 1_000_000, base)
+
+
+TABULAR = spec(
+    "encoder/table", "linear-tanh", {"project.weight": (4, 3), "project.bias": (4,), "missing.weight": (4, 1)}
+)
+SERIES = spec(
+    "encoder/series",
+    "attention-pool",
+    {"project.weight": (4, 2), "project.bias": (4,), "score.weight": (1, 4), "missing.weight": (4, 1)},
+)
+IMAGE = spec("encoder/image", "linear-tanh", {"project.weight": (4, 5), "project.bias": (4,)})
+BACKBONE = spec(
+    "backbone", "mlp", {"hidden.weight": (6, 4), "hidden.bias": (6,), "out.weight": (4, 6), "out.bias": (4,)}
+)
+HEAD = spec("head/grade", "linear", {"linear.weight": (3, 4), "linear.bias": (3,)})
+OTHER = spec("head/pass", "linear", {"linear.weight": (2, 4), "linear.bias": (2,)})
+SKIP = spec("skip/pass", "linear-skip", {"table.weight": (2, 3), "series.weight": (2, 2)})
+MODELS = {
+    "tabular": [TABULAR, HEAD],
+    "series": [SERIES, OTHER],
+    "image": [IMAGE, HEAD],
+    "backbone": [TABULAR, BACKBONE, HEAD],
+    "skip": [TABULAR, SERIES, OTHER, SKIP],
+    "everything": [TABULAR, SERIES, IMAGE, BACKBONE, HEAD, OTHER, SKIP],
+}
+
+
+def model_of(specs: Sequence[ComponentSpec]) -> M3TModel:
+    model = M3TModel(specs)
+    for item in specs:
+        model.load(item, base_vector(SEED, item.name, item.tensors))
+    return model
+
+
+def batch_of(students: int, seed: int = 1) -> Batch:
+    """Up to 3 records a student, missing modalities, missing steps, missing labels."""
+    source = np.random.default_rng(seed)
+    counts = source.integers(1, 4, students)
+    real = np.arange(3) < counts[:, None]
+    inputs = {}
+    for name, length, width in (("table", 1, 3), ("series", 4, 2), ("image", 1, 5)):
+        steps = (source.random((students, 3, length)) < 0.7) & real[:, :, None]
+        values = (source.normal(size=(students, 3, length, width)) * 3 * steps[..., None]).astype(np.float32)
+        inputs[name] = (torch.from_numpy(values), torch.from_numpy(steps))
+    labels = {}
+    for name, classes in (("grade", 3), ("pass", 2)):
+        known = real & (source.random((students, 3)) < 0.8)
+        labels[name] = torch.from_numpy(np.where(known, source.integers(0, classes, (students, 3)), -1))
+    weights = torch.from_numpy((real / counts[:, None]).astype(np.float32))
+    return Batch(weights, inputs, labels)
+
+
+def test_every_architecture_is_tried_here() -> None:
+    tried = {(item.name.split("/")[0], item.architecture) for item in itertools.chain(*MODELS.values())}
+    assert tried == set(ARCHITECTURES)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
+    specs, batch = MODELS[name], batch_of(11)
+    found = student_gradients(GradSampleModule(model_of(specs), loss_reduction="sum"), specs, batch)
+    plain = model_of(specs)
+    for student in range(batch.size):
+        one = batch.take(torch.tensor([student]))
+        plain.zero_grad()
+        student_losses(plain(one.inputs), one).sum().backward()  # type: ignore[no-untyped-call]  # torch
+        for item in specs:
+            grads = [torch.zeros(1) if p.grad is None else p.grad.reshape(-1) for p in plain.tensors(item)]
+            assert torch.allclose(found[item.name][student].float(), torch.cat(grads), atol=1e-6, rtol=1e-6)
+
+
+def test_padding_and_the_company_of_others_change_nothing() -> None:
+    batch, model = batch_of(6), model_of(MODELS["everything"])
+    losses = student_losses(model(batch.inputs), batch)
+    for values, steps in batch.inputs.values():
+        values[~steps] = 99.0
+    batch.inputs["table"][0][5] = 7.0
+    again = student_losses(model(batch.inputs), batch)
+    # Values where a mask says "nothing" must not be read, by no architecture.
+    assert torch.allclose(losses[:5], again[:5], atol=1e-6)
+
+
+def one_step(batch: Batch, specs: Sequence[ComponentSpec], clip: float) -> dict[str, npt.NDArray[np.float64]]:
+    by_name = {item.name: item for item in specs}
+    rules = {name: Engagement(clip, 0.0, 1.0) for name in by_name}
+    return train(
+        model_of(specs), by_name, rules, batch, steps=1, sample_rate=1.0, lot=1.0, source=randomness(1),
+        progress=lambda _done, _total: None,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_several_records_of_a_student_are_clipped_as_one() -> None:
+    inputs = {"table": (torch.ones(1, 3, 1, 3) * 5, torch.ones(1, 3, 1, dtype=torch.bool))}
+    labels = {"grade": torch.zeros(1, 3, dtype=torch.int64)}
+    together = one_step(Batch(torch.full((1, 3), 1 / 3), inputs, labels), MODELS["tabular"], 0.01)
+    split = {"table": (inputs["table"][0].transpose(0, 1), inputs["table"][1].transpose(0, 1))}
+    apart = one_step(Batch(torch.ones(3, 1), split, {"grade": labels["grade"].T}), MODELS["tabular"], 0.01)
+    for name in together:
+        assert np.linalg.norm(together[name]) == pytest.approx(0.01)
+        assert np.linalg.norm(apart[name]) == pytest.approx(0.03)
+
+
+def test_clipping_bounds_every_student_and_drops_what_is_not_finite() -> None:
+    gradients = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), 0.0], [float("inf"), 0.0]], dtype=torch.float64)
+    assert clipped_sum(gradients, 1.0) == pytest.approx([0.9, 1.2])
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_a_component_that_is_not_engaged_stays_and_physical_batches_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = MODELS["everything"]
+    by_name = {item.name: item for item in specs}
+
+    def run(source: int) -> dict[str, npt.NDArray[np.float64]]:
+        model = model_of(specs)
+        changes = train(
+            model, by_name, {"head/grade": Engagement(1.0, 0.5, 0.1)}, batch_of(20), steps=3, sample_rate=0.7, lot=10.0,
+            source=randomness(source), progress=lambda _done, _total: None,
+        )  # fmt: skip
+        untouched = torch.cat([p.detach().reshape(-1) for p in model.tensors(TABULAR)]).numpy()
+        assert np.array_equal(untouched, base_vector(SEED, TABULAR.name, TABULAR.tensors))
+        return changes
+
+    whole = run(3)
+    monkeypatch.setattr("collegium.node.learner.dpsgd.PHYSICAL_BATCH", 4)
+    parts = run(3)
+    assert set(whole) == {"head/grade"}
+    assert parts["head/grade"] == pytest.approx(whole["head/grade"], abs=1e-6)
+
+
+def test_random_numbers_have_their_distribution() -> None:
+    for seed in (None, 7):
+        source = randomness(seed)
+        numbers = gaussian(source, 100_001)
+        assert numbers.shape == (100_001,)
+        assert abs(numbers.mean()) < 5 / sqrt(1e5)
+        assert abs(numbers.std() - 1) < 5 / sqrt(2e5)
+        assert abs((numbers**4).mean() - 3) < 5 * sqrt(96 / 1e5)
+        assert 0 <= uniform(source, 1000).min() < uniform(source, 1000).max() < 1
+
+
+# What leaves the worker: the bytes of `train`.
+
+CLIP, NOISE, RATE, LOT, RUNS = 0.5, 1.5, 2.0, 20.0, 250
+MECHANISM = [
+    spec("encoder/table", "linear-tanh", {"project.weight": (4, 3), "project.bias": (4,)}),
+    spec("head/pass", "linear", {"linear.weight": (2, 4), "linear.bias": (2,)}),
+]
+DIMENSION = {item.name: item.dimension for item in MECHANISM}
+STD = RATE * NOISE * CLIP / LOT * 2.0**14  # s/Δ of one step, in grid units
+
+
+def institution(folder: Path, rows: Sequence[tuple[float, float, float, int]]) -> Worker:
+    folder.mkdir()
+    lines = ["student,a,b,c,passed", *(f"s{number},{a},{b},{c},{y}" for number, (a, b, c, y) in enumerate(rows))]
+    (folder / "rows.csv").write_text("\n".join(lines))
+    columns = ", ".join(f'{{ name = "{name}", low = -1, high = 1 }}' for name in "abc")
+    (folder / "dataset.toml").write_text(
+        '[unit]\nkind = "record"\n[tables.rows]\npath = "rows.csv"\nkey = "student"\n'
+        f'[[modality]]\nname = "table"\nkind = "tabular"\ncolumns = [{columns}]\n'
+        '[[task]]\nname = "pass"\nkind = "binary"\ncolumn = "passed"\npositive = "1"\n[split]\nshare = 0\nsalt = ""\n'
+    )
+    learning = Learning(
+        (Modality("table", "tabular", 3, 1),), (Task("pass", "binary", 2),),
+        (PrivacyFloor("table", "dp", 1000, 10),), 1, 1_000_000, 0, 1,
+    )  # fmt: skip
+    worker = Worker()
+    worker.handle(
+        {
+            "op": "open", "data": str(folder), "components": [to_map(item) for item in MECHANISM],
+            "learning": to_map(learning), "base_seed": SEED, "hosted": list(DIMENSION), "seed": 11,
+        },
+        lambda _done, _total: None,
+    )  # fmt: skip
+    return worker
+
+
+def updates(worker: Worker, *, noise: float = NOISE, rate: float = 1.0, clip: float = CLIP, steps: int = 1) -> Any:
+    """Return for each component the integers of RUNS updates from the base, [RUNS, d]."""
+    rules = {name: {"clip": clip, "noise": noise, "learning_rate": RATE} for name in DIMENSION}
+    request = {"op": "train", "states": {}, "engaged": rules, "steps": steps, "sample_rate": rate, "lot": LOT}
+    found: dict[str, list[Ints]] = {name: [] for name in DIMENSION}
+    for _ in range(RUNS):
+        answer = worker.handle(request, lambda _done, _total: None)
+        for name, raw in answer["updates"].items():
+            found[name].append(np.frombuffer(raw, "<i2").astype(np.int64))
+    return {name: np.stack(rows) for name, rows in found.items()}
+
+
+def noised_as_declared(found: Ints, std: float) -> bool:
+    """Chi-square over runs and coordinates, at five standard deviations; rounding to the grid adds 1/12."""
+    freedom = (found.shape[0] - 1) * found.shape[1]
+    statistic = float(((found - found.mean(0)) ** 2).sum()) / (std**2 + 1 / 12)
+    return bool(abs(statistic - freedom) < 5 * sqrt(2 * freedom))
+
+
+ROWS = [(0.1 * n - 0.5, 0.5 - 0.1 * n, 0.2, n % 2) for n in range(11)]
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook")
+
+
+def test_g6_the_bytes_that_leave_carry_the_declared_noise(tmp_path: Path) -> None:
+    worker = institution(tmp_path / "a", ROWS)
+    noisy, silent, weak = updates(worker), updates(worker, noise=0.0), updates(worker, noise=NOISE * 0.8)
+    for name in DIMENSION:
+        assert noised_as_declared(noisy[name], STD)
+        assert not noised_as_declared(silent[name], STD)
+        assert not noised_as_declared(weak[name], STD)
+        # Independent between components, coordinates and runs.
+        flat = (noisy[name] - noisy[name].mean(0)) / STD
+        assert abs((flat[1:] * flat[:-1]).mean()) < 5 / sqrt(flat.size)
+        assert abs((flat[:, 1:] * flat[:, :-1]).mean()) < 5 / sqrt(flat.size)
+
+
+def test_g6_the_noise_of_several_steps_adds_up(tmp_path: Path) -> None:
+    # Almost nobody is drawn, so that only noise moves the parameters.
+    found = updates(institution(tmp_path / "a", ROWS), rate=1e-9, steps=4)
+    for name in DIMENSION:
+        assert noised_as_declared(found[name], STD * 2)
+        assert not noised_as_declared(found[name], STD)
+
+
+def test_g6_an_empty_draw_adds_noise(tmp_path: Path) -> None:
+    found = updates(institution(tmp_path / "a", ROWS), rate=1e-9)
+    for name in DIMENSION:
+        assert noised_as_declared(found[name], STD)
+        assert np.abs(found[name].mean(0)).max() < 5.5 * STD / sqrt(RUNS)
+
+
+def test_g6_one_student_shifts_the_mean_by_no_more_than_the_clip(tmp_path: Path) -> None:
+    loud = (1.0, -1.0, 1.0, 0)
+    with_student, without = institution(tmp_path / "a", [*ROWS, loud]), institution(tmp_path / "b", ROWS)
+    exact = {name: rows[0] for name, rows in updates(with_student, noise=0.0).items()}
+    exact_without = {name: rows[0] for name, rows in updates(without, noise=0.0).items()}
+    noisy, noisy_without = updates(with_student), updates(without)
+    most, total = RATE * CLIP / LOT * 2.0**14, 0.0
+    for name, dimension in DIMENSION.items():
+        shift = float(np.linalg.norm(exact[name] - exact_without[name]))
+        assert 0.5 * most < shift <= most + sqrt(dimension)  # clipped, and the grid rounds twice
+        measured = noisy[name].mean(0) - noisy_without[name].mean(0)
+        error = STD * sqrt(2 / RUNS)
+        assert np.linalg.norm(measured - (exact[name] - exact_without[name])) < error * (sqrt(dimension) + 5)
+        total += (shift / STD) ** 2
+    # Over all components: what the accountant is told, σ_eff (the slack is the rounding to the grid).
+    assert sqrt(total) <= 1 / effective_noise([NOISE] * len(DIMENSION)) * 1.01
+
+
+def test_students_are_drawn_by_poisson(tmp_path: Path) -> None:
+    students, rate, clip = 40, 0.3, 0.001
+    worker = institution(tmp_path / "a", [(0.5, 0.5, 0.5, 1)] * students)
+    head = updates(worker, noise=0.0, rate=rate, clip=clip)["head/pass"]
+    # Equal students with gradients above the clip: the norm of the update counts them.
+    counts = np.linalg.norm(head / 2.0**14, axis=1) * LOT / RATE / clip
+    assert abs(counts.mean() - students * rate) < 5 * sqrt(students * rate * (1 - rate) / RUNS) + 0.2
+    expected = students * rate * (1 - rate)
+    assert abs(counts.var() - expected) < 5 * expected * sqrt(2 / RUNS)
