@@ -102,6 +102,18 @@ def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
             assert torch.allclose(found[item.name][student].float(), torch.cat(grads), atol=1e-6, rtol=1e-6)
 
 
+def test_a_loss_is_the_average_over_records_summed_over_tasks() -> None:
+    logits = {
+        "grade": torch.tensor([[[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]]),
+        "pass": torch.tensor([[[0.5, 0.0], [3.0, 0.0]]]),
+    }
+    labels = {"grade": torch.tensor([[0, 2]]), "pass": torch.tensor([[1, -1]])}
+    loss = student_losses(logits, Batch(torch.full((1, 2), 0.5), {}, labels))
+    grade = (np.log(np.e + 2) - 1 + np.log(np.e**2 + 2)) / 2
+    passed = np.log(np.e**0.5 + 1) / 2  # the record without a label counts as zero
+    assert loss.tolist() == pytest.approx([grade + passed])
+
+
 def test_padding_and_the_company_of_others_change_nothing() -> None:
     batch, model = batch_of(6), model_of(MODELS["everything"])
     losses = student_losses(model(batch.inputs), batch)
