@@ -130,6 +130,12 @@ def read_payload(frame: bytes, header: UpdateHeader, spec: ComponentSpec) -> Int
     return np.frombuffer(raw, dtype=spec.integer_type, offset=PREFIX_SIZE)
 
 
+def payload_values(frame: bytes, spec: ComponentSpec) -> Integers:
+    """Return the integers of a frame that passed read_payload before it was stored, shape [d]."""
+    raw = zstandard.ZstdDecompressor().decompress(frame, max_output_size=raw_size(spec))
+    return np.frombuffer(raw, dtype=spec.integer_type, offset=PREFIX_SIZE)
+
+
 def norm_bounds(header: UpdateHeader, spec: ComponentSpec) -> tuple[int, int]:
     """Return the least and greatest squared norm of the update in grid units (DESIGN.md section 5, integers only).
 

@@ -63,6 +63,7 @@ from .pool import Pool
 
 WAITING_PER_HEIGHT = 4096  # messages kept for heights that this node has not reached
 RETRY_MS = 2000
+GATHER_MS = 150  # how long a closable component waits for the others of the same draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,9 @@ class Core:
         self.offered = False
         self.contributing = bool(snapshot.flags.get("contributing", 1))
         self._learn_partly = False
+        self._counted: set[bytes] = set()
+        self._gather_due = False
+        self._gather_height = -1
         self._asked = -1000
         self._now = 0
         self._out: list[ev.Effect] = []
@@ -320,6 +324,8 @@ class Core:
         if not component.round + 1 - self.charter.rules.max_staleness <= value.round <= component.round + 2:
             return  # too stale to count, or this node is behind: anti-entropy brings it again
         slot = (value.author, value.component, value.round)
+        if header.digest in self._counted or value.author == self.me:
+            return  # old news; a node's own headers come from its own disk only
         if self.acked.get(slot, header.digest) != header.digest:
             raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
         places = [
@@ -406,6 +412,8 @@ class Core:
                 self._sync(ordered[(self._now // max(1, self.options.sync_ms)) % len(ordered)])
         elif what == "idle":
             self.idle_due = True
+        elif what == "gather":
+            self._gather_due = True
         elif what == "learn":
             self.failures = min(self.failures, 2)
             self._learn_partly = True
@@ -554,7 +562,7 @@ class Core:
         height = self.ledger.height + 1
         self.judging.clear()
         self.prepared.clear()
-        self.idle_due = False
+        self.idle_due = self._gather_due = False
         if not self.signing or self.me not in self.ledger.members:
             self.agreement = None
             return
@@ -650,12 +658,27 @@ class Core:
         """Whether there is work that this node finds timely."""
         if not records:
             return False
-        if self._closes(state) or any(r.value.kind in ("evidence", "withdrawal") for r in records):
+        if any(r.value.kind in ("evidence", "withdrawal") for r in records):
             return True
+        closes = self._closes(state)
+        if closes:
+            return self._gather_due or not self._gathering({close.component for close in closes})
         underway = any(
             d.round == self.ledger.components[name].round + 1 and not d.due for name, d in self.deadlines.items()
         )
         return self.idle_due and not underway
+
+    def _gathering(self, closing: set[str]) -> bool:
+        """Whether other components' updates of the same draws are on their way: a round should cost one height."""
+        for flight in self.flights.values():
+            value = flight.header.value
+            others = {entry.component for entry in value.engaged} - closing
+            if any(value.round == self.ledger.components[name].round + 1 for name in others):
+                if self._gather_height != self.ledger.height:
+                    self._gather_height = self.ledger.height
+                    self._emit(ev.SetTimer("gather", GATHER_MS))
+                return True
+        return False
 
     def _propose(self, view: int) -> None:
         state, records = self._candidate()

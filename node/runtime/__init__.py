@@ -1,0 +1,5 @@
+"""The daemon's shell: trio, the network, the store and the learner around the pure core."""
+
+from .runtime import Runtime, serve
+
+__all__ = ["Runtime", "serve"]

@@ -1,0 +1,80 @@
+"""Where component states come from: stored ones by the chain that names them, else replayed from the bytes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...consensus.components import Entry, Round, State, origin, replay
+from ...crypto.errors import CorruptError
+from ...protocol.components import ComponentSpec
+from ...protocol.records import GENESIS
+from ...protocol.update import Integers, payload_values
+from ..store.blobs import Blobs
+from ..store.states import States
+
+CHECKPOINT_EVERY = 10  # rounds; the last few are kept as well, so that a refold starts close to what changed
+KEEP_LAST = 4
+
+
+class MissingBlobsError(Exception):
+    """Bytes that the fold needs are not stored here (any more)."""
+
+    def __init__(self, blobs: Sequence[bytes]) -> None:
+        self.blobs = tuple(blobs)
+        super().__init__(f"{len(self.blobs)} blobs are missing")
+
+
+def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: States) -> tuple[State, int]:
+    """Return the state after `rounds` and how many coordinates saturated; store it and prune what is not in force.
+
+    Raises MissingBlobsError.
+    """
+    state, start = origin(spec), 0
+    for index in range(len(rounds), 0, -1):
+        found = states.get(spec.name, rounds[index - 1].chain)
+        if found is not None and found.shape == (spec.dimension,):
+            state, start = found, index
+            break
+    todo = rounds[start:]
+    missing = [entry.blob for round_ in todo for entry in round_.entries if not blobs.has(entry.blob)]
+    if missing:
+        raise MissingBlobsError(missing)
+
+    def values(entry: Entry) -> Integers:
+        try:
+            return payload_values(blobs.get(entry.blob), spec)
+        except (KeyError, CorruptError) as error:
+            raise MissingBlobsError([entry.blob]) from error
+
+    saturated = 0
+    for round_ in todo:
+        state, more = replay(state, spec, [round_], values)
+        saturated += more
+        if round_ is rounds[-1] or round_.number % CHECKPOINT_EVERY == 0:
+            states.put(spec.name, round_.number, round_.chain, state)
+    states.prune(spec.name, kept(rounds))
+    return state, saturated
+
+
+def kept(rounds: Sequence[Round]) -> set[bytes]:
+    """Return the chains whose states are worth keeping; a state that held a withdrawn update is not among them."""
+    last = rounds[-1].number if rounds else 0
+    return {r.chain for r in rounds if r.number % CHECKPOINT_EVERY == 0 or r.number > last - KEEP_LAST}
+
+
+def state_at(spec: ComponentSpec, rounds: Sequence[Round], chain: bytes, blobs: Blobs, states: States) -> State:
+    """Return the state that `chain` names among `rounds`, shape [d]. Raises MissingBlobsError."""
+    if chain == GENESIS:
+        return origin(spec)
+    found = states.get(spec.name, chain)
+    if found is not None:
+        return found
+    upto = [index for index, round_ in enumerate(rounds) if round_.chain == chain]
+    if not upto:
+        raise MissingBlobsError([])
+    return compute(spec, rounds[: upto[0] + 1], blobs, states)[0]
+
+
+def state_bytes(state: State) -> bytes:
+    """Return a state as the learner takes it: int32 little-endian."""
+    return np.ascontiguousarray(state, dtype="<i4").tobytes()

@@ -1,0 +1,161 @@
+"""The learner worker as the daemon sees it: a child process that may crash or be killed without harm."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import structlog
+import trio
+
+from ...crypto.errors import CollegiumError, OperatorError
+from ..learner.protocol import HEADER, Message, decode_frame, encode_frame, frame_length
+
+log = structlog.get_logger(__name__)
+
+LEAST_BACKOFF, MOST_BACKOFF = 1.0, 60.0
+BUILT_IN = (sys.executable, "-m", "collegium.node.learner")
+
+
+class LearnerError(OperatorError):
+    """The worker refused a request, or died while it worked on it."""
+
+
+class Learner:
+    """Runs the worker, restarts it with backoff, and answers requests one after the other.
+
+    `state` is "starting", "ready", "training", "failed" or "off"; `detail` says why.
+    """
+
+    def __init__(self, command: Sequence[str], opening: Message | None, on_ready: Callable[[Message], None]) -> None:
+        self._command = list(command) or list(BUILT_IN)
+        self._opening = opening
+        self._on_ready = on_ready
+        self._process: trio.Process | None = None
+        self._waiting: dict[int, _Call] = {}
+        self._numbers = 0
+        self._sending = trio.Lock()
+        self.state = "starting"
+        self.detail = ""
+        self.progress = (0, 0)
+
+    async def run(self) -> None:
+        """Keep a worker running until cancelled."""
+        if self._opening is None:
+            self.state, self.detail = "off", "no data folder is configured"
+        backoff = LEAST_BACKOFF
+        while True:
+            started = trio.current_time()
+            try:
+                await self._live()
+            except (OSError, CollegiumError) as error:
+                self.detail = str(error)
+            if self.state != "off":
+                self.state = "failed"
+            if trio.current_time() - started > MOST_BACKOFF:
+                backoff = LEAST_BACKOFF
+            log.warning("learner worker stopped", reason=self.detail, again_in_seconds=backoff)
+            await trio.sleep(backoff)
+            backoff = min(2 * backoff, MOST_BACKOFF)
+
+    async def _live(self) -> None:
+        self._process = process = await trio.lowlevel.open_process(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, process, nursery.cancel_scope)
+                nursery.start_soon(_forward, process)
+                if self._opening is not None:
+                    nursery.start_soon(self._open)
+        finally:
+            self._process = None
+            with trio.CancelScope(shield=True):
+                process.kill()
+                await process.wait()
+            for call in self._waiting.values():
+                call.fail("the learner worker died")
+            self._waiting.clear()
+
+    async def _open(self) -> None:
+        assert self._opening is not None
+        try:
+            answer = await self.request({"op": "open", **self._opening})
+        except LearnerError as error:
+            self.state, self.detail = "failed", str(error)
+            log.error("the data folder cannot be used", reason=str(error))
+            return
+        self.state, self.detail = "ready", ""
+        self._on_ready(answer)
+
+    async def _read(self, process: trio.Process, scope: trio.CancelScope) -> None:
+        assert process.stdout is not None
+        buffer = bytearray()
+        while True:
+            data = await process.stdout.receive_some(1 << 16)
+            if not data:
+                status = process.poll()
+                self.detail = f"the worker ended (status {status})" if status is not None else "the worker ended"
+                scope.cancel()
+                return
+            buffer += data
+            while len(buffer) >= HEADER:
+                length = frame_length(bytes(buffer[:HEADER]))
+                if len(buffer) < HEADER + length:
+                    break
+                body = bytes(buffer[HEADER : HEADER + length])
+                del buffer[: HEADER + length]
+                self._deliver(decode_frame(body))
+
+    def _deliver(self, message: Message) -> None:
+        call = self._waiting.get(message.get("id", -1))
+        if call is None:
+            return
+        if "progress" in message:
+            self.progress = (int(message["progress"]), int(message["total"]))
+            return
+        call.answer = message
+        call.done.set()
+
+    async def request(self, message: Message) -> Message:
+        """Send a request and return its answer. Raises LearnerError, with the worker's reason and advice."""
+        async with self._sending:
+            process = self._process
+            if process is None or process.stdin is None:
+                raise LearnerError("the learner worker is not running", self.detail)
+            self._numbers += 1
+            number = self._numbers
+            call = self._waiting[number] = _Call()
+            training = message["op"] == "train"
+            if training:
+                self.state, self.progress = "training", (0, 0)
+            try:
+                await process.stdin.send_all(encode_frame({"id": number, **message}))
+                await call.done.wait()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise LearnerError("the learner worker died", str(error)) from error
+            finally:
+                self._waiting.pop(number, None)
+                if training and self.state == "training":
+                    self.state = "ready"
+        assert call.answer is not None
+        if not call.answer.get("ok"):
+            raise LearnerError(str(call.answer.get("error", "refused")), str(call.answer.get("advice", "")))
+        return call.answer
+
+
+class _Call:
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.answer: Message | None = None
+
+    def fail(self, reason: str) -> None:
+        self.answer = {"ok": False, "error": reason, "advice": "it is started again by itself"}
+        self.done.set()
+
+
+async def _forward(process: trio.Process) -> None:
+    """Pass the worker's log lines on as they are."""
+    assert process.stderr is not None
+    async for data in process.stderr:
+        sys.stderr.write(data.decode(errors="replace"))
+        sys.stderr.flush()

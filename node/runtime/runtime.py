@@ -1,0 +1,597 @@
+"""The runtime: takes events to the core and carries out its effects. Disk before network, always (G6, G8)."""
+
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import structlog
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve as serve_http
+
+from ...crypto.errors import CollegiumError, RefusedError, RemoteProtocolError, UnreachableError, UsageError
+from ...crypto.identity import Identity
+from ...protocol import schema
+from ...protocol.charter import Charter, SignedCharter, load_file, unsigned_members
+from ...protocol.components import MILLION, state_digest
+from ...protocol.records import GENESIS
+from ...protocol.update import Draws, check_norm, payload, read_payload
+from ..core import events as ev
+from ..core.contribution import Plan, least_delta
+from ..core.core import Core, Options
+from ..core.messages import SYNC_LIMIT, SyncRequest
+from ..core.sync import answer
+from ..home import keys, lock
+from ..home.config import Config
+from ..home.config import load as load_config
+from ..home.paths import Home
+from ..home.peers import load_peers
+from ..learner.protocol import Message
+from ..network import Network, NetworkConfig, open_network
+from ..network.identity import parse_address, peer_id
+from ..store.blobs import Blobs
+from ..store.database import Store
+from ..store.observations import Metric
+from ..store.states import States
+from . import folding, logs
+from .learner import Learner, LearnerError
+
+log = structlog.get_logger(__name__)
+
+SYNC_PROTOCOL = "/collegium/sync/1"
+INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
+BATCH = 256
+
+
+class Runtime:
+    """One node's daemon. Made by `serve`; the control API reads its attributes and calls submit and request_stop."""
+
+    def __init__(
+        self, home: Home, config: Config, charter: Charter, signed: SignedCharter, identity: Identity, store: Store
+    ) -> None:
+        self.home, self.config, self.charter, self.signed_charter = home, config, charter, signed
+        self.identity, self.store = identity, store
+        self.blobs, self.states = Blobs(home.blobs), States(home.states)
+        self.started = time.time()
+        self.dropped = 0
+        self.network: Network
+        self._inbox: deque[ev.Event] = deque()
+        self._wake = trio.Event()
+        self._stop = trio.Event()
+        self._timers: dict[str, trio.CancelScope] = {}
+        self._pulling: set[bytes] = set()
+        self._asking: set[bytes] = set()
+        self._book: dict[bytes, tuple[str, ...]] = {}
+        self._nursery: trio.Nursery
+        self._noting = trio.Lock()
+        self._specs = {spec.name: spec for spec in charter.components}
+        self.hosted = tuple(name for name in sorted(self._specs) if config.learning.engages(name))
+        self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
+        plan = Plan(
+            engage=tuple(config.learning.engage) if config.learning.contribute else (),
+            lot=max(1, round(config.learning.lot_size * 1000)),
+            rounds=config.learning.rounds,
+        )
+        options = Options(
+            hosted=self.hosted,
+            addresses=tuple(config.node.advertise)[:8],
+            plan=plan,
+            propose_ms=config.timing.propose_ms,
+            idle_ms=config.timing.idle_ms,
+            sync_ms=config.timing.sync_ms,
+        )
+        self.core = Core(charter, identity, options, store.snapshot())
+
+    def _opening(self) -> Message | None:
+        if not self.config.data.path:
+            return None
+        return {
+            "data": str(self.config.data.path),
+            "components": [schema.to_map(spec) for spec in self.charter.components],
+            "learning": schema.to_map(self.charter.learning),
+            "base_seed": self.charter.seed,
+            "hosted": list(self.hosted),
+            "seed": None,
+        }
+
+    # ---- what others call
+
+    def submit(self, event: ev.Event) -> None:
+        """Hand an event to the core; it is handled in order, soon."""
+        self._inbox.append(event)
+        self._wake.set()
+
+    def request_stop(self) -> None:
+        """Stop the daemon in good order."""
+        self._stop.set()
+
+    def refresh_peers(self) -> None:
+        """Take the operator's peers and the members' offers into the address book again."""
+        book: dict[bytes, list[str]] = {m.key: list(m.addresses) for m in self.charter.members}
+        for author, offer in self.core.ledger.offers.items():
+            book.setdefault(author, [])[:0] = offer.addresses
+        for address in (*self.config.peers.addresses, *load_peers(self.home)):
+            key = _key_of(address)
+            if key is not None:
+                book.setdefault(key, []).insert(0, address)
+        me = self.identity.public_key
+        known = {
+            key: tuple(dict.fromkeys(_with_peer(address, key) for address in found))
+            for key, found in book.items()
+            if key != me and key in self.core.ledger.members
+        }
+        if known != self._book:
+            self._book = known
+            self.network.set_address_book(known)
+
+    # ---- running
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Run until stopped or until a fault from which only a restart leads on (a full disk, say)."""
+        config = NetworkConfig(
+            seed=self.identity.seed,
+            listen=tuple(self.config.node.listen),
+            topic=f"collegium/1/{self.core.federation.hex()}",
+            mdns=self.config.node.mdns,
+            max_neighbours=self.config.node.max_neighbours,
+        )
+        async with (
+            open_network(
+                config,
+                allowed=lambda key: key in self.core.ledger.members,
+                on_gossip=self._on_gossip,
+                on_peer=self._on_peer,
+                rpc_handlers={SYNC_PROTOCOL: self._serve_sync},
+                blob_path=self._blob_path,
+            ) as self.network,
+            trio.open_nursery() as self._nursery,
+        ):
+            nursery = self._nursery
+            if not self.core.options.addresses:
+                self.core.options = replace(self.core.options, addresses=tuple(self.network.addresses()[:8]))
+            nursery.start_soon(self._serve_control)
+            nursery.start_soon(self.learner.run)
+            nursery.start_soon(self._watch_signals)
+            self._sweep()
+            self.refresh_peers()
+            await self._perform(self.core.start(_now()))
+            nursery.start_soon(self._work)
+            log.info(
+                "node started",
+                member=self.identity.public_key,
+                federation=self.core.federation,
+                height=self.core.ledger.height,
+                addresses=self.network.addresses(),
+            )
+            started()
+            await self._stop.wait()
+            log.info("node stops")
+            nursery.cancel_scope.cancel()
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._inbox:
+                batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
+                height = self.core.ledger.height
+                await self._perform(self.core.handle(batch, _now()))
+                if self.core.ledger.height != height:
+                    self.refresh_peers()
+                    await self.network.enforce_gate()
+                await trio.lowlevel.checkpoint()
+
+    async def _perform(self, effects: list[ev.Effect]) -> None:
+        puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
+        if puts:
+            # If this fails nothing of the batch leaves the node: the error ends the daemon, what is stored stays.
+            await trio.to_thread.run_sync(self.store.apply, puts)
+        for effect in effects:
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: ev.Effect) -> None:
+        nursery = self._nursery
+        if isinstance(effect, ev.Publish):
+            await self.network.publish(effect.data)
+        elif isinstance(effect, ev.Sync):
+            nursery.start_soon(self._sync, effect)
+        elif isinstance(effect, ev.SetTimer):
+            self._set_timer(effect)
+        elif isinstance(effect, ev.Pull):
+            nursery.start_soon(self._guarded, partial(self._pull, effect))
+        elif isinstance(effect, ev.Fold):
+            nursery.start_soon(self._guarded, partial(self._fold, effect))
+        elif isinstance(effect, ev.CheckBudget):
+            nursery.start_soon(self._check_budget, effect)
+        elif isinstance(effect, ev.Train):
+            nursery.start_soon(self._train, effect)
+        elif isinstance(effect, ev.Evaluate):
+            nursery.start_soon(self._evaluate, effect)
+        elif isinstance(effect, ev.Erase):
+            nursery.start_soon(self._guarded, partial(self._erase, effect))
+        elif isinstance(effect, ev.Notice):
+            await self._notice(effect)
+
+    async def _guarded(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Errors of one job about bytes from outside end that job; errors of our disk end the daemon."""
+        try:
+            await job()
+        except (RemoteProtocolError, UnreachableError) as error:
+            log.warning("job failed", error=str(error))
+
+    def _set_timer(self, effect: ev.SetTimer) -> None:
+        known = self._timers.pop(effect.name, None)
+        if known is not None:
+            known.cancel()
+        scope = self._timers[effect.name] = trio.CancelScope()
+        self._nursery.start_soon(self._fire, effect, scope)
+
+    async def _fire(self, effect: ev.SetTimer, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(effect.delay / 1000)
+            if self._timers.get(effect.name) is scope:
+                del self._timers[effect.name]
+                self.submit(ev.TimerFired(effect.name))
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                self.request_stop()
+
+    # ---- network
+
+    def _on_gossip(self, forwarder: bytes, data: bytes) -> None:
+        if len(self._inbox) >= INBOX:
+            self.dropped += 1
+            if self.dropped == 1 or self.dropped % 10_000 == 0:
+                log.warning("gossip dropped, this node cannot keep up", count=self.dropped)
+            return
+        self.submit(ev.Gossip(forwarder, data))
+
+    def _on_peer(self, peer: bytes, connected: bool) -> None:
+        member = self.charter.member(peer)
+        log.info("peer connected" if connected else "peer lost", peer=peer, name=member.name if member else "")
+        self.submit(ev.PeerUp(peer) if connected else ev.PeerDown(peer))
+
+    async def _serve_sync(self, _peer: bytes, data: bytes) -> bytes:
+        request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
+        members = {member.key for member in self.charter.members} | set(self.core.ledger.members)
+        flight = self.core.in_flight()
+        return await trio.to_thread.run_sync(answer, request, self.core.federation, self.store, sorted(members), flight)
+
+    async def _sync(self, effect: ev.Sync) -> None:
+        if effect.peer in self._asking:
+            return
+        self._asking.add(effect.peer)
+        try:
+            data = await self.network.request(effect.peer, SYNC_PROTOCOL, effect.request, limit=SYNC_LIMIT, timeout=30)
+            self.submit(ev.SyncReply(effect.peer, data))
+        except (UnreachableError, RemoteProtocolError) as error:
+            log.debug("sync failed", peer=effect.peer, error=str(error))
+        finally:
+            self._asking.discard(effect.peer)
+
+    def _blob_path(self, digest: bytes) -> tuple[Path, int] | None:
+        size = self.blobs.size(digest)
+        return None if size is None else (self.blobs.path(digest), size)
+
+    async def _pull(self, pull: ev.Pull) -> None:
+        if pull.blob in self._pulling:
+            return
+        self._pulling.add(pull.blob)
+        try:
+            if not self.blobs.has(pull.blob) and not await self._fetch(pull):
+                self.submit(ev.BlobRefused(pull.blob, "unavailable"))
+                return
+            if pull.header is not None:
+                try:
+                    await trio.to_thread.run_sync(self._check_bytes, pull)
+                except RemoteProtocolError as error:
+                    self.blobs.delete([pull.blob])
+                    self.submit(ev.BlobRefused(pull.blob, error.reason))
+                    return
+            self.submit(ev.BlobStored(pull.blob))
+        finally:
+            self._pulling.discard(pull.blob)
+
+    def _check_bytes(self, pull: ev.Pull) -> None:
+        assert pull.header is not None
+        spec = self._specs[pull.header.component]
+        check_norm(read_payload(self.blobs.get(pull.blob), pull.header, spec), pull.header, spec)
+
+    async def _fetch(self, pull: ev.Pull) -> bool:
+        """Try the likely holders first, then every neighbour; each attempt goes on where the last one stopped."""
+        neighbours = self.network.neighbours()
+        order = [peer for peer in pull.sources if peer in neighbours]
+        order += [peer for peer in neighbours if peer not in order]
+        for peer in order:
+            try:
+                with self.blobs.writer(pull.blob, pull.size) as writer:
+                    await self.network.fetch(peer, pull.blob, pull.size, writer.write, writer.offset)
+                    await trio.to_thread.run_sync(writer.commit)
+            except UnreachableError:
+                continue
+            except RemoteProtocolError as error:
+                if error.reason != "blob-unknown":
+                    log.warning("bytes refused", peer=peer, reason=error.reason, blob=pull.blob)
+                continue
+            return True
+        return False
+
+    # ---- folds and the learner
+
+    async def _fold(self, fold: ev.Fold) -> None:
+        spec = self._specs[fold.component]
+        try:
+            state, saturated = await trio.to_thread.run_sync(
+                folding.compute, spec, fold.rounds, self.blobs, self.states
+            )
+        except folding.MissingBlobsError as error:
+            self.submit(ev.FoldMissing(fold.component, error.blobs))
+            return
+        chain = fold.rounds[-1].chain if fold.rounds else GENESIS
+        found = state_digest(fold.component, state)
+        self.submit(ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated))
+        log.info("folded", component=fold.component, round=fold.round, epoch=fold.epoch, digest=found)
+        if fold.rounds:
+            await self._note(fold.component, fold.round, {"folded_at": time.time(), "digest": found.hex()})
+
+    async def _note(self, component: str, round_: int, facts: dict[str, object]) -> None:
+        """Add to what this node keeps about a round."""
+
+        def write() -> None:
+            known = self.store.notes(component=component, since=round_, limit=1_000_000)
+            before = next((note for note in known if note.round == round_), None)
+            height = int(str(facts.get("height", before.height if before else self.core.ledger.height)))
+            self.store.put_round_note(component, round_, height, {**(before.data if before else {}), **facts})
+
+        async with self._noting:  # read, merge, write: one at a time
+            await trio.to_thread.run_sync(write)
+
+    def _on_learner_ready(self, answer: Message) -> None:
+        log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
+        self.submit(ev.LearnerReady(tuple(answer["components"])))
+
+    async def _check_budget(self, check: ev.CheckBudget) -> None:
+        learning = self.charter.learning
+        floors = [floor.epsilon for floor in learning.floors if floor.policy == "dp"]
+        own = round(self.config.privacy.epsilon * 1000)
+        limit = min([*floors, *([own] if own else [])])
+        request: Message = {
+            "op": "budget",
+            "reserved": [_event(draw) for draw in check.spent],
+            "draw": _event(check.candidate),
+            "epsilon": limit,
+            "delta": least_delta(self.charter) / 1e9,
+            "recovery_share": learning.recovery_share,
+            "recovery_open": check.recovery,
+        }
+        if self.config.privacy.policy == "never":
+            self.submit(ev.BudgetAnswer(check.draw, False, 0, "the policy of this institution is never"))
+            return
+        try:
+            answer = await self.learner.request(request)
+        except LearnerError as error:
+            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}"))
+            return
+        kept = "" if check.recovery else f", {learning.recovery_share / 10_000:g} % kept for recovery rounds"
+        reason = f"ε {answer['after'] / 1000:g} with another round is over {answer['limit'] / 1000:g}{kept}"
+        self.submit(ev.BudgetAnswer(check.draw, bool(answer["allowed"]), int(answer["after"]), reason))
+
+    async def _train(self, train: ev.Train) -> None:
+        try:
+            states = {}
+            for recipe in train.recipes:
+                rounds = self.core.ledger.components[recipe.component].rounds
+                spec = self._specs[recipe.component]
+                state = await trio.to_thread.run_sync(
+                    folding.state_at, spec, rounds, recipe.chain, self.blobs, self.states
+                )
+                states[recipe.component] = folding.state_bytes(state)
+            answer = await self.learner.request(
+                {
+                    "op": "train",
+                    "states": states,
+                    "engaged": {
+                        r.component: {
+                            "clip": r.clip_norm / MILLION,
+                            "noise": r.noise_multiplier / MILLION,
+                            "learning_rate": r.learning_rate / MILLION,
+                        }
+                        for r in train.recipes
+                    },
+                    "steps": train.steps,
+                    "sample_rate": train.sample_rate / MILLION,
+                    "lot": train.lot / 1000,
+                }
+            )
+            blobs = await trio.to_thread.run_sync(self._pack, train, answer["updates"])
+        except (LearnerError, folding.MissingBlobsError, UsageError) as error:
+            self.submit(ev.TrainingFailed(train.draw, str(error)))
+            return
+        log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
+        self.submit(ev.Trained(train.draw, blobs))
+        for recipe in train.recipes:
+            await self._note(recipe.component, recipe.round, {"trained_at": time.time()})
+
+    def _pack(self, train: ev.Train, updates: dict[str, bytes]) -> dict[str, tuple[bytes, int]]:
+        blobs = {}
+        for recipe in train.recipes:
+            spec = self._specs[recipe.component]
+            values = np.frombuffer(updates[recipe.component], dtype=spec.integer_type)
+            if values.shape != (spec.dimension,):
+                raise UsageError(f"the learner returned {values.size} values for {recipe.component}")
+            me = self.identity.public_key
+            data = payload(self.core.federation, me, recipe.component, recipe.round, values)
+            blobs[recipe.component] = (self.blobs.put(data), len(data))
+        return blobs
+
+    async def _evaluate(self, evaluate: ev.Evaluate) -> None:
+        """Evaluate on this node's own held-out subjects; the figures stay here (G6)."""
+        try:
+            states = {}
+            for name, _, _, chain in evaluate.states:
+                rounds = self.core.ledger.components[name].rounds
+                state = await trio.to_thread.run_sync(
+                    folding.state_at, self._specs[name], rounds, chain, self.blobs, self.states
+                )
+                states[name] = folding.state_bytes(state)
+            answer = await self.learner.request({"op": "evaluate", "states": states, "split": "held_out"})
+        except (LearnerError, folding.MissingBlobsError) as error:
+            log.warning("evaluation failed", reason=str(error))
+            return
+        round_ = max(round_ for _, round_, _, _ in evaluate.states)
+        epoch = max(epoch for _, _, epoch, _ in evaluate.states)
+        rows = [
+            Metric(round_, epoch, name, found["metric"], _number(found["value"]), found["n"], time.time())
+            for name, found in answer["tasks"].items()
+        ]
+        await trio.to_thread.run_sync(self.store.put_metrics, rows)
+        log.info("evaluated", round=round_, epoch=epoch, **{row.task: round(row.value, 4) for row in rows})
+
+    # ---- housekeeping
+
+    async def _erase(self, erase: ev.Erase) -> None:
+        def delete() -> int:
+            for name in self.hosted:
+                self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds))
+            return self.blobs.delete(erase.blobs)
+
+        count = await trio.to_thread.run_sync(delete)
+        log.info("withdrawn bytes erased", count=count)
+
+    def _sweep(self) -> None:
+        """Delete blobs that nothing refers to: a crash came between a certificate and the erasure it allows."""
+        keep = {flight.header.value.blob for flight in self.core.flights.values()}
+        for component in self.core.ledger.components.values():
+            keep |= {entry.blob for round_ in component.rounds for entry in round_.entries}
+            keep |= {pending.blob for pending in component.pending}
+            keep |= {blob for erasure in component.erasures for blob in erasure.blobs}
+        gone = self.blobs.sweep(keep)
+        if gone:
+            log.info("swept unreferenced bytes", count=gone)
+
+    async def _notice(self, notice: ev.Notice) -> None:
+        if notice.event == "round-closed":
+            facts = {key: _full(value) for key, value in notice.fields.items()}
+            counters = self.network.counters
+            facts |= {"closed_at": time.time(), "received": counters.received, "sent": counters.sent}
+            await self._note(str(notice.fields["component"]), int(str(notice.fields["round"])), facts)
+        getattr(log, notice.level)(notice.event, **notice.fields)
+
+    async def _serve_control(self) -> None:
+        from ..control.app import build  # noqa: PLC0415 - it knows this class by protocol only
+
+        self.home.socket_folder()
+        self.home.socket.unlink(missing_ok=True)  # left by a daemon that was killed; we hold the directory's lock
+        with socket.socket(socket.AF_UNIX) as listener:
+            before = os.umask(0o177)  # only while the file is made: 0600, nobody else may command this node
+            try:
+                listener.bind(str(self.home.socket))
+            finally:
+                os.umask(before)
+            listener.listen()
+            config = ServerConfig()
+            config.bind = [f"fd://{listener.detach()}"]
+            config.accesslog = config.errorlog = None
+            config.graceful_timeout = 0.2
+            try:
+                await serve_http(build(self), config, shutdown_trigger=self._stop.wait)
+            finally:
+                self.home.socket.unlink(missing_ok=True)
+
+
+def _now() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _event(draws: Draws) -> list[object]:
+    return [draws.sample_rate / MILLION, draws.noise_multiplier / MILLION, draws.count]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _full(value: object) -> object:
+    """Like logs.readable, but with whole keys: notes are read by programs."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(_full(key)): _full(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_full(item) for item in value]
+    return value
+
+
+def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCharter, Identity]:
+    """Read what a daemon needs from its directory, with a clear error for whatever is not in order."""
+    config = load_config(home.config)
+    identity = keys.load(home, passphrase)
+    if not home.charter.exists():
+        raise UsageError(
+            f"there is no charter {home.charter}", "Create one (`collegium charter create`), or copy it there."
+        )
+    charter, signed = load_file(home.charter.read_bytes(), str(home.charter))
+    missing = unsigned_members(charter, signed)
+    if missing:
+        names = ", ".join(member.name for member in missing)
+        raise RefusedError(
+            f"the charter {home.charter} is not signed by {names}", "Let them run `collegium charter sign`."
+        )
+    if charter.member(identity.public_key) is None:
+        raise RefusedError(
+            f"this node's key {identity.public_key.hex()[:16]} is not a member of federation {charter.name!r}",
+            "Use the key that the charter names, or have the charter drawn up with this one.",
+        )
+    if config.learning.contribute and config.data.path and not config.learning.lot_size:
+        raise UsageError(
+            f"{home.config} declares no lot_size under [learning]",
+            "Set it to sample rate × number of students, rounded: a constant, not the count of a batch.",
+        )
+    return config, charter, signed, identity
+
+
+def serve(home: Home, passphrase: str | None, started: Callable[[], None] = lambda: None) -> None:
+    """Run a node's daemon in this process until it is stopped. Raises CollegiumError with advice."""
+    config, charter, signed, identity = load(home, passphrase)
+    logs.configure(config.log.format, config.log.level)
+    with ExitStack() as stack:
+        stack.enter_context(lock.hold(home))
+        store = stack.enter_context(Store.open(home.database, charter.federation))
+        runtime = Runtime(home, config, charter, signed, identity, store)
+        try:
+            trio.run(runtime.run, started)
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error to tell the operator: the first with advice, else the first."""
+    found: list[BaseException] = []
+    queue: deque[BaseException] = deque([group])
+    while queue:
+        error = queue.popleft()
+        if isinstance(error, BaseExceptionGroup):
+            queue.extend(error.exceptions)
+        else:
+            found.append(error)
+    return next((error for error in found if isinstance(error, CollegiumError)), found[0])
+
+
+def _key_of(address: str) -> bytes | None:
+    with suppress(UsageError):
+        return parse_address(address)[2]
+    return None
+
+
+def _with_peer(address: str, key: bytes) -> str:
+    return address if "/p2p/" in address else f"{address}/p2p/{peer_id(key)}"
