@@ -144,6 +144,7 @@ class Agreement:
         self.votes: dict[tuple[int, int], dict[bytes, Signed[Vote]]] = {}
         self.seen: dict[bytes, Message] = {}
         self.views_of: dict[bytes, int] = {}
+        self.convicted: set[bytes] = set()  # one proof is enough, however often its author lies
         self._done: set[tuple[str, int]] = set()
         self._actions: list[Action] = []
 
@@ -227,12 +228,19 @@ class Agreement:
         return self._settle()
 
     def messages(self) -> list[Message]:
-        """Return what a peer at this height may lack: proposals and votes of the current and the valid view."""
+        """Return what a peer at this height may lack: proposals and votes of the current and the valid view.
+
+        And the last votes of every member, whatever their view: a restored backup must learn of its own (G8).
+        """
         views = {self.view} | ({self.valid[1]} if self.valid else set()) | ({self.locked[1]} if self.locked else set())
         found: list[Message] = [p for view, p in self.proposals.items() if view in views]
+        last: dict[bytes, int] = {}
+        for view, _ in self.votes:
+            for author in (*self.votes.get((view, PREVOTE), ()), *self.votes.get((view, PRECOMMIT), ())):
+                last[author] = max(last.get(author, 0), view)
         for (view, step), votes in self.votes.items():
-            if view in views or step == PRECOMMIT:
-                found += votes.values()
+            everything = view in views or step == PRECOMMIT
+            found += [vote for author, vote in votes.items() if everything or last[author] == view]
         return found
 
     # ---- rules
@@ -358,7 +366,6 @@ class Agreement:
         if value.view > self.view + VIEWS_AHEAD:
             self.views_of[value.author] = max(self.views_of.get(value.author, 0), value.view)
             return
-        self.seen[message.digest] = message
         if isinstance(value, Proposal):
             if value.author != self.proposer(value.view):
                 raise RemoteProtocolError("not-the-proposer", f"height {value.height} view {value.view}", value.author)
@@ -368,6 +375,7 @@ class Agreement:
             if block.federation != self.federation or block.height != self.height:
                 raise RemoteProtocolError("height", f"proposal for height {block.height}", value.author)
             self.proposals[value.view] = message  # type: ignore[assignment]  # narrowed by the value's type
+            self.seen[message.digest] = message
             identifier = block_id(value.block)
             if identifier not in self.blocks:
                 self.blocks[identifier] = block
@@ -377,7 +385,9 @@ class Agreement:
             known = votes.get(value.author)
             if known is None:
                 votes[value.author] = message  # type: ignore[assignment]  # narrowed by the value's type
-            elif known.value.block != value.block:
+                self.seen[message.digest] = message
+            elif known.value.block != value.block and value.author not in self.convicted:
+                self.convicted.add(value.author)
                 self._actions.append(Equivocation(known, message))  # type: ignore[arg-type]  # as above
         self.views_of[value.author] = max(self.views_of.get(value.author, 0), value.view)
 
