@@ -15,7 +15,10 @@ State = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One counted update: `update` is its header's digest, `variance` its declared noise in squared grid units."""
+    """One counted update: `update` is its header's digest, `variance` its declared noise in squared grid units.
+
+    `seq` is the place of its record in its author's feed: what a withdrawal covers is counted in feed entries.
+    """
 
     update: bytes
     author: bytes
@@ -23,6 +26,7 @@ class Entry:
     size: int
     staleness: int
     variance: int
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
