@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +89,8 @@ class Home:
         Raises RefusedError if others can look into one that holds files, UsageError if it cannot be made.
         """
         with disk_errors(self.root):
-            self.root.parent.mkdir(parents=True, exist_ok=True)
             try:
+                self.root.parent.mkdir(parents=True, exist_ok=True)
                 self.root.mkdir(mode=0o700, exist_ok=True)
                 mode = stat.S_IMODE(self.root.stat().st_mode)
                 if mode & 0o077 and not any(self.root.iterdir()):
@@ -110,7 +111,8 @@ class Home:
         if folder == self.root.absolute():
             return folder
         with disk_errors(folder):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
             found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             advice = "Remove it, or choose a directory for the node with a path under 88 bytes."

@@ -154,9 +154,9 @@ class Blobs:
         return frozenset(found)
 
     def sweep(self, keep: Collection[bytes]) -> int:
-        """Delete every blob that is not in `keep`, all cut pulls but theirs, and what crashes left; return how many.
+        """Delete every blob that is not in `keep`, all cut pulls but theirs, and what crashes left.
 
-        For the start, before anything writes: a blob put meanwhile and not in `keep` would go too.
+        Returns how many whole blobs went. For the start, before anything writes: one put meanwhile would go too.
         """
         kept = frozenset(keep)
         names = {digest.hex() for digest in kept}
@@ -165,7 +165,6 @@ class Blobs:
             for path in [*self._partial.iterdir(), *self._quarantine.iterdir()]:
                 if path.name not in names:
                     path.unlink(missing_ok=True)
-                    count += 1
             sync_folder(self._partial)
             sync_folder(self._quarantine)
         return count

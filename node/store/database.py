@@ -208,7 +208,10 @@ class Store:
             case PutPublished(draw):
                 if connection.execute("SELECT 1 FROM draws WHERE draw = ?", (draw,)).fetchone() is None:
                     raise LocalProtocolError(f"draw {draw} was never reserved")
-                connection.execute("INSERT INTO published VALUES (?, ?) ON CONFLICT DO NOTHING", (draw, now))
+                connection.execute(
+                    "INSERT INTO published VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    (draw, checksum("published", draw), now),
+                )
             case PutFlag(name, value):
                 connection.execute(
                     "INSERT INTO flags VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -279,13 +282,14 @@ class Store:
                 )
                 messages = connection.execute("SELECT height, checksum, data FROM messages ORDER BY id")
                 headers = connection.execute("SELECT author, component, round, wire, checksum FROM headers ORDER BY id")
+                published = connection.execute("SELECT draw, checksum FROM published")
                 return Snapshot(
                     blocks=tuple(blocks),
                     records=tuple([self._rows.record(row) for row in loose]),
                     messages=tuple([self._rows.message(row) for row in messages]),
                     headers=tuple([self._rows.header(row) for row in headers]),
                     draws=tuple(self._draws(connection)),
-                    published=frozenset(draw for (draw,) in connection.execute("SELECT draw FROM published")),
+                    published=frozenset([self._rows.published(row) for row in published]),
                     flags=self._flags(connection),
                 )
             finally:

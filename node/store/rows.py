@@ -84,6 +84,13 @@ class Reader:
             rate, noise, count, components, rounds, epsilon = fields
             return PutDraw(draw, Draws(rate, noise, count), tuple(components), tuple(rounds), epsilon)
 
+    def published(self, row: Row) -> int:
+        """(draw, checksum) to a draw's number."""
+        draw, check = row
+        with self._intact("published"):
+            self._check("published", check == checksum("published", draw))
+        return int(draw)
+
     def flag(self, row: Row) -> tuple[str, int]:
         """(name, value, checksum) to (name, value)."""
         name, value, check = row

@@ -69,6 +69,7 @@ CREATE TABLE draws (
 ) STRICT;
 CREATE TABLE published (
   draw INTEGER PRIMARY KEY REFERENCES draws (draw),
+  checksum BLOB NOT NULL,
   signed REAL NOT NULL
 ) STRICT;
 CREATE TABLE flags (

@@ -1,0 +1,359 @@
+"""The node's directory: private, its key made once, its daemon the only one, its socket where the kernel takes it."""
+
+import errno
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collegium.crypto.errors import CorruptError, RefusedError, UsageError
+from collegium.crypto.identity import Identity
+from collegium.node.home import Home, edit_peers, hold, keys, load_peers, running, save_peers
+from collegium.node.store import DiskFullError
+
+PEER = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+OTHER = "/dns4/node.example.org/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "node")
+    made.make()
+    return made
+
+
+@pytest.fixture
+def wide_open() -> Iterator[None]:
+    """No umask to hide behind."""
+    old = os.umask(0)
+    yield
+    os.umask(old)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# ---- paths
+
+
+def test_every_path_lies_in_the_home(home: Home) -> None:
+    names = ["key", "config", "peers", "charter", "database", "blobs", "states", "lock", "log", "socket"]
+    paths = {getattr(home, name) for name in names}
+    assert len(paths) == len(names)
+    assert {path.parent for path in paths} == {home.root}
+    assert list(home.root.iterdir()) == []
+
+
+def test_a_new_home_is_private(tmp_path: Path, wide_open: None) -> None:
+    home = Home(tmp_path / "a" / "b")
+    home.make()
+    assert mode(home.root) == 0o700
+    home.make()
+
+
+def test_an_empty_directory_becomes_private_and_a_full_one_is_refused(tmp_path: Path) -> None:
+    home = Home(tmp_path / "node")
+    home.root.mkdir()
+    home.root.chmod(0o755)
+    home.make()
+    assert mode(home.root) == 0o700
+    home.charter.write_bytes(b"x")
+    home.root.chmod(0o750)
+    with pytest.raises(RefusedError, match=f"mode 0750.*chmod 700 {home.root}"):
+        home.make()
+    assert mode(home.root) == 0o750
+
+
+def test_a_file_in_its_place_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "node").write_bytes(b"")
+    for root in (tmp_path / "node", tmp_path / "node" / "below"):
+        with pytest.raises(UsageError, match="not a directory"):
+            Home(root).make()
+
+
+# ---- the socket
+
+
+def long_home(tmp_path: Path) -> Home:
+    return Home(tmp_path / ("x" * 60) / ("y" * 60))
+
+
+def test_a_socket_can_be_bound_in_a_short_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as bound:
+        home = Home(Path(folder))
+        assert home.socket == home.root / "control.sock"
+        assert home.socket_folder() == home.root
+        bound.bind(str(home.socket))
+        monkeypatch.chdir(folder)
+        assert Home(Path()).socket == home.socket  # however the home is named
+
+
+@pytest.mark.parametrize(("length", "near"), [(100, True), (101, False)])
+def test_the_limit_is_100_bytes(length: int, near: bool) -> None:
+    root = Path("/" + "ü" * ((length - 14) // 2) + "x" * (length % 2))
+    assert len(os.fsencode(root / "control.sock")) == length
+    assert (Home(root).socket.parent == root) is near
+
+
+def test_a_socket_can_be_bound_for_a_long_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide_open: None
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary, socket.socket(socket.AF_UNIX) as bound:
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        home = long_home(tmp_path)
+        home.make()
+        assert home.socket.parent.parent == Path(temporary)
+        assert mode(home.socket_folder()) == 0o700
+        bound.bind(str(home.socket))
+        link = tmp_path / "link"
+        link.symlink_to(home.root)
+        assert Home(home.root / ".." / home.root.name).socket == home.socket
+        assert Home(home.root.parent / "z").socket != home.socket
+
+
+@pytest.mark.parametrize("attack", ["open to others", "a link", "a file"])
+def test_g9_a_socket_folder_that_somebody_else_prepared_is_refused(
+    attack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    home = long_home(tmp_path)
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        folder = home.socket.parent
+        if attack == "open to others":
+            folder.mkdir()
+            folder.chmod(0o777)
+        elif attack == "a link":
+            temporary.chmod(0o700)
+            folder.symlink_to(temporary)
+        else:
+            folder.write_bytes(b"")
+        with pytest.raises(RefusedError, match="not a private directory"):
+            home.socket_folder()
+
+
+def test_a_socket_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        home = long_home(tmp_path)
+        folder = home.socket_folder()
+        stranger = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: stranger)
+        folder.rename(folder.with_name(f"collegium-{stranger}"))  # still owned by who runs this test
+        with pytest.raises(RefusedError, match="not a private directory of this user"):
+            home.socket_folder()
+
+
+def test_a_temporary_directory_with_a_long_path_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("t" * 80)))
+    with pytest.raises(UsageError, match=r"too long.*TMPDIR"):
+        _ = long_home(tmp_path).socket
+
+
+# ---- keys
+
+
+def test_a_key_is_made_private_and_read_back(tmp_path: Path, wide_open: None) -> None:
+    home = Home(tmp_path / "node")
+    identity = keys.create(home, None)
+    assert keys.load(home, None) == identity
+    assert not keys.needs_passphrase(home)
+    assert (mode(home.root), mode(home.key)) == (0o700, 0o600)
+    assert list(home.root.iterdir()) == [home.key]
+
+
+def test_a_sealed_key_needs_its_passphrase(home: Home) -> None:
+    identity = keys.create(home, "correct horse")
+    assert keys.needs_passphrase(home)
+    assert keys.load(home, "correct horse") == identity
+    with pytest.raises(RefusedError, match="passphrase"):
+        keys.load(home, None)
+    assert identity.seed.hex() not in home.key.read_text()
+
+
+def test_a_key_is_never_overwritten(home: Home) -> None:
+    identity = keys.create(home, None)
+    for passphrase in (None, "x"):
+        with pytest.raises(RefusedError, match="a key already"):
+            keys.create(home, passphrase)
+    assert keys.load(home, None) == identity
+    home.key.unlink()
+    home.key.symlink_to(home.root / "nowhere")
+    with pytest.raises(RefusedError, match="a key already"):
+        keys.create(home, None)
+
+
+def test_an_empty_passphrase_leaves_nothing_behind(tmp_path: Path) -> None:
+    home = Home(tmp_path / "node")
+    with pytest.raises(UsageError, match="empty"):
+        keys.create(home, "")
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize("wide", [0o604, 0o640, 0o644, 0o660, 0o601])
+def test_a_key_that_others_can_read_is_refused(home: Home, wide: int) -> None:
+    keys.create(home, None)
+    home.key.chmod(wide)
+    with pytest.raises(RefusedError, match=f"mode {wide:04o}.*chmod 600 {home.key}"):
+        keys.load(home, None)
+
+
+def test_a_key_may_be_read_only(home: Home) -> None:
+    identity = keys.create(home, None)
+    home.key.chmod(0o400)
+    assert keys.load(home, None) == identity
+
+
+def test_a_missing_key_says_what_to_do(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no key in .*collegium init"):
+        keys.load(home, None)
+    with pytest.raises(UsageError, match="no key in"):
+        keys.load(Home(tmp_path / "nowhere"), None)
+
+
+def test_a_damaged_key_is_corrupt(home: Home) -> None:
+    keys.create(home, None)
+    home.key.write_bytes(home.key.read_bytes()[:-20])
+    with pytest.raises(CorruptError, match=str(home.key)):
+        keys.load(home, None)
+    home.key.write_bytes(b"x" * 2**20)
+    with pytest.raises(CorruptError, match=str(home.key)):
+        keys.load(home, None)
+
+
+def test_a_pipe_in_its_place_does_not_hang(home: Home) -> None:
+    os.mkfifo(home.key, 0o600)
+    with pytest.raises(UsageError, match="not a file"):
+        keys.load(home, None)
+
+
+def test_a_full_disk_leaves_no_half_a_key(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError):
+        keys.create(home, None)
+    assert list(home.root.iterdir()) == []
+
+
+# ---- peers
+
+
+def test_peers_are_kept_in_order_and_once(home: Home) -> None:
+    assert load_peers(home) == ()
+    save_peers(home, [OTHER, PEER, OTHER])
+    assert load_peers(home) == (OTHER, PEER)
+    assert edit_peers(home, remove=[OTHER]) == (PEER,)
+    assert edit_peers(home, add=[OTHER, PEER]) == (PEER, OTHER)
+    assert mode(home.peers) == 0o600
+    save_peers(home, [])
+    assert load_peers(home) == ()
+
+
+@pytest.mark.parametrize("address", ["", "192.0.2.7:4001", "/ip4/192.0.2.7/tcp/4001", PEER + "/p2p-circuit", "\ud800"])
+def test_what_is_no_peer_is_not_saved(home: Home, address: str) -> None:
+    save_peers(home, [PEER])
+    with pytest.raises(UsageError, match="not the address of a peer"):
+        edit_peers(home, add=[address])
+    assert load_peers(home) == (PEER,)
+
+
+def test_too_many_or_unknown_peers_are_usage_errors(home: Home) -> None:
+    with pytest.raises(UsageError, match="too many"):
+        save_peers(home, [PEER.replace("4001", str(port)) for port in range(1, 258)])
+    with pytest.raises(UsageError, match="not among"):
+        edit_peers(home, remove=[PEER])
+
+
+BAD_PEERS: dict[str, bytes] = {
+    "empty": b"",
+    "cut": b'{"peers": ["',
+    "a list": b"[]",
+    "unknown field": b'{"peers": [], "x": 1}',
+    "no list": b'{"peers": "x"}',
+    "no text": b'{"peers": [1]}',
+    "no address": b'{"peers": ["x"]}',
+    "not UTF-8": b'{"peers": ["\xff"]}',
+    "deep nesting": b"[" * 100_000,
+    "too large": b" " * (1 << 20),
+    "too many": ('{"peers": [' + ",".join([f'"{PEER}"'] * 257) + "]}").encode(),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PEERS)
+def test_a_damaged_list_of_peers_is_corrupt(name: str, home: Home) -> None:
+    home.peers.write_bytes(BAD_PEERS[name])
+    with pytest.raises(CorruptError, match=f"{home.peers} is damaged"):
+        load_peers(home)
+
+
+# ---- the lock
+
+DAEMON = """
+import sys
+from pathlib import Path
+from collegium.node.home import Home, hold
+with hold(Home(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def daemon(home: Home) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, home.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_one_daemon_a_directory_until_it_dies(home: Home, daemon: "subprocess.Popen[str]") -> None:
+    assert running(home) == daemon.pid
+    with pytest.raises(UsageError, match=rf"Another daemon runs in .* \(pid {daemon.pid}\)"), hold(home):
+        pytest.fail("two daemons")
+    assert running(home) == daemon.pid
+    daemon.kill()
+    daemon.wait()
+    assert running(home) is None
+    with hold(home):
+        assert running(home) == os.getpid()
+        assert mode(home.lock) == 0o600
+    assert running(home) is None
+
+
+def test_no_lock_file_is_no_daemon(home: Home) -> None:
+    assert running(home) is None
+    assert not home.lock.exists()
+
+
+def test_the_lock_goes_with_an_exception(home: Home) -> None:
+    def crash() -> None:
+        with hold(home):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        crash()
+    with hold(home):
+        pass
+
+
+def test_identities_differ(tmp_path: Path) -> None:
+    made = [keys.create(Home(tmp_path / name), None) for name in "ab"]
+    assert made[0] != made[1]
+    assert all(isinstance(identity, Identity) for identity in made)
