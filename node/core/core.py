@@ -23,6 +23,7 @@ from ...consensus.agreement import (
 from ...consensus.components import origin
 from ...consensus.ledger import (
     Ledger,
+    Withdrawn,
     apply_records,
     closable,
     eligible,
@@ -61,7 +62,8 @@ from . import events as ev
 from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message
 from .pool import Pool
 
-WAITING_PER_HEIGHT = 4096  # messages kept for heights that this node has not reached
+WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
+EVIDENCE_LIMIT = 31 << 10  # a statement that is larger does not fit into an Evidence record
 RETRY_MS = 2000
 GATHER_MS = 150  # how long a closable component waits for the others of the same draws
 
@@ -125,6 +127,9 @@ class Core:
         self.judging: dict[bytes, Block] = {}
         self.prepared: dict[bytes, tuple[Ledger, list[Signed[Record]]]] = {}
         self.folding: set[str] = set()
+        self.lacking: dict[str, set[bytes]] = {}
+        self.pulls: dict[bytes, bytes] = {}
+        self.proofs: dict[bytes, tuple[Signed[Record], Signed[Record]]] = {}
         self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
         self.bases: dict[tuple[str, int, int], bytes] = {}
         self.learner: tuple[str, ...] = ()
@@ -137,7 +142,9 @@ class Core:
         self.idle_due = False
         self.offered = False
         self.contributing = bool(snapshot.flags.get("contributing", 1))
-        self._learn_partly = False
+        self._learn_partly = self._learn_waits = False
+        self._withdraw_waits = bool(snapshot.flags.get("withdraw", 0))
+        self._ask_view: int | None = None
         self._counted: set[bytes] = set()
         self._gather_due = False
         self._gather_height = -1
@@ -153,7 +160,8 @@ class Core:
             self.ledger = fold_block(self.charter, self.ledger, stored.block, stored.records, trusted=True)
         self.pool.settle(self.ledger.heads)
         for record in snapshot.records:
-            self.pool.add(record, self.ledger.heads)
+            if self.pool.add(record, self.ledger.heads, agreed=True):
+                self._note_fork(record)
         seq, head = self.pool.heads(self.ledger.heads).get(self.me, (0, GENESIS))
         self.head = (seq, head)
         for header in snapshot.headers:
@@ -166,7 +174,7 @@ class Core:
         self._drop_flights()
         for name in self.hosted:
             self.bases[name, 0, 0] = state_digest(name, origin(self.specs[name]))
-        self._messages = [data for height, data in snapshot.messages if height == self.ledger.height + 1]
+        self._messages = list(snapshot.messages)
 
     def _restore_posted(self) -> None:
         """Recall which acknowledgements my update records already carry."""
@@ -175,7 +183,7 @@ class Core:
                 if pending.update in self.flights:
                     self.flights[pending.update].posted = pending.acks
         for record in self.pool.chain(self.me, self.ledger.heads):
-            body = body_of(record.value)
+            body = _body(record)
             if isinstance(body, Update):
                 flight = self.flights.get(digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]))
                 if flight is not None:
@@ -202,7 +210,7 @@ class Core:
         self._notice("signing", height=self.ledger.height, reports=len(self.reports))
         for flight in self.flights.values():
             self._emit(ev.Publish(message(Kind.HEADER, flight.header.wire)))
-        self._begin_height(self._messages)
+        self._begin_height()
 
     # ---- events
 
@@ -284,11 +292,26 @@ class Core:
             raise RemoteProtocolError("stranger", "the record's author is not a member", author)
         if record.value.seq <= self.ledger.heads.get(author, (0, GENESIS))[0]:
             return
-        if self.pool.add(record, self.ledger.heads):
+        if self.pool.add(record, self.ledger.heads, agreed=self._wanted(record.digest)):
+            self._note_fork(record)
             self._emit(ev.Persist(ev.PutRecord(record)))
             if author == self.me:
                 self._adopt_own(record)
             self._note_update(record)
+
+    def _wanted(self, identifier: bytes) -> bool:
+        """Whether a proposed block cannot be judged for want of this record (a third branch of a fork, say)."""
+        return any(
+            self.pool.missing(block.cut, self.ledger.heads) == identifier
+            for key, block in self.judging.items()
+            if key not in self.prepared
+        )
+
+    def _note_fork(self, record: Signed[Record]) -> None:
+        value = record.value
+        same = self.pool.by_seq[value.author][value.seq]
+        if len(same) > 1 and value.author not in self.proofs:
+            self.proofs[value.author] = (self.pool.records[same[0]], self.pool.records[same[1]])
 
     def _adopt_own(self, record: Signed[Record]) -> None:
         """A peer returned a record that this node signed before its disk was lost or set back: go on after it."""
@@ -308,10 +331,11 @@ class Core:
 
     def _watch_deadlines(self, state: Ledger) -> None:
         """The first acknowledged update of a round starts its deadline."""
-        for name, component in state.components.items():
+        for name in state.components:
             open_round = self.ledger.components[name].round + 1
             known = self.deadlines.get(name)
-            if (known is None or known.round < open_round) and any(p.round == open_round for p in component.pending):
+            acknowledged = any(entry.staleness == 0 for entry in eligible(self.charter, state, name))
+            if (known is None or known.round < open_round) and acknowledged:
                 self.deadlines[name] = Deadline(open_round)
                 self._emit(ev.SetTimer(f"deadline:{name}:{open_round}", self.charter.rules.round_deadline))
 
@@ -321,11 +345,14 @@ class Core:
             raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
         check_header(value, self.charter)
         component = self.ledger.components[value.component]
-        if not component.round + 1 - self.charter.rules.max_staleness <= value.round <= component.round + 2:
+        if value.round > component.round + 2 or self._void(value):
             return  # too stale to count, or this node is behind: anti-entropy brings it again
         slot = (value.author, value.component, value.round)
+        if value.author == self.me:
+            # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
+            self.acked.setdefault(slot, header.digest)
         if header.digest in self._counted or value.author == self.me:
-            return  # old news; a node's own headers come from its own disk only
+            return
         if self.acked.get(slot, header.digest) != header.digest:
             raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
         places = [
@@ -333,13 +360,27 @@ class Core:
         ]
         if places.count(slot) >= 2:
             raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
+        if self._taken(header):
+            raise RemoteProtocolError("copied-payload", f"{value.component} round {value.round}", value.author)
         flight = self.flights[header.digest] = Flight(header)
         if value.component in self.hosted:
             self._pull(flight)
 
+    def _taken(self, header: Signed[UpdateHeader]) -> bool:
+        """Whether these bytes are known to be of another place: they begin with the one place that they are for."""
+        value = header.value
+        if any(f.stored and f.header.value.blob == value.blob for f in self.flights.values()):
+            return True
+        rounds = self.ledger.components[value.component].rounds
+        return any(e.blob == value.blob and e.update != header.digest for round_ in rounds for e in round_.entries)
+
     def _pull(self, flight: Flight) -> None:
-        flight.pulling = True
+        """Get an update's bytes. Answers name the bytes only, so one pull at a time for equal bytes (copies)."""
         value = flight.header.value
+        if value.blob in self.pulls:
+            return
+        flight.pulling = True
+        self.pulls[value.blob] = flight.header.digest
         sources = (value.author, *(host for host in flight.acks if host not in (value.author, self.me)))
         self._emit(ev.Pull(value.blob, value.size, value, sources))
 
@@ -367,41 +408,58 @@ class Core:
             self._agree(self.agreement.receive(vote))
         elif height <= self.ledger.height + 8:
             waiting = self.later.setdefault(height, [])
-            if len(waiting) < WAITING_PER_HEIGHT and all(vote.digest != known.digest for known in waiting):
-                waiting.append(vote)
+            same = [known for known in waiting if known.value.author == vote.value.author]
+            if all(vote.digest != known.digest for known in same):
+                proposals = sum(isinstance(known.value, Proposal) for known in same)
+                room = proposals < WAITING_PROPOSALS if isinstance(vote.value, Proposal) else len(same) < WAITING_VOTES
+                if room:
+                    waiting.append(vote)
 
     def _on_sync(self, peer: bytes, data: bytes) -> None:
         response = schema.load(SyncResponse, data, SYNC_LIMIT)
         if response.federation != self.federation:
             raise RemoteProtocolError("wrong-federation", response.federation.hex()[:16], peer)
-        sent = {digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]): wire for wire in response.records}
+        before = (self.ledger.height, self.pool.version)
+        wires = [*response.records, *(item[1:] for item in response.messages if item[0] == Kind.RECORD)]
+        sent = {digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]): wire for wire in wires}
         for decided in response.blocks:
             block = schema.load(Block, decided.block, len(decided.block))
             if block.height == self.ledger.height + 1:
                 verify_certificate(block, decided.certificate, frozenset(self.ledger.members), self.ledger.fault_model)
-                self._take_agreed(block, sent)
+                self._take_under(block, sent)
                 if not self._adopt(block, decided.certificate):
                     break
-        for item in (*(message(Kind.RECORD, wire) for wire in sent.values()), *response.messages):
+        for identifier, block in self.judging.items():
+            if identifier not in self.prepared:
+                self._take_under(block, sent)
+        rest = [item for item in response.messages if item[0] != Kind.RECORD]
+        for item in (*(message(Kind.RECORD, wire) for wire in sent.values()), *rest):
             try:
                 self._on_message(item)
             except RemoteProtocolError as error:
                 self._refuse(error.peer or peer, error)
         if response.more:
-            self._sync(peer)
+            if (self.ledger.height, self.pool.version) != before:  # else it leads us in circles
+                self._sync(peer)
         elif response.height <= self.ledger.height and peer in self.ledger.members:
             self.reports.add(peer)
             self._maybe_sign()
 
-    def _take_agreed(self, block: Block, sent: dict[bytes, bytes]) -> None:
-        """Take the records under a certified cut from an answer, however many they are."""
+    def _take_under(self, block: Block, sent: dict[bytes, bytes]) -> None:
+        """Take the records under a decided or proposed cut from an answer, whatever else is known of their feeds."""
         for head in block.cut:
+            agreed = self.ledger.heads.get(head.author, (0, GENESIS))[0]
             wanted = head.digest
-            while wanted in sent and wanted not in self.pool.records:
-                record = open_signed(Record, sent.pop(wanted), self.federation)
-                if self.pool.add(record, self.ledger.heads, agreed=True):
-                    self._emit(ev.Persist(ev.PutRecord(record)))
-                wanted = record.value.prev
+            for _ in range(min(head.seq - agreed, self.charter.rules.records_per_height)):
+                known = self.pool.records.get(wanted)
+                if known is None and wanted in sent:
+                    known = open_signed(Record, sent.pop(wanted), self.federation)
+                    if known.value.author == head.author and self.pool.add(known, self.ledger.heads, agreed=True):
+                        self._note_fork(known)
+                        self._emit(ev.Persist(ev.PutRecord(known)))
+                if known is None or known.value.author != head.author:
+                    break
+                wanted = known.value.prev
 
     def _on_timer(self, name: str) -> None:
         what, *rest = name.split(":")
@@ -418,13 +476,10 @@ class Core:
             self.failures = min(self.failures, 2)
             self._learn_partly = True
         elif what == "pull":
-            for flight in self.flights.values():
-                if flight.header.value.component in self.hosted and not (
-                    flight.stored or flight.pulling or flight.refused
-                ):
-                    self._pull(flight)
+            self._pull_all()
         elif what == "fold":
-            self.folding.discard(rest[0])
+            if self.lacking.pop(rest[0], None) is not None:
+                self.folding.discard(rest[0])
         elif what == "deadline":
             known = self.deadlines.get(rest[0])
             if known is not None and known.round == int(rest[1]) and not known.due:
@@ -437,18 +492,35 @@ class Core:
     # ---- update bytes and folds
 
     def _on_blob(self, event: ev.BlobStored | ev.BlobRefused) -> None:
-        for flight in self.flights.values():
-            if flight.header.value.blob == event.blob:
-                flight.pulling = False
-                if isinstance(event, ev.BlobStored):
-                    flight.stored = True
-                elif event.reason == "unavailable":
-                    self._emit(ev.SetTimer("pull", RETRY_MS))
-                else:
-                    flight.refused = event.reason
-                    raise RemoteProtocolError(event.reason, flight.header.value.component, flight.header.value.author)
+        flight = self.flights.get(self.pulls.pop(event.blob, b""))
+        refused = ""
+        if flight is not None:
+            flight.pulling = False
+            if isinstance(event, ev.BlobStored):
+                flight.stored = True
+            elif event.reason not in ("unavailable", "blob-digest"):  # these two blame the source, not the author
+                refused = flight.refused = event.reason
         if isinstance(event, ev.BlobStored):
-            self.folding.clear()  # a fold that lacked these bytes may go on
+            self._found(event.blob)
+        elif not refused:
+            self._emit(ev.SetTimer("pull", RETRY_MS))
+        if refused or isinstance(event, ev.BlobStored):
+            self._pull_all()  # another header may name the same bytes: its turn
+        if refused and flight is not None:
+            raise RemoteProtocolError(refused, flight.header.value.component, flight.header.value.author)
+
+    def _pull_all(self) -> None:
+        for flight in self.flights.values():
+            if flight.header.value.component in self.hosted and not (flight.stored or flight.pulling or flight.refused):
+                self._pull(flight)
+
+    def _found(self, blob: bytes) -> None:
+        """A fold that lacked bytes goes on when it has them all."""
+        for name, blobs in list(self.lacking.items()):
+            blobs.discard(blob)
+            if not blobs:
+                del self.lacking[name]
+                self.folding.discard(name)
 
     def _acknowledge(self) -> None:
         """Sign what this host holds: bytes on disk, checks passed, trained from the state that this node knows."""
@@ -500,7 +572,7 @@ class Core:
         for author in self.ledger.members:
             for record in self.pool.chain(author, self.ledger.heads):
                 if record.value.kind == "offer":
-                    body = body_of(record.value)
+                    body = _body(record)
                     if isinstance(body, Offer) and name in body.components:
                         found.add(author)
         return found
@@ -527,8 +599,10 @@ class Core:
         """Agreed bytes are missing here: fetch them by digest from whoever has them, then fold again."""
         component = self.ledger.components[event.component]
         entries = {e.blob: e for round_ in component.rounds for e in round_.entries}
+        self.lacking[event.component] = set(event.blobs)
         for blob in event.blobs:
-            if blob in entries:
+            if blob in entries and blob not in self.pulls:
+                self.pulls[blob] = b""
                 others = tuple(host for host in component.hosts if host != entries[blob].author and host != self.me)
                 self._emit(ev.Pull(blob, entries[blob].size, None, (entries[blob].author, *others)))
         self._emit(ev.SetTimer(f"fold:{event.component}", RETRY_MS))
@@ -551,18 +625,20 @@ class Core:
         found = set()
         for record in self.pool.chain(self.me, self.ledger.heads):
             if record.value.kind == "attest":
-                body = body_of(record.value)
+                body = _body(record)
                 if isinstance(body, Attest):
                     found.add((body.component, body.round, body.epoch))
         return found
 
     # ---- agreement
 
-    def _begin_height(self, restored: Sequence[bytes] = ()) -> None:
+    def _begin_height(self) -> None:
         height = self.ledger.height + 1
+        restored = [data for known, data in self._messages if known == height]
         self.judging.clear()
         self.prepared.clear()
         self.idle_due = self._gather_due = False
+        self._ask_view = None
         if not self.signing or self.me not in self.ledger.members:
             self.agreement = None
             return
@@ -604,9 +680,10 @@ class Core:
                 name = f"agree:{agreement.height}:{action.view}:{int(action.step)}"
                 self._emit(ev.SetTimer(name, delay))
             elif isinstance(action, Ask):
+                self._ask_view = action.view
                 self._propose(action.view)
             elif isinstance(action, Equivocation):
-                if self.signing and action.a.value.author != self.me:
+                if self._may_append() and action.a.value.author != self.me:
                     self._append(Evidence("double-vote", action.a.wire, action.b.wire))
                     self._notice("double-vote", "error", member=action.a.value.author)
             elif isinstance(action, Decided):
@@ -621,6 +698,8 @@ class Core:
         rules = self.charter.rules
         records: list[Signed[Record]] = []
         for author in self.ledger.members:
+            if author in self.proofs:
+                continue  # it is about to be expelled, and not everybody may hold the same branch
             size = 0
             for record in self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]:
                 size += len(record.wire)
@@ -682,8 +761,11 @@ class Core:
 
     def _propose(self, view: int) -> None:
         state, records = self._candidate()
-        if self.agreement is None or not self._work(state, records):
+        if self.agreement is None or not records:
             return
+        if view == 0 and not self._work(state, records) and not self._closes(state):
+            return  # in later views, any record is worth ending the height that others have started
+        self._ask_view = None
         try:
             prepared, block = next_state(self.charter, self.ledger, records, self._closes(state))
         except RemoteProtocolError as error:
@@ -714,6 +796,12 @@ class Core:
         """Fold a proposed block if its records are here; None while they are not, or if it is invalid."""
         assert self.agreement is not None
         try:
+            for head in block.cut:
+                agreed = self.ledger.heads.get(head.author, (0, GENESIS))[0]
+                if head.seq - agreed > self.charter.rules.records_per_height:
+                    raise RemoteProtocolError(
+                        "quota-records", f"{head.seq - agreed} records at one height", head.author
+                    )
             records = self.pool.under(block.cut, self.ledger.heads)
             if records is None:
                 self._ask_somebody()
@@ -765,9 +853,11 @@ class Core:
             ]
             if gone:
                 self._emit(ev.Erase(tuple(sorted({blob for erasure in gone for blob in erasure.blobs}))))
-        self._drop_flights()
-        self._maybe_sign()
-        self._begin_height()
+        self._drop_flights(before)
+        if self.signing:
+            self._begin_height()
+        else:
+            self._maybe_sign()
 
     def _closed(self, before: Ledger, close: Close) -> None:
         component = self.ledger.components[close.component]
@@ -796,20 +886,42 @@ class Core:
                 return "acknowledged too late" if len(flight.acks) > 1 else "its update reached too few hosts"
         return "no update" if host in self.neighbours or host == self.me else "no update, no connection from here"
 
-    def _drop_flights(self) -> None:
-        """Forget flights that were counted or can never count; a restart's PutHeader rows still bar second acks."""
-        counted = {
-            entry.update
-            for c in self.ledger.components.values()
-            for round_ in c.rounds[-4:]
-            for entry in round_.entries
-        }
+    def _drop_flights(self, before: Ledger | None = None) -> None:
+        """Forget flights that were counted or can never count, and the bytes that nothing refers to any more.
+
+        A restart's PutHeader rows still bar second acks.
+        """
+        components = self.ledger.components
+        counted = {entry.update for c in components.values() for round_ in c.rounds[-9:] for entry in round_.entries}
+        self._counted = counted
+        gone: set[bytes] = set()
         for key, flight in list(self.flights.items()):
             value = flight.header.value
-            last = self.ledger.components[value.component].round
-            stale = value.round + self.charter.rules.max_staleness < last + 1
-            if stale or key in counted or value.author not in self.ledger.members:
+            if key in counted:
                 del self.flights[key]
+            elif self._void(value):
+                del self.flights[key]
+                gone.add(value.blob)
+        for name, c in before.components.items() if before is not None else ():
+            still = {p.update for p in components[name].pending} | counted
+            gone |= {p.blob for p in c.pending if p.update not in still}
+        if gone:
+            gone -= {flight.header.value.blob for flight in self.flights.values()}
+            for c in components.values():
+                gone -= {entry.blob for round_ in c.rounds for entry in round_.entries}
+                gone -= {p.blob for p in c.pending}
+                gone -= {blob for erasure in c.erasures for blob in erasure.blobs}
+        if gone:
+            self._emit(ev.Erase(tuple(sorted(gone))))
+
+    def _void(self, value: UpdateHeader) -> bool:
+        """Whether an update that no round counted can never count."""
+        stale = value.round + self.charter.rules.max_staleness < self.ledger.components[value.component].round + 1
+        last = max((dict(w.rounds).get(value.component, 0) + 1 for w in self._withdrawals_of(value.author)), default=0)
+        return stale or value.author not in self.ledger.members or value.round <= last
+
+    def _withdrawals_of(self, author: bytes) -> list[Withdrawn]:
+        return [withdrawal for withdrawal in self.ledger.withdrawn if withdrawal.author == author]
 
     # ---- training
 
@@ -820,10 +932,11 @@ class Core:
         names = [n for n in contributing.engaged(self.options.plan, self.hosted) if n in self.learner]
         open_ = [name for name in names if self._trainable(name)]
         if not open_ or (len(open_) < len(names) and not self._learn_partly):
-            if open_:
+            if open_ and not self._learn_waits:
+                self._learn_waits = True
                 self._emit(ev.SetTimer("learn", 2 * self.charter.rules.round_deadline))
             return
-        self._learn_partly = False
+        self._learn_partly = self._learn_waits = False
         recipes = tuple(self._recipe(name) for name in open_)
         number = max((put.draw for put in self.draws), default=0) + 1
         self.draw = contributing.Draw(
@@ -847,6 +960,8 @@ class Core:
             return False
         target = component.round + 1
         limit = self.options.plan.rounds
+        if any(target <= dict(w.rounds).get(name, 0) + 1 for w in self._withdrawals_of(self.me)):
+            return False  # what it withdrew stays out, this round included
         return (self.me, name, target) not in self.acked and not (limit and target > limit)
 
     def _recipe(self, name: str) -> ev.Recipe:
@@ -932,24 +1047,35 @@ class Core:
         self._emit(ev.Persist(ev.PutRecord(record)), ev.Publish(message(Kind.RECORD, record.wire)))
         self._note_update(record)
 
+    def _may_append(self) -> bool:
+        """G8: nothing is appended while a peer knows a later record of this node than its disk holds up to."""
+        ahead = max(self.pool.by_seq.get(self.me, ()), default=0)
+        return self.signing and self.me in self.ledger.members and ahead <= self.head[0]
+
     def _offer(self) -> None:
         """Offer the hosted components and addresses, when they differ from what this node last offered."""
         if self.offered or not self.signing or self.me not in self.ledger.members:
             return
         self.offered = True
         offer = Offer(self.hosted, self.options.addresses)
-        bodies = [body_of(r.value) for r in self.pool.chain(self.me, self.ledger.heads) if r.value.kind == "offer"]
+        bodies = [_body(r) for r in self.pool.chain(self.me, self.ledger.heads) if r.value.kind == "offer"]
         last = bodies[-1] if bodies else self.ledger.offers.get(self.me)
         if last != offer:
             self._append(offer)
 
     def _on_withdraw(self) -> None:
-        if not self.signing:
+        if not self._may_append():
             self._notice("withdrawal-waits", "warning", reason="no quorum of peers is connected yet")
+            self._withdraw_waits = True
             self._emit(ev.Persist(ev.PutFlag("withdraw", 1)))
             return
+        if self._withdraw_waits:
+            self._withdraw_waits = False
+            self._emit(ev.Persist(ev.PutFlag("withdraw", 0)))
         statement = WithdrawalStatement(self.federation, self.me, "all", "refold", self.head[0])
         self._set_contributing(False)
+        for key in [key for key, flight in self.flights.items() if flight.header.value.author == self.me]:
+            del self.flights[key]  # in flight: it must not be posted after this
         self._append(Withdrawal(sign(self.identity, statement).wire))
         self._notice("withdrawal-signed", through=statement.through)
 
@@ -958,23 +1084,21 @@ class Core:
         self._emit(ev.Persist(ev.PutFlag("contributing", int(on))))
 
     def _convict(self) -> None:
-        if not self.signing or self.me not in self.ledger.members:
-            return
         told = {record.value.body for record in self.pool.chain(self.me, self.ledger.heads)}
-        for a, b in list(self.pool.forks()):
+        for author, (a, b) in self.proofs.items():
+            if author not in self.ledger.members or author == self.me or max(len(a.wire), len(b.wire)) > EVIDENCE_LIMIT:
+                continue
             evidence = Evidence("fork", a.wire, b.wire)
-            if (
-                a.value.author in self.ledger.members
-                and a.value.author != self.me
-                and schema.dump(evidence) not in told
-            ):
-                self._notice("fork", "error", member=a.value.author, seq=a.value.seq)
+            if schema.dump(evidence) not in told:
+                self._notice("fork", "error", member=author, seq=a.value.seq)
                 self._append(evidence)
 
     # ---- consequences
 
     def _advance(self) -> None:
-        if self.signing and self.me in self.ledger.members:
+        if self._may_append():
+            if self._withdraw_waits:
+                self._on_withdraw()
             self._offer()
             self._convict()
             self._acknowledge()
@@ -984,6 +1108,10 @@ class Core:
             self._judge()
         state, records = self._candidate()
         self._watch_deadlines(state)
+        if self.agreement is not None and self._ask_view is not None and self._ask_view == self.agreement.view:
+            self._propose(self._ask_view)  # it had nothing to propose when the view began
+            if self.agreement is not None:
+                self._judge()
         if self.agreement is not None and not self.agreement.started and self._work(state, records):
             self._agree(self.agreement.start())
             self._judge()
@@ -994,15 +1122,18 @@ class Core:
     def in_flight(self) -> list[bytes]:
         """Return the gossip messages that a neighbour may lack."""
         found: list[bytes] = []
+        if self.agreement is not None:
+            found += [_wrap(item) for item in self.agreement.messages()]
+        for votes in self.later.values():
+            found += [_wrap(item) for item in votes]
+        for author in self.proofs:  # both branches: a proposal may contain either
+            for same in self.pool.by_seq.get(author, {}).values():
+                found += [message(Kind.RECORD, self.pool.records[key].wire) for key in same]
         for flight in self.flights.values():
             found.append(message(Kind.HEADER, flight.header.wire))
             for ack in flight.acks.values():
                 acked = Acked(self.federation, flight.header.digest, ack.host, ack.signature)
                 found.append(message(Kind.ACK, schema.dump(acked)))
-        if self.agreement is not None:
-            found += [_wrap(item) for item in self.agreement.messages()]
-        for votes in self.later.values():
-            found += [_wrap(item) for item in votes]
         return found
 
     def sync_request(self) -> bytes:
@@ -1044,6 +1175,14 @@ def _open_message(
     if cls is Proposal:
         return open_signed(Proposal, wire, federation, trusted=trusted)
     return open_signed(Vote, wire, federation, trusted=trusted)
+
+
+def _body(record: Signed[Record]) -> Body | None:
+    """Decode the body of a record in the pool: None if its author wrote nonsense (the ledger refuses it by name)."""
+    try:
+        return body_of(record.value)
+    except RemoteProtocolError:
+        return None
 
 
 def _wrap(item: Message) -> bytes:

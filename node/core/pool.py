@@ -81,6 +81,17 @@ class Pool:
                 digest = record.value.prev
         return found
 
+    def missing(self, cut: Iterable[Head], heads: Heads) -> bytes | None:
+        """Return the digest of the first record under a cut that is not here, following each feed backwards."""
+        for head in cut:
+            digest = head.digest
+            for _ in range(head.seq - heads.get(head.author, (0, GENESIS))[0]):
+                record = self.records.get(digest)
+                if record is None:
+                    return digest
+                digest = record.value.prev
+        return None
+
     def heads(self, agreed: Heads) -> dict[bytes, tuple[int, bytes]]:
         """Return the last connected head of every feed, agreed or not."""
         heads = dict(agreed)

@@ -11,6 +11,7 @@ from ...protocol.signing import Signed
 from .events import StoredBlock
 from .messages import SYNC_TARGET, DecidedBlock, SyncRequest, SyncResponse
 
+BLOCK_TARGET = 2 << 20  # an answer that has not reached SYNC_TARGET may grow by so much, still under SYNC_LIMIT
 FORK_DEPTH = 256  # records of one author that can wait for agreement (the pool's bound)
 
 
@@ -61,9 +62,12 @@ def answer(
             more = stored is not None
             break
         for record in stored.records:
-            if record.value.seq > after.get(record.value.author, 0):
+            if record.value.seq > after.get(record.value.author, 0) and not more:
                 records[record.digest] = record.wire
                 size += len(record.wire)
+                more = size > SYNC_TARGET + BLOCK_TARGET
+        if more:
+            break  # more than one answer holds: the records go ahead, the block follows when they are there
         decided = DecidedBlock(schema.dump(stored.block), stored.certificate)
         blocks.append(decided)
         size += len(decided.block) + 100 * len(stored.certificate.signatures)
@@ -76,7 +80,10 @@ def answer(
                 if record.digest not in records:
                     records[record.digest] = record.wire
                     size += len(record.wire)
-    response = SyncResponse(
-        federation, height, tuple(blocks), tuple(records.values()), () if more else tuple(messages), int(more)
-    )
-    return schema.dump(response)
+    told: list[bytes] = []
+    for item in () if more else messages:
+        size += len(item)
+        if size > SYNC_TARGET + BLOCK_TARGET:
+            break  # the first ones matter most: votes before what the answerer's gossip brings anyway
+        told.append(item)
+    return schema.dump(SyncResponse(federation, height, tuple(blocks), tuple(records.values()), tuple(told), int(more)))
