@@ -137,6 +137,7 @@ def test_g9_a_socket_folder_that_somebody_else_prepared_is_refused(
             folder.symlink_to(temporary)
         else:
             folder.write_bytes(b"")
+            folder.chmod(0o600)
         with pytest.raises(RefusedError, match="not a private directory"):
             home.socket_folder()
 
