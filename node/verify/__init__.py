@@ -1,0 +1,31 @@
+"""Offline checks from the charter alone: the ledger, the states that it certifies, and withdrawals (G1, G2, G4, G7).
+
+Nothing here trusts a store: every signature is checked, every header and every state computed again.
+"""
+
+from .bytes import Bytes, Disk, checkpoints
+from .home import hosted_here, read_charter, verify_home_ledger, verify_home_states, verify_home_withdrawal
+from .ledger import Certification, Counted, Report, verify_ledger, verify_record
+from .states import StateReport, verify_states
+from .withdrawal import ComponentWithdrawal, WithdrawalReport, verify_withdrawal
+
+__all__ = [
+    "Bytes",
+    "Certification",
+    "ComponentWithdrawal",
+    "Counted",
+    "Disk",
+    "Report",
+    "StateReport",
+    "WithdrawalReport",
+    "checkpoints",
+    "hosted_here",
+    "read_charter",
+    "verify_home_ledger",
+    "verify_home_states",
+    "verify_home_withdrawal",
+    "verify_ledger",
+    "verify_record",
+    "verify_states",
+    "verify_withdrawal",
+]

@@ -1,0 +1,100 @@
+"""The same checks on one node's directory, beside a running daemon or without one. Nothing there is changed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ...consensus.components import State
+from ...crypto.errors import UsageError
+from ...crypto.hashing import digest
+from ...protocol.charter import Charter, SignedCharter, load_file
+from ..core.events import StoredBlock
+from ..home.config import load as load_config
+from ..home.paths import Home
+from ..store.database import Store
+from ..store.errors import disk_errors
+from ..store.states import States
+from .bytes import Disk, checkpoints
+from .ledger import Progress, Report, verify_ledger
+from .states import StateReport, verify_states
+from .withdrawal import verify_withdrawal
+
+
+def read_charter(path: Path) -> tuple[Charter, SignedCharter]:
+    """Read a charter file. Raises UsageError if there is none, and as protocol.charter.load_file does."""
+    with disk_errors(path):
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            advice = "Create one (`collegium charter create`), or copy it there from another member."
+            raise UsageError(f"There is no charter {path}", advice) from None
+    return load_file(data, str(path))
+
+
+def verify_home_ledger(
+    home: Home, *, pins: Mapping[int, bytes] | None = None, progress: Progress | None = None
+) -> Report:
+    """Verify the ledger in a node's directory from its charter alone (`verify_ledger`)."""
+    charter, _ = read_charter(home.charter)
+    with Store.open_readonly(home.database) as store:
+        if store.federation != charter.federation:
+            raise UsageError(
+                f"{home.database} belongs to another federation than {home.charter}", "Put back this node's charter."
+            )
+        top = store.height()
+        return verify_ledger(charter, _blocks(store, top), pins=pins, progress=_of(progress, top))
+
+
+def verify_home_states(
+    home: Home, report: Report, *, progress: Progress | None = None
+) -> tuple[tuple[StateReport, ...], tuple[str, ...]]:
+    """Verify the states of the components that this node hosts; return their reports and the names of the others."""
+    hosted = hosted_here(home, report.charter)
+    stored = _stored(home.states)
+    others = tuple(spec.name for spec in report.charter.components if spec.name not in hosted)
+    return verify_states(report, Disk(home.blobs), components=hosted, stored=stored, progress=progress), others
+
+
+def verify_home_withdrawal(
+    home: Home, member: bytes, *, progress: Progress | None = None, strict: bool = True
+) -> dict[str, object]:
+    """Verify a member's withdrawal from one node's directory, its ledger included; return what was found, as JSON.
+
+    `digest` is one digest over the recomputed states of all components. Raises VerificationError for what does not
+    hold; unless `strict`, what is wrong with the withdrawal itself is listed under "problems" instead.
+    """
+    on_disk = checkpoints(home.states)  # before the ledger is read
+    report = verify_home_ledger(home, progress=progress)
+    hosted = hosted_here(home, report.charter)
+    found = verify_withdrawal(
+        report, member, Disk(home.blobs), components=hosted, checkpoints=on_disk, progress=progress
+    )
+    if strict:
+        found.require()
+    parts = [part for c in found.components if c.digest is not None for part in (c.component.encode(), c.digest)]
+    return {**found.as_map(), "digest": digest("withdrawal-states", *parts).hex(), "ledger": report.as_map()}
+
+
+def hosted_here(home: Home, charter: Charter) -> tuple[str, ...]:
+    """Return the components whose updates this node keeps, by its config.toml; all of them if it has none."""
+    names = [spec.name for spec in charter.components]
+    if not home.config.exists():
+        return tuple(names)
+    learning = load_config(home.config).learning
+    return tuple(name for name in names if learning.engages(name))
+
+
+def _stored(folder: Path) -> Callable[[str, bytes], State | None] | None:
+    return States(folder).get if folder.is_dir() else None
+
+
+def _blocks(store: Store, top: int) -> Iterator[StoredBlock]:
+    for height in range(1, top + 1):
+        block = store.block(height)
+        if block is not None:
+            yield block
+
+
+def _of(progress: Progress | None, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda what, done, _: progress(what, done, total)

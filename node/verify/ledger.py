@@ -1,0 +1,182 @@
+"""Walk the ledger from the charter: signatures, chains, certificates, recomputed headers (DESIGN.md section 7).
+
+What the blocks alone cannot show is that they are all: who cut off the end shows a shorter, valid ledger. So the report
+names the height and block id that it trusts, and `pins` holds a ledger to headers that are known from elsewhere.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ...consensus.components import Round
+from ...consensus.ledger import Ledger, fold_block, genesis, order
+from ...crypto.errors import CollegiumError, LocalProtocolError, RemoteProtocolError, VerificationError
+from ...crypto.hashing import digest
+from ...protocol.blocks import verify_certificate
+from ...protocol.charter import Charter
+from ...protocol.records import Record, Update, body_of
+from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
+from ...protocol.update import UpdateHeader
+from ..core.events import StoredBlock
+
+Progress = Callable[[str, int, int], None]  # (what, done, of how many; 0 when nobody knows)
+ADVICE = (
+    "This ledger was changed or damaged after it was agreed on. Fetch it anew from another member, and trust neither."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An update header in the ledger: its author's first record that carries it, and the height of that."""
+
+    header: UpdateHeader
+    seq: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certification:
+    """A state digest that `hosts` attested, at least `needed` of them active, from this height on."""
+
+    component: str
+    round: int
+    epoch: int
+    digest: bytes
+    height: int
+    hosts: tuple[bytes, ...]
+    needed: int
+
+
+@dataclass(slots=True)
+class Report:
+    """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out."""
+
+    charter: Charter
+    ledger: Ledger
+    records: int = 0
+    signatures: int = 0
+    updates: dict[bytes, Counted] = field(default_factory=dict)
+    frozen: dict[tuple[str, int], Round] = field(default_factory=dict)
+    certifications: list[Certification] = field(default_factory=list)
+    refusals: dict[str, int] = field(default_factory=dict)
+
+    def as_map(self) -> dict[str, object]:
+        """Return the report as JSON."""
+        ledger = self.ledger
+        return {
+            "federation": ledger.federation.hex(),
+            "height": ledger.height,
+            "block": ledger.block.hex(),
+            "tree_size": ledger.tree.size,
+            "tree_root": ledger.tree.root().hex(),
+            "members": [member.hex() for member in ledger.members],
+            "expelled": [member.hex() for member in ledger.expelled],
+            "records": self.records,
+            "signatures": self.signatures,
+            "refused_records": dict(sorted(self.refusals.items())),
+        }
+
+
+def verify_record(record: Signed[Record], federation: bytes) -> Signed[Record]:
+    """Open a record from its bytes alone and check its signature; what was decoded before must be the same.
+
+    Raises RemoteProtocolError as open_signed does, and "not-its-bytes".
+    """
+    opened = open_signed(Record, record.wire, federation)
+    if opened != record:
+        raise RemoteProtocolError("not-its-bytes", "the record differs from what its author signed")
+    return opened
+
+
+def verify_ledger(
+    charter: Charter,
+    blocks: Iterable[StoredBlock],
+    *,
+    pins: Mapping[int, bytes] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify agreed blocks from height 1 on, as they come; `pins` are block ids by height that must be among them.
+
+    Raises VerificationError naming the height, and the record where it is one, with the reason's stable name.
+    """
+    report = Report(charter, genesis(charter))
+    pins = dict(pins or {})
+    for stored in blocks:
+        height = report.ledger.height + 1
+        _block(report, stored, height)
+        pinned = pins.pop(height, report.ledger.block)
+        if pinned != report.ledger.block:
+            raise VerificationError(
+                f"height {height}: pinned-block: it is {report.ledger.block.hex()}, the pin says {pinned.hex()}", ADVICE
+            )
+        if progress is not None:
+            progress("blocks", height, 0)
+    if pins:
+        raise VerificationError(
+            f"height {min(pins)}: pinned-block: the ledger ends at height {report.ledger.height}, before the pin",
+            "It was cut off, or this node is behind: let it catch up, then verify again.",
+        )
+    return report
+
+
+def _block(report: Report, stored: StoredBlock, height: int) -> None:
+    before = report.ledger
+    where = f"height {height}"
+    try:
+        if stored.block.height != height:
+            raise RemoteProtocolError("height", f"{stored.block.height} where {height} belongs")
+        verify_certificate(stored.block, stored.certificate, frozenset(before.members), before.fault_model)
+        report.signatures += len(stored.certificate.signatures)
+        records = []
+        for record in stored.records:
+            where = f"height {height}, record {record.value.seq} of {_member(report.charter, record.value.author)}"
+            records.append(verify_record(record, before.federation))
+        where = f"height {height}"
+        if records != order(records):
+            raise RemoteProtocolError("order", "the records are not in the order of the ledger")
+        # fold_block checks chains, quotas and every signature inside updates, and recomputes the header.
+        report.ledger = fold_block(report.charter, before, stored.block, records)
+    except (RemoteProtocolError, LocalProtocolError) as error:
+        raise VerificationError(f"{where}: {_reason(error)}", ADVICE) from error
+    report.records += len(records)
+    report.signatures += len(records)
+    refused = {(refusal.author, refusal.seq) for refusal in report.ledger.refusals}
+    for record in records:
+        if record.value.kind == "update" and (record.value.author, record.value.seq) not in refused:
+            _note_update(report, record)
+    for refusal in report.ledger.refusals:
+        report.refusals[refusal.reason] = report.refusals.get(refusal.reason, 0) + 1
+    for close in stored.block.close:
+        report.frozen[close.component, close.round] = report.ledger.components[close.component].rounds[-1]
+    _note_certificates(report, before)
+
+
+def _note_update(report: Report, record: Signed[Record]) -> None:
+    body = body_of(record.value)
+    assert isinstance(body, Update)  # the fold would have refused anything else
+    report.signatures += 1 + len(body.acks)
+    name = digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:])
+    if name not in report.updates:
+        header = open_signed(UpdateHeader, body.header, record.value.federation, trusted=True).value
+        report.updates[name] = Counted(header, record.value.seq, report.ledger.height)
+
+
+def _note_certificates(report: Report, before: Ledger) -> None:
+    ledger = report.ledger
+    for name, component in ledger.components.items():
+        certified = component.certified
+        if certified is None or certified == before.components[name].certified:
+            continue
+        key = (certified.round, certified.epoch, certified.digest)
+        hosts = tuple(h for r, e, h, d in component.attests if (r, e, d) == key and h in component.hosts)
+        report.certifications.append(
+            Certification(name, *key, height=ledger.height, hosts=hosts, needed=ledger.host_quorum(component))
+        )
+
+
+def _member(charter: Charter, key: bytes) -> str:
+    member = charter.member(key)
+    return f"{member.name} ({key.hex()[:16]})" if member is not None else key.hex()[:16]
+
+
+def _reason(error: CollegiumError) -> str:
+    return f"{error.reason}: {error.detail}" if isinstance(error, RemoteProtocolError) else f"malformed: {error}"

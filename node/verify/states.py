@@ -1,0 +1,166 @@
+"""Recompute component states from update bytes, and hold them against what the hosts certified (G1, G4, G5)."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...consensus.components import Entry, Round, State, fold_round, origin
+from ...consensus.ledger import ComponentLedger
+from ...crypto.errors import RemoteProtocolError, VerificationError
+from ...protocol.components import ComponentSpec, state_digest
+from ...protocol.update import Integers, check_norm, read_payload
+from .bytes import Bytes
+from .ledger import Progress, Report
+
+Stored = Callable[[str, bytes], State | None]  # (component, chain) to the state on disk
+
+
+@dataclass(frozen=True, slots=True)
+class StateReport:
+    """One component, recomputed. `digest` is of the state after `round`; certified says what the hosts agreed on.
+
+    `certified_round` is the last round of this epoch whose digest a quorum of hosts attested, or None; `enough_hosts`
+    whether such a certificate means anything under the federation's fault model (DESIGN.md section 7).
+    """
+
+    component: str
+    round: int
+    epoch: int
+    digest: bytes
+    certified_round: int | None
+    enough_hosts: bool
+    updates: int
+    saturated: int
+    stored: bool
+
+    def as_map(self) -> dict[str, object]:
+        """Return the report as JSON."""
+        return {
+            "component": self.component,
+            "round": self.round,
+            "epoch": self.epoch,
+            "digest": self.digest.hex(),
+            "certified_round": self.certified_round,
+            "label": label(self.certified_round is not None, self.enough_hosts),
+            "updates": self.updates,
+            "saturated": self.saturated,
+            "equals_stored_state": self.stored,
+        }
+
+
+def label(certified: bool, enough_hosts: bool) -> str:
+    """Say what a certificate is worth: too few hosts make it "uncertified", whatever they signed."""
+    return "uncertified" if not enough_hosts else "certified" if certified else "not certified yet"
+
+
+def verify_states(
+    report: Report,
+    data: Bytes,
+    *,
+    components: Collection[str] | None = None,
+    stored: Stored | None = None,
+    progress: Progress | None = None,
+) -> tuple[StateReport, ...]:
+    """Recompute the states of these components (all by default) of a verified ledger.
+
+    Every update is read from `data` and checked as a host checks it before it acknowledges; `stored` gives the states
+    that a daemon keeps, which must be the same. Raises VerificationError naming the component, round and author.
+    """
+    names = sorted(report.ledger.components if components is None else components)
+    total = sum(len(r.entries) for name in names for r in report.ledger.components[name].rounds)
+    done = 0
+    found = []
+    for name in names:
+        component = report.ledger.components[name]
+
+        def step(count: int, base: int = done) -> None:
+            if progress is not None:
+                progress("updates", base + count, total)
+
+        found.append(_verify_state(report, component, data, stored, step))
+        done += sum(len(r.entries) for r in component.rounds)
+    return tuple(found)
+
+
+def _verify_state(
+    report: Report, c: ComponentLedger, data: Bytes, stored: Stored | None, step: Callable[[int], None]
+) -> StateReport:
+    spec = report.charter.component(c.name)
+    assert spec is not None  # the ledger's components are the charter's
+    digests, state, saturated = refold(report, spec, c.rounds, data, step)
+    certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+    if certified is not None and digests[certified.round] != certified.digest:
+        raise VerificationError(
+            f"{c.name} round {certified.round}, epoch {c.epoch}: state-differs: the frozen updates fold to"
+            f" {digests[certified.round].hex()}, certified is {certified.digest.hex()}",
+            "Do not use this state. Compare `ledger verify --states` at other hosts.",
+        )
+    attested = {d for r, e, _, d in c.attests if (r, e) == (c.round, c.epoch)}
+    if attested and digests[c.round] not in attested:
+        raise VerificationError(
+            f"{c.name} round {c.round}, epoch {c.epoch}: state-differs: no host attests {digests[c.round].hex()}",
+            "Do not use this state. Compare `ledger verify --states` at other hosts.",
+        )
+    kept = stored(c.name, c.chain) if stored is not None and c.rounds else None
+    if kept is not None and not np.array_equal(kept, state):
+        raise VerificationError(
+            f"{c.name} round {c.round}, epoch {c.epoch}: stored-state-differs: the state on this disk is not the fold",
+            "Stop the daemon and move the states folder away: it folds them again from the updates.",
+        )
+    return StateReport(
+        component=c.name,
+        round=c.round,
+        epoch=c.epoch,
+        digest=digests[c.round],
+        certified_round=None if certified is None else certified.round,
+        enough_hosts=report.ledger.certifiable(c),
+        updates=sum(len(round_.entries) for round_ in c.rounds),
+        saturated=saturated,
+        stored=kept is not None,
+    )
+
+
+def refold(
+    report: Report, spec: ComponentSpec, rounds: Iterable[Round], data: Bytes, step: Callable[[int], None]
+) -> tuple[dict[int, bytes], State, int]:
+    """Fold rounds from checked bytes: the digest after each round (0: before the first), the last state, saturations.
+
+    Raises VerificationError naming the component, round and author.
+    """
+    state, saturated, done = origin(spec), 0, 0
+    digests = {0: state_digest(spec.name, state)}
+    for round_ in rounds:
+
+        def values(entry: Entry, number: int = round_.number) -> Integers:
+            nonlocal done
+            done += 1
+            step(done)
+            return _checked(report, spec, number, entry, data)
+
+        state, more = fold_round(state, spec, round_, values)
+        saturated += more
+        digests[round_.number] = state_digest(spec.name, state)
+    return digests, state, saturated
+
+
+def _checked(report: Report, spec: ComponentSpec, number: int, entry: Entry, data: Bytes) -> Integers:
+    where = f"{spec.name} round {number}, update of {entry.author.hex()[:16]}"
+    counted = report.updates.get(entry.update)
+    if counted is None or (counted.header.author, counted.header.blob) != (entry.author, entry.blob):
+        raise VerificationError(f"{where}: not-in-ledger: no record of its author carries it", "Do not use this state.")
+    frame = data.get(entry.blob)
+    if frame is None:
+        raise VerificationError(
+            f"{where}: blob-missing: {entry.blob.hex()} is not on this disk",
+            "Verify at a host of this component, or let the daemon run until it has fetched the bytes.",
+        )
+    try:
+        values = read_payload(frame, counted.header, spec)
+        check_norm(values, counted.header, spec)
+    except RemoteProtocolError as error:
+        raise VerificationError(
+            f"{where}: {error.reason}: {error.detail} (blob {entry.blob.hex()})",
+            "Delete this blob: the daemon fetches it again. If it comes back the same, do not use this state.",
+        ) from error
+    return values

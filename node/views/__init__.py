@@ -1,0 +1,31 @@
+"""What people and programs are shown of a node, as JSON: bytes in hex, members by name and key.
+
+Pure reading: from the charter, the ledger, the store, and facts of a running daemon where there is one. The control API
+and the command line without a daemon call the same functions.
+"""
+
+from .context import Context, InFlight, Live, PrivacyPolicy, offline
+from .ledger import ledger_log, ledger_show
+from .privacy import forecast, privacy
+from .rounds import round_detail, rounds
+from .status import components, find_member, peers, status
+from .unlearn import unlearn
+
+__all__ = [
+    "Context",
+    "InFlight",
+    "Live",
+    "PrivacyPolicy",
+    "components",
+    "find_member",
+    "forecast",
+    "ledger_log",
+    "ledger_show",
+    "offline",
+    "peers",
+    "privacy",
+    "round_detail",
+    "rounds",
+    "status",
+    "unlearn",
+]

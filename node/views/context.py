@@ -1,0 +1,104 @@
+"""What a view reads from, and how it names things."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ...consensus.ledger import Ledger, fold_block, genesis
+from ...crypto.errors import CorruptError, RemoteProtocolError
+from ...protocol.charter import Charter
+from ..store.database import Store
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """An update on its way: signed by its author, not counted yet."""
+
+    author: bytes
+    component: str
+    round: int
+    acks: int
+    stored: bool
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Facts that only a running daemon knows. Times are Unix seconds."""
+
+    started: float
+    addresses: tuple[str, ...]
+    neighbours: frozenset[bytes]
+    received: int
+    sent: int
+    signing: bool
+    reports: int
+    contributing: bool
+    exhausted: str
+    learner: str
+    learner_detail: str
+    training: int | None
+    view: int | None
+    folded: Mapping[str, tuple[int, int, bytes, bytes]]
+    in_flight: tuple[InFlight, ...]
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyPolicy:
+    """What config.toml says of privacy: the stricter of this and the charter is in force."""
+
+    policy: str
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What views read from. `me` is this node's key if it is known; `added` the operator's own peer addresses."""
+
+    charter: Charter
+    ledger: Ledger
+    store: Store
+    me: bytes | None = None
+    live: Live | None = None
+    added: tuple[str, ...] = ()
+    published: frozenset[int] = frozenset()
+    hosted: tuple[str, ...] | None = None
+
+    def member(self, key: bytes) -> Json:
+        """Return a member as {"name", "key"}."""
+        found = self.charter.member(key)
+        return {"name": found.name if found is not None else key.hex()[:16], "key": key.hex()}
+
+    def members(self, keys: object) -> list[Json]:
+        """Return members, in order of name."""
+        assert isinstance(keys, set | frozenset | tuple | list)
+        return sorted((self.member(key) for key in keys), key=lambda shown: str(shown["name"]))
+
+
+def offline(charter: Charter, store: Store, **facts: object) -> Context:
+    """Return the context of a store that no daemon is asked about: its blocks are folded once more.
+
+    Raises CorruptError if they do not fold.
+    """
+    snapshot = store.snapshot()
+    ledger = genesis(charter)
+    for stored in snapshot.blocks:
+        try:
+            ledger = fold_block(charter, ledger, stored.block, stored.records, trusted=True)
+        except RemoteProtocolError as error:
+            raise CorruptError(
+                f"The database {store.path} does not fold at height {stored.block.height}: {error}",
+                "Restore a backup of this node's directory; `collegium ledger verify` says more.",
+            ) from error
+    return Context(charter, ledger, store, published=snapshot.published, **facts)  # type: ignore[arg-type] # by name
+
+
+def moment(seconds: float | None) -> str | None:
+    """Return Unix seconds as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

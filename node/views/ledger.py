@@ -1,0 +1,171 @@
+"""The ledger as people read it: records in agreed order, a block by height, a record by the beginning of its digest."""
+
+from ...crypto.errors import RemoteProtocolError, UsageError
+from ...protocol import schema
+from ...protocol.records import Attest, Body, Evidence, Offer, Record, Update, Withdrawal, WithdrawalStatement, body_of
+from ...protocol.signing import SIGNATURE_SIZE, Signed
+from ...protocol.update import NO_EPSILON
+from ..core.events import StoredBlock
+from .context import Context, Json, moment
+from .rounds import update_digest, update_header
+
+LIMIT = 1000
+SHORTEST_PREFIX = 6
+
+
+def ledger_log(
+    context: Context,
+    *,
+    author: bytes | None = None,
+    kind: str | None = None,
+    component: str | None = None,
+    since: int = 1,
+    limit: int = 50,
+) -> list[Json]:
+    """Return the last `limit` agreed records from height `since` on that match, in the order of the ledger."""
+    found: list[Json] = []
+    for height in range(context.ledger.height, max(1, since) - 1, -1):
+        block = context.store.block(height)
+        if block is None:
+            continue
+        for position in range(len(block.records) - 1, -1, -1):
+            record = block.records[position]
+            if author is not None and record.value.author != author:
+                continue
+            if kind is not None and record.value.kind != kind:
+                continue
+            facts = _facts(context, record)
+            if component is not None and facts.get("component") != component:
+                continue
+            found.append(_line(context, record, height, position) | {"about": facts})
+            if len(found) >= min(limit, LIMIT):
+                return found[::-1]
+    return found[::-1]
+
+
+def ledger_show(context: Context, reference: str) -> Json:
+    """Return a block by height, or a block or record by the beginning of its id. Raises UsageError."""
+    if reference.isdecimal() and len(reference) <= 9:
+        block = context.store.block(int(reference)) if int(reference) else None
+        if block is None:
+            raise UsageError(f"There is no block {reference}", f"The last one is {context.ledger.height}.")
+        return _block(context, block)
+    prefix = reference.lower()
+    if len(prefix) < SHORTEST_PREFIX or any(digit not in "0123456789abcdef" for digit in prefix):
+        raise UsageError(
+            f"{reference!r} is neither a height nor the beginning of a digest",
+            f"Give a number, or at least {SHORTEST_PREFIX} hexadecimal digits.",
+        )
+    matches: list[Json] = []
+    for height in range(context.ledger.height, 0, -1):
+        block = context.store.block(height)
+        if block is None:
+            continue
+        if block.block.id.hex().startswith(prefix):
+            matches.append(_block(context, block))
+        matches += [
+            _record(context, record, height, position)
+            for position, record in enumerate(block.records)
+            if record.digest.hex().startswith(prefix)
+        ]
+        if len(matches) > 1:
+            raise UsageError(f"{reference} is the beginning of more than one digest", "Give more digits.")
+    if matches:
+        return matches[0]
+    loose = context.store.record(bytes.fromhex(prefix)) if len(prefix) == 64 else None
+    if loose is None:
+        raise UsageError(f"No agreed record or block begins with {reference}", "`collegium ledger log` lists them.")
+    return _record(context, loose, None, None)
+
+
+def _block(context: Context, stored: StoredBlock) -> Json:
+    block = stored.block
+    return {
+        "type": "block",
+        "height": block.height,
+        "id": block.id.hex(),
+        "prev": block.prev.hex(),
+        "tree_size": block.tree_size,
+        "tree_root": block.tree_root.hex(),
+        "fold": block.fold.hex(),
+        "next_members": block.members.hex(),
+        "stored_at": moment(context.store.decided(block.height)),
+        "cut": [{**context.member(h.author), "seq": h.seq, "digest": h.digest.hex()} for h in block.cut],
+        "close": [{"component": close.component, "round": close.round} for close in block.close],
+        "certificate": {
+            "view": stored.certificate.view,
+            "signed_by": context.members([entry.author for entry in stored.certificate.signatures]),
+        },
+        "records": [
+            _line(context, record, block.height, position) | {"about": _facts(context, record)}
+            for position, record in enumerate(stored.records)
+        ],
+    }
+
+
+def _line(context: Context, record: Signed[Record], height: int | None, position: int | None) -> Json:
+    return {
+        "height": height,
+        "position": position,
+        "author": context.member(record.value.author),
+        "seq": record.value.seq,
+        "kind": record.value.kind,
+        "digest": record.digest.hex(),
+    }
+
+
+def _record(context: Context, record: Signed[Record], height: int | None, position: int | None) -> Json:
+    return {
+        "type": "record",
+        **_line(context, record, height, position),
+        "prev": record.value.prev.hex(),
+        "signature": record.signature.hex(),
+        "bytes": len(record.wire),
+        "received_at": moment(context.store.received(record.digest)),
+        "about": _facts(context, record),
+    }
+
+
+def _facts(context: Context, record: Signed[Record]) -> Json:
+    """Return what a record says; {"malformed": …} for a body that the fold refused."""
+    try:
+        return _say(context, body_of(record.value))
+    except RemoteProtocolError as error:
+        return {"malformed": error.reason}
+
+
+def _say(context: Context, body: Body | None) -> Json:
+    if isinstance(body, Offer):
+        return {"components": list(body.components), "addresses": list(body.addresses)}
+    if isinstance(body, Update):
+        header = update_header(body)
+        return {
+            "component": header.component,
+            "round": header.round,
+            "epoch": header.epoch,
+            "base": header.base.hex(),
+            "blob": header.blob.hex(),
+            "bytes": header.size,
+            "update": update_digest(body).hex(),
+            "steps": header.steps,
+            "sample_rate": header.sample_rate / 1_000_000,
+            "noise_multiplier": header.recipe.noise_multiplier / 1_000_000,
+            "epsilon": None if header.epsilon == NO_EPSILON else header.epsilon / 1000,
+            "delta": header.delta / 1e9,
+            "acks": context.members([ack.host for ack in body.acks]),
+        }
+    if isinstance(body, Attest):
+        facts = {"component": body.component, "round": body.round, "epoch": body.epoch}
+        return {**facts, "digest": body.digest.hex()}
+    if isinstance(body, Evidence):
+        return {"evidence": body.kind}
+    if isinstance(body, Withdrawal):
+        payload = body.statement[SIGNATURE_SIZE:]
+        statement = schema.load(WithdrawalStatement, payload, WithdrawalStatement.LIMIT)
+        return {
+            "owner": context.member(statement.author),
+            "scope": statement.scope,
+            "mode": statement.mode,
+            "through": statement.through,
+        }
+    return {"inert": "a kind that this version does not know"}

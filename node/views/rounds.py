@@ -1,0 +1,211 @@
+"""Closed rounds: who was counted, who was missing and why, and what became of the state."""
+
+from ...consensus import rules
+from ...consensus.components import Round
+from ...consensus.ledger import ComponentLedger, Ledger, fold_block, genesis
+from ...crypto.errors import RemoteProtocolError, UsageError
+from ...crypto.hashing import digest
+from ...protocol import schema
+from ...protocol.records import Update, body_of
+from ...protocol.signing import SIGNATURE_SIZE
+from ...protocol.update import UpdateHeader
+from ..store.observations import RoundNote
+from .context import Context, Json, moment
+
+LIMIT = 200
+
+
+def rounds(context: Context, component: str | None = None, *, since: int = 1, limit: int = LIMIT) -> list[Json]:
+    """Return closed rounds from `since` on, the last `limit`, by height and component. Raises UsageError."""
+    names = [component] if component is not None else sorted(context.ledger.components)
+    shown = []
+    for name in names:
+        c = _component(context, name)
+        notes = {note.round: note for note in context.store.notes(component=name, since=max(0, since - 1))}
+        picked = [round_ for round_ in c.rounds if round_.number >= since][-limit:]
+        shown += [(r.height, name, _summary(context, c, r, notes)) for r in picked]
+    return [summary for _, _, summary in sorted(shown, key=lambda item: item[:2])[-limit:]]
+
+
+def round_detail(context: Context, component: str, number: int) -> Json:
+    """Return one closed round with weights, missing members, and this node's evaluation. Raises UsageError."""
+    c = _component(context, component)
+    if not 1 <= number <= c.round:
+        raise UsageError(
+            f"{component} has no closed round {number}", f"Closed are 1 to {c.round}." if c.round else "None is closed."
+        )
+    round_ = c.rounds[number - 1]
+    notes = {n.round: n for n in context.store.notes(component=component, since=number - 1) if n.round <= number}
+    summary = _summary(context, c, round_, notes)
+    if summary["missing"] is None:
+        summary["missing"] = _missing_by_ledger(context, component, round_)
+    weights = _weights(context, component, round_)
+    summary["counted"] = [
+        {
+            **context.member(entry.author),
+            "staleness": entry.staleness,
+            "weight": weight,
+            "bytes": entry.size,
+            "noise_variance": entry.variance,
+            "update": entry.update.hex(),
+            "blob": entry.blob.hex(),
+        }
+        for entry, weight in zip(round_.entries, weights, strict=True)
+    ]
+    epoch = c.epoch
+    summary["attested"] = [
+        {**context.member(host), "digest": found.hex()} for r, e, host, found in c.attests if (r, e) == (number, epoch)
+    ]
+    block = context.store.block(round_.height)
+    summary["block"] = None if block is None else block.block.id.hex()
+    summary["deciding_members"] = (
+        [] if block is None else context.members([s.author for s in block.certificate.signatures])
+    )
+    summary["evaluation"] = [
+        {
+            "task": metric.task,
+            "metric": metric.metric,
+            "value": None if metric.value != metric.value else metric.value,
+            "count": metric.count,
+            "epoch": metric.epoch,
+        }
+        for metric in context.store.metrics(round_=number)
+    ]
+    return summary
+
+
+def _component(context: Context, name: str) -> ComponentLedger:
+    found = context.ledger.components.get(name)
+    if found is None:
+        known = ", ".join(sorted(context.ledger.components))
+        raise UsageError(f"There is no component {name!r}", f"Components are {known}.")
+    return found
+
+
+def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[int, RoundNote]) -> Json:
+    note = notes.get(round_.number)
+    data = note.data if note is not None else {}
+    present = {entry.author.hex() for entry in round_.entries}
+    missing, counted = data.get("missing"), data.get("counted")
+    closed = context.store.decided(round_.height)
+    before = context.store.decided(c.rounds[round_.number - 2].height) if round_.number > 1 else None
+    return {
+        "component": c.name,
+        "round": round_.number,
+        "epoch": c.epoch,
+        "height": round_.height,
+        "closed_at": moment(closed),
+        "seconds": None if closed is None or before is None else round(max(0.0, closed - before), 3),
+        "counted": context.members([entry.author for entry in round_.entries]),
+        "stale": context.members([entry.author for entry in round_.entries if entry.staleness]),
+        "missing": None
+        if not isinstance(missing, dict)
+        else [{**_member_of_hex(context, key), "why": str(why)} for key, why in sorted(missing.items())],
+        "withdrawn": []
+        if not isinstance(counted, list)
+        else [_member_of_hex(context, key) for key in counted if key not in present],
+        "quorum": context.ledger.host_quorum(c),
+        "tolerated_liars": round_.faults,
+        "bytes_of_updates": sum(entry.size for entry in round_.entries),
+        "bytes_received": _grown(notes, round_.number, "received"),
+        "bytes_sent": _grown(notes, round_.number, "sent"),
+        "chain": round_.chain.hex(),
+        **_certificate(context, c, round_, data),
+    }
+
+
+def _member_of_hex(context: Context, key: object) -> Json:
+    try:
+        return context.member(bytes.fromhex(str(key)))
+    except ValueError:
+        return {"name": str(key), "key": str(key)}
+
+
+def _grown(notes: dict[int, RoundNote], number: int, what: str) -> int | None:
+    """Return what a byte counter grew by since the round before; None across a restart, which set it to zero."""
+    if number not in notes or number - 1 not in notes:
+        return None
+    after, before = notes[number].data.get(what), notes[number - 1].data.get(what)
+    if type(after) is not int or type(before) is not int or after < before:
+        return None
+    return after - before
+
+
+def _certificate(context: Context, c: ComponentLedger, round_: Round, note: object) -> Json:
+    """Return digest and label. A later round's certificate covers this one: its state was folded from this one's."""
+    attests = {(host, found) for r, e, host, found in c.attests if (r, e) == (round_.number, c.epoch)}
+    digests = {found for _, found in attests}
+    certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+    if certified is not None and certified.round == round_.number:
+        state: str | None = certified.digest.hex()
+    elif len(digests) == 1:
+        state = digests.pop().hex()
+    else:
+        # A digest that this node noted holds for the lists of that time: a refold since then made another state.
+        seen = note.get("digest") if isinstance(note, dict) and c.epoch == 0 else None
+        state = str(seen) if seen is not None else None
+    if not context.ledger.certifiable(c):
+        label = "uncertified"
+    elif certified is not None and certified.round >= round_.number:
+        label = "certified"
+    else:
+        label = f"attested by {len(attests)} of {context.ledger.host_quorum(c)}"
+    return {"digest": state, "label": label}
+
+
+def _weights(context: Context, component: str, round_: Round) -> list[float | None]:
+    """Return each counted update's share of the mean; None under a robust rule, which weights coordinates apart."""
+    spec = context.charter.component(component)
+    if spec is None or spec.rule != "mean" or not round_.entries:
+        return [None] * len(round_.entries)
+    found = rules.mean_weights([e.variance for e in round_.entries], [e.staleness for e in round_.entries])
+    return [round(weight / max(1, sum(found)), 6) for weight in found]
+
+
+def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Json]:
+    """For a round that this node did not see close: which active hosts were not counted, as far as the ledger says."""
+    before, after = _ledgers_around(context, round_.height)
+    hosts = before.components[component].hosts or after.components[component].hosts
+    frozen = after.components[component].rounds[round_.number - 1]
+    missing = sorted(set(hosts) - {entry.author for entry in frozen.entries})
+    came = {author: _arrived(context, component, round_.number, author, round_.height) for author in missing}
+    return [{**context.member(author), "why": came[author]} for author in missing]
+
+
+def _ledgers_around(context: Context, height: int) -> tuple[Ledger, Ledger]:
+    before = ledger = genesis(context.charter)
+    for number in range(1, height + 1):
+        stored = context.store.block(number)
+        if stored is None:
+            raise UsageError(f"There is no block {number} here", "Let the node catch up first.")
+        before, ledger = ledger, fold_block(context.charter, ledger, stored.block, stored.records, trusted=True)
+    return before, ledger
+
+
+def _arrived(context: Context, component: str, number: int, author: bytes, height: int) -> str:
+    if author in context.ledger.expelled:
+        return "expelled"
+    for later in range(1, context.ledger.height + 1):
+        stored = context.store.block(later)
+        for record in stored.records if stored is not None else ():
+            if record.value.author != author or record.value.kind != "update":
+                continue
+            try:
+                body = body_of(record.value)
+                header = update_header(body) if isinstance(body, Update) else None
+            except RemoteProtocolError:
+                continue
+            if header is not None and (header.component, header.round) == (component, number):
+                when = "too late" if later > height else "with acknowledgements of too few active hosts"
+                return f"its update reached the ledger at height {later}, {when}"
+    return "no update in the ledger"
+
+
+def update_header(body: Update) -> UpdateHeader:
+    """Decode the header that an update record carries; its signature was checked when the block was decided."""
+    return schema.load(UpdateHeader, body.header[SIGNATURE_SIZE:], UpdateHeader.LIMIT)
+
+
+def update_digest(body: Update) -> bytes:
+    """Return the digest of the header that an update record carries."""
+    return digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:])

@@ -1,0 +1,197 @@
+"""The node, its peers and its components."""
+
+from ...consensus.ledger import ComponentLedger, eligible
+from ...crypto.errors import UsageError
+from ...protocol.blocks import tolerated
+from .context import Context, Json, moment
+
+
+def status(context: Context) -> Json:
+    """Return the node at a glance. Without a daemon `running` is false and live facts are null."""
+    charter, ledger, live = context.charter, context.ledger, context.live
+    connected = live.neighbours if live is not None else frozenset()
+    return {
+        "running": live is not None,
+        "member": None if context.me is None else context.member(context.me),
+        "is_member": context.me in ledger.members,
+        "federation": {
+            "id": ledger.federation.hex(),
+            "name": charter.name,
+            "fault_model": ledger.fault_model,
+            "members": len(ledger.members),
+            "quorum": ledger.quorum,
+            "tolerated_losses": tolerated(len(ledger.members), ledger.fault_model),
+            "expelled": context.members(ledger.expelled),
+        },
+        "height": ledger.height,
+        "block": ledger.block.hex(),
+        "tree_size": ledger.tree.size,
+        "last_block_at": moment(context.store.decided(ledger.height)) if ledger.height else None,
+        "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
+        "notes": _remarks(context),
+        "live": None
+        if live is None
+        else {
+            "started_at": moment(live.started),
+            "addresses": list(live.addresses),
+            "connected": context.members(connected),
+            "not_connected": context.members(set(ledger.members) - connected - {context.me}),
+            "bytes_received": live.received,
+            "bytes_sent": live.sent,
+            "signing": live.signing,
+            "contributing": live.contributing,
+            "learner": {"state": live.learner, "detail": live.learner_detail, "draw": live.training},
+            "view": live.view,
+            "refused": dict(live.refused),
+        },
+    }
+
+
+def _remarks(context: Context) -> list[str]:
+    """Say what holds this federation or this node up, in sentences."""
+    charter, ledger, live = context.charter, context.ledger, context.live
+    found = []
+    if tolerated(len(ledger.members), ledger.fault_model) == 0 and len(ledger.members) > 1:
+        found.append(
+            f"With {len(ledger.members)} members under {ledger.fault_model!r} no lost member can be spared:"
+            " rounds wait for all of them."
+        )
+    if context.me is not None and context.me not in ledger.members:
+        expelled = context.me in ledger.expelled
+        found.append("This node was expelled." if expelled else "This node's key is not a member's.")
+    if live is not None:
+        if not live.signing:
+            found.append(
+                f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
+                " have reported. Check that they run and can be reached (`collegium peer list`)."
+            )
+        if live.exhausted:
+            found.append(f"This node trains no more: {live.exhausted}.")
+        if not live.contributing:
+            found.append("This node does not contribute (it withdrew, or was told so).")
+        if live.learner == "failed":
+            found.append(f"The learner failed: {live.learner_detail}")
+    found += [
+        f"{spec.name} has {len(ledger.components[spec.name].hosts)} hosts: its states are uncertified."
+        for spec in charter.components
+        if ledger.components[spec.name].round and not ledger.certifiable(ledger.components[spec.name])
+    ]
+    return found
+
+
+def peers(context: Context) -> list[Json]:
+    """Return every member of the charter and how it stands with this node."""
+    ledger, live = context.ledger, context.live
+    shown: list[Json] = []
+    for member in sorted(context.charter.members, key=lambda m: m.name):
+        seq, head = ledger.heads.get(member.key, (0, b""))
+        offer = ledger.offers.get(member.key)
+        mine = member.key == context.me
+        shown.append(
+            {
+                **context.member(member.key),
+                "me": mine,
+                "state": _standing(context, member.key),
+                "connected": None if live is None or mine else member.key in live.neighbours,
+                "addresses": list(dict.fromkeys([*(offer.addresses if offer else ()), *member.addresses])),
+                "components": list(offer.components) if offer is not None else [],
+                "records": seq,
+                "last_record_at": moment(context.store.received(head)) if seq else None,
+            }
+        )
+    return shown
+
+
+def _standing(context: Context, key: bytes) -> str:
+    ledger = context.ledger
+    if key in ledger.expelled:
+        return "expelled"
+    if any(w.author == key for w in ledger.withdrawn):
+        return "withdrew"
+    if key not in ledger.members:
+        return "not a member"
+    return "member" if key in ledger.heads else "never heard of"
+
+
+def find_member(context: Context, who: str) -> bytes:
+    """Return the key of the member with this name or beginning of the key. Raises UsageError."""
+    keys = {member.key for member in context.charter.members} | set(context.ledger.members)
+    named = [member.key for member in context.charter.members if member.name == who]
+    plain = who.replace("-", "").lower()
+    found = named or [key for key in sorted(keys) if len(plain) >= 4 and key.hex().startswith(plain)]
+    if len(found) != 1:
+        problem = "more than one member" if found else "no member"
+        raise UsageError(f"{who!r} names {problem} of {context.charter.name!r}", "`collegium peer list` names them.")
+    return found[0]
+
+
+def components(context: Context) -> list[Json]:
+    """Return every component: shape and rule, rounds, hosts, what is certified, and the round that is open."""
+    shown: list[Json] = []
+    for spec in context.charter.components:
+        component = context.ledger.components[spec.name]
+        shown.append(
+            {
+                **_glance(context, component),
+                "parameters": spec.dimension,
+                "width_bits": spec.width,
+                "rule": spec.rule,
+                "min_updates": spec.min_updates,
+                "noise_multiplier": spec.noise_multiplier / 1_000_000,
+                "clip_norm": spec.clip_norm / 1_000_000,
+                "learning_rate": spec.learning_rate / 1_000_000,
+                "hosts": context.members(component.hosts),
+                "host_quorum": context.ledger.host_quorum(component),
+                "chain": component.chain.hex(),
+                "open_round": _open(context, component),
+                "erasing_blobs": sum(len(erasure.blobs) for erasure in component.erasures),
+            }
+        )
+    return shown
+
+
+def _glance(context: Context, c: ComponentLedger) -> Json:
+    live, certified = context.live, c.certified
+    done = live.folded.get(c.name) if live is not None else None
+    return {
+        "component": c.name,
+        "round": c.round,
+        "epoch": c.epoch,
+        "label": state_label(context, c),
+        "certified_round": certified.round if certified is not None and certified.epoch == c.epoch else None,
+        "certified_digest": certified.digest.hex() if certified is not None and certified.epoch == c.epoch else None,
+        "counted_last": len(c.rounds[-1].entries) if c.rounds else 0,
+        "active_hosts": len(c.hosts),
+        "hosted_here": None if context.hosted is None else c.name in context.hosted,
+        "folded_round": None if done is None else done[0],
+        "digest": None if done is None else done[3].hex(),
+    }
+
+
+def state_label(context: Context, c: ComponentLedger) -> str:
+    """Return "certified", "uncertified" (too few hosts), or how far the attestation of the last round got."""
+    if c.round == 0:
+        return "no round yet"
+    if not context.ledger.certifiable(c):
+        return "uncertified"
+    if c.certified is not None and (c.certified.round, c.certified.epoch) == (c.round, c.epoch):
+        return "certified"
+    attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
+    return f"attested by {attested} of {context.ledger.host_quorum(c)}"
+
+
+def _open(context: Context, c: ComponentLedger) -> Json:
+    """Return the round that is open now: whose updates the ledger has, and whose this node knows to be on the way."""
+    ready = {entry.author for entry in eligible(context.charter, context.ledger, c.name)}
+    flying = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]
+    seen = ready | {f.author for f in flying if f.round == c.round + 1 and not f.refused}
+    return {
+        "round": c.round + 1,
+        "ready": context.members(ready),
+        "on_the_way": [
+            {**context.member(f.author), "round": f.round, "acks": f.acks, "bytes_here": f.stored, "refused": f.refused}
+            for f in sorted(flying, key=lambda f: (f.round, f.author))
+            if f.author not in ready
+        ],
+        "waiting_for": context.members(set(c.hosts) - seen),
+    }

@@ -1,0 +1,51 @@
+"""Withdrawals: agreed, refolded, certified, erased."""
+
+from ...consensus.ledger import Withdrawn
+from .context import Context, Json, moment
+
+
+def unlearn(context: Context) -> Json:
+    """Return every withdrawal in the ledger and how far it got, and whether this node waits to make one."""
+    return {
+        "waiting_to_sign": bool(context.store.flags().get("withdraw", 0)) and not _mine(context),
+        "withdrawals": [_withdrawal(context, withdrawal) for withdrawal in context.ledger.withdrawn],
+    }
+
+
+def _mine(context: Context) -> bool:
+    return any(withdrawal.author == context.me for withdrawal in context.ledger.withdrawn)
+
+
+def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
+    closed = dict(withdrawal.rounds)
+    components: list[Json] = []
+    for name, c in sorted(context.ledger.components.items()):
+        certified = c.certified is not None and c.certified.epoch == c.epoch
+        attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
+        still = sum(
+            entry.author == withdrawal.author for round_ in c.rounds[: closed.get(name, 0)] for entry in round_.entries
+        )
+        components.append(
+            {
+                "component": name,
+                "round": c.round,
+                "epoch": c.epoch,
+                "closed_rounds_then": closed.get(name, 0),
+                "updates_beyond_refold_horizon": still,
+                "certified": certified or c.epoch == 0,
+                "attested": attested,
+                "needed": context.ledger.host_quorum(c),
+                "blobs_to_erase": sum(len(erasure.blobs) for erasure in c.erasures),
+            }
+        )
+    done = all(c["certified"] and not c["blobs_to_erase"] for c in components)
+    return {
+        "member": context.member(withdrawal.author),
+        "carried_by": context.member(withdrawal.carrier),
+        "mode": withdrawal.mode,
+        "through": withdrawal.through,
+        "height": withdrawal.height,
+        "agreed_at": moment(context.store.decided(withdrawal.height)),
+        "state": "refolded, certified, erased" if done else "refolding: waits for the hosts' attestations",
+        "components": components,
+    }
