@@ -1,0 +1,128 @@
+"""Learner workers used directly, without a daemon: the local-only baseline and metrics over several institutions."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..crypto.errors import OperatorError
+from ..node.learner.protocol import Message, encode_frame, read_frame
+from ..protocol import schema
+from ..protocol.charter import Charter
+from ..protocol.components import FRACTION_BITS, MILLION
+
+States = dict[str, npt.NDArray[np.int32]]
+
+
+class Worker:
+    """One learner worker on one data folder; made by `worker`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self._number = 0
+
+    def ask(self, message: Message) -> Message:
+        """Send a request and wait for its answer. Raises OperatorError with the worker's reason."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._number += 1
+        self._process.stdin.write(encode_frame({"id": self._number, **message}))
+        self._process.stdin.flush()
+        while True:
+            answer = read_frame(self._process.stdout)  # type: ignore[arg-type]  # a pipe opened for bytes reads bytes
+            if answer is None:
+                raise OperatorError("the learner worker ended")
+            if answer.get("id") == self._number and "ok" in answer:
+                if not answer["ok"]:
+                    raise OperatorError(str(answer.get("error")), str(answer.get("advice", "")))
+                return answer
+
+
+@contextmanager
+def worker(charter: Charter, data: Path) -> Iterator[Worker]:
+    """Run a worker on a data folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collegium.node.learner"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        opened = Worker(process)
+        opened.ask(
+            {
+                "op": "open",
+                "data": str(data),
+                "components": [schema.to_map(spec) for spec in charter.components],
+                "learning": schema.to_map(charter.learning),
+                "base_seed": charter.seed,
+                "hosted": [spec.name for spec in charter.components],
+                "seed": None,
+            }
+        )
+        yield opened
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def local_only(charter: Charter, learner: Worker, lot: float, rounds: int) -> States:
+    """Train one institution alone, with the federation's own recipe, noise and number of rounds."""
+    states = {spec.name: np.zeros(spec.dimension, dtype=np.int32) for spec in charter.components}
+    for _ in range(rounds):
+        answer = learner.ask(
+            {
+                "op": "train",
+                "states": {name: state.tobytes() for name, state in states.items()},
+                "engaged": {
+                    spec.name: {
+                        "clip": spec.clip_norm / MILLION,
+                        "noise": spec.noise_multiplier / MILLION,
+                        "learning_rate": spec.learning_rate / MILLION,
+                    }
+                    for spec in charter.components
+                },
+                "steps": charter.learning.steps,
+                "sample_rate": charter.learning.sample_rate / MILLION,
+                "lot": lot,
+            }
+        )
+        for spec in charter.components:
+            change = np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type).astype(np.int32)
+            states[spec.name] = states[spec.name] + (change << FRACTION_BITS)
+    return states
+
+
+def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapping[str, Message]:
+    """Return each task's scores and labels on the institution's held-out records."""
+    packed = {name: state.tobytes() for name, state in states.items()}
+    tasks: Mapping[str, Message] = learner.ask({"op": "predict_scores", "states": packed, "split": "held_out"})["tasks"]
+    return tasks
+
+
+def quality(tasks: Sequence[Mapping[str, Message]]) -> float:
+    """Return the metric of the (single) task over all the given institutions' held-out records together."""
+    name = next(iter(tasks[0]))
+    labels = np.concatenate([np.asarray(found[name]["labels"]) for found in tasks])
+    values = np.concatenate([np.asarray(found[name]["scores"], dtype=np.float64) for found in tasks])
+    if tasks[0][name]["metric"] == "accuracy":
+        return float(np.mean(values.argmax(axis=1) == labels))
+    return auc(values, labels)
+
+
+def auc(values: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    """Return the area under the ROC curve by the rank formula, ties counted half; NaN if a class is missing."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    positives = int((labels == 1).sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return float("nan")
+    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))

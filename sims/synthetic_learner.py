@@ -1,0 +1,41 @@
+"""`python -m collegium.sims.synthetic_learner`: a worker that makes updates up, for figures without training.
+
+It speaks the learner's frames and imports no torch. Its updates look like noise of eight grid steps, the least
+compressible thing an honest member sends.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..node.learner.protocol import read_frame, write_frame
+from ..protocol import schema
+from ..protocol.components import ComponentSpec
+
+
+def main() -> None:
+    """Answer requests until the pipe closes."""
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr
+    specs: dict[str, ComponentSpec] = {}
+    source = np.random.default_rng()
+    while (request := read_frame(stdin)) is not None:
+        answer: dict[str, Any] = {"id": request["id"], "ok": True}
+        if request["op"] == "open":
+            for item in request["components"]:
+                spec = schema.from_map(ComponentSpec, item)
+                specs[spec.name] = spec
+            answer |= {"components": {name: spec.dimension for name, spec in specs.items()}, "tasks": {}}
+        elif request["op"] == "train":
+            answer |= {"seconds": 0.0, "saturated": {}, "updates": {}}
+            for name in request["engaged"]:
+                values = np.clip(np.rint(source.normal(0.0, 8.0, specs[name].dimension)), -127, 127)
+                answer["updates"][name] = values.astype(specs[name].integer_type).tobytes()
+        else:
+            answer |= {"tasks": {}}
+        write_frame(stdout, answer)
+
+
+if __name__ == "__main__":
+    main()
