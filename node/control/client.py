@@ -1,0 +1,130 @@
+"""Talk to a running daemon over its control socket."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ...crypto import errors
+from ...crypto.errors import CollegiumError, OperatorError, UnreachableError
+from ..home.lock import running
+from ..home.paths import Home
+
+if TYPE_CHECKING:
+    import httpx  # imported when a daemon is there: it takes a quarter of a second
+
+START = "Start it: collegium node start."
+TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
+DIAL_TIMEOUT = 60.0
+
+_BY_EXIT_CODE: dict[int, type[OperatorError]] = {
+    cls.exit_code: cls
+    for cls in (
+        errors.UsageError,
+        errors.CorruptError,
+        errors.UnreachableError,
+        errors.RefusedError,
+        errors.VerificationError,
+    )
+}
+
+
+def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
+    """Return the error with this exit code (crypto/errors.py): what a daemon said, or how it ended."""
+    return _BY_EXIT_CODE.get(exit_code, OperatorError)(message, advice)
+
+
+class Client:
+    """The daemon of one home. Every method raises UnreachableError if none answers, or the error that it answers."""
+
+    def __init__(self, home: Home, timeout: float = TIMEOUT) -> None:
+        self.home = home
+        self._timeout = timeout
+
+    def answers(self) -> bool:
+        """Whether a daemon answers now."""
+        try:
+            self.get("/status")
+        except UnreachableError:
+            return False
+        except CollegiumError:
+            return True
+        return True
+
+    def get(self, path: str, **query: object) -> Any:
+        """Return what the daemon shows at a path; None in `query` is left out."""
+        return self._call("GET", path, query=query)
+
+    def round(self, component: str, number: int) -> Any:
+        """Return one closed round."""
+        return self.get(f"/rounds/{quote(component)}/{number}")
+
+    def record(self, reference: str) -> Any:
+        """Return a block or record of the ledger."""
+        return self.get(f"/ledger/{quote(reference, safe='')}")
+
+    def add_peer(self, address: str) -> Any:
+        """Remember a member's address and dial it."""
+        return self._call("POST", "/peers", {"address": address}, timeout=DIAL_TIMEOUT)
+
+    def remove_peer(self, address: str) -> Any:
+        """Forget an added address."""
+        return self._call("DELETE", "/peers", {"address": address})
+
+    def request_withdrawal(self) -> Any:
+        """Withdraw this node's contributions."""
+        return self._call("POST", "/unlearn", {})
+
+    def stop(self) -> Any:
+        """Ask the daemon to stop; it answers before it does."""
+        return self._call("POST", "/stop", {})
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until the daemon has left its directory; False if it is still there."""
+        deadline = time.monotonic() + seconds
+        while running(self.home) is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        pid = running(self.home)
+        socket = self.home.socket
+        if pid is None:
+            left = " (a socket is left over from one that was killed)" if socket.exists() else ""
+            raise UnreachableError(f"No daemon runs in {self.home.root}{left}", START)
+        self.home.socket_folder()  # ours alone, or we would hand our commands to somebody else
+        import httpx  # noqa: PLC0415 - see above
+
+        parameters = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout or self._timeout) as http:
+                answer = http.request(method, f"http://node{path}", params=parameters, json=body)
+        except httpx.TimeoutException as error:
+            advice = f"It may be busy; look into {self.home.log}, or stop it: collegium node stop."
+            raise UnreachableError(f"The daemon (pid {pid}) does not answer", advice) from error
+        except httpx.TransportError as error:
+            advice = f"It is starting or stopping; try again, or look into {self.home.log}."
+            raise UnreachableError(f"The daemon (pid {pid}) has no control socket open: {error}", advice) from error
+        return _result(answer)
+
+
+def _result(answer: "httpx.Response") -> Any:
+    try:
+        value = answer.json()
+    except ValueError:
+        raise UnreachableError("The daemon's answer is not JSON", "Is it of another release? Restart it.") from None
+    if answer.is_success:
+        return value
+    if not isinstance(value, dict) or type(value.get("exit_code")) is not int:
+        raise OperatorError(f"The daemon answered {answer.status_code}", "See its log.")
+    raise error_of(value["exit_code"], str(value.get("error")), str(value.get("advice", "")))

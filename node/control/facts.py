@@ -1,0 +1,152 @@
+"""What the control API needs of a running daemon, and the facts it takes from it for the views."""
+
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from ...protocol.charter import Charter
+from ..core.core import Core
+from ..core.events import Event
+from ..home.config import Config
+from ..home.paths import Home
+from ..home.peers import load_peers
+from ..network.counters import Counters
+from ..store.database import Store
+from ..views.context import Context, InFlight, Live
+
+
+class LearnerStatus(Protocol):
+    """The learner worker as it is shown: "starting", "ready", "training", "failed" or "off", and why."""
+
+    state: str
+    detail: str
+
+
+class Network(Protocol):
+    """The part of node/network that is shown or commanded here."""
+
+    @property
+    def counters(self) -> Counters:
+        """Bytes on the wire."""
+        ...
+
+    def addresses(self) -> list[str]:
+        """Multiaddrs that others can dial."""
+        ...
+
+    def neighbours(self) -> frozenset[bytes]:
+        """Members that a connection is held with."""
+        ...
+
+    def connect(self, address: str) -> Awaitable[bytes]:
+        """Dial an address; return the member's key."""
+        ...
+
+
+class Daemon(Protocol):
+    """A running node. node/runtime's Runtime is one; tests make others."""
+
+    @property
+    def charter(self) -> Charter:
+        """The federation's charter."""
+        ...
+
+    @property
+    def home(self) -> Home:
+        """The node's directory."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """The configuration that it started with."""
+        ...
+
+    @property
+    def core(self) -> Core:
+        """The state machine; read on the daemon's own thread only."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The database; any thread may read."""
+        ...
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+        ...
+
+    @property
+    def learner(self) -> LearnerStatus:
+        """The learner worker."""
+        ...
+
+    @property
+    def started(self) -> float:
+        """Unix time of the start."""
+        ...
+
+    def submit(self, event: Event) -> None:
+        """Hand an event to the core."""
+        ...
+
+    def request_stop(self) -> None:
+        """Stop in good order."""
+        ...
+
+    def refresh_peers(self) -> None:
+        """Take the operator's peers into the address book again."""
+        ...
+
+
+def context_of(daemon: Daemon) -> Context:
+    """Take what views need, at one moment of the daemon's own thread; the result may be read on another."""
+    core = daemon.core
+    return Context(
+        charter=daemon.charter,
+        ledger=core.ledger,
+        store=daemon.store,
+        me=core.me,
+        live=_live(daemon),
+        added=load_peers(daemon.home),
+        hosted=core.hosted,
+    )
+
+
+def _live(daemon: Daemon) -> Live:
+    core, network = daemon.core, daemon.network
+    received, sent = network.counters.snapshot()
+    return Live(
+        started=daemon.started,
+        addresses=tuple(network.addresses()),
+        neighbours=network.neighbours(),
+        received=received,
+        sent=sent,
+        signing=core.signing,
+        reports=len(core.reports),
+        contributing=core.contributing,
+        exhausted=core.exhausted,
+        learner=daemon.learner.state,
+        learner_detail=daemon.learner.detail,
+        training=core.draw.number if core.draw is not None else None,
+        view=core.agreement.view if core.agreement is not None else None,
+        folded=dict(core.folded),
+        in_flight=tuple(
+            InFlight(
+                flight.header.value.author,
+                flight.header.value.component,
+                flight.header.value.round,
+                len(flight.acks),
+                flight.stored,
+                flight.refused,
+            )
+            for flight in core.flights.values()
+        ),
+        refused=_by_reason(core.refusals),
+    )
+
+
+def _by_reason(refusals: Mapping[tuple[bytes, str], int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for (_, reason), count in refusals.items():
+        found[reason] = found.get(reason, 0) + count
+    return found
