@@ -59,7 +59,7 @@ from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed, sign
 from ...protocol.update import UpdateHeader, check_header
 from . import contribution as contributing
 from . import events as ev
-from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message
+from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message, tag
 from .pool import Pool
 
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
@@ -1140,7 +1140,8 @@ class Core:
         """Return what this node has, to ask a neighbour for the rest."""
         heads = self.pool.heads(self.ledger.heads)
         known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()))
-        return schema.dump(SyncRequest(self.federation, self.ledger.height, known))
+        have = b"".join(tag(item) for item in self.in_flight())
+        return schema.dump(SyncRequest(self.federation, self.ledger.height, known, have))
 
     def _sync(self, peer: bytes) -> None:
         self._emit(ev.Sync(peer, self.sync_request()))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, ClassVar
 
+from ...crypto.hashing import sha256
 from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head
 from ...protocol.schema import U63, Bytes32, Bytes64, Size
 
 MESSAGE_LIMIT = BLOCK_LIMIT + 4096
 SYNC_LIMIT = 6 << 20
+TAG_SIZE = 8
 SYNC_TARGET = 3 << 20  # an answer stops growing here and says that there is more
 
 
@@ -40,13 +42,17 @@ class Acked:
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """What the asker has: its height and the head of every feed it knows, agreed or not."""
+    """What the asker has: its height, the head of every feed it knows, agreed or not, and what is in flight there.
 
-    LIMIT: ClassVar[int] = 64 << 10
+    `have` holds the first 8 bytes of each in-flight message's digest, end to end, so that nobody sends them again.
+    """
+
+    LIMIT: ClassVar[int] = 192 << 10
 
     federation: Bytes32
     height: U63
     heads: Annotated[tuple[Head, ...], Size(0, 256)]
+    have: Annotated[bytes, Size(0, TAG_SIZE * 16_384)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +82,8 @@ class SyncResponse:
 def message(kind: Kind, wire: bytes) -> bytes:
     """Return a gossip message."""
     return bytes([kind]) + wire
+
+
+def tag(data: bytes) -> bytes:
+    """Return the short name of a gossip message in `SyncRequest.have`. A collision only delays: gossip brings it."""
+    return sha256(data)[:TAG_SIZE]

@@ -9,7 +9,7 @@ from ...protocol.blocks import Head
 from ...protocol.records import GENESIS, Record
 from ...protocol.signing import Signed
 from .events import StoredBlock
-from .messages import SYNC_TARGET, DecidedBlock, SyncRequest, SyncResponse
+from .messages import SYNC_TARGET, TAG_SIZE, DecidedBlock, SyncRequest, SyncResponse, tag
 
 BLOCK_TARGET = 2 << 20  # an answer that has not reached SYNC_TARGET may grow by so much, still under SYNC_LIMIT
 FORK_DEPTH = 256  # records of one author that can wait for agreement (the pool's bound)
@@ -80,8 +80,11 @@ def answer(
                 if record.digest not in records:
                     records[record.digest] = record.wire
                     size += len(record.wire)
+    have = {request.have[i : i + TAG_SIZE] for i in range(0, len(request.have), TAG_SIZE)}
     told: list[bytes] = []
     for item in () if more else messages:
+        if tag(item) in have:
+            continue
         size += len(item)
         if size > SYNC_TARGET + BLOCK_TARGET:
             break  # the first ones matter most: votes before what the answerer's gossip brings anyway

@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
@@ -139,7 +140,7 @@ class Runtime:
         config = NetworkConfig(
             seed=self.identity.seed,
             listen=tuple(self.config.node.listen),
-            topic=f"collegium/1/{self.core.federation.hex()}",
+            topic=f"collegium/{self.core.federation.hex()[:16]}",
             mdns=self.config.node.mdns,
             max_neighbours=self.config.node.max_neighbours,
         )
@@ -504,7 +505,9 @@ class Runtime:
             config.accesslog = config.errorlog = None
             config.graceful_timeout = 0.2
             try:
-                await serve_http(build(self), config, shutdown_trigger=self._stop.wait)
+                # Starlette speaks ASGI; hypercorn's type of it is narrower.
+                app: Any = build(self)
+                await serve_http(app, config, shutdown_trigger=self._stop.wait)
             finally:
                 self.home.socket.unlink(missing_ok=True)
 
