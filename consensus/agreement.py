@@ -141,7 +141,9 @@ class Agreement:
         self.verdicts: dict[bytes, bool] = {}
         self.punctual: set[bytes] = set()
         self.proposals: dict[int, Signed[Proposal]] = {}
-        self.votes: dict[tuple[int, int], dict[bytes, Signed[Vote]]] = {}
+        # By (view, step), then (author, block): a quorum that somebody saw may contain a liar's other vote, so every
+        # vote for a proposed block or for nothing counts for what it says, and an author counts once for each.
+        self.votes: dict[tuple[int, int], dict[tuple[bytes, bytes], Signed[Vote]]] = {}
         self.seen: dict[bytes, Message] = {}
         self.views_of: dict[bytes, int] = {}
         self.convicted: set[bytes] = set()  # one proof is enough, however often its author lies
@@ -235,12 +237,12 @@ class Agreement:
         views = {self.view} | ({self.valid[1]} if self.valid else set()) | ({self.locked[1]} if self.locked else set())
         found: list[Message] = [p for view, p in self.proposals.items() if view in views]
         last: dict[bytes, int] = {}
-        for view, _ in self.votes:
-            for author in (*self.votes.get((view, PREVOTE), ()), *self.votes.get((view, PRECOMMIT), ())):
+        for (view, _), votes in self.votes.items():
+            for author, _ in votes:
                 last[author] = max(last.get(author, 0), view)
         for (view, step), votes in self.votes.items():
             everything = view in views or step == PRECOMMIT
-            found += [vote for author, vote in votes.items() if everything or last[author] == view]
+            found += [vote for (author, _), vote in votes.items() if everything or last[author] == view]
         return found
 
     # ---- rules
@@ -355,7 +357,7 @@ class Agreement:
         return True
 
     def _count(self, view: int, step: int, identifier: bytes | None) -> int:
-        return len(self._votes_for(view, step, identifier))
+        return len({vote.value.author for vote in self._votes_for(view, step, identifier)})
 
     def _votes_for(self, view: int, step: int, identifier: bytes | None) -> list[Signed[Vote]]:
         votes = self.votes.get((view, step), {})
@@ -381,15 +383,21 @@ class Agreement:
                 self.blocks[identifier] = block
                 self._actions.append(Judge(identifier, block))
         else:
-            votes = self.votes.setdefault((value.view, value.step), {})
-            known = votes.get(value.author)
-            if known is None:
-                votes[value.author] = message  # type: ignore[assignment]  # narrowed by the value's type
-                self.seen[message.digest] = message
-            elif known.value.block != value.block and value.author not in self.convicted:
-                self.convicted.add(value.author)
-                self._actions.append(Equivocation(known, message))  # type: ignore[arg-type]  # as above
+            self._take_vote(message)  # type: ignore[arg-type]  # narrowed by the value's type
         self.views_of[value.author] = max(self.views_of.get(value.author, 0), value.view)
+
+    def _take_vote(self, message: Signed[Vote]) -> None:
+        vote = message.value
+        votes = self.votes.setdefault((vote.view, vote.step), {})
+        if (vote.author, vote.block) in votes:
+            return
+        others = [known for (author, _), known in votes.items() if author == vote.author]
+        if not others or vote.block == NIL or vote.block in self.blocks:
+            votes[vote.author, vote.block] = message
+            self.seen[message.digest] = message
+        if others and vote.author not in self.convicted:
+            self.convicted.add(vote.author)
+            self._actions.append(Equivocation(others[0], message))
 
     def _propose(self, block: Block, valid_view: int) -> None:
         value = Proposal(
@@ -401,7 +409,7 @@ class Agreement:
 
     def _vote(self, step: int, identifier: bytes, proof: Proof = ()) -> None:
         me = self.identity.public_key
-        if self.mute or me not in self.members or me in self.votes.get((self.view, step), {}):
+        if self.mute or me not in self.members or any(me == who for who, _ in self.votes.get((self.view, step), ())):
             return
         message = sign(self.identity, Vote(self.federation, me, self.height, self.view, step, identifier))
         self._actions.append(Say(message, proof))
