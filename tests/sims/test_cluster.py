@@ -1,0 +1,683 @@
+"""The daemon's core under a seeded network: weather, crashes, partitions, liars, withdrawals (G1, G2, G3, G7, G8, G9).
+
+Every test takes its seed as a parameter, so a failure names it. The soak forms run more seeds of the same scenarios.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zstandard
+
+from collegium.consensus.components import Round, origin, replay
+from collegium.consensus.ledger import fold_block, genesis
+from collegium.consensus.ledger import state_digest as ledger_digest
+from collegium.crypto.hashing import sha256
+from collegium.node.core import events as ev
+from collegium.node.core.messages import Kind, message
+from collegium.protocol import schema
+from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
+from collegium.protocol.components import state_digest
+from collegium.protocol.records import Attest, Record, kind_of
+from collegium.protocol.signing import Signed, open_signed, sign
+from collegium.protocol.update import UpdateHeader
+from collegium.sims.cluster import Cluster, Node, Weather, values_of_blob
+
+CALM = Weather()
+STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
+MODELS = ("byzantine", "crash")
+LIMIT = 900_000
+Liar = Callable[[Node, bytes], list[tuple[int, bytes]] | None]
+
+
+def soak(seeds: range) -> list[object]:
+    return [pytest.param(seed, marks=pytest.mark.soak) for seed in seeds]
+
+
+def running(cluster: Cluster) -> list[Node]:
+    return [node for node in cluster.nodes if node.core is not None]
+
+
+def honest(cluster: Cluster) -> list[Node]:
+    return [node for node in running(cluster) if not cluster.lies(node)]
+
+
+def closed(cluster: Cluster, rounds: int) -> bool:
+    """Every honest node is up and has folded every component up to this round."""
+    nodes = [node for node in cluster.nodes if not cluster.lies(node)]
+    return all(
+        node.core is not None
+        and all(
+            node.core.ledger.components[name].round >= rounds and node.core.folded.get(name, (0,))[0] >= rounds
+            for name in node.core.hosted
+        )
+        for node in nodes
+    )
+
+
+def current(node: Node) -> bool:
+    core = node.core
+    assert core is not None
+    return all(
+        name in core.folded and core.folded[name][:3] == (c.round, c.epoch, c.chain)
+        for name, c in core.ledger.components.items()
+    )
+
+
+def level(cluster: Cluster) -> bool:
+    """All honest nodes stand at one height with folded states."""
+    nodes = honest(cluster)
+    heights = {node.core.ledger.height for node in nodes if node.core is not None}
+    return len(heights) == 1 and all(current(node) for node in nodes)
+
+
+def check_equal(cluster: Cluster) -> None:
+    """G1: equal ledgers and states; the incremental fold is the fold from scratch."""
+    cluster.crash_rate = 0.0
+    assert cluster.run(lambda: len(running(cluster)) == len(cluster.nodes) and level(cluster), cluster.now + LIMIT)
+    nodes = honest(cluster)
+    assert len({ledger_digest(node.core.ledger) for node in nodes if node.core}) == 1
+    assert len({str(sorted(node.core.folded.items())) for node in nodes if node.core}) == 1
+    node = nodes[0]
+    assert node.core is not None
+    ledger = genesis(cluster.charter)
+    for stored in node.store.snapshot().blocks:
+        ledger = fold_block(cluster.charter, ledger, stored.block, stored.records)
+    assert ledger == node.core.ledger
+    check_certificates(cluster)
+
+
+def check_certificates(cluster: Cluster) -> None:
+    """Counted updates carry acks of a host quorum, and every honest host still has their bytes."""
+    for node in honest(cluster):
+        assert node.core is not None
+        for component in node.core.ledger.components.values():
+            for round_ in component.rounds:
+                for entry in round_.entries:
+                    assert entry.blob in node.store.blobs, f"node {node.index} lost counted bytes"
+
+
+def play(cluster: Cluster, rounds: int, limit: int = LIMIT) -> None:
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, rounds), limit), [
+        (node.index, node.core and node.core.ledger.height, node.notices[-3:]) for node in cluster.nodes
+    ]
+    check_equal(cluster)
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 105))])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_rounds_close_in_calm_weather_one_height_each(count: int, model: str, seed: int) -> None:
+    """G1, G3: also where no lost member can be spared."""
+    cluster = Cluster(count, seed, rounds=3, fault_model=model, min_updates=min(2, count))
+    play(cluster, 3)
+    node = cluster.nodes[0]
+    assert node.core is not None
+    for round_ in node.core.ledger.components["head/task0"].rounds:
+        assert len(round_.entries) == count, "somebody was left out although nobody was slow"
+
+
+@pytest.mark.parametrize("seed", [1, 2, *soak(range(100, 130))])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("count", [3, 4])
+def test_rounds_close_in_a_storm(count: int, model: str, seed: int) -> None:
+    """G1, G2, G3 under loss, duplication and reordering."""
+    play(Cluster(count, seed, weather=STORM, rounds=3, fault_model=model, components=2), 3)
+
+
+@pytest.mark.parametrize("seed", [3, *soak(range(100, 110))])
+@pytest.mark.parametrize("model", MODELS)
+def test_seven_nodes_in_a_storm_with_crashes(model: str, seed: int) -> None:
+    play(Cluster(7, seed, weather=STORM, rounds=2, crash_rate=0.003, fault_model=model), 2)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, *soak(range(100, 140))])
+@pytest.mark.parametrize("model", MODELS)
+def test_crashes_before_and_after_writes(model: str, seed: int) -> None:
+    """G8: killed on either side of a write; the cluster's invariants watch records, votes and blocks."""
+    play(Cluster(4, seed, rounds=3, crash_rate=0.02, fault_model=model), 3)
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 120))])
+@pytest.mark.parametrize(("model", "count", "minority"), [("byzantine", 4, 1), ("byzantine", 7, 2), ("crash", 5, 2)])
+def test_a_partition_and_its_healing(model: str, count: int, minority: int, seed: int) -> None:
+    """G2, G3: the quorum's side goes on, the other side decides nothing, and both are one after healing."""
+    cluster = Cluster(count, seed, rounds=6, fault_model=model, deadline=1000)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 1), LIMIT)
+    few = set(range(minority))
+    cluster.cut_off = {frozenset((a, b)) for a in few for b in range(count) if b not in few}
+    many = [node for node in cluster.nodes if node.index not in few]
+    stuck = max(node.core.ledger.height for node in cluster.nodes[:minority] if node.core)
+    assert cluster.run(
+        lambda: all(node.core is not None and node.core.ledger.components["head/task0"].round >= 3 for node in many),
+        cluster.now + LIMIT,
+    )
+    assert max(node.core.ledger.height for node in cluster.nodes[:minority] if node.core) <= stuck + 1
+    cluster.cut_off = set()
+    assert cluster.run(lambda: closed(cluster, 6), cluster.now + LIMIT)
+    check_equal(cluster)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_split_without_a_quorum_decides_nothing_and_goes_on_when_healed(seed: int) -> None:
+    cluster = Cluster(4, seed, rounds=4)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 1), LIMIT)
+    assert cluster.run(lambda: level(cluster), LIMIT)
+    cluster.cut_off = {frozenset((a, b)) for a in (0, 1) for b in (2, 3)}
+    before = max(node.core.ledger.height for node in running(cluster) if node.core)
+    cluster.run(lambda: False, cluster.now + 60_000)
+    assert max(node.core.ledger.height for node in running(cluster) if node.core) <= before + 1
+    cluster.cut_off = set()
+    assert cluster.run(lambda: closed(cluster, 4), cluster.now + LIMIT)
+    check_equal(cluster)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_lost_member_costs_a_deadline_and_no_more(seed: int) -> None:
+    """G3: n = 4, one never starts."""
+    cluster = Cluster(4, seed, rounds=3, deadline=1000)
+    for node in cluster.nodes[:3]:
+        node.start()
+
+    def done() -> bool:
+        return all(
+            node.core is not None and node.core.folded.get("head/task0", (0,))[0] >= 3 for node in cluster.nodes[:3]
+        )
+
+    assert cluster.run(done, LIMIT)
+    assert cluster.now < 3 * (1000 + 4000), f"{cluster.now} ms for three rounds"
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
+def test_a_joiner_catches_up_to_the_same_state(seed: int) -> None:
+    """G1: it folds a history that it did not take part in, bytes and all."""
+    cluster = Cluster(4, seed, rounds=6, deadline=800)
+    for node in cluster.nodes[:3]:
+        node.start()
+    assert cluster.run(
+        lambda: all(n.core and n.core.ledger.components["head/task0"].round >= 3 for n in cluster.nodes[:3])
+    )
+    late = cluster.nodes[3]
+    late.start()
+    assert cluster.run(lambda: closed(cluster, 6), cluster.now + LIMIT)
+    check_equal(cluster)
+    assert late.core is not None
+    last = late.core.ledger.components["head/task0"].rounds[-1]
+    assert late.identity.public_key in {entry.author for entry in last.entries}, "it never came to contribute"
+
+
+@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("weather", [CALM, STORM])
+def test_no_work_no_heights(weather: Weather, seed: int) -> None:
+    """DESIGN 7: an idle federation stays at its height."""
+    cluster = Cluster(4, seed, weather=weather, rounds=2)
+    play(cluster, 2)
+    cluster.run(lambda: False, cluster.now + 60_000)
+    before = {node.core.ledger.height for node in running(cluster) if node.core}
+    cluster.run(lambda: False, cluster.now + 600_000)
+    assert {node.core.ledger.height for node in running(cluster) if node.core} == before
+    assert len(before) == 1
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_slow_learners_count_with_staleness(seed: int) -> None:
+    """Training longer than the deadline: the rounds of the others go on, the late updates count one round later."""
+    cluster = Cluster(4, seed, rounds=6, deadline=600, training=(5, 1500))
+    play(cluster, 4)
+    node = cluster.nodes[0]
+    assert node.core is not None
+    rounds = node.core.ledger.components["head/task0"].rounds
+    assert any(entry.staleness == 1 for round_ in rounds for entry in round_.entries)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_component_that_cannot_close_does_not_stop_the_others(seed: int) -> None:
+    """G3: three nodes host only one of two components; the fourth alone cannot close the other and goes on partly."""
+    cluster = Cluster(4, seed, rounds=3, components=2, deadline=1000)
+    for node in cluster.nodes[:3]:
+        node.options = replace(node.options, hosted=("head/task0",))
+    cluster.start()
+    me = cluster.nodes[3].identity.public_key
+
+    def done() -> bool:
+        core = cluster.nodes[0].core
+        return core is not None and core.ledger.components["head/task0"].round >= 3
+
+    assert cluster.run(done, LIMIT)
+    core = cluster.nodes[0].core
+    assert core is not None
+    rounds = core.ledger.components["head/task0"].rounds
+    assert cluster.run(lambda: cluster.now > 60_000, 61_000) or True
+    counted = {number.number for number in rounds if me in {entry.author for entry in number.entries}}
+    assert len(counted) >= 1
+
+
+@pytest.mark.parametrize("seed", [1, 2, *soak(range(100, 120))])
+def test_a_restored_backup_signs_nothing_twice(seed: int) -> None:
+    """G8: the disk goes back in time; what peers know of this node binds it."""
+    cluster = Cluster(4, seed, rounds=6)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 1), LIMIT)
+    node = cluster.nodes[seed % 4]
+    backup = copy.deepcopy(node.store)
+    assert cluster.run(lambda: closed(cluster, 3), LIMIT)
+    cluster.run(lambda: False, cluster.now + 37 * seed)
+    cluster.schedule_restart(node)
+    node.crash()
+    node.store = backup
+    assert cluster.run(lambda: closed(cluster, 6), cluster.now + LIMIT)
+    check_equal(cluster)
+
+
+# ---- withdrawal
+
+
+def authors_on_disk(node: Node) -> set[bytes]:
+    return {zstandard.ZstdDecompressor().decompress(data)[32:64] for data in node.store.blobs.values()}
+
+
+def check_refolded(cluster: Cluster, gone: bytes) -> None:
+    """G7: nothing of the author counts, and the state is the survivors' fold."""
+    for node in honest(cluster):
+        core = node.core
+        assert core is not None
+        for name, component in core.ledger.components.items():
+            assert component.rounds
+            assert all(entry.author != gone for round_ in component.rounds for entry in round_.entries)
+            spec = core.specs[name]
+            rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
+            state, _ = replay(
+                origin(spec), spec, rounds, lambda entry, s=spec, n=node: values_of_blob(n.store.blobs[entry.blob], s)
+            )
+            assert np.any(state != 0)
+            assert core.folded[name][3] == state_digest(name, state)
+
+
+@pytest.mark.parametrize("seed", [1, 2, *soak(range(100, 120))])
+@pytest.mark.parametrize("case", ["calm", "storm", "partition", "crashes", "while-training"])
+def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
+    """G7: every host refolds, the bytes go after certification, the epoch grows once."""
+    weather = STORM if case == "storm" else CALM
+    training = (900, 1500) if case == "while-training" else (5, 200)
+    cluster = Cluster(
+        4,
+        seed,
+        weather=weather,
+        rounds=6,
+        deadline=1500,
+        crash_rate=0.005 if case == "crashes" else 0.0,
+        training=training,
+    )
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 3), LIMIT)
+    leaver = cluster.nodes[seed % 4]
+    gone = leaver.identity.public_key
+    if case == "while-training":
+        assert cluster.run(lambda: leaver.core is not None and leaver.core.draw is not None, cluster.now + LIMIT)
+    if case == "partition":
+        cluster.cut_off = {frozenset((leaver.index, n)) for n in range(4) if n != leaver.index}
+    if leaver.core is None:
+        assert cluster.run(lambda: leaver.core is not None and leaver.core.signing, cluster.now + LIMIT)
+    leaver.deliver(ev.RequestWithdrawal())
+    if case == "partition":
+        cluster.run(lambda: False, cluster.now + 5000)
+        cluster.cut_off = set()
+
+    def refolded() -> bool:
+        return all(
+            node.core is not None
+            and node.core.ledger.withdrawn != ()
+            and all(
+                c.round >= 6 and c.certified is not None and c.certified.epoch == c.epoch and not c.erasures
+                for c in node.core.ledger.components.values()
+            )
+            for node in cluster.nodes
+        )
+
+    assert cluster.run(refolded, cluster.now + LIMIT), [n.notices[-4:] for n in cluster.nodes]
+    check_equal(cluster)
+    check_refolded(cluster, gone)
+    for node in cluster.nodes:
+        assert node.core is not None
+        assert all(c.epoch == 1 for c in node.core.ledger.components.values())
+        assert node is leaver or gone not in authors_on_disk(node), f"node {node.index} still holds withdrawn bytes"
+
+
+def test_a_withdrawal_before_the_node_may_sign_is_not_forgotten() -> None:
+    """G7, G8: it waits on disk, across a crash, until peers have reported."""
+    cluster = Cluster(4, 1, rounds=4)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 2), LIMIT)
+    leaver = cluster.nodes[0]
+    leaver.crash()
+    cluster.cut_off = {frozenset((0, n)) for n in range(1, 4)}
+    leaver.start()
+    leaver.deliver(ev.RequestWithdrawal())
+    leaver.crash()
+    cluster.cut_off = set()
+    leaver.start()
+    assert cluster.run(
+        lambda: all(n.core is not None and n.core.ledger.withdrawn for n in cluster.nodes) and closed(cluster, 4),
+        cluster.now + LIMIT,
+    )
+    check_equal(cluster)
+    check_refolded(cluster, leaver.identity.public_key)
+
+
+def test_who_withdrew_and_contributes_again_is_counted_only_later() -> None:
+    """G7: the round in flight at the withdrawal stays without it, and it spends no budget on that round."""
+    cluster = Cluster(4, 5, rounds=8, deadline=1000)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 2), LIMIT)
+    leaver = cluster.nodes[0]
+    leaver.deliver(ev.RequestWithdrawal())
+    assert cluster.run(lambda: leaver.core is not None and bool(leaver.core.ledger.withdrawn), cluster.now + LIMIT)
+    leaver.deliver(ev.SetContributing(True))
+    assert cluster.run(lambda: closed(cluster, 8), cluster.now + LIMIT)
+    assert leaver.core is not None
+    last = dict(leaver.core.ledger.withdrawn[0].rounds)["head/task0"]
+    mine = [
+        r.number
+        for r in leaver.core.ledger.components["head/task0"].rounds
+        if leaver.identity.public_key in {entry.author for entry in r.entries}
+    ]
+    assert mine
+    assert min(mine) >= last + 2
+    check_equal(cluster)
+
+
+# ---- liars
+
+
+def signed_record(sender: Node, data: bytes) -> Signed[Record] | None:
+    if not data or data[0] != Kind.RECORD:
+        return None
+    record = open_signed(Record, data[1:], sender.cluster.charter.federation)
+    return record if record.value.author == sender.identity.public_key else None
+
+
+def branch(sender: Node, record: Record, salt: int) -> bytes:
+    other = Record(record.federation, record.author, record.seq, record.prev, f"noise-{salt}", b"\xa0")
+    return message(Kind.RECORD, sign(sender.identity, other).wire)
+
+
+def forks(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Another branch of its feed for everybody."""
+    record = signed_record(sender, data)
+    if record is not None and record.value.seq >= 3:
+        return [(n, branch(sender, record.value, n)) for n in range(len(cluster.nodes))]
+    return None
+
+
+def forks_two_each(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Two branches for each node, none of them known to anybody else: no two can take each other's."""
+    record = signed_record(sender, data)
+    if record is not None and record.value.seq >= 3:
+        nodes = range(len(cluster.nodes))
+        return [(n, branch(sender, record.value, 2 * n + k)) for n in nodes for k in (0, 1)]
+    return None
+
+
+def big_forks(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Branches too large for an Evidence record."""
+    record = signed_record(sender, data)
+    if record is not None and record.value.seq >= 3:
+        value, lies = record.value, []
+        for n in range(len(cluster.nodes)):
+            for k in (0, 1):
+                body = bytes([n, k]) * 20_000
+                other = Record(value.federation, value.author, value.seq, value.prev, "noise", body)
+                lies.append((n, message(Kind.RECORD, sign(sender.identity, other).wire)))
+        return lies
+    return None
+
+
+def double_votes(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """A vote for the block to some, for nothing and for a made-up block to others."""
+    if not data or data[0] != Kind.VOTE:
+        return None
+    vote = open_signed(Vote, data[1:], cluster.charter.federation).value
+    lies = []
+    for n in range(len(cluster.nodes)):
+        block = (vote.block, NIL, sha256(b"made up"))[n % 3]
+        lie = Vote(vote.federation, vote.author, vote.height, vote.view, vote.step, block)
+        lies += [(n, message(Kind.VOTE, sign(sender.identity, lie).wire)), (n, data)]
+    return lies
+
+
+def two_blocks(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Two proposals in a view; one is not what its records fold to, or names a feed that is not there."""
+    if not data or data[0] != Kind.PROPOSAL:
+        return None
+    value = open_signed(Proposal, data[1:], cluster.charter.federation).value
+    block = schema.load(Block, value.block, len(value.block))
+    other = Block(
+        block.federation, block.height, block.prev, block.cut[:1], (), block.tree_size, NIL, block.members, block.fold
+    )
+    lie = Proposal(value.federation, value.author, value.height, value.view, value.view, schema.dump(other))
+    wire = message(Kind.PROPOSAL, sign(sender.identity, lie).wire)
+    return [(n, wire if n % 2 else data) for n in range(len(cluster.nodes))]
+
+
+def garbage(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Damaged bytes, empty bytes, nonsense: everything it says."""
+    damaged = bytearray(data or b"x")
+    damaged[cluster.random.randrange(len(damaged))] ^= 1 + cluster.random.randrange(255)
+    lies = [
+        bytes(damaged),
+        b"",
+        data[: len(data) // 2],
+        bytes([cluster.random.randrange(8)]) + cluster.random.randbytes(99),
+    ]
+    return [(n, lie) for n in range(len(cluster.nodes)) for lie in lies]
+
+
+def malformed_bodies(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Well-signed records of known kinds whose bodies are nonsense."""
+    record = signed_record(sender, data)
+    if record is None:
+        return None
+    value = record.value
+    kind = ("offer", "update", "attest", "evidence", "withdrawal")[value.seq % 5]
+    other = Record(value.federation, value.author, value.seq, sender_prev(sender, value), kind, b"\xc1nonsense")
+    wire = sign(sender.identity, other)
+    FEEDS[sender.identity.public_key, value.seq] = wire.digest
+    return [(n, message(Kind.RECORD, wire.wire)) for n in range(len(cluster.nodes))]
+
+
+FEEDS: dict[tuple[bytes, int], bytes] = {}
+
+
+def sender_prev(sender: Node, value: Record) -> bytes:
+    return FEEDS.get((sender.identity.public_key, value.seq - 1), value.prev)
+
+
+def false_attest(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Attests another state than it holds."""
+    record = signed_record(sender, data)
+    if record is None or record.value.kind != "attest":
+        return None
+    body = schema.load(Attest, record.value.body, 4096)
+    lie = Attest(body.component, body.round, body.epoch, sha256(b"another state"))
+    value = record.value
+    other = Record(value.federation, value.author, value.seq, value.prev, kind_of(lie), schema.dump(lie))
+    return [(n, message(Kind.RECORD, sign(sender.identity, other).wire)) for n in range(len(cluster.nodes))]
+
+
+def header_of(cluster: Cluster, sender: Node, data: bytes) -> UpdateHeader | None:
+    if not data or data[0] != Kind.HEADER:
+        return None
+    value = open_signed(UpdateHeader, data[1:], cluster.charter.federation).value
+    return value if value.author == sender.identity.public_key else None
+
+
+def withheld_blob(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Signs an update whose bytes nobody can get."""
+    header = header_of(cluster, sender, data)
+    if header is not None:
+        sender.store.blobs.pop(header.blob, None)
+    return None
+
+
+def two_headers(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Another header for the same place to every second node."""
+    header = header_of(cluster, sender, data)
+    if header is None:
+        return None
+    other = sign(sender.identity, replace(header, lot=header.lot + 1))
+    return [(n, message(Kind.HEADER, other.wire) if n % 2 else data) for n in range(len(cluster.nodes))]
+
+
+def copied_payload(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+    """Its header names the bytes of an honest member's update."""
+    header = header_of(cluster, sender, data)
+    if header is None:
+        return None
+    flights = sender.core.flights.values() if sender.core else ()
+    others = [f.header.value for f in flights if f.header.value.author != header.author]
+    if not others:
+        return []
+    wire = message(Kind.HEADER, sign(sender.identity, replace(header, blob=others[0].blob, size=others[0].size)).wire)
+    return [(n, wire) for n in range(len(cluster.nodes))]
+
+
+LIES = [
+    forks,
+    forks_two_each,
+    big_forks,
+    double_votes,
+    two_blocks,
+    garbage,
+    malformed_bodies,
+    false_attest,
+    withheld_blob,
+    two_headers,
+    copied_payload,
+]
+
+
+def with_liars(
+    cluster: Cluster, liars: set[int], lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None]
+) -> None:
+    def liar(sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+        if sender.index not in liars:
+            return None
+        lies = lie(cluster, sender, data) if data else None
+        return [(n, data) for n in range(len(cluster.nodes))] if lies is None else lies
+
+    cluster.liar = liar
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: str(lie.__name__))
+def test_one_liar_of_four(lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None], seed: int) -> None:
+    """G1, G2, G3, G9: the honest ones agree, go on, and fold to one state."""
+    cluster = Cluster(4, seed, rounds=3, deadline=1000)
+    with_liars(cluster, {seed % 4}, lie)
+    play(cluster, 3)
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 105))])
+@pytest.mark.parametrize("lie", [double_votes, forks_two_each, two_blocks], ids=lambda lie: str(lie.__name__))
+def test_two_liars_of_seven_in_a_storm(
+    lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None], seed: int
+) -> None:
+    cluster = Cluster(7, seed, weather=STORM, rounds=2, deadline=1500)
+    with_liars(cluster, {1, 4}, lie)
+    play(cluster, 2)
+
+
+@pytest.mark.parametrize("lie", [forks, double_votes], ids=lambda lie: str(lie.__name__))
+def test_a_proven_liar_is_expelled(lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None]) -> None:
+    cluster = Cluster(4, 2, rounds=4, deadline=1000)
+    with_liars(cluster, {2}, lie)
+    play(cluster, 4)
+    node = cluster.nodes[0]
+    assert node.core is not None
+    assert node.core.ledger.expelled == (cluster.nodes[2].identity.public_key,)
+    # One proof suffices: a liar must not make everybody's feeds grow.
+    evidence = [r for r in node.store.records.values() if r.value.kind == "evidence"]
+    assert len(evidence) <= 3 * 3
+
+
+def test_words_of_another_federation_mean_nothing_here() -> None:
+    """G9: everything said in one federation, replayed into another with the same members."""
+    other = Cluster(4, 1, rounds=3, min_updates=3)
+    heard: list[bytes] = []
+    with_liars(other, {0, 1, 2, 3}, lambda _c, _n, data: heard.append(data))
+    other.start()
+    other.run(lambda: all(n.core is not None and n.core.ledger.height >= 3 for n in other.nodes))
+    assert len(heard) > 50
+    cluster = Cluster(4, 1, rounds=3)
+    assert cluster.charter.federation != other.charter.federation
+    cluster.start()
+    for data in heard:
+        cluster.nodes[0].deliver(ev.Gossip(cluster.nodes[1].identity.public_key, data))
+    core = cluster.nodes[0].core
+    assert core is not None
+    assert {reason for _, reason in core.refusals} == {"wrong-federation"}
+    assert cluster.run(lambda: closed(cluster, 3), LIMIT)
+    check_equal(cluster)
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
+def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
+    """G8: an agreed, inert record with forged acks must not keep nodes from starting again."""
+    cluster = Cluster(4, seed, rounds=4, deadline=1000)
+
+    def forged(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
+        record = signed_record(sender, data)
+        if record is None or record.value.kind != "update":
+            return None
+        body = bytearray(record.value.body)
+        body[body.index(b"signature") + 20] ^= 1
+        value = record.value
+        other = Record(value.federation, value.author, value.seq, sender_prev(sender, value), value.kind, bytes(body))
+        return [(n, message(Kind.RECORD, sign(sender.identity, other).wire)) for n in range(len(cluster.nodes))]
+
+    with_liars(cluster, {3}, forged)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 2), LIMIT)
+    cluster.run(lambda: False, cluster.now + 5000)
+    refused = [n for n in cluster.nodes[0].notices if n.event == "record-refused"]
+    assert {n.fields["reason"] for n in refused} == {"false-receipt"}
+    for node in cluster.nodes[:3]:
+        node.crash()
+        node.start()
+    assert cluster.run(lambda: closed(cluster, 4), cluster.now + LIMIT)
+    check_equal(cluster)
+
+
+def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
+    """DESIGN 12: after any crash the lock can be defended."""
+    cluster = Cluster(4, 9, weather=STORM, rounds=3, crash_rate=0.01)
+    cluster.start()
+    found = 0
+
+    def check() -> bool:
+        nonlocal found
+        for node in cluster.nodes:
+            opened = [(h, m[0], m[1:]) for h, m in node.store.messages]
+            federation = cluster.charter.federation
+            votes = [open_signed(Vote, w, federation, trusted=True).value for _, kind, w in opened if kind == Kind.VOTE]
+            blocks = {
+                Block.id.fget(schema.load(Block, p.block, len(p.block)))  # type: ignore[attr-defined]
+                for p in (
+                    open_signed(Proposal, w, federation, trusted=True).value for _, k, w in opened if k == Kind.PROPOSAL
+                )
+            }
+            for vote in votes:
+                if vote.step == PRECOMMIT and vote.block != NIL and vote.author == node.identity.public_key:
+                    polka = [v for v in votes if v.step != PRECOMMIT and v.view == vote.view and v.block == vote.block]
+                    assert vote.block in blocks
+                    assert len(polka) >= 3
+                    found += 1
+        return closed(cluster, 3)
+
+    assert cluster.run(check, LIMIT)
+    assert found
