@@ -175,7 +175,7 @@ class Node:
         if core is None:
             return
         if isinstance(effect, ev.Publish):
-            cluster.broadcast(self, effect.data)
+            cluster.broadcast(self, effect.data, effect.to)
         elif isinstance(effect, ev.Sync):
             cluster.sync(self, effect)
         elif isinstance(effect, ev.SetTimer):
@@ -325,9 +325,10 @@ class Cluster:
         """Whether two nodes can reach each other now."""
         return frozenset((a, b)) not in self.cut_off
 
-    def broadcast(self, sender: Node, data: bytes) -> None:
-        """Gossip to every other node, as the weather allows."""
-        for target in self.nodes:
+    def broadcast(self, sender: Node, data: bytes, to: bytes | None = None) -> None:
+        """Gossip to every other node, as the weather allows; to one alone if it can be reached."""
+        near = [n for n in self.nodes if n.identity.public_key == to and self.linked(sender.index, n.index)]
+        for target in near or self.nodes:
             if target is sender or not self.linked(sender.index, target.index):
                 continue
             copies = [data]

@@ -540,7 +540,7 @@ class Core:
                 flight.acks[self.me] = Ack(self.me, signature)
                 acked = Acked(self.federation, flight.header.digest, self.me, signature)
                 self._emit(ev.Persist(ev.PutHeader(flight.header)))
-                self._emit(ev.Publish(message(Kind.ACK, schema.dump(acked))))
+                self._emit(ev.Publish(message(Kind.ACK, schema.dump(acked)), to=value.author))
             else:
                 flight.refused = "second-header"
 

@@ -227,9 +227,10 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Gossip this message."""
+    """Gossip this message; if it concerns one member only (`to`), tell that neighbour directly where there is one."""
 
     data: bytes
+    to: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from .learner import Learner, LearnerError
 log = structlog.get_logger(__name__)
 
 SYNC_PROTOCOL = "/collegium/sync/1"
+TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
 BATCH = 256
 
@@ -150,7 +151,7 @@ class Runtime:
                 allowed=lambda key: key in self.core.ledger.members,
                 on_gossip=self._on_gossip,
                 on_peer=self._on_peer,
-                rpc_handlers={SYNC_PROTOCOL: self._serve_sync},
+                rpc_handlers={SYNC_PROTOCOL: self._serve_sync, TELL_PROTOCOL: self._hear},
                 blob_path=self._blob_path,
             ) as self.network,
             trio.open_nursery() as self._nursery,
@@ -201,7 +202,10 @@ class Runtime:
     async def _carry_out(self, effect: ev.Effect) -> None:
         nursery = self._nursery
         if isinstance(effect, ev.Publish):
-            await self.network.publish(effect.data)
+            if effect.to in self.network.neighbours():
+                nursery.start_soon(self._tell, effect)
+            else:
+                await self.network.publish(effect.data)
         elif isinstance(effect, ev.Sync):
             nursery.start_soon(self._sync, effect)
         elif isinstance(effect, ev.SetTimer):
@@ -267,6 +271,17 @@ class Runtime:
         members = {member.key for member in self.charter.members} | set(self.core.ledger.members)
         flight = self.core.in_flight()
         return await trio.to_thread.run_sync(answer, request, self.core.federation, self.store, sorted(members), flight)
+
+    async def _tell(self, effect: ev.Publish) -> None:
+        assert effect.to is not None
+        try:
+            await self.network.request(effect.to, TELL_PROTOCOL, effect.data, limit=16)
+        except (UnreachableError, RemoteProtocolError):
+            await self.network.publish(effect.data)
+
+    async def _hear(self, peer: bytes, data: bytes) -> bytes:
+        self._on_gossip(peer, data)
+        return b""
 
     async def _sync(self, effect: ev.Sync) -> None:
         if effect.peer in self._asking:
