@@ -1,0 +1,322 @@
+"""`collegium charter`: found a federation, sign its charter, see who has signed."""
+
+import os
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import RefusedError, UsageError
+from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
+from .output import emit, facts, say, table
+
+if TYPE_CHECKING:
+    from ..protocol.charter import Charter, Member, SignedCharter
+
+app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
+PRESETS = ("digits", "oulad")
+FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Option(help="The federation's name.")],
+    preset: Annotated[str, typer.Option(help=f"Components and recipe: {' or '.join(PRESETS)}.")] = "digits",
+    member: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=HEXKEY@ADDR[,ADDR]", help="A member; repeat it for each.")
+    ] = None,
+    members: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Members in TOML: [[member]] with name, key, addresses.")
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="ε for each student and a member's lifetime.")] = 8.0,
+    delta: Annotated[float, typer.Option(help="δ that goes with it.")] = 1e-5,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds the noise is calibrated for.")] = 20,
+    no_dp: Annotated[bool, typer.Option("--no-dp", help="Ask for no differential privacy.")] = False,
+    rule: Annotated[str, typer.Option(help="mean or trimmed_mean.")] = "mean",
+    fault_model: Annotated[str, typer.Option(help="byzantine or crash.")] = "byzantine",
+    deadline: Annotated[float, typer.Option(help="Seconds that a round waits for a host that is late.")] = 60.0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw up a charter. Every member then signs it (`charter sign`)."""
+    from ..protocol import schema  # noqa: PLC0415 - imports of commands wait until they run
+    from ..protocol.charter import Charter, Rules, SignedCharter, check  # noqa: PLC0415
+    from ..sims.presets import preset as recipe  # noqa: PLC0415
+
+    people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
+    if not people:
+        raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
+    path = out if out is not None else home_of(home).charter
+    if path.exists():
+        raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
+    if not 0.1 <= deadline <= 7 * 86_400:
+        raise UsageError(f"A deadline of {deadline:g} s is not allowed", "Choose 0.1 s to 7 days.")
+    seed = os.urandom(32)
+    specs, learning = recipe(
+        preset,
+        dp=not no_dp,
+        epsilon=epsilon,
+        delta=delta,
+        rounds=rounds,
+        institutions=len(people),
+        rule=rule,
+        base_seed=seed,
+    )
+    drawn = Charter(
+        version=1,
+        name=name,
+        created=int(time.time()),
+        seed=seed,
+        members=tuple(sorted(people, key=lambda person: person.key)),
+        rules=Rules(fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000),
+        components=tuple(sorted(specs, key=lambda spec: spec.name)),
+        learning=learning,
+    )
+    check(drawn)
+    signed = SignedCharter(schema.dump(drawn), ())
+    _write(path, signed)
+    found = {"file": str(path), **_overview(drawn, signed)}
+
+    def show_it(console: Any) -> None:
+        facts(console, [("charter", path), ("federation", found["federation"])])
+        console.print("Give this file to every member; each runs `collegium charter sign FILE`.")
+
+    for warning in _warnings(drawn):
+        say(f"warning: {warning}")
+    emit(found, as_json, show_it)
+
+
+@app.command("show")
+def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show a charter: members, rules, components, privacy."""
+    from ..protocol import schema  # noqa: PLC0415 - as above
+
+    charter, signed = _read(file, home)
+    found: Any = _overview(charter, signed) | {"charter": _hexed(schema.to_map(charter))}
+
+    def people(out: Any) -> None:
+        rules = charter.rules
+        facts(
+            out,
+            [
+                ("name", charter.name),
+                ("federation id", found["federation"]),
+                ("fault model", f"{rules.fault_model}: bears the loss of {found['tolerated_losses']} members"),
+                ("deadline", f"{rules.round_deadline / 1000:g} s a round"),
+                ("staleness", f"updates of up to {rules.max_staleness} rounds ago count"),
+                ("refold horizon", f"{rules.refold_horizon} rounds"),
+            ],
+        )
+        _members(out, found)
+        rows = [
+            (s.name, s.dimension, s.architecture, s.rule, s.width, s.noise_multiplier / 1e6, s.clip_norm / 1e6)
+            for s in charter.components
+        ]
+        columns = ("component", "parameters", "architecture", "rule", "bits", "noise", "clip")
+        table(out, columns, rows, empty="No components.")
+        floors = [
+            (f.modality, f.policy, f.epsilon / 1000 if f.policy == "dp" else None, f.delta / 1e9 or None)
+            for f in charter.learning.floors
+        ]
+        table(out, ("modality", "privacy", "ε", "δ"), floors, empty="No modalities.")
+
+    emit(found, as_json, people)
+
+
+@app.command("sign")
+def sign(
+    file: FileArgument = None,
+    merge: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Take over the signatures of another copy; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a copy there as well.")] = None,
+    passphrase_file: PassphraseOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a charter with this node's key and keep it in the home; merge the signatures of other copies."""
+    from ..node.home import keys  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..protocol.charter import add_signature  # noqa: PLC0415
+
+    place = existing_home(home)
+    charter, signed = _read(file, home)
+    others = [read_charter(path) for path in merge or []]
+    if file is not None and place.charter.exists():
+        others.append(read_charter(place.charter))
+    for other, copy in others:
+        if other.federation != charter.federation:
+            raise RefusedError(
+                f"Two copies are of different charters: {charter.federation.hex()[:16]}, {other.federation.hex()[:16]}",
+                "Compare the federation ids (`collegium charter show`) with the other members by telephone.",
+            )
+        signed = merged(signed, copy)
+    if charter.member(keys_public := _public(place)) is None:
+        raise RefusedError(
+            f"key {keys_public.hex()[:16]} is not a member of federation {charter.name!r}",
+            "Ask whoever drafts the charter to add your public key (`collegium init` prints it).",
+        )
+    if all(entry.member != keys_public for entry in signed.signatures):
+        signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
+    _write(place.charter, signed)
+    if out is not None:
+        _write(out, signed)
+    found = {"file": str(place.charter), **_overview(charter, signed)}
+    emit(found, as_json, lambda console: _members(console, found))
+
+
+@app.command("verify")
+def verify(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check a charter's rules and signatures; say who has signed, who is missing, and what to know."""
+    charter, signed = _read(file, home)
+    found: Any = _overview(charter, signed)
+
+    def people(out: Any) -> None:
+        _members(out, found)
+        out.print("signed by everybody" if found["complete"] else f"still to sign: {', '.join(found['missing'])}")
+        for warning in found["warnings"]:
+            out.print(f"warning: {warning}")
+
+    emit(found, as_json, people)
+    if not found["complete"]:
+        raise typer.Exit(6)
+
+
+def merged(a: "SignedCharter", b: "SignedCharter") -> "SignedCharter":
+    """Return a copy with the signatures of both; each was checked when its file was read."""
+    from ..protocol.charter import SignedCharter  # noqa: PLC0415 - as above
+
+    by_member = {entry.member: entry for entry in (*b.signatures, *a.signatures)}
+    return SignedCharter(a.charter, tuple(by_member[key] for key in sorted(by_member)))
+
+
+def parse_member(text: str) -> "Member":
+    """Read NAME=HEXKEY@ADDR[,ADDR]. Raises UsageError."""
+    name, _, rest = text.partition("=")
+    key, _, addresses = rest.partition("@")
+    return _member(name, key, [part for part in addresses.split(",") if part], text)
+
+
+def read_members(path: Path) -> "list[Member]":
+    """Read members from a TOML file. Raises UsageError."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"Cannot read {path}: {error}", "Write [[member]] tables with name, key, addresses."
+        ) from error
+    entries = tables.get("member")
+    if tables.keys() != {"member"} or not isinstance(entries, list):
+        raise UsageError(f"{path} holds no [[member]] tables, or something else", "See docs/cli.md.")
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not entry.keys() <= {"name", "key", "addresses"}:
+            raise UsageError(f"{path}: a member has name, key and addresses, not {entry!r}")
+        addresses = entry.get("addresses", [])
+        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
+            raise UsageError(f"{path}: addresses of {entry.get('name')!r} is not a list of text")
+        found.append(_member(str(entry.get("name", "")), str(entry.get("key", "")), addresses, str(path)))
+    return found
+
+
+def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":
+    from ..node.home.addresses import check_advertised  # noqa: PLC0415 - as above
+    from ..protocol.charter import Member  # noqa: PLC0415
+
+    try:
+        raw = bytes.fromhex(key)
+    except ValueError:
+        raw = b""
+    if not name or not name.isprintable() or len(name.encode()) > 128 or len(raw) != 32:
+        raise UsageError(
+            f"{source!r} names no member",
+            "Write NAME=HEXKEY@ADDR, the key in 64 hexadecimal digits, as `init` prints it.",
+        )
+    if len(addresses) > 8:
+        raise UsageError(f"{name} has {len(addresses)} addresses; at most 8 are allowed")
+    for address in addresses:
+        problem = check_advertised(address)
+        if problem:
+            raise UsageError(f"member {name}: {problem}")
+    return Member(raw, name, tuple(addresses))
+
+
+def _read(file: Path | None, home: Path | None) -> "tuple[Charter, SignedCharter]":
+    from ..node.verify import read_charter  # noqa: PLC0415 - as above
+
+    return read_charter(file if file is not None else home_of(home).charter)
+
+
+def _write(path: Path, signed: "SignedCharter") -> None:
+    from ..node.store.files import write_atomic  # noqa: PLC0415 - as above
+    from ..protocol.charter import dump_file  # noqa: PLC0415
+
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder {path.absolute().parent}", "Make it, or run `collegium init` first.")
+    write_atomic(path, dump_file(signed))
+
+
+def _public(home: Any) -> bytes:
+    from .read import public_key  # noqa: PLC0415 - as above
+
+    key = public_key(home)
+    if key is None:
+        raise UsageError(f"There is no readable key in {home.root}", "Run `collegium init` there first.")
+    return key
+
+
+def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
+    from ..protocol.blocks import quorum, tolerated  # noqa: PLC0415 - as above
+
+    done = {entry.member for entry in signed.signatures}
+    count, model = len(charter.members), charter.rules.fault_model
+    return {
+        "name": charter.name,
+        "federation": charter.federation.hex(),
+        "members": [
+            {"name": m.name, "key": m.key.hex(), "addresses": list(m.addresses), "signed": m.key in done}
+            for m in sorted(charter.members, key=lambda m: m.name)
+        ],
+        "fault_model": model,
+        "quorum": quorum(count, model),
+        "tolerated_losses": tolerated(count, model),
+        "missing": sorted(m.name for m in charter.members if m.key not in done),
+        "complete": len(done) == count,
+        "warnings": _warnings(charter),
+    }
+
+
+def _warnings(charter: "Charter") -> list[str]:
+    from ..protocol.blocks import tolerated  # noqa: PLC0415 - as above
+
+    count, model = len(charter.members), charter.rules.fault_model
+    found = []
+    if tolerated(count, model) == 0:
+        least = 4 if model == "byzantine" else 3
+        found.append(
+            f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
+            f" (from {least} members on, one can be)"
+        )
+    if any(floor.policy == "open" for floor in charter.learning.floors):
+        found.append("a modality is open: updates may show what single students' records were like")
+    return found
+
+
+def _members(out: Any, found: dict[str, Any]) -> None:
+    rows = [
+        (m["name"], m["key"], "signed" if m["signed"] else "not signed", " ".join(m["addresses"]) or None)
+        for m in found["members"]
+    ]
+    out.print(f"federation {found['federation']}")
+    table(out, ("member", "key", "signature", "addresses"), rows, empty="No members.")
+
+
+def _hexed(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: _hexed(item) for name, item in value.items()}
+    return [_hexed(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,221 @@
+"""The checks of `collegium doctor`. Each looks at one thing and changes nothing."""
+
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from ..crypto.errors import CollegiumError, OperatorError
+from ..node.home import config as settings
+from ..node.home import keys
+from ..node.home.lock import running
+from ..node.home.paths import Home
+from ..protocol.blocks import tolerated
+from ..protocol.charter import Charter, unsigned_members
+
+LEAST_PYTHON = (3, 11)
+LEAST_FREE, GOOD_FREE = 64 << 20, 2 << 30  # bytes
+EARLIEST = 1_735_689_600  # 2025-01-01: a clock before that was never set
+_PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(?:(==|>=)\s*([0-9][0-9A-Za-z.]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: "ok", "warn" or "fail"."""
+
+    name: str
+    verdict: str
+    found: str
+    advice: str = ""
+
+    def as_map(self) -> dict[str, str]:
+        """Return it as JSON."""
+        return {"check": self.name, "verdict": self.verdict, "found": self.found, "advice": self.advice}
+
+
+def run(home: Home, *, data: bool = True) -> list[Check]:
+    """Run all checks on a node's directory; one that stumbles is a finding, and the next ones run all the same."""
+    checks: list[tuple[str, Callable[[Home], Iterator[Check]]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("clock", _clock),
+        ("directory", _directory),
+        ("key", _key),
+        ("config", _config),
+        ("charter", _charter),
+        ("disk", _disk),
+        ("ports", _ports),
+        ("database", _database),
+        ("daemon", _daemon),
+    ]
+    if data:
+        checks.insert(-3, ("data", _data))
+    found: list[Check] = []
+    for name, check in checks:
+        try:
+            found += check(home)
+        except CollegiumError as error:
+            message = error.message if isinstance(error, OperatorError) else str(error)
+            found.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
+        except Exception as error:  # noqa: BLE001 - the next checks still have something to say
+            found.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
+    return found
+
+
+def _python(_home: Home) -> Iterator[Check]:
+    here = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info[:2] >= LEAST_PYTHON
+    advice = "" if good else f"Install Python {'.'.join(map(str, LEAST_PYTHON))} or later."
+    yield Check("python", "ok" if good else "fail", here, advice)
+
+
+def _packages(_home: Home) -> Iterator[Check]:
+    wrong, count = [], 0
+    for line in requires("collegium") or []:
+        match = _PINNED.match(line)
+        if match is None or "extra ==" in line:
+            continue
+        name, relation, wanted = match.groups()
+        count += 1
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        if relation and not _fits(here, relation, wanted):
+            wrong.append(f"{name} is {here}, needed is {relation}{wanted}")
+    advice = "Install Collegium again with its constraints file: pip install -c constraints.txt collegium."
+    yield (
+        Check("packages", "fail", "; ".join(wrong), advice) if wrong else Check("packages", "ok", f"all {count} there")
+    )
+
+
+def _fits(here: str, relation: str, wanted: str) -> bool:
+    def numbers(text: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in re.findall(r"\d+", text.split("+", maxsplit=1)[0])[:4])
+
+    return here.split("+", maxsplit=1)[0] == wanted if relation == "==" else numbers(here) >= numbers(wanted)
+
+
+def _clock(_home: Home) -> Iterator[Check]:
+    now = time.time()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    if now < EARLIEST:
+        yield Check("clock", "warn", shown, "Set it. Agreement does not need it, logs and people do.")
+    else:
+        yield Check("clock", "ok", shown)
+
+
+def _directory(home: Home) -> Iterator[Check]:
+    if not home.root.is_dir():
+        yield Check("directory", "fail", f"there is no {home.root}", "Run `collegium init`, or name it by --home.")
+        return
+    mode = home.root.stat().st_mode & 0o777
+    open_ = bool(mode & 0o077)
+    advice = f"Run: chmod 700 {home.root}" if open_ else ""
+    yield Check("directory", "fail" if open_ else "ok", f"{home.root} (mode {mode:04o})", advice)
+
+
+def _key(home: Home) -> Iterator[Check]:
+    sealed = keys.needs_passphrase(home)
+    if not sealed:
+        keys.load(home, None)
+    yield Check("key", "ok", "sealed by a passphrase" if sealed else "not sealed: only its mode guards it")
+
+
+def _config(home: Home) -> Iterator[Check]:
+    config = settings.load(home.config)
+    if config.data.path is None:
+        yield Check("config", "warn", "no data folder: this node only hosts", "Set [data] path to contribute.")
+    elif config.learning.contribute and not config.learning.lot_size:
+        yield Check("config", "fail", "lot_size is not declared", "Set [learning] lot_size, see its comment.")
+    else:
+        yield Check("config", "ok", str(home.config))
+
+
+def _charter(home: Home) -> Iterator[Check]:
+    from ..node.verify import read_charter  # noqa: PLC0415 - numpy; only this check needs it
+
+    charter, signed = read_charter(home.charter)
+    missing = ", ".join(member.name for member in unsigned_members(charter, signed))
+    if missing:
+        yield Check("charter", "fail", f"not signed by {missing}", "Let them run `collegium charter sign`, then merge.")
+    else:
+        yield Check("charter", "ok", f"{charter.name}, signed by all {len(charter.members)}")
+    yield from _membership(home, charter)
+    if tolerated(len(charter.members), charter.rules.fault_model) == 0:
+        found = f"{len(charter.members)} members under {charter.rules.fault_model!r}: no lost member can be spared"
+        yield Check("quorum", "warn", found, "Rounds wait for everybody; more members would help.")
+
+
+def _membership(home: Home, charter: Charter) -> Iterator[Check]:
+    from .read import public_key  # noqa: PLC0415 - as above
+
+    key = public_key(home)
+    if key is not None and charter.member(key) is None:
+        advice = "Use the key that the charter names, or have the charter drawn up with this one."
+        yield Check("membership", "fail", f"key {key.hex()[:16]} is not a member", advice)
+
+
+def _disk(home: Home) -> Iterator[Check]:
+    place = home.root if home.root.is_dir() else home.root.absolute().parent
+    free = shutil.disk_usage(place).free
+    verdict = "fail" if free < LEAST_FREE else "warn" if free < GOOD_FREE else "ok"
+    advice = "" if verdict == "ok" else "Free space: a full disk stops the daemon (nothing stored is lost)."
+    yield Check("disk", verdict, f"{free / 1e9:.1f} GB free", advice)
+
+
+def _data(home: Home) -> Iterator[Check]:
+    folder = settings.load(home.config).data.path
+    if folder is None:
+        return
+    from ..node.data.arrays import load  # noqa: PLC0415 - pyarrow; only this check needs it
+
+    dataset = load(folder)
+    yield Check("data", "ok", f"{len(dataset.subjects)} subjects in {folder}")
+
+
+def _ports(home: Home) -> Iterator[Check]:
+    if running(home) is not None:
+        return  # its own daemon holds them
+    for address in settings.load(home.config).node.listen:
+        _, family, host, _, port = address.split("/")[:5]
+        with socket.socket(socket.AF_INET6 if family == "ip6" else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, int(port)))
+            except OSError as error:
+                advice = "Choose another under [node] listen, or stop who holds it."
+                yield Check("ports", "fail", f"{address}: {error.strerror}", advice)
+                continue
+        if port == "0" and host not in ("127.0.0.1", "::1"):
+            yield Check("ports", "warn", f"{address} changes at every start", "Set a fixed port: others dial it.")
+        else:
+            yield Check("ports", "ok", address)
+
+
+def _database(home: Home) -> Iterator[Check]:
+    if not home.database.exists():
+        yield Check("database", "ok", "none yet: the daemon makes it at its first start")
+        return
+    from ..node.store.database import Store  # noqa: PLC0415 - only this check needs it
+
+    with Store.open_readonly(home.database) as store:
+        yield Check("database", "ok", f"height {store.height()}")
+
+
+def _daemon(home: Home) -> Iterator[Check]:
+    from ..node.control.client import Client  # noqa: PLC0415 - httpx; only this check needs it
+
+    pid = running(home)
+    if pid is None:
+        yield Check("daemon", "warn", "not running", "Start it: collegium node start.")
+        return
+    status = Client(home).get("/status")
+    for note in status["notes"]:
+        yield Check("daemon", "warn", note)
+    yield Check("daemon", "ok", f"answers (pid {pid}), height {status['height']}")

@@ -1,0 +1,40 @@
+"""`collegium component`: what is trained together."""
+
+from typing import Any
+
+import typer
+
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit, names, short, table
+from .read import answer
+
+app = typer.Typer(help="The parts of the model that are trained together.", no_args_is_help=True)
+
+
+@app.command("ls", hidden=True)
+@app.command("list")
+def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the components: rounds, hosts, what is certified, and who the open round waits for."""
+    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+
+    found: Any = answer(existing_home(home), lambda client: client.get("/components"), views.components)
+
+    def people(out: Any) -> None:
+        rows = [
+            (
+                c["component"],
+                c["parameters"],
+                c["rule"],
+                c["round"],
+                c["epoch"],
+                c["label"],
+                short(c["digest"] or c["certified_digest"]),
+                names(c["hosts"]),
+                names(c["open_round"]["waiting_for"]),
+            )
+            for c in found
+        ]
+        columns = ("component", "parameters", "rule", "round", "epoch", "state", "digest", "hosts", "waiting for")
+        table(out, columns, rows, empty="The charter names no component.")
+
+    emit(found, as_json, people)

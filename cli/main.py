@@ -1,0 +1,140 @@
+"""The `collegium` command: one module a noun; what is slow to import, the commands import when they run."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from ..crypto.errors import CollegiumError, OperatorError
+from . import charter, component, doctor, init, ledger, node, peer, privacy, rounds, sims, unlearn
+from .options import SETTINGS, HomeOption, home_path
+
+EXIT_CODES = {
+    0: "ok",
+    1: "internal error, or a check found something wrong",
+    2: "wrong command, option or configuration",
+    3: "a stored file is damaged",
+    4: "the daemon or a peer cannot be reached",
+    5: "refused by a rule (budget spent, not a member, …)",
+    6: "verification failed",
+    130: "interrupted",
+}
+EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
+
+app = typer.Typer(
+    name="collegium",
+    help="Institutions train one modular model together: no server, no record leaves the house.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("init")(init.init)
+app.add_typer(charter.app, name="charter")
+app.add_typer(node.app, name="node")
+app.add_typer(peer.app, name="peer")
+app.add_typer(component.app, name="component")
+app.add_typer(rounds.app, name="round")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(privacy.app, name="privacy")
+app.add_typer(unlearn.app, name="unlearn")
+app.command("doctor")(doctor.doctor)
+app.command("demo")(sims.demo)
+app.command("bench")(sims.bench)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - `--help` need not wait for it
+
+        sys.stdout.write(f"collegium {version('collegium')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    home: HomeOption = None,
+    _version_wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    SETTINGS.home = home
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `EXIT_CODES` lists them."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    SETTINGS.home = None
+    as_json = "--json" in words
+    try:
+        result = app(args=words, prog_name="collegium", standalone_mode=False)
+    except CollegiumError as error:
+        return _failed(error, as_json)
+    except click.ClickException as error:
+        if as_json:
+            return _say_json(error.format_message(), "See --help.", error.exit_code)
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); keep the interpreter from complaining when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - an operator is told where the traceback is, not shown it
+        where = _log_traceback()
+        message = f"internal error: {type(error).__name__}: {error}"
+        advice = f"This is a bug. The traceback is in {where}: please report it."
+        return _failed(OperatorError(message, advice), as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: CollegiumError, as_json: bool) -> int:
+    message = error.message if isinstance(error, OperatorError) else str(error)
+    advice = error.advice if isinstance(error, OperatorError) else ""
+    if as_json:
+        return _say_json(message, advice, error.exit_code)
+    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    sys.stderr.write(f"{red}error: {message}{plain}\n")
+    if advice:
+        sys.stderr.write(f"  {advice}\n")
+    return error.exit_code
+
+
+def _say_json(message: str, advice: str, exit_code: int) -> int:
+    value = {"error": message, "advice": advice, "exit_code": exit_code}
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    return exit_code
+
+
+def _log_traceback() -> str:
+    """Append the traceback to a file of the node's directory or, failing that, of the temporary one; return which."""
+    text = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv)}\n{traceback.format_exc()}"
+    root = home_path()
+    try:
+        if root.is_dir():
+            path = root / "cli.log"
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+                file.write(text)
+            return str(path)
+        descriptor, name = tempfile.mkstemp(prefix="collegium-", suffix=".log")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+    except OSError:
+        sys.stderr.write(text)  # nowhere to write: then the screen has to do
+        return "the lines above"
+    return str(Path(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

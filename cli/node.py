@@ -1,0 +1,218 @@
+"""`collegium node`: the daemon."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
+from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
+from .output import emit, facts, names, short, size, table
+from .read import answer
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
+
+app = typer.Typer(help="This node's daemon.", no_args_is_help=True)
+LAST_LINES = 5
+
+
+@app.command("start")
+def start(
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Run in this process; the log goes to stderr.")
+    ] = False,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the daemon to answer.")] = 60.0,
+    passphrase_file: PassphraseOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the daemon in the background and wait until it answers."""
+    from ..node.home.lock import running  # noqa: PLC0415 - imports of commands wait until they run
+
+    place = existing_home(home)
+    pid = running(place)
+    if pid is not None:
+        raise UsageError(f"A daemon runs in {place.root} already (pid {pid})", "Stop it first: collegium node stop.")
+    passphrase = key_passphrase(place, passphrase_file)
+    if foreground:
+        from ..node.runtime import serve  # noqa: PLC0415 - as above
+
+        serve(place, passphrase)
+        return
+    process, offset = spawn(place, passphrase)
+    wait_until_up(place, process, offset, wait)
+    found: Any = {"running": True, "pid": process.pid, "home": str(place.root), "log": str(place.log)}
+    emit(found, as_json, lambda out: out.print(f"running (pid {process.pid}); its log is {place.log}"))
+
+
+def spawn(home: "Home", passphrase: str | None) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the daemon's process; return it and where its log begins in the file."""
+    environment = dict(os.environ)
+    environment.pop("COLLEGIUM_PASSPHRASE", None)
+    if passphrase is not None:
+        # Not an argument: every user of the machine can read those.
+        environment["COLLEGIUM_PASSPHRASE"] = passphrase
+    descriptor = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "ab") as log:
+        offset = log.tell()
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "collegium.node", "--home", str(home.root.absolute())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # it outlives this terminal
+        )
+    return process, offset
+
+
+def wait_until_up(home: "Home", process: subprocess.Popen[bytes], offset: int, seconds: float) -> None:
+    """Wait until the daemon answers. Raises its own error if it ends first, UnreachableError if it takes too long."""
+    from ..node.control.client import Client, error_of  # noqa: PLC0415 - as above
+
+    client = Client(home)
+    deadline = time.monotonic() + seconds
+    while True:
+        status = process.poll()
+        if status is not None:
+            reason = why(home, offset) or f"it ended with status {status} and wrote nothing"
+            code = status if status > 0 else 1
+            raise error_of(code, f"The daemon did not start: {reason}", f"Its log is {home.log}.")
+        if client.answers():
+            return
+        if time.monotonic() > deadline:
+            last = why(home, offset) or "it has written nothing yet"
+            raise UnreachableError(
+                f"The daemon (pid {process.pid}) does not answer after {seconds:g} s; its last word: {last}",
+                f"It goes on; follow {home.log}, or stop it: collegium node stop.",
+            )
+        time.sleep(0.05)
+
+
+def why(home: "Home", offset: int) -> str:
+    """Return what the log says since `offset`: the daemon's own last error, else its last lines."""
+    try:
+        with home.log.open("rb") as file:
+            file.seek(max(offset, file.seek(0, os.SEEK_END) - (64 << 10)))
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    own = [line.removeprefix("collegium: ") for line in lines if line.startswith("collegium: ")]
+    return own[-1] if own else " | ".join(lines[-LAST_LINES:])
+
+
+@app.command("stop")
+def stop(
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for it to end.")] = 30.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Kill it if it does not end in time; nothing is lost.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop the daemon."""
+    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from ..node.home.lock import running  # noqa: PLC0415
+
+    place = existing_home(home)
+    client = Client(place)
+    pid = running(place)
+    try:
+        client.stop()
+    except UnreachableError:
+        if not pid:
+            raise
+        # It holds the directory's lock, so the id is its own: it only has no ear for the socket.
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    if not client.wait_for_end(wait):
+        if not force or not pid:
+            raise OperatorError(
+                f"The daemon (pid {pid}) still runs after {wait:g} s", "Wait for it, or use --force: nothing is lost."
+            )
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        client.wait_for_end(5.0)
+    emit({"running": False, "pid": pid}, as_json, lambda out: out.print("stopped"))
+
+
+@app.command("status")
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until interrupted.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the node at a glance; without a daemon, as it was left."""
+    place = existing_home(home)
+    if not watch:
+        found = look(place)
+        emit(found, as_json, lambda out: show(out, found))
+        return
+    if as_json:
+        raise UsageError("--watch and --json do not go together", "Ask with --json as often as you need.")
+    from rich.live import Live  # noqa: PLC0415 - as above
+
+    from .output import console  # noqa: PLC0415
+
+    out = console()
+    with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+        while True:
+            with out.capture() as capture:
+                try:
+                    show(out, look(place))
+                except CollegiumError as error:  # a daemon that restarts is no reason to look away
+                    out.print(str(error))
+            live.update(capture.get(), refresh=True)
+            time.sleep(interval)
+
+
+def look(home: "Home") -> Any:
+    """Return the status view."""
+    from ..node import views  # noqa: PLC0415 - as above
+
+    return answer(home, lambda client: client.get("/status"), views.status)
+
+
+def show(out: Any, found: Any) -> None:
+    """Print the status view."""
+    live, federation = found["live"], found["federation"]
+    pairs: list[tuple[str, object]] = [
+        ("node", f"{found['member']['name'] if found['member'] else '–'}, {'running' if live else 'not running'}"),
+        ("federation", f"{federation['name']}, {federation['id'][:16]}"),
+        (
+            "members",
+            f"{federation['members']}, quorum {federation['quorum']}, bears {federation['tolerated_losses']} lost",
+        ),
+        (
+            "ledger",
+            f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
+        ),
+    ]
+    if live:
+        learner = live["learner"]
+        pairs += [
+            ("connected", names(live["connected"])),
+            ("not connected", names(live["not_connected"])),
+            ("learner", f"{learner['state']} {learner['detail']}".strip()),
+            ("traffic", f"received {size(live['bytes_received'])}, sent {size(live['bytes_sent'])}"),
+        ]
+        if live["refused"]:
+            refused = ", ".join(f"{count} × {reason}" for reason, count in sorted(live["refused"].items()))
+            pairs.append(("refused", refused))
+    facts(out, pairs)
+    rows = [
+        (c["component"], c["round"], c["epoch"], c["counted_last"], c["active_hosts"], c["label"], short(c["digest"]))
+        for c in found["components"]
+    ]
+    table(
+        out, ("component", "round", "epoch", "counted", "hosts", "state", "digest here"), rows, empty="No components."
+    )
+    for remark in found["notes"]:
+        out.print(f"note: {remark}")

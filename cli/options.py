@@ -1,0 +1,88 @@
+"""Options that many commands share, and the node's directory that they name."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..crypto.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home  # commands import it when they run: `--help` must not wait for it
+
+HOME_VARIABLE = "COLLEGIUM_HOME"
+DEFAULT_HOME = "~/.collegium"
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help=f"The node's directory [{HOME_VARIABLE}; {DEFAULT_HOME}]."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="A file whose first line opens the key.")
+]
+
+
+@dataclass(slots=True)
+class Settings:
+    """What was given before the noun: `collegium --home DIR node status`."""
+
+    home: Path | None = None
+
+
+SETTINGS = Settings()
+
+
+def home_path(option: Path | None = None) -> Path:
+    """Return the node's directory: the command's option, the one before the noun, the environment, the default."""
+    named = option or SETTINGS.home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME
+    return Path(named).expanduser()
+
+
+def home_of(option: Path | None) -> "Home":
+    """Return the paths of the node's directory; it need not exist."""
+    from ..node.home.paths import Home  # noqa: PLC0415 - see above
+
+    return Home(home_path(option))
+
+
+def existing_home(option: Path | None) -> "Home":
+    """Return the node's directory. Raises UsageError if there is none."""
+    home = home_of(option)
+    if not home.root.is_dir():
+        raise UsageError(
+            f"There is no node in {home.root}", f"Run `collegium init`, or name it by --home or {HOME_VARIABLE}."
+        )
+    return home
+
+
+def read_passphrase(path: Path | None) -> str | None:
+    """Return the first line of a passphrase file. Raises UsageError."""
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read the passphrase file {path}: {error}", "Name a readable text file.") from error
+    if not lines or not lines[0]:
+        raise UsageError(f"The passphrase file {path} has an empty first line", "Write the passphrase there.")
+    return lines[0]
+
+
+def key_passphrase(home: "Home", path: Path | None) -> str | None:
+    """Return what opens the key: from the file, the environment or, at a terminal, the operator. None if it is open."""
+    import sys  # noqa: PLC0415 - with the rest of this function's imports
+
+    from ..node.home import keys  # noqa: PLC0415
+
+    given = read_passphrase(path) or os.environ.get("COLLEGIUM_PASSPHRASE")
+    if given is not None or not keys.needs_passphrase(home):
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{home.key} is sealed and there is nobody to ask",
+            "Give --passphrase-file, or set COLLEGIUM_PASSPHRASE.",
+        )
+    return str(typer.prompt("Passphrase", hide_input=True, err=True))

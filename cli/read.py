@@ -1,0 +1,51 @@
+"""Where a reading command gets its answer: from the running daemon, else from the node's files."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ..crypto.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from ..node.control.client import Client
+    from ..node.home.paths import Home
+    from ..node.views import Context
+
+T = TypeVar("T")
+
+
+def answer(home: "Home", ask: "Callable[[Client], T]", read: "Callable[[Context], T]") -> T:
+    """Ask the daemon; without one, or while it starts, read the store as the daemon left it."""
+    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.lock import running  # noqa: PLC0415
+
+    if running(home) is not None:
+        try:
+            return ask(Client(home))
+        except UnreachableError:
+            if not home.database.exists():
+                raise
+    return from_store(home, read)
+
+
+def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
+    """Read the store, whether or not a daemon runs. Raises UsageError if the node never ran."""
+    from ..node.home.peers import load_peers  # noqa: PLC0415 - as above
+    from ..node.store.database import Store  # noqa: PLC0415
+    from ..node.verify import hosted_here, read_charter  # noqa: PLC0415
+    from ..node.views import offline  # noqa: PLC0415
+
+    charter, _ = read_charter(home.charter)
+    with Store.open_readonly(home.database) as store:
+        context = offline(
+            charter, store, me=public_key(home), added=load_peers(home), hosted=hosted_here(home, charter)
+        )
+        return read(context)
+
+
+def public_key(home: "Home") -> bytes | None:
+    """Return the node's public key, which a sealed key file shows too; None if there is none to read."""
+    try:
+        return bytes.fromhex(json.loads(home.key.read_bytes())["public_key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

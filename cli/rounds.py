@@ -1,0 +1,100 @@
+"""`collegium round`: who was in, who was not, and why."""
+
+from typing import Annotated, Any
+
+import typer
+
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit, facts, names, short, size, table
+from .read import answer
+
+app = typer.Typer(help="Closed rounds: who was counted, who was missing and why.", no_args_is_help=True)
+
+
+@app.command("ls", hidden=True)
+@app.command("list")
+def show(
+    component: Annotated[str | None, typer.Argument(help="Only this component.")] = None,
+    since: Annotated[int, typer.Option(min=1, help="From this round on.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the last ones.")] = 50,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List closed rounds."""
+    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+
+    found: Any = answer(
+        existing_home(home),
+        lambda client: client.get("/rounds", component=component, since=since, limit=limit),
+        lambda context: views.rounds(context, component, since=since, limit=limit),
+    )
+
+    def people(out: Any) -> None:
+        rows = [
+            (
+                r["component"],
+                r["round"],
+                r["height"],
+                names(r["counted"]),
+                missing(r["missing"]),
+                names(r["withdrawn"]),
+                r["label"],
+                short(r["digest"]),
+                size(r["bytes_of_updates"]),
+                r["seconds"],
+            )
+            for r in found
+        ]
+        columns = ("component", "round", "height", "counted", "missing", "withdrawn", "state", "digest", "bytes", "s")
+        table(out, columns, rows, empty="No round is closed yet.")
+
+    emit(found, as_json, people)
+
+
+def missing(members: Any) -> str:
+    """Say who was missing and why; "?" where this node did not see the round close."""
+    if members is None:
+        return "? (see `round show`)"
+    return ", ".join(f"{m['name']} ({m['why']})" for m in members) or "nobody"
+
+
+@app.command("show")
+def detail(
+    component: Annotated[str, typer.Argument(help="The component, as head/digit.")],
+    number: Annotated[int, typer.Argument(metavar="ROUND", min=1)],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one closed round."""
+    from ..node import views  # noqa: PLC0415 - as above
+
+    found: Any = answer(
+        existing_home(home),
+        lambda client: client.round(component, number),
+        lambda context: views.round_detail(context, component, number),
+    )
+
+    def people(out: Any) -> None:
+        facts(
+            out,
+            [
+                ("round", f"{found['component']} round {found['round']}, epoch {found['epoch']}"),
+                ("closed", f"at height {found['height']}, {found['closed_at'] or '–'}"),
+                ("state", f"{found['label']}, digest {found['digest'] or '–'}"),
+                ("missing", missing(found["missing"])),
+                ("withdrawn since", names(found["withdrawn"])),
+                ("attested by", names(found["attested"])),
+                ("quorum", f"{found['quorum']} hosts; bears {found['tolerated_liars']} lying updates"),
+                ("bytes", f"{size(found['bytes_of_updates'])} of updates; received {size(found['bytes_received'])}"),
+                ("block", f"{short(found['block'])}, signed by {names(found['deciding_members'])}"),
+            ],
+        )
+        rows = [
+            (e["name"], e["staleness"], e["weight"], size(e["bytes"]), short(e["update"])) for e in found["counted"]
+        ]
+        table(out, ("counted", "stale by", "weight", "bytes", "update"), rows, empty="Nobody's update is left.")
+        figures = [(m["task"], m["metric"], m["value"], m["count"]) for m in found["evaluation"]]
+        if figures:
+            table(out, ("task", "metric", "value on own held-out", "subjects"), figures, empty="")
+
+    emit(found, as_json, people)

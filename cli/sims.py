@@ -1,0 +1,40 @@
+"""`collegium demo` and `collegium bench`: whole federations on this machine. sims has them; here are their options."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption
+
+BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "all")
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder with OULAD; without it, scikit-learn's digits.")
+    ] = None,
+    institutions: Annotated[int | None, typer.Option(min=1, help="How many institutions.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 8,
+    no_dp: Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")] = False,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave the federation there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Found a federation here, train it, kill a daemon, withdraw an institution, and check all of it."""
+    # By name: the module brings scikit-learn along, and no other command should wait for that.
+    run = importlib.import_module("collegium.sims.demo").run
+    code = run(data=data, institutions=institutions, rounds=rounds, dp=not no_dp, keep=keep, as_json=as_json)
+    raise typer.Exit(int(code))
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHES)}.")] = "all",
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: to see that it runs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure against references in the same run."""
+    if name not in BENCHES:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(BENCHES)}")
+    run = importlib.import_module("collegium.sims.bench").run
+    raise typer.Exit(int(run(name=name, as_json=as_json, quick=quick)))
