@@ -1,0 +1,86 @@
+"""Real daemons as separate processes, with a learner that makes its updates up."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.home.config import Timing
+from collegium.protocol.charter import Charter
+from collegium.sims.cluster import small_charter
+from collegium.sims.federation import Daemon, found
+from collegium.sims.watch import View, closed, look
+
+SYNTHETIC = (sys.executable, "-m", "collegium.sims.synthetic_learner")
+
+
+class Federation:
+    """A running federation of a test."""
+
+    def __init__(self, root: Path, count: int, rounds: int, deadline_ms: int) -> None:
+        members = [Identity.from_seed(sha256(bytes([n]))) for n in range(count)]
+        template = small_charter(members, dimension=2000, clip_norm=20_000_000)
+        self.charter: Charter
+        self.charter, self.institutions = found(
+            root,
+            [(f"node-{n}", root, 1.0) for n in range(count)],
+            template.components,
+            template.learning,
+            template.seed,
+            name="test",
+            rounds=rounds,
+            deadline_ms=deadline_ms,
+            policy="open",
+            learner=SYNTHETIC,
+            timing=Timing(propose_ms=700, idle_ms=300, sync_ms=700),
+        )
+        self.daemons = [Daemon(institution) for institution in self.institutions]
+        self.views = [View() for _ in self.institutions]
+
+    def start(self) -> None:
+        for daemon in self.daemons:
+            daemon.start()
+
+    def look(self) -> list[View]:
+        self.views = [look(i, v) for i, v in zip(self.institutions, self.views, strict=True)]
+        return self.views
+
+    def wait(self, done: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            for daemon in self.daemons:
+                reason = daemon.dead()
+                assert reason is None, f"{daemon.institution.name} ended: {reason}"
+            assert time.monotonic() < deadline, self.tail()
+            time.sleep(0.1)
+            self.look()
+
+    def wait_rounds(self, round_: int, seconds: float = 60, nodes: list[int] | None = None) -> None:
+        chosen = range(len(self.views)) if nodes is None else nodes
+        self.wait(lambda: all(closed(self.views[n], self.charter) >= round_ for n in chosen), seconds)
+
+    def tail(self) -> str:
+        logs = [(i.name, i.home.log.read_text(errors="replace")[-3000:]) for i in self.institutions]
+        return "\n".join(f"--- {name}\n{text}" for name, text in logs)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+    made: list[Federation] = []
+
+    def make(count: int = 4, rounds: int = 4, deadline_ms: int = 5000) -> Federation:
+        folder = tmp_path / f"federation-{len(made)}"
+        folder.mkdir()
+        made.append(Federation(folder, count, rounds, deadline_ms))
+        return made[-1]
+
+    os.environ.pop("COLLEGIUM_HOME", None)
+    yield make
+    for each in made:
+        for daemon in each.daemons:
+            daemon.kill()

@@ -1,0 +1,152 @@
+"""Real daemons over real libp2p: rounds, kill -9, withdrawal. The promises are named where they are checked."""
+
+import random
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from collegium.crypto.identity import fingerprint
+from collegium.node.control.client import Client
+from collegium.node.verify import verify_home_states, verify_home_withdrawal
+from collegium.node.verify import verify_home_ledger as verify_ledger
+from collegium.sims.watch import fold_ledger, snapshot
+
+Make = Callable[..., Any]
+
+
+def digests(federation: Any, name: str = "head/task0") -> set[str]:
+    """The states that the hosts say they hold, by their own notes of the last round."""
+    last = max(r for view in federation.look() for (_, r) in view.notes)
+    return {str(view.notes[name, last]["digest"]) for view in federation.views}
+
+
+def test_g1_rounds_close_and_all_hosts_hold_the_same_bits(federation: Make) -> None:
+    four = federation(rounds=4)
+    four.start()
+    four.wait_rounds(4)
+    assert len(digests(four)) == 1
+    for institution in four.institutions:
+        report = verify_ledger(institution.home)
+        states, others = verify_home_states(institution.home, report)
+        assert {s.component for s in states} == {"head/task0"}
+        assert not others
+
+
+def test_g8_kill_9_at_random_moments_loses_and_doubles_nothing(federation: Make) -> None:
+    four = federation(rounds=12, deadline_ms=2000)
+    four.start()
+    chance = random.Random(5)
+    signed: dict[tuple[bytes, int], bytes] = {}
+    four.wait_rounds(1)
+    for _ in range(5):
+        victim = chance.randrange(4)
+        time.sleep(chance.uniform(0.0, 0.6))
+        four.daemons[victim].kill()
+        found = snapshot(four.institutions[victim])
+        for record in (*[r for b in found.blocks for r in b.records], *found.records):
+            key = (record.value.author, record.value.seq)
+            assert signed.setdefault(key, record.digest) == record.digest, f"two records {key[1]}"
+        four.daemons[victim].start()
+    four.wait_rounds(12, seconds=90)
+    for institution in four.institutions:
+        found = snapshot(institution)
+        seen = {
+            (r.value.author, r.value.seq): r.digest
+            for r in (*[r for b in found.blocks for r in b.records], *found.records)
+        }
+        for key, digest in signed.items():
+            assert seen.get(key, digest) == digest, "a record changed after a crash"
+    assert len(digests(four)) == 1
+
+
+def test_g3_three_of_four_go_on_without_the_fourth_and_say_who_is_missing(federation: Make) -> None:
+    four = federation(rounds=4, deadline_ms=1500)
+    four.start()
+    four.wait_rounds(1)
+    four.daemons[3].kill()
+    four.wait_rounds(4, nodes=[0, 1, 2])
+    key = four.institutions[3].identity.public_key
+    assert any(key.hex() in note.get("missing", {}) for note in four.views[0].notes.values())
+    four.daemons[3].start()
+    four.wait_rounds(4)
+    assert len(digests(four)) == 1
+
+
+def test_g7_a_withdrawal_is_verified_from_another_ledger_and_its_bytes_are_gone(federation: Make) -> None:
+    four = federation(rounds=3)
+    four.start()
+    four.wait_rounds(3)
+    leaver = four.institutions[2]
+    author = leaver.identity.public_key
+    before = fold_ledger(four.institutions[0], four.charter)
+    entries = [e for r in before.components["head/task0"].rounds for e in r.entries if e.author == author]
+    assert len(entries) == 3
+    Client(leaver.home).request_withdrawal()
+
+    def gone() -> bool:
+        return not any(list(i.home.blobs.rglob(entries[0].blob.hex())) for i in four.institutions)
+
+    four.wait(gone)
+    for institution in four.institutions:
+        assert verify_home_withdrawal(institution.home, author)["verified"] is True
+        for entry in entries:
+            assert not list(institution.home.blobs.rglob(entry.blob.hex())), "withdrawn bytes are still on disk"
+
+
+def test_the_control_socket_is_private_and_stop_leaves_nothing(federation: Make) -> None:
+    one = federation(count=1, rounds=0)
+    one.start()
+    home = one.institutions[0].home
+    one.wait(lambda: Client(home).answers())
+    assert stat.S_IMODE(home.socket.stat().st_mode) == 0o600
+    status = Client(home).get("/status")
+    assert status
+    Client(home).stop()
+    process = one.daemons[0].process
+    assert process is not None
+    assert process.wait(10) == 0
+    assert not home.socket.exists()
+    one.daemons[0].process = None
+
+
+def test_a_killed_learner_is_started_again_and_the_daemon_lives(federation: Make) -> None:
+    four = federation(rounds=6)
+    four.start()
+    four.wait_rounds(1)
+    daemon = four.daemons[0].process
+    children = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.read_text().rsplit(") ", 1)[1].split()[1] == str(daemon.pid)
+    ]
+    assert len(children) == 1
+    import os
+
+    os.kill(children[0], signal.SIGKILL)
+    four.wait_rounds(6, seconds=90)
+    assert len(digests(four)) == 1
+
+
+def test_a_stranger_does_not_get_in(federation: Make) -> None:
+    four, other = federation(rounds=2), federation(count=1, rounds=0)
+    address = other.charter.members[0].addresses[0]
+    stranger = other.institutions[0].identity.public_key
+    four.start()
+    four.wait_rounds(1)
+    # The stranger's daemon dials a member: the member refuses, and logs the key.
+    member = four.charter.members[0]
+    from collegium.node.home.peers import save_peers
+    from collegium.node.network.identity import peer_id
+
+    save_peers(other.institutions[0].home, [f"{member.addresses[0]}/p2p/{peer_id(member.key)}"])
+    other.start()
+    other.wait(lambda: Client(other.institutions[0].home).answers())
+    time.sleep(2)
+    peers = Client(other.institutions[0].home).get("/peers")
+    assert fingerprint(stranger)
+    assert not any(peer.get("connected") for peer in (peers["peers"] if isinstance(peers, dict) else peers))
+    four.wait_rounds(2)
+    assert address
