@@ -291,9 +291,8 @@ def check_refolded(cluster: Cluster, gone: bytes) -> None:
             assert all(entry.author != gone for round_ in component.rounds for entry in round_.entries)
             spec = core.specs[name]
             rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
-            state, _ = replay(
-                origin(spec), spec, rounds, lambda entry, s=spec, n=node: values_of_blob(n.store.blobs[entry.blob], s)
-            )
+            found = {e.blob: values_of_blob(node.store.blobs[e.blob], spec) for r in rounds for e in r.entries}
+            state, _ = replay(origin(spec), spec, rounds, lambda entry, found=found: found[entry.blob])  # type: ignore[misc]
             assert np.any(state != 0)
             assert core.folded[name][3] == state_digest(name, state)
 
