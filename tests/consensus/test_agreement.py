@@ -241,7 +241,7 @@ def test_a_restart_from_any_persisted_prefix_never_votes_twice(data: st.DataObje
                 peer.take(message)
         peer.do(peer.agreement.start())
         peer.punctual()
-        if peer.timers and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and peer.timers:
             peer.do(peer.agreement.timeout(*peer.timers.pop(0)))
     victim = net.peers[data.draw(st.integers(0, 3))]
     if victim.decided is not None:
