@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
@@ -36,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init")(init.init)
@@ -79,12 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = app(args=words, prog_name="collegium", standalone_mode=False)
     except CollegiumError as error:
         return _failed(error, as_json)
-    except click.ClickException as error:
+    except typer.TyperException as error:
         if as_json:
             return _say_json(error.format_message(), "See --help.", error.exit_code)
-        error.show()
+        show = getattr(error, "show", None)  # prints the usage line too; typer's public base class does not promise it
+        if show is not None:
+            show()
+        else:
+            sys.stderr.write(f"error: {error.format_message()}\n")
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:

@@ -24,7 +24,9 @@ def console(*, stderr: bool = False) -> "Console":
     """Return a console; text is shown as it is, not read as markup, unless a caller says so."""
     from rich.console import Console  # noqa: PLC0415 - `--help` must not wait for it
 
-    return Console(stderr=stderr, markup=False, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    # In a pipe a digest must stay in one piece for grep, however wide the line becomes.
+    return Console(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 400)
 
 
 def say(text: str) -> None:

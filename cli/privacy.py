@@ -54,6 +54,8 @@ def show(
                 ),
             ],
         )
+        for note in found["notes"]:
+            out.print(f"note: {note}")
         rows = [
             (
                 d["draw"],

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from ..crypto.errors import UnreachableError
+from ..crypto.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from ..node.control.client import Client
@@ -36,6 +36,8 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     from ..node.views import offline  # noqa: PLC0415
 
     charter, _ = read_charter(home.charter)
+    if not home.database.exists():
+        raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
     with Store.open_readonly(home.database) as store:
         context = offline(
             charter, store, me=public_key(home), added=load_peers(home), hosted=hosted_here(home, charter)

@@ -19,9 +19,7 @@ from ...protocol.update import UpdateHeader
 from ..core.events import StoredBlock
 
 Progress = Callable[[str, int, int], None]  # (what, done, of how many; 0 when nobody knows)
-ADVICE = (
-    "This ledger was changed or damaged after it was agreed on. Fetch it anew from another member, and trust neither."
-)
+ADVICE = "This ledger was changed or damaged after it was agreed on. Compare it with another member's."
 
 
 @dataclass(frozen=True, slots=True)

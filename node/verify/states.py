@@ -42,7 +42,7 @@ class StateReport:
             "epoch": self.epoch,
             "digest": self.digest.hex(),
             "certified_round": self.certified_round,
-            "label": label(self.certified_round is not None, self.enough_hosts),
+            "label": label(self.certified_round is not None, self.enough_hosts) if self.round else "no round yet",
             "updates": self.updates,
             "saturated": self.saturated,
             "equals_stored_state": self.stored,

@@ -120,9 +120,7 @@ def verify_withdrawal(
     problems += [f"blob-not-erased: the withdrawn bytes {blob.hex()} are still on this disk" for blob in left]
     chains = {round_.chain for c in report.ledger.components.values() for round_ in c.rounds}
     old = sorted(chain for chain in checkpoints if chain not in chains)
-    problems += [
-        f"checkpoint-not-erased: a state of earlier lists, {chain.hex()[:16]}, is on this disk" for chain in old
-    ]
+    problems += [f"checkpoint-not-erased: a state of earlier lists is on this disk: {chain.hex()}" for chain in old]
     return WithdrawalReport(
         member, last.through, last.mode, last.height, tuple(found), len(gone) - len(left), tuple(problems)
     )

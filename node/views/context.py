@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ...consensus.ledger import Ledger, fold_block, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...protocol.charter import Charter
 from ..store.database import Store
 
-Json = dict[str, object]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ def privacy(context: Context, policy: PrivacyPolicy) -> Json:
         ],
         "institution": {"policy": policy.policy, "epsilon": policy.epsilon, "delta": policy.delta},
         "planned_rounds": learning.planned_rounds,
+        "notes": _remarks(context, policy),
         "forecast": None,
     }
 
@@ -59,6 +60,13 @@ def forecast(context: Context, policy: PrivacyPolicy) -> Json | None:
         for name, open_ in (("rounds_left", False), ("rounds_left_in_recovery", True))
     }
     return {**left, "like_draw": draws[-1].draw}
+
+
+def _remarks(context: Context, policy: PrivacyPolicy) -> list[str]:
+    bare = [spec.name for spec in context.charter.components if spec.noise_multiplier == 0]
+    if policy.policy == "open" or not bare:
+        return []
+    return [f"config.toml asks for {policy.policy!r}, but by the charter {', '.join(bare)} carry no noise at all."]
 
 
 def _event(draw: PutDraw) -> tuple[float, float, int]:

@@ -1,0 +1,303 @@
+"""What is shown agrees with the ledger, and names who was missing."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from collegium.crypto.errors import UsageError
+from collegium.node import views
+from collegium.node.core import events as ev
+from collegium.node.store import Metric, Store
+from collegium.node.views import Context, InFlight, Live, PrivacyPolicy
+from collegium.protocol.charter import Charter
+from collegium.protocol.update import Draws
+from collegium.sims.cluster import Cluster, Node
+
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    """Four nodes, two components; one is cut off for a while, and another withdraws."""
+    cluster = Cluster(4, 11, rounds=ROUNDS, components=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1))
+    cluster.nodes[3].crash()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    cluster.nodes[3].start()
+    cluster.nodes[0].deliver(ev.RequestWithdrawal())
+
+    def settled() -> bool:
+        components = [c for node in cluster.nodes if node.core for c in node.core.ledger.components.values()]
+        return all(
+            c.epoch == 1 and c.certified and (c.certified.round, c.certified.epoch) == (ROUNDS, 1) for c in components
+        )
+
+    assert cluster.run(settled)
+    return cluster
+
+
+def fill(store: Store, node: Node) -> None:
+    """Put into the real store what the simulated one holds."""
+    snapshot = node.store.snapshot()
+    for stored in snapshot.blocks:
+        store.apply([ev.PutRecord(record) for record in stored.records])
+        store.apply([ev.PutBlock(stored.block, stored.certificate, tuple(r.digest for r in stored.records))])
+    store.apply([ev.PutRecord(record) for record in snapshot.records])
+    store.apply([*snapshot.draws, *(ev.PutPublished(draw) for draw in snapshot.published)])
+
+
+@pytest.fixture
+def context(cluster: Cluster, tmp_path: Path) -> Iterator[Context]:
+    node = cluster.nodes[1]
+    with Store.open(tmp_path / "node.db", cluster.charter.federation) as store:
+        fill(store, node)
+        for notice in node.notices:
+            if notice.event == "round-closed":
+                facts = {name: hexed(value) for name, value in notice.fields.items()}
+                store.put_round_note(
+                    str(facts["component"]), int(str(facts["round"])), int(str(facts["height"])), facts
+                )
+        yield views.offline(cluster.charter, store, me=node.identity.public_key, hosted=("head/task0",))
+
+
+def hexed(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(hexed(key)): hexed(item) for key, item in value.items()}
+    return [hexed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def live(cluster: Cluster) -> Live:
+    others = frozenset(node.identity.public_key for node in cluster.nodes[2:])
+    flight = InFlight(cluster.nodes[2].identity.public_key, "head/task0", ROUNDS + 1, 2, True, "")
+    return Live(
+        started=1.8e9,
+        addresses=("/ip4/127.0.0.1/tcp/4001",),
+        neighbours=others,
+        received=10,
+        sent=20,
+        signing=False,
+        reports=1,
+        contributing=False,
+        exhausted="ε is spent",
+        learner="failed",
+        learner_detail="no such folder",
+        training=None,
+        view=0,
+        folded={"head/task0": (ROUNDS, 1, b"c" * 32, b"d" * 32)},
+        in_flight=(flight,),
+        refused={"norm-above": 3},
+    )
+
+
+def private(context: Context) -> Charter:
+    """The same charter with a budget of ε = 4 at δ = 1e-5, a quarter of it kept for recovery."""
+    learning = context.charter.learning
+    floors = (replace(learning.floors[0], policy="dp", epsilon=4000, delta=10_000),)
+    return replace(context.charter, learning=replace(learning, floors=floors, recovery_share=250_000))
+
+
+def name_of(cluster: Cluster, index: int) -> str:
+    member = cluster.charter.member(cluster.nodes[index].identity.public_key)
+    assert member is not None
+    return member.name
+
+
+def test_every_view_is_json(context: Context, cluster: Cluster) -> None:
+    for shown in (context, replace(context, live=live(cluster))):
+        for value in (
+            views.status(shown),
+            views.peers(shown),
+            views.components(shown),
+            views.rounds(shown),
+            views.round_detail(shown, "head/task0", 2),
+            views.ledger_log(shown),
+            views.ledger_show(shown, "1"),
+            views.privacy(shown, PrivacyPolicy("dp", 8.0, 1e-5)),
+            views.unlearn(shown),
+        ):
+            json.dumps(value, allow_nan=False)
+
+
+def test_the_offline_ledger_is_the_nodes_own(context: Context, cluster: Cluster) -> None:
+    core = cluster.nodes[1].core
+    assert core is not None
+    assert context.ledger == core.ledger
+
+
+def test_status_says_what_holds_the_node_up(context: Context, cluster: Cluster) -> None:
+    without = views.status(context)
+    assert without["running"] is False
+    assert without["live"] is None
+    shown = views.status(replace(context, live=live(cluster)))
+    text = " ".join(shown["notes"])
+    for part in ("signs nothing yet: 1 of the 2", "ε is spent", "does not contribute", "no such folder"):
+        assert part in text
+    connected = shown["live"]["connected"]
+    assert [m["name"] for m in connected] == sorted([name_of(cluster, 2), name_of(cluster, 3)])
+    assert [m["name"] for m in shown["live"]["not_connected"]] == [name_of(cluster, 0)]
+
+
+def test_too_few_members_are_pointed_out(tmp_path: Path) -> None:
+    small = Cluster(3, 1, rounds=1)
+    with Store.open(tmp_path / "node.db", small.charter.federation) as store:
+        context = views.offline(small.charter, store)
+        assert "no lost member can be spared" in str(views.status(context)["notes"])
+
+
+def test_peers_tell_who_is_who(context: Context, cluster: Cluster) -> None:
+    found = {peer["name"]: peer for peer in views.peers(replace(context, live=live(cluster)))}
+    assert found[name_of(cluster, 0)]["state"] == "withdrew"
+    assert found[name_of(cluster, 1)]["me"] is True
+    assert found[name_of(cluster, 1)]["connected"] is None
+    assert found[name_of(cluster, 2)]["connected"] is True
+    assert found[name_of(cluster, 0)]["connected"] is False
+    assert found[name_of(cluster, 2)]["components"] == ["head/task0", "head/task1"]
+
+
+def test_components_tell_who_the_open_round_waits_for(context: Context, cluster: Cluster) -> None:
+    first, second = views.components(replace(context, live=live(cluster)))
+    assert (first["round"], first["epoch"], first["label"]) == (ROUNDS, 1, "certified")
+    assert (first["hosted_here"], second["hosted_here"]) == (True, False)
+    assert first["digest"] == (b"d" * 32).hex()
+    opened = first["open_round"]
+    assert isinstance(opened, dict)
+    assert [m["name"] for m in opened["on_the_way"]] == [name_of(cluster, 2)]
+    assert name_of(cluster, 2) not in [m["name"] for m in opened["waiting_for"]]
+    assert name_of(cluster, 3) in [m["name"] for m in opened["waiting_for"]]
+
+
+def test_rounds_name_the_counted_the_missing_and_the_withdrawn(context: Context, cluster: Cluster) -> None:
+    rounds = {r["round"]: r for r in views.rounds(context, "head/task0")}
+    assert sorted(rounds) == list(range(1, ROUNDS + 1))
+    assert [m["name"] for m in rounds[1]["withdrawn"]] == [name_of(cluster, 0)]
+    assert name_of(cluster, 0) not in [m["name"] for m in rounds[1]["counted"]]
+    (gone,) = rounds[2]["missing"]
+    assert gone["name"] == name_of(cluster, 3)
+    assert "no update" in gone["why"]
+
+
+def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) -> None:
+    context.store.put_metrics(
+        [Metric(2, 0, "task0", "auc", 0.75, 40, 1.0), Metric(2, 0, "x", "auc", float("nan"), 1, 1.0)]
+    )
+    shown = views.round_detail(context, "head/task0", 2)
+    assert sum(entry["weight"] for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
+    assert shown["evaluation"] == [
+        {"task": "task0", "metric": "auc", "value": 0.75, "count": 40, "epoch": 0},
+        {"task": "x", "metric": "auc", "value": None, "count": 1, "epoch": 0},
+    ]
+    assert len(shown["deciding_members"]) >= 3
+
+
+def test_a_round_that_this_node_did_not_see_close_is_told_from_the_ledger(cluster: Cluster, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "bare.db", cluster.charter.federation) as store:
+        fill(store, cluster.nodes[1])
+        context = views.offline(cluster.charter, store)
+        assert views.rounds(context)[0]["missing"] is None
+        (gone,) = [
+            m for m in views.round_detail(context, "head/task0", 2)["missing"] if m["name"] == name_of(cluster, 3)
+        ]
+        assert gone["why"]
+
+
+def test_wrong_names_are_usage_errors(context: Context) -> None:
+    for wrong in (
+        lambda: views.rounds(context, "head/none"),
+        lambda: views.round_detail(context, "head/task0", 99),
+        lambda: views.ledger_show(context, "999"),
+        lambda: views.ledger_show(context, "0"),
+        lambda: views.ledger_show(context, "xyzxyz"),
+        lambda: views.ledger_show(context, "ab"),
+        lambda: views.ledger_show(context, "f" * 64),
+        lambda: views.find_member(context, "nobody"),
+        lambda: views.find_member(context, "member"),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+def test_the_log_is_in_ledger_order_and_filters(context: Context, cluster: Cluster) -> None:
+    everything = views.ledger_log(context, limit=1000)
+    places = [(r["height"], r["position"]) for r in everything]
+    assert places == sorted(places)
+    assert len(everything) == context.ledger.tree.size
+    assert views.ledger_log(context, limit=3) == everything[-3:]
+    kinds = {str(r["kind"]) for r in everything}
+    assert kinds == {"offer", "update", "attest", "withdrawal"}
+    author = cluster.nodes[2].identity.public_key
+    mine = views.ledger_log(context, author=author, kind="update", component="head/task1", limit=1000)
+    assert {(r["author"]["name"], r["kind"], r["about"]["component"]) for r in mine} == {
+        (name_of(cluster, 2), "update", "head/task1")
+    }
+    late = views.ledger_log(context, since=context.ledger.height, limit=1000)
+    assert {r["height"] for r in late} == {context.ledger.height}
+
+
+def test_a_block_and_a_record_are_found_by_their_beginnings(context: Context) -> None:
+    block = views.ledger_show(context, "2")
+    assert views.ledger_show(context, str(block["id"])[:12]) == block
+    record = block["records"][0]
+    shown = views.ledger_show(context, record["digest"][:16])
+    assert (shown["type"], shown["seq"], shown["height"]) == ("record", record["seq"], 2)
+
+
+def test_members_are_found_by_name_and_by_key(context: Context, cluster: Cluster) -> None:
+    key = cluster.nodes[2].identity.public_key
+    assert views.find_member(context, name_of(cluster, 2)) == key
+    assert views.find_member(context, key.hex()[:10]) == key
+
+
+def test_privacy_shows_the_log_and_the_strictest_budget(context: Context) -> None:
+    floors = (replace(context.charter.learning.floors[0], policy="dp", epsilon=4000, delta=10_000),)
+    charter = replace(
+        context.charter, learning=replace(context.charter.learning, floors=floors, recovery_share=250_000)
+    )
+    context = replace(context, charter=charter, published=frozenset({101}))
+    context.store.apply(
+        [
+            ev.PutDraw(101, Draws(100_000, 1_500_000, 4), ("head/task0",), (1,), 900),
+            ev.PutDraw(102, Draws(100_000, 1_500_000, 4), ("head/task0",), (2,), 1300),
+        ]
+    )
+    shown = views.privacy(context, PrivacyPolicy("dp", 8.0, 1e-5))
+    assert (shown["epsilon_spent"], shown["epsilon_budget"], shown["epsilon_before_recovery"]) == (1.3, 4.0, 3.0)
+    stricter = views.privacy(context, PrivacyPolicy("never", 8.0, 1e-5))
+    assert stricter["policy"] == "never"
+    assert views.privacy(context, PrivacyPolicy("dp", 2.0, 1e-5))["epsilon_budget"] == 2.0
+    published = {d["draw"]: d["published"] for d in shown["draws"]}
+    assert (published[101], published[102]) == (True, False)
+
+
+def test_a_policy_that_the_charter_does_not_carry_out_is_pointed_out(context: Context) -> None:
+    assert "no noise" in str(views.privacy(context, PrivacyPolicy("dp", 8.0, 1e-5))["notes"])
+    assert views.privacy(context, PrivacyPolicy("open", 8.0, 1e-5))["notes"] == []
+
+
+def test_the_forecast_counts_rounds_that_fit(cluster: Cluster, tmp_path: Path) -> None:
+    policy = PrivacyPolicy("dp", 8.0, 1e-5)
+    with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
+        context = views.offline(cluster.charter, store)
+        assert views.forecast(context, policy) is None  # nothing asks for an ε
+        context = replace(context, charter=private(context))
+        assert views.forecast(context, policy) is None  # nothing was drawn
+        store.apply([ev.PutDraw(1, Draws(100_000, 1_500_000, 20), ("head/task0",), (1,), 900)])
+        left = views.forecast(context, policy)
+        assert left is not None
+        assert 0 < left["rounds_left"] < left["rounds_left_in_recovery"]
+        fewer = views.forecast(context, PrivacyPolicy("dp", 2.0, 1e-5))
+        assert fewer is not None
+        assert fewer["rounds_left"] < left["rounds_left"]
+
+
+def test_unlearn_shows_how_far_it_got(context: Context, cluster: Cluster) -> None:
+    shown = views.unlearn(context)
+    (withdrawal,) = shown["withdrawals"]
+    assert withdrawal["member"]["name"] == name_of(cluster, 0)
+    assert withdrawal["state"] == "refolded, certified, erased"
+    assert all(c["certified"] and c["epoch"] == 1 for c in withdrawal["components"])
