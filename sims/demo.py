@@ -9,7 +9,8 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,6 @@ from ..crypto.errors import CollegiumError, OperatorError, UsageError
 from ..node.control.client import Client
 from ..node.core.events import Snapshot
 from ..node.core.messages import Kind
-from ..node.learner.protocol import Message
 from ..node.runtime.folding import compute
 from ..node.store.blobs import Blobs
 from ..node.store.states import States
@@ -266,25 +266,21 @@ class Demo:
     def _quality(self, federated: Trained) -> None:
         result = self.result
         self.console.print("Training each institution alone with the same recipe, for comparison …")
-        alone: dict[str, Trained] = {}
-        pooled: dict[str, list[Mapping[str, Message]]] = {i.name: [] for i in self.institutions}
-        everybody = []
-        for institution in self.institutions:
-            assert institution.data is not None
-            with worker(self.charter, institution.data) as learner:
-                alone[institution.name] = local_only(self.charter, learner, institution.lot, self.rounds)
-                everybody.append(scores(learner, federated))
-        for institution in self.institutions:
-            assert institution.data is not None
-            with worker(self.charter, institution.data) as learner:
-                for name, states in alone.items():
-                    found = scores(learner, states)
-                    pooled[name].append(found)
-                    if name == institution.name:
-                        result.own_local[name] = quality([found])
+        folders = [(i.name, i.data, i.lot) for i in self.institutions if i.data is not None]
+        with ExitStack() as stack, ThreadPoolExecutor(len(folders)) as pool:
+            workers = list(pool.map(lambda item: stack.enter_context(worker(self.charter, item[1])), folders))
+
+            def train(index: int) -> Trained:
+                return local_only(self.charter, workers[index], folders[index][2], self.rounds)
+
+            alone = list(pool.map(train, range(len(folders))))
+            everybody = list(pool.map(lambda learner: scores(learner, federated), workers))
+            for (name, _, _), states in zip(folders, alone, strict=True):
+                found = list(pool.map(lambda learner, states=states: scores(learner, states), workers))
+                result.local[name] = quality(found)
+                result.own_local[name] = quality([found[result.nodes.index(name)]])
         together = quality(everybody)
         for index, institution in enumerate(self.institutions):
-            result.local[institution.name] = quality(pooled[institution.name])
             result.federated[institution.name] = together
             result.own_federated[institution.name] = quality([everybody[index]])
 

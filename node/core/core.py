@@ -65,7 +65,7 @@ from .pool import Pool
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
 EVIDENCE_LIMIT = 31 << 10  # a statement that is larger does not fit into an Evidence record
 RETRY_MS = 2000
-GATHER_MS = 150  # how long a closable component waits for the others of the same draws
+GATHER_MS = 150  # how long one component waits for the others of the same draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,7 @@ class Core:
         self._counted: set[bytes] = set()
         self._gather_due = False
         self._gather_height = -1
+        self._posting = ""  # "armed" or "due": my ready updates wait for the others of their draw
         self._asked = -1000
         self._now = 0
         self._out: list[ev.Effect] = []
@@ -470,6 +471,8 @@ class Core:
                 self._sync(ordered[(self._now // max(1, self.options.sync_ms)) % len(ordered)])
         elif what == "idle":
             self.idle_due = True
+        elif what == "post":
+            self._posting = "due"
         elif what == "gather":
             self._gather_due = True
         elif what == "learn":
@@ -549,7 +552,12 @@ class Core:
         return (epoch, round_)
 
     def _post_updates(self) -> None:
-        """Write my update records once a quorum of the active hosts acknowledged."""
+        """Write my update records once a quorum of the active hosts acknowledged.
+
+        Those of one draw wait for each other a little, so that they share a write and a message.
+        """
+        ready: list[tuple[Flight, frozenset[bytes]]] = []
+        waiting = False
         for flight in self.flights.values():
             value = flight.header.value
             if value.author != self.me or self.me not in flight.acks:
@@ -562,10 +570,20 @@ class Core:
                 hosts |= self._offering(value.component)
             have = frozenset(flight.acks) & hosts
             need = quorum(max(1, len(hosts)), self.ledger.fault_model)
-            if len(flight.posted & hosts) < need <= len(have):
-                flight.posted = have
-                acks = tuple(ack for host, ack in sorted(flight.acks.items()) if host in have)
-                self._append(Update(flight.header.wire, acks))
+            if len(flight.posted & hosts) < need:
+                waiting |= len(have) < need
+                if len(have) >= need:
+                    ready.append((flight, have))
+        if ready and waiting and self._posting != "due":
+            if self._posting != "armed":
+                self._posting = "armed"
+                self._emit(ev.SetTimer("post", GATHER_MS))
+            return
+        self._posting = ""
+        for flight, have in ready:
+            flight.posted = have
+            acks = tuple(ack for host, ack in sorted(flight.acks.items()) if host in have)
+            self._append(Update(flight.header.wire, acks))
 
     def _offering(self, name: str) -> set[bytes]:
         found = set()
@@ -608,6 +626,9 @@ class Core:
         self._emit(ev.SetTimer(f"fold:{event.component}", RETRY_MS))
 
     def _attest(self) -> None:
+        """Sign the states that this host holds, all components of a round together."""
+        if self.folding - self.lacking.keys():
+            return
         for name in self.hosted:
             component = self.ledger.components[name]
             done = self.folded.get(name)

@@ -33,6 +33,7 @@ VERSION = 1
 OVERHEAD = 5  # bytes: version, and the length of the first message
 QUEUE_BYTES = 4 << 20  # outbound; then publish() waits
 INBOX_BYTES = 16 << 20  # inbound, not yet handed over; then messages are dropped
+LINGER = 0.004  # seconds
 PAUSE = 0.002  # seconds after each pubsub message of a burst
 PACE = 8 << 20  # bytes/s that a burst may add to a mesh in which each message is forwarded several times
 QUEUE_DEPTH = 8  # of 32: how full a neighbour's libp2p queue may be before the next message waits
@@ -90,9 +91,9 @@ class Gossip:
         # All neighbours are in the mesh (low = high), and are grafted when they subscribe, not at the next heartbeat.
         self._router = GossipSub(
             [PROTOCOL_ID_V11],
-            degree=degree,
-            degree_low=degree,
-            degree_high=degree,
+            degree=min(degree, 4),
+            degree_low=min(degree, 3),
+            degree_high=min(degree, 5),
             heartbeat_interval=1,
             spam_protection_enabled=False,  # ten messages a second, our own included
             adaptive_gossip_enabled=False,  # stretches the heartbeat to 30 s
@@ -168,6 +169,7 @@ class Gossip:
         while True:
             await self._more_out.wait()
             self._more_out = trio.Event()
+            await trio.sleep(LINGER)  # what is said in one breath travels in one message: each costs milliseconds
             while self._outbox:
                 data = pack(self._take())
                 try:

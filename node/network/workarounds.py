@@ -28,6 +28,8 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.pubsub import gossipsub as gossipsub_module
+from libp2p.pubsub import pubsub as pubsub_module
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.tools.anyio_service.trio_manager import TrioManager
@@ -299,6 +301,18 @@ def _dial_at_once() -> None:
     swarm_module._HAPPY_EYEBALLS_DELAY = 0.0
 
 
+def _no_sender_records() -> None:
+    def attach(_host: object) -> tuple[bytes, bool]:
+        return b"", False
+
+    def accept(_rpc: object, _host: object, _peer: object) -> bool:
+        return True
+
+    for module in (pubsub_module, gossipsub_module):
+        module.env_to_send_in_RPC = attach  # type: ignore[attr-defined] # the repair
+        module.maybe_consume_signed_record = accept  # type: ignore[attr-defined] # the repair
+
+
 WORKAROUNDS: tuple[Workaround, ...] = (
     Workaround(
         "multiselect-utf8",
@@ -354,6 +368,13 @@ WORKAROUNDS: tuple[Workaround, ...] = (
         "io/trio.py:24, host/basic_host.py:1063",
         "a half-open connection is never noticed, and opening a stream on it hangs past every timeout",
         _socket_options,
+    ),
+    Workaround(
+        "sender-records",
+        "pubsub/utils.py:11, pubsub/gossipsub.py:930, :1005",
+        "every gossip message carries its forwarder's signed addresses: 250 bytes and a millisecond each, for what the "
+        "members' own signed offers say",
+        _no_sender_records,
     ),
     Workaround("counters", "io/trio.py:31", "no measure of what crosses the wire", _count_bytes),
     Workaround("dial-at-once", "network/swarm.py:925", "every dial waits 250 ms", _dial_at_once),

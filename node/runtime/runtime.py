@@ -68,6 +68,7 @@ class Runtime:
         self._inbox: deque[ev.Event] = deque()
         self._wake = trio.Event()
         self._stop = trio.Event()
+        self._control_closed = trio.Event()
         self._timers: dict[str, trio.CancelScope] = {}
         self._pulling: set[bytes] = set()
         self._asking: set[bytes] = set()
@@ -176,6 +177,8 @@ class Runtime:
             started()
             await self._stop.wait()
             log.info("node stops")
+            with trio.move_on_after(2):  # let the answer to whoever asked us to stop get out
+                await self._control_closed.wait()
             nursery.cancel_scope.cancel()
 
     async def _work(self) -> None:
@@ -524,6 +527,7 @@ class Runtime:
                 app: Any = build(self)
                 await serve_http(app, config, shutdown_trigger=self._stop.wait)
             finally:
+                self._control_closed.set()
                 self.home.socket.unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """Rounds without training over real daemons: time and bytes, against plain TCP all to all and the lower bound."""
 
 import math
+import os
 import secrets
 import socket
 import sys
@@ -59,6 +60,7 @@ def measure(quick: bool) -> Sequence[Row]:
                 time.sleep(0.5)  # rarely: the observer shares the machine with what it observes
                 views = [look(i, v) for i, v in zip(institutions, views, strict=True)]
             bound = lower_bound(fold_ledger(institutions[0], charter), institutions, {1})
+            cpu = sum(_cpu(daemon.process.pid) for daemon in daemons if daemon.process is not None)
             memory = sum(_resident(daemon.process.pid) for daemon in daemons if daemon.process is not None)
         finally:
             for daemon in daemons:
@@ -76,6 +78,7 @@ def measure(quick: bool) -> Sequence[Row]:
             "a round, s, against the same bytes over plain TCP all to all", median(seconds), tcp, median(seconds) / tcp
         ),
         at_most("bytes received a node and round, against every other's update once", received, bound, 1.10),
+        Row("CPU a node and round, start included, s", cpu / NODES / rounds),
         limit("memory of all processes together, GB", memory / 1e9, 1.5),
     ]
 
@@ -83,6 +86,11 @@ def measure(quick: bool) -> Sequence[Row]:
 def _pace(views: Sequence[View], charter: Charter, rounds: int) -> float:
     folded = [max(moment(view, charter, r, "folded_at") for view in views) for r in range(1, rounds + 1)]
     return median(b - a for a, b in pairwise(folded))
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> float:
