@@ -1,0 +1,90 @@
+"""A daemon as the control API sees one: a real core and store, a network that does as it is told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collegium.crypto.errors import RefusedError, UnreachableError
+from collegium.node.core import events as ev
+from collegium.node.core.core import Core
+from collegium.node.home import Config, Home
+from collegium.node.network import Counters
+from collegium.node.store import Store
+from collegium.protocol.charter import Charter
+from collegium.sims.cluster import Cluster, Node
+
+ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v9V7a1zkonXB"
+
+
+class FakeNetwork:
+    def __init__(self, members: list[bytes]) -> None:
+        self.counters = Counters(7, 9)
+        self.members = members
+        self.answer = "member"
+        self.dialled: list[str] = []
+
+    def addresses(self) -> list[str]:
+        return [ADDRESS]
+
+    def neighbours(self) -> frozenset[bytes]:
+        return frozenset(self.members[1:])
+
+    async def connect(self, address: str) -> bytes:
+        self.dialled.append(address)
+        if self.answer == "down":
+            raise UnreachableError(f"{address} cannot be reached: refused", "check that it is up, and the address")
+        if self.answer == "stranger":
+            raise RefusedError(f"{address} is not a member of this federation", "check the charter")
+        return self.members[1]
+
+
+class FakeLearner:
+    state = "ready"
+    detail = ""
+
+
+class FakeDaemon:
+    def __init__(self, home: Home, charter: Charter, core: Core, store: Store) -> None:
+        self.home, self.charter, self.core, self.store = home, charter, core, store
+        self.config = Config()
+        self.network = FakeNetwork([core.me, *(m.key for m in charter.members if m.key != core.me)])
+        self.learner = FakeLearner()
+        self.started = 1.8e9
+        self.submitted: list[ev.Event] = []
+        self.stops = 0
+        self.refreshed = 0
+
+    def submit(self, event: ev.Event) -> None:
+        self.submitted.append(event)
+
+    def request_stop(self) -> None:
+        self.stops += 1
+
+    def refresh_peers(self) -> None:
+        self.refreshed += 1
+
+
+def fill(store: Store, node: Node) -> None:
+    for stored in node.store.snapshot().blocks:
+        store.apply([ev.PutRecord(record) for record in stored.records])
+        store.apply([ev.PutBlock(stored.block, stored.certificate, tuple(r.digest for r in stored.records))])
+
+
+@pytest.fixture(scope="session")
+def grown_cluster() -> Cluster:
+    cluster = Cluster(4, 3, rounds=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    return cluster
+
+
+@pytest.fixture
+def daemon(grown_cluster: Cluster, tmp_path: Path) -> Iterator[FakeDaemon]:
+    node = grown_cluster.nodes[0]
+    assert node.core is not None
+    home = Home(tmp_path / "home")
+    home.make()
+    with Store.open(home.database, grown_cluster.charter.federation) as store:
+        fill(store, node)
+        yield FakeDaemon(home, grown_cluster.charter, node.core, store)

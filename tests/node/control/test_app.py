@@ -1,0 +1,216 @@
+"""The control API over an ASGI transport: what it shows, what it does, what it refuses."""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from collegium.crypto.errors import CorruptError
+from collegium.node import views
+from collegium.node.control.app import BODY_LIMIT, build
+from collegium.node.core.events import RequestWithdrawal
+from collegium.node.home.peers import load_peers, save_peers
+
+if TYPE_CHECKING:
+    from .conftest import FakeDaemon
+
+ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v9V7a1zkonXB"
+
+
+def call(daemon: "FakeDaemon", method: str, path: str, **options: Any) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(daemon))
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            return await client.request(method, path, **options)
+
+    return trio.run(ask)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/status",
+        "/peers",
+        "/components",
+        "/rounds",
+        "/rounds?component=head/task0&since=2&limit=1",
+        "/rounds/head/task0/1",
+        "/rounds/head%2Ftask0/1",
+        "/ledger/log",
+        "/ledger/log?kind=update&component=head/task0&limit=2",
+        "/ledger/1",
+        "/privacy",
+        "/unlearn",
+    ],
+)
+def test_every_reading_path_answers(daemon: "FakeDaemon", path: str) -> None:
+    answer = call(daemon, "GET", path)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() not in (None, [], {})
+
+
+def test_it_shows_the_same_as_the_views(daemon: "FakeDaemon") -> None:
+    context = views.offline(daemon.charter, daemon.store, me=daemon.core.me)
+    assert call(daemon, "GET", "/ledger/log").json() == views.ledger_log(context)
+    assert call(daemon, "GET", "/rounds/head/task0/2").json() == views.round_detail(context, "head/task0", 2)
+    status = call(daemon, "GET", "/status").json()
+    assert status["height"] == context.ledger.height
+    assert status["running"] is True
+    assert len(status["live"]["connected"]) == 3
+    assert (status["live"]["bytes_received"], status["live"]["bytes_sent"]) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "exit_code"),
+    [
+        ("/rounds?component=head/none", 400, 2),
+        ("/rounds/head/task0/99", 400, 2),
+        ("/ledger/99999", 400, 2),
+        ("/ledger/log?limit=many", 400, 2),
+        ("/ledger/log?limit=99999", 400, 2),
+        ("/ledger/log?author=nobody", 400, 2),
+        ("/ledger/log?author=" + "x" * 5000, 400, 2),
+        ("/nothing", 404, 2),
+        ("/rounds/head/task0/x", 404, 2),
+    ],
+)
+def test_errors_carry_advice_and_an_exit_code(daemon: "FakeDaemon", path: str, status: int, exit_code: int) -> None:
+    answer = call(daemon, "GET", path)
+    assert answer.status_code == status
+    value = answer.json()
+    assert value.keys() == {"error", "advice", "exit_code"}
+    assert value["exit_code"] == exit_code
+    assert value["error"]
+
+
+def test_a_fault_of_ours_is_an_answer_and_not_the_end(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(views, "status", fail)
+    answer = call(daemon, "GET", "/status")
+    assert (answer.status_code, answer.json()["exit_code"]) == (500, 1)
+    assert "ZeroDivisionError" in answer.json()["error"]
+
+
+def test_damage_keeps_its_exit_code(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> object:
+        raise CorruptError("Table records is damaged", "Restore it.")
+
+    monkeypatch.setattr(views, "unlearn", fail)
+    assert call(daemon, "GET", "/unlearn").json() == {
+        "error": "Table records is damaged",
+        "advice": "Restore it.",
+        "exit_code": 3,
+    }
+
+
+def test_stop_stops(daemon: "FakeDaemon") -> None:
+    assert call(daemon, "POST", "/stop", json={}).status_code == 202
+    assert daemon.stops == 1
+    assert call(daemon, "GET", "/stop").status_code == 405
+    assert daemon.stops == 1
+
+
+def test_a_withdrawal_is_submitted(daemon: "FakeDaemon") -> None:
+    answer = call(daemon, "POST", "/unlearn", json={})
+    assert (answer.status_code, answer.json()["submitted"]) == (202, True)
+    assert daemon.submitted == [RequestWithdrawal()]
+
+
+def test_a_withdrawal_of_nothing_is_refused(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon.core, "me", bytes(32))
+    answer = call(daemon, "POST", "/unlearn", json={})
+    assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
+    assert daemon.submitted == []
+
+
+def test_adding_a_peer_dials_it_and_remembers_it(daemon: "FakeDaemon") -> None:
+    answer = call(daemon, "POST", "/peers", json={"address": ADDRESS}).json()
+    assert answer["connected"] is True
+    assert answer["member"]["key"] == daemon.network.members[1].hex()
+    assert daemon.network.dialled == [ADDRESS]
+    assert load_peers(daemon.home) == (ADDRESS,)
+    assert daemon.refreshed == 1
+
+
+def test_a_peer_that_is_down_is_remembered_and_said(daemon: "FakeDaemon") -> None:
+    daemon.network.answer = "down"
+    answer = call(daemon, "POST", "/peers", json={"address": ADDRESS}).json()
+    assert answer["connected"] is False
+    assert "cannot be reached" in answer["why"]
+    assert load_peers(daemon.home) == (ADDRESS,)
+
+
+@pytest.mark.parametrize("before", [(), (ADDRESS,)])
+def test_a_stranger_changes_nothing(daemon: "FakeDaemon", before: tuple[str, ...]) -> None:
+    save_peers(daemon.home, before)
+    daemon.network.answer = "stranger"
+    answer = call(daemon, "POST", "/peers", json={"address": ADDRESS})
+    assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
+    assert load_peers(daemon.home) == before
+
+
+def test_a_peer_is_forgotten(daemon: "FakeDaemon") -> None:
+    save_peers(daemon.home, [ADDRESS])
+    assert call(daemon, "DELETE", "/peers", json={"address": ADDRESS}).json()["added"] == []
+    assert load_peers(daemon.home) == ()
+    assert call(daemon, "DELETE", "/peers", json={"address": ADDRESS}).status_code == 400
+
+
+BAD_BODIES: dict[str, dict[str, Any]] = {
+    "not JSON": {"content": b"{"},
+    "deep nesting": {"content": b"[" * 50_000},
+    "a list": {"json": [1]},
+    "a missing field": {"json": {}},
+    "another field": {"json": {"address": ADDRESS, "more": 1}},
+    "a number for text": {"json": {"address": 5}},
+    "no address": {"json": {"address": "nonsense"}},
+    "too large": {"content": b'{"address": "' + b"x" * BODY_LIMIT + b'"}'},
+}
+
+
+@pytest.mark.parametrize("what", BAD_BODIES)
+def test_a_bad_body_is_refused(daemon: "FakeDaemon", what: str) -> None:
+    answer = call(daemon, "POST", "/peers", **BAD_BODIES[what])
+    assert answer.status_code in (400, 413)
+    assert answer.json()["exit_code"] == 2
+    assert daemon.network.dialled == []
+    assert load_peers(daemon.home) == ()
+
+
+def test_an_endless_body_is_cut_at_the_limit(daemon: "FakeDaemon") -> None:
+    """Memory stays bounded: reading stops once over the limit (G9)."""
+    sent = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        sent += 1
+        return {"type": "http.request", "body": b"x" * 1024, "more_body": True}
+
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope: dict[str, Any] = {
+        "type": "http", "method": "POST", "path": "/stop", "raw_path": b"/stop", "query_string": b"", "headers": [],
+        "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "server": None, "client": None,
+        "root_path": "",
+    }  # fmt: skip
+    app: Callable[..., Any] = build(daemon)
+    trio.run(app, scope, receive, send)
+    assert statuses == [413]
+    assert sent <= BODY_LIMIT // 1024 + 2
+    assert daemon.stops == 0
+
+
+def test_the_control_api_brings_no_torch_along() -> None:
+    import subprocess
+
+    code = "import sys, collegium.node.control.app, collegium.node.control.client; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
