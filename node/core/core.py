@@ -1161,7 +1161,7 @@ class Core:
         """Return what this node has, to ask a neighbour for the rest."""
         heads = self.pool.heads(self.ledger.heads)
         known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()))
-        have = b"".join(tag(item) for item in self.in_flight())
+        have = b"".join(tag(item) for item in self.in_flight()[:16_384])
         return schema.dump(SyncRequest(self.federation, self.ledger.height, known, have))
 
     def _sync(self, peer: bytes) -> None:

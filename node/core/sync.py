@@ -1,6 +1,6 @@
 """Anti-entropy: what to answer a neighbour that says what it has. By head digest, so that forks cannot part us."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ...crypto.errors import RemoteProtocolError
@@ -35,6 +35,29 @@ class Reader(Protocol):
         ...
 
 
+class Theirs:
+    """Which records the asker surely has: those that its heads follow, as far as they are known here."""
+
+    def __init__(self, store: Reader, heads: Mapping[bytes, Head]) -> None:
+        self.store = store
+        self.next = {author: (head.seq, head.digest) for author, head in heads.items()}
+        self.digests: set[bytes] = set()
+
+    def has(self, record: Signed[Record]) -> bool:
+        """Whether the asker's branch contains this record: a decided block may contain the other one."""
+        author, seq = record.value.author, record.value.seq
+        for _ in range(FORK_DEPTH):
+            at, wanted = self.next.get(author, (0, GENESIS))
+            if at < seq:
+                break
+            found = next((r for r in self.store.record_at(author, at) if r.digest == wanted), None)
+            if found is None:
+                break
+            self.digests.add(wanted)
+            self.next[author] = (at - 1, found.value.prev)
+        return record.digest in self.digests
+
+
 def answer(
     request: SyncRequest, federation: bytes, store: Reader, members: Iterable[bytes], messages: Sequence[bytes]
 ) -> bytes:
@@ -56,13 +79,14 @@ def answer(
         if here and all(record.digest != head.digest for record in here):
             # Our branch differs from theirs at this seq: send it from before the place where they can part.
             after[author] = max(0, head.seq - FORK_DEPTH)
+    theirs = Theirs(store, known)
     for number in range(request.height + 1, height + 1):
         stored = store.block(number)
         if stored is None or size > SYNC_TARGET:
             more = stored is not None
             break
         for record in stored.records:
-            if record.value.seq > after.get(record.value.author, 0) and not more:
+            if not more and not theirs.has(record):
                 records[record.digest] = record.wire
                 size += len(record.wire)
                 more = size > SYNC_TARGET + BLOCK_TARGET
@@ -89,4 +113,6 @@ def answer(
         if size > SYNC_TARGET + BLOCK_TARGET:
             break  # the first ones matter most: votes before what the answerer's gossip brings anyway
         told.append(item)
+        if len(told) == 16_384:
+            break
     return schema.dump(SyncResponse(federation, height, tuple(blocks), tuple(records.values()), tuple(told), int(more)))
