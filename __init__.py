@@ -1,2 +1,1 @@
 """Collegium: institutions train one modular model together, without a server."""
-
