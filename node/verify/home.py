@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ...consensus.components import State
-from ...crypto.errors import UsageError
+from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
 from ...protocol.charter import Charter, SignedCharter, load_file
 from ..core.events import StoredBlock
@@ -20,14 +20,19 @@ from .withdrawal import verify_withdrawal
 
 
 def read_charter(path: Path) -> tuple[Charter, SignedCharter]:
-    """Read a charter file. Raises UsageError if there is none, and as protocol.charter.load_file does."""
+    """Read a charter file. Raises UsageError if there is none, CorruptError, RefusedError (a stranger signed)."""
     with disk_errors(path):
         try:
             data = path.read_bytes()
         except (FileNotFoundError, IsADirectoryError):
             advice = "Create one (`collegium charter create`), or copy it there from another member."
             raise UsageError(f"There is no charter {path}", advice) from None
-    return load_file(data, str(path))
+    try:
+        return load_file(data, str(path))
+    except UsageError as error:
+        # No file is written before it passes every rule, so one that breaks one was changed since.
+        advice = "Get an intact copy from another member, and compare the federation ids by telephone."
+        raise CorruptError(f"{path} was changed or is damaged: {error.message}", advice) from error
 
 
 def verify_home_ledger(

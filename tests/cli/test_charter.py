@@ -1,0 +1,201 @@
+"""Founding a federation from the command line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collegium.cli.charter import parse_member
+from collegium.crypto.errors import UsageError
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+
+def node(run: "Run", root: Path, name: str, port: int) -> Any:
+    address = f"/ip4/127.0.0.1/tcp/{port}"
+    answer = run("init", "--home", root / name, "--name", name, "--listen", address, "--json")
+    assert answer.code == 0, answer.err
+    return answer.value
+
+
+def create(run: "Run", home: Path, *members: str, **options: str) -> Any:
+    words: list[object] = ["charter", "create", "--home", home, "--name", "test", "--no-dp", "--json"]
+    for member in members:
+        words += ["--member", member]
+    for option, value in options.items():
+        words += [f"--{option.replace('_', '-')}", value]
+    return run(*words)
+
+
+def test_init_makes_a_key_once(run: "Run", tmp_path: Path) -> None:
+    found = node(run, tmp_path, "north", 4001)
+    assert len(bytes.fromhex(found["public_key"])) == 32
+    assert found["member"] == f"north={found['public_key']}@/ip4/127.0.0.1/tcp/4001"
+    assert (tmp_path / "north" / "key.json").stat().st_mode & 0o777 == 0o600
+    again = run("init", "--home", tmp_path / "north")
+    assert (again.code, "never overwritten" in again.err) == (5, True)
+
+
+def test_init_leaves_nothing_behind_for_a_wrong_option(run: "Run", tmp_path: Path) -> None:
+    answer = run("init", "--home", tmp_path / "n", "--listen", "nonsense")
+    assert answer.code == 2
+    assert not (tmp_path / "n" / "key.json").exists()
+
+
+def test_init_seals_the_key(run: "Run", tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("open sesame\n")
+    answer = run("init", "--home", tmp_path / "n", "--passphrase-file", tmp_path / "secret", "--json")
+    assert answer.value["sealed"] is True
+    assert '"seed"' not in (tmp_path / "n" / "key.json").read_text()
+    (tmp_path / "empty").write_text("\n")
+    assert run("init", "--home", tmp_path / "m", "--passphrase-file", tmp_path / "empty").code == 2
+    assert run("init", "--home", tmp_path / "m", "--passphrase-file", tmp_path / "missing").code == 2
+
+
+def test_two_members_sign_and_merge(run: "Run", tmp_path: Path) -> None:
+    north, south = node(run, tmp_path, "north", 4001), node(run, tmp_path, "south", 4002)
+    made = create(run, tmp_path / "north", north["member"], south["member"], fault_model="crash")
+    assert made.code == 0
+    assert "no lost member can be spared" in made.err
+    charter = tmp_path / "north" / "charter.bin"
+    incomplete = run("charter", "verify", "--home", tmp_path / "north", "--json")
+    assert (incomplete.code, incomplete.value["missing"]) == (6, ["north", "south"])
+    assert run("charter", "sign", "--home", tmp_path / "north").code == 0
+    assert run("charter", "sign", charter, "--home", tmp_path / "south", "--json").value["missing"] == []
+    copy = tmp_path / "south" / "charter.bin"
+    merged = run("charter", "sign", "--merge", copy, "--home", tmp_path / "north", "--json")
+    assert merged.value["complete"] is True
+    assert run("charter", "verify", "--home", tmp_path / "north").code == 0
+    shown = run("charter", "show", copy, "--json").value
+    assert shown["federation"] == made.value["federation"]
+    assert shown["tolerated_losses"] == 0
+    assert {c["name"] for c in shown["charter"]["components"]} == {"encoder/image", "head/digit"}
+    assert copy.read_bytes() == charter.read_bytes()
+
+
+def test_a_sealed_key_signs_with_its_passphrase_only(run: "Run", tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("open sesame\n")
+    (tmp_path / "wrong").write_text("wrong\n")
+    words = ("init", "--home", tmp_path / "n", "--name", "n", "--passphrase-file", tmp_path / "secret", "--json")
+    made = run(*words).value
+    assert create(run, tmp_path / "n", made["member"]).code == 0
+    sign = ("charter", "sign", "--home", tmp_path / "n")
+    assert run(*sign).code == 2  # nobody to ask
+    assert run(*sign, "--passphrase-file", tmp_path / "wrong").code == 5
+    assert run(*sign, "--passphrase-file", tmp_path / "secret").code == 0
+
+
+def test_four_members_bear_a_loss_and_no_warning(run: "Run", tmp_path: Path) -> None:
+    members = [node(run, tmp_path, name, 4001 + n)["member"] for n, name in enumerate("abcd")]
+    made = create(run, tmp_path / "a", *members)
+    assert made.value["tolerated_losses"] == 1
+    assert "spared" not in made.err
+    three = create(run, tmp_path / "b", *members[:3], out=str(tmp_path / "three.bin"))
+    assert any("spared" in warning for warning in three.value["warnings"])
+
+
+def test_dp_noise_is_in_the_charter(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    words = ("charter", "create", "--home", tmp_path / "a", "--name", "t", "--member", member, "--epsilon", "3")
+    assert run(*words, "--rounds", "4").code == 0
+    shown = run("charter", "show", "--home", tmp_path / "a", "--json").value["charter"]
+    assert all(c["noise_multiplier"] > 0 for c in shown["components"])
+    assert {(f["policy"], f["epsilon"]) for f in shown["learning"]["floors"]} == {("dp", 3000)}
+
+
+def test_a_charter_is_not_overwritten(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    assert create(run, tmp_path / "a", member).code == 0
+    assert create(run, tmp_path / "a", member).code == 5
+
+
+def test_a_strangers_charter_is_not_signed(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    create(run, tmp_path / "a", member)
+    node(run, tmp_path, "b", 4002)
+    answer = run("charter", "sign", tmp_path / "a" / "charter.bin", "--home", tmp_path / "b")
+    assert answer.code == 5
+    assert not (tmp_path / "b" / "charter.bin").exists()
+
+
+def test_copies_of_different_charters_are_not_merged(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    create(run, tmp_path / "a", member)
+    create(run, tmp_path / "a", member, out=str(tmp_path / "other.bin"))
+    answer = run("charter", "sign", "--merge", tmp_path / "other.bin", "--home", tmp_path / "a")
+    assert (answer.code, "different charters" in answer.err) == (5, True)
+
+
+def test_members_come_from_a_file_too(run: "Run", tmp_path: Path) -> None:
+    a, b = node(run, tmp_path, "a", 4001), node(run, tmp_path, "b", 4002)
+    text = "".join(
+        f'[[member]]\nname = "{n["name"]}"\nkey = "{n["public_key"]}"\naddresses = ["/dns4/{n["name"]}.org/tcp/4001"]\n'
+        for n in (a, b)
+    )
+    (tmp_path / "members.toml").write_text(text)
+    made = create(run, tmp_path / "a", members=str(tmp_path / "members.toml"))
+    assert [m["name"] for m in made.value["members"]] == ["a", "b"]
+
+
+BAD_MEMBERS = {
+    "no key": "north",
+    "a short key": "north=abcd@/ip4/127.0.0.1/tcp/1",
+    "no hex": f"north={'zz' * 32}",
+    "no name": f"={'00' * 32}",
+    "no address": f"north={'00' * 32}@nonsense",
+    "too many addresses": f"north={'00' * 32}@" + ",".join(["/ip4/127.0.0.1/tcp/1"] * 9),
+    "a line break in the name": f"no\nrth={'00' * 32}",
+}
+
+
+@pytest.mark.parametrize("what", BAD_MEMBERS)
+def test_a_bad_member_is_a_usage_error(what: str) -> None:
+    with pytest.raises(UsageError):
+        parse_member(BAD_MEMBERS[what])
+
+
+BAD_FILES = {
+    "not TOML": "[[member",
+    "something else": "x = 1",
+    "an unknown key": '[[member]]\nname = "a"\nport = 1',
+    "addresses no list": '[[member]]\nname = "a"\naddresses = "x"',
+    "no tables": "member = 1",
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_a_bad_members_file_is_a_usage_error(run: "Run", tmp_path: Path, what: str) -> None:
+    (tmp_path / "members.toml").write_text(BAD_FILES[what])
+    answer = run("charter", "create", "--name", "t", "--members", tmp_path / "members.toml", "--out", tmp_path / "c")
+    assert answer.code == 2
+
+
+def test_other_wrong_options_are_usage_errors(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    for option, value in {
+        "preset": "nothing",
+        "fault_model": "none",
+        "rule": "none",
+        "deadline": "0",
+        "epsilon": "-1",
+    }.items():
+        words = ("charter", "create", "--name", "t", "--member", member, "--out", tmp_path / "c")
+        assert run(*words, f"--{option.replace('_', '-')}", value).code == 2, option
+    assert run("charter", "create", "--name", "t", "--out", tmp_path / "c").code == 2
+    assert run("charter", "show", tmp_path / "missing").code == 2
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("at", [10, 100, 400])
+def test_one_changed_byte_is_found(run: "Run", tmp_path: Path, at: int) -> None:
+    made = node(run, tmp_path, "a", 4001)
+    create(run, tmp_path / "a", made["member"])
+    run("charter", "sign", "--home", tmp_path / "a")
+    path = tmp_path / "a" / "charter.bin"
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+    answer = run("charter", "verify", "--home", tmp_path / "a")
+    assert answer.code == 3
+    assert str(path) in answer.err

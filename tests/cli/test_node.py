@@ -1,0 +1,155 @@
+"""Starting and stopping the daemon, and saying why it did not start."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.cli import node as node_module
+from collegium.crypto.errors import CollegiumError, RefusedError, UnreachableError
+from collegium.node.home import Home, running
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+
+@pytest.fixture
+def alone(run: "Run", tmp_path: Path) -> Home:
+    """A federation of one, ready to start."""
+    root = tmp_path / "n"
+    made = run("init", "--home", root, "--name", "alone", "--json").value
+    words = ("charter", "create", "--home", root, "--name", "solo", "--no-dp", "--fault-model", "crash")
+    assert run(*words, "--member", made["member"]).code == 0
+    assert run("charter", "sign", "--home", root).code == 0
+    return Home(root)
+
+
+def test_a_daemon_starts_answers_and_stops(run: "Run", alone: Home) -> None:
+    root = alone.root
+    try:
+        started = run("node", "start", "--home", root, "--json")
+        assert started.code == 0, started.err + alone.log.read_text()
+        assert running(alone) == started.value["pid"]
+        assert alone.socket.stat().st_mode & 0o777 == 0o600
+        assert alone.log.stat().st_mode & 0o777 == 0o600
+        assert run("node", "status", "--home", root, "--json").value["running"] is True
+        assert "running" in run("node", "status", "--home", root).out
+        assert run("peer", "list", "--home", root, "--json").value["peers"][0]["me"] is True
+        assert run("node", "start", "--home", root).code == 2
+        assert run("unlearn", "request", "--yes", "--home", root).code == 5
+        assert run("unlearn", "request", "--home", root).code == 2  # nobody to ask
+        assert run("doctor", "--home", root).code == 0
+        stopped = run("node", "stop", "--home", root, "--json")
+        assert (stopped.code, stopped.value["running"]) == (0, False)
+    finally:
+        pid = running(alone)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+    assert running(alone) is None
+    assert run("node", "status", "--home", root, "--json").value["running"] is False
+    assert run("node", "stop", "--home", root).code == 4
+
+
+def test_the_reason_is_said_when_it_does_not_start(run: "Run", alone: Home) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        text = alone.config.read_text().replace("/tcp/0", f"/tcp/{port}")
+        alone.config.write_text(text)
+        answer = run("node", "start", "--home", alone.root)
+    assert answer.code == 2
+    assert str(port) in answer.err
+    assert "did not start" in answer.err
+    assert running(alone) is None
+
+
+def test_a_wrong_config_is_named(run: "Run", alone: Home) -> None:
+    alone.config.write_text("[node]\nnmae = 'typo'\n")
+    answer = run("node", "start", "--home", alone.root, "--json")
+    assert (answer.code, answer.value["exit_code"]) == (2, 2)
+    assert "nmae" in answer.value["error"]
+
+
+def process_that(code: str, home: Home) -> subprocess.Popen[bytes]:
+    with home.log.open("ab") as log:
+        return subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+
+
+def test_old_lines_of_the_log_are_not_the_reason(alone: Home) -> None:
+    alone.log.write_text("collegium: an old error\n")
+    offset = alone.log.stat().st_size
+    process = process_that("import sys; print('collegium: the new one', file=sys.stderr); sys.exit(5)", alone)
+    with pytest.raises(RefusedError, match="the new one") as raised:
+        node_module.wait_until_up(alone, process, offset, 30)
+    assert "old" not in raised.value.message
+
+
+def test_a_silent_death_gives_the_status(alone: Home) -> None:
+    alone.log.write_text("")
+    with pytest.raises(CollegiumError, match="ended with status -9 and wrote nothing"):
+        node_module.wait_until_up(alone, process_that("import os; os.kill(os.getpid(), 9)", alone), 0, 30)
+
+
+def test_a_crash_without_a_word_of_ours_gives_the_last_lines(alone: Home) -> None:
+    alone.log.write_text("")
+    with pytest.raises(CollegiumError, match="ZeroDivisionError"):
+        node_module.wait_until_up(alone, process_that("1/0", alone), 0, 30)
+
+
+def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: Home) -> None:
+    alone.log.write_text("")
+    process = process_that("import time; print('loading', flush=True); time.sleep(60)", alone)
+    try:
+        with pytest.raises(UnreachableError, match="loading"):
+            node_module.wait_until_up(alone, process, 0, 1.5)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_passphrase_travels_by_environment_and_is_not_an_argument(
+    alone: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, object] = {}
+
+    def pretend(words: list[str], **options: object) -> object:
+        seen.update(words=words, environment=options["env"])
+        return object()
+
+    monkeypatch.setattr("collegium.cli.node.subprocess.Popen", pretend)
+    node_module.spawn(alone, "open sesame")
+    assert "open sesame" not in json.dumps(seen["words"])
+    environment = seen["environment"]
+    assert isinstance(environment, dict)
+    assert environment["COLLEGIUM_PASSPHRASE"] == "open sesame"
+    monkeypatch.setenv("COLLEGIUM_PASSPHRASE", "left over")
+    node_module.spawn(alone, None)
+    environment = seen["environment"]
+    assert isinstance(environment, dict)
+    assert "COLLEGIUM_PASSPHRASE" not in environment
+
+
+def test_stop_reaches_a_daemon_that_lost_its_socket(run: "Run", tmp_path: Path) -> None:
+    home = Home(tmp_path / "held")
+    home.make()
+    code = (
+        "import sys, time; from pathlib import Path; from collegium.node.home import Home, hold\n"
+        "with hold(Home(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(home.root)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert run("node", "stop", "--home", home.root).code == 0
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()

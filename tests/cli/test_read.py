@@ -1,0 +1,157 @@
+"""Commands that read, over a node's directory without a daemon."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.cli.ledger import parse_pin
+from collegium.crypto.errors import UsageError
+from collegium.node.home import Home
+from collegium.sims.cluster import Cluster
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+READING = {
+    "node status": ("node", "status"),
+    "peer list": ("peer", "list"),
+    "peer ls": ("peer", "ls"),
+    "component list": ("component", "list"),
+    "component ls": ("component", "ls"),
+    "round list": ("round", "list"),
+    "round list of a component": ("round", "list", "head/task0", "--since", "2", "--limit", "1"),
+    "round show": ("round", "show", "head/task0", "1"),
+    "ledger log": ("ledger", "log", "--kind", "update"),
+    "ledger show": ("ledger", "show", "1"),
+    "ledger verify": ("ledger", "verify"),
+    "privacy show": ("privacy", "show", "--no-forecast"),
+    "unlearn status": ("unlearn", "status"),
+    "unlearn verify": ("unlearn", "verify"),
+    "charter show": ("charter", "show"),
+    "charter verify": ("charter", "verify"),
+    "doctor": ("doctor", "--no-data"),
+}
+
+
+@pytest.mark.parametrize("what", READING)
+def test_it_works_without_a_daemon_for_people_and_programs(run: "Run", home: Home, what: str) -> None:
+    words = READING[what]
+    people = run(*words, "--home", home.root)
+    assert people.code == 0, people.err
+    assert people.out.strip()
+    programs = run("--home", home.root, *words, "--json")
+    assert (programs.code, programs.err) == (0, "")
+    assert programs.value not in (None, [], {})
+
+
+def test_reading_changes_nothing(run: "Run", home: Home) -> None:
+    def everything() -> dict[Path, bytes]:
+        beside = (".db-wal", ".db-shm")  # SQLite's own, made by whoever reads
+        return {p: p.read_bytes() for p in sorted(home.root.rglob("*")) if p.is_file() and not str(p).endswith(beside)}
+
+    before = everything()
+    for words in READING.values():
+        run(*words, "--home", home.root)
+    assert everything() == before
+
+
+def test_a_node_that_never_ran_says_so(run: "Run", home: Home) -> None:
+    home.database.unlink()
+    answer = run("round", "list", "--home", home.root)
+    assert answer.code == 2
+    assert "collegium node start" in answer.err
+
+
+def test_verify_prints_what_to_pin_and_holds_to_it(run: "Run", home: Home) -> None:
+    found = run("ledger", "verify", "--home", home.root, "--json").value
+    pin = f"{found['height']}:{found['block']}"
+    assert run("ledger", "verify", "--pin", pin, "--home", home.root).code == 0
+    wrong = f"{found['height']}:{'00' * 32}"
+    answer = run("ledger", "verify", "--pin", wrong, "--home", home.root)
+    assert (answer.code, "pinned-block" in answer.err) == (6, True)
+    later = f"{found['height'] + 1}:{'00' * 32}"
+    assert run("ledger", "verify", "--pin", later, "--home", home.root, "--json").value["exit_code"] == 6
+
+
+@pytest.mark.parametrize("text", ["", "5", "5:", "x:" + "00" * 32, "0:" + "00" * 32, "5:abcd", "5:" + "zz" * 32])
+def test_a_bad_pin_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_pin(text)
+
+
+def test_a_changed_charter_is_corrupt(run: "Run", home: Home) -> None:
+    data = bytearray(home.charter.read_bytes())
+    data[len(data) // 2] ^= 1
+    home.charter.write_bytes(bytes(data))
+    answer = run("ledger", "verify", "--home", home.root)
+    assert answer.code == 3
+    assert str(home.charter) in answer.err
+
+
+def test_a_damaged_database_is_corrupt(run: "Run", home: Home) -> None:
+    data = home.database.read_bytes()
+    home.database.write_bytes(data[: len(data) // 2])
+    answer = run("ledger", "verify", "--home", home.root)
+    assert (answer.code, str(home.database) in answer.err) == (3, True)
+
+
+def test_a_changed_blob_fails_verification(run: "Run", home: Home) -> None:
+    blob = next(path for path in home.blobs.glob("[0-9a-f]*/*/*"))
+    blob.write_bytes(blob.read_bytes() + b"x")
+    answer = run("ledger", "verify", "--home", home.root)
+    assert (answer.code, "blob-digest" in answer.err) == (6, True)
+    assert run("ledger", "verify", "--no-states", "--home", home.root).code == 0
+
+
+def test_withdrawn_bytes_that_are_still_there_fail_verification(run: "Run", home: Home, cluster: Cluster) -> None:
+    update = next(
+        record["about"]
+        for record in run("ledger", "log", "--kind", "update", "--home", home.root, "--json", "--limit", 1000).value
+        if record["author"]["key"] == cluster.nodes[0].identity.public_key.hex()
+    )
+    name = update["blob"]
+    path = home.blobs / name[:2] / name[2:4] / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"still here")
+    answer = run("unlearn", "verify", "--home", home.root, "--json")
+    assert answer.code == 6
+    assert answer.value["verified"] is False
+    assert any(name in problem for problem in answer.value["withdrawals"][0]["problems"])
+    assert "problem: blob-not-erased" in run("unlearn", "verify", "--home", home.root).out
+
+
+def test_members_are_named_or_refused(run: "Run", home: Home, cluster: Cluster) -> None:
+    key = cluster.nodes[0].identity.public_key.hex()
+    assert run("unlearn", "verify", key[:12], "--home", home.root).code == 0
+    assert run("unlearn", "verify", "nobody", "--home", home.root).code == 2
+    stayed = cluster.nodes[2].identity.public_key.hex()
+    assert run("unlearn", "verify", stayed[:12], "--home", home.root).code == 6
+
+
+def test_commands_that_command_need_a_daemon(run: "Run", home: Home) -> None:
+    for words in (("node", "stop"), ("unlearn", "request", "--yes"), ("unlearn", "request")):
+        answer = run(*words, "--home", home.root)
+        assert answer.code == 4
+        assert "collegium node start" in answer.err
+
+
+def test_peers_are_added_and_removed_without_a_daemon(run: "Run", home: Home) -> None:
+    address = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v9V7a1zkonXB"
+    assert run("peer", "add", address, "--home", home.root, "--json").value["connected"] is False
+    assert run("peer", "list", "--home", home.root, "--json").value["added"] == [address]
+    assert run("peer", "remove", address, "--home", home.root).code == 0
+    assert run("peer", "list", "--home", home.root, "--json").value["added"] == []
+    assert run("peer", "remove", address, "--home", home.root).code == 2
+    assert run("peer", "add", "nonsense", "--home", home.root).code == 2
+
+
+def test_watch_and_json_do_not_go_together(run: "Run", home: Home) -> None:
+    assert run("node", "status", "--watch", "--json", "--home", home.root).code == 2
+
+
+def test_digests_stay_whole_in_a_pipe(run: "Run", home: Home) -> None:
+    found = run("ledger", "verify", "--home", home.root)
+    block = json.loads(run("ledger", "verify", "--home", home.root, "--json").out)["block"]
+    assert any(line.endswith(block) for line in map(str.rstrip, found.out.splitlines()))
