@@ -122,8 +122,8 @@ class Book:
     def open(self) -> None:
         self.block(*self.offers())
 
-    def round(self, number: int, who: Iterable[Identity] | None = None, **more: int) -> None:
-        self.block(*(self.update(i, number, **more) for i in (self.ids if who is None else who)), close=[number])
+    def round(self, number: int, who: Iterable[Identity] | None = None) -> None:
+        self.block(*(self.update(i, number) for i in (self.ids if who is None else who)), close=[number])
 
     def withdraw(self, owner: Identity, through: int | None = None, carrier: Identity | None = None) -> Signed[Record]:
         seq = self.heads.get(owner.public_key, (0, GENESIS))[0] if through is None else through
@@ -236,7 +236,8 @@ def test_the_chain_covers_every_part_of_an_entry(part: str) -> None:
     entry = Entry(NIL, NIL, NIL, 1, 0, 1, 1)
     value: object = sha256(b"other") if isinstance(getattr(entry, part), bytes) else 9
     one, two = (
-        fold._chained([Round(1, 1, (e,), 0, b"")], GENESIS)[0].chain for e in (entry, replace(entry, **{part: value}))
+        fold._chained([Round(1, 1, (e,), 0, b"")], GENESIS)[0].chain
+        for e in (entry, replace(entry, **{part: value}))  # type: ignore[arg-type]  # each part in turn
     )
     assert one != two
 

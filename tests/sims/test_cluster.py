@@ -643,8 +643,11 @@ def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     cluster.run(lambda: False, cluster.now + 5000)
-    refused = [n for n in cluster.nodes[0].notices if n.event == "record-refused"]
-    assert {n.fields["reason"] for n in refused} == {"false-receipt"}
+    refused = {n.fields["reason"] for n in cluster.nodes[0].notices if n.event == "record-refused"}
+    core = cluster.nodes[0].core
+    assert core is not None
+    # Unless its own store gave the true record to somebody first: then it forked its feed.
+    assert refused == {"false-receipt"} or core.ledger.expelled
     for node in cluster.nodes[:3]:
         node.crash()
         node.start()
