@@ -132,6 +132,7 @@ class Core:
         self.proofs: dict[bytes, tuple[Signed[Record], Signed[Record]]] = {}
         self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
         self.bases: dict[tuple[str, int, int], bytes] = {}
+        self.receipts: dict[bytes, tuple[int, tuple[tuple[str, bytes], ...]]] = {}
         self.learner: tuple[str, ...] = ()
         self.draw: contributing.Draw | None = None
         self.draws: list[ev.PutDraw] = list(snapshot.draws)
@@ -363,6 +364,7 @@ class Core:
             raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
         if self._taken(header):
             raise RemoteProtocolError("copied-payload", f"{value.component} round {value.round}", value.author)
+        self._read_receipt(value)
         flight = self.flights[header.digest] = Flight(header)
         if value.component in self.hosted:
             self._pull(flight)
@@ -374,6 +376,19 @@ class Core:
             return True
         rounds = self.ledger.components[value.component].rounds
         return any(e.blob == value.blob and e.update != header.digest for round_ in rounds for e in round_.entries)
+
+    def _read_receipt(self, value: UpdateHeader) -> None:
+        """A receipt lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
+        if not value.draws:
+            return
+        total = sum(draw.count for draw in value.draws)
+        slot = tuple((entry.component, entry.base) for entry in value.engaged)
+        before, known = self.receipts.get(value.author, (0, ()))
+        if slot != known and total < before + value.steps:
+            self._notice("receipt-shrinks", "warning", member=value.author, draws=total, before=before)
+        if total > before:
+            self.receipts[value.author] = (total, slot)
+            self._emit(ev.CheckReceipt(value))
 
     def _pull(self, flight: Flight) -> None:
         """Get an update's bytes. Answers name the bytes only, so one pull at a time for equal bytes (copies)."""

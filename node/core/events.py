@@ -284,6 +284,14 @@ class CheckBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckReceipt:
+    """Recompute the ε that a member claims for all its draws. A claim that is too low is told, never judged here:
+    floating point decides no validity."""
+
+    header: UpdateHeader
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """What one component trains with, in millionths, from which state."""
 
@@ -329,7 +337,9 @@ class Notice:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-Effect: TypeAlias = Persist | Publish | Sync | Pull | SetTimer | Fold | CheckBudget | Train | Evaluate | Erase | Notice
+Effect: TypeAlias = (
+    Persist | Publish | Sync | Pull | SetTimer | Fold | CheckBudget | CheckReceipt | Train | Evaluate | Erase | Notice
+)
 
 
 @dataclass(frozen=True, slots=True)

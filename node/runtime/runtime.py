@@ -219,6 +219,8 @@ class Runtime:
             nursery.start_soon(self._guarded, partial(self._fold, effect))
         elif isinstance(effect, ev.CheckBudget):
             nursery.start_soon(self._check_budget, effect)
+        elif isinstance(effect, ev.CheckReceipt):
+            nursery.start_soon(self._check_receipt, effect)
         elif isinstance(effect, ev.Train):
             nursery.start_soon(self._train, effect)
         elif isinstance(effect, ev.Evaluate):
@@ -404,6 +406,25 @@ class Runtime:
         kept = "" if check.recovery else f", {learning.recovery_share / 10_000:g} % kept for recovery rounds"
         reason = f"ε {answer['after'] / 1000:g} with another round is over {answer['limit'] / 1000:g}{kept}"
         self.submit(ev.BudgetAnswer(check.draw, bool(answer["allowed"]), int(answer["after"]), reason))
+
+    async def _check_receipt(self, check: ev.CheckReceipt) -> None:
+        header = check.header
+        request: Message = {
+            "op": "epsilon",
+            "events": [_event(draws) for draws in header.draws],
+            "delta": header.delta / 1e9,
+        }
+        try:
+            answer = await self.learner.request(request)
+        except LearnerError:
+            return  # the worker is not there; the next receipt of this member covers the same draws
+        if header.epsilon < int(answer["claimed"]):
+            log.warning(
+                "a member claims less ε than its draws compose to",
+                member=header.author,
+                claimed=header.epsilon / 1000,
+                recomputed=answer["epsilon"],
+            )
 
     async def _train(self, train: ev.Train) -> None:
         try:
