@@ -137,11 +137,18 @@ def _sequence(item: Build) -> Build:
     return build
 
 
+def _length(value: Any) -> int:
+    try:
+        return len(value.encode() if type(value) is str else value)
+    except UnicodeEncodeError as error:  # a lone surrogate: an operator's file name or argument that is not UTF-8
+        raise _invalid("text is not UTF-8") from error
+
+
 def _bounded(inner: Build, marks: list[Any]) -> Build:
     def build(raw: Any) -> Any:
         value = inner(raw)
         for mark in marks:
-            size = value if isinstance(mark, Between) else len(value.encode() if type(value) is str else value)
+            size = value if isinstance(mark, Between) else _length(value)
             if not mark.low <= size <= mark.high:
                 raise _invalid(f"{size} is not between {mark.low} and {mark.high}")
         return value
