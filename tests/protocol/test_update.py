@@ -1,0 +1,319 @@
+"""The update format: what the bytes must be, and how large an update may be and must be (G5, G6, G9)."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collegium.crypto.errors import RemoteProtocolError
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.protocol.charter import Charter
+from collegium.protocol.components import MILLION, ComponentSpec, TensorSpec
+from collegium.protocol.learning import PrivacyFloor
+from collegium.protocol.update import (
+    NO_EPSILON,
+    Engaged,
+    Integers,
+    UpdateHeader,
+    check_header,
+    check_norm,
+    max_frame_size,
+    norm_bounds,
+    payload,
+    prefix,
+    raw_size,
+    read_payload,
+    squared_norm,
+)
+from collegium.sims.cluster import small_charter
+
+ME = Identity.from_seed(sha256(b"me"))
+CHARTER = small_charter([ME], dimension=400, components=2)
+SPEC = CHARTER.components[0]
+BASE = sha256(b"base")
+VALUES: Integers = np.arange(400, dtype=np.int16).astype("<i1")
+
+
+def header(
+    spec: ComponentSpec = SPEC, frame: bytes = b"", *, noise: int = 0, lot: int = 10_000, **more: object
+) -> UpdateHeader:
+    recipe = Engaged(spec.name, BASE, noise, MILLION, MILLION)
+    value = UpdateHeader(
+        federation=CHARTER.federation,
+        author=ME.public_key,
+        component=spec.name,
+        round=3,
+        epoch=0,
+        base=BASE,
+        blob=sha256(frame),
+        size=len(frame),
+        steps=4,
+        sample_rate=100_000,
+        lot=lot,
+        engaged=(recipe,),
+        draws=(),
+        epsilon=NO_EPSILON,
+        delta=0,
+    )
+    return replace(value, **more)  # type: ignore[arg-type]  # passed through by name
+
+
+def frame_of(values: Integers = VALUES, round_: int = 3) -> bytes:
+    return payload(CHARTER.federation, ME.public_key, SPEC.name, round_, values)
+
+
+RAW = prefix(header()) + VALUES.tobytes()
+FRAME = frame_of()
+
+
+def zstd(raw: bytes, *, size: bool = True) -> bytes:
+    return zstandard.ZstdCompressor(write_content_size=size).compress(raw)
+
+
+def lying(raw: bytes, declared: int) -> bytes:
+    """A frame whose header declares another size than its content has."""
+    honest = zstd(raw)
+    assert honest[4] >> 6 == 1, "a two-byte content size, stored less 256"
+    at = 5 if honest[4] & 0x20 else 6
+    assert int.from_bytes(honest[at : at + 2], "little") + 256 == len(raw)
+    return honest[:at] + (declared - 256).to_bytes(2, "little") + honest[at + 2 :]
+
+
+def test_round_trip() -> None:
+    assert read_payload(FRAME, header(frame=FRAME), SPEC).tolist() == VALUES.tolist()
+    assert zstandard.ZstdDecompressor().decompress(FRAME) == RAW
+    assert len(FRAME) <= max_frame_size(SPEC)
+
+
+def test_sixteen_bits() -> None:
+    spec = replace(SPEC, width=16)
+    values = np.linspace(-(2**15), 2**15 - 1, 400).astype("<i2")
+    frame = frame_of(values)
+    assert read_payload(frame, header(spec, frame), spec).tolist() == values.tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(min_size=400, max_size=400))
+def test_incompressible_values_fit_the_frame_bound(raw: bytes) -> None:
+    assert len(frame_of(np.frombuffer(raw, dtype="<i1"))) <= max_frame_size(SPEC)
+
+
+OTHER = zstd(prefix(replace(header(), author=sha256(b"other"))) + VALUES.tobytes())
+BAD_FRAMES: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "blob-frame"),
+    "not zstd": (b"raw bytes", "blob-frame"),
+    "cut off": (FRAME[:-3], "blob-frame"),
+    "cut off in its header": (FRAME[:5], "blob-frame"),
+    "two frames": (FRAME + FRAME, "blob-frame"),
+    "a byte after the frame": (FRAME + b"x", "blob-frame"),
+    "a skippable frame before": (b"\x50\x2a\x4d\x18\x01\x00\x00\x00x" + FRAME, "blob-size"),
+    "no declared size": (zstd(RAW, size=False), "blob-size"),
+    "a value too few": (zstd(RAW[:-1]), "blob-size"),
+    "a value too many": (zstd(RAW + b"x"), "blob-size"),
+    "declares more than it holds": (lying(RAW[:-1], len(RAW)), "blob-frame"),
+    "declares less than it holds": (lying(RAW + bytes(50), len(RAW)), "blob-frame"),
+    "a bomb that says so": (zstd(bytes(1 << 28)), "blob-size"),
+    "a bomb that does not": (zstd(bytes(1 << 28), size=False), "blob-size"),
+    "another author's": (OTHER, "copied-payload"),
+    "another round's": (frame_of(round_=4), "copied-payload"),
+    "another component's": (payload(CHARTER.federation, ME.public_key, "head/task1", 3, VALUES), "copied-payload"),
+    "another federation's": (payload(BASE, ME.public_key, SPEC.name, 3, VALUES), "copied-payload"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+def test_frames_are_refused_by_name(name: str) -> None:
+    frame, reason = BAD_FRAMES[name]
+    with pytest.raises(RemoteProtocolError) as caught:
+        read_payload(frame, header(frame=frame), SPEC)
+    assert caught.value.reason == reason
+    assert caught.value.peer == ME.public_key
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, len(FRAME) - 1), st.integers(1, 255))
+def test_a_changed_byte_is_another_blob(at: int, change: int) -> None:
+    damaged = bytearray(FRAME)
+    damaged[at] ^= change
+    for head in (header(frame=FRAME), replace(header(frame=FRAME), size=len(FRAME) + 1)):
+        with pytest.raises(RemoteProtocolError) as caught:
+            read_payload(bytes(damaged), head, SPEC)
+        assert caught.value.reason == "blob-digest"
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, len(FRAME) - 1), st.integers(1, 255))
+def test_a_damaged_frame_under_its_own_digest_raises_nothing_else(at: int, change: int) -> None:
+    damaged = bytearray(FRAME)
+    damaged[at] ^= change
+    try:
+        values = read_payload(bytes(damaged), header(frame=bytes(damaged)), SPEC)
+    except RemoteProtocolError:
+        return
+    assert values.size == 400
+
+
+# ---- norms
+
+
+def bounds_in_floats(head: UpdateHeader, spec: ComponentSpec) -> tuple[float, float]:
+    """DESIGN 5, word by word."""
+    recipe, tau, d, grid = head.recipe, head.steps, spec.dimension, spec.grid_step
+    eta, clip, sigma = recipe.learning_rate / MILLION, recipe.clip_norm / MILLION, recipe.noise_multiplier / MILLION
+    lot = head.lot / 1000
+    s = eta * sigma * clip * math.sqrt(tau) / lot
+    s1 = eta * sigma * clip / lot
+    upper = 1.5 * tau * eta * clip + s * (math.sqrt(d) + 6)
+    lower = max(0.0, s1 * (math.sqrt(d - 1) - 6))
+    return (lower / grid) ** 2, (upper / grid) ** 2
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(1, 2000),
+    st.integers(1, 2**20),
+    st.integers(0, 100_000_000),
+    st.integers(1, 50_000_000),
+    st.integers(1, 50_000_000),
+    st.integers(1, 10**7),
+    st.integers(0, 20),
+)
+def test_norm_bounds_are_the_formulas(
+    tau: int, d: int, noise: int, clip: int, eta: int, lot: int, step_log2: int
+) -> None:
+    """G5, G6: the integers are the formulas, never on the strict side of them by more than rounding."""
+    spec = replace(SPEC, tensors=(TensorSpec("w", (d,) if d <= 2**24 else (2**12, d >> 12), 1),), step_log2=step_log2)
+    recipe = Engaged(spec.name, BASE, noise, clip, eta)
+    head = header(spec, steps=tau, lot=lot, engaged=(recipe,))
+    low, high = norm_bounds(head, spec)
+    low_float, high_float = bounds_in_floats(head, spec)
+    assert abs(high - high_float) <= 1e-6 * high_float + 2
+    assert abs(low - low_float) <= 1e-6 * low_float + 2
+    assert low <= high
+    assert high >= high_float * (1 - 1e-9)
+    assert low <= low_float * (1 + 1e-9)
+
+
+def test_at_and_over_the_upper_bound() -> None:
+    """G5."""
+    spec = replace(SPEC, tensors=(TensorSpec("w", (400,), 1),), step_log2=3)
+    head = header(spec)
+    _, high = norm_bounds(head, spec)
+    assert high == math.ceil((1.5 * 4 * 8) ** 2) or abs(high - (1.5 * 4 * 8) ** 2) < 2
+    values = np.zeros(400, dtype="<i1")
+    values[:1] = 48
+    check_norm(values, head, spec)
+    values[1:2] = 9
+    with pytest.raises(RemoteProtocolError, match="norm-above"):
+        check_norm(values, head, spec)
+
+
+def noised(spec: ComponentSpec, noise: float, lot: float, seed: int, signal: float = 1.0) -> Integers:
+    """An honest update: τ steps of clipped sums plus noise, on the grid."""
+    random = np.random.default_rng(seed)
+    eta = clip = 1.0
+    total = np.zeros(spec.dimension)
+    for _ in range(4):
+        gradient = random.normal(size=spec.dimension)
+        clipped = clip * gradient / np.linalg.norm(gradient) * lot * signal
+        total -= eta * (clipped + noise * clip * random.normal(size=spec.dimension)) / lot
+    low, high = (-128, 127) if spec.width == 8 else (-(2**15), 2**15 - 1)
+    return np.clip(np.rint(total / spec.grid_step), low, high).astype(spec.integer_type)
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_honestly_noised_updates_pass(width: int) -> None:
+    """G6: thirty seeds, full signal and none; d = 4000, σ = 1, L = 10."""
+    spec = replace(SPEC, tensors=(TensorSpec("w", (4000,), 1),), step_log2=6 if width == 16 else 5, width=width)
+    head = header(spec, noise=1_000_000, lot=10_000)
+    for seed in range(30):
+        for signal in (0.0, 1.0):
+            check_norm(noised(spec, 1.0, 10.0, seed, signal), head, spec)
+
+
+def test_an_update_without_the_declared_noise_is_refused() -> None:
+    """G6: smaller than the noise of a single step."""
+    spec = replace(SPEC, tensors=(TensorSpec("w", (4000,), 1),), step_log2=6)
+    head = header(spec, noise=1_000_000, lot=10_000)
+    for values in (noised(spec, 0.0, 10.0, 1, 0.1), np.zeros(4000, dtype="<i1")):
+        with pytest.raises(RemoteProtocolError, match="norm-below"):
+            check_norm(values, head, spec)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2000), st.sampled_from(["<i1", "<i2"]), st.integers(0, 2**32))
+def test_squared_norms_are_exact(size: int, dtype: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    info = np.iinfo(dtype)
+    values = random.integers(info.min, info.max, size, endpoint=True).astype(dtype)
+    values[: size // 2] = info.min
+    assert squared_norm(values) == sum(int(v) ** 2 for v in values)
+
+
+def test_the_largest_squared_norm_is_exact() -> None:
+    values: Integers = np.full(1 << 20, -128, dtype="<i1")
+    assert squared_norm(values) == (1 << 20) * 2**14
+
+
+# ---- headers
+
+PRIVATE: Charter = replace(
+    CHARTER,
+    learning=replace(CHARTER.learning, floors=(PrivacyFloor("made-up", "dp", 8000, 10_000),)),
+    components=tuple(replace(spec, noise_multiplier=MILLION) for spec in CHARTER.components),
+)
+ONE, TWO = (spec.name for spec in CHARTER.components)
+
+
+def engaged(name: str = ONE, **more: int) -> Engaged:
+    return replace(Engaged(name, BASE, MILLION, MILLION, MILLION), **more)  # type: ignore[arg-type]  # integers only
+
+
+GOOD = header(SPEC, engaged=(engaged(),), epsilon=8000, delta=10_000)
+BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
+    "a component that is not in the charter": (replace(GOOD, component="head/none"), "unknown-component"),
+    "engaged components out of order": (replace(GOOD, engaged=(engaged(TWO), engaged(ONE))), "engaged-order"),
+    "one engaged twice": (replace(GOOD, engaged=(engaged(), engaged())), "engaged-order"),
+    "an unknown one engaged": (replace(GOOD, engaged=(engaged(), engaged("zzz"))), "engaged-order"),
+    "its own not engaged": (replace(GOOD, engaged=(engaged(TWO),)), "base-mismatch"),
+    "another base than engaged": (replace(GOOD, base=sha256(b"other")), "base-mismatch"),
+    "a step too many": (replace(GOOD, steps=5), "steps-above"),
+    "a higher sampling rate": (replace(GOOD, sample_rate=100_001), "sample-rate-above"),
+    "a larger blob": (replace(GOOD, size=max_frame_size(SPEC) + 1), "size-above"),
+    "more ε than the floor": (replace(GOOD, epsilon=8001), "epsilon-above"),
+    "no ε at all under the floor": (replace(GOOD, epsilon=NO_EPSILON), "epsilon-above"),
+    "more δ than the floor": (replace(GOOD, delta=10_001), "epsilon-above"),
+    "less noise": (replace(GOOD, engaged=(engaged(noise_multiplier=MILLION - 1),)), "noise-below"),
+    "less noise on another engaged one": (
+        replace(GOOD, engaged=(engaged(), engaged(TWO, noise_multiplier=0))),
+        "noise-below",
+    ),
+    "a higher clip": (replace(GOOD, engaged=(engaged(clip_norm=MILLION + 1),)), "clip-above"),
+    "a higher learning rate": (replace(GOOD, engaged=(engaged(learning_rate=MILLION + 1),)), "learning-rate-above"),
+}
+
+
+def test_a_header_at_every_bound_passes() -> None:
+    assert check_header(GOOD, PRIVATE).name == ONE
+    assert check_header(replace(GOOD, engaged=(engaged(), engaged(TWO))), PRIVATE).name == ONE
+    assert check_header(replace(GOOD, size=max_frame_size(SPEC)), PRIVATE).name == ONE
+
+
+@pytest.mark.parametrize("name", BAD_HEADERS)
+def test_every_bound_has_its_name(name: str) -> None:
+    """G5, G6."""
+    head, reason = BAD_HEADERS[name]
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_header(head, PRIVATE)
+    assert caught.value.reason == reason
+    assert caught.value.peer == ME.public_key
+
+
+def test_without_differential_privacy_no_epsilon_is_claimed() -> None:
+    check_header(header(), CHARTER)
+    assert raw_size(SPEC) == 104 + 400
