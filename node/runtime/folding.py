@@ -25,7 +25,7 @@ class MissingBlobsError(Exception):
 
 
 def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: States) -> tuple[State, int]:
-    """Return the state after `rounds` and how many coordinates saturated; store it and prune what is not in force.
+    """Return the state after `rounds` and how many coordinates saturated; store it and its checkpoints.
 
     Raises MissingBlobsError.
     """
@@ -52,7 +52,6 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
         saturated += more
         if round_ is rounds[-1] or round_.number % CHECKPOINT_EVERY == 0:
             states.put(spec.name, round_.number, round_.chain, state)
-    states.prune(spec.name, kept(rounds))
     return state, saturated
 
 

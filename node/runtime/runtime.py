@@ -358,6 +358,8 @@ class Runtime:
         except folding.MissingBlobsError as error:
             self.submit(ev.FoldMissing(fold.component, error.blobs))
             return
+        kept = folding.kept(self.core.ledger.components[fold.component].rounds)
+        await trio.to_thread.run_sync(self.states.prune, fold.component, kept)
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
         found = state_digest(fold.component, state)
         self.submit(ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated))

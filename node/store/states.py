@@ -7,6 +7,7 @@ torn or lost file costs a refold and no more. Removals are fsynced: a withdrawn 
 
 import hashlib
 import struct
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class States:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._changing = threading.Lock()  # `prune` would take a file that `put` is writing for one that a crash left
         with disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -43,9 +45,9 @@ class States:
         path = self._path(component, chain)
         header = _HEADER.pack(MAGIC, round_, state.size)
         values = np.ascontiguousarray(state, dtype="<i4").view(np.uint8).data
-        with disk_errors(path):
+        with self._changing, disk_errors(path):
             path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(path, header, values, _seal(component, chain, header, values), durable=False)
+            write_atomic(path, header, values, _seal(component, chain, header, values), durable=False)
 
     def get(self, component: str, chain: bytes) -> npt.NDArray[np.int32] | None:
         """Return a state, read-only, shape [d], int32; None if there is none, or if it was damaged (it is deleted)."""
@@ -66,13 +68,13 @@ class States:
     def prune(self, component: str, keep_chains: Collection[bytes]) -> int:
         """Delete a component's states but those of `keep_chains`, and what crashes left; return how many.
 
-        Durable on return. Not while `put` runs for the same component.
+        Durable on return.
         """
         names = {chain.hex() + _SUFFIX for chain in keep_chains}
         folder = self._folder(component)
         count = 0
         if folder.is_dir():
-            with disk_errors(folder):
+            with self._changing, disk_errors(folder):
                 for path in list(folder.iterdir()):
                     if path.name not in names and path.name.endswith((_SUFFIX, TEMPORARY)):
                         path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Real daemons over real libp2p: rounds, kill -9, withdrawal. The promises are named where they are checked."""
 
+import os
 import random
 import signal
 import stat
@@ -8,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from collegium.crypto.identity import fingerprint
 from collegium.node.control.client import Client
-from collegium.node.verify import verify_home_states, verify_home_withdrawal
+from collegium.node.home.peers import save_peers
+from collegium.node.network.identity import peer_id
 from collegium.node.verify import verify_home_ledger as verify_ledger
+from collegium.node.verify import verify_home_states, verify_home_withdrawal
 from collegium.sims.watch import fold_ledger, snapshot
 
 Make = Callable[..., Any]
@@ -123,8 +125,6 @@ def test_a_killed_learner_is_started_again_and_the_daemon_lives(federation: Make
         if path.read_text().rsplit(") ", 1)[1].split()[1] == str(daemon.pid)
     ]
     assert len(children) == 1
-    import os
-
     os.kill(children[0], signal.SIGKILL)
     four.wait_rounds(6, seconds=90)
     assert len(digests(four)) == 1
@@ -132,21 +132,14 @@ def test_a_killed_learner_is_started_again_and_the_daemon_lives(federation: Make
 
 def test_a_stranger_does_not_get_in(federation: Make) -> None:
     four, other = federation(rounds=2), federation(count=1, rounds=0)
-    address = other.charter.members[0].addresses[0]
-    stranger = other.institutions[0].identity.public_key
     four.start()
     four.wait_rounds(1)
     # The stranger's daemon dials a member: the member refuses, and logs the key.
     member = four.charter.members[0]
-    from collegium.node.home.peers import save_peers
-    from collegium.node.network.identity import peer_id
-
     save_peers(other.institutions[0].home, [f"{member.addresses[0]}/p2p/{peer_id(member.key)}"])
     other.start()
     other.wait(lambda: Client(other.institutions[0].home).answers())
     time.sleep(2)
     peers = Client(other.institutions[0].home).get("/peers")
-    assert fingerprint(stranger)
     assert not any(peer.get("connected") for peer in (peers["peers"] if isinstance(peers, dict) else peers))
     four.wait_rounds(2)
-    assert address
