@@ -46,11 +46,11 @@ def effective_noise(multipliers: Sequence[int]) -> int:
     """Return `σ_eff = (Σ σ_c^-2)^(-1/2)` in millionths, rounded down; 0 if any component goes without noise."""
     if not multipliers or min(multipliers) == 0:
         return 0
-    # 1/Σσ^-2 = P / Σ(P/σ²) with P = Πσ²: integers throughout, so the claim can only err on the safe side.
+    # 1/Σσ^-2 = P / Σ(P/σ²) with P = Πσ²: every P/σ² is whole, so the claim can only err on the safe side.
     product = 1
     for sigma in multipliers:
         product *= sigma * sigma
-    return isqrt(product // sum(product // (sigma * sigma) + 1 for sigma in multipliers))
+    return isqrt(product // sum(product // (sigma * sigma) for sigma in multipliers))
 
 
 def merge(draws: Iterable[Draws]) -> tuple[Draws, ...]:
