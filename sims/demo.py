@@ -265,7 +265,7 @@ class Demo:
 
     def _quality(self, federated: Trained) -> None:
         result = self.result
-        self.console.print("Training each institution alone with the same recipe, for comparison …")
+        self.console.print("\nTraining each institution alone with the same recipe, for comparison …")
         folders = [(i.name, i.data, i.lot) for i in self.institutions if i.data is not None]
         with ExitStack() as stack, ThreadPoolExecutor(len(folders)) as pool:
             workers = list(pool.map(lambda item: stack.enter_context(worker(self.charter, item[1])), folders))
