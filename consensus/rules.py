@@ -16,7 +16,7 @@ from ..protocol.components import FRACTION_BITS, MILLION, ComponentSpec
 from ..protocol.update import Integers, UpdateHeader
 
 Increment = npt.NDArray[np.int64]
-CHUNK = 1 << 16  # columns folded at a time: n rows of them stay in the cache
+CHUNK = 1 << 13  # columns folded at a time: n rows of them, and what is computed from them, stay in the cache
 
 
 def faults(updates: int) -> int:
