@@ -22,6 +22,7 @@ from ..crypto.errors import CollegiumError, OperatorError, UsageError
 from ..node.control.client import Client
 from ..node.core.events import Snapshot
 from ..node.core.messages import Kind
+from ..node.runtime import logs
 from ..node.runtime.folding import compute
 from ..node.store.blobs import Blobs
 from ..node.store.states import States
@@ -87,6 +88,7 @@ def run(
 ) -> int:
     """Run the demo; return 0 only if all of it held. `data` is the OULAD folder; without it, the digits."""
     console = Console(stderr=as_json)
+    logs.configure("console", "warning")  # to stderr: standard output is for the result
     if rounds < 3:
         raise UsageError("the demo needs at least 3 rounds", "One before the crash, one with it, one after it.")
     if keep is not None and keep.exists() and any(keep.iterdir()):

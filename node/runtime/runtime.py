@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import structlog
 import trio
-from hypercorn.config import Config as ServerConfig
-from hypercorn.trio import serve as serve_http
 
 from ...crypto.errors import CollegiumError, RefusedError, RemoteProtocolError, UnreachableError, UsageError
 from ...crypto.identity import Identity
@@ -530,7 +528,11 @@ class Runtime:
         getattr(log, notice.level)(notice.event, **notice.fields)
 
     async def _serve_control(self) -> None:
-        from ..control.app import build  # noqa: PLC0415 - it knows this class by protocol only
+        # Imported here, when the node already runs: its first second belongs to the network.
+        from hypercorn.config import Config as ServerConfig  # noqa: PLC0415
+        from hypercorn.trio import serve as serve_http  # noqa: PLC0415
+
+        from ..control.app import build  # noqa: PLC0415
 
         self.home.socket_folder()
         self.home.socket.unlink(missing_ok=True)  # left by a daemon that was killed; we hold the directory's lock

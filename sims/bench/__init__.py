@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...crypto.errors import UsageError
+from ...node.runtime import logs
 from .rows import Row
 
 # Imported only when measured: libp2p and numpy take a second.
@@ -28,6 +29,7 @@ def run(name: str, as_json: bool = False, quick: bool = False) -> int:
     if name != "all" and name not in NAMES:
         raise UsageError(f"there is no benchmark {name!r}", f"Choose one of {', '.join(NAMES)}, or all.")
     console = Console(stderr=True)
+    logs.configure("console", "warning")  # to stderr: standard output is for the figures
     found = []
     for each in NAMES if name == "all" else (name,):
         console.print(f"measuring {each} …", style="dim")
