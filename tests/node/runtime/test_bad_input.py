@@ -122,7 +122,7 @@ def test_a_corrupt_database_is_refused_and_the_other_members_bring_everything_ba
     four.views[1] = View()
     four.wait(lambda: four.views[1].height >= min(view.height for view in four.views) >= 3)
 
-    records = {}
+    records: dict[tuple[bytes, int], bytes] = {}
     for institution in four.institutions:
         found = snapshot(institution)
         for record in (*[r for b in found.blocks for r in b.records], *found.records):
