@@ -124,6 +124,9 @@ class Net:
     def words(self) -> list[Message]:
         return [message for peer in self.peers for message in peer.said] + self.lies
 
+    def open(self) -> list[Peer]:
+        return [peer for peer in self.peers if peer.decided is None]
+
     def check(self) -> None:
         """G2: one block; G8: one vote a step; certificates hold."""
         blocks = {peer.decided.block.id for peer in self.peers if peer.decided}
@@ -140,11 +143,11 @@ class Net:
     def finish(self, rounds: int = 60) -> None:
         """G3: from now on everything arrives (retransmission), timers end: everybody decides."""
         for _ in range(rounds):
-            for peer in self.peers:
+            for peer in self.open():
                 peer.do(peer.agreement.start())
             for _ in range(6):
                 sent = [m for p in self.peers for m in p.agreement.messages()] + self.words()
-                for peer in self.peers:
+                for peer in self.open():
                     peer.punctual()
                     for message in sent:
                         if peer.decided is None:
@@ -155,7 +158,7 @@ class Net:
             self.check()
             if all(peer.decided for peer in self.peers):
                 return
-            for peer in self.peers:
+            for peer in self.open():
                 timers, peer.timers = peer.timers, []
                 for timer in sorted(timers):
                     peer.do(peer.agreement.timeout(*timer))
