@@ -34,7 +34,9 @@ def test_every_package_has_an_init() -> None:
 
 def test_the_wheel_built_from_the_sdist_lists_every_module(tmp_path: Path) -> None:
     def build(kind: str, where: Path) -> Path:
-        subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(tmp_path)], cwd=where, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(tmp_path)], cwd=where, check=True
+        )
         return next(tmp_path.glob("*.tar.gz" if kind == "sdist" else "*.whl"))
 
     with tarfile.open(build("sdist", ROOT)) as archive:
