@@ -209,10 +209,8 @@ def order(records: Iterable[Signed[Record]]) -> list[Signed[Record]]:
 def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]]) -> None:
     """Check that a block's records extend the last agreed heads, within the quotas.
 
-    Raises RemoteProtocolError("empty" | "frozen-feed" | "stranger" | "gap" | "fork" | "quota-records" | "quota-bytes").
+    Raises RemoteProtocolError("frozen-feed" | "stranger" | "gap" | "fork" | "quota-records" | "quota-bytes").
     """
-    if not records:
-        raise RemoteProtocolError("empty", "a block needs at least one record")
     heads: dict[bytes, tuple[int, bytes]] = {}
     count: dict[bytes, int] = {}
     size: dict[bytes, int] = {}
@@ -552,6 +550,8 @@ def next_state(
 
     `records` in ledger order. Raises RemoteProtocolError if the cut or a close breaks a rule.
     """
+    if not records and not closes:
+        raise RemoteProtocolError("empty", "a block needs at least one record or close")
     check_cut(charter, ledger, records)
     height = ledger.height + 1
     state = close_rounds(charter, apply_records(charter, ledger, records, trusted=trusted), closes, height)

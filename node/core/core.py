@@ -771,8 +771,6 @@ class Core:
 
     def _work(self, state: Ledger, records: Sequence[Signed[Record]]) -> bool:
         """Whether there is work that this node finds timely."""
-        if not records:
-            return False
         if any(r.value.kind in ("evidence", "withdrawal") for r in records):
             return True
         closes = self._closes(state)
@@ -781,7 +779,7 @@ class Core:
         underway = any(
             d.round == self.ledger.components[name].round + 1 and not d.due for name, d in self.deadlines.items()
         )
-        return self.idle_due and not underway
+        return bool(records) and self.idle_due and not underway
 
     def _gathering(self, closing: set[str]) -> bool:
         """Whether other components' updates of the same draws are on their way: a round should cost one height."""
@@ -797,13 +795,14 @@ class Core:
 
     def _propose(self, view: int) -> None:
         state, records = self._candidate()
-        if self.agreement is None or not records:
+        closes = self._closes(state)  # also of updates that an earlier block agreed on: then there may be no record
+        if self.agreement is None or not (records or closes):
             return
-        if view == 0 and not self._work(state, records) and not self._closes(state):
+        if view == 0 and not closes and not self._work(state, records):
             return  # in later views, any record is worth ending the height that others have started
         self._ask_view = None
         try:
-            prepared, block = next_state(self.charter, self.ledger, records, self._closes(state))
+            prepared, block = next_state(self.charter, self.ledger, records, closes)
         except RemoteProtocolError as error:
             self._notice("cannot-propose", "error", reason=str(error))
             return

@@ -253,7 +253,6 @@ def test_cuts_name_what_is_wrong(book: Book) -> None:
     other = sign(a, Record(book.federation, a.public_key, first.value.seq, sha256(b"other"), "x", b""))
     many = [book.record(b, kind="x") for _ in range(65)]
     cuts = {
-        "empty": [],
         "gap": [second],
         "stranger": [stranger],
         "fork": [other],
@@ -264,6 +263,7 @@ def test_cuts_name_what_is_wrong(book: Book) -> None:
     cuts["quota-bytes"] = [book.record(c, kind="x", raw=bytes(60_000)) for _ in range(18)]
     for reason, records in cuts.items():
         refuses(reason, check_cut, book.charter, book.ledger, records)
+    refuses("empty", next_state, book.charter, book.ledger, [], [])
     check_cut(book.charter, book.ledger, [first, second, *many[:64]])
     frozen = replace(book.ledger, expelled=(a.public_key,))
     refuses("frozen-feed", check_cut, book.charter, frozen, [first])
@@ -421,6 +421,13 @@ def test_rounds_close_in_their_order_with_enough_updates(book: Book) -> None:
     refuses(
         "close-order", next_state, book.charter, book.ledger, [book.record(a, kind="x")], [Close(T, 2), Close(T, 2)]
     )
+
+
+def test_a_round_closes_without_a_record_in_its_block(book: Book) -> None:
+    """G3: the updates were agreed on before the deadline passed; nobody has anything to add."""
+    book.block(*(book.update(who, 1) for who in book.ids[:3]))
+    book.block(close=[1])
+    assert len(book.counted()[0]) == 3
 
 
 def test_a_second_header_needs_its_own_quorum(book: Book) -> None:
