@@ -519,6 +519,8 @@ class Core:
             elif event.reason not in ("unavailable", "blob-digest"):  # these two blame the source, not the author
                 refused = flight.refused = event.reason
         if isinstance(event, ev.BlobStored):
+            if flight is None:
+                self._erase_unneeded({event.blob})  # G7: withdrawn, expelled or outdated while it was on its way
             self._found(event.blob)
         elif not refused:
             self._emit(ev.SetTimer("pull", RETRY_MS))
@@ -940,14 +942,18 @@ class Core:
         for name, c in before.components.items() if before is not None else ():
             still = {p.update for p in components[name].pending} | counted
             gone |= {p.blob for p in c.pending if p.update not in still}
-        if gone:
-            gone -= {flight.header.value.blob for flight in self.flights.values()}
-            for c in components.values():
-                gone -= {entry.blob for round_ in c.rounds for entry in round_.entries}
-                gone -= {p.blob for p in c.pending}
-                gone -= {blob for erasure in c.erasures for blob in erasure.blobs}
-        if gone:
-            self._emit(ev.Erase(tuple(sorted(gone))))
+        self._erase_unneeded(gone)
+
+    def _erase_unneeded(self, blobs: set[bytes]) -> None:
+        """Delete those of these bytes that nothing refers to: no flight, no list, no erasure that still waits."""
+        if blobs:
+            blobs = blobs - {flight.header.value.blob for flight in self.flights.values()}
+        for c in self.ledger.components.values() if blobs else ():
+            blobs = blobs - {entry.blob for round_ in c.rounds for entry in round_.entries}
+            blobs -= {p.blob for p in c.pending}
+            blobs -= {blob for erasure in c.erasures for blob in erasure.blobs}
+        if blobs:
+            self._emit(ev.Erase(tuple(sorted(blobs))))
 
     def _void(self, value: UpdateHeader) -> bool:
         """Whether an update that no round counted can never count."""

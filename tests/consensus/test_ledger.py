@@ -452,6 +452,16 @@ def test_a_quorum_of_hosts_certifies(book: Book) -> None:
     assert book.component.certified == Certified(1, 0, good)
 
 
+def test_an_expelled_hosts_word_no_longer_certifies(book: Book) -> None:
+    """G5: three of four attested, one of them is expelled in the same block; two of the three left are no quorum."""
+    a, b, c, d = book.ids
+    book.round(1)
+    book.block(*(book.attest(who, sha256(b"state")) for who in (a, b, c)), book.record(d, evidence_of_fork(book, a)))
+    assert book.component.certified is None
+    book.block(book.attest(d, sha256(b"state")))
+    assert book.component.certified is not None
+
+
 def test_who_does_not_host_certifies_nothing() -> None:
     book = Book(4)
     book.block(*(book.record(who, Offer((T,) if who is not book.ids[3] else (), ())) for who in book.ids))

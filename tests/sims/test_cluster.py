@@ -323,6 +323,10 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
     if leaver.core is None:
         assert cluster.run(lambda: leaver.core is not None and leaver.core.signing, cluster.now + LIMIT)
     leaver.deliver(ev.RequestWithdrawal())
+    while not any(record.value.kind == "withdrawal" for record in leaver.store.records.values()):
+        # Killed before the write, or waiting for reports: the operator sees no answer and asks again.
+        assert cluster.run(lambda: leaver.core is not None and leaver.core.signing, cluster.now + LIMIT)
+        leaver.deliver(ev.RequestWithdrawal())
     if case == "partition":
         cluster.run(lambda: False, cluster.now + 5000)
         cluster.cut_off = set()
@@ -366,6 +370,25 @@ def test_a_withdrawal_before_the_node_may_sign_is_not_forgotten() -> None:
     )
     check_equal(cluster)
     check_refolded(cluster, leaver.identity.public_key)
+
+
+def test_a_round_closes_at_its_deadline_though_every_record_is_agreed_already() -> None:
+    """G3: withdrawals bring the others' updates and attests under blocks that close nothing; then nobody has more."""
+    cluster = Cluster(4, 1, rounds=4, deadline=8000)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 2), LIMIT)
+    leaver, *others = cluster.nodes
+    leaver.deliver(ev.SetContributing(False))
+    for _ in range(2):
+        cluster.run(lambda: False, cluster.now + 2500)
+        leaver.deliver(ev.RequestWithdrawal())
+    cluster.run(lambda: False, cluster.now + 2000)
+    for node in others:
+        assert node.core is not None
+        assert len(node.core.ledger.components["head/task0"].pending) == 3
+        assert len(node.core.pool) == 0
+    assert cluster.run(lambda: closed(cluster, 4), cluster.now + LIMIT)
+    check_equal(cluster)
 
 
 def test_who_withdrew_and_contributes_again_is_counted_only_later() -> None:
