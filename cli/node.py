@@ -208,11 +208,17 @@ def show(out: Any, found: Any) -> None:
             pairs.append(("refused", refused))
     facts(out, pairs)
     rows = [
-        (c["component"], c["round"], c["epoch"], c["counted_last"], c["active_hosts"], c["label"], short(c["digest"]))
+        (
+            c["component"],
+            c["round"],
+            c["epoch"],
+            c["counted_last"],
+            c["active_hosts"],
+            c["label"],
+            short(c["digest"] or c["certified_digest"]),
+        )
         for c in found["components"]
     ]
-    table(
-        out, ("component", "round", "epoch", "counted", "hosts", "state", "digest here"), rows, empty="No components."
-    )
+    table(out, ("component", "round", "epoch", "counted", "hosts", "state", "digest"), rows, empty="No components.")
     for remark in found["notes"]:
         out.print(f"note: {remark}")

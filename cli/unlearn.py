@@ -79,19 +79,21 @@ def verify(
 ) -> None:
     """Check from this node's files alone that the states are the fold without the withdrawn updates."""
     from ..node.verify import verify_home_withdrawal  # noqa: PLC0415 - as above
-    from ..node.views import find_member  # noqa: PLC0415
+    from ..node.views import Context, find_member  # noqa: PLC0415
 
     place = existing_home(home)
-    keys = from_store(
-        place,
-        lambda context: (
-            [find_member(context, member)]
-            if member is not None
-            else sorted({withdrawal.author for withdrawal in context.ledger.withdrawn})
-        ),
-    )
+
+    def wanted(context: Context) -> list[tuple[bytes, str]]:
+        keys = sorted({w.author for w in context.ledger.withdrawn})
+        if member is not None:
+            keys = [find_member(context, member)]
+        return [(key, str(context.member(key)["name"])) for key in keys]
+
+    asked = from_store(place, wanted)
     with progress(as_json) as step:
-        reports: list[Any] = [verify_home_withdrawal(place, key, progress=step, strict=False) for key in keys]
+        reports: list[Any] = [
+            {"name": name, **verify_home_withdrawal(place, key, progress=step, strict=False)} for key, name in asked
+        ]
     verified = all(report["verified"] for report in reports)
     found = {"verified": verified, "withdrawals": reports}
 
@@ -102,7 +104,7 @@ def verify(
             facts(
                 out,
                 [
-                    ("withdrawal of", f"{report['member'][:16]}, agreed at height {report['height']}"),
+                    ("withdrawal of", f"{report['name']}, agreed at height {report['height']}"),
                     ("result", "verified" if report["verified"] else "NOT verified"),
                     ("erased here", f"{report['erased_blobs']} blobs"),
                 ],

@@ -85,10 +85,11 @@ def process_that(code: str, home: Home) -> subprocess.Popen[bytes]:
 def test_old_lines_of_the_log_are_not_the_reason(alone: Home) -> None:
     alone.log.write_text("collegium: an old error\n")
     offset = alone.log.stat().st_size
-    process = process_that("import sys; print('collegium: the new one', file=sys.stderr); sys.exit(5)", alone)
-    with pytest.raises(RefusedError, match="the new one") as raised:
-        node_module.wait_until_up(alone, process, offset, 30)
-    assert "old" not in raised.value.message
+    with pytest.raises(RefusedError, match="wrote nothing"):
+        node_module.wait_until_up(alone, process_that("import sys; sys.exit(5)", alone), offset, 30)
+    said = "import sys; print('collegium: the new one', file=sys.stderr); sys.exit(5)"
+    with pytest.raises(RefusedError, match="the new one"):
+        node_module.wait_until_up(alone, process_that(said, alone), offset, 30)
 
 
 def test_a_silent_death_gives_the_status(alone: Home) -> None:

@@ -128,6 +128,8 @@ def test_the_offline_ledger_is_the_nodes_own(context: Context, cluster: Cluster)
     core = cluster.nodes[1].core
     assert core is not None
     assert context.ledger == core.ledger
+    assert context.published == cluster.nodes[1].store.published
+    assert context.published
 
 
 def test_status_says_what_holds_the_node_up(context: Context, cluster: Cluster) -> None:
