@@ -20,11 +20,17 @@ RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What this node contributes: component patterns, its lot L (thousandths), a last round (0: none)."""
+    """What this node contributes: component patterns, its lot L (thousandths), a last round (0: none).
+
+    `policy` is the institution's own, beside the charter's floors: the stricter is in force. `delta` is its own δ
+    (billionths; 0: the charter's).
+    """
 
     engage: tuple[str, ...] = ("*",)
     lot: int = 1000
     rounds: int = 0
+    policy: str = "open"
+    delta: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,16 @@ def candidate(charter: Charter, recipes: Iterable[Recipe]) -> Draws:
     return Draws(charter.learning.sample_rate, noise, charter.learning.steps)
 
 
-def least_delta(charter: Charter) -> int:
-    """Return the strictest δ (billionths) of the charter's floors under "dp"."""
-    return min((floor.delta for floor in charter.learning.floors if floor.policy == "dp"), default=0)
+def least_delta(charter: Charter, plan: Plan) -> int:
+    """Return the strictest δ (billionths) of the charter's floors under "dp" and of the institution."""
+    found = [floor.delta for floor in charter.learning.floors if floor.policy == "dp"]
+    return min([*found, *([plan.delta] if plan.delta else [])], default=0)
+
+
+def forbidden(plan: Plan, charter: Charter, specs: Iterable[ComponentSpec]) -> str:
+    """Return why the policies in force forbid training these components at all, or "" (DESIGN.md section 6)."""
+    if plan.policy == "never" or any(floor.policy == "never" for floor in charter.learning.floors):
+        return "the policy for this data is never"
+    if plan.policy == "dp" and not all(spec.noise_multiplier for spec in specs):
+        return "the policy of this institution is dp, and the charter asks for no noise"
+    return ""

@@ -881,6 +881,8 @@ class Core:
             )
         for close in block.close:
             self._closed(before, close)
+        if len(self.ledger.withdrawn) > len(before.withdrawn):
+            self.exhausted = ""  # the share of ε kept for recovery is open now
         for withdrawal in self.ledger.withdrawn[len(before.withdrawn) :]:
             self._notice("withdrawn", member=withdrawal.author, height=block.height, mode=withdrawal.mode)
         for name, component in self.ledger.components.items():
@@ -978,6 +980,12 @@ class Core:
                 self._emit(ev.SetTimer("learn", 2 * self.charter.rules.round_deadline))
             return
         self._learn_partly = self._learn_waits = False
+        specs = [self.specs[name] for name in open_]
+        reason = contributing.forbidden(self.options.plan, self.charter, specs)
+        if reason:
+            self.exhausted = reason
+            self._notice("training-forbidden", "warning", reason=reason)
+            return
         recipes = tuple(self._recipe(name) for name in open_)
         number = max((put.draw for put in self.draws), default=0) + 1
         self.draw = contributing.Draw(
@@ -986,7 +994,7 @@ class Core:
             {name: self.folded[name][3] for name in open_},
             {name: self.folded[name][1] for name in open_},
         )
-        if contributing.is_private([self.specs[name] for name in open_]):
+        if contributing.is_private(specs):
             spent = contributing.merge(put.draws for put in self.draws)
             rounds = {recipe.component: recipe.round for recipe in recipes}
             recovery = contributing.recovering(self.ledger, rounds)
@@ -1042,7 +1050,7 @@ class Core:
         self.draw, self.failures = None, 0
         if not self.signing or not self.contributing:
             return
-        delta = contributing.least_delta(self.charter)
+        delta = contributing.least_delta(self.charter, self.options.plan)
         self._emit(ev.Persist(ev.PutPublished(draw.number)))
         for name, blob in sorted(event.blobs.items()):
             value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, self.draws, delta)

@@ -80,6 +80,8 @@ class Runtime:
             engage=tuple(config.learning.engage) if config.learning.contribute else (),
             lot=max(1, round(config.learning.lot_size * 1000)),
             rounds=config.learning.rounds,
+            policy=config.privacy.policy,
+            delta=max(1, int(config.privacy.delta * 1e9 + 1e-6)),
         )
         options = Options(
             hosted=self.hosted,
@@ -391,13 +393,10 @@ class Runtime:
             "reserved": [_event(draw) for draw in check.spent],
             "draw": _event(check.candidate),
             "epsilon": limit,
-            "delta": least_delta(self.charter) / 1e9,
+            "delta": least_delta(self.charter, self.core.options.plan) / 1e9,
             "recovery_share": learning.recovery_share,
             "recovery_open": check.recovery,
         }
-        if self.config.privacy.policy == "never":
-            self.submit(ev.BudgetAnswer(check.draw, False, 0, "the policy of this institution is never"))
-            return
         try:
             answer = await self.learner.request(request)
         except LearnerError as error:
