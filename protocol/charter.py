@@ -129,7 +129,6 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
         charter = schema.load(Charter, signed.charter, CHARTER_LIMIT)
     except RemoteProtocolError as error:
         raise CorruptError(f"{source} is not a charter file or is damaged ({error})", advice) from error
-    check(charter)
     federation = charter.federation
     for entry in signed.signatures:
         if charter.member(entry.member) is None:
@@ -138,6 +137,10 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
             raise CorruptError(f"{source} was changed after {entry.member.hex()[:16]} signed it", advice)
     if len({entry.member for entry in signed.signatures}) != len(signed.signatures):
         raise CorruptError(f"{source} holds one member's signature twice", advice)
+    try:
+        check(charter)  # last: a charter that was tampered with is told as such
+    except UsageError as error:
+        raise UsageError(f"{source}: {error.message}", error.advice) from error
     return charter, signed
 
 

@@ -182,13 +182,13 @@ class Demo:
             )
         try:
             self._train()
+            self._figures()
             before = self._final_states()
             self._quality(before)
             self._withdraw()
         except OperatorError as error:
             result.problems.append(str(error))
         self._audit()
-        self._figures()
         return result
 
     def _train(self) -> None:
@@ -351,11 +351,14 @@ class Demo:
         result, charter = self.result, self.charter
         first = [moment(view, charter, 1, "folded_at") for view in self.views]
         result.first_round_seconds = min(first) - self.started if first else math.nan
-        seconds = [round_seconds(self.views, charter, r) for r in range(2, self.rounds + 1) if r not in self.disturbed]
+        undisturbed = set(range(1, self.rounds + 1)) - self.disturbed
+        # A short demo has no round that the start or the crash did not touch: then say what there was.
+        skip = self.disturbed if len(undisturbed) > 1 else set()
+        seconds = [round_seconds(self.views, charter, r) for r in range(1, self.rounds + 1) if r not in skip]
         result.round_seconds = [value for value in seconds if not math.isnan(value)]
-        result.bytes_per_node_round = bytes_per_round(self.views, charter, self.disturbed)
+        result.bytes_per_node_round = bytes_per_round(self.views, charter, skip)
         ledger = fold_ledger(self.institutions[0], charter)
-        result.bytes_lower_bound = lower_bound(ledger, self.institutions[:-1], self.disturbed)
+        result.bytes_lower_bound = lower_bound(ledger, self.institutions, skip)
 
 
 def _signed(found: Snapshot, author: bytes | None, charter: Charter) -> Iterator[tuple[tuple[object, ...], bytes]]:

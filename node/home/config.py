@@ -326,7 +326,7 @@ idle_ms = {c.timing.idle_ms}  # how often to look for work
 sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
 
 [peers]
-# More addresses of members, as "/ip4/192.0.2.7/tcp/4001/p2p/<peer id>"; `collegium peers add` keeps its own list.
+# More addresses of members, as "/ip4/192.0.2.7/tcp/4001/p2p/<peer id>"; `collegium peer add` keeps its own list.
 addresses = {_toml(c.peers.addresses)}
 """
 

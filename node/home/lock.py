@@ -25,7 +25,7 @@ def hold(home: Home) -> Iterator[None]:
         if not _try_lock(descriptor):
             pid = _read_pid(descriptor)
             who = f" (pid {pid})" if pid is not None else ""
-            advice = "Stop it first (`collegium stop`), or use another directory."
+            advice = "Stop it first (`collegium node stop`), or use another directory."
             raise UsageError(f"Another daemon runs in {home.root}{who}", advice)
         with disk_errors(home.lock):
             os.ftruncate(descriptor, 0)

@@ -28,7 +28,7 @@ def load_peers(home: Home) -> tuple[str, ...]:
             if problem:
                 raise ValueError(problem)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        advice = "Remove it and add the addresses again (`collegium peers add`)."
+        advice = "Remove it and add the addresses again (`collegium peer add`)."
         raise CorruptError(f"{home.peers} is damaged ({error})", advice) from error
     return tuple(peers)
 
@@ -53,6 +53,6 @@ def edit_peers(home: Home, *, add: Sequence[str] = (), remove: Sequence[str] = (
     peers = load_peers(home)
     for address in remove:
         if address not in peers:
-            raise UsageError(f"{address} is not among the added addresses", "`collegium peers` lists them.")
+            raise UsageError(f"{address} is not among the added addresses", "`collegium peer` lists them.")
     save_peers(home, [*(peer for peer in peers if peer not in remove), *add])
     return load_peers(home)

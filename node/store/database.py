@@ -89,7 +89,7 @@ class Store:
         try:
             db.check_file(path)
         except FileNotFoundError:
-            advice = "Start the daemon once (`collegium start`), or name the node's directory."
+            advice = "Start the daemon once (`collegium node start`), or name the node's directory."
             raise UsageError(f"There is no database {path}", advice) from None
         with db.sql_errors(path, opening=True):
             read = db.connect(path, readonly=True)
