@@ -441,6 +441,17 @@ def test_the_lock_survives_a_restart() -> None:
     assert votes_of(peer)[-1] == (1, PREVOTE, NIL)
 
 
+def test_an_own_vote_that_comes_back_is_not_cast_again() -> None:
+    """G8: even before anybody tells this node to be silent."""
+    net = Net(4, "byzantine")
+    peer = net.peers[3]
+    hear(peer, vote(peer.identity, 0, PREVOTE, NIL))
+    peer.do(peer.agreement.start())
+    hear(peer, proposal(net.identities[0], 0, A))
+    peer.punctual()
+    assert votes_of(peer) == []
+
+
 def test_a_mute_node_signs_nothing_but_decides() -> None:
     """G8: a restored backup listens."""
     net, peer = alone(3)
