@@ -43,6 +43,22 @@ def test_a_burst_among_four_hosts_loses_nothing(run: Any, node: Any, wait: Any) 
     run(test)
 
 
+def test_what_is_said_in_one_breath_travels_in_one_small_message(run: Any, node: Any, wait: Any) -> None:
+    """Twenty messages of 100 bytes: one delivery, without the forwarder's signed addresses around each."""
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            nodes = await mesh(stack, node, wait, 2)
+            await trio.sleep(1.5)  # the handshakes and the first heartbeats are over
+            before = nodes[1].network.counters.received
+            for number in range(20):
+                await nodes[0].network.publish(b"%02d" % number + bytes(98))
+            await wait(lambda: len(nodes[1].heard) == 20)
+            assert nodes[1].network.counters.received - before < 20 * 104 + 500
+
+    run(test)
+
+
 def test_big_messages_in_a_burst_are_paced(run: Any, node: Any, wait: Any) -> None:
     async def test() -> None:
         async with AsyncExitStack() as stack:
