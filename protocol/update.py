@@ -21,6 +21,9 @@ from .schema import U32, U63, Between, Bytes32, Name, Size
 
 PREFIX_SIZE = 104
 NO_EPSILON = 2**32 - 1  # `epsilon` of an update that claims no differential privacy
+# A declared noise widens the norm bound, and so does a small lot: neither may be had without limit (G5).
+MOST_NOISE = 16  # × the charter's
+LEAST_LOT = 1000  # L = 1
 SCALE = 2**32  # fixed point of the norm bounds
 Positive = Annotated[int, Between(1, 2**40)]
 Integers = npt.NDArray[np.signedinteger]
@@ -193,6 +196,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         ("steps-above", header.steps <= learning.steps),
         ("sample-rate-above", header.sample_rate <= learning.sample_rate),
         ("size-above", header.size <= max_frame_size(spec)),
+        ("lot-below", header.lot >= LEAST_LOT),
         ("epsilon-above", header.epsilon <= floor and (header.delta <= delta)),
     )
     for reason, ok in checks:
@@ -202,6 +206,8 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         bound = specs[entry.component]
         if entry.noise_multiplier < bound.noise_multiplier:
             raise RemoteProtocolError("noise-below", entry.component, header.author)
+        if entry.noise_multiplier > MOST_NOISE * bound.noise_multiplier:
+            raise RemoteProtocolError("noise-above", entry.component, header.author)
         if entry.clip_norm > bound.clip_norm:
             raise RemoteProtocolError("clip-above", entry.component, header.author)
         if entry.learning_rate > bound.learning_rate:

@@ -56,7 +56,7 @@ from ...protocol.records import (
     verify_ack,
 )
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed, sign
-from ...protocol.update import UpdateHeader, check_header
+from ...protocol.update import Draws, UpdateHeader, check_header
 from . import contribution as contributing
 from . import events as ev
 from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message, tag
@@ -65,6 +65,7 @@ from .pool import Pool
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
 EVIDENCE_LIMIT = 31 << 10  # a statement that is larger does not fit into an Evidence record
 RETRY_MS = 2000
+MOST_FAILURES = 3
 GATHER_MS = 150  # how long one component waits for the others of the same draws
 
 
@@ -299,6 +300,7 @@ class Core:
             self._emit(ev.Persist(ev.PutRecord(record)))
             if author == self.me:
                 self._adopt_own(record)
+                self._recall_draws(record)
             self._note_update(record)
 
     def _wanted(self, identifier: bytes) -> bool:
@@ -320,6 +322,27 @@ class Core:
         heads = self.pool.heads(self.ledger.heads)
         self.head = max(self.head, heads.get(self.me, (0, GENESIS)))
         self._notice("own-record-recovered", "warning", seq=record.value.seq)
+
+    def _recall_draws(self, record: Signed[Record]) -> None:
+        """G6: what an own update's receipt lists is spent, though this disk was set back and does not know it."""
+        body = _body(record)
+        if record.value.author != self.me or not isinstance(body, Update):
+            return
+        header = open_signed(UpdateHeader, body.header, self.federation).value
+        known = {(d.sample_rate, d.noise_multiplier): d.count for d in contributing.merge(p.draws for p in self.draws)}
+        for draws in header.draws:
+            missing = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
+            if missing > 0:
+                put = ev.PutDraw(
+                    max((put.draw for put in self.draws), default=0) + 1,
+                    Draws(draws.sample_rate, draws.noise_multiplier, missing),
+                    (header.component,),
+                    (header.round,),
+                    header.epsilon,
+                )
+                self.draws.append(put)
+                self._emit(ev.Persist(put))
+                self._notice("spending-recovered", "warning", draws=missing, epsilon=header.epsilon)
 
     def _note_update(self, record: Signed[Record]) -> None:
         """An update record's header may be news here."""
@@ -473,6 +496,7 @@ class Core:
                     if known.value.author == head.author and self.pool.add(known, self.ledger.heads, agreed=True):
                         self._note_fork(known)
                         self._emit(ev.Persist(ev.PutRecord(known)))
+                        self._recall_draws(known)
                 if known is None or known.value.author != head.author:
                     break
                 wanted = known.value.prev
@@ -969,7 +993,7 @@ class Core:
     # ---- training
 
     def _learn(self) -> None:
-        ready = self.signing and self.contributing and self.draw is None and not self.exhausted and self.failures < 3
+        ready = self.signing and self.contributing and self.draw is None and not self.exhausted
         if not ready or self.me not in self.ledger.members:
             return
         names = [n for n in contributing.engaged(self.options.plan, self.hosted) if n in self.learner]
@@ -1070,6 +1094,8 @@ class Core:
         self.draw = None
         self.failures += 1
         self._notice("training-failed", "error", reason=event.reason, attempt=self.failures)
+        if self.failures >= MOST_FAILURES:  # each attempt costs its ε: an operator has to look
+            self.exhausted = f"training failed {self.failures} times ({event.reason}); mend it and start the node again"
 
     def _evaluate(self) -> None:
         if not self.learner:

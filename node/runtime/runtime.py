@@ -16,7 +16,14 @@ import numpy as np
 import structlog
 import trio
 
-from ...crypto.errors import CollegiumError, RefusedError, RemoteProtocolError, UnreachableError, UsageError
+from ...crypto.errors import (
+    CollegiumError,
+    CorruptError,
+    RefusedError,
+    RemoteProtocolError,
+    UnreachableError,
+    UsageError,
+)
 from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.charter import Charter, SignedCharter, load_file, unsigned_members
@@ -78,7 +85,7 @@ class Runtime:
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
         plan = Plan(
             engage=tuple(config.learning.engage) if config.learning.contribute else (),
-            lot=max(1, round(config.learning.lot_size * 1000)),
+            lot=max(1000, round(config.learning.lot_size * 1000)),
             rounds=config.learning.rounds,
             policy=config.privacy.policy,
             delta=max(1, int(config.privacy.delta * 1e9 + 1e-6)),
@@ -319,6 +326,10 @@ class Runtime:
                     self.blobs.delete([pull.blob])
                     self.submit(ev.BlobRefused(pull.blob, error.reason))
                     return
+                except (CorruptError, KeyError) as error:  # damaged on our own disk: it is fetched again
+                    log.error("bytes damaged on disk", reason=str(error))
+                    self.submit(ev.BlobRefused(pull.blob, "unavailable"))
+                    return
             self.submit(ev.BlobStored(pull.blob))
         finally:
             self._pulling.discard(pull.blob)
@@ -505,7 +516,7 @@ class Runtime:
             return self.blobs.delete(erase.blobs)
 
         count = await trio.to_thread.run_sync(delete)
-        log.info("withdrawn bytes erased", count=count)
+        log.info("bytes erased that nothing refers to any more", count=count)
 
     def _sweep(self) -> None:
         """Delete blobs that nothing refers to: a crash came between a certificate and the erasure it allows."""
@@ -598,9 +609,9 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
             f"this node's key {identity.public_key.hex()[:16]} is not a member of federation {charter.name!r}",
             "Use the key that the charter names, or have the charter drawn up with this one.",
         )
-    if config.learning.contribute and config.data.path and not config.learning.lot_size:
+    if config.learning.contribute and config.data.path and config.learning.lot_size < 1:
         raise UsageError(
-            f"{home.config} declares no lot_size under [learning]",
+            f"{home.config} declares no lot_size of at least 1 under [learning]",
             "Set it to sample rate × number of students, rounded: a constant, not the count of a batch.",
         )
     return config, charter, signed, identity

@@ -1,9 +1,12 @@
 """The strictest of charter and institution is in force (G6): a node whose policy is stricter does not train."""
 
+from dataclasses import replace
+
 import pytest
 
 from collegium.node.core.contribution import Plan, forbidden, least_delta
 from collegium.sims.cluster import Cluster
+from collegium.sims.memory import MemoryStore
 
 
 def trained(cluster: Cluster, index: int) -> int:
@@ -14,8 +17,6 @@ def trained(cluster: Cluster, index: int) -> int:
 def test_g6_a_stricter_institution_does_not_train(policy: str, noise: int, trains: bool) -> None:
     cluster = Cluster(4, 3, rounds=2, noise=noise)
     node = cluster.nodes[0]
-    from dataclasses import replace
-
     node.options = replace(node.options, plan=replace(node.options.plan, policy=policy))
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
@@ -29,3 +30,17 @@ def test_the_smaller_delta_counts() -> None:
     charter = Cluster(2, 0).charter
     assert least_delta(charter, Plan(delta=7)) == 7
     assert forbidden(Plan(policy="open"), charter, charter.components) == ""
+
+
+def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent() -> None:
+    cluster = Cluster(4, 4, rounds=4, noise=1)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(4))
+    node = cluster.nodes[0]
+    spent = sum(put.draws.count for put in node.store.draws)
+    assert spent == 4 * cluster.charter.learning.steps
+    node.crash()
+    node.store = MemoryStore()
+    node.start()
+    assert cluster.run(lambda: cluster.all_closed(4), 1_200_000)
+    assert sum(put.draws.count for put in node.store.draws) == spent
