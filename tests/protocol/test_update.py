@@ -293,6 +293,11 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
         replace(GOOD, engaged=(engaged(), engaged(TWO, noise_multiplier=0))),
         "noise-below",
     ),
+    "a noise that would allow any norm": (
+        replace(GOOD, engaged=(engaged(noise_multiplier=16 * MILLION + 1),)),
+        "noise-above",
+    ),
+    "a lot that would allow any norm": (replace(GOOD, lot=999), "lot-below"),
     "a higher clip": (replace(GOOD, engaged=(engaged(clip_norm=MILLION + 1),)), "clip-above"),
     "a higher learning rate": (replace(GOOD, engaged=(engaged(learning_rate=MILLION + 1),)), "learning-rate-above"),
 }
