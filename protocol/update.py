@@ -22,6 +22,7 @@ from .schema import U32, U63, Between, Bytes32, Name, Size
 PREFIX_SIZE = 104
 NO_EPSILON = 2**32 - 1  # `epsilon` of an update that claims no differential privacy
 # A declared noise widens the norm bound, and so does a small lot: neither may be had without limit (G5).
+NO_DELTA = 2**32  # over every δ: no floor asks for one
 MOST_NOISE = 16  # × the charter's
 LEAST_LOT = 1000  # L = 1
 SCALE = 2**32  # fixed point of the norm bounds
@@ -189,7 +190,8 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     if spec is None:
         raise RemoteProtocolError("unknown-component", header.component, header.author)
     floor = min((floor.epsilon for floor in learning.floors if floor.policy == "dp"), default=NO_EPSILON)
-    delta = min((floor.delta for floor in learning.floors if floor.policy == "dp"), default=2**32)
+    delta = min((floor.delta for floor in learning.floors if floor.policy == "dp"), default=NO_DELTA)
+    drawn = sum(draws.count for draws in header.draws)
     checks = (
         ("engaged-order", names == sorted(set(names)) and all(name in specs for name in names)),
         ("base-mismatch", header.component in names and header.recipe.base == header.base),
@@ -197,6 +199,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         ("sample-rate-above", header.sample_rate <= learning.sample_rate),
         ("size-above", header.size <= max_frame_size(spec)),
         ("lot-below", header.lot >= LEAST_LOT),
+        ("receipt-missing", delta == NO_DELTA or (header.delta > 0 and drawn >= header.steps)),
         ("epsilon-above", header.epsilon <= floor and (header.delta <= delta)),
     )
     for reason, ok in checks:

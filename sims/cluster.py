@@ -201,7 +201,7 @@ class Node:
                 self.store.blobs.pop(blob, None)
         elif isinstance(effect, ev.Notice):
             self.notices.append(effect)
-            if effect.level == "error" and effect.event in ("state-differs", "cannot-propose"):
+            if effect.level == "error" and effect.event in cluster.forbidden:
                 raise InvariantError(f"G1: {effect.event} {effect.fields}")
 
     def _fire(self, name: str, due: int) -> None:
@@ -278,6 +278,7 @@ class Cluster:
         self.signed: dict[tuple[bytes, int], bytes] = {}
         self.cast: dict[tuple[bytes, int, int, int], bytes] = {}
         self.cut_off: set[frozenset[int]] = set()
+        self.forbidden = {"state-differs", "component-halted", "cannot-propose"}  # alarms of a broken promise
         self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name

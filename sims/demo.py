@@ -42,6 +42,7 @@ from .watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound
 ALPHA = 0.3
 EPSILON, DELTA = 8.0, 1e-5
 STALL_SECONDS = 180.0
+HOLD_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -208,7 +209,8 @@ class Demo:
         victim.kill()
         self.result.killed = name
         self.disturbed |= {round_, round_ + 1, round_ - 1}
-        before = self._words(victim.institution)
+        # What anybody holds of its words: what the crash took from its own disk would show in the others'.
+        before = {w: d for i in self.institutions for w, d in self._words(i, victim.institution).items()}
         live.console.print(f"[red]kill -9[/red] {name} in the middle of round {round_}")
         time.sleep(1.0)
         victim.start()
@@ -218,16 +220,16 @@ class Demo:
             return closed(self.views[self.daemons.index(victim)], self.charter) >= round_
 
         self._until(back, live, f"{name} to catch up")
-        after = self._words(victim.institution)
+        after = self._words(victim.institution, victim.institution)
         # Votes of decided heights are let go; no record ever is, and no word may change.
         lost = [word for word, found in before.items() if after.get(word, found if word[0] == "vote" else b"") != found]
         if lost:
             self.result.problems.append(f"{name} lost or changed {len(lost)} signed statements in the crash")
         self.result.recovered = not lost
 
-    def _words(self, institution: Institution) -> dict[tuple[object, ...], bytes]:
-        """Return what an institution's own disk says it signed: records by seq, votes by step."""
-        return dict(_signed(snapshot(institution), institution.identity.public_key, self.charter))
+    def _words(self, keeper: Institution, speaker: Institution) -> dict[tuple[object, ...], bytes]:
+        """Return what one institution's disk holds of what another signed: records by seq, votes by step."""
+        return dict(_signed(snapshot(keeper), speaker.identity.public_key, self.charter))
 
     def _until(self, done: Callable[[], bool], live: Live | None, what: str) -> None:
         last, changed = None, time.time()
@@ -252,18 +254,33 @@ class Demo:
         )
 
     def _final_states(self) -> Trained:
-        """Recompute the states at one host from its own ledger and bytes, and compare every host's digest."""
+        """Ask every host which state it holds, and compare with what its own ledger and bytes fold to."""
         states: Trained = {}
         for institution in self.institutions:
             ledger = fold_ledger(institution, self.charter)
+            expected = {}
             for spec in self.charter.components:
                 component = ledger.components[spec.name]
                 with tempfile.TemporaryDirectory() as scratch:
                     state, _ = compute(spec, component.rounds, Blobs(institution.home.blobs), States(Path(scratch)))
                 states[spec.name] = state
-                digest = state_digest(spec.name, state).hex()
-                self.result.state_digests.setdefault(spec.name, {})[institution.name] = digest
+                expected[spec.name] = state_digest(spec.name, state).hex()
+            held = self._held(institution, expected)
+            for name, digest in expected.items():
+                self.result.state_digests.setdefault(name, {})[institution.name] = held.get(name, "")
+                if held.get(name) != digest:
+                    self.result.problems.append(f"{institution.name} holds another state of {name} than it should")
         return states
+
+    def _held(self, institution: Institution, expected: dict[str, str]) -> dict[str, str]:
+        """Return the digests of the states that a running host holds; one that still folds is waited for."""
+        deadline = time.time() + HOLD_SECONDS
+        while True:
+            found = Client(institution.home).get("/components")
+            held = {item["component"]: str(item["digest"]) for item in found}
+            if held == expected or time.time() > deadline:
+                return held
+            time.sleep(0.2)
 
     def _quality(self, federated: Trained) -> None:
         result = self.result

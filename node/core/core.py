@@ -66,6 +66,7 @@ WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the 
 EVIDENCE_LIMIT = 31 << 10  # a statement that is larger does not fit into an Evidence record
 RETRY_MS = 2000
 MOST_FAILURES = 3
+MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
 GATHER_MS = 150  # how long one component waits for the others of the same draws
 
 
@@ -131,6 +132,8 @@ class Core:
         self.lacking: dict[str, set[bytes]] = {}
         self.pulls: dict[bytes, bytes] = {}
         self.proofs: dict[bytes, tuple[Signed[Record], Signed[Record]]] = {}
+        self.doubted: set[str] = set()  # differed from a certified state, and is computed again
+        self.halted: set[str] = set()  # still differed: no acknowledgement, attestation or training
         self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
         self.bases: dict[tuple[str, int, int], bytes] = {}
         self.receipts: dict[bytes, tuple[int, tuple[tuple[str, bytes], ...]]] = {}
@@ -300,7 +303,7 @@ class Core:
             self._emit(ev.Persist(ev.PutRecord(record)))
             if author == self.me:
                 self._adopt_own(record)
-                self._recall_draws(record)
+                self._recall_record(record)
             self._note_update(record)
 
     def _wanted(self, identifier: bytes) -> bool:
@@ -323,12 +326,13 @@ class Core:
         self.head = max(self.head, heads.get(self.me, (0, GENESIS)))
         self._notice("own-record-recovered", "warning", seq=record.value.seq)
 
-    def _recall_draws(self, record: Signed[Record]) -> None:
-        """G6: what an own update's receipt lists is spent, though this disk was set back and does not know it."""
+    def _recall_record(self, record: Signed[Record]) -> None:
         body = _body(record)
-        if record.value.author != self.me or not isinstance(body, Update):
-            return
-        header = open_signed(UpdateHeader, body.header, self.federation).value
+        if record.value.author == self.me and isinstance(body, Update):
+            self._recall_draws(open_signed(UpdateHeader, body.header, self.federation).value)
+
+    def _recall_draws(self, header: UpdateHeader) -> None:
+        """G6: what an own update's receipt lists is spent, though this disk was set back and does not know it."""
         known = {(d.sample_rate, d.noise_multiplier): d.count for d in contributing.merge(p.draws for p in self.draws)}
         for draws in header.draws:
             missing = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
@@ -370,6 +374,8 @@ class Core:
             raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
         check_header(value, self.charter)
         component = self.ledger.components[value.component]
+        if value.author == self.me:
+            self._recall_draws(value)
         if value.round > component.round + 2 or self._void(value):
             return  # too stale to count, or this node is behind: anti-entropy brings it again
         slot = (value.author, value.component, value.round)
@@ -496,7 +502,7 @@ class Core:
                     if known.value.author == head.author and self.pool.add(known, self.ledger.heads, agreed=True):
                         self._note_fork(known)
                         self._emit(ev.Persist(ev.PutRecord(known)))
-                        self._recall_draws(known)
+                        self._recall_record(known)
                 if known is None or known.value.author != head.author:
                     break
                 wanted = known.value.prev
@@ -572,6 +578,8 @@ class Core:
             value = flight.header.value
             if not flight.stored or flight.refused or self.me in flight.acks or value.component not in self.hosted:
                 continue
+            if value.component in self.halted:
+                continue
             base = self.bases.get((value.component, value.round - 1, value.epoch))
             if base is None and (value.epoch, value.round - 1) > self._folded_to(value.component):
                 continue  # this node has not folded that far yet
@@ -641,7 +649,7 @@ class Core:
             component = self.ledger.components[name]
             done = self.folded.get(name)
             current = done is not None and done[:3] == (component.round, component.epoch, component.chain)
-            if not current and name not in self.folding:
+            if not current and name not in self.folding and name not in self.halted:
                 self.folding.add(name)
                 self._emit(ev.Fold(name, component.round, component.epoch, component.rounds))
 
@@ -673,15 +681,43 @@ class Core:
         for name in self.hosted:
             component = self.ledger.components[name]
             done = self.folded.get(name)
-            if done is None or done[:3] != (component.round, component.epoch, component.chain) or not component.rounds:
+            current = done is not None and done[:3] == (component.round, component.epoch, component.chain)
+            if done is None or not current or not component.rounds or name in self.halted:
                 continue
             key = (component.round, component.epoch, self.me)
             mine = any(item[:3] == key for item in component.attests)
             if self.me in component.hosts and not mine and (name, *key[:2]) not in self._attested():
                 self._append(Attest(name, component.round, component.epoch, done[3]))
+
+    def _compare(self) -> None:
+        """‡ A host whose state is not the certified one computes it again from the bytes; if it still differs it halts.
+
+        Taking over another host's state would be an operator's act.
+        """
+        for name in self.hosted:
+            component = self.ledger.components[name]
             certified = component.certified
-            if certified and (certified.round, certified.epoch) == done[:2] and certified.digest != done[3]:
-                self._notice("state-differs", "error", component=name, round=done[0], mine=done[3].hex())
+            if certified is None or certified.epoch != component.epoch or name in self.halted:
+                continue
+            mine = self.bases.get((name, certified.round, certified.epoch))
+            if mine is None:
+                continue
+            if mine == certified.digest:
+                if name in self.doubted and name not in self.folding:
+                    self.doubted.discard(name)
+                    self._notice("state-mended", "warning", component=name, round=certified.round)
+            elif name not in self.doubted:
+                self._notice("state-differs", "error", component=name, round=certified.round, mine=mine.hex())
+                self.doubted.add(name)
+                self.folding.add(name)
+                self.folded.pop(name, None)
+                for key in [key for key in self.bases if key[0] == name and key[1]]:
+                    del self.bases[key]
+                rounds = tuple(round_ for round_ in component.rounds if round_.number <= certified.round)
+                self._emit(ev.Fold(name, certified.round, certified.epoch, rounds, fresh=True))
+            elif name not in self.folding:
+                self.halted.add(name)
+                self._notice("component-halted", "error", component=name, round=certified.round, mine=mine.hex())
 
     def _attested(self) -> set[tuple[str, int, int]]:
         found = set()
@@ -926,7 +962,9 @@ class Core:
         component = self.ledger.components[close.component]
         round_ = component.rounds[-1]
         counted = {entry.author for entry in round_.entries}
-        hosts = before.components[close.component].hosts or component.hosts
+        hosts = {*before.components[close.component].hosts, *component.hosts}
+        if close.round == 1:  # the first hosts were still gathering
+            hosts |= {member for member in self.ledger.members if member not in hosts}
         missing = {host: self._why_missing(host, close) for host in hosts if host not in counted}
         self._notice(
             "round-closed",
@@ -1030,6 +1068,8 @@ class Core:
         component = self.ledger.components[name]
         done = self.folded.get(name)
         if done is None or done[:3] != (component.round, component.epoch, component.chain):
+            return False
+        if name in self.halted or name in self.doubted:
             return False
         target = component.round + 1
         limit = self.options.plan.rounds
@@ -1149,8 +1189,10 @@ class Core:
             self._emit(ev.Persist(ev.PutFlag("withdraw", 0)))
         statement = WithdrawalStatement(self.federation, self.me, "all", "refold", self.head[0])
         self._set_contributing(False)
-        for key in [key for key, flight in self.flights.items() if flight.header.value.author == self.me]:
+        mine = {key: flight for key, flight in self.flights.items() if flight.header.value.author == self.me}
+        for key in mine:
             del self.flights[key]  # in flight: it must not be posted after this
+        self._erase_unneeded({flight.header.value.blob for flight in mine.values()})
         self._append(Withdrawal(sign(self.identity, statement).wire))
         self._notice("withdrawal-signed", through=statement.through)
 
@@ -1190,6 +1232,7 @@ class Core:
         if self.agreement is not None and not self.agreement.started and self._work(state, records):
             self._agree(self.agreement.start())
             self._judge()
+        self._compare()
         self._fold()
         self._evaluate()
         self._learn()
@@ -1230,8 +1273,10 @@ class Core:
     def _refuse(self, peer: bytes, error: RemoteProtocolError) -> None:
         """Count every refusal, tell the operator of the first of its kind."""
         key = (peer, error.reason)
+        if key not in self.refusals and len(self.refusals) >= MOST_REFUSALS:
+            key = (bytes(32), "others")  # strangers' keys are free to make: they may not fill the memory
         self.refusals[key] = self.refusals.get(key, 0) + 1
-        if self.refusals[key] == 1 and len(self.refusals) < 4096:
+        if self.refusals[key] == 1:
             self._notice("refused", "warning", peer=peer, reason=error.reason, detail=error.detail)
 
     def _notice(self, event: str, level: str = "info", **fields: object) -> None:

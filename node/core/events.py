@@ -265,12 +265,16 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Compute and store the component's state after these rounds; answer Folded/FoldMissing."""
+    """Compute and store the component's state after these rounds; answer Folded/FoldMissing.
+
+    `fresh`: from the updates' bytes alone, and forget every stored state of the component first.
+    """
 
     component: str
     round: int
     epoch: int
     rounds: tuple[Round, ...]
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

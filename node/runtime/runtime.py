@@ -80,6 +80,7 @@ class Runtime:
         self._book: dict[bytes, tuple[str, ...]] = {}
         self._nursery: trio.Nursery
         self._noting = trio.Lock()
+        self._turn = trio.Lock()
         self._specs = {spec.name: spec for spec in charter.components}
         self.hosted = tuple(name for name in sorted(self._specs) if config.learning.engages(name))
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
@@ -172,7 +173,11 @@ class Runtime:
             nursery.start_soon(self._watch_signals)
             self._sweep()
             self.refresh_peers()
-            await self._perform(self.core.start(_now()))
+            async with self._turn:
+                effects = self.core.start(_now())
+                await self._store_puts(effects)
+            for effect in effects:
+                await self._carry_out(effect)
             nursery.start_soon(self._work)
             log.info(
                 "node started",
@@ -195,19 +200,22 @@ class Runtime:
             while self._inbox:
                 batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
                 height = self.core.ledger.height
-                await self._perform(self.core.handle(batch, _now()))
+                # Nobody is answered from the core's memory until what it holds is on disk (G8).
+                async with self._turn:
+                    effects = self.core.handle(batch, _now())
+                    await self._store_puts(effects)
+                for effect in effects:
+                    await self._carry_out(effect)
                 if self.core.ledger.height != height:
                     self.refresh_peers()
                     await self.network.enforce_gate()
                 await trio.lowlevel.checkpoint()
 
-    async def _perform(self, effects: list[ev.Effect]) -> None:
+    async def _store_puts(self, effects: list[ev.Effect]) -> None:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
         if puts:
             # If this fails nothing of the batch leaves the node: the error ends the daemon, what is stored stays.
             await trio.to_thread.run_sync(self.store.apply, puts)
-        for effect in effects:
-            await self._carry_out(effect)
 
     async def _carry_out(self, effect: ev.Effect) -> None:
         nursery = self._nursery
@@ -281,7 +289,8 @@ class Runtime:
     async def _serve_sync(self, _peer: bytes, data: bytes) -> bytes:
         request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
         members = {member.key for member in self.charter.members} | set(self.core.ledger.members)
-        flight = self.core.in_flight()
+        async with self._turn:
+            flight = self.core.in_flight()
         return await trio.to_thread.run_sync(answer, request, self.core.federation, self.store, sorted(members), flight)
 
     async def _tell(self, effect: ev.Publish) -> None:
@@ -362,6 +371,8 @@ class Runtime:
 
     async def _fold(self, fold: ev.Fold) -> None:
         spec = self._specs[fold.component]
+        if fold.fresh:
+            await trio.to_thread.run_sync(self.states.prune, fold.component, ())
         try:
             state, saturated = await trio.to_thread.run_sync(
                 folding.compute, spec, fold.rounds, self.blobs, self.states
@@ -426,8 +437,9 @@ class Runtime:
         }
         try:
             answer = await self.learner.request(request)
-        except LearnerError:
-            return  # the worker is not there; the next receipt of this member covers the same draws
+        except LearnerError as error:  # the next receipt of this member covers the same draws
+            log.warning("a member's receipt could not be checked", member=header.author, reason=str(error))
+            return
         if header.epsilon < int(answer["claimed"]):
             log.warning(
                 "a member claims less ε than its draws compose to",

@@ -16,6 +16,7 @@ from collegium.protocol.charter import Charter
 from collegium.protocol.components import MILLION, ComponentSpec, TensorSpec
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import (
+    Draws,
     NO_EPSILON,
     Engaged,
     Integers,
@@ -274,7 +275,7 @@ def engaged(name: str = ONE, **more: int) -> Engaged:
     return replace(Engaged(name, BASE, MILLION, MILLION, MILLION), **more)  # type: ignore[arg-type]  # integers only
 
 
-GOOD = header(SPEC, engaged=(engaged(),), epsilon=8000, delta=10_000)
+GOOD = header(SPEC, engaged=(engaged(),), draws=(Draws(100_000, MILLION, 4),), epsilon=8000, delta=10_000)
 BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "a component that is not in the charter": (replace(GOOD, component="head/none"), "unknown-component"),
     "engaged components out of order": (replace(GOOD, engaged=(engaged(TWO), engaged(ONE))), "engaged-order"),
@@ -288,6 +289,9 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "more ε than the floor": (replace(GOOD, epsilon=8001), "epsilon-above"),
     "no ε at all under the floor": (replace(GOOD, epsilon=NO_EPSILON), "epsilon-above"),
     "more δ than the floor": (replace(GOOD, delta=10_001), "epsilon-above"),
+    "no draws in the receipt": (replace(GOOD, draws=()), "receipt-missing"),
+    "fewer draws than steps": (replace(GOOD, draws=(Draws(100_000, MILLION, 3),)), "receipt-missing"),
+    "no δ at all": (replace(GOOD, delta=0), "receipt-missing"),
     "less noise": (replace(GOOD, engaged=(engaged(noise_multiplier=MILLION - 1),)), "noise-below"),
     "less noise on another engaged one": (
         replace(GOOD, engaged=(engaged(), engaged(TWO, noise_multiplier=0))),
