@@ -3,15 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pytest
-from nacl.signing import VerifyKey
 
 from collegium.consensus.components import replay
 from collegium.crypto.errors import VerificationError
-from collegium.crypto.hashing import domain_tag
 from collegium.crypto.identity import Identity
 from collegium.node.core.events import RequestWithdrawal, StoredBlock
 from collegium.node.verify import (
@@ -19,7 +16,6 @@ from collegium.node.verify import (
     Report,
     checkpoints,
     verify_ledger,
-    verify_record,
     verify_states,
     verify_withdrawal,
 )
@@ -252,33 +248,6 @@ def test_a_cut_off_end_shows_only_against_a_pin(plain: Cluster) -> None:
         verify_ledger(plain.charter, blocks[:-1], pins=head)
     with pytest.raises(VerificationError, match=r"height 2: pinned-block"):
         verify_ledger(plain.charter, blocks, pins={2: bytes(32)})
-
-
-def test_records_are_verified_at_near_the_speed_of_bare_signatures(plain: Cluster) -> None:
-    """DESIGN.md section 13: at least 0.7 of PyNaCl's verify in a loop; asserted with room for a noisy machine."""
-    records = [record for block in blocks_of(plain) for record in block.records]
-    federation = plain.charter.federation
-    tag = domain_tag(Record.DOMAIN)
-
-    def bare() -> None:
-        for record in records:
-            VerifyKey(record.value.author).verify(tag + record.payload, record.signature)
-
-    def ours() -> None:
-        for record in records:
-            verify_record(record, federation)
-
-    def seconds(work: Callable[[], None]) -> float:
-        begun = perf_counter()
-        work()
-        return perf_counter() - begun
-
-    # Side by side, the best of many: both sides then meet the machine's quiet moments.
-    pairs = [(seconds(bare), seconds(ours)) for _ in range(15)]
-    assert min(b for b, _ in pairs) / min(o for _, o in pairs) > 0.5
-
-
-# ---- states
 
 
 def test_states_are_recomputed_and_equal_the_certified_ones(plain: Cluster) -> None:

@@ -16,8 +16,8 @@ from collegium.protocol.charter import Charter
 from collegium.protocol.components import MILLION, ComponentSpec, TensorSpec
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import (
-    Draws,
     NO_EPSILON,
+    Draws,
     Engaged,
     Integers,
     UpdateHeader,

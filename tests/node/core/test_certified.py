@@ -22,7 +22,7 @@ def broken(cluster: Cluster, index: int, lies: int) -> Any:
             return replace(event, digest=bytes(32))
         return event
 
-    node._fold = fold  # type: ignore[method-assign]
+    node._fold = fold  # type: ignore[method-assign, assignment]
     return node
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from collegium.node.control.client import Client
-from collegium.node.home.peers import save_peers
-from collegium.node.network.identity import peer_id
 from collegium.node.verify import verify_home_ledger as verify_ledger
 from collegium.node.verify import verify_home_states, verify_home_withdrawal
 from collegium.sims.watch import fold_ledger, snapshot
@@ -128,18 +126,3 @@ def test_a_killed_learner_is_started_again_and_the_daemon_lives(federation: Make
     os.kill(children[0], signal.SIGKILL)
     four.wait_rounds(6, seconds=90)
     assert len(digests(four)) == 1
-
-
-def test_a_stranger_does_not_get_in(federation: Make) -> None:
-    four, other = federation(rounds=2), federation(count=1, rounds=0)
-    four.start()
-    four.wait_rounds(1)
-    # The stranger's daemon dials a member: the member refuses, and logs the key.
-    member = four.charter.members[0]
-    save_peers(other.institutions[0].home, [f"{member.addresses[0]}/p2p/{peer_id(member.key)}"])
-    other.start()
-    other.wait(lambda: Client(other.institutions[0].home).answers())
-    time.sleep(2)
-    peers = Client(other.institutions[0].home).get("/peers")
-    assert not any(peer.get("connected") for peer in (peers["peers"] if isinstance(peers, dict) else peers))
-    four.wait_rounds(2)

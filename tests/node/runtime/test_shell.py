@@ -1,0 +1,202 @@
+"""The shell around the core: disk before network, what the learner is really asked, bytes checked before an ack."""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from collegium.crypto.errors import OperatorError, RefusedError, RemoteProtocolError
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.core import events as ev
+from collegium.node.core.messages import SyncRequest
+from collegium.node.home.lock import hold
+from collegium.node.learner.protocol import decode_frame
+from collegium.node.network import NetworkConfig, open_network
+from collegium.node.network.identity import peer_id
+from collegium.node.runtime.runtime import Runtime, load
+from collegium.node.store.database import Store
+from collegium.node.store.errors import DiskFullError
+from collegium.protocol import schema
+from collegium.protocol.learning import PrivacyFloor
+from collegium.protocol.update import Engaged, UpdateHeader, payload
+from collegium.sims.cluster import small_charter
+from collegium.sims.federation import Daemon, found
+from collegium.sims.watch import snapshot
+
+RECORDER = (sys.executable, str(Path(__file__).with_name("recording_learner.py")))
+NOISE = 2_500_000  # millionths
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Any:
+    """A runtime of a one-member federation, not running."""
+    template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
+    _, (one,) = found(
+        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
+    )
+    config, charter, signed, identity = load(one.home, None)
+    with hold(one.home), Store.open(one.home.database, charter.federation) as store:
+        yield Runtime(one.home, config, charter, signed, identity, store)
+
+
+def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(runtime: Any, tmp_path: Path) -> None:
+    carried: list[ev.Effect] = []
+
+    async def carry_out(effect: ev.Effect) -> None:
+        carried.append(effect)
+
+    def full(puts: object) -> None:
+        raise DiskFullError(tmp_path)
+
+    effects = [ev.Publish(b"said"), ev.Persist(ev.PutFlag("flag", 1)), ev.Publish(b"said too")]
+    runtime.core.handle = lambda events, now: effects
+    runtime._carry_out = carry_out
+    runtime.store.apply = full
+    runtime.submit(ev.SetContributing(True))
+    with pytest.raises(DiskFullError):
+        trio.run(runtime._work)
+    assert carried == []
+
+
+def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> None:
+    stored = trio.Event()
+    order: list[str] = []
+
+    async def slow(effects: object) -> None:
+        await trio.sleep(0.3)
+        order.append("stored")
+        stored.set()
+
+    async def nothing(effect: object) -> None:
+        pass
+
+    runtime._store_puts, runtime._carry_out = slow, nothing
+    request = schema.dump(SyncRequest(runtime.core.federation, 0, (), b""))
+
+    async def ask() -> None:
+        await trio.sleep(0.1)
+        await runtime._serve_sync(bytes(32), request)
+        order.append("answered")
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime._work)
+            runtime.submit(ev.SetContributing(True))
+            await ask()
+            nursery.cancel_scope.cancel()
+
+    trio.run(both)
+    assert order == ["stored", "answered"]
+
+
+def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) -> None:
+    spec = runtime.charter.components[0]
+    author = runtime.identity.public_key
+    values = np.full(spec.dimension, 127, dtype=spec.integer_type)
+    data = payload(runtime.core.federation, author, spec.name, 1, values)
+    blob = runtime.blobs.put(data)
+    header = UpdateHeader(
+        federation=runtime.core.federation, author=author, component=spec.name, round=1, epoch=0, base=bytes(32),
+        blob=blob, size=len(data), steps=1, sample_rate=1000, lot=100_000,
+        engaged=(Engaged(spec.name, bytes(32), 0, 1000, 1000),), draws=(), epsilon=0, delta=0,
+    )  # fmt: skip
+    with pytest.raises(RemoteProtocolError, match="norm-above"):
+        runtime._check_bytes(ev.Pull(blob, len(data), header, ()))
+
+
+def asked(path: Path, op: str) -> list[dict[str, Any]]:
+    data, found = path.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:4], "big")
+        message = decode_frame(data[4 : 4 + length])
+        data = data[4 + length :]
+        found += [message] if message["op"] == op else []
+    return found
+
+
+def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tmp_path: Path) -> None:
+    """A member alone trains until its budget of 12 steps is spent; kill -9 in between gives nothing back."""
+    template = small_charter([Identity.from_seed(bytes(32))], dimension=500, min_updates=1, noise=NOISE)
+    template = replace(template, components=(replace(template.components[0], clip_norm=20_000_000),))
+    learning = replace(template.learning, floors=(PrivacyFloor("made-up", "dp", 8000, 10_000),))
+    record = tmp_path / "asked"
+    charter, institutions = found(
+        tmp_path, [("one", tmp_path, 100.0)], template.components, learning, template.seed,
+        name="t", rounds=0, learner=(*RECORDER, str(record)),
+    )  # fmt: skip
+    daemon = Daemon(institutions[0])
+    try:
+        for _ in range(2):
+            daemon.start()
+
+            def spent() -> int:
+                return len(asked(record, "budget")) if record.exists() else 0
+
+            before = spent()
+            deadline = time.monotonic() + 40
+            while time.monotonic() < deadline and not (
+                record.exists() and spent() > before and asked(record, "budget")[-1]["reserved"][:1]
+            ):
+                assert daemon.dead() is None, daemon.dead()
+                time.sleep(0.1)
+            time.sleep(2)
+            daemon.kill()
+    finally:
+        daemon.kill()
+    trained = asked(record, "train")
+    assert trained
+    assert all(request["engaged"]["head/task0"]["noise"] == NOISE / 1e6 for request in trained)
+    assert all(request["steps"] == charter.learning.steps for request in trained)
+    draws = snapshot(institutions[0]).draws
+    steps = charter.learning.steps
+    assert len(trained) <= len(draws)
+    assert sum(put.draws.count for put in draws) <= 12
+    assert [sum(e[2] for e in q["reserved"]) for q in asked(record, "budget")][: len(draws)] == [
+        n * steps for n in range(len(draws))
+    ]
+    assert len(trained) == 12 // steps, "a spent budget goes on being spent after a restart"
+
+
+def test_g9_a_stranger_who_knows_the_address_is_refused(tmp_path: Path) -> None:
+    template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
+    charter, institutions = found(
+        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
+    )
+    daemon = Daemon(institutions[0])
+    stranger = Identity.from_seed(sha256(b"stranger"))
+    member = charter.members[0].key
+
+    async def dial() -> str:
+        config = NetworkConfig(seed=stranger.seed, listen=("/ip4/127.0.0.1/tcp/0",), topic="t")
+        async with open_network(
+            config,
+            allowed=lambda key: key == member,
+            on_gossip=lambda _peer, _data: None,
+            on_peer=lambda _peer, _up: None,
+            rpc_handlers={},
+            blob_path=lambda _digest: None,
+        ) as network:
+            for _ in range(100):
+                try:
+                    await network.connect(f"{charter.members[0].addresses[0]}/p2p/{peer_id(member)}")
+                except RefusedError:
+                    return "refused"
+                except OperatorError:  # the daemon is still starting
+                    await trio.sleep(0.1)
+                else:
+                    return "let in"
+            return "never answered"
+
+    daemon.start()
+    try:
+        assert trio.run(dial) == "refused"
+    finally:
+        daemon.kill()
+    log = institutions[0].home.log.read_text()
+    assert stranger.public_key.hex()[:16] in log or "connection refused" in log
