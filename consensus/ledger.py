@@ -34,6 +34,7 @@ from ..protocol.records import (
     WithdrawalStatement,
     body_of,
     check_chain,
+    check_size,
     is_fork,
     verify_ack,
 )
@@ -209,7 +210,8 @@ def order(records: Iterable[Signed[Record]]) -> list[Signed[Record]]:
 def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]]) -> None:
     """Check that a block's records extend the last agreed heads, within the quotas.
 
-    Raises RemoteProtocolError("frozen-feed" | "stranger" | "gap" | "fork" | "quota-records" | "quota-bytes").
+    Raises RemoteProtocolError("frozen-feed" | "stranger" | "gap" | "fork" | "quota-records" | "quota-bytes" |
+    "oversized-record").
     """
     heads: dict[bytes, tuple[int, bytes]] = {}
     count: dict[bytes, int] = {}
@@ -220,6 +222,7 @@ def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]
             raise RemoteProtocolError("frozen-feed", "the author was expelled", author)
         if author not in ledger.members:
             raise RemoteProtocolError("stranger", "the author is not a member", author)
+        check_size(record)
         check_chain(heads.get(author, ledger.heads.get(author, (0, GENESIS))), record)
         heads[author] = (record.value.seq, record.digest)
         count[author] = count.get(author, 0) + 1

@@ -16,6 +16,7 @@ from .schema import U32, U63, Bytes32, Bytes64, Name, Size
 from .signing import Signed
 
 BODY_LIMIT = 64 << 10
+PROVABLE = 31 << 10  # bytes on the wire: two records of this size fit into one Evidence
 GENESIS = bytes(32)  # `prev` of the first record of a feed and of the first block
 
 
@@ -76,8 +77,8 @@ class Evidence:
     """
 
     kind: Name
-    a: Annotated[bytes, Size(65, 31 << 10)]
-    b: Annotated[bytes, Size(65, 31 << 10)]
+    a: Annotated[bytes, Size(65, PROVABLE)]
+    b: Annotated[bytes, Size(65, PROVABLE)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,15 @@ def verify_ack(federation: bytes, header: bytes, ack: Ack) -> bool:
 def is_fork(a: Signed[Record], b: Signed[Record]) -> bool:
     """Tell whether two well-signed records prove that their author forked its feed."""
     return a.value.author == b.value.author and a.value.seq == b.value.seq and a.digest != b.digest
+
+
+def check_size(record: Signed[Record]) -> None:
+    """Check that a fork of this record could be proved. Only evidence itself may be larger.
+
+    Raises RemoteProtocolError("oversized-record").
+    """
+    if record.value.kind != "evidence" and len(record.wire) > PROVABLE:
+        raise RemoteProtocolError("oversized-record", f"{len(record.wire)} bytes", record.value.author)
 
 
 def check_chain(before: tuple[int, bytes], record: Signed[Record]) -> None:

@@ -52,6 +52,7 @@ from ...protocol.records import (
     WithdrawalStatement,
     ack_message,
     body_of,
+    check_size,
     kind_of,
     verify_ack,
 )
@@ -294,6 +295,7 @@ class Core:
             return
         record = open_signed(Record, wire, self.federation)
         author = record.value.author
+        check_size(record)
         if author not in self.ledger.members:
             raise RemoteProtocolError("stranger", "the record's author is not a member", author)
         if record.value.seq <= self.ledger.heads.get(author, (0, GENESIS))[0]:

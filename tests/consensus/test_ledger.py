@@ -260,7 +260,8 @@ def test_cuts_name_what_is_wrong(book: Book) -> None:
         "quota-bytes": [],
     }
     c = book.ids[2]
-    cuts["quota-bytes"] = [book.record(c, kind="x", raw=bytes(60_000)) for _ in range(18)]
+    cuts["quota-bytes"] = [book.record(c, kind="x", raw=bytes(30_000)) for _ in range(36)]
+    cuts["oversized-record"] = [book.record(book.ids[3], kind="x", raw=bytes(32_000))]  # its fork could not be proved
     for reason, records in cuts.items():
         refuses(reason, check_cut, book.charter, book.ledger, records)
     refuses("empty", next_state, book.charter, book.ledger, [], [])
