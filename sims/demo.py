@@ -246,7 +246,12 @@ class Demo:
             if state != last:
                 last, changed = state, time.time()
             elif time.time() - changed > STALL_SECONDS:
-                raise OperatorError(f"nothing happened for {STALL_SECONDS:g} s while waiting for {what}")
+                rounds = zip(self.institutions, self.views, strict=True)
+                where = ", ".join(f"{i.name} at round {closed(v, self.charter)}" for i, v in rounds)
+                raise OperatorError(
+                    f"nothing happened for {STALL_SECONDS:g} s while waiting for {what}: {where}",
+                    f"Look into node.log of whoever is behind, in {self.root}.",
+                )
 
     def _table(self) -> report.Renderable:
         return report.progress(
