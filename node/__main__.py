@@ -17,7 +17,11 @@ def main() -> int:
     arguments = parser.parse_args()
     passphrase = os.environ.pop("COLLEGIUM_PASSPHRASE", None)
     if arguments.passphrase_file is not None:
-        passphrase = arguments.passphrase_file.read_text().splitlines()[0]
+        try:
+            passphrase = arguments.passphrase_file.read_text().splitlines()[0]
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            sys.stderr.write(f"collegium: no passphrase in {arguments.passphrase_file}: {error}\n")
+            return 2
     from .runtime import serve  # noqa: PLC0415 - a wrong option should not take a second to be told
 
     try:

@@ -27,7 +27,7 @@ from ..protocol.charter import Charter, Member, Rules
 from ..protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
 from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ..protocol.signing import open_signed
-from ..protocol.update import Integers, check_norm, payload, read_payload
+from ..protocol.update import Integers, check_norm, payload, payload_values, read_payload
 from .memory import MemoryStore
 
 
@@ -234,21 +234,13 @@ class Node:
             return ev.FoldMissing(fold.component, missing)
 
         def values(entry: Entry) -> Integers:
-            return values_of_blob(self.store.blobs[entry.blob], spec)
+            return payload_values(self.store.blobs[entry.blob], spec)
 
         state, saturated = replay(origin(spec), spec, fold.rounds, values)
         chain = fold.rounds[-1].chain if fold.rounds else NIL
         found = state_digest(fold.component, state)
         self.cluster.folded(self, fold, found)
         return ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated)
-
-
-def values_of_blob(data: bytes, spec: ComponentSpec) -> Integers:
-    """Return the integers of a frame that was checked when it was stored."""
-    import zstandard  # noqa: PLC0415 - the only place of the simulator that looks inside a frame
-
-    raw = zstandard.ZstdDecompressor().decompress(data)
-    return np.frombuffer(raw, dtype=spec.integer_type, offset=len(raw) - spec.dimension * spec.width // 8)
 
 
 class Cluster:

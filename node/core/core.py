@@ -41,6 +41,7 @@ from ...protocol.charter import Charter
 from ...protocol.components import state_digest
 from ...protocol.records import (
     GENESIS,
+    PROVABLE,
     Ack,
     Attest,
     Body,
@@ -64,7 +65,6 @@ from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, messag
 from .pool import Pool
 
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
-EVIDENCE_LIMIT = 31 << 10  # a statement that is larger does not fit into an Evidence record
 RETRY_MS = 2000
 MOST_FAILURES = 3
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
@@ -1205,7 +1205,7 @@ class Core:
     def _convict(self) -> None:
         told = {record.value.body for record in self.pool.chain(self.me, self.ledger.heads)}
         for author, (a, b) in self.proofs.items():
-            if author not in self.ledger.members or author == self.me or max(len(a.wire), len(b.wire)) > EVIDENCE_LIMIT:
+            if author not in self.ledger.members or author == self.me or max(len(a.wire), len(b.wire)) > PROVABLE:
                 continue
             evidence = Evidence("fork", a.wire, b.wire)
             if schema.dump(evidence) not in told:

@@ -173,11 +173,7 @@ class Runtime:
             nursery.start_soon(self._watch_signals)
             self._sweep()
             self.refresh_peers()
-            async with self._turn:
-                effects = self.core.start(_now())
-                await self._store_puts(effects)
-            for effect in effects:
-                await self._carry_out(effect)
+            await self._step(lambda: self.core.start(_now()))
             nursery.start_soon(self._work)
             log.info(
                 "node started",
@@ -200,16 +196,19 @@ class Runtime:
             while self._inbox:
                 batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
                 height = self.core.ledger.height
-                # Nobody is answered from the core's memory until what it holds is on disk (G8).
-                async with self._turn:
-                    effects = self.core.handle(batch, _now())
-                    await self._store_puts(effects)
-                for effect in effects:
-                    await self._carry_out(effect)
+                await self._step(partial(self.core.handle, batch, _now()))
                 if self.core.ledger.height != height:
                     self.refresh_peers()
                     await self.network.enforce_gate()
                 await trio.lowlevel.checkpoint()
+
+    async def _step(self, think: Callable[[], list[ev.Effect]]) -> None:
+        # Nobody is answered from the core's memory until what it holds is on disk (G8).
+        async with self._turn:
+            effects = think()
+            await self._store_puts(effects)
+        for effect in effects:
+            await self._carry_out(effect)
 
     async def _store_puts(self, effects: list[ev.Effect]) -> None:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
@@ -478,6 +477,9 @@ class Runtime:
             blobs = await trio.to_thread.run_sync(self._pack, train, answer["updates"])
         except (LearnerError, folding.MissingBlobsError, UsageError) as error:
             self.submit(ev.TrainingFailed(train.draw, str(error)))
+            return
+        except (KeyError, ValueError) as error:  # a learner of the operator's own may answer anything
+            self.submit(ev.TrainingFailed(train.draw, f"the learner's answer cannot be used: {error!r}"))
             return
         log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
         self.submit(ev.Trained(train.draw, blobs))

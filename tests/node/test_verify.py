@@ -22,8 +22,8 @@ from collegium.node.verify import (
 from collegium.protocol.blocks import Certificate
 from collegium.protocol.records import Record
 from collegium.protocol.signing import Signed, sign
-from collegium.protocol.update import payload
-from collegium.sims.cluster import Cluster, values_of_blob
+from collegium.protocol.update import payload, payload_values
+from collegium.sims.cluster import Cluster
 
 Blocks = list[StoredBlock]
 
@@ -300,7 +300,7 @@ def test_a_stored_state_that_is_not_the_fold_is_found_out(plain: Cluster) -> Non
         assert spec is not None
         assert c.chain == chain
         start = np.zeros(spec.dimension, np.int32)
-        state, _ = replay(start, spec, c.rounds, lambda e: values_of_blob(memory.blobs[e.blob], spec))
+        state, _ = replay(start, spec, c.rounds, lambda e: payload_values(memory.blobs[e.blob], spec))
         return state
 
     assert all(state.stored for state in verify_states(report, memory, stored=fold))

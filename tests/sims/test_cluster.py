@@ -22,8 +22,8 @@ from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
 from collegium.protocol.components import state_digest
 from collegium.protocol.records import Attest, Record, kind_of
 from collegium.protocol.signing import Signed, open_signed, sign
-from collegium.protocol.update import UpdateHeader
-from collegium.sims.cluster import Cluster, Node, Weather, values_of_blob
+from collegium.protocol.update import UpdateHeader, payload_values
+from collegium.sims.cluster import Cluster, Node, Weather
 
 CALM = Weather()
 STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
@@ -291,7 +291,7 @@ def check_refolded(cluster: Cluster, gone: bytes) -> None:
             assert all(entry.author != gone for round_ in component.rounds for entry in round_.entries)
             spec = core.specs[name]
             rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
-            found = {e.blob: values_of_blob(node.store.blobs[e.blob], spec) for r in rounds for e in r.entries}
+            found = {e.blob: payload_values(node.store.blobs[e.blob], spec) for r in rounds for e in r.entries}
             state, _ = replay(origin(spec), spec, rounds, lambda entry, found=found: found[entry.blob])  # type: ignore[misc]
             assert np.any(state != 0)
             assert core.folded[name][3] == state_digest(name, state)

@@ -26,6 +26,8 @@ def test_the_demo_holds_and_says_what_it_promises() -> None:
     assert len(nodes) == 4
     assert found["rounds"] == 3
     assert 0 < found["first_round_seconds"] < 120
+    assert 0 < found["round_seconds_median"] < 120
+    assert found["bytes_per_node_round"] >= found["bytes_lower_bound"] > 0
     for digests in found["state_digests"].values():
         assert set(digests) == set(nodes)
         assert len(set(digests.values())) == 1
