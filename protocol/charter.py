@@ -8,7 +8,7 @@ from ..crypto.hashing import digest
 from ..crypto.identity import Identity, verify
 from . import schema
 from .components import ComponentSpec, base_digest, base_vector
-from .learning import MODALITY_KINDS, POLICIES, TASK_KINDS, Learning
+from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learning, Task
 from .schema import U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
@@ -102,14 +102,47 @@ def check(charter: Charter) -> None:
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
         (all(floor.policy in POLICIES for floor in charter.learning.floors), f"a policy must be one of {POLICIES}"),
         ({floor.modality for floor in charter.learning.floors} == modalities, "not every modality has a privacy floor"),
+        (len(charter.learning.floors) == len(modalities), "a modality has two privacy floors"),
+        (len(charter.learning.modalities) == len(modalities), "two modalities have the same name"),
+        (len({task.name for task in charter.learning.tasks}) == len(charter.learning.tasks), "two tasks share a name"),
+        (all(_fits(task, modalities) for task in charter.learning.tasks), "a task's classes or modalities do not fit"),
     ):
         if not ok:
             raise UsageError(f"the charter is not valid: {problem}", "Correct it and create the charter again.")
+    _check_privacy(charter)
     for spec in charter.components:
         if spec.dimension > 2**26:
             raise UsageError(f"component {spec.name} has {spec.dimension} parameters; at most 67,108,864 are allowed")
         if base_digest(base_vector(charter.seed, spec.name, spec.tensors)) != spec.base:
             raise UsageError(f"component {spec.name}: the base digest does not match the seed and the tensors")
+
+
+def _fits(task: Task, modalities: set[str]) -> bool:
+    least = {"binary": 2, "regression": 1}.get(task.kind, 1 if task.kind == "multilabel" else 2)
+    fixed = task.kind in ("binary", "regression")
+    classes = task.classes == least if fixed else task.classes >= least
+    return classes and list(task.modalities) == sorted(set(task.modalities)) and set(task.modalities) <= modalities
+
+
+def _check_privacy(charter: Charter) -> None:
+    """What a modality under "dp" or "never" reaches is noised, or not trained at all."""
+    learning = charter.learning
+    floors = {floor.modality: floor.policy for floor in learning.floors}
+    for spec in charter.components:
+        seen = learning.upstream(spec.name)
+        kind, _, name = spec.name.partition("/")
+        if not seen or not seen <= set(floors):
+            raise UsageError(f"component {spec.name}: the charter has no modality or task {name or kind!r}")
+        if kind in OF_MODALITY and floors[name] == "never":
+            raise UsageError(
+                f"component {spec.name}: the charter never lets {name!r} be learned from",
+                "Drop the component, or choose another policy for the modality.",
+            )
+        if spec.noise_multiplier == 0 and any(floors[modality] == "dp" for modality in seen):
+            raise UsageError(
+                f'component {spec.name} has no noise, and data under "dp" reach it',
+                "Give it a noise multiplier, or let its tasks read no modality under dp.",
+            )
 
 
 def dump_file(signed: SignedCharter) -> bytes:

@@ -1,32 +1,57 @@
 """What a charter says of the learning: modalities, tasks, the recipe of a round, and the privacy floors."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from .schema import U32, Between, Name, Size
+from .schema import U32, Between, Bytes32, Name, Size
 
-MODALITY_KINDS = frozenset({"tabular", "image", "series"})
-TASK_KINDS = frozenset({"binary", "multiclass"})
+MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
+TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel"})
 POLICIES = ("never", "dp", "open")  # strictest first
+OF_MODALITY = ("encoder", "adapter", "prompt")  # kinds of components that belong to one modality
+OF_TASK = ("head", "skip")  # and to one task
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """The frozen model that embeds a modality: a hub id, a package or a name, and the digest of its weights."""
+
+    model: Name
+    digest: Bytes32
 
 
 @dataclass(frozen=True, slots=True)
 class Modality:
-    """One modality: `width` features for each of at most `length` steps (tabular and image: length 1)."""
+    """One modality: `width` features for each of at most `length` steps (tabular and image: length 1).
+
+    Text has a step for each of its columns; under a pretrained model its width is that of the embeddings.
+    """
 
     name: Name
     kind: Name
     width: Annotated[int, Between(1, 2**20)]
     length: Annotated[int, Between(1, 2**16)]
+    pretrained: Annotated[tuple[Pretrained, ...], Size(0, 1)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task: `kind` is "binary" (classes = 2) or "multiclass"."""
+    """One task, and the modalities that it reads, sorted: nothing else touches its head.
+
+    `classes` counts the classes of "multiclass" and "ordinal" (in order), the labels of "multilabel"; it is 2 for
+    "binary" and 1 for "regression".
+    """
 
     name: Name
     kind: Name
-    classes: Annotated[int, Between(2, 2**16)]
+    classes: Annotated[int, Between(1, 2**16)]
+    modalities: Annotated[tuple[Name, ...], Size(1, 64)]
+
+    @property
+    def outputs(self) -> int:
+        """The number of a head's outputs: thresholds for "ordinal" (one less than its classes), else the classes."""
+        return self.classes - 1 if self.kind == "ordinal" else self.classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +82,26 @@ class Learning:
     sample_rate: Annotated[int, Between(1, 1_000_000)]
     recovery_share: Annotated[int, Between(0, 1_000_000)]
     planned_rounds: Annotated[int, Between(1, 2**20)]
+
+    def upstream(self, component: str) -> frozenset[str]:
+        """Return the modalities whose data reach an update of this component (DESIGN.md section 6).
+
+        An encoder, adapter or prompt sees its own modality, a head or skip those of its task, a backbone all that any
+        task reads.
+        """
+        kind, _, name = component.partition("/")
+        if kind in OF_MODALITY:
+            return frozenset({name})
+        tasks = [task for task in self.tasks if kind not in OF_TASK or task.name == name]
+        return frozenset(modality for task in tasks for modality in task.modalities)
+
+    def downstream(self, modality: str, components: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `components` whose updates a modality's data reach, sorted."""
+        return tuple(sorted(name for name in components if modality in self.upstream(name)))
+
+    def floor(self, modality: str) -> PrivacyFloor:
+        """Return the floor of a modality. Raises KeyError."""
+        for floor in self.floors:
+            if floor.modality == modality:
+                return floor
+        raise KeyError(modality)

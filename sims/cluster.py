@@ -91,7 +91,7 @@ def small_charter(
         components=tuple(specs),
         learning=Learning(
             modalities=(Modality("made-up", "tabular", dimension, 1),),
-            tasks=(Task("task0", "binary", 2),),
+            tasks=tuple(Task(f"task{index}", "binary", 2, ("made-up",)) for index in range(components)),
             floors=(PrivacyFloor("made-up", "open", 0, 0),),
             steps=4,
             sample_rate=100_000,

@@ -130,7 +130,7 @@ def _head(classes: int, hidden: int) -> tuple[TensorSpec, ...]:
 
 DIGITS = Recipe(
     modalities=(Modality("image", "image", 64, 1),),
-    tasks=(Task("digit", "multiclass", 10),),
+    tasks=(Task("digit", "multiclass", 10, ("image",)),),
     parts=(
         Part("encoder/image", "linear-tanh", _tanh(64, 32)),
         Part("head/digit", "linear", _head(10, 32)),
@@ -146,7 +146,7 @@ DIGITS = Recipe(
 
 OULAD = Recipe(
     modalities=(Modality("demographics", "tabular", 45, 1), Modality("assessments", "series", 13, 12)),
-    tasks=(Task("pass", "binary", 2),),
+    tasks=(Task("pass", "binary", 2, ("assessments", "demographics")),),
     parts=(
         Part("encoder/assessments", "attention-pool", _tanh(
             13, 16, TensorSpec("score.weight", (1, 16), 0), TensorSpec("missing.weight", (16, 1), 0))),

@@ -7,25 +7,52 @@ subject = "id_student"      # a column of the unit table; or: kind = "record" (e
 table = "students"          # lists every record once; may be left out if there is one table
 max_records = 4             # a subject's records beyond these are not read
 [tables.students]
-path = "students.parquet"   # CSV, CSV.gz or Parquet, relative to the folder
+path = "students.parquet"   # CSV, CSV.gz or Parquet, inside the folder
 key = "record"              # the column that names a record, in every table
+keep = [{ column = "module", values = ["AAA"] }, { column = "day", low = 0, high = 56 }]  # drop all other rows
 [[modality]]
 name = "demographics"
-kind = "tabular"            # tabular, series (with time, until, max_len) or image
-table = "students"
+kind = "tabular"
+table = "students"          # may be left out: the unit table
 columns = [{ name = "age", low = 0, high = 100, missing = true }, { name = "region", levels = ["North", "South"] }]
 [[modality]]
-name = "image"
-kind = "image"
-table = "images"
-prefix = "pixel"            # every column pixel0, pixel1, ... ; or columns = ["a", "b"]
+name = "clicks"
+kind = "series"             # columns as above, and
+time = "day"                # the column that orders a record's rows
+until = 56                  # later rows are not read
+max_len = 12                # the last rows are kept; with resample = true as many, evenly spaced
+columns = [{ name = "clicks", low = 0, high = 100 }]
+[[modality]]
+name = "answer"
+kind = "text"
+columns = ["question", "answer"]  # each is a segment
+[[modality]]
+name = "digits"
+kind = "image"              # of columns: prefix = "pixel" (pixel0, pixel1, ...) or columns = ["a", "b"]; low and high
+prefix = "pixel"
 low = 0
 high = 16
+[[modality]]
+name = "scan"
+kind = "image"              # of files: PNG or JPEG, made grey
+file = "path"               # a column with their paths, inside the folder
+size = 28                   # resized to 28 × 28; low, high (0 and 255) and invert = true may be added
+[[modality]]
+name = "speech"
+kind = "audio"              # PCM .wav -> log-mel spectrogram, see audio.py
+file = "path"
+rate = 8000                 # Hz: a file with another rate is an error
+max_seconds = 1.0           # what is longer is cut
+bands = 32                  # and frames = 32, normalise = true
 [[task]]
 name = "pass"
-kind = "binary"             # with positive = ["Pass"]; or "multiclass" with classes = [...]
-table = "students"          # may be left out: the unit table
+kind = "binary"             # positive = [...]; multiclass and ordinal: classes = [...] (in order);
+table = "students"          #   regression: low and high; multilabel: classes, and maybe separator = ";", none = "none"
 column = "final_result"
+positive = ["Pass"]
+[sensitive]                 # groups to evaluate by; never features
+table = "students"
+columns = [{ name = "gender", levels = ["F", "M"] }]
 [split]
 share = 0.25                # and salt; or: column = "split" with the values train and test
 salt = "2026"
@@ -35,16 +62,21 @@ Bounds and levels are declared, never fitted: a fitted scaler would leak outside
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...crypto.errors import CorruptError, UsageError
+from .audio import AudioSpec
+from .paths import inside
+from .section import Section
 
 MANIFEST = "dataset.toml"
 FORMAT = 1
-MODALITY_KINDS = ("tabular", "series", "image")
+MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
+TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
+PIXELS = (0.0, 255.0)
 T = TypeVar("T")
 
 
@@ -80,40 +112,66 @@ Column = NumericColumn | CategoricalColumn
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """Rows to keep: those whose `column` holds one of `values` or, if there are none, a number in [low, high]."""
+
+    column: str
+    values: tuple[str, ...]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class TableEntry:
-    """One file and the column that names its records."""
+    """One file, the column that names its records, and which of its rows are read."""
 
     name: str
     path: Path
     key: str
+    keep: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ModalityEntry:
-    """One modality. Series keep the last `max_len` rows whose `time` is at most `until`; `prefix` is for images."""
+    """One modality; what its kind has no use for is "", 0 or empty.
+
+    `columns` are those of tabular, series and image; `prefix` names an image's instead. `segments` are the columns of a
+    text, `file` the column with the paths of images (made `size` × `size`) or of clips (`audio`). Series keep the last
+    `max_len` rows whose `time` is at most `until` or, with `resample`, as many evenly spaced ones.
+    """
 
     name: str
     kind: str
     table: str
-    columns: tuple[Column, ...]
-    prefix: str
-    low: float
-    high: float
-    time: str
-    until: float
-    max_len: int
+    columns: tuple[Column, ...] = ()
+    segments: tuple[str, ...] = ()
+    prefix: str = ""
+    file: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    size: int = 0
+    invert: bool = False
+    audio: AudioSpec | None = None
+    time: str = ""
+    until: float = 0.0
+    max_len: int = 1
+    resample: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """One task: `classes` in order for "multiclass"; for "binary" the values that count as 1 are in `positive`."""
+    """One task. `positive` are the values that count as 1 in "binary"; `low` and `high` bound a "regression"."""
 
     name: str
     kind: str
     table: str
     column: str
-    classes: tuple[str, ...]
-    positive: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    separator: str = ""
+    none: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +185,8 @@ class Manifest:
     tables: dict[str, TableEntry]
     modalities: tuple[ModalityEntry, ...]
     tasks: tuple[TaskEntry, ...]
+    groups_table: str
+    groups: tuple[CategoricalColumn, ...]
     split_column: str
     split_share: float
     split_salt: str
@@ -144,70 +204,19 @@ def read_manifest(folder: Path) -> Manifest:
         raise UsageError(f"{path}: {error.strerror}", f"Put a {MANIFEST} into the data folder.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CorruptError(f"{path} is not TOML: {error}", "Mend the line named here.") from error
-    return _manifest(_Section(raw, str(path)), folder)
+    return _manifest(Section(raw, str(path)), folder)
 
 
-class _Section:
-    """One table of the file: typed access with errors that name it, and no key left over."""
-
-    def __init__(self, raw: Any, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise UsageError(f"{where}: a table belongs here, not {type(raw).__name__}")
-        self.raw = dict(raw)
-        self.where = where
-
-    def fail(self, what: str, advice: str = "") -> UsageError:
-        return UsageError(f"{self.where}: {what}", advice)
-
-    def take(self, key: str, kinds: tuple[type, ...], default: Any = None) -> Any:
-        value = self.raw.pop(key, default)
-        if value is None:
-            raise self.fail(f"{key} is missing")
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise self.fail(f"{key} = {value!r} is of the wrong type", f"Write a {kinds[0].__name__}.")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        return str(self.take(key, (str,), default))
-
-    def number(self, key: str, default: float | None = None) -> float:
-        return float(self.take(key, (int, float), default))
-
-    def whole(self, key: str, default: int | None, low: int, high: int) -> int:
-        value = int(self.take(key, (int,), default))
-        if not low <= value <= high:
-            raise self.fail(f"{key} = {value} is not between {low} and {high}")
-        return value
-
-    def sections(self, key: str) -> list["_Section"]:
-        items = self.take(key, (list,), [])
-        named = [item.get("name", number) if isinstance(item, dict) else number for number, item in enumerate(items, 1)]
-        return [_Section(item, f"{self.where} [[{key}]] {name}") for item, name in zip(items, named, strict=True)]
-
-    def texts(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
-        items = self.take(key, (list,), default)
-        if not all(type(item) in (str, int) for item in items):
-            raise self.fail(f"{key} holds something that is neither text nor a whole number")
-        if len({str(item) for item in items}) != len(items):
-            raise self.fail(f"{key} names something twice")
-        return tuple(str(item) for item in items)
-
-    def done(self) -> None:
-        if self.raw:
-            raise self.fail(f"unknown key {sorted(self.raw)[0]!r}", "Remove it, or look for a spelling mistake.")
-
-
-def _manifest(top: _Section, folder: Path) -> Manifest:
+def _manifest(top: Section, folder: Path) -> Manifest:
     if top.whole("format", FORMAT, 1, 2**31) != FORMAT:
         raise top.fail("this format is not known", f"Write format = {FORMAT}, or use a newer Collegium.")
-    tables = {}
-    for name, raw in top.take("tables", (dict,)).items():
-        section = _Section(raw, f"{top.where} [tables.{name}]")
-        tables[name] = TableEntry(name, folder / section.text("path"), section.text("key"))
-        section.done()
+    tables = {
+        name: _table(Section(raw, f"{top.where} [tables.{name}]"), name, folder)
+        for name, raw in top.take("tables", (dict,)).items()
+    }
     if not tables:
         raise top.fail("no [tables.NAME]", "Name at least one table.")
-    unit = _Section(top.take("unit", (dict,)), f"{top.where} [unit]")
+    unit = Section(top.take("unit", (dict,)), f"{top.where} [unit]")
     kind = unit.text("kind", "subject")
     if kind not in {"subject", "record"}:
         raise unit.fail(f'kind = "{kind}" is unknown', 'Write kind = "record", or subject = a column.')
@@ -215,99 +224,195 @@ def _manifest(top: _Section, folder: Path) -> Manifest:
     unit_table = _known(unit, "table", tables, next(iter(tables)) if len(tables) == 1 else None)
     max_records = unit.whole("max_records", 16, 1, 2**16)
     unit.done()
-    split = _Section(top.take("split", (dict,)), f"{top.where} [split]")
+    split = Section(top.take("split", (dict,)), f"{top.where} [split]")
     column, share, salt = split.text("column", ""), 0.0, ""
     if not column:
         share, salt = split.number("share"), split.text("salt")
         if not 0.0 <= share < 1.0:
             raise split.fail(f"share = {share} is not in [0, 1)")
     split.done()
-    modalities = tuple(_modality(section, tables, unit_table) for section in top.sections("modality"))
     tasks = tuple(_task(section, tables, unit_table) for section in top.sections("task"))
+    hidden = {(task.table, task.column): f"the label of {task.name!r}" for task in tasks}
+    hidden |= {(name, table.key): "the key of its table" for name, table in tables.items()}
+    hidden |= {(unit_table, subject): "the subject"} if subject else {}
+    modalities = tuple(_modality(section, tables, unit_table, hidden) for section in top.sections("modality"))
+    groups_table, groups = _sensitive(top, tables, unit_table)
     top.done()
     if not modalities or not tasks:
         raise top.fail("at least one [[modality]] and one [[task]] are needed")
-    _once(top, "modality", modalities, lambda entry: entry.name)
-    _once(top, "task", tasks, lambda entry: entry.name)
-    return Manifest(folder, subject, unit_table, max_records, tables, modalities, tasks, column, share, salt)
+    _once(top, "modality", (entry.name for entry in modalities))
+    _once(top, "task", (entry.name for entry in tasks))
+    return Manifest(
+        folder, subject, unit_table, max_records, tables, modalities, tasks, groups_table, groups, column, share, salt
+    )
 
 
-def _once(top: _Section, what: str, entries: tuple[T, ...], name: Callable[[T], str]) -> None:
-    names = [name(entry) for entry in entries]
+def _once(top: Section, what: str, entries: Iterable[str]) -> None:
+    names = list(entries)
     for repeated in {item for item in names if names.count(item) > 1}:
         raise top.fail(f"{what} {repeated!r} is there twice", "Give each its own name.")
 
 
-def _known(section: _Section, key: str, tables: dict[str, TableEntry], default: str | None) -> str:
+def _table(section: Section, name: str, folder: Path) -> TableEntry:
+    path, key = inside(folder, section.text("path"), section.where), section.text("key")
+    keep = tuple(_filter(item) for item in section.sections("keep", "column"))
+    section.done()
+    return TableEntry(name, path, key, keep)
+
+
+def _filter(section: Section) -> Filter:
+    column, values = section.text("column"), section.texts("values", [])
+    if bool(values) == bool({"low", "high"} & set(section.raw)):
+        raise section.fail("a filter needs either values or bounds", "Write values = [...], or low and high.")
+    low, high = (0.0, 0.0) if values else section.bounds()
+    section.done()
+    return Filter(column, values, low, high)
+
+
+def _known(section: Section, key: str, tables: dict[str, TableEntry], default: str | None) -> str:
     name = section.text(key, default)
     if name not in tables:
         raise section.fail(f"table {name!r} is unknown", f"The tables are {', '.join(tables)}.")
     return name
 
 
-def _bounds(section: _Section) -> tuple[float, float]:
-    low, high = section.number("low"), section.number("high")
-    if not -1e300 < low < high < 1e300:
-        raise section.fail(f"low = {low} and high = {high} are no bounds", "Write finite numbers, low below high.")
-    return low, high
-
-
-def _modality(section: _Section, tables: dict[str, TableEntry], unit_table: str) -> ModalityEntry:
+def _modality(
+    section: Section, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
+) -> ModalityEntry:
     name, kind = section.text("name"), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
     table = _known(section, "table", tables, unit_table)
-    prefix, low, high = "", 0.0, 0.0
-    columns: tuple[Column, ...]
-    if kind == "image":
-        low, high = _bounds(section)
-        prefix = section.text("prefix", "")
-        columns = tuple(NumericColumn(column, low, high, missing=False) for column in section.texts("columns", []))
-        if bool(prefix) == bool(columns):
-            raise section.fail("an image needs either prefix or columns")
-    else:
-        columns = tuple(_column(item, tables[table]) for item in section.sections("columns"))
-        if not columns:
-            raise section.fail("columns is missing or empty", "List columns with bounds or levels.")
-        _once(section, "column", columns, lambda column: column.name)
-    time, until, max_len = "", 0.0, 1
-    if kind == "series":
-        time, until = section.text("time"), section.number("until", float("inf"))
-        max_len = section.whole("max_len", None, 1, 2**16)
+    entry = _READERS[kind](section, name, table)
+    used = [*(column.name for column in entry.columns), *entry.segments, entry.file]
+    _once(section, "column", used)
+    for column in used:
+        if (table, column) in hidden:
+            what = hidden[table, column]
+            raise section.fail(f"column {column!r} is no feature: it is {what}", "Remove it from the columns.")
     section.done()
-    return ModalityEntry(name, kind, table, columns, prefix, low, high, time, until, max_len)
+    return entry
 
 
-def _column(section: _Section, table: TableEntry) -> Column:
+def _tabular(section: Section, name: str, table: str) -> ModalityEntry:
+    return ModalityEntry(name, "tabular", table, _columns(section))
+
+
+def _series(section: Section, name: str, table: str) -> ModalityEntry:
+    time, until = section.text("time"), section.number("until", float("inf"))
+    max_len, resample = section.whole("max_len", None, 1, 2**16), section.flag("resample")
+    return ModalityEntry(
+        name, "series", table, _columns(section), time=time, until=until, max_len=max_len, resample=resample
+    )
+
+
+def _text(section: Section, name: str, table: str) -> ModalityEntry:
+    segments = section.texts("columns")
+    if not segments:
+        raise section.fail("columns is empty", "Name the columns that hold text.")
+    return ModalityEntry(name, "text", table, segments=segments, max_len=len(segments))
+
+
+def _image(section: Section, name: str, table: str) -> ModalityEntry:
+    file, prefix, names = section.text("file", ""), section.text("prefix", ""), section.texts("columns", [])
+    if [bool(file), bool(prefix), bool(names)].count(True) != 1:
+        raise section.fail("an image needs either prefix or columns or file")
+    if file:
+        low, high = section.bounds(*PIXELS)
+        size, invert = section.whole("size", None, 1, 1024), section.flag("invert")
+        return ModalityEntry(name, "image", table, file=file, low=low, high=high, size=size, invert=invert)
+    low, high = section.bounds()
+    columns = tuple(NumericColumn(column, low, high, missing=False) for column in names)
+    return ModalityEntry(name, "image", table, columns, prefix=prefix, low=low, high=high)
+
+
+def _audio(section: Section, name: str, table: str) -> ModalityEntry:
+    file, rate = section.text("file"), section.whole("rate", None, 1000, 384_000)
+    seconds = section.number("max_seconds")
+    if not 0.0 < seconds <= 3600.0:
+        raise section.fail(f"max_seconds = {seconds} is not in (0, 3600]")
+    bands, frames = section.whole("bands", 32, 1, 512), section.whole("frames", 32, 1, 2**16)
+    if rate * seconds < frames:
+        raise section.fail(f"{frames} frames in {seconds} s: less than a sample each", "Lower frames.")
+    normalise = bool(section.take("normalise", (bool,), True))
+    spec = AudioSpec(rate, seconds, bands, frames, normalise)
+    return ModalityEntry(name, "audio", table, file=file, audio=spec, max_len=frames)
+
+
+_READERS: dict[str, Callable[[Section, str, str], ModalityEntry]] = {
+    "tabular": _tabular, "series": _series, "text": _text, "image": _image, "audio": _audio,
+}  # fmt: skip
+
+
+def _columns(section: Section) -> tuple[Column, ...]:
+    columns = tuple(_column(item) for item in section.sections("columns"))
+    if not columns:
+        raise section.fail("columns is missing or empty", "List columns with bounds or levels.")
+    return columns
+
+
+def _column(section: Section) -> Column:
     name = section.text("name")
-    if name == table.key:
-        raise section.fail("the key of a table is no feature", "An identifier would be memorised: remove it.")
     if "levels" in section.raw:
         levels = section.texts("levels")
         section.done()
         return CategoricalColumn(name, levels)
     if not {"low", "high"} <= set(section.raw):
         raise section.fail("no bounds and no levels", "Write low and high (known beforehand, not fitted), or levels.")
-    low, high = _bounds(section)
-    missing = bool(section.take("missing", (bool,), False))
+    low, high = section.bounds()
+    missing = section.flag("missing")
     section.done()
     return NumericColumn(name, low, high, missing)
 
 
-def _task(section: _Section, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
+def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
     name, kind = section.text("name"), section.text("kind")
     table, column = _known(section, "table", tables, unit_table), section.text("column")
-    classes: tuple[str, ...] = ()
-    positive: tuple[str, ...] = ()
+    entry = TaskEntry(name, kind, table, column)
     if kind == "binary":
         if isinstance(section.raw.get("positive"), str | int):
             section.raw["positive"] = [section.raw["positive"]]
-        positive = section.texts("positive")
-    elif kind == "multiclass":
-        classes = section.texts("classes")
+        entry = TaskEntry(name, kind, table, column, positive=section.texts("positive"))
+        _several(section, entry.positive, 1)
+    elif kind in {"multiclass", "ordinal"}:
+        entry = TaskEntry(name, kind, table, column, section.texts("classes"))
+        _several(section, entry.classes, 2)
+    elif kind == "regression":
+        low, high = section.bounds()
+        entry = TaskEntry(name, kind, table, column, low=low, high=high)
+    elif kind == "multilabel":
+        classes, separator, none = (
+            section.texts("classes"),
+            section.text("separator", ";"),
+            section.text("none", "none"),
+        )
+        _several(section, classes, 1)
+        if not separator.strip() or not none or any(separator in item or item == none for item in classes):
+            raise section.fail("separator and none must not be empty or occur in classes", "Choose other ones.")
+        entry = TaskEntry(name, kind, table, column, classes, separator=separator, none=none)
     else:
-        raise section.fail(f"kind = {kind!r} is unknown", "Write binary or multiclass.")
-    if not positive and len(classes) < 2:
-        raise section.fail("too few values", "Binary needs positive, multiclass at least two classes.")
+        raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(TASK_KINDS)}.")
     section.done()
-    return TaskEntry(name, kind, table, column, classes, positive)
+    return entry
+
+
+def _several(section: Section, values: Sequence[str], least: int) -> None:
+    if len(values) < least:
+        advice = "Binary needs positive, multilabel a class, multiclass and ordinal at least two classes."
+        raise section.fail("too few values", advice)
+
+
+def _sensitive(
+    top: Section, tables: dict[str, TableEntry], unit_table: str
+) -> tuple[str, tuple[CategoricalColumn, ...]]:
+    if "sensitive" not in top.raw:
+        return unit_table, ()
+    section = Section(top.take("sensitive", (dict,)), f"{top.where} [sensitive]")
+    table = _known(section, "table", tables, unit_table)
+    groups = []
+    for item in section.sections("columns"):
+        groups.append(CategoricalColumn(item.text("name"), item.texts("levels")))
+        item.done()
+    section.done()
+    _once(section, "column", (group.name for group in groups))
+    return table, tuple(groups)

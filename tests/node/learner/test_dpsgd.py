@@ -206,7 +206,7 @@ def institution(folder: Path, rows: Sequence[tuple[float, float, float, int]]) -
         '[[task]]\nname = "pass"\nkind = "binary"\ncolumn = "passed"\npositive = "1"\n[split]\nshare = 0\nsalt = ""\n'
     )
     learning = Learning(
-        (Modality("table", "tabular", 3, 1),), (Task("pass", "binary", 2),),
+        (Modality("table", "tabular", 3, 1),), (Task("pass", "binary", 2, ("table",)),),
         (PrivacyFloor("table", "dp", 1000, 10),), 1, 1_000_000, 0, 1,
     )  # fmt: skip
     worker = Worker()
