@@ -1,30 +1,37 @@
-"""From tables to arrays [S, K, T, width]: S subjects, K records each, T steps each (1 but for series), with masks."""
+"""From a data folder to arrays [S, K, ...]: S subjects, K records each, with masks."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.errors import CorruptError, UsageError
-from .manifest import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn, TaskEntry, read_manifest
-from .tables import Table, column_names
+from .manifest import Manifest, ModalityEntry, read_manifest
+from .modalities import blank, declared_columns, needed, read_modality
+from .records import allocate, in_test, read_records
+from .tables import column_names
+from .tasks import class_count, class_names, group_levels, read_group, read_task, ungrouped, unlabelled
+
+__all__ = ["Dataset", "GroupArray", "ModalityArray", "TaskArray", "in_test", "load", "load_file"]
 
 Floats = npt.NDArray[np.float32]
-Places = dict[str, tuple[int, int]]  # record -> (subject, record of the subject); records beyond max_records: (-1, -1)
+Objects = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModalityArray:
-    """One modality: `values` [S, K, T, width] float32, zero where there is nothing; `steps` [S, K, T] bool."""
+    """One modality: `values` [S, K, T, width] float32, zero where there is nothing; `steps` [S, K, T] bool.
+
+    T is 1 for tabular and image, the rows of a series, the frames of audio. For kind "text" T counts segments
+    (columns), `width` is 0 and `texts` [S, K, T] holds str, "" where there is nothing; else `texts` is None.
+    """
 
     name: str
     kind: str
     values: Floats
     steps: npt.NDArray[np.bool_]
+    texts: Objects | None
 
     @property
     def width(self) -> int:
@@ -39,19 +46,41 @@ class ModalityArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskArray:
-    """One task: `labels` [S, K] int64, -1 where a record has none; `classes` is 2 for "binary"."""
+    """One task: `labels` [S, K, L] float32, NaN where a record has none.
+
+    L = 1: the class's number for binary (1: one of `positive`), multiclass and ordinal, and for regression the value,
+    clamped to [low, high] and scaled to [-1, 1]. Multilabel: L = classes, 1 where a class applies, else 0. `classes` is
+    2 for binary and 1 for regression; `class_names` has none for regression; `low` and `high` are 0 for all others.
+    """
 
     name: str
     kind: str
     classes: int
-    labels: npt.NDArray[np.int64]
+    labels: Floats
+    class_names: tuple[str, ...]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupArray:
+    """A sensitive attribute, for evaluation by group only: `codes` [S, K] int64 into `levels`, -1 where unknown.
+
+    The last level is "other": whatever dataset.toml does not name.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    codes: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """What an institution trains on. `weights` [S, K] float32 is 1/K_s for each of a subject's K_s records, else 0.
 
-    `held_out` [S] bool marks the test subjects. Subjects are in the order of their first record.
+    `held_out` [S] bool marks the test subjects. Subjects are in the order of their first record. `records` [S, K] holds
+    the records' names, str, "" where there is none. `unread` counts the records beyond max_records, `filtered` those
+    that the unit table's filters drop.
     """
 
     subjects: tuple[str, ...]
@@ -59,195 +88,85 @@ class Dataset:
     held_out: npt.NDArray[np.bool_]
     modalities: dict[str, ModalityArray]
     tasks: dict[str, TaskArray]
+    groups: dict[str, GroupArray]
+    records: Objects
+    unread: int
+    filtered: int
 
 
-def load(folder: Path) -> Dataset:
-    """Load an institution's data folder. Raises UsageError or CorruptError, naming file, column and row."""
+def load(folder: Path, *, only_modalities: Collection[str] | None = None) -> Dataset:
+    """Load an institution's data folder; of modalities not in `only_modalities` (if given) nothing is read.
+
+    Raises UsageError or CorruptError, naming file, column and row.
+    """
     manifest = read_manifest(folder)
-    unit = manifest.tables[manifest.unit_table]
-    subject_column = manifest.subject or unit.key
-    wanted = [unit.key, subject_column, *([manifest.split_column] if manifest.split_column else [])]
-    table = Table(unit.path, wanted)
-    records, owners = table.identifiers(unit.key), table.identifiers(subject_column)
-    subjects = tuple(dict.fromkeys(owners))
-    if not subjects:
-        raise UsageError(f"{unit.path} has no rows", "An institution needs at least one subject.")
-    places, counts = _places(table, unit.key, list(zip(records, owners, strict=True)), subjects, manifest.max_records)
-    shape = (len(subjects), int(counts.max()))
-    weights = np.where(np.arange(shape[1]) < counts[:, None], 1.0 / counts[:, None], 0.0).astype(np.float32)
+    if only_modalities is not None:
+        chosen = tuple(entry for entry in manifest.modalities if entry.name in only_modalities)
+        manifest = replace(manifest, modalities=chosen)
+    return _assemble(manifest, manifest, predict=False)
+
+
+def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | None = None) -> Dataset:
+    """Load records to predict: from one CSV or Parquet file with the columns of the unit table, or a folder like it.
+
+    `folder` holds the dataset.toml that says what the columns mean. All subjects are held out, no record is cut off.
+    The subject's column, labels and groups may be missing; a modality is missing for every record if its table or one
+    of its columns is. Files named by the table lie beside `file`. Raises UsageError or CorruptError.
+    """
+    declared = read_manifest(folder)
+    if only_modalities is not None:
+        chosen = tuple(entry for entry in declared.modalities if entry.name in only_modalities)
+        declared = replace(declared, modalities=chosen)
+    if file.is_dir():
+        tables = {
+            name: replace(entry, path=file / entry.path.relative_to(folder)) for name, entry in declared.tables.items()
+        }
+        given = replace(declared, folder=file, tables=tables)
+    else:
+        unit = replace(declared.tables[declared.unit_table], path=file)
+        given = replace(declared, folder=file.parent, tables={declared.unit_table: unit})
+    return _assemble(given, declared, predict=True)
+
+
+def _assemble(manifest: Manifest, declared: Manifest, *, predict: bool) -> Dataset:
+    """Read everything; to `predict`, what is not in `manifest` or its files is missing, as wide as `declared` says."""
+    records = read_records(manifest, predict=predict)
+
+    def there(table: str, columns: Iterable[str]) -> bool:
+        if not predict:
+            return True
+        entry = manifest.tables.get(table)
+        return entry is not None and entry.path.is_file() and set(columns) <= set(column_names(entry.path))
+
+    modalities = {}
+    for entry in manifest.modalities:
+        if there(entry.table, _needed(declared, entry) if predict else ()):
+            arrays = read_modality(manifest, entry, records, lenient=predict)
+        else:
+            arrays = blank(declared, entry, records.shape)
+        modalities[entry.name] = ModalityArray(entry.name, entry.kind, *arrays)
+    tasks = {}
+    for task in manifest.tasks:
+        known = there(task.table, [task.column])
+        labels = read_task(manifest, task, records, lenient=predict) if known else unlabelled(task, records.shape)
+        tasks[task.name] = TaskArray(
+            task.name, task.kind, class_count(task), labels, class_names(task), task.low, task.high
+        )
+    groups = {}
+    for column in manifest.groups:
+        known = there(manifest.groups_table, [column.name])
+        codes = read_group(manifest, column, records, lenient=predict) if known else ungrouped(column, records.shape)
+        groups[column.name] = GroupArray(column.name, group_levels(column), codes)
+    weights = allocate(records.shape, 0.0, np.float32, "the table of records")
+    names = allocate(records.shape, "", np.object_, "the table of records")
+    for name, place in records.places.items():
+        if place[0] >= 0:
+            names[place] = name
+            weights[place] = 1.0 / records.counts[place[0]]
     return Dataset(
-        subjects,
-        weights,
-        _held_out(manifest, table, owners, subjects),
-        {entry.name: _modality(manifest, entry, places, shape) for entry in manifest.modalities},
-        {entry.name: _task(manifest, entry, places, shape) for entry in manifest.tasks},
+        records.subjects, weights, records.held_out, modalities, tasks, groups, names, records.unread, records.filtered
     )
 
 
-def in_test(salt: str, subject: str, share: float) -> bool:
-    """Tell whether a subject is held out: the first 8 bytes of SHA-256(salt ‖ subject), as a fraction of 1, < share."""
-    return int.from_bytes(sha256(salt.encode() + subject.encode()).digest()[:8], "big") < share * 2.0**64
-
-
-def _places(
-    table: Table, key: str, pairs: Sequence[tuple[str, str]], subjects: tuple[str, ...], max_records: int
-) -> tuple[Places, npt.NDArray[np.int64]]:
-    index = {subject: number for number, subject in enumerate(subjects)}
-    counts = np.zeros(len(subjects), dtype=np.int64)
-    places: Places = {}
-    for row, (record, owner) in enumerate(pairs):
-        if record in places:
-            raise CorruptError(f"{table.where(key, row)}: record {record!r} is there twice", "Remove one of the rows.")
-        subject = index[owner]
-        if counts[subject] == max_records:
-            places[record] = (-1, -1)
-            continue
-        places[record] = (subject, int(counts[subject]))
-        counts[subject] += 1
-    return places, counts
-
-
-def _held_out(manifest: Manifest, table: Table, owners: list[str], subjects: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    if not manifest.split_column:
-        return np.array([in_test(manifest.split_salt, name, manifest.split_share) for name in subjects], dtype=np.bool_)
-    column, sides = manifest.split_column, {"train": False, "test": True}
-    chosen: dict[str, bool] = {}
-    for row, (owner, text) in enumerate(zip(owners, table.texts(column), strict=True)):
-        if text not in sides:
-            raise CorruptError(f"{table.where(column, row)}: {text!r} is no part of a split", "Write train or test.")
-        if chosen.setdefault(owner, sides[text]) != sides[text]:
-            advice = "All records of a subject belong to one side."
-            raise CorruptError(f"{table.where(column, row)}: subject {owner!r} is in train and in test", advice)
-    return np.array([chosen[name] for name in subjects], dtype=np.bool_)
-
-
-def _rows(table: Table, key: str, places: Places) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return (subject, record) of each row, shapes [rows]; -1 where the record is not read."""
-    keys = table.identifiers(key)
-    for row, record in enumerate(keys):
-        if record not in places:
-            advice = "The unit table must list every record, or remove the row."
-            raise CorruptError(f"{table.where(key, row)}: record {record!r} is unknown to the unit table", advice)
-    pairs = np.array([places[record] for record in keys], dtype=np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
-
-
-def _modality(manifest: Manifest, entry: ModalityEntry, places: Places, shape: tuple[int, int]) -> ModalityArray:
-    source = manifest.tables[entry.table]
-    columns = entry.columns or _by_prefix(entry, source.path)
-    time = [entry.time] if entry.time else []
-    table = Table(source.path, [source.key, *time, *(column.name for column in columns)])
-    subject, record = _rows(table, source.key, places)
-    features, present = _features(table, columns, subject >= 0)
-    width = features.shape[1]
-    values = np.zeros((*shape, entry.max_len, width), dtype=np.float32)
-    steps = np.zeros((*shape, entry.max_len), dtype=np.bool_)
-    if entry.kind == "series":
-        rows, step = _series_steps(table, entry, subject, record)
-    else:
-        rows, step = np.flatnonzero(subject >= 0), np.zeros(int((subject >= 0).sum()), dtype=np.int64)
-        _no_repeats(table, source.key, rows, subject, record)
-    keep = present[rows]
-    rows, step = rows[keep], step[keep]
-    values[subject[rows], record[rows], step] = features[rows]
-    steps[subject[rows], record[rows], step] = True
-    return ModalityArray(entry.name, entry.kind, values, steps)
-
-
-def _by_prefix(entry: ModalityEntry, path: Path) -> tuple[Column, ...]:
-    found = [(int(match[1]), match[0]) for name in column_names(path)
-             if (match := re.fullmatch(re.escape(entry.prefix) + r"(\d+)", name))]  # fmt: skip
-    if not found:
-        raise UsageError(f"{path}: no column {entry.prefix}0, {entry.prefix}1, ...", "Correct the prefix.")
-    return tuple(NumericColumn(name, entry.low, entry.high, missing=False) for _, name in sorted(found))
-
-
-def _features(
-    table: Table, columns: tuple[Column, ...], wanted: npt.NDArray[np.bool_]
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return features [rows, width] and whether a row says anything at all [rows]."""
-    parts: list[Floats] = []
-    present = np.zeros(table.rows, dtype=np.bool_)
-    gaps: list[tuple[str, npt.NDArray[np.bool_]]] = []
-    for column in columns:
-        if isinstance(column, CategoricalColumn):
-            part, known = _one_hot(table.texts(column.name), column)
-        else:
-            raw = table.numbers(column.name)
-            known = ~np.isnan(raw)
-            scaled = 2.0 * (np.clip(raw, column.low, column.high) - column.low) / (column.high - column.low) - 1.0
-            part = np.where(known, scaled, 0.0).astype(np.float32)[:, None]
-            if column.missing:
-                part = np.concatenate([part, (~known).astype(np.float32)[:, None]], axis=1)
-            else:
-                gaps.append((column.name, ~known))
-        present |= known
-        parts.append(part)
-    # A row without any value is a missing modality, which the mask says; a gap in a row needs its own feature.
-    for name, gap in gaps:
-        rows = np.flatnonzero(gap & present & wanted)
-        if rows.size:
-            advice = "Fill the cell, or write missing = true for this column."
-            raise CorruptError(f"{table.where(name, int(rows[0]))} is empty", advice)
-    return np.concatenate(parts, axis=1), present
-
-
-def _one_hot(texts: list[str | None], column: CategoricalColumn) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    index = {level: number for number, level in enumerate(column.levels)}
-    codes = np.array([-1 if text is None else index.get(text, len(index)) for text in texts], dtype=np.int64)
-    known = codes >= 0
-    part = np.zeros((len(texts), column.width), dtype=np.float32)
-    part[np.flatnonzero(known), codes[known]] = 1.0
-    return part, known
-
-
-def _series_steps(
-    table: Table, entry: ModalityEntry, subject: npt.NDArray[np.int64], record: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows to keep, ordered by record and time, and the step of each within its record."""
-    time = table.numbers(entry.time)
-    nameless = np.flatnonzero(np.isnan(time))
-    if nameless.size:
-        raise CorruptError(
-            f"{table.where(entry.time, int(nameless[0]))} is empty", "Every row of a series needs a time."
-        )
-    rows = np.flatnonzero((subject >= 0) & (time <= entry.until))
-    rows = rows[np.lexsort((time[rows], record[rows], subject[rows]))]
-    place = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]
-    _, first, count = np.unique(place, return_index=True, return_counts=True)
-    step = np.arange(rows.size) - np.repeat(first, count)
-    step -= np.repeat(np.maximum(count - entry.max_len, 0), count)  # the last max_len steps are kept
-    return rows[step >= 0], step[step >= 0]
-
-
-def _no_repeats(
-    table: Table, key: str, rows: npt.NDArray[np.int64], subject: npt.NDArray[np.int64], record: npt.NDArray[np.int64]
-) -> None:
-    seen: set[tuple[int, int]] = set()
-    for row in rows.tolist():
-        place = (int(subject[row]), int(record[row]))
-        if place in seen:
-            advice = "One row a record, or declare the modality as a series."
-            raise CorruptError(f"{table.where(key, row)}: a second row for this record", advice)
-        seen.add(place)
-
-
-def _task(manifest: Manifest, entry: TaskEntry, places: Places, shape: tuple[int, int]) -> TaskArray:
-    source = manifest.tables[entry.table]
-    table = Table(source.path, [source.key, entry.column])
-    subject, record = _rows(table, source.key, places)
-    _no_repeats(table, source.key, np.flatnonzero(subject >= 0), subject, record)
-    labels = np.full(shape, -1, dtype=np.int64)
-    index = {name: number for number, name in enumerate(entry.classes)}
-    for row, text in enumerate(table.texts(entry.column)):
-        if text is None or subject[row] < 0:
-            continue
-        if entry.kind == "binary":
-            label = int(text in entry.positive)
-        elif text in index:
-            label = index[text]
-        else:
-            advice = "Correct the value, empty the cell, or name it in classes."
-            raise CorruptError(f"{table.where(entry.column, row)}: {text!r} is no class of {entry.name!r}", advice)
-        labels[subject[row], record[row]] = label
-    return TaskArray(entry.name, entry.kind, 2 if entry.kind == "binary" else len(entry.classes), labels)
+def _needed(declared: Manifest, entry: ModalityEntry) -> list[str]:
+    return [*needed(entry), *(column.name for column in declared_columns(declared, entry))]

@@ -10,24 +10,39 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ...crypto.errors import CorruptError, UsageError
+from .manifest import TableEntry
 
 Texts = list[str | None]
 _MISSING = ["", "NA", "NaN", "nan", "null", "NULL"]
+_PARSE = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a quoted text may have paragraphs
 
 
 class Table:
     """Some columns of one file, as text or as numbers. Rows count from 1, without a header."""
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        """Read `columns` of the file. Raises UsageError (no file, no column) or CorruptError (unreadable)."""
-        self.path = path
-        self.names = column_names(path)
-        for column in columns:
+    def __init__(self, entry: TableEntry, columns: Sequence[str], *, lenient: bool = False) -> None:
+        """Read `columns` of the file; `kept` [rows] bool marks the rows that pass the table's filters.
+
+        `lenient` leaves out filters whose column is not there. Raises UsageError (no file, no column) or CorruptError
+        (unreadable).
+        """
+        self.path = entry.path
+        self.names = column_names(entry.path)
+        filters = [item for item in entry.keep if not lenient or item.column in self.names]
+        wanted = sorted({*columns, *(item.column for item in filters)})
+        for column in wanted:
             if column not in self.names:
                 known = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
-                raise UsageError(f"{path}: no column {column!r}", f"The columns are {known}.")
-        self._data = _read(path, sorted(set(columns)))
+                raise UsageError(f"{self.path}: no column {column!r}", f"The columns are {known}.")
+        self._data = _read(self.path, wanted)
         self.rows: int = self._data.num_rows
+        self.kept: npt.NDArray[np.bool_] = np.ones(self.rows, dtype=np.bool_)
+        for item in filters:
+            if item.values:
+                self.kept &= np.array([text in item.values for text in self.texts(item.column)], dtype=np.bool_)
+            else:
+                numbers = self.numbers(item.column)  # NaN passes no bound
+                self.kept &= (numbers >= item.low) & (numbers <= item.high)
 
     def where(self, column: str, row: int) -> str:
         """Name a cell for an error; `row` counts from 0."""
@@ -37,6 +52,11 @@ class Table:
         """Return a column as text, None where it is missing."""
         values = self._data.column(column).cast(pa.string()).to_pylist()
         return [None if value is None or value in _MISSING else str(value) for value in values]
+
+    def passages(self, column: str) -> list[str]:
+        """Return a column as it is written, "" where it is empty: in a sentence, NA is a word."""
+        values = self._data.column(column).cast(pa.string()).to_pylist()
+        return ["" if value is None or not value.strip() else str(value) for value in values]
 
     def identifiers(self, column: str) -> list[str]:
         """Return a column as text. Raises CorruptError naming the first row that has none."""
@@ -83,7 +103,7 @@ def column_names(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-        with pyarrow.csv.open_csv(path) as reader:
+        with pyarrow.csv.open_csv(path, parse_options=_PARSE) as reader:
             return [str(name) for name in reader.schema.names]
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
@@ -95,9 +115,12 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
             return pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
         # Everything as text: type inference would turn one wrong cell into a column of another type.
         convert = pyarrow.csv.ConvertOptions(
-            include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
         )
-        return pyarrow.csv.read_csv(path, convert_options=convert)
+        return pyarrow.csv.read_csv(path, parse_options=_PARSE, convert_options=convert)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 

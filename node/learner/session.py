@@ -90,8 +90,13 @@ def _batch(data: Dataset, index: npt.NDArray[np.int64], model: M3TModel) -> Batc
             name: (torch.from_numpy(found.values[index]), torch.from_numpy(found.steps[index]))
             for name, found in modalities.items()
         },
-        {name: torch.from_numpy(data.tasks[name].labels[index]) for name in model.heads},
+        {name: torch.from_numpy(_codes(data, name)[index]) for name in model.heads},
     )
+
+
+def _codes(data: Dataset, name: str) -> npt.NDArray[np.int64]:
+    labels = data.tasks[name].labels[:, :, 0]
+    return np.where(np.isnan(labels), -1.0, labels).astype(np.int64)
 
 
 def _modalities(model: M3TModel) -> list[str]:

@@ -47,7 +47,7 @@ def test_digits_are_shared_out_once(tmp_path: Path, institutions: int, alpha: fl
 def test_digits_are_skewed_by_alpha_and_reproducible(tmp_path: Path) -> None:
     def counts(folder: str, alpha: float, seed: int) -> list[list[int]]:
         made = [load(path) for path in prepare_digits(tmp_path / folder, 4, alpha, seed)]
-        return [np.bincount(data.tasks["digit"].labels[:, 0], minlength=10).tolist() for data in made]
+        return [np.bincount(data.tasks["digit"].labels[:, 0, 0].astype(int), minlength=10).tolist() for data in made]
 
     assert counts("a", 0.5, 1) == counts("b", 0.5, 1) != counts("c", 0.5, 2)
     assert np.std(counts("d", 100.0, 1), axis=0).mean() < np.std(counts("e", 0.1, 1), axis=0).mean() / 2

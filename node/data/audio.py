@@ -1,0 +1,118 @@
+"""PCM .wav files as log-mel spectrograms. Every constant is declared or stands here: nothing is fitted to data.
+
+With `hop = rate · max_seconds / frames` (rounded down), frame t is the Hann window centred at sample (t + ½)·hop, its
+length the power of two that covers two hops and 25 ms. A band's energy is `Σ_f W[b, f] |X[f]|² / (Σ window)²`, W
+triangles evenly spaced on the mel scale `2595 log10(1 + f/700)` up to half the rate (O'Shaughnessy 1987). Decibels
+relative to full scale from FLOOR to CEILING become -1 to 1; `normalise` then takes away the clip's own mean.
+"""
+
+import struct
+import wave
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...crypto.errors import CorruptError, UsageError
+
+FLOOR, CEILING = -80.0, 0.0  # dB
+LEAST_WINDOW = 0.025  # seconds: two periods of the lowest voices
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSpec:
+    """What `dataset.toml` declares: Hz, seconds, mel bands, frames T, and whether a clip's own mean is taken away."""
+
+    rate: int
+    max_seconds: float
+    bands: int
+    frames: int
+    normalise: bool
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return int(self.rate * self.max_seconds / self.frames)
+
+    @property
+    def window(self) -> int:
+        """Samples in a frame."""
+        return 1 << (int(max(2 * self.hop, LEAST_WINDOW * self.rate)) - 1).bit_length()
+
+
+def read_wav(path: Path, spec: AudioSpec, where: str) -> Floats:
+    """Return the samples of the first `max_seconds`, [n] float64 in [-1, 1), the mean of the channels.
+
+    Raises UsageError (no file, another rate) or CorruptError (not PCM, cut off, empty), naming the file and `where`.
+    """
+    place = f"{where}: {path}"
+    if not path.is_file():
+        raise UsageError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
+    try:
+        with wave.open(str(path), "rb") as clip:
+            channels, width, rate, count = clip.getparams()[:4]
+            wanted = min(count, spec.hop * spec.frames)
+            raw = clip.readframes(wanted) if rate == spec.rate else b""
+    except (wave.Error, EOFError, OSError, struct.error, ValueError, ZeroDivisionError) as error:
+        advice = "Convert it to PCM .wav (8, 16, 24 or 32 bit)."
+        raise CorruptError(f"{place} cannot be read: {error}", advice) from error
+    if rate != spec.rate:
+        advice = f"Resample it, or declare rate = {rate} (every file of a modality has the same)."
+        raise UsageError(f"{place} has {rate} samples a second, declared are {spec.rate}", advice)
+    if count <= 0 or len(raw) != wanted * channels * width:
+        raise CorruptError(f"{place} is empty or cut off", "Copy it again, or empty the cell.")
+    samples: Floats = _samples(raw, width).reshape(-1, channels).mean(axis=1)
+    return samples
+
+
+def log_mel(samples: Floats, spec: AudioSpec) -> tuple[npt.NDArray[np.float32], int]:
+    """Return the spectrogram [frames, bands] float32, zero after the clip's end, and how many frames it fills."""
+    filled = min(spec.frames, max(1, -(-(2 * samples.size - spec.hop) // (2 * spec.hop))))
+    window, half = spec.window, spec.window // 2
+    padded = np.zeros(half + max(samples.size, spec.hop * spec.frames) + window)
+    padded[half : half + samples.size] = samples
+    starts = np.arange(filled) * spec.hop + spec.hop // 2  # in `padded`: the centre minus half a window
+    frames = padded[starts[:, None] + np.arange(window)]
+    shape = _hann(window)
+    power = np.abs(np.fft.rfft(frames * shape, axis=1)) ** 2 / shape.sum() ** 2
+    energy = power @ _triangles(spec.rate, window, spec.bands).T
+    decibels = 10.0 * np.log10(np.maximum(energy, 10.0 ** (FLOOR / 10.0)))
+    scaled = 2.0 * (np.minimum(decibels, CEILING) - FLOOR) / (CEILING - FLOOR) - 1.0
+    if spec.normalise:
+        scaled = np.clip(scaled - scaled.mean(), -1.0, 1.0)
+    values = np.zeros((spec.frames, spec.bands), dtype=np.float32)
+    values[:filled] = scaled
+    return values, filled
+
+
+def _samples(raw: bytes, width: int) -> Floats:
+    if width == 1:  # the only unsigned one
+        return (np.frombuffer(raw, dtype=np.uint8).astype(np.float64) - 128.0) / 128.0
+    if width == 3:
+        parts = np.frombuffer(raw, dtype=np.uint8).reshape(-1, 3)
+        wide = np.zeros((len(parts), 4), dtype=np.uint8)
+        wide[:, 1:] = parts
+        return wide.reshape(-1).view("<i4").astype(np.float64) / 2.0**31
+    return np.frombuffer(raw, dtype=f"<i{width}").astype(np.float64) / 2.0 ** (8 * width - 1)
+
+
+@cache
+def _hann(size: int) -> Floats:
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)
+
+
+@cache
+def _triangles(rate: int, window: int, bands: int) -> Floats:
+    """Return W [bands, window/2 + 1]. A band too narrow for the window's resolution takes the nearest frequency."""
+    frequencies = np.fft.rfftfreq(window, 1.0 / rate)
+    top = 2595.0 * np.log10(1.0 + rate / 2.0 / 700.0)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)
+    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    empty = np.flatnonzero(weights.sum(axis=1) == 0.0)
+    weights[empty, np.abs(frequencies - middle[empty]).argmin(axis=1)] = 1.0
+    return weights

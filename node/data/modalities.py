@@ -1,0 +1,179 @@
+"""From a modality's table, and the files that it names, to arrays [S, K, T, width] with masks."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...crypto.errors import CorruptError, UsageError
+from .audio import log_mel, read_wav
+from .images import read_image
+from .manifest import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
+from .paths import inside
+from .records import Index, Records, allocate, rows_of, single_rows
+from .tables import Table, column_names
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Objects = npt.NDArray[np.object_]
+Arrays = tuple[Floats, Mask, Objects | None]  # values, steps, texts
+
+
+def read_modality(manifest: Manifest, entry: ModalityEntry, records: Records, *, lenient: bool) -> Arrays:
+    """Return values [S, K, T, width], steps [S, K, T] and, for text, texts [S, K, T].
+
+    `lenient` leaves out filters whose column is not there. Raises UsageError or CorruptError, naming the place.
+    """
+    source = manifest.tables[entry.table]
+    columns = declared_columns(manifest, entry)
+    names = [source.key, *needed(entry), *(column.name for column in columns)]
+    table = Table(source, names, lenient=lenient)
+    subject, record = rows_of(table, source.key, records)
+    if entry.kind == "series":
+        rows, step = _series_steps(table, entry, subject, record)
+    else:
+        rows = single_rows(table, source.key, subject, record)
+        step = np.zeros(rows.size, dtype=np.int64)
+    values, steps, texts = blank(manifest, entry, records.shape)
+    if texts is not None:
+        for number, segment in enumerate(entry.segments):
+            found = np.array(table.passages(segment), dtype=object)[rows]
+            texts[subject[rows], record[rows], number] = found
+            steps[subject[rows], record[rows], number] = found != ""
+    elif entry.file:
+        _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
+    else:
+        features, present = _features(table, columns, subject >= 0)
+        said = present[rows]
+        rows, step = rows[said], step[said]
+        values[subject[rows], record[rows], step] = features[rows]
+        steps[subject[rows], record[rows], step] = True
+    return values, steps, texts
+
+
+def blank(manifest: Manifest, entry: ModalityEntry, shape: tuple[int, int]) -> Arrays:
+    """Return the arrays of a modality that every record lacks."""
+    what = f"modality {entry.name!r}"
+    if entry.kind == "text":
+        width = 0
+    elif entry.audio is not None:
+        width = entry.audio.bands
+    elif entry.file:
+        width = entry.size * entry.size
+    else:
+        width = sum(column.width for column in declared_columns(manifest, entry))
+    values = allocate((*shape, entry.max_len, width), 0.0, np.float32, what)
+    steps = allocate((*shape, entry.max_len), False, np.bool_, what)
+    texts = allocate((*shape, entry.max_len), "", np.object_, what) if entry.kind == "text" else None
+    return values, steps, texts
+
+
+def needed(entry: ModalityEntry) -> list[str]:
+    """Return the columns without which a file lacks the modality; those of a prefix are not known beforehand."""
+    time = [entry.time] if entry.time else []
+    file = [entry.file] if entry.file else []
+    return [*time, *file, *entry.segments, *(column.name for column in entry.columns)]
+
+
+def declared_columns(manifest: Manifest, entry: ModalityEntry) -> tuple[Column, ...]:
+    """Return the columns of features; a prefix is looked up in the table. Raises UsageError if it fits none."""
+    if not entry.prefix:
+        return entry.columns
+    path = manifest.tables[entry.table].path
+    found = [(int(match[1]), match[0]) for name in column_names(path)
+             if (match := re.fullmatch(re.escape(entry.prefix) + r"(\d+)", name))]  # fmt: skip
+    if not found:
+        raise UsageError(f"{path}: no column {entry.prefix}0, {entry.prefix}1, ...", "Correct the prefix.")
+    return tuple(NumericColumn(name, entry.low, entry.high, missing=False) for _, name in sorted(found))
+
+
+def _files(
+    folder: Path,
+    table: Table,
+    entry: ModalityEntry,
+    rows: Index,
+    places: tuple[Index, Index],
+    values: Floats,
+    steps: Mask,
+) -> None:
+    paths = table.texts(entry.file)
+    for row in rows.tolist():
+        text, where = paths[row], table.where(entry.file, row)
+        if text is None:
+            continue
+        path, place = inside(folder, text, where), (int(places[0][row]), int(places[1][row]))
+        if entry.audio is not None:
+            values[place], filled = log_mel(read_wav(path, entry.audio, where), entry.audio)
+            steps[place][:filled] = True
+        else:
+            grey = read_image(path, entry.size, where)
+            scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
+            values[place][0] = -scaled if entry.invert else scaled
+            steps[place][0] = True
+
+
+def _features(table: Table, columns: tuple[Column, ...], wanted: Mask) -> tuple[Floats, Mask]:
+    """Return features [rows, width] and whether a row says anything at all [rows]."""
+    parts: list[Floats] = []
+    present = np.zeros(table.rows, dtype=np.bool_)
+    gaps: list[tuple[str, Mask]] = []
+    for column in columns:
+        if isinstance(column, CategoricalColumn):
+            part, known = _one_hot(table.texts(column.name), column)
+        else:
+            raw = table.numbers(column.name)
+            known = ~np.isnan(raw)
+            scaled = 2.0 * (np.clip(raw, column.low, column.high) - column.low) / (column.high - column.low) - 1.0
+            part = np.where(known, scaled, 0.0).astype(np.float32)[:, None]
+            if column.missing:
+                part = np.concatenate([part, (~known).astype(np.float32)[:, None]], axis=1)
+            else:
+                gaps.append((column.name, ~known))
+        present |= known
+        parts.append(part)
+    # A row without any value is a missing modality, which the mask says; a gap in a row needs its own feature.
+    for name, gap in gaps:
+        rows = np.flatnonzero(gap & present & wanted)
+        if rows.size:
+            advice = "Fill the cell, or write missing = true for this column."
+            raise CorruptError(f"{table.where(name, int(rows[0]))} is empty", advice)
+    return np.concatenate(parts, axis=1), present
+
+
+def _one_hot(texts: list[str | None], column: CategoricalColumn) -> tuple[Floats, Mask]:
+    codes = level_codes(texts, column.levels)
+    known = codes >= 0
+    part = np.zeros((len(texts), column.width), dtype=np.float32)
+    part[np.flatnonzero(known), codes[known]] = 1.0
+    return part, known
+
+
+def level_codes(texts: list[str | None], levels: tuple[str, ...]) -> Index:
+    """Return the place of each text in `levels` [rows]: -1 for a missing one, len(levels) for another one."""
+    index: dict[Any, int] = {level: number for number, level in enumerate(levels)}
+    return np.array([-1 if text is None else index.get(text, len(index)) for text in texts], dtype=np.int64)
+
+
+def _series_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index) -> tuple[Index, Index]:
+    """Return the rows to keep, ordered by record and time, and the step of each within its record."""
+    time = table.numbers(entry.time)
+    nameless = np.flatnonzero(np.isnan(time) & (subject >= 0))
+    if nameless.size:
+        where = table.where(entry.time, int(nameless[0]))
+        raise CorruptError(f"{where} is empty", "Every row of a series needs a time.")
+    rows = np.flatnonzero((subject >= 0) & (time <= entry.until))
+    rows = rows[np.lexsort((time[rows], record[rows], subject[rows]))]
+    place = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]
+    _, first, count = np.unique(place, return_index=True, return_counts=True)
+    step = np.arange(rows.size) - np.repeat(first, count)
+    if entry.resample:
+        for begin, length in zip(first.tolist(), count.tolist(), strict=True):
+            if length > entry.max_len:
+                chosen = np.rint(np.linspace(0, length - 1, entry.max_len)).astype(np.int64)
+                step[begin : begin + length] = -1
+                step[begin + chosen] = np.arange(entry.max_len)
+    else:
+        step -= np.repeat(np.maximum(count - entry.max_len, 0), count)  # the last max_len steps are kept
+    return rows[step >= 0], step[step >= 0]

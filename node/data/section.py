@@ -1,0 +1,75 @@
+"""One table of `dataset.toml`, taken apart key by key."""
+
+from typing import Any
+
+from ...crypto.errors import UsageError
+
+
+class Section:
+    """One table of the file: typed access with errors that name it, and no key left over."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        """Wrap what TOML gave; `where` names it in errors. Raises UsageError if it is no table."""
+        if not isinstance(raw, dict):
+            raise UsageError(f"{where}: a table belongs here, not {type(raw).__name__}")
+        self.raw = dict(raw)
+        self.where = where
+
+    def fail(self, what: str, advice: str = "") -> UsageError:
+        """Return the error for this table."""
+        return UsageError(f"{self.where}: {what}", advice)
+
+    def take(self, key: str, kinds: tuple[type, ...], default: Any = None) -> Any:
+        """Remove and return a value. Raises UsageError if it is missing (and has no default) or of another type."""
+        value = self.raw.pop(key, default)
+        if value is None:
+            raise self.fail(f"{key} is missing")
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise self.fail(f"{key} = {value!r} is of the wrong type", f"Write a {kinds[0].__name__}.")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Take a string."""
+        return str(self.take(key, (str,), default))
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Take a number."""
+        return float(self.take(key, (int, float), default))
+
+    def whole(self, key: str, default: int | None, low: int, high: int) -> int:
+        """Take a whole number in [low, high]."""
+        value = int(self.take(key, (int,), default))
+        if not low <= value <= high:
+            raise self.fail(f"{key} = {value} is not between {low} and {high}")
+        return value
+
+    def sections(self, key: str, title: str = "name") -> list["Section"]:
+        """Take a list of tables; each is named in errors by `title`, else by its place."""
+        items = self.take(key, (list,), [])
+        named = [item.get(title, number) if isinstance(item, dict) else number for number, item in enumerate(items, 1)]
+        return [Section(item, f"{self.where} [[{key}]] {name}") for item, name in zip(items, named, strict=True)]
+
+    def flag(self, key: str) -> bool:
+        """Take true or false; false if it is not there."""
+        return bool(self.take(key, (bool,), False))
+
+    def texts(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
+        """Take a list of distinct strings (or whole numbers, as strings)."""
+        items = self.take(key, (list,), default)
+        if not all(type(item) in (str, int) for item in items):
+            raise self.fail(f"{key} holds something that is neither text nor a whole number")
+        if len({str(item) for item in items}) != len(items):
+            raise self.fail(f"{key} names something twice")
+        return tuple(str(item) for item in items)
+
+    def bounds(self, low: float | None = None, high: float | None = None) -> tuple[float, float]:
+        """Take `low` and `high`, finite and in order."""
+        bottom, top = self.number("low", low), self.number("high", high)
+        if not -1e300 < bottom < top < 1e300:
+            raise self.fail(f"low = {bottom} and high = {top} are no bounds", "Write finite numbers, low below high.")
+        return bottom, top
+
+    def done(self) -> None:
+        """Raise UsageError if a key is left over: it was misspelt, or means nothing here."""
+        if self.raw:
+            raise self.fail(f"unknown key {sorted(self.raw)[0]!r}", "Remove it, or look for a spelling mistake.")
