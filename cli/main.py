@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
-from . import charter, component, doctor, init, ledger, node, peer, privacy, rounds, sims, unlearn
+from . import charter, component, data, doctor, init, ledger, node, peer, privacy, rounds, sims, unlearn
 from .options import SETTINGS, HomeOption, home_path
 
 EXIT_CODES = {
@@ -43,6 +43,7 @@ app.add_typer(charter.app, name="charter")
 app.add_typer(node.app, name="node")
 app.add_typer(peer.app, name="peer")
 app.add_typer(component.app, name="component")
+app.add_typer(data.app, name="data")
 app.add_typer(rounds.app, name="round")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(privacy.app, name="privacy")

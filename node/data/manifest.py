@@ -50,7 +50,7 @@ kind = "binary"             # positive = [...]; multiclass and ordinal: classes 
 table = "students"          #   regression: low and high; multilabel: classes, and maybe separator = ";", none = "none"
 column = "final_result"
 positive = ["Pass"]
-[sensitive]                 # groups to evaluate by; never features
+[sensitive]                 # groups to evaluate by
 table = "students"
 columns = [{ name = "gender", levels = ["F", "M"] }]
 [split]

@@ -9,7 +9,8 @@ import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.node.data.arrays import Dataset, load
-from collegium.sims.datasets import DIGITS_LEAST, OULAD_DAY, prepare_digits, prepare_oulad
+from collegium.node.data.importers.oulad import DAY
+from collegium.sims.datasets import DIGITS_LEAST, prepare_digits, prepare_oulad
 from collegium.sims.presets import preset
 
 DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -80,9 +81,9 @@ def test_oulad_holds_nothing_later_than_its_day(oulad: Path, tmp_path: Path) -> 
     missed = 0
     for _, folder in prepare_oulad(oulad, tmp_path, 7):
         people = pyarrow.parquet.read_table(folder / "students.parquet")["record"].to_pylist()
-        assert all(left[record] is None or left[record] > OULAD_DAY for record in people)
+        assert all(left[record] is None or left[record] > DAY for record in people)
         rows = pyarrow.parquet.read_table(folder / "assessments.parquet").to_pylist()
-        assert max(row["day"] for row in rows) <= OULAD_DAY
+        assert max(row["day"] for row in rows) <= DAY
         assert {row["record"] for row in rows} <= set(people)
         # What was handed in after the day looks like what was never handed in.
         assert all((row["score"] is None or row["banked"] is not None) for row in rows)

@@ -1,0 +1,115 @@
+"""`collegium data`: what a data folder holds, and public data to try things on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import JsonOption
+from .output import emit, facts, progress, say, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="An institution's data folder.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds dataset.toml.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything in a data folder, as training does, and say what is there. Nothing is written."""
+    from ..node.data.arrays import load  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.data.summary import summarise  # noqa: PLC0415
+
+    found = {"folder": str(folder)} | summarise(load(folder))
+    emit(found, as_json, lambda out: _show(out, found))
+
+
+def _show(out: "Console", found: dict[str, Any]) -> None:
+    each = found["records_per_subject"]
+    facts(
+        out,
+        [
+            ("folder", found["folder"]),
+            ("subjects", f"{found['subjects']}, {found['held_out_subjects']} of them held out"),
+            ("records", f"{found['records']}, {found['held_out_records']} of them held out"),
+            ("for each subject", f"{each['min']} to {each['max']} records, median {each['median']:g}"),
+            (
+                "filtered",
+                f"{found['filtered_records']} records do not pass keep" if found["filtered_records"] else None,
+            ),
+        ],
+    )
+    out.print()
+    rows = [
+        (m["name"], m["kind"], m["width"] or None, m["length"], m["present"], m["missing"], f"{m['mean_steps']:g}")
+        for m in found["modalities"]
+    ]
+    table(out, ("modality", "kind", "width", "length", "present", "missing", "mean steps"), rows, empty="")
+    out.print()
+    tasks = [
+        (task["name"], task["kind"], task["labelled"], task["labelled_held_out"], _classes(task))
+        for task in found["tasks"]
+    ]
+    table(out, ("task", "kind", "labelled", "held out", "classes"), tasks, empty="")
+    cells = [
+        (
+            group["name"],
+            cell["level"],
+            cell["records"],
+            cell["held_out"],
+            "too small to report" if cell["too_small"] else "",
+        )
+        for group in found["groups"]
+        for cell in group["cells"]
+        if cell["records"]
+    ]
+    if cells:
+        out.print()
+        table(out, ("group", "level", "records", "held out", ""), cells, empty="")
+    for warning in found["warnings"]:
+        out.print(f"warning: {warning}")
+
+
+def _classes(task: dict[str, Any]) -> str:
+    if task["kind"] == "regression":
+        mean = "" if task["mean"] is None else f", mean {task['mean']:.4g}"
+        return f"{task['low']:g} to {task['high']:g}{mean}"
+    shown = [f"{name} {count}" for name, count in list(task["counts"].items())[:8]]
+    left = len(task["counts"]) - len(shown)
+    return ", ".join(shown) + (f", and {left} more" if left else "")
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="oulad, sra, onestopenglish, omniglot or fsdd.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder with the source's own files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write; must be empty or not exist.")],
+    by: Annotated[
+        str, typer.Option("--by", help="What makes an institution. oulad: module, region, four; sra: group, module.")
+    ] = "",
+    institutions: Annotated[
+        int, typer.Option("--institutions", metavar="N", help="How many (onestopenglish, omniglot, fsdd).")
+    ] = 0,
+    split: Annotated[
+        str, typer.Option("--split", help="What is held out. sra: official, student; fsdd: speaker, index.")
+    ] = "",
+    test: Annotated[
+        str, typer.Option("--test", help="The official test part of sra: unseen-answers, unseen-questions.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a public data set into data folders, one for each institution. All of them are written, or none."""
+    from ..node.data.importers.common import Options  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.data.importers.registry import run_import  # noqa: PLC0415
+
+    options = Options(by=by, test=test, split=split, institutions=institutions)
+    with progress(as_json) as step:
+        made = run_import(name, source, out, options, step or (lambda _what, _done, _total: None))
+    found = {"importer": name, "institutions": [{"name": each, "folder": str(folder)} for each, folder in made]}
+    rows = [(each, str(folder)) for each, folder in made]
+    emit(found, as_json, lambda console: table(console, ("institution", "folder"), rows, empty=""))
+    if not as_json:
+        say("Look at each with `collegium data check FOLDER`.")

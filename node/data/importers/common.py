@@ -1,0 +1,86 @@
+"""What the importers share: options, reading the source, writing a data folder, sharing out."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from ....crypto.errors import CorruptError, UsageError
+from ..manifest import MANIFEST
+
+Row = dict[str, Any]
+Made = list[tuple[str, Path]]  # institution's name, its data folder
+Progress = Callable[[str, int, int], None]  # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to share out; `institutions` is 0 where the choice of `by` fixes it."""
+
+    by: str = ""
+    test: str = ""
+    split: str = ""
+    institutions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """One source. `choices` are the values that an option may have, the default first; other options are refused.
+
+    `run(source, out, options, progress)` writes a folder for each institution into `out`. `most` is the largest number
+    of institutions, `least` the default; 0 if there is no choice.
+    """
+
+    summary: str
+    run: Callable[[Path, Path, Options, Progress], Made]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    least: int = 0
+    most: int = 0
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a CSV file. Raises UsageError (no such file) or CorruptError (unreadable)."""
+    try:
+        parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        rows: list[Row] = pyarrow.csv.read_csv(existing(path), parse_options=parse).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+    return rows
+
+
+def existing(path: Path) -> Path:
+    """Return a path. Raises UsageError if there is no such file."""
+    if not path.is_file():
+        advice = "Name the folder that holds the source's files as they were published."
+        raise UsageError(f"{path} does not exist", advice)
+    return path
+
+
+def damaged(path: Path, error: object) -> CorruptError:
+    """Return the error for a source that cannot be read."""
+    return CorruptError(f"{path} cannot be read: {error}", "Fetch the source again.")
+
+
+def write_institution(folder: Path, tables: Mapping[str, Iterable[Row] | pa.Table], manifest: str) -> None:
+    """Write one data folder: a Parquet file for each table, and dataset.toml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
+        pyarrow.parquet.write_table(table, folder / f"{name}.parquet")
+    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def deal(names: Iterable[str], institutions: int) -> dict[str, int]:
+    """Return who gets each name: ordered by SHA-256, dealt out in turn, so that nobody has two more than another."""
+    ordered = sorted(set(names), key=lambda name: sha256(name.encode()).digest())
+    return {name: place % institutions for place, name in enumerate(ordered)}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a TOML list."""
+    return "[" + ", ".join('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names) + "]"

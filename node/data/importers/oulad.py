@@ -1,0 +1,286 @@
+"""OULAD (Kuzilek, Hlosta, Zdrahal 2017): who passes, withdraws, gets which grade, as seen at day 56."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import log1p
+from pathlib import Path
+
+from .common import Importer, Made, Options, Progress, Row, read_rows, write_institution
+
+DAY = 56
+MAX_LEN = 12
+LAST_WEEK = DAY // 7 - 1  # week w holds the days 7w to 7w + 6: week 8 would look beyond the day
+FILES = ("assessment", "student", "student_assessment", "student_registration", "clicks_weekly_AAA_BBB")
+MODULES = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG")
+FOUR = ("AAA", "BBB", "CCC-DDD", "EEE-FFF-GGG")
+ACTIVITIES = (
+    "homepage", "forumng", "subpage", "url", "resource", "quiz", "oucontent", "glossary", "ouelluminate",
+    "oucollaborate",
+)  # fmt: skip
+GROUPS = ("gender", "disability", "imd_band", "age_band", "region")
+GRADES = ("Fail", "Pass", "Distinction")
+
+
+def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
+    """Write one folder for each module, region, or one of four groups of modules.
+
+    Only students still registered at day 56, and only rows dated at most 56 (later ones leak the outcome); an
+    assessment due by then and not handed in is a row without a score. A student of several institutions belongs to the
+    one of their first presentation (then alphabetically); their other records are dropped. About a quarter is held out.
+    """
+    tables = {}
+    for number, name in enumerate(FILES):
+        progress("reading", number, len(FILES))
+        tables[name] = read_rows(source / f"{name}.csv.gz")
+    left = {_record(row): row["date_unregistration"] for row in tables["student_registration"]}
+    registered = {_record(row): row["date_registration"] for row in tables["student_registration"]}
+    students = [row for row in tables["student"] if _still_there(left[_record(row)])]
+    homes = _homes(students, options.by)
+    students = [row for row in students if homes[str(row["id_student"])] == _institution(row, options.by)]
+    records = [_record(row) for row in students]
+    submissions = _submissions(tables["assessment"], tables["student_assessment"], records)
+    later = _later_scores(tables["assessment"], tables["student_assessment"])
+    clicks = _clicks(tables["clicks_weekly_AAA_BBB"], records)
+    made = []
+    names = sorted(set(homes.values()))
+    for number, name in enumerate(names):
+        progress("writing", number, len(names))
+        own = [row for row in students if homes[str(row["id_student"])] == name]
+        keys = {_record(row) for row in own}
+        people = [_person(row, registered[_record(row)]) | {"score": later.get(_record(row))} for row in own]
+        parts = {
+            "students": people,
+            "assessments": [row for row in submissions if row["record"] in keys],
+            "clicks": [row for row in clicks if row["record"] in keys],
+        }
+        write_institution(
+            out / name, {part: rows for part, rows in parts.items() if rows}, _manifest(clicks=bool(parts["clicks"]))
+        )
+        made.append((name, out / name))
+    return made
+
+
+IMPORTER = Importer("students at day 56: pass, withdraw, grade, score", run, {"by": ("module", "region", "four")})
+
+
+def _institution(row: Row, by: str) -> str:
+    if by == "region":
+        return str(row["region"]).replace(" ", "-")
+    module = str(row["code_module"])
+    return module if by == "module" else next(group for group in FOUR if module in group)
+
+
+def _homes(students: Sequence[Row], by: str) -> dict[str, str]:
+    homes: dict[str, str] = {}
+    # 2013B (February) comes before 2013J (October): the order of the alphabet is that of time.
+    for row in sorted(students, key=lambda row: (str(row["code_presentation"]), str(row["code_module"]))):
+        homes.setdefault(str(row["id_student"]), _institution(row, by))
+    return homes
+
+
+def _record(row: Mapping[str, object]) -> str:
+    return f"{row['code_module']}-{row['code_presentation']}-{row['id_student']}"
+
+
+def _still_there(left: object) -> bool:
+    return not isinstance(left, int) or left > DAY
+
+
+def _person(row: Row, registered: object) -> Row:
+    return {
+        "record": _record(row),
+        "id_student": str(row["id_student"]),
+        **{name: _text(row[name]) for name in (*LEVELS, "final_result")},
+        "previous_attempts": row["num_of_prev_attempts"],
+        "credits": row["studied_credits"],
+        "registered": registered,
+        "grade": row["final_result"] if row["final_result"] in GRADES else None,
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value in (None, "", "?") else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Sequence[str]) -> list[Row]:
+    """Return what each record handed in by the day, and what was due by then and not handed in."""
+    about = {row["id_assessment"]: row for row in assessments}
+    handed: dict[str, dict[object, Row]] = {record: {} for record in records}
+    for row in rows:
+        assessment, day = about[row["id_assessment"]], row["date_submitted"]
+        record = _record({**assessment, "id_student": row["id_student"]})
+        if record in handed and isinstance(day, int) and day <= DAY:
+            handed[record][row["id_assessment"]] = row
+    due: dict[str, list[Row]] = {}
+    for assessment in assessments:
+        presentation = f"{assessment['code_module']}-{assessment['code_presentation']}"
+        due.setdefault(presentation, []).append(assessment)
+    found = []
+    for record, done in handed.items():
+        for assessment in due[record.rpartition("-")[0]]:
+            row, date = done.get(assessment["id_assessment"], {}), assessment["date"]
+            if row or (isinstance(date, int) and date <= DAY):
+                found.append(_submission(record, assessment, row))
+    return found
+
+
+def _submission(record: str, assessment: Row, row: Row) -> Row:
+    day, due = row.get("date_submitted"), assessment["date"]
+    return {
+        "record": record,
+        "day": due if day is None else day,
+        "score": row.get("score"),
+        "weight": assessment["weight"],
+        "type": _text(assessment["assessment_type"]),
+        "late": day - due if isinstance(day, int) and isinstance(due, int) else None,
+        "banked": _text(row.get("is_banked")),
+    }
+
+
+def _later_scores(assessments: Sequence[Row], rows: Sequence[Row]) -> dict[str, float]:
+    """Return the mean score of what each record handed in after the day."""
+    about = {row["id_assessment"]: row for row in assessments}
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        day, score = row["date_submitted"], row["score"]
+        if isinstance(day, int) and day > DAY and isinstance(score, int | float):
+            record = _record({**about[row["id_assessment"]], "id_student": row["id_student"]})
+            scores.setdefault(record, []).append(score)
+    return {record: sum(found) / len(found) for record, found in scores.items()}
+
+
+def _clicks(rows: Sequence[Row], records: Sequence[str]) -> list[Row]:
+    """Return a row a week for each record of a presentation whose clicks are known: a week without any is one of zeros.
+
+    Before the course begins only weeks with clicks count.
+    """
+    known = {f"{row['code_module']}-{row['code_presentation']}" for row in rows}
+    counts: dict[tuple[str, int], dict[str, int]] = {}
+    for record in records:
+        if record.rpartition("-")[0] in known:
+            counts |= {(record, week): {} for week in range(LAST_WEEK + 1)}
+    wanted = set(records)
+    for row in rows:
+        record, week = _record(row), int(row["week"])
+        if record in wanted and week <= LAST_WEEK:
+            found = counts.setdefault((record, week), {})
+            activity = row["activity_type"] if row["activity_type"] in ACTIVITIES else "other"
+            found[activity] = found.get(activity, 0) + int(row["clicks"])
+    return [
+        {"record": record, "week": week, **{name: log1p(found.get(name, 0)) for name in (*ACTIVITIES, "other")}}
+        for (record, week), found in counts.items()
+    ]
+
+
+LEVELS: dict[str, tuple[str, ...]] = {
+    "gender": ("F", "M"),
+    "region": (
+        "East Anglian Region", "East Midlands Region", "Ireland", "London Region", "North Region",
+        "North Western Region", "Scotland", "South East Region", "South Region", "South West Region", "Wales",
+        "West Midlands Region", "Yorkshire Region",
+    ),
+    "highest_education": (
+        "No Formal quals", "Lower Than A Level", "A Level or Equivalent", "HE Qualification",
+        "Post Graduate Qualification",
+    ),
+    "imd_band": (
+        "0-10%", "10-20", "20-30%", "30-40%", "40-50%", "50-60%", "60-70%", "70-80%", "80-90%", "90-100%",
+    ),
+    "age_band": ("0-35", "35-55", "55<="),
+    "disability": ("false", "true"),
+}  # fmt: skip
+
+
+def _manifest(*, clicks: bool) -> str:
+    """Return dataset.toml; where no clicks are known the modality is left out, not declared and empty."""
+    return HEAD + (CLICKS_TABLE if clicks else "") + MODALITIES + (CLICKS if clicks else "") + TASKS
+
+
+_DEMOGRAPHICS = ",\n".join(
+    f"  {{ name = {json.dumps(name)}, levels = {json.dumps(levels)} }}" for name, levels in LEVELS.items()
+)
+HEAD = f"""# OULAD (Kuzilek, Hlosta, Zdrahal 2017, CC BY 4.0) at day {DAY}: students still registered then, features
+# dated at most {DAY}. A student of several institutions is kept at the first one only. An assessment that was due by
+# then and is not handed in is a row without a score, dated when it was due.
+format = 1
+[unit]
+subject = "id_student"
+table = "students"
+max_records = 4
+[tables.students]
+path = "students.parquet"
+key = "record"
+[tables.assessments]
+path = "assessments.parquet"
+key = "record"
+"""
+CLICKS_TABLE = """[tables.clicks]
+path = "clicks.parquet"
+key = "record"
+"""
+MODALITIES = f"""[[modality]]
+name = "demographics"
+kind = "tabular"
+table = "students"
+columns = [
+{_DEMOGRAPHICS},
+  {{ name = "previous_attempts", low = 0, high = 4 }},
+  {{ name = "credits", low = 0, high = 240 }},
+  {{ name = "registered", low = -200, high = 56, missing = true }},
+]
+[[modality]]
+name = "assessments"
+kind = "series"
+table = "assessments"
+time = "day"
+until = {DAY}
+max_len = {MAX_LEN}
+columns = [
+  {{ name = "score", low = 0, high = 100, missing = true }},
+  {{ name = "weight", low = 0, high = 30 }},
+  {{ name = "type", levels = ["TMA", "CMA", "Exam"] }},
+  {{ name = "late", low = -30, high = 30, missing = true }},
+  {{ name = "day", low = -30, high = 56 }},
+  {{ name = "banked", levels = ["false", "true"] }},
+]
+"""
+CLICKS = f"""[[modality]] # log(1 + clicks) by activity, a row a week; other presentations' clicks are not there
+name = "clicks"
+kind = "series"
+table = "clicks"
+time = "week"
+until = {LAST_WEEK}
+max_len = {MAX_LEN}
+columns = [
+  {{ name = "week", low = -4, high = 8 }},
+{"".join(f'  {{ name = "{name}", low = 0, high = 8 }},' + chr(10) for name in (*ACTIVITIES, "other"))}]
+"""
+TASKS = f"""[[task]]
+name = "pass"
+kind = "binary"
+column = "final_result"
+positive = ["Pass", "Distinction"]
+[[task]]
+name = "withdraw"
+kind = "binary"
+column = "final_result"
+positive = ["Withdrawn"]
+[[task]] # of those who stayed
+name = "grade"
+kind = "ordinal"
+column = "grade"
+classes = {json.dumps(GRADES)}
+[[task]] # the mean of what was handed in after day {DAY}
+name = "score"
+kind = "regression"
+column = "score"
+low = 0
+high = 100
+[sensitive]
+table = "students"
+columns = [
+{"".join(f'  {{ name = "{name}", levels = {json.dumps(LEVELS[name])} }},' + chr(10) for name in GROUPS)}]
+[split]
+share = 0.25
+salt = "oulad"
+"""

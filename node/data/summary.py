@@ -1,0 +1,116 @@
+"""What a data folder holds, in figures, and what its owner should know before it is trained on."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
+
+LEAST_CELL = 50  # records: a metric of fewer says little, and may say something about one student
+
+
+def summarise(data: Dataset) -> dict[str, Any]:
+    """Return counts of subjects, records, modalities, tasks and groups, and `warnings`, as plain values for JSON."""
+    there = data.weights > 0
+    per_subject = there.sum(axis=1)
+    return {
+        "subjects": len(data.subjects),
+        "records": int(there.sum()),
+        "records_per_subject": {
+            "min": int(per_subject.min()),
+            "median": float(np.median(per_subject)),
+            "max": int(per_subject.max()),
+        },
+        "held_out_subjects": int(data.held_out.sum()),
+        "held_out_records": int(per_subject[data.held_out].sum()),
+        "unread_records": data.unread,
+        "filtered_records": data.filtered,
+        "modalities": [_modality(modality, int(there.sum())) for modality in data.modalities.values()],
+        "tasks": [_task(task, data) for task in data.tasks.values()],
+        "groups": [_group(group, data) for group in data.groups.values()],
+        "warnings": _warnings(data),
+    }
+
+
+def _modality(modality: ModalityArray, records: int) -> dict[str, Any]:
+    present = modality.steps.any(axis=2)
+    steps = modality.steps.sum(axis=2)[present]
+    return {
+        "name": modality.name,
+        "kind": modality.kind,
+        "width": modality.width,
+        "length": modality.length,
+        "present": int(present.sum()),
+        "missing": records - int(present.sum()),
+        "mean_steps": round(float(steps.mean()), 2) if steps.size else 0.0,
+    }
+
+
+def _task(task: TaskArray, data: Dataset) -> dict[str, Any]:
+    known = _known(task)
+    found = {
+        "name": task.name,
+        "kind": task.kind,
+        "classes": task.classes,
+        "labelled": int(known.sum()),
+        "labelled_held_out": int(known[data.held_out].sum()),
+        "counts": dict(zip(task.class_names, _counts(task), strict=True)),
+    }
+    if task.kind == "regression":
+        values = (task.labels[known] + 1.0) / 2.0 * (task.high - task.low) + task.low
+        found |= {"low": task.low, "high": task.high, "mean": float(values.mean()) if values.size else None}
+    return found
+
+
+def _known(task: TaskArray) -> npt.NDArray[np.bool_]:
+    return np.asarray(~np.isnan(task.labels).any(axis=2), dtype=np.bool_)
+
+
+def _counts(task: TaskArray) -> list[int]:
+    """Return how many records each class has; for multilabel they overlap."""
+    if task.kind == "regression":
+        return []
+    labels = task.labels[_known(task)]
+    if task.kind == "multilabel":
+        return [int(number) for number in labels.sum(axis=0)]
+    return [int(number) for number in np.bincount(labels[:, 0].astype(np.int64), minlength=task.classes)]
+
+
+def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
+    there = data.weights > 0
+    held_out = there & data.held_out[:, None]
+    cells = []
+    for number, level in enumerate(group.levels):
+        inside = group.codes == number
+        few = int((inside & held_out).sum())
+        cells.append({"level": level, "records": int((inside & there).sum()), "held_out": few,
+                      "too_small": few < LEAST_CELL})  # fmt: skip
+    return {"name": group.name, "cells": cells, "unknown": int(((group.codes < 0) & there).sum())}
+
+
+def _warnings(data: Dataset) -> list[str]:
+    found = []
+    if data.unread:
+        found.append(f"max_records leaves out {data.unread} records: raise it, or be content with the first ones")
+    if data.held_out.all():
+        found.append("every subject is held out: there is nothing to train on")
+    if not data.held_out.any():
+        found.append("no subject is held out: there is nothing to evaluate on")
+    found += [
+        f"modality {modality.name!r} is missing from every record: look at its table, or leave it out"
+        for modality in data.modalities.values()
+        if not modality.steps.any()
+    ]
+    for task in data.tasks.values():
+        known = _known(task)
+        if not known.any():
+            found.append(f"task {task.name!r} has no label")
+            continue
+        for side, chosen in (("train", ~data.held_out), ("test", data.held_out)):
+            if chosen.any() and not known[chosen].any():
+                found.append(f"task {task.name!r} has no label in {side}")
+        occurring = sum(number > 0 for number in _counts(task))
+        if task.kind not in {"regression", "multilabel"} and occurring == 1:
+            found.append(f"task {task.name!r} has one class only: nothing can be learnt from it here")
+    return found
