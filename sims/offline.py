@@ -110,11 +110,11 @@ def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapp
 def quality(tasks: Sequence[Mapping[str, Message]]) -> float:
     """Return the metric of the (single) task over all the given institutions' held-out records together."""
     name = next(iter(tasks[0]))
-    labels = np.concatenate([np.asarray(found[name]["labels"]) for found in tasks])
+    labels = np.concatenate([np.asarray(found[name]["labels"], dtype=np.float64) for found in tasks])[:, 0]
     values = np.concatenate([np.asarray(found[name]["scores"], dtype=np.float64) for found in tasks])
     if tasks[0][name]["metric"] == "accuracy":
         return float(np.mean(values.argmax(axis=1) == labels))
-    return auc(values, labels)
+    return auc(values[:, 1], labels)
 
 
 def auc(values: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:

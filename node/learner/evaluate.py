@@ -1,60 +1,71 @@
-"""Metrics on records: accuracy for multiclass tasks, the area under the ROC curve for binary ones."""
+"""How well the model does on records: by task, and by sensitive group where a group is large enough to be told."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .dpsgd import Batch
+from .dpsgd import Batch, kinds_of
 from .model import M3TModel
+from .session import Part
+from .tasks import METRICS, metrics, scores
 
-METRICS = {"binary": "auc", "multiclass": "accuracy"}
-CHUNK = 2048  # students in one forward pass
+CHUNK = 4096  # records in one forward pass
+LEAST_CELL = 50  # subjects of a group below which nothing is reported of it
+Floats = npt.NDArray[np.float64]
 
 
-def predict(model: M3TModel, data: Batch) -> dict[str, npt.NDArray[np.float64]]:
-    """Return for each hosted task the logits, [S, K, classes] float64."""
-    parts: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in model.heads}
-    with torch.no_grad():
-        for begin in range(0, data.size, CHUNK):
-            chunk = data.take(torch.arange(begin, min(begin + CHUNK, data.size)))
-            for name, logits in model(chunk.inputs).items():
-                parts[name].append(logits.double().numpy())
+def predict(model: M3TModel, data: Batch) -> dict[str, Floats]:
+    """Return for each hosted task the logits, [S, K, outputs] float64."""
+    device = next(model.parameters()).device
     shape = tuple(data.weights.shape)
-    return {name: np.concatenate(found) if found else np.zeros((*shape, 1)) for name, found in parts.items()}
+    kinds = {task.name: task.outputs for task in model.learning.tasks}
+    found = {name: np.zeros((*shape, kinds[name])) for name in model.heads}
+    at_once = max(1, CHUNK // max(1, shape[1]))
+    with torch.no_grad():
+        for begin in range(0, data.size, at_once):
+            chunk = data.take(torch.arange(begin, min(begin + at_once, data.size))).to(device)
+            for name, logits in model(chunk.inputs).items():
+                part = logits.double().cpu().numpy()
+                found[name][begin : begin + part.shape[0], : part.shape[1]] = part
+    return found
 
 
-def area_under_curve(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float | None:
-    """Return the AUC of scores [n] for labels [n] in {0, 1}; None if only one label occurs.
+def labelled(kind: str, logits: Floats, labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    """Return (flat record index [n] into S × K, scores [n, ...], labels [n, L]) of the labelled records."""
+    flat = np.flatnonzero(~np.isnan(labels).any(axis=2).reshape(-1))
+    values = logits.reshape(-1, logits.shape[2])[flat]
+    return flat, scores(kind, values), labels.reshape(-1, labels.shape[2])[flat].astype(np.float64)
 
-    By ranks (Mann and Whitney 1947): `(R₁ - n₁(n₁+1)/2) / (n₀ n₁)`, R₁ the rank sum of the positives, ties averaged.
+
+def report(model: M3TModel, part: Part, logits: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
+    """Return for each task its metric, value, n, all metrics, and the same by sensitive group.
+
+    A group of fewer than LEAST_CELL subjects has value None and n None: what is told of few is told of persons.
     """
-    positives = int((labels == 1).sum())
-    negatives = labels.size - positives
-    if positives == 0 or negatives == 0:
-        return None
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0
-    total = float(ranks[inverse][labels == 1].sum())
-    return (total - positives * (positives + 1) / 2.0) / (positives * negatives)
-
-
-def accuracy(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float | None:
-    """Return the share of rows of scores [n, classes] whose largest is at labels [n]; None if there are no rows."""
-    return float((scores.argmax(1) == labels).mean()) if labels.size else None
-
-
-def metric(kind: str, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float | None:
-    """Return the metric of a task's kind on the scores that `scored` gives."""
-    return area_under_curve(scores, labels) if kind == "binary" else accuracy(scores, labels)
-
-
-def scored(
-    kind: str, logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return (subject index [n], scores, labels [n]) of the labelled records.
-
-    Scores are [n] for binary (the difference of the two logits), [n, classes] for multiclass.
-    """
-    subject, record = np.nonzero(labels >= 0)
-    found = logits[subject, record]
-    return subject, found[:, 1] - found[:, 0] if kind == "binary" else found, labels[subject, record]
+    found = {}
+    for name, kind in kinds_of(model).items():
+        flat, values, labels = labelled(kind, logits[name], part.batch.labels[name].numpy())
+        every = metrics(kind, values, labels)
+        groups: dict[str, dict[str, dict[str, Any]]] = {}
+        for attribute, (levels, codes) in part.groups.items():
+            code = codes.reshape(-1)[flat]
+            groups[attribute] = {}
+            for index, level in enumerate(levels):
+                rows = code == index
+                if not rows.any():
+                    continue
+                subjects = len(set((flat[rows] // codes.shape[1]).tolist()))
+                enough = subjects >= LEAST_CELL
+                value = metrics(kind, values[rows], labels[rows])[METRICS[kind]] if enough else None
+                groups[attribute][level] = {"value": value, "n": subjects if enough else None}
+        found[name] = {
+            "metric": METRICS[kind],
+            "value": every[METRICS[kind]],
+            "n": len(labels),
+            "metrics": every,
+            "groups": groups,
+        }
+    return found

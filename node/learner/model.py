@@ -1,60 +1,211 @@
 """The M3T model, built from component specs: encoders of modalities → sum → backbone → heads of tasks, and skips.
 
-Every parameter belongs to an `nn.Linear`, for which Opacus' gradients of single students are exact on [S, K, T, width]
-inputs; a learned token is a linear map of an indicator. Nothing else holds state: no BatchNorm, no dropout, no buffers.
+A task sees the modalities that the charter gives it, as far as they are hosted here; tasks that see the same share one
+pass through the backbone. Nothing but parameters holds state: no BatchNorm, no dropout, no buffers that learn.
 
 | component | architecture | tensors |
 |---|---|---|
-| `encoder/MODALITY` | `linear-tanh` | project.weight [h, width], project.bias [h], and maybe missing.weight [h, 1] |
-| | `attention-pool` | the same and score.weight [1, h]: softmax over the valid steps of score·tanh(project x_t) |
+| `encoder/MODALITY` | `linear-tanh` | project.weight [h, width], project.bias [h]: tabular, image |
+| | `attention-pool` | and score.weight [1, h]: softmax over the valid steps of score·tanh(project x_t); series, audio |
+| | `pair-tanh` | project.weight [h, p], project.bias [h]: text; a seeded projection of `pair_features` to p |
+| | `conv-image` | convN.weight [c, 9·c'], convN.bias [c]; project over what is left: square images |
+| | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
+| | `bert` | all of a small transformer of width h with hashed words (text.py) |
+| | any but `bert` | maybe missing.weight [h, 1], the learned token of a record without the modality |
+| `adapter/TEXT` | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder |
+| `prompt/TEXT` | `soft-prompt` | adapters.py: prompt tokens before the text |
 | `backbone` | `mlp` | hidden.weight [m, h], hidden.bias [m], out.weight [h, m], out.bias [h]: z + out(tanh(hidden z)) |
-| `head/TASK` | `linear` | linear.weight [classes, h], linear.bias [classes] |
-| `skip/TASK` | `linear-skip` | MODALITY.weight [classes, width]: the mean of the valid steps, added to the logits |
+| `head/TASK` | `linear` | linear.weight [outputs, h], linear.bias [outputs] |
+| `skip/TASK` | `linear-skip` | MODALITY.weight [outputs, width]: the mean of the valid steps (or `pair_features`) |
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import isqrt, prod, sqrt
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import group_norm, pad, relu, unfold
 
 from ...crypto.errors import UsageError
+from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec
+from ...protocol.learning import Learning
 
-Inputs = Mapping[str, tuple[Tensor, Tensor]]  # modality -> values [S, K, T, width] float32, steps [S, K, T] bool
+Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
+"""Modality → values [S, K, T, width] float32 (text with an adapter: token ids [S, K, T, L] int64), steps [S, K, T]."""
 
 
-class LinearTanh(nn.Module):
-    """Tabular or image: `tanh(project x)`; the missing token, or zero, where the record lacks the modality."""
+def pair_width(width: int, length: int) -> int:
+    """Return the number of `pair_features` for `length` segments of embeddings of `width`."""
+    return width * (1 + 2 * (length - 1))
+
+
+def pair_features(values: Tensor, steps: Tensor) -> Tensor:
+    """Compare the last segment v of a text with every other one u: `v, u∘v·√width, |u - v|`, [S, K, pair_width].
+
+    A segment that is not there is zero, and so is what is compared with it.
+    """
+    clean = values * steps.unsqueeze(3)
+    last = clean[:, :, -1]
+    parts = [last]
+    for index in range(values.shape[2] - 1):
+        both = (steps[:, :, index] & steps[:, :, -1]).unsqueeze(2)
+        other = clean[:, :, index]
+        parts += [other * last * sqrt(values.shape[3]) * both, (other - last).abs() * both]
+    return torch.cat(parts, dim=2)
+
+
+def projection(seed: bytes, name: str, rows: int, columns: int) -> Tensor:
+    """Return a matrix [rows, columns] of uniform entries with variance 1/rows, expanded from the charter's seed."""
+    stream = hashlib.shake_256(digest("projection", seed, name.encode())).digest(2 * rows * columns)
+    integers = np.frombuffer(stream, dtype="<i2").astype(np.float64).reshape(rows, columns)
+    return torch.from_numpy((integers * (sqrt(3.0 / rows) / 2**15)).astype(np.float32))
+
+
+class Encoder(nn.Module):
+    """What all encoders share: the learned token, or zero, where a record lacks the modality."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__()
         self.project = _linear(spec, "project")
-        self.missing = _missing(spec)
-
-    def forward(self, values: Tensor, steps: Tensor) -> Tensor:
-        """Values [S, K, 1, width], steps [S, K, 1] → [S, K, h]."""
-        return _or_missing(torch.tanh(self.project(values)).squeeze(2), steps, self.missing)
-
-
-class AttentionPool(nn.Module):
-    """Series: an average of `tanh(project x_t)` over the valid steps, weighted by attention."""
-
-    def __init__(self, spec: ComponentSpec) -> None:
-        super().__init__()
-        self.project = _linear(spec, "project")
-        self.score = _linear(spec, "score")
-        self.missing = _missing(spec)
+        self.missing = _linear(spec, "missing") if _has(spec, "missing.weight") else None
 
     def forward(self, values: Tensor, steps: Tensor) -> Tensor:
         """Values [S, K, T, width], steps [S, K, T] → [S, K, h]."""
+        embedding = self.encode(values, steps)
+        present = steps.any(2, keepdim=True).to(embedding.dtype)
+        embedding = embedding * present
+        return embedding if self.missing is None else embedding + self.missing(1.0 - present)
+
+    def encode(self, values: Tensor, steps: Tensor) -> Tensor:
+        """Return the embedding of what is there, [S, K, h]; what it is elsewhere does not matter."""
+        raise NotImplementedError
+
+
+class LinearTanh(Encoder):
+    """`tanh(project x)`."""
+
+    def encode(self, values: Tensor, steps: Tensor) -> Tensor:  # noqa: ARG002
+        """See Encoder."""
+        return torch.tanh(self.project(values[:, :, 0]))
+
+
+class AttentionPool(Encoder):
+    """An average of `tanh(project x_t)` over the valid steps, weighted by attention."""
+
+    def __init__(self, spec: ComponentSpec) -> None:
+        super().__init__(spec)
+        self.score = _linear(spec, "score")
+
+    def encode(self, values: Tensor, steps: Tensor) -> Tensor:
+        """See Encoder."""
         hidden = torch.tanh(self.project(values))
         # A large finite number, not -inf: a record without any step would give NaN, even when masked afterwards.
         scores = self.score(hidden).squeeze(3).masked_fill(~steps, -1e9)
-        pooled = (torch.softmax(scores, dim=2).unsqueeze(3) * hidden).sum(2)
-        return _or_missing(pooled, steps, self.missing)
+        return (torch.softmax(scores, dim=2).unsqueeze(3) * hidden).sum(2)
+
+
+class PairTanh(Encoder):
+    """`tanh(project (P f))` with f the pair features of a text's segments and P seeded, not learned."""
+
+    def __init__(self, spec: ComponentSpec, seed: bytes, features: int) -> None:
+        super().__init__(spec)
+        self.fixed = Projected(seed, spec.name, self.project.in_features, features)
+
+    def encode(self, values: Tensor, steps: Tensor) -> Tensor:
+        """See Encoder."""
+        return torch.tanh(self.project(self.fixed(values, steps)))
+
+
+class Projected(nn.Module):
+    """Pair features, projected to `width` by a seeded matrix if they are more than that."""
+
+    def __init__(self, seed: bytes, name: str, width: int, features: int) -> None:
+        super().__init__()
+        matrix = None if width == features else projection(seed, name, width, features)
+        self.register_buffer("matrix", matrix, persistent=False)
+
+    def forward(self, values: Tensor, steps: Tensor) -> Tensor:
+        """Values [S, K, T, w], steps [S, K, T] → [S, K, width]."""
+        found = pair_features(values, steps)
+        matrix = self.matrix
+        return found if matrix is None else found @ matrix.T  # type: ignore[operator]  # a buffer is a Tensor
+
+
+class ConvImage(Encoder):
+    """Convolutions 3 × 3 with stride 2, group normalisation without parameters, then `tanh(project ·)`."""
+
+    def __init__(self, spec: ComponentSpec) -> None:
+        super().__init__(spec)
+        self.layers = _stack(spec)
+
+    def encode(self, values: Tensor, steps: Tensor) -> Tensor:  # noqa: ARG002
+        """See Encoder."""
+        students, records, _, width = values.shape
+        side = isqrt(width)
+        x = values.reshape(students * records, 1, side, side)
+        for layer in self.layers:
+            side = (side + 1) // 2
+            # As a linear map of patches: what a student's gradient is stays plain to see.
+            x = layer(unfold(x, 3, padding=1, stride=2).transpose(1, 2)).transpose(1, 2)
+            x = relu(group_norm(x, 1)).reshape(students * records, -1, side, side)
+        return torch.tanh(self.project(x.reshape(students, records, -1)))
+
+
+class ConvSeries(Encoder):
+    """Convolutions over 5 steps with stride 2, then `tanh(project [mean, max])` over the valid steps."""
+
+    def __init__(self, spec: ComponentSpec) -> None:
+        super().__init__(spec)
+        self.layers = _stack(spec)
+
+    def encode(self, values: Tensor, steps: Tensor) -> Tensor:
+        """See Encoder."""
+        students, records, length, width = values.shape
+        mask = steps.reshape(students * records, length, 1).to(values.dtype)
+        x = values.reshape(students * records, length, width) * mask
+        for layer in self.layers:
+            patches = pad(x, (0, 0, 2, 2)).unfold(1, 5, 2).flatten(2)
+            mask = pad(mask, (0, 0, 2, 2)).unfold(1, 5, 2).amax(3)
+            x = relu(_normalised(layer(patches), mask)) * mask
+        mean = x.sum(1) / mask.sum(1).clamp(min=1.0)
+        pooled = torch.cat([mean, x.amax(1)], dim=1)
+        return torch.tanh(self.project(pooled.reshape(students, records, -1)))
+
+
+def _normalised(x: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit variance over a record's valid steps and all channels: [R, T, c] and [R, T, 1]."""
+    count = (mask.sum((1, 2), keepdim=True) * x.shape[2]).clamp(min=1.0)
+    centred = (x - (x * mask).sum((1, 2), keepdim=True) / count) * mask
+    return centred / (centred.square().sum((1, 2), keepdim=True) / count + 1e-5).sqrt()
+
+
+class Bert(nn.Module):
+    """A small transformer from scratch on token ids; the mean over the segments."""
+
+    def __init__(self, spec: ComponentSpec) -> None:
+        super().__init__()
+        from .text import scratch_encoder  # noqa: PLC0415  # transformers takes seconds to import
+
+        self.text = scratch_encoder(spec)
+
+    def forward(self, values: Tensor, steps: Tensor) -> Tensor:
+        """Token ids [S, K, T, L] int64, steps [S, K, T] → [S, K, h]; zero where the record has no text."""
+        return mean_of_steps(embed_tokens(self.text, values), steps)
+
+
+def embed_tokens(text: nn.Module, ids: Tensor) -> Tensor:
+    """Token ids [S, K, T, L] int64 (negative: padding) → embeddings [S, K, T, width]."""
+    flat = ids.reshape(-1, ids.shape[3])
+    mask = flat >= 0
+    longest = max(1, int(mask.sum(1).max()))
+    flat, mask = flat[:, :longest], mask[:, :longest].clone()
+    mask[:, 0] = True  # a text that is not there is one token long, and its embedding is masked afterwards
+    return text(flat.clamp(min=0), mask).reshape(*ids.shape[:3], -1)  # type: ignore[no-any-return]  # nn.Module
 
 
 class ResidualMlp(nn.Module):
@@ -78,62 +229,128 @@ class Head(nn.Module):
         self.linear = _linear(spec, "linear")
 
     def forward(self, z: Tensor) -> Tensor:
-        """[S, K, h] → [S, K, classes]."""
+        """[S, K, h] → [S, K, outputs]."""
         return self.linear(z)  # type: ignore[no-any-return]  # nn.Module returns Any
 
 
 class LinearSkip(nn.Module):
     """Logits straight from the features: for each modality a linear map of the mean of its valid steps."""
 
-    def __init__(self, spec: ComponentSpec) -> None:
+    def __init__(self, spec: ComponentSpec, seed: bytes, learning: Learning) -> None:
         super().__init__()
         names = [tensor.name.removesuffix(".weight") for tensor in spec.tensors]
         self.maps = nn.ModuleDict({name: _linear(spec, name) for name in names})
+        modalities = {modality.name: modality for modality in learning.modalities}
+        self.pairs = nn.ModuleDict()
+        for name in names:
+            found = modalities.get(name)
+            if found is not None and found.kind == "text":
+                width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
+                self.pairs[name] = Projected(seed, spec.name, width, pair_width(found.width, found.length))
 
     def forward(self, inputs: Inputs) -> Tensor | float:
-        """Return logits [S, K, classes]; 0 if none of the modalities is there."""
+        """Return logits [S, K, outputs]; 0 if none of the modalities is there."""
         total: Tensor | float = 0.0
         for name, linear in self.maps.items():
             if name in inputs:
-                values, steps = inputs[name]
-                count = steps.sum(2, keepdim=True).clamp(min=1)
-                total = total + linear((values * steps.unsqueeze(3)).sum(2) / count)
+                total = total + linear(self.features(name, *inputs[name]))
         return total
 
+    def features(self, name: str, values: Tensor, steps: Tensor) -> Tensor:
+        """Return what the linear map of a modality reads, [S, K, width]."""
+        if name in self.pairs:
+            return self.pairs[name](values, steps)  # type: ignore[no-any-return]  # nn.Module returns Any
+        return mean_of_steps(values, steps)
 
-ARCHITECTURES: dict[tuple[str, str], Callable[[ComponentSpec], nn.Module]] = {
-    ("encoder", "linear-tanh"): LinearTanh,
-    ("encoder", "attention-pool"): AttentionPool,
-    ("backbone", "mlp"): ResidualMlp,
-    ("head", "linear"): Head,
-    ("skip", "linear-skip"): LinearSkip,
-}
+
+def mean_of_steps(values: Tensor, steps: Tensor) -> Tensor:
+    """Return the mean of the valid steps, [S, K, width]; zero where there is none."""
+    count = steps.sum(2, keepdim=True).clamp(min=1)
+    return (values * steps.unsqueeze(3)).sum(2) / count
+
+
+Build: TypeAlias = Callable[[ComponentSpec], nn.Module]
 
 
 class M3TModel(nn.Module):
-    """The components that a node hosts, joined. Components that it lacks are left out of every forward pass."""
+    """The components that a node hosts, joined. Components that it lacks are left out of every forward pass.
 
-    def __init__(self, specs: Sequence[ComponentSpec]) -> None:
+    `texts` are the frozen text encoders of modalities with a hosted adapter or prompt.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ComponentSpec],
+        learning: Learning,
+        seed: bytes = bytes(32),
+        texts: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         """Build from specs. Raises UsageError for an unknown architecture or tensors that do not fit it."""
         super().__init__()
-        self.parts = nn.ModuleDict({spec.name: _part(spec) for spec in specs})
+        self.learning = learning
+        self.texts = nn.ModuleDict(texts or {})
+        self.parts = nn.ModuleDict()
+        self._own: dict[str, list[nn.Parameter]] = {}
+        for spec in specs:
+            kind, _, name = spec.name.partition("/")
+            if kind in {"adapter", "prompt"}:
+                self._own[spec.name] = self._install(spec, name, seed)
+                continue
+            part = _part(spec, seed, learning)
+            self.parts[spec.name] = part
+            self._own[spec.name] = _tensors(part, spec)
         self.encoders = [spec.name.split("/", 1)[1] for spec in specs if spec.name.startswith("encoder/")]
         self.heads = [spec.name.split("/", 1)[1] for spec in specs if spec.name.startswith("head/")]
+        self.reads = {
+            task.name: tuple(name for name in task.modalities if name in self.encoders)
+            for task in learning.tasks
+            if task.name in self.heads
+        }
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return the logits of each hosted task, [S, K, classes]."""
-        z = torch.stack([self.parts[f"encoder/{name}"](*inputs[name]) for name in self.encoders]).sum(0)
-        if "backbone" in self.parts:
-            z = self.parts["backbone"](z)
-        logits = {name: self.parts[f"head/{name}"](z) for name in self.heads}
+        """Return the logits of each hosted task, [S, K, outputs]."""
+        inputs = self.embed(inputs)
+        hidden = self.represent(inputs)
+        logits = {}
         for name in self.heads:
+            found = self.parts[f"head/{name}"](hidden[name])
             if f"skip/{name}" in self.parts:
-                logits[name] = logits[name] + self.parts[f"skip/{name}"](inputs)
+                seen = {m: pair for m, pair in inputs.items() if m in self._task_modalities(name)}
+                found = found + self.parts[f"skip/{name}"](seen)
+            logits[name] = found
         return logits
+
+    def embed(self, inputs: Inputs) -> Inputs:
+        """Turn the tokens of texts with an adapter or prompt into embeddings."""
+        if not self.texts:
+            return inputs
+        return {
+            name: (embed_tokens(self.texts[name], values), steps) if name in self.texts else (values, steps)
+            for name, (values, steps) in inputs.items()
+        }
+
+    def represent(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return what each task's head reads, [S, K, h], from embedded inputs."""
+        known: dict[tuple[str, ...], Tensor] = {}
+        parts = {name: self.parts[f"encoder/{name}"](*inputs[name]) for name in self.encoders if name in inputs}
+        for names in set(self.reads.values()):
+            seen = [parts[name] for name in names if name in parts]
+            if seen:
+                z = torch.stack(seen).sum(0)
+            else:  # a task whose modalities are all kept out of this node's training
+                some = next(iter(inputs.values()))[1]
+                z = torch.zeros(*some.shape[:2], self.width, device=some.device)
+            known[names] = self.parts["backbone"](z) if "backbone" in self.parts else z
+        return {name: known[names] for name, names in self.reads.items()}
+
+    @property
+    def width(self) -> int:
+        """The width h that heads read."""
+        return next(int(self.parts[f"head/{name}"].linear.in_features) for name in self.heads)  # type: ignore[union-attr, arg-type]
 
     def tensors(self, spec: ComponentSpec) -> list[nn.Parameter]:
         """Return a component's parameters in the order of its spec."""
-        return _tensors(self.parts[spec.name], spec)
+        return self._own[spec.name]
 
     def load(self, spec: ComponentSpec, vector: npt.NDArray[np.float32] | npt.NDArray[np.float64]) -> None:
         """Set a component's parameters from a flat vector, shape [d]."""
@@ -144,27 +361,74 @@ class M3TModel(nn.Module):
                 parameter.copy_(source[start : start + size].view(tensor.shape))
                 start += size
 
+    def _task_modalities(self, task: str) -> tuple[str, ...]:
+        return next(found.modalities for found in self.learning.tasks if found.name == task)
 
-def _part(spec: ComponentSpec) -> nn.Module:
-    kind = spec.name.split("/", 1)[0]
+    def _install(self, spec: ComponentSpec, modality: str, seed: bytes) -> list[nn.Parameter]:
+        from . import adapters  # noqa: PLC0415  # peft takes seconds to import
+
+        text: Any = dict(self.texts.items()).get(modality)
+        if text is None:
+            raise UsageError(f"component {spec.name!r}: modality {modality!r} has no pretrained encoder to adapt")
+        if spec.name.startswith("adapter/"):
+            return adapters.install_adapter(text, spec, seed)
+        return adapters.install_prompt(text, spec)
+
+
+def _part(spec: ComponentSpec, seed: bytes, learning: Learning) -> nn.Module:
+    kind, _, name = spec.name.partition("/")
+    modality = next((m for m in learning.modalities if m.name == name), None)
+    features = pair_width(modality.width, modality.length) if modality is not None else 0
     build = ARCHITECTURES.get((kind, spec.architecture))
     if build is None:
         known = ", ".join(sorted(f"{name} for a {part}" for part, name in ARCHITECTURES))
         raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", f"Known: {known}.")
-    part = build(spec)
+    part = build(spec, seed, learning, features)
     held = sum(parameter.numel() for parameter in part.parameters())
     if held != spec.dimension:
         raise UsageError(f"component {spec.name!r}: tensors that {spec.architecture!r} has no use for")
     return part
 
 
+ARCHITECTURES: dict[tuple[str, str], Callable[[ComponentSpec, bytes, Learning, int], nn.Module]] = {
+    ("encoder", "linear-tanh"): lambda spec, *_: LinearTanh(spec),
+    ("encoder", "attention-pool"): lambda spec, *_: AttentionPool(spec),
+    ("encoder", "pair-tanh"): lambda spec, seed, _, features: PairTanh(spec, seed, features),
+    ("encoder", "conv-image"): lambda spec, *_: ConvImage(spec),
+    ("encoder", "conv-series"): lambda spec, *_: ConvSeries(spec),
+    ("encoder", "bert"): lambda spec, *_: Bert(spec),
+    ("backbone", "mlp"): lambda spec, *_: ResidualMlp(spec),
+    ("head", "linear"): lambda spec, *_: Head(spec),
+    ("skip", "linear-skip"): lambda spec, seed, learning, _: LinearSkip(spec, seed, learning),
+}
+
+
 def _tensors(part: nn.Module, spec: ComponentSpec) -> list[nn.Parameter]:
-    root = part.maps if isinstance(part, LinearSkip) else part
-    return [root.get_parameter(tensor.name) for tensor in spec.tensors]
+    root: nn.Module = part.maps if isinstance(part, LinearSkip) else part
+    if isinstance(part, Bert):
+        root = part.text.model
+    try:
+        return [root.get_parameter(_path(tensor.name)) for tensor in spec.tensors]
+    except AttributeError as error:
+        raise UsageError(f"component {spec.name!r}: {error}") from error
 
 
-def _missing(spec: ComponentSpec) -> nn.Linear | None:
-    return _linear(spec, "missing") if any(tensor.name == "missing.weight" for tensor in spec.tensors) else None
+def _path(name: str) -> str:
+    """`conv0.weight` lies at layers.0.weight."""
+    return f"layers.{name.removeprefix('conv')}" if name.startswith("conv") else name
+
+
+def _has(spec: ComponentSpec, name: str) -> bool:
+    return any(tensor.name == name for tensor in spec.tensors)
+
+
+def _stack(spec: ComponentSpec) -> nn.ModuleList:
+    layers: list[nn.Module] = []
+    while _has(spec, f"conv{len(layers)}.weight"):
+        layers.append(_linear(spec, f"conv{len(layers)}"))
+    if not layers:
+        raise UsageError(f"component {spec.name!r}: no conv0.weight")
+    return nn.ModuleList(layers)
 
 
 def _linear(spec: ComponentSpec, name: str) -> nn.Linear:
@@ -173,9 +437,3 @@ def _linear(spec: ComponentSpec, name: str) -> nn.Linear:
     if weight is None or len(weight) != 2 or (bias is not None and bias != weight[:1]):
         raise UsageError(f"component {spec.name!r}: {name!r} needs a weight [out, in] and, if any, a bias [out]")
     return nn.Linear(weight[1], weight[0], bias=bias is not None)
-
-
-def _or_missing(embedding: Tensor, steps: Tensor, missing: nn.Linear | None) -> Tensor:
-    present = steps.any(2, keepdim=True).to(embedding.dtype)
-    embedding = embedding * present
-    return embedding if missing is None else embedding + missing(1.0 - present)

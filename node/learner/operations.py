@@ -1,13 +1,14 @@
-"""The operations that need torch: open, train, evaluate, predict_scores. `worker.py` documents their fields."""
+"""The operations that need torch: open, train, evaluate, predict_scores, predict, personalise.
 
-import warnings
+`worker.py` documents their fields.
+"""
+
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ...crypto.errors import UsageError
@@ -15,20 +16,17 @@ from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.schema import from_map
 from .dpsgd import train
-from .evaluate import METRICS, metric, predict, scored
+from .evaluate import labelled, predict, report
 from .fields import field, number
+from .private import apply_private, train_private
 from .protocol import Message
 from .quantise import Engagement, quantise
-from .session import Session, build, open_session
+from .session import Part, Session, Texts, build, open_session, records_of
+from .tasks import METRICS, scores
 
 PROGRESS_SECONDS = 0.2
 
 torch.set_num_threads(1)  # several workers share a machine; the models are small
-# The first layer's inputs are data, which need no gradient.
-warnings.filterwarnings("ignore", message="Full backward hook is firing")
-
-# task -> kind, subjects [n], scores [n] or [n, classes], labels [n]
-Scores = dict[str, tuple[str, list[str], npt.NDArray[np.float64], npt.NDArray[np.int64]]]
 
 
 def open_data(request: Message) -> tuple[Session, Message]:
@@ -36,18 +34,27 @@ def open_data(request: Message) -> tuple[Session, Message]:
     seed = request.get("seed")
     if seed is not None and type(seed) is not int:
         raise UsageError("seed is neither a whole number nor nil")
-    components = tuple(from_map(ComponentSpec, item) for item in field(request, "components", list))
-    session, data = open_session(
-        Path(field(request, "data", str)),
-        components,
+    named = request.get("data")
+    folders = [Path(str(name)) for name in (named if type(named) is list else [field(request, "data", str)])]
+    private, cache = request.get("private"), request.get("cache")
+    session, sets = open_session(
+        folders,
+        tuple(from_map(ComponentSpec, item) for item in field(request, "components", list)),
         from_map(Learning, field(request, "learning", dict)),
         field(request, "base_seed", bytes),
         hosted=tuple(field(request, "hosted", list)),
         seed=seed,
+        withheld=frozenset(request.get("withheld") or ()),
+        texts=Texts(
+            {name: Path(str(path)) for name, path in (request.get("models") or {}).items()},
+            Path(str(cache)) if cache else None,
+        ),
+        validation=float(request.get("validation") or 0.0),
+        private=Path(str(private)) if private else None,
     )
     answer = {
-        "subjects": session.splits["train"].size,
-        "held_out": session.splits["held_out"].size,
+        "subjects": session.parts["train"].batch.size,
+        "held_out": session.parts["held_out"].batch.size,
         "modalities": {
             name: {
                 "kind": found.kind,
@@ -55,14 +62,21 @@ def open_data(request: Message) -> tuple[Session, Message]:
                 "length": found.length,
                 "records": int(found.steps.any(2).sum()),
             }
+            for data in sets
             for name, found in data.modalities.items()
         },
         "tasks": {
-            name: {"kind": task.kind, "classes": task.classes, "records": int((task.labels >= 0).sum())}
+            name: {
+                "kind": task.kind,
+                "classes": task.classes,
+                "records": int((~np.isnan(task.labels).any(axis=2)).sum()),
+            }
+            for data in sets
             for name, task in data.tasks.items()
         },
         "components": {name: spec.dimension for name, spec in session.specs.items()},
         "simulated": seed is not None,
+        "device": str(session.device),
     }
     return session, answer
 
@@ -79,24 +93,22 @@ def train_components(session: Session, request: Message, progress: Callable[[int
         raise UsageError(f"no training: {len(engaged)} engaged, {steps} steps, sample rate {rate}, lot {lot}")
     last = started
 
-    def report(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal last
         if done == total or monotonic() - last >= PROGRESS_SECONDS:
             last = monotonic()
             progress(done, total)
 
-    model = build(session, field(request, "states", dict))
-    data = session.splits["train"]
     changes = train(
-        model,
+        build(session, field(request, "states", dict)),
         session.specs,
         engaged,
-        data,
+        _part(session, request, "train").batch.without(session.withheld),
         steps=steps,
         sample_rate=rate,
         lot=lot,
         source=session.source,
-        progress=report,
+        progress=tell,
     )
     results = {name: quantise(changes[name], session.specs[name], engaged[name], steps, lot) for name in changes}
     return {
@@ -108,33 +120,60 @@ def train_components(session: Session, request: Message, progress: Callable[[int
 
 
 def evaluate(session: Session, request: Message) -> Message:
-    """Return the metric of every hosted task on a split."""
-    tasks = {}
-    for name, (kind, _subjects, scores, labels) in _scores(session, request).items():
-        tasks[name] = {"metric": METRICS[kind], "value": metric(kind, scores, labels), "n": int(labels.size)}
-    return {"tasks": tasks}
+    """Return the metrics of every hosted task on a split; `personal` are those with the private components."""
+    model, part = build(session, field(request, "states", dict)), _part(session, request, "held_out")
+    shared = predict(model, part.batch.without(session.withheld))
+    personal = apply_private(session, model, part.batch, shared)
+    answer = {"tasks": report(model, part, shared)}
+    return answer if personal is None else answer | {"personal": report(model, part, personal)}
 
 
 def predict_scores(session: Session, request: Message) -> Message:
     """Return the scores of every labelled record of a split, for metrics over several institutions."""
+    model, part = build(session, field(request, "states", dict)), _part(session, request, "held_out")
+    logits = predict(model, part.batch.without(session.withheld))
+    records = int(part.batch.weights.shape[1])
     tasks = {}
-    for name, (kind, subjects, scores, labels) in _scores(session, request).items():
-        found = {"subjects": subjects, "scores": scores.tolist(), "labels": labels.tolist()}
-        tasks[name] = {"metric": METRICS[kind], **found}
+    for name, kind in session.kinds.items():
+        flat, values, labels = labelled(kind, logits[name], part.batch.labels[name].numpy())
+        tasks[name] = {
+            "kind": kind,
+            "metric": METRICS[kind],
+            "subjects": [part.subjects[row // records] for row in flat.tolist()],
+            "scores": values.tolist(),
+            "labels": labels.tolist(),
+        }
     return {"tasks": tasks}
 
 
-def _scores(session: Session, request: Message) -> Scores:
-    split = request.get("split", "held_out")
-    if split not in session.splits:
-        raise UsageError(f"unknown split {split!r}", 'Write "held_out" or "train".')
-    data = session.splits[split]
-    logits = predict(build(session, field(request, "states", dict)), data)
-    found: Scores = {}
+def predict_file(session: Session, request: Message) -> Message:
+    """Return for every record of a file what the model says of every hosted task."""
+    _, part = records_of(session, Path(field(request, "file", str)))
+    model = build(session, field(request, "states", dict))
+    logits = predict(model, part.batch)
+    personal = apply_private(session, model, part.batch, logits) if request.get("personal") else None
+    there = np.argwhere(part.batch.weights.numpy() > 0)
+    tasks = {}
     for name, kind in session.kinds.items():
-        subject, scores, labels = scored(kind, logits[name], data.labels[name].numpy().astype(np.int64))
-        found[name] = (kind, [session.subjects[split][row] for row in subject.tolist()], scores, labels)
-    return found
+        values = scores(kind, (personal or logits)[name][there[:, 0], there[:, 1]])
+        low, high = session.ranges.get(name, (0.0, 0.0))
+        if kind == "regression":
+            values = low + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        tasks[name] = {"kind": kind, "classes": list(session.class_names.get(name, ())), "scores": values.tolist()}
+    return {"records": [str(part.records[s, k]) for s, k in there.tolist()], "tasks": tasks}
+
+
+def personalise(session: Session, request: Message, progress: Callable[[int, int], None]) -> Message:
+    """Train the private components on this node's own students, beside the given shared states, and keep them."""
+    model = build(session, field(request, "states", dict))
+    return train_private(session, model, progress)
+
+
+def _part(session: Session, request: Message, default: str) -> Part:
+    split = request.get("split", default)
+    if split not in session.parts:
+        raise UsageError(f"unknown split {split!r}", f"Write one of {', '.join(session.parts)}.")
+    return session.parts[split]
 
 
 def _engagement(name: str, item: Any) -> Engagement:

@@ -9,7 +9,8 @@ This pipe never leaves the machine, so floats are allowed in it, unlike in recor
 | `evaluate` | states, split | tasks: {name: {metric, value, n}} |
 | `predict_scores` | states, split | tasks: {name: {metric, subjects, scores, labels}} |
 | `epsilon` | events, delta | epsilon, claimed |
-| `budget` | reserved, draw, epsilon, delta, recovery_share, recovery_open | allowed, before, after, limit, … |
+| `budget` | modalities, components, sample_rate, steps, rounds, lines, … | allowed, reason, noises, modalities |
+| `cross_check` | events, delta | pld, prv, error |
 
 Every request carries `id` and `op`; the response repeats `id` and says `ok: true`, or `ok: false` with `error` and
 `advice`. While it trains, the worker also sends `{id, progress: done, total}`. `worker.py` gives the types.
@@ -24,7 +25,7 @@ from ...crypto.errors import CorruptError
 
 FRAME_LIMIT = 256 * 2**20
 HEADER = 4
-OPERATIONS = ("open", "train", "evaluate", "predict_scores", "epsilon", "budget")
+OPERATIONS = ("open", "train", "evaluate", "predict_scores", "predict", "personalise", "epsilon", "budget", "cross_check")
 
 Message = dict[str, Any]
 

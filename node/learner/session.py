@@ -1,47 +1,127 @@
 """What `open` prepares for the other operations: an institution's data, the specs and bases of its components."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
-from ...protocol.learning import Learning
-from ..data.arrays import Dataset, load
+from ...protocol.learning import Learning, Modality
+from ..data.arrays import Dataset, ModalityArray, load, load_file
+from ..pretrained.find import find
+from ..pretrained.folder import check as check_pretrained
 from .dpsgd import Batch
 from .model import M3TModel
 from .randomness import Randomness, randomness
 
 States = Mapping[str, bytes]
 Vector = npt.NDArray[np.float32]
+SPLITS = ("train", "validation", "held_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The students of one split: their batch, names, and the groups of their records (levels, codes [S, K])."""
+
+    batch: Batch
+    subjects: tuple[str, ...]
+    groups: Mapping[str, tuple[tuple[str, ...], npt.NDArray[np.int64]]]
+    records: npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """Where the frozen models of text lie on this machine, and where their embeddings are kept ("" nowhere)."""
+
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """An opened institution. `subjects` names the students of each split, in the order of its batch."""
+    """An opened institution. `withheld` are the modalities that no shared update may see."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
-    kinds: dict[str, str]
-    splits: dict[str, Batch]
-    subjects: dict[str, tuple[str, ...]]
+    learning: Learning
+    seed: bytes
+    parts: dict[str, Part]
+    class_names: dict[str, tuple[str, ...]]
+    ranges: dict[str, tuple[float, float]]
     source: Randomness
+    device: torch.device
+    texts: Texts
+    folder: Path
+    withheld: frozenset[str]
+    private: Path | None
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each hosted task."""
+        return {task.name: task.kind for task in self.learning.tasks if f"head/{task.name}" in self.specs}
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The text modalities whose encoder is adapted here: they are read as tokens, not as cached embeddings."""
+        return frozenset(name.split("/", 1)[1] for name in self.specs if name.startswith(("adapter/", "prompt/")))
 
 
 def open_session(
-    folder: Path,
+    folders: Sequence[Path],
     components: tuple[ComponentSpec, ...],
     learning: Learning,
     base_seed: bytes,
     *,
     hosted: tuple[str, ...],
     seed: int | None,
-) -> tuple[Session, Dataset]:
-    """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice."""
+    withheld: frozenset[str] = frozenset(),
+    texts: Texts | None = None,
+    validation: float = 0.0,
+    private: Path | None = None,
+) -> tuple[Session, list[Dataset]]:
+    """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
+
+    Several folders are pooled. `validation` is a share of the students to train on that is set apart. `withheld`
+    modalities are read only if there are `private` components.
+    """
+    specs, bases = specs_of(components, base_seed, hosted)
+    for name in sorted(withheld):
+        for spec in [spec for spec in specs if spec in (f"encoder/{name}", f"adapter/{name}", f"prompt/{name}")]:
+            raise UsageError(f"{spec} is hosted, but the policy for {name!r} is never")
+    texts = texts or Texts()
+    wanted = read_by(specs, learning) | (withheld if private is not None else frozenset())
+    if not any(name.startswith("head/") for name in specs) or not wanted - withheld:
+        raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
+    sets = [load(folder, only_modalities=wanted) for folder in folders]
+    _check(sets, learning, specs, wanted - withheld)
+    session = Session(
+        specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], withheld, private
+    )
+    for data in sets:
+        for name, task in data.tasks.items():
+            session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
+    tokens = Embedder(session)
+    whole = [_batch(data, session, wanted, tokens) for data in sets]
+    for split in SPLITS:
+        found = [_split(data, batch, split, validation) for data, batch in zip(sets, whole, strict=True)]
+        session.parts[split] = _pooled(found)
+    if session.parts["train"].batch.size == 0:
+        raise UsageError(f"{folders[0]}: every subject is held out", "Lower the share of the split.")
+    return session, sets
+
+
+def specs_of(
+    components: tuple[ComponentSpec, ...], base_seed: bytes, hosted: Collection[str]
+) -> tuple[dict[str, ComponentSpec], dict[str, Vector]]:
+    """Return the hosted specs and their bases, each checked against its digest. Raises UsageError."""
     known = {spec.name: spec for spec in components}
     for name in hosted:
         if name not in known:
@@ -53,86 +133,253 @@ def open_session(
         if base_digest(bases[name]) != spec.base:
             advice = "The charter's seed and its specs do not belong together, or this build expands seeds otherwise."
             raise UsageError(f"component {name!r}: initial weights differ from the charter's", advice)
-    model = M3TModel(list(specs.values()))
-    if not model.heads or not model.encoders:
-        raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
-    data = load(folder)
-    _check(data, learning, model, specs)
-    splits, subjects = {}, {}
-    for split, chosen in (("train", ~data.held_out), ("held_out", data.held_out)):
-        splits[split] = _batch(data, np.flatnonzero(chosen), model)
-        subjects[split] = tuple(np.array(data.subjects, dtype=object)[chosen].tolist())
-    if splits["train"].size == 0:
-        raise UsageError(f"{folder}: every subject is held out", "Lower the share of the split.")
-    kinds = {name: data.tasks[name].kind for name in model.heads}
-    return Session(specs, bases, kinds, splits, subjects, randomness(seed)), data
+    return specs, bases
 
 
-def build(session: Session, states: States) -> M3TModel:
-    """Return the model with the weights of `states` (int32 little-endian bytes; a component not named: its base)."""
+def read_by(specs: Mapping[str, ComponentSpec], learning: Learning) -> frozenset[str]:
+    """Return the modalities that the hosted components read: those with an encoder, and those of skips alone."""
+    encoders = {name.split("/", 1)[1] for name in specs if name.startswith("encoder/")}
+    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
+    # A skip may read what has no encoder in the whole charter; but what a node keeps out of training stays out of both.
+    bare = {name for name in skips if not any(f"encoder/{name}" == c for c in specs)}
+    tasks = [task for task in learning.tasks if f"head/{task.name}" in specs]
+    seen = {modality for task in tasks for modality in task.modalities}
+    return frozenset((encoders | bare) & seen)
+
+
+def load_states(session: Session, states: States) -> dict[str, Vector]:
+    """Return the weights [d] of `states` (int32 little-endian bytes; a component not named: its base)."""
     for name in states:
         if name not in session.specs:
             raise UsageError(f"a state for {name!r}, which is not hosted here")
-    model = M3TModel(list(session.specs.values()))
+    found = {}
     for name, spec in session.specs.items():
         raw = states.get(name, bytes(4 * spec.dimension))
         if len(raw) != 4 * spec.dimension:
             raise UsageError(f"the state of {name!r} has {len(raw)} bytes, not {4 * spec.dimension}")
-        model.load(spec, weights(session.bases[name], np.frombuffer(raw, dtype="<i4").astype(np.int32), spec))
-    return model
+        found[name] = weights(session.bases[name], np.frombuffer(raw, dtype="<i4").astype(np.int32), spec)
+    return found
 
 
-def _batch(data: Dataset, index: npt.NDArray[np.int64], model: M3TModel) -> Batch:
-    modalities = {name: data.modalities[name] for name in _modalities(model) if name in data.modalities}
-    return Batch(
-        torch.from_numpy(data.weights[index]),
-        {
-            name: (torch.from_numpy(found.values[index]), torch.from_numpy(found.steps[index]))
-            for name, found in modalities.items()
-        },
-        {name: torch.from_numpy(_codes(data, name)[index]) for name in model.heads},
-    )
+def build(session: Session, states: States) -> M3TModel:
+    """Return the model with the weights of `states`."""
+    vectors = load_states(session, states)
+    texts = {name: Embedder(session).encoder(name, fresh=True) for name in session.live}
+    model = M3TModel(list(session.specs.values()), session.learning, session.seed, texts)
+    for name, spec in session.specs.items():
+        model.load(spec, vectors[name])
+    return model.to(session.device)
 
 
-def _codes(data: Dataset, name: str) -> npt.NDArray[np.int64]:
-    labels = data.tasks[name].labels[:, :, 0]
-    return np.where(np.isnan(labels), -1.0, labels).astype(np.int64)
+def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
+    """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
+    wanted = read_by(session.specs, session.learning)
+    data = load_file(session.folder, file, only_modalities=wanted)
+    _check([data], session.learning, session.specs, wanted, labelled=False)
+    batch = _batch(data, session, wanted, Embedder(session))
+    return data, _split(data, batch, "held_out", 0.0)
 
 
-def _modalities(model: M3TModel) -> list[str]:
-    # A skip reads only modalities whose encoder is hosted too: what a node keeps out of training stays out of both.
-    return list(model.encoders)
+class Embedder:
+    """The frozen models of a session's texts, loaded when they are needed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._encoders: dict[str, Any] = {}
+
+    def modality(self, name: str) -> Modality:
+        """Return what the charter says of a modality."""
+        return next(modality for modality in self._session.learning.modalities if modality.name == name)
+
+    def encoder(self, name: str, *, fresh: bool = False) -> Any:
+        """Return the frozen encoder of a text modality; a `fresh` one may be adapted."""
+        from .text import pretrained_encoder  # noqa: PLC0415  # only who has text needs it
+
+        modality = self.modality(name)
+        if not modality.pretrained:
+            raise UsageError(f"modality {name!r}: the charter names no pretrained model")
+        if fresh or name not in self._encoders:
+            (wanted,) = modality.pretrained
+            folder = find(wanted.model, self._session.texts.folders)
+            check_pretrained(folder, wanted.digest)
+            encoder = pretrained_encoder(folder)
+            if fresh:
+                return encoder
+            self._encoders[name] = encoder
+        return self._encoders[name]
+
+    def tokens(self, found: ModalityArray) -> Tensor:
+        """Return a text modality's token ids [S, K, T, L] int64, -1 where there is none."""
+        assert found.texts is not None
+        flat = found.texts.reshape(-1)
+        if self.modality(found.name).pretrained:
+            ids, mask = self.encoder(found.name).tokenise(flat.tolist())
+        else:
+            from .text import scratch_encoder  # noqa: PLC0415
+
+            ids, mask = scratch_encoder(self._session.specs[f"encoder/{found.name}"]).tokenise(flat.tolist())
+        return torch.where(mask, ids, torch.full_like(ids, -1)).reshape(*found.texts.shape, -1)
+
+    def embeddings(self, found: ModalityArray, data: Dataset) -> Tensor:
+        """Return a text modality's frozen embeddings [S, K, T, width], from the cache where it has them."""
+        from .cache import EmbeddingCache, embed_cached  # noqa: PLC0415
+
+        assert found.texts is not None
+        (wanted,) = self.modality(found.name).pretrained
+        owners = np.broadcast_to(np.array(data.subjects, dtype=object)[:, None, None], found.texts.shape)
+        place = np.nonzero(found.steps)
+        path = self._session.texts.cache
+        texts = found.texts[place].tolist()
+        if path is None:
+            rows = self.encoder(found.name).embed(texts)
+        else:
+            with EmbeddingCache(path) as cache:
+                rows = embed_cached(self.encoder(found.name), wanted.digest, texts, owners[place].tolist(), cache)
+        values = np.zeros((*found.texts.shape, self.modality(found.name).width), dtype=np.float32)
+        values[place] = rows
+        return torch.from_numpy(values)
 
 
-def _check(data: Dataset, learning: Learning, model: M3TModel, specs: Mapping[str, ComponentSpec]) -> None:
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: Embedder) -> Batch:
+    """All of an institution's students; what it lacks is missing in every record."""
+    students, records = data.weights.shape
+    inputs = {}
+    for name in sorted(wanted):
+        modality, found = embedder.modality(name), data.modalities.get(name)
+        if found is None:
+            inputs[name] = (torch.zeros(students, records, 1, modality.width), torch.zeros(students, records, 1) > 0)
+        elif found.kind != "text":
+            inputs[name] = (torch.from_numpy(found.values), torch.from_numpy(found.steps))
+        elif name in session.live or not modality.pretrained:
+            inputs[name] = (embedder.tokens(found), torch.from_numpy(found.steps))
+        else:
+            inputs[name] = (embedder.embeddings(found, data), torch.from_numpy(found.steps))
+    labels = {}
+    for task in session.learning.tasks:
+        if f"head/{task.name}" in session.specs:
+            size = task.classes if task.kind == "multilabel" else 1
+            known = data.tasks.get(task.name)
+            labels[task.name] = (
+                torch.full((students, records, size), torch.nan) if known is None else torch.from_numpy(known.labels)
+            )
+    return Batch(torch.from_numpy(data.weights), inputs, labels)
+
+
+def _split(data: Dataset, batch: Batch, split: str, validation: float) -> Part:
+    aside = np.array([_fraction(name) < validation for name in data.subjects], dtype=np.bool_)
+    chosen = {
+        "train": ~data.held_out & ~aside,
+        "validation": ~data.held_out & aside,
+        "held_out": data.held_out,
+    }[split]
+    index = np.flatnonzero(chosen)
+    groups = {name: (group.levels, group.codes[index]) for name, group in data.groups.items()}
+    subjects = tuple(data.subjects[row] for row in index.tolist())
+    rows = torch.from_numpy(index)
+    return Part(_take(batch, rows), subjects, groups, data.records[index])
+
+
+def _take(batch: Batch, rows: Tensor) -> Batch:
+    inputs = {name: (values[rows], steps[rows]) for name, (values, steps) in batch.inputs.items()}
+    return Batch(batch.weights[rows], inputs, {name: labels[rows] for name, labels in batch.labels.items()})
+
+
+def _fraction(subject: str) -> float:
+    return int.from_bytes(sha256(b"validation" + subject.encode()).digest()[:8], "big") / 2.0**64
+
+
+def _pooled(parts: Sequence[Part]) -> Part:
+    """Put the students of several institutions into one batch; smaller ones are padded with nothing."""
+    if len(parts) == 1:
+        return parts[0]
+    batches = [part.batch for part in parts]
+    records = max(int(batch.weights.shape[1]) for batch in batches)
+    inputs = {}
+    for name in batches[0].inputs:
+        pairs = [batch.inputs[name] for batch in batches]
+        length = max(int(steps.shape[2]) for _, steps in pairs)
+        width = max(int(values.shape[3]) for values, _ in pairs)
+        fill = 0 if pairs[0][0].is_floating_point() else -1
+        inputs[name] = (
+            torch.cat([_padded(values, (records, length, width), fill) for values, _ in pairs]),
+            torch.cat([_padded(steps, (records, length), 0) for _, steps in pairs]),
+        )
+    labels = {
+        name: torch.cat([_padded(b.labels[name], (records, b.labels[name].shape[2]), torch.nan) for b in batches])
+        for name in batches[0].labels
+    }
+    weights = torch.cat([_padded(batch.weights, (records,), 0) for batch in batches])
+    names = tuple(f"{number}:{name}" for number, part in enumerate(parts) for name in part.subjects)
+    held = [np.pad(p.records, ((0, 0), (0, records - p.records.shape[1])), constant_values="") for p in parts]
+    return Part(Batch(weights, inputs, labels), names, {}, np.concatenate(held))
+
+
+def _padded(tensor: Tensor, shape: Sequence[int], fill: float) -> Tensor:
+    missing = [
+        n for size, have in zip(reversed(shape), reversed(tensor.shape[1:]), strict=True) for n in (0, size - have)
+    ]
+    return pad(tensor, missing, value=fill) if any(missing) else tensor
+
+
+def _check(
+    sets: Sequence[Dataset],
+    learning: Learning,
+    specs: Mapping[str, ComponentSpec],
+    wanted: Collection[str],
+    *,
+    labelled: bool = True,
+) -> None:
     modalities = {modality.name: modality for modality in learning.modalities}
-    for name in model.encoders:
-        if name not in modalities:
+    for name in sorted(wanted):
+        charter, here = modalities.get(name), [data.modalities[name] for data in sets if name in data.modalities]
+        if charter is None:
             raise UsageError(f"encoder/{name}: the charter has no modality {name!r}")
-        if name not in data.modalities:
+        if not here and labelled:
             advice = f"Add the modality to dataset.toml, or do not host encoder/{name}."
             raise UsageError(f"the data have no modality {name!r}", advice)
-        here, charter = data.modalities[name], modalities[name]
-        if (here.kind, here.width) != (charter.kind, charter.width) or here.length > charter.length:
-            raise UsageError(
-                f"modality {name!r}: the data have {here.kind} of {here.width} features and {here.length} steps,"
-                f" the charter {charter.kind} of {charter.width} and at most {charter.length}",
-                "Declare the same columns, levels and max_len in dataset.toml as the other members do.",
-            )
-        width = next(tensor.shape[1] for tensor in specs[f"encoder/{name}"].tensors if tensor.name == "project.weight")
-        if width != charter.width:
-            raise UsageError(f"encoder/{name} reads {width} features, the charter's modality has {charter.width}")
+        for found in here:
+            _fits(charter, found)
+        _check_width(charter, specs)
     tasks = {task.name: task for task in learning.tasks}
-    for name in model.heads:
+    for name in [spec.split("/", 1)[1] for spec in specs if spec.startswith("head/")]:
         if name not in tasks:
             raise UsageError(f"head/{name}: the charter has no task {name!r}")
-        if name not in data.tasks:
+        if not any(name in data.tasks for data in sets) and labelled:
             advice = f"Add the task to dataset.toml, or do not host head/{name}."
             raise UsageError(f"the data have no task {name!r}", advice)
-        task, found = tasks[name], data.tasks[name]
-        if (found.kind, found.classes) != (task.kind, task.classes):
-            raise UsageError(
-                f"task {name!r}: the data have {found.kind} with {found.classes} classes,"
-                f" the charter {task.kind} with {task.classes}",
-                "Declare the same classes in dataset.toml as the other members do.",
-            )
+        task = tasks[name]
+        for data in sets:
+            here_task = data.tasks.get(name)
+            if here_task is not None and (here_task.kind, here_task.classes) != (task.kind, task.classes):
+                raise UsageError(
+                    f"task {name!r}: the data have {here_task.kind} with {here_task.classes} classes,"
+                    f" the charter {task.kind} with {task.classes}",
+                    "Declare the same classes in dataset.toml as the other members do.",
+                )
+        outputs = {t.name: t.shape for t in specs[f"head/{name}"].tensors}["linear.weight"][0]
+        if outputs != task.outputs:
+            raise UsageError(f"head/{name} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
+
+
+def _fits(charter: Modality, found: ModalityArray) -> None:
+    width = charter.width if found.kind == "text" else found.width
+    segments = found.kind != "text" or found.length == charter.length
+    if (found.kind, width) != (charter.kind, charter.width) or found.length > charter.length or not segments:
+        raise UsageError(
+            f"modality {charter.name!r}: the data have {found.kind} of {width} features and {found.length} steps,"
+            f" the charter {charter.kind} of {charter.width} and at most {charter.length}",
+            "Declare the same columns, levels and max_len in dataset.toml as the other members do.",
+        )
+
+
+def _check_width(charter: Modality, specs: Mapping[str, ComponentSpec]) -> None:
+    spec = specs.get(f"encoder/{charter.name}")
+    if spec is None or spec.architecture not in {"linear-tanh", "attention-pool"}:
+        return
+    width = next(tensor.shape[1] for tensor in spec.tensors if tensor.name == "project.weight")
+    if width != charter.width:
+        raise UsageError(f"{spec.name} reads {width} features, the charter's modality has {charter.width}")

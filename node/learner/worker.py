@@ -1,17 +1,28 @@
 """The worker's operations: a request map in, a response map out. Field by field:
 
-- `open` {data: path, components: [map], learning: map, base_seed: bytes, hosted: [name], seed: int or nil} →
+- `open` {data: path or [path] (pooled), components: [map], learning: map, base_seed: bytes, hosted: [name], seed: int
+  or nil, withheld: [modality], models: {name: path}, cache: path, validation: share, private: path} →
   {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
-  tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool}. `seed` is for simulations only.
+  tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
+  only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
 - `train` {states: {name: int32 LE}, engaged: {name: {clip, noise, learning_rate}}, steps, sample_rate, lot} →
   {updates: {name: integers LE in the spec's width}, saturated: {name: int}, scaled: {name: float}, seconds}
-- `evaluate` {states, split: "held_out" | "train"} → {tasks: {name: {metric: "auc" | "accuracy",
-  value: float or nil (one class only), n}}}
-- `predict_scores` {states, split: default "held_out"} → {tasks: {name: {metric, subjects: [text], scores: [float] for
-  binary or [[float]], labels: [int]}}}
+- `evaluate` {states, split: "held_out" | "validation" | "train"} → {tasks: {name: {metric, value: float or nil (not
+  defined), n, metrics: {name: value}, groups: {attribute: {level: {value, n}}}}}, personal: the same, if there are
+  private components}
+- `predict_scores` {states, split} → {tasks: {name: {kind, metric, subjects: [text], scores: [[float]],
+  labels: [[float]]}}}
+- `predict` {states, file: path, personal: bool} → {records: [text], tasks: {name: {kind, classes: [text],
+  scores: [[float]]}}}
+- `personalise` {states} → {loss, parameters}: trains the private components and keeps them
 - `epsilon` {events: [[q, σ_eff, count]], delta} → {epsilon: float, claimed: thousandths}
-- `budget` {reserved: [[q, σ_eff, count]], draw: [q, σ_eff, steps], epsilon: thousandths, delta, recovery_share:
-  millionths, recovery_open: bool} → {allowed, before, after, limit, rounds_left}
+- `budget` {modalities: [{name, epsilon: thousandths, delta: billionths, spent: [[rate, noise, count]], components:
+  [name]}], components: [{name, noise, last, clip, utility, dimension}], sample_rate, steps, rounds, lines,
+  recovery_share, recovery_open} → {allowed, reason, noises: {component: noise}, modalities: {name: {allowed, before,
+  after, limit, rounds_left}}}. Whole numbers: rates, noises, clips, utilities and shares in millionths, ε in
+  thousandths; `noises` is what to train with, never less than each component's `noise`.
+- `cross_check` {events: [[q, σ_eff, count]], delta} → {pld, prv, error}: ε by the accountant in use, and the upper end
+  of Opacus' PRV accountant, which may be `error` above the truth; nil where there is no noise
 """
 
 from collections.abc import Callable
@@ -19,8 +30,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ...crypto.errors import UsageError
+from ...protocol.claims import Draws
 from ..privacy.accountant import Event, claimed, epsilon
-from ..privacy.budget import Budget, decide
+from ..privacy.budget import Budget, Modality, Part, decide_draw
 from .fields import field, number
 from .protocol import OPERATIONS, Message
 
@@ -28,10 +40,10 @@ Progress = Callable[[int, int], None]
 
 
 class Worker:
-    """One learner. It keeps the opened session between requests and nothing else."""
+    """One learner. It keeps the opened sessions between requests and nothing else."""
 
     def __init__(self) -> None:
-        self._session: Any = None
+        self._sessions: dict[str, Any] = {}
 
     def handle(self, request: Message, progress: Progress) -> Message:
         """Answer a request (without `id` and `ok`). Raises CollegiumError, ValueError for what cannot be answered."""
@@ -42,18 +54,30 @@ class Worker:
             return _epsilon(request)
         if name == "budget":
             return _budget(request)
+        if name == "cross_check":
+            from .crosscheck import cross_check  # noqa: PLC0415  # opacus brings torch
+
+            return cross_check(_events(request, "events"), number(request, "delta"))
         from . import operations  # noqa: PLC0415  # torch and opacus take seconds; the accountant need not wait
 
+        key = str(request.get("session", ""))
         if name == "open":
-            self._session, answer = operations.open_data(request)
+            self._sessions.pop(key, None)  # a new one takes its place, and its memory
+            self._sessions[key], answer = operations.open_data(request)
             return answer
-        if self._session is None:
+        session = self._sessions.get(key)
+        if session is None:
             raise UsageError("no data folder is open", "Send open first.")
         if name == "train":
-            return operations.train_components(self._session, request, progress)
-        if name == "evaluate":
-            return operations.evaluate(self._session, request)
-        return operations.predict_scores(self._session, request)
+            return operations.train_components(session, request, progress)
+        if name == "personalise":
+            return operations.personalise(session, request, progress)
+        answers = {
+            "evaluate": operations.evaluate,
+            "predict_scores": operations.predict_scores,
+            "predict": operations.predict_file,
+        }
+        return answers[name](session, request)
 
 
 def _epsilon(request: Message) -> Message:
@@ -62,13 +86,46 @@ def _epsilon(request: Message) -> Message:
 
 
 def _budget(request: Message) -> Message:
-    budget = Budget(
-        field(request, "epsilon", int),
-        number(request, "delta"),
-        field(request, "recovery_share", int),
-        field(request, "recovery_open", bool),
+    share, is_open = field(request, "recovery_share", int), field(request, "recovery_open", bool)
+    modalities = [
+        Modality(
+            field(item, "name", str),
+            Budget(field(item, "epsilon", int), field(item, "delta", int) / 1e9, share, is_open),
+            tuple(_draws(line) for line in field(item, "spent", list)),
+            tuple(field(item, "components", list)),
+        )
+        for item in _maps(request, "modalities")
+    ]
+    keys = ("noise", "last", "clip", "utility", "dimension")
+    parts = [
+        Part(field(item, "name", str), *(field(item, key, int) for key in keys))
+        for item in _maps(request, "components")
+    ]
+    known = {part.name for part in parts}
+    if not all(modality.components and set(modality.components) <= known for modality in modalities):
+        raise UsageError("a modality reaches no component, or one that is not part of the draw")
+    verdict = decide_draw(
+        modalities,
+        parts,
+        sample_rate=field(request, "sample_rate", int),
+        steps=field(request, "steps", int),
+        rounds=field(request, "rounds", int),
+        lines=field(request, "lines", int),
     )
-    return asdict(decide(_events(request, "reserved"), _event(field(request, "draw", list)), budget))
+    return asdict(verdict)
+
+
+def _maps(request: Message, key: str) -> list[Message]:
+    items: list[Any] = field(request, key, list)
+    if not all(type(item) is dict for item in items):
+        raise UsageError(f"{key} holds something that is no map")
+    return items
+
+
+def _draws(item: Any) -> Draws:
+    if type(item) is not list or [type(part) for part in item] != [int, int, int]:
+        raise UsageError(f"no draws: {item!r}", "Send [rate, noise, count], whole numbers.")
+    return Draws(*item)
 
 
 def _events(request: Message, key: str) -> list[Event]:

@@ -1,0 +1,185 @@
+"""Gradients of single students: their norms by component, and clipped sums, from one backward pass.
+
+For a linear layer with inputs a [S, P, in] and output gradients g [S, P, out] (P: records × steps of a student), the
+squared norm of a student's gradient is `Σ_pq (a_p·a_q)(g_p·g_q)`, so it need not be formed (ghost norms: Goodfellow
+2015; Li et al. 2022), and the clipped sum over students is one product `(f g)ᵀ a` with the factors f (book-keeping: Bu
+et al. 2023). Opacus has ghost norms for the whole model only; here each component has its own clip. Parameters may sit
+in `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` only: anything else is refused before anything is trained.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
+ROUNDING = 1e-5  # norms are float32: clip to a little less, so that the bound holds all the same
+
+
+@dataclass(slots=True)
+class _Use:
+    """One pass through a layer: its input, its output, and the gradient of the loss there."""
+
+    layer: nn.Module
+    entered: Tensor
+    left: Tensor
+    gradient: Tensor | None = None
+
+
+class StudentGradients:
+    """Watches the layers that hold trained parameters; `components` names the parameters of each, in order."""
+
+    def __init__(self, model: nn.Module, components: Mapping[str, Sequence[Tensor]]) -> None:
+        """Raises AssertionError if a parameter is not the own weight or bias of one watched layer."""
+        self.components = {name: list(parameters) for name, parameters in components.items()}
+        places: dict[int, tuple[nn.Module, str]] = {}
+        for layer in model.modules():
+            for name, own in layer.named_parameters(recurse=False):
+                if id(own) in places:
+                    raise AssertionError(f"{name} of {type(layer).__name__} belongs to two layers")
+                places[id(own)] = (layer, name)
+        self._owner: dict[int, tuple[nn.Module, str]] = {}
+        for name, parameters in self.components.items():
+            for parameter in parameters:
+                layer, place = places[id(parameter)]
+                if not isinstance(layer, KINDS):
+                    raise AssertionError(f"{name}: no gradients of students for {type(layer).__name__}")
+                self._owner[id(parameter)] = (layer, place)
+        layers = {id(layer): layer for layer, _ in self._owner.values()}
+        self._uses: dict[int, list[_Use]] = {key: [] for key in layers}
+        self._handles = [layer.register_forward_hook(self._saw) for layer in layers.values()]
+        self._students = 0
+
+    def close(self) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> "StudentGradients":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching."""
+        self.close()
+
+    def forget(self) -> None:
+        """Drop what was seen; call it before each forward pass."""
+        for uses in self._uses.values():
+            uses.clear()
+
+    def _saw(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        if output.requires_grad:
+            self._uses[id(layer)].append(_Use(layer, arguments[0].detach(), output))
+
+    def backward(self, losses: Tensor, rows: Collection[int]) -> None:
+        """Take the gradients of the students' `losses` [S] at every layer.
+
+        `rows` are the leading dimensions that a layer's input may have, multiples of S with a student's rows together.
+        Raises AssertionError for another: a layer that mixes students, or sees them all as one, bounds nobody.
+        """
+        self._students = int(losses.shape[0])
+        uses = [use for found in self._uses.values() for use in found]
+        for use in uses:
+            if int(use.entered.shape[0]) not in rows:
+                raise AssertionError(
+                    f"{type(use.layer).__name__} saw {use.entered.shape[0]} rows for {self._students} students"
+                )
+        outputs = [use.left for use in uses]
+        gradients = torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ()
+        for use, gradient in zip(uses, gradients, strict=True):
+            use.gradient = gradient
+
+    def norms(self) -> dict[str, Tensor]:
+        """Return for each component the norm of every student's gradient, [S] float32."""
+        found = {}
+        for name, parameters in self.components.items():
+            total = torch.zeros(self._students, device=self._device())
+            for parameter in parameters:
+                total = total + self._squared_norm(parameter)
+            found[name] = total.sqrt()
+        return found
+
+    def clipped_sums(self, clips: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return for each component `Σ_s g_s·min(1, C/‖g_s‖)`, [d] float32. A gradient that is not finite is zero."""
+        sums = {}
+        norms = self.norms()
+        for name, parameters in self.components.items():
+            clip, norm = clips[name] * (1.0 - ROUNDING), norms[name]
+            factors = torch.where(norm > clip, clip / norm, torch.ones_like(norm))
+            factors = torch.where(torch.isfinite(norm), factors, torch.zeros_like(factors))
+            sums[name] = torch.cat([self._weighted(parameter, factors).reshape(-1) for parameter in parameters])
+        return sums
+
+    def each(self) -> dict[str, Tensor]:
+        """Return for each component the students' gradients themselves, [S, d]: for tests and audits."""
+        eye = torch.eye(self._students, device=self._device())
+        return {
+            name: torch.stack(
+                [torch.cat([self._weighted(parameter, row).reshape(-1) for parameter in parameters]) for row in eye]
+            )
+            for name, parameters in self.components.items()
+        }
+
+    def _device(self) -> torch.device:
+        return next(parameter.device for parameters in self.components.values() for parameter in parameters)
+
+    def _pairs(self, parameter: Tensor) -> tuple[nn.Module, str, list[tuple[Tensor, Tensor]]]:
+        layer, place = self._owner[id(parameter)]
+        pairs = []
+        for use in self._uses[id(layer)]:
+            if use.gradient is not None:
+                a, g = self._by_student(use.entered, layer), self._by_student(use.gradient, layer)
+                if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+                    g = g * (a != layer.padding_idx).unsqueeze(2)  # torch, too, never trains the padding's row
+                pairs.append((a, g))
+        if len(pairs) > 1:  # one layer used several times: its uses are more rows of the same student
+            pairs = [(torch.cat([a for a, _ in pairs], 1), torch.cat([g for _, g in pairs], 1))]
+        return layer, place, pairs
+
+    def _by_student(self, rows: Tensor, layer: nn.Module) -> Tensor:
+        """[S·k, ..., width] → [S, P, width]; indices of an embedding [S·k, ...] → [S, P]."""
+        if not rows.is_floating_point():
+            return rows.reshape(self._students, -1)
+        last = prod(layer.normalized_shape) if isinstance(layer, nn.LayerNorm) else int(rows.shape[-1])
+        return rows.reshape(self._students, -1, last)
+
+    def _squared_norm(self, parameter: Tensor) -> Tensor:
+        layer, place, pairs = self._pairs(parameter)
+        if not pairs:
+            return torch.zeros(self._students, device=parameter.device)
+        ((a, g),) = pairs
+        if place == "bias":
+            return g.sum(1).square().sum(1)
+        if isinstance(layer, nn.LayerNorm):
+            return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum(1).square().sum(1)
+        steps = g.shape[1]
+        if isinstance(layer, nn.Embedding):
+            return ((g @ g.transpose(1, 2)) * (a.unsqueeze(1) == a.unsqueeze(2))).sum((1, 2)).clamp(min=0.0)
+        if steps == 1:
+            return a.square().sum((1, 2)) * g.square().sum((1, 2))
+        if steps * (a.shape[2] + g.shape[2] + 2) < a.shape[2] * g.shape[2]:
+            return ((a @ a.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0.0)
+        return (g.transpose(1, 2) @ a).square().sum((1, 2))
+
+    def _weighted(self, parameter: Tensor, factors: Tensor) -> Tensor:
+        layer, place, pairs = self._pairs(parameter)
+        if not pairs:
+            return torch.zeros_like(parameter)
+        ((a, g),) = pairs
+        g = g * factors.view(-1, 1, 1)
+        dropped = factors == 0
+        if bool(dropped.any()):  # zero times NaN is NaN: who does not count must not reach the product
+            g = torch.where(dropped.view(-1, 1, 1), torch.zeros_like(g), g)
+            a = torch.where(dropped.view(-1, *[1] * (a.dim() - 1)), torch.zeros_like(a), a)
+        if place == "bias":
+            return g.sum((0, 1))
+        if isinstance(layer, nn.LayerNorm):
+            return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum((0, 1)).view(layer.normalized_shape)
+        if isinstance(layer, nn.Embedding):
+            return torch.zeros_like(parameter).index_add_(0, a.reshape(-1), g.reshape(-1, g.shape[2]))
+        return g.reshape(-1, g.shape[2]).T @ a.reshape(-1, a.shape[2])

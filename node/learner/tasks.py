@@ -1,0 +1,118 @@
+"""What each kind of task asks of a head: its loss, what its logits mean, and how well they do.
+
+| kind | outputs | loss of a record | first metric |
+|---|---|---|---|
+| `binary` | 2 | cross-entropy | `auc` |
+| `multiclass` | classes | cross-entropy | `accuracy` |
+| `ordinal` | classes - 1 | mean binary cross-entropy of "above k" (Frank and Hall 2001) | `accuracy` |
+| `regression` | 1 | half the squared error, in units of [-1, 1] | `r2` |
+| `multilabel` | labels | mean binary cross-entropy | `auc` (mean over labels) |
+
+Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+
+METRICS = {
+    "binary": "auc",
+    "multiclass": "accuracy",
+    "ordinal": "accuracy",
+    "regression": "r2",
+    "multilabel": "auc",
+}
+Floats = npt.NDArray[np.float64]
+
+
+def record_losses(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each record, [S, K]; zero where the label is unknown.
+
+    Masks multiply; nothing is indexed by them, so that every student keeps a row in every gradient.
+    """
+    known = ~labels.isnan()
+    clean = torch.nan_to_num(labels, nan=0.0)
+    if kind in {"binary", "multiclass"}:
+        picked = log_softmax(logits, dim=2).gather(2, clean.long())
+        return -(picked * known).squeeze(2)
+    if kind == "regression":
+        return (0.5 * (logits - clean).square() * known).squeeze(2)
+    if kind == "ordinal":
+        clean = (clean > torch.arange(logits.shape[2], device=logits.device)).to(logits.dtype)
+        known = known.expand_as(logits)
+    return (binary_cross_entropy_with_logits(logits, clean, reduction="none") * known).mean(2)
+
+
+def scores(kind: str, logits: Floats) -> Floats:
+    """Return what a user reads, from logits [n, outputs] float64.
+
+    Probabilities of the classes [n, classes] (of the labels for `multilabel`); the value in [-1, 1] for `regression`
+    [n, 1].
+    """
+    if kind == "regression":
+        return logits
+    if kind == "multilabel":
+        return _sigmoid(logits)
+    if kind == "ordinal":
+        above = np.minimum.accumulate(_sigmoid(logits), axis=1)  # thresholds that cross would be negative probabilities
+        edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
+        between: Floats = edges[:, :-1] - edges[:, 1:]
+        return between
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return found
+
+
+def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None]:
+    """Return the metrics of `scores` [n, ...] for labels [n, L], the kind's first one first; None: not defined here."""
+    if not len(labels):
+        return {METRICS[kind]: None}
+    if kind == "regression":
+        error = values[:, 0] - labels[:, 0]
+        spread = float(np.square(labels[:, 0] - labels[:, 0].mean()).sum())
+        r2 = 1.0 - float(np.square(error).sum()) / spread if spread > 0.0 else None
+        return {"r2": r2, "mae": float(np.abs(error).mean())}
+    if kind == "multilabel":
+        found = [area_under_curve(values[:, i], labels[:, i]) for i in range(labels.shape[1])]
+        defined = [value for value in found if value is not None]
+        exact = float(((values > 0.5) == (labels > 0.5)).mean())
+        return {"auc": float(np.mean(defined)) if defined else None, "accuracy": exact}
+    truth, guess = labels[:, 0].astype(np.int64), values.argmax(1)
+    right = float((guess == truth).mean())
+    if kind == "binary":
+        return {"auc": area_under_curve(values[:, 1], labels[:, 0]), "accuracy": right}
+    more: dict[str, float | None] = {"accuracy": right, "macro_f1": macro_f1(guess, truth)}
+    return more | ({"mae": float(np.abs(guess - truth).mean())} if kind == "ordinal" else {})
+
+
+def area_under_curve(values: Floats, labels: npt.NDArray[Any]) -> float | None:
+    """Return the AUC of values [n] for labels [n] in {0, 1}; None if only one label occurs.
+
+    By ranks (Mann and Whitney 1947): `(R₁ - n₁(n₁+1)/2) / (n₀ n₁)`, R₁ the rank sum of the positives, ties averaged.
+    """
+    positives = int((labels == 1).sum())
+    negatives = labels.size - positives
+    if positives == 0 or negatives == 0:
+        return None
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0
+    total = float(ranks[inverse][labels == 1].sum())
+    return (total - positives * (positives + 1) / 2.0) / (positives * negatives)
+
+
+def macro_f1(guess: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
+    """Return the mean over the classes that occur in `truth` of F1 = 2·hits / (guessed + true)."""
+    found = []
+    for label in np.unique(truth):
+        hits = int(((guess == label) & (truth == label)).sum())
+        found.append(2.0 * hits / (int((guess == label).sum()) + int((truth == label).sum())))
+    return float(np.mean(found))
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    found: Floats = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return found

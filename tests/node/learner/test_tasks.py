@@ -1,0 +1,108 @@
+"""Losses and metrics of every kind of task, against scikit-learn and by hand; groups that are too small."""
+
+from math import exp, log
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, r2_score, roc_auc_score
+
+from collegium.node.learner.dpsgd import Batch
+from collegium.node.learner.evaluate import LEAST_CELL, labelled, report
+from collegium.node.learner.model import M3TModel
+from collegium.node.learner.session import Part
+from collegium.node.learner.tasks import METRICS, area_under_curve, macro_f1, metrics, record_losses, scores
+from collegium.protocol.components import ComponentSpec, TensorSpec
+from collegium.protocol.learning import TASK_KINDS, Learning, Modality, PrivacyFloor, Task
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_area_under_curve_equals_scikit_learn(seed: int) -> None:
+    source = np.random.default_rng(seed)
+    labels = source.integers(0, 2, 300)
+    values = np.round(source.normal(size=300) + labels, seed)  # with ties
+    assert area_under_curve(values, labels) == pytest.approx(roc_auc_score(labels, values))
+
+
+def test_one_class_has_no_area_and_no_rows_no_metric() -> None:
+    assert area_under_curve(np.array([1.0, 2.0]), np.array([1, 1])) is None
+    assert area_under_curve(np.array([]), np.array([], dtype=np.int64)) is None
+    for kind in TASK_KINDS:
+        assert metrics(kind, np.zeros((0, 3)), np.zeros((0, 1))) == {METRICS[kind]: None}
+
+
+def test_metrics_equal_scikit_learn() -> None:
+    source = np.random.default_rng(0)
+    labels, values = source.integers(0, 4, 200), source.random(size=(200, 4))
+    found = metrics("multiclass", values, labels[:, None].astype(float))
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, values.argmax(1)))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, values.argmax(1), average="macro"))
+    assert metrics("ordinal", values, labels[:, None].astype(float))["mae"] == pytest.approx(
+        np.abs(labels - values.argmax(1)).mean()
+    )
+    truth = source.normal(size=(200, 1))
+    assert metrics("regression", values[:, :1], truth)["r2"] == pytest.approx(r2_score(truth, values[:, :1]))
+    several = source.integers(0, 2, (200, 4)).astype(float)
+    assert metrics("multilabel", values, several)["auc"] == pytest.approx(roc_auc_score(several, values))
+    assert macro_f1(np.array([0, 0]), np.array([1, 1])) == 0.0
+
+
+def test_losses_by_hand() -> None:
+    def loss(kind: str, logits: list[float], label: list[float]) -> float:
+        found = record_losses(kind, torch.tensor([[logits]]), torch.tensor([[label]]))
+        assert found.shape == (1, 1)
+        return float(found)
+
+    below = log(1 + exp(-2.0))  # the binary cross-entropy of being right with a logit of 2
+    assert loss("regression", [0.5], [-0.5]) == pytest.approx(0.5)
+    assert loss("multiclass", [1.0, 0.0, 0.0], [0.0]) == pytest.approx(log(exp(1) + 2) - 1)
+    assert loss("ordinal", [2.0, -2.0], [1.0]) == pytest.approx(below)
+    assert loss("ordinal", [2.0, -2.0], [2.0]) == pytest.approx((below + below + 2.0) / 2)
+    assert loss("multilabel", [2.0, -2.0, 2.0], [1.0, 0.0, 1.0]) == pytest.approx(below)
+    for kind, size in (("regression", 1), ("multiclass", 3), ("ordinal", 2), ("multilabel", 2), ("binary", 2)):
+        assert loss(kind, [3.0] * size, [NAN] * (2 if kind == "multilabel" else 1)) == 0.0
+
+
+def test_scores_are_probabilities() -> None:
+    logits = np.array([[3.0, -1.0], [-1.0, 3.0], [0.0, 0.0]])
+    for kind in ("binary", "multiclass", "ordinal"):
+        found = scores(kind, logits)
+        assert found.shape == (3, 3 if kind == "ordinal" else 2)
+        assert found.min() >= 0
+        assert found.sum(1) == pytest.approx(1)
+    assert scores("multilabel", logits)[2].tolist() == [0.5, 0.5]
+    assert scores("ordinal", logits)[0].argmax() == 1  # above the first threshold, not above the second
+
+
+def test_only_labelled_records_are_scored() -> None:
+    logits = np.arange(12.0).reshape(3, 2, 2)
+    flat, values, labels = labelled("binary", logits, np.array([[[1], [NAN]], [[NAN], [NAN]], [[0], [1]]]))
+    assert flat.tolist() == [0, 4, 5]
+    assert values[:, 1] == pytest.approx([1 / (1 + exp(-1))] * 3)
+    assert labels.tolist() == [[1], [0], [1]]
+
+
+def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
+    head = ComponentSpec(
+        "head/pass", "linear", (TensorSpec("linear.weight", (2, 1), 0),), 8, 8, "mean", 1, 1, 0, 1, bytes(32)
+    )
+    learning = Learning(
+        (Modality("m", "tabular", 1, 1),), (Task("pass", "binary", 2, ("m",)),), (PrivacyFloor("m", "open", 0, 0),),
+        1, 1, 0, 1,
+    )  # fmt: skip
+    model = M3TModel([head], learning)
+    size = 2 * LEAST_CELL - 1
+    codes = np.array([[0, 0]] * LEAST_CELL + [[1, 1]] * (LEAST_CELL - 1))
+    labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
+    batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
+    part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
+    logits = np.random.default_rng(0).normal(size=(size, 2, 2))
+    found = report(model, part, {"pass": logits})["pass"]
+    assert found["n"] == size
+    assert found["groups"]["sex"]["m"] == {"value": None, "n": None}
+    assert set(found["groups"]["sex"]) == {"f", "m"}
+    first = logits[:LEAST_CELL, 0]
+    expected = roc_auc_score([n % 2 for n in range(LEAST_CELL)], first[:, 1] - first[:, 0])
+    assert found["groups"]["sex"]["f"] == {"value": pytest.approx(expected), "n": LEAST_CELL}
