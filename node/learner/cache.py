@@ -1,0 +1,257 @@
+"""Embeddings that were computed once, in an SQLite file beside the data.
+
+    meta   salt: 32 random bytes
+    rows   model, record, subject → value: float32, little-endian; check: a digest over key and value
+
+`record` and `subject` are hashes under the salt, so that the file holds neither texts nor ids; who has the file may
+still test guesses of them, and an embedding tells of its text: it is as secret as the data, and its mode is 0600.
+
+Guarantees: what `forget` and `keep_only` returned from is gone from the file, overwritten with zeros and cut off, and
+lies in no file beside it: the journal is kept in memory. That costs the safety of a transaction: a file that a lost
+power supply left damaged, or that anything else damaged, is removed and made anew. It is only a cache.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from secrets import token_bytes
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from ...crypto.errors import LocalProtocolError, UsageError
+from ...crypto.hashing import digest
+from .text import TextEncoder, Texts
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float32]
+FORMAT = 1
+CHUNK = 256  # texts that are embedded, then stored together: what a killed worker loses
+_SETUP = """
+PRAGMA secure_delete = ON;
+PRAGMA journal_mode = MEMORY;
+PRAGMA temp_store = MEMORY;
+PRAGMA synchronous = FULL;
+"""
+_SCHEMA = f"""
+CREATE TABLE meta (salt BLOB NOT NULL);
+CREATE TABLE rows (
+    model BLOB NOT NULL, record BLOB NOT NULL, subject BLOB NOT NULL, value BLOB NOT NULL, mark BLOB NOT NULL,
+    PRIMARY KEY (model, record)
+);
+CREATE INDEX by_subject ON rows (subject);
+PRAGMA user_version = {FORMAT};
+"""
+
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT})
+
+
+class EmbeddingCache:
+    """One file of embeddings, made if it is missing. A context manager; one process at a time writes.
+
+    Raises UsageError where the file cannot be opened or written; damage is mended by starting anew, and logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection, self._salt = self._opened()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def get_many(self, model: bytes, records: Sequence[bytes]) -> list[Floats | None]:
+        """Return the embedding of each record under a model, or None; a row that fails its check counts as none."""
+
+        def read() -> list[Floats | None]:
+            found = []
+            for record in map(self._hidden, records):
+                row = self._connection.execute(
+                    "SELECT value, mark FROM rows WHERE model = ? AND record = ?", (model, record)
+                ).fetchone()
+                if row is not None and row[1] != _mark(model, record, row[0]):
+                    log.warning("a cached embedding fails its check", path=str(self._path))
+                    row = None
+                found.append(None if row is None else np.frombuffer(row[0], dtype="<f4").astype(np.float32))
+            return found
+
+        return self._attempt(read)
+
+    def put_many(self, model: bytes, rows: Iterable[tuple[bytes, str, Floats]]) -> None:
+        """Store embeddings: each a record, the subject that it is of, and a vector. All or none of them."""
+        given = list(rows)
+
+        def write() -> None:
+            found = []
+            for record, subject, vector in given:
+                hidden, value = self._hidden(record), vector.astype("<f4").tobytes()
+                found.append((model, hidden, self._tag(subject), value, _mark(model, hidden, value)))
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", found)
+
+        self._attempt(write)
+
+    def forget(self, subjects: Collection[str]) -> int:
+        """Delete all rows of these subjects and return how many there were. Their bytes are gone after it."""
+        return self._attempt(lambda: self._delete({self._tag(subject) for subject in subjects}))
+
+    def keep_only(self, subjects: Collection[str]) -> int:
+        """Delete the rows of all other subjects, as `forget` does: those that are no longer in the data."""
+
+        def prune() -> int:
+            kept = {self._tag(subject) for subject in subjects}
+            stored = {tag for (tag,) in self._connection.execute("SELECT DISTINCT subject FROM rows")}
+            return self._delete(stored - kept)
+
+        return self._attempt(prune)
+
+    def _delete(self, tags: Collection[bytes]) -> int:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            before = self._connection.total_changes
+            self._connection.executemany("DELETE FROM rows WHERE subject = ?", [(tag,) for tag in sorted(tags)])
+            deleted = self._connection.total_changes - before
+        # Also if nothing was deleted now: an earlier call may have been cut off between the two.
+        if self._connection.execute("PRAGMA freelist_count").fetchone()[0]:
+            self._connection.execute("VACUUM")
+        return deleted
+
+    def _hidden(self, record: bytes) -> bytes:
+        return blake2b(record, key=self._salt, digest_size=32, person=b"record").digest()
+
+    def _tag(self, subject: str) -> bytes:
+        return blake2b(subject.encode("utf-8", "surrogatepass"), key=self._salt, person=b"subject").digest()[:16]
+
+    def _attempt(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except sqlite3.Error as error:
+            if _code(error) not in _DAMAGE:
+                raise self._named(error) from error
+            log.warning("the cache of embeddings is damaged and starts anew", path=str(self._path), error=str(error))
+        self.close()
+        self._remove()
+        self._connection, self._salt = self._opened()
+        try:
+            return action()
+        except sqlite3.Error as error:
+            raise self._named(error) from error
+
+    def _opened(self) -> tuple[sqlite3.Connection, bytes]:
+        for attempt in range(2):
+            connection = None
+            try:
+                # The mode is set before a byte is written; SQLite takes it over for what it puts beside the file.
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+                self._path.chmod(0o600)
+                connection = sqlite3.connect(self._path, isolation_level=None)
+                return connection, _prepared(connection)
+            except OSError as error:
+                raise self._named(error) from error
+            except sqlite3.Error as error:
+                if connection is not None:
+                    connection.close()
+                if attempt or _code(error) not in _DAMAGE:
+                    raise self._named(error) from error
+                log.warning(
+                    "the cache of embeddings is damaged and starts anew", path=str(self._path), error=str(error)
+                )
+                self._remove()
+        raise AssertionError("the second attempt returns or raises")
+
+    def _remove(self) -> None:
+        # Removed, not put aside: nothing would ever forget a subject in a file put aside.
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).unlink()
+
+    def _named(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"cannot use the cache of embeddings {self._path} ({error})",
+            "Check its permissions, the space on the disk, and that no other process holds it.",
+        )
+
+
+def embed_cached(
+    encoder: TextEncoder,
+    weights_digest: bytes,
+    texts: Texts,
+    subjects: Sequence[str],
+    cache: EmbeddingCache,
+    progress: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """Return the embeddings of texts, [n, width] float32, computing only those that the cache lacks; None is zero.
+
+    `subjects` [n] says whose each text is. The encoder is the frozen model of `weights_digest`, with nothing on it.
+    """
+    if encoder.adapted:
+        raise LocalProtocolError("an encoder with adapters or a prompt has no embeddings that last")
+    model = digest("embedding", weights_digest, encoder.max_tokens.to_bytes(4, "big"))
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    # The subject is part of the key: what two students wrote alike is stored twice, and forgotten by itself.
+    records = [digest("text", _bytes(subjects[row]), _bytes(texts[row])) for row in rows]
+    found = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    missing = []
+    for row, record, value in zip(rows, records, cache.get_many(model, records), strict=True):
+        if value is None or value.shape != (encoder.width,):
+            missing.append((row, record))
+        else:
+            found[row] = value
+    missing.sort(key=lambda item: len(texts[item[0]]))  # batches of like length: the least padding
+    for begin in range(0, len(missing), CHUNK):
+        chunk = missing[begin : begin + CHUNK]
+        vectors = encoder.embed([texts[row] for row, _ in chunk])
+        cache.put_many(
+            model, ((record, subjects[row], vector) for (row, record), vector in zip(chunk, vectors, strict=True))
+        )
+        found[[row for row, _ in chunk]] = vectors
+        if progress is not None:
+            progress(begin + len(chunk), len(missing))
+    return found
+
+
+def _prepared(connection: sqlite3.Connection) -> bytes:
+    connection.executescript(_SETUP)
+    if connection.execute("PRAGMA schema_version").fetchone()[0] == 0:  # an empty file
+        connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}")
+        connection.execute("INSERT INTO meta VALUES (?)", (token_bytes(32),))
+        connection.execute("COMMIT")
+    salts = connection.execute("SELECT salt FROM meta").fetchall()
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if version != FORMAT or sound != "ok" or len(salts) != 1 or len(salts[0][0]) != 32:
+        raise _damage(f"format {version}, check {sound}")
+    return bytes(salts[0][0])
+
+
+def _damage(text: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+def _mark(model: bytes, record: bytes, value: bytes) -> bytes:
+    return digest("cached-embedding", model, record, value)
+
+
+def _bytes(text: str | None) -> bytes:
+    return (text or "").encode("utf-8", "surrogatepass")

@@ -1,0 +1,218 @@
+"""Text encoders from `transformers`: pretrained and frozen, or a small BERT from scratch.
+
+Both map token ids [n, L] to unit vectors [n, width], each text by itself: no dropout, no running statistics, every
+trainable parameter in an `nn.Linear`, `nn.LayerNorm` or `nn.Embedding` whose input has the text as its first axis. So
+the gradients of single texts are exact, and no padding changes them.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from re import findall
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, normalize
+
+from ...crypto.errors import UsageError
+from ...crypto.hashing import digest
+from ...protocol.components import ComponentSpec
+from ..pretrained.folder import Dimensions, dimensions
+from ..pretrained.tensors import BERT, HEAD_SIZE, scratch_tensors
+
+MAX_TOKENS = 128  # of one text, special tokens included; the rest is cut off
+EMBED_BATCH = 32
+Texts = Sequence[Any] | npt.NDArray[np.object_]  # each a str, or None
+Tokeniser = Callable[[list[str], int], list[list[int]]]  # texts, at most so many tokens -> ids
+
+
+class TextEncoder(nn.Module):
+    """Texts to unit vectors: the mean of the last hidden states of a text's tokens, over its norm.
+
+    A missing text (None) has no tokens and becomes zero. `prompt`, if an nn.Embedding is set, stands before every text.
+    """
+
+    def __init__(self, model: nn.Module, tokeniser: Tokeniser, width: int, positions: int, max_tokens: int) -> None:
+        super().__init__()
+        self.model = model
+        self.prompt: nn.Embedding | None = None
+        self.dimensions: Dimensions | None = None  # of a pretrained model: where adapters go
+        self.width = width
+        self._tokeniser = tokeniser
+        self._positions = positions
+        self._max_tokens = max_tokens
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.train()  # no different from evaluation, but what transformers leaves in that mode Opacus passes over
+
+    @property
+    def max_tokens(self) -> int:
+        """The number of tokens read of each text; the prompt's places are not among them."""
+        return min(self._max_tokens, self._positions - (0 if self.prompt is None else self.prompt.num_embeddings))
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a prompt or an adapter is on the model, so that its embeddings are no longer the model's own."""
+        return self.prompt is not None or any(hasattr(module, "lora_A") for module in self.model.modules())
+
+    def tokenise(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Return ids [n, L] int64, padded on the right to the longest text, and mask [n, L] bool; L is at least 1."""
+        return _padded(self._ids(texts))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids [n, L] int64, mask [n, L] bool → [n, width] float32; zero where a mask is empty."""
+        count = ids.shape[0]
+        # A text without any token attends to its first place, else its attention would be 0/0; it is zeroed below.
+        first = torch.zeros_like(mask)
+        first[:, 0] = ~mask.any(1)
+        attended, skipped = mask | first, 0
+        arguments: dict[str, Tensor]
+        if self.prompt is None:
+            arguments = {"input_ids": ids}
+        else:
+            skipped = self.prompt.num_embeddings
+            # One row of ids for each text: on a shared row the gradients of all texts would come out as one.
+            places = torch.arange(skipped, device=ids.device).expand(count, skipped)
+            words: Any = self.model.get_input_embeddings()  # type: ignore[operator]  # a method of the model
+            arguments = {"inputs_embeds": torch.cat([self.prompt(places), words(ids)], dim=1)}
+            attended = torch.cat([torch.ones_like(places, dtype=torch.bool), attended], dim=1)
+        if self.dimensions is None:  # from scratch: for the same reason nothing is left to broadcasting
+            arguments["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand(count, -1)
+            arguments["token_type_ids"] = torch.zeros_like(ids)
+        hidden = self.model(attention_mask=attended.long(), **arguments).last_hidden_state[:, skipped:]
+        # The prompt's own places stay out of the mean: a short text would drown in what all texts have in common.
+        return normalize((hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1), dim=1)
+
+    def embed(self, texts: Texts, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
+        """Return the embeddings of texts, [n, width] float32, in batches of texts of about the same length."""
+        ids = self._ids(texts)
+        found = np.zeros((len(ids), self.width), dtype=np.float32)
+        device = next(self.model.parameters()).device
+        order = sorted((row for row, tokens in enumerate(ids) if tokens), key=lambda row: len(ids[row]))
+        with torch.no_grad():
+            for begin in range(0, len(order), EMBED_BATCH):
+                rows = order[begin : begin + EMBED_BATCH]
+                batch, mask = _padded([ids[row] for row in rows])
+                found[rows] = self(batch.to(device), mask.to(device)).cpu().numpy()
+                if progress is not None:
+                    progress(begin + len(rows), len(order))
+        return found
+
+    def _ids(self, texts: Texts) -> list[list[int]]:
+        ids: list[list[int]] = [[] for _ in texts]
+        present = [(row, text) for row, text in enumerate(texts) if text is not None]
+        if present:
+            tokens = self._tokeniser([text for _, text in present], self.max_tokens)
+            for (row, _), found in zip(present, tokens, strict=True):
+                ids[row] = found
+        return ids
+
+
+class OffsetNorm(nn.Module):
+    """Layer norm `x̂·(1 + w) + b`: a component starts at zero or random, so its tensors are offsets from identity.
+
+    w and b belong to an `nn.LayerNorm`, for which Opacus knows the gradients of single texts.
+    """
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.offset = nn.LayerNorm(width, epsilon)
+        nn.init.zeros_(self.offset.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, width] → […, width]."""
+        offset: Tensor = self.offset(x)
+        return layer_norm(x, self.offset.normalized_shape, eps=self.offset.eps) + offset
+
+
+def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncoder:
+    """Load a pretrained model and its tokenizer from a folder, all frozen. Nothing is downloaded, no code of it runs.
+
+    Raises UsageError. That the folder holds what the charter means is for `pretrained.folder.check`.
+    """
+    import transformers  # noqa: PLC0415  # takes seconds, and only texts need it
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    found = dimensions(folder)
+    # trust_remote_code left out would ask at the terminal.
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        model: Any = transformers.AutoModel.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(f"cannot load the model in {folder} ({error})", "Install the model again.") from error
+    model.requires_grad_(False)
+
+    def tokens(texts: list[str], limit: int) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+        return ids
+
+    encoder = TextEncoder(model, tokens, found.hidden, found.positions, max_tokens)
+    encoder.dimensions = found
+    return encoder
+
+
+def scratch_encoder(spec: ComponentSpec) -> TextEncoder:
+    """Build the BERT of an `encoder/MODALITY` of architecture `bert`, of the size that its tensors say.
+
+    Raises UsageError for tensors that are no BERT's.
+    """
+    import transformers  # noqa: PLC0415  # takes seconds, and only texts need it
+
+    shapes = {tensor.name: tensor.shape for tensor in spec.tensors}
+    try:
+        vocabulary, hidden = shapes["embeddings.word_embeddings.weight"]
+        positions, _ = shapes["embeddings.position_embeddings.weight"]
+        wide, _ = shapes["encoder.layer.0.intermediate.dense.weight"]
+        layers = sum(name.endswith("intermediate.dense.weight") for name in shapes)
+        expected = scratch_tensors(hidden, layers, vocabulary, positions, wide)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"component {spec.name!r}: tensors of no {BERT!r} ({error})") from error
+    if shapes != {tensor.name: tensor.shape for tensor in expected}:
+        raise UsageError(f"component {spec.name!r}: tensors of no {BERT!r} of {layers} layers and {hidden} features")
+    config = transformers.BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // HEAD_SIZE,
+        intermediate_size=wide,
+        max_position_embeddings=positions,
+        type_vocab_size=1,
+        pad_token_id=None,
+    )
+    model: Any = transformers.BertModel(config, add_pooling_layer=False)
+    for parent in list(model.modules()):
+        if isinstance(getattr(parent, "LayerNorm", None), nn.LayerNorm):
+            parent.LayerNorm = OffsetNorm(hidden, parent.LayerNorm.eps)
+
+    def tokens(texts: list[str], limit: int) -> list[list[int]]:
+        return [hashed_words(text, vocabulary)[:limit] for text in texts]
+
+    return TextEncoder(model, tokens, hidden, positions, positions)
+
+
+def scratch_parameters(encoder: TextEncoder, spec: ComponentSpec) -> list[nn.Parameter]:
+    """Return the parameters of `scratch_encoder(spec)` in the order of the spec's tensors."""
+    return [encoder.model.get_parameter(tensor.name) for tensor in spec.tensors]
+
+
+def hashed_words(text: str, buckets: int) -> list[int]:
+    """Return the bucket of each word and sign of a text by SHA-256: a vocabulary that nobody's texts were read for."""
+    words = findall(r"\w+|[^\w\s]", text.lower())
+    return [int.from_bytes(digest("word", word.encode("utf-8", "replace"))[:8], "big") % buckets for word in words]
+
+
+def _padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    length = max([1, *map(len, ids)])
+    padded = torch.zeros((len(ids), length), dtype=torch.int64)
+    mask = torch.zeros((len(ids), length), dtype=torch.bool)
+    for row, tokens in enumerate(ids):
+        padded[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+        mask[row, : len(tokens)] = True
+    return padded, mask
