@@ -56,9 +56,11 @@ def read_wav(path: Path, spec: AudioSpec, where: str) -> Floats:
             channels, width, rate, count = clip.getparams()[:4]
             wanted = min(count, spec.hop * spec.frames)
             raw = clip.readframes(wanted) if rate == spec.rate else b""
-    except (wave.Error, EOFError, OSError, struct.error, ValueError, ZeroDivisionError) as error:
+            if width > 4:
+                raise wave.Error(f"{8 * width} bit")
+    except (wave.Error, EOFError, OSError, struct.error, ValueError, RuntimeError) as error:  # wave raises all of them
         advice = "Convert it to PCM .wav (8, 16, 24 or 32 bit)."
-        raise CorruptError(f"{place} cannot be read: {error}", advice) from error
+        raise CorruptError(f"{place} cannot be read: {str(error) or 'damaged'}", advice) from error
     if rate != spec.rate:
         advice = f"Resample it, or declare rate = {rate} (every file of a modality has the same)."
         raise UsageError(f"{place} has {rate} samples a second, declared are {spec.rate}", advice)

@@ -1,0 +1,91 @@
+"""`collegium data`: what it prints of a folder, and its exit codes."""
+
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+MANIFEST = """
+format = 1
+[unit]
+subject = "student"
+max_records = 1
+[tables.work]
+path = "work.csv"
+key = "id"
+[[modality]]
+name = "answer"
+kind = "text"
+columns = ["answer"]
+[[task]]
+name = "grade"
+kind = "ordinal"
+column = "grade"
+classes = ["low", "high"]
+[[task]]
+name = "points"
+kind = "regression"
+column = "points"
+low = 0
+high = 20
+[sensitive]
+columns = [{ name = "gender", levels = ["f", "m"] }]
+[split]
+share = 0.5
+salt = "x"
+"""
+WORK = "id,student,answer,grade,points,gender\n" + "".join(
+    f"r{number},s{number},words,{('low', 'high')[number % 2]},10,{'f' if number % 9 else 'm'}\n"
+    for number in range(240)
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dataset.toml").write_text(MANIFEST)
+    (tmp_path / "work.csv").write_text(WORK + "again,s1,words,low,10,f\n")
+    return tmp_path
+
+
+def test_check_says_what_is_there(run: "Run", folder: Path) -> None:
+    answer = run("data", "check", folder)
+    assert answer.code == 0
+    for part in ("240, ", "low 120, high 120", "0 to 20, mean 10", "too small to report", "max_records leaves out 1"):
+        assert part in answer.out
+    assert "other" not in answer.out  # a level that nobody has
+    found = run("data", "check", folder, "--json").value
+    assert (found["subjects"], found["unread_records"]) == (240, 1)
+    assert [cell["too_small"] for cell in found["groups"][0]["cells"]] == [False, True, True]
+    assert found["modalities"][0]["present"] == 240
+
+
+def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
+    (folder / "work.csv").write_text(WORK.replace("low", "lowest", 1))
+    answer = run("data", "check", folder, "--json")
+    assert answer.code == 3
+    assert answer.value["error"].endswith("column 'grade', row 1: 'lowest' is no class of 'grade'")
+    assert run("data", "check", folder / "none").code == 2
+
+
+def test_import_writes_folders_that_check_accepts(run: "Run", tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rows = [f"art{number},{level},words" for number in range(4) for level in ("ele", "int", "adv")]
+    text = "article,level,text\n" + "\n".join(rows)
+    (source / "onestopenglish.csv.gz").write_bytes(gzip.compress(text.encode()))
+    out = tmp_path / "out"
+    answer = run("data", "import", "onestopenglish", source, out, "--institutions", "2", "--json")
+    assert answer.code == 0
+    assert [entry["name"] for entry in answer.value["institutions"]] == ["institution-1", "institution-2"]
+    for entry in answer.value["institutions"]:
+        found = run("data", "check", entry["folder"], "--json").value
+        assert (found["subjects"], found["records"]) == (2, 6)
+    again = run("data", "import", "onestopenglish", source, out)
+    assert again.code == 2
+    assert "is not empty" in again.err
+    assert run("data", "import", "mnist", source, tmp_path / "x").code == 2
+    assert run("data", "import", "onestopenglish", source, tmp_path / "x", "--by", "level").code == 2
