@@ -83,7 +83,7 @@ def test_sra_by_group(tmp_path: Path) -> None:
     apart(made)
     sizes = {name: int((data.weights > 0).sum()) for name, data in made.items()}
     assert sizes == {"beetle": 5199, "scientsbank-a": 2747, "scientsbank-b": 2762}
-    for name, data in made.items():
+    for data in made.values():
         answer = data.modalities["answer"]
         assert answer.length == 3
         assert answer.steps[data.weights > 0].all()
