@@ -57,8 +57,8 @@ def about(facts_: Any) -> str:
         if facts_["epoch"]:
             text += f" epoch {facts_['epoch']}"
         if "acks" in facts_:
-            epsilon = "" if facts_["epsilon"] is None else f", ε {facts_['epsilon']:g}"
-            return f"{text}, {len(facts_['acks'])} acks{epsilon}"
+            claims = [f"ε {c['epsilon']:g} of {c['modality']}" for c in facts_["claims"] if c["epsilon"] is not None]
+            return ", ".join([text, f"{len(facts_['acks'])} acks", *claims])
         return f"{text} is {short(facts_['digest'])}"
     if "components" in facts_:
         return ", ".join(facts_["components"])

@@ -1,12 +1,23 @@
-"""`collegium privacy`: what was spent, and what is left."""
+"""`collegium privacy`: what was spent by whom on what, what is left, what a plan would cost, what to start from."""
 
-from typing import Annotated, Any
+import subprocess
+import sys
+from io import BytesIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import HomeOption, JsonOption, existing_home
+from ..crypto.errors import OperatorError, UsageError
+from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
 from .read import from_store
+
+if TYPE_CHECKING:
+    from ..node.home.config import Config
+    from ..node.home.paths import Home
+    from ..node.privacy.policy import InForce
+    from ..node.views import Context
+    from ..protocol.charter import Charter
 
 app = typer.Typer(help="The privacy budget of this node's students.", no_args_is_help=True)
 
@@ -19,56 +30,288 @@ def show(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every draw, ε spent, the budget in force, and how many rounds still fit."""
+    """Show for each modality the policy in force and who set it, ε spent, and the round in which it runs out."""
     from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home import config as settings  # noqa: PLC0415
 
     place = existing_home(home)
-    own = settings.load(place.config).privacy
-    policy = views.PrivacyPolicy(own.policy, own.epsilon, own.delta)
 
-    def read(context: views.Context) -> Any:
-        found = views.privacy(context, policy)
+    def read(context: "Context") -> Any:
+        config, policies = _in_force(place, context.charter)
+        found = views.privacy(context, policies, config.privacy.jurisdiction)
         # Here and not in the daemon: the accountant takes seconds and memory.
-        return found | {"forecast": views.forecast(context, policy) if forecast else None}
+        planned = config.learning.rounds
+        return found | {"forecast": views.forecast(context, policies, planned) if forecast else None}
 
     found = from_store(place, read)
 
     def people(out: Any) -> None:
-        budget = found["epsilon_budget"]
-        before = found["epsilon_before_recovery"]
-        left = found["forecast"]
+        reckoned = found["forecast"]
+        student = reckoned and reckoned["student"]
         facts(
             out,
             [
-                ("policy", f"{found['policy']}, for each {found['unit']}"),
-                ("ε spent", f"{found['epsilon_spent']:g} at δ = {found['delta']:g}"),
-                ("budget", "none is asked for" if budget is None else f"ε ≤ {budget:g}"),
-                ("before recovery", None if before is None else f"ε ≤ {before:g}; the rest is for after a withdrawal"),
+                ("jurisdiction", found["jurisdiction"]),
                 (
-                    "rounds left",
-                    None
-                    if left is None
-                    else f"{left['rounds_left']} like draw {left['like_draw']}"
-                    f" ({left['rounds_left_in_recovery']} with the recovery share)",
+                    f"one {found['unit']}",
+                    f"ε {_shown(student['epsilon'])} at δ = {student['delta']:g}, all modalities under dp together"
+                    if student
+                    else None,
                 ),
+                ("kept for recovery", f"{found['recovery_share']:.0%} of every ε, for the rounds after a withdrawal"),
+                ("planned rounds", reckoned["planned_rounds"] if reckoned else found["planned_rounds"]),
             ],
         )
+        rows = []
+        for line in found["modalities"]:
+            left = (reckoned["modalities"].get(line["modality"]) if reckoned else None) or {}
+            rows.append(
+                (
+                    line["modality"],
+                    f"{line['policy']} ({line['policy_from']})" + (", withheld" if line["withheld"] else ""),
+                    _shown(line["epsilon_spent"]),
+                    None
+                    if line["epsilon_budget"] is None
+                    else f"{line['epsilon_budget']:g} ({line['epsilon_from']}), {line['epsilon_before_recovery']:g}"
+                    " before recovery",
+                    f"{line['delta']:g}",
+                    left.get("rounds_left"),
+                    ", ".join(f"{name} {round_}" for name, round_ in left.get("last_rounds", {}).items()) or None,
+                )
+            )
+        columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
+        table(out, columns, rows, empty="The charter has no modality.")
         for note in found["notes"]:
             out.print(f"note: {note}")
-        rows = [
+        drawn = [
             (
                 d["draw"],
                 ", ".join(f"{name} {round_}" for name, round_ in d["rounds"].items()),
                 f"{d['sample_rate']:g}",
-                f"{d['noise_multiplier']:g}",
-                d["steps"],
-                f"{d['epsilon']:g}",
+                ", ".join(f"{noise:g}" for noise in d["noise_multipliers"].values()),
+                "recalled" if d["recalled"] else d["steps"],
+                ", ".join(f"{name} {_shown(value)}" for name, value in d["epsilon"].items()),
                 "yes" if d["published"] else "no (spent all the same)",
             )
             for d in found["draws"]
         ]
         columns = ("draw", "rounds", "sample rate", "noise", "steps", "ε with it", "published")
-        table(out, columns, rows, empty="Nothing was drawn from the students' data.")
+        table(out, columns, drawn, empty="Nothing was drawn from the students' data.")
 
     emit(found, as_json, people)
+
+
+@app.command("log")
+def log(
+    member: Annotated[
+        str | None,
+        typer.Option("--member", metavar="NAME", help="Only this member's: its name, or its key's beginning."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="At most so many lines, the last ones.")
+    ] = 200,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what was spent by whom on what: every member's claims, and own draws that were never published."""
+    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+
+    place = existing_home(home)
+    found = from_store(
+        place,
+        lambda context: views.privacy_log(
+            context, member=None if member is None else views.find_member(context, member), limit=limit
+        ),
+    )
+
+    def people(out: Any) -> None:
+        rows = [
+            (
+                line["height"],
+                line["member"]["name"],
+                ", ".join(f"{name} {round_}" for name, round_ in line["rounds"].items()),
+                line["modality"],
+                line["draws"],
+                _shown(line["epsilon"]),
+                None if line["delta"] is None else f"{line['delta']:g}",
+                "yes" if line["published"] else "no (spent all the same)",
+            )
+            for line in found
+        ]
+        columns = ("height", "member", "rounds", "modality", "draws", "ε so far", "δ", "published")
+        table(out, columns, rows, empty="Nobody has published an update yet.")
+
+    emit(found, as_json, people)
+
+
+@app.command("plan")
+def plan(
+    rounds: Annotated[int, typer.Option("--rounds", min=0, max=100_000, help="Rounds [the config's, or planned].")] = 0,
+    steps: Annotated[int, typer.Option("--steps", min=0, max=2**20, help="Steps of a round [the charter's].")] = 0,
+    sample_rate: Annotated[float, typer.Option("--sample-rate", min=0, max=1, help="q [the charter's].")] = 0.0,
+    noise: Annotated[
+        str, typer.Option("--noise", metavar="σ[,σ…]", help="Noise of each component of one draw; no home is read.")
+    ] = "",
+    epsilon: Annotated[
+        float, typer.Option("--epsilon", min=0, max=1000, help="Find the noise by which the plan costs at most this.")
+    ] = 0.0,
+    delta: Annotated[float, typer.Option("--delta", min=0, max=0.1, help="δ [what is in force; else 1e-5].")] = 0.0,
+    check: Annotated[bool, typer.Option("--check", help="Ask Opacus' PRV accountant as well (some seconds).")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a plan costs: by default this home's, modality by modality, on top of what is spent."""
+    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.policies import billionths  # noqa: PLC0415
+    from ..node.privacy.policy import DEFAULT_DELTA  # noqa: PLC0415
+
+    if noise and epsilon:
+        raise UsageError("--noise and --epsilon do not go together", "Give the noise, or the ε to find it for.")
+    rate, small = round(sample_rate * 1_000_000), billionths(delta) if delta else 0
+    if noise or (epsilon and not home_of(home).charter.exists()):
+        if not (steps and rate):
+            raise UsageError(
+                "the plan has no steps or no sample rate", "Give --steps and --sample-rate: no charter is read here."
+            )
+        rounds, small = rounds or 1, small or DEFAULT_DELTA
+        noises = (
+            {str(n): sigma for n, sigma in enumerate(_noises(noise), 1)}
+            if noise
+            else {"": _calibrated(epsilon, small, rate, rounds * steps)}
+        )
+        found = views.privacy_plan(None, (), rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=small)
+    else:
+        found = _plan_here(existing_home(home), rounds, steps, rate, epsilon, small)
+    if check:
+        for line in found["modalities"]:
+            line["cross_check"] = _cross_check(line["events"], line["delta"])
+
+    def people(out: Any) -> None:
+        facts(
+            out,
+            [
+                ("plan", f"{found['rounds']} rounds of {found['steps']} steps at sample rate {found['sample_rate']:g}"),
+                *(((f"noise {name}").strip(), f"{value:g}") for name, value in found["noise_multipliers"].items()),
+            ],
+        )
+        rows = []
+        for line in found["modalities"]:
+            both = line["cross_check"]
+            rows.append(
+                (
+                    line.get("modality", "all"),
+                    f"{line['noise_multiplier']:g}",
+                    f"{line['delta']:g}",
+                    _shown(line["epsilon"]),
+                    None if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g}",
+                    ", ".join(f"{point['rounds']}: {_shown(point['epsilon'])}" for point in line["by_round"]),
+                    *(() if both is None else (_shown(both["pld"]), _shown(both["prv"]))),
+                )
+            )
+        columns = ("modality", "σ_eff", "δ", "ε", "budget", "ε after rounds", *(("PLD", "PRV") if check else ()))
+        table(out, columns, rows, empty="Nothing of this plan reaches any modality.")
+
+    emit(found, as_json, people)
+
+
+@app.command("presets")
+def presets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one, to edit a copy of it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jurisdiction presets, or print one as the TOML file that it is."""
+    from dataclasses import asdict  # noqa: PLC0415 - imports of commands wait until they run
+
+    from ..node.privacy import jurisdiction  # noqa: PLC0415
+
+    known = {each: jurisdiction.parse(jurisdiction.text(each), each) for each in jurisdiction.shipped()}
+    if name is not None:
+        text = jurisdiction.text(name)
+        emit(asdict(known[name]), as_json, lambda _out: print(text, end=""))  # noqa: T201  # the file as it is
+        return
+    found = [{"name": each, "title": preset.title, "caveat": preset.caveat} for each, preset in known.items()]
+
+    def people(out: Any) -> None:
+        table(out, ("name", "for"), [(line["name"], line["title"]) for line in found], empty="None is shipped.")
+        out.print("Technical defaults, no legal advice: `collegium privacy presets NAME` has the reasons.")
+
+    emit(found, as_json, people)
+
+
+def _shown(epsilon: float | None) -> str:
+    return "no bound" if epsilon is None else f"{epsilon:.4g}"
+
+
+def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce, ...]]":
+    from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.policies import policies  # noqa: PLC0415
+
+    config = settings.load(home.config)
+    return config, policies(config, charter)
+
+
+def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float, delta: int) -> Any:
+    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.policies import hosted_components  # noqa: PLC0415
+    from ..node.privacy.accountant import MILLION  # noqa: PLC0415
+    from ..node.privacy.accountant import split_noise as split  # noqa: PLC0415
+    from ..node.store.database import Store  # noqa: PLC0415
+    from ..node.verify import read_charter  # noqa: PLC0415
+
+    charter, _ = read_charter(home.charter)
+    config, policies = _in_force(home, charter)
+    learning = charter.learning
+    rounds = rounds or config.learning.rounds or learning.planned_rounds
+    steps, rate = steps or learning.steps, rate or learning.sample_rate
+    hosted = hosted_components(config, charter)
+    specs = [spec for spec in charter.components if spec.name in hosted]
+    noises = {spec.name: spec.noise_multiplier for spec in specs}
+    spent = []
+    if epsilon and specs:
+        delta = delta or min(policy.delta for policy in policies)
+        whole = _calibrated(epsilon, delta, rate, rounds * steps)
+        shares = [spec.clip_norm / MILLION * spec.dimension**0.5 for spec in specs]  # a_c before anything is learned
+        noises = dict(zip(noises, split(whole, shares), strict=True))
+    elif home.database.exists():
+        with Store.open_readonly(home.database) as store:
+            spent = store.draws()
+    return views.privacy_plan(
+        charter, policies, rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=delta, spent=spent
+    )
+
+
+def _noises(text: str) -> list[int]:
+    try:
+        found = [round(float(word) * 1_000_000) for word in text.split(",")]
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"--noise {text!r} is no list of numbers", "Write it as 1,1.5,2.") from error
+    if not all(0 < sigma <= 2**40 for sigma in found):
+        raise UsageError(
+            f"--noise {text!r} is out of range", "Noise multipliers are over 0; without noise there is no ε."
+        )
+    return found
+
+
+def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
+    from ..node.privacy.accountant import calibrate  # noqa: PLC0415 - imports of commands wait until they run
+
+    try:
+        return calibrate(epsilon, delta / 1e9, rate / 1_000_000, steps)
+    except ValueError as error:
+        raise UsageError(str(error), "Allow a larger ε, fewer rounds or steps, or a lower sample rate.") from error
+
+
+def _cross_check(events: list[list[float]], delta: float) -> Any:
+    """Ask a worker: Opacus brings torch, which no command imports."""
+    from ..node.learner.protocol import encode_frame, read_frame  # noqa: PLC0415 - imports of commands wait
+
+    done = subprocess.run(
+        [sys.executable, "-m", "collegium.node.learner"],
+        input=encode_frame({"id": 1, "op": "cross_check", "events": events, "delta": delta}),
+        capture_output=True,
+        check=False,
+    )
+    answer = read_frame(BytesIO(done.stdout))
+    if answer is None or not answer["ok"]:
+        reason = done.stderr.decode(errors="replace")[-500:] if answer is None else answer["error"]
+        raise OperatorError(f"the cross-check failed: {reason}", "`collegium doctor` looks for what is missing.")
+    return {name: answer[name] for name in ("pld", "prv", "error")}

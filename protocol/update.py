@@ -16,13 +16,12 @@ import zstandard
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from .charter import Charter
+from .claims import Claim, check_claims
 from .components import MILLION, ComponentSpec
 from .schema import U32, U63, Between, Bytes32, Name, Size
 
 PREFIX_SIZE = 104
-NO_EPSILON = 2**32 - 1  # `epsilon` of an update that claims no differential privacy
 # A declared noise widens the norm bound, and so does a small lot: neither may be had without limit (G5).
-NO_DELTA = 2**32  # over every δ: no floor asks for one
 MOST_NOISE = 16  # × the charter's
 LEAST_LOT = 1000  # L = 1
 SCALE = 2**32  # fixed point of the norm bounds
@@ -42,21 +41,11 @@ class Engaged:
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
-    """`count` draws at `sample_rate` with effective noise `noise_multiplier` (both in millionths)."""
-
-    sample_rate: Annotated[int, Between(1, MILLION)]
-    noise_multiplier: Annotated[int, Between(0, 2**40)]
-    count: U32
-
-
-@dataclass(frozen=True, slots=True)
 class UpdateHeader:
     """One member's change to one component in one round. `round` r was trained from the state after round r - 1.
 
-    `blob` and `size` name the compressed payload; `lot` is L in thousandths. `draws` is the author's receipt: every
-    draw of its life in the federation up to and with this one; `epsilon` (thousandths) and `delta` (billionths) are
-    what it says they compose to.
+    `blob` and `size` name the compressed payload; `lot` is L in thousandths. `claims` has one entry for each
+    modality that this draw used of the author's data, by name.
     """
 
     DOMAIN: ClassVar[str] = "update"
@@ -74,9 +63,7 @@ class UpdateHeader:
     sample_rate: Annotated[int, Between(1, MILLION)]
     lot: Positive
     engaged: Annotated[tuple[Engaged, ...], Size(1, 64)]
-    draws: Annotated[tuple[Draws, ...], Size(0, 64)]
-    epsilon: U32
-    delta: U32
+    claims: Annotated[tuple[Claim, ...], Size(1, 64)]
 
     @property
     def recipe(self) -> Engaged:
@@ -189,9 +176,6 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     spec = specs.get(header.component)
     if spec is None:
         raise RemoteProtocolError("unknown-component", header.component, header.author)
-    floor = min((floor.epsilon for floor in learning.floors if floor.policy == "dp"), default=NO_EPSILON)
-    delta = min((floor.delta for floor in learning.floors if floor.policy == "dp"), default=NO_DELTA)
-    drawn = sum(draws.count for draws in header.draws)
     checks = (
         ("engaged-order", names == sorted(set(names)) and all(name in specs for name in names)),
         ("base-mismatch", header.component in names and header.recipe.base == header.base),
@@ -199,8 +183,6 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         ("sample-rate-above", header.sample_rate <= learning.sample_rate),
         ("size-above", header.size <= max_frame_size(spec)),
         ("lot-below", header.lot >= LEAST_LOT),
-        ("receipt-missing", delta == NO_DELTA or (header.delta > 0 and drawn >= header.steps)),
-        ("epsilon-above", header.epsilon <= floor and (header.delta <= delta)),
     )
     for reason, ok in checks:
         if not ok:
@@ -215,4 +197,13 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
             raise RemoteProtocolError("clip-above", entry.component, header.author)
         if entry.learning_rate > bound.learning_rate:
             raise RemoteProtocolError("learning-rate-above", entry.component, header.author)
+    noises = {entry.component: entry.noise_multiplier for entry in header.engaged}
+    check_claims(
+        header.claims,
+        learning,
+        noises,
+        sample_rate=header.sample_rate,
+        steps=header.steps,
+        author=header.author,
+    )
     return spec

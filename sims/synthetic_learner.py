@@ -32,6 +32,12 @@ def main() -> None:
             for name in request["engaged"]:
                 values = np.clip(np.rint(source.normal(0.0, 8.0, specs[name].dimension)), -127, 127)
                 answer["updates"][name] = values.astype(specs[name].integer_type).tobytes()
+        elif request["op"] == "budget":
+            named = [item["name"] for item in request["modalities"]]
+            fits = {"allowed": True, "before": 0, "after": 0, "limit": 0, "rounds_left": 1000}
+            answer |= {"allowed": True, "reason": "", "noises": {}, "modalities": dict.fromkeys(named, fits)}
+        elif request["op"] == "epsilon":
+            answer |= {"epsilon": 0.0, "claimed": 0}
         else:
             answer |= {"tasks": {}}
         write_frame(stdout, answer)

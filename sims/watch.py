@@ -35,7 +35,7 @@ def look(institution: Institution, before: View) -> View:
                 notes={(note.component, note.round): dict(note.data) for note in store.notes()},
                 metrics={(m.epoch, m.round): m.value for m in store.metrics()},
                 draws=len(draws),
-                epsilon=max((draw.epsilon for draw in draws), default=0),
+                epsilon=max((epsilon for draw in draws for _, epsilon in draw.claims), default=0),
             )
     except CollegiumError:
         return before

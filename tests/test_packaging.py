@@ -14,7 +14,9 @@ FOLDERS = ("cli", "sims", "node", "consensus", "protocol", "crypto")
 
 def modules() -> set[str]:
     found = {f"collegium/{p.relative_to(ROOT).as_posix()}" for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
-    return found | {"collegium/__init__.py", "collegium/py.typed"}
+    presets = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "node" / "privacy").rglob("*.toml")}
+    assert presets
+    return found | presets | {"collegium/__init__.py", "collegium/py.typed"}
 
 
 def test_every_folder_has_its_link() -> None:

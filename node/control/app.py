@@ -212,9 +212,8 @@ def _log(context: Context, request: Request) -> object:
 
 
 def _privacy(daemon: Daemon, context: Context, _request: Request) -> object:
-    own = daemon.config.privacy
     context = replace(context, published=context.store.snapshot().published)
-    return views.privacy(context, views.PrivacyPolicy(own.policy, own.epsilon, own.delta))
+    return views.privacy(context, tuple(daemon.core.policies.values()), daemon.config.privacy.jurisdiction)
 
 
 def _check_withdrawal(daemon: Daemon) -> None:

@@ -125,6 +125,7 @@ def _live(daemon: Daemon) -> Live:
         reports=len(core.reports),
         contributing=core.contributing,
         exhausted=core.exhausted,
+        forecast={name: (left, dict(last)) for name, (left, last) in core.forecast.items()},
         learner=daemon.learner.state,
         learner_detail=daemon.learner.detail,
         training=core.draw.number if core.draw is not None else None,

@@ -1,76 +1,53 @@
 """When to train, with which noise, and what an update then declares (DESIGN.md sections 5 and 6).
 
-One draw trains every engaged component at once: it is one event for the accountant, and its cost is on disk before the
-learner sees it.
+One draw trains every engaged component at once: it is one event for the accountant, for each modality with the noise of
+what its data reach, and its cost is on disk before the learner sees it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isqrt
 
 from ...consensus.ledger import Ledger
 from ...protocol.charter import Charter
-from ...protocol.components import ComponentSpec
-from ...protocol.update import NO_EPSILON, Draws, Engaged, UpdateHeader
-from .events import PutDraw, Recipe
+from ...protocol.claims import NO_EPSILON, Claim, Draws, effective_noise, lines_for, merge, reached_noise
+from ...protocol.components import MILLION
+from ...protocol.learning import Learning
+from ...protocol.update import Engaged, UpdateHeader
+from ..privacy.policy import InForce
+from .events import Part, PutDraw, Reach, Recipe
 
 RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε that the charter keeps
+MOST_UTILITY = 16  # × the mean of the components of a draw; the least is its inverse
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What this node contributes: component patterns, its lot L (thousandths), a last round (0: none).
 
-    `policy` is the institution's own, beside the charter's floors: the stricter is in force. `delta` is its own δ
-    (billionths; 0: the charter's).
+    `policies` are those in force here, one for each modality; none: the charter's alone.
     """
 
     engage: tuple[str, ...] = ("*",)
     lot: int = 1000
     rounds: int = 0
-    policy: str = "open"
-    delta: int = 0
+    policies: tuple[InForce, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A draw under way."""
+    """A draw under way. `modalities` are those whose data it uses."""
 
     number: int
     recipes: tuple[Recipe, ...]
     bases: Mapping[str, bytes]
     epochs: Mapping[str, int]
+    modalities: tuple[str, ...]
 
 
 def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
     """Return the hosted components that this node trains, sorted."""
     return sorted(name for name in hosted if any(fnmatchcase(name, pattern) for pattern in plan.engage))
-
-
-def effective_noise(multipliers: Sequence[int]) -> int:
-    """Return `σ_eff = (Σ σ_c^-2)^(-1/2)` in millionths, rounded down; 0 if any component goes without noise."""
-    if not multipliers or min(multipliers) == 0:
-        return 0
-    # 1/Σσ^-2 = P / Σ(P/σ²) with P = Πσ²: every P/σ² is whole, so the claim can only err on the safe side.
-    product = 1
-    for sigma in multipliers:
-        product *= sigma * sigma
-    return isqrt(product // sum(product // (sigma * sigma) for sigma in multipliers))
-
-
-def merge(draws: Iterable[Draws]) -> tuple[Draws, ...]:
-    """Return draws of equal rate and noise as one event with their total count, sorted."""
-    counts: dict[tuple[int, int], int] = {}
-    for draw in draws:
-        key = (draw.sample_rate, draw.noise_multiplier)
-        counts[key] = counts.get(key, 0) + draw.count
-    return tuple(Draws(rate, noise, count) for (rate, noise), count in sorted(counts.items()))
-
-
-def is_private(specs: Iterable[ComponentSpec]) -> bool:
-    """Whether the charter asks for noise on any of these components."""
-    return any(spec.noise_multiplier > 0 for spec in specs)
 
 
 def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
@@ -83,6 +60,58 @@ def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
     )
 
 
+def events(put: PutDraw, modality: str, learning: Learning) -> list[Draws]:
+    """Return what a reservation has cost one modality."""
+    if put.recalled:
+        return [draws for name, draws in put.recalled if name == modality]
+    if modality not in dict(put.claims):
+        return []
+    noise = reached_noise(learning, modality, {part.component: part.noise_multiplier for part in put.parts})
+    return [] if noise is None else [Draws(put.sample_rate, noise, put.steps)]
+
+
+def receipt(spent: Iterable[PutDraw], modality: str, learning: Learning, lines: int = 0) -> tuple[Draws, ...]:
+    """Return every draw that a modality has paid for, in at most so many lines (0: no limit)."""
+    return merge((draws for put in spent for draws in events(put, modality, learning)), lines)
+
+
+def whole(spent: Iterable[PutDraw], modalities: Iterable[str], learning: Learning) -> tuple[Draws, ...]:
+    """Return the draws that some of these modalities have paid for, each with the noise of all that they reach.
+
+    Draws that were recalled modality by modality are overstated: nothing says which of them were the same.
+    """
+    chosen = sorted(set(modalities))
+    found: list[Draws] = []
+    for put in spent:
+        if put.recalled:
+            found += _recalled(put, chosen)
+            continue
+        used = [name for name in chosen if name in dict(put.claims)]
+        noises = {
+            part.component: part.noise_multiplier
+            for part in put.parts
+            if any(name in learning.upstream(part.component) for name in used)
+        }
+        if noises:
+            noise = effective_noise(list(noises.values()))
+            found.append(Draws(put.sample_rate, noise, put.steps))
+    return merge(found)
+
+
+def _recalled(put: PutDraw, chosen: Sequence[str]) -> list[Draws]:
+    lines = {name: [draws for other, draws in put.recalled if other == name] for name in chosen}
+    least = [min(draws.noise_multiplier for draws in found) for found in lines.values() if found]
+    every = [draws for found in lines.values() for draws in found]
+    if not every:
+        return []
+    return [Draws(max(d.sample_rate for d in every), effective_noise(least), sum(d.count for d in every))]
+
+
+def recipe_of(draw: Draw, component: str) -> Recipe:
+    """Return what one component of a draw trains with."""
+    return next(recipe for recipe in draw.recipes if recipe.component == component)
+
+
 def header(
     charter: Charter,
     author: bytes,
@@ -90,17 +119,14 @@ def header(
     plan: Plan,
     component: str,
     blob: tuple[bytes, int],
-    spent: Sequence[PutDraw],
-    delta: int,
+    claims: tuple[Claim, ...],
 ) -> UpdateHeader:
-    """Return the header of one component's update from a draw; `spent` are all reservations, this draw's included."""
-    recipe = next(r for r in draw.recipes if r.component == component)
-    private = all(r.noise_multiplier > 0 for r in draw.recipes)
+    """Return the header of one component's update from a draw."""
     return UpdateHeader(
         federation=charter.federation,
         author=author,
         component=component,
-        round=recipe.round,
+        round=recipe_of(draw, component).round,
         epoch=draw.epochs[component],
         base=draw.bases[component],
         blob=blob[0],
@@ -112,28 +138,67 @@ def header(
             Engaged(r.component, draw.bases[r.component], r.noise_multiplier, r.clip_norm, r.learning_rate)
             for r in draw.recipes
         ),
-        draws=merge(d.draws for d in spent) if private else (),
-        epsilon=max(d.epsilon for d in spent) if private else NO_EPSILON,
-        delta=delta if private else 0,
+        claims=claims,
     )
 
 
-def candidate(charter: Charter, recipes: Iterable[Recipe]) -> Draws:
-    """Return the accountant's view of one round of these components."""
-    noise = effective_noise([recipe.noise_multiplier for recipe in recipes])
-    return Draws(charter.learning.sample_rate, noise, charter.learning.steps)
+def claims(
+    spent: Sequence[PutDraw], put: PutDraw, policies: Mapping[str, InForce], learning: Learning
+) -> tuple[Claim, ...]:
+    """Return what the updates of a reserved draw claim; `spent` are all reservations up to it, itself included."""
+    lines = lines_for(len(put.claims))
+    return tuple(
+        Claim(name, (), NO_EPSILON, 0)
+        if epsilon == NO_EPSILON
+        else Claim(name, receipt(spent, name, learning, lines), epsilon, policies[name].delta)
+        for name, epsilon in put.claims
+    )
 
 
-def least_delta(charter: Charter, plan: Plan) -> int:
-    """Return the strictest δ (billionths) of the charter's floors under "dp" and of the institution."""
-    found = [floor.delta for floor in charter.learning.floors if floor.policy == "dp"]
-    return min([*found, *([plan.delta] if plan.delta else [])], default=0)
+def reaches(
+    draw: Draw, spent: Sequence[PutDraw], policies: Mapping[str, InForce], learning: Learning
+) -> tuple[Reach, ...]:
+    """Return what the accountant has to know of each modality that a draw uses."""
+    names = [recipe.component for recipe in draw.recipes]
+    return tuple(
+        Reach(
+            name,
+            policies[name].epsilon,
+            policies[name].delta,
+            receipt(spent, name, learning),
+            learning.downstream(name, names),
+        )
+        for name in draw.modalities
+    )
 
 
-def forbidden(plan: Plan, charter: Charter, specs: Iterable[ComponentSpec]) -> str:
-    """Return why the policies in force forbid training these components at all, or "" (DESIGN.md section 6)."""
-    if plan.policy == "never" or any(floor.policy == "never" for floor in charter.learning.floors):
-        return "the policy for this data is never"
-    if plan.policy == "dp" and not all(spec.noise_multiplier for spec in specs):
-        return "the policy of this institution is dp, and the charter asks for no noise"
-    return ""
+def parts(draw: Draw, charter: Charter, last: Mapping[str, int], movement: Mapping[str, int]) -> tuple[Part, ...]:
+    """Return what the split of noise has to know of each component of a draw."""
+    specs = {spec.name: spec for spec in charter.components}
+    names = [recipe.component for recipe in draw.recipes]
+    utility = utilities(names, movement)
+    return tuple(
+        Part(
+            name,
+            specs[name].noise_multiplier,
+            last.get(name, 0),
+            specs[name].clip_norm,
+            utility[name],
+            specs[name].dimension,
+        )
+        for name in names
+    )
+
+
+def utilities(names: Sequence[str], movement: Mapping[str, int]) -> dict[str, int]:
+    """Return u_c in millionths: how far a component has moved beside the mean of all, by folded states only.
+
+    Within 1/MOST_UTILITY and MOST_UTILITY; one for each before all of them have moved.
+    """
+    moved = [movement.get(name, 0) for name in names]
+    if not names or min(moved) <= 0:
+        return dict.fromkeys(names, MILLION)
+    return {
+        name: max(MILLION // MOST_UTILITY, min(MOST_UTILITY * MILLION, MILLION * move * len(moved) // sum(moved)))
+        for name, move in zip(names, moved, strict=True)
+    }

@@ -4,8 +4,8 @@ Reading order: `handle` takes a batch of events, `_on_*` absorb them, `_advance`
 order: evidence of forks, acknowledgements of my updates, judging of proposals, starting a height, folding, training.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ...consensus.agreement import (
     Action,
@@ -38,6 +38,7 @@ from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.blocks import Block, Certificate, Close, Head, Proposal, Vote, quorum, verify_certificate
 from ...protocol.charter import Charter
+from ...protocol.claims import NO_EPSILON, Draws, lines_for
 from ...protocol.components import state_digest
 from ...protocol.records import (
     GENESIS,
@@ -58,7 +59,8 @@ from ...protocol.records import (
     verify_ack,
 )
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed, sign
-from ...protocol.update import Draws, UpdateHeader, check_header
+from ...protocol.update import UpdateHeader, check_header
+from ..privacy import policy as governing
 from . import contribution as contributing
 from . import events as ev
 from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message, tag
@@ -114,7 +116,11 @@ class Core:
         self.federation = charter.federation
         self.options = options
         self.specs = {spec.name: spec for spec in charter.components}
-        self.hosted = tuple(name for name in sorted(options.hosted) if name in self.specs)
+        policies = options.plan.policies or governing.of_charter(charter)
+        self.policies = {policy.modality: policy for policy in policies}
+        known = [name for name in sorted(options.hosted) if name in self.specs]
+        self.withheld = governing.withheld(charter, policies, known)
+        self.hosted = governing.admitted(known, self.withheld)
         self.ledger = genesis(charter)
         self.pool = Pool(4 * charter.rules.records_per_height)
         self._cached: tuple[tuple[int, int], tuple[Ledger, list[Signed[Record]]]] | None = None
@@ -137,12 +143,14 @@ class Core:
         self.halted: set[str] = set()  # still differed: no acknowledgement, attestation or training
         self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
         self.bases: dict[tuple[str, int, int], bytes] = {}
-        self.receipts: dict[bytes, tuple[int, tuple[tuple[str, bytes], ...]]] = {}
+        self.movement: dict[str, int] = {}
+        self.receipts: dict[tuple[bytes, str], tuple[int, tuple[tuple[str, bytes], ...]]] = {}
         self.learner: tuple[str, ...] = ()
         self.draw: contributing.Draw | None = None
         self.draws: list[ev.PutDraw] = list(snapshot.draws)
         self.failures = 0
         self.exhausted = ""
+        self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
         self.refusals: dict[tuple[bytes, str], int] = {}
         self.idle_due = False
@@ -205,6 +213,8 @@ class Core:
         """Return the first effects. Nothing is signed until enough peers reported what they know of this node."""
         self._now = now
         self._emit(ev.SetTimer("sync", self.options.sync_ms), ev.SetTimer("idle", self.options.idle_ms))
+        for name, reason in self.withheld.items():
+            self._notice("modality-withheld", "warning", modality=name, reason=reason)
         self._maybe_sign()
         self._advance()
         return self._drain()
@@ -334,21 +344,29 @@ class Core:
             self._recall_draws(open_signed(UpdateHeader, body.header, self.federation).value)
 
     def _recall_draws(self, header: UpdateHeader) -> None:
-        """G6: what an own update's receipt lists is spent, though this disk was set back and does not know it."""
-        known = {(d.sample_rate, d.noise_multiplier): d.count for d in contributing.merge(p.draws for p in self.draws)}
-        for draws in header.draws:
-            missing = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
-            if missing > 0:
-                put = ev.PutDraw(
-                    max((put.draw for put in self.draws), default=0) + 1,
-                    Draws(draws.sample_rate, draws.noise_multiplier, missing),
-                    (header.component,),
-                    (header.round,),
-                    header.epsilon,
-                )
-                self.draws.append(put)
-                self._emit(ev.Persist(put))
-                self._notice("spending-recovered", "warning", draws=missing, epsilon=header.epsilon)
+        """G6: what an own update's receipts list is spent, though this disk was set back and does not know it."""
+        missing: list[tuple[str, Draws]] = []
+        for claim in header.claims:
+            spent = contributing.receipt(self.draws, claim.modality, self.charter.learning)
+            known = {(draws.sample_rate, draws.noise_multiplier): draws.count for draws in spent}
+            for draws in claim.draws:
+                count = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
+                if count > 0:
+                    missing.append((claim.modality, Draws(draws.sample_rate, draws.noise_multiplier, count)))
+        if not missing:
+            return
+        put = ev.PutDraw(
+            max((put.draw for put in self.draws), default=0) + 1,
+            (ev.Noised(header.component, header.round, header.recipe.noise_multiplier),),
+            header.sample_rate,
+            0,
+            tuple((claim.modality, claim.epsilon) for claim in header.claims),
+            tuple(missing),
+        )
+        self.draws.append(put)
+        self.draw = None  # what is under way was reckoned without these: its receipt would say too little
+        self._emit(ev.Persist(put))
+        self._notice("spending-recovered", "warning", draws=sum(d.count for _, d in missing), epsilon=dict(put.claims))
 
     def _note_update(self, record: Signed[Record]) -> None:
         """An update record's header may be news here."""
@@ -376,11 +394,11 @@ class Core:
             raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
         check_header(value, self.charter)
         component = self.ledger.components[value.component]
-        if value.author == self.me:
+        slot = (value.author, value.component, value.round)
+        if value.author == self.me and self.acked.get(slot) != header.digest:
             self._recall_draws(value)
         if value.round > component.round + 2 or self._void(value):
             return  # too stale to count, or this node is behind: anti-entropy brings it again
-        slot = (value.author, value.component, value.round)
         if value.author == self.me:
             # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
             self.acked.setdefault(slot, header.digest)
@@ -410,15 +428,20 @@ class Core:
 
     def _read_receipt(self, value: UpdateHeader) -> None:
         """A receipt lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
-        if not value.draws:
-            return
-        total = sum(draw.count for draw in value.draws)
         slot = tuple((entry.component, entry.base) for entry in value.engaged)
-        before, known = self.receipts.get(value.author, (0, ()))
-        if slot != known and total < before + value.steps:
-            self._notice("receipt-shrinks", "warning", member=value.author, draws=total, before=before)
-        if total > before:
-            self.receipts[value.author] = (total, slot)
+        grew = False
+        for claim in value.claims:
+            if not claim.draws:
+                continue
+            total = sum(draw.count for draw in claim.draws)
+            before, known = self.receipts.get((value.author, claim.modality), (0, ()))
+            if slot != known and total < before + value.steps:
+                facts = {"modality": claim.modality, "draws": total, "before": before}
+                self._notice("receipt-shrinks", "warning", member=value.author, **facts)
+            if total > before:
+                self.receipts[value.author, claim.modality] = (total, slot)
+                grew = True
+        if grew:
             self._emit(ev.CheckReceipt(value))
 
     def _pull(self, flight: Flight) -> None:
@@ -659,6 +682,7 @@ class Core:
         self.folding.discard(event.component)
         self.folded[event.component] = (event.round, event.epoch, event.chain, event.digest)
         self.bases[event.component, event.round, event.epoch] = event.digest
+        self.movement[event.component] = event.movement
         for key in [k for k in self.bases if k[0] == event.component and k[1] and k[1] < event.round - 16]:
             del self.bases[key]
         if event.saturated:
@@ -1036,7 +1060,14 @@ class Core:
         ready = self.signing and self.contributing and self.draw is None and not self.exhausted
         if not ready or self.me not in self.ledger.members:
             return
-        names = [n for n in contributing.engaged(self.options.plan, self.hosted) if n in self.learner]
+        engaged = contributing.engaged(self.options.plan, self.hosted)
+        used = governing.used(self.charter, self.hosted, self.withheld, engaged)
+        fed = [name for name in engaged if self.charter.learning.upstream(name) & set(used)]
+        if engaged and not fed and self.withheld:
+            self.exhausted = "; ".join(self.withheld.values())
+            self._notice("training-forbidden", "warning", reason=self.exhausted)
+            return
+        names = [name for name in fed if name in self.learner]
         open_ = [name for name in names if self._trainable(name)]
         if not open_ or (len(open_) < len(names) and not self._learn_partly):
             if open_ and not self._learn_waits:
@@ -1044,27 +1075,39 @@ class Core:
                 self._emit(ev.SetTimer("learn", 2 * self.charter.rules.round_deadline))
             return
         self._learn_partly = self._learn_waits = False
-        specs = [self.specs[name] for name in open_]
-        reason = contributing.forbidden(self.options.plan, self.charter, specs)
-        if reason:
-            self.exhausted = reason
-            self._notice("training-forbidden", "warning", reason=reason)
-            return
-        recipes = tuple(self._recipe(name) for name in open_)
-        number = max((put.draw for put in self.draws), default=0) + 1
         self.draw = contributing.Draw(
-            number,
-            recipes,
+            max((put.draw for put in self.draws), default=0) + 1,
+            tuple(self._recipe(name) for name in open_),
             {name: self.folded[name][3] for name in open_},
             {name: self.folded[name][1] for name in open_},
+            governing.used(self.charter, self.hosted, self.withheld, open_),
         )
-        if contributing.is_private(specs):
-            spent = contributing.merge(put.draws for put in self.draws)
-            rounds = {recipe.component: recipe.round for recipe in recipes}
-            recovery = contributing.recovering(self.ledger, rounds)
-            self._emit(ev.CheckBudget(number, spent, contributing.candidate(self.charter, recipes), recovery))
+        if any(self.specs[name].noise_multiplier for name in open_):
+            self._ask_budget(self.draw)
         else:
-            self._reserve(0)
+            self._reserve(dict.fromkeys(self.draw.modalities, NO_EPSILON))
+
+    def _ask_budget(self, draw: contributing.Draw) -> None:
+        learning = self.charter.learning
+        rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+        last = {part.component: part.noise_multiplier for put in self.draws for part in put.parts if put.steps}
+        self._emit(
+            ev.CheckBudget(
+                draw.number,
+                contributing.reaches(draw, self.draws, self.policies, learning),
+                contributing.parts(draw, self.charter, last, self.movement),
+                learning.sample_rate,
+                learning.steps,
+                self._rounds_ahead(draw),
+                lines_for(len(draw.modalities)),
+                contributing.recovering(self.ledger, rounds),
+            )
+        )
+
+    def _rounds_ahead(self, draw: contributing.Draw) -> int:
+        """How many rounds are still planned, the draw's own included."""
+        planned = self.options.plan.rounds or self.charter.learning.planned_rounds
+        return max(1, planned + 1 - min(recipe.round for recipe in draw.recipes))
 
     def _trainable(self, name: str) -> bool:
         component = self.ledger.components[name]
@@ -1084,30 +1127,54 @@ class Core:
         return ev.Recipe(name, done[0] + 1, done[2], spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
 
     def _on_budget(self, event: ev.BudgetAnswer) -> None:
-        if self.draw is None or self.draw.number != event.draw:
+        draw = self.draw
+        if draw is None or draw.number != event.draw or any(put.draw == draw.number for put in self.draws):
             return
         if not event.allowed:
             self.draw, self.exhausted = None, event.reason
-            self._notice("budget-spent", "warning", reason=event.reason, epsilon=event.epsilon)
+            self._notice("budget-spent", "warning", reason=event.reason, epsilon=dict(event.epsilon))
             return
-        self._reserve(event.epsilon)
+        self.draw = replace(
+            draw,
+            recipes=tuple(
+                # Whatever the worker answers: no less noise than the charter asks for.
+                replace(
+                    recipe,
+                    noise_multiplier=max(recipe.noise_multiplier, event.noises.get(recipe.component, 0)),
+                )
+                for recipe in draw.recipes
+            ),
+        )
+        self._foresee(self.draw, event.rounds_left)
+        self._reserve({name: event.epsilon.get(name, NO_EPSILON) for name in draw.modalities})
 
-    def _reserve(self, epsilon: int) -> None:
+    def _foresee(self, draw: contributing.Draw, rounds_left: Mapping[str, int]) -> None:
+        """Tell once, and again when it changes, after which round a budget does not last as long as is planned."""
+        learning, ahead = self.charter.learning, self._rounds_ahead(draw)
+        rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+        for name, left in sorted(rounds_left.items()):
+            last = {part: rounds[part] + left - 1 for part in learning.downstream(name, rounds)}
+            known = self.forecast.get(name)
+            self.forecast[name] = (left, last)
+            if left < ahead and (known is None or known[1] != last):
+                self._notice("budget-runs-out", "warning", modality=name, rounds_left=left, last_rounds=last)
+
+    def _reserve(self, epsilon: Mapping[str, int]) -> None:
         """G6: the cost is on disk before anything is computed from the students' data."""
-        draw = self.draw
+        draw, learning = self.draw, self.charter.learning
         assert draw is not None
         put = ev.PutDraw(
             draw.number,
-            contributing.candidate(self.charter, draw.recipes),
-            tuple(recipe.component for recipe in draw.recipes),
-            tuple(recipe.round for recipe in draw.recipes),
-            epsilon,
+            tuple(ev.Noised(r.component, r.round, r.noise_multiplier) for r in draw.recipes),
+            learning.sample_rate,
+            learning.steps,
+            tuple((name, epsilon[name]) for name in draw.modalities),
         )
         self.draws.append(put)
-        learning = self.charter.learning
         self._emit(ev.Persist(put))
         self._emit(ev.Train(draw.number, draw.recipes, learning.steps, learning.sample_rate, self.options.plan.lot))
-        self._notice("training", draw=draw.number, rounds={r.component: r.round for r in draw.recipes}, epsilon=epsilon)
+        rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+        self._notice("training", draw=draw.number, rounds=rounds, epsilon=dict(put.claims))
 
     def _on_trained(self, event: ev.Trained) -> None:
         draw = self.draw
@@ -1116,10 +1183,11 @@ class Core:
         self.draw, self.failures = None, 0
         if not self.signing or not self.contributing:
             return
-        delta = contributing.least_delta(self.charter, self.options.plan)
+        put = next(put for put in self.draws if put.draw == draw.number)
+        claims = contributing.claims(self.draws, put, self.policies, self.charter.learning)
         self._emit(ev.Persist(ev.PutPublished(draw.number)))
         for name, blob in sorted(event.blobs.items()):
-            value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, self.draws, delta)
+            value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, claims)
             component = self.ledger.components[name]
             slot = (self.me, name, value.round)
             if slot in self.acked or value.round + self.charter.rules.max_staleness < component.round + 1:

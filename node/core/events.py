@@ -11,9 +11,10 @@ from typing import TypeAlias
 
 from ...consensus.components import Round
 from ...protocol.blocks import Block, Certificate
+from ...protocol.claims import Draws
 from ...protocol.records import Record
 from ...protocol.signing import Signed
-from ...protocol.update import Draws, UpdateHeader
+from ...protocol.update import UpdateHeader
 
 # ---- events
 
@@ -72,7 +73,10 @@ class BlobRefused:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The state of a component after the frozen lists named by `chain`."""
+    """The state of a component after the frozen lists named by `chain`.
+
+    `movement` is the mean square of its weights' change since the first state, in units of 2^-64.
+    """
 
     component: str
     round: int
@@ -80,6 +84,7 @@ class Folded:
     chain: bytes
     digest: bytes
     saturated: int
+    movement: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,18 @@ class LearnerReady:
 
 @dataclass(frozen=True, slots=True)
 class BudgetAnswer:
-    """Whether another draw is within the budget; `epsilon` (thousandths) is the total with it, rounded up."""
+    """Whether another draw is within every modality's budget, and with which noise (millionths) by component.
+
+    `epsilon` (thousandths, rounded up) is each modality's total with it, `rounds_left` how many rounds like it fit,
+    itself included.
+    """
 
     draw: int
     allowed: bool
-    epsilon: int
     reason: str
+    noises: Mapping[str, int] = field(default_factory=dict)
+    epsilon: Mapping[str, int] = field(default_factory=dict)
+    rounds_left: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +199,29 @@ class PutHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class Noised:
+    """One component of a draw: the round that it trains for, and its noise multiplier in millionths."""
+
+    component: str
+    round: int
+    noise_multiplier: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutDraw:
-    """A privacy reservation: this draw counts as spent from now on, whatever becomes of it (G6)."""
+    """A privacy reservation: this draw counts as spent from now on, whatever becomes of it (G6).
+
+    `claims` has each modality whose data it used, with the ε of all draws up to it (thousandths, as reckoned then).
+    `recalled` is not empty for what a lost disk had and an own update told again: by modality, and no other field says
+    what was spent then.
+    """
 
     draw: int
-    draws: Draws
-    components: tuple[str, ...]
-    rounds: tuple[int, ...]
-    epsilon: int
+    parts: tuple[Noised, ...]
+    sample_rate: int
+    steps: int
+    claims: tuple[tuple[str, int], ...]
+    recalled: tuple[tuple[str, Draws], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,18 +304,51 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """One modality of a draw: what bounds it (thousandths, billionths), what it has spent, what its data reach."""
+
+    modality: str
+    epsilon: int
+    delta: int
+    spent: tuple[Draws, ...]
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component of a draw as the split of noise sees it: millionths, but for `dimension`.
+
+    `noise_multiplier` is the charter's, and the least; `last` is what this node used last, 0 for nothing yet.
+    """
+
+    component: str
+    noise_multiplier: int
+    last: int
+    clip_norm: int
+    utility: int
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
 class CheckBudget:
-    """Ask the accountant whether `candidate` may follow `spent`; answer BudgetAnswer."""
+    """Ask the accountant whether one more draw fits, and with which noise; answer BudgetAnswer.
+
+    `rounds` are those still planned, this one included: what is left of every budget should last for them.
+    """
 
     draw: int
-    spent: tuple[Draws, ...]
-    candidate: Draws
+    modalities: tuple[Reach, ...]
+    parts: tuple[Part, ...]
+    sample_rate: int
+    steps: int
+    rounds: int
+    lines: int
     recovery: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReceipt:
-    """Recompute the ε that a member claims for all its draws. A claim that is too low is told, never judged here:
+    """Recompute the ε that a member claims for each modality. A claim that is too low is told, never judged here:
     floating point decides no validity."""
 
     header: UpdateHeader

@@ -56,12 +56,27 @@ class Learning:
 
 
 @dataclass(frozen=True, slots=True)
+class ModalityPrivacy:
+    """[privacy.modalities.NAME]: what differs for one modality; "" and 0 take over what [privacy] says."""
+
+    modality: str
+    policy: str = ""
+    epsilon: float = 0.0
+    delta: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Privacy:
-    """[privacy]: for each student and this node's lifetime in the federation; at most what the charter allows."""
+    """[privacy]: for each student and this node's lifetime in the federation; at most what the charter allows.
+
+    `jurisdiction` is the name of a shipped preset or the path of one's own; `load` makes a path absolute.
+    """
 
     epsilon: float = 8.0
     delta: float = 1e-5
     policy: str = "dp"
+    jurisdiction: str = ""
+    modalities: tuple[ModalityPrivacy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +190,16 @@ def _folder(value: object) -> Path | None:
     return Path(value) if value else None
 
 
+def _jurisdiction(value: object) -> str:
+    if type(value) is not str or "\0" in value:
+        raise _WrongError('the name of a preset, the path of a file that ends in .toml, or "" for none')
+    return value
+
+
 _MILLISECONDS = _integer(10, 3_600_000)
+_EPSILON = _number("a number over 0, at most 1000", lambda value: 0.0 < value <= 1000.0)
+_DELTA = _number("a number from 1e-9, under 0.1", lambda value: 1e-9 <= value < 0.1)
+_BOUNDS: dict[str, Check] = {"epsilon": _EPSILON, "delta": _DELTA, "policy": _one_of(*POLICIES)}
 
 _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
     "node": (
@@ -201,11 +225,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
     ),
     "privacy": (
         Privacy,
-        {
-            "epsilon": _number("a number over 0, at most 1000", lambda value: 0.0 < value <= 1000.0),
-            "delta": _number("a number over 0 and under 0.1", lambda value: 0.0 < value < 0.1),
-            "policy": _one_of(*POLICIES),
-        },
+        {**_BOUNDS, "jurisdiction": _jurisdiction},
     ),
     "log": (Log, {"format": _one_of(*LOG_FORMATS), "level": _one_of(*LOG_LEVELS)}),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
@@ -233,8 +253,12 @@ def load(path: Path) -> Config:
         config = parse(data.decode(), str(path))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
-    folder = config.data.path
-    return config if folder is None else replace(config, data=Data(path.parent.absolute() / folder.expanduser()))
+    base, folder, preset = path.parent.absolute(), config.data.path, config.privacy.jurisdiction
+    if folder is not None:
+        config = replace(config, data=Data(base / folder.expanduser()))
+    if preset.endswith(".toml"):
+        config = replace(config, privacy=replace(config.privacy, jurisdiction=str(base / Path(preset).expanduser())))
+    return config
 
 
 def parse(text: str, source: str) -> Config:
@@ -250,8 +274,22 @@ def parse(text: str, source: str) -> Config:
         if not isinstance(table, dict):
             raise UsageError(f"{source}: {name} must be a table", f"Write [{name}] and its keys below it.")
         make, checks = _SECTIONS[name]
-        sections[name] = make(**_checked(source, name, table, checks))
+        more: dict[str, object] = {}
+        if name == "privacy" and "modalities" in table:
+            more["modalities"] = _modalities(source, table["modalities"])
+        plain = {key: value for key, value in table.items() if key not in more}
+        sections[name] = make(**_checked(source, name, plain, checks), **more)
     return Config(**sections)  # type: ignore[arg-type] # each was made by the class that _SECTIONS names for it
+
+
+def _modalities(source: str, tables: object) -> tuple[ModalityPrivacy, ...]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        advice = "Write [privacy.modalities.NAME] and its keys below it."
+        raise UsageError(f"{source}: privacy.modalities must hold tables", advice)
+    return tuple(
+        ModalityPrivacy(name, **_checked(source, f"privacy.modalities.{name}", table, _BOUNDS))  # type: ignore[arg-type]
+        for name, table in sorted(tables.items())
+    )
 
 
 def _checked(source: str, section: str, table: dict[str, object], checks: dict[str, Check]) -> dict[str, object]:
@@ -311,11 +349,17 @@ learner = {_toml(c.learning.learner)}  # the learner's command and arguments; em
 
 [privacy]
 # For each student, over all that this node ever publishes in the federation: what is spent stays spent, whatever is
-# written here. "dp": with (epsilon, delta); "never": publish nothing learned from data; "open": no noise.
+# written here. "dp": with (epsilon, delta); "never": publish nothing learned from data; "open": no bound of one's own.
+# For each modality the strictest of charter, jurisdiction and this is in force: `collegium privacy show`.
 epsilon = {c.privacy.epsilon!r}
 delta = {c.privacy.delta!r}
 policy = {_toml(c.privacy.policy)}
-
+# A preset (`collegium privacy presets` lists them), the path of a file of one's own, "" for none.
+jurisdiction = {_toml(c.privacy.jurisdiction)}
+# What differs for one modality:
+# [privacy.modalities.essays]
+# policy = "never"
+{_overrides(c.privacy.modalities)}
 [log]
 format = {_toml(c.log.format)}  # "console" or "json"
 level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
@@ -329,6 +373,16 @@ sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
 # More addresses of members, as "/ip4/192.0.2.7/tcp/4001/p2p/<peer id>"; `collegium peer add` keeps its own list.
 addresses = {_toml(c.peers.addresses)}
 """
+
+
+def _overrides(modalities: tuple[ModalityPrivacy, ...]) -> str:
+    lines = []
+    for found in modalities:
+        lines.append(f"[privacy.modalities.{_toml(found.modality)}]")
+        lines += [f"policy = {_toml(found.policy)}"] if found.policy else []
+        lines += [f"epsilon = {found.epsilon!r}"] if found.epsilon else []
+        lines += [f"delta = {found.delta!r}"] if found.delta else []
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _toml(value: str | bool | tuple[str, ...]) -> str:

@@ -1,1 +1,4 @@
-"""The privacy accountant, the calibration of noise, and the logic of the budget. Pure: no I/O, no torch."""
+"""The privacy accountant, the calibration of noise, the budget's logic, the policies in force. No torch.
+
+Pure, but for `jurisdiction`, which reads the files of presets.
+"""

@@ -99,11 +99,16 @@ def _single(q: float, sigma: float) -> Any:
     )
 
 
+@lru_cache(maxsize=64)
+def _repeated(q: float, sigma: float, count: int) -> Any:
+    return _single(q, sigma).self_compose(count) if count > 1 else _single(q, sigma)
+
+
 @lru_cache(maxsize=4096)
 def _composed(events: tuple[Event, ...], delta: float) -> float:
     whole: Any = None
     for q, sigma, count in events:
-        part = _single(q, sigma).self_compose(count) if count > 1 else _single(q, sigma)
+        part = _repeated(q, sigma, count)
         whole = part if whole is None else whole.compose(part)
     value = float(whole.get_epsilon_for_delta(delta))
     return inf if isnan(value) else max(value, 0.0) + SLACK

@@ -1,14 +1,18 @@
-"""Whether one more draw fits into what is left of an ε (G6). The store keeps the rows; here is only the arithmetic.
+"""Whether one more draw fits into what is left of every modality's ε, and with which noise (G6). Pure arithmetic.
 
 A reserved event counts whether or not its training finished: it may have been published, and is never refunded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, sqrt
 
-from .accountant import MILLION, Event, claimed, epsilon
+from ...protocol.claims import Draws, effective_noise, merge
+from ...protocol.update import MOST_NOISE
+from .accountant import MILLION, UNBOUNDED, Event, claimed, epsilon
 
 FORECAST_LIMIT = 1000  # rounds
+FINENESS = 500  # noise is calibrated to one part in so many, and rounded up
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,40 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """The ε in force now, in thousandths, rounded down."""
-        return self.epsilon if self.recovery_open else self.epsilon * (MILLION - self.recovery_share) // MILLION
+        """The ε in force now, in thousandths, rounded down; UNBOUNDED where nobody bounds it."""
+        if self.recovery_open or self.epsilon >= UNBOUNDED:
+            return self.epsilon
+        return self.epsilon * (MILLION - self.recovery_share) // MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """One modality of a draw: its budget, what it has spent, and the components that its data reach."""
+
+    name: str
+    budget: Budget
+    spent: tuple[Draws, ...]
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component of a draw, in millionths but for `dimension`: the charter's noise is the least.
+
+    `last` is the noise that was used last (0: none yet), `utility` u_c of the split.
+    """
+
+    name: str
+    noise: int
+    last: int
+    clip: int
+    utility: int
+    dimension: int
+
+    @property
+    def share(self) -> float:
+        """a_c = C_c √(u_c d_c): the larger, the less noise (DESIGN.md section 6)."""
+        return self.clip / MILLION * sqrt(self.utility / MILLION * self.dimension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +76,133 @@ class Decision:
     rounds_left: int
 
 
-def decide(reserved: Sequence[Event], draw: Event, budget: Budget) -> Decision:
-    """Decide whether `draw` (q, σ_eff, steps of one round) may be reserved on top of what is."""
-    before = claimed(epsilon(reserved, budget.delta))
-    after = claimed(epsilon([*reserved, draw], budget.delta))
-    return Decision(after <= budget.limit, before, after, budget.limit, rounds_left(reserved, draw, budget))
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a draw may be reserved, with which noise (millionths) for each component; `reason` names who is short."""
+
+    allowed: bool
+    reason: str
+    noises: dict[str, int]
+    modalities: dict[str, Decision]
+
+
+def decide_draw(
+    modalities: Sequence[Modality], parts: Sequence[Part], *, sample_rate: int, steps: int, rounds: int, lines: int
+) -> Verdict:
+    """Decide on one draw over all `parts`, and choose the noise by which every budget lasts for `rounds` like it.
+
+    The charter's noise, or what was used last, if that is enough for all; else as much more as the shortest budgets
+    need, at most MOST_NOISE times the charter's. Where even that is too little, the rounds run out before. Nobody looks
+    further ahead than FORECAST_LIMIT.
+    """
+    draw, rounds = _Draw(sample_rate, steps, lines), min(rounds, FORECAST_LIMIT)
+    least = {part.name: part.noise for part in parts}
+    last = {part.name: min(max(part.noise, part.last), MOST_NOISE * part.noise) for part in parts}
+    noises = least
+    if not _last_for(modalities, least, draw, rounds):
+        noises = last if last != least and _last_for(modalities, last, draw, rounds) else {}
+    if not noises:
+        noises = dict(least)
+        for modality in modalities:
+            for name, noise in _needed(modality, parts, draw, rounds).items():
+                noises[name] = max(noises[name], noise)
+    found = {modality.name: _decide(modality, noises, draw) for modality in modalities}
+    short = [
+        f"{name}: ε {decision.after / 1000:g} with another round is over {decision.limit / 1000:g}"
+        for name, decision in sorted(found.items())
+        if not decision.allowed
+    ]
+    return Verdict(not short, "; ".join(short), noises, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    sample_rate: int
+    steps: int
+    lines: int
+
+
+def _cost(modality: Modality, noise: int, draw: _Draw, rounds: int) -> int:
+    more = [Draws(draw.sample_rate, noise, draw.steps * rounds)] if rounds else []
+    return claimed(epsilon(events(merge([*modality.spent, *more], draw.lines)), modality.budget.delta))
+
+
+def _reached(modality: Modality, noises: Mapping[str, int]) -> int:
+    return effective_noise([noises[name] for name in modality.components])
+
+
+def _last_for(modalities: Iterable[Modality], noises: Mapping[str, int], draw: _Draw, rounds: int) -> bool:
+    return all(
+        m.budget.limit >= UNBOUNDED or _cost(m, _reached(m, noises), draw, rounds) <= m.budget.limit for m in modalities
+    )
+
+
+def _needed(modality: Modality, parts: Sequence[Part], draw: _Draw, rounds: int) -> dict[str, int]:
+    """Return the noise by which this modality's budget lasts, or the most that there may be."""
+    reached = [part for part in parts if part.name in modality.components]
+    least, most = spread(reached, 0.0), spread(reached, float("inf"))
+    if modality.budget.limit >= UNBOUNDED or 0 in least.values():
+        return least
+
+    def enough(noise: int) -> bool:
+        return _cost(modality, noise, draw, rounds) <= modality.budget.limit
+
+    low, high = effective_noise(list(least.values())), effective_noise(list(most.values()))
+    if enough(low):
+        return least
+    if not enough(high):
+        return most
+    while high - low > max(1, low // FINENESS):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return _reach(reached, high)
+
+
+def _reach(parts: Sequence[Part], noise: int) -> dict[str, int]:
+    """Split σ_eff = `noise` by the parts' shares, none below the charter's noise or above MOST_NOISE times it."""
+    low, high = 0.0, 1.0
+    while effective_noise(list(spread(parts, high).values())) < noise and high < 2.0**80:
+        low, high = high, high * 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        if effective_noise(list(spread(parts, middle).values())) >= noise:
+            high = middle
+        else:
+            low = middle
+    return spread(parts, high)
+
+
+def spread(parts: Sequence[Part], level: float) -> dict[str, int]:
+    """Return σ_c = level/√a_c in millionths, rounded up, within what each part may have.
+
+    Where no part is at a bound, that is `σ_c² = σ_eff²·Σ_j a_j / a_c` for level² = σ_eff²·Σ_j a_j.
+    """
+    return {
+        part.name: max(part.noise, ceil(min(float(MOST_NOISE * part.noise), level / sqrt(part.share))))
+        for part in parts
+    }
+
+
+def _decide(modality: Modality, noises: Mapping[str, int], draw: _Draw) -> Decision:
+    limit, noise = modality.budget.limit, _reached(modality, noises)
+    before, after = _cost(modality, noise, draw, 0), _cost(modality, noise, draw, 1)
+    left = FORECAST_LIMIT if limit >= UNBOUNDED else count_rounds(lambda n: _cost(modality, noise, draw, n) <= limit)
+    return Decision(after <= limit, before, after, limit, left)
+
+
+def events(draws: Iterable[Draws]) -> list[Event]:
+    """Return draws as the accountant takes them."""
+    return [(d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count) for d in draws]
 
 
 def rounds_left(reserved: Sequence[Event], draw: Event, budget: Budget) -> int:
     """Return how many rounds like `draw` still fit, at most FORECAST_LIMIT."""
     q, sigma, steps = draw
+    return count_rounds(lambda n: claimed(epsilon([*reserved, (q, sigma, steps * n)], budget.delta)) <= budget.limit)
 
-    def fits(rounds: int) -> bool:
-        return claimed(epsilon([*reserved, (q, sigma, steps * rounds)], budget.delta)) <= budget.limit
 
+def count_rounds(fits: Callable[[int], bool]) -> int:
+    """Return the largest number of rounds that fits, at most FORECAST_LIMIT; what fits, fits with fewer."""
     low, high = 0, 1
     while high <= FORECAST_LIMIT and fits(high):
         low, high = high, high * 2

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...consensus.components import Entry, Round, State, origin, replay
 from ...crypto.errors import CorruptError
-from ...protocol.components import ComponentSpec
+from ...protocol.components import FRACTION_BITS, ComponentSpec
 from ...protocol.records import GENESIS
 from ...protocol.update import Integers, payload_values
 from ..store.blobs import Blobs
@@ -77,3 +77,9 @@ def state_at(spec: ComponentSpec, rounds: Sequence[Round], chain: bytes, blobs: 
 def state_bytes(state: State) -> bytes:
     """Return a state as the learner takes it: int32 little-endian."""
     return np.ascontiguousarray(state, dtype="<i4").tobytes()
+
+
+def movement(spec: ComponentSpec, state: State) -> int:
+    """Return the mean square of the weights' change since the first state, in units of 2^-64."""
+    moved = state.astype(np.float64) * 2.0 ** (32 - FRACTION_BITS - spec.step_log2)
+    return int(np.dot(moved, moved) / max(1, state.size))

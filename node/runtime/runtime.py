@@ -27,11 +27,12 @@ from ...crypto.errors import (
 from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.charter import Charter, SignedCharter, load_file, unsigned_members
+from ...protocol.claims import NO_EPSILON, Draws
 from ...protocol.components import MILLION, state_digest
 from ...protocol.records import GENESIS
-from ...protocol.update import Draws, check_norm, payload, read_payload
+from ...protocol.update import check_norm, payload, read_payload
 from ..core import events as ev
-from ..core.contribution import Plan, least_delta
+from ..core.contribution import Plan
 from ..core.core import Core, Options
 from ..core.messages import SYNC_LIMIT, SyncRequest
 from ..core.sync import answer
@@ -40,6 +41,7 @@ from ..home.config import Config
 from ..home.config import load as load_config
 from ..home.paths import Home
 from ..home.peers import load_peers
+from ..home.policies import policies
 from ..learner.protocol import Message
 from ..network import Network, NetworkConfig, open_network
 from ..network.identity import parse_address, peer_id
@@ -82,17 +84,14 @@ class Runtime:
         self._noting = trio.Lock()
         self._turn = trio.Lock()
         self._specs = {spec.name: spec for spec in charter.components}
-        self.hosted = tuple(name for name in sorted(self._specs) if config.learning.engages(name))
-        self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
         plan = Plan(
             engage=tuple(config.learning.engage) if config.learning.contribute else (),
             lot=max(1000, round(config.learning.lot_size * 1000)),
             rounds=config.learning.rounds,
-            policy=config.privacy.policy,
-            delta=max(1, int(config.privacy.delta * 1e9 + 1e-6)),
+            policies=policies(config, charter),
         )
         options = Options(
-            hosted=self.hosted,
+            hosted=tuple(name for name in sorted(self._specs) if config.learning.engages(name)),
             addresses=tuple(config.node.advertise)[:8],
             plan=plan,
             propose_ms=config.timing.propose_ms,
@@ -100,6 +99,8 @@ class Runtime:
             sync_ms=config.timing.sync_ms,
         )
         self.core = Core(charter, identity, options, store.snapshot())
+        self.hosted = self.core.hosted
+        self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
 
     def _opening(self) -> Message | None:
         if not self.config.data.path:
@@ -110,6 +111,7 @@ class Runtime:
             "learning": schema.to_map(self.charter.learning),
             "base_seed": self.charter.seed,
             "hosted": list(self.hosted),
+            "withheld": list(self.core.withheld),
             "seed": None,
         }
 
@@ -383,7 +385,8 @@ class Runtime:
         await trio.to_thread.run_sync(self.states.prune, fold.component, kept)
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
         found = state_digest(fold.component, state)
-        self.submit(ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated))
+        moved = folding.movement(spec, state)
+        self.submit(ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated, moved))
         log.info("folded", component=fold.component, round=fold.round, epoch=fold.epoch, digest=found)
         if fold.rounds:
             await self._note(fold.component, fold.round, {"folded_at": time.time(), "digest": found.hex()})
@@ -405,47 +408,82 @@ class Runtime:
         self.submit(ev.LearnerReady(tuple(answer["components"])))
 
     async def _check_budget(self, check: ev.CheckBudget) -> None:
-        learning = self.charter.learning
-        floors = [floor.epsilon for floor in learning.floors if floor.policy == "dp"]
-        own = round(self.config.privacy.epsilon * 1000)
-        limit = min([*floors, *([own] if own else [])])
         request: Message = {
             "op": "budget",
-            "reserved": [_event(draw) for draw in check.spent],
-            "draw": _event(check.candidate),
-            "epsilon": limit,
-            "delta": least_delta(self.charter, self.core.options.plan) / 1e9,
-            "recovery_share": learning.recovery_share,
+            "modalities": [
+                {
+                    "name": reach.modality,
+                    "epsilon": reach.epsilon,
+                    "delta": reach.delta,
+                    "spent": [[draws.sample_rate, draws.noise_multiplier, draws.count] for draws in reach.spent],
+                    "components": list(reach.components),
+                }
+                for reach in check.modalities
+            ],
+            "components": [
+                {
+                    "name": part.component,
+                    "noise": part.noise_multiplier,
+                    "last": part.last,
+                    "clip": part.clip_norm,
+                    "utility": part.utility,
+                    "dimension": part.dimension,
+                }
+                for part in check.parts
+            ],
+            "sample_rate": check.sample_rate,
+            "steps": check.steps,
+            "rounds": check.rounds,
+            "lines": check.lines,
+            "recovery_share": self.charter.learning.recovery_share,
             "recovery_open": check.recovery,
         }
         try:
             answer = await self.learner.request(request)
+            found = answer["modalities"]
+            event = ev.BudgetAnswer(
+                check.draw,
+                bool(answer["allowed"]),
+                str(answer["reason"]),
+                {name: int(noise) for name, noise in answer["noises"].items()},
+                {name: int(decision["after"]) for name, decision in found.items()},
+                {
+                    reach.modality: int(found[reach.modality]["rounds_left"])
+                    for reach in check.modalities
+                    if reach.epsilon != NO_EPSILON
+                },
+            )
         except LearnerError as error:
             self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}"))
             return
-        kept = "" if check.recovery else f", {learning.recovery_share / 10_000:g} % kept for recovery rounds"
-        reason = f"ε {answer['after'] / 1000:g} with another round is over {answer['limit'] / 1000:g}{kept}"
-        self.submit(ev.BudgetAnswer(check.draw, bool(answer["allowed"]), int(answer["after"]), reason))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
+            self.submit(ev.TrainingFailed(check.draw, f"the accountant's answer cannot be used: {error!r}"))
+            return
+        if not event.allowed and not check.recovery and self.charter.learning.recovery_share:
+            kept = f"{event.reason} ({self.charter.learning.recovery_share / 10_000:g} % kept for recovery rounds)"
+            event = replace(event, reason=kept)
+        self.submit(event)
 
     async def _check_receipt(self, check: ev.CheckReceipt) -> None:
-        header = check.header
-        request: Message = {
-            "op": "epsilon",
-            "events": [_event(draws) for draws in header.draws],
-            "delta": header.delta / 1e9,
-        }
-        try:
-            answer = await self.learner.request(request)
-        except LearnerError as error:  # the next receipt of this member covers the same draws
-            log.warning("a member's receipt could not be checked", member=header.author, reason=str(error))
-            return
-        if header.epsilon < int(answer["claimed"]):
-            log.warning(
-                "a member claims less ε than its draws compose to",
-                member=header.author,
-                claimed=header.epsilon / 1000,
-                recomputed=answer["epsilon"],
-            )
+        for claim in check.header.claims:
+            if not claim.draws:
+                continue
+            events = [_event(draws) for draws in claim.draws]
+            request: Message = {"op": "epsilon", "events": events, "delta": claim.delta / 1e9}
+            author = check.header.author
+            try:
+                answer = await self.learner.request(request)
+            except LearnerError as error:  # the next receipt of this member covers the same draws
+                log.warning("a member's receipt could not be checked", member=author, reason=str(error))
+                return
+            if claim.epsilon < int(answer["claimed"]):
+                log.warning(
+                    "a member claims less ε than its draws compose to",
+                    member=author,
+                    modality=claim.modality,
+                    claimed=claim.epsilon / 1000,
+                    recomputed=answer["epsilon"],
+                )
 
     async def _train(self, train: ev.Train) -> None:
         try:

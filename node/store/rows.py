@@ -11,10 +11,11 @@ from typing import Any
 from ...crypto.errors import CorruptError, LocalProtocolError, RemoteProtocolError
 from ...protocol import codec, schema
 from ...protocol.blocks import BLOCK_LIMIT, Block, Certificate
+from ...protocol.claims import Draws
 from ...protocol.records import Record
 from ...protocol.signing import Signed, open_signed
-from ...protocol.update import Draws, UpdateHeader
-from ..core.events import PutDraw, StoredBlock
+from ...protocol.update import UpdateHeader
+from ..core.events import Noised, PutDraw, StoredBlock
 from .observations import Metric, RoundNote
 from .schema import checksum, recovery
 
@@ -26,9 +27,10 @@ RESERVATION_LIMIT = 64 << 10
 
 def dump_draw(put: PutDraw) -> bytes:
     """Return a reservation's bytes. Raises LocalProtocolError if it cannot be encoded."""
-    draws = put.draws
-    fields = [draws.sample_rate, draws.noise_multiplier, draws.count, list(put.components), list(put.rounds)]
-    return codec.encode([*fields, put.epsilon])
+    parts = [[part.component, part.round, part.noise_multiplier] for part in put.parts]
+    claims = [[modality, epsilon] for modality, epsilon in put.claims]
+    recalled = [[name, d.sample_rate, d.noise_multiplier, d.count] for name, d in put.recalled]
+    return codec.encode([parts, put.sample_rate, put.steps, claims, recalled])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,15 @@ class Reader:
         with self._intact("draws"):
             self._check("draws", check == checksum("draws", draw, reservation))
             fields: Any = codec.decode(reservation, RESERVATION_LIMIT)
-            rate, noise, count, components, rounds, epsilon = fields
-            return PutDraw(draw, Draws(rate, noise, count), tuple(components), tuple(rounds), epsilon)
+            parts, sample_rate, steps, claims, recalled = fields
+            return PutDraw(
+                draw,
+                tuple(Noised(*part) for part in parts),
+                sample_rate,
+                steps,
+                tuple((modality, epsilon) for modality, epsilon in claims),
+                tuple((modality, Draws(*draws)) for modality, *draws in recalled),
+            )
 
     def published(self, row: Row) -> int:
         """(draw, checksum) to a draw's number."""

@@ -13,7 +13,7 @@ from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
 
 APPLICATION_ID = 0x436F6C6C  # "Coll", in the header where `file` and SQLite look for it
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE meta (
@@ -126,7 +126,7 @@ def check_header(path: Path, data: bytes) -> None:
     """Check the database's first 100 bytes (https://www.sqlite.org/fileformat2.html, section 1.3).
 
     SQLite takes some damage here for another kind of file: one flipped bit makes a database read-only. Raises
-    CorruptError, and UsageError for a database of a later version.
+    CorruptError, and UsageError for a database of another version.
     """
     if len(data) < 100:
         raise CorruptError(f"The database {path} ends after {len(data)} bytes", recovery(path))
@@ -144,3 +144,8 @@ def check_header(path: Path, data: bytes) -> None:
         )
     if version < 1:
         raise CorruptError(f"The database {path} has no version", recovery(path))
+    if version < VERSION:
+        raise UsageError(
+            f"The database {path} has version {version}, from before the first release; this one reads {VERSION}",
+            "Found the federation again, or install what wrote it.",
+        )

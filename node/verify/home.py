@@ -10,6 +10,7 @@ from ...protocol.charter import Charter, SignedCharter, load_file
 from ..core.events import StoredBlock
 from ..home.config import load as load_config
 from ..home.paths import Home
+from ..home.policies import hosted_components
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.states import States
@@ -84,8 +85,7 @@ def hosted_here(home: Home, charter: Charter) -> tuple[str, ...]:
     names = [spec.name for spec in charter.components]
     if not home.config.exists():
         return tuple(names)
-    learning = load_config(home.config).learning
-    return tuple(name for name in names if learning.engages(name))
+    return hosted_components(load_config(home.config), charter)
 
 
 def _stored(folder: Path) -> Callable[[str, bytes], State | None] | None:

@@ -4,9 +4,9 @@ Pure reading: from the charter, the ledger, the store, and facts of a running da
 and the command line without a daemon call the same functions.
 """
 
-from .context import Context, InFlight, Live, PrivacyPolicy, offline
+from .context import Context, InFlight, Live, offline
 from .ledger import ledger_log, ledger_show
-from .privacy import forecast, privacy
+from .privacy import forecast, privacy, privacy_log, privacy_plan
 from .rounds import round_detail, rounds
 from .status import components, find_member, peers, status
 from .unlearn import unlearn
@@ -15,7 +15,6 @@ __all__ = [
     "Context",
     "InFlight",
     "Live",
-    "PrivacyPolicy",
     "components",
     "find_member",
     "forecast",
@@ -24,6 +23,8 @@ __all__ = [
     "offline",
     "peers",
     "privacy",
+    "privacy_log",
+    "privacy_plan",
     "round_detail",
     "rounds",
     "status",

@@ -38,6 +38,7 @@ class Live:
     reports: int
     contributing: bool
     exhausted: str
+    forecast: Mapping[str, tuple[int, Mapping[str, int]]]
     learner: str
     learner_detail: str
     training: int | None
@@ -45,15 +46,6 @@ class Live:
     folded: Mapping[str, tuple[int, int, bytes, bytes]]
     in_flight: tuple[InFlight, ...]
     refused: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PrivacyPolicy:
-    """What config.toml says of privacy: the stricter of this and the charter is in force."""
-
-    policy: str
-    epsilon: float
-    delta: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...protocol import schema
+from ...protocol.claims import NO_EPSILON
 from ...protocol.records import Attest, Body, Evidence, Offer, Record, Update, Withdrawal, WithdrawalStatement, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed
-from ...protocol.update import NO_EPSILON
 from ..core.events import StoredBlock
 from .context import Context, Json, moment
 from .rounds import update_digest, update_header
@@ -150,8 +150,15 @@ def _say(context: Context, body: Body | None) -> Json:
             "steps": header.steps,
             "sample_rate": header.sample_rate / 1_000_000,
             "noise_multiplier": header.recipe.noise_multiplier / 1_000_000,
-            "epsilon": None if header.epsilon == NO_EPSILON else header.epsilon / 1000,
-            "delta": header.delta / 1e9,
+            "claims": [
+                {
+                    "modality": claim.modality,
+                    "epsilon": None if claim.epsilon == NO_EPSILON else claim.epsilon / 1000,
+                    "delta": None if claim.epsilon == NO_EPSILON else claim.delta / 1e9,
+                    "draws": sum(draws.count for draws in claim.draws),
+                }
+                for claim in header.claims
+            ],
             "acks": context.members([ack.host for ack in body.acks]),
         }
     if isinstance(body, Attest):

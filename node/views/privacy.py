@@ -1,30 +1,38 @@
-"""What this node's students have paid, and what is left. The log is this node's own; nobody else sees it."""
+"""What this node's students have paid, modality by modality, what is left, and what every member says it has spent."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
+from ...crypto.errors import RemoteProtocolError
+from ...protocol.charter import Charter
+from ...protocol.claims import NO_EPSILON, Draws, effective_noise
+from ...protocol.components import MILLION
+from ...protocol.learning import OF_MODALITY
+from ...protocol.records import Update, body_of
+from ...protocol.update import UpdateHeader
+from ..core.contribution import receipt, whole
 from ..core.events import PutDraw
-from .context import Context, Json, PrivacyPolicy
+from ..privacy import policy as governing
+from ..privacy.policy import InForce
+from .context import Context, Json
+from .rounds import update_header
 
-MILLION = 1_000_000
+LOG_LIMIT = 10_000
 
 
-def privacy(context: Context, policy: PrivacyPolicy) -> Json:
-    """Return the log of draws, ε spent, and the budget in force: the strictest of charter and config.
+def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "") -> Json:
+    """Return the policy in force for each modality and who set it, ε spent, the budgets, and the log of draws.
 
-    ε of each line is the total with it, as it was reserved before training: what is reserved stays spent.
+    ε of each draw is the total with it, as it was reserved before training: what is reserved stays spent.
     """
     learning = context.charter.learning
     draws = context.store.draws()
-    limit = _limit(context, policy)
-    spent = max((draw.epsilon for draw in draws), default=0)
-    share = learning.recovery_share
-    kept = None if limit is None else limit * (MILLION - share) // MILLION
+    out = _withheld(context, policies)
     return {
         "unit": "student",
-        "policy": _strictest(context, policy),
-        "delta": _delta(context),
-        "epsilon_spent": spent / 1000,
-        "epsilon_budget": None if limit is None else limit / 1000,
-        "epsilon_before_recovery": None if kept is None else kept / 1000,
-        "recovery_share": share / MILLION,
+        "jurisdiction": jurisdiction or None,
+        "recovery_share": learning.recovery_share / MILLION,
+        "planned_rounds": learning.planned_rounds,
+        "modalities": [_modality(context, policy, draws, out.get(policy.modality)) for policy in policies],
         "draws": [_draw(context, draw) for draw in draws],
         "floors": [
             {
@@ -35,67 +43,243 @@ def privacy(context: Context, policy: PrivacyPolicy) -> Json:
             }
             for floor in learning.floors
         ],
-        "institution": {"policy": policy.policy, "epsilon": policy.epsilon, "delta": policy.delta},
-        "planned_rounds": learning.planned_rounds,
-        "notes": _remarks(context, policy),
+        "notes": [f"The data of {name} take no part in training: {reason}." for name, reason in out.items()],
         "forecast": None,
     }
 
 
-def forecast(context: Context, policy: PrivacyPolicy) -> Json | None:
-    """Return how many rounds like the last one still fit; None without noise or a draw to go by.
+def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) -> Json:
+    """Return by modality how many rounds like its last one still fit and the round in which that ends, and ε of it all.
 
-    Runs the accountant, which takes seconds and memory: the command line calls it, the daemon does not.
+    `planned` is this node's own last round (0: the charter's). Runs the accountant, which takes seconds and memory: the
+    command line calls it, the daemon does not.
     """
-    from ..privacy.budget import Budget, rounds_left  # noqa: PLC0415 - see above
+    from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - see above
+    from ..privacy.budget import events  # noqa: PLC0415
 
-    draws, limit = context.store.draws(), _limit(context, policy)
-    if not draws or limit is None or draws[-1].draws.noise_multiplier == 0:
-        return None
-    reserved = [_event(draw) for draw in draws]
-    left = {
-        name: rounds_left(
-            reserved, reserved[-1], Budget(limit, _delta(context), context.charter.learning.recovery_share, open_)
-        )
-        for name, open_ in (("rounds_left", False), ("rounds_left_in_recovery", True))
+    learning, draws = context.charter.learning, context.store.draws()
+    bound = [policy for policy in policies if policy.policy == "dp"]
+    spent = whole(draws, [policy.modality for policy in bound], learning)
+    delta = min((policy.delta for policy in bound), default=governing.DEFAULT_DELTA) / 1e9
+    total = claimed(epsilon(events(spent), delta)) if bound else None
+    return {
+        "planned_rounds": planned or learning.planned_rounds,
+        "modalities": {policy.modality: _left(context, policy, draws) for policy in bound},
+        # One student, over all modalities under "dp" together: never less than any of them.
+        "student": None if total is None else {"epsilon": _thousandths(total), "delta": delta},
     }
-    return {**left, "like_draw": draws[-1].draw}
 
 
-def _remarks(context: Context, policy: PrivacyPolicy) -> list[str]:
-    bare = [spec.name for spec in context.charter.components if spec.noise_multiplier == 0]
-    if policy.policy == "open" or not bare:
-        return []
-    return [f"config.toml asks for {policy.policy!r}, but by the charter {', '.join(bare)} carry no noise at all."]
+def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json | None:
+    from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
+    from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
+
+    learning = context.charter.learning
+    last = next((d for d in reversed(draws) if not d.recalled and policy.modality in dict(d.claims)), None)
+    if last is None:
+        return None
+    spent, delta = receipt(draws, policy.modality, learning), policy.delta / 1e9
+    (once,) = receipt([last], policy.modality, learning)
+    left = {}
+    for name, is_open in (("rounds_left", False), ("rounds_left_in_recovery", True)):
+        limit = Budget(policy.epsilon, delta, learning.recovery_share, is_open).limit
+
+        def fits(rounds: int, limit: int = limit) -> bool:
+            more = Draws(once.sample_rate, once.noise_multiplier, once.count * rounds)
+            return claimed(epsilon(events([*spent, more]), delta)) <= limit
+
+        left[name] = count_rounds(fits)
+    rounds = {part.component: part.round for part in last.parts}
+    reached = learning.downstream(policy.modality, rounds)
+    return {
+        **left,
+        "like_draw": last.draw,
+        "epsilon_now": _thousandths(claimed(epsilon(events(spent), delta))),
+        "last_rounds": {name: rounds[name] + left["rounds_left"] for name in reached},
+    }
 
 
-def _event(draw: PutDraw) -> tuple[float, float, int]:
-    return draw.draws.sample_rate / MILLION, draw.draws.noise_multiplier / MILLION, draw.draws.count
+def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1000) -> list[Json]:
+    """Return what was spent by whom on what: every member's claims by the ledger, and this node's own reservations.
+
+    One line for each draw and modality: the updates of one draw claim the same. Own draws that no update in the ledger
+    stands for come last; they are spent all the same.
+    """
+    found: dict[tuple[object, ...], Json] = {}
+    for height, header in _headers(context):
+        if member is not None and header.author != member:
+            continue
+        for claim in header.claims:
+            line = found.setdefault(
+                (header.author, header.engaged, claim),
+                {
+                    "member": context.member(header.author),
+                    "height": height,
+                    "rounds": {},
+                    "components": [entry.component for entry in header.engaged],
+                    "modality": claim.modality,
+                    "draws": sum(draws.count for draws in claim.draws),
+                    "epsilon": _thousandths(claim.epsilon),
+                    "delta": claim.delta / 1e9 if claim.draws else None,
+                    "published": True,
+                },
+            )
+            line["rounds"][header.component] = header.round
+    lines = list(found.values())
+    if context.me is not None and member in (None, context.me):
+        lines += _unpublished(context)
+    return lines[-min(limit, LOG_LIMIT) :]
+
+
+def _unpublished(context: Context) -> Iterator[Json]:
+    assert context.me is not None
+    for draw in context.store.draws():
+        if draw.draw in context.published:
+            continue
+        for modality, epsilon in draw.claims:
+            yield {
+                "member": context.member(context.me),
+                "height": None,
+                "rounds": {part.component: part.round for part in draw.parts},
+                "components": [part.component for part in draw.parts],
+                "modality": modality,
+                "draws": sum(d.count for name, d in draw.recalled if name == modality) or draw.steps,
+                "epsilon": _thousandths(epsilon),
+                "delta": None,
+                "published": False,
+            }
+
+
+def _headers(context: Context) -> Iterator[tuple[int, UpdateHeader]]:
+    seen: set[bytes] = set()
+    for height in range(1, context.ledger.height + 1):
+        block = context.store.block(height)
+        for record in block.records if block is not None else ():
+            if record.value.kind != "update":
+                continue
+            try:
+                body = body_of(record.value)
+            except RemoteProtocolError:
+                continue
+            if isinstance(body, Update) and body.header not in seen:  # posted again with more acknowledgements
+                seen.add(body.header)
+                yield height, update_header(body)
+
+
+def _withheld(context: Context, policies: Sequence[InForce]) -> dict[str, str]:
+    names = [spec.name for spec in context.charter.components]
+    here = [
+        name
+        for name in names
+        if context.hosted is None or name in context.hosted or name.partition("/")[0] in OF_MODALITY
+    ]
+    return governing.withheld(context.charter, policies, here)
+
+
+def _modality(context: Context, policy: InForce, draws: Sequence[PutDraw], withheld: str | None) -> Json:
+    share = context.charter.learning.recovery_share
+    claims = [dict(draw.claims)[policy.modality] for draw in draws if policy.modality in dict(draw.claims)]
+    kinds = {modality.name: modality.kind for modality in context.charter.learning.modalities}
+    bounded = policy.policy == "dp"
+    hosted = context.hosted if context.hosted is not None else [spec.name for spec in context.charter.components]
+    return {
+        "modality": policy.modality,
+        "kind": kinds[policy.modality],
+        "policy": policy.policy,
+        "policy_from": policy.why[0],
+        "epsilon_spent": _thousandths(max(claims, default=0)),
+        "epsilon_budget": policy.epsilon / 1000 if bounded else None,
+        "epsilon_from": policy.why[1] if bounded else None,
+        "epsilon_before_recovery": policy.epsilon * (MILLION - share) // MILLION / 1000 if bounded else None,
+        "delta": policy.delta / 1e9,
+        "delta_from": policy.why[2] if bounded else None,
+        "withheld": withheld,
+        "reaches": list(context.charter.learning.downstream(policy.modality, hosted)),
+    }
 
 
 def _draw(context: Context, draw: PutDraw) -> Json:
     return {
         "draw": draw.draw,
-        "rounds": dict(zip(draw.components, draw.rounds, strict=True)),
-        "sample_rate": draw.draws.sample_rate / MILLION,
-        "noise_multiplier": draw.draws.noise_multiplier / MILLION,
-        "steps": draw.draws.count,
-        "epsilon": draw.epsilon / 1000,
+        "rounds": {part.component: part.round for part in draw.parts},
+        "noise_multipliers": {part.component: part.noise_multiplier / MILLION for part in draw.parts},
+        "sample_rate": draw.sample_rate / MILLION,
+        "steps": draw.steps,
+        "epsilon": {modality: _thousandths(epsilon) for modality, epsilon in draw.claims},
         "published": draw.draw in context.published,
+        "recalled": bool(draw.recalled),
     }
 
 
-def _limit(context: Context, policy: PrivacyPolicy) -> int | None:
-    """Return the ε in force in thousandths; None where nothing on the path of an update asks for one."""
-    floors = [floor.epsilon for floor in context.charter.learning.floors if floor.policy == "dp"]
-    own = [round(policy.epsilon * 1000)] if policy.policy == "dp" and policy.epsilon else []
-    return min([*floors, *own], default=None) if floors else None
+def _thousandths(epsilon: int) -> float | None:
+    """Return an ε for JSON; None where there is no bound."""
+    return None if epsilon == NO_EPSILON else epsilon / 1000
 
 
-def _strictest(context: Context, policy: PrivacyPolicy) -> str:
-    order = ("never", "dp", "open")
-    return min([policy.policy, *(floor.policy for floor in context.charter.learning.floors)], key=order.index)
+def privacy_plan(
+    charter: Charter | None,
+    policies: Sequence[InForce],
+    *,
+    rounds: int,
+    steps: int,
+    sample_rate: int,
+    noises: Mapping[str, int],
+    delta: int = 0,
+    spent: Sequence[PutDraw] = (),
+) -> Json:
+    """Return what `rounds` rounds of `steps` steps would cost each modality, on top of `spent`, and how it grows.
+
+    `noises` (millionths, as `sample_rate`) are by component of the charter; without a charter they are one draw's, and
+    `delta` (billionths) is needed. Runs the accountant.
+    """
+    if charter is None:
+        lines = [_cost(None, delta, (), list(noises.values()), sample_rate, steps, rounds)]
+    else:
+        learning = charter.learning
+        lines = []
+        for policy in policies:
+            reached = learning.downstream(policy.modality, noises)
+            if not reached or policy.policy == "never":
+                continue
+            before = receipt(spent, policy.modality, learning)
+            chosen = [noises[name] for name in reached]
+            line = _cost(policy, delta or policy.delta, before, chosen, sample_rate, steps, rounds)
+            lines.append({"modality": policy.modality, "components": list(reached), **line})
+    return {
+        "rounds": rounds,
+        "steps": steps,
+        "sample_rate": sample_rate / MILLION,
+        "noise_multipliers": {name: noise / MILLION for name, noise in noises.items()},
+        "modalities": lines,
+    }
 
 
-def _delta(context: Context) -> float:
-    return min((floor.delta for floor in context.charter.learning.floors if floor.policy == "dp"), default=0) / 1e9
+def _cost(
+    policy: InForce | None,
+    delta: int,
+    before: Sequence[Draws],
+    noises: Sequence[int],
+    sample_rate: int,
+    steps: int,
+    rounds: int,
+) -> Json:
+    from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
+    from ..privacy.budget import events  # noqa: PLC0415
+
+    noise = effective_noise(noises)
+
+    def draws(count: int) -> list[tuple[float, float, int]]:
+        return events([*before, Draws(sample_rate, noise, steps * count)] if count else before)
+
+    points = sorted({count for count in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count < rounds} | {rounds})
+    rows = [(count, claimed(epsilon(draws(count), delta / 1e9))) for count in points]
+    bounded = policy is not None and policy.policy == "dp"
+    return {
+        "noise_multiplier": noise / MILLION,
+        "delta": delta / 1e9,
+        "epsilon": _thousandths(rows[-1][1]),
+        "epsilon_budget": policy.epsilon / 1000 if policy is not None and bounded else None,
+        "by_round": [{"rounds": count, "epsilon": _thousandths(value)} for count, value in rows],
+        "events": [list(event) for event in draws(rounds)],
+        "cross_check": None,
+    }

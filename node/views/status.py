@@ -1,5 +1,7 @@
 """The node, its peers and its components."""
 
+from collections.abc import Mapping
+
 from ...consensus.ledger import ComponentLedger, eligible
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
@@ -43,6 +45,9 @@ def status(context: Context) -> Json:
             "learner": {"state": live.learner, "detail": live.learner_detail, "draw": live.training},
             "view": live.view,
             "refused": dict(live.refused),
+            "budget_runs_out": {
+                name: {"rounds_left": left, "last_rounds": dict(last)} for name, (left, last) in live.forecast.items()
+            },
         },
     }
 
@@ -67,6 +72,7 @@ def _remarks(context: Context) -> list[str]:
             )
         if live.exhausted:
             found.append(f"This node trains no more: {live.exhausted}.")
+        found += [_runs_out(name, last) for name, (left, last) in sorted(live.forecast.items()) if left < 1000]
         if not live.contributing:
             found.append("This node does not contribute (it withdrew, or was told so).")
         if live.learner == "failed":
@@ -77,6 +83,11 @@ def _remarks(context: Context) -> list[str]:
         if ledger.components[spec.name].round and not ledger.certifiable(ledger.components[spec.name])
     ]
     return found
+
+
+def _runs_out(modality: str, last: Mapping[str, int]) -> str:
+    after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
+    return f"The privacy budget of {modality} runs out after {after}, if nothing changes."
 
 
 def peers(context: Context) -> list[Json]:

@@ -29,6 +29,7 @@ from collegium.crypto.identity import Identity
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Close, Vote
 from collegium.protocol.charter import Charter
+from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.records import (
     GENESIS,
     Ack,
@@ -44,7 +45,7 @@ from collegium.protocol.records import (
     kind_of,
 )
 from collegium.protocol.signing import Signed, sign
-from collegium.protocol.update import NO_EPSILON, Engaged, UpdateHeader
+from collegium.protocol.update import Engaged, UpdateHeader
 from collegium.sims.cluster import small_charter
 
 T = "head/task0"
@@ -92,9 +93,7 @@ class Book:
                 sample_rate=100_000,
                 lot=1000,
                 engaged=(Engaged(name, base, 0, 1_000_000, 1_000_000),),
-                draws=(),
-                epsilon=NO_EPSILON,
-                delta=0,
+                claims=(Claim("made-up", (), NO_EPSILON, 0),),
             ),
         )
 

@@ -10,10 +10,10 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.node import views
 from collegium.node.core import events as ev
+from collegium.node.privacy.policy import Bound, InForce, in_force
 from collegium.node.store import Metric, Store
-from collegium.node.views import Context, InFlight, Live, PrivacyPolicy
+from collegium.node.views import Context, InFlight, Live
 from collegium.protocol.charter import Charter
-from collegium.protocol.update import Draws
 from collegium.sims.cluster import Cluster, Node
 
 ROUNDS = 4
@@ -85,6 +85,7 @@ def live(cluster: Cluster) -> Live:
         reports=1,
         contributing=False,
         exhausted="ε is spent",
+        forecast={"made-up": (3, {"head/task0": 7})},
         learner="failed",
         learner_detail="no such folder",
         training=None,
@@ -118,7 +119,8 @@ def test_every_view_is_json(context: Context, cluster: Cluster) -> None:
             views.round_detail(shown, "head/task0", 2),
             views.ledger_log(shown),
             views.ledger_show(shown, "1"),
-            views.privacy(shown, PrivacyPolicy("dp", 8.0, 1e-5)),
+            views.privacy(shown, own(shown)),
+            views.privacy_log(shown),
             views.unlearn(shown),
         ):
             json.dumps(value, allow_nan=False)
@@ -255,46 +257,101 @@ def test_members_are_found_by_name_and_by_key(context: Context, cluster: Cluster
     assert views.find_member(context, key.hex()[:10]) == key
 
 
+def own(context: Context, policy: str = "dp", epsilon: int = 8000) -> tuple[InForce, ...]:
+    return tuple(in_force(floor, None, Bound(policy, epsilon, 10_000)) for floor in context.charter.learning.floors)
+
+
+def put(number: int, round_: int, epsilon: int, steps: int = 4, noise: int = 1_500_000) -> ev.PutDraw:
+    parts = (ev.Noised("head/task0", round_, noise),)
+    return ev.PutDraw(number, parts, 100_000, steps, (("made-up", epsilon),))
+
+
 def test_privacy_shows_the_log_and_the_strictest_budget(context: Context) -> None:
-    floors = (replace(context.charter.learning.floors[0], policy="dp", epsilon=4000, delta=10_000),)
-    charter = replace(
-        context.charter, learning=replace(context.charter.learning, floors=floors, recovery_share=250_000)
-    )
+    noised = tuple(replace(spec, noise_multiplier=1_500_000) for spec in context.charter.components)
+    charter = replace(private(context), components=noised)
     context = replace(context, charter=charter, published=frozenset({101}))
-    context.store.apply(
-        [
-            ev.PutDraw(101, Draws(100_000, 1_500_000, 4), ("head/task0",), (1,), 900),
-            ev.PutDraw(102, Draws(100_000, 1_500_000, 4), ("head/task0",), (2,), 1300),
-        ]
+    context.store.apply([put(101, 1, 900), put(102, 2, 1300)])
+    shown = views.privacy(context, own(context))
+    (line,) = shown["modalities"]
+    assert (line["epsilon_budget"], line["epsilon_before_recovery"], line["epsilon_from"]) == (4.0, 3.0, "charter")
+    assert (line["policy"], line["policy_from"], line["withheld"]) == ("dp", "charter", None)
+    assert line["reaches"] == ["head/task0"]
+    (stricter,) = views.privacy(context, own(context, "never"))["modalities"]
+    assert (stricter["policy"], stricter["policy_from"]) == ("never", "institution")
+    assert "never" in stricter["withheld"]
+    (tighter,) = views.privacy(context, own(context, epsilon=2000))["modalities"]
+    assert (tighter["epsilon_budget"], tighter["epsilon_from"], tighter["delta_from"]) == (
+        2.0,
+        "institution",
+        "charter",
     )
-    shown = views.privacy(context, PrivacyPolicy("dp", 8.0, 1e-5))
-    assert (shown["epsilon_spent"], shown["epsilon_budget"], shown["epsilon_before_recovery"]) == (1.3, 4.0, 3.0)
-    stricter = views.privacy(context, PrivacyPolicy("never", 8.0, 1e-5))
-    assert stricter["policy"] == "never"
-    assert views.privacy(context, PrivacyPolicy("dp", 2.0, 1e-5))["epsilon_budget"] == 2.0
     published = {d["draw"]: d["published"] for d in shown["draws"]}
     assert (published[101], published[102]) == (True, False)
 
 
-def test_a_policy_that_the_charter_does_not_carry_out_is_pointed_out(context: Context) -> None:
-    assert "no noise" in str(views.privacy(context, PrivacyPolicy("dp", 8.0, 1e-5))["notes"])
-    assert views.privacy(context, PrivacyPolicy("open", 8.0, 1e-5))["notes"] == []
-
-
-def test_the_forecast_counts_rounds_that_fit(cluster: Cluster, tmp_path: Path) -> None:
-    policy = PrivacyPolicy("dp", 8.0, 1e-5)
+def test_epsilon_spent_is_that_of_the_last_reservation(tmp_path: Path, cluster: Cluster) -> None:
     with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
         context = views.offline(cluster.charter, store)
-        assert views.forecast(context, policy) is None  # nothing asks for an ε
         context = replace(context, charter=private(context))
-        assert views.forecast(context, policy) is None  # nothing was drawn
-        store.apply([ev.PutDraw(1, Draws(100_000, 1_500_000, 20), ("head/task0",), (1,), 900)])
-        left = views.forecast(context, policy)
-        assert left is not None
+        store.apply([put(1, 1, 900), put(2, 2, 1300)])
+        (line,) = views.privacy(context, own(context))["modalities"]
+        assert line["epsilon_spent"] == 1.3
+
+
+def test_a_policy_that_the_charter_does_not_carry_out_is_pointed_out(context: Context) -> None:
+    assert "no noise" in str(views.privacy(context, own(context))["notes"])
+    assert views.privacy(context, own(context, "open"))["notes"] == []
+
+
+def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
+        context = views.offline(cluster.charter, store)
+        assert views.forecast(context, own(context, "open"))["modalities"] == {}  # nothing asks for an ε
+        context = replace(context, charter=private(context))
+        assert views.forecast(context, own(context))["modalities"] == {"made-up": None}  # nothing was drawn
+        store.apply([put(1, 6, 900, steps=20)])
+        found = views.forecast(context, own(context))
+        left = found["modalities"]["made-up"]
         assert 0 < left["rounds_left"] < left["rounds_left_in_recovery"]
-        fewer = views.forecast(context, PrivacyPolicy("dp", 2.0, 1e-5))
-        assert fewer is not None
+        assert left["last_rounds"] == {"head/task0": 6 + left["rounds_left"]}
+        assert found["student"]["epsilon"] == left["epsilon_now"] > 0
+        fewer = views.forecast(context, own(context, epsilon=2000))["modalities"]["made-up"]
         assert fewer["rounds_left"] < left["rounds_left"]
+
+
+def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context: Context, cluster: Cluster) -> None:
+    context.store.apply([put(101, 1, 900)])
+    found = views.privacy_log(context)
+    names = {line["member"]["name"] for line in found if line["published"]}
+    assert names == {name_of(cluster, n) for n in range(4)}
+    both = [line for line in found if line["published"] and len(line["rounds"]) == 2]
+    assert both, "two components of one draw are one line"
+    assert all(len(set(line["rounds"].values())) == 1 for line in both)
+    (lost,) = [line for line in found if not line["published"] and line["epsilon"] is not None]
+    assert (lost["epsilon"], lost["draws"], lost["height"]) == (0.9, 4, None)
+    other = views.privacy_log(context, member=cluster.nodes[2].identity.public_key)
+    assert {line["member"]["name"] for line in other} == {name_of(cluster, 2)}
+    assert len(views.privacy_log(context, limit=3)) == 3
+
+
+def test_the_status_says_after_which_round_a_budget_runs_out(context: Context, cluster: Cluster) -> None:
+    notes = views.status(replace(context, live=live(cluster)))["notes"]
+    assert any("made-up runs out after round 7 of head/task0" in note for note in notes)
+
+
+def test_a_plan_adds_to_what_is_spent(context: Context) -> None:
+    charter = private(context)
+    noises = {"head/task0": 1_500_000, "head/task1": 1_500_000}
+    plan = {"rounds": 10, "steps": 4, "sample_rate": 100_000, "noises": noises}
+    (fresh,) = views.privacy_plan(charter, own(replace(context, charter=charter)), **plan)["modalities"]
+    spent = [put(1, 1, 900)]
+    (more,) = views.privacy_plan(charter, own(replace(context, charter=charter)), **plan, spent=spent)["modalities"]
+    assert 0 < fresh["epsilon"] < more["epsilon"]
+    assert fresh["components"] == ["head/task0", "head/task1"]
+    values = [point["epsilon"] for point in fresh["by_round"]]
+    assert values == sorted(values)
+    assert [point["rounds"] for point in fresh["by_round"]] == [0, 1, 2, 5, 10]
+    assert views.privacy_plan(charter, own(context, "never"), **plan)["modalities"] == []
 
 
 def test_unlearn_shows_how_far_it_got(context: Context, cluster: Cluster) -> None:

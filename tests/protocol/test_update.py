@@ -12,12 +12,22 @@ from hypothesis import strategies as st
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
+from collegium.protocol import schema
 from collegium.protocol.charter import Charter
-from collegium.protocol.components import MILLION, ComponentSpec, TensorSpec
-from collegium.protocol.learning import PrivacyFloor
-from collegium.protocol.update import (
+from collegium.protocol.claims import (
+    ALL_LINES,
+    MOST_LINES,
     NO_EPSILON,
+    Claim,
     Draws,
+    effective_noise,
+    lines_for,
+    merge,
+    reached_noise,
+)
+from collegium.protocol.components import MILLION, ComponentSpec, TensorSpec
+from collegium.protocol.learning import Modality, PrivacyFloor, Task
+from collegium.protocol.update import (
     Engaged,
     Integers,
     UpdateHeader,
@@ -57,9 +67,7 @@ def header(
         sample_rate=100_000,
         lot=lot,
         engaged=(recipe,),
-        draws=(),
-        epsilon=NO_EPSILON,
-        delta=0,
+        claims=(Claim("made-up", (), NO_EPSILON, 0),),
     )
     return replace(value, **more)  # type: ignore[arg-type]  # passed through by name
 
@@ -275,7 +283,15 @@ def engaged(name: str = ONE, **more: int) -> Engaged:
     return replace(Engaged(name, BASE, MILLION, MILLION, MILLION), **more)  # type: ignore[arg-type]  # integers only
 
 
-GOOD = header(SPEC, engaged=(engaged(),), draws=(Draws(100_000, MILLION, 4),), epsilon=8000, delta=10_000)
+PAID = Claim("made-up", (Draws(100_000, MILLION, 4),), 8000, 10_000)
+
+
+def claiming(*more: Claim, **changes: object) -> UpdateHeader:
+    return replace(GOOD, claims=(replace(PAID, **changes), *more))  # type: ignore[arg-type]  # passed through by name
+
+
+GOOD = header(SPEC, engaged=(engaged(),), claims=(PAID,))
+BOTH = merge((Draws(100_000, effective_noise([MILLION, MILLION]), 4),))
 BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "a component that is not in the charter": (replace(GOOD, component="head/none"), "unknown-component"),
     "engaged components out of order": (replace(GOOD, engaged=(engaged(TWO), engaged(ONE))), "engaged-order"),
@@ -286,12 +302,21 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "a step too many": (replace(GOOD, steps=5), "steps-above"),
     "a higher sampling rate": (replace(GOOD, sample_rate=100_001), "sample-rate-above"),
     "a larger blob": (replace(GOOD, size=max_frame_size(SPEC) + 1), "size-above"),
-    "more ε than the floor": (replace(GOOD, epsilon=8001), "epsilon-above"),
-    "no ε at all under the floor": (replace(GOOD, epsilon=NO_EPSILON), "epsilon-above"),
-    "more δ than the floor": (replace(GOOD, delta=10_001), "epsilon-above"),
-    "no draws in the receipt": (replace(GOOD, draws=()), "receipt-missing"),
-    "fewer draws than steps": (replace(GOOD, draws=(Draws(100_000, MILLION, 3),)), "receipt-missing"),
-    "no δ at all": (replace(GOOD, delta=0), "receipt-missing"),
+    "more ε than the floor": (claiming(epsilon=8001), "epsilon-above"),
+    "no ε at all under the floor": (claiming(epsilon=NO_EPSILON), "epsilon-above"),
+    "more δ than the floor": (claiming(delta=10_001), "epsilon-above"),
+    "no draws in the receipt": (claiming(draws=()), "receipt-missing"),
+    "no δ at all": (claiming(delta=0), "receipt-missing"),
+    "fewer draws than steps": (claiming(draws=(Draws(100_000, MILLION, 3),)), "receipt-lacks-draw"),
+    "draws enough, but not of this one": (
+        claiming(draws=(Draws(100_000, MILLION, 3), Draws(100_000, MILLION + 1, 9))),
+        "receipt-lacks-draw",
+    ),
+    "draws at a lower rate": (claiming(draws=(Draws(99_999, MILLION, 4),)), "receipt-lacks-draw"),
+    "two engaged with the noise of one": (replace(GOOD, engaged=(engaged(), engaged(TWO))), "receipt-lacks-draw"),
+    "claims out of order": (claiming(replace(PAID, modality="a")), "claims-order"),
+    "a modality twice": (claiming(PAID), "claims-order"),
+    "a modality that the charter has not": (claiming(modality="other"), "claims-order"),
     "less noise": (replace(GOOD, engaged=(engaged(noise_multiplier=MILLION - 1),)), "noise-below"),
     "less noise on another engaged one": (
         replace(GOOD, engaged=(engaged(), engaged(TWO, noise_multiplier=0))),
@@ -309,7 +334,8 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
 
 def test_a_header_at_every_bound_passes() -> None:
     assert check_header(GOOD, PRIVATE).name == ONE
-    assert check_header(replace(GOOD, engaged=(engaged(), engaged(TWO))), PRIVATE).name == ONE
+    two = replace(GOOD, engaged=(engaged(), engaged(TWO)), claims=(replace(PAID, draws=BOTH),))
+    assert check_header(two, PRIVATE).name == ONE
     assert check_header(replace(GOOD, size=max_frame_size(SPEC)), PRIVATE).name == ONE
 
 
@@ -326,3 +352,105 @@ def test_every_bound_has_its_name(name: str) -> None:
 def test_without_differential_privacy_no_epsilon_is_claimed() -> None:
     check_header(header(), CHARTER)
     assert raw_size(SPEC) == 104 + 400
+
+
+# ---- claims, modality by modality
+
+
+def wide(policies: dict[str, str]) -> Charter:
+    """Encoders a, b and c (with adapters), heads ab (task of a and b) and c, a backbone: noised, but for nothing."""
+    names = ("adapter/c", "backbone", "encoder/a", "encoder/b", "encoder/c", "head/ab", "head/c")
+    learning = replace(
+        CHARTER.learning,
+        modalities=tuple(Modality(name, "tabular", 4, 1) for name in "abc"),
+        tasks=(Task("ab", "binary", 2, ("a", "b")), Task("c", "binary", 2, ("c",))),
+        floors=tuple(PrivacyFloor(name, policies.get(name, "dp"), 8000, 10_000) for name in "abc"),
+    )
+    specs = tuple(replace(SPEC, name=name, noise_multiplier=MILLION) for name in names)
+    return replace(CHARTER, learning=learning, components=specs)
+
+
+def drawn(names: tuple[str, ...], claims: tuple[Claim, ...]) -> UpdateHeader:
+    return header(replace(SPEC, name=names[0]), engaged=tuple(engaged(name) for name in names), claims=claims)
+
+
+def paid(modality: str, parts: int, count: int = 4) -> Claim:
+    return Claim(modality, (Draws(100_000, effective_noise([MILLION] * parts), count),), 8000, 10_000)
+
+
+FREE = Claim("c", (), NO_EPSILON, 0)
+ALL_OF_A = ("backbone", "encoder/a", "encoder/b", "head/ab")
+
+
+def test_each_modality_pays_for_what_it_reaches() -> None:
+    """G6: a reaches its encoder, the backbone and the head of its task: three of the four engaged."""
+    check_header(drawn(ALL_OF_A, (paid("a", 3), paid("b", 3))), wide({}))
+    check_header(drawn(ALL_OF_A, (paid("a", 4), paid("b", 3))), wide({}))  # an overstated line stands for it too
+    check_header(drawn(("adapter/c",), (FREE,)), wide({"c": "open"}))
+
+
+WRONG_CLAIMS: dict[str, tuple[UpdateHeader, dict[str, str], str]] = {
+    "the noise of the encoder alone": (drawn(ALL_OF_A, (paid("a", 1), paid("b", 3))), {}, "receipt-lacks-draw"),
+    "no claim for an engaged encoder": (drawn(ALL_OF_A, (paid("a", 3),)), {}, "claim-missing"),
+    "no claim for an engaged adapter": (drawn(("adapter/c", "head/ab"), (paid("a", 1),)), {}, "claim-missing"),
+    "a claim for what reaches nothing": (drawn(("encoder/a",), (paid("a", 1), paid("c", 1))), {}, "claim-unreached"),
+    "a modality that is never learned from": (
+        drawn(("backbone",), (paid("a", 1), paid("b", 1))), {"b": "never"}, "modality-forbidden",
+    ),
+    "an ε that nobody asked for, without a receipt": (
+        drawn(("head/c",), (replace(FREE, epsilon=5),)), {"c": "open"}, "receipt-missing",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_CLAIMS)
+def test_wrong_claims_are_refused_by_name(name: str) -> None:
+    """G6."""
+    head, policies, reason = WRONG_CLAIMS[name]
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_header(head, wide(policies))
+    assert (caught.value.reason, caught.value.peer) == (reason, ME.public_key)
+
+
+NOISES = st.dictionaries(st.sampled_from([s.name for s in wide({}).components]), st.integers(1, 2**40), min_size=1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(NOISES)
+def test_what_is_restricted_has_no_less_noise_and_is_never_overstated(noises: dict[str, int]) -> None:
+    """G6: σ_eff of fewer components is larger, and never above the exact one."""
+    learning = wide({}).learning
+    every = effective_noise(list(noises.values()))
+    for modality in "abc":
+        found = reached_noise(learning, modality, noises)
+        reached = [noise for name, noise in noises.items() if modality in learning.upstream(name)]
+        assert (found is None) is (not reached)
+        if found is not None:
+            assert found >= every
+            assert found <= sum(float(noise) ** -2 for noise in reached) ** -0.5 * (1 + 1e-9)
+
+
+DRAWS = st.builds(Draws, st.integers(1, 3), st.integers(0, 10**7), st.integers(0, 1000))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(DRAWS, max_size=80), st.integers(1, MOST_LINES))
+def test_merged_draws_never_cost_less(draws: list[Draws], lines: int) -> None:
+    """G6: whatever the bound, as many draws at a rate and noise as before, or worse ones."""
+    merged = merge(draws, lines)
+    assert len(merged) <= lines
+    assert merged == tuple(sorted(merged, key=lambda d: (d.sample_rate, d.noise_multiplier)))
+    assert sum(d.count for d in merged) == sum(d.count for d in draws)
+    assert set(merge(draws)) == set(merged) or len(merge(draws)) > lines
+    for draw in draws:
+        worse = [m for m in merged if m.sample_rate >= draw.sample_rate and m.noise_multiplier <= draw.noise_multiplier]
+        bound = [d for d in draws if d.sample_rate >= draw.sample_rate and d.noise_multiplier <= draw.noise_multiplier]
+        assert sum(m.count for m in worse) >= sum(d.count for d in bound)
+
+
+def test_the_largest_receipts_fit_a_header() -> None:
+    assert all(lines_for(n) * n <= ALL_LINES and 1 <= lines_for(n) <= MOST_LINES for n in range(1, 65))
+    draws = tuple(Draws(MILLION, 2**40 - n, 2**32 - 1) for n in range(lines_for(64)))
+    claims = tuple(Claim(f"modality-{n:02}", draws, 2**32 - 1, 2**32 - 1) for n in range(64))
+    many = tuple(engaged(f"encoder/modality-{n:02}", noise_multiplier=2**40) for n in range(64))
+    assert len(schema.dump(replace(GOOD, engaged=many, claims=claims))) <= UpdateHeader.LIMIT

@@ -11,9 +11,10 @@ from collegium.node.core.messages import Kind, SyncResponse, message
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Proposal, Vote
+from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.protocol.update import NO_EPSILON, Engaged, UpdateHeader
+from collegium.protocol.update import Engaged, UpdateHeader
 from collegium.sims.cluster import Cluster, Node
 
 T = "head/task0"
@@ -52,9 +53,7 @@ def header(cluster: Cluster, author: Node, round_: int, blob: bytes, **more: obj
         sample_rate=100_000,
         lot=1000,
         engaged=(Engaged(T, base, 0, 1_000_000, 1_000_000),),
-        draws=(),
-        epsilon=NO_EPSILON,
-        delta=0,
+        claims=(Claim("made-up", (), NO_EPSILON, 0),),
     )
     return sign(author.identity, replace(value, **more))  # type: ignore[arg-type]  # passed through by name
 
@@ -345,7 +344,7 @@ def test_the_cost_is_on_disk_before_the_training_starts() -> None:
     core.start(0)
     core.handle([ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
     assert core.draw is not None
-    effects = core.handle([ev.BudgetAnswer(core.draw.number, True, 5, "")], 2)
+    effects = core.handle([ev.BudgetAnswer(core.draw.number, True, "", {}, {"made-up": 5})], 2)
     names = [type(e.put).__name__ if isinstance(e, ev.Persist) else type(e).__name__ for e in effects]
     assert names.index("PutDraw") < names.index("Train")
     put = next(e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutDraw))
@@ -363,6 +362,6 @@ def test_a_spent_budget_stops_contributions() -> None:
     core.start(0)
     core.handle([ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
     assert core.draw is not None
-    effects = core.handle([ev.BudgetAnswer(core.draw.number, False, 9000, "spent")], 2)
+    effects = core.handle([ev.BudgetAnswer(core.draw.number, False, "spent", {}, {"made-up": 9000})], 2)
     effects += core.handle([ev.TimerFired("learn"), ev.TimerFired("sync")], 3)
     assert not [e for e in effects if isinstance(e, ev.Train | ev.CheckBudget)]

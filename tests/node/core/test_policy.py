@@ -1,12 +1,102 @@
-"""The strictest of charter and institution is in force (G6): a node whose policy is stricter does not train."""
+"""The strictest of charter and institution is in force (G6), modality by modality, and every draw counts for ever."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
 
-from collegium.node.core.contribution import Plan, forbidden, least_delta
-from collegium.sims.cluster import Cluster
+from collegium.consensus.components import origin
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.core import contribution as contributing
+from collegium.node.core import events as ev
+from collegium.node.core.core import Core, Options
+from collegium.node.core.messages import Kind
+from collegium.node.privacy import policy as governing
+from collegium.node.privacy.policy import Bound, InForce
+from collegium.protocol.charter import Charter
+from collegium.protocol.claims import NO_EPSILON, Claim, Draws, effective_noise
+from collegium.protocol.components import state_digest
+from collegium.protocol.learning import Modality, PrivacyFloor, Task
+from collegium.protocol.records import GENESIS
+from collegium.protocol.signing import open_signed
+from collegium.protocol.update import UpdateHeader, check_header
+from collegium.sims.cluster import Cluster, small_charter
 from collegium.sims.memory import MemoryStore
+
+ME = Identity.from_seed(sha256(b"me"))
+M = 1_000_000
+NAMES = ("backbone", "encoder/essays", "encoder/marks", "head/pass", "head/style")
+
+
+def wide(noises: Mapping[str, int] | None = None, policies: Mapping[str, str] | None = None) -> Charter:
+    """Marks and essays feed the head "pass", essays alone "style"; everything with noise of its own."""
+    small = small_charter([ME], min_updates=1)
+    noises, policies = noises or {}, policies or {}
+    names = [name for name in NAMES if policies.get(name.partition("/")[2]) != "never"]
+    return replace(
+        small,
+        components=tuple(
+            replace(small.components[0], name=name, noise_multiplier=noises.get(name, n * M))
+            for n, name in enumerate(names, 1)
+        ),
+        learning=replace(
+            small.learning,
+            modalities=(Modality("essays", "text", 4, 1), Modality("marks", "tabular", 4, 1)),
+            tasks=(
+                Task("pass", "binary", 2, ("essays", "marks")),
+                Task("style", "binary", 2, ("essays",)),
+            ),
+            floors=tuple(PrivacyFloor(n, policies.get(n, "dp"), 8000, 10_000) for n in ("essays", "marks")),
+        ),
+    )
+
+
+def own(charter: Charter, **policies: str) -> tuple[InForce, ...]:
+    return tuple(
+        governing.in_force(floor, None, Bound(policies.get(floor.modality, "open"), 4000, 5000))
+        for floor in charter.learning.floors
+    )
+
+
+def started(
+    charter: Charter, plan: contributing.Plan | None = None, **snapshot: object
+) -> tuple[Core, list[ev.Effect]]:
+    """A core that is ready to train; what it does then."""
+    options = Options(hosted=tuple(spec.name for spec in charter.components), plan=plan or contributing.Plan())
+    core = Core(charter, ME, options, ev.Snapshot(**snapshot))  # type: ignore[arg-type]  # passed through by name
+    effects = core.start(0)
+    folds: list[ev.Event] = [
+        ev.Folded(name, 0, 0, GENESIS, state_digest(name, origin(core.specs[name])), 0) for name in core.hosted
+    ]
+    return core, effects + core.handle([ev.LearnerReady(core.hosted), *folds], 1)
+
+
+def only(effects: Iterable[ev.Effect], kind: type) -> list[ev.Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def asked(effects: Iterable[ev.Effect]) -> ev.CheckBudget:
+    (check,) = only(effects, ev.CheckBudget)
+    assert isinstance(check, ev.CheckBudget)
+    return check
+
+
+def notices(effects: Iterable[ev.Effect], event: str) -> list[Mapping[str, object]]:
+    return [effect.fields for effect in effects if isinstance(effect, ev.Notice) and effect.event == event]
+
+
+def headers(effects: Iterable[ev.Effect], charter: Charter) -> list[UpdateHeader]:
+    wires = [e.data[1:] for e in effects if isinstance(e, ev.Publish) and e.data[0] == Kind.HEADER]
+    return [open_signed(UpdateHeader, wire, charter.federation).value for wire in wires]
+
+
+def put_of(effects: Iterable[ev.Effect]) -> ev.PutDraw:
+    (put,) = [e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutDraw)]
+    return put
+
+
+# ---- what trains
 
 
 def trained(cluster: Cluster, index: int) -> int:
@@ -17,7 +107,8 @@ def trained(cluster: Cluster, index: int) -> int:
 def test_g6_a_stricter_institution_does_not_train(policy: str, noise: int, trains: bool) -> None:
     cluster = Cluster(4, 3, rounds=2, noise=noise)
     node = cluster.nodes[0]
-    node.options = replace(node.options, plan=replace(node.options.plan, policy=policy))
+    plan = replace(node.options.plan, policies=own(cluster.charter, **{"made-up": policy}))
+    node.options = replace(node.options, plan=plan)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     assert (trained(cluster, 0) > 0) is trains
@@ -26,10 +117,145 @@ def test_g6_a_stricter_institution_does_not_train(policy: str, noise: int, train
     assert bool(told) is not trains
 
 
-def test_the_smaller_delta_counts() -> None:
-    charter = Cluster(2, 0).charter
-    assert least_delta(charter, Plan(delta=7)) == 7
-    assert forbidden(Plan(policy="open"), charter, charter.components) == ""
+def test_g6_a_modality_under_never_is_not_hosted_and_not_in_the_draw() -> None:
+    charter = wide()
+    core, effects = started(charter, contributing.Plan(policies=own(charter, essays="never")))
+    assert core.hosted == ("backbone", "encoder/marks", "head/pass", "head/style")
+    assert list(core.withheld) == ["essays"]
+    assert [fields["modality"] for fields in notices(effects, "modality-withheld")] == ["essays"]
+    check = asked(effects)
+    assert [reach.modality for reach in check.modalities] == ["marks"]
+    assert "head/style" not in [part.component for part in check.parts], "nothing that may be used feeds it"
+    assert not notices(effects, "training-forbidden"), "something remains"
+
+
+def test_g6_a_modality_under_dp_whose_data_would_reach_what_has_no_noise_stays_out() -> None:
+    charter = wide({"head/style": 0}, {"essays": "open", "marks": "open"})
+    core, effects = started(charter, contributing.Plan(policies=own(charter, essays="dp")))
+    assert "head/style carries no noise" in core.withheld["essays"]
+    assert [reach.modality for reach in asked(effects).modalities] == ["marks"]
+    core, _ = started(charter, contributing.Plan(policies=own(charter, marks="dp")))
+    assert core.withheld == {}, "marks do not reach it"
+
+
+def test_a_modality_whose_encoder_is_not_hosted_pays_nothing() -> None:
+    charter = wide()
+    plan = contributing.Plan(engage=("encoder/marks", "head/*"))
+    options = Options(hosted=("encoder/marks", "head/pass"), plan=plan)
+    used = governing.used(charter, options.hosted, (), contributing.engaged(plan, options.hosted))
+    assert used == ("marks",)
+
+
+# ---- what it costs
+
+
+def test_g6_each_modality_is_asked_about_with_what_its_data_reach() -> None:
+    charter = wide()
+    _, effects = started(charter)
+    check = asked(effects)
+    essays, marks = check.modalities
+    assert essays.components == ("backbone", "encoder/essays", "head/pass", "head/style")
+    assert marks.components == ("backbone", "encoder/marks", "head/pass")
+    assert (essays.epsilon, essays.delta, essays.spent) == (8000, 10_000, ())
+    assert check.rounds == charter.learning.planned_rounds
+    stricter = asked(started(charter, contributing.Plan(rounds=7, policies=own(charter, essays="dp")))[1])
+    assert [(reach.epsilon, reach.delta) for reach in stricter.modalities] == [(4000, 5000), (8000, 10_000)]
+    assert stricter.rounds == 7
+
+
+def run_draw(charter: Charter) -> tuple[Core, ev.PutDraw, list[UpdateHeader]]:
+    core, effects = started(charter)
+    noises = {part.component: part.noise_multiplier + 7 for part in asked(effects).parts}
+    noises["encoder/marks"] = 1  # whatever a worker answers
+    answer = ev.BudgetAnswer(1, True, "", noises, {"essays": 300, "marks": 200}, {"essays": 2, "marks": 1000})
+    effects = core.handle([answer], 2)
+    put = put_of(effects)
+    told = notices(effects, "budget-runs-out")
+    assert [(f["modality"], f["last_rounds"]) for f in told] == [
+        ("essays", {"backbone": 2, "encoder/essays": 2, "head/pass": 2, "head/style": 2})
+    ]
+    (train,) = only(effects, ev.Train)
+    assert isinstance(train, ev.Train)
+    assert [(r.component, r.noise_multiplier) for r in train.recipes] == [
+        (part.component, part.noise_multiplier) for part in put.parts
+    ]
+    blobs = {name: (sha256(name.encode()), 100) for name in core.hosted}
+    return core, put, headers(core.handle([ev.Trained(1, blobs)], 3), charter)
+
+
+def test_g6_what_is_reserved_is_what_is_trained_with_and_what_is_claimed() -> None:
+    charter = wide()
+    _, put, found = run_draw(charter)
+    noises = {part.component: part.noise_multiplier for part in put.parts}
+    assert noises["encoder/marks"] == 3 * M, "never less than the charter's"
+    assert noises["encoder/essays"] == 2 * M + 7
+    assert put.claims == (("essays", 300), ("marks", 200))
+    assert len(found) == 5
+    for head in found:
+        check_header(head, charter)
+        assert {entry.component: entry.noise_multiplier for entry in head.engaged} == noises
+        essays, marks = head.claims
+        reached = [noises[n] for n in ("backbone", "encoder/essays", "head/pass", "head/style")]
+        assert essays.draws == (Draws(100_000, effective_noise(reached), 4),)
+        assert (marks.epsilon, marks.delta) == (200, 10_000)
+        reached = [noises[n] for n in ("backbone", "encoder/marks", "head/pass")]
+        assert marks.draws == (Draws(100_000, effective_noise(reached), 4),)
+
+
+def test_g6_a_restart_asks_with_what_was_reserved() -> None:
+    charter = wide()
+    _, put, _ = run_draw(charter)
+    _, effects = started(charter, draws=[put])
+    check = asked(effects)
+    assert check.draw == 2
+    assert [sum(d.count for d in reach.spent) for reach in check.modalities] == [4, 4]
+    assert {part.component: part.last for part in check.parts} == {p.component: p.noise_multiplier for p in put.parts}
+
+
+def test_g6_receipts_count_every_draw_under_its_own_noise() -> None:
+    charter = wide()
+    _, put, _ = run_draw(charter)
+    learning = charter.learning
+    less = replace(put, draw=2, parts=put.parts[:1], claims=(("essays", 400),))
+    essays = contributing.receipt([put, less], "essays", learning)
+    assert sorted(d.noise_multiplier for d in essays) == sorted(
+        [M + 7, effective_noise([M + 7, 2 * M + 7, 4 * M + 7, 5 * M + 7])]
+    )
+    assert contributing.receipt([less], "marks", learning) == (), "its data were not in that draw"
+    alone = replace(put, draw=3, parts=(put.parts[2],), claims=(("essays", 1), ("marks", 1)))
+    assert contributing.receipt([alone], "essays", learning) == (), "an encoder of marks costs essays nothing"
+
+
+def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:
+    charter = wide()
+    _, put, _ = run_draw(charter)
+    every = effective_noise([part.noise_multiplier for part in put.parts])
+    both = contributing.whole([put], ["essays", "marks"], charter.learning)
+    assert both == (Draws(100_000, every, 4),)
+    assert contributing.whole([put], ["marks"], charter.learning) == contributing.receipt(
+        [put], "marks", charter.learning
+    )
+    recalled = ev.PutDraw(
+        2, (), 100_000, 0, (("essays", 1), ("marks", 1)),
+        (("essays", Draws(100_000, 2 * M, 3)), ("marks", Draws(100_000, 3 * M, 4))),
+    )  # fmt: skip
+    (line,) = contributing.whole([recalled], ["essays", "marks"], charter.learning)
+    assert line.noise_multiplier <= effective_noise([2 * M, 3 * M]), "never less than the truth"
+    assert line.count >= 4
+
+
+def test_a_budget_of_another_draw_reserves_nothing() -> None:
+    core, _ = started(wide())
+    for answer in (ev.BudgetAnswer(2, True, ""), ev.BudgetAnswer(0, False, "no")):
+        effects = core.handle([answer], 2)
+        assert not only(effects, ev.Train)
+        assert core.exhausted == ""
+    effects = core.handle([ev.BudgetAnswer(1, False, "essays: spent", {}, {"essays": 9000}), ev.TimerFired("learn")], 3)
+    assert not only(effects, ev.Train | ev.CheckBudget)  # type: ignore[arg-type]  # isinstance takes a union
+    assert core.exhausted == "essays: spent"
+
+
+# ---- what a lost disk had
 
 
 def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent() -> None:
@@ -37,10 +263,53 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(4))
     node = cluster.nodes[0]
-    spent = sum(put.draws.count for put in node.store.draws)
-    assert spent == 4 * cluster.charter.learning.steps
+
+    def spent() -> int:
+        return sum(d.count for d in contributing.receipt(node.store.draws, "made-up", cluster.charter.learning))
+
+    before = spent()
+    assert before == 4 * cluster.charter.learning.steps
     node.crash()
     node.store = MemoryStore()
     node.start()
     assert cluster.run(lambda: cluster.all_closed(4), 1_200_000)
-    assert sum(put.draws.count for put in node.store.draws) == spent
+    assert spent() == before
+    assert any(put.recalled for put in node.store.draws)
+
+
+def test_g6_what_is_recalled_ends_the_draw_that_was_reckoned_without_it() -> None:
+    charter = wide()
+    _, _, found = run_draw(charter)
+    lost, effects = started(charter)
+    assert asked(effects).draw == 1
+    lost._recall_draws(found[0])
+    assert lost.draw is None
+    effects = lost.handle([ev.BudgetAnswer(1, True, "", {}, {"essays": 1, "marks": 1})], 3)
+    assert not only(effects, ev.Train)
+    again = asked(effects)
+    assert [reach.spent for reach in again.modalities] == [claim.draws for claim in found[0].claims]
+    before = len(lost.draws)
+    lost._recall_draws(found[0])
+    assert len(lost.draws) == before, "once"
+
+
+# ---- noise by use
+
+
+def test_utilities_come_from_movement_and_are_bounded() -> None:
+    assert contributing.utilities(["a", "b"], {}) == {"a": M, "b": M}
+    assert contributing.utilities(["a", "b"], {"a": 5}) == {"a": M, "b": M}, "before all have moved"
+    assert contributing.utilities(["a", "b"], {"a": 1, "b": 3}) == {"a": M // 2, "b": 3 * M // 2}
+    extreme = contributing.utilities([str(n) for n in range(100)], {str(n): 10**9 if n == 0 else 1 for n in range(100)})
+    assert (extreme["0"], extreme["1"]) == (16 * M, M // 16)
+
+
+def test_claims_without_noise_say_so() -> None:
+    charter = wide(dict.fromkeys(NAMES, 0), {"essays": "open", "marks": "open"})
+    core, effects = started(charter)
+    put = put_of(effects)
+    assert put.claims == (("essays", NO_EPSILON), ("marks", NO_EPSILON))
+    assert contributing.claims([put], put, core.policies, charter.learning) == (
+        Claim("essays", (), NO_EPSILON, 0),
+        Claim("marks", (), NO_EPSILON, 0),
+    )

@@ -8,15 +8,14 @@ from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
-from collegium.node.core.contribution import effective_noise, merge
 from collegium.node.core.messages import SYNC_LIMIT, SyncRequest, SyncResponse, tag
 from collegium.node.core.pool import Pool
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
+from collegium.protocol.claims import Draws, effective_noise, merge
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.protocol.update import Draws
 from collegium.sims.memory import MemoryStore
 
 ME, OTHER = Identity.from_seed(sha256(b"me")), Identity.from_seed(sha256(b"other"))

@@ -131,12 +131,16 @@ def test_privacy_operations(shared: Process) -> None:
     answer, _ = ask(shared, "epsilon", events=[[0.05, 0.0, 1]], delta=1e-5)
     assert answer["epsilon"] == float("inf")
     answer, _ = ask(
-        shared, "budget", reserved=[], draw=[0.1, 1.0, 8], epsilon=8000, delta=1e-5, recovery_share=250000,
-        recovery_open=False,
+        shared, "budget", sample_rate=100_000, steps=8, rounds=2, lines=64, recovery_share=250_000, recovery_open=False,
+        modalities=[{"name": "m", "epsilon": 8000, "delta": 10_000, "spent": [[100_000, 10**6, 8]], "components": ["c"]}],
+        components=[{"name": "c", "noise": 10**6, "last": 0, "clip": 10**6, "utility": 10**6, "dimension": 9}],
     )  # fmt: skip
-    assert answer["allowed"] is True
-    assert answer["limit"] == 6000
-    assert answer["rounds_left"] > 2
+    assert (answer["allowed"], answer["reason"]) == (True, "")
+    assert answer["noises"] == {"c": 10**6}
+    assert answer["modalities"]["m"]["limit"] == 6000
+    assert answer["modalities"]["m"]["rounds_left"] > 2
+    answer, _ = ask(shared, "cross_check", events=[[0.05, 0.7682212795973759, 400]], delta=1e-5)
+    assert 11.77 < answer["pld"] <= answer["prv"] + 0.01 < 11.85
 
 
 def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:

@@ -1,48 +1,179 @@
-"""G6: a spent budget stops contributions, and nothing is refunded."""
+"""G6: a spent budget stops contributions, nothing is refunded, and noise grows where a budget would not last."""
+
+from dataclasses import replace
+from math import sqrt
 
 import pytest
 
-from collegium.node.privacy.accountant import Event, claimed, epsilon
-from collegium.node.privacy.budget import FORECAST_LIMIT, Budget, decide, rounds_left
+from collegium.node.privacy.accountant import MILLION, UNBOUNDED, claimed, epsilon
+from collegium.node.privacy.budget import (
+    FORECAST_LIMIT,
+    Budget,
+    Modality,
+    Part,
+    Verdict,
+    decide_draw,
+    events,
+    rounds_left,
+    spread,
+)
+from collegium.protocol.claims import Draws, effective_noise, merge
 
-DRAW: Event = (0.1, 1.2, 8)
+Q, STEPS = 100_000, 8
 CLOSED = Budget(epsilon=4000, delta=1e-5, recovery_share=250_000, recovery_open=False)
-OPEN = Budget(epsilon=4000, delta=1e-5, recovery_share=250_000, recovery_open=True)
+OPEN = replace(CLOSED, recovery_open=True)
+HEAD, MARKS, ESSAYS = (
+    Part("head", 2 * MILLION, 0, MILLION, MILLION, 400),
+    Part("encoder/marks", 2 * MILLION, 0, MILLION, MILLION, 100),
+    Part("encoder/essays", 2 * MILLION, 0, MILLION, MILLION, 1600),
+)
+PARTS = (HEAD, MARKS, ESSAYS)
+
+
+def modality(name: str = "marks", budget: Budget = CLOSED, spent: tuple[Draws, ...] = ()) -> Modality:
+    return Modality(name, budget, spent, (f"encoder/{name}", "head"))
+
+
+def decide(*modalities: Modality, rounds: int = 1, parts: tuple[Part, ...] = PARTS, lines: int = 64) -> Verdict:
+    return decide_draw(modalities, parts, sample_rate=Q, steps=STEPS, rounds=rounds, lines=lines)
+
+
+def noise_of(verdict: Verdict, name: str = "marks") -> int:
+    return effective_noise([verdict.noises[f"encoder/{name}"], verdict.noises["head"]])
+
+
+def after(spent: tuple[Draws, ...], verdict: Verdict, rounds: int, name: str = "marks") -> int:
+    return claimed(epsilon(events([*spent, Draws(Q, noise_of(verdict, name), STEPS * rounds)]), 1e-5))
 
 
 def test_g6_draws_are_allowed_until_the_limit_and_never_above() -> None:
-    reserved: list[Event] = []
-    forecast = rounds_left(reserved, DRAW, CLOSED)
-    while decide(reserved, DRAW, CLOSED).allowed:
-        reserved.append(DRAW)
-        assert claimed(epsilon(reserved, 1e-5)) <= CLOSED.limit
-    assert len(reserved) == forecast > 1
-    assert claimed(epsilon([*reserved, DRAW], 1e-5)) > CLOSED.limit
-    decision = decide(reserved, DRAW, CLOSED)
-    assert decision.rounds_left == 0
-    assert decision.before <= decision.limit < decision.after
+    spent: tuple[Draws, ...] = ()
+    drawn, forecast = 0, -1
+    while (verdict := decide(modality(spent=spent))).allowed:
+        found = verdict.modalities["marks"]
+        if forecast < 0:
+            forecast = found.rounds_left
+        spent = merge([*spent, Draws(Q, noise_of(verdict), STEPS)])
+        drawn += 1
+        assert found.after == claimed(epsilon(events(spent), 1e-5)) <= CLOSED.limit
+        assert drawn < 200
+    # The charter's noise for as long as that fits; then a last few rounds with more.
+    assert drawn >= forecast > 1
+    refused = verdict.modalities["marks"]
+    assert refused.rounds_left == 0
+    assert refused.before <= refused.limit < refused.after
+    assert "marks: ε" in verdict.reason
+
+
+def test_the_charters_noise_is_used_where_it_is_enough() -> None:
+    plan = decide(modality())
+    left = plan.modalities["marks"].rounds_left
+    assert decide(modality(), rounds=left).noises == {part.name: part.noise for part in PARTS}
+    assert decide(modality(), rounds=left + 1).noises != {part.name: part.noise for part in PARTS}
+
+
+@pytest.mark.parametrize("spent", [(), (Draws(Q, 1_300_000, 4 * STEPS),)])
+def test_g6_noise_grows_until_the_budget_lasts_for_what_is_planned(spent: tuple[Draws, ...]) -> None:
+    rounds = 400
+    verdict = decide(modality(spent=spent), rounds=rounds)
+    assert verdict.allowed
+    assert after(spent, verdict, rounds) <= CLOSED.limit
+    assert after(spent, verdict, rounds) >= 0.97 * CLOSED.limit, "and no more than is needed"
+    assert verdict.modalities["marks"].rounds_left >= rounds
+    assert verdict.noises["encoder/essays"] == ESSAYS.noise, "what marks do not reach is not touched"
+    # σ_c² a_c is the same for all: the split of DESIGN.md section 6.
+    products = [verdict.noises[part.name] ** 2 * part.share for part in (HEAD, MARKS)]
+    assert max(products) <= 1.001 * min(products)
+
+
+def test_g6_every_budget_holds_at_once() -> None:
+    tight = replace(CLOSED, epsilon=1000)
+    both = decide(modality(), modality("essays", tight), rounds=100)
+    alone = decide(modality("essays", tight), rounds=100)
+    assert both.allowed
+    for name in ("encoder/essays", "head"):
+        assert both.noises[name] >= alone.noises[name]
+    assert after((), both, 100) <= CLOSED.limit
+    assert after((), both, 100, "essays") <= tight.limit
+
+
+def test_g6_one_spent_modality_stops_the_draw_by_its_name() -> None:
+    verdict = decide(modality(), modality("essays", spent=(Draws(Q, 300_000, 100),)))
+    assert not verdict.allowed
+    assert "essays" in verdict.reason
+    assert "marks" not in verdict.reason
+    assert verdict.modalities["marks"].allowed
+    assert not verdict.modalities["essays"].allowed
+
+
+def test_what_was_used_last_is_used_again_while_it_is_enough() -> None:
+    first = decide(modality(), rounds=400)
+    parts = tuple(replace(part, last=first.noises[part.name]) for part in PARTS)
+    again = decide(modality(spent=(Draws(Q, noise_of(first), STEPS),)), rounds=399, parts=parts)
+    assert again.noises == first.noises
+
+
+def test_noise_is_bounded_and_then_the_rounds_run_out() -> None:
+    spent = (Draws(Q, 1_250_000, 4 * STEPS),)
+    little = Budget(claimed(epsilon(events(spent), 1e-5)) + 5, 1e-5, 0, recovery_open=False)
+    verdict = decide(modality(budget=little, spent=spent), rounds=2**31)
+    assert verdict.allowed
+    assert verdict.noises["head"] == 16 * HEAD.noise
+    assert verdict.noises["encoder/marks"] == 16 * MARKS.noise
+    assert 0 < verdict.modalities["marks"].rounds_left < FORECAST_LIMIT
+
+
+def test_utility_moves_noise_to_where_less_is_learned() -> None:
+    parts = (replace(HEAD, utility=4 * MILLION), MARKS, ESSAYS)
+    plain, moved = decide(modality(), rounds=400), decide(modality(), rounds=400, parts=parts)
+    assert moved.noises["head"] < plain.noises["head"]
+    assert moved.noises["encoder/marks"] > plain.noises["encoder/marks"]
+    assert after((), moved, 400) <= CLOSED.limit
+
+
+def test_a_level_between_the_bounds_is_the_formula() -> None:
+    level = 4.0 * MILLION * sqrt(HEAD.share + MARKS.share)
+    found = spread((HEAD, MARKS), level)
+    assert abs(effective_noise(list(found.values())) - 4 * MILLION) <= 2
+    assert spread((HEAD, MARKS), 0.0) == {"head": HEAD.noise, "encoder/marks": MARKS.noise}
 
 
 def test_the_recovery_share_opens_only_after_a_withdrawal() -> None:
     assert CLOSED.limit == 3000
     assert OPEN.limit == 4000
-    spent: list[Event] = [(0.1, 1.2, 8 * rounds_left([], DRAW, CLOSED))]
-    assert not decide(spent, DRAW, CLOSED).allowed
-    assert decide(spent, DRAW, OPEN).allowed
+    spent: tuple[Draws, ...] = (Draws(Q, 2 * MILLION, STEPS),)
+    while claimed(epsilon(events(spent), 1e-5)) <= CLOSED.limit:
+        spent = (replace(spent[0], count=spent[0].count + 10 * STEPS),)
+    assert not decide(modality(spent=spent)).allowed
+    assert decide(modality(budget=OPEN, spent=spent)).allowed
 
 
 def test_the_limit_rounds_down() -> None:
     assert Budget(epsilon=1001, delta=1e-5, recovery_share=250_000, recovery_open=False).limit == 750
 
 
-def test_a_draw_without_noise_never_fits() -> None:
-    decision = decide([], (0.1, 0.0, 1), OPEN)
-    assert not decision.allowed
-    assert decision.rounds_left == 0
+def test_a_draw_without_noise_never_fits_a_budget_and_always_fits_none() -> None:
+    bare = (replace(HEAD, noise=0), MARKS, ESSAYS)
+    verdict = decide(modality(budget=OPEN), parts=bare)
+    assert not verdict.allowed
+    assert verdict.modalities["marks"].rounds_left == 0
+    free = Budget(UNBOUNDED, 1e-5, 250_000, recovery_open=False)
+    assert decide(modality(budget=free), parts=bare).allowed
+    assert decide(modality(budget=free)).modalities["marks"].after < UNBOUNDED
+
+
+def test_merged_receipts_are_what_is_reckoned_with() -> None:
+    """The ε that is claimed is that of the lines that the receipt has room for."""
+    spent = tuple(Draws(Q, (20 + n) * 100_000, 4) for n in range(6))
+    verdict = decide(modality(spent=spent), lines=3)
+    lines = merge([*spent, Draws(Q, noise_of(verdict), STEPS)], 3)
+    assert len(lines) == 3
+    assert verdict.modalities["marks"].after == claimed(epsilon(events(lines), 1e-5))
 
 
 def test_a_reserved_draw_counts_for_ever() -> None:
-    assert rounds_left([DRAW], DRAW, CLOSED) == rounds_left([], DRAW, CLOSED) - 1
+    draw = (0.1, 1.2, 8)
+    assert rounds_left([draw], draw, CLOSED) == rounds_left([], draw, CLOSED) - 1
 
 
 def test_the_forecast_is_bounded() -> None:
@@ -51,8 +182,9 @@ def test_the_forecast_is_bounded() -> None:
 
 @pytest.mark.parametrize("rounds", [1, 7])
 def test_a_forecast_equals_a_count(rounds: int) -> None:
+    draw = (0.1, 1.2, 8)
     limit = claimed(epsilon([(0.1, 1.2, 8 * rounds)], 1e-5))
     exact = Budget(epsilon=limit, delta=1e-5, recovery_share=0, recovery_open=False)
     short = Budget(epsilon=limit - 1, delta=1e-5, recovery_share=0, recovery_open=False)
-    assert rounds_left([], DRAW, exact) == rounds
-    assert rounds_left([], DRAW, short) == rounds - 1
+    assert rounds_left([], draw, exact) == rounds
+    assert rounds_left([], draw, short) == rounds - 1

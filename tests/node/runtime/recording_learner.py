@@ -13,7 +13,6 @@ from collegium.protocol.components import ComponentSpec
 def main() -> None:
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     specs: dict[str, ComponentSpec] = {}
-    spent = 0
     while (request := read_frame(stdin)) is not None:
         with open(sys.argv[1], "ab") as record:  # noqa: PTH123
             record.write(encode_frame({k: v for k, v in request.items() if k != "states"}))
@@ -22,8 +21,11 @@ def main() -> None:
             specs = {item["name"]: schema.from_map(ComponentSpec, item) for item in request["components"]}
             answer["components"] = {name: spec.dimension for name, spec in specs.items()}
         elif request["op"] == "budget":
-            spent = sum(event[2] for event in request["reserved"])
-            answer |= {"allowed": spent + request["draw"][2] <= 12, "after": 1 + spent, "before": spent, "limit": 12}
+            (modality,) = request["modalities"]
+            spent = sum(line[2] for line in modality["spent"])
+            found = {"before": spent, "after": spent + request["steps"], "limit": 12, "rounds_left": 1}
+            answer |= {"allowed": found["after"] <= 12, "reason": "12 steps are enough", "noises": {}}
+            answer["modalities"] = {modality["name"]: found}
         elif request["op"] == "train":
             source = np.random.default_rng()
             answer |= {"seconds": 0.0, "saturated": {}}

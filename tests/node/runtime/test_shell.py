@@ -23,6 +23,7 @@ from collegium.node.runtime.runtime import Runtime, load
 from collegium.node.store.database import Store
 from collegium.node.store.errors import DiskFullError
 from collegium.protocol import schema
+from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import Engaged, UpdateHeader, payload
 from collegium.sims.cluster import small_charter
@@ -104,7 +105,7 @@ def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) ->
     header = UpdateHeader(
         federation=runtime.core.federation, author=author, component=spec.name, round=1, epoch=0, base=bytes(32),
         blob=blob, size=len(data), steps=1, sample_rate=1000, lot=100_000,
-        engaged=(Engaged(spec.name, bytes(32), 0, 1000, 1000),), draws=(), epsilon=0, delta=0,
+        engaged=(Engaged(spec.name, bytes(32), 0, 1000, 1000),), claims=(Claim("made-up", (), NO_EPSILON, 0),),
     )  # fmt: skip
     with pytest.raises(RemoteProtocolError, match="norm-above"):
         runtime._check_bytes(ev.Pull(blob, len(data), header, ()))
@@ -141,7 +142,7 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
             before = spent()
             deadline = time.monotonic() + 40
             while time.monotonic() < deadline and not (
-                record.exists() and spent() > before and asked(record, "budget")[-1]["reserved"][:1]
+                record.exists() and spent() > before and asked(record, "budget")[-1]["modalities"][0]["spent"]
             ):
                 assert daemon.dead() is None, daemon.dead()
                 time.sleep(0.1)
@@ -156,8 +157,8 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
     draws = snapshot(institutions[0]).draws
     steps = charter.learning.steps
     assert len(trained) <= len(draws)
-    assert sum(put.draws.count for put in draws) <= 12
-    assert [sum(e[2] for e in q["reserved"]) for q in asked(record, "budget")][: len(draws)] == [
+    assert sum(put.steps for put in draws) <= 12
+    assert [sum(line[2] for line in q["modalities"][0]["spent"]) for q in asked(record, "budget")][: len(draws)] == [
         n * steps for n in range(len(draws))
     ]
     assert len(trained) == 12 // steps, "a spent budget goes on being spent after a restart"

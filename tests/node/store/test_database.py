@@ -21,6 +21,7 @@ import pytest
 from collegium.crypto.errors import CollegiumError, CorruptError, LocalProtocolError, RefusedError, UsageError
 from collegium.crypto.identity import Identity
 from collegium.node.core.events import (
+    Noised,
     Put,
     PutBlock,
     PutDraw,
@@ -35,9 +36,10 @@ from collegium.node.core.events import (
 from collegium.node.store import DiskFullError, Metric, Store
 from collegium.node.store import connection as connection_module
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
+from collegium.protocol.claims import Claim, Draws
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.protocol.update import Draws, Engaged, UpdateHeader
+from collegium.protocol.update import Engaged, UpdateHeader
 
 FEDERATION = bytes(range(32))
 ALICE = Identity.from_seed(bytes([1]) * 32)
@@ -64,18 +66,22 @@ def put_block(height: int, records: list[Signed[Record]], prev: bytes = GENESIS)
 
 def header(author: Identity, component: str = "backbone", round_: int = 1, blob: int = 0) -> Signed[UpdateHeader]:
     recipe = Engaged(component, bytes(32), 1_000_000, 1_000_000, 1_000_000)
-    draws = (Draws(100_000, 1_000_000, 1),)
+    claims = (Claim("clicks", (Draws(100_000, 1_000_000, 1),), 1, 1),)
     return sign(
         author,
         UpdateHeader(
             FEDERATION, author.public_key, component, round_, 0, bytes(32), bytes([blob]) * 32, 10, 1, 100_000, 1000,
-            (recipe,), draws, 1, 1,
+            (recipe,), claims,
         ),
     )  # fmt: skip
 
 
 def draw(number: int, epsilon: int = 100) -> PutDraw:
-    return PutDraw(number, Draws(100_000, 2**40, 7), ("backbone", "head/pass"), (3, 4), epsilon)
+    parts = (Noised("backbone", 3, 2**40), Noised("head/pass", 4, 0))
+    return PutDraw(number, parts, 100_000, 7, (("clicks", epsilon), ("text", 2**32 - 1)))
+
+
+RECALLED = PutDraw(1, (), 1, 0, (("text", 0),), (("text", Draws(1, 0, 0)), ("text", Draws(2, 1, 2**32 - 1))))
 
 
 A, B = feed(ALICE, 3), feed(BOB, 2)
@@ -88,7 +94,7 @@ EVERYTHING: list[Put] = [
     put_block(1, [A[0], B[0]]),
     PutHeader(header(ALICE)),
     PutHeader(header(BOB, "head/pass", 2)),
-    PutDraw(1, Draws(1, 0, 0), (), (), 0),
+    RECALLED,
     draw(2),
     PutPublished(1),
     PutFlag("contributing", 0),
@@ -108,7 +114,7 @@ EXPECTED = Snapshot(
     records=(B[1], A[2]),
     messages=((2, b"a vote at 2"), (3, b"a vote at 3")),
     headers=(header(ALICE), header(BOB, "head/pass", 2)),
-    draws=(PutDraw(1, Draws(1, 0, 0), (), (), 0), draw(2)),
+    draws=(RECALLED, draw(2)),
     published=frozenset({1}),
     flags={"contributing": 1, "least": -(2**63)},
 )
@@ -419,7 +425,8 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], type[CollegiumError]]] = {
     "text encoding": (overwrite(56, b"\0\0\0\2"), CorruptError),
     "application id": (overwrite(68, b"X"), CorruptError),
     "no version": (overwrite(60, bytes(4)), CorruptError),
-    "later version": (overwrite(60, (2).to_bytes(4, "big")), UsageError),
+    "later version": (overwrite(60, (3).to_bytes(4, "big")), UsageError),
+    "version before the first release": (overwrite(60, (1).to_bytes(4, "big")), UsageError),
 }
 
 

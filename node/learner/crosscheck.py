@@ -1,0 +1,23 @@
+"""ε by a second accountant: Opacus' PRV (Gopi, Lee and Wutschitz 2021), beside the one in use (DESIGN.md section 6)."""
+
+from collections.abc import Sequence
+from math import isinf
+
+from opacus.accountants import PRVAccountant
+
+from ..privacy.accountant import Event, epsilon
+from .protocol import Message
+
+ERROR = 0.01  # of the PRV accountant's ε; what it returns is the upper end
+
+
+def cross_check(events: Sequence[Event], delta: float) -> Message:
+    """Return ε of the events by both accountants; the PRV one's is nil without noise, which it cannot take."""
+    value = epsilon(events, delta)
+    ran = [(q, sigma, count) for q, sigma, count in events if count and q > 0.0]
+    accountant = PRVAccountant()
+    accountant.history = [(sigma, q, count) for q, sigma, count in ran]
+    if isinf(value):
+        return {"pld": None, "prv": None, "error": ERROR}
+    other = float(accountant.get_epsilon(delta, eps_error=ERROR)) if ran else 0.0
+    return {"pld": value, "prv": other, "error": ERROR}

@@ -1,0 +1,112 @@
+"""Which policy is in force for a modality: the strictest of the charter's floor, a jurisdiction's preset, our own.
+
+Also what follows from it here: whose data stay out of training, and which components are then not hosted.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...protocol.charter import Charter
+from ...protocol.claims import NO_EPSILON
+from ...protocol.learning import OF_MODALITY, POLICIES, PrivacyFloor
+
+CHARTER, JURISDICTION, INSTITUTION = "charter", "jurisdiction", "institution"
+DEFAULT_DELTA = 10_000  # billionths: of an ε that is told although nobody bounds it
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What one source asks for: `epsilon` in thousandths, `delta` in billionths, both unused unless "dp"."""
+
+    policy: str
+    epsilon: int
+    delta: int
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The policy in force for a modality, and which sources set it.
+
+    `epsilon` (thousandths) and `delta` (billionths) bound it under "dp"; under "open" `delta` is the one at which an ε
+    is told nevertheless. `why` names the source of policy, ε and δ: "charter", "jurisdiction", "institution".
+    """
+
+    modality: str
+    policy: str
+    epsilon: int
+    delta: int
+    why: tuple[str, str, str]
+
+
+def in_force(floor: PrivacyFloor, preset: Bound | None, own: Bound | None) -> InForce:
+    """Return the strictest of all three: "never" before "dp" before "open"; the smallest ε and δ of those under "dp".
+
+    Where sources ask for the same, the first of charter, jurisdiction and institution is named.
+    """
+    sources = [(CHARTER, Bound(floor.policy, floor.epsilon, floor.delta)), (JURISDICTION, preset), (INSTITUTION, own)]
+    asked = [(name, bound) for name, bound in sources if bound is not None]
+    by, strictest = min(asked, key=lambda item: POLICIES.index(item[1].policy))
+    bounds = [(name, bound) for name, bound in asked if bound.policy == "dp"]
+    if not bounds:
+        delta = own.delta if own is not None and own.delta else DEFAULT_DELTA
+        return InForce(floor.modality, strictest.policy, NO_EPSILON, delta, (by, by, by))
+    epsilon_by, tightest = min(bounds, key=lambda item: item[1].epsilon)
+    delta_by, smallest = min(bounds, key=lambda item: item[1].delta)
+    return InForce(floor.modality, strictest.policy, tightest.epsilon, smallest.delta, (by, epsilon_by, delta_by))
+
+
+def of_charter(charter: Charter) -> tuple[InForce, ...]:
+    """Return what is in force for each modality by the charter alone, by name."""
+    return tuple(in_force(floor, None, None) for floor in sorted(charter.learning.floors, key=lambda f: f.modality))
+
+
+def withheld(charter: Charter, policies: Sequence[InForce], engaged: Iterable[str]) -> dict[str, str]:
+    """Return the modalities whose data take no part in training here, with the reason, by name.
+
+    Under "never" none do. Under "dp" none may reach an engaged component that the charter gives no noise.
+    """
+    noises = {spec.name: spec.noise_multiplier for spec in charter.components}
+    names = [name for name in engaged if name in noises]
+    found = {}
+    for policy in policies:
+        if policy.policy == "never":
+            found[policy.modality] = f"the policy for {policy.modality} is never ({policy.why[0]})"
+        elif policy.policy == "dp":
+            bare = [name for name in charter.learning.downstream(policy.modality, names) if noises[name] == 0]
+            if bare:
+                found[policy.modality] = (
+                    f"the policy for {policy.modality} is dp ({policy.why[0]}),"
+                    f" and by the charter {', '.join(bare)} carries no noise"
+                )
+    return dict(sorted(found.items()))
+
+
+def admitted(names: Iterable[str], withheld: Iterable[str]) -> tuple[str, ...]:
+    """Return the components without those that belong to a withheld modality, in the same order."""
+    out = set(withheld)
+    return tuple(
+        name for name in names if not (name.partition("/")[0] in OF_MODALITY and name.partition("/")[2] in out)
+    )
+
+
+def used(charter: Charter, hosted: Iterable[str], withheld: Iterable[str], engaged: Iterable[str]) -> tuple[str, ...]:
+    """Return the modalities whose data a draw over the engaged components uses here, sorted.
+
+    A modality that has components of its own is used only where one of them is hosted: nothing else reads it.
+    """
+    learning, here, out, names = charter.learning, set(hosted), set(withheld), list(engaged)
+    own: Mapping[str, list[str]] = {
+        modality.name: [
+            spec.name
+            for spec in charter.components
+            if spec.name.partition("/")[0] in OF_MODALITY and spec.name.partition("/")[2] == modality.name
+        ]
+        for modality in learning.modalities
+    }
+    return tuple(
+        sorted(
+            name
+            for name, parts in own.items()
+            if name not in out and learning.downstream(name, names) and (not parts or here & set(parts))
+        )
+    )

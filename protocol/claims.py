@@ -1,0 +1,132 @@
+"""What an update claims of privacy, modality by modality: its author's receipt and ε (DESIGN.md section 6). Integers.
+
+The ε of a modality is that of every draw, each with the noise of those engaged components alone that the modality's
+data reach. What is rounded or merged here only ever overstates the cost.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Annotated
+
+from ..crypto.errors import RemoteProtocolError
+from .components import MILLION
+from .learning import OF_MODALITY, Learning
+from .schema import U32, Between, Name, Size
+
+NO_EPSILON = 2**32 - 1  # `epsilon` of a claim of no differential privacy
+MOST_LINES = 64  # of one receipt
+ALL_LINES = 192  # of all receipts of a header, which has to stay small enough to be proved
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """`count` draws at `sample_rate` with effective noise `noise_multiplier` (both in millionths)."""
+
+    sample_rate: Annotated[int, Between(1, MILLION)]
+    noise_multiplier: Annotated[int, Between(0, 2**40)]
+    count: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What this author's draws have cost one modality, in all its life in the federation.
+
+    `draws` is the receipt, up to and with this update; `epsilon` (thousandths) and `delta` (billionths) are what it
+    says they compose to. Without differential privacy: no draws, NO_EPSILON and 0.
+    """
+
+    modality: Name
+    draws: Annotated[tuple[Draws, ...], Size(0, MOST_LINES)]
+    epsilon: U32
+    delta: U32
+
+
+def effective_noise(multipliers: Sequence[int]) -> int:
+    """Return `σ_eff = (Σ σ_c^-2)^(-1/2)` in millionths, rounded down; 0 if any component goes without noise."""
+    if not multipliers or min(multipliers) == 0:
+        return 0
+    # 1/Σσ^-2 = P / Σ(P/σ²) with P = Πσ²: every P/σ² is whole, so the claim can only err on the safe side.
+    product = 1
+    for sigma in multipliers:
+        product *= sigma * sigma
+    return isqrt(product // sum(product // (sigma * sigma) for sigma in multipliers))
+
+
+def reached_noise(learning: Learning, modality: str, noises: Mapping[str, int]) -> int | None:
+    """Return σ_eff of the components of one draw that a modality's data reach; None if they reach none of them."""
+    reached = learning.downstream(modality, noises)
+    return effective_noise([noises[name] for name in reached]) if reached else None
+
+
+def merge(draws: Iterable[Draws], lines: int = 0) -> tuple[Draws, ...]:
+    """Return draws of equal rate and noise as one event with their total count, sorted.
+
+    More than `lines` kinds (0: no limit) are made fewer: two become one of the higher rate and the lower noise.
+    """
+    counts: dict[tuple[int, int], int] = {}
+    for draw in draws:
+        key = (draw.sample_rate, draw.noise_multiplier)
+        counts[key] = counts.get(key, 0) + draw.count
+    found = sorted(counts.items())
+    while lines and len(found) > lines:
+        # The pair of neighbours whose noises differ least, relative to the lower one.
+        at = min(range(len(found) - 1), key=lambda n: _distance(found[n][0], found[n + 1][0]))
+        ((rate, noise), count), ((higher, other), more) = found[at : at + 2]
+        joined = ((max(rate, higher), min(noise, other)), count + more)
+        rest = dict([*found[:at], *found[at + 2 :]])
+        rest[joined[0]] = rest.get(joined[0], 0) + joined[1]
+        found = sorted(rest.items())
+    return tuple(Draws(rate, noise, count) for (rate, noise), count in found)
+
+
+def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    low, high = sorted((a[1], b[1]))
+    return b[0] - a[0], (high - low) * MILLION // max(1, low)
+
+
+def lines_for(claims: int) -> int:
+    """Return how many lines each of so many receipts may have."""
+    return max(1, min(MOST_LINES, ALL_LINES // max(1, claims)))
+
+
+def check_claims(
+    claims: Sequence[Claim],
+    learning: Learning,
+    noises: Mapping[str, int],
+    *,
+    sample_rate: int,
+    steps: int,
+    author: bytes,
+) -> None:
+    """Check an update's claims against the charter's floors; `noises` are those of its engaged components.
+
+    Raises RemoteProtocolError with the name of the bound that is broken; integers decide, never an accountant.
+    """
+    known = {modality.name for modality in learning.modalities}
+    names = [claim.modality for claim in claims]
+    own = {name.partition("/")[2] for name in noises if name.partition("/")[0] in OF_MODALITY}
+    seen: set[str] = set().union(*(learning.upstream(name) for name in noises))
+    if names != sorted(set(names)) or not set(names) <= known:
+        raise RemoteProtocolError("claims-order", ", ".join(names), author)
+    if not own <= set(names):
+        raise RemoteProtocolError("claim-missing", ", ".join(sorted(own - set(names))), author)
+    for claim in claims:
+        floor = learning.floor(claim.modality)
+        if floor.policy == "never":
+            raise RemoteProtocolError("modality-forbidden", claim.modality, author)
+        if claim.modality not in seen:
+            raise RemoteProtocolError("claim-unreached", claim.modality, author)
+        if floor.policy == "open" and claim.epsilon == NO_EPSILON:
+            continue
+        if not claim.draws or claim.delta == 0:
+            raise RemoteProtocolError("receipt-missing", claim.modality, author)
+        noise = reached_noise(learning, claim.modality, noises)
+        # A line that costs no less than this draw stands for it: lines are merged towards what costs more.
+        if noise is None or not any(
+            line.count >= steps and line.sample_rate >= sample_rate and line.noise_multiplier <= noise
+            for line in claim.draws
+        ):
+            raise RemoteProtocolError("receipt-lacks-draw", claim.modality, author)
+        if floor.policy == "dp" and (claim.epsilon > floor.epsilon or claim.delta > floor.delta):
+            raise RemoteProtocolError("epsilon-above", claim.modality, author)

@@ -1,0 +1,99 @@
+"""`collegium privacy` on a real home: what is in force, who spent what, what a plan costs."""
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.node.home import Home
+from collegium.node.privacy import jurisdiction
+from collegium.sims.cluster import Cluster
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+WORKED = ("privacy", "plan", "--steps", "400", "--sample-rate", "0.05", "--delta", "1e-5", "--json")
+
+
+def test_show_says_which_source_set_what(run: "Run", home: Home) -> None:
+    text = home.config.read_text().replace('jurisdiction = ""', 'jurisdiction = "gdpr-general"')
+    home.config.write_text(text + "\n" if "[privacy.modalities" in text else text)
+    found = run("privacy", "show", "--home", home.root, "--json").value
+    assert found["jurisdiction"] == "gdpr-general"
+    (line,) = found["modalities"]
+    assert (line["policy"], line["policy_from"], line["epsilon_from"]) == ("dp", "jurisdiction", "jurisdiction")
+    assert "no noise" in line["withheld"], "the charter of these tests has none"
+    assert found["forecast"]["modalities"] == {"made-up": {**found["forecast"]["modalities"]["made-up"]}}
+    people = run("privacy", "show", "--home", home.root)
+    assert "withheld" in people.out
+    assert "gdpr-general" in people.out
+
+
+def test_a_jurisdiction_of_ones_own_and_an_override(run: "Run", home: Home) -> None:
+    own = home.root / "mine.toml"
+    own.write_text(run("privacy", "presets", "gdpr-general").out.replace("epsilon = 8.0", "epsilon = 0.5"))
+    text = home.config.read_text().replace('jurisdiction = ""', 'jurisdiction = "mine.toml"')
+    home.config.write_text(text)
+    (line,) = run("privacy", "show", "--no-forecast", "--home", home.root, "--json").value["modalities"]
+    assert line["epsilon_budget"] == 0.5
+    text = text.replace("[log]", '[privacy.modalities.made-up]\npolicy = "never"\n\n[log]')
+    home.config.write_text(text)
+    (line,) = run("privacy", "show", "--no-forecast", "--home", home.root, "--json").value["modalities"]
+    assert (line["policy"], line["policy_from"]) == ("never", "institution")
+    home.config.write_text(text.replace("modalities.made-up", "modalities.maid-up"))
+    answer = run("privacy", "show", "--home", home.root)
+    assert (answer.code, "maid-up" in answer.err) == (2, True)
+
+
+def test_log_names_every_member_or_one(run: "Run", home: Home, cluster: Cluster) -> None:
+    found = run("privacy", "log", "--home", home.root, "--json").value
+    assert {line["member"]["name"] for line in found} == {f"member {n}" for n in range(4)}
+    assert {line["modality"] for line in found} == {"made-up"}
+    assert all(line["epsilon"] is None for line in found), "without noise there is no bound"
+    one = run("privacy", "log", "--member", "member 2", "--home", home.root, "--json").value
+    assert {line["member"]["name"] for line in one} == {"member 2"}
+    assert "no bound" in run("privacy", "log", "--home", home.root).out
+    assert run("privacy", "log", "--member", "nobody", "--home", home.root).code == 2
+
+
+def test_a_plan_needs_no_home(run: "Run", home: Home) -> None:
+    """DESIGN.md section 6: 11.78 is true for the three together."""
+    found = run(*WORKED, "--noise", "1,1.5,2").value
+    (line,) = found["modalities"]
+    assert abs(line["epsilon"] - 11.78) < 0.01
+    fits = run(*WORKED, "--epsilon", "4", "--rounds", "2").value["modalities"][0]
+    assert 3.99 <= fits["epsilon"] <= 4.0
+    for wrong in (("--noise", "1", "--epsilon", "2"), ("--noise", "x"), ("--noise", "0,1"), ("--noise", "nan")):
+        assert run(*WORKED, *wrong).code == 2
+    assert run("privacy", "plan", "--noise", "1").code == 2
+    assert run("privacy", "plan").code == 2
+
+
+def test_a_plan_of_this_home(run: "Run", home: Home) -> None:
+    found = run("privacy", "plan", "--home", home.root, "--rounds", "5", "--json").value
+    (line,) = found["modalities"]
+    assert (line["modality"], line["epsilon"]) == ("made-up", None)
+    found = run("privacy", "plan", "--home", home.root, "--epsilon", "2", "--delta", "1e-6", "--json").value
+    (line,) = found["modalities"]
+    assert 1.98 <= line["epsilon"] <= 2.0
+    assert found["rounds"] == 100
+    assert list(found["noise_multipliers"]) == ["head/task0"]
+
+
+@pytest.mark.parametrize(("noise", "low", "high"), [("1,1.5,2", 11.77, 11.80), ("2", 0.0, 8.13)])
+def test_g6_a_second_accountant_agrees(run: "Run", noise: str, low: float, high: float) -> None:
+    """PLD and PRV: neither may be the only one that says so."""
+    (line,) = run(*WORKED, "--noise", noise, "--check").value["modalities"]
+    both = line["cross_check"]
+    assert low <= both["pld"] <= high
+    assert both["pld"] - 0.01 <= both["prv"] <= both["pld"] + 2 * both["error"]
+
+
+def test_presets_are_listed_and_printed_as_they_are(run: "Run") -> None:
+    names = [line["name"] for line in run("privacy", "presets", "--json").value]
+    assert names == ["ferpa", "gdpr-biometric", "gdpr-general", "open-research"]
+    for name in names:
+        assert run("privacy", "presets", name).out == jurisdiction.text(name)
+        assert tomllib.loads(run("privacy", "presets", name).out)["name"] == name
+    assert run("privacy", "presets", "gdpr-biometric", "--json").value["kinds"]["image"]["bound"]["policy"] == "never"
+    assert run("privacy", "presets", "nowhere").code == 2

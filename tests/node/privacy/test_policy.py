@@ -1,0 +1,108 @@
+"""The strictest of charter, jurisdiction and institution, and the presets that are shipped."""
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collegium.crypto.errors import UsageError
+from collegium.node.privacy import jurisdiction
+from collegium.node.privacy.policy import Bound, in_force
+from collegium.protocol.claims import NO_EPSILON
+from collegium.protocol.learning import MODALITY_KINDS, POLICIES, PrivacyFloor
+
+BOUNDS = st.builds(Bound, st.sampled_from(POLICIES), st.integers(1, 10_000), st.integers(1, 10**8))
+
+
+@given(BOUNDS, st.none() | BOUNDS, st.none() | BOUNDS)
+def test_g6_nothing_laxer_than_any_source_is_in_force(floor: Bound, preset: Bound | None, own: Bound | None) -> None:
+    found = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
+    sources = {"charter": floor, "jurisdiction": preset, "institution": own}
+    for bound in sources.values():
+        if bound is not None:
+            assert POLICIES.index(found.policy) <= POLICIES.index(bound.policy)
+            if bound.policy == "dp" and found.policy == "dp":
+                assert found.epsilon <= bound.epsilon
+                assert found.delta <= bound.delta
+    by = [sources[name] for name in found.why]
+    assert by[0] is not None
+    assert by[0].policy == found.policy
+    if found.policy == "dp":
+        assert by[1] is not None
+        assert by[2] is not None
+        assert (by[1].epsilon, by[2].delta) == (found.epsilon, found.delta)
+    if found.policy == "open":
+        assert found.epsilon == NO_EPSILON
+
+
+@given(st.permutations([Bound("dp", 8000, 10_000), Bound("dp", 3000, 20_000), Bound("open", 1, 1)]))
+def test_who_asks_does_not_matter(bounds: list[Bound]) -> None:
+    floor, preset, own = bounds
+    found = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
+    assert (found.policy, found.epsilon, found.delta) == ("dp", 3000, 10_000)
+
+
+def test_the_first_of_equals_is_named() -> None:
+    same = Bound("dp", 8000, 10_000)
+    assert in_force(PrivacyFloor("m", "dp", 8000, 10_000), same, same).why == ("charter",) * 3
+    names = ("charter", "jurisdiction", "institution")
+    for order in permutations((("never", 0, 0), ("dp", 5, 5), ("open", 0, 0))):
+        floor, preset, own = (Bound(*bound) for bound in order)
+        found = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
+        assert found.policy == "never"
+        assert found.why[0] == names[[bound[0] for bound in order].index("never")]
+
+
+@pytest.mark.parametrize("name", ["ferpa", "gdpr-biometric", "gdpr-general", "open-research"])
+def test_shipped_presets_say_what_they_rest_on(name: str) -> None:
+    assert name in jurisdiction.shipped()
+    found = jurisdiction.load(name, Path())
+    assert found.name == name
+    assert "no legal advice" in found.caveat
+    for kind in MODALITY_KINDS:
+        rule = found.rule(kind)
+        assert ("GDPR" if name != "ferpa" else "34 CFR") in rule.reason
+        assert rule.lifetime == "federation"
+    strict = jurisdiction.load("gdpr-biometric", Path())
+    assert strict.rule("image").bound.policy == strict.rule("audio").bound.policy == "never"
+
+
+def test_a_printed_and_edited_preset_is_read_from_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(jurisdiction.text("gdpr-general").replace("epsilon = 8.0", "epsilon = 2.5"))
+    assert jurisdiction.load("mine.toml", tmp_path).default.bound == Bound("dp", 2500, 10_000)
+
+
+GOOD = jurisdiction.text("gdpr-general")
+BROKEN: dict[str, tuple[str, str]] = {
+    "no TOML": ("[", "not TOML"),
+    "no default": ('name = "n"\ntitle = "t"\ncaveat = "c"', r"no table \[default\]"),
+    "an unknown key": (GOOD.replace("delta =", "detla ="), "default.detla is not known"),
+    "an unknown kind": (GOOD.replace("kinds.text", "kinds.txet"), "kinds.txet is not known"),
+    "no reason": (GOOD.replace("reason = ", "lifetime2 = "), "not known"),
+    "an empty reason": (GOOD[: GOOD.index("reason")] + 'reason = ""', "default.reason"),
+    "no ε": (GOOD.replace("epsilon = 8.0\n", ""), "default.epsilon"),
+    "ε of 0": (GOOD.replace("epsilon = 8.0", "epsilon = 0"), "default.epsilon"),
+    "a truth for an ε": (GOOD.replace("epsilon = 8.0", "epsilon = true"), "default.epsilon"),
+    "a bound under open": (GOOD.replace('"dp"', '"open"'), "only|Only"),
+    "a policy that is none": (GOOD.replace('"dp"', '"maybe"'), "default.policy"),
+    "a lifetime that nobody keeps": (GOOD.replace('"federation"', '"yearly"'), "default.lifetime"),
+    "kinds that are no table": (GOOD[: GOOD.index("[kinds")].replace("[default]", "kinds = 1\n[default]"), "kinds"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_preset_is_a_usage_error(name: str, tmp_path: Path) -> None:
+    text, message = BROKEN[name]
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        jurisdiction.load("x.toml", tmp_path)
+    assert __import__("re").search(message, f"{caught.value.message} {caught.value.advice}")
+
+
+@pytest.mark.parametrize("reference", ["none-such", "none-such.toml", "../gdpr-general", ""])
+def test_a_preset_that_is_not_there(reference: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        jurisdiction.load(reference, tmp_path)
