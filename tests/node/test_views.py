@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -342,7 +343,7 @@ def test_the_status_says_after_which_round_a_budget_runs_out(context: Context, c
 def test_a_plan_adds_to_what_is_spent(context: Context) -> None:
     charter = private(context)
     noises = {"head/task0": 1_500_000, "head/task1": 1_500_000}
-    plan = {"rounds": 10, "steps": 4, "sample_rate": 100_000, "noises": noises}
+    plan: Any = {"rounds": 10, "steps": 4, "sample_rate": 100_000, "noises": noises}
     (fresh,) = views.privacy_plan(charter, own(replace(context, charter=charter)), **plan)["modalities"]
     spent = [put(1, 1, 900)]
     (more,) = views.privacy_plan(charter, own(replace(context, charter=charter)), **plan, spent=spent)["modalities"]

@@ -131,8 +131,8 @@ def test_privacy_operations(shared: Process) -> None:
     answer, _ = ask(shared, "epsilon", events=[[0.05, 0.0, 1]], delta=1e-5)
     assert answer["epsilon"] == float("inf")
     answer, _ = ask(
-        shared, "budget", sample_rate=100_000, steps=8, rounds=2, lines=64, recovery_share=250_000, recovery_open=False,
-        modalities=[{"name": "m", "epsilon": 8000, "delta": 10_000, "spent": [[100_000, 10**6, 8]], "components": ["c"]}],
+        shared, "budget", sample_rate=10**5, steps=8, rounds=2, lines=64, recovery_share=250_000, recovery_open=False,
+        modalities=[{"name": "m", "epsilon": 8000, "delta": 10**4, "spent": [[10**5, 10**6, 8]], "components": ["c"]}],
         components=[{"name": "c", "noise": 10**6, "last": 0, "clip": 10**6, "utility": 10**6, "dimension": 9}],
     )  # fmt: skip
     assert (answer["allowed"], answer["reason"]) == (True, "")
