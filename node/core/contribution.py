@@ -15,7 +15,7 @@ from ...protocol.components import MILLION
 from ...protocol.learning import Learning
 from ...protocol.update import Engaged, UpdateHeader
 from ..privacy.policy import InForce
-from .events import Part, PutDraw, Reach, Recipe
+from .events import CheckBudget, Noised, Part, PutDraw, Reach, Recipe
 
 RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε that the charter keeps
 MOST_UTILITY = 16  # × the mean of the components of a draw; the least is its inverse
@@ -202,3 +202,60 @@ def utilities(names: Sequence[str], movement: Mapping[str, int]) -> dict[str, in
         name: max(MILLION // MOST_UTILITY, min(MOST_UTILITY * MILLION, MILLION * move * len(moved) // sum(moved)))
         for name, move in zip(names, moved, strict=True)
     }
+
+
+def question(
+    draw: Draw,
+    spent: Sequence[PutDraw],
+    policies: Mapping[str, InForce],
+    charter: Charter,
+    movement: Mapping[str, int],
+    *,
+    rounds: int,
+    recovery: bool,
+) -> CheckBudget:
+    """Return what the accountant is asked about a draw; `rounds` are those still planned."""
+    last = {part.component: part.noise_multiplier for put in spent for part in put.parts if put.steps}
+    return CheckBudget(
+        draw.number,
+        reaches(draw, spent, policies, charter.learning),
+        parts(draw, charter, last, movement),
+        charter.learning.sample_rate,
+        charter.learning.steps,
+        rounds,
+        lines_for(len(draw.modalities)),
+        recovery,
+    )
+
+
+def reservation(draw: Draw, epsilon: Mapping[str, int], learning: Learning) -> PutDraw:
+    """Return what has to be on disk before a draw is trained."""
+    return PutDraw(
+        draw.number,
+        tuple(Noised(r.component, r.round, r.noise_multiplier) for r in draw.recipes),
+        learning.sample_rate,
+        learning.steps,
+        tuple((name, epsilon[name]) for name in draw.modalities),
+    )
+
+
+def recalled(header: UpdateHeader, spent: Sequence[PutDraw], learning: Learning) -> PutDraw | None:
+    """Return what an own update's receipts list beyond what is known here, as a reservation; None if nothing."""
+    missing: list[tuple[str, Draws]] = []
+    for claim in header.claims:
+        lines = receipt(spent, claim.modality, learning)
+        known = {(draws.sample_rate, draws.noise_multiplier): draws.count for draws in lines}
+        for draws in claim.draws:
+            count = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
+            if count > 0:
+                missing.append((claim.modality, Draws(draws.sample_rate, draws.noise_multiplier, count)))
+    if not missing:
+        return None
+    return PutDraw(
+        max((put.draw for put in spent), default=0) + 1,
+        (Noised(header.component, header.round, header.recipe.noise_multiplier),),
+        header.sample_rate,
+        0,
+        tuple((claim.modality, claim.epsilon) for claim in header.claims),
+        tuple(missing),
+    )

@@ -38,7 +38,7 @@ from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.blocks import Block, Certificate, Close, Head, Proposal, Vote, quorum, verify_certificate
 from ...protocol.charter import Charter
-from ...protocol.claims import NO_EPSILON, Draws, lines_for
+from ...protocol.claims import NO_EPSILON
 from ...protocol.components import state_digest
 from ...protocol.records import (
     GENESIS,
@@ -345,28 +345,15 @@ class Core:
 
     def _recall_draws(self, header: UpdateHeader) -> None:
         """G6: what an own update's receipts list is spent, though this disk was set back and does not know it."""
-        missing: list[tuple[str, Draws]] = []
-        for claim in header.claims:
-            spent = contributing.receipt(self.draws, claim.modality, self.charter.learning)
-            known = {(draws.sample_rate, draws.noise_multiplier): draws.count for draws in spent}
-            for draws in claim.draws:
-                count = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
-                if count > 0:
-                    missing.append((claim.modality, Draws(draws.sample_rate, draws.noise_multiplier, count)))
-        if not missing:
+        put = contributing.recalled(header, self.draws, self.charter.learning)
+        if put is None:
             return
-        put = ev.PutDraw(
-            max((put.draw for put in self.draws), default=0) + 1,
-            (ev.Noised(header.component, header.round, header.recipe.noise_multiplier),),
-            header.sample_rate,
-            0,
-            tuple((claim.modality, claim.epsilon) for claim in header.claims),
-            tuple(missing),
-        )
         self.draws.append(put)
         self.draw = None  # what is under way was reckoned without these: its receipt would say too little
         self._emit(ev.Persist(put))
-        self._notice("spending-recovered", "warning", draws=sum(d.count for _, d in missing), epsilon=dict(put.claims))
+        self._notice(
+            "spending-recovered", "warning", draws=sum(d.count for _, d in put.recalled), epsilon=dict(put.claims)
+        )
 
     def _note_update(self, record: Signed[Record]) -> None:
         """An update record's header may be news here."""
@@ -1088,19 +1075,16 @@ class Core:
             self._reserve(dict.fromkeys(self.draw.modalities, NO_EPSILON))
 
     def _ask_budget(self, draw: contributing.Draw) -> None:
-        learning = self.charter.learning
         rounds = {recipe.component: recipe.round for recipe in draw.recipes}
-        last = {part.component: part.noise_multiplier for put in self.draws for part in put.parts if put.steps}
         self._emit(
-            ev.CheckBudget(
-                draw.number,
-                contributing.reaches(draw, self.draws, self.policies, learning),
-                contributing.parts(draw, self.charter, last, self.movement),
-                learning.sample_rate,
-                learning.steps,
-                self._rounds_ahead(draw),
-                lines_for(len(draw.modalities)),
-                contributing.recovering(self.ledger, rounds),
+            contributing.question(
+                draw,
+                self.draws,
+                self.policies,
+                self.charter,
+                self.movement,
+                rounds=self._rounds_ahead(draw),
+                recovery=contributing.recovering(self.ledger, rounds),
             )
         )
 
@@ -1163,13 +1147,7 @@ class Core:
         """G6: the cost is on disk before anything is computed from the students' data."""
         draw, learning = self.draw, self.charter.learning
         assert draw is not None
-        put = ev.PutDraw(
-            draw.number,
-            tuple(ev.Noised(r.component, r.round, r.noise_multiplier) for r in draw.recipes),
-            learning.sample_rate,
-            learning.steps,
-            tuple((name, epsilon[name]) for name in draw.modalities),
-        )
+        put = contributing.reservation(draw, epsilon, learning)
         self.draws.append(put)
         self._emit(ev.Persist(put))
         self._emit(ev.Train(draw.number, draw.recipes, learning.steps, learning.sample_rate, self.options.plan.lot))

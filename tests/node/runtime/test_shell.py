@@ -96,6 +96,13 @@ def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> N
     assert order == ["stored", "answered"]
 
 
+def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_path: Path) -> None:
+    runtime.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
+    opening = runtime._opening()
+    assert opening["withheld"] == ["made-up"], "dp by its own config, and the charter has no noise"
+    assert opening["hosted"] == ["head/task0"]
+
+
 def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) -> None:
     spec = runtime.charter.components[0]
     author = runtime.identity.public_key
