@@ -12,6 +12,7 @@ Their rows (A) and columns (B) are random and, for r ≪ width, nearly orthonorm
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
@@ -181,7 +182,9 @@ def _inject(encoder: TextEncoder, name: str, modules: Sequence[str], rank: int, 
         use_rslora=kind == "rslora",
         use_dora=kind == "dora",
     )
-    with torch.random.fork_rng(devices=[]):  # its own first values are overwritten or zero
+    # Its own first values are overwritten or zero; and it warns of every second adapter.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(config, model, adapter_name=name)
     for layer in filter(_is_lora, model.modules()):  # peft keeps one adapter active, and trains only that
         layer.set_adapter([one for one in (SHARED, PRIVATE) if one in layer.lora_A])

@@ -126,8 +126,8 @@ class EmbeddingCache:
             before = self._connection.total_changes
             self._connection.executemany("DELETE FROM rows WHERE subject = ?", [(tag,) for tag in sorted(tags)])
             deleted = self._connection.total_changes - before
-        # Also if nothing was deleted now: an earlier call may have been cut off between the two.
-        if self._connection.execute("PRAGMA freelist_count").fetchone()[0]:
+        # Zeroed pages that an earlier call left when it was cut off here are freed too.
+        if deleted or self._connection.execute("PRAGMA freelist_count").fetchone()[0]:
             self._connection.execute("VACUUM")
         return deleted
 

@@ -134,6 +134,7 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
     Raises UsageError. That the folder holds what the charter means is for `pretrained.folder.check`.
     """
     import transformers  # noqa: PLC0415  # takes seconds, and only texts need it
+    from safetensors import SafetensorError  # noqa: PLC0415
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -142,11 +143,15 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model: Any = transformers.AutoModel.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, **options
+        model, loaded = transformers.AutoModel.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"cannot load the model in {folder} ({error})", "Install the model again.") from error
+    # What the file lacks would be random, another embedding in every process. The pooler is not used.
+    lacking = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
+    if lacking:
+        raise UsageError(f"the weights in {folder} lack {', '.join(lacking[:3])}", "Install the model again.")
     model.requires_grad_(False)
 
     def tokens(texts: list[str], limit: int) -> list[list[int]]:
