@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..protocol.charter import Charter
 from ..protocol.components import FRACTION_BITS, MILLION
 
 States = dict[str, npt.NDArray[np.int32]]
+Ask = Callable[[Message], Message]
 
 
 class Worker:

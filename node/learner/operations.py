@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,7 +22,7 @@ from .fields import field, number
 from .private import apply_private, train_private
 from .protocol import Message
 from .quantise import Engagement, quantise
-from .session import Part, Session, Texts, build, open_session, records_of
+from .session import Part, Session, Texts, build, open_session, records_of, specs_of
 from .tasks import METRICS, scores
 
 PROGRESS_SECONDS = 0.2
@@ -79,6 +80,19 @@ def open_data(request: Message) -> tuple[Session, Message]:
         "device": str(session.device),
     }
     return session, answer
+
+
+def respec(session: Session, request: Message) -> Session:
+    """Return the session under other specs of the same tensors: a simulation's next setting, on the data it holds."""
+    components = tuple(from_map(ComponentSpec, item) for item in field(request, "components", list))
+    specs, bases = specs_of(components, field(request, "base_seed", bytes), tuple(session.specs))
+    for name, spec in session.specs.items():
+        if (spec.tensors, spec.architecture) != (specs[name].tensors, specs[name].architecture):
+            raise UsageError(f"component {name!r} has another shape than the session's")
+    learning = from_map(Learning, field(request, "learning", dict))
+    if (learning.modalities, learning.tasks) != (session.learning.modalities, session.learning.tasks):
+        raise UsageError("the modalities or tasks are not the session's")
+    return replace(session, specs=specs, bases=bases, learning=learning, seed=field(request, "base_seed", bytes))
 
 
 def train_components(session: Session, request: Message, progress: Callable[[int, int], None]) -> Message:

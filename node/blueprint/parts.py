@@ -1,0 +1,103 @@
+"""The components that the learner can build (node/learner/model.py), as names, architectures and tensors.
+
+Weights start uniform in ±√(6 / (in + out)) (Glorot and Bengio 2010), biases, heads and skips at zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt, prod, sqrt
+
+from ...crypto.errors import UsageError
+from ...protocol.components import MILLION, TensorSpec
+from ...protocol.learning import Modality, Task
+
+IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component before its noise is known."""
+
+    name: str
+    architecture: str
+    tensors: tuple[TensorSpec, ...]
+
+    @property
+    def dimension(self) -> int:
+        """The number of parameters d."""
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+
+def linear(name: str, outputs: int, inputs: int, *, zero: bool = False, bias: bool = True) -> tuple[TensorSpec, ...]:
+    """Return the weight and, if wanted, the bias of a linear map."""
+    bound = 0 if zero else round(sqrt(6.0 / (inputs + outputs)) * MILLION)
+    weight = TensorSpec(f"{name}.weight", (outputs, inputs), bound)
+    return (weight, TensorSpec(f"{name}.bias", (outputs,), 0)) if bias else (weight,)
+
+
+def encoder(
+    modality: Modality,
+    hidden: int,
+    architecture: str,
+    *,
+    channels: Sequence[int] = (8, 16, 32),
+    features: int = 0,
+    missing: bool = True,
+) -> Part:
+    """Return an encoder of a modality to `hidden` features.
+
+    `channels` are those of convolutions; `features` is what pair features are projected to (0: all of them). Raises
+    UsageError for an architecture that does not fit the kind.
+    """
+    fitting = {
+        "tabular": ("linear-tanh",),
+        "image": ("linear-tanh", "conv-image"),
+        "series": ("attention-pool", "conv-series"),
+        "audio": ("attention-pool", "conv-series"),
+        "text": ("pair-tanh",),
+    }[modality.kind]
+    if architecture not in fitting:
+        raise UsageError(
+            f"encoder/{modality.name}: {architecture!r} does not read {modality.kind}", f"Known: {', '.join(fitting)}."
+        )
+    tensors: tuple[TensorSpec, ...] = ()
+    if architecture == "conv-image":
+        side, before = isqrt(modality.width), 1
+        if side * side != modality.width:
+            raise UsageError(f"modality {modality.name!r}: {modality.width} pixels are no square")
+        for index, count in enumerate(channels):
+            tensors += linear(f"conv{index}", count, IMAGE_TAPS * before)
+            side, before = (side + 1) // 2, count
+        tensors += linear("project", hidden, side * side * before)
+    elif architecture == "conv-series":
+        before = modality.width
+        for index, count in enumerate(channels):
+            tensors += linear(f"conv{index}", count, SERIES_TAPS * before)
+            before = count
+        tensors += linear("project", hidden, 2 * before)
+    elif architecture == "pair-tanh":
+        whole = modality.width * (1 + 2 * (modality.length - 1))
+        tensors += linear("project", hidden, features or whole)
+    else:
+        tensors += linear("project", hidden, modality.width)
+        if architecture == "attention-pool":
+            tensors += linear("score", 1, hidden, zero=True, bias=False)
+    if missing:
+        tensors += linear("missing", hidden, 1, zero=True, bias=False)
+    return Part(f"encoder/{modality.name}", architecture, tensors)
+
+
+def backbone(hidden: int, middle: int) -> Part:
+    """Return the residual backbone shared by all tasks; it starts as the identity."""
+    return Part("backbone", "mlp", (*linear("hidden", middle, hidden), *linear("out", hidden, middle, zero=True)))
+
+
+def head(task: Task, hidden: int) -> Part:
+    """Return a task's head."""
+    return Part(f"head/{task.name}", "linear", linear("linear", task.outputs, hidden, zero=True))
+
+
+def skip(task: Task, widths: Mapping[str, int]) -> Part:
+    """Return a task's linear map of the features themselves, for the modalities in `widths`."""
+    tensors = [linear(name, task.outputs, width, zero=True, bias=False)[0] for name, width in sorted(widths.items())]
+    return Part(f"skip/{task.name}", "linear-skip", tuple(tensors))

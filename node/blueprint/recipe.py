@@ -1,0 +1,141 @@
+"""How a federation trains: a recipe, and the charter's specs that follow from it with noise calibrated to an ε."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor, log2, sqrt
+
+from ...crypto.errors import UsageError
+from ...protocol.components import MILLION, ComponentSpec, base_digest, base_vector
+from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
+from ..privacy.accountant import calibrate, split_noise
+from .parts import Part
+
+RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
+GRID_SHARE = 8  # the grid step is at most this part of the noise's standard deviation (section 5)
+FREE_STEP_LOG2 = 12  # grid of a component without noise: 16 bits reach ±8
+NO_SEED = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train. Scaled integers are millionths.
+
+    `students` is N̂ of a typical institution, which sets the grid; `learning_rate` is for components with noise,
+    `free_learning_rate` for those without. Modalities in `open` ask for no privacy; all others do, if any does.
+    """
+
+    modalities: tuple[Modality, ...]
+    tasks: tuple[Task, ...]
+    parts: tuple[Part, ...]
+    students: float
+    steps: int
+    sample_rate: int
+    clip_norm: int
+    learning_rate: int
+    free_learning_rate: int
+    width: int
+    open: frozenset[str] = frozenset()
+    rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the two above
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """ε and δ of every modality that is not open, for `rounds` rounds; the share is kept for recovery."""
+
+    epsilon: float
+    delta: float
+    rounds: int
+    recovery_share: int = RECOVERY_SHARE
+
+
+def charter_parts(
+    recipe: Recipe, budget: Budget | None, *, min_updates: int, rule: str = "mean", base_seed: bytes = NO_SEED
+) -> tuple[tuple[ComponentSpec, ...], Learning]:
+    """Return the specs, sorted, and the learning map of a recipe; without a budget every modality is open.
+
+    With one, noise is calibrated so that the planned rounds, with everything engaged that the data of one task's
+    modalities can reach, cost at most the part of ε that is not kept for recovery; ε is rounded down to thousandths, δ
+    to billionths. Raises UsageError for a budget that is none.
+    """
+    milli, billionths, rounds, share = 0, 0, 20, RECOVERY_SHARE
+    if budget is not None:
+        milli, billionths = floor(budget.epsilon * 1000), floor(budget.delta * 1e9 + 1e-6)
+        rounds, share = budget.rounds, budget.recovery_share
+        if milli < 1 or not 0 < billionths < 10**9:
+            raise UsageError(
+                f"ε = {budget.epsilon} and δ = {budget.delta} are no budget",
+                "Choose ε of at least 0.001, δ from 1e-9 to 1.",
+            )
+    floors = tuple(
+        PrivacyFloor(m.name, "open", 0, 0)
+        if budget is None or m.name in recipe.open
+        else PrivacyFloor(m.name, "dp", milli, billionths)
+        for m in recipe.modalities
+    )
+    learning = Learning(recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds)
+    noises: Mapping[str, int] = {}
+    if budget is not None:
+        spent = milli * (MILLION - share) // MILLION / 1000
+        least = calibrate(spent, billionths / 1e9, recipe.sample_rate / MILLION, rounds * recipe.steps)
+        noises = _noises(recipe, learning, least)
+    specs = [_spec(recipe, part, noises.get(part.name, 0), min_updates, rule, base_seed) for part in recipe.parts]
+    return tuple(sorted(specs, key=lambda spec: spec.name)), learning
+
+
+def _noises(recipe: Recipe, learning: Learning, least: int) -> Mapping[str, int]:
+    """Return σ_c of every component that data under DP reach: together at least `least` for one institution's student.
+
+    An institution has the modalities of a task, so what its student can reach are their components, what they share,
+    and the tasks that read any of them.
+    """
+    private = {floor.modality for floor in learning.floors if floor.policy == "dp"}
+    noises: dict[str, int] = {}
+    for task in learning.tasks:
+        seen = set(task.modalities) & private
+        reached = [part for part in recipe.parts if learning.upstream(part.name) & seen]
+        if not reached:
+            continue
+        # a_c = C_c √(u_c d_c) with equal clip norms and, before anything is learned, equal utilities.
+        split = split_noise(least, [sqrt(part.dimension) for part in reached])
+        for part, noise in zip(reached, split, strict=True):
+            noises[part.name] = max(noise, noises.get(part.name, 0))
+    return noises
+
+
+def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:
+    rate = recipe.rates.get(part.name, recipe.learning_rate if noise else recipe.free_learning_rate)
+    step_log2, width = FREE_STEP_LOG2, 16
+    if noise:
+        lot = recipe.sample_rate / MILLION * recipe.students
+        deviation = rate / MILLION * noise / MILLION * recipe.clip_norm / MILLION * sqrt(recipe.steps) / lot
+        step_log2, width = max(0, ceil(-log2(deviation / GRID_SHARE))), recipe.width
+    return ComponentSpec(
+        name=part.name,
+        architecture=part.architecture,
+        tensors=part.tensors,
+        step_log2=step_log2,
+        width=width,
+        rule=rule,
+        min_updates=min_updates,
+        clip_norm=recipe.clip_norm,
+        noise_multiplier=noise,
+        learning_rate=rate,
+        base=base_digest(base_vector(base_seed, part.name, part.tensors)),
+    )
+
+
+def needed(learning: Learning, components: Sequence[str], modalities: set[str], tasks: set[str]) -> tuple[str, ...]:
+    """Return the components that a node with these modalities and tasks has a use for, sorted: no others exist there.
+
+    Heads and skips of its tasks; encoders, adapters and prompts of its modalities that one of those tasks reads; the
+    backbone, if there is any head.
+    """
+    own = [task for task in learning.tasks if task.name in tasks and set(task.modalities) & modalities]
+    read = {name for task in own for name in task.modalities} & modalities
+    found = []
+    for component in components:
+        kind, _, name = component.partition("/")
+        wanted = {"head": {task.name for task in own}, "skip": {task.name for task in own}}.get(kind, read)
+        if name in wanted or (not name and own):
+            found.append(component)
+    return tuple(sorted(found))

@@ -1,0 +1,182 @@
+"""A federation's training without its network: the daemon's own learner, update format and fold, round by round."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+
+from ...consensus.components import Entry, Round, State, fold_round, origin
+from ...consensus.rules import mean, noise_variance
+from ...protocol import schema
+from ...protocol.components import FRACTION_BITS, MILLION, STATE_LIMIT, ComponentSpec
+from ...protocol.learning import Learning
+from ...protocol.records import GENESIS
+from ...protocol.update import Engaged, Integers
+from ..offline import Ask
+
+States = dict[str, State]
+Report = Mapping[str, Any]
+WEIGHTS = ("designed", "uniform", "inverse")
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """One institution (or all of them pooled): its worker's session, components, lot L, and noise of its own if any."""
+
+    name: str
+    session: str
+    hosted: tuple[str, ...]
+    lot: float
+    noises: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is trained: specs and learning map of a charter, for so many rounds; which part of the data."""
+
+    specs: Mapping[str, ComponentSpec]
+    learning: Learning
+    rounds: int
+    split: str = "train"
+    weights: str = "designed"
+    gaps_filled: bool = False  # whole models are averaged: who lacks a component votes for no change of it
+
+
+def opening(
+    learner: Learner, folders: Sequence[str], specs: Sequence[ComponentSpec], learning: Learning, seed: bytes
+) -> dict[str, Any]:
+    """Return the request that opens a learner's session."""
+    return {
+        "op": "open",
+        "session": learner.session,
+        "data": list(folders),
+        "components": [schema.to_map(spec) for spec in specs],
+        "learning": schema.to_map(learning),
+        "base_seed": seed,
+        "hosted": list(learner.hosted),
+    }
+
+
+def train(
+    ask: Callable[[Learner], Ask],
+    learners: Sequence[Learner],
+    setting: Setting,
+    tick: Callable[[], None] = lambda: None,
+) -> States:
+    """Train together from the origin; return the mean state of the last half of the rounds (post-processing)."""
+    states = {name: origin(spec) for name, spec in setting.specs.items()}
+    sums = {name: np.zeros(state.shape) for name, state in states.items()}
+    half = setting.rounds // 2
+    for number in range(1, setting.rounds + 1):
+        updates = [_update(ask(learner), learner, setting, states) for learner in learners]
+        for name, spec in setting.specs.items():
+            both = zip(learners, updates, strict=True)
+            hosts = [(learner, update[name]) for learner, update in both if name in update]
+            states[name] = _folded(states[name], spec, number, hosts, setting, len(learners))
+        if number > half:
+            for name, state in states.items():
+                sums[name] += state
+        tick()
+    return {name: np.rint(total / (setting.rounds - half)).astype(np.int32) for name, total in sums.items()}
+
+
+def evaluate(ask: Ask, learner: Learner, states: States, split: str = "held_out") -> Report:
+    """Return a learner's report on its own students (node/learner/evaluate.py)."""
+    packed = {name: states[name].tobytes() for name in learner.hosted}
+    found: Report = ask({"op": "evaluate", "session": learner.session, "states": packed, "split": split})["tasks"]
+    return found
+
+
+def _update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:
+    """Return for each hosted component the integers that would leave the node, and their declared noise variance."""
+    learning = setting.learning
+    engaged = []
+    for name in learner.hosted:
+        spec = setting.specs[name]
+        noise = max(spec.noise_multiplier, learner.noises.get(name, 0))
+        engaged.append(Engaged(name, GENESIS, noise, spec.clip_norm, spec.learning_rate))
+    answer = ask(
+        {
+            "op": "train",
+            "session": learner.session,
+            "states": {name: states[name].tobytes() for name in learner.hosted},
+            "engaged": {
+                entry.component: {
+                    "clip": entry.clip_norm / MILLION,
+                    "noise": entry.noise_multiplier / MILLION,
+                    "learning_rate": entry.learning_rate / MILLION,
+                }
+                for entry in engaged
+            },
+            "steps": learning.steps,
+            "sample_rate": learning.sample_rate / MILLION,
+            "lot": learner.lot,
+            "split": setting.split,
+        }
+    )
+    found = {}
+    for name in learner.hosted:
+        spec = setting.specs[name]
+        values = np.frombuffer(answer["updates"][name], dtype=spec.integer_type)
+        found[name] = (values, _variance(learner, learning, name, engaged, spec))
+    return found
+
+
+def _variance(learner: Learner, learning: Learning, name: str, engaged: Sequence[Engaged], spec: ComponentSpec) -> int:
+    lot = max(1, round(learner.lot * 1000))
+    header: Any = _Header(name, learning.steps, lot, {entry.component: entry for entry in engaged})
+    return noise_variance(header, spec)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """As much of an update's header as its noise's variance depends on."""
+
+    component: str
+    steps: int
+    lot: int
+    entries: Mapping[str, Engaged]
+
+    @property
+    def recipe(self) -> Engaged:
+        """See UpdateHeader."""
+        return self.entries[self.component]
+
+
+def _folded(
+    state: State,
+    spec: ComponentSpec,
+    number: int,
+    hosts: Sequence[tuple[Learner, tuple[Integers, int]]],
+    setting: Setting,
+    everybody: int,
+) -> State:
+    if not hosts:
+        return state
+    values = {learner.name: update for learner, (update, _) in hosts}
+    if setting.weights == "designed" and not setting.gaps_filled:
+        entries = tuple(
+            Entry(learner.name.encode(), sha256(learner.name.encode()).digest(), b"", 0, 0, variance)
+            for learner, (_, variance) in hosts
+        )
+        round_ = Round(number, number, entries, 0, b"")
+        return fold_round(state, spec, round_, lambda entry: values[entry.update.decode()])[0]
+    if setting.gaps_filled:
+        total = sum(update.astype(np.float64) for update in values.values())
+        increment = np.rint(total * (1 << FRACTION_BITS) / everybody).astype(np.int64)
+    else:
+        increment = mean(list(values.values()), _weights(setting.weights, [variance for _, (_, variance) in hosts]))
+    folded: State = np.clip(state + increment, -STATE_LIMIT, STATE_LIMIT).astype(np.int32)
+    return folded
+
+
+def _weights(rule: str, variances: Sequence[int]) -> list[int]:
+    """What is compared with the designed weights: equal ones, or ∝ 1/variance."""
+    n = len(variances)
+    if rule == "uniform":
+        return [(1 << 16) // n] * n
+    inverse = [1.0 / max(variance, 1) for variance in variances]
+    return [max(1, int((1 << 16) * value / sum(inverse))) for value in inverse]
