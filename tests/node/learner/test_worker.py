@@ -107,7 +107,7 @@ def test_open_train_evaluate(shared: Process, folder: Path) -> None:
     assert after["tasks"]["digit"]["value"] > before["tasks"]["digit"]["value"] + 0.3
     scores, _ = ask(shared, "predict_scores", states=states)
     found = scores["tasks"]["digit"]
-    right = np.mean(np.argmax(found["scores"], axis=1) == np.array(found["labels"]))
+    right = np.mean(np.argmax(found["scores"], axis=1) == np.array(found["labels"])[:, 0])
     assert right == after["tasks"]["digit"]["value"]
     assert len(set(found["subjects"])) == opened["held_out"]
 
