@@ -96,6 +96,9 @@ def import_(
     split: Annotated[
         str, typer.Option("--split", help="What is held out. sra: official, student; fsdd: speaker, index.")
     ] = "",
+    unit: Annotated[
+        str, typer.Option("--unit", help="Whom privacy would protect. omniglot: drawer, record; fsdd: speaker, record.")
+    ] = "",
     test: Annotated[
         str, typer.Option("--test", help="The official test part of sra: unseen-answers, unseen-questions.")
     ] = "",
@@ -105,7 +108,7 @@ def import_(
     from ..node.data.importers.common import Options  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.data.importers.registry import run_import  # noqa: PLC0415
 
-    options = Options(by=by, test=test, split=split, institutions=institutions)
+    options = Options(by=by, test=test, split=split, unit=unit, institutions=institutions)
     with progress(as_json) as step:
         made = run_import(name, source, out, options, step or (lambda _what, _done, _total: None))
     found = {"importer": name, "institutions": [{"name": each, "folder": str(folder)} for each, folder in made]}

@@ -25,6 +25,7 @@ class Options:
     by: str = ""
     test: str = ""
     split: str = ""
+    unit: str = ""
     institutions: int = 0
 
 
@@ -73,6 +74,12 @@ def write_institution(folder: Path, tables: Mapping[str, Iterable[Row] | pa.Tabl
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
         pyarrow.parquet.write_table(table, folder / f"{name}.parquet")
     (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def per_record(manifest: str, subject: str) -> str:
+    """Return a manifest in which every record is its own subject; who is held out stays held out whole."""
+    said = "# Imported with --unit record: privacy, if any is asked for, is that of a single record.\n"
+    return said + manifest.replace(f'subject = "{subject}"', 'kind = "record"')
 
 
 def deal(names: Iterable[str], institutions: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ....crypto.errors import CorruptError, UsageError
-from .common import Importer, Made, Options, Progress, Row, damaged, existing, listed, write_institution
+from .common import Importer, Made, Options, Progress, Row, damaged, existing, listed, per_record, write_institution
 
 RATE = 8000
 TEST_INDEX = 5  # clips with a smaller index are the reference protocol's test
@@ -50,6 +50,8 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
             }
         )  # fmt: skip
     head = SPEAKER if options.split == "speaker" else INDEX
+    if options.unit == "record":
+        head = per_record(head, "speaker")
     made = []
     for number, rows in enumerate(parts):
         name = f"institution-{number + 1}"
@@ -60,7 +62,9 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
     return made
 
 
-IMPORTER = Importer("spoken digits", run, {"split": ("speaker", "index")}, least=2, most=6)
+IMPORTER = Importer(
+    "spoken digits", run, {"split": ("speaker", "index"), "unit": ("speaker", "record")}, least=2, most=6
+)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

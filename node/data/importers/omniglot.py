@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ....crypto.errors import CorruptError
-from .common import Importer, Made, Options, Progress, Row, damaged, existing, listed, write_institution
+from .common import Importer, Made, Options, Progress, Row, damaged, existing, listed, per_record, write_institution
 
 SETS = ("background_small1", "background_small2")
 DRAWERS = 20
@@ -53,12 +53,14 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
             if item["owner"] == number
         ]
         tables = {"items": own, "strokes": _table([item["record"] for item in own], strokes)}
-        write_institution(out / name, tables, _manifest(alphabets, characters))
+        manifest = _manifest(alphabets, characters)
+        write_institution(out / name, tables, per_record(manifest, "drawer") if options.unit == "record" else manifest)
         made.append((name, out / name))
     return made
 
 
-IMPORTER = Importer("handwritten characters, as image and as pen strokes", run, least=2, most=DRAWERS // 2)
+UNITS = {"unit": ("drawer", "record")}
+IMPORTER = Importer("handwritten characters, as image and as pen strokes", run, UNITS, least=2, most=DRAWERS // 2)
 
 
 def _members(paths: list[Path], progress: Progress) -> Iterator[tuple[re.Match[str], bytes]]:

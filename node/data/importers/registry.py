@@ -49,7 +49,7 @@ def run_import(name: str, source: Path, out: Path, options: Options, progress: P
 def _chosen(name: str, importer: Importer, options: Options) -> Options:
     """Return the options with defaults filled in. Raises UsageError for one that the importer has no use for."""
     found = {}
-    for key in ("by", "test", "split"):
+    for key in ("by", "test", "split", "unit"):
         value, known = getattr(options, key), importer.choices.get(key, ())
         if value and value not in known:
             advice = f"Choose from {', '.join(known)}." if known else "Leave the option out."
@@ -58,4 +58,4 @@ def _chosen(name: str, importer: Importer, options: Options) -> Options:
     if options.institutions and not 1 <= options.institutions <= importer.most:
         advice = f"Ask for 1 to {importer.most}." if importer.most else "The number follows from --by."
         raise UsageError(f"{name} cannot be shared out to {options.institutions} institutions", advice)
-    return Options(found["by"], found["test"], found["split"], options.institutions or importer.least)
+    return Options(**found, institutions=options.institutions or importer.least)

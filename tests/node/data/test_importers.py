@@ -149,6 +149,16 @@ def test_fsdd_by_index_says_that_it_depends_on_the_speaker(tmp_path: Path) -> No
         run_import("fsdd", source("fsdd"), tmp_path / "two", Options(institutions=4), quiet)
 
 
+def test_a_unit_of_records_leaves_speakers_whole(tmp_path: Path) -> None:
+    made = imported("fsdd", tmp_path / "out", Options(unit="record"), only_modalities=set())
+    for data in made.values():
+        assert data.weights.shape == (1500, 1)
+        held = {record.split("_")[1] for record in data.records[data.held_out, 0]}
+        rest = {record.split("_")[1] for record in data.records[~data.held_out, 0]}
+        assert len(held) == 1
+        assert not held & rest
+
+
 REFUSED: dict[str, tuple[str, Options, str]] = {
     "no such importer": ("mnist", Options(), "no importer is called 'mnist'"),
     "no such choice": ("sra", Options(by="region"), "--by region is unknown. Choose from group, module"),
