@@ -11,6 +11,7 @@ This pipe never leaves the machine, so floats are allowed in it, unlike in recor
 | `epsilon` | events, delta | epsilon, claimed |
 | `budget` | modalities, components, sample_rate, steps, rounds, lines, … | allowed, reason, noises, modalities |
 | `cross_check` | events, delta | pld, prv, error |
+| `audit` | fault | findings, caught |
 
 Every request carries `id` and `op`; the response repeats `id` and says `ok: true`, or `ok: false` with `error` and
 `advice`. While it trains, the worker also sends `{id, progress: done, total}`. `worker.py` gives the types.
@@ -25,7 +26,19 @@ from ...crypto.errors import CorruptError
 
 FRAME_LIMIT = 256 * 2**20
 HEADER = 4
-OPERATIONS = ("open", "train", "evaluate", "predict_scores", "predict", "personalise", "epsilon", "budget", "cross_check")
+OPERATIONS = (
+    "open",
+    "respec",
+    "train",
+    "evaluate",
+    "predict_scores",
+    "predict",
+    "personalise",
+    "epsilon",
+    "budget",
+    "cross_check",
+    "audit",
+)
 
 Message = dict[str, Any]
 

@@ -5,6 +5,7 @@
   {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
+- `respec` {components, learning, base_seed} → {}: the same data under other numbers (simulations)
 - `train` {states: {name: int32 LE}, engaged: {name: {clip, noise, learning_rate}}, steps, sample_rate, lot} →
   {updates: {name: integers LE in the spec's width}, saturated: {name: int}, scaled: {name: float}, seconds}
 - `evaluate` {states, split: "held_out" | "validation" | "train"} → {tasks: {name: {metric, value: float or nil (not
@@ -23,6 +24,10 @@
   thousandths; `noises` is what to train with, never less than each component's `noise`.
 - `cross_check` {events: [[q, σ_eff, count]], delta} → {pld, prv, error}: ε by the accountant in use, and the upper end
   of Opacus' PRV accountant, which may be `error` above the truth; nil where there is no noise
+- `audit` {fault: name or nil, own: bool} → {findings: [{probe, canaries, guesses, correct, claimed, exact, audited,
+  provable, delta, confidence, refuted: [text], seconds}], caught: [text], fault, about, confidence, seconds}: of
+  synthetic students, without a session. With `own` {states, engaged, steps, sample_rate, lot, canaries: int} of the
+  session's model and students, with canaries among them. `fault` plants a mistake (audit.py, faults.py)
 """
 
 from collections.abc import Callable
@@ -61,6 +66,8 @@ class Worker:
         from . import operations  # noqa: PLC0415  # torch and opacus take seconds; the accountant need not wait
 
         key = str(request.get("session", ""))
+        if name == "audit" and not request.get("own"):
+            return _audit(request, None, progress)
         if name == "open":
             self._sessions.pop(key, None)  # a new one takes its place, and its memory
             self._sessions[key], answer = operations.open_data(request)
@@ -68,8 +75,13 @@ class Worker:
         session = self._sessions.get(key)
         if session is None:
             raise UsageError("no data folder is open", "Send open first.")
+        if name == "respec":
+            self._sessions[key] = operations.respec(session, request)
+            return {}
         if name == "train":
             return operations.train_components(session, request, progress)
+        if name == "audit":
+            return _audit(request, session, progress)
         if name == "personalise":
             return operations.personalise(session, request, progress)
         answers = {
@@ -78,6 +90,12 @@ class Worker:
             "predict": operations.predict_file,
         }
         return answers[name](session, request)
+
+
+def _audit(request: Message, session: Any, progress: Progress) -> Message:
+    from . import audit  # noqa: PLC0415  # hardly ever asked for
+
+    return audit.answer(request, session, progress)
 
 
 def _epsilon(request: Message) -> Message:

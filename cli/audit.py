@@ -1,0 +1,129 @@
+"""`collegium privacy audit`: try to refute the ε that this package claims, on its own training."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import OperatorError, UsageError
+from .options import JsonOption
+from .output import emit, say, table
+
+if TYPE_CHECKING:
+    from ..sims.offline import Worker
+
+FAULTS = (
+    "no-clip",
+    "record-clip",
+    "independent-draws",
+    "no-sampling",
+    "shared-prompt",
+    "seeded-noise",
+    "batch-divisor",
+)
+MEANS = {"guesses": "guesses", "exact": "recount of the draws", "assertion": "the training refuses it"}
+
+
+def audit(
+    fault: Annotated[
+        str | None, typer.Option("--fault", metavar="NAME", help="Plant a mistake and look for it.", hidden=True)
+    ] = None,
+    all_faults: Annotated[
+        bool, typer.Option("--all-faults", help="Also plant known mistakes one by one: each has to be found.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit DP-SGD with canary students: their guessed presence bounds ε below, which must stay below the claim."""
+    if fault is not None and fault not in FAULTS:
+        raise UsageError(f"unknown fault {fault!r}", f"Known: {', '.join(FAULTS)}.")
+    with _learner() as learner:
+        if fault is not None:
+            found = _ask(learner, fault)
+            emit(found, as_json, lambda out: _people(out, found))
+            raise typer.Exit(1 if found["caught"] else 0)
+        honest = _ask(learner, None)
+        seeded = [_ask(learner, name) for name in FAULTS] if all_faults else []
+    passed = not honest["caught"] and all(found["caught"] for found in seeded)
+    answer = honest | {"passed": passed} | ({"faults": seeded} if all_faults else {})
+
+    def people(out: Any) -> None:
+        _people(out, honest)
+        if seeded:
+            out.print()
+            table(out, ("planted mistake", "claimed ε", "ε at least", "caught by", "seconds"), _rows(seeded), empty="")
+            missed = [found["fault"] for found in seeded if not found["caught"]]
+            out.print(f"not caught: {', '.join(missed)}" if missed else "all of them were caught")
+
+    emit(answer, as_json, people)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _rows(seeded: Sequence[Any]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for found in seeded:
+        (finding,) = found["findings"]
+        means = ", ".join(MEANS[name] for name in found["caught"]) or "nothing"
+        name = f"{found['fault']}: {found['about']}"
+        rows.append((name, f"{finding['claimed']:.2f}", f"{finding['audited']:.2f}", means, f"{found['seconds']:.1f}"))
+    return rows
+
+
+def _people(out: Any, found: Any) -> None:
+    columns = ("probe", "claimed ε", "ε at least", "provable", "guesses", "correct", "canaries", "seconds", "verdict")
+    rows = [
+        (
+            f["probe"],
+            f"{f['claimed']:.2f}",
+            f"{f['audited']:.2f}",
+            f"{f['provable']:.2f}",
+            f["guesses"],
+            f["correct"],
+            f["canaries"],
+            f"{f['seconds']:.1f}",
+            "refuted" if f["refuted"] else "holds",
+        )
+        for f in found["findings"]
+    ]
+    table(out, columns, rows, empty="")
+    level = f"{100 * found['confidence']:g} % confidence over all probes, δ = {found['findings'][0]['delta']:g}"
+    if found["fault"] is None:
+        verdict = "A CLAIM IS REFUTED: do not publish updates of this build" if found["caught"] else "every claim holds"
+    elif found["caught"]:
+        means = ", ".join(MEANS[name] for name in found["caught"])
+        verdict = f"planted mistake found ({found['fault']}: {found['about']}), by: {means}"
+    else:
+        verdict = f"the planted mistake was NOT found ({found['fault']}: {found['about']})"
+    out.print(f"{verdict} ({level})")
+
+
+def _ask(learner: "Worker", fault: str | None) -> Any:
+    say(f"auditing {'the training as it is' if fault is None else f'with a planted mistake: {fault}'} …")
+    answer = learner.ask({"op": "audit", "fault": fault})
+    return {key: value for key, value in answer.items() if key not in {"id", "ok"}}
+
+
+@contextmanager
+def _learner() -> Iterator["Worker"]:
+    """Run a worker: training brings torch, which no command imports."""
+    from ..sims.offline import Worker  # noqa: PLC0415 - imports of commands wait until they run
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collegium.node.learner"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield Worker(process)
+    except OperatorError as error:
+        raise OperatorError(f"the audit failed: {error.message}", error.advice) from error
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,102 @@
+"""`privacy audit`: exit codes, what people and programs are told. The learner's side is tested where it lives."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collegium.cli import audit
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+
+def answer(fault: str | None, caught: list[str]) -> dict[str, Any]:
+    finding = {
+        "probe": "crowd", "canaries": 2000, "guesses": 320, "correct": 268, "claimed": 3.387, "exact": 3.387,
+        "audited": 1.28, "provable": 4.1, "delta": 1e-5, "confidence": 0.99, "refuted": caught, "seconds": 2.7,
+    }  # fmt: skip
+    return {
+        "findings": [finding], "fault": fault, "about": "what it is", "caught": caught, "confidence": 0.95,
+        "seconds": 2.8, "id": 1, "ok": True,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def caught(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, list[str]]:
+    """What a learner that is not there finds, by fault."""
+    found: dict[str | None, list[str]] = {None: [], **{name: ["guesses"] for name in audit.FAULTS}}
+
+    class Learner:
+        def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+            assert message["op"] == "audit"
+            return answer(message["fault"], found[message["fault"]])
+
+    @contextmanager
+    def learner() -> Iterator[Learner]:
+        yield Learner()
+
+    monkeypatch.setattr(audit, "_learner", learner)
+    return found
+
+
+def test_a_claim_that_holds(run: "Run", caught: dict[str | None, list[str]]) -> None:
+    found = run("privacy", "audit")
+    assert found.code == 0
+    assert "every claim holds (95 % confidence over all probes, δ = 1e-05)" in found.out
+    rows = [line.split() for line in found.out.splitlines()]
+    assert ["crowd", "3.39", "1.28", "4.10", "320", "268", "2000", "2.7", "holds"] in rows
+    value = run("privacy", "audit", "--json").value
+    assert value["passed"] is True
+    assert value["findings"][0]["audited"] == 1.28
+    assert "id" not in value
+    assert "faults" not in value
+
+
+def test_a_claim_that_is_refuted(run: "Run", caught: dict[str | None, list[str]]) -> None:
+    caught[None] = ["exact"]
+    found = run("privacy", "audit")
+    assert found.code == 1
+    assert "A CLAIM IS REFUTED" in found.out
+    assert "refuted" in found.out
+    refuted = run("privacy", "audit", "--json")
+    assert (refuted.code, refuted.value["passed"]) == (1, False)
+
+
+def test_a_planted_mistake(run: "Run", caught: dict[str | None, list[str]]) -> None:
+    caught["shared-prompt"] = ["assertion", "guesses"]
+    found = run("privacy", "audit", "--fault", "shared-prompt")
+    assert found.code == 1
+    assert "planted mistake found (shared-prompt: what it is), by: the training refuses it, guesses" in found.out
+    caught["no-clip"] = []
+    missed = run("privacy", "audit", "--fault", "no-clip")
+    assert missed.code == 0
+    assert "the planted mistake was NOT found (no-clip" in missed.out
+    assert run("privacy", "audit", "--fault", "none").code == 2
+
+
+def test_all_planted_mistakes(run: "Run", caught: dict[str | None, list[str]]) -> None:
+    found = run("privacy", "audit", "--all-faults")
+    assert found.code == 0
+    assert all(name in found.out for name in audit.FAULTS)
+    assert "all of them were caught" in found.out
+    caught["seeded-noise"] = []
+    missed = run("privacy", "audit", "--all-faults")
+    assert missed.code == 1
+    assert "not caught: seeded-noise" in missed.out
+    assert [f["fault"] for f in run("privacy", "audit", "--all-faults", "--json").value["faults"]] == list(audit.FAULTS)
+
+
+def test_a_real_learner_finds_a_mistake(run: "Run") -> None:
+    found = run("privacy", "audit", "--fault", "seeded-noise", "--json")
+    assert found.code == 1
+    assert found.value["caught"] == ["guesses"]
+    assert found.value["findings"][0]["audited"] > found.value["findings"][0]["claimed"]
+
+
+@pytest.mark.soak
+def test_a_real_learner_finds_all_mistakes(run: "Run") -> None:
+    found = run("privacy", "audit", "--all-faults", "--json")
+    assert found.code == 0
+    assert found.value["faults"][4]["caught"] == ["assertion", "guesses"]
