@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import OperatorError, UsageError
+from . import audit
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
 from .read import from_store
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..protocol.charter import Charter
 
 app = typer.Typer(help="The privacy budget of this node's students.", no_args_is_help=True)
+app.command("audit")(audit.audit)
 
 
 @app.command("show")
