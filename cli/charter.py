@@ -1,6 +1,7 @@
 """`collegium charter`: found a federation, sign its charter, see who has signed."""
 
 import os
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -14,16 +15,25 @@ from .output import emit, facts, say, table
 
 if TYPE_CHECKING:
     from ..protocol.charter import Charter, Member, SignedCharter
+    from ..protocol.components import ComponentSpec
+    from ..protocol.learning import Learning, Modality, PrivacyFloor
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
 PRESETS = ("digits", "oulad")
+ROUNDS = 20
+DIMENSIONS = 10_000  # of a component under noise (DESIGN.md section 5)
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
 
 @app.command("create")
 def create(
     name: Annotated[str, typer.Option(help="The federation's name.")],
-    preset: Annotated[str, typer.Option(help=f"Components and recipe: {' or '.join(PRESETS)}.")] = "digits",
+    preset: Annotated[
+        str | None, typer.Option(help=f"Components and recipe: {' or '.join(PRESETS)}; by default digits.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Components and recipe in TOML, as `charter model` writes them.")
+    ] = None,
     member: Annotated[
         list[str] | None, typer.Option(metavar="NAME=HEXKEY@ADDR[,ADDR]", help="A member; repeat it for each.")
     ] = None,
@@ -32,7 +42,9 @@ def create(
     ] = None,
     epsilon: Annotated[float, typer.Option(help="ε for each student and a member's lifetime.")] = 8.0,
     delta: Annotated[float, typer.Option(help="δ that goes with it.")] = 1e-5,
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds the noise is calibrated for.")] = 20,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How many rounds the noise is calibrated for: else FILE's, else 20.")
+    ] = None,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="Ask for no differential privacy.")] = False,
     rule: Annotated[str, typer.Option(help="mean or trimmed_mean.")] = "mean",
     fault_model: Annotated[str, typer.Option(help="byzantine or crash.")] = "byzantine",
@@ -44,7 +56,6 @@ def create(
     """Draw up a charter. Every member then signs it (`charter sign`)."""
     from ..protocol import schema  # noqa: PLC0415 - imports of commands wait until they run
     from ..protocol.charter import Charter, Rules, SignedCharter, check  # noqa: PLC0415
-    from ..sims.presets import preset as recipe  # noqa: PLC0415
 
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
@@ -55,16 +66,8 @@ def create(
     if not 0.1 <= deadline <= 7 * 86_400:
         raise UsageError(f"A deadline of {deadline:g} s is not allowed", "Choose 0.1 s to 7 days.")
     seed = os.urandom(32)
-    specs, learning = recipe(
-        preset,
-        dp=not no_dp,
-        epsilon=epsilon,
-        delta=delta,
-        rounds=rounds,
-        institutions=len(people),
-        rule=rule,
-        base_seed=seed,
-    )
+    budget = (epsilon, delta, rounds)
+    specs, learning = _components(preset, model, budget, dp=not no_dp, institutions=len(people), rule=rule, seed=seed)
     drawn = Charter(
         version=1,
         name=name,
@@ -87,6 +90,65 @@ def create(
     for warning in _warnings(drawn):
         say(f"warning: {warning}")
     emit(found, as_json, show_it)
+
+
+def _components(
+    preset: str | None,
+    model: Path | None,
+    budget: "tuple[float, float, int | None]",
+    *,
+    dp: bool,
+    institutions: int,
+    rule: str,
+    seed: bytes,
+) -> "tuple[tuple[ComponentSpec, ...], Learning]":
+    """Return the specs and the learning map of a preset or a model file, under a budget of ε, δ and rounds."""
+    from dataclasses import replace  # noqa: PLC0415 - as above
+
+    from ..node.blueprint.declare import read_model  # noqa: PLC0415
+    from ..node.blueprint.recipe import Budget, charter_parts  # noqa: PLC0415
+    from ..sims.presets import preset as recipe  # noqa: PLC0415
+
+    epsilon, delta, rounds = budget
+    if model is None:
+        return recipe(
+            preset or PRESETS[0],
+            dp=dp,
+            epsilon=epsilon,
+            delta=delta,
+            rounds=rounds or ROUNDS,
+            institutions=institutions,
+            rule=rule,
+            base_seed=seed,
+        )
+    if preset is not None:
+        raise UsageError("--preset and --model both say what is trained", "Give one of them.")
+    declared = read_model(model)
+    planned = rounds or declared.rounds or ROUNDS
+    specs, learning = charter_parts(
+        declared.recipe,
+        Budget(epsilon, delta, planned) if dp else None,
+        min_updates=min(2, institutions),
+        rule=rule,
+        base_seed=seed,
+    )
+    return specs, replace(learning, planned_rounds=planned)
+
+
+@app.command("model")
+def model_(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER…", help="Data folders with a dataset.toml each.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print a model file, to edit, for the modalities and tasks of data folders: `charter create --model` reads it."""
+    from ..node.blueprint.derive import model_toml  # noqa: PLC0415 - imports of commands wait until they run
+
+    text = model_toml(folders)
+
+    def as_it_is(_console: Any) -> None:
+        sys.stdout.write(text)
+
+    emit({"model": text}, as_json, as_it_is)
 
 
 @app.command("show")
@@ -117,11 +179,15 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
         ]
         columns = ("component", "parameters", "architecture", "rule", "bits", "noise", "clip")
         table(out, columns, rows, empty="No components.")
-        floors = [
-            (f.modality, f.policy, f.epsilon / 1000 if f.policy == "dp" else None, f.delta / 1e9 or None)
-            for f in charter.learning.floors
+        learning = charter.learning
+        floors = {floor.modality: floor for floor in learning.floors}
+        modalities = [
+            (m.name, m.kind, m.width, m.length, _pretrained(m), *_floor(floors[m.name])) for m in learning.modalities
         ]
-        table(out, ("modality", "privacy", "ε", "δ"), floors, empty="No modalities.")
+        headings = ("modality", "kind", "width", "length", "pretrained", "privacy", "ε", "δ")
+        table(out, headings, modalities, empty="No modalities.")
+        tasks = [(task.name, task.kind, task.classes, ", ".join(task.modalities)) for task in learning.tasks]
+        table(out, ("task", "kind", "classes", "reads"), tasks, empty="No tasks.")
 
     emit(found, as_json, people)
 
@@ -244,6 +310,14 @@ def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":
     return Member(raw, name, tuple(addresses))
 
 
+def _pretrained(modality: "Modality") -> str | None:
+    return ", ".join(f"{each.model} {each.digest.hex()[:16]}" for each in modality.pretrained) or None
+
+
+def _floor(floor: "PrivacyFloor") -> tuple[object, ...]:
+    return floor.policy, floor.epsilon / 1000 if floor.policy == "dp" else None, floor.delta / 1e9 or None
+
+
 def _read(file: Path | None, home: Path | None) -> "tuple[Charter, SignedCharter]":
     from ..node.verify import read_charter  # noqa: PLC0415 - as above
 
@@ -302,6 +376,12 @@ def _warnings(charter: "Charter") -> list[str]:
         )
     if any(floor.policy == "open" for floor in charter.learning.floors):
         found.append("a modality is open: updates may show what single students' records were like")
+    found += [
+        f"{spec.name} has {spec.dimension:,} parameters under noise: at some hundred students of an institution the"
+        f" noise drowns what they say of more than {DIMENSIONS:,} (docs/models.md)"
+        for spec in charter.components
+        if spec.noise_multiplier and spec.dimension > DIMENSIONS
+    ]
     return found
 
 

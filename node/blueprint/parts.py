@@ -6,12 +6,30 @@ Weights start uniform in ±√(6 / (in + out)) (Glorot and Bengio 2010), biases,
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod, sqrt
+from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION, TensorSpec
 from ...protocol.learning import Modality, Task
+from ..pretrained.tensors import BERT, SOFT_PROMPT, lora_tensors, prompt_tensors, scratch_tensors
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
+FITTING = {
+    "tabular": ("linear-tanh",),
+    "image": ("linear-tanh", "conv-image"),
+    "series": ("attention-pool", "conv-series"),
+    "audio": ("attention-pool", "conv-series"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transformer:
+    """The size of a `bert` from scratch: words are hashed into `vocabulary` buckets, `positions` of them are read."""
+
+    layers: int = 1
+    vocabulary: int = 256
+    positions: int = 32
+    intermediate: int | None = None  # None: twice the features
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +53,13 @@ def linear(name: str, outputs: int, inputs: int, *, zero: bool = False, bias: bo
     return (weight, TensorSpec(f"{name}.bias", (outputs,), 0)) if bias else (weight,)
 
 
+def architectures(modality: Modality) -> tuple[str, ...]:
+    """Return the architectures of encoders that read a modality."""
+    if modality.kind == "text":
+        return ("pair-tanh",) if modality.pretrained else (BERT,)
+    return FITTING[modality.kind]
+
+
 def encoder(
     modality: Modality,
     hidden: int,
@@ -43,23 +68,26 @@ def encoder(
     channels: Sequence[int] = (8, 16, 32),
     features: int = 0,
     missing: bool = True,
+    transformer: Transformer | None = None,
 ) -> Part:
     """Return an encoder of a modality to `hidden` features.
 
-    `channels` are those of convolutions; `features` is what pair features are projected to (0: all of them). Raises
-    UsageError for an architecture that does not fit the kind.
+    `channels` are those of convolutions; `features` is what pair features are projected to (0: all of them);
+    `transformer` is the size of a `bert`, which has no token for a missing text. Raises UsageError for an architecture
+    that does not fit the kind.
     """
-    fitting = {
-        "tabular": ("linear-tanh",),
-        "image": ("linear-tanh", "conv-image"),
-        "series": ("attention-pool", "conv-series"),
-        "audio": ("attention-pool", "conv-series"),
-        "text": ("pair-tanh",),
-    }[modality.kind]
+    fitting = architectures(modality)
     if architecture not in fitting:
+        what = modality.kind
+        if what == "text":
+            what = "the embeddings of a pretrained model" if modality.pretrained else "text without a pretrained model"
         raise UsageError(
-            f"encoder/{modality.name}: {architecture!r} does not read {modality.kind}", f"Known: {', '.join(fitting)}."
+            f"encoder/{modality.name}: {architecture!r} does not read {what}", f"Known: {', '.join(fitting)}."
         )
+    if architecture == BERT:
+        size = transformer or Transformer()
+        found = scratch_tensors(hidden, size.layers, size.vocabulary, size.positions, size.intermediate)
+        return Part(f"encoder/{modality.name}", architecture, found)
     tensors: tuple[TensorSpec, ...] = ()
     if architecture == "conv-image":
         side, before = isqrt(modality.width), 1
@@ -76,8 +104,7 @@ def encoder(
             before = count
         tensors += linear("project", hidden, 2 * before)
     elif architecture == "pair-tanh":
-        whole = modality.width * (1 + 2 * (modality.length - 1))
-        tensors += linear("project", hidden, features or whole)
+        tensors += linear("project", hidden, features or pair_width(modality))
     else:
         tensors += linear("project", hidden, modality.width)
         if architecture == "attention-pool":
@@ -85,6 +112,21 @@ def encoder(
     if missing:
         tensors += linear("missing", hidden, 1, zero=True, bias=False)
     return Part(f"encoder/{modality.name}", architecture, tensors)
+
+
+def pair_width(modality: Modality) -> int:
+    """Return the number of features of a text's segments, the last one compared with every other one."""
+    return modality.width * (1 + 2 * (modality.length - 1))
+
+
+def adapter(modality: Modality, folder: Path, architecture: str, rank: int, targets: Sequence[str]) -> Part:
+    """Return an adapter of the given rank on the pretrained model in `folder`. Raises UsageError."""
+    return Part(f"adapter/{modality.name}", architecture, lora_tensors(folder, architecture, rank, targets))
+
+
+def prompt(modality: Modality, folder: Path, length: int) -> Part:
+    """Return a prompt of `length` learned tokens before every text of the pretrained model. Raises UsageError."""
+    return Part(f"prompt/{modality.name}", SOFT_PROMPT, prompt_tensors(folder, length))
 
 
 def backbone(hidden: int, middle: int) -> Part:

