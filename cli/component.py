@@ -29,12 +29,24 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 c["epoch"],
                 c["label"],
                 short(c["digest"] or c["certified_digest"]),
+                "hosted" if c["hosted_here"] else "followed" if c["followed_here"] else None,
                 names(c["hosts"]),
                 names(c["open_round"]["waiting_for"]),
             )
             for c in found
         ]
-        columns = ("component", "parameters", "rule", "round", "epoch", "state", "digest", "hosts", "waiting for")
+        columns = (
+            "component",
+            "parameters",
+            "rule",
+            "round",
+            "epoch",
+            "state",
+            "digest",
+            "here",
+            "hosts",
+            "waiting for",
+        )
         table(out, columns, rows, empty="The charter names no component.")
 
     emit(found, as_json, people)

@@ -200,7 +200,7 @@ def show(out: Any, found: Any) -> None:
         pairs += [
             ("connected", names(live["connected"])),
             ("not connected", names(live["not_connected"])),
-            ("learner", f"{learner['state']} {learner['detail']}".strip()),
+            ("learner", " ".join(filter(None, (learner["state"], learner["device"] or "", learner["detail"])))),
             ("traffic", f"received {size(live['bytes_received'])}, sent {size(live['bytes_sent'])}"),
         ]
         if live["refused"]:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from ..crypto.errors import UnreachableError, UsageError
+from ..crypto.errors import CorruptError, UnreachableError, UsageError
+from .output import say
 
 if TYPE_CHECKING:
     from ..node.control.client import Client
@@ -32,17 +33,20 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     """Read the store, whether or not a daemon runs. Raises UsageError if the node never ran."""
     from ..node.home.peers import load_peers  # noqa: PLC0415 - as above
     from ..node.store.database import Store  # noqa: PLC0415
-    from ..node.verify import hosted_here, read_charter  # noqa: PLC0415
+    from ..node.verify import parts_of_home, read_charter  # noqa: PLC0415
     from ..node.views import offline  # noqa: PLC0415
 
     charter, _ = read_charter(home.charter)
     if not home.database.exists():
         raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
     with Store.open_readonly(home.database) as store:
-        context = offline(
-            charter, store, me=public_key(home), added=load_peers(home), hosted=hosted_here(home, charter)
-        )
-        return read(context)
+        facts: dict[str, object] = {}
+        try:
+            parts = parts_of_home(home, charter)
+            facts = {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
+        except (UsageError, CorruptError) as error:  # a data folder that is away keeps nobody from reading the ledger
+            say(f"warning: what this node hosts is not known: {error}")
+        return read(offline(charter, store, me=public_key(home), added=load_peers(home), **facts))
 
 
 def public_key(home: "Home") -> bytes | None:

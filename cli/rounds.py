@@ -62,6 +62,9 @@ def missing(members: Any) -> str:
 def detail(
     component: Annotated[str, typer.Argument(help="The component, as head/digit.")],
     number: Annotated[int, typer.Argument(metavar="ROUND", min=1)],
+    local: Annotated[
+        bool, typer.Option("--local", help="Also what this node alone knows: its evaluation on its own held-out data.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,8 +73,8 @@ def detail(
 
     found: Any = answer(
         existing_home(home),
-        lambda client: client.round(component, number),
-        lambda context: views.round_detail(context, component, number),
+        lambda client: client.round(component, number, local=local),
+        lambda context: views.round_detail(context, component, number, local=local),
     )
 
     def people(out: Any) -> None:
@@ -93,8 +96,31 @@ def detail(
             (e["name"], e["staleness"], e["weight"], size(e["bytes"]), short(e["update"])) for e in found["counted"]
         ]
         table(out, ("counted", "stale by", "weight", "bytes", "update"), rows, empty="Nobody's update is left.")
-        figures = [(m["task"], m["metric"], m["value"], m["count"]) for m in found["evaluation"]]
-        if figures:
-            table(out, ("task", "metric", "value on own held-out", "subjects"), figures, empty="")
+        if local:
+            columns = ("task", "metric", "own held-out", "shared", "personal", "count")
+            table(out, columns, _figures(found["evaluation"]), empty="Nothing was evaluated here after this round.")
 
     emit(found, as_json, people)
+
+
+def _figures(evaluation: Any) -> list[tuple[object, ...]]:
+    """Return a row for each task, metric and group, with the shared and the personal figure side by side."""
+    from ..node.store.observations import LEAST_CELL  # noqa: PLC0415 - as above
+
+    rows: dict[tuple[object, ...], list[Any]] = {}
+    for figure in evaluation:
+        key = (figure["epoch"], figure["task"], figure["metric"], figure["group"] or "")
+        rows.setdefault(key, [None, None])[figure["personal"]] = figure
+    shown = []
+    for (_, task, metric, group), (shared, personal) in rows.items():
+        some = shared or personal
+        values = [
+            f"under {LEAST_CELL}: not shown" if figure and figure["too_few"] else figure and _rounded(figure["value"])
+            for figure in (shared, personal)
+        ]
+        shown.append((task, metric, group or "all", *values, some["count"]))
+    return shown
+
+
+def _rounded(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"

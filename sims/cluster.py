@@ -146,7 +146,7 @@ class Node:
             if other is not self and other.core is not None and self.cluster.linked(self.index, other.index):
                 self.deliver(ev.PeerUp(other.identity.public_key))
                 other.deliver(ev.PeerUp(self.identity.public_key))
-        self.deliver(ev.LearnerReady(tuple(self.options.hosted)))
+        self.deliver(ev.LearnerReady((*self.options.hosted, *self.options.followed)))
 
     def crash(self) -> None:
         """kill -9: everything that was not durable is gone."""
@@ -316,7 +316,7 @@ class Cluster:
             node.core is None
             or all(
                 node.core.folded.get(name, (0,))[0] >= round_ and node.core.ledger.components[name].round >= round_
-                for name in node.core.hosted
+                for name in node.core.held
             )
             for node in self.nodes
         )

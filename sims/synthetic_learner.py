@@ -26,7 +26,7 @@ def main() -> None:
             for item in request["components"]:
                 spec = schema.from_map(ComponentSpec, item)
                 specs[spec.name] = spec
-            answer |= {"components": {name: spec.dimension for name, spec in specs.items()}, "tasks": {}}
+            answer |= {"components": {name: specs[name].dimension for name in request["hosted"]}, "tasks": {}}
         elif request["op"] == "train":
             answer |= {"seconds": 0.0, "saturated": {}, "updates": {}}
             for name in request["engaged"]:

@@ -13,6 +13,8 @@ from ..node.store.database import Store
 from ..protocol.charter import Charter
 from .federation import Institution
 
+MAIN = ("accuracy", "auc", "r2")
+
 
 @dataclass(slots=True)
 class View:
@@ -33,7 +35,12 @@ def look(institution: Institution, before: View) -> View:
             return View(
                 height=store.height(),
                 notes={(note.component, note.round): dict(note.data) for note in store.notes()},
-                metrics={(m.epoch, m.round): m.value for m in store.metrics()},
+                # In the order of the store the first metric of every kind of task comes last among these.
+                metrics={
+                    (m.epoch, m.round): m.value
+                    for m in store.metrics()
+                    if m.metric in MAIN and not m.cell and not m.personal
+                },
                 draws=len(draws),
                 epsilon=max((epsilon for draw in draws for _, epsilon in draw.claims), default=0),
             )

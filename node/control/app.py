@@ -192,7 +192,8 @@ def _rounds(context: Context, request: Request) -> object:
 
 
 def _round(context: Context, request: Request) -> object:
-    return views.round_detail(context, request.path_params["component"], request.path_params["round"])
+    number, local = request.path_params["round"], _number(request, "local", 0, 1) == 1
+    return views.round_detail(context, request.path_params["component"], number, local=local)
 
 
 def _record(context: Context, request: Request) -> object:

@@ -55,9 +55,9 @@ class Client:
         """Return what the daemon shows at a path; None in `query` is left out."""
         return self._call("GET", path, query=query)
 
-    def round(self, component: str, number: int) -> Any:
-        """Return one closed round."""
-        return self.get(f"/rounds/{quote(component)}/{number}")
+    def round(self, component: str, number: int, *, local: bool = False) -> Any:
+        """Return one closed round; if `local`, with this node's own evaluation."""
+        return self.get(f"/rounds/{quote(component)}/{number}", local=int(local) or None)
 
     def record(self, reference: str) -> Any:
         """Return a block or record of the ledger."""

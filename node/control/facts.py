@@ -19,6 +19,7 @@ class LearnerStatus(Protocol):
 
     state: str
     detail: str
+    device: str
 
 
 class Network(Protocol):
@@ -109,6 +110,8 @@ def context_of(daemon: Daemon) -> Context:
         live=_live(daemon),
         added=load_peers(daemon.home),
         hosted=core.hosted,
+        followed=core.followed,
+        withheld=core.withheld,
     )
 
 
@@ -128,6 +131,7 @@ def _live(daemon: Daemon) -> Live:
         forecast={name: (left, dict(last)) for name, (left, last) in core.forecast.items()},
         learner=daemon.learner.state,
         learner_detail=daemon.learner.detail,
+        learner_device=daemon.learner.device,
         training=core.draw.number if core.draw is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),

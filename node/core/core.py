@@ -75,9 +75,14 @@ GATHER_MS = 150  # how long one component waits for the others of the same draws
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """This node's own choices. Milliseconds: see docs/architecture.md for how to choose them."""
+    """This node's own choices. Milliseconds: see docs/architecture.md for how to choose them.
+
+    `hosted` components are offered, acknowledged, attested and, if the plan says so, trained. `followed` ones are only
+    folded, from bytes that are already agreed on: training and evaluation need their states.
+    """
 
     hosted: tuple[str, ...]
+    followed: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     plan: contributing.Plan = field(default_factory=contributing.Plan)
     propose_ms: int = 1000
@@ -121,6 +126,9 @@ class Core:
         known = [name for name in sorted(options.hosted) if name in self.specs]
         self.withheld = governing.withheld(charter, policies, known)
         self.hosted = governing.admitted(known, self.withheld)
+        others = [name for name in sorted(options.followed) if name in self.specs and name not in known]
+        self.followed = governing.admitted(others, self.withheld)
+        self.held = tuple(sorted((*self.hosted, *self.followed)))
         self.ledger = genesis(charter)
         self.pool = Pool(4 * charter.rules.records_per_height)
         self._cached: tuple[tuple[int, int], tuple[Ledger, list[Signed[Record]]]] | None = None
@@ -187,7 +195,7 @@ class Core:
                 self.flights[header.digest] = self._my_flight(header)
         self._restore_posted()
         self._drop_flights()
-        for name in self.hosted:
+        for name in self.held:
             self.bases[name, 0, 0] = state_digest(name, origin(self.specs[name]))
         self._messages = list(snapshot.messages)
 
@@ -656,12 +664,15 @@ class Core:
                         found.add(author)
         return found
 
+    def _current(self, name: str) -> bool:
+        """Whether a component is folded up to the last frozen list."""
+        component, done = self.ledger.components[name], self.folded.get(name)
+        return done is not None and done[:3] == (component.round, component.epoch, component.chain)
+
     def _fold(self) -> None:
-        for name in self.hosted:
+        for name in self.held:
             component = self.ledger.components[name]
-            done = self.folded.get(name)
-            current = done is not None and done[:3] == (component.round, component.epoch, component.chain)
-            if not current and name not in self.folding and name not in self.halted:
+            if not self._current(name) and name not in self.folding and name not in self.halted:
                 self.folding.add(name)
                 self._emit(ev.Fold(name, component.round, component.epoch, component.rounds))
 
@@ -689,25 +700,23 @@ class Core:
 
     def _attest(self) -> None:
         """Sign the states that this host holds, all components of a round together."""
-        if self.folding - self.lacking.keys():
+        if (self.folding & set(self.hosted)) - self.lacking.keys():
             return
         for name in self.hosted:
             component = self.ledger.components[name]
-            done = self.folded.get(name)
-            current = done is not None and done[:3] == (component.round, component.epoch, component.chain)
-            if done is None or not current or not component.rounds or name in self.halted:
+            if not self._current(name) or not component.rounds or name in self.halted:
                 continue
             key = (component.round, component.epoch, self.me)
             mine = any(item[:3] == key for item in component.attests)
             if self.me in component.hosts and not mine and (name, *key[:2]) not in self._attested():
-                self._append(Attest(name, component.round, component.epoch, done[3]))
+                self._append(Attest(name, component.round, component.epoch, self.folded[name][3]))
 
     def _compare(self) -> None:
-        """‡ A host whose state is not the certified one computes it again from the bytes; if it still differs it halts.
+        """‡ Whose state is not the certified one computes it again from the bytes; if it still differs, halts.
 
         Taking over another host's state would be an operator's act.
         """
-        for name in self.hosted:
+        for name in self.held:
             component = self.ledger.components[name]
             certified = component.certified
             if certified is None or certified.epoch != component.epoch or name in self.halted:
@@ -1048,7 +1057,7 @@ class Core:
         if not ready or self.me not in self.ledger.members:
             return
         engaged = contributing.engaged(self.options.plan, self.hosted)
-        used = governing.used(self.charter, self.hosted, self.withheld, engaged)
+        used = governing.used(self.charter, self.held, self.withheld, engaged)
         fed = [name for name in engaged if self.charter.learning.upstream(name) & set(used)]
         if engaged and not fed and self.withheld:
             self.exhausted = "; ".join(self.withheld.values())
@@ -1061,13 +1070,15 @@ class Core:
                 self._learn_waits = True
                 self._emit(ev.SetTimer("learn", 2 * self.charter.rules.round_deadline))
             return
+        if not all(self._current(name) and name not in self.halted | self.doubted for name in self.followed):
+            return  # every forward pass needs them
         self._learn_partly = self._learn_waits = False
         self.draw = contributing.Draw(
             max((put.draw for put in self.draws), default=0) + 1,
             tuple(self._recipe(name) for name in open_),
             {name: self.folded[name][3] for name in open_},
             {name: self.folded[name][1] for name in open_},
-            governing.used(self.charter, self.hosted, self.withheld, open_),
+            governing.used(self.charter, self.held, self.withheld, open_),
         )
         if any(self.specs[name].noise_multiplier for name in open_):
             self._ask_budget(self.draw)
@@ -1094,13 +1105,9 @@ class Core:
         return max(1, planned + 1 - min(recipe.round for recipe in draw.recipes))
 
     def _trainable(self, name: str) -> bool:
-        component = self.ledger.components[name]
-        done = self.folded.get(name)
-        if done is None or done[:3] != (component.round, component.epoch, component.chain):
+        if not self._current(name) or name in self.halted or name in self.doubted:
             return False
-        if name in self.halted or name in self.doubted:
-            return False
-        target = component.round + 1
+        target = self.ledger.components[name].round + 1
         limit = self.options.plan.rounds
         if any(target <= dict(w.rounds).get(name, 0) + 1 for w in self._withdrawals_of(self.me)):
             return False  # what it withdrew stays out, this round included
@@ -1150,9 +1157,20 @@ class Core:
         put = contributing.reservation(draw, epsilon, learning)
         self.draws.append(put)
         self._emit(ev.Persist(put))
-        self._emit(ev.Train(draw.number, draw.recipes, learning.steps, learning.sample_rate, self.options.plan.lot))
+        lot = self.options.plan.lot
+        self._emit(ev.Train(draw.number, draw.recipes, learning.steps, learning.sample_rate, lot, self._beside(draw)))
         rounds = {recipe.component: recipe.round for recipe in draw.recipes}
         self._notice("training", draw=draw.number, rounds=rounds, epsilon=dict(put.claims))
+
+    def _beside(self, draw: contributing.Draw) -> tuple[tuple[str, bytes], ...]:
+        """Return (component, chain) of what forward passes need beside the components that the draw trains."""
+        trained, found = {recipe.component for recipe in draw.recipes}, []
+        for name in self.held:
+            done = self.folded.get(name)
+            # One that is behind serves as it was; one of another epoch would bring a withdrawn update back.
+            if name not in trained and done is not None and done[1] == self.ledger.components[name].epoch:
+                found.append((name, done[2]))
+        return tuple(found)
 
     def _on_trained(self, event: ev.Trained) -> None:
         draw = self.draw
@@ -1189,11 +1207,10 @@ class Core:
         if not self.learner:
             return
         states = []
-        for name in self.hosted:
-            component, done = self.ledger.components[name], self.folded.get(name)
-            if done is None or done[:3] != (component.round, component.epoch, component.chain):
+        for name in self.held:
+            if not self._current(name):
                 return
-            states.append((name, *done[:3]))
+            states.append((name, *self.folded[name][:3]))
         if tuple(states) != self.evaluated:
             self.evaluated = tuple(states)
             self._emit(ev.Evaluate(self.evaluated))

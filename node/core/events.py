@@ -368,18 +368,22 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train these components under one draw, store the payloads; answer Trained/TrainingFailed."""
+    """Train these components under one draw, store the payloads; answer Trained/TrainingFailed.
+
+    `beside` has (component, chain) of the others that forward passes need.
+    """
 
     draw: int
     recipes: tuple[Recipe, ...]
     steps: int
     sample_rate: int
     lot: int
+    beside: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """All hosted components are folded up to here: evaluate on this node's own held-out subjects (stays local)."""
+    """All components held here are folded up to here: evaluate on this node's own held-out subjects (stays local)."""
 
     states: tuple[tuple[str, int, int, bytes], ...]  # (component, round, epoch, chain)
 

@@ -42,16 +42,21 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """[learning]: `rounds` 0 has no limit; `lot_size` is the declared L, 0 if none is; no `learner` is our own."""
+    """[learning]: `rounds` 0 has no limit; `lot_size` is the declared L, 0 if none is; no `learner` is our own.
+
+    `private` components are trained anew every `personalise_every` rounds.
+    """
 
     contribute: bool = True
     rounds: int = 0
     engage: tuple[str, ...] = ("*",)
     lot_size: float = 0.0
+    private: bool = False
+    personalise_every: int = 5
     learner: tuple[str, ...] = ()
 
     def engages(self, component: str) -> bool:
-        """Whether this node takes part in a component that it could host."""
+        """Whether this node hosts and trains a component that it has a use for."""
         return any(fnmatchcase(component, pattern) for pattern in self.engage)
 
 
@@ -77,6 +82,16 @@ class Privacy:
     policy: str = "dp"
     jurisdiction: str = ""
     modalities: tuple[ModalityPrivacy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """[models]: the folders of pretrained models by the names that the charter gives them; `load` makes them absolute.
+
+    A model that is not named here is looked for among installed packages and in the Hugging Face cache.
+    """
+
+    folders: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,7 @@ class Config:
     data: Data = field(default_factory=Data)
     learning: Learning = field(default_factory=Learning)
     privacy: Privacy = field(default_factory=Privacy)
+    models: Models = field(default_factory=Models)
     log: Log = field(default_factory=Log)
     timing: Timing = field(default_factory=Timing)
     peers: Peers = field(default_factory=Peers)
@@ -220,6 +236,8 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
             "rounds": _integer(0, 2**31 - 1),
             "engage": _list("patterns", 0, 256, _word),
             "lot_size": _number("a number from 0 (not declared) to 1000000000", lambda value: 0.0 <= value <= 1e9),
+            "private": _boolean,
+            "personalise_every": _integer(1, 2**31 - 1),
             "learner": _list("words of a command", 0, 256, _word),
         },
     ),
@@ -227,6 +245,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
         Privacy,
         {**_BOUNDS, "jurisdiction": _jurisdiction},
     ),
+    "models": (Models, {}),
     "log": (Log, {"format": _one_of(*LOG_FORMATS), "level": _one_of(*LOG_LEVELS)}),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
     "peers": (Peers, {"addresses": _list("addresses", 0, 256, check_peer)}),
@@ -256,6 +275,7 @@ def load(path: Path) -> Config:
     base, folder, preset = path.parent.absolute(), config.data.path, config.privacy.jurisdiction
     if folder is not None:
         config = replace(config, data=Data(base / folder.expanduser()))
+    config = replace(config, models=Models(tuple((n, base / p.expanduser()) for n, p in config.models.folders)))
     if preset.endswith(".toml"):
         config = replace(config, privacy=replace(config.privacy, jurisdiction=str(base / Path(preset).expanduser())))
     return config
@@ -273,6 +293,9 @@ def parse(text: str, source: str) -> Config:
             raise UsageError(f"{source}: [{name}] is not known", f"Known are {_listed(_SECTIONS)}.")
         if not isinstance(table, dict):
             raise UsageError(f"{source}: {name} must be a table", f"Write [{name}] and its keys below it.")
+        if name == "models":
+            sections[name] = _models(source, table)
+            continue
         make, checks = _SECTIONS[name]
         more: dict[str, object] = {}
         if name == "privacy" and "modalities" in table:
@@ -280,6 +303,15 @@ def parse(text: str, source: str) -> Config:
         plain = {key: value for key, value in table.items() if key not in more}
         sections[name] = make(**_checked(source, name, plain, checks), **more)
     return Config(**sections)  # type: ignore[arg-type] # each was made by the class that _SECTIONS names for it
+
+
+def _models(source: str, table: dict[str, object]) -> Models:
+    found = []
+    for name, value in sorted(table.items()):
+        if type(value) is not str or not value or "\0" in value:
+            raise UsageError(f"{source}: models.{name} cannot be {value!r}", "Allowed is the path of a model's folder.")
+        found.append((name, Path(value)))
+    return Models(tuple(found))
 
 
 def _modalities(source: str, tables: object) -> tuple[ModalityPrivacy, ...]:
@@ -341,10 +373,14 @@ path = {_toml(data)}  # the folder with dataset.toml, relative to this file; "" 
 [learning]
 contribute = {_toml(c.learning.contribute)}  # train on the data and publish updates
 rounds = {c.learning.rounds}  # stop contributing after so many; 0: no limit but the privacy budget
-engage = {_toml(c.learning.engage)}  # components to host: patterns, as "head/*"
+# Patterns of components to host and train, as "head/*"; of the others that the data need, only the agreed states are
+# followed. What no modality or task of the data needs does not exist here at all.
+engage = {_toml(c.learning.engage)}
 # L, by which sums of clipped gradients are divided. Declare it from a figure that is public, such as the sampling rate
 # times the number of students that you expect; it must not be counted from the data. 0: not declared.
 lot_size = {c.learning.lot_size!r}
+private = {_toml(c.learning.private)}  # also learn private components, for this institution alone: they never leave
+personalise_every = {c.learning.personalise_every}  # rounds between two trainings of them
 learner = {_toml(c.learning.learner)}  # the learner's command and arguments; empty: the built-in one
 
 [privacy]
@@ -360,6 +396,10 @@ jurisdiction = {_toml(c.privacy.jurisdiction)}
 # [privacy.modalities.essays]
 # policy = "never"
 {_overrides(c.privacy.modalities)}
+[models]
+# Folders of pretrained models by the charter's names for them, if they are not installed as packages:
+# "sentence-transformers/all-MiniLM-L6-v2" = "models/minilm"
+{_folders(c.models)}
 [log]
 format = {_toml(c.log.format)}  # "console" or "json"
 level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
@@ -373,6 +413,10 @@ sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
 # More addresses of members, as "/ip4/192.0.2.7/tcp/4001/p2p/<peer id>"; `collegium peer add` keeps its own list.
 addresses = {_toml(c.peers.addresses)}
 """
+
+
+def _folders(models: Models) -> str:
+    return "".join(f"{_toml(name)} = {_toml(str(path))}\n" for name, path in models.folders)
 
 
 def _overrides(modalities: tuple[ModalityPrivacy, ...]) -> str:

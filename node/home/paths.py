@@ -56,6 +56,16 @@ class Home:
         return self.root / "states"
 
     @property
+    def embeddings(self) -> Path:
+        """The cache of frozen embeddings (node/learner/cache.py)."""
+        return self.root / "cache" / "embeddings.db"
+
+    @property
+    def private(self) -> Path:
+        """The folder of private components, which never leave (node/learner/private.py)."""
+        return self.root / "private"
+
+    @property
     def lock(self) -> Path:
         """Locked by the daemon while it runs; holds its process id (lock.py)."""
         return self.root / "lock"

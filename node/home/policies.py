@@ -1,9 +1,13 @@
-"""From config.toml and the charter to the policy in force for each modality here."""
+"""From config.toml, the charter and the data folder to what is in force here: policies, and which components exist."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.charter import Charter
+from ..blueprint.recipe import needed
+from ..data.manifest import MANIFEST, read_manifest
 from ..privacy import jurisdiction, policy
 from .config import Config
 
@@ -38,10 +42,48 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The components that exist at this node: `hosted` are offered, trained, acknowledged and attested; `followed` are
+    only folded, for forward passes. `withheld` says of each modality kept out of training why."""
+
+    hosted: tuple[str, ...]
+    followed: tuple[str, ...]
+    withheld: Mapping[str, str]
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Both, sorted."""
+        return tuple(sorted((*self.hosted, *self.followed)))
+
+
+def wanted_components(config: Config, charter: Charter) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (hosted, followed) before any policy takes something out, both sorted.
+
+    A node with data has a use for what its modalities and tasks need; it hosts what of that it engages and follows the
+    rest. One without data, or with a learner of its own that reads no dataset.toml, hosts all that it engages. Raises
+    UsageError or CorruptError for a data folder that cannot be read.
+    """
+    names = tuple(sorted(spec.name for spec in charter.components))
+    folder, engages = config.data.path, config.learning.engages
+    if folder is None or (config.learning.learner and not (folder / MANIFEST).exists()):
+        return tuple(name for name in names if engages(name)), ()
+    data = read_manifest(folder)
+    modalities, tasks = {entry.name for entry in data.modalities}, {entry.name for entry in data.tasks}
+    used = needed(charter.learning, names, modalities, tasks)
+    return tuple(name for name in used if engages(name)), tuple(name for name in used if not engages(name))
+
+
+def parts_here(config: Config, charter: Charter) -> Parts:
+    """Return the components that exist at this node, as its daemon takes them. Raises as `wanted_components` does."""
+    hosted, followed = wanted_components(config, charter)
+    withheld = policy.withheld(charter, policies(config, charter), hosted)
+    return Parts(policy.admitted(hosted, withheld), policy.admitted(followed, withheld), withheld)
+
+
 def hosted_components(config: Config, charter: Charter) -> tuple[str, ...]:
-    """Return the components that this node hosts, sorted: those it engages, without a withheld modality's own."""
-    names = [name for name in sorted(spec.name for spec in charter.components) if config.learning.engages(name)]
-    return policy.admitted(names, policy.withheld(charter, policies(config, charter), names))
+    """Return the components that this node hosts, sorted. Raises as `wanted_components` does."""
+    return parts_here(config, charter).hosted
 
 
 def thousandths(epsilon: float) -> int:

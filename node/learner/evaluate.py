@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..store.observations import LEAST_CELL
 from .dpsgd import Batch, kinds_of
 from .model import M3TModel
 from .session import Part
 from .tasks import METRICS, metrics, scores
 
 CHUNK = 4096  # records in one forward pass
-LEAST_CELL = 50  # subjects of a group below which nothing is reported of it
 Floats = npt.NDArray[np.float64]
 
 

@@ -23,7 +23,7 @@ class LearnerError(OperatorError):
 class Learner:
     """Runs the worker, restarts it with backoff, and answers requests one after the other.
 
-    `state` is "starting", "ready", "training", "failed" or "off"; `detail` says why.
+    `state` is "starting", "ready", "training", "failed" or "off"; `detail` says why. `device` is where it computes.
     """
 
     def __init__(self, command: Sequence[str], opening: Message | None, on_ready: Callable[[Message], None]) -> None:
@@ -36,6 +36,7 @@ class Learner:
         self._sending = trio.Lock()
         self.state = "starting"
         self.detail = ""
+        self.device = ""
         self.progress = (0, 0)
 
     async def run(self) -> None:
@@ -84,7 +85,7 @@ class Learner:
             self.state, self.detail = "failed", str(error)
             log.error("the data folder cannot be used", reason=str(error))
             return
-        self.state, self.detail = "ready", ""
+        self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
         self._on_ready(answer)
 
     async def _read(self, process: trio.Process, scope: trio.CancelScope) -> None:

@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -41,15 +41,15 @@ from ..home.config import Config
 from ..home.config import load as load_config
 from ..home.paths import Home
 from ..home.peers import load_peers
-from ..home.policies import policies
+from ..home.policies import policies, wanted_components
 from ..learner.protocol import Message
 from ..network import Network, NetworkConfig, open_network
 from ..network.identity import parse_address, peer_id
 from ..store.blobs import Blobs
 from ..store.database import Store
-from ..store.observations import Metric
 from ..store.states import States
 from . import folding, logs
+from .evaluation import metric_rows
 from .learner import Learner, LearnerError
 
 log = structlog.get_logger(__name__)
@@ -90,8 +90,10 @@ class Runtime:
             rounds=config.learning.rounds,
             policies=policies(config, charter),
         )
+        hosted, followed = wanted_components(config, charter)
         options = Options(
-            hosted=tuple(name for name in sorted(self._specs) if config.learning.engages(name)),
+            hosted=hosted,
+            followed=followed,
             addresses=tuple(config.node.advertise)[:8],
             plan=plan,
             propose_ms=config.timing.propose_ms,
@@ -99,7 +101,9 @@ class Runtime:
             sync_ms=config.timing.sync_ms,
         )
         self.core = Core(charter, identity, options, store.snapshot())
-        self.hosted = self.core.hosted
+        self._evaluated: ev.Evaluate | None = None
+        self._personalised = (0, 0)  # the last epoch and round that private components were trained at
+        self._personalising = trio.Lock()
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
 
     def _opening(self) -> Message | None:
@@ -110,8 +114,11 @@ class Runtime:
             "components": [schema.to_map(spec) for spec in self.charter.components],
             "learning": schema.to_map(self.charter.learning),
             "base_seed": self.charter.seed,
-            "hosted": list(self.hosted),
+            "hosted": list(self.core.held),
             "withheld": list(self.core.withheld),
+            "models": {name: str(path) for name, path in self.config.models.folders},
+            "cache": str(self.home.embeddings),
+            "private": str(self.home.private) if self.config.learning.private else None,
             "seed": None,
         }
 
@@ -487,14 +494,8 @@ class Runtime:
 
     async def _train(self, train: ev.Train) -> None:
         try:
-            states = {}
-            for recipe in train.recipes:
-                rounds = self.core.ledger.components[recipe.component].rounds
-                spec = self._specs[recipe.component]
-                state = await trio.to_thread.run_sync(
-                    folding.state_at, spec, rounds, recipe.chain, self.blobs, self.states
-                )
-                states[recipe.component] = folding.state_bytes(state)
+            trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
+            states = await self._states([*trained, *train.beside])
             answer = await self.learner.request(
                 {
                     "op": "train",
@@ -523,6 +524,18 @@ class Runtime:
         self.submit(ev.Trained(train.draw, blobs))
         for recipe in train.recipes:
             await self._note(recipe.component, recipe.round, {"trained_at": time.time()})
+        await self._personalise(after=train.draw)
+
+    async def _states(self, chains: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+        """Return states as the learner takes them, from (component, chain). Raises MissingBlobsError."""
+        states = {}
+        for name, chain in chains:
+            rounds = self.core.ledger.components[name].rounds
+            state = await trio.to_thread.run_sync(
+                folding.state_at, self._specs[name], rounds, chain, self.blobs, self.states
+            )
+            states[name] = folding.state_bytes(state)
+        return states
 
     def _pack(self, train: ev.Train, updates: dict[str, bytes]) -> dict[str, tuple[bytes, int]]:
         blobs = {}
@@ -538,32 +551,61 @@ class Runtime:
 
     async def _evaluate(self, evaluate: ev.Evaluate) -> None:
         """Evaluate on this node's own held-out subjects; the figures stay here (G6)."""
+        if await self._measure(evaluate):
+            self._evaluated = evaluate
+            await self._personalise()
+
+    async def _measure(self, evaluate: ev.Evaluate) -> bool:
         try:
-            states = {}
-            for name, _, _, chain in evaluate.states:
-                rounds = self.core.ledger.components[name].rounds
-                state = await trio.to_thread.run_sync(
-                    folding.state_at, self._specs[name], rounds, chain, self.blobs, self.states
-                )
-                states[name] = folding.state_bytes(state)
+            states = await self._states((name, chain) for name, _, _, chain in evaluate.states)
             answer = await self.learner.request({"op": "evaluate", "states": states, "split": "held_out"})
+            rows = metric_rows(answer, evaluate, time.time())
         except (LearnerError, folding.MissingBlobsError) as error:
             log.warning("evaluation failed", reason=str(error))
-            return
-        round_ = max(round_ for _, round_, _, _ in evaluate.states)
-        epoch = max(epoch for _, _, epoch, _ in evaluate.states)
-        rows = [
-            Metric(round_, epoch, name, found["metric"], _number(found["value"]), found["n"], time.time())
-            for name, found in answer["tasks"].items()
-        ]
+            return False
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
+            log.warning("evaluation failed", reason=f"the learner's answer cannot be used: {error!r}")
+            return False
         await trio.to_thread.run_sync(self.store.put_metrics, rows)
-        log.info("evaluated", round=round_, epoch=epoch, **{row.task: round(row.value, 4) for row in rows})
+        log.info(
+            "evaluated",
+            rounds={name: round_ for name, round_, _, _ in evaluate.states},
+            tasks={name: found.get("value") for name, found in answer["tasks"].items()},
+        )
+        return True
+
+    async def _personalise(self, after: int | None = None) -> None:
+        """Train the private components beside the last evaluated states, when they are due and no draw is under way.
+
+        What they learn stays in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
+        the shared states that they were trained beside are no longer in force then.
+        """
+        if not self.config.learning.private or self._personalising.locked():
+            return
+        async with self._personalising:
+            evaluated, every = self._evaluated, self.config.learning.personalise_every
+            draw = self.core.draw
+            if evaluated is None or (draw is not None and draw.number != after):
+                return
+            round_ = max((round_ for _, round_, _, _ in evaluated.states), default=0)
+            epoch = max((epoch for _, _, epoch, _ in evaluated.states), default=0)
+            if (epoch, round_ // every) <= (self._personalised[0], self._personalised[1] // every):
+                return
+            self._personalised = (epoch, round_)
+            try:
+                states = await self._states((name, chain) for name, _, _, chain in evaluated.states)
+                answer = await self.learner.request({"op": "personalise", "states": states})
+            except (LearnerError, folding.MissingBlobsError) as error:
+                log.warning("private components were not trained", reason=str(error))
+                return
+            log.info("private components trained", round=round_, parameters=answer.get("parameters"))
+            await self._measure(evaluated)
 
     # ---- housekeeping
 
     async def _erase(self, erase: ev.Erase) -> None:
         def delete() -> int:
-            for name in self.hosted:
+            for name in self.core.held:
                 self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds))
             return self.blobs.delete(erase.blobs)
 
@@ -624,10 +666,6 @@ def _now() -> int:
 
 def _event(draws: Draws) -> list[object]:
     return [draws.sample_rate / MILLION, draws.noise_multiplier / MILLION, draws.count]
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _full(value: object) -> object:

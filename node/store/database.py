@@ -36,7 +36,7 @@ from ..core.events import (
     StoredBlock,
 )
 from . import connection as db
-from .observations import Metric, RoundNote, dump_note
+from .observations import LEAST_CELL, Metric, RoundNote, dump_note
 from .rows import Reader, Row, dump_draw
 from .schema import checksum
 
@@ -134,14 +134,24 @@ class Store:
                 self._put(connection, put, now)
 
     def put_metrics(self, rows: Sequence[Metric]) -> None:
-        """Store metrics; another figure for the same (round, epoch, task, metric) replaces the one before."""
+        """Store metrics; a figure replaces the one before for its round, epoch, task, metric, cell and kind of model.
+
+        Raises LocalProtocolError for a figure of a group that has under LEAST_CELL subjects.
+        """
+        groups = [m for m in rows if m.cell]
+        if any(m.count < LEAST_CELL if m.count is not None else not math.isnan(m.value) for m in groups):
+            raise LocalProtocolError(f"a figure of a group of under {LEAST_CELL} subjects is not kept")
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                "INSERT INTO metrics (round, epoch, task, metric, cell, personal, value, count, recorded)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                 " value = excluded.value, count = excluded.count, recorded = excluded.recorded",
                 [
                     # SQLite has no NaN: it becomes NULL, and comes back as NaN.
-                    (m.round, m.epoch, m.task, m.metric, None if math.isnan(m.value) else m.value, m.count, m.recorded)
+                    (
+                        *(m.round, m.epoch, m.task, m.metric, m.cell, int(m.personal)),
+                        *(None if math.isnan(m.value) else m.value, m.count, m.recorded),
+                    )
                     for m in rows
                 ],
             )
@@ -367,11 +377,11 @@ class Store:
         since: int = 0,
         limit: int = READ_LIMIT,
     ) -> list[Metric]:
-        """Return metrics by round, epoch, task, metric: the last `limit` from round `since` on that match the rest."""
+        """Return metrics by round, epoch, task, metric, cell, shared before personal: the last `limit` that match."""
         rows = self._all(
-            "SELECT round, epoch, task, metric, value, count, recorded FROM metrics WHERE round >= ?1"
+            "SELECT round, epoch, task, metric, value, count, recorded, cell, personal FROM metrics WHERE round >= ?1"
             " AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR metric = ?3) AND (?4 IS NULL OR round = ?4)"
-            " ORDER BY round DESC, epoch DESC, task DESC, metric DESC LIMIT ?5",
+            " ORDER BY round DESC, epoch DESC, task DESC, metric DESC, cell DESC, personal DESC LIMIT ?5",
             since,
             task,
             metric,

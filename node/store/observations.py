@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from ...crypto.errors import LocalProtocolError
 
 NOTE_LIMIT = 64 << 10  # bytes of JSON
+LEAST_CELL = 50  # subjects of a group below which no figure of it is kept: what is told of few is told of persons
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One figure of an evaluation on this node's own held-out subjects. `value` may be NaN: not defined there.
 
-    `recorded` is Unix time in seconds, as everywhere in the store.
+    `cell` is "" for all subjects, else a sensitive group as "gender=F"; `personal` is with the private components.
+    `count` None: the group has under LEAST_CELL subjects, and neither figure nor count is kept. `recorded` is Unix time
+    in seconds, as everywhere in the store.
     """
 
     round: int
@@ -21,8 +24,10 @@ class Metric:
     task: str
     metric: str
     value: float
-    count: int
+    count: int | None
     recorded: float
+    cell: str = ""
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,9 +108,10 @@ class Reader:
         return name, value
 
     def metric(self, row: Row) -> Metric:
-        """(round, epoch, task, metric, value, count, recorded) to a metric; SQLite keeps NaN as NULL."""
-        round_, epoch, task, metric, value, count, recorded = row
-        return Metric(round_, epoch, task, metric, nan if value is None else value, count, recorded)
+        """(round, epoch, task, metric, value, count, recorded, cell, personal) to a metric; NaN is kept as NULL."""
+        round_, epoch, task, metric, value, count, recorded, cell, personal = row
+        value = nan if value is None else value
+        return Metric(round_, epoch, task, metric, value, count, recorded, cell, bool(personal))
 
     def note(self, row: Row) -> RoundNote:
         """(round, component, height, data, recorded) to a note."""

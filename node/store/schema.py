@@ -13,7 +13,7 @@ from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
 
 APPLICATION_ID = 0x436F6C6C  # "Coll", in the header where `file` and SQLite look for it
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE meta (
@@ -82,10 +82,12 @@ CREATE TABLE metrics (
   epoch INTEGER NOT NULL,
   task TEXT NOT NULL,
   metric TEXT NOT NULL,
+  cell TEXT NOT NULL,
+  personal INTEGER NOT NULL,
   value REAL,
-  count INTEGER NOT NULL,
+  count INTEGER,
   recorded REAL NOT NULL,
-  PRIMARY KEY (round, epoch, task, metric)
+  PRIMARY KEY (round, epoch, task, metric, cell, personal)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE notes (
   round INTEGER NOT NULL,

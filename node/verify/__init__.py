@@ -4,7 +4,7 @@ Nothing here trusts a store: every signature is checked, every header and every 
 """
 
 from .bytes import Bytes, Disk, checkpoints
-from .home import hosted_here, read_charter, verify_home_ledger, verify_home_states, verify_home_withdrawal
+from .home import parts_of_home, read_charter, verify_home_ledger, verify_home_states, verify_home_withdrawal
 from .ledger import Certification, Counted, Report, verify_ledger, verify_record
 from .states import StateReport, verify_states
 from .withdrawal import ComponentWithdrawal, WithdrawalReport, verify_withdrawal
@@ -19,7 +19,7 @@ __all__ = [
     "StateReport",
     "WithdrawalReport",
     "checkpoints",
-    "hosted_here",
+    "parts_of_home",
     "read_charter",
     "verify_home_ledger",
     "verify_home_states",

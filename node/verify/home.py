@@ -10,7 +10,7 @@ from ...protocol.charter import Charter, SignedCharter, load_file
 from ..core.events import StoredBlock
 from ..home.config import load as load_config
 from ..home.paths import Home
-from ..home.policies import hosted_components
+from ..home.policies import Parts, parts_here
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.states import States
@@ -53,11 +53,11 @@ def verify_home_ledger(
 def verify_home_states(
     home: Home, report: Report, *, progress: Progress | None = None
 ) -> tuple[tuple[StateReport, ...], tuple[str, ...]]:
-    """Verify the states of the components that this node hosts; return their reports and the names of the others."""
-    hosted = hosted_here(home, report.charter)
+    """Verify the states of the components that exist at this node; return their reports and the others' names."""
+    held = parts_of_home(home, report.charter).held
     stored = _stored(home.states)
-    others = tuple(spec.name for spec in report.charter.components if spec.name not in hosted)
-    return verify_states(report, Disk(home.blobs), components=hosted, stored=stored, progress=progress), others
+    others = tuple(spec.name for spec in report.charter.components if spec.name not in held)
+    return verify_states(report, Disk(home.blobs), components=held, stored=stored, progress=progress), others
 
 
 def verify_home_withdrawal(
@@ -70,22 +70,19 @@ def verify_home_withdrawal(
     """
     on_disk = checkpoints(home.states)  # before the ledger is read
     report = verify_home_ledger(home, progress=progress)
-    hosted = hosted_here(home, report.charter)
-    found = verify_withdrawal(
-        report, member, Disk(home.blobs), components=hosted, checkpoints=on_disk, progress=progress
-    )
+    held = parts_of_home(home, report.charter).held
+    found = verify_withdrawal(report, member, Disk(home.blobs), components=held, checkpoints=on_disk, progress=progress)
     if strict:
         found.require()
     parts = [part for c in found.components if c.digest is not None for part in (c.component.encode(), c.digest)]
     return {**found.as_map(), "digest": digest("withdrawal-states", *parts).hex(), "ledger": report.as_map()}
 
 
-def hosted_here(home: Home, charter: Charter) -> tuple[str, ...]:
-    """Return the components whose updates this node keeps, by its config.toml; all of them if it has none."""
-    names = [spec.name for spec in charter.components]
+def parts_of_home(home: Home, charter: Charter) -> Parts:
+    """Return the components that exist at this node, by its config.toml and data folder; all if it has no config."""
     if not home.config.exists():
-        return tuple(names)
-    return hosted_components(load_config(home.config), charter)
+        return Parts(tuple(sorted(spec.name for spec in charter.components)), (), {})
+    return parts_here(load_config(home.config), charter)
 
 
 def _stored(folder: Path) -> Callable[[str, bytes], State | None] | None:

@@ -41,6 +41,7 @@ class Live:
     forecast: Mapping[str, tuple[int, Mapping[str, int]]]
     learner: str
     learner_detail: str
+    learner_device: str
     training: int | None
     view: int | None
     folded: Mapping[str, tuple[int, int, bytes, bytes]]
@@ -50,7 +51,10 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What views read from. `me` is this node's key if it is known; `added` the operator's own peer addresses."""
+    """What views read from. `me` is this node's key if it is known; `added` the operator's own peer addresses.
+
+    `hosted`, `followed` and `withheld` are those of node/home/policies.py; None: not known.
+    """
 
     charter: Charter
     ledger: Ledger
@@ -60,6 +64,8 @@ class Context:
     added: tuple[str, ...] = ()
     published: frozenset[int] = frozenset()
     hosted: tuple[str, ...] | None = None
+    followed: tuple[str, ...] | None = None
+    withheld: Mapping[str, str] | None = None
 
     def member(self, key: bytes) -> Json:
         """Return a member as {"name", "key"}."""

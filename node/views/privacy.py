@@ -166,7 +166,9 @@ def _headers(context: Context) -> Iterator[tuple[int, UpdateHeader]]:
                 yield height, update_header(body)
 
 
-def _withheld(context: Context, policies: Sequence[InForce]) -> dict[str, str]:
+def _withheld(context: Context, policies: Sequence[InForce]) -> Mapping[str, str]:
+    if context.withheld is not None:
+        return context.withheld
     names = [spec.name for spec in context.charter.components]
     here = [
         name

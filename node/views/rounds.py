@@ -6,6 +6,7 @@ from ...consensus.ledger import ComponentLedger, Ledger, fold_block, genesis
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema
+from ...protocol.learning import OF_MODALITY, OF_TASK
 from ...protocol.records import Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE
 from ...protocol.update import UpdateHeader
@@ -27,8 +28,11 @@ def rounds(context: Context, component: str | None = None, *, since: int = 1, li
     return [summary for _, _, summary in sorted(shown, key=lambda item: item[:2])[-limit:]]
 
 
-def round_detail(context: Context, component: str, number: int) -> Json:
-    """Return one closed round with weights, missing members, and this node's evaluation. Raises UsageError."""
+def round_detail(context: Context, component: str, number: int, *, local: bool = False) -> Json:
+    """Return one closed round with weights and missing members: what every member could know. Raises UsageError.
+
+    If `local`, also this node's evaluation on its own held-out subjects, which is nobody else's business.
+    """
     c = _component(context, component)
     if not 1 <= number <= c.round:
         raise UsageError(
@@ -61,17 +65,33 @@ def round_detail(context: Context, component: str, number: int) -> Json:
     summary["deciding_members"] = (
         [] if block is None else context.members([s.author for s in block.certificate.signatures])
     )
-    summary["evaluation"] = [
+    if local:
+        summary["evaluation"] = _evaluation(context, component, number)
+    return summary
+
+
+def _evaluation(context: Context, component: str, number: int) -> list[Json]:
+    """Return the figures of the tasks that a component is part of; of groups under LEAST_CELL that they are too few."""
+    kind, _, name = component.partition("/")
+    tasks = {
+        task.name
+        for task in context.charter.learning.tasks
+        if (name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities)
+    }
+    return [
         {
             "task": metric.task,
             "metric": metric.metric,
+            "group": metric.cell or None,
+            "personal": metric.personal,
             "value": None if metric.value != metric.value else metric.value,
             "count": metric.count,
+            "too_few": metric.count is None,
             "epoch": metric.epoch,
         }
         for metric in context.store.metrics(round_=number)
+        if metric.task in tasks
     ]
-    return summary
 
 
 def _component(context: Context, name: str) -> ComponentLedger:

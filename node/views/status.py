@@ -42,7 +42,12 @@ def status(context: Context) -> Json:
             "bytes_sent": live.sent,
             "signing": live.signing,
             "contributing": live.contributing,
-            "learner": {"state": live.learner, "detail": live.learner_detail, "draw": live.training},
+            "learner": {
+                "state": live.learner,
+                "detail": live.learner_detail,
+                "device": live.learner_device or None,
+                "draw": live.training,
+            },
             "view": live.view,
             "refused": dict(live.refused),
             "budget_runs_out": {
@@ -174,6 +179,7 @@ def _glance(context: Context, c: ComponentLedger) -> Json:
         "counted_last": len(c.rounds[-1].entries) if c.rounds else 0,
         "active_hosts": len(c.hosts),
         "hosted_here": None if context.hosted is None else c.name in context.hosted,
+        "followed_here": None if context.followed is None else c.name in context.followed,
         "folded_round": None if done is None else done[0],
         "digest": None if done is None else done[3].hex(),
     }

@@ -89,6 +89,7 @@ def live(cluster: Cluster) -> Live:
         forecast={"made-up": (3, {"head/task0": 7})},
         learner="failed",
         learner_detail="no such folder",
+        learner_device="cpu",
         training=None,
         view=0,
         folded={"head/task0": (ROUNDS, 1, b"c" * 32, b"d" * 32)},
@@ -189,13 +190,23 @@ def test_rounds_name_the_counted_the_missing_and_the_withdrawn(context: Context,
 
 def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) -> None:
     context.store.put_metrics(
-        [Metric(2, 0, "task0", "auc", 0.75, 40, 1.0), Metric(2, 0, "x", "auc", float("nan"), 1, 1.0)]
+        [
+            Metric(2, 0, "task0", "auc", 0.75, 40, 1.0),
+            Metric(2, 0, "task0", "auc", 0.8, 40, 1.0, personal=True),
+            Metric(2, 0, "task0", "auc", float("nan"), None, 1.0, "sex=f"),
+            Metric(2, 0, "task0", "auc", float("nan"), 60, 1.0, "sex=m"),
+            Metric(2, 0, "task1", "auc", 0.5, 40, 1.0),
+        ]
     )
-    shown = views.round_detail(context, "head/task0", 2)
+    assert "evaluation" not in views.round_detail(context, "head/task0", 2), "it is this institution's own"
+    shown = views.round_detail(context, "head/task0", 2, local=True)
     assert sum(entry["weight"] for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
+    shared = {"task": "task0", "metric": "auc", "epoch": 0, "personal": False, "too_few": False, "group": None}
     assert shown["evaluation"] == [
-        {"task": "task0", "metric": "auc", "value": 0.75, "count": 40, "epoch": 0},
-        {"task": "x", "metric": "auc", "value": None, "count": 1, "epoch": 0},
+        {**shared, "value": 0.75, "count": 40},
+        {**shared, "value": 0.8, "count": 40, "personal": True},
+        {**shared, "value": None, "count": None, "group": "sex=f", "too_few": True},
+        {**shared, "value": None, "count": 60, "group": "sex=m"},
     ]
     assert len(shown["deciding_members"]) >= 3
 

@@ -20,7 +20,7 @@ from collegium.node.core.messages import Kind, message
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
 from collegium.protocol.components import state_digest
-from collegium.protocol.records import Attest, Record, kind_of
+from collegium.protocol.records import Attest, Record, Update, body_of, kind_of
 from collegium.protocol.signing import Signed, open_signed, sign
 from collegium.protocol.update import UpdateHeader, payload_values
 from collegium.sims.cluster import Cluster, Node, Weather
@@ -255,6 +255,80 @@ def test_a_component_that_cannot_close_does_not_stop_the_others(seed: int) -> No
     assert cluster.run(lambda: cluster.now > 60_000, 61_000) or True
     counted = {number.number for number in rounds if me in {entry.author for entry in number.entries}}
     assert len(counted) >= 1
+
+
+def with_follower(seed: int, *, follows: bool = True, **more: object) -> Cluster:
+    """Five nodes and two components; the last node trains the first only and follows the second."""
+    cluster = Cluster(5, seed, components=2, **more)  # type: ignore[arg-type]  # passed through by name
+    if follows:
+        last = cluster.nodes[4]
+        last.options = replace(last.options, hosted=("head/task0",), followed=("head/task1",))
+    return cluster
+
+
+@pytest.mark.parametrize("seed", [1, 2, *soak(range(100, 110))])
+@pytest.mark.parametrize("weather", [CALM, STORM])
+def test_g1_a_follower_folds_the_same_bits_and_says_nothing_of_them(weather: Weather, seed: int) -> None:
+    cluster = with_follower(seed, weather=weather, rounds=4)
+    follower = cluster.nodes[4]
+    trains: list[ev.Train] = []
+    carry_out = follower._carry_out
+
+    def spy(effect: ev.Effect) -> None:
+        if isinstance(effect, ev.Train):
+            core = follower.core
+            assert core is not None
+            followed = core.ledger.components["head/task1"]
+            assert core.folded["head/task1"][:3] == (followed.round, followed.epoch, followed.chain), "it waits for it"
+            assert effect.beside == (("head/task1", followed.chain),)
+            trains.append(effect)
+        carry_out(effect)
+
+    follower._carry_out = spy  # type: ignore[method-assign]
+    play(cluster, 4)
+    assert len(trains) == 4
+    assert {recipe.component for train in trains for recipe in train.recipes} == {"head/task0"}
+    core, me = follower.core, follower.identity.public_key
+    assert core is not None
+    assert core.ledger.offers[me].components == ("head/task0",)
+    spoke_of = set()
+    for record in cluster.nodes[0].store.records.values():
+        body = body_of(record.value)
+        if record.value.author == me and isinstance(body, Attest):
+            spoke_of.add(body.component)
+        if isinstance(body, Update):
+            update = open_signed(UpdateHeader, body.header, cluster.charter.federation, trusted=True).value
+            if me in {update.author, *(ack.host for ack in body.acks)}:
+                spoke_of.add(update.component)
+    assert spoke_of == {"head/task0"}
+    assert me not in core.ledger.components["head/task1"].hosts
+    assert core.ledger.components["head/task1"].certified is not None
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_g3_a_follower_delays_no_round(seed: int) -> None:
+    took = []
+    for follows in (False, True):
+        cluster = with_follower(seed, follows=follows, rounds=6, deadline=60_000)
+        play(cluster, 6)
+        rounds = [component.rounds for component in cluster.nodes[0].core.ledger.components.values()]  # type: ignore[union-attr]
+        assert [[len(round_.entries) for round_ in found] for found in rounds] == [[5] * 6, [4 if follows else 5] * 6]
+        took.append(cluster.now)
+    assert took[1] < took[0] + 6 * 200, "one pull a round more"
+
+
+@pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
+def test_g7_a_follower_refolds_and_keeps_none_of_the_withdrawn_bytes(seed: int) -> None:
+    cluster = with_follower(seed, rounds=5)
+    cluster.start()
+    assert cluster.run(lambda: closed(cluster, 3), LIMIT)
+    leaver = cluster.nodes[1]
+    leaver.deliver(ev.RequestWithdrawal())
+    gone = leaver.identity.public_key
+    assert cluster.run(lambda: closed(cluster, 5) and level(cluster), cluster.now + LIMIT)
+    cluster.run(lambda: False, cluster.now + 20_000)
+    check_refolded(cluster, gone)
+    assert gone not in authors_on_disk(cluster.nodes[4])
 
 
 @pytest.mark.parametrize("seed", [1, 2, *soak(range(100, 120))])

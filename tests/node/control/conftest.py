@@ -42,6 +42,7 @@ class FakeNetwork:
 class FakeLearner:
     state = "ready"
     detail = ""
+    device = "cpu"
 
 
 class FakeDaemon:

@@ -10,15 +10,28 @@ from hypothesis import strategies as st
 
 from collegium.crypto.errors import RefusedError, UsageError
 from collegium.node.home import Config, config
-from collegium.node.home.config import Data, Learning, Log, Node, Peers, Privacy, Timing, default_text, load, parse
+from collegium.node.home.config import (
+    Data,
+    Learning,
+    Log,
+    Models,
+    Node,
+    Peers,
+    Privacy,
+    Timing,
+    default_text,
+    load,
+    parse,
+)
 
 PEER = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 
 FULL = Config(
     node=Node("Zürich", ("/ip4/192.168.1.20/tcp/4001", "/ip6/::1/tcp/0"), ("/dns4/a.example.org/tcp/80",), True, 3),
     data=Data(Path("data/oulad")),
-    learning=Learning(False, 20, ("head/*", "backbone"), 32.5, ("python", "-m", 'my "learner"')),
+    learning=Learning(False, 20, ("head/*", "backbone"), 32.5, True, 3, ("python", "-m", 'my "learner"')),
     privacy=Privacy(1.0, 1e-9, "never"),
+    models=Models((("all/Mini.LM", Path("models/mini")), ('b "c"', Path("/d")))),
     log=Log("json", "debug"),
     timing=Timing(10, 3_600_000, 99),
     peers=Peers((PEER,)),
@@ -106,6 +119,10 @@ BAD: dict[str, tuple[str, str]] = {
     "an empty pattern": ("[learning]\nengage = ['']", r"learning\.engage"),
     "a negative lot": ("[learning]\nlot_size = -1", r"learning\.lot_size"),
     "an infinite lot": ("[learning]\nlot_size = inf", r"learning\.lot_size"),
+    "private as text": ("[learning]\nprivate = 'yes'", r"learning\.private.*true or false"),
+    "personalised never": ("[learning]\npersonalise_every = 0", r"learning\.personalise_every.*from 1"),
+    "a model without a folder": ("[models]\nminilm = ''", r"models\.minilm cannot be ''.*folder"),
+    "a model that is a table": ("[models.minilm]\npath = 'x'", r"models\.minilm.*folder"),
     "the learner as one text": ("[learning]\nlearner = 'python x'", r"learning\.learner.*a list"),
     "a number in the learner": ("[learning]\nlearner = ['python', 1]", r"learning\.learner"),
     "epsilon 0": ("[privacy]\nepsilon = 0", r"privacy\.epsilon.*over 0"),

@@ -8,8 +8,8 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.crypto.identity import Identity
 from collegium.node.home import config as settings
-from collegium.node.home.config import Config, ModalityPrivacy, Privacy, default_text, parse
-from collegium.node.home.policies import hosted_components, policies
+from collegium.node.home.config import Config, Data, Learning, ModalityPrivacy, Privacy, default_text, parse
+from collegium.node.home.policies import Parts, hosted_components, parts_here, policies
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, PrivacyFloor
 from collegium.sims.cluster import small_charter
@@ -101,3 +101,78 @@ def test_overrides_are_written_as_they_are_read() -> None:
     overrides = (ModalityPrivacy('a.b "c"', "never"), ModalityPrivacy("marks", "", 2.5, 1e-7))
     made = Config(privacy=Privacy(epsilon=3.0, jurisdiction="ferpa", modalities=overrides))
     assert parse(default_text(made), "config.toml") == made
+
+
+DATASET = """
+format = 1
+[unit]
+kind = "record"
+[tables.t]
+path = "t.csv"
+key = "id"
+[[modality]]
+name = "marks"
+kind = "tabular"
+columns = [{ name = "a", low = 0, high = 1 }]
+[[task]]
+name = "task0"
+kind = "binary"
+column = "b"
+positive = ["yes"]
+[split]
+share = 0.2
+salt = "s"
+"""
+NAMES = ("backbone", "encoder/face", "encoder/marks", "head/other", "head/task0")
+
+
+def many(policy: str = "open") -> Charter:
+    """Two tasks over two modalities; the data of `DATASET` have one of each."""
+    small = charter(policy)
+    other = replace(small.learning.tasks[0], name="other", modalities=("face",))
+    return replace(
+        small,
+        components=tuple(replace(small.components[0], name=name) for name in NAMES),
+        learning=replace(small.learning, tasks=(other, *small.learning.tasks)),
+    )
+
+
+def with_data(folder: Path, text: str = "", **learning: tuple[str, ...]) -> Config:
+    (folder / "dataset.toml").write_text(DATASET)
+    found = config('policy = "open"\n' + text)
+    return replace(found, data=Data(folder), learning=Learning(**learning))  # type: ignore[arg-type]  # by name
+
+
+def test_what_no_modality_or_task_of_the_data_needs_does_not_exist_here(tmp_path: Path) -> None:
+    found = parts_here(with_data(tmp_path), many())
+    assert found == Parts(("backbone", "encoder/marks", "head/task0"), (), {})
+    assert parts_here(config('policy = "open"'), many()).hosted == NAMES, "a node without data hosts all"
+
+
+def test_what_is_needed_and_not_engaged_is_followed(tmp_path: Path) -> None:
+    found = parts_here(with_data(tmp_path, engage=("head/*",)), many())
+    assert (found.hosted, found.followed) == (("head/task0",), ("backbone", "encoder/marks"))
+    assert found.held == ("backbone", "encoder/marks", "head/task0")
+    assert parts_here(replace(config(""), learning=Learning(engage=("head/*",))), many("open")).followed == ()
+
+
+def test_a_withheld_modalitys_components_are_neither_hosted_nor_followed(tmp_path: Path) -> None:
+    never = '[privacy.modalities.marks]\npolicy = "never"'
+    for engage in (("*",), ("head/*",)):
+        found = parts_here(with_data(tmp_path, never, engage=engage), many())
+        assert "encoder/marks" not in found.held
+        assert list(found.withheld) == ["marks"]
+
+
+def test_a_data_folder_that_cannot_be_read_is_an_error_but_for_a_learner_of_ones_own(tmp_path: Path) -> None:
+    found = with_data(tmp_path)
+    (tmp_path / "dataset.toml").unlink()
+    with pytest.raises(UsageError, match=r"dataset\.toml"):
+        parts_here(found, many())
+    assert parts_here(replace(found, learning=Learning(learner=("mine",))), many()).hosted == NAMES
+
+
+def test_paths_of_models_are_relative_to_the_file(tmp_path: Path) -> None:
+    place = tmp_path / "config.toml"
+    place.write_text('[models]\n"all/mini" = "here"\n')
+    assert settings.load(place).models.folders == (("all/mini", tmp_path / "here"),)

@@ -8,10 +8,11 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, r2_score, roc_auc_score
 
 from collegium.node.learner.dpsgd import Batch
-from collegium.node.learner.evaluate import LEAST_CELL, labelled, report
+from collegium.node.learner.evaluate import labelled, report
 from collegium.node.learner.model import M3TModel
 from collegium.node.learner.session import Part
 from collegium.node.learner.tasks import METRICS, area_under_curve, macro_f1, metrics, record_losses, scores
+from collegium.node.store.observations import LEAST_CELL
 from collegium.protocol.components import ComponentSpec, TensorSpec
 from collegium.protocol.learning import TASK_KINDS, Learning, Modality, PrivacyFloor, Task
 

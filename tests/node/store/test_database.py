@@ -35,6 +35,8 @@ from collegium.node.core.events import (
 )
 from collegium.node.store import DiskFullError, Metric, Store
 from collegium.node.store import connection as connection_module
+from collegium.node.store.observations import LEAST_CELL
+from collegium.node.store.schema import VERSION
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
 from collegium.protocol.claims import Claim, Draws
 from collegium.protocol.records import GENESIS, Record
@@ -235,6 +237,30 @@ def test_metrics_are_filtered_and_the_last_ones_win(store: Store) -> None:
     assert store.metrics(limit=3) == rows[3:]
 
 
+def test_figures_of_groups_and_of_private_components_stand_beside_each_other(store: Store) -> None:
+    every = [
+        Metric(1, 0, "pass", "auc", 0.5, 200, 1.0),
+        Metric(1, 0, "pass", "auc", 0.6, 200, 1.0, personal=True),
+        Metric(1, 0, "pass", "auc", 0.7, LEAST_CELL, 1.0, "sex=f"),
+        Metric(1, 0, "pass", "auc", 0.8, LEAST_CELL, 1.0, "sex=f", True),
+    ]
+    store.put_metrics(every)
+    assert store.metrics() == every
+    store.put_metrics([replace(every[3], value=0.9)])
+    assert [m.value for m in store.metrics()] == [0.5, 0.6, 0.7, 0.9]
+
+
+def test_a_figure_of_a_small_group_is_refused_and_that_it_is_small_is_kept(store: Store) -> None:
+    small = Metric(1, 0, "pass", "auc", math.nan, None, 1.0, "sex=m")
+    for told in ({"value": 0.7}, {"value": 0.7, "count": LEAST_CELL - 1}, {"count": LEAST_CELL - 1}):
+        with pytest.raises(LocalProtocolError, match="under 50"):
+            store.put_metrics([Metric(2, 0, "pass", "auc", 0.1, 9, 1.0), replace(small, **told)])
+    assert store.metrics() == []
+    store.put_metrics([small])
+    (found,) = store.metrics()
+    assert (found.cell, found.count, math.isnan(found.value)) == ("sex=m", None, True)
+
+
 def test_a_metric_may_be_undefined(store: Store) -> None:
     store.put_metrics([Metric(1, 0, "pass", "auc", math.nan, 0, 1.0), Metric(1, 0, "pass", "loss", math.inf, 1, 1.0)])
     auc, loss = store.metrics()
@@ -425,7 +451,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], type[CollegiumError]]] = {
     "text encoding": (overwrite(56, b"\0\0\0\2"), CorruptError),
     "application id": (overwrite(68, b"X"), CorruptError),
     "no version": (overwrite(60, bytes(4)), CorruptError),
-    "later version": (overwrite(60, (3).to_bytes(4, "big")), UsageError),
+    "later version": (overwrite(60, (VERSION + 1).to_bytes(4, "big")), UsageError),
     "version before the first release": (overwrite(60, (1).to_bytes(4, "big")), UsageError),
 }
 

@@ -1,0 +1,43 @@
+"""From the learner's evaluation to the figures that this node keeps for itself."""
+
+from collections.abc import Iterator
+from math import nan
+
+from ..core.events import Evaluate
+from ..learner.protocol import Message
+from ..store.observations import LEAST_CELL, Metric
+
+
+def metric_rows(answer: Message, evaluate: Evaluate, now: float) -> list[Metric]:
+    """Return every figure of an evaluation. Each is of the round and epoch of its task's head.
+
+    A group of under LEAST_CELL subjects is kept as that alone, whatever the learner says of it. Raises KeyError,
+    TypeError, ValueError or AttributeError for an answer that is none.
+    """
+    rounds = {name: (round_, epoch) for name, round_, epoch, _ in evaluate.states}
+    last = (max(round_ for round_, _ in rounds.values()), max(epoch for _, epoch in rounds.values()))
+    found = []
+    for personal, tasks in ((False, answer["tasks"]), (True, answer.get("personal") or {})):
+        for task, told in tasks.items():
+            place = rounds.get(f"head/{task}", last)
+            found += [
+                Metric(*place, task, metric, value, count, now, cell, personal)
+                for metric, cell, value, count in _figures(told)
+            ]
+    return found
+
+
+def _figures(told: Message) -> Iterator[tuple[str, str, float, int | None]]:
+    main = str(told["metric"])
+    for name, value in {main: told["value"], **(told.get("metrics") or {})}.items():
+        yield str(name), "", _number(value), int(told["n"])
+    for attribute, levels in (told.get("groups") or {}).items():
+        for level, cell in levels.items():
+            count = cell["n"]
+            enough = count is not None and int(count) >= LEAST_CELL
+            value = _number(cell["value"]) if enough else nan
+            yield main, f"{attribute}={level}", value, int(count) if enough else None
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else nan
