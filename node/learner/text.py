@@ -65,7 +65,8 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids [n, L] int64, mask [n, L] bool → [n, width] float32; zero where a mask is empty."""
         count = ids.shape[0]
-        # A text without any token attends to its first place, else its attention would be 0/0; it is zeroed below.
+        # A text without any token attends to its first place: its attention would be 0/0, which not every kernel takes.
+        # It is zeroed below.
         first = torch.zeros_like(mask)
         first[:, 0] = ~mask.any(1)
         attended, skipped = mask | first, 0

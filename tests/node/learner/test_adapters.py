@@ -190,6 +190,18 @@ def test_a_private_adapter_changes_nothing_until_it_is_trained(tiny: Path, kind:
     assert np.abs(encoder.embed(TEXTS) - before).max() > 0.01
 
 
+@pytest.mark.parametrize(("kind", "scale"), [("lora", 1.0), ("rslora", 2.0**0.5)])
+def test_a_private_adapter_adds_the_product_of_its_factors(tiny: Path, kind: str, scale: float) -> None:
+    encoder, plain = trained_private(tiny, kind), pretrained_encoder(tiny)
+    weights = private_parameters(encoder)
+    with torch.no_grad():
+        for name in (name for name in weights if name.endswith(".A.weight")):
+            module = name.removesuffix(".A.weight")
+            product = weights[f"{module}.B.weight"] @ weights[name] * scale
+            plain.model.get_submodule(module).weight += product  # type: ignore[operator]
+    np.testing.assert_allclose(encoder.embed(TEXTS), plain.embed(TEXTS), atol=1e-5)
+
+
 def trained_private(folder: Path, kind: str) -> TextEncoder:
     encoder = pretrained_encoder(folder)
     move(list(install_private(encoder, kind, 2).values()))
