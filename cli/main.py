@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
-from . import charter, component, data, doctor, init, ledger, node, peer, privacy, rounds, sims, unlearn
+from . import charter, component, data, doctor, init, ledger, model, node, peer, predict, privacy, rounds, sims, unlearn
 from .options import SETTINGS, HomeOption, home_path
 
 EXIT_CODES = {
@@ -48,6 +48,8 @@ app.add_typer(rounds.app, name="round")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(unlearn.app, name="unlearn")
+app.add_typer(model.app, name="model")
+app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(sims.demo)
 app.command("bench")(sims.bench)

@@ -164,7 +164,7 @@ def predict_file(session: Session, request: Message) -> Message:
     """Return for every record of a file what the model says of every hosted task."""
     _, part = records_of(session, Path(field(request, "file", str)))
     model = build(session, field(request, "states", dict))
-    logits = predict(model, part.batch)
+    logits = predict(model, part.batch.without(session.withheld))
     personal = apply_private(session, model, part.batch, logits) if request.get("personal") else None
     there = np.argwhere(part.batch.weights.numpy() > 0)
     tasks = {}
@@ -174,7 +174,11 @@ def predict_file(session: Session, request: Message) -> Message:
         if kind == "regression":
             values = low + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
         tasks[name] = {"kind": kind, "classes": list(session.class_names.get(name, ())), "scores": values.tolist()}
-    return {"records": [str(part.records[s, k]) for s, k in there.tolist()], "tasks": tasks}
+    return {
+        "records": [str(part.records[s, k]) for s, k in there.tolist()],
+        "modalities": {name: int(steps.any(2).sum()) for name, (_, steps) in sorted(part.batch.inputs.items())},
+        "tasks": tasks,
+    }
 
 
 def personalise(session: Session, request: Message, progress: Callable[[int, int], None]) -> Message:

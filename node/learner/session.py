@@ -174,6 +174,7 @@ def build(session: Session, states: States) -> M3TModel:
 def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
     wanted = read_by(session.specs, session.learning)
+    wanted |= session.withheld if session.private is not None else frozenset()  # private components read them
     data = load_file(session.folder, file, only_modalities=wanted)
     _check([data], session.learning, session.specs, wanted, labelled=False)
     batch = _batch(data, session, wanted, Embedder(session))

@@ -14,7 +14,7 @@
 - `predict_scores` {states, split} → {tasks: {name: {kind, metric, subjects: [text], scores: [[float]],
   labels: [[float]]}}}
 - `predict` {states, file: path, personal: bool} → {records: [text], tasks: {name: {kind, classes: [text],
-  scores: [[float]]}}}
+  scores: [[float]]}}, modalities: {name: how many of the records have it}}
 - `personalise` {states} → {loss, parameters}: trains the private components and keeps them
 - `epsilon` {events: [[q, σ_eff, count]], delta} → {epsilon: float, claimed: thousandths}
 - `budget` {modalities: [{name, epsilon: thousandths, delta: billionths, spent: [[rate, noise, count]], components:

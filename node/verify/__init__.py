@@ -6,19 +6,23 @@ Nothing here trusts a store: every signature is checked, every header and every 
 from .bytes import Bytes, Disk, checkpoints
 from .home import parts_of_home, read_charter, verify_home_ledger, verify_home_states, verify_home_withdrawal
 from .ledger import Certification, Counted, Report, verify_ledger, verify_record
+from .model import Component, Model, home_model
 from .states import StateReport, verify_states
 from .withdrawal import ComponentWithdrawal, WithdrawalReport, verify_withdrawal
 
 __all__ = [
     "Bytes",
     "Certification",
+    "Component",
     "ComponentWithdrawal",
     "Counted",
     "Disk",
+    "Model",
     "Report",
     "StateReport",
     "WithdrawalReport",
     "checkpoints",
+    "home_model",
     "parts_of_home",
     "read_charter",
     "verify_home_ledger",

@@ -1,0 +1,158 @@
+"""`collegium model`: the model that the federation has trained."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import RefusedError, UsageError
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit, progress
+
+if TYPE_CHECKING:
+    from ..node.verify import Model
+    from ..protocol.blocks import Block, Certificate
+
+app = typer.Typer(help="The model as this node holds it.", no_args_is_help=True)
+README = """\
+The components of the model that federation {name!r} ({federation}) trained, as one member held them at height {height}.
+One safetensors file a component (float32, the weights in use); config.json says how they fit together and
+provenance.json which rounds they are of and who attested them: `digest` is of the integer state, `sha256` of the file.
+"""
+
+
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the last certified weights, what they are of, and the proof; every state is folded anew and checked."""
+    from ..node.store.database import Store  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.store.errors import disk_errors  # noqa: PLC0415
+    from ..node.verify import home_model  # noqa: PLC0415
+
+    place = existing_home(home)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RefusedError(f"{folder} is not an empty folder", "Name a new one; nothing is overwritten.")
+    with progress(as_json) as step:
+        model = home_model(place, from_bytes=True, progress=step)
+    ledger = model.report.ledger
+    if not model.trained:
+        raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
+    with Store.open_readonly(place.database) as store:
+        head = store.block(ledger.height)
+    assert head is not None  # a closed round has a block
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        files = _weights(model, folder)
+        _json(folder / "config.json", _config(model, files))
+        proof = _provenance(model, files, head.block, head.certificate)
+        _json(folder / "provenance.json", proof)
+        told = {"name": model.report.charter.name, "federation": ledger.federation.hex(), "height": ledger.height}
+        (folder / "README.md").write_text(README.format(**told), encoding="utf-8")
+    found: Any = {"folder": str(folder), "height": ledger.height, "components": proof["components"]}
+
+    def people(out: Any) -> None:
+        out.print(f"{len(files)} components at height {ledger.height} in {folder}")
+        for name, c in model.components.items():
+            out.print(f"{name}: round {c.round}, epoch {c.epoch}, {c.label}, digest {c.digest.hex()[:16]}")
+
+    emit(found, as_json, people)
+
+
+def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
+    """Write a file for each component; return their names and SHA-256 digests by component."""
+    from math import prod  # noqa: PLC0415 - as above
+
+    from safetensors.numpy import save  # noqa: PLC0415
+
+    from ..crypto.hashing import sha256  # noqa: PLC0415
+    from ..protocol.components import base_vector, weights  # noqa: PLC0415
+
+    files = {}
+    for number, (name, component) in enumerate(sorted(model.components.items())):
+        spec, at, tensors = component.spec, 0, {}
+        flat = weights(base_vector(model.report.charter.seed, name, spec.tensors), component.state, spec)
+        for tensor in spec.tensors:
+            size = prod(tensor.shape)
+            tensors[tensor.name] = flat[at : at + size].reshape(tensor.shape)
+            at += size
+        # Names come from a charter: none may choose a path here, and no two may choose one.
+        plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
+        data = save(tensors, metadata={"component": name, "state": component.digest.hex()})
+        files[name] = (f"{number:02d}-{plain[:64]}.safetensors", sha256(data).hex())
+        (folder / files[name][0]).write_bytes(data)
+    return files
+
+
+def _config(model: "Model", files: dict[str, tuple[str, str]]) -> Any:
+    from ..protocol import schema  # noqa: PLC0415 - as above
+
+    charter = model.report.charter
+    components = [
+        {**schema.to_map(component.spec), "file": files[name][0]} for name, component in model.components.items()
+    ]
+    return _plain(
+        {
+            "format": 1,
+            "federation": charter.federation,
+            "name": charter.name,
+            "seed": charter.seed,
+            "learning": schema.to_map(charter.learning),
+            "components": components,
+        }
+    )
+
+
+def _provenance(
+    model: "Model", files: dict[str, tuple[str, str]], block: "Block", certificate: "Certificate"
+) -> dict[str, Any]:
+    from ..protocol import schema  # noqa: PLC0415 - as above
+
+    ledger, charter = model.report.ledger, model.report.charter
+
+    def member(key: bytes) -> dict[str, str]:
+        known = charter.member(key)
+        return {"name": known.name if known is not None else "", "key": key.hex()}
+
+    return {
+        "federation": ledger.federation.hex(),
+        "height": ledger.height,
+        "block": ledger.block.hex(),
+        "block_bytes": schema.dump(block).hex(),
+        "certificate": {
+            "view": certificate.view,
+            "signatures": [
+                {**member(signed.author), "signature": signed.signature.hex()} for signed in certificate.signatures
+            ],
+        },
+        "components": {
+            name: {
+                "round": c.round,
+                "epoch": c.epoch,
+                "digest": c.digest.hex(),
+                "certified": c.certified,
+                "label": c.label,
+                "attested_by": [member(key) for key in c.attested],
+                "file": files[name][0],
+                "sha256": files[name][1],
+            }
+            for name, c in model.components.items()
+        },
+        "not_held_here": sorted({spec.name for spec in charter.components} - set(model.components)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a schema's map as JSON takes it: bytes in hex."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,134 @@
+"""`collegium predict`: what the federation's model says of records, with this institution's own data declaration."""
+
+import csv
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from ..crypto.errors import RefusedError, UsageError
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit, progress, say
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
+    from ..node.verify import Model
+
+DIGITS = 6  # of a probability
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet with the columns of the unit table.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="OUT.csv", help="Write there instead of standard output.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="T", help="Only this task.")] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="With the private components of this institution.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict every task for the records of a file, with the last certified states. A daemon may run or not."""
+    from ..node.verify import home_model  # noqa: PLC0415 - imports of commands wait until they run
+
+    place = existing_home(home)
+    if not file.exists():
+        raise UsageError(f"There is no {file}", "Name a CSV or Parquet file.")
+    if out is not None and out.resolve() == file.resolve():
+        raise UsageError(f"--out would overwrite {file}", "Name another file.")
+    with progress(as_json) as step:
+        model = home_model(place, from_bytes=False, progress=step)
+    if not model.trained:
+        raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
+    answer = _ask(place, model, file, personal)
+    tasks = answer["tasks"]
+    if task is not None and task not in tasks:
+        raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(sorted(tasks))}.")
+    chosen = {name: tasks[name] for name in sorted(tasks) if task in (None, name)}
+    columns, rows = _table(answer["records"], chosen)
+    missing = _missing(answer)
+    told: dict[str, Any] = {
+        "records": len(rows),
+        "personal": personal,
+        "block": {"height": model.report.ledger.height, "id": model.report.ledger.block.hex()},
+        "components": {
+            name: {"round": c.round, "epoch": c.epoch, "digest": c.digest.hex(), "state": c.label}
+            for name, c in model.components.items()
+        },
+        "missing": missing,
+    }
+    if not as_json:
+        for name, c in model.components.items():
+            say(f"{name}: round {c.round}, epoch {c.epoch}, {c.label}, digest {c.digest.hex()[:16]}")
+        for name, count in missing.items():
+            where = "all" if count == len(rows) else f"{count} of {len(rows)}"
+            say(f"{name}: missing in {where} records")
+    if out is not None or not as_json:
+        with out.open("w", newline="", encoding="utf-8") if out is not None else nullcontext(sys.stdout) as stream:
+            _write(stream, columns, rows)
+    if as_json:
+        told |= {"out": str(out)} if out is not None else {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+        emit(told, as_json, lambda _: None)
+
+
+def _ask(home: "Home", model: "Model", file: Path, personal: bool) -> Any:
+    from ..node.home import config as settings  # noqa: PLC0415 - as above
+    from ..node.home.policies import parts_here  # noqa: PLC0415
+    from ..sims.offline import worker  # noqa: PLC0415
+
+    config = settings.load(home.config)
+    if config.data.path is None:
+        advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
+        raise UsageError(f"{home.config} names no data folder", advice)
+    if personal and not any(home.private.glob("*.safetensors")):
+        advice = "Set private = true under [learning]; they are trained every personalise_every rounds."
+        raise RefusedError("There are no private components yet", advice)
+    charter = model.report.charter
+    opening: dict[str, object] = {
+        "withheld": list(parts_here(config, charter).withheld),
+        "models": {name: str(path) for name, path in config.models.folders},
+        "cache": str(home.embeddings),
+        "private": str(home.private) if personal else None,
+    }
+    with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
+        states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
+        request = {"op": "predict", "states": states, "file": str(file.absolute()), "personal": personal}
+        return learner.ask(request)
+
+
+def _missing(answer: Any) -> dict[str, int]:
+    """Return in how many of the records a modality is missing, where it is in any."""
+    count = len(answer["records"])
+    found = {name: count - there for name, there in (answer.get("modalities") or {}).items()}
+    return {name: lacking for name, lacking in found.items() if lacking}
+
+
+def _table(records: list[str], tasks: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
+    """Return columns and rows: the record, and for each task what is predicted and the probability of each class."""
+    columns = ["record"]
+    for name, found in tasks.items():
+        columns += [name, *(f"{name}:{label}" for label in found["classes"])]
+    rows: list[list[object]] = [[record] for record in records]
+    for found in tasks.values():
+        for row, scores in zip(rows, found["scores"], strict=True):
+            if found["kind"] == "regression":
+                row.append(round(scores[0], DIGITS))
+                continue
+            row += [_named(found, scores), *(round(score, DIGITS) for score in scores)]
+    return columns, rows
+
+
+def _named(found: Any, scores: list[float]) -> str:
+    classes = found["classes"]
+    if found["kind"] == "multilabel":
+        return ";".join(label for label, score in zip(classes, scores, strict=True) if score > 0.5)
+    return str(classes[scores.index(max(scores))])
+
+
+def _write(stream: TextIO, columns: list[str], rows: list[list[object]]) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)

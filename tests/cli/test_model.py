@@ -1,0 +1,117 @@
+"""`model export`: what is written is what the hosts certified, and nothing is written that is not."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from collegium.consensus.components import origin, replay
+from collegium.node.home import Home
+from collegium.node.store import Store
+from collegium.protocol import schema
+from collegium.protocol.blocks import Block, Certificate, VoteSignature, verify_certificate
+from collegium.protocol.components import base_vector, state_digest
+from collegium.protocol.update import payload_values
+from collegium.sims.cluster import Cluster
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+NAME = "head/task0"
+
+
+def exported(run: "Run", home: Home, folder: Path) -> tuple[dict[str, object], dict[str, object]]:
+    answer = run("model", "export", folder, "--home", home.root)
+    assert answer.code == 0, answer.err
+    found = [json.loads((folder / name).read_text()) for name in ("provenance.json", "config.json")]
+    return found[0], found[1]
+
+
+def test_the_weights_are_base_and_grid_times_the_certified_state(
+    run: "Run", home: Home, cluster: Cluster, tmp_path: Path
+) -> None:
+    provenance, config = exported(run, home, tmp_path / "out")
+    told = provenance["components"][NAME]  # type: ignore[index]
+    node = cluster.nodes[1]
+    assert node.core is not None
+    c, spec = node.core.ledger.components[NAME], cluster.charter.components[0]
+    state, _ = replay(origin(spec), spec, c.rounds, lambda e: payload_values(node.store.blobs[e.blob], spec))
+    assert c.certified is not None
+    assert told["digest"] == state_digest(NAME, state).hex() == c.certified.digest.hex()
+    assert (told["round"], told["epoch"], told["certified"]) == (4, 1, True)
+    assert {member["key"] for member in told["attested_by"]} <= {n.identity.public_key.hex() for n in cluster.nodes}
+    assert len(told["attested_by"]) >= 3
+    (entry,) = config["components"]  # type: ignore[misc]
+    path = tmp_path / "out" / entry["file"]
+    assert told["sha256"] == sha256(path.read_bytes()).hexdigest()
+    found = load_file(path)
+    base = base_vector(cluster.charter.seed, NAME, spec.tensors)
+    assert list(found) == ["weight"]
+    assert found["weight"].dtype == np.float32
+    expected = (base.astype(np.float64) + spec.grid_step * state / 256).astype(np.float32)
+    assert np.array_equal(found["weight"], expected)
+    assert not np.array_equal(found["weight"], base)
+    assert (entry["name"], config["seed"]) == (NAME, cluster.charter.seed.hex())
+
+
+def test_the_certificate_bears_out_the_block_by_itself(
+    run: "Run", home: Home, cluster: Cluster, tmp_path: Path
+) -> None:
+    provenance, _ = exported(run, home, tmp_path / "out")
+    block = schema.load(Block, bytes.fromhex(str(provenance["block_bytes"])), 1 << 20)
+    assert block.id.hex() == provenance["block"]
+    told = provenance["certificate"]
+    signatures = tuple(
+        VoteSignature(bytes.fromhex(s["key"]), bytes.fromhex(s["signature"]))
+        for s in told["signatures"]  # type: ignore[index]
+    )
+    members = frozenset(node.identity.public_key for node in cluster.nodes)
+    verify_certificate(block, Certificate(told["view"], signatures), members, "byzantine")  # type: ignore[index]
+    with Store.open_readonly(home.database) as store:
+        assert block.height == provenance["height"] == store.height()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run: "Run", home: Home, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    answer = run("model", "export", tmp_path, "--home", home.root, "--json")
+    assert (answer.code, answer.value["exit_code"]) == (5, 5)
+    assert (tmp_path / "mine").read_text() == "x"
+    assert run("model", "export", tmp_path / "mine", "--home", home.root).code == 5
+
+
+def test_nothing_is_written_of_states_that_do_not_verify(run: "Run", home: Home, tmp_path: Path) -> None:
+    blob = next(iter(sorted(home.blobs.glob("[0-9a-f]*/*/*"))))
+    data = blob.read_bytes()
+    blob.write_bytes(data + b"x")
+    assert run("model", "export", tmp_path / "out", "--home", home.root).code == 6
+    blob.unlink()
+    assert run("model", "export", tmp_path / "out", "--home", home.root).code == 6
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_round_there_is_nothing_to_export(run: "Run", home: Home, cluster: Cluster, tmp_path: Path) -> None:
+    home.database.unlink()
+    with Store.open(home.database, cluster.charter.federation):
+        pass
+    answer = run("model", "export", tmp_path / "out", "--home", home.root)
+    assert (answer.code, "No round is closed" in answer.err) == (2, True)
+    answer = run("predict", home.charter, "--home", home.root)
+    assert (answer.code, "No round is closed" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize("word", ["a/../../b", "..", "a b", "é"])
+def test_a_name_from_the_charter_chooses_no_path(word: str, tmp_path: Path, cluster: Cluster) -> None:
+    from collegium.cli.model import _weights
+    from collegium.consensus.ledger import genesis
+    from collegium.node.verify import Component, Model, Report
+
+    spec = cluster.charter.components[0]
+    component = Component(spec, origin(spec), 1, 0, bytes(32), True, "", ())
+    model = Model(Report(cluster.charter, genesis(cluster.charter)), {word: component, word + "!": component})
+    files = _weights(model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for name, _ in files.values())
+    assert len(files) == 2
