@@ -7,7 +7,7 @@ pass through the backbone. Nothing but parameters holds state: no BatchNorm, no 
 |---|---|---|
 | `encoder/MODALITY` | `linear-tanh` | project.weight [h, width], project.bias [h]: tabular, image |
 | | `attention-pool` | and score.weight [1, h]: softmax over the valid steps of score·tanh(project x_t); series, audio |
-| | `pair-tanh` | project.weight [h, p], project.bias [h]: text; a seeded projection of `pair_features` to p |
+| | `pair-tanh` | project.weight [h, p], project.bias [h]: text; a seeded projection of `pair_features`, and similarities |
 | | `conv-image` | convN.weight [c, 9·c'], convN.bias [c]; project over what is left: square images |
 | | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
 | | `bert` | all of a small transformer of width h with hashed words (text.py) |
@@ -33,15 +33,15 @@ from torch.nn.functional import group_norm, pad, relu, unfold
 from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec
-from ...protocol.learning import Learning
+from ...protocol.learning import Learning, Modality
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 """Modality → values [S, K, T, width] float32 (text with an adapter: token ids [S, K, T, L] int64), steps [S, K, T]."""
 
 
 def pair_width(width: int, length: int) -> int:
-    """Return the number of `pair_features` for `length` segments of embeddings of `width`."""
-    return width * (1 + 2 * (length - 1))
+    """Return the number of `pair_features` for `length` segments of embeddings of `width`, with their similarities."""
+    return width * (1 + 2 * (length - 1)) + length - 1
 
 
 def pair_features(values: Tensor, steps: Tensor) -> Tensor:
@@ -57,6 +57,13 @@ def pair_features(values: Tensor, steps: Tensor) -> Tensor:
         other = clean[:, :, index]
         parts += [other * last * sqrt(values.shape[3]) * both, (other - last).abs() * both]
     return torch.cat(parts, dim=2)
+
+
+def similarities(values: Tensor, steps: Tensor) -> Tensor:
+    """Return how like the last segment each other one is, `4 (u·v - ½)` of unit vectors, [S, K, T - 1]; 0 if missing."""
+    clean = values * steps.unsqueeze(3)
+    both = (steps[:, :, :-1] & steps[:, :, -1:]).to(values.dtype)
+    return 4.0 * ((clean[:, :, :-1] * clean[:, :, -1:]).sum(3) - 0.5) * both
 
 
 def projection(seed: bytes, name: str, rows: int, columns: int) -> Tensor:
@@ -112,9 +119,11 @@ class AttentionPool(Encoder):
 class PairTanh(Encoder):
     """`tanh(project (P f))` with f the pair features of a text's segments and P seeded, not learned."""
 
-    def __init__(self, spec: ComponentSpec, seed: bytes, features: int) -> None:
+    def __init__(self, spec: ComponentSpec, seed: bytes, modality: Modality | None) -> None:
         super().__init__(spec)
-        self.fixed = Projected(seed, spec.name, self.project.in_features, features)
+        if modality is None:
+            raise UsageError(f"component {spec.name!r}: the charter has no such modality")
+        self.fixed = Projected(seed, spec.name, self.project.in_features, modality)
 
     def encode(self, values: Tensor, steps: Tensor) -> Tensor:
         """See Encoder."""
@@ -122,18 +131,24 @@ class PairTanh(Encoder):
 
 
 class Projected(nn.Module):
-    """Pair features, projected to `width` by a seeded matrix if they are more than that."""
+    """Pair features and similarities: `width` numbers, the former projected by a seeded matrix if they are too many."""
 
-    def __init__(self, seed: bytes, name: str, width: int, features: int) -> None:
+    def __init__(self, seed: bytes, name: str, width: int, modality: Modality) -> None:
         super().__init__()
-        matrix = None if width == features else projection(seed, name, width, features)
+        alike = modality.length - 1
+        features = pair_width(modality.width, modality.length) - alike
+        if width <= alike:
+            raise UsageError(f"{name}: {width} features of {modality.length} segments; at least {alike + 1} are needed")
+        matrix = None if width == features + alike else projection(seed, name, width - alike, features)
+        self.matrix: Tensor | None
         self.register_buffer("matrix", matrix, persistent=False)
 
     def forward(self, values: Tensor, steps: Tensor) -> Tensor:
         """Values [S, K, T, w], steps [S, K, T] → [S, K, width]."""
         found = pair_features(values, steps)
-        matrix = self.matrix
-        return found if matrix is None else found @ matrix.T  # type: ignore[operator]  # a buffer is a Tensor
+        if self.matrix is not None:
+            found = found @ self.matrix.T
+        return torch.cat([found, similarities(values, steps)], dim=2)
 
 
 class ConvImage(Encoder):
@@ -246,7 +261,7 @@ class LinearSkip(nn.Module):
             found = modalities.get(name)
             if found is not None and found.kind == "text":
                 width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
-                self.pairs[name] = Projected(seed, spec.name, width, pair_width(found.width, found.length))
+                self.pairs[name] = Projected(seed, spec.name, width, found)
 
     def forward(self, inputs: Inputs) -> Tensor | float:
         """Return logits [S, K, outputs]; 0 if none of the modalities is there."""
@@ -378,22 +393,21 @@ class M3TModel(nn.Module):
 def _part(spec: ComponentSpec, seed: bytes, learning: Learning) -> nn.Module:
     kind, _, name = spec.name.partition("/")
     modality = next((m for m in learning.modalities if m.name == name), None)
-    features = pair_width(modality.width, modality.length) if modality is not None else 0
     build = ARCHITECTURES.get((kind, spec.architecture))
     if build is None:
         known = ", ".join(sorted(f"{name} for a {part}" for part, name in ARCHITECTURES))
         raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", f"Known: {known}.")
-    part = build(spec, seed, learning, features)
+    part = build(spec, seed, learning, modality)
     held = sum(parameter.numel() for parameter in part.parameters())
     if held != spec.dimension:
         raise UsageError(f"component {spec.name!r}: tensors that {spec.architecture!r} has no use for")
     return part
 
 
-ARCHITECTURES: dict[tuple[str, str], Callable[[ComponentSpec, bytes, Learning, int], nn.Module]] = {
+ARCHITECTURES: dict[tuple[str, str], Callable[[ComponentSpec, bytes, Learning, Modality | None], nn.Module]] = {
     ("encoder", "linear-tanh"): lambda spec, *_: LinearTanh(spec),
     ("encoder", "attention-pool"): lambda spec, *_: AttentionPool(spec),
-    ("encoder", "pair-tanh"): lambda spec, seed, _, features: PairTanh(spec, seed, features),
+    ("encoder", "pair-tanh"): lambda spec, seed, _, modality: PairTanh(spec, seed, modality),
     ("encoder", "conv-image"): lambda spec, *_: ConvImage(spec),
     ("encoder", "conv-series"): lambda spec, *_: ConvSeries(spec),
     ("encoder", "bert"): lambda spec, *_: Bert(spec),
