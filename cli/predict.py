@@ -70,7 +70,11 @@ def predict(
         with out.open("w", newline="", encoding="utf-8") if out is not None else nullcontext(sys.stdout) as stream:
             _write(stream, columns, rows)
     if as_json:
-        told |= {"out": str(out)} if out is not None else {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+        told |= (
+            {"out": str(out)}
+            if out is not None
+            else {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+        )
         emit(told, as_json, lambda _: None)
 
 

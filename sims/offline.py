@@ -22,12 +22,13 @@ Ask = Callable[[Message], Message]
 
 
 class Worker:
-    """One learner worker on one data folder; made by `worker`."""
+    """One learner worker; made by `process`, or by `worker` on a data folder: then `opened` is the answer to `open`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", errors: BinaryIO | None = None) -> None:
         self._process = process
         self._errors = errors
         self._number = 0
+        self.opened: Message = {}
 
     def ask(self, message: Message) -> Message:
         """Send a request and wait for its answer. Raises OperatorError with the worker's reason."""
@@ -83,7 +84,7 @@ def worker(
 ) -> Iterator[Worker]:
     """Run a worker on a data folder; `more` are further fields of its `open` (node/learner/worker.py)."""
     with process(command) as opened:
-        opened.ask(
+        opened.opened = opened.ask(
             {
                 "op": "open",
                 "data": str(data),

@@ -9,6 +9,8 @@ import pytest
 from collegium.cli.ledger import parse_pin
 from collegium.crypto.errors import UsageError
 from collegium.node.home import Home
+from collegium.node.home.config import Config, Data, default_text
+from collegium.node.store import Metric, Store
 from collegium.sims.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -44,6 +46,35 @@ def test_it_works_without_a_daemon_for_people_and_programs(run: "Run", home: Hom
     programs = run("--home", home.root, *words, "--json")
     assert (programs.code, programs.err) == (0, "")
     assert programs.value not in (None, [], {})
+
+
+def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", home: Home, cluster: Cluster) -> None:
+    with Store.open(home.database, cluster.charter.federation) as store:
+        store.put_metrics(
+            [
+                Metric(2, 1, "task0", "auc", 0.7512, 90, 1.0),
+                Metric(2, 1, "task0", "auc", 0.8123, 90, 1.0, personal=True),
+                Metric(2, 1, "task0", "auc", float("nan"), None, 1.0, "sex=f"),
+            ]
+        )
+    words = ("round", "show", "head/task0", "2", "--home", home.root)
+    public, local = run(*words), run(*words, "--local")
+    assert "0.7512" not in public.out
+    assert "evaluation" not in run(*words, "--json").value
+    (whole,) = [line.split() for line in local.out.splitlines() if "0.7512" in line]
+    assert whole == ["task0", "auc", "all", "0.7512", "0.8123", "90"]
+    assert any("sex=f" in line and "under 50: not shown" in line for line in local.out.splitlines())
+    assert len(run(*words, "--local", "--json").value["evaluation"]) == 3
+    assert "Nothing was evaluated" in run("round", "show", "head/task0", "3", "--local", "--home", home.root).out
+
+
+def test_a_data_folder_that_is_away_keeps_nobody_from_reading(run: "Run", home: Home) -> None:
+    settings = default_text(Config(data=Data(home.root / "gone")))
+    home.config.write_text(settings)
+    answer = run("component", "list", "--home", home.root, "--json")
+    assert (answer.code, answer.value[0]["hosted_here"]) == (0, None)
+    assert "dataset.toml" in answer.err
+    assert run("ledger", "verify", "--home", home.root).code == 2
 
 
 def test_reading_changes_nothing(run: "Run", home: Home) -> None:

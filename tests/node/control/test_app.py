@@ -56,6 +56,10 @@ def test_it_shows_the_same_as_the_views(daemon: "FakeDaemon") -> None:
     context = views.offline(daemon.charter, daemon.store, me=daemon.core.me)
     assert call(daemon, "GET", "/ledger/log").json() == views.ledger_log(context)
     assert call(daemon, "GET", "/rounds/head/task0/2").json() == views.round_detail(context, "head/task0", 2)
+    local = views.round_detail(context, "head/task0", 2, local=True)
+    assert call(daemon, "GET", "/rounds/head/task0/2?local=1").json() == local
+    assert "evaluation" in local
+    assert call(daemon, "GET", "/status").json()["live"]["learner"]["device"] == "cpu"
     status = call(daemon, "GET", "/status").json()
     assert status["height"] == context.ledger.height
     assert status["running"] is True

@@ -129,6 +129,52 @@ def test_g6_a_modality_under_never_is_not_hosted_and_not_in_the_draw() -> None:
     assert not notices(effects, "training-forbidden"), "something remains"
 
 
+def test_g6_data_that_reach_a_trained_head_through_followed_components_are_claimed() -> None:
+    charter = wide()
+    options = Options(hosted=("head/pass",), followed=("backbone", "encoder/essays", "encoder/marks"))
+    core = Core(charter, ME, options, ev.Snapshot())
+    core.start(0)
+    folds: list[ev.Event] = [
+        ev.Folded(name, 0, 0, GENESIS, state_digest(name, origin(core.specs[name])), 0) for name in core.held
+    ]
+    assert not only(core.handle([ev.LearnerReady(core.held), *folds[:-1]], 1), ev.CheckBudget), "one is not folded yet"
+    check = asked(core.handle(folds[-1:], 2))
+    assert [reach.modality for reach in check.modalities] == ["essays", "marks"]
+    assert all(reach.components == ("head/pass",) for reach in check.modalities)
+    epsilon = dict.fromkeys(("essays", "marks"), 1000)
+    (train,) = only(core.handle([ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
+    assert isinstance(train, ev.Train)
+    assert [recipe.component for recipe in train.recipes] == ["head/pass"]
+    assert train.beside == (("backbone", GENESIS), ("encoder/essays", GENESIS), ("encoder/marks", GENESIS))
+
+
+def test_g6_a_withheld_modality_is_not_followed_either() -> None:
+    charter = wide()
+    plan = contributing.Plan(policies=own(charter, essays="never"))
+    options = Options(hosted=("head/pass",), followed=("encoder/essays", "encoder/marks"), plan=plan)
+    core = Core(charter, ME, options, ev.Snapshot())
+    assert (core.hosted, core.followed, core.held) == (
+        ("head/pass",), ("encoder/marks",), ("encoder/marks", "head/pass"),
+    )  # fmt: skip
+
+
+def test_what_is_hosted_and_not_in_the_draw_stands_beside_it_in_training() -> None:
+    """Else every forward pass of a partial draw would have the first weights there."""
+    charter = replace(wide(), learning=replace(wide().learning, recovery_share=0))
+    core, _ = started(charter)
+    core.acked[core.me, "backbone", 1] = bytes(32)  # its update of this round is out already
+    core.draw = None
+    core._learn_partly = True
+    core._out.clear()
+    core._learn()
+    check = asked(core._drain())
+    epsilon = {reach.modality: 1000 for reach in check.modalities}
+    (train,) = only(core.handle([ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
+    assert isinstance(train, ev.Train)
+    assert "backbone" not in {recipe.component for recipe in train.recipes}
+    assert train.beside == (("backbone", GENESIS),)
+
+
 def test_g6_a_modality_under_dp_whose_data_would_reach_what_has_no_noise_stays_out() -> None:
     charter = wide({"head/style": 0}, {"essays": "open", "marks": "open"})
     core, effects = started(charter, contributing.Plan(policies=own(charter, essays="dp")))

@@ -15,6 +15,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.core.messages import SyncRequest
+from collegium.node.home.config import Models
 from collegium.node.home.lock import hold
 from collegium.node.learner.protocol import decode_frame
 from collegium.node.network import NetworkConfig, open_network
@@ -101,6 +102,18 @@ def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_pat
     opening = runtime._opening()
     assert opening["withheld"] == ["made-up"], "dp by its own config, and the charter has no noise"
     assert opening["hosted"] == ["head/task0"]
+    assert opening["seed"] is None
+    assert opening["private"] is None
+    assert opening["cache"] == str(runtime.home.root / "cache" / "embeddings.db")
+
+
+def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_path: Path) -> None:
+    config = replace(runtime.config, models=Models((("minilm", tmp_path / "m"),)))
+    learning = replace(config.learning, private=True)
+    runtime.config = replace(config, data=replace(config.data, path=tmp_path), learning=learning)
+    opening = runtime._opening()
+    assert opening["models"] == {"minilm": str(tmp_path / "m")}
+    assert opening["private"] == str(runtime.home.root / "private")
 
 
 def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) -> None:

@@ -1,0 +1,46 @@
+"""From the learner's answer to the figures that are kept: what is told of few is told of persons."""
+
+import math
+from typing import Any
+
+import pytest
+
+from collegium.node.core.events import Evaluate
+from collegium.node.runtime.evaluation import metric_rows
+from collegium.node.store.observations import LEAST_CELL, Metric
+
+STATES = Evaluate((("backbone", 7, 1, b""), ("head/a", 5, 0, b""), ("head/b", 7, 1, b"")))
+
+
+def told(value: float | None, **groups: dict[str, Any]) -> dict[str, Any]:
+    return {"metric": "auc", "value": value, "n": 90, "metrics": {"auc": value, "accuracy": 0.5}, "groups": groups}
+
+
+def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
+    found = metric_rows({"tasks": {"a": told(0.7), "b": told(None)}}, STATES, 2.0)
+    assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
+    assert found[1] == Metric(5, 0, "a", "accuracy", 0.5, 90, 2.0)
+    assert [(m.round, m.epoch, m.task, math.isnan(m.value)) for m in found[2:]] == [
+        (7, 1, "b", True),
+        (7, 1, "b", False),
+    ]
+
+
+def test_groups_and_personal_figures() -> None:
+    shared, personal = told(0.7, sex={"f": {"value": 0.6, "n": LEAST_CELL}}), told(0.8)
+    found = metric_rows({"tasks": {"a": shared}, "personal": {"a": personal}}, STATES, 2.0)
+    assert [(m.metric, m.cell, m.value, m.personal) for m in found] == [
+        ("auc", "", 0.7, False),
+        ("accuracy", "", 0.5, False),
+        ("auc", "sex=f", 0.6, False),
+        ("auc", "", 0.8, True),
+        ("accuracy", "", 0.5, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cell", [{"value": None, "n": None}, {"value": 0.9, "n": None}, {"value": 0.9, "n": LEAST_CELL - 1}]
+)
+def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_says(cell: dict[str, Any]) -> None:
+    (small,) = [m for m in metric_rows({"tasks": {"a": told(0.7, sex={"m": cell})}}, STATES, 2.0) if m.cell]
+    assert (small.cell, small.count, math.isnan(small.value)) == ("sex=m", None, True)
