@@ -8,7 +8,7 @@ import typer
 
 from .options import JsonOption
 
-BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "all")
+BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "learn", "all")
 
 
 def demo(
@@ -31,9 +31,24 @@ def demo(
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHES)}.")] = "all",
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: to see that it runs.")] = False,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="TASK", help="learn: oulad, scientsbank, omniglot, fsdd, m3t or mixed."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: how many seeds.")] = 3,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="learn: this ε only; inf is without privacy.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="learn: write learn.json and a plot of each task there.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure against references in the same run."""
+    if name == "learn":
+        learn = importlib.import_module("collegium.sims.learn.bench").run
+        chosen = {"only": only, "seeds": seeds, "epsilon": epsilon, "out": out}
+        raise typer.Exit(int(learn(**chosen, as_json=as_json, quick=quick)))
     if name not in BENCHES:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(BENCHES)}")
     run = importlib.import_module("collegium.sims.bench").run

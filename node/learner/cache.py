@@ -215,7 +215,9 @@ def embed_cached(
     missing.sort(key=lambda item: len(texts[item[0]]))  # batches of like length: the least padding
     for begin in range(0, len(missing), CHUNK):
         chunk = missing[begin : begin + CHUNK]
-        vectors = encoder.embed([texts[row] for row, _ in chunk])
+        distinct = list(dict.fromkeys(texts[row] for row, _ in chunk))  # one question stands before many answers
+        places = {text: place for place, text in enumerate(distinct)}
+        vectors = encoder.embed(distinct)[[places[texts[row]] for row, _ in chunk]]
         cache.put_many(
             model, ((record, subjects[row], vector) for (row, record), vector in zip(chunk, vectors, strict=True))
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-
 from ...consensus.components import Entry, Round, State, fold_round, origin
 from ...consensus.rules import mean, noise_variance
 from ...protocol import schema

@@ -1,0 +1,366 @@
+"""`collegium bench learn`: alone, together and centrally at each ε, in one run, with a table, a plot and JSON."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ...crypto.errors import UsageError
+from ...node.blueprint.recipe import Recipe
+from .plot import draw
+from .runs import MODES, Ground, Run, figure, perform
+from .studies import STUDIES, Institutions, Study, all_institutions, everything, study
+from .workers import Hand, hands, share
+
+NAMES = (*STUDIES, "m3t", "mixed")
+MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
+EXCLUSIVE = ("school-1", "school-2")  # nobody else has handwriting or speech
+TOLERANCE = 0.005  # of two figures on some hundred students that count as no worse
+
+Reports = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One goal of the project, the figure that was measured, and whether it holds."""
+
+    study: str
+    goal: str
+    value: float
+    met: bool
+
+
+def data_folder() -> Path:
+    """Return where the education data lie. Raises UsageError."""
+    for place in (os.environ.get("COLLEGIUM_DATA"), "../shared/data"):
+        if place and Path(place).is_dir():
+            return Path(place)
+    raise UsageError("no education data here", "Set COLLEGIUM_DATA to the folder with oulad/, sra/ and the others.")
+
+
+def run(
+    *,
+    only: str | None = None,
+    seeds: int = 3,
+    epsilon: float | None = None,
+    out: Path | None = None,
+    as_json: bool = False,
+    quick: bool = False,
+    workers: int = 2,
+) -> int:
+    """Run the studies; print tables or JSON, write `learn.json` and plots into `out`. `epsilon` inf is without noise.
+
+    `quick` trains two rounds with one rate: to see that it runs. Returns 0: missing a goal is no error.
+    """
+    if only is not None and only not in NAMES:
+        raise UsageError(f"there is no study {only!r}", f"Choose one of {', '.join(NAMES)}.")
+    data, console, started = data_folder(), Console(stderr=True), time.time()
+    work = _work()
+    chosen = NAMES if only is None else (only,)
+    results: dict[str, Any] = {}
+    with hands(workers) as crew:
+        for name in chosen:
+            before = time.time()
+            bench = _Bench(name, data, work, crew, seeds, epsilon, quick, console)
+            results[name] = bench.measure() | {"seconds": round(time.time() - before, 1)}
+            if not as_json:
+                Console().print(bench.table(results[name]))
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                (out / "learn.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+                draw(name, results[name], out / f"{name}.png")
+    goals = [goal for found in results.values() for goal in found["goals"]]
+    if as_json:
+        sys.stdout.write(json.dumps(results, indent=2) + "\n")
+    else:
+        Console().print(_goals(goals))
+        console.print(f"{time.time() - started:.0f} s", style="dim")
+    return 0
+
+
+def _work() -> Path:
+    """Where imported data and embeddings are kept between runs; both can be made again."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "collegium" / "learn"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class _Bench:
+    """One study: choose rates on the validation part, then train and judge with every seed."""
+
+    def __init__(
+        self,
+        name: str,
+        data: Path,
+        work: Path,
+        crew: Sequence[Hand],
+        seeds: int,
+        epsilon: float | None,
+        quick: bool,
+        console: Console,
+    ) -> None:
+        self.name, self.crew, self.console, self.quick = name, crew, console, quick
+        self.seeds = range(1, seeds + 1)
+        base = study("oulad") if name in {"m3t", "mixed"} else study(name)
+        self.study: Study = base
+        institutions: Institutions = (all_institutions if name == "m3t" else base.institutions)(data, work)
+        self.ground = Ground(name, institutions, work / "embeddings.db")
+        self.rounds = 2 if quick else (20 if name == "m3t" else base.rounds)
+        self.rates = base.rates[:1] if quick else base.rates
+        self.epsilons = base.epsilons if epsilon is None else (None if epsilon == inf else epsilon,)
+        if base.epsilons == (None,):
+            self.epsilons = (None,)  # what is open has no ε to choose
+
+    def measure(self) -> dict[str, Any]:
+        """Return what was measured, fit for JSON."""
+        if self.name == "m3t":
+            return self._m3t()
+        if self.name == "mixed":
+            return self._mixed()
+        variants = [(mode, epsilon) for epsilon in self.epsilons for mode in MODES]
+        rates = self._tuned([Run(mode, epsilon, 0.0, 0) for mode, epsilon in variants], self._value)
+        runs = [
+            Run(mode, epsilon, rates[index], seed)
+            for index, (mode, epsilon) in enumerate(variants)
+            for seed in self.seeds
+        ]
+        found = self._perform(runs)
+        rows: list[dict[str, Any]] = []
+        for index, (mode, epsilon) in enumerate(variants):
+            own = [
+                reports for run, reports in zip(runs, found, strict=True) if (run.mode, run.epsilon) == variants[index]
+            ]
+            rows.append(
+                {
+                    "mode": mode,
+                    "epsilon": epsilon,
+                    "rate": rates[index],
+                    "values": [self._value(reports) for reports in own],
+                    "macro_f1": [self._value(reports, "macro_f1") for reports in own] if self._classes() else None,
+                    "institutions": self._each(own),
+                }
+            )
+        return {"title": self.study.title, "metric": self.study.metric, "unit": self.study.unit, "rows": rows,
+                "goals": [asdict(goal) for goal in self._goals(rows)]}  # fmt: skip
+
+    def _classes(self) -> bool:
+        return self.study.metric == "accuracy"
+
+    def _value(self, reports: Reports, metric: str | None = None) -> float:
+        s = self.study
+        return figure(reports, s.task, metric or s.metric, s.counted, pooled=s.pooled)
+
+    def _each(self, found: Sequence[Reports]) -> dict[str, float]:
+        task, metric = self.study.task, self.study.metric
+        names = [name for name in found[0] if task in found[0][name]]
+        values = {name: [reports[name][task]["metrics"].get(metric) for reports in found] for name in names}
+        return {name: mean(v) for name, v in values.items() if all(value is not None for value in v)}
+
+    def _tuned(self, kinds: Sequence[Run], value: Any) -> list[float]:
+        """Return for each kind of run the rate that did best on the validation part, with one seed."""
+        if len(self.rates) == 1:
+            return [self.rates[0]] * len(kinds)
+        runs = [replace(kind, rate=rate, seed=0, tune=True) for kind in kinds for rate in self.rates]
+        values = [value(reports) for reports in self._perform(runs, "choosing rates")]
+        best = []
+        for index in range(len(kinds)):
+            own = values[index * len(self.rates) : (index + 1) * len(self.rates)]
+            best.append(self.rates[max(range(len(own)), key=lambda place: own[place])])
+        return best
+
+    def _recipe(self, rate: float, students: float) -> Recipe:
+        return (everything if self.name == "m3t" else self.study.recipe)(rate, students)
+
+    def _perform(self, runs: Sequence[Run], what: str = "training") -> list[dict[str, dict[str, Any]]]:
+        least = 1.0 if self.name == "m3t" else self.study.least_lot
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        # The first run opens the sessions: one worker embeds the texts, the other one finds them in the cache.
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(f"{self.name}: {what}", total=len(runs))
+
+            def job(run: Run) -> Any:
+                return lambda hand: perform(hand, run, self.ground, self._recipe, self.rounds, least)
+
+            first = share(self.crew[:1], [job(runs[0])], lambda: progress.advance(task))
+            return first + share(self.crew, [job(run) for run in runs[1:]], lambda: progress.advance(task))
+
+    # ---- all of it at once
+
+    def _m3t(self) -> dict[str, Any]:
+        epsilon = self.epsilons[0] if len(self.epsilons) == 1 else 3.0
+        self.rates = self.rates[:1] if self.quick else (1.0, 2.0)
+        kinds = {
+            "component-wise": Run("federated", epsilon, 0.0, 0),
+            "gaps filled": Run("federated", epsilon, 0.0, 0, gaps_filled=True),
+            "local": Run("local", epsilon, 0.0, 0),
+        }
+        rates = self._tuned(list(kinds.values()), lambda reports: mean(_own(reports).values()))
+        runs = [
+            replace(kind, rate=rate, seed=seed)
+            for kind, rate in zip(kinds.values(), rates, strict=True)
+            for seed in self.seeds
+        ]
+        found = self._perform(runs)
+        rows: list[dict[str, Any]] = []
+        for index, (name, rate) in enumerate(zip(kinds, rates, strict=True)):
+            own = found[index * len(self.seeds) : (index + 1) * len(self.seeds)]
+            each = [_own(reports) for reports in own]
+            rows.append(
+                {
+                    "mode": name,
+                    "epsilon": epsilon,
+                    "rate": rate,
+                    "values": [mean(values.values()) for values in each],
+                    "macro_f1": None,
+                    "institutions": {key: mean(values[key] for values in each) for key in each[0]},
+                    "tasks": _tasks(own),
+                }
+            )
+        whole, filled, alone = (row["institutions"] for row in rows)
+        better = mean(whole[name] for name in EXCLUSIVE) / mean(filled[name] for name in EXCLUSIVE) - 1.0
+        no_worse = sum(whole[name] >= alone[name] - TOLERANCE for name in whole)
+        strictly = sum(whole[name] >= alone[name] for name in whole)
+        goals = [
+            Goal("m3t", "component-wise over gaps filled, exclusive modalities: ≥ 15 % better", better, better >= 0.15),
+            Goal("m3t", f"no worse than alone (by {TOLERANCE}): all {len(whole)}", no_worse, no_worse == len(whole)),
+            Goal("m3t", "institutions no worse than alone, exactly", strictly, strictly == len(whole)),
+        ]  # fmt: skip
+        return {
+            "title": "Twelve institutions, five modalities, five tasks; handwriting and speech are OPEN",
+            "metric": "mean of each institution's tasks (AUC, accuracy)",
+            "unit": "student (answer for SciEntsBank); none for the schools",
+            "rows": rows,
+            "goals": [asdict(goal) for goal in goals],
+        }
+
+    # ---- different ε
+
+    def _mixed(self) -> dict[str, Any]:
+        strict = sorted(self.ground.institutions)[::2]
+        noises = dict.fromkeys(strict, MIXED_STRICT)
+        kinds = {
+            name: Run("federated", MIXED_LOOSE, 0.0, 0, weights=name, noises=noises)
+            for name in ("designed", "uniform", "inverse")
+        }
+        rates = self._tuned(list(kinds.values()), self._value)
+        runs = [
+            replace(kind, rate=rate, seed=seed)
+            for kind, rate in zip(kinds.values(), rates, strict=True)
+            for seed in self.seeds
+        ]
+        found = self._perform(runs)
+        rows: list[dict[str, Any]] = []
+        for index, (name, rate) in enumerate(zip(kinds, rates, strict=True)):
+            own = found[index * len(self.seeds) : (index + 1) * len(self.seeds)]
+            each = self._each(own)
+            rows.append(
+                {
+                    "mode": name if name != "inverse" else "raw 1/σ²",
+                    "epsilon": None,
+                    "rate": rate,
+                    "values": [self._value(reports) for reports in own],
+                    "macro_f1": None,
+                    "institutions": each,
+                    "strict": mean(each[key] for key in strict),
+                    "smallest": each["AAA"],
+                }
+            )
+        goals = []
+        for other in rows[1:]:
+            for who, key in ((f"the strict ({', '.join(strict)})", "strict"), ("the smallest (AAA)", "smallest")):
+                gain = rows[0][key] - other[key]
+                goals.append(Goal("mixed", f"{who}: designed minus {other['mode']}", gain, gain >= 0.0))
+        return {
+            "title": f"OULAD, ε = {MIXED_STRICT} at {', '.join(strict)}, ε = {MIXED_LOOSE} elsewhere",
+            "metric": "auc",
+            "unit": "student",
+            "rows": rows,
+            "goals": [asdict(goal) for goal in goals],
+        }
+
+    # ---- goals and tables
+
+    def _goals(self, rows: Sequence[Mapping[str, Any]]) -> list[Goal]:
+        found = []
+        by_key = {(row["mode"], row["epsilon"]): row for row in rows}
+        for text in self.study.goals:
+            what, *rest = text.split(":")
+            epsilon = float(rest[-2])
+            key, bound = None if epsilon == inf else epsilon, float(rest[-1])
+            if ("federated", key) not in by_key:
+                continue
+            federated, local, central = (mean(by_key[mode, key]["values"]) for mode in MODES)
+            at = f"ε = {'∞' if key is None else f'{key:g}'}"
+            if what == "federated-floor":
+                found.append(Goal(self.name, f"{at}: federated ≥ {bound:g}", federated, federated >= bound))
+            elif what == "over-local":
+                gain = federated - local
+                found.append(Goal(self.name, f"{at}: federated minus local ≥ {bound:g}", gain, gain >= bound))
+            elif what == "central-gap":
+                gap = central - federated
+                found.append(Goal(self.name, f"{at}: central minus federated ≤ {bound:g}", gap, gap <= bound))
+            else:
+                value = by_key["federated", key]["institutions"][rest[0]]
+                found.append(Goal(self.name, f"{at}: federated at {rest[0]} ≥ {bound:g}", value, value >= bound))
+        return found
+
+    def table(self, found: Mapping[str, Any]) -> Table:
+        """Return the figures as a table."""
+        table = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
+        for column in ("mode", "ε", "rate", "mean", "least and greatest of seeds", "macro-F1", "institutions"):
+            table.add_column(column, justify="left" if column in {"mode", "institutions"} else "right")
+        for row in found["rows"]:
+            values = row["values"]
+            each = " ".join(f"{name} {value:.3f}" for name, value in row["institutions"].items())
+            table.add_row(
+                row["mode"],
+                "∞" if row["epsilon"] is None and self.name != "mixed" else f"{row['epsilon'] or 'mixed'}",
+                f"{row['rate']:g}",
+                f"{mean(values):.3f}",
+                f"{min(values):.3f} {max(values):.3f}",
+                f"{mean(row['macro_f1']):.3f}" if row["macro_f1"] else "",
+                each,
+            )
+        return table
+
+
+def _own(reports: Reports) -> dict[str, float]:
+    """Return for each institution the mean of its tasks' metrics."""
+    found = {}
+    for name, tasks in reports.items():
+        values = [report["value"] for report in tasks.values() if report["value"] is not None and report["n"]]
+        if values:
+            found[name] = mean(values)
+    return found
+
+
+def _tasks(found: Sequence[Reports]) -> dict[str, float]:
+    """Return each task's metric, over the institutions that have it and over seeds."""
+    values: dict[str, list[float]] = {}
+    for reports in found:
+        for tasks in reports.values():
+            for name, report in tasks.items():
+                if report["value"] is not None and report["n"]:
+                    values.setdefault(name, []).append(report["value"])
+    return {name: mean(each) for name, each in sorted(values.items())}
+
+
+def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="goals")
+    for column in ("study", "goal", "measured", "met"):
+        table.add_column(column, justify="right" if column == "measured" else "left")
+    for goal in goals:
+        met = "[green]yes[/green]" if goal["met"] else "[red]no[/red]"
+        table.add_row(goal["study"], goal["goal"], f"{goal['value']:.3f}", met)
+    return table

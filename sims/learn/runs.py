@@ -1,0 +1,173 @@
+"""One training of a study, and its figures: which institutions, which part of the data, which noise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from ...node.blueprint.recipe import Budget, Recipe, charter_parts, needed
+from ...protocol import schema
+from ...protocol.components import MILLION, ComponentSpec
+from ...protocol.learning import Learning
+from .federate import Learner, Setting, States, evaluate, opening, train
+from .studies import DELTA, Institutions, holds
+from .workers import Hand
+
+VALIDATION = 0.25  # of the students to train on, set apart while rates are chosen
+MODES = ("federated", "local", "central")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A study's data on this machine: institutions, how many students each trains on with and without validation."""
+
+    name: str
+    institutions: Institutions
+    cache: Path
+    sizes: dict[tuple[str, bool], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What to train: `epsilon` None is without privacy. `tune` leaves the validation part out, and is judged on it."""
+
+    mode: str
+    epsilon: float | None
+    rate: float
+    seed: int
+    tune: bool = False
+    weights: str = "designed"
+    gaps_filled: bool = False
+    noises: Mapping[str, float] = field(default_factory=dict)  # institution → an ε of its own, below the charter's
+
+
+def perform(
+    hand: Hand, run: Run, ground: Ground, recipe_of: Any, rounds: int, least_lot: float
+) -> dict[str, dict[str, Any]]:
+    """Train as `run` says and return institution → task → report on its own held-out (or validation) students."""
+    everybody = {name: (name, folders) for name, folders in ground.institutions.items()}
+    pooled = tuple(folder for folders in ground.institutions.values() for folder in folders)
+    groups: list[dict[str, tuple[str, tuple[Path, ...]]]]
+    if run.mode == "federated":
+        groups = [everybody]
+    elif run.mode == "central":
+        groups = [{"all": ("all", pooled)}]
+    else:
+        groups = [{name: pair} for name, pair in everybody.items()]
+    seed = sha256(f"seed {run.seed}".encode()).digest()
+    students = median(_size(hand, ground, name, f, run, recipe_of, seed) for name, f in everybody.values())
+    recipe: Recipe = recipe_of(run.rate, students)
+    budget = None if run.epsilon is None else Budget(run.epsilon, DELTA, rounds, 0)
+    specs, learning = charter_parts(recipe, budget, min_updates=1, base_seed=seed)
+    found: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        learners = [
+            _learner(hand, ground, name, folders, run, specs, learning, seed, students, least_lot)
+            for name, folders in group.values()
+        ]
+        learners = [_stricter(learner, run, recipe, rounds, specs, seed) for learner in learners]
+        used = {name for learner in learners for name in learner.hosted}
+        setting = Setting(
+            {spec.name: spec for spec in specs if spec.name in used}, learning, rounds, "train", run.weights,
+            run.gaps_filled,
+        )  # fmt: skip
+        states = train(lambda _learner: hand.ask, learners, setting)
+        if run.mode == "central":
+            learners = [
+                _learner(hand, ground, name, folders, run, specs, learning, seed, students, least_lot)
+                for name, folders in everybody.values()
+            ]
+        found |= _judged(hand, learners, states, run)
+    return found
+
+
+def _judged(hand: Hand, learners: Sequence[Learner], states: States, run: Run) -> dict[str, dict[str, Any]]:
+    split = "validation" if run.tune else "held_out"
+    return {learner.name: dict(evaluate(hand.ask, learner, states, split)) for learner in learners}
+
+
+def _learner(
+    hand: Hand,
+    ground: Ground,
+    name: str,
+    folders: tuple[Path, ...],
+    run: Run,
+    specs: Sequence[ComponentSpec],
+    learning: Learning,
+    seed: bytes,
+    students: float,
+    least_lot: float,
+) -> Learner:
+    hosted = needed(learning, [spec.name for spec in specs], *holds(folders))
+    session = f"{ground.name} {name}{' without validation' if run.tune else ''}"
+    learner = Learner(name, session, hosted, 1.0)
+    size = _open(hand, ground, learner, folders, run, specs, learning, seed)
+    rate = learning.sample_rate / MILLION
+    return replace(learner, lot=max(1.0, float(round(rate * max(size, least_lot * students)))))
+
+
+def _size(
+    hand: Hand, ground: Ground, name: str, folders: tuple[Path, ...], run: Run, recipe_of: Any, seed: bytes
+) -> int:
+    key = (name, run.tune)
+    if key not in ground.sizes:
+        specs, learning = charter_parts(recipe_of(run.rate, 100.0), None, min_updates=1, base_seed=seed)
+        _learner(hand, ground, name, folders, run, specs, learning, seed, 1.0, 0.0)
+    return ground.sizes[key]
+
+
+def _open(
+    hand: Hand,
+    ground: Ground,
+    learner: Learner,
+    folders: tuple[Path, ...],
+    run: Run,
+    specs: Sequence[ComponentSpec],
+    learning: Learning,
+    seed: bytes,
+) -> int:
+    """Open the learner's session, or give an open one these specs; return how many students it trains on."""
+    key = (learner.name, run.tune)
+    if learner.session in hand.opened:
+        hand.ask(
+            {
+                "op": "respec",
+                "session": learner.session,
+                "components": [schema.to_map(spec) for spec in specs],
+                "learning": schema.to_map(learning),
+                "base_seed": seed,
+            }
+        )
+    else:
+        request = opening(learner, [str(folder) for folder in folders], specs, learning, seed)
+        more = {"cache": str(ground.cache), "validation": VALIDATION if run.tune else 0.0}
+        hand.opened[learner.session] = True
+        ground.sizes[key] = int(hand.ask(request | more)["subjects"])
+    return ground.sizes[key]
+
+
+def _stricter(
+    learner: Learner, run: Run, recipe: Recipe, rounds: int, specs: Sequence[ComponentSpec], seed: bytes
+) -> Learner:
+    """Give a learner with a stricter ε of its own the noise that it needs."""
+    epsilon = run.noises.get(learner.name)
+    if epsilon is None:
+        return learner
+    own, _ = charter_parts(recipe, Budget(epsilon, DELTA, rounds, 0), min_updates=1, base_seed=seed)
+    noises = {spec.name: spec.noise_multiplier for spec in own}
+    assert all(noises[spec.name] >= spec.noise_multiplier for spec in specs)
+    return replace(learner, noises=noises)
+
+
+def figure(found: Mapping[str, Mapping[str, Any]], task: str, metric: str, counted: Any, *, pooled: bool) -> float:
+    """Return the mean of a task's metric over the counted institutions, or over their records."""
+    pairs: list[tuple[float, int]] = [
+        (report[task]["metrics"][metric], report[task]["n"])
+        for name, report in found.items()
+        if counted(name) and task in report and report[task]["metrics"].get(metric) is not None
+    ]
+    if pooled:
+        return sum(value * n for value, n in pairs) / max(1, sum(n for _, n in pairs))
+    return mean(value for value, _ in pairs) if pairs else float("nan")

