@@ -113,8 +113,11 @@ def train(
     `data` are all students that may be drawn, `lot` the declared L, never the size of a draw.
     """
     active = [specs[name] for name in sorted(engaged)]
-    start = {spec.name: _flat(model, spec) for spec in active}
-    change = {spec.name: np.zeros(spec.dimension) for spec in active}
+    weights = _joined(model, active)
+    start = weights.double().cpu().numpy()
+    total = np.zeros(start.size)
+    ends = np.cumsum([spec.dimension for spec in active])
+    change = {spec.name: total[end - spec.dimension : end] for spec, end in zip(active, ends, strict=True)}
     with watch(model, active) as gradients:
         for step in range(steps):
             drawn = np.flatnonzero(uniform(source, data.size) < sample_rate)
@@ -123,7 +126,7 @@ def train(
                 rule = engaged[spec.name]
                 noise = rule.noise * rule.clip * gaussian(source, spec.dimension) if rule.noise > 0.0 else 0.0
                 change[spec.name] -= rule.learning_rate * (sums[spec.name] + noise) / lot
-                model.load(spec, start[spec.name] + change[spec.name])
+            weights.copy_(torch.from_numpy(start + total))
             progress(step + 1, steps)
     return change
 
@@ -151,7 +154,10 @@ def clipped_sums(
     return sums
 
 
-def _flat(model: M3TModel, spec: ComponentSpec) -> Floats:
-    parts = [parameter.detach().reshape(-1) for parameter in model.tensors(spec)]
-    flat: Floats = torch.cat(parts).double().cpu().numpy()
-    return flat
+def _joined(model: M3TModel, specs: Sequence[ComponentSpec]) -> Tensor:
+    """Move the parameters of `specs` into one tensor, [Σ d] float32, and return it: one copy then sets them all."""
+    parameters = [parameter for spec in specs for parameter in model.tensors(spec)]
+    whole = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    for parameter, place in zip(parameters, whole.split([p.numel() for p in parameters]), strict=True):
+        parameter.data = place.view_as(parameter)
+    return whole

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vecdot
 from torch.nn.functional import layer_norm
 
 KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
+KEPT = 2**22  # numbers of one parameter's gradients by student that are kept from the norms to the sums
 ROUNDING = 1e-5  # norms are float32: clip to a little less, so that the bound holds all the same
 
 
@@ -53,6 +55,9 @@ class StudentGradients:
         self._uses: dict[int, list[_Use]] = {key: [] for key in layers}
         self._handles = [layer.register_forward_hook(self._saw) for layer in layers.values()]
         self._students = 0
+        self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}  # layer -> its one pair, by student
+        self._formed: dict[int, Tensor] = {}  # parameter -> the students' gradients [S, …], where they had to be formed
+        self._all_count = False  # whether no student's factor is zero
 
     def close(self) -> None:
         """Stop watching."""
@@ -71,6 +76,8 @@ class StudentGradients:
         """Drop what was seen; call it before each forward pass."""
         for uses in self._uses.values():
             uses.clear()
+        self._seen.clear()
+        self._formed.clear()
 
     def _saw(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         if output.requires_grad:
@@ -83,6 +90,8 @@ class StudentGradients:
         Raises AssertionError for another: a layer that mixes students, or sees them all as one, bounds nobody.
         """
         self._students = int(losses.shape[0])
+        self._seen.clear()
+        self._formed.clear()
         uses = [use for found in self._uses.values() for use in found]
         for use in uses:
             if int(use.entered.shape[0]) not in rows:
@@ -98,21 +107,23 @@ class StudentGradients:
         """Return for each component the norm of every student's gradient, [S] float32."""
         found = {}
         for name, parameters in self.components.items():
-            total = torch.zeros(self._students, device=self._device())
-            for parameter in parameters:
+            total = self._squared_norm(parameters[0])
+            for parameter in parameters[1:]:
                 total = total + self._squared_norm(parameter)
-            found[name] = total.sqrt()
+            found[name] = total.sqrt().expand(self._students)
         return found
 
     def clipped_sums(self, clips: Mapping[str, float]) -> dict[str, Tensor]:
         """Return for each component `Σ_s g_s·min(1, C/‖g_s‖)`, [d] float32. A gradient that is not finite is zero."""
+        norms = torch.stack(list(self.norms().values()))
+        bounds = torch.tensor([[clips[name] * (1.0 - ROUNDING)] for name in self.components], device=norms.device)
+        # C/0 is ∞ and becomes 1; C/∞ is 0, and C/NaN is made 0.
+        factors = (bounds / norms).clamp(max=1.0).nan_to_num(nan=0.0)
+        self._all_count = bool(factors.all())  # asked once for all: on a GPU every question waits for the answer
         sums = {}
-        norms = self.norms()
-        for name, parameters in self.components.items():
-            clip, norm = clips[name] * (1.0 - ROUNDING), norms[name]
-            factors = torch.where(norm > clip, clip / norm, torch.ones_like(norm))
-            factors = torch.where(torch.isfinite(norm), factors, torch.zeros_like(factors))
-            sums[name] = torch.cat([self._weighted(parameter, factors).reshape(-1) for parameter in parameters])
+        for (name, parameters), own in zip(self.components.items(), factors, strict=True):
+            sums[name] = torch.cat([self._weighted(parameter, own).reshape(-1) for parameter in parameters])
+        self._all_count = False
         return sums
 
     def each(self) -> dict[str, Tensor]:
@@ -130,6 +141,9 @@ class StudentGradients:
 
     def _pairs(self, parameter: Tensor) -> tuple[nn.Module, str, list[tuple[Tensor, Tensor]]]:
         layer, place = self._owner[id(parameter)]
+        known = self._seen.get(id(layer))
+        if known is not None:
+            return layer, place, known
         pairs = []
         for use in self._uses[id(layer)]:
             if use.gradient is not None:
@@ -139,6 +153,7 @@ class StudentGradients:
                 pairs.append((a, g))
         if len(pairs) > 1:  # one layer used several times: its uses are more rows of the same student
             pairs = [(torch.cat([a for a, _ in pairs], 1), torch.cat([g for _, g in pairs], 1))]
+        self._seen[id(layer)] = pairs
         return layer, place, pairs
 
     def _by_student(self, rows: Tensor, layer: nn.Module) -> Tensor:
@@ -153,33 +168,45 @@ class StudentGradients:
         if not pairs:
             return torch.zeros(self._students, device=parameter.device)
         ((a, g),) = pairs
-        if place == "bias":
-            return g.sum(1).square().sum(1)
-        if isinstance(layer, nn.LayerNorm):
-            return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum(1).square().sum(1)
-        steps = g.shape[1]
+        formed = _form(layer, place, a, g)
+        if formed is not None:
+            if formed.numel() <= KEPT:
+                self._formed[id(parameter)] = formed
+            return vecdot(formed, formed)
         if isinstance(layer, nn.Embedding):
             return ((g @ g.transpose(1, 2)) * (a.unsqueeze(1) == a.unsqueeze(2))).sum((1, 2)).clamp(min=0.0)
-        if steps == 1:
-            return a.square().sum((1, 2)) * g.square().sum((1, 2))
-        if steps * (a.shape[2] + g.shape[2] + 2) < a.shape[2] * g.shape[2]:
-            return ((a @ a.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0.0)
-        return (g.transpose(1, 2) @ a).square().sum((1, 2))
+        if g.shape[1] == 1:
+            return vecdot(a, a).squeeze(1) * vecdot(g, g).squeeze(1)
+        return ((a @ a.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0.0)
 
     def _weighted(self, parameter: Tensor, factors: Tensor) -> Tensor:
         layer, place, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros_like(parameter)
         ((a, g),) = pairs
-        g = g * factors.view(-1, 1, 1)
-        dropped = factors == 0
-        if bool(dropped.any()):  # zero times NaN is NaN: who does not count must not reach the product
+        if not self._all_count:  # zero times NaN is NaN: who does not count must not reach the product
+            dropped = factors == 0
             g = torch.where(dropped.view(-1, 1, 1), torch.zeros_like(g), g)
             a = torch.where(dropped.view(-1, *[1] * (a.dim() - 1)), torch.zeros_like(a), a)
-        if place == "bias":
-            return g.sum((0, 1))
-        if isinstance(layer, nn.LayerNorm):
-            return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum((0, 1)).view(layer.normalized_shape)
+        elif id(parameter) in self._formed:
+            return factors @ self._formed[id(parameter)]
+        if isinstance(layer, nn.LayerNorm) or place == "bias":
+            formed = _form(layer, place, a, g)
+            assert formed is not None
+            return factors @ formed
+        g = g * factors.view(-1, 1, 1)
         if isinstance(layer, nn.Embedding):
             return torch.zeros_like(parameter).index_add_(0, a.reshape(-1), g.reshape(-1, g.shape[2]))
         return g.reshape(-1, g.shape[2]).T @ a.reshape(-1, a.shape[2])
+
+
+def _form(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor | None:
+    """Return the students' gradients themselves, [S, numbers], where they are small beside what they come from."""
+    if place == "bias":
+        return g.squeeze(1) if g.shape[1] == 1 else g.sum(1)
+    if isinstance(layer, nn.LayerNorm):
+        return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum(1)
+    steps = g.shape[1]
+    if isinstance(layer, nn.Embedding) or steps == 1 or steps * (a.shape[2] + g.shape[2] + 2) < a.shape[2] * g.shape[2]:
+        return None
+    return (g.transpose(1, 2) @ a).flatten(1)

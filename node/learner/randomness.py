@@ -42,6 +42,6 @@ def gaussian(source: Randomness, size: int) -> Floats:
     an eighth of the noise, which drops them.
     """
     pairs = (size + 1) // 2
-    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(source, pairs)))
-    angle = 2.0 * np.pi * uniform(source, pairs)
+    first, second = uniform(source, 2 * pairs).reshape(2, pairs)
+    radius, angle = np.sqrt(-2.0 * np.log(1.0 - first)), 2.0 * np.pi * second
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
