@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from collegium.consensus.components import origin, replay
 from collegium.node.home import Home
-from collegium.node.store import Store
+from collegium.node.store import States, Store
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, VoteSignature, verify_certificate
 from collegium.protocol.components import base_vector, state_digest
@@ -91,6 +91,15 @@ def test_nothing_is_written_of_states_that_do_not_verify(run: "Run", home: Home,
     blob.unlink()
     assert run("model", "export", tmp_path / "out", "--home", home.root).code == 6
     assert not (tmp_path / "out").exists()
+
+
+def test_stored_states_are_not_believed(run: "Run", home: Home, cluster: Cluster, tmp_path: Path) -> None:
+    node = cluster.nodes[1]
+    assert node.core is not None
+    wrong = np.ones(cluster.charter.components[0].dimension, dtype=np.int32)
+    States(home.states).put(NAME, 4, node.core.ledger.components[NAME].chain, wrong)
+    provenance, _ = exported(run, home, tmp_path / "out")
+    assert provenance["components"][NAME]["digest"] == node.core.folded[NAME][3].hex()  # type: ignore[index]
 
 
 def test_without_a_round_there_is_nothing_to_export(run: "Run", home: Home, cluster: Cluster, tmp_path: Path) -> None:

@@ -6,14 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from collegium.node.blueprint.parts import encoder, head
 from collegium.node.blueprint.recipe import Recipe, charter_parts
 from collegium.node.control.client import Client
+from collegium.node.core.events import Evaluate, Train
+from collegium.node.core.events import Recipe as Recipes
 from collegium.node.home.config import load
+from collegium.node.home.lock import hold
 from collegium.node.home.policies import parts_here
+from collegium.node.learner.protocol import Message
+from collegium.node.runtime.learner import LearnerError
+from collegium.node.runtime.runtime import Runtime
+from collegium.node.runtime.runtime import load as load_all
+from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, Task
+from collegium.protocol.records import GENESIS
 from collegium.sims.federation import Daemon, Institution, found
 from collegium.sims.offline import worker
 from collegium.sims.watch import View, closed, fold_ledger, look
@@ -144,3 +154,27 @@ def test_and_neither_does_its_worker(tmp_path: Path, engage: tuple[str, ...], fo
              "sample_rate": 1.0, "lot": 10.0}
         )  # fmt: skip
         assert sorted(trained["updates"]) == list(parts.hosted)
+
+
+def test_the_learner_gets_what_is_held_and_every_state_of_it(tmp_path: Path) -> None:
+    charter, (_, quiet) = federation(tmp_path)
+    config, charter, signed, identity = load_all(quiet.home, None)
+    config = replace(config, learning=replace(config.learning, engage=("head/*",)))
+    asked: list[Message] = []
+
+    async def request(message: Message) -> Message:
+        asked.append(message)
+        raise LearnerError("that was all")
+
+    with hold(quiet.home), Store.open(quiet.home.database, charter.federation) as store:
+        runtime = Runtime(quiet.home, config, charter, signed, identity, store)
+        assert runtime._opening()["hosted"] == list(HELD)  # type: ignore[index]
+        assert (runtime.core.hosted, runtime.core.followed) == (("head/pass",), ("encoder/marks",))
+        runtime.learner.request = request  # type: ignore[method-assign]
+        recipe = Recipes("head/pass", 1, GENESIS, 0, 1_000_000, 1_000_000)
+        trio.run(runtime._train, Train(1, (recipe,), 1, 500_000, 10_000, (("encoder/marks", GENESIS),)))
+        states = tuple((name, 0, 0, GENESIS) for name in HELD)
+        trio.run(runtime._measure, Evaluate(states))
+    train, evaluate = asked
+    assert sorted(train["engaged"]) == ["head/pass"]
+    assert sorted(train["states"]) == sorted(evaluate["states"]) == list(HELD)
