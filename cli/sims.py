@@ -8,7 +8,7 @@ import typer
 
 from .options import JsonOption
 
-BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "learn", "all")
+BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "learn", "all")
 
 
 def demo(

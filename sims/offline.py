@@ -30,6 +30,11 @@ class Worker:
         self._number = 0
         self.opened: Message = {}
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     def ask(self, message: Message) -> Message:
         """Send a request and wait for its answer. Raises OperatorError with the worker's reason."""
         assert self._process.stdin is not None

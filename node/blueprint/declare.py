@@ -194,6 +194,8 @@ def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, i
     elif architecture == "pair-tanh":
         whole = parts.pair_width(modality)
         features = options.whole("features", min(FEATURES, whole), 0, whole)
+        if 0 < features < modality.length:
+            raise options.fail(f"features = {features} of {modality.length} segments", f"Take {modality.length}, or 0.")
     elif architecture == BERT:
         transformer = Transformer(
             options.whole("layers", 1, 1, 16),

@@ -20,6 +20,8 @@ MODULES = {
     "ledger": ("ledger", "measure"),
     "round": ("rounds", "measure"),
     "daemon": ("daemon", "measure"),
+    "dp": ("dp", "measure"),
+    "learner": ("learner", "measure"),
 }
 NAMES = tuple(MODULES)
 

@@ -177,7 +177,7 @@ def test_a_pretrained_model_is_named_by_digest_and_adapted(tmp_path: Path, tiny:
         file(os.path.relpath(tiny, tmp_path), 'adapter = { kind = "lora-core" }\nencoder = { features = 0 }')
     )
     assert {tensor.shape for tensor in component(core, "adapter/essay").tensors} == {(8, 8)}
-    assert component(core, "encoder/essay").tensors[0].shape == (16, 96)
+    assert component(core, "encoder/essay").tensors[0].shape == (16, 97)
     assert core.learning.modalities[0].pretrained == modality.pretrained
 
 
@@ -270,6 +270,7 @@ WRONG = {
     "an unknown key of an adapter": (PRETRAINED + 'adapter = { kind = "lora-core", r = 2 }\n' + TASK, "'r'"),
     "an unknown target": (PRETRAINED + 'adapter = { kind = "lora-core", targets = ["x"] }\n' + TASK, "targets"),
     "a prompt that is too long": (PRETRAINED + "prompt = { length = 30 }\n" + TASK, "essay prompt: a prompt of 30"),
+    "too few features": (PRETRAINED + "length = 3\nencoder = { features = 2 }\n" + TASK, "features = 2 of 3"),
     "a bert on a pretrained model": (PRETRAINED + 'encoder = "bert"\n' + TASK, "does not read"),
 }  # fmt: skip
 

@@ -1,0 +1,42 @@
+"""A DP step against the same step without DP, and against Opacus' hooks: same model, same students, taking turns."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ...crypto.errors import OperatorError
+from .rows import Row, at_most
+
+GHOST, HOOKS = 1.5, 6.0  # goals (DESIGN.md section 13): where all gradients are of linear layers, and elsewhere
+TITLES = {
+    "linear": ("tables and steps, linear and attention, 200 students", GHOST),
+    "backbone": ("the same with a backbone", GHOST),
+    "text-head": ("head on cached embeddings of text, 100 students", GHOST),
+    "conv-image": ("convolutions on 28 × 28 pixels, 100 students", HOOKS),
+    "lora": ("LoRA on a small transformer, 32 students", GHOST),
+}
+
+
+def measure(quick: bool) -> Sequence[Row]:
+    """Time the learner's own step in a process of its own, with one thread, or on the GPU if there is one."""
+    command = [sys.executable, "-m", "collegium.node.learner.timing", "2" if quick else "40"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if done.returncode:
+        raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    rows = []
+    for name, (title, goal) in TITLES.items():
+        ms = {kind: seconds * 1e3 for kind, seconds in found["models"][name].items()}
+        what = f"{title}, ms on {found['device']}"
+        rows.append(at_most(f"DP step, {what}, against plain SGD", ms["dp"], ms["plain"], goal))
+        rows.append(
+            Row(
+                "  with Opacus' hooks, against plain SGD",
+                ms["opacus"],
+                ms["plain"],
+                ms["opacus"] / ms["plain"],
+                "report",
+            )
+        )
+    return rows
