@@ -1,0 +1,122 @@
+"""`collegium bench learn`: the fold of the studies is the daemon's; a short run on the real data."""
+
+import json
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collegium.crypto.errors import UsageError
+from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts
+from collegium.node.privacy.accountant import effective_noise, epsilon
+from collegium.protocol.components import MILLION
+from collegium.sims.learn import bench, studies
+from collegium.sims.learn.federate import Learner, Setting, train
+from collegium.sims.learn.runs import figure
+
+
+def data() -> Path:
+    try:
+        return bench.data_folder()
+    except UsageError as error:
+        pytest.skip(f"{error.message}: {error.advice}")
+
+
+def setting(weights: str = "designed", *, gaps_filled: bool = False) -> Setting:
+    specs, learning = charter_parts(studies._oulad(1.0, 500.0), Budget(3.0, 1e-5, 4, 0), min_updates=1)
+    return Setting({spec.name: spec for spec in specs}, learning, 4, weights=weights, gaps_filled=gaps_filled)
+
+
+def moved(found: Setting, learners: list[Learner], value: int) -> dict[str, float]:
+    """Train with learners that answer `value` times their lot everywhere; return where each component ends."""
+
+    def ask(learner: Learner) -> Any:
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            assert request["op"] == "train"
+            updates = {}
+            for name in request["engaged"]:
+                spec = found.specs[name]
+                updates[name] = np.full(spec.dimension, value * int(learner.lot), dtype=spec.integer_type).tobytes()
+            return {"updates": updates}
+
+        return answer
+
+    states = train(ask, learners, found)
+    return {name: float(state.mean()) / 256 for name, state in states.items()}
+
+
+def test_component_wise_aggregation_divides_by_hosts_and_gaps_by_everybody() -> None:
+    everything = tuple(sorted(setting().specs))
+    learners = [Learner("a", "a", everything, 2.0), Learner("b", "b", ("head/pass",), 2.0)]
+    whole, filled = moved(setting(), learners, 3), moved(setting(gaps_filled=True), learners, 3)
+    # The mean of the states after rounds 3 and 4 of 4, each round moving by 6.
+    assert whole["head/pass"] == pytest.approx(6 * 3.5)
+    assert whole["encoder/demographics"] == pytest.approx(6 * 3.5)
+    assert filled["head/pass"] == pytest.approx(6 * 3.5)
+    assert filled["encoder/demographics"] == pytest.approx(3 * 3.5)
+
+
+def test_weights_are_the_designed_ones_or_what_they_are_compared_with() -> None:
+    hosted = tuple(sorted(setting().specs))
+    # b's noise has 1/16 of a's standard deviation, and its value is 16 × as large.
+    learners = [Learner("a", "a", hosted, 1.0), Learner("b", "b", hosted, 16.0)]
+    shares = {}
+    for weights in ("designed", "uniform", "inverse"):
+        place = moved(setting(weights), learners, 1)["head/pass"] / 3.5
+        shares[weights] = (place - 1) / 15  # of b
+    assert shares["uniform"] == pytest.approx(1 / 2, abs=1e-3)
+    assert shares["inverse"] == pytest.approx(256 / 257, abs=1e-3)
+    assert shares["uniform"] < shares["designed"] <= 3 / 4 + 1e-3  # whoever is noisy keeps half of an equal share
+
+
+@pytest.mark.parametrize("name", ["oulad", "everything"])
+def test_what_one_student_can_reach_costs_no_more_than_is_claimed(name: str) -> None:
+    if name == "everything":
+        pytest.importorskip("transformers")
+        try:
+            recipe = studies.everything(1.0, 500.0)
+        except UsageError as error:
+            pytest.skip(error.message)
+    else:
+        recipe = studies._oulad(1.0, 500.0)
+    specs, learning = charter_parts(recipe, Budget(3.0, 1e-5, 20, 0), min_updates=1, base_seed=NO_SEED)
+    for task in learning.tasks:
+        private = [m for m in task.modalities if learning.floor(m).policy == "dp"]
+        reached = [spec for spec in specs if learning.upstream(spec.name) & set(private)]
+        if not private:
+            continue
+        sigma = effective_noise([spec.noise_multiplier / MILLION for spec in reached])
+        cost = epsilon([(learning.sample_rate / MILLION, sigma, 20 * learning.steps)], 1e-5)
+        assert 2.7 < cost <= 3.0 + 1e-3
+    assert all((spec.noise_multiplier == 0) == (not any(
+        learning.floor(m).policy == "dp" for m in learning.upstream(spec.name))) for spec in specs)  # fmt: skip
+
+
+def test_a_figure_is_over_institutions_or_records() -> None:
+    report = {"a": {"t": {"metrics": {"auc": 0.5}, "n": 1}}, "b": {"t": {"metrics": {"auc": 0.8}, "n": 2}}, "c": {}}
+    assert figure(report, "t", "auc", lambda _name: True, pooled=False) == pytest.approx(0.65)
+    assert figure(report, "t", "auc", lambda _name: True, pooled=True) == pytest.approx(0.7)
+    assert figure(report, "t", "auc", lambda name: name == "b", pooled=False) == pytest.approx(0.8)
+
+
+def test_an_unknown_study_is_refused() -> None:
+    with pytest.raises(UsageError, match="no study 'mnist'"):
+        bench.run(only="mnist")
+
+
+def test_a_short_run_prints_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert bench.run(only="oulad", seeds=1, epsilon=inf, out=tmp_path / "out", as_json=True, quick=True, workers=1) == 0
+    found = json.loads(capsys.readouterr().out)["oulad"]
+    assert found == json.loads((tmp_path / "out" / "learn.json").read_text())["oulad"]
+    assert [row["mode"] for row in found["rows"]] == ["federated", "local", "central"]
+    for row in found["rows"]:
+        assert row["epsilon"] is None
+        assert set(row["institutions"]) == {"AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG"}
+        assert 0.6 < row["values"][0] < 0.9
+    assert (tmp_path / "out" / "oulad.png").read_bytes().startswith(b"\x89PNG")
