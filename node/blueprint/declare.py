@@ -4,6 +4,7 @@
 [model]
 hidden = 16                 # features that encoders end in and heads read
 backbone = 0                # width of the backbone's middle; 0: none
+layers = 0                  # of a transformer as the backbone (hidden a multiple of 16); 0: an MLP
 [training]                  # all may be left out
 steps = 8                   # of a round
 sample_rate = 0.1
@@ -89,6 +90,7 @@ def read_model(path: Path) -> Declared:
     top = Section(raw, str(path))
     model = Section(top.take("model", (dict,), {}), f"{path} [model]")
     hidden, middle = model.whole("hidden", HIDDEN, 1, 4096), model.whole("backbone", 0, 0, 4096)
+    layers = model.whole("layers", 0, 0, 4)
     model.done()
     training = Section(top.take("training", (dict,), {}), f"{path} [training]")
     found = [_modality(section, hidden, path.parent) for section in top.sections("modality")]
@@ -110,7 +112,9 @@ def read_model(path: Path) -> Declared:
         if not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
     top.done()
-    if middle:
+    if layers:
+        components.append(parts.transformer_backbone(hidden, layers, middle or 2 * hidden))
+    elif middle:
         components.append(parts.backbone(hidden, middle))
     for entry in found:
         rates |= entry.rates

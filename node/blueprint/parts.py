@@ -11,7 +11,7 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION, TensorSpec
 from ...protocol.learning import Modality, Task
-from ..pretrained.tensors import BERT, SOFT_PROMPT, lora_tensors, prompt_tensors, scratch_tensors
+from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
 FITTING = {
@@ -132,6 +132,11 @@ def prompt(modality: Modality, folder: Path, length: int) -> Part:
 def backbone(hidden: int, middle: int) -> Part:
     """Return the residual backbone shared by all tasks; it starts as the identity."""
     return Part("backbone", "mlp", (*linear("hidden", middle, hidden), *linear("out", hidden, middle, zero=True)))
+
+
+def transformer_backbone(hidden: int, layers: int, middle: int) -> Part:
+    """Return a backbone of `layers` transformer layers, `middle` wide, that attends to the modalities."""
+    return Part("backbone", "transformer", backbone_tensors(hidden, layers, middle))
 
 
 def head(task: Task, hidden: int) -> Part:

@@ -7,7 +7,7 @@ pass through the backbone. Nothing but parameters holds state: no BatchNorm, no 
 |---|---|---|
 | `encoder/MODALITY` | `linear-tanh` | project.weight [h, width], project.bias [h]: tabular, image |
 | | `attention-pool` | and score.weight [1, h]: softmax over the valid steps of score·tanh(project x_t); series, audio |
-| | `pair-tanh` | project.weight [h, p], project.bias [h]: text; a seeded projection of `pair_features`, and similarities |
+| | `pair-tanh` | project.weight [h, p], project.bias [h]: text; `pair_features` projected, similarities |
 | | `conv-image` | convN.weight [c, 9·c'], convN.bias [c]; project over what is left: square images |
 | | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
 | | `bert` | all of a small transformer of width h with hashed words (text.py) |
@@ -15,6 +15,7 @@ pass through the backbone. Nothing but parameters holds state: no BatchNorm, no 
 | `adapter/TEXT` | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder |
 | `prompt/TEXT` | `soft-prompt` | adapters.py: prompt tokens before the text |
 | `backbone` | `mlp` | hidden.weight [m, h], hidden.bias [m], out.weight [h, m], out.bias [h]: z + out(tanh(hidden z)) |
+| | `transformer` | layers of transformers' BERT over the modalities as tokens (pretrained/tensors.py) |
 | `head/TASK` | `linear` | linear.weight [outputs, h], linear.bias [outputs] |
 | `skip/TASK` | `linear-skip` | MODALITY.weight [outputs, width]: the mean of the valid steps (or `pair_features`) |
 """
@@ -60,7 +61,7 @@ def pair_features(values: Tensor, steps: Tensor) -> Tensor:
 
 
 def similarities(values: Tensor, steps: Tensor) -> Tensor:
-    """Return how like the last segment each other one is, `4 (u·v - ½)` of unit vectors, [S, K, T - 1]; 0 if missing."""
+    """Return how like the last segment each other one is, `4 (u·v - ½)`, [S, K, T - 1]; 0 if one is missing."""
     clean = values * steps.unsqueeze(3)
     both = (steps[:, :, :-1] & steps[:, :, -1:]).to(values.dtype)
     return 4.0 * ((clean[:, :, :-1] * clean[:, :, -1:]).sum(3) - 0.5) * both
@@ -224,16 +225,34 @@ def embed_tokens(text: nn.Module, ids: Tensor) -> Tensor:
 
 
 class ResidualMlp(nn.Module):
-    """Backbone: `z + out(tanh(hidden z))`."""
+    """Backbone: `z + out(tanh(hidden z))` with z the sum over modalities."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__()
         self.hidden = _linear(spec, "hidden")
         self.out = _linear(spec, "out")
 
-    def forward(self, z: Tensor) -> Tensor:
-        """[S, K, h] → [S, K, h]."""
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embeddings of M modalities [S, K, M, h] → [S, K, h]."""
+        z = tokens.sum(2)
         return z + self.out(torch.tanh(self.hidden(z)))  # type: ignore[no-any-return]  # nn.Module returns Any
+
+
+class TransformerBackbone(nn.Module):
+    """Backbone: layers of transformers' BERT with the modalities as tokens, then their mean."""
+
+    def __init__(self, spec: ComponentSpec) -> None:
+        super().__init__()
+        from .text import scratch_layers  # noqa: PLC0415  # transformers takes seconds to import
+
+        self.layers = scratch_layers(spec)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embeddings of M modalities [S, K, M, h] → [S, K, h]."""
+        x = tokens.reshape(-1, *tokens.shape[2:])
+        for layer in self.layers:
+            x = layer(x)
+        return x.mean(1).reshape(*tokens.shape[:2], -1)
 
 
 class Head(nn.Module):
@@ -351,11 +370,11 @@ class M3TModel(nn.Module):
         for names in set(self.reads.values()):
             seen = [parts[name] for name in names if name in parts]
             if seen:
-                z = torch.stack(seen).sum(0)
+                tokens = torch.stack(seen, dim=2)
             else:  # a task whose modalities are all kept out of this node's training
                 some = next(iter(inputs.values()))[1]
-                z = torch.zeros(*some.shape[:2], self.width, device=some.device)
-            known[names] = self.parts["backbone"](z) if "backbone" in self.parts else z
+                tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
+            known[names] = self.parts["backbone"](tokens) if "backbone" in self.parts else tokens.sum(2)
         return {name: known[names] for name, names in self.reads.items()}
 
     @property
@@ -412,6 +431,7 @@ ARCHITECTURES: dict[tuple[str, str], Callable[[ComponentSpec, bytes, Learning, M
     ("encoder", "conv-series"): lambda spec, *_: ConvSeries(spec),
     ("encoder", "bert"): lambda spec, *_: Bert(spec),
     ("backbone", "mlp"): lambda spec, *_: ResidualMlp(spec),
+    ("backbone", "transformer"): lambda spec, *_: TransformerBackbone(spec),
     ("head", "linear"): lambda spec, *_: Head(spec),
     ("skip", "linear-skip"): lambda spec, seed, learning, _: LinearSkip(spec, seed, learning),
 }

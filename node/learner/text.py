@@ -20,7 +20,7 @@ from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec
 from ..pretrained.folder import Dimensions, dimensions
-from ..pretrained.tensors import BERT, HEAD_SIZE, scratch_tensors
+from ..pretrained.tensors import BERT, HEAD_SIZE, backbone_tensors, scratch_tensors
 
 MAX_TOKENS = 128  # of one text, special tokens included; the rest is cut off
 EMBED_BATCH = 32
@@ -201,6 +201,35 @@ def scratch_encoder(spec: ComponentSpec) -> TextEncoder:
         return [hashed_words(text, vocabulary)[:limit] for text in texts]
 
     return TextEncoder(model, tokens, hidden, positions, positions)
+
+
+def scratch_layers(spec: ComponentSpec) -> nn.ModuleList:
+    """Build the layers of a `backbone` of architecture `transformer` (pretrained/tensors.py), of its tensors' size.
+
+    Raises UsageError for tensors that are no such layers'.
+    """
+    import transformers  # noqa: PLC0415  # as above
+    from transformers.models.bert.modeling_bert import BertLayer  # noqa: PLC0415
+
+    shapes = {tensor.name: tensor.shape for tensor in spec.tensors}
+    try:
+        wide, hidden = shapes["layers.0.intermediate.dense.weight"]
+        layers = sum(name.endswith("intermediate.dense.weight") for name in shapes)
+        expected = backbone_tensors(hidden, layers, wide)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"component {spec.name!r}: tensors of no transformer ({error})") from error
+    if shapes != {tensor.name: tensor.shape for tensor in expected}:
+        raise UsageError(f"component {spec.name!r}: tensors of no transformer of {layers} layers, {hidden} features")
+    config = transformers.BertConfig(
+        hidden_size=hidden, num_attention_heads=hidden // HEAD_SIZE, intermediate_size=wide,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    config._attn_implementation = "eager"  # a few tokens: nothing to gain from another kernel
+    found: Any = nn.ModuleList(BertLayer(config) for _ in range(layers))  # type: ignore[no-untyped-call]  # as above
+    for parent in list(found.modules()):
+        if isinstance(getattr(parent, "LayerNorm", None), nn.LayerNorm):
+            parent.LayerNorm = OffsetNorm(hidden, parent.LayerNorm.eps)
+    return found  # type: ignore[no-any-return]  # transformers is untyped
 
 
 def scratch_parameters(encoder: TextEncoder, spec: ComponentSpec) -> list[nn.Parameter]:

@@ -82,17 +82,36 @@ def scratch_tensors(
     ]
     found += _norm("embeddings", hidden)
     for layer in range(layers):
-        at = f"encoder.layer.{layer}"
-        for name in ("query", "key", "value"):
-            found += _linear(f"{at}.attention.self.{name}", hidden, hidden)
-        found += _linear(f"{at}.attention.output.dense", hidden, hidden)
-        found += _norm(f"{at}.attention.output", hidden)
-        found += _linear(f"{at}.intermediate.dense", wide, hidden)
-        found += _linear(f"{at}.output.dense", hidden, wide)
-        found += _norm(f"{at}.output", hidden)
+        found += _layer(f"encoder.layer.{layer}", hidden, wide)
     if len(found) > TENSORS:
         raise UsageError(f"{layers} layers have {len(found)} tensors, a component at most {TENSORS}", "Take 3 layers.")
     return tuple(found)
+
+
+def backbone_tensors(hidden: int, layers: int, intermediate: int) -> tuple[TensorSpec, ...]:
+    """Return the tensors of a `backbone` of architecture `transformer`: BERT's layers over the modalities' embeddings.
+
+    A layer's last norm comes back to what it was given at the start only roughly: it is no residual map like `mlp`.
+    """
+    if hidden < HEAD_SIZE or hidden % HEAD_SIZE != 0:
+        raise UsageError(f"{hidden} features: a transformer has a multiple of {HEAD_SIZE}, the size of a head")
+    if min(layers, intermediate) < 1 or 16 * layers > TENSORS:
+        raise UsageError(f"a backbone of {layers} layers, {intermediate} wide", f"Take 1 to {TENSORS // 16} layers.")
+    found: list[TensorSpec] = []
+    for layer in range(layers):
+        found += _layer(f"layers.{layer}", hidden, intermediate)
+    return tuple(found)
+
+
+def _layer(at: str, hidden: int, wide: int) -> list[TensorSpec]:
+    found: list[TensorSpec] = []
+    for name in ("query", "key", "value"):
+        found += _linear(f"{at}.attention.self.{name}", hidden, hidden)
+    found += _linear(f"{at}.attention.output.dense", hidden, hidden)
+    found += _norm(f"{at}.attention.output", hidden)
+    found += _linear(f"{at}.intermediate.dense", wide, hidden)
+    found += _linear(f"{at}.output.dense", hidden, wide)
+    return found + _norm(f"{at}.output", hidden)
 
 
 def _linear(name: str, rows: int, columns: int) -> list[TensorSpec]:

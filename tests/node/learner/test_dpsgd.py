@@ -19,6 +19,7 @@ from collegium.node.learner.model import ARCHITECTURES, M3TModel, pair_width
 from collegium.node.learner.quantise import Engagement
 from collegium.node.learner.randomness import gaussian, randomness, uniform
 from collegium.node.learner.worker import Worker
+from collegium.node.pretrained.tensors import backbone_tensors
 from collegium.node.privacy.accountant import effective_noise
 from collegium.protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector
 from collegium.protocol.learning import Learning, Modality, PrivacyFloor, Task
@@ -46,6 +47,10 @@ IMAGE = spec("encoder/image", "linear-tanh", {"project.weight": (4, 5), "project
 BACKBONE = spec(
     "backbone", "mlp", {"hidden.weight": (6, 4), "hidden.bias": (6,), "out.weight": (4, 6), "out.bias": (4,)}
 )
+WIDE = {name: spec(f"encoder/{name}", "linear-tanh", {"project.weight": (16, width), "project.bias": (16,)})
+        for name, width in (("table", 3), ("image", 5))}  # fmt: skip
+TRANSFORMER = spec("backbone", "transformer", {t.name: t.shape for t in backbone_tensors(16, 1, 8)}, 300_000)
+WIDE_HEAD = spec("head/grade", "linear", {"linear.weight": (3, 16), "linear.bias": (3,)})
 HEAD = spec("head/grade", "linear", {"linear.weight": (3, 4), "linear.bias": (3,)})
 OTHER = spec("head/pass", "linear", {"linear.weight": (2, 4), "linear.bias": (2,)})
 SKIP = spec("skip/pass", "linear-skip", {"table.weight": (2, 3), "series.weight": (2, 2), "text.weight": (2, 22)})
@@ -78,6 +83,7 @@ MODELS = {
     "text": [TEXT, HEAD],
     "picture": [PICTURE, HEAD],
     "strokes": [STROKES, OTHER],
+    "transformer": [*WIDE.values(), TRANSFORMER, WIDE_HEAD],
     "kinds": [TABULAR, SERIES, MARK, LEVEL, TOPICS],
     "everything": [TABULAR, SERIES, IMAGE, PICTURE, STROKES, TEXT, BACKBONE, HEAD, OTHER, MARK, LEVEL, TOPICS, SKIP],
 }
