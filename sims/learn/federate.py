@@ -85,8 +85,15 @@ def train(
 def evaluate(ask: Ask, learner: Learner, states: States, split: str = "held_out") -> Report:
     """Return a learner's report on its own students (node/learner/evaluate.py)."""
     packed = {name: states[name].tobytes() for name in learner.hosted}
-    found: Report = ask({"op": "evaluate", "session": learner.session, "states": packed, "split": split})["tasks"]
-    return found
+    answer = ask({"op": "evaluate", "session": learner.session, "states": packed, "split": split})
+    personal = answer.get("personal") or {}
+    return {name: {**report, "personal": personal.get(name)} for name, report in answer["tasks"].items()}
+
+
+def personalise(ask: Ask, learner: Learner, states: States) -> None:
+    """Train the learner's private components beside the shared states (node/learner/private.py)."""
+    packed = {name: states[name].tobytes() for name in learner.hosted}
+    ask({"op": "personalise", "session": learner.session, "states": packed})
 
 
 def _update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:

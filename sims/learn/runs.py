@@ -1,5 +1,6 @@
 """One training of a study, and its figures: which institutions, which part of the data, which noise."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -11,7 +12,7 @@ from ...node.blueprint.recipe import Budget, Recipe, charter_parts, needed
 from ...protocol import schema
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
-from .federate import Learner, Setting, States, evaluate, opening, train
+from .federate import Learner, Setting, States, evaluate, opening, personalise, train
 from .studies import DELTA, Institutions, holds
 from .workers import Hand
 
@@ -85,6 +86,9 @@ def perform(
 
 def _judged(hand: Hand, learners: Sequence[Learner], states: States, run: Run) -> dict[str, dict[str, Any]]:
     split = "validation" if run.tune else "held_out"
+    if run.mode == "federated" and not run.tune:
+        for learner in learners:
+            personalise(hand.ask, learner, states)
     return {learner.name: dict(evaluate(hand.ask, learner, states, split)) for learner in learners}
 
 
@@ -101,7 +105,8 @@ def _learner(
     least_lot: float,
 ) -> Learner:
     hosted = needed(learning, [spec.name for spec in specs], *holds(folders))
-    session = f"{ground.name} {name}{' without validation' if run.tune else ''}"
+    kind = " without validation" if run.tune else " with private" if run.mode == "federated" else ""
+    session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
     size = _open(hand, ground, learner, folders, run, specs, learning, seed)
     rate = learning.sample_rate / MILLION
@@ -143,6 +148,8 @@ def _open(
     else:
         request = opening(learner, [str(folder) for folder in folders], specs, learning, seed)
         more = {"cache": str(ground.cache), "validation": VALIDATION if run.tune else 0.0}
+        if run.mode == "federated" and not run.tune:
+            more["private"] = tempfile.mkdtemp(dir=hand.folder)
         hand.opened[learner.session] = True
         ground.sizes[key] = int(hand.ask(request | more)["subjects"])
     return ground.sizes[key]
@@ -159,6 +166,13 @@ def _stricter(
     noises = {spec.name: spec.noise_multiplier for spec in own}
     assert all(noises[spec.name] >= spec.noise_multiplier for spec in specs)
     return replace(learner, noises=noises)
+
+
+def with_private(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the reports of the shared model with each institution's private components."""
+    return {
+        name: {task: r["personal"] for task, r in tasks.items() if r.get("personal")} for name, tasks in found.items()
+    }
 
 
 def figure(found: Mapping[str, Mapping[str, Any]], task: str, metric: str, counted: Any, *, pooled: bool) -> float:

@@ -3,10 +3,12 @@
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..offline import Worker
@@ -19,6 +21,7 @@ class Hand:
     """One worker process; `opened` says what its sessions hold, so that a job need not open them again."""
 
     worker: Worker
+    folder: Path
     opened: dict[str, object] = field(default_factory=dict)
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +42,8 @@ def hands(count: int) -> Iterator[list[Hand]]:
         for _ in range(count)
     ]
     try:
-        yield [Hand(Worker(process)) for process in processes]
+        with tempfile.TemporaryDirectory(prefix="collegium-learn-") as folder:
+            yield [Hand(Worker(process), Path(folder)) for process in processes]
     finally:
         for process in processes:
             process.kill()

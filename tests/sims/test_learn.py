@@ -114,7 +114,7 @@ def test_a_short_run_prints_and_draws(
     assert bench.run(only="oulad", seeds=1, epsilon=inf, out=tmp_path / "out", as_json=True, quick=True, workers=1) == 0
     found = json.loads(capsys.readouterr().out)["oulad"]
     assert found == json.loads((tmp_path / "out" / "learn.json").read_text())["oulad"]
-    assert [row["mode"] for row in found["rows"]] == ["federated", "local", "central"]
+    assert [row["mode"] for row in found["rows"]] == ["federated", "federated + private", "local", "central"]
     for row in found["rows"]:
         assert row["epsilon"] is None
         assert set(row["institutions"]) == {"AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG"}
