@@ -158,6 +158,6 @@ def _joined(model: M3TModel, specs: Sequence[ComponentSpec]) -> Tensor:
     """Move the parameters of `specs` into one tensor, [Σ d] float32, and return it: one copy then sets them all."""
     parameters = [parameter for spec in specs for parameter in model.tensors(spec)]
     whole = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    for parameter, place in zip(parameters, whole.split([p.numel() for p in parameters]), strict=True):
+    for parameter, place in zip(parameters, torch.split(whole, [p.numel() for p in parameters]), strict=True):
         parameter.data = place.view_as(parameter)
     return whole

@@ -52,6 +52,11 @@ class StudentGradients:
                     raise AssertionError(f"{name}: no gradients of students for {type(layer).__name__}")
                 self._owner[id(parameter)] = (layer, place)
         layers = {id(layer): layer for layer, _ in self._owner.values()}
+        # Linear layers whose weight and bias are of one component: with one row a student's norm is |g|²(|a|² + 1).
+        both = [{id(layer.weight), id(layer.bias)} for layer in layers.values() if isinstance(layer, nn.Linear)]
+        parts = [{id(parameter) for parameter in parameters} for parameters in self.components.values()]
+        whole = [pair for pair in both if any(pair <= part for part in parts)]
+        self._whole = {id(self._owner[min(pair)][0]) for pair in whole}
         self._uses: dict[int, list[_Use]] = {key: [] for key in layers}
         self._handles = [layer.register_forward_hook(self._saw) for layer in layers.values()]
         self._students = 0
@@ -107,10 +112,8 @@ class StudentGradients:
         """Return for each component the norm of every student's gradient, [S] float32."""
         found = {}
         for name, parameters in self.components.items():
-            total = self._squared_norm(parameters[0])
-            for parameter in parameters[1:]:
-                total = total + self._squared_norm(parameter)
-            found[name] = total.sqrt().expand(self._students)
+            squares = [square for square in map(self._squared_norm, parameters) if square is not None]
+            found[name] = sum(squares[1:], squares[0]).sqrt().expand(self._students)
         return found
 
     def clipped_sums(self, clips: Mapping[str, float]) -> dict[str, Tensor]:
@@ -163,20 +166,25 @@ class StudentGradients:
         last = prod(layer.normalized_shape) if isinstance(layer, nn.LayerNorm) else int(rows.shape[-1])
         return rows.reshape(self._students, -1, last)
 
-    def _squared_norm(self, parameter: Tensor) -> Tensor:
+    def _squared_norm(self, parameter: Tensor) -> Tensor | None:
+        """Return the squared norm of every student's gradient, [S]; None for a bias that its weight's includes."""
         layer, place, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros(self._students, device=parameter.device)
         ((a, g),) = pairs
+        if isinstance(layer, nn.Linear) and g.shape[1] == 1:
+            together = id(layer) in self._whole
+            if place == "bias" and together:
+                return None
+            square = _squared(g[:, 0])
+            return square if place == "bias" else square * (_squared(a[:, 0]) + float(together))
         formed = _form(layer, place, a, g)
         if formed is not None:
             if formed.numel() <= KEPT:
                 self._formed[id(parameter)] = formed
-            return vecdot(formed, formed)
+            return _squared(formed)
         if isinstance(layer, nn.Embedding):
             return ((g @ g.transpose(1, 2)) * (a.unsqueeze(1) == a.unsqueeze(2))).sum((1, 2)).clamp(min=0.0)
-        if g.shape[1] == 1:
-            return vecdot(a, a).squeeze(1) * vecdot(g, g).squeeze(1)
         return ((a @ a.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0.0)
 
     def _weighted(self, parameter: Tensor, factors: Tensor) -> Tensor:
@@ -200,6 +208,11 @@ class StudentGradients:
         return g.reshape(-1, g.shape[2]).T @ a.reshape(-1, a.shape[2])
 
 
+def _squared(rows: Tensor) -> Tensor:
+    found: Tensor = vecdot(rows, rows)
+    return found
+
+
 def _form(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor | None:
     """Return the students' gradients themselves, [S, numbers], where they are small beside what they come from."""
     if place == "bias":
@@ -207,6 +220,6 @@ def _form(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor | None:
     if isinstance(layer, nn.LayerNorm):
         return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum(1)
     steps = g.shape[1]
-    if isinstance(layer, nn.Embedding) or steps == 1 or steps * (a.shape[2] + g.shape[2] + 2) < a.shape[2] * g.shape[2]:
+    if isinstance(layer, nn.Embedding) or steps * (a.shape[2] + g.shape[2] + 2) < a.shape[2] * g.shape[2]:
         return None
     return (g.transpose(1, 2) @ a).flatten(1)

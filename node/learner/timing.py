@@ -195,7 +195,7 @@ def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mappi
         "opacus": lambda steps: opacus_step(hooked, specs, batch, steps),
     }
     times: dict[str, list[float]] = {name: [] for name in jobs}
-    steps = 5  # of one measurement, as in a round: what `train` sets up once is spread over them
+    steps = 8  # of one measurement, as in a round: what `train` sets up once is spread over them
     for repeat in range(WARM + repeats):
         for name, job in jobs.items():
             before = perf_counter()

@@ -131,7 +131,7 @@ def _texts(folder: Path, quick: bool) -> list[Row]:
 
 def _round(folder: Path, quick: bool) -> list[Row]:
     """One round of training of OULAD's seven modules: two workers that share them, against one that has them all."""
-    from ..learn.bench import data_folder  # noqa: PLC0415  # matplotlib and all of the studies, for one path
+    from ..learn.bench import data_folder  # noqa: PLC0415  # all of the studies, for one path
 
     source = data_folder()
     made = run_import("oulad", source / "oulad", folder / "oulad", Options(by="module"), lambda _w, _d, _t: None)
