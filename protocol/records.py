@@ -5,6 +5,7 @@ know: those are inert.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, ClassVar, TypeAlias
 
 from ..crypto.errors import RemoteProtocolError
@@ -125,8 +126,13 @@ def body_of(record: Record) -> Body | None:
 
     Raises RemoteProtocolError if a known kind's body is malformed.
     """
-    cls = KINDS.get(record.kind)
-    return None if cls is None else schema.load(cls, record.body, BODY_LIMIT)
+    return None if record.kind not in KINDS else _decoded(record.kind, record.body)
+
+
+# Every step of the core looks at the bodies that wait for agreement again.
+@lru_cache(maxsize=1024)
+def _decoded(kind: str, body: bytes) -> Body:
+    return schema.load(KINDS[kind], body, BODY_LIMIT)
 
 
 def ack_message(federation: bytes, header: bytes) -> bytes:

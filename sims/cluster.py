@@ -283,6 +283,7 @@ class Cluster:
         self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
+        self.federation = self.charter.federation
         names = tuple(spec.name for spec in self.charter.components)
         options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=400, idle_ms=300, sync_ms=500)
         self.nodes = [Node(self, n, identity, replace(options)) for n, identity in enumerate(identities)]
@@ -390,7 +391,7 @@ class Cluster:
                 if self.signed.setdefault((me, put.record.value.seq), put.record.digest) != put.record.digest:
                     raise InvariantError(f"G8: two records with seq {put.record.value.seq}")
             elif isinstance(put, ev.PutMessage) and put.data[0] == Kind.VOTE:
-                vote = open_signed(Vote, put.data[1:], self.charter.federation, trusted=True).value
+                vote = open_signed(Vote, put.data[1:], self.federation, trusted=True).value
                 key = (vote.author, vote.height, vote.view, vote.step)
                 if vote.author == me and self.cast.setdefault(key, vote.block) != vote.block:
                     raise InvariantError(f"G8: two votes at {key[1:]}")
