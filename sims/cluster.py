@@ -283,10 +283,17 @@ class Cluster:
         self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
-        self.federation = self.charter.federation
+        self._named: tuple[Charter, bytes] | None = None
         names = tuple(spec.name for spec in self.charter.components)
         options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=400, idle_ms=300, sync_ms=500)
         self.nodes = [Node(self, n, identity, replace(options)) for n, identity in enumerate(identities)]
+
+    @property
+    def federation(self) -> bytes:
+        """The federation id of the charter in use."""
+        if self._named is None or self._named[0] is not self.charter:
+            self._named = (self.charter, self.charter.federation)
+        return self._named[1]
 
     # ---- running
 
