@@ -86,12 +86,13 @@ class Learning:
     def upstream(self, component: str) -> frozenset[str]:
         """Return the modalities whose data reach an update of this component (DESIGN.md section 6).
 
-        An encoder, adapter or prompt sees its own modality, a head or skip those of its task, a backbone all that any
-        task reads.
+        A head or skip sees those of its task, a backbone all that any task reads. An encoder, adapter or prompt sees
+        its own and all that are read beside it: its gradient comes back through logits that depend on them.
         """
         kind, _, name = component.partition("/")
         if kind in OF_MODALITY:
-            return frozenset({name})
+            beside = (task.modalities for task in self.tasks if name in task.modalities)
+            return frozenset({name}).union(*beside)
         tasks = [task for task in self.tasks if kind not in OF_TASK or task.name == name]
         return frozenset(modality for task in tasks for modality in task.modalities)
 

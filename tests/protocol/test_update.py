@@ -383,15 +383,20 @@ ALL_OF_A = ("backbone", "encoder/a", "encoder/b", "head/ab")
 
 
 def test_each_modality_pays_for_what_it_reaches() -> None:
-    """G6: a reaches its encoder, the backbone and the head of its task: three of the four engaged."""
-    check_header(drawn(ALL_OF_A, (paid("a", 3), paid("b", 3))), wide({}))
-    check_header(drawn(ALL_OF_A, (paid("a", 4), paid("b", 3))), wide({}))  # an overstated line stands for it too
+    """G6: a reaches the backbone, the head of its task, its encoder and that of b, which it is read beside."""
+    check_header(drawn(ALL_OF_A, (paid("a", 4), paid("b", 4))), wide({}))
+    check_header(drawn(ALL_OF_A, (paid("a", 5), paid("b", 4))), wide({}))  # an overstated line stands for it too
+    every = (*ALL_OF_A[:3], "encoder/c", "head/ab", "head/c")
+    check_header(drawn(every, (paid("a", 4), paid("b", 4), paid("c", 3))), wide({}))
     check_header(drawn(("adapter/c",), (FREE,)), wide({"c": "open"}))
 
 
 WRONG_CLAIMS: dict[str, tuple[UpdateHeader, dict[str, str], str]] = {
-    "the noise of the encoder alone": (drawn(ALL_OF_A, (paid("a", 1), paid("b", 3))), {}, "receipt-lacks-draw"),
-    "no claim for an engaged encoder": (drawn(ALL_OF_A, (paid("a", 3),)), {}, "claim-missing"),
+    "the noise of the encoder alone": (drawn(ALL_OF_A, (paid("a", 1), paid("b", 4))), {}, "receipt-lacks-draw"),
+    "the noise of all but the encoder beside it": (
+        drawn(ALL_OF_A, (paid("a", 3), paid("b", 4))), {}, "receipt-lacks-draw",
+    ),
+    "no claim for an engaged encoder": (drawn(ALL_OF_A, (paid("a", 4),)), {}, "claim-missing"),
     "no claim for an engaged adapter": (drawn(("adapter/c", "head/ab"), (paid("a", 1),)), {}, "claim-missing"),
     "a claim for what reaches nothing": (drawn(("encoder/a",), (paid("a", 1), paid("c", 1))), {}, "claim-unreached"),
     "a modality that is never learned from": (

@@ -91,10 +91,11 @@ def test_a_stricter_modality_burdens_only_what_it_reaches() -> None:
 
 
 def test_components_that_only_open_data_reach_have_no_noise_and_the_free_rate() -> None:
-    specs, _ = charter_parts(recipe({"c": Privacy("open")}, [("c",), ("a", "c")]), Budget(8.0, 1e-5, 5), min_updates=1)
-    free = {spec.name for spec in specs if spec.noise_multiplier == 0}
-    assert free == {"encoder/c", "head/t0"}
-    assert all((spec.learning_rate == 2 * MILLION) == (spec.name in free) for spec in specs)
+    """G6: an open modality's encoder that is read beside data under DP is noised like them."""
+    for reads, free in (([("c",), ("a", "b")], {"encoder/c", "head/t0"}), ([("c",), ("a", "c")], {"head/t0"})):
+        specs, _ = charter_parts(recipe({"c": Privacy("open")}, reads), Budget(8.0, 1e-5, 5), min_updates=1)
+        assert {spec.name for spec in specs if spec.noise_multiplier == 0} == free
+        assert all((spec.learning_rate == 2 * MILLION) == (spec.name in free) for spec in specs)
 
 
 @pytest.mark.parametrize("privacy", [Privacy("dp", 0.0), Privacy("dp", 1.0, 0.0), Privacy("dp", 1.0, 1.0)])

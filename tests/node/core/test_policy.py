@@ -200,8 +200,8 @@ def test_g6_each_modality_is_asked_about_with_what_its_data_reach() -> None:
     _, effects = started(charter)
     check = asked(effects)
     essays, marks = check.modalities
-    assert essays.components == ("backbone", "encoder/essays", "head/pass", "head/style")
-    assert marks.components == ("backbone", "encoder/marks", "head/pass")
+    assert essays.components == ("backbone", "encoder/essays", "encoder/marks", "head/pass", "head/style")
+    assert marks.components == ("backbone", "encoder/essays", "encoder/marks", "head/pass")
     assert (essays.epsilon, essays.delta, essays.spent) == (8000, 10_000, ())
     assert check.rounds == charter.learning.planned_rounds
     stricter = asked(started(charter, contributing.Plan(rounds=7, policies=own(charter, essays="dp")))[1])
@@ -220,7 +220,7 @@ def run_draw(charter: Charter) -> tuple[Core, ev.PutDraw, list[UpdateHeader]]:
     assert not only(again, ev.Train) + only(again, ev.Persist), "a second answer reserves nothing"
     told = notices(effects, "budget-runs-out")
     assert [(f["modality"], f["last_rounds"]) for f in told] == [
-        ("essays", {"backbone": 2, "encoder/essays": 2, "head/pass": 2, "head/style": 2})
+        ("essays", dict.fromkeys(("backbone", "encoder/essays", "encoder/marks", "head/pass", "head/style"), 2))
     ]
     (train,) = only(effects, ev.Train)
     assert isinstance(train, ev.Train)
@@ -243,10 +243,10 @@ def test_g6_what_is_reserved_is_what_is_trained_with_and_what_is_claimed() -> No
         check_header(head, charter)
         assert {entry.component: entry.noise_multiplier for entry in head.engaged} == noises
         essays, marks = head.claims
-        reached = [noises[n] for n in ("backbone", "encoder/essays", "head/pass", "head/style")]
+        reached = [noises[n] for n in ("backbone", "encoder/essays", "encoder/marks", "head/pass", "head/style")]
         assert essays.draws == (Draws(100_000, effective_noise(reached), 4),)
         assert (marks.epsilon, marks.delta) == (200, 10_000)
-        reached = [noises[n] for n in ("backbone", "encoder/marks", "head/pass")]
+        reached = [noises[n] for n in ("backbone", "encoder/essays", "encoder/marks", "head/pass")]
         assert marks.draws == (Draws(100_000, effective_noise(reached), 4),)
 
 
@@ -267,11 +267,14 @@ def test_g6_receipts_count_every_draw_under_its_own_noise() -> None:
     less = replace(put, draw=2, parts=put.parts[:1], claims=(("essays", 400),))
     essays = contributing.receipt([put, less], "essays", learning)
     assert sorted(d.noise_multiplier for d in essays) == sorted(
-        [M + 7, effective_noise([M + 7, 2 * M + 7, 4 * M + 7, 5 * M + 7])]
+        [M + 7, effective_noise([M + 7, 2 * M + 7, 3 * M, 4 * M + 7, 5 * M + 7])]
     )
     assert contributing.receipt([less], "marks", learning) == (), "its data were not in that draw"
-    alone = replace(put, draw=3, parts=(put.parts[2],), claims=(("essays", 1), ("marks", 1)))
-    assert contributing.receipt([alone], "essays", learning) == (), "an encoder of marks costs essays nothing"
+    style = replace(put, draw=3, parts=(put.parts[4],), claims=(("essays", 1), ("marks", 1)))
+    assert contributing.receipt([style], "marks", learning) == (), "the head of a task that reads no marks"
+    beside = replace(put, draw=3, parts=(put.parts[2],), claims=(("essays", 1), ("marks", 1)))
+    (line,) = contributing.receipt([beside], "essays", learning)
+    assert line.noise_multiplier == 3 * M, "the gradient of an encoder of marks comes back through the essays' logits"
 
 
 def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:

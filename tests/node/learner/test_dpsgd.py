@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,34 @@ def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
     for item in specs:
         assert torch.allclose(sums[item.name], total[item.name], atol=1e-5, rtol=1e-4)
         assert float(total[item.name].norm()) > 0
+
+
+READS = {"grade": ("image", "picture"), "pass": ("series", "table"), "mark": ("series", "text")}
+
+
+@pytest.mark.parametrize("middle", [True, False])
+@pytest.mark.parametrize("changed", MODALITIES)
+def test_g6_a_students_data_change_only_what_the_charter_says_they_reach(changed: str, middle: bool) -> None:
+    """`Learning.upstream` decides who is noised and what is charged: it is held against the gradients themselves."""
+    learning = replace(
+        LEARNING, tasks=tuple(replace(t, modalities=READS[t.name]) for t in LEARNING.tasks if t.name in READS)
+    )
+    specs = [TABULAR, SERIES, IMAGE, PICTURE, TEXT, HEAD, OTHER, MARK, SKIP, *([BACKBONE] if middle else [])]
+    found = []
+    for shift in (0.0, 1.0):
+        batch, model = batch_of(11), M3TModel(specs, learning, SEED)
+        for label in batch.labels.values():
+            label[4] = 1.0
+        for name, (values, steps) in batch.inputs.items():
+            steps[4] = True
+            values[4] += 0.5 + (shift if name == changed else 0.0)
+        for item in specs:
+            model.load(item, base_vector(SEED, item.name, item.tensors))
+        watched = watch(model, specs)
+        see(watched, model, batch)
+        found.append(watched.clipped_sums({item.name: 100.0 for item in specs}))
+    differ = {item.name for item in specs if not torch.equal(found[0][item.name], found[1][item.name])}
+    assert differ == set(learning.downstream(changed, [item.name for item in specs]))
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
