@@ -50,6 +50,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         ("disk", _disk),
         ("ports", _ports),
         ("database", _database),
+        ("privacy", _privacy),
         ("daemon", _daemon),
     ]
     if data:
@@ -206,6 +207,25 @@ def _database(home: Home) -> Iterator[Check]:
 
     with Store.open_readonly(home.database) as store:
         yield Check("database", "ok", f"height {store.height()}")
+
+
+def _privacy(home: Home) -> Iterator[Check]:
+    if not home.database.exists() or not home.charter.exists():
+        return
+    from ..node.home.policies import policies  # noqa: PLC0415 - numpy; only this check needs it
+    from ..node.store.database import Store  # noqa: PLC0415
+    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node.views import spent_notes  # noqa: PLC0415
+
+    charter, _ = read_charter(home.charter)
+    with Store.open_readonly(home.database) as store:
+        draws = store.draws()
+    in_force = policies(settings.load(home.config), charter)
+    found = spent_notes(in_force, draws, charter.learning.recovery_share)
+    for note in found:
+        yield Check("privacy", "warn", note, "`collegium privacy show` has the draws and who set which bound.")
+    if not found:
+        yield Check("privacy", "ok", f"{len(draws)} draws, within every budget")
 
 
 def _daemon(home: Home) -> Iterator[Check]:

@@ -14,11 +14,14 @@ from .output import emit, facts, table
 from .read import from_store
 
 if TYPE_CHECKING:
+    from ..node.core.events import PutDraw
     from ..node.home.config import Config
     from ..node.home.paths import Home
     from ..node.privacy.policy import InForce
     from ..node.views import Context
     from ..protocol.charter import Charter
+
+MOST_DRAWS = 1_000_000  # of a plan: the accountant's time grows with them
 
 app = typer.Typer(help="The privacy budget of this node's students.", no_args_is_help=True)
 app.command("audit")(audit.audit)
@@ -55,7 +58,7 @@ def show(
                 ("jurisdiction", found["jurisdiction"]),
                 (
                     f"one {found['unit']}",
-                    f"ε {_shown(student['epsilon'])} at δ = {student['delta']:g}, all modalities under dp together"
+                    f"ε {_shown(student['epsilon'])} at δ {student['delta']:g}, over {', '.join(student['modalities'])}"
                     if student
                     else None,
                 ),
@@ -147,15 +150,22 @@ def log(
 
 @app.command("plan")
 def plan(
-    rounds: Annotated[int, typer.Option("--rounds", min=0, max=100_000, help="Rounds [the config's, or planned].")] = 0,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=0, max=100_000, help="So many more rounds [those still planned].")
+    ] = 0,
     steps: Annotated[int, typer.Option("--steps", min=0, max=2**20, help="Steps of a round [the charter's].")] = 0,
-    sample_rate: Annotated[float, typer.Option("--sample-rate", min=0, max=1, help="q [the charter's].")] = 0.0,
+    sample_rate: Annotated[
+        float | None, typer.Option("--sample-rate", min=1e-6, max=1, help="q [the charter's].")
+    ] = None,
     noise: Annotated[
         str, typer.Option("--noise", metavar="σ[,σ…]", help="Noise of each component of one draw; no home is read.")
     ] = "",
     epsilon: Annotated[
-        float, typer.Option("--epsilon", min=0, max=1000, help="Find the noise by which the plan costs at most this.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            "--epsilon", min=0.001, max=1000, help="Find the noise by which the plan alone costs this at most."
+        ),
+    ] = None,
     delta: Annotated[float, typer.Option("--delta", min=0, max=0.1, help="δ [what is in force; else 1e-5].")] = 0.0,
     check: Annotated[bool, typer.Option("--check", help="Ask Opacus' PRV accountant as well (some seconds).")] = False,
     home: HomeOption = None,
@@ -168,17 +178,18 @@ def plan(
 
     if noise and epsilon:
         raise UsageError("--noise and --epsilon do not go together", "Give the noise, or the ε to find it for.")
-    rate, small = round(sample_rate * 1_000_000), billionths(delta) if delta else 0
+    rate, small = round((sample_rate or 0.0) * 1_000_000), billionths(delta) if delta else 0
     if noise or (epsilon and not home_of(home).charter.exists()):
         if not (steps and rate):
             raise UsageError(
                 "the plan has no steps or no sample rate", "Give --steps and --sample-rate: no charter is read here."
             )
         rounds, small = rounds or 1, small or DEFAULT_DELTA
+        _check_draws(rounds, steps)
         noises = (
             {str(n): sigma for n, sigma in enumerate(_noises(noise), 1)}
             if noise
-            else {"": _calibrated(epsilon, small, rate, rounds * steps)}
+            else {"": _calibrated(epsilon or 0.0, small, rate, rounds * steps)}
         )
         found = views.privacy_plan(None, (), rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=small)
     else:
@@ -191,8 +202,15 @@ def plan(
         facts(
             out,
             [
-                ("plan", f"{found['rounds']} rounds of {found['steps']} steps at sample rate {found['sample_rate']:g}"),
-                *(((f"noise {name}").strip(), f"{value:g}") for name, value in found["noise_multipliers"].items()),
+                (
+                    "plan",
+                    f"{found['rounds']} more rounds of {found['steps']} steps at sample rate {found['sample_rate']:g}",
+                ),
+                *(
+                    ((f"noise {name}").strip(), f"{value:g}")
+                    for name, value in found["noise_multipliers"].items()
+                    if found["modalities"]
+                ),
             ],
         )
         rows = []
@@ -203,13 +221,28 @@ def plan(
                     line.get("modality", "all"),
                     f"{line['noise_multiplier']:g}",
                     f"{line['delta']:g}",
+                    _shown(line["epsilon_spent"]),
+                    _shown(line["epsilon_of_plan"]),
                     _shown(line["epsilon"]),
-                    None if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g}",
+                    None
+                    if line["epsilon_budget"] is None
+                    else f"{line['epsilon_budget']:g}, {line['epsilon_before_recovery']:g} before recovery",
+                    None if line["fits"] is None else "yes" if line["fits"] else "no: it stops before the end",
                     ", ".join(f"{point['rounds']}: {_shown(point['epsilon'])}" for point in line["by_round"]),
                     *(() if both is None else (_shown(both["pld"]), _shown(both["prv"]))),
                 )
             )
-        columns = ("modality", "σ_eff", "δ", "ε", "budget", "ε after rounds", *(("PLD", "PRV") if check else ()))
+        columns = (
+            "modality",
+            "σ_eff",
+            "δ",
+            "ε spent",
+            "ε then",
+            "budget",
+            "fits",
+            "ε after more rounds",
+            *(("PLD", "PRV") if check else ()),
+        )
         table(out, columns, rows, empty="Nothing of this plan reaches any modality.")
 
     emit(found, as_json, people)
@@ -251,7 +284,7 @@ def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce,
     return config, policies(config, charter)
 
 
-def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float, delta: int) -> Any:
+def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> Any:
     from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.home.policies import hosted_components  # noqa: PLC0415
     from ..node.privacy.accountant import MILLION  # noqa: PLC0415
@@ -262,23 +295,35 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float,
     charter, _ = read_charter(home.charter)
     config, policies = _in_force(home, charter)
     learning = charter.learning
-    rounds = rounds or config.learning.rounds or learning.planned_rounds
     steps, rate = steps or learning.steps, rate or learning.sample_rate
     hosted = hosted_components(config, charter)
     specs = [spec for spec in charter.components if spec.name in hosted]
-    noises = {spec.name: spec.noise_multiplier for spec in specs}
-    spent = []
+    spent: list[PutDraw] = []
+    if home.database.exists():
+        with Store.open_readonly(home.database) as store:
+            spent = store.draws()
+    done = max((part.round for draw in spent for part in draw.parts), default=0)
+    rounds = rounds or max(1, (config.learning.rounds or learning.planned_rounds) - done)
+    _check_draws(rounds, steps)
+    # What this node used last, where it is more than the charter asks for: its budget had to last longer.
+    last = {part.component: part.noise_multiplier for draw in spent for part in draw.parts}
+    noises = {spec.name: max(spec.noise_multiplier, last.get(spec.name, 0)) for spec in specs}
     if epsilon and specs:
         delta = delta or min(policy.delta for policy in policies)
         whole = _calibrated(epsilon, delta, rate, rounds * steps)
         shares = [spec.clip_norm / MILLION * spec.dimension**0.5 for spec in specs]  # a_c before anything is learned
         noises = dict(zip(noises, split(whole, shares), strict=True))
-    elif home.database.exists():
-        with Store.open_readonly(home.database) as store:
-            spent = store.draws()
     return views.privacy_plan(
         charter, policies, rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=delta, spent=spent
     )
+
+
+def _check_draws(rounds: int, steps: int) -> None:
+    if rounds * steps > MOST_DRAWS:
+        raise UsageError(
+            f"{rounds} rounds of {steps} steps are {rounds * steps} draws; at most {MOST_DRAWS} can be reckoned",
+            "Plan fewer rounds or steps.",
+        )
 
 
 def _noises(text: str) -> list[int]:

@@ -41,9 +41,10 @@ def labelled(kind: str, logits: Floats, labels: npt.NDArray[Any]) -> tuple[npt.N
 
 
 def report(model: M3TModel, part: Part, logits: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
-    """Return for each task its metric, value, n, all metrics, and the same by sensitive group.
+    """Return for each task its metric, value, n (subjects), records, all metrics, and the same by sensitive group.
 
-    A group of fewer than LEAST_CELL subjects has value None and n None: what is told of few is told of persons.
+    A group of fewer than LEAST_CELL subjects has value None and n None: what is told of few is told of persons. Where
+    it is the only one of its attribute, so has the smallest of the others: the rest would follow by subtraction.
     """
     found = {}
     for name, kind in kinds_of(model).items():
@@ -52,20 +53,30 @@ def report(model: M3TModel, part: Part, logits: Mapping[str, Floats]) -> dict[st
         groups: dict[str, dict[str, dict[str, Any]]] = {}
         for attribute, (levels, codes) in part.groups.items():
             code = codes.reshape(-1)[flat]
+            sizes = {
+                level: _subjects(flat[code == index], codes.shape[1])
+                for index, level in enumerate(levels)
+                if (code == index).any()
+            }
+            hidden = [level for level, size in sizes.items() if size < LEAST_CELL]
+            if len(hidden) == 1 and len(sizes) > 1:
+                hidden.append(min(sizes.keys() - set(hidden), key=lambda level: (sizes[level], level)))
             groups[attribute] = {}
-            for index, level in enumerate(levels):
-                rows = code == index
-                if not rows.any():
-                    continue
-                subjects = len(set((flat[rows] // codes.shape[1]).tolist()))
-                enough = subjects >= LEAST_CELL
-                value = metrics(kind, values[rows], labels[rows])[METRICS[kind]] if enough else None
-                groups[attribute][level] = {"value": value, "n": subjects if enough else None}
+            for level, size in sizes.items():
+                rows = code == levels.index(level)
+                value = None if level in hidden else metrics(kind, values[rows], labels[rows])[METRICS[kind]]
+                groups[attribute][level] = {"value": value, "n": None if level in hidden else size}
         found[name] = {
             "metric": METRICS[kind],
             "value": every[METRICS[kind]],
-            "n": len(labels),
+            "n": _subjects(flat, part.batch.weights.shape[1]),
+            "records": len(labels),
             "metrics": every,
             "groups": groups,
         }
     return found
+
+
+def _subjects(flat: npt.NDArray[np.int64], records: int) -> int:
+    """Return how many subjects these records are of; `flat` indexes into S × `records`."""
+    return len(np.unique(flat // records))

@@ -6,7 +6,7 @@ and the command line without a daemon call the same functions.
 
 from .context import Context, InFlight, Live, offline
 from .ledger import ledger_log, ledger_show
-from .privacy import forecast, privacy, privacy_log, privacy_plan
+from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, peers, status
 from .unlearn import unlearn
@@ -27,6 +27,7 @@ __all__ = [
     "privacy_plan",
     "round_detail",
     "rounds",
+    "spent_notes",
     "status",
     "unlearn",
 ]

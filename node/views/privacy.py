@@ -43,7 +43,10 @@ def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "
             }
             for floor in learning.floors
         ],
-        "notes": [f"The data of {name} take no part in training: {reason}." for name, reason in out.items()],
+        "notes": [
+            *(f"The data of {name} take no part in training: {reason}." for name, reason in out.items()),
+            *spent_notes(policies, draws, learning.recovery_share),
+        ],
         "forecast": None,
     }
 
@@ -59,15 +62,39 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
 
     learning, draws = context.charter.learning, context.store.draws()
     bound = [policy for policy in policies if policy.policy == "dp"]
-    spent = whole(draws, [policy.modality for policy in bound], learning)
-    delta = min((policy.delta for policy in bound), default=governing.DEFAULT_DELTA) / 1e9
-    total = claimed(epsilon(events(spent), delta)) if bound else None
+    # What was drawn under DP stays spent, whatever the policy is now.
+    paid = {name for draw in draws for name, value in draw.claims if value != NO_EPSILON}
+    counted = sorted(paid | {policy.modality for policy in bound})
+    spent = whole(draws, counted, learning)
+    delta = min((policy.delta for policy in policies if policy.modality in counted), default=0) / 1e9
+    total = claimed(epsilon(events(spent), delta or governing.DEFAULT_DELTA / 1e9)) if counted else None
     return {
         "planned_rounds": planned or learning.planned_rounds,
         "modalities": {policy.modality: _left(context, policy, draws) for policy in bound},
-        # One student, over all modalities under "dp" together: never less than any of them.
-        "student": None if total is None else {"epsilon": _thousandths(total), "delta": delta},
+        # One student, over all modalities that are or were under "dp" together: never less than any of them.
+        "student": None
+        if total is None
+        else {"epsilon": _thousandths(total), "delta": delta or governing.DEFAULT_DELTA / 1e9, "modalities": counted},
     }
+
+
+def spent_notes(policies: Sequence[InForce], draws: Sequence[PutDraw], recovery_share: int) -> list[str]:
+    """Return a sentence for each modality of which more is spent than the policy in force allows now."""
+    found = []
+    for policy in policies:
+        claims = [dict(draw.claims)[policy.modality] for draw in draws if policy.modality in dict(draw.claims)]
+        limit = policy.epsilon * (MILLION - recovery_share) // MILLION
+        if policy.policy != "dp" or not claims or max(claims) < limit:
+            continue
+        spent = _thousandths(max(claims))
+        told = "without a bound" if spent is None else f"ε {spent:g}"
+        kept = f", of which {limit / 1000:g} before recovery" if limit < policy.epsilon else ""
+        found.append(
+            f"{policy.modality}: {told} is spent of {policy.epsilon / 1000:g} ({policy.why[1]}{kept}),"
+            " so its data train no more here. What is spent stays spent;"
+            " only a higher ε from all of charter, jurisdiction and institution lets it go on."
+        )
+    return found
 
 
 def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json | None:
@@ -245,7 +272,8 @@ def privacy_plan(
                 continue
             before = receipt(spent, policy.modality, learning)
             chosen = [noises[name] for name in reached]
-            line = _cost(policy, delta or policy.delta, before, chosen, sample_rate, steps, rounds)
+            share = learning.recovery_share
+            line = _cost(policy, delta or policy.delta, before, chosen, sample_rate, steps, rounds, share)
             lines.append({"modality": policy.modality, "components": list(reached), **line})
     return {
         "rounds": rounds,
@@ -264,6 +292,7 @@ def _cost(
     sample_rate: int,
     steps: int,
     rounds: int,
+    recovery_share: int = 0,
 ) -> Json:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
     from ..privacy.budget import events  # noqa: PLC0415
@@ -275,12 +304,19 @@ def _cost(
 
     points = sorted({count for count in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count < rounds} | {rounds})
     rows = [(count, claimed(epsilon(draws(count), delta / 1e9))) for count in points]
-    bounded = policy is not None and policy.policy == "dp"
+    alone = epsilon(events([Draws(sample_rate, noise, steps * rounds)]), delta / 1e9)
+    limit = None
+    if policy is not None and policy.policy == "dp":
+        limit = policy.epsilon * (MILLION - recovery_share) // MILLION
     return {
         "noise_multiplier": noise / MILLION,
         "delta": delta / 1e9,
+        "epsilon_spent": _thousandths(rows[0][1]),
+        "epsilon_of_plan": _thousandths(claimed(alone)),
         "epsilon": _thousandths(rows[-1][1]),
-        "epsilon_budget": policy.epsilon / 1000 if policy is not None and bounded else None,
+        "epsilon_budget": policy.epsilon / 1000 if policy is not None and limit is not None else None,
+        "epsilon_before_recovery": None if limit is None else limit / 1000,
+        "fits": None if limit is None else rows[-1][1] <= limit,
         "by_round": [{"rounds": count, "epsilon": _thousandths(value)} for count, value in rows],
         "events": [list(event) for event in draws(rounds)],
         "cross_check": None,

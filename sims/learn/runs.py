@@ -178,7 +178,7 @@ def with_private(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 def figure(found: Mapping[str, Mapping[str, Any]], task: str, metric: str, counted: Any, *, pooled: bool) -> float:
     """Return the mean of a task's metric over the counted institutions, or over their records."""
     pairs: list[tuple[float, int]] = [
-        (report[task]["metrics"][metric], report[task]["n"])
+        (report[task]["metrics"][metric], report[task]["records"])
         for name, report in found.items()
         if counted(name) and task in report and report[task]["metrics"].get(metric) is not None
     ]

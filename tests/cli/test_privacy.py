@@ -1,12 +1,19 @@
 """`collegium privacy` on a real home: what is in force, who spent what, what a plan costs."""
 
 import tomllib
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collegium.node import views
+from collegium.node.core.events import Noised, PutDraw
 from collegium.node.home import Home
 from collegium.node.privacy import jurisdiction
+from collegium.node.privacy.policy import in_force
+from collegium.node.verify import read_charter
+from collegium.protocol.learning import PrivacyFloor
 from collegium.sims.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -75,9 +82,35 @@ def test_a_plan_of_this_home(run: "Run", home: Home) -> None:
     assert (line["modality"], line["epsilon"]) == ("made-up", None)
     found = run("privacy", "plan", "--home", home.root, "--epsilon", "2", "--delta", "1e-6", "--json").value
     (line,) = found["modalities"]
-    assert 1.98 <= line["epsilon"] <= 2.0
-    assert found["rounds"] == 100
+    assert 1.98 <= line["epsilon_of_plan"] <= 2.0
+    assert (line["epsilon_spent"], line["epsilon"]) == (None, None), "what was spent without noise has no bound"
+    assert found["rounds"] == 100 - 4, "those that are still planned"
     assert list(found["noise_multipliers"]) == ["head/task0"]
+
+
+def test_a_plan_stands_on_what_is_spent_and_says_whether_it_fits(run: "Run", home: Home, tmp_path: Path) -> None:
+    charter = read_charter(home.charter)[0]
+    spec = replace(charter.components[0], noise_multiplier=1_500_000)
+    floor = PrivacyFloor("made-up", "dp", 4000, 10_000)
+    learning = replace(charter.learning, floors=(floor,), recovery_share=250_000)
+    policy = in_force(floor, None, None)
+    put = PutDraw(1, (Noised(spec.name, 1, 1_500_000),), 100_000, 10, (("made-up", 900),))
+
+    def plan(rounds: int, spent: list[PutDraw]) -> dict[str, Any]:
+        facts = {"rounds": rounds, "steps": 10, "sample_rate": 100_000, "noises": {spec.name: 1_500_000}}
+        noised = replace(charter, components=(spec,), learning=learning)
+        (line,) = views.privacy_plan(noised, (policy,), spent=spent, **facts)["modalities"]  # type: ignore[arg-type]
+        return dict(line)
+
+    alone, more = plan(2, []), plan(2, [put])
+    assert (alone["epsilon_spent"], alone["fits"], alone["epsilon_before_recovery"]) == (0.0, True, 3.0)
+    assert alone["epsilon"] == alone["epsilon_of_plan"] == more["epsilon_of_plan"] < more["epsilon"]
+    assert more["epsilon_spent"] == plan(1, [])["epsilon"]
+    long = plan(9, [])
+    assert 3.0 < long["epsilon"] < 4.0, "the recovery share is not for planned rounds"
+    assert not long["fits"]
+    for wrong in (("--sample-rate", "0.0000001"), ("--epsilon", "0"), ("--rounds", "100000", "--steps", "1000")):
+        assert run("privacy", "plan", "--home", home.root, *wrong).code == 2
 
 
 @pytest.mark.parametrize(("noise", "low", "high"), [("1,1.5,2", 11.77, 11.80), ("2", 0.0, 8.13)])

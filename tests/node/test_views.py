@@ -329,6 +329,23 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
         assert found["student"]["epsilon"] == left["epsilon_now"] > 0
         fewer = views.forecast(context, own(context, epsilon=2000))["modalities"]["made-up"]
         assert fewer["rounds_left"] < left["rounds_left"]
+        for policy in ("never", "open"):
+            free = replace(private(context).learning.floors[0], policy="open")
+            loose = replace(context.charter, learning=replace(context.charter.learning, floors=(free,)))
+            later = views.forecast(replace(context, charter=loose), own(replace(context, charter=loose), policy))
+            assert later["student"]["epsilon"] == found["student"]["epsilon"], "what was spent stays spent"
+
+
+def test_a_spent_budget_is_told_and_what_to_do(cluster: Cluster, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
+        context = views.offline(cluster.charter, store)
+        noised = tuple(replace(spec, noise_multiplier=1_500_000) for spec in context.charter.components)
+        context = replace(context, charter=replace(private(context), components=noised))
+        store.apply([put(1, 1, 1900)])
+        assert views.privacy(context, own(context, epsilon=3000))["notes"] == []
+        (note,) = views.privacy(context, own(context, epsilon=1000))["notes"]
+        assert "ε 1.9 is spent of 1 (institution, of which 0.75 before recovery)" in note
+        assert "stays spent" in note
 
 
 def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context: Context, cluster: Cluster) -> None:

@@ -104,6 +104,27 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     assert found["n"] == size
     assert found["groups"]["sex"]["m"] == {"value": None, "n": None}
     assert set(found["groups"]["sex"]) == {"f", "m"}
+    assert found["groups"]["sex"]["f"] == {"value": None, "n": None}, "what is left of everybody would tell of the few"
+    assert LEAST_CELL == 50
+
+    size = 4 * LEAST_CELL - 1
+    codes = np.array([[0, 0]] * LEAST_CELL + [[1, 1]] * (LEAST_CELL - 1) + [[2, 2]] * (2 * LEAST_CELL))
+    # A third of the students has two labelled records: subjects are counted.
+    labels = torch.tensor([[[float(n % 2)], [1.0 if n % 3 == 0 else NAN]] for n in range(size)])
+    batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
+    part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
+    logits = np.random.default_rng(0).normal(size=(size, 2, 2))
+    found = report(model, part, {"pass": logits})["pass"]
+    assert (found["n"], found["records"]) == (size, size + len(range(0, size, 3)))
+    assert [level for level, cell in found["groups"]["sex"].items() if cell["n"] is None] == ["f", "m"]
+    assert found["groups"]["sex"]["other"]["n"] == 2 * LEAST_CELL
+
+    size = 2 * LEAST_CELL
+    codes = np.array([[0, 0]] * LEAST_CELL + [[1, 1]] * LEAST_CELL)
+    labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
+    batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
+    part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
+    found = report(model, part, {"pass": logits[:size]})["pass"]
     first = logits[:LEAST_CELL, 0]
     expected = roc_auc_score([n % 2 for n in range(LEAST_CELL)], first[:, 1] - first[:, 0])
     assert found["groups"]["sex"]["f"] == {"value": pytest.approx(expected), "n": LEAST_CELL}
