@@ -180,15 +180,22 @@ class _Bench:
         return {name: mean(v) for name, v in values.items() if all(value is not None for value in v)}
 
     def _tuned(self, kinds: Sequence[Run], value: Any) -> list[float]:
-        """Return for each kind of run the rate that did best on the validation part, with one seed."""
+        """Return for each kind of run the rate that did best on the validation part, in the mean over as many seeds.
+
+        Noise moves one run by about as much as neighbouring rates differ by: one seed would choose at random.
+        """
         if len(self.rates) == 1:
             return [self.rates[0]] * len(kinds)
-        runs = [replace(kind, rate=rate, seed=0, tune=True) for kind in kinds for rate in self.rates]
+        seeds = [1 - seed for seed in self.seeds]  # others than those that are reported
+        runs = [
+            replace(kind, rate=rate, seed=seed, tune=True) for kind in kinds for rate in self.rates for seed in seeds
+        ]
         values = [value(reports) for reports in self._perform(runs, "choosing rates")]
+        means = [mean(values[start : start + len(seeds)]) for start in range(0, len(values), len(seeds))]
         best = []
-        for index in range(len(kinds)):
-            own = values[index * len(self.rates) : (index + 1) * len(self.rates)]
-            best.append(self.rates[max(range(len(own)), key=lambda place: own[place])])
+        for start in range(0, len(means), len(self.rates)):
+            own = means[start : start + len(self.rates)]
+            best.append(self.rates[own.index(max(own))])
         return best
 
     def _recipe(self, rate: float, students: float) -> Recipe:

@@ -14,7 +14,7 @@ from collegium.node.privacy.accountant import effective_noise, epsilon
 from collegium.protocol.components import MILLION
 from collegium.sims.learn import bench, studies
 from collegium.sims.learn.federate import Learner, Setting, train
-from collegium.sims.learn.runs import figure
+from collegium.sims.learn.runs import Run, figure
 
 
 def data() -> Path:
@@ -53,9 +53,9 @@ def test_component_wise_aggregation_divides_by_hosts_and_gaps_by_everybody() -> 
     whole, filled = moved(setting(), learners, 3), moved(setting(gaps_filled=True), learners, 3)
     # The mean of the states after rounds 3 and 4 of 4, each round moving by 6.
     assert whole["head/pass"] == pytest.approx(6 * 3.5)
-    assert whole["encoder/demographics"] == pytest.approx(6 * 3.5)
+    assert whole["skip/pass"] == pytest.approx(6 * 3.5)
     assert filled["head/pass"] == pytest.approx(6 * 3.5)
-    assert filled["encoder/demographics"] == pytest.approx(3 * 3.5)
+    assert filled["skip/pass"] == pytest.approx(3 * 3.5)
 
 
 def test_weights_are_the_designed_ones_or_what_they_are_compared_with() -> None:
@@ -99,6 +99,22 @@ def test_a_figure_is_over_institutions_or_records() -> None:
     assert figure(report, "t", "auc", lambda _name: True, pooled=False) == pytest.approx(0.65)
     assert figure(report, "t", "auc", lambda _name: True, pooled=True) == pytest.approx(0.7)
     assert figure(report, "t", "auc", lambda name: name == "b", pooled=False) == pytest.approx(0.8)
+
+
+def test_a_rate_is_chosen_by_the_mean_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {(1.0, 0): 0.9, (1.0, -1): 0.1, (2.0, 0): 0.6, (2.0, -1): 0.6}
+
+    def perform(_bench: Any, runs: list[Run], _what: str) -> list[float]:
+        assert all(run.tune for run in runs)  # nobody who is held out has a say
+        return [values[run.rate, run.seed] + (run.mode == "local") * run.rate for run in runs]
+
+    monkeypatch.setattr(bench._Bench, "_perform", perform)
+    tuned = bench._Bench.__new__(bench._Bench)
+    tuned.seeds, tuned.rates = range(1, 3), (2.0, 1.0)
+    kinds = [Run("federated", None, 0.0, 0), Run("local", None, 0.0, 0)]
+    assert tuned._tuned(kinds, lambda value: value) == [2.0, 2.0]
+    tuned.seeds = range(1, 2)
+    assert tuned._tuned(kinds, lambda value: value) == [1.0, 2.0]
 
 
 def test_an_unknown_study_is_refused() -> None:

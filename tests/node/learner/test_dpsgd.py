@@ -81,6 +81,7 @@ MODELS = {
     "image": [IMAGE, HEAD],
     "backbone": [TABULAR, BACKBONE, HEAD],
     "skip": [TABULAR, SERIES, TEXT, OTHER, SKIP],
+    "skip alone": [OTHER, SKIP],
     "text": [TEXT, HEAD],
     "picture": [PICTURE, HEAD],
     "strokes": [STROKES, OTHER],
