@@ -22,6 +22,7 @@ from .fields import field, number
 from .private import apply_private, train_private
 from .protocol import Message
 from .quantise import Engagement, quantise
+from .randomness import randomness
 from .session import Part, Session, Texts, build, open_session, records_of, specs_of
 from .tasks import METRICS, scores
 
@@ -83,7 +84,10 @@ def open_data(request: Message) -> tuple[Session, Message]:
 
 
 def respec(session: Session, request: Message) -> Session:
-    """Return the session under other specs of the same tensors: a simulation's next setting, on the data it holds."""
+    """Return the session under other specs of the same tensors: a simulation's next setting, on the data it holds.
+
+    A `seed` starts its randomness anew.
+    """
     components = tuple(from_map(ComponentSpec, item) for item in field(request, "components", list))
     specs, bases = specs_of(components, field(request, "base_seed", bytes), tuple(session.specs))
     for name, spec in session.specs.items():
@@ -92,7 +96,11 @@ def respec(session: Session, request: Message) -> Session:
     learning = from_map(Learning, field(request, "learning", dict))
     if (learning.modalities, learning.tasks) != (session.learning.modalities, session.learning.tasks):
         raise UsageError("the modalities or tasks are not the session's")
-    return replace(session, specs=specs, bases=bases, learning=learning, seed=field(request, "base_seed", bytes))
+    seed = request.get("seed")
+    source = session.source if seed is None else randomness(field(request, "seed", int))
+    return replace(
+        session, specs=specs, bases=bases, learning=learning, seed=field(request, "base_seed", bytes), source=source
+    )
 
 
 def train_components(session: Session, request: Message, progress: Callable[[int, int], None]) -> Message:

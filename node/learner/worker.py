@@ -5,7 +5,7 @@
   {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
-- `respec` {components, learning, base_seed} → {}: the same data under other numbers (simulations)
+- `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)
 - `train` {states: {name: int32 LE}, engaged: {name: {clip, noise, learning_rate}}, steps, sample_rate, lot} →
   {updates: {name: integers LE in the spec's width}, saturated: {name: int}, scaled: {name: float}, seconds}
 - `evaluate` {states, split: "held_out" | "validation" | "train"} → {tasks: {name: {metric, value: float or nil (not

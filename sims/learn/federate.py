@@ -64,8 +64,11 @@ def train(
     learners: Sequence[Learner],
     setting: Setting,
     tick: Callable[[], None] = lambda: None,
-) -> States:
-    """Train together from the origin; return the mean state of the last half of the rounds (post-processing)."""
+) -> tuple[States, States]:
+    """Train together from the origin; return the mean state of the last half of the rounds, and the last state.
+
+    Both are post-processing of what was released. A federation's members hold the last one.
+    """
     states = {name: origin(spec) for name, spec in setting.specs.items()}
     sums = {name: np.zeros(state.shape) for name, state in states.items()}
     half = setting.rounds // 2
@@ -79,7 +82,8 @@ def train(
             for name, state in states.items():
                 sums[name] += state
         tick()
-    return {name: np.rint(total / (setting.rounds - half)).astype(np.int32) for name, total in sums.items()}
+    means = {name: np.rint(total / (setting.rounds - half)).astype(np.int32) for name, total in sums.items()}
+    return means, states
 
 
 def evaluate(ask: Ask, learner: Learner, states: States, split: str = "held_out") -> Report:

@@ -74,22 +74,30 @@ def perform(
             {spec.name: spec for spec in specs if spec.name in used}, learning, rounds, "train", run.weights,
             run.gaps_filled,
         )  # fmt: skip
-        states = train(lambda _learner: hand.ask, learners, setting)
+        states, last = train(lambda _learner: hand.ask, learners, setting)
         if run.mode == "central":
             learners = [
                 _learner(hand, ground, name, folders, run, specs, learning, seed, students, least_lot)
                 for name, folders in everybody.values()
             ]
-        found |= _judged(hand, learners, states, run)
+        found |= _judged(hand, learners, states, last, run)
     return found
 
 
-def _judged(hand: Hand, learners: Sequence[Learner], states: States, run: Run) -> dict[str, dict[str, Any]]:
+def _judged(
+    hand: Hand, learners: Sequence[Learner], states: States, last: States, run: Run
+) -> dict[str, dict[str, Any]]:
     split = "validation" if run.tune else "held_out"
     if run.mode == "federated" and not run.tune:
         for learner in learners:
             personalise(hand.ask, learner, states)
-    return {learner.name: dict(evaluate(hand.ask, learner, states, split)) for learner in learners}
+    found: dict[str, dict[str, Any]] = {}
+    for learner in learners:
+        found[learner.name] = dict(evaluate(hand.ask, learner, states, split))
+        ends = {} if run.tune else evaluate(hand.ask, learner, last, split)
+        for task, report in ends.items():
+            found[learner.name][task]["last"] = report
+    return found
 
 
 def _learner(
@@ -135,6 +143,11 @@ def _open(
 ) -> int:
     """Open the learner's session, or give an open one these specs; return how many students it trains on."""
     key = (learner.name, run.tune)
+    # A simulation, labelled so: its sampling and noise are a function of the run.
+    told = (
+        f"{ground.name} {learner.name} {run.mode} {run.epsilon} {run.rate} {run.weights} {run.gaps_filled} {run.seed}"
+    )
+    number = int.from_bytes(sha256(told.encode()).digest()[:7])
     if learner.session in hand.opened:
         hand.ask(
             {
@@ -143,11 +156,16 @@ def _open(
                 "components": [schema.to_map(spec) for spec in specs],
                 "learning": schema.to_map(learning),
                 "base_seed": seed,
+                "seed": number,
             }
         )
     else:
         request = opening(learner, [str(folder) for folder in folders], specs, learning, seed)
-        more = {"cache": str(ground.cache), "validation": VALIDATION if run.tune else 0.0}
+        more: dict[str, Any] = {
+            "cache": str(ground.cache),
+            "validation": VALIDATION if run.tune else 0.0,
+            "seed": number,
+        }
         if run.mode == "federated" and not run.tune:
             more["private"] = tempfile.mkdtemp(dir=hand.folder)
         hand.opened[learner.session] = True
@@ -173,6 +191,11 @@ def with_private(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
     return {
         name: {task: r["personal"] for task, r in tasks.items() if r.get("personal")} for name, tasks in found.items()
     }
+
+
+def with_last(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the reports of the shared model's last state."""
+    return {name: {task: r["last"] for task, r in tasks.items() if r.get("last")} for name, tasks in found.items()}
 
 
 def figure(found: Mapping[str, Mapping[str, Any]], task: str, metric: str, counted: Any, *, pooled: bool) -> float:
