@@ -1,8 +1,8 @@
 """Robust rules that compare whole updates, in exact integers (DESIGN.md section 8), and the table of all of them.
 
-All of them need only the inner products of the updates, exact in int64, and then one weighted sum of the updates. The
-scalars in between (whose neighbour is whose, by how much a norm is cut) are Python integers: square roots are `isqrt`, in
-fixed point. Updates come in the order of their authors' keys, and a tie goes to the smaller key.
+All of them need only the inner products of the updates, exact in int64, and then weighted sums of the updates. The
+scalars in between (whose neighbour is whose, by how much a norm is cut) are Python integers: square roots are `isqrt`,
+in fixed point. Updates come in the order of their authors' keys, and a tie goes to the smaller key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -159,9 +159,9 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
 
 
 def _from_centre(products: Gram, weights: Sequence[int]) -> list[int]:
-    """Return the squared distances, times (2·2^32)², of the updates to their mean by `weights`; the rest is the median's.
+    """Return the squared distances, times (2·2^32)², of the updates to their mean by `weights`.
 
-    The last row of `products` is twice the median.
+    The weight left to one is the median's; the last row of `products` is twice the median.
     """
     one, n = 1 << CENTRE_BITS, len(weights)
     centre = [*(2 * weight for weight in weights), one - sum(weights)]

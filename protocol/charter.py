@@ -105,7 +105,7 @@ def check(charter: Charter) -> None:
         (len({member.name for member in charter.members}) == len(keys), "two members have the same name"),
         (names == sorted(set(names)), "components are not sorted by name, or one is there twice"),
         (charter.rules.fault_model in FAULT_MODELS, f"fault_model must be one of {', '.join(FAULT_MODELS)}"),
-        (all(spec.rule in RULES for spec in charter.components), f"a component's rule must be one of {', '.join(RULES)}"),
+        (all(spec.rule in RULES for spec in charter.components), f"a rule must be one of {', '.join(RULES)}"),
         (all(spec.width in (8, 16) for spec in charter.components), "a component's width must be 8 or 16 bits"),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
