@@ -68,7 +68,7 @@ def nearest(squared: Sequence[int], count: int) -> list[int]:
 
 
 def quotient(sums: npt.NDArray[np.int64], divisor: int) -> Increment:
-    """Return `256·sums / divisor`, half to even, in integers. The sums are under 2^55."""
+    """Return `256·sums / divisor`, half to even, in integers; `256·sums / gcd(256, divisor)` is under 2^62."""
     common = gcd(1 << FRACTION_BITS, divisor)
     scaled, divisor = sums * ((1 << FRACTION_BITS) // common), divisor // common
     whole = scaled // divisor
@@ -133,8 +133,6 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
     the first centre, in 32 bits, each rounded down; what the rounding leaves goes to the first centre.
     """
     n, one = len(updates), 1 << CENTRE_BITS
-    if 2 * (n + 1) << (CENTRE_BITS + 8 * updates[0].dtype.itemsize) > EXACT << 9:
-        raise LocalProtocolError(f"centered_clipping: {n} updates are too many")
     twice = (median(updates) >> (FRACTION_BITS - 1)).astype(np.int32)  # 2·median is whole
     products = gram([*updates, twice])
     weights = [0] * n
@@ -176,7 +174,7 @@ def _mixed(updates: Sequence[Integers], faults: int, products: Gram, factors: Se
     keep = n - faults
     greatest = 1 << 8 * updates[0].dtype.itemsize - 1
     bound = (keep << bits) * greatest  # of a mixed sum
-    if n * bound >= 1 << 55 or bound >= EXACT:
+    if bound >= EXACT or n * bound << (0 if bits else FRACTION_BITS) >= 1 << 62:
         raise LocalProtocolError(f"nnm+trimmed_mean: {n} updates are too many")
     exact = np.float32 if bound <= 1 << 24 else np.float64
     mixing = np.zeros((n, n), dtype=exact)
