@@ -398,14 +398,14 @@ class _Bench:
 
 
 def _by_attack(found: Mapping[str, Any]) -> Table:
-    """Return the attacks as rows and the rules as columns; of several seeds the mean."""
+    """Return the rules as rows and the attacks as columns; of several seeds the mean."""
     table = Table(title=f"{found['title']}\nmean {found['metric']} of the honest on held-out data")
-    table.add_column("attack")
-    for rule in RULES:
-        table.add_column(rule, justify="right")
+    table.add_column("rule", no_wrap=True)
     for attack in ("none", *LIES):
-        values = [mean(row["values"]) for row in found["rows"] if row["attack"] == attack]
-        table.add_row(attack, *(f"{value:.3f}" for value in values))
+        table.add_column(attack, justify="right")
+    for rule in RULES:
+        values = [mean(row["values"]) for row in found["rows"] if row["mode"] == rule]
+        table.add_row(rule, *(f"{value:.3f}" for value in values))
     return table
 
 

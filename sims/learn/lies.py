@@ -59,8 +59,8 @@ class Stage:
 LIES: Mapping[str, Callable[[Stage], Vectors]] = {
     "sign flip × 3": lambda stage: attacks.sign_flip(stage.honest, LOUD),
     "ALIE": lambda stage: attacks.little_is_enough(stage.honest),
-    "ALIE, strongest": lambda stage: stage.harm(attacks.little_is_enough),
-    "inner product, strongest": lambda stage: stage.harm(attacks.inner_product),
+    "optimal ALIE": lambda stage: stage.harm(attacks.little_is_enough),
+    "optimal inner product": lambda stage: stage.harm(attacks.inner_product),
     "mimic": lambda stage: attacks.mimic(stage.honest),
     "noise × 3": Stage.noise,
 }
