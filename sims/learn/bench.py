@@ -306,7 +306,7 @@ class _Bench:
     def _attacks(self) -> dict[str, Any]:
         """Every attack against every rule, at one ε and one rate; the figure is the mean AUC of the honest."""
         epsilon = self.epsilons[0] if len(self.epsilons) == 1 else MIXED_LOOSE
-        rate = 2.0  # what validation chose for the mean at this ε, and what the preset has
+        rate = 2.0  # the preset's
         told: list[str | None] = [None, *LIES]
         runs = [
             Run("federated", epsilon, rate, seed, rule=rule, liars=LIARS, attack=attack)
@@ -333,10 +333,10 @@ class _Bench:
         figures = {(row["attack"], row["mode"]): mean(row["values"]) for row in rows}
         honest = figures["none", ATTACKED]
         worst = min(figures[attack, ATTACKED] for attack in LIES)
-        gain, flipped = honest - figures["none", "mean"], figures["sign flip × 3", ATTACKED]
+        gain, flipped = honest - figures["none", "mean"], honest - figures["sign flip × 3", ATTACKED]
         goals = [
             Goal("attacks", f"nobody lies: {ATTACKED} minus mean ≥ -.005", gain, gain >= -0.005),
-            Goal("attacks", f"sign flip × 3: {ATTACKED} ≥ .775", flipped, flipped >= 0.775),
+            Goal("attacks", f"sign flip × 3 costs {ATTACKED} ≤ .01", flipped, flipped <= 0.01),
             Goal("attacks", f"the worst attack costs {ATTACKED} ≤ .02", honest - worst, honest - worst <= 0.02),
         ]
         return {
@@ -402,7 +402,7 @@ def _by_attack(found: Mapping[str, Any]) -> Table:
     table = Table(title=f"{found['title']}\nmean {found['metric']} of the honest on held-out data")
     table.add_column("rule", no_wrap=True)
     for attack in ("none", *LIES):
-        table.add_column(attack, justify="right")
+        table.add_column(attack, justify="right", min_width=5, overflow="fold")
     for rule in RULES:
         values = [mean(row["values"]) for row in found["rows"] if row["mode"] == rule]
         table.add_row(rule, *(f"{value:.3f}" for value in values))

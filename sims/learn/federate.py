@@ -1,7 +1,7 @@
 """A federation's training without its network: the daemon's own learner, update format and fold, round by round."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -13,9 +13,9 @@ from ...protocol import schema
 from ...protocol.components import FRACTION_BITS, MILLION, STATE_LIMIT, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.records import GENESIS
-from ...protocol.update import Engaged, Integers, norm_bounds
+from ...protocol.update import LEAST_LOT, MOST_NOISE, Engaged, Integers, norm_bounds
 from ..offline import Ask
-from .lies import Stage, tell
+from .lies import LOUDLY, Stage, tell
 
 States = dict[str, State]
 Report = Mapping[str, Any]
@@ -144,9 +144,12 @@ def _lied(
 ) -> None:
     """Put in what the liars send: one lie for each component and round, made from all honest updates.
 
-    Each liar declares the noise and the lot that an honest member with its data would declare: the least suspicious
-    choice, and what its norm is bounded by.
+    Each liar declares the noise and the lot that an honest member with its data would declare, and its norm is bounded
+    accordingly; or, to be loud, the most noise and the least lot that are not refused.
     """
+    loud = {name: MOST_NOISE * spec.noise_multiplier for name, spec in setting.specs.items()}
+    if setting.attack in LOUDLY:
+        learners = [replace(learner, lot=LEAST_LOT / 1000, noises=loud) for learner in learners]
     for index, (name, spec) in enumerate(setting.specs.items()):
         liars = [place for place, learner in enumerate(learners) if learner.name in lying and name in learner.hosted]
         told = [each[name] for each in updates if name in each]

@@ -63,7 +63,9 @@ LIES: Mapping[str, Callable[[Stage], Vectors]] = {
     "optimal inner product": lambda stage: stage.harm(attacks.inner_product),
     "mimic": lambda stage: attacks.mimic(stage.honest),
     "noise × 3": Stage.noise,
+    "loud sign flip": lambda stage: attacks.sign_flip(stage.honest, 1e9),  # until the norm bound stops it
 }
+LOUDLY = frozenset({"loud sign flip"})  # told by who declares the most noise and the least lot that a charter allows
 
 
 def tell(attack: str, stage: Stage) -> list[Integers]:
