@@ -399,7 +399,7 @@ class _Bench:
 
 def _by_attack(found: Mapping[str, Any]) -> Table:
     """Return the rules as rows and the attacks as columns; of several seeds the mean."""
-    table = Table(title=f"{found['title']}\nmean {found['metric']} of the honest on held-out data")
+    table = Table(title=f"{found['title']}\nmean {found['metric']} of the honest on held-out data", padding=0)
     table.add_column("rule", no_wrap=True)
     for attack in ("none", *LIES):
         table.add_column(attack, justify="right", min_width=5, overflow="fold")
