@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
 PRESETS = ("digits", "oulad")
 ROUNDS = 20
+RULES = (
+    "mean",
+    "trimmed_mean",
+    "median",
+    "multi_krum",
+    "nnm+trimmed_mean",
+    "clip+nnm+trimmed_mean",
+    "centered_clipping",
+)
+ROBUST, LEAST_ROBUST = "clip+nnm+trimmed_mean", 4  # where members may lie and one liar of so many can be borne
 DIMENSIONS = 10_000  # of a component under noise (DESIGN.md section 5)
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
@@ -46,7 +56,10 @@ def create(
         int | None, typer.Option(min=1, help="How many rounds the noise is calibrated for: else FILE's, else 20.")
     ] = None,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="Ask for no differential privacy.")] = False,
-    rule: Annotated[str, typer.Option(help="mean or trimmed_mean.")] = "mean",
+    rule: Annotated[
+        str | None,
+        typer.Option(help=f"How updates are aggregated: {', '.join(RULES)}. docs/rules.md says which to take."),
+    ] = None,
     fault_model: Annotated[str, typer.Option(help="byzantine or crash.")] = "byzantine",
     deadline: Annotated[float, typer.Option(help="Seconds that a round waits for a host that is late.")] = 60.0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
@@ -67,7 +80,16 @@ def create(
         raise UsageError(f"A deadline of {deadline:g} s is not allowed", "Choose 0.1 s to 7 days.")
     seed = os.urandom(32)
     budget = (epsilon, delta, rounds)
-    specs, learning = _components(preset, model, budget, dp=not no_dp, institutions=len(people), rule=rule, seed=seed)
+    specs, learning = _components(
+        preset,
+        model,
+        budget,
+        dp=not no_dp,
+        institutions=len(people),
+        rule=rule,
+        usual=ROBUST if fault_model == "byzantine" and len(people) >= LEAST_ROBUST else "mean",
+        seed=seed,
+    )
     drawn = Charter(
         version=1,
         name=name,
@@ -99,10 +121,14 @@ def _components(
     *,
     dp: bool,
     institutions: int,
-    rule: str,
+    rule: str | None,
+    usual: str,
     seed: bytes,
 ) -> "tuple[tuple[ComponentSpec, ...], Learning]":
-    """Return the specs and the learning map of a preset or a model file, under a budget of ε, δ and rounds."""
+    """Return the specs and the learning map of a preset or a model file, under a budget of ε, δ and rounds.
+
+    `usual` is the rule of a model file that names none; a preset's is the mean, with which it was chosen.
+    """
     from dataclasses import replace  # noqa: PLC0415 - as above
 
     from ..node.blueprint.declare import read_model  # noqa: PLC0415
@@ -118,7 +144,7 @@ def _components(
             delta=delta,
             rounds=rounds or ROUNDS,
             institutions=institutions,
-            rule=rule,
+            rule=rule or "mean",
             base_seed=seed,
         )
     if preset is not None:
@@ -129,7 +155,7 @@ def _components(
         declared.recipe,
         Budget(epsilon, delta, planned) if dp else None,
         min_updates=min(2, institutions),
-        rule=rule,
+        rule=rule or declared.rule or usual,
         base_seed=seed,
     )
     return specs, replace(learning, planned_rounds=planned)
@@ -374,6 +400,8 @@ def _warnings(charter: "Charter") -> list[str]:
             f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
             f" (from {least} members on, one can be)"
         )
+    if count < LEAST_ROBUST and any(spec.rule != "mean" for spec in charter.components):
+        found.append(f"with {count} members no rule can bear one that lies: from {LEAST_ROBUST} on, one can be borne")
     if any(floor.policy == "open" for floor in charter.learning.floors):
         found.append("a modality is open: updates may show what single students' records were like")
     found += [

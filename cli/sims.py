@@ -33,7 +33,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: to see that it runs.")] = False,
     only: Annotated[
         str | None,
-        typer.Option("--only", metavar="TASK", help="learn: oulad, scientsbank, omniglot, fsdd, m3t or mixed."),
+        typer.Option("--only", metavar="TASK", help="learn: oulad, scientsbank, omniglot, fsdd, m3t, mixed, attacks."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: how many seeds.")] = 3,
     epsilon: Annotated[

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..protocol.components import STATE_LIMIT, ComponentSpec
 from ..protocol.update import Integers
-from . import rules
+from . import robust, rules
 
 State = npt.NDArray[np.int32]
 
@@ -54,16 +54,17 @@ def fold_round(
 ) -> tuple[State, int]:
     """Return the state after a round and how many coordinates saturated.
 
-    A round left with fewer than `max(1, 2f'+1)` updates, `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity.
+    The component's rule is taken from robust.RULES, with f'; robust rules take fresh updates only. A round left with
+    fewer than `max(1, 2f'+1)` updates, `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity.
     """
-    robust = spec.rule != "mean"
-    entries = [entry for entry in round_.entries if not robust or entry.staleness == 0]
-    trim = min(round_.faults, rules.faults(len(entries)))
-    if len(entries) < max(1, 2 * trim + 1):
+    rule = robust.RULES.get(spec.rule)  # None is the mean, which takes weights
+    entries = [entry for entry in round_.entries if rule is None or entry.staleness == 0]
+    faults = min(round_.faults, rules.faults(len(entries)))
+    if len(entries) < max(1, 2 * faults + 1):
         return state, 0
     updates = [values(entry) for entry in entries]
-    if robust:
-        increment = rules.trimmed_mean(updates, trim)
+    if rule is not None:
+        increment = rule(updates, faults)
     else:
         weights = rules.mean_weights([e.variance for e in entries], [e.staleness for e in entries])
         increment = rules.mean(updates, weights)

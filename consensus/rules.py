@@ -2,10 +2,11 @@
 
 Every sum below stays inside the integers that its floating type holds exactly, and every division rounds half to even,
 once. A rule maps updates (int8 or int16, shape [d] each) to the increment of the state (int64, shape [d], in 1/256 grid
-units).
+units). Here are the rules that take each coordinate for itself; robust.py has those that compare whole updates.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,17 +75,66 @@ def mean(updates: Sequence[Integers], weights: Sequence[int]) -> Increment:
     return out
 
 
+@cache
+def _network(n: int) -> tuple[tuple[int, int], ...]:
+    """Return the comparisons that sort n values: Batcher's merge exchange (Knuth, TAOCP vol. 3, 5.2.2, algorithm M)."""
+    pairs: list[tuple[int, int]] = []
+    top = 1 << (n - 1).bit_length() - 1 if n > 1 else 0
+    p = top
+    while p:
+        q, r, d = top, 0, p
+        while True:
+            pairs += [(i, i + d) for i in range(n - d) if i & p == r]
+            if q == p:
+                break
+            d, q, r = q - p, q >> 1, p
+        p >>= 1
+    return tuple(pairs)
+
+
+def sorted_rows(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Return the rows of `rows`, shape [n, w], with every column in ascending order; `rows` is used up.
+
+    A fixed network of minima and maxima over whole rows: several times as fast as sorting each column for itself.
+    """
+    found, spare = list(rows), np.empty_like(rows[0])
+    for low, high in _network(len(found)):
+        a, b = found[low], found[high]
+        np.minimum(a, b, out=spare)
+        np.maximum(a, b, out=b)
+        found[low], spare = spare, a
+    return found
+
+
+def columns(n: int, itemsize: int) -> int:
+    """Return how many columns of n rows to work on at a time, so that they stay in the cache."""
+    return max(256, min(CHUNK, (1 << 19) // max(1, n * itemsize)))
+
+
 def trimmed_mean(updates: Sequence[Integers], trim: int) -> Increment:
-    """Return the coordinate-wise mean without the `trim` least and `trim` greatest values."""
+    """Return the coordinate-wise mean without the `trim` least and `trim` greatest values.
+
+    Bears any `trim` updates: each coordinate stays in the range of the others' (Yin et al. 2018).
+    """
     n = len(updates)
     if n <= 2 * trim:
         raise LocalProtocolError(f"trimmed_mean: {n} updates cannot lose {trim} at either end")
     d = updates[0].size
     out = np.empty(d, dtype=np.int64)
-    for start in range(0, d, CHUNK):
-        stop = min(start + CHUNK, d)
-        rows = np.stack([update[start:stop] for update in updates])
-        rows.sort(axis=0)
-        sums = rows[trim : n - trim].sum(axis=0, dtype=np.int64)
-        out[start:stop] = _divide(sums.astype(np.float64), n - 2 * trim)
+    width = columns(n, updates[0].dtype.itemsize)
+    for start in range(0, d, width):
+        stop = min(start + width, d)
+        rows = sorted_rows(np.stack([update[start:stop] for update in updates]))
+        sums = np.zeros(stop - start, dtype=np.int64)
+        for row in rows[trim : n - trim]:
+            sums += row
+        out[start:stop] = _divide(sums, n - 2 * trim)
     return out
+
+
+def median(updates: Sequence[Integers], _faults: int = 0) -> Increment:
+    """Return the coordinate-wise median; of an even number of updates, half the sum of the two in the middle.
+
+    It is the trimmed mean that trims the most, and bears any ⌊(n-1)/2⌋ updates.
+    """
+    return trimmed_mean(updates, (len(updates) - 1) // 2)

@@ -13,7 +13,16 @@ from .schema import U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
 FAULT_MODELS = ("byzantine", "crash")
-RULES = ("mean", "trimmed_mean")
+# Of aggregation; consensus/rules.py and consensus/robust.py have them.
+RULES = (
+    "mean",
+    "trimmed_mean",
+    "median",
+    "multi_krum",
+    "nnm+trimmed_mean",
+    "clip+nnm+trimmed_mean",
+    "centered_clipping",
+)
 Address = Annotated[str, Size(1, 256)]
 
 
@@ -96,7 +105,7 @@ def check(charter: Charter) -> None:
         (len({member.name for member in charter.members}) == len(keys), "two members have the same name"),
         (names == sorted(set(names)), "components are not sorted by name, or one is there twice"),
         (charter.rules.fault_model in FAULT_MODELS, f"fault_model must be one of {', '.join(FAULT_MODELS)}"),
-        (all(spec.rule in RULES for spec in charter.components), f"a component's rule must be one of {RULES}"),
+        (all(spec.rule in RULES for spec in charter.components), f"a rule must be one of {', '.join(RULES)}"),
         (all(spec.width in (8, 16) for spec in charter.components), "a component's width must be 8 or 16 bits"),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),

@@ -13,6 +13,7 @@ learning_rate = 2.0
 students = 300              # of a typical institution
 rounds = 20
 width = 16                  # bits of an update's integers, 8 or 16
+rule = "clip+nnm+trimmed_mean"                                  # how updates are aggregated; see docs/rules.md
 [[modality]]
 name = "answer"
 kind = "text"               # tabular, series, text, image, audio
@@ -23,6 +24,7 @@ adapter = { kind = "lora-core", rank = 8 }                      # only on a pret
 prompt = { length = 8 }
 privacy = "dp"              # "open", "never"
 epsilon = 4.0               # and delta: this modality's own
+rule = "median"             # of its components; a task has it too, and an encoder, adapter or prompt its own
 [[task]]
 name = "grade"
 kind = "multiclass"         # binary, multiclass, ordinal, regression, multilabel
@@ -39,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.charter import RULES
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
 from ..data.manifest import MODALITY_KINDS
@@ -59,19 +62,28 @@ SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a file declares: the recipe, and the rounds that it is planned for, if it says so."""
+    """What a file declares: the recipe; the rounds it is planned for and the rule of all components, if it says so."""
 
     recipe: Recipe
     rounds: int | None
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What single components may have of their own; None: what the others have."""
+
+    rate: int | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Modality:
-    """One [[modality]]: what the charter says of it, its own components, and their rates."""
+    """One [[modality]]: what the charter says of it, its own components, and what these have of their own."""
 
     modality: Modality
     parts: tuple[Part, ...]
-    rates: Mapping[str, int]
+    own: Mapping[str, "_Own"]
     privacy: Privacy | None
     features: int  # of a text's projection, 0: all
 
@@ -99,12 +111,12 @@ def read_model(path: Path) -> Declared:
     _once(top, "modality", [entry.modality.name for entry in found])
     known = {entry.modality.name: entry for entry in found}
     tasks, components = [], [part for entry in found for part in entry.parts]
-    rates: dict[str, int] = {}
+    owned: dict[str, _Own] = {}
     for section in top.sections("task"):
-        task, own, rate = _task(section, known, hidden)
+        task, added, own = _task(section, known, hidden)
         tasks.append(task)
-        components += own
-        rates |= {part.name: rate for part in own if rate is not None}
+        components += added
+        owned |= {part.name: own for part in added}
     if not tasks:
         raise top.fail("no [[task]]", "Name at least one.")
     _once(top, "task", [task.name for task in tasks])
@@ -117,12 +129,12 @@ def read_model(path: Path) -> Declared:
     elif middle:
         components.append(parts.backbone(hidden, middle))
     for entry in found:
-        rates |= entry.rates
-    return _declared(training, found, tasks, components, rates)
+        owned |= entry.own
+    return _declared(training, found, tasks, components, owned)
 
 
 def _declared(
-    training: Section, found: list[_Modality], tasks: list[Task], components: list[Part], rates: dict[str, int]
+    training: Section, found: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, _Own]
 ) -> Declared:
     rate = _millionths(training, "learning_rate", LEARNING_RATE)
     width = training.whole("width", WIDTH, 8, 16)
@@ -142,12 +154,14 @@ def _declared(
         learning_rate=rate,
         free_learning_rate=rate,
         width=width,
-        rates=rates,
+        rates={name: own.rate for name, own in owned.items() if own.rate is not None},
         privacy={entry.modality.name: entry.privacy for entry in found if entry.privacy is not None},
+        rules={name: own.rule for name, own in owned.items() if own.rule is not None},
     )
+    rule = _rule(training)
     rounds = training.whole("rounds", 0, 1, 2**20) if "rounds" in training.raw else None
     training.done()
-    return Declared(recipe, rounds)
+    return Declared(recipe, rounds, rule)
 
 
 def _modality(section: Section, hidden: int, base: Path) -> _Modality:
@@ -166,27 +180,26 @@ def _modality(section: Section, hidden: int, base: Path) -> _Modality:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
     modality = Modality(name, kind, width, length, pretrained)
-    privacy = _privacy(section)
-    components, rates, features = [], {}, 0
+    privacy, rule = _privacy(section), _rule(section)
+    components, owned, features = [], {}, 0
     if privacy is None or privacy.policy != "never":
-        encoder, features, rate = _encoder(section, modality, hidden)
+        encoder, features, own = _encoder(section, modality, hidden)
         components.append(encoder)
-        rates[encoder.name] = rate
+        owned[encoder.name] = own
         for key in [key for key in ("adapter", "prompt") if key in section.raw]:
-            part, rate = _adapted(section, key, modality, folder)
+            part, own = _adapted(section, key, modality, folder)
             components.append(part)
-            rates[part.name] = rate
+            owned[part.name] = own
     for key in ("encoder", "adapter", "prompt"):
         if key in section.raw:
             raise section.fail(f'{key}: nothing is shared of a modality under "never"', f"Remove {key}.")
     section.done()
-    return _Modality(
-        modality, tuple(components), {part: rate for part, rate in rates.items() if rate is not None}, privacy, features
-    )
+    owned = {name: _Own(own.rate, own.rule or rule) for name, own in owned.items()}
+    return _Modality(modality, tuple(components), owned, privacy, features)
 
 
-def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, int, int | None]:
-    """Return the encoder, the features that a text is projected to, and a learning rate of its own."""
+def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, int, _Own]:
+    """Return the encoder, the features that a text is projected to, and what it has of its own."""
     given = section.raw.pop("encoder", {})
     options = Section({"architecture": given} if isinstance(given, str) else given, f"{section.where} encoder")
     architecture = options.text("architecture", _usual(modality))
@@ -207,7 +220,7 @@ def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, i
             options.whole("positions", usual.positions, 1, 4096),
             options.whole("intermediate", 2 * hidden, 1, 2**16),
         )
-    rate = _own_rate(options)
+    own = _own(options)
     try:
         found = parts.encoder(
             modality, hidden, architecture, channels=channels, features=features, missing=missing,
@@ -216,7 +229,7 @@ def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, i
     except UsageError as error:
         raise UsageError(f"{options.where}: {error.message}", error.advice) from error
     options.done()
-    return found, features, rate
+    return found, features, own
 
 
 def _usual(modality: Modality) -> str:
@@ -228,7 +241,7 @@ def _usual(modality: Modality) -> str:
     return parts.architectures(modality)[0]
 
 
-def _adapted(section: Section, key: str, modality: Modality, folder: Path | None) -> tuple[Part, int | None]:
+def _adapted(section: Section, key: str, modality: Modality, folder: Path | None) -> tuple[Part, _Own]:
     options = Section(section.raw.pop(key), f"{section.where} {key}")
     if folder is None:
         raise options.fail("there is no pretrained model to adapt", "Name one with pretrained, or train an encoder.")
@@ -244,9 +257,9 @@ def _adapted(section: Section, key: str, modality: Modality, folder: Path | None
         if error.message.startswith(options.where):
             raise
         raise UsageError(f"{options.where}: {error.message}", error.advice) from error
-    rate = _own_rate(options)
+    own = _own(options)
     options.done()
-    return part, rate
+    return part, own
 
 
 def _pretrained(section: Section, base: Path) -> tuple[Pretrained, Path]:
@@ -275,7 +288,7 @@ def _privacy(section: Section) -> Privacy | None:
     return Privacy(policy, *asked)
 
 
-def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], int | None]:
+def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], _Own]:
     name, kind = _name(section), section.text("kind")
     if kind not in TASK_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
@@ -297,9 +310,9 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
         names = section.texts("skip")
         _are_known(section, "skip", names, [entry.modality.name for entry in shared])
         components.append(parts.skip(task, {each: _skip_width(section, known[each]) for each in names}))
-    rate = _own_rate(section)
+    own = _own(section)
     section.done()
-    return task, components, rate
+    return task, components, own
 
 
 def _skip_width(section: Section, entry: _Modality) -> int:
@@ -347,8 +360,18 @@ def _millionths(section: Section, key: str, default: float) -> int:
     return round(value * MILLION)
 
 
-def _own_rate(section: Section) -> int | None:
-    return _millionths(section, "learning_rate", LEARNING_RATE) if "learning_rate" in section.raw else None
+def _own(section: Section) -> _Own:
+    rate = _millionths(section, "learning_rate", LEARNING_RATE) if "learning_rate" in section.raw else None
+    return _Own(rate, _rule(section))
+
+
+def _rule(section: Section) -> str | None:
+    if "rule" not in section.raw:
+        return None
+    rule = section.text("rule")
+    if rule not in RULES:
+        raise section.fail(f"rule = {rule!r} is unknown", f"Write one of {', '.join(RULES)}.")
+    return rule
 
 
 def _wholes(section: Section, key: str, default: tuple[int, ...]) -> tuple[int, ...]:

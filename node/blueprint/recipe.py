@@ -48,6 +48,7 @@ class Recipe:
     open: frozenset[str] = frozenset()
     rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the two above
     privacy: Mapping[str, Privacy] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)  # of single components, instead of charter_parts' rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,10 @@ def charter_parts(
 ) -> tuple[tuple[ComponentSpec, ...], Learning]:
     """Return the specs, sorted, and the learning map of a recipe; without a budget no modality asks for privacy.
 
-    With one, noise is calibrated so that the planned rounds, with everything engaged that the data of one task's
-    modalities can reach, cost at most the part of each modality's ε that is not kept for recovery; ε is rounded down to
-    thousandths, δ to billionths. Raises UsageError for a budget that is none.
+    `rule` aggregates every component for which the recipe names none. With a budget, noise is calibrated so that the
+    planned rounds, with everything engaged that the data of one task's modalities can reach, cost at most the part of
+    each modality's ε that is not kept for recovery; ε is rounded down to thousandths, δ to billionths. Raises
+    UsageError for a budget that is none.
     """
     floors = tuple(_floor(recipe, modality.name, budget) for modality in recipe.modalities)
     rounds, share = (20, RECOVERY_SHARE) if budget is None else (budget.rounds, budget.recovery_share)
@@ -138,7 +140,7 @@ def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, b
         tensors=part.tensors,
         step_log2=step_log2,
         width=width,
-        rule=rule,
+        rule=recipe.rules.get(part.name, rule),
         min_updates=min_updates,
         clip_norm=recipe.clip_norm,
         noise_multiplier=noise,

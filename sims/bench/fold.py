@@ -1,12 +1,13 @@
-"""Fold and refold against one read of the same bytes, and the robust rule against numpy's own sort."""
+"""Fold and refold against one read of the same bytes, and the robust rules against numpy's own sort."""
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ...consensus import rules
+from ...consensus import robust, rules
 from ...consensus.components import Entry, Round
 from ...crypto.hashing import digest, sha256
 from ...crypto.identity import Identity
@@ -45,16 +46,16 @@ def measure_fold(quick: bool) -> Sequence[Row]:
             {
                 "read": lambda: [path.read_bytes() for path in paths],
                 "mean": lambda: rules.mean(updates, weights),
-                "trimmed": lambda: rules.trimmed_mean(updates, rules.faults(members)),
                 "sort": lambda: np.sort(stacked, axis=0),
                 "fold": lambda: _fold(spec, round_, blobs),
+                **{name: partial(rule, updates, rules.faults(members)) for name, rule in robust.RULES.items()},
             },
             3 if quick else 7,
         )
     rate = {name: size / seconds for name, seconds in times.items()}
     return [
         at_least(f"mean of {members} × {dimension:,} int8, MB/s, against one read", rate["mean"], rate["read"], 0.5),
-        at_least("trimmed_mean, MB/s, against numpy's own sort", rate["trimmed"], rate["sort"], 0.5),
+        *(at_least(f"{name}, MB/s, against numpy's own sort", rate[name], rate["sort"], 0.5) for name in robust.RULES),
         at_least("whole fold from the blob store (hash, unpack, mean, store), MB/s", rate["fold"], rate["read"], 0.5),
     ]
 

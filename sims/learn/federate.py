@@ -1,20 +1,21 @@
 """A federation's training without its network: the daemon's own learner, update format and fold, round by round."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from ...consensus.components import Entry, Round, State, fold_round, origin
-from ...consensus.rules import mean, noise_variance
+from ...consensus.rules import faults, mean, noise_variance
 from ...protocol import schema
 from ...protocol.components import FRACTION_BITS, MILLION, STATE_LIMIT, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.records import GENESIS
-from ...protocol.update import Engaged, Integers
+from ...protocol.update import LEAST_LOT, MOST_NOISE, Engaged, Integers, norm_bounds
 from ..offline import Ask
+from .lies import LOUDLY, Stage, tell
 
 States = dict[str, State]
 Report = Mapping[str, Any]
@@ -42,6 +43,8 @@ class Setting:
     split: str = "train"
     weights: str = "designed"
     gaps_filled: bool = False  # whole models are averaged: who lacks a component votes for no change of it
+    liars: frozenset[str] = frozenset()
+    attack: str | None = None  # of lies.py, which they send; without one they are honest
 
 
 def opening(
@@ -73,7 +76,12 @@ def train(
     sums = {name: np.zeros(state.shape) for name, state in states.items()}
     half = setting.rounds // 2
     for number in range(1, setting.rounds + 1):
-        updates = [_update(ask(learner), learner, setting, states) for learner in learners]
+        lying = frozenset[str]() if setting.attack is None else setting.liars
+        updates = [
+            {} if learner.name in lying else _update(ask(learner), learner, setting, states) for learner in learners
+        ]
+        if lying:
+            _lied(learners, updates, setting, lying, number)
         for name, spec in setting.specs.items():
             both = zip(learners, updates, strict=True)
             hosts = [(learner, update[name]) for learner, update in both if name in update]
@@ -103,11 +111,7 @@ def personalise(ask: Ask, learner: Learner, states: States) -> None:
 def _update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:
     """Return for each hosted component the integers that would leave the node, and their declared noise variance."""
     learning = setting.learning
-    engaged = []
-    for name in learner.hosted:
-        spec = setting.specs[name]
-        noise = max(spec.noise_multiplier, learner.noises.get(name, 0))
-        engaged.append(Engaged(name, GENESIS, noise, spec.clip_norm, spec.learning_rate))
+    engaged = _engaged(learner, setting)
     answer = ask(
         {
             "op": "train",
@@ -131,14 +135,57 @@ def _update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dic
     for name in learner.hosted:
         spec = setting.specs[name]
         values = np.frombuffer(answer["updates"][name], dtype=spec.integer_type)
-        found[name] = (values, _variance(learner, learning, name, engaged, spec))
+        found[name] = (values, noise_variance(_header(learner, learning, name, engaged), spec))
     return found
 
 
-def _variance(learner: Learner, learning: Learning, name: str, engaged: Sequence[Engaged], spec: ComponentSpec) -> int:
+def _lied(
+    learners: Sequence[Learner],
+    updates: Sequence[dict[str, tuple[Integers, int]]],
+    setting: Setting,
+    lying: frozenset[str],
+    number: int,
+) -> None:
+    """Put in what the liars send: one lie for each component and round, made from all honest updates.
+
+    Each liar declares the noise and the lot that an honest member with its data would declare, and its norm is bounded
+    accordingly; or, to be loud, the most noise and the least lot that are not refused.
+    """
+    loud = {name: MOST_NOISE * spec.noise_multiplier for name, spec in setting.specs.items()}
+    if setting.attack in LOUDLY:
+        learners = [replace(learner, lot=LEAST_LOT / 1000, noises=loud) for learner in learners]
+    for index, (name, spec) in enumerate(setting.specs.items()):
+        liars = [place for place, learner in enumerate(learners) if learner.name in lying and name in learner.hosted]
+        told = [each[name] for each in updates if name in each]
+        if not liars or len(told) < 2:
+            continue
+        headers = [_header(learners[place], setting.learning, name, _engaged(learners[place], setting))
+                   for place in liars]  # fmt: skip
+        variances = [noise_variance(header, spec) for header in headers]
+        stage = Stage(
+            spec,
+            np.stack([values for values, _ in told]).astype(np.float64),
+            [*(variance for _, variance in told), *variances],
+            [norm_bounds(header, spec) for header in headers],
+            (number, index),
+        )
+        assert setting.attack is not None
+        for place, values, variance in zip(liars, tell(setting.attack, stage), variances, strict=True):
+            updates[place][name] = (values, variance)
+
+
+def _engaged(learner: Learner, setting: Setting) -> list[Engaged]:
+    engaged = []
+    for name in learner.hosted:
+        spec = setting.specs[name]
+        noise = max(spec.noise_multiplier, learner.noises.get(name, 0))
+        engaged.append(Engaged(name, GENESIS, noise, spec.clip_norm, spec.learning_rate))
+    return engaged
+
+
+def _header(learner: Learner, learning: Learning, name: str, engaged: Sequence[Engaged]) -> Any:
     lot = max(1, round(learner.lot * 1000))
-    header: Any = _Header(name, learning.steps, lot, {entry.component: entry for entry in engaged})
-    return noise_variance(header, spec)
+    return _Header(name, learning.steps, lot, {entry.component: entry for entry in engaged})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +219,8 @@ def _folded(
             Entry(learner.name.encode(), sha256(learner.name.encode()).digest(), b"", 0, 0, variance)
             for learner, (_, variance) in hosts
         )
-        round_ = Round(number, number, entries, 0, b"")
+        entries = tuple(sorted(entries, key=lambda entry: entry.author))
+        round_ = Round(number, number, entries, faults(len(entries)), b"")
         return fold_round(state, spec, round_, lambda entry: values[entry.update.decode()])[0]
     if setting.gaps_filled:
         total = sum(update.astype(np.float64) for update in values.values())

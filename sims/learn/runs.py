@@ -42,6 +42,9 @@ class Run:
     weights: str = "designed"
     gaps_filled: bool = False
     noises: Mapping[str, float] = field(default_factory=dict)  # institution → an ε of its own, below the charter's
+    rule: str = "mean"
+    liars: frozenset[str] = frozenset()  # who lies, as `attack` says, and is not judged
+    attack: str | None = None
 
 
 def perform(
@@ -61,7 +64,7 @@ def perform(
     students = median(_size(hand, ground, name, f, run, recipe_of, seed) for name, f in everybody.values())
     recipe: Recipe = recipe_of(run.rate, students)
     budget = None if run.epsilon is None else Budget(run.epsilon, DELTA, rounds, 0)
-    specs, learning = charter_parts(recipe, budget, min_updates=1, base_seed=seed)
+    specs, learning = charter_parts(recipe, budget, min_updates=1, rule=run.rule, base_seed=seed)
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         learners = [
@@ -72,7 +75,7 @@ def perform(
         used = {name for learner in learners for name in learner.hosted}
         setting = Setting(
             {spec.name: spec for spec in specs if spec.name in used}, learning, rounds, "train", run.weights,
-            run.gaps_filled,
+            run.gaps_filled, run.liars, run.attack,
         )  # fmt: skip
         states, last = train(lambda _learner: hand.ask, learners, setting)
         if run.mode == "central":
@@ -80,7 +83,8 @@ def perform(
                 _learner(hand, ground, name, folders, run, specs, learning, seed, students, least_lot)
                 for name, folders in everybody.values()
             ]
-        found |= _judged(hand, learners, states, last, run)
+        honest = [learner for learner in learners if learner.name not in run.liars]
+        found |= _judged(hand, honest, states, last, run)
     return found
 
 
@@ -88,7 +92,7 @@ def _judged(
     hand: Hand, learners: Sequence[Learner], states: States, last: States, run: Run
 ) -> dict[str, dict[str, Any]]:
     split = "validation" if run.tune else "held_out"
-    if run.mode == "federated" and not run.tune:
+    if _private(run):
         for learner in learners:
             personalise(hand.ask, learner, states)
     found: dict[str, dict[str, Any]] = {}
@@ -98,6 +102,11 @@ def _judged(
         for task, report in ends.items():
             found[learner.name][task]["last"] = report
     return found
+
+
+def _private(run: Run) -> bool:
+    """Whether private components are trained beside the shared ones."""
+    return run.mode == "federated" and not run.tune and not run.liars
 
 
 def _learner(
@@ -113,7 +122,7 @@ def _learner(
     least_lot: float,
 ) -> Learner:
     hosted = needed(learning, [spec.name for spec in specs], *holds(folders))
-    kind = " without validation" if run.tune else " with private" if run.mode == "federated" else ""
+    kind = " without validation" if run.tune else " with private" if _private(run) else ""
     session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
     size = _open(hand, ground, learner, folders, run, specs, learning, seed)
@@ -166,7 +175,7 @@ def _open(
             "validation": VALIDATION if run.tune else 0.0,
             "seed": number,
         }
-        if run.mode == "federated" and not run.tune:
+        if _private(run):
             more["private"] = tempfile.mkdtemp(dir=hand.folder)
         hand.opened[learner.session] = True
         ground.sizes[key] = int(hand.ask(request | more)["subjects"])

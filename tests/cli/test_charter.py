@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collegium.cli import charter as charter_command
 from collegium.cli.charter import parse_member
 from collegium.crypto.errors import UsageError
 from collegium.sims.datasets import prepare_digits
@@ -273,6 +274,36 @@ def test_a_pretrained_model_is_shown_with_its_digest(run: "Run", tmp_path: Path)
     shown = run("charter", "show", "--home", tmp_path / "a").out
     assert f"encoder {weights_digest(folder).hex()[:16]}" in shown
     assert str(tmp_path) not in shown.replace(str(tmp_path / "a"), "")
+
+
+def test_the_rule_is_the_option_s_then_the_file_s_then_what_the_members_can_bear(run: "Run", tmp_path: Path) -> None:
+    from collegium.protocol.charter import RULES
+
+    assert charter_command.RULES == RULES
+    members = [node(run, tmp_path, f"n{n}", 4001 + n)["member"] for n in range(4)]
+    (tmp_path / "silent.toml").write_text(MODEL)
+    (tmp_path / "median.toml").write_text(MODEL.replace("rounds = 4", 'rounds = 4\nrule = "median"'))
+
+    def rules(*words: object, people: int = 4) -> set[str]:
+        out = tmp_path / "c.bin"
+        options = [word for member in members[:people] for word in ("--member", member)]
+        assert run("charter", "create", "--name", "t", "--out", out, "--json", *options, *words).code == 0
+        found = run("charter", "show", out, "--json").value
+        out.unlink()
+        return {component["rule"] for component in found["charter"]["components"]}
+
+    silent, median = ("--model", tmp_path / "silent.toml"), ("--model", tmp_path / "median.toml")
+    assert rules(*silent) == {"clip+nnm+trimmed_mean"}
+    assert rules(*silent, people=3) == rules(*silent, "--fault-model", "crash") == rules() == {"mean"}
+    assert rules(*median) == {"median"}
+    assert rules(*median, "--rule", "multi_krum") == rules("--rule", "multi_krum") == {"multi_krum"}
+
+
+def test_a_robust_rule_that_can_bear_nobody_is_warned_of(run: "Run", tmp_path: Path) -> None:
+    members = [node(run, tmp_path, f"n{n}", 4001 + n)["member"] for n in range(4)]
+    made = create(run, tmp_path / "n0", *members[:3], rule="median")
+    assert "no rule can bear one that lies" in made.err
+    assert "no rule" not in create(run, tmp_path / "n1", *members, rule="median").err
 
 
 def test_model_files_and_presets_are_not_mixed(run: "Run", tmp_path: Path) -> None:

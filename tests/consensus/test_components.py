@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collegium.consensus import robust
 from collegium.consensus.components import Entry, Round, fold_round, origin, replay
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
+from collegium.protocol.charter import RULES
 from collegium.protocol.components import STATE_LIMIT, ComponentSpec
 from collegium.protocol.update import Integers
 from collegium.sims.cluster import small_charter
@@ -50,7 +52,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Round], int]:
 
 
 @settings(deadline=None, max_examples=150)
-@given(histories(), st.sampled_from(["mean", "trimmed_mean"]), st.sampled_from([8, 16]))
+@given(histories(), st.sampled_from(RULES), st.sampled_from([8, 16]))
 def test_refolding_survivors_is_folding_only_survivors(history: tuple[list[Round], int], rule: str, width: int) -> None:
     """G7: the state after a withdrawal does not depend on what was there before it."""
     rounds, gone = history
@@ -64,12 +66,12 @@ def test_refolding_survivors_is_folding_only_survivors(history: tuple[list[Round
     # With f frozen at the close, f' = min(f, ⌊(n'-1)/3⌋): as if the round had never seen the withdrawn update.
     fresh = [replace(r, faults=max(0, (len(r.entries) - 1) // 3)) for r in dropped]
     again, _ = replay(origin(spec), spec, fresh, values(spec))
-    assert rule == "trimmed_mean" or again.tobytes() == from_start.tobytes()
+    assert again.tobytes() == from_start.tobytes()
     alone = {e.author for r in dropped for e in r.entries}
     assert sha256(bytes([gone])) not in alone
 
 
-@pytest.mark.parametrize("rule", ["mean", "trimmed_mean"])
+@pytest.mark.parametrize("rule", RULES)
 def test_an_empty_round_is_the_identity(rule: str) -> None:
     spec = spec_of(rule)
     state = np.arange(D, dtype=np.int32)
@@ -78,9 +80,10 @@ def test_an_empty_round_is_the_identity(rule: str) -> None:
     assert saturated == 0
 
 
-def test_a_robust_round_of_stale_updates_only_is_the_identity() -> None:
+@pytest.mark.parametrize("rule", sorted(robust.RULES))
+def test_a_robust_round_of_stale_updates_only_is_the_identity(rule: str) -> None:
     """DESIGN 7: robust rules take s = 0 only."""
-    spec = spec_of("trimmed_mean")
+    spec = spec_of(rule)
     state = np.arange(D, dtype=np.int32)
     after, _ = fold_round(state, spec, Round(1, 1, tuple(entry(n, 1, 1) for n in range(4)), 1, b""), values(spec))
     assert after.tobytes() == state.tobytes()
@@ -121,3 +124,17 @@ def test_the_fraction_bits_keep_what_the_grid_would_erase() -> None:
 
     after, _ = fold_round(origin(spec), spec, Round(1, 1, entries, 1, b""), one)
     assert after.tolist() == [64] * D
+
+
+@pytest.mark.parametrize("rule", sorted(robust.RULES))
+def test_the_charter_s_rule_is_the_one_that_folds(rule: str) -> None:
+    spec = spec_of(rule)
+    entries = tuple(sorted((entry(n, 1) for n in range(7)), key=lambda e: e.author))
+    after, _ = fold_round(origin(spec), spec, Round(1, 1, entries, 2, b""), values(spec))
+    assert after.tolist() == robust.RULES[rule]([values(spec)(e) for e in entries], 2).tolist()
+    others = [other for other in robust.RULES if other != rule]
+    assert any(robust.RULES[o]([values(spec)(e) for e in entries], 2).tolist() != after.tolist() for o in others)
+
+
+def test_every_rule_of_a_charter_can_be_folded() -> None:
+    assert set(RULES) == {"mean", *robust.RULES}

@@ -105,7 +105,7 @@ INVALID: dict[str, tuple[Charter, str]] = {
     ),
     "a component twice": (replace(CHARTER, components=(SPEC, SPEC)), "sorted by name"),
     "unknown fault model": (replace(CHARTER, rules=replace(CHARTER.rules, fault_model="none")), "fault_model"),
-    "unknown rule": (replace(CHARTER, components=(replace(SPEC, rule="krum"),)), "rule must be"),
+    "unknown rule": (replace(CHARTER, components=(replace(SPEC, rule="krum"),)), "a rule must be one of"),
     "twelve bits": (replace(CHARTER, components=(replace(SPEC, width=12),)), "8 or 16"),
     "another base": (replace(CHARTER, components=(replace(SPEC, base=bytes(32)),)), "base digest"),
     "another seed": (replace(CHARTER, seed=bytes(32)), "base digest"),

@@ -1,6 +1,7 @@
 """`collegium bench learn`: the fold of the studies is the daemon's; a short run on the real data."""
 
 import json
+from dataclasses import replace
 from math import inf, log2
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts
 from collegium.node.privacy.accountant import effective_noise, epsilon
+from collegium.protocol.charter import RULES
 from collegium.protocol.components import MILLION
-from collegium.sims.learn import bench, studies
+from collegium.protocol.update import squared_norm
+from collegium.sims.learn import bench, lies, studies
 from collegium.sims.learn.federate import Learner, Setting, train
 from collegium.sims.learn.runs import Ground, Run, figure, perform
 from collegium.sims.learn.workers import hands
@@ -164,6 +167,69 @@ def test_a_runs_noise_is_a_function_of_its_seed(tmp_path: Path, monkeypatch: pyt
     assert all(
         "last" in report["pass"] and "last" not in found["tune"][name]["pass"] for name, report in found["a"].items()
     )
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("attack", lies.LIES)
+def test_liars_stay_in_their_bounds(attack: str, rule: str) -> None:
+    """G5: they send the same, each within its own least and greatest norm."""
+    spec = replace(setting().specs["head/pass"], rule=rule)
+    honest = np.rint(np.random.Generator(np.random.PCG64(5)).normal(4, 20, (5, spec.dimension)))
+    norms = sorted(float(each @ each) for each in honest)
+    bounds = [(int(norms[0] / 4), int(norms[-1])), (int(norms[-1] * 2), int(norms[-1] * 3))]
+    stage = lies.Stage(spec, honest, [400] * 7, bounds, (1, 0))
+    sent = lies.tell(attack, stage)
+    assert all(low <= squared_norm(lie) <= high for lie, (low, high) in zip(sent, bounds, strict=True))
+    first, second = (lie.astype(float) / np.sqrt(squared_norm(lie)) for lie in sent)
+    assert first @ second > 0.99
+    assert [lie.tobytes() for lie in lies.tell(attack, stage)] == [lie.tobytes() for lie in sent]
+
+
+def test_liars_are_folded_with_the_honest_and_train_nothing() -> None:
+    hosted = tuple(sorted(setting().specs))
+    learners = [Learner(name, name, hosted, 2.0) for name in "abcdefg"]
+    asked: list[str] = []
+
+    def ask(learner: Learner) -> Any:
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            asked.append(learner.name)
+            ups = {name: np.full(found.specs[name].dimension, 60, "<i2").tobytes() for name in request["engaged"]}
+            return {"updates": ups}
+
+        return answer
+
+    places = {}
+    for rule in ("mean", "clip+nnm+trimmed_mean"):
+        plain = setting()
+        found = replace(
+            plain,
+            specs={name: replace(spec, rule=rule) for name, spec in plain.specs.items()},
+            liars=frozenset("bf"),
+            attack="sign flip × 3",
+        )
+        places[rule] = float(train(ask, learners, found)[0]["head/pass"].mean()) / 256
+        honest = float(train(ask, learners, replace(found, attack=None))[0]["head/pass"].mean()) / 256
+        assert honest == pytest.approx(60 * 3.5)
+    assert asked.count("b") == asked.count("a") / 2
+    assert places["mean"] < 0.6 * 60 * 3.5
+    assert places["clip+nnm+trimmed_mean"] == pytest.approx(60 * 3.5, abs=0.01)
+
+
+def test_attacks_are_measured_on_the_honest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(bench, "RULES", ("mean", bench.ATTACKED))
+    monkeypatch.setattr(bench, "LIES", {"sign flip × 3": lies.LIES["sign flip × 3"]})
+    assert bench.run(only="attacks", seeds=1, as_json=True, quick=True, workers=1) == 0
+    rows = json.loads(capsys.readouterr().out)["attacks"]["rows"]
+    assert [(row["attack"], row["mode"]) for row in rows] == [
+        ("none", "mean"), ("none", bench.ATTACKED), ("sign flip × 3", "mean"), ("sign flip × 3", bench.ATTACKED)
+    ]  # fmt: skip
+    assert all(set(row["institutions"]) == {"AAA", "CCC", "DDD", "EEE", "GGG"} for row in rows)
+    found = [row["values"][0] for row in rows]
+    assert found[2] < found[3] - 0.1
 
 
 def test_an_unknown_study_is_refused() -> None:

@@ -296,3 +296,35 @@ def test_the_order_of_modalities_in_a_task_does_not_matter(tmp_path: Path) -> No
         for names in ('["b", "table"]', '["table", "b"]')
     )
     assert one == other
+
+
+def test_rules_are_chosen_for_all_for_a_modality_a_task_or_a_component(tmp_path: Path) -> None:
+    text = (
+        'training = { rule = "median" }\nmodel = { backbone = 4 }\n'
+        + TABLE
+        + 'rule = "multi_krum"\n'
+        + TABLE.replace("table", "other")
+        + 'rule = "multi_krum"\nencoder = { architecture = "linear-tanh", rule = "trimmed_mean" }\n'
+        + TASK
+        + "skip = true\n"
+        + 'rule = "mean"\n'
+        + TASK.replace("pass", "stay")
+    )
+    declared = read_model(write(tmp_path, text))
+    assert declared.rule == "median"
+    specs, _ = charter_parts(declared.recipe, None, min_updates=1, rule=declared.rule)
+    assert {spec.name: spec.rule for spec in specs} == {
+        "backbone": "median",
+        "encoder/other": "trimmed_mean",
+        "encoder/table": "multi_krum",
+        "head/pass": "mean",
+        "head/stay": "median",
+        "skip/pass": "mean",
+    }
+    assert read_model(write(tmp_path, MINIMAL)).rule is None
+
+
+@pytest.mark.parametrize("text", ['training = { rule = "krum" }\n' + MINIMAL, MINIMAL + 'rule = "krum"\n'])
+def test_an_unknown_rule_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="rule = 'krum' is unknown"):
+        read_model(write(tmp_path, text))

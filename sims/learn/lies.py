@@ -1,0 +1,74 @@
+"""What the lying institutions of a study send, component by component: attacks.py, within the protocol's bounds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...consensus.robust import RULES
+from ...consensus.rules import faults, mean, mean_weights
+from ...protocol.components import FRACTION_BITS, ComponentSpec
+from ...protocol.update import Integers
+from .. import attacks
+from ..attacks import Vectors
+
+LOUD = 3.0  # × what an honest update is, of the lies that have no search of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the liars know of one component in one round: the honest updates, shape [honest, d], and the rule.
+
+    `variances` are those declared by the honest and then by the liars; `bounds` are each liar's least and greatest
+    squared norm (protocol/update.py), in grid units; `seed` is for lies that are drawn.
+    """
+
+    spec: ComponentSpec
+    honest: Vectors
+    variances: Sequence[int]
+    bounds: Sequence[tuple[int, int]]
+    seed: Sequence[int]
+
+    def sent(self, lie: Vectors, liar: int) -> Integers:
+        """Return a lie as what a liar can send and everybody else accepts."""
+        low, high = self.bounds[liar]
+        found: Integers = attacks.within(lie, low, high, 2 ** (self.spec.width - 1) - 1).astype(self.spec.integer_type)
+        return found
+
+    def harm(self, attack: attacks.Attack) -> Vectors:
+        """Return the attack at the strength that moves this rule's result farthest, as it would be sent."""
+
+        def bounded(honest: Vectors, strength: float) -> Vectors:
+            return self.sent(attack(honest, strength), 0).astype(np.float64)
+
+        liars = len(self.bounds)
+        return bounded(self.honest, attacks.strongest(bounded, self.honest, liars, self._aggregate))
+
+    def _aggregate(self, updates: Sequence[Vectors]) -> Vectors:
+        integers: list[Integers] = [update.astype(self.spec.integer_type) for update in updates]
+        if self.spec.rule == "mean":
+            return mean(integers, mean_weights(self.variances, [0] * len(integers))) / (1 << FRACTION_BITS)
+        return RULES[self.spec.rule](integers, faults(len(integers))) / (1 << FRACTION_BITS)
+
+    def noise(self) -> Vectors:
+        """Return Gaussian noise LOUD times as strong as the honest coordinates are."""
+        source = np.random.Generator(np.random.PCG64(list(self.seed)))
+        return attacks.gaussian(self.honest, source, LOUD * float(self.honest.std()))
+
+
+LIES: Mapping[str, Callable[[Stage], Vectors]] = {
+    "sign flip × 3": lambda stage: attacks.sign_flip(stage.honest, LOUD),
+    "ALIE": lambda stage: attacks.little_is_enough(stage.honest),
+    "optimal ALIE": lambda stage: stage.harm(attacks.little_is_enough),
+    "optimal inner product": lambda stage: stage.harm(attacks.inner_product),
+    "mimic": lambda stage: attacks.mimic(stage.honest),
+    "noise × 3": Stage.noise,
+    "loud sign flip": lambda stage: attacks.sign_flip(stage.honest, 1e9),  # until the norm bound stops it
+}
+LOUDLY = frozenset({"loud sign flip"})  # told by who declares the most noise and the least lot that a charter allows
+
+
+def tell(attack: str, stage: Stage) -> list[Integers]:
+    """Return what each liar sends: the same lie, within its own bounds."""
+    lie = LIES[attack](stage)
+    return [stage.sent(lie, liar) for liar in range(len(stage.bounds))]
