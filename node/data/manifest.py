@@ -77,6 +77,13 @@ FORMAT = 1
 MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
 TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
 PIXELS = (0.0, 255.0)
+# What may stand in each table of the file, whatever its kind.
+TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
+MODALITY_KEYS = (
+    "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
+    "invert", "rate", "max_seconds", "bands", "frames", "normalise",
+)  # fmt: skip
+TASK_KEYS = ("name", "kind", "table", "column", "positive", "classes", "low", "high", "separator", "none")
 T = TypeVar("T")
 
 
@@ -210,6 +217,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _manifest(top: Section, folder: Path) -> Manifest:
     if top.whole("format", FORMAT, 1, 2**31) != FORMAT:
         raise top.fail("this format is not known", f"Write format = {FORMAT}, or use a newer Collegium.")
+    top.only(*TOP_KEYS)
     tables = {
         name: _table(Section(raw, f"{top.where} [tables.{name}]"), name, folder)
         for name, raw in top.take("tables", (dict,)).items()
@@ -217,6 +225,7 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     if not tables:
         raise top.fail("no [tables.NAME]", "Name at least one table.")
     unit = Section(top.take("unit", (dict,)), f"{top.where} [unit]")
+    unit.only("subject", "kind", "table", "max_records")
     kind = unit.text("kind", "subject")
     if kind not in {"subject", "record"}:
         raise unit.fail(f'kind = "{kind}" is unknown', 'Write kind = "record", or subject = a column.')
@@ -225,6 +234,7 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     max_records = unit.whole("max_records", 16, 1, 2**16)
     unit.done()
     split = Section(top.take("split", (dict,)), f"{top.where} [split]")
+    split.only("share", "salt", "column")
     column, share, salt = split.text("column", ""), 0.0, ""
     if not column:
         share, salt = split.number("share"), split.text("salt")
@@ -254,6 +264,7 @@ def _once(top: Section, what: str, entries: Iterable[str]) -> None:
 
 
 def _table(section: Section, name: str, folder: Path) -> TableEntry:
+    section.only("path", "key", "keep")
     path, key = inside(folder, section.text("path"), section.where), section.text("key")
     keep = tuple(_filter(item) for item in section.sections("keep", "column"))
     section.done()
@@ -261,6 +272,7 @@ def _table(section: Section, name: str, folder: Path) -> TableEntry:
 
 
 def _filter(section: Section) -> Filter:
+    section.only("column", "values", "low", "high")
     column, values = section.text("column"), section.texts("values", [])
     if bool(values) == bool({"low", "high"} & set(section.raw)):
         raise section.fail("a filter needs either values or bounds", "Write values = [...], or low and high.")
@@ -279,6 +291,7 @@ def _known(section: Section, key: str, tables: dict[str, TableEntry], default: s
 def _modality(
     section: Section, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
 ) -> ModalityEntry:
+    section.only(*MODALITY_KEYS)
     name, kind = section.text("name"), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
@@ -352,6 +365,7 @@ def _columns(section: Section) -> tuple[Column, ...]:
 
 
 def _column(section: Section) -> Column:
+    section.only("name", "low", "high", "missing", "levels")
     name = section.text("name")
     if "levels" in section.raw:
         levels = section.texts("levels")
@@ -366,6 +380,7 @@ def _column(section: Section) -> Column:
 
 
 def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
+    section.only(*TASK_KEYS)
     name, kind = section.text("name"), section.text("kind")
     table, column = _known(section, "table", tables, unit_table), section.text("column")
     entry = TaskEntry(name, kind, table, column)
@@ -408,9 +423,11 @@ def _sensitive(
     if "sensitive" not in top.raw:
         return unit_table, ()
     section = Section(top.take("sensitive", (dict,)), f"{top.where} [sensitive]")
+    section.only("table", "columns")
     table = _known(section, "table", tables, unit_table)
     groups = []
     for item in section.sections("columns"):
+        item.only("name", "levels")
         groups.append(CategoricalColumn(item.text("name"), item.texts("levels")))
         item.done()
     section.done()
