@@ -13,6 +13,7 @@ from .output import say
 
 BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "learn", "all")
 
+
 def demo(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder with OULAD; without it, scikit-learn's digits.")
