@@ -60,6 +60,7 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             cell["level"],
             cell["records"],
             cell["held_out"],
+            cell["held_out_subjects"],
             "too small to report" if cell["too_small"] else "",
         )
         for group in found["groups"]
@@ -68,7 +69,7 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
     ]
     if cells:
         out.print()
-        table(out, ("group", "level", "records", "held out", ""), cells, empty="")
+        table(out, ("group", "level", "records", "held out", "subjects held out", ""), cells, empty="")
     for warning in found["warnings"]:
         out.print(f"warning: {warning}")
 

@@ -43,11 +43,11 @@ def predict(
         model = home_model(place, from_bytes=False, progress=step)
     if not model.trained:
         raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
-    answer = _ask(place, model, file, personal)
-    tasks = answer["tasks"]
-    if task is not None and task not in tasks:
-        raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(sorted(tasks))}.")
-    chosen = {name: tasks[name] for name in sorted(tasks) if task in (None, name)}
+    known = sorted(name.split("/", 1)[1] for name in model.components if name.startswith("head/"))
+    if task is not None and task not in known:
+        raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
+    answer = _ask(place, model, file, personal, task)
+    chosen = {name: answer["tasks"][name] for name in sorted(answer["tasks"])}
     columns, rows = _table(answer["records"], chosen)
     missing = _missing(answer)
     told: dict[str, Any] = {
@@ -78,7 +78,7 @@ def predict(
         emit(told, as_json, lambda _: None)
 
 
-def _ask(home: "Home", model: "Model", file: Path, personal: bool) -> Any:
+def _ask(home: "Home", model: "Model", file: Path, personal: bool, task: str | None) -> Any:
     from ..node.home import config as settings  # noqa: PLC0415 - as above
     from ..node.home.policies import parts_here  # noqa: PLC0415
     from ..sims.offline import worker  # noqa: PLC0415
@@ -95,12 +95,13 @@ def _ask(home: "Home", model: "Model", file: Path, personal: bool) -> Any:
         "withheld": list(parts_here(config, charter).withheld),
         "models": {name: str(path) for name, path in config.models.folders},
         "cache": str(home.embeddings),
+        "cache_read_only": True,  # whose texts these are, the institution's data do not say: nothing would forget them
         "private": str(home.private) if personal else None,
     }
     with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         request = {"op": "predict", "states": states, "file": str(file.absolute()), "personal": personal}
-        return learner.ask(request)
+        return learner.ask(request | {"task": task})
 
 
 def _missing(answer: Any) -> dict[str, int]:

@@ -1,12 +1,15 @@
 """`collegium demo` and `collegium bench`: whole federations on this machine. sims has them; here are their options."""
 
 import importlib
+from math import inf, isnan
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..crypto.errors import UsageError
 from .options import JsonOption
+from .output import say
 
 BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "learn", "all")
 
@@ -45,7 +48,11 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure against references in the same run."""
+    if epsilon is not None and (isnan(epsilon) or epsilon <= 0.0):
+        raise UsageError(f"--epsilon {epsilon} is no ε", "Give a number above 0, or inf for no privacy.")
     if name == "learn":
+        if epsilon not in {None, inf}:
+            _tell_open(only)
         learn = importlib.import_module("collegium.sims.learn.bench").run
         chosen = {"only": only, "seeds": seeds, "epsilon": epsilon, "out": out}
         raise typer.Exit(int(learn(**chosen, as_json=as_json, quick=quick)))
@@ -53,3 +60,10 @@ def bench(
         raise typer.BadParameter(f"{name!r} is none of {', '.join(BENCHES)}")
     run = importlib.import_module("collegium.sims.bench").run
     raise typer.Exit(int(run(name=name, as_json=as_json, quick=quick)))
+
+
+def _tell_open(only: str | None) -> None:
+    studies = importlib.import_module("collegium.sims.learn.studies").STUDIES
+    for name, study in studies.items():
+        if only in (None, name) and study.epsilons == (None,):
+            say(f"{name} is open: it trains without privacy and has no ε, so --epsilon changes nothing there")

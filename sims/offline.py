@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.errors import OperatorError
-from ..node.learner.protocol import Message, encode_frame, read_frame
+from ..node.learner.protocol import Message, encode_frame, failure, read_frame
 from ..protocol import schema
 from ..protocol.charter import Charter
 from ..protocol.components import FRACTION_BITS, MILLION
@@ -36,7 +36,7 @@ class Worker:
         return self._process.pid
 
     def ask(self, message: Message) -> Message:
-        """Send a request and wait for its answer. Raises OperatorError with the worker's reason."""
+        """Send a request and wait for its answer. Raises the worker's own OperatorError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._number += 1
@@ -51,7 +51,7 @@ class Worker:
                 raise self._ended()
             if answer.get("id") == self._number and "ok" in answer:
                 if not answer["ok"]:
-                    raise OperatorError(str(answer.get("error")), str(answer.get("advice", "")))
+                    raise failure(answer)
                 return answer
 
     def _ended(self) -> OperatorError:

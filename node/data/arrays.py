@@ -1,12 +1,13 @@
 """From a data folder to arrays [S, K, ...]: S subjects, K records each, with masks."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ...crypto.errors import UsageError
 from .manifest import Manifest, ModalityEntry, read_manifest
 from .modalities import blank, declared_columns, needed, read_modality
 from .records import allocate, in_test, read_records
@@ -110,8 +111,9 @@ def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | No
     """Load records to predict: from one CSV or Parquet file with the columns of the unit table, or a folder like it.
 
     `folder` holds the dataset.toml that says what the columns mean. All subjects are held out, no record is cut off.
-    The subject's column, labels and groups may be missing; a modality is missing for every record if its table or one
-    of its columns is. Files named by the table lie beside `file`. Raises UsageError or CorruptError.
+    The subject's column, labels and groups may be missing; a modality is missing for every record if its table or all
+    of its columns are, and an error if some are. Files named by the table lie beside `file`. Raises UsageError or
+    CorruptError.
     """
     declared = read_manifest(folder)
     if only_modalities is not None:
@@ -132,29 +134,26 @@ def _assemble(manifest: Manifest, declared: Manifest, *, predict: bool) -> Datas
     """Read everything; to `predict`, what is not in `manifest` or its files is missing, as wide as `declared` says."""
     records = read_records(manifest, predict=predict)
 
-    def there(table: str, columns: Iterable[str]) -> bool:
-        if not predict:
-            return True
-        entry = manifest.tables.get(table)
-        return entry is not None and entry.path.is_file() and set(columns) <= set(column_names(entry.path))
+    def there(table: str, column: str) -> bool:
+        return not predict or column in _columns(manifest, table)
 
     modalities = {}
     for entry in manifest.modalities:
-        if there(entry.table, _needed(declared, entry) if predict else ()):
+        if not predict or _has(manifest, declared, entry):
             arrays = read_modality(manifest, entry, records, lenient=predict)
         else:
             arrays = blank(declared, entry, records.shape)
         modalities[entry.name] = ModalityArray(entry.name, entry.kind, *arrays)
     tasks = {}
     for task in manifest.tasks:
-        known = there(task.table, [task.column])
+        known = there(task.table, task.column)
         labels = read_task(manifest, task, records, lenient=predict) if known else unlabelled(task, records.shape)
         tasks[task.name] = TaskArray(
             task.name, task.kind, class_count(task), labels, class_names(task), task.low, task.high
         )
     groups = {}
     for column in manifest.groups:
-        known = there(manifest.groups_table, [column.name])
+        known = there(manifest.groups_table, column.name)
         codes = read_group(manifest, column, records, lenient=predict) if known else ungrouped(column, records.shape)
         groups[column.name] = GroupArray(column.name, group_levels(column), codes)
     weights = allocate(records.shape, 0.0, np.float32, "the table of records")
@@ -168,5 +167,41 @@ def _assemble(manifest: Manifest, declared: Manifest, *, predict: bool) -> Datas
     )
 
 
+def _columns(manifest: Manifest, table: str) -> list[str]:
+    entry = manifest.tables.get(table)
+    return column_names(entry.path) if entry is not None and entry.path.is_file() else []
+
+
+def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
+    """Tell whether the tables to predict have a modality. Raises UsageError if they have a part of its columns only.
+
+    A column that another modality reads too says nothing of this one, unless this one has no other.
+    """
+    names = _columns(given, entry.table)
+    wanted = _needed(declared, entry)
+    others = {name for other in declared.modalities if other is not entry and other.table == entry.table
+              for name in _needed(declared, other)}  # fmt: skip
+    own = [name for name in wanted if name not in others] or wanted
+    if not set(own) & set(names):
+        return False
+    path = given.tables[entry.table].path
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        advice = "Add them, with empty cells where a record has no value, or leave out all columns of the modality."
+        raise UsageError(f"{path}: modality {entry.name!r} lacks {_listed(missing)}", advice)
+    extra = [column.name for column in declared_columns(given, entry) if column.name not in wanted]
+    if extra:
+        known = f"{len(wanted)} columns {entry.prefix}0, {entry.prefix}1, ..."
+        advice = f"Remove or rename what is too much: the data here have {known}"
+        raise UsageError(f"{path}: modality {entry.name!r} does not know {_listed(extra)}", advice)
+    return True
+
+
+def _listed(columns: Sequence[str]) -> str:
+    shown = ", ".join(columns[:12])
+    what = "column" if len(columns) == 1 else "columns"
+    return f"{what} {shown}" + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
+
+
 def _needed(declared: Manifest, entry: ModalityEntry) -> list[str]:
-    return [*needed(entry), *(column.name for column in declared_columns(declared, entry))]
+    return list(dict.fromkeys([*needed(entry), *(column.name for column in declared_columns(declared, entry))]))

@@ -46,11 +46,11 @@ class AudioSpec:
 def read_wav(path: Path, spec: AudioSpec, where: str) -> Floats:
     """Return the samples of the first `max_seconds`, [n] float64 in [-1, 1), the mean of the channels.
 
-    Raises UsageError (no file, another rate) or CorruptError (not PCM, cut off, empty), naming the file and `where`.
+    Raises UsageError (another rate) or CorruptError (no file, not PCM, cut off, empty), naming the file and `where`.
     """
     place = f"{where}: {path}"
     if not path.is_file():
-        raise UsageError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
+        raise CorruptError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
     try:
         with wave.open(str(path), "rb") as clip:
             channels, width, rate, count = clip.getparams()[:4]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from ...crypto.errors import CorruptError, UsageError
+from ...crypto.errors import CorruptError
 
 MAX_PIXELS = 100_000_000  # a small file can unfold to many gigabytes
 
@@ -14,12 +14,12 @@ MAX_PIXELS = 100_000_000  # a small file can unfold to many gigabytes
 def read_image(path: Path, size: int, where: str) -> npt.NDArray[np.float64]:
     """Return grey values [size · size] in [0, 255], row by row, each the mean of the area that it covers.
 
-    A transparent image lies on white; a photograph is turned upright. Raises UsageError (no file) or CorruptError (not
-    PNG or JPEG, damaged, too large), naming the file and `where`.
+    A transparent image lies on white; a photograph is turned upright. Raises CorruptError (no file, not PNG
+    or JPEG, damaged, too large), naming the file and `where`.
     """
     place = f"{where}: {path}"
     if not path.is_file():
-        raise UsageError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
+        raise CorruptError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:

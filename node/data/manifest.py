@@ -1,62 +1,4 @@
-"""`dataset.toml`: what is in an institution's data folder (DESIGN.md section 10).
-
-```toml
-format = 1
-[unit]                      # whom privacy protects
-subject = "id_student"      # a column of the unit table; or: kind = "record" (every record is its own subject)
-table = "students"          # lists every record once; may be left out if there is one table
-max_records = 4             # a subject's records beyond these are not read
-[tables.students]
-path = "students.parquet"   # CSV, CSV.gz or Parquet, inside the folder
-key = "record"              # the column that names a record, in every table
-keep = [{ column = "module", values = ["AAA"] }, { column = "day", low = 0, high = 56 }]  # drop all other rows
-[[modality]]
-name = "demographics"
-kind = "tabular"
-table = "students"          # may be left out: the unit table
-columns = [{ name = "age", low = 0, high = 100, missing = true }, { name = "region", levels = ["North", "South"] }]
-[[modality]]
-name = "clicks"
-kind = "series"             # columns as above, and
-time = "day"                # the column that orders a record's rows
-until = 56                  # later rows are not read
-max_len = 12                # the last rows are kept; with resample = true as many, evenly spaced
-columns = [{ name = "clicks", low = 0, high = 100 }]
-[[modality]]
-name = "answer"
-kind = "text"
-columns = ["question", "answer"]  # each is a segment
-[[modality]]
-name = "digits"
-kind = "image"              # of columns: prefix = "pixel" (pixel0, pixel1, ...) or columns = ["a", "b"]; low and high
-prefix = "pixel"
-low = 0
-high = 16
-[[modality]]
-name = "scan"
-kind = "image"              # of files: PNG or JPEG, made grey
-file = "path"               # a column with their paths, inside the folder
-size = 28                   # resized to 28 × 28; low, high (0 and 255) and invert = true may be added
-[[modality]]
-name = "speech"
-kind = "audio"              # PCM .wav -> log-mel spectrogram, see audio.py
-file = "path"
-rate = 8000                 # Hz: a file with another rate is an error
-max_seconds = 1.0           # what is longer is cut
-bands = 32                  # and frames = 32, normalise = true
-[[task]]
-name = "pass"
-kind = "binary"             # positive = [...]; multiclass and ordinal: classes = [...] (in order);
-table = "students"          #   regression: low and high; multilabel: classes, and maybe separator = ";", none = "none"
-column = "final_result"
-positive = ["Pass"]
-[sensitive]                 # groups to evaluate by
-table = "students"
-columns = [{ name = "gender", levels = ["F", "M"] }]
-[split]
-share = 0.25                # and salt; or: column = "split" with the values train and test
-salt = "2026"
-```
+"""`dataset.toml`: what is in an institution's data folder (DESIGN.md section 10). docs/data.md has every key.
 
 Bounds and levels are declared, never fitted: a fitted scaler would leak outside the accountant (DESIGN.md section 6).
 """
@@ -77,6 +19,13 @@ FORMAT = 1
 MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
 TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
 PIXELS = (0.0, 255.0)
+# What may stand in each table of the file, whatever its kind.
+TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
+MODALITY_KEYS = (
+    "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
+    "invert", "rate", "max_seconds", "bands", "frames", "normalise",
+)  # fmt: skip
+TASK_KEYS = ("name", "kind", "table", "column", "positive", "classes", "low", "high", "separator", "none")
 T = TypeVar("T")
 
 
@@ -210,6 +159,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _manifest(top: Section, folder: Path) -> Manifest:
     if top.whole("format", FORMAT, 1, 2**31) != FORMAT:
         raise top.fail("this format is not known", f"Write format = {FORMAT}, or use a newer Collegium.")
+    top.only(*TOP_KEYS)
     tables = {
         name: _table(Section(raw, f"{top.where} [tables.{name}]"), name, folder)
         for name, raw in top.take("tables", (dict,)).items()
@@ -217,6 +167,7 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     if not tables:
         raise top.fail("no [tables.NAME]", "Name at least one table.")
     unit = Section(top.take("unit", (dict,)), f"{top.where} [unit]")
+    unit.only("subject", "kind", "table", "max_records")
     kind = unit.text("kind", "subject")
     if kind not in {"subject", "record"}:
         raise unit.fail(f'kind = "{kind}" is unknown', 'Write kind = "record", or subject = a column.')
@@ -225,6 +176,7 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     max_records = unit.whole("max_records", 16, 1, 2**16)
     unit.done()
     split = Section(top.take("split", (dict,)), f"{top.where} [split]")
+    split.only("share", "salt", "column")
     column, share, salt = split.text("column", ""), 0.0, ""
     if not column:
         share, salt = split.number("share"), split.text("salt")
@@ -254,6 +206,7 @@ def _once(top: Section, what: str, entries: Iterable[str]) -> None:
 
 
 def _table(section: Section, name: str, folder: Path) -> TableEntry:
+    section.only("path", "key", "keep")
     path, key = inside(folder, section.text("path"), section.where), section.text("key")
     keep = tuple(_filter(item) for item in section.sections("keep", "column"))
     section.done()
@@ -261,6 +214,7 @@ def _table(section: Section, name: str, folder: Path) -> TableEntry:
 
 
 def _filter(section: Section) -> Filter:
+    section.only("column", "values", "low", "high")
     column, values = section.text("column"), section.texts("values", [])
     if bool(values) == bool({"low", "high"} & set(section.raw)):
         raise section.fail("a filter needs either values or bounds", "Write values = [...], or low and high.")
@@ -279,6 +233,7 @@ def _known(section: Section, key: str, tables: dict[str, TableEntry], default: s
 def _modality(
     section: Section, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
 ) -> ModalityEntry:
+    section.only(*MODALITY_KEYS)
     name, kind = section.text("name"), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
@@ -352,6 +307,7 @@ def _columns(section: Section) -> tuple[Column, ...]:
 
 
 def _column(section: Section) -> Column:
+    section.only("name", "low", "high", "missing", "levels")
     name = section.text("name")
     if "levels" in section.raw:
         levels = section.texts("levels")
@@ -366,6 +322,7 @@ def _column(section: Section) -> Column:
 
 
 def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
+    section.only(*TASK_KEYS)
     name, kind = section.text("name"), section.text("kind")
     table, column = _known(section, "table", tables, unit_table), section.text("column")
     entry = TaskEntry(name, kind, table, column)
@@ -408,9 +365,11 @@ def _sensitive(
     if "sensitive" not in top.raw:
         return unit_table, ()
     section = Section(top.take("sensitive", (dict,)), f"{top.where} [sensitive]")
+    section.only("table", "columns")
     table = _known(section, "table", tables, unit_table)
     groups = []
     for item in section.sections("columns"):
+        item.only("name", "levels")
         groups.append(CategoricalColumn(item.text("name"), item.texts("levels")))
         item.done()
     section.done()

@@ -43,7 +43,7 @@ def read_modality(manifest: Manifest, entry: ModalityEntry, records: Records, *,
             texts[subject[rows], record[rows], number] = found
             steps[subject[rows], record[rows], number] = found != ""
     elif entry.file:
-        _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
+        _files(manifest.folder, table, source.key, entry, rows, (subject, record), values, steps)
     else:
         features, present = _features(table, columns, subject >= 0)
         said = present[rows]
@@ -92,15 +92,16 @@ def declared_columns(manifest: Manifest, entry: ModalityEntry) -> tuple[Column, 
 def _files(
     folder: Path,
     table: Table,
+    key: str,
     entry: ModalityEntry,
     rows: Index,
     places: tuple[Index, Index],
     values: Floats,
     steps: Mask,
 ) -> None:
-    paths = table.texts(entry.file)
+    paths, names = table.texts(entry.file), table.identifiers(key)
     for row in rows.tolist():
-        text, where = paths[row], table.where(entry.file, row)
+        text, where = paths[row], f"{table.where(entry.file, row)} (record {names[row]!r})"
         if text is None:
             continue
         path, place = inside(folder, text, where), (int(places[0][row]), int(places[1][row]))

@@ -53,9 +53,11 @@ def read_records(manifest: Manifest, *, predict: bool) -> Records:
     names, owners = table.identifiers(unit.key), table.identifiers(owner_column)
     kept = np.flatnonzero(table.kept).tolist()
     subjects = tuple(dict.fromkeys(owners[row] for row in kept))
+    if not table.rows:
+        advice = "Below the line of column names, each record needs a row."
+        raise UsageError(f"{unit.path} has no records", advice)
     if not subjects:
-        advice = "An institution needs at least one subject." if not table.rows else "Correct the filters in keep."
-        raise UsageError(f"{unit.path} has no rows" + (" that are kept" if table.rows else ""), advice)
+        raise UsageError(f"{unit.path} has no rows that are kept", "Correct the filters in keep.")
     most = table.rows if predict else manifest.max_records
     index = {subject: number for number, subject in enumerate(subjects)}
     counts = np.zeros(len(subjects), dtype=np.int64)

@@ -1,5 +1,6 @@
 """One table of `dataset.toml`, taken apart key by key."""
 
+from difflib import get_close_matches
 from typing import Any
 
 from ...crypto.errors import UsageError
@@ -23,7 +24,7 @@ class Section:
         """Remove and return a value. Raises UsageError if it is missing (and has no default) or of another type."""
         value = self.raw.pop(key, default)
         if value is None:
-            raise self.fail(f"{key} is missing")
+            raise self.fail(f"{key} is missing", "Add it: docs/data.md says what it means.")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise self.fail(f"{key} = {value!r} is of the wrong type", f"Write a {kinds[0].__name__}.")
         return value
@@ -69,7 +70,14 @@ class Section:
             raise self.fail(f"low = {bottom} and high = {top} are no bounds", "Write finite numbers, low below high.")
         return bottom, top
 
+    def only(self, *keys: str) -> None:
+        """Raise UsageError for a key that is none of `keys`, naming the one that was probably meant."""
+        for key in sorted(set(self.raw) - set(keys)):
+            near = get_close_matches(key, keys, 1)
+            advice = f"Did you mean {near[0]}?" if near else f"Remove it; known here are {', '.join(keys)}."
+            raise self.fail(f"unknown key {key!r}", advice)
+
     def done(self) -> None:
-        """Raise UsageError if a key is left over: it was misspelt, or means nothing here."""
+        """Raise UsageError if a key is left over: it means nothing beside the others here."""
         if self.raw:
-            raise self.fail(f"unknown key {sorted(self.raw)[0]!r}", "Remove it, or look for a spelling mistake.")
+            raise self.fail(f"unknown key {sorted(self.raw)[0]!r}", "Remove it: it means nothing beside the others.")

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..store.observations import LEAST_CELL
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
-
-LEAST_CELL = 50  # records: a metric of fewer says little, and may say something about one student
 
 
 def summarise(data: Dataset) -> dict[str, Any]:
@@ -83,8 +82,9 @@ def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
     cells = []
     for number, level in enumerate(group.levels):
         inside = group.codes == number
-        few = int((inside & held_out).sum())
-        cells.append({"level": level, "records": int((inside & there).sum()), "held_out": few,
+        few = int((inside & held_out).any(axis=1).sum())  # subjects, as evaluation counts them
+        cells.append({"level": level, "records": int((inside & there).sum()),
+                      "held_out": int((inside & held_out).sum()), "held_out_subjects": few,
                       "too_small": few < LEAST_CELL})  # fmt: skip
     return {"name": group.name, "cells": cells, "unknown": int(((group.codes < 0) & there).sum())}
 

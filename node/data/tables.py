@@ -15,6 +15,8 @@ from .manifest import TableEntry
 Texts = list[str | None]
 _MISSING = ["", "NA", "NaN", "nan", "null", "NULL"]
 _PARSE = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a quoted text may have paragraphs
+LINE = 1 << 20  # bytes of a CSV line that can be read for certain
+_BLOCKS = pyarrow.csv.ReadOptions(block_size=LINE)
 
 
 class Table:
@@ -26,7 +28,7 @@ class Table:
         `lenient` leaves out filters whose column is not there. Raises UsageError (no file, no column) or CorruptError
         (unreadable).
         """
-        self.path = entry.path
+        self.path, self.name = entry.path, entry.name
         self.names = column_names(entry.path)
         filters = [item for item in entry.keep if not lenient or item.column in self.names]
         wanted = sorted({*columns, *(item.column for item in filters)})
@@ -34,6 +36,8 @@ class Table:
             if column not in self.names:
                 known = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
                 raise UsageError(f"{self.path}: no column {column!r}", f"The columns are {known}.")
+            if self.names.count(column) > 1:
+                raise CorruptError(f"{self.path}: column {column!r} is there twice", "Remove one, or rename it.")
         self._data = _read(self.path, wanted)
         self.rows: int = self._data.num_rows
         self.kept: npt.NDArray[np.bool_] = np.ones(self.rows, dtype=np.bool_)
@@ -50,13 +54,11 @@ class Table:
 
     def texts(self, column: str) -> Texts:
         """Return a column as text, None where it is missing."""
-        values = self._data.column(column).cast(pa.string()).to_pylist()
-        return [None if value is None or value in _MISSING else str(value) for value in values]
+        return [None if value is None or value in _MISSING else value for value in self._strings(column)]
 
     def passages(self, column: str) -> list[str]:
         """Return a column as it is written, "" where it is empty: in a sentence, NA is a word."""
-        values = self._data.column(column).cast(pa.string()).to_pylist()
-        return ["" if value is None or not value.strip() else str(value) for value in values]
+        return ["" if value is None or not value.strip() else value for value in self._strings(column)]
 
     def identifiers(self, column: str) -> list[str]:
         """Return a column as text. Raises CorruptError naming the first row that has none."""
@@ -73,9 +75,21 @@ class Table:
             return self._parsed(column)
         try:
             values = data.cast(pa.float64()).to_numpy()
-        except pa.ArrowInvalid as error:
-            raise CorruptError(f"{self.path}: column {column!r} holds no numbers ({data.type})") from error
+        except pa.ArrowException as error:
+            raise self._unfit(column, "numbers", "Export it as whole or decimal numbers.") from error
         return self._finite(column, np.asarray(values, dtype=np.float64))
+
+    def _strings(self, column: str) -> Texts:
+        try:
+            values: Texts = self._data.column(column).cast(pa.string()).to_pylist()
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise self._unfit(column, "text in UTF-8, or numbers,", "Export the column as text.") from error
+        return values
+
+    def _unfit(self, column: str, expected: str, advice: str) -> CorruptError:
+        kind = self._data.column(column).type
+        where = f"{self.path} (table {self.name!r}): column {column!r}"
+        return CorruptError(f"{where} holds {kind}; {expected} were expected", advice)
 
     def _parsed(self, column: str) -> npt.NDArray[np.float64]:
         values = np.full(self.rows, np.nan)
@@ -103,8 +117,10 @@ def column_names(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-        with pyarrow.csv.open_csv(path, parse_options=_PARSE) as reader:
+        with pyarrow.csv.open_csv(path, read_options=_BLOCKS, parse_options=_PARSE) as reader:
             return [str(name) for name in reader.schema.names]
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{path}: the line of column names is not UTF-8", "Export the file as UTF-8.") from error
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -120,10 +136,13 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
             null_values=[""],
             strings_can_be_null=True,
         )
-        return pyarrow.csv.read_csv(path, parse_options=_PARSE, convert_options=convert)
+        return pyarrow.csv.read_csv(path, read_options=_BLOCKS, parse_options=_PARSE, convert_options=convert)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> CorruptError:
+    if "straddl" in str(error):  # Arrow's word for a line that does not fit into its blocks
+        advice = f"At most {LINE} bytes fit. Look for a quote that is not closed: it makes one line of all that follow."
+        return CorruptError(f"{path}: a line is too long", advice)
     return CorruptError(f"{path} cannot be read: {error}", "Export the file again, as CSV, CSV.gz or Parquet.")

@@ -59,7 +59,8 @@ def _answer(worker: Worker, request: Message, responses: BinaryIO) -> Message:
 
 def _failure(number: object, error: Exception) -> Message:
     if isinstance(error, OperatorError):
-        return {"id": number, "ok": False, "error": error.message, "advice": error.advice}
+        told = {"error": error.message, "advice": error.advice, "exit_code": error.exit_code}
+        return {"id": number, "ok": False, **told}
     advice = "" if isinstance(error, CollegiumError) else "The worker's log has the details."
     return {"id": number, "ok": False, "error": f"{type(error).__name__}: {error}", "advice": advice}
 

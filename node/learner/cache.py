@@ -58,10 +58,11 @@ class EmbeddingCache:
     """One file of embeddings, made if it is missing. A context manager; one process at a time writes.
 
     Raises UsageError where the file cannot be opened or written; damage is mended by starting anew, and logged.
+    `read_only`: what is there is found, nothing is put, made or mended; a file that cannot be read counts as empty.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path, self._read_only = path, read_only
         self._connection, self._salt = self._opened()
 
     def __enter__(self) -> Self:
@@ -92,7 +93,12 @@ class EmbeddingCache:
         return self._attempt(read)
 
     def put_many(self, model: bytes, rows: Iterable[tuple[bytes, str, Floats]]) -> None:
-        """Store embeddings: each a record, the subject that it is of, and a vector. All or none of them."""
+        """Store embeddings: each a record, the subject that it is of, and a vector. All or none of them.
+
+        Nothing is stored in a cache that is read only.
+        """
+        if self._read_only:
+            return
         given = list(rows)
 
         def write() -> None:
@@ -121,6 +127,8 @@ class EmbeddingCache:
         return self._attempt(prune)
 
     def _delete(self, tags: Collection[bytes]) -> int:
+        if self._read_only:
+            raise LocalProtocolError("a cache that is read only forgets nobody")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             before = self._connection.total_changes
@@ -141,18 +149,28 @@ class EmbeddingCache:
         try:
             return action()
         except sqlite3.Error as error:
-            if _code(error) not in _DAMAGE:
+            if self._read_only:
+                log.warning("the cache of embeddings cannot be read", path=str(self._path), error=str(error))
+            elif _code(error) not in _DAMAGE:
                 raise self._named(error) from error
-            log.warning("the cache of embeddings is damaged and starts anew", path=str(self._path), error=str(error))
+            else:
+                log.warning(
+                    "the cache of embeddings is damaged and starts anew", path=str(self._path), error=str(error)
+                )
         self.close()
-        self._remove()
-        self._connection, self._salt = self._opened()
+        if self._read_only:
+            self._connection, self._salt = _empty()
+        else:
+            self._remove()
+            self._connection, self._salt = self._opened()
         try:
             return action()
         except sqlite3.Error as error:
             raise self._named(error) from error
 
     def _opened(self) -> tuple[sqlite3.Connection, bytes]:
+        if self._read_only:
+            return _opened_to_read(self._path)
         for attempt in range(2):
             connection = None
             try:
@@ -225,6 +243,22 @@ def embed_cached(
         if progress is not None:
             progress(begin + len(chunk), len(missing))
     return found
+
+
+def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, bytes]:
+    connection = None
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        return connection, _prepared(connection)
+    except sqlite3.Error:
+        if connection is not None:
+            connection.close()
+        return _empty()
+
+
+def _empty() -> tuple[sqlite3.Connection, bytes]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    return connection, _prepared(connection)
 
 
 def _prepared(connection: sqlite3.Connection) -> bytes:

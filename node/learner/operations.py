@@ -50,6 +50,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
         texts=Texts(
             {name: Path(str(path)) for name, path in (request.get("models") or {}).items()},
             Path(str(cache)) if cache else None,
+            read_only=bool(request.get("cache_read_only")),
         ),
         validation=float(request.get("validation") or 0.0),
         private=Path(str(private)) if private else None,
@@ -169,21 +170,32 @@ def predict_scores(session: Session, request: Message) -> Message:
 
 
 def predict_file(session: Session, request: Message) -> Message:
-    """Return for every record of a file what the model says of every hosted task."""
-    _, part = records_of(session, Path(field(request, "file", str)))
+    """Return for every record of a file what the model says of every hosted task, or of the one that is asked for.
+
+    Raises UsageError if no record has any modality that such a task is told from.
+    """
+    file, only = Path(field(request, "file", str)), request.get("task")
+    _, part = records_of(session, file)
+    there = {name for name, (_, steps) in part.batch.inputs.items() if bool(steps.any())}
+    there -= frozenset() if request.get("personal") else session.withheld
+    kinds = {name: kind for name, kind in session.kinds.items() if only in (None, name)}
+    for task in session.learning.tasks:
+        if task.name in kinds and not there & set(task.modalities):
+            advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}."
+            raise UsageError(f"{file}: no record has anything that task {task.name!r} is told from", advice)
     model = build(session, field(request, "states", dict))
     logits = predict(model, part.batch.without(session.withheld))
     personal = apply_private(session, model, part.batch, logits) if request.get("personal") else None
-    there = np.argwhere(part.batch.weights.numpy() > 0)
+    places = np.argwhere(part.batch.weights.numpy() > 0)
     tasks = {}
-    for name, kind in session.kinds.items():
-        values = scores(kind, (personal or logits)[name][there[:, 0], there[:, 1]])
+    for name, kind in kinds.items():
+        values = scores(kind, (personal or logits)[name][places[:, 0], places[:, 1]])
         low, high = session.ranges.get(name, (0.0, 0.0))
         if kind == "regression":
             values = low + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
         tasks[name] = {"kind": kind, "classes": list(session.class_names.get(name, ())), "scores": values.tolist()}
     return {
-        "records": [str(part.records[s, k]) for s, k in there.tolist()],
+        "records": [str(part.records[s, k]) for s, k in places.tolist()],
         "modalities": {name: int(steps.any(2).sum()) for name, (_, steps) in sorted(part.batch.inputs.items())},
         "tasks": tasks,
     }

@@ -13,8 +13,9 @@ This pipe never leaves the machine, so floats are allowed in it, unlike in recor
 | `cross_check` | events, delta | pld, prv, error |
 | `audit` | fault | findings, caught |
 
-Every request carries `id` and `op`; the response repeats `id` and says `ok: true`, or `ok: false` with `error` and
-`advice`. While it trains, the worker also sends `{id, progress: done, total}`. `worker.py` gives the types.
+Every request carries `id` and `op`; the response repeats `id` and says `ok: true`, or `ok: false` with `error`,
+`advice` and `exit_code` (crypto/errors.py; none is 1). While it trains, the worker also sends `{id, progress: done,
+total}`. `worker.py` gives the types.
 """
 
 import struct
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 
 import msgpack
 
-from ...crypto.errors import CorruptError
+from ...crypto.errors import CorruptError, OperatorError, RefusedError, UsageError, VerificationError
 
 FRAME_LIMIT = 256 * 2**20
 HEADER = 4
@@ -41,6 +42,16 @@ OPERATIONS = (
 )
 
 Message = dict[str, Any]
+
+_ERRORS: dict[Any, type[OperatorError]] = {
+    kind.exit_code: kind for kind in (UsageError, CorruptError, RefusedError, VerificationError)
+}
+
+
+def failure(answer: Message) -> OperatorError:
+    """Return the error that an answer with `ok: false` tells of, of the class that the worker raised."""
+    kind = _ERRORS.get(answer.get("exit_code"), OperatorError)
+    return kind(str(answer.get("error", "refused")), str(answer.get("advice", "")))
 
 
 class BrokenStreamError(CorruptError):

@@ -39,10 +39,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """Where the frozen models of text lie on this machine, and where their embeddings are kept ("" nowhere)."""
+    """Where the frozen models of text lie on this machine, and where their embeddings are kept (None: nowhere).
+
+    `read_only`: what is kept is used, and nothing is added or removed.
+    """
 
     folders: Mapping[str, Path] = field(default_factory=dict)
     cache: Path | None = None
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,7 +238,7 @@ class Embedder:
         if path is None:
             rows = self.encoder(found.name).embed(texts)
         else:
-            with EmbeddingCache(path) as cache:
+            with EmbeddingCache(path, read_only=self._session.texts.read_only) as cache:
                 rows = embed_cached(self.encoder(found.name), wanted.digest, texts, owners[place].tolist(), cache)
         values = np.zeros((*found.texts.shape, self.modality(found.name).width), dtype=np.float32)
         values[place] = rows

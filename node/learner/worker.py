@@ -1,8 +1,8 @@
 """The worker's operations: a request map in, a response map out. Field by field:
 
 - `open` {data: path or [path] (pooled), components: [map], learning: map, base_seed: bytes, hosted: [name], seed: int
-  or nil, withheld: [modality], models: {name: path}, cache: path, validation: share, private: path} →
-  {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
+  or nil, withheld: [modality], models: {name: path}, cache: path, cache_read_only: bool, validation: share,
+  private: path} → {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
 - `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)
@@ -13,8 +13,8 @@
   private components}
 - `predict_scores` {states, split} → {tasks: {name: {kind, metric, subjects: [text], scores: [[float]],
   labels: [[float]]}}}
-- `predict` {states, file: path, personal: bool} → {records: [text], tasks: {name: {kind, classes: [text],
-  scores: [[float]]}}, modalities: {name: how many of the records have it}}
+- `predict` {states, file: path, personal: bool, task: name or nil (all)} → {records: [text], tasks: {name: {kind,
+  classes: [text], scores: [[float]]}}, modalities: {name: how many of the records have it}}
 - `personalise` {states} → {loss, parameters}: trains the private components and keeps them
 - `epsilon` {events: [[q, σ_eff, count]], delta} → {epsilon: float, claimed: thousandths}
 - `budget` {modalities: [{name, epsilon: thousandths, delta: billionths, spent: [[rate, noise, count]], components:

@@ -63,6 +63,19 @@ def test_check_says_what_is_there(run: "Run", folder: Path) -> None:
     assert found["modalities"][0]["present"] == 240
 
 
+def test_check_counts_the_subjects_of_a_group_as_evaluation_does(run: "Run", folder: Path) -> None:
+    rows = [f"r{n},s{n % 40},words,low,10,f\n" for n in range(400)]  # 400 records of 40 subjects
+    (folder / "work.csv").write_text(WORK.split("\n", 1)[0] + "\n" + "".join(rows))
+    text = MANIFEST.replace("max_records = 1", "max_records = 10").replace("share = 0.5", "share = 0.99")
+    (folder / "dataset.toml").write_text(text)
+    found = run("data", "check", folder, "--json").value
+    cell = found["groups"][0]["cells"][0]
+    held_out = found["held_out_subjects"]
+    assert (cell["held_out"], cell["held_out_subjects"], cell["too_small"]) == (10 * held_out, held_out, True)
+    assert 30 < held_out <= 40
+    assert "subjects held out" in run("data", "check", folder).out
+
+
 def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
     (folder / "work.csv").write_text(WORK.replace("low", "lowest", 1))
     answer = run("data", "check", folder, "--json")

@@ -165,6 +165,28 @@ def test_demo_and_bench_hand_on_their_options_and_exit_code(
     assert attributes.items() <= seen.items()
 
 
+@pytest.mark.parametrize("epsilon", ["nan", "0", "-1", "-inf"])
+def test_an_epsilon_that_is_none_is_refused(run: "Run", epsilon: str) -> None:
+    answer = run("bench", "learn", "--epsilon", epsilon)
+    assert (answer.code, "is no ε" in answer.err, "inf" in answer.err) == (2, True, True)
+
+
+def test_open_tasks_are_said_to_have_no_epsilon(run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setitem(sys.modules, "collegium.sims.learn.bench", SimpleNamespace(run=lambda **_: 0))
+    for words, told in (
+        (("--only", "fsdd", "--epsilon", "3"), ["fsdd"]),
+        (("--epsilon", "3"), ["omniglot", "fsdd"]),
+        (("--only", "oulad", "--epsilon", "3"), []),
+        (("--only", "fsdd", "--epsilon", "inf"), []),
+        (("--only", "fsdd"), []),
+    ):
+        answer = run("bench", "learn", *words)
+        assert (answer.code, answer.out) == (0, "")
+        assert [line.split(" is open: ")[0] for line in answer.err.splitlines()] == told
+
+
 def test_an_unknown_bench_is_refused(run: "Run") -> None:
     assert run("bench", "nonsense").code == 2
 

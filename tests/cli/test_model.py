@@ -12,11 +12,14 @@ from safetensors.numpy import load_file
 from collegium.consensus.components import origin, replay
 from collegium.node.home import Home
 from collegium.node.store import States, Store
+from collegium.node.verify import home_model
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, VoteSignature, verify_certificate
 from collegium.protocol.components import base_vector, state_digest
 from collegium.protocol.update import payload_values
 from collegium.sims.cluster import Cluster
+
+from .conftest import fill
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -56,6 +59,32 @@ def test_the_weights_are_base_and_grid_times_the_certified_state(
     assert np.array_equal(found["weight"], expected)
     assert not np.array_equal(found["weight"], base)
     assert (entry["name"], config["seed"]) == (NAME, cluster.charter.seed.hex())
+
+
+def test_a_later_round_that_nobody_certified_yet_is_not_the_model(run: "Run", tmp_path: Path) -> None:
+    cluster = Cluster(4, 7, rounds=4)
+    cluster.start()
+    node = cluster.nodes[1]
+
+    def between() -> bool:
+        c = node.core.ledger.components[NAME] if node.core is not None else None
+        return c is not None and c.certified is not None and 1 <= c.certified.round < c.round
+
+    assert cluster.run(between)
+    assert node.core is not None
+    c, spec = node.core.ledger.components[NAME], cluster.charter.components[0]
+    assert c.certified is not None
+    home = Home(tmp_path / "node")
+    fill(home, cluster, node)
+    rounds = c.rounds[: c.certified.round]
+    state, _ = replay(origin(spec), spec, rounds, lambda e: payload_values(node.store.blobs[e.blob], spec))
+    for from_bytes in (True, False):
+        found = home_model(home, from_bytes=from_bytes).components[NAME]
+        assert (found.round, found.digest, found.certified) == (c.certified.round, c.certified.digest, True)
+        assert found.label == "certified"
+        assert np.array_equal(found.state, state)
+    provenance, _ = exported(run, home, tmp_path / "out")
+    assert provenance["components"][NAME]["round"] == c.certified.round < c.round  # type: ignore[index]
 
 
 def test_the_certificate_bears_out_the_block_by_itself(

@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,12 +124,78 @@ def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_
 
 
 def test_a_missing_modality_is_told(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:
-    bare = tmp_path / "bare.csv"
-    pyarrow.csv.write_csv(pyarrow.csv.read_csv(file).select(["image"]), bare)
-    answer = run("predict", bare, "--home", node.root)
+    lines = file.read_text().splitlines()
+    lacking = tmp_path / "lacking.csv"
+    lacking.write_text("\n".join([*lines, f"nobody{',' * lines[0].count(',')}"]) + "\n")
+    answer = run("predict", lacking, "--home", node.root)
     assert answer.code == 0, answer.err
-    assert "image: missing in all records" in answer.err
-    assert run("predict", bare, "--home", node.root, "--json").value["missing"] == {"image": 7}
+    assert "image: missing in 1 of 8 records" in answer.err
+    assert run("predict", lacking, "--home", node.root, "--json").value["missing"] == {"image": 1}
+
+
+def test_a_file_that_no_task_can_be_told_from_is_refused(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:
+    table = pyarrow.csv.read_csv(file)
+    bare = tmp_path / "bare.csv"
+    pyarrow.csv.write_csv(table.select(["image"]), bare)
+    answer = run("predict", bare, "--home", node.root)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{bare}: no record has anything that task 'digit' is told from" in answer.err
+    pyarrow.csv.write_csv(table.drop_columns(["pixel3", "pixel17", "pixel40", "pixel63"]), bare)
+    answer = run("predict", bare, "--home", node.root)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{bare}: modality 'image' lacks columns pixel3, pixel17, pixel40, pixel63" in answer.err
+
+
+DAMAGE: dict[str, tuple[Callable[[str], str], int]] = {
+    "infinity": (lambda text: text.replace(",0,", ",inf,", 1), 3),
+    "no number": (lambda text: text.replace(",0,", ",many,", 1), 3),
+    "a record twice": (lambda text: text + text.splitlines()[1] + "\n", 3),
+    "a ragged line": (lambda text: text + "x,y\n", 3),
+    "another delimiter": (lambda text: text.replace(",", ";"), 2),
+    "no rows": (lambda text: text.splitlines()[0] + "\n", 2),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_bad_file_ends_as_data_check_does(
+    run: "Run", node: Home, file: Path, tmp_path: Path, data: Path, name: str
+) -> None:
+    spoil, code = DAMAGE[name]
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    text = "\n".join(line.rsplit(",", 1)[0] + ",1" for line in file.read_text().splitlines()) + "\n"
+    text = text.replace('"unheard_of"', "unheard_of").replace('"', "")
+    header, rest = text.split("\n", 1)
+    (bad / "digits.csv").write_text(spoil(header.rsplit(",", 1)[0] + ",digit\n" + rest))
+    (bad / "dataset.toml").write_text((data / "dataset.toml").read_text().replace(".parquet", ".csv"))
+    assert run("data", "check", bad).code == code
+    answer = run("predict", bad / "digits.csv", "--home", node.root, "--json")
+    assert (answer.code, answer.value["exit_code"]) == (code, code), answer.value
+    assert str(bad / "digits.csv") in answer.value["error"]
+
+
+def test_what_is_no_parquet_and_too_many_pixels_are_refused(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.parquet").write_text("image,pixel0\n")
+    assert run("predict", tmp_path / "no.parquet", "--home", node.root).code == 3
+    wide = pyarrow.csv.read_csv(file).append_column("pixel64", [[0] * 7])
+    pyarrow.csv.write_csv(wide, tmp_path / "wide.csv")
+    answer = run("predict", tmp_path / "wide.csv", "--home", node.root)
+    assert (answer.code, "does not know column pixel64" in answer.err) == (2, True)
+
+
+def test_embeddings_of_a_file_are_not_kept(run: "Run", node: Home, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    @contextmanager
+    def recorded(*given: Any, **more: Any) -> Iterator[Any]:
+        seen.update(more)
+        with worker(*given, **more) as learner:
+            yield learner
+
+    monkeypatch.setattr("collegium.sims.offline.worker", recorded)
+    assert run("predict", file, "--home", node.root).code == 0
+    assert (seen["cache"], seen["cache_read_only"]) == (str(node.embeddings), True)
+    assert not node.embeddings.exists()
 
 
 def test_private_components_change_the_prediction_and_are_asked_for(

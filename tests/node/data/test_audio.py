@@ -127,8 +127,8 @@ def wide(path: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], type[OperatorError], str]] = {
-    "no file": (Path.unlink, UsageError, "does not exist"),
-    "a folder": (folder_instead, UsageError, "does not exist"),
+    "no file": (Path.unlink, CorruptError, "does not exist"),
+    "a folder": (folder_instead, CorruptError, "does not exist"),
     "not a wav": (lambda path: path.write_bytes(b"ID3" + bytes(100)), CorruptError, "cannot be read"),
     "nothing": (lambda path: path.write_bytes(b""), CorruptError, "cannot be read"),
     "floating point": (extensible, CorruptError, "cannot be read.*Convert it to PCM"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collegium.crypto.errors import CorruptError, UsageError
+from collegium.crypto.errors import CorruptError
 from collegium.node.data import images
 from collegium.node.data.images import read_image
 
@@ -47,7 +47,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
 
 def test_bad_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
-    with pytest.raises(UsageError, match=r"here: .*a\.png does not exist"):
+    with pytest.raises(CorruptError, match=r"here: .*a\.png does not exist"):
         read_image(path, 4, "here")
     Image.effect_noise((60, 60), 50).save(path)
     good = path.read_bytes()

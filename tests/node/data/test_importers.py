@@ -1,14 +1,25 @@
-"""The importers on the real sources: nobody is in two places, nothing tells the outcome, all or nothing is written."""
+"""The importers: nobody is in two places, nothing tells the outcome, all or nothing is written.
 
+On the real sources where they are, and single records of small ones that the tests write in the same form.
+"""
+
+import gzip
+import io
+import json
 import os
 import shutil
+import wave
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from collegium.crypto.errors import CorruptError, OperatorError, UsageError
 from collegium.node.data.arrays import Dataset, load
@@ -157,6 +168,214 @@ def test_a_unit_of_records_leaves_speakers_whole(tmp_path: Path) -> None:
         rest = {record.split("_")[1] for record in data.records[~data.held_out, 0]}
         assert len(held) == 1
         assert not held & rest
+
+
+def made_of(name: str, folder: Path, options: Options | None = None) -> dict[str, Dataset]:
+    out = folder / "out"
+    return {place: load(data) for place, data in run_import(name, folder, out, options or Options(), quiet)}
+
+
+def rows_of(folder: Path, table: str) -> dict[str, dict[str, Any]]:
+    """The rows of a table that an importer wrote, by the first column."""
+    rows = pyarrow.parquet.read_table(folder / f"{table}.parquet").to_pylist()
+    return {str(next(iter(row.values()))): row for row in rows}
+
+
+def label(data: Dataset, task: str, record: str) -> str:
+    ((subject, place),) = np.argwhere(data.records == record).tolist()
+    found = data.tasks[task]
+    return found.class_names[int(found.labels[subject, place, 0])]
+
+
+def is_held_out(data: Dataset, record: str) -> bool:
+    ((subject, _),) = np.argwhere(data.records == record).tolist()
+    return bool(data.held_out[subject])
+
+
+def write_gz(path: Path, rows: list[dict[str, Any]]) -> None:
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(rows), buffer)
+    path.write_bytes(gzip.compress(buffer.getvalue()))
+
+
+def answer(number: str, label: str, split: str, corpus: str = "sciEntsBank", module: str = "EM") -> dict[str, str]:
+    return {
+        "corpus": corpus, "question_id": "Q", "module": module, "question": f"Why {number}?",
+        "reference_answer": f"Because of {number}.", "answer_id": number, "answer": f"It is {number}", "label": label,
+        "split": split,
+    }  # fmt: skip
+
+
+def test_sra_records_keep_their_texts_and_labels(tmp_path: Path) -> None:
+    rows = [
+        answer("EM.1.7.1", "correct", "train"),
+        answer("EM.1.8.1", "incorrect", "train"),
+        answer("EM.1.9.1", "contradictory", "test-unseen-answers"),
+        answer("EM.2.9.1", "correct", "test-unseen-questions"),
+        answer("FN.1.5.1", "incorrect", "test-unseen-answers", module="FN"),
+        answer("FN.1.6.1", "correct", "train", module="FN"),
+        *(answer(f"F-Q.sbj{n}-l1.qa{n}", "incorrect", "train", "beetle", "F") for n in range(12)),
+        answer("F-Q.sbjb3-l1.qa9", "correct", "test-unseen-answers", "beetle", "F"),
+    ]
+    write_gz(tmp_path / "sra_3way.csv.gz", rows)
+    made = made_of("sra", tmp_path)
+    assert sorted(made) == ["beetle", "scientsbank-a", "scientsbank-b"]
+    expected = {
+        "scientsbank-b": {"EM.1.7.1": "correct", "EM.1.8.1": "incorrect", "EM.1.9.1": "contradictory"},
+        "scientsbank-a": {"FN.1.5.1": "incorrect", "FN.1.6.1": "correct"},
+    }
+    for place, records in expected.items():
+        data = made[place]
+        assert {record: label(data, "grade", record) for record in data.records.ravel()} == records
+        texts = data.modalities["answer"].texts
+        assert texts is not None
+        for (subject, _), record in np.ndenumerate(data.records):
+            assert texts[subject, 0].tolist() == [f"Why {record}?", f"Because of {record}.", f"It is {record}"]
+    assert [is_held_out(made["scientsbank-b"], f"EM.1.{n}.1") for n in (7, 8, 9)] == [False, False, True]
+    assert label(made["beetle"], "grade", "F-Q.sbjb3-l1.qa9") == "correct"
+    assert "sbjb3" in made["beetle"].subjects
+
+
+def test_known_records_of_sra(tmp_path: Path) -> None:
+    made = imported("sra", tmp_path / "out")
+    known = {
+        "EM.45b.299.1": ("We evaporated the water.", "correct", True),
+        "EM.45b.452.1": ("We kept the salt in the vial and put the water in the Petri dish.", "incorrect", True),
+        "EM.45b.113.1": ("Let the water evaporate and the salt is left behind.", "correct", False),
+    }
+    data = made["scientsbank-b"]
+    texts = data.modalities["answer"].texts
+    assert texts is not None
+    for record, (words, grade, held_out) in known.items():
+        assert (label(data, "grade", record), is_held_out(data, record)) == (grade, held_out)
+        assert texts[data.records == record][0, 2] == words
+    assert label(data, "grade", "EM.16b.321.1") == "contradictory"
+    assert label(made["beetle"], "grade", "FaultFinding-BULB_C_VOLTAGE_EXPLAIN_WHY1.sbj8-l1.qa226") == "incorrect"
+
+
+def spoken(folder: Path) -> dict[str, list[int]]:
+    """Write six speakers' clips of two digits as the source does; return the samples of each."""
+    clips = {f"{digit}_{speaker}_{index}": [1000 * digit + 10 * index + place, -5]
+             for place, speaker in enumerate(("ada", "bob", "cat", "dan", "eve", "fay"))
+             for digit in (3, 8) for index in (4, 5)}  # fmt: skip
+    parts = [name.split("_") for name in clips]
+    np.savez(
+        folder / "fsdd_int16_8k.npz",
+        audio=np.array([value for samples in clips.values() for value in samples], dtype=np.int16),
+        n=np.array([2] * len(clips), dtype=np.int32),
+        digit=np.array([int(digit) for digit, _, _ in parts], dtype=np.int8),
+        index=np.array([int(index) for _, _, index in parts], dtype=np.int16),
+        speaker=np.array([speaker for _, speaker, _ in parts]),
+    )
+    accents = {name: {"accent": "south" if name == "bob" else "north"} for _, name, _ in parts}
+    (folder / "speakers.json").write_text(json.dumps(accents))
+    return clips
+
+
+def samples_of(path: Path) -> list[int]:
+    with wave.open(str(path), "rb") as clip:
+        assert clip.getframerate() == 8000
+        return np.frombuffer(clip.readframes(clip.getnframes()), dtype="<i2").tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("split", ["speaker", "index"])
+def test_fsdd_clips_keep_their_digit_speaker_and_samples(tmp_path: Path, split: str) -> None:
+    clips = spoken(tmp_path)
+    made = made_of("fsdd", tmp_path, Options(split=split))
+    seen = set()
+    for place, data in made.items():
+        for (subject, _), record in np.ndenumerate(data.records):
+            digit, speaker, index = record.split("_")
+            assert label(data, "digit", record) == digit
+            assert samples_of(tmp_path / "out" / place / "audio" / f"{record}.wav") == clips[record]
+            held_out = speaker in {"eve", "fay"} if split == "speaker" else index == "4"
+            assert is_held_out(data, record) == held_out
+            if split == "speaker":
+                assert data.subjects[subject] == speaker
+            accent = data.groups["accent"]
+            code = accent.codes[data.records == record][0]
+            assert accent.levels[code] == ("south" if speaker == "bob" else "north")
+            seen.add(record)
+    assert seen == set(clips)
+
+
+def test_known_clips_of_fsdd(tmp_path: Path) -> None:
+    made = imported("fsdd", tmp_path / "out", only_modalities=set())
+    with np.load(source("fsdd") / "fsdd_int16_8k.npz") as archive:
+        audio, ends = archive["audio"], np.cumsum(archive["n"])
+        names = [archive[key][1234] for key in ("digit", "speaker", "index")]
+    assert [str(name) for name in names] == ["4", "george", "4"]
+    assert label(made["institution-1"], "digit", "4_george_4") == "4"
+    assert label(made["institution-2"], "digit", "0_jackson_0") == "0"
+    assert label(made["institution-2"], "digit", "9_jackson_49") == "9"
+    found = samples_of(tmp_path / "out" / "institution-1" / "audio" / "4_george_4.wav")
+    assert found == audio[ends[1233] : ends[1234]].tolist()
+    assert len(found) == 3479
+
+
+def test_onestopenglish_records_keep_their_level_and_text(tmp_path: Path) -> None:
+    levels = {"ele": "elementary", "int": "intermediate", "adv": "advanced"}
+    rows = [{"article": f"art{n}", "level": level, "text": f"{level} words {n}"} for n in range(12) for level in levels]
+    write_gz(tmp_path / "onestopenglish.csv.gz", rows)
+    (data,) = made_of("onestopenglish", tmp_path).values()
+    texts = data.modalities["text"].texts
+    assert texts is not None
+    for n in range(12):
+        for level, name in levels.items():
+            assert label(data, "level", f"art{n}-{level}") == name
+            assert texts[data.records == f"art{n}-{level}"].tolist() == [[f"{level} words {n}"]]
+
+
+def test_omniglot_drawings_keep_their_character_and_pixels(tmp_path: Path) -> None:
+    for archive in ("background_small1", "background_small2"):
+        with (
+            zipfile.ZipFile(tmp_path / f"images_{archive}.zip", "w") as images,
+            zipfile.ZipFile(tmp_path / f"strokes_{archive}.zip", "w") as strokes,
+        ):
+            for number, alphabet in enumerate(("Greek", "Latin")):
+                for drawer in range(1, 21):
+                    member = f"{alphabet}/character0{number + 1}/{number + 1:04}_{drawer:02}"
+                    pixels = np.full((28, 28), 255, dtype=np.uint8)
+                    pixels[drawer, number] = 0
+                    buffer = io.BytesIO()
+                    Image.fromarray(pixels).save(buffer, "PNG")
+                    images.writestr(f"images_{archive}/{member}.png", buffer.getvalue())
+                    points = f"START\n{drawer},-{number + 1},0\n{drawer},-9,5\nBREAK\n"
+                    strokes.writestr(f"strokes_{archive}/{member}.txt", points)
+    made = made_of("omniglot", tmp_path)
+    for data in made.values():
+        for (subject, place), record in np.ndenumerate(data.records):
+            number, drawer = int(record[:4]) - 1, int(record[5:])
+            assert data.subjects[subject] == f"drawer-{drawer:02}"
+            assert label(data, "alphabet", record) == ("Greek", "Latin")[number]
+            assert label(data, "character", record) == ("Greek/character01", "Latin/character02")[number]
+            ink = np.argwhere(data.modalities["image"].values[subject, place, 0].reshape(28, 28) > 0)
+            assert ink.tolist() == [[drawer, number]]
+    strokes_table = rows_of(tmp_path / "out" / "institution-1", "strokes")
+    assert {"0001_01", "0002_19"} <= set(strokes_table)
+
+
+def test_known_students_of_oulad(tmp_path: Path) -> None:
+    made = imported("oulad", tmp_path / "out", only_modalities=set())
+    table = pyarrow.csv.read_csv(source("oulad") / "student.csv.gz").to_pylist()
+    results = {f"{r['code_module']}-{r['code_presentation']}-{r['id_student']}": r for r in table}
+    checked: set[str] = set()
+    for place in ("AAA", "GGG"):
+        data = made[place]
+        for (subject, k), record in np.ndenumerate(data.records):
+            if not record:
+                continue
+            row = results[record]
+            result = str(row["final_result"])
+            checked.add(result)
+            assert str(row["id_student"]) == data.subjects[subject]
+            assert (data.tasks["pass"].labels[subject, k, 0] == 1) == (result in {"Pass", "Distinction"})
+            assert (data.tasks["withdraw"].labels[subject, k, 0] == 1) == (result == "Withdrawn")
+            if result != "Withdrawn":
+                assert label(data, "grade", record) == result
+            gender = data.groups["gender"]
+            assert gender.levels[gender.codes[subject, k]] == str(row["gender"])
+    assert checked == {"Pass", "Distinction", "Fail", "Withdrawn"}
 
 
 REFUSED: dict[str, tuple[str, Options, str]] = {

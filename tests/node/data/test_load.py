@@ -12,6 +12,8 @@ import pytest
 
 from collegium.crypto.errors import CorruptError, OperatorError, UsageError
 from collegium.node.data.arrays import Dataset, TaskArray, in_test, load
+from collegium.node.data.manifest import TableEntry
+from collegium.node.data.tables import Table
 
 MANIFEST = """
 format = 1
@@ -237,7 +239,22 @@ BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
     "a record twice": (edit(CSV, "r2,", "r1,"), CorruptError, "column 'record', row 2: record 'r1' is there twice"),
     "an empty subject": (edit(CSV, "r2,bob", "r2,"), CorruptError, "column 'student', row 2 is empty"),
     "a ragged line": (edit(CSV, "r2,bob", "r2,bob,x"), CorruptError, "people.csv cannot be read"),
-    "no rows": (lambda folder: write(folder / CSV, HEADER), UsageError, "has no rows"),
+    "no rows": (lambda folder: write(folder / CSV, HEADER), UsageError, "people.csv has no records. Below"),
+    "another spelling of a needed key": (
+        edit(TOML, "max_len", "maxlen"),
+        UsageError,
+        r"dataset.toml \[\[modality\]\] scores: unknown key 'maxlen'. Did you mean max_len",
+    ),
+    "another spelling of a bound": (edit(TOML, "high = 100", "hihg = 9"), UsageError, "'hihg'. Did you mean high"),
+    "a key of another kind": (edit(TOML, 'prefix = "p"', 'prefix="p"\nrate=8'), UsageError, "unknown key 'rate'"),
+    "a key at the top": (edit(TOML, "[split]", "[spilt]"), UsageError, "dataset.toml: unknown key 'spilt'. Did you"),
+    "a column twice": (edit(CSV, "town,", "age,"), CorruptError, "column 'age' is there twice"),
+    "a long line": (edit(CSV, "Lima", "L" * (1 << 22)), CorruptError, "people.csv: a line is too long. At most 10"),
+    "names in another encoding": (
+        lambda folder: write(folder / CSV, HEADER.replace(b"town", b"t\xf6wn")),
+        CorruptError,
+        "people.csv: the line of column names is not UTF-8",
+    ),
     "an empty file": (lambda folder: write(folder / CSV, b""), CorruptError, "cannot be read"),
     "a damaged Parquet file": (
         lambda folder: write(folder / "pixels.parquet", b"PAR1"),
@@ -261,6 +278,38 @@ def test_bad_folders_are_refused_with_the_place_and_advice(folder: Path, name: s
     spoil(folder)
     with pytest.raises(kind, match=text):
         load(folder)
+
+
+STRANGE: dict[str, tuple[list[object], str]] = {
+    "a struct": ([{"x": 1}, {"x": 2}], "struct<x: int64>"),
+    "a list": ([[1], [2]], "list<element: int64>"),
+    "bytes": ([b"\xff", b"\xfe"], "binary"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("column", ["record", "town", "age"])
+def test_a_parquet_column_of_another_type_is_named(folder: Path, name: str, column: str) -> None:
+    values, kind = STRANGE[name]
+    edit(TOML, "people.csv", "people.parquet")(folder)
+    columns: dict[str, list[object]] = {
+        "record": ["r1", "r4"], "student": ["a", "b"], "age": [1.0, 2.0], "town": ["Rome", "Oslo"],
+        "result": ["Pass", "Fail"], "grade": ["A", "B"],
+    }  # fmt: skip
+    pyarrow.parquet.write_table(pa.table(columns), folder / "people.parquet")
+    (folder / "scores.csv.gz").write_bytes(gzip.compress(b"record,day,score\nr1,1,1\n"))
+    load(folder)
+    pyarrow.parquet.write_table(pa.table(columns | {column: values}), folder / "people.parquet")
+    expected = "numbers were" if column == "age" else "text in UTF-8, or numbers, were"
+    place = rf"people.parquet \(table 'people'\): column '{column}'"
+    with pytest.raises(CorruptError, match=rf"{place} holds {kind}; {expected} expected. Export"):
+        load(folder)
+
+
+def test_passages_of_another_type_are_named(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"a": [b"\xff"]}), tmp_path / "t.parquet")
+    with pytest.raises(CorruptError, match=r"table 't'\): column 'a' holds binary"):
+        Table(TableEntry("t", tmp_path / "t.parquet", "k", ()), ["a"]).passages("a")
 
 
 def test_a_gap_needs_a_mask_unless_the_whole_row_is_empty(folder: Path) -> None:

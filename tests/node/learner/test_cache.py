@@ -53,6 +53,29 @@ def everything_on_disk(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
 
 
+def test_a_cache_that_is_read_only_gives_and_takes_nothing(tmp_path: Path, encoder: Any) -> None:
+    path = tmp_path / "c"
+    with EmbeddingCache(path, read_only=True) as cache:  # no file: none is made
+        assert embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache).any()
+    assert not any(tmp_path.iterdir())
+    with EmbeddingCache(path) as cache:
+        cold = embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache)
+    before, encoder.asked = everything_on_disk(tmp_path), []
+    with EmbeddingCache(path, read_only=True) as cache:
+        warm = embed_cached(encoder, MODEL, [*TEXTS, "sat"], [*SUBJECTS, "new"], cache)
+        with pytest.raises(LocalProtocolError, match="forgets nobody"):
+            cache.forget(["ada"])
+    assert encoder.asked == ["sat"]
+    assert np.array_equal(warm[:5], cold)
+    assert warm[5].any()
+    assert everything_on_disk(tmp_path) == before
+    for damage in (b"x" * 5000, before[:3000], b""):
+        path.write_bytes(damage)
+        with EmbeddingCache(path, read_only=True) as cache:
+            assert np.allclose(embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache), cold, atol=1e-6)
+        assert everything_on_disk(tmp_path) == damage
+
+
 def test_what_was_put_comes_back_bit_by_bit_also_after_reopening(tmp_path: Path) -> None:
     with EmbeddingCache(tmp_path / "c") as cache:
         put = fill(cache, ["ada", "bob"])
