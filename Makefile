@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/collegium demo $(if $(DATA),--data $(DATA))
 
 test: setup lint types contracts
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check
