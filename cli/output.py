@@ -46,7 +46,7 @@ def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+        drawn.add_row(*(Text("–" if cell is None else str(cell)) for cell, _ in zip(row, columns, strict=True)))
     out.print(drawn)
 
 

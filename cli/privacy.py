@@ -237,6 +237,7 @@ def plan(
             "σ_eff",
             "δ",
             "ε spent",
+            "ε of the plan",
             "ε then",
             "budget",
             "fits",
