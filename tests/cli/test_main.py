@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,8 +112,8 @@ def test_the_version_is_the_packages(run: "Run") -> None:
     assert run("--version").out == f"collegium {version('collegium')}\n"
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    """Goal: 0.5 s. Asserted against a bare interpreter with typer, so that a busy machine does not decide."""
+def test_help_loads_nothing_heavy() -> None:
+    """Goal: 0.5 s. What is loaded is asserted and not the time, so that a busy machine does not decide."""
     code = "import sys, collegium.cli.main as m; m.main(['--help']); sys.stderr.write(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stderr.split()}
@@ -130,16 +129,6 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "structlog",
         "nacl",
     }
-
-    def seconds(code: str) -> float:
-        begun = perf_counter()
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-        return perf_counter() - begun
-
-    ours = "import sys, collegium.cli.main as m; sys.exit(m.main(['--help']))"
-    bare = "import typer, typer.main"
-    ratio = min(seconds(ours) for _ in range(3)) / min(seconds(bare) for _ in range(3))
-    assert ratio < 3
 
 
 @pytest.mark.parametrize(
