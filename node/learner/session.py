@@ -16,6 +16,7 @@ from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
+from ..data.manifest import read_manifest
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
 from .dpsgd import Batch
@@ -47,7 +48,8 @@ class Texts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """An opened institution. `withheld` are the modalities that no shared update may see."""
+    """An opened institution. `reads` are the modalities that the components hosted here read, `withheld` those that no
+    shared update may see."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
@@ -60,6 +62,7 @@ class Session:
     device: torch.device
     texts: Texts
     folder: Path
+    reads: frozenset[str]
     withheld: frozenset[str]
     private: Path | None
 
@@ -97,14 +100,17 @@ def open_session(
         for spec in [spec for spec in specs if spec in (f"encoder/{name}", f"adapter/{name}", f"prompt/{name}")]:
             raise UsageError(f"{spec} is hosted, but the policy for {name!r} is never")
     texts = texts or Texts()
-    wanted = read_by(specs, learning) | (withheld if private is not None else frozenset())
-    if not any(name.startswith("head/") for name in specs) or not wanted - withheld:
+    declared = {entry.name for folder in folders for entry in read_manifest(folder).modalities}
+    reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
+    wanted = reads | (withheld if private is not None else frozenset())
+    if not any(name.startswith("head/") for name in specs) or not reads:
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted) for folder in folders]
-    _check(sets, learning, specs, wanted - withheld)
+    _check(sets, learning, specs, reads)
     session = Session(
-        specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], withheld, private
-    )
+        specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], reads, withheld,
+        private,
+    )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
@@ -136,13 +142,19 @@ def specs_of(
     return specs, bases
 
 
-def read_by(specs: Mapping[str, ComponentSpec], learning: Learning) -> frozenset[str]:
-    """Return the modalities that the hosted components read: those with an encoder, and those of skips alone."""
+def read_by(
+    specs: Mapping[str, ComponentSpec], learning: Learning, charter: Collection[str], declared: Collection[str]
+) -> frozenset[str]:
+    """Return the modalities that the hosted components `specs` read, of those that a hosted task reads.
+
+    These are the modalities with a hosted encoder. One to which the whole `charter` (names of components) gives no
+    encoder is read by skips alone, where the data have it (`declared`). One that has an encoder, but not here, is not
+    at this node or kept out of its training: no skip brings it back.
+    """
     encoders = {name.split("/", 1)[1] for name in specs if name.startswith("encoder/")}
-    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
-    # A skip may read what has no encoder in the whole charter; but what a node keeps out of training stays out of both.
-    bare = {name for name in skips if not any(f"encoder/{name}" == c for c in specs)}
     tasks = [task for task in learning.tasks if f"head/{task.name}" in specs]
+    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
+    bare = {name for name in skips & set(declared) if f"encoder/{name}" not in charter}
     seen = {modality for task in tasks for modality in task.modalities}
     return frozenset((encoders | bare) & seen)
 
@@ -173,8 +185,8 @@ def build(session: Session, states: States) -> M3TModel:
 
 def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
-    wanted = read_by(session.specs, session.learning)
-    wanted |= session.withheld if session.private is not None else frozenset()  # private components read them
+    # What is withheld is read for private components alone.
+    wanted = session.reads | (session.withheld if session.private is not None else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted)
     _check([data], session.learning, session.specs, wanted, labelled=False)
     batch = _batch(data, session, wanted, Embedder(session))
