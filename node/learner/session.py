@@ -16,7 +16,8 @@ from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
-from ..data.manifest import read_manifest
+from ..data.layout import Layout, difference, guess, layout_digest, modality_layout, task_layout
+from ..data.manifest import Manifest, read_manifest
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
 from .dpsgd import Batch
@@ -89,24 +90,31 @@ def open_session(
     texts: Texts | None = None,
     validation: float = 0.0,
     private: Path | None = None,
+    purge: bool = False,
 ) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
 
     Several folders are pooled. `validation` is a share of the students to train on that is set apart. `withheld`
-    modalities are read only if there are `private` components.
+    modalities are read only if there are `private` components. With `purge` the cache of embeddings keeps those of the
+    data's subjects alone; the others are gone from the disk, whether or not the data then fit.
     """
     specs, bases = specs_of(components, base_seed, hosted)
     for name in sorted(withheld):
         for spec in [spec for spec in specs if spec in (f"encoder/{name}", f"adapter/{name}", f"prompt/{name}")]:
             raise UsageError(f"{spec} is hosted, but the policy for {name!r} is never")
     texts = texts or Texts()
-    declared = {entry.name for folder in folders for entry in read_manifest(folder).modalities}
+    manifests = [read_manifest(folder) for folder in folders]
+    declared = {entry.name for manifest in manifests for entry in manifest.modalities}
     reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
     wanted = reads | (withheld if private is not None else frozenset())
     if not any(name.startswith("head/") for name in specs) or not reads:
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted) for folder in folders]
+    if purge:
+        _purge(texts.cache, {subject for data in sets for subject in data.subjects})
     _check(sets, learning, specs, reads)
+    for manifest in manifests:
+        _check_layouts(manifest, learning, specs, reads)
     session = Session(
         specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], reads, withheld,
         private,
@@ -253,6 +261,16 @@ class Embedder:
         return torch.from_numpy(values)
 
 
+def _purge(path: Path | None, subjects: Collection[str]) -> None:
+    """Delete what the cache holds of subjects that are no longer in the data."""
+    if path is None or not path.exists():
+        return
+    from .cache import EmbeddingCache  # noqa: PLC0415  # only who has text needs it
+
+    with EmbeddingCache(path) as cache:
+        cache.keep_only(subjects)
+
+
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -376,6 +394,30 @@ def _check(
         outputs = {t.name: t.shape for t in specs[f"head/{name}"].tensors}["linear.weight"][0]
         if outputs != task.outputs:
             raise UsageError(f"head/{name} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
+
+
+def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
+    """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
+    stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
+    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if f"head/{task.name}" in specs}
+    here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
+    here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
+    for what, wanted in sorted(stated.items()):
+        own = here.get(what)
+        if not wanted or own is None or layout_digest(own) == wanted:
+            continue
+        raise UsageError(
+            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_otherwise(own, wanted)}",
+            "Declare the same columns, levels, bounds, times and classes in dataset.toml, in the same order, as the"
+            " other members do.",
+        )
+
+
+def _otherwise(own: Layout, wanted: bytes) -> str:
+    expected = guess(own, wanted)
+    if expected is not None:
+        return f"here and in the charter {difference(own, expected)}"
+    return f"here {own} of digest {layout_digest(own).hex()[:16]}, in the charter one of digest {wanted.hex()[:16]}"
 
 
 def _fits(charter: Modality, found: ModalityArray) -> None:

@@ -47,6 +47,11 @@ name = "pass"
 kind = "binary"
 column = "passed"
 positive = "1"
+[[task]]
+name = "level"
+kind = "multiclass"
+column = "level"
+classes = ["A", "B", "C"]
 [split]
 share = 0.25
 salt = "x"
@@ -68,7 +73,7 @@ def member(folder: Path, modalities: tuple[str, ...]) -> Path:
     source = np.random.default_rng(len(folder.name))
     sections = "".join(f'[[modality]]\nname = "{name}"\n{DECLARED[name]}\n' for name in modalities)
     (folder / "dataset.toml").write_text(TOP + sections)
-    rows, steps = ["student,a,b,note,scan,voice,passed"], ["student,day,n"]
+    rows, steps = ["student,a,b,note,scan,voice,passed,level"], ["student,day,n,m"]
     for number in range(STUDENTS):
         Image.fromarray(source.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / f"{number}.png")
         with wave.open(str(folder / f"{number}.wav"), "wb") as file:
@@ -78,9 +83,9 @@ def member(folder: Path, modalities: tuple[str, ...]) -> Path:
             file.writeframes(source.integers(-9000, 9000, 600).astype("<i2").tobytes())
         rows.append(
             f"s{number},{source.uniform(-1, 1):.3f},{'xy'[number % 2]},the cat {number},{number}.png,{number}.wav,"
-            f"{number % 2}"
+            f"{number % 2},{'ABC'[number % 3]}"
         )
-        steps += [f"s{number},{day},{source.integers(1, 9)}" for day in range(3)]
+        steps += [f"s{number},{day},{source.integers(1, 9)},1" for day in range(3)]
     (folder / "rows.csv").write_text("\n".join(rows) + "\n")
     (folder / "steps.csv").write_text("\n".join(steps) + "\n")
     return folder
@@ -106,14 +111,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def charter(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Charter:
     text = model_toml(list(folders.values()))
-    assert text.count("skip = true") == 1
+    assert text.count("skip = true") == 2
+    assert text.count("layout = ") == len(DECLARED) + 2
     return charter_of(text, tmp_path_factory.mktemp("charter"))
 
 
 def opened(charter: Charter, data: Path, without: tuple[str, ...] = (), **more: object) -> tuple[Worker, list[str]]:
     """A worker on a folder, under a policy that withholds some modalities, and what it hosts."""
     declared = {entry.name for entry in read_manifest(data).modalities} - set(without)
-    hosted = list(needed(charter.learning, [spec.name for spec in charter.components], declared, {"pass"}))
+    tasks = {"pass", "level"}
+    hosted = list(needed(charter.learning, [spec.name for spec in charter.components], declared, tasks))
     worker = Worker()
     ask(
         worker, op="open", data=str(data), components=[to_map(spec) for spec in charter.components],
@@ -145,6 +152,47 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 
         monkeypatch.setattr(part, "forward", forward)
     return found
+
+
+OTHERWISE = {
+    "classes in another order": (
+        '["A", "B", "C"]', '["C", "A", "B"]', r"task 'level' .* here and in the charter classes: C, A, B; A, B, C",
+    ),
+    "levels exchanged": (
+        '["x", "y"]', '["y", "x"]', r"modality 'table' .* here and in the charter columns 'b' levels: y, x; x, y",
+    ),
+    "another column": (
+        '{ name = "n", low = 0, high = 9 }', '{ name = "m", low = 0, high = 9 }', "'clicks'",
+    ),
+    "other bounds": (
+        "low = -1, high = 1", "low = 0, high = 1", r"modality 'table' .* 'low': '0.0'.* in the charter one of digest",
+    ),
+    "other times": ('time = "day"', 'time = "day"\nuntil = 2', r"modality 'clicks' .* 'until': '2.0'"),
+    "what counts as positive": ('positive = "1"', 'positive = "0"', r"task 'pass' .* 'positive': \['0'\]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_a_folder_that_means_something_else_by_the_same_width_is_refused(
+    charter: Charter, tmp_path: Path, what: str
+) -> None:
+    before, after, said = OTHERWISE[what]
+    folder = member(tmp_path / "n4", MEMBERS["n4"])
+    path = folder / "dataset.toml"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(UsageError, match=said) as error:
+        opened(charter, folder)
+    assert str(folder) in error.value.message
+    assert "Declare the same" in error.value.advice
+    # A charter that states nothing, as before: only counts and widths are compared.
+    learning = charter.learning
+    silent = replace(
+        learning,
+        modalities=tuple(replace(m, layout=b"") for m in learning.modalities),
+        tasks=tuple(replace(task, layout=b"") for task in learning.tasks),
+    )
+    opened(replace(charter, learning=silent), folder)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -220,7 +268,7 @@ def test_daemons_with_different_modalities_close_every_round_of_every_component(
     daemons, views = [Daemon(institution) for institution in institutions], [View() for _ in institutions]
     held = {name: {spec.name for spec in drawn.components} for name in folders}
     for name, modalities in MEMBERS.items():
-        held[name] = set(needed(drawn.learning, sorted(held[name]), set(modalities), {"pass"}))
+        held[name] = set(needed(drawn.learning, sorted(held[name]), set(modalities), {"pass", "level"}))
     try:
         for daemon in daemons:
             daemon.start()
