@@ -14,6 +14,7 @@ from ..node.home import config as settings
 from ..node.home import keys
 from ..node.home.lock import running
 from ..node.home.paths import Home
+from ..node.views.status import LEARNER_FAILED
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
 
@@ -236,6 +237,14 @@ def _daemon(home: Home) -> Iterator[Check]:
         yield Check("daemon", "warn", "not running", "Start it: collegium node start.")
         return
     status = Client(home).get("/status")
+    learner = status["live"]["learner"]
+    failed = learner["state"] == "failed"
+    if failed:
+        advice = (
+            "Mend what it says; then `collegium node stop` and `collegium node start`: it is read again at the start."
+        )
+        yield Check("learner", "fail", learner["detail"] or "it failed without a word; node.log may say more", advice)
     for note in status["notes"]:
-        yield Check("daemon", "warn", note)
+        if not failed or not note.startswith(LEARNER_FAILED):
+            yield Check("daemon", "warn", note)
     yield Check("daemon", "ok", f"answers (pid {pid}), height {status['height']}")

@@ -110,6 +110,11 @@ def check(charter: Charter) -> None:
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
         (all(floor.policy in POLICIES for floor in charter.learning.floors), f"a policy must be one of {POLICIES}"),
+        (
+            {len(m.layout) for m in charter.learning.modalities} | {len(task.layout) for task in charter.learning.tasks}
+            <= {0, 32},
+            "a layout is 32 bytes, or empty",
+        ),
         ({floor.modality for floor in charter.learning.floors} == modalities, "not every modality has a privacy floor"),
         (len(charter.learning.floors) == len(modalities), "a modality has two privacy floors"),
         (len(charter.learning.modalities) == len(modalities), "two modalities have the same name"),

@@ -25,7 +25,9 @@ class Pretrained:
 class Modality:
     """One modality: `width` features for each of at most `length` steps (tabular and image: length 1).
 
-    Text has a step for each of its columns; under a pretrained model its width is that of the embeddings.
+    Text has a step for each of its columns; under a pretrained model its width is that of the embeddings. `layout` is
+    the digest of the columns, levels, bounds and times that dataset.toml declares (node/data/layout.py), 32 bytes or
+    none where the charter does not state it.
     """
 
     name: Name
@@ -33,6 +35,7 @@ class Modality:
     width: Annotated[int, Between(1, 2**20)]
     length: Annotated[int, Between(1, 2**16)]
     pretrained: Annotated[tuple[Pretrained, ...], Size(0, 1)] = ()
+    layout: Annotated[bytes, Size(0, 32)] = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,15 @@ class Task:
     """One task, and the modalities that it reads, sorted: nothing else touches its head.
 
     `classes` counts the classes of "multiclass" and "ordinal" (in order), the labels of "multilabel"; it is 2 for
-    "binary" and 1 for "regression".
+    "binary" and 1 for "regression". `layout` is the digest of the classes' names and order, of the values that count as
+    positive, or of the bounds of a regression: 32 bytes, or none as in Modality.
     """
 
     name: Name
     kind: Name
     classes: Annotated[int, Between(1, 2**16)]
     modalities: Annotated[tuple[Name, ...], Size(1, 64)]
+    layout: Annotated[bytes, Size(0, 32)] = b""
 
     @property
     def outputs(self) -> int:

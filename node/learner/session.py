@@ -16,6 +16,8 @@ from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
+from ..data.layout import Layout, difference, guess, layout_digest, modality_layout, task_layout
+from ..data.manifest import Manifest, read_manifest
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
 from .dpsgd import Batch
@@ -51,7 +53,8 @@ class Texts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """An opened institution. `withheld` are the modalities that no shared update may see."""
+    """An opened institution. `reads` are the modalities that the components hosted here read, `withheld` those that no
+    shared update may see."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
@@ -64,6 +67,7 @@ class Session:
     device: torch.device
     texts: Texts
     folder: Path
+    reads: frozenset[str]
     withheld: frozenset[str]
     private: Path | None
 
@@ -90,25 +94,35 @@ def open_session(
     texts: Texts | None = None,
     validation: float = 0.0,
     private: Path | None = None,
+    purge: bool = False,
 ) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
 
     Several folders are pooled. `validation` is a share of the students to train on that is set apart. `withheld`
-    modalities are read only if there are `private` components.
+    modalities are read only if there are `private` components. With `purge` the cache of embeddings keeps those of the
+    data's subjects alone; the others are gone from the disk, whether or not the data then fit.
     """
     specs, bases = specs_of(components, base_seed, hosted)
     for name in sorted(withheld):
         for spec in [spec for spec in specs if spec in (f"encoder/{name}", f"adapter/{name}", f"prompt/{name}")]:
             raise UsageError(f"{spec} is hosted, but the policy for {name!r} is never")
     texts = texts or Texts()
-    wanted = read_by(specs, learning) | (withheld if private is not None else frozenset())
-    if not any(name.startswith("head/") for name in specs) or not wanted - withheld:
+    manifests = [read_manifest(folder) for folder in folders]
+    declared = {entry.name for manifest in manifests for entry in manifest.modalities}
+    reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
+    wanted = reads | (withheld if private is not None else frozenset())
+    if not any(name.startswith("head/") for name in specs) or not reads:
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted) for folder in folders]
-    _check(sets, learning, specs, wanted - withheld)
+    if purge:
+        _purge(texts.cache, {subject for data in sets for subject in data.subjects})
+    _check(sets, learning, specs, reads)
+    for manifest in manifests:
+        _check_layouts(manifest, learning, specs, reads)
     session = Session(
-        specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], withheld, private
-    )
+        specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], reads, withheld,
+        private,
+    )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
@@ -140,13 +154,19 @@ def specs_of(
     return specs, bases
 
 
-def read_by(specs: Mapping[str, ComponentSpec], learning: Learning) -> frozenset[str]:
-    """Return the modalities that the hosted components read: those with an encoder, and those of skips alone."""
+def read_by(
+    specs: Mapping[str, ComponentSpec], learning: Learning, charter: Collection[str], declared: Collection[str]
+) -> frozenset[str]:
+    """Return the modalities that the hosted components `specs` read, of those that a hosted task reads.
+
+    These are the modalities with a hosted encoder. One to which the whole `charter` (names of components) gives no
+    encoder is read by skips alone, where the data have it (`declared`). One that has an encoder, but not here, is not
+    at this node or kept out of its training: no skip brings it back.
+    """
     encoders = {name.split("/", 1)[1] for name in specs if name.startswith("encoder/")}
-    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
-    # A skip may read what has no encoder in the whole charter; but what a node keeps out of training stays out of both.
-    bare = {name for name in skips if not any(f"encoder/{name}" == c for c in specs)}
     tasks = [task for task in learning.tasks if f"head/{task.name}" in specs]
+    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
+    bare = {name for name in skips & set(declared) if f"encoder/{name}" not in charter}
     seen = {modality for task in tasks for modality in task.modalities}
     return frozenset((encoders | bare) & seen)
 
@@ -177,8 +197,8 @@ def build(session: Session, states: States) -> M3TModel:
 
 def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
-    wanted = read_by(session.specs, session.learning)
-    wanted |= session.withheld if session.private is not None else frozenset()  # private components read them
+    # What is withheld is read for private components alone.
+    wanted = session.reads | (session.withheld if session.private is not None else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted)
     _check([data], session.learning, session.specs, wanted, labelled=False)
     batch = _batch(data, session, wanted, Embedder(session))
@@ -243,6 +263,16 @@ class Embedder:
         values = np.zeros((*found.texts.shape, self.modality(found.name).width), dtype=np.float32)
         values[place] = rows
         return torch.from_numpy(values)
+
+
+def _purge(path: Path | None, subjects: Collection[str]) -> None:
+    """Delete what the cache holds of subjects that are no longer in the data."""
+    if path is None or not path.exists():
+        return
+    from .cache import EmbeddingCache  # noqa: PLC0415  # only who has text needs it
+
+    with EmbeddingCache(path) as cache:
+        cache.keep_only(subjects)
 
 
 def _device() -> torch.device:
@@ -368,6 +398,30 @@ def _check(
         outputs = {t.name: t.shape for t in specs[f"head/{name}"].tensors}["linear.weight"][0]
         if outputs != task.outputs:
             raise UsageError(f"head/{name} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
+
+
+def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
+    """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
+    stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
+    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if f"head/{task.name}" in specs}
+    here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
+    here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
+    for what, wanted in sorted(stated.items()):
+        own = here.get(what)
+        if not wanted or own is None or layout_digest(own) == wanted:
+            continue
+        raise UsageError(
+            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_otherwise(own, wanted)}",
+            "Declare the same columns, levels, bounds, times and classes in dataset.toml, in the same order, as the"
+            " other members do.",
+        )
+
+
+def _otherwise(own: Layout, wanted: bytes) -> str:
+    expected = guess(own, wanted)
+    if expected is not None:
+        return f"here and in the charter {difference(own, expected)}"
+    return f"here {own} of digest {layout_digest(own).hex()[:16]}, in the charter one of digest {wanted.hex()[:16]}"
 
 
 def _fits(charter: Modality, found: ModalityArray) -> None:

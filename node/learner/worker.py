@@ -1,8 +1,9 @@
 """The worker's operations: a request map in, a response map out. Field by field:
 
 - `open` {data: path or [path] (pooled), components: [map], learning: map, base_seed: bytes, hosted: [name], seed: int
-  or nil, withheld: [modality], models: {name: path}, cache: path, cache_read_only: bool, validation: share,
-  private: path} → {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
+  or nil, withheld: [modality], models: {name: path}, cache: path, cache_read_only: bool, purge: bool (delete from the
+  cache what is of none of the data's subjects), validation: share, private: path} →
+  {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
 - `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)

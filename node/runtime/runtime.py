@@ -118,6 +118,7 @@ class Runtime:
             "withheld": list(self.core.withheld),
             "models": {name: str(path) for name, path in self.config.models.folders},
             "cache": str(self.home.embeddings),
+            "purge": True,  # the cache is this home's alone: who left the data leaves it too
             "private": str(self.home.private) if self.config.learning.private else None,
             "seed": None,
         }

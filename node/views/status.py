@@ -7,6 +7,8 @@ from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from .context import Context, Json, moment
 
+LEARNER_FAILED = "The learner failed, so nothing is trained here"
+
 
 def status(context: Context) -> Json:
     """Return the node at a glance. Without a daemon `running` is false and live facts are null."""
@@ -81,7 +83,7 @@ def _remarks(context: Context) -> list[str]:
         if not live.contributing:
             found.append("This node does not contribute (it withdrew, or was told so).")
         if live.learner == "failed":
-            found.append(f"The learner failed: {live.learner_detail}")
+            found.append(f"{LEARNER_FAILED}: {live.learner_detail}")
     found += [
         f"{spec.name} has {len(ledger.components[spec.name].hosts)} hosts: its states are uncertified."
         for spec in charter.components

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pytest
 from collegium.cli import node as node_module
 from collegium.crypto.errors import CollegiumError, RefusedError, UnreachableError
 from collegium.node.home import Home, running
+from collegium.sims.datasets import prepare_digits
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -54,6 +56,39 @@ def test_a_daemon_starts_answers_and_stops(run: "Run", alone: Home) -> None:
     assert running(alone) is None
     assert run("node", "status", "--home", root, "--json").value["running"] is False
     assert run("node", "stop", "--home", root).code == 4
+
+
+def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp_path: Path) -> None:
+    data = prepare_digits(tmp_path / "data", 4, 0.5, 1)[0]
+    manifest = data / "dataset.toml"
+    manifest.write_text(manifest.read_text().replace('prefix = "pixel"', 'columns = ["pixel0", "pixel1"]'))
+    text = alone.config.read_text().replace('path = ""', f'path = "{data}"').replace("lot_size = 0.0", "lot_size = 9.0")
+    text = text.replace('policy = "dp"', 'policy = "open"')
+    alone.config.write_text(text)
+    root = alone.root
+    try:
+        assert run("node", "start", "--home", root).code == 0
+        deadline = time.monotonic() + 60
+        while (status := run("node", "status", "--home", root, "--json").value)["live"]["learner"]["state"] != "failed":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert "'image': the data have image of 2 features" in status["live"]["learner"]["detail"]
+        assert any("nothing is trained here" in note and "2 features" in note for note in status["notes"])
+        shown = " ".join(run("node", "status", "--home", root).out.split())
+        assert "2 features" in shown
+        found = run("doctor", "--home", root, "--json")
+        assert found.code == 1
+        (check,) = [check for check in found.value["checks"] if check["check"] == "learner"]
+        assert check["verdict"] == "fail"
+        assert "2 features" in check["found"]
+        assert "dataset.toml" in check["found"]
+        assert "collegium node start" in check["advice"]
+        assert sum("2 features" in check["found"] for check in found.value["checks"]) == 1
+    finally:
+        run("node", "stop", "--home", root, "--force")
+        pid = running(alone)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_the_reason_is_said_when_it_does_not_start(run: "Run", alone: Home) -> None:

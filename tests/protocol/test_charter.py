@@ -105,6 +105,22 @@ INVALID: dict[str, tuple[Charter, str]] = {
     ),
     "a component twice": (replace(CHARTER, components=(SPEC, SPEC)), "sorted by name"),
     "unknown fault model": (replace(CHARTER, rules=replace(CHARTER.rules, fault_model="none")), "fault_model"),
+    "half a layout of a modality": (
+        replace(
+            CHARTER,
+            learning=replace(CHARTER.learning, modalities=(replace(CHARTER.learning.modalities[0], layout=bytes(16)),)),
+        ),
+        "a layout is 32 bytes",
+    ),
+    "half a layout of a task": (
+        replace(
+            CHARTER,
+            learning=replace(
+                CHARTER.learning, tasks=tuple(replace(task, layout=bytes(31)) for task in CHARTER.learning.tasks)
+            ),
+        ),
+        "a layout is 32 bytes",
+    ),
     "unknown rule": (replace(CHARTER, components=(replace(SPEC, rule="krum"),)), "a rule must be one of"),
     "twelve bits": (replace(CHARTER, components=(replace(SPEC, width=12),)), "8 or 16"),
     "another base": (replace(CHARTER, components=(replace(SPEC, base=bytes(32)),)), "base digest"),

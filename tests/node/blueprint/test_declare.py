@@ -246,6 +246,8 @@ WRONG = {
     "no classes": (MINIMAL.replace("binary", "multiclass"), "classes is missing"),
     "one class": (MINIMAL.replace("binary", "ordinal") + "classes = 1\n", "1 classes"),
     "three classes of a binary task": (MINIMAL + "classes = 3\n", "a binary task has 2"),
+    "a layout that is no digest": (TABLE + 'layout = "ab"\n' + TASK, "table: layout = 'ab' is no digest"),
+    "a layout of a task that is no digest": (MINIMAL + f'layout = "{"G" * 64}"\n', "pass: layout"),
     "classes twice": (MINIMAL.replace("binary", "multiclass") + 'classes = ["a", "a"]\n', "twice"),
     "an unknown policy": (TABLE + 'privacy = "some"\n' + TASK, "'some' is unknown"),
     "an ε of what is open": (TABLE + 'privacy = "open"\nepsilon = 1\n' + TASK, "mean nothing"),

@@ -1,12 +1,14 @@
 """A model file from data folders: what they declare, and no more."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.declare import read_model
-from collegium.node.blueprint.derive import LISTED, model_toml
+from collegium.node.blueprint.derive import LISTED, model_toml, stated
+from collegium.node.blueprint.recipe import charter_parts
 
 TOP = """
 [unit]
@@ -106,6 +108,11 @@ DIFFERENT = {
     "lengths": (SERIES + PASS, SERIES.replace("7", "8") + PASS, "'clicks'"),
     "kinds": (TABLE + PASS, TABLE + MARK.replace("mark", "pass"), "'pass'"),
     "classes": (TABLE + LEVEL, TABLE + LEVEL.replace("hìgh", "high"), "'level'"),
+    "levels": (TABLE + PASS, TABLE.replace('"x", "y"', '"y", "x"') + PASS, "'table'.*columns 'b' levels: x, y; y, x"),
+    "bounds": (TABLE + PASS, TABLE.replace("high = 1", "high = 2") + PASS, "'table'.*columns 'a' high: 1.0; 2.0"),
+    "names": (TABLE + PASS, TABLE.replace('"a"', '"c"') + PASS, "'table'.*columns: a, b; c, b"),
+    "times": (SERIES + PASS, SERIES + "until = 5\n" + PASS, "'clicks'.*until: inf; 5.0"),
+    "values": (TABLE + MARK, TABLE + MARK.replace("high = 5", "high = 6"), "'mark'.*high: 5.0; 6.0"),
     "orders": (TABLE + LEVEL, TABLE + LEVEL.replace('"lo\\"w", "hìgh"', '"hìgh", "lo\\"w"'), "'level'"),
 }
 
@@ -117,6 +124,32 @@ def test_folders_that_differ_are_named(tmp_path: Path, what: str) -> None:
         model_toml([folder(tmp_path / "one", first), folder(tmp_path / "two", second)])
     assert str(tmp_path / "one") in error.value.message
     assert str(tmp_path / "two") in error.value.message
+
+
+def test_the_file_states_what_all_folders_declare_alike(tmp_path: Path) -> None:
+    other = PASS.replace('"1"', '["yes", "Yes"]')
+    one, two = folder(tmp_path / "one", TABLE, PASS, LEVEL), folder(tmp_path / "two", TABLE, other, MARK)
+    path = tmp_path / "model.toml"
+    path.write_text(model_toml([one, two]))
+    recipe = read_model(path).recipe
+    stated_here = {m.name: m.layout for m in recipe.modalities} | {task.name: task.layout for task in recipe.tasks}
+    assert {name: len(layout) for name, layout in stated_here.items()} == {
+        "table": 32,
+        "pass": 0,
+        "level": 32,
+        "mark": 32,
+    }
+    learning = charter_parts(recipe, None, min_updates=1)[1]
+    silent = replace(
+        learning,
+        modalities=tuple(replace(m, layout=b"") for m in learning.modalities),
+        tasks=tuple(replace(task, layout=b"") for task in learning.tasks),
+    )
+    assert silent != stated(silent, [one, two]) == learning
+    # The order of what counts as positive means nothing, that of classes does.
+    turned = folder(tmp_path / "three", TABLE, PASS.replace('"1"', '["Yes", "yes"]'))
+    digests = {task.name: task.layout for task in stated(silent, [two]).tasks}
+    assert {task.name: task.layout for task in stated(silent, [turned]).tasks}["pass"] == digests["pass"] != b""
 
 
 def test_names_that_no_charter_takes_are_refused(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """From a data folder to a model file to a charter to a trained model, with all five kinds of modality."""
 
+import shutil
+import sqlite3
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
+from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.declare import read_model
 from collegium.node.blueprint.derive import TEXT_MODEL, model_toml
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts, needed
@@ -108,13 +112,13 @@ def charter_of(path: Path, budget: Budget | None) -> Charter:
     return drawn
 
 
-def opened(charter: Charter, data: Path, tiny: Path, hosted: list[str]) -> tuple[Worker, Message]:
+def opened(charter: Charter, data: Path, tiny: Path, hosted: list[str], **more: object) -> tuple[Worker, Message]:
     worker = Worker()
     answer = worker.handle(
         {
             "op": "open", "data": str(data), "components": [to_map(spec) for spec in charter.components],
             "learning": to_map(charter.learning), "base_seed": NO_SEED, "hosted": hosted, "seed": 5,
-            "models": {"tiny": str(tiny)},
+            "models": {"tiny": str(tiny)}, **more,
         },
         lambda _done, _total: None,
     )  # fmt: skip
@@ -182,3 +186,128 @@ def test_a_node_without_some_modalities_and_tasks_trains_the_rest(model: tuple[P
         lambda _done, _total: None,
     )  # fmt: skip
     assert set(trained["updates"]) == set(hosted)
+
+
+@pytest.fixture
+def frozen(tmp_path: Path, tiny: Path) -> tuple[Path, Charter]:
+    """A data folder, and a charter by which its essays are read by the frozen model alone."""
+    data = written(tmp_path / "data")
+    text = model_toml([data]).replace(f'pretrained = "{TEXT_MODEL}"', f'pretrained = "{tiny}"')
+    (tmp_path / "model.toml").write_text(text)
+    return data, charter_of(tmp_path / "model.toml", None)
+
+
+ESSAYS = ["encoder/essay", "head/pass"]
+
+
+def stored(path: Path) -> tuple[int, bytes]:
+    """The rows of a cache of embeddings, and its bytes."""
+    connection = sqlite3.connect(path)
+    (count,) = connection.execute("SELECT count(*) FROM rows").fetchone()
+    connection.close()
+    return count, b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+
+
+def test_who_leaves_the_data_leaves_the_cached_embeddings(
+    frozen: tuple[Path, Charter], tiny: Path, tmp_path: Path
+) -> None:
+    data, charter = frozen
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "embeddings.db"
+    opened(charter, data, tiny, ESSAYS, cache=str(path), purge=True)
+    count, _ = stored(path)
+    assert count == 3 * STUDENTS  # of each student the question, once, and two answers
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT subject, value FROM rows").fetchall()
+    connection.close()
+
+    table = (data / "rows.csv").read_text().splitlines()
+    kept = [line for line in table if line.split(",")[1] not in ("s3", "s4")]
+    (data / "rows.csv").write_text("\n".join(kept))
+    opened(charter, data, tiny, ESSAYS, cache=str(path))
+    assert stored(path)[0] == count, "who shares a cache with other institutions asks for no purge"
+    opened(charter, data, tiny, ESSAYS, cache=str(path), purge=True)
+    left, content = stored(path)
+    assert left == count - 2 * 3
+    connection = sqlite3.connect(path)
+    there = {tag for (tag,) in connection.execute("SELECT DISTINCT subject FROM rows")}
+    connection.close()
+    gone = {tag for tag, _ in rows} - there
+    assert len(gone) == 2
+    assert not any(tag in content for tag in gone)
+    # Two records of one student say the same to the same question: a value may be another student's, too.
+    others = {value for tag, value in rows if tag in there}
+    values = [value for tag, value in rows if tag in gone and value not in others]
+    assert values
+    assert not any(value[at : at + 16] in content for value in values for at in range(0, len(value), 16))
+
+
+def test_a_purge_comes_before_any_refusal_and_makes_no_cache(
+    frozen: tuple[Path, Charter], tiny: Path, tmp_path: Path
+) -> None:
+    data, charter = frozen
+    path = tmp_path / "embeddings.db"
+    opened(charter, data, tiny, ["encoder/table", "head/pass"], cache=str(path), purge=True)
+    assert not path.exists()
+    opened(charter, data, tiny, ESSAYS, cache=str(path))
+    count, _ = stored(path)
+    table = (data / "rows.csv").read_text().splitlines()
+    (data / "rows.csv").write_text("\n".join(line for line in table if line.split(",")[1] != "s3"))
+    manifest = data / "dataset.toml"
+    manifest.write_text(manifest.read_text().replace('["question", "answer"]', '["answer", "question"]'))
+    with pytest.raises(UsageError, match="'essay' is declared otherwise"):
+        opened(charter, data, tiny, ESSAYS, cache=str(path), purge=True)
+    assert stored(path)[0] == count - 3
+
+
+def test_another_model_than_the_charters_is_refused(frozen: tuple[Path, Charter], tiny: Path, tmp_path: Path) -> None:
+    data, charter = frozen
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in sorted(weights) if "LayerNorm.bias" in name)
+    save_file(weights | {name: weights[name] + 1e-3}, other / "model.safetensors", {"format": "pt"})
+    opened(charter, data, tiny, ESSAYS)
+    with pytest.raises(UsageError, match="the charter asks for"):
+        opened(charter, data, other, ESSAYS)
+    # Nor one that only a hosted adapter loads, or that a cache makes it seem needless to load.
+    path = tmp_path / "embeddings.db"
+    opened(charter, data, tiny, ESSAYS, cache=str(path))
+    with pytest.raises(UsageError, match="the charter asks for"):
+        opened(charter, data, other, ESSAYS, cache=str(path))
+
+
+def test_held_out_students_are_not_trained_on(frozen: tuple[Path, Charter], tiny: Path) -> None:
+    data, charter = frozen
+    hosted = ["encoder/table", "head/pass"]
+    rule = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
+
+    def trained() -> tuple[set[str], set[str], dict[str, bytes]]:
+        worker, answer = opened(charter, data, tiny, hosted)
+        parts = {name: set(part.subjects) for name, part in worker._sessions[""].parts.items()}
+        assert (answer["subjects"], answer["held_out"]) == (len(parts["train"]), len(parts["held_out"]))
+        found = worker.handle(
+            {
+                "op": "train", "states": {}, "steps": 2, "sample_rate": 1.0, "lot": 10.0,
+                "engaged": dict.fromkeys(hosted, rule),
+            },
+            lambda _done, _total: None,
+        )  # fmt: skip
+        return parts["train"], parts["held_out"], found["updates"]
+
+    train, held_out, before = trained()
+    assert train
+    assert held_out
+    assert train.isdisjoint(held_out)
+    assert train | held_out == {f"s{number}" for number in range(STUDENTS)}
+
+    def changed(students: set[str]) -> None:
+        lines = [line.split(",") for line in (data / "rows.csv").read_text().splitlines()]
+        for line in lines[1:]:
+            if line[1] in students:
+                line[2], line[9] = "0.77", str(1 - int(line[9]))
+        (data / "rows.csv").write_text("\n".join(map(",".join, lines)))
+
+    changed(held_out)
+    assert trained()[2] == before
+    changed({min(train)})
+    assert trained()[2] != before

@@ -85,7 +85,7 @@ MODELS = {
     "text": [TEXT, HEAD],
     "picture": [PICTURE, HEAD],
     "strokes": [STROKES, OTHER],
-    "transformer": [*WIDE.values(), TRANSFORMER, WIDE_HEAD],
+    "transformer": [*WIDE.values(), TRANSFORMER, WIDE_HEAD],  # without tokens of what is missing: its mask is used
     "kinds": [TABULAR, SERIES, MARK, LEVEL, TOPICS],
     "everything": [TABULAR, SERIES, IMAGE, PICTURE, STROKES, TEXT, BACKBONE, HEAD, OTHER, MARK, LEVEL, TOPICS, SKIP],
 }
@@ -199,6 +199,44 @@ def test_g6_a_students_data_change_only_what_the_charter_says_they_reach(changed
         found.append(watched.clipped_sums({item.name: 100.0 for item in specs}))
     differ = {item.name for item in specs if not torch.equal(found[0][item.name], found[1][item.name])}
     assert differ == set(learning.downstream(changed, [item.name for item in specs]))
+
+
+def test_a_transformer_attends_to_the_modalities_that_are_there_and_averages_those() -> None:
+    def logits(specs: Sequence[ComponentSpec], batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = model_of(specs)(batch.inputs)["grade"]
+            return found
+
+    both, batch = MODELS["transformer"], batch_of(40)
+    alone = [item for item in both if item.name != "encoder/image"]
+    there = {name: steps.any(2) for name, (_, steps) in batch.inputs.items()}
+    without, whole = logits(alone, batch), logits(both, batch)
+    only = there["table"] & ~there["image"]
+    assert only.sum() >= 3
+    # A record without the picture is read as by a node that has no encoder of pictures at all.
+    assert torch.allclose(whole[only], without[only], atol=1e-6)
+    together = there["table"] & there["image"]
+    assert not torch.allclose(whole[together], without[together], atol=1e-3)
+    # Nothing there: what is left is the head's bias.
+    bias = model_of(both).parts["head/grade"].linear.bias.detach()  # type: ignore[union-attr, operator]
+    neither = ~there["table"] & ~there["image"]
+    assert neither.sum() >= 3
+    assert torch.allclose(whole[neither], bias.expand(int(neither.sum()), -1))
+
+
+def test_a_learned_token_of_what_is_missing_is_attended_to() -> None:
+    token = spec(
+        "encoder/image", "linear-tanh",
+        {"project.weight": (16, 5), "project.bias": (16,), "missing.weight": (16, 1)},
+    )  # fmt: skip
+    specs, batch = [WIDE["table"], token, TRANSFORMER, WIDE_HEAD], batch_of(11)
+    weights = batch.weights > 0
+    model = model_of(specs)
+    before = model(batch.inputs)["grade"].detach()
+    with torch.no_grad():
+        model.parts["encoder/image"].missing.weight.add_(1.0)  # type: ignore[union-attr, operator]
+    moved = (model(batch.inputs)["grade"] - before).abs().amax(2) > 1e-4
+    assert torch.equal(moved & weights, ~batch.inputs["image"][1].any(2) & weights)
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")

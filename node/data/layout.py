@@ -1,0 +1,118 @@
+"""What the numbers of a modality's features and a task's labels mean, as `dataset.toml` declares it.
+
+Institutions with the same layout turn the same record into the same numbers: the names and order of columns, levels and
+classes, and the bounds. Where the tables lie, and how their files name records, is each institution's own.
+"""
+
+from collections.abc import Iterator
+from itertools import islice, permutations
+from typing import Any, TypeAlias
+
+from ...crypto.hashing import digest
+from ...protocol.codec import encode
+from .manifest import CategoricalColumn, Column, ModalityEntry, TaskEntry
+
+Layout: TypeAlias = dict[str, Any]
+"""A canonical map (protocol/codec.py); numbers that are no whole numbers are text, as Python's repr writes them."""
+
+TRIED, SWAPPED, GUESSES = 6, 64, 5000  # items of a list tried in every order, with two exchanged; layouts tried
+
+
+def modality_layout(entry: ModalityEntry) -> Layout:
+    """Return the layout of a modality."""
+    found: Layout = {"kind": entry.kind}
+    if entry.columns:
+        found["columns"] = [_column(column) for column in entry.columns]
+    if entry.kind == "series":
+        found |= {"time": entry.time, "until": repr(float(entry.until))}
+        found |= {"max_len": entry.max_len, "resample": int(entry.resample)}
+    elif entry.kind == "text":
+        found["columns"] = list(entry.segments)
+    elif entry.kind == "image":
+        found |= {"prefix": entry.prefix, "low": repr(float(entry.low)), "high": repr(float(entry.high))}
+        found |= {"size": entry.size, "invert": int(entry.invert)}
+    elif entry.audio is not None:
+        audio = entry.audio
+        found |= {"rate": audio.rate, "max_seconds": repr(float(audio.max_seconds)), "bands": audio.bands}
+        found |= {"frames": audio.frames, "normalise": int(audio.normalise)}
+    return found
+
+
+def task_layout(task: TaskEntry) -> Layout:
+    """Return the layout of a task. Of the values that count as positive the order means nothing."""
+    found: Layout = {"kind": task.kind}
+    if task.kind == "binary":
+        found["positive"] = sorted(task.positive)
+    elif task.kind == "regression":
+        found |= {"low": repr(float(task.low)), "high": repr(float(task.high))}
+    else:
+        found["classes"] = list(task.classes)
+    return found
+
+
+def layout_digest(layout: Layout) -> bytes:
+    """Return the 32 bytes by which a charter states a layout."""
+    return digest("layout", encode(layout))
+
+
+def difference(one: Layout, other: Layout) -> str:
+    """Say where two layouts first differ: "classes: ['a', 'b']; ['b', 'a']"; "" if they do not."""
+    return _difference(one, other, "")
+
+
+def guess(own: Layout, wanted: bytes) -> Layout | None:
+    """Return the layout with the digest `wanted` if it is `own` with one list in another order, else None.
+
+    A digest tells nothing of what it is of; orders of few items, and two items exchanged, can be tried.
+    """
+    return next((found for found in islice(_reordered(own), GUESSES) if layout_digest(found) == wanted), None)
+
+
+def _column(column: Column) -> Layout:
+    if isinstance(column, CategoricalColumn):
+        return {"name": column.name, "levels": list(column.levels)}
+    return {
+        "name": column.name, "low": repr(float(column.low)), "high": repr(float(column.high)),
+        "missing": int(column.missing),
+    }  # fmt: skip
+
+
+def _difference(one: Any, other: Any, at: str) -> str:
+    if one == other:
+        return ""
+    if isinstance(one, dict) and isinstance(other, dict) and one.get("name") == other.get("name"):
+        keys = dict.fromkeys([*one, *other])
+        within = f"{at} {one['name']!r}" if "name" in one else at
+        return next(filter(None, (_difference(one.get(k), other.get(k), f"{within} {k}".strip()) for k in keys)))
+    if isinstance(one, list) and isinstance(other, list) and _names(one) == _names(other) != []:
+        return next(filter(None, (_difference(a, b, at) for a, b in zip(one, other, strict=True))))
+    return f"{at}: {_shown(one)}; {_shown(other)}"
+
+
+def _names(items: list[Any]) -> list[str]:
+    return [item["name"] for item in items if isinstance(item, dict)]
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(_names(value) or map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _reordered(value: Any) -> Iterator[Any]:
+    """Yield a value with one of the lists in it in another order."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            for found in _reordered(inner):
+                yield {**value, key: found}
+    elif isinstance(value, list):
+        if len(value) <= TRIED:
+            yield from map(list, permutations(value))
+        else:
+            yield sorted(value, key=str)
+            for a in range(len(value) if len(value) <= SWAPPED else 0):
+                for b in range(a):
+                    swapped = list(value)
+                    swapped[a], swapped[b] = swapped[b], swapped[a]
+                    yield swapped
+        for place, inner in enumerate(value):
+            for found in _reordered(inner):
+                yield [*value[:place], found, *value[place + 1 :]]

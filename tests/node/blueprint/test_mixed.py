@@ -1,0 +1,289 @@
+"""Members with different modalities under the model file that `charter model` prints."""
+
+import time
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from collegium.crypto.errors import UsageError
+from collegium.node.blueprint.declare import read_model
+from collegium.node.blueprint.derive import TEXT_MODEL, model_toml
+from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts, needed
+from collegium.node.data.manifest import read_manifest
+from collegium.node.learner.model import Inputs, LinearSkip, M3TModel
+from collegium.node.learner.protocol import Message
+from collegium.node.learner.worker import Worker
+from collegium.protocol.charter import Charter, Member, Rules, check
+from collegium.protocol.schema import to_map
+from collegium.sims.federation import Daemon, found
+from collegium.sims.watch import View, closed, fold_ledger, look
+
+MEMBERS = {
+    "n1": ("table", "clicks"),
+    "n2": ("table", "note"),
+    "n3": ("scan", "voice"),
+    "n4": ("table", "clicks", "note", "scan", "voice"),
+}
+STUDENTS = 16
+TOP = """
+format = 1
+[unit]
+subject = "student"
+table = "rows"
+[tables.rows]
+path = "rows.csv"
+key = "student"
+[tables.steps]
+path = "steps.csv"
+key = "student"
+[[task]]
+name = "pass"
+kind = "binary"
+column = "passed"
+positive = "1"
+[[task]]
+name = "level"
+kind = "multiclass"
+column = "level"
+classes = ["A", "B", "C"]
+[split]
+share = 0.25
+salt = "x"
+"""
+DECLARED = {
+    "table": 'kind = "tabular"\ncolumns = [{ name = "a", low = -1, high = 1 }, { name = "b", levels = ["x", "y"] }]',
+    "clicks": 'kind = "series"\ntable = "steps"\ntime = "day"\nmax_len = 3\n'
+    'columns = [{ name = "n", low = 0, high = 9 }]',
+    "note": 'kind = "text"\ncolumns = ["note"]',
+    "scan": 'kind = "image"\nfile = "scan"\nsize = 8',
+    "voice": 'kind = "audio"\nfile = "voice"\nrate = 8000\nmax_seconds = 0.1\nbands = 8\nframes = 6',
+}
+RULE = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
+
+
+def member(folder: Path, modalities: tuple[str, ...]) -> Path:
+    """Write a data folder with some modalities, of students of its own."""
+    folder.mkdir()
+    source = np.random.default_rng(len(folder.name))
+    sections = "".join(f'[[modality]]\nname = "{name}"\n{DECLARED[name]}\n' for name in modalities)
+    (folder / "dataset.toml").write_text(TOP + sections)
+    rows, steps = ["student,a,b,note,scan,voice,passed,level"], ["student,day,n,m"]
+    for number in range(STUDENTS):
+        Image.fromarray(source.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / f"{number}.png")
+        with wave.open(str(folder / f"{number}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(source.integers(-9000, 9000, 600).astype("<i2").tobytes())
+        rows.append(
+            f"s{number},{source.uniform(-1, 1):.3f},{'xy'[number % 2]},the cat {number},{number}.png,{number}.wav,"
+            f"{number % 2},{'ABC'[number % 3]}"
+        )
+        steps += [f"s{number},{day},{source.integers(1, 9)},1" for day in range(3)]
+    (folder / "rows.csv").write_text("\n".join(rows) + "\n")
+    (folder / "steps.csv").write_text("\n".join(steps) + "\n")
+    return folder
+
+
+def charter_of(text: str, folder: Path) -> Charter:
+    """The charter of a model file, its texts read from scratch: no pretrained model is needed here."""
+    path = folder / "model.toml"
+    path.write_text(text.replace(f'pretrained = "{TEXT_MODEL}"', ""))
+    specs, learning = charter_parts(read_model(path).recipe, Budget(8.0, 1e-5, 2), min_updates=1)
+    rules = Rules("crash", 1000, 1, 64, 1 << 20, 1000)
+    drawn = Charter(1, "t", 0, NO_SEED, (Member(bytes(32), "a", ()),), rules, specs, learning)
+    check(drawn)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("mixed")
+    return {name: member(root / name, modalities) for name, modalities in MEMBERS.items()}
+
+
+@pytest.fixture(scope="module")
+def charter(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Charter:
+    text = model_toml(list(folders.values()))
+    assert text.count("skip = true") == 2
+    assert text.count("layout = ") == len(DECLARED) + 2
+    return charter_of(text, tmp_path_factory.mktemp("charter"))
+
+
+def opened(charter: Charter, data: Path, without: tuple[str, ...] = (), **more: object) -> tuple[Worker, list[str]]:
+    """A worker on a folder, under a policy that withholds some modalities, and what it hosts."""
+    declared = {entry.name for entry in read_manifest(data).modalities} - set(without)
+    tasks = {"pass", "level"}
+    hosted = list(needed(charter.learning, [spec.name for spec in charter.components], declared, tasks))
+    worker = Worker()
+    ask(
+        worker, op="open", data=str(data), components=[to_map(spec) for spec in charter.components],
+        learning=to_map(charter.learning), base_seed=NO_SEED, hosted=hosted, seed=5, withheld=list(without), **more,
+    )  # fmt: skip
+    return worker, hosted
+
+
+def ask(worker: Worker, **fields: object) -> Message:
+    return worker.handle(dict(fields), lambda _done, _total: None)
+
+
+def trained(worker: Worker, hosted: list[str], noise: float = 0.0) -> dict[str, npt.NDArray[np.int16]]:
+    rules = {name: RULE | {"noise": noise} for name in hosted}
+    answer = ask(worker, op="train", states={}, engaged=rules, steps=2, sample_rate=1.0, lot=4.0)
+    return {name: np.frombuffer(raw, "<i2") for name, raw in answer["updates"].items()}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The modalities that each forward pass gets, and each skip in it."""
+    found: list[set[str]] = []
+    for part in (M3TModel, LinearSkip):
+        whole = part.forward
+
+        def forward(self: torch.nn.Module, inputs: Inputs, whole=whole) -> object:  # type: ignore[no-untyped-def]
+            found.append(set(inputs))
+            return whole(self, inputs)
+
+        monkeypatch.setattr(part, "forward", forward)
+    return found
+
+
+OTHERWISE = {
+    "classes in another order": (
+        '["A", "B", "C"]', '["C", "A", "B"]', r"task 'level' .* here and in the charter classes: C, A, B; A, B, C",
+    ),
+    "levels exchanged": (
+        '["x", "y"]', '["y", "x"]', r"modality 'table' .* here and in the charter columns 'b' levels: y, x; x, y",
+    ),
+    "another column": (
+        '{ name = "n", low = 0, high = 9 }', '{ name = "m", low = 0, high = 9 }', "'clicks'",
+    ),
+    "other bounds": (
+        "low = -1, high = 1", "low = 0, high = 1", r"modality 'table' .* 'low': '0.0'.* in the charter one of digest",
+    ),
+    "other times": ('time = "day"', 'time = "day"\nuntil = 2', r"modality 'clicks' .* 'until': '2.0'"),
+    "what counts as positive": ('positive = "1"', 'positive = "0"', r"task 'pass' .* 'positive': \['0'\]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_a_folder_that_means_something_else_by_the_same_width_is_refused(
+    charter: Charter, tmp_path: Path, what: str
+) -> None:
+    before, after, said = OTHERWISE[what]
+    folder = member(tmp_path / "n4", MEMBERS["n4"])
+    path = folder / "dataset.toml"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(UsageError, match=said) as error:
+        opened(charter, folder)
+    assert str(folder) in error.value.message
+    assert "Declare the same" in error.value.advice
+    # A charter that states nothing, as before: only counts and widths are compared.
+    learning = charter.learning
+    silent = replace(
+        learning,
+        modalities=tuple(replace(m, layout=b"") for m in learning.modalities),
+        tasks=tuple(replace(task, layout=b"") for task in learning.tasks),
+    )
+    opened(replace(charter, learning=silent), folder)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_member_trains_whatever_modalities_it_lacks(
+    charter: Charter, folders: dict[str, Path], name: str, seen: list[set[str]]
+) -> None:
+    worker, hosted = opened(charter, folders[name])
+    assert {"head/pass", "skip/pass"} <= set(hosted)
+    found = trained(worker, hosted)
+    assert set(found) == set(hosted)
+    assert seen
+    assert all(inputs <= set(MEMBERS[name]) for inputs in seen)
+    # The part of a skip over what the member lacks is not moved by its data, and is noised like the rest.
+    noisy = trained(worker, hosted, noise=1.0)["skip/pass"]
+    tensors = next(spec for spec in charter.components if spec.name == "skip/pass").tensors
+    assert [tensor.name for tensor in tensors] == ["clicks.weight", "table.weight"]
+    ends = np.cumsum([np.prod(tensor.shape) for tensor in tensors])
+    for tensor, end in zip(tensors, ends.tolist(), strict=True):
+        part = slice(end - int(np.prod(tensor.shape)), end)
+        assert found["skip/pass"][part].any() == (tensor.name.removesuffix(".weight") in MEMBERS[name]), tensor.name
+        assert noisy[part].any(), tensor.name
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_g6_no_skip_brings_back_what_is_withheld(
+    charter: Charter, folders: dict[str, Path], seen: list[set[str]], tmp_path: Path, private: bool
+) -> None:
+    more = {"private": str(tmp_path / "private")} if private else {}
+    worker, hosted = opened(charter, folders["n1"], ("clicks",), **more)
+    assert "skip/pass" in hosted
+    found = trained(worker, hosted)["skip/pass"]
+    ask(worker, op="evaluate", states={}, split="held_out")
+    ask(worker, op="predict", states={}, file=str(folders["n1"] / "rows.csv"))
+    assert len(seen) >= 8
+    assert all(inputs == {"table"} for inputs in seen)
+    clicks = next(spec for spec in charter.components if spec.name == "skip/pass").tensors[0]
+    assert not found[: int(np.prod(clicks.shape))].any()
+    session = worker._sessions[""]
+    assert ("clicks" in session.parts["train"].batch.inputs) is private
+
+
+def test_a_modality_without_an_encoder_in_the_charter_is_read_by_its_skip(
+    charter: Charter, folders: dict[str, Path], seen: list[set[str]]
+) -> None:
+    specs = tuple(spec for spec in charter.components if spec.name != "encoder/clicks")
+    bare = replace(charter, components=specs)
+    worker, hosted = opened(bare, folders["n1"])
+    assert trained(worker, hosted)["skip/pass"][:2].any(), "of clicks"
+    assert all(inputs == {"clicks", "table"} for inputs in seen)
+    seen.clear()
+    worker, hosted = opened(bare, folders["n2"])  # it has no clicks
+    trained(worker, hosted)
+    worker, hosted = opened(bare, folders["n1"], ("clicks",))
+    trained(worker, hosted)
+    assert not any("clicks" in inputs for inputs in seen)
+
+
+def test_a_hosted_encoder_without_its_modality_is_still_refused(charter: Charter, folders: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="the data have no modality 'clicks'"):
+        ask(
+            Worker(), op="open", data=str(folders["n2"]), components=[to_map(spec) for spec in charter.components],
+            learning=to_map(charter.learning), base_seed=NO_SEED, hosted=["encoder/clicks", "head/pass"], seed=5,
+        )  # fmt: skip
+
+
+def test_daemons_with_different_modalities_close_every_round_of_every_component(
+    charter: Charter, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    drawn, institutions = found(
+        tmp_path, [(name, folder, 4.0) for name, folder in folders.items()], charter.components, charter.learning,
+        charter.seed, name="mixed", rounds=2, fault_model="crash", deadline_ms=20_000,
+    )  # fmt: skip
+    daemons, views = [Daemon(institution) for institution in institutions], [View() for _ in institutions]
+    held = {name: {spec.name for spec in drawn.components} for name in folders}
+    for name, modalities in MEMBERS.items():
+        held[name] = set(needed(drawn.learning, sorted(held[name]), set(modalities), {"pass", "level"}))
+    try:
+        for daemon in daemons:
+            daemon.start()
+        deadline = time.monotonic() + 300
+        while closed(views[3], drawn) < 2:
+            said = [f"--- {i.name}\n{i.home.log.read_text(errors='replace')[-2000:]}" for i in institutions]
+            assert not any("the data folder cannot be used" in text for text in said), "\n".join(said)
+            assert time.monotonic() < deadline, "\n".join(said)
+            assert [daemon.dead() for daemon in daemons] == [None] * 4
+            time.sleep(0.3)
+            views = [look(i, v) for i, v in zip(institutions, views, strict=True)]
+    finally:
+        for daemon in daemons:
+            daemon.kill()
+    names = {institution.identity.public_key: institution.name for institution in institutions}
+    for name, component in fold_ledger(institutions[3], drawn).components.items():
+        counted = {names[entry.author] for round_ in component.rounds for entry in round_.entries}
+        assert counted == {who for who, has in held.items() if name in has}, name

@@ -1,0 +1,53 @@
+"""Layouts: what is told of a difference when only a digest is known of the other side."""
+
+import time
+
+import pytest
+
+from collegium.node.data.layout import Layout, difference, guess, layout_digest
+
+TABLE: Layout = {
+    "kind": "tabular",
+    "columns": [{"name": "a", "low": "0.0", "high": "1.0", "missing": 0}, {"name": "b", "levels": ["x", "y", "z"]}],
+}
+
+
+def with_levels(*levels: str) -> Layout:
+    return {**TABLE, "columns": [TABLE["columns"][0], {"name": "b", "levels": list(levels)}]}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (with_levels("z", "x", "y"), "columns 'b' levels: x, y, z; z, x, y"),
+        ({**TABLE, "columns": TABLE["columns"][::-1]}, "columns: a, b; b, a"),
+    ],
+)
+def test_another_order_is_found_from_its_digest_alone(other: Layout, said: str) -> None:
+    assert layout_digest(other) != layout_digest(TABLE)
+    assert guess(TABLE, layout_digest(other)) == other
+    assert difference(TABLE, other) == said
+    assert difference(TABLE, TABLE) == ""
+
+
+def test_two_exchanged_of_many_are_found() -> None:
+    names = [f"class {number}" for number in range(40)]
+    turned = [*names[:7], names[31], *names[8:31], names[7], *names[32:]]
+    own, other = {"kind": "multiclass", "classes": turned}, {"kind": "multiclass", "classes": names}
+    assert guess(own, layout_digest(other)) == other
+
+
+def test_what_is_no_order_is_not_guessed_and_takes_no_time() -> None:
+    assert guess(TABLE, layout_digest(with_levels("x", "y"))) is None
+    assert guess(TABLE, b"") is None
+    many: Layout = {"kind": "multiclass", "classes": [f"class {number}" for number in range(20_000)]}
+    began = time.monotonic()
+    assert guess(many, bytes(32)) is None
+    assert time.monotonic() - began < 5
+
+
+def test_a_difference_of_numbers_and_of_length_is_told() -> None:
+    bounds = {**TABLE, "columns": [{**TABLE["columns"][0], "high": "2.0"}, TABLE["columns"][1]]}
+    assert difference(TABLE, bounds) == "columns 'a' high: 1.0; 2.0"
+    assert difference(TABLE, {**TABLE, "columns": TABLE["columns"][:1]}) == "columns: a, b; a"
+    assert difference({"kind": "text", "columns": ["q"]}, {"kind": "text", "columns": []}) == "columns: q; "
