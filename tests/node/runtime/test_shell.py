@@ -105,6 +105,7 @@ def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_pat
     assert opening["seed"] is None
     assert opening["private"] is None
     assert opening["cache"] == str(runtime.home.root / "cache" / "embeddings.db")
+    assert opening["purge"] is True, "who left the data leaves the cache"
 
 
 def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_path: Path) -> None:
