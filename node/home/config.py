@@ -399,7 +399,7 @@ engage = {_toml(c.learning.engage)}
 lot_size = {c.learning.lot_size!r}
 private = {_toml(c.learning.private)}  # also learn private components, for this institution alone: they never leave
 personalise_every = {c.learning.personalise_every}  # rounds between two trainings of them
-# With private = true, also an adapter of one's own on each pretrained text model: "lora", "rslora", "dora"; "" for none.
+# With private = true, also an adapter of one's own on each pretrained text model ("lora", "rslora", "dora"; "": none).
 # Its training takes minutes where that of the other private components takes seconds.
 private_adapter = {_toml(c.learning.private_adapter)}
 private_rank = {c.learning.private_rank}  # of it: the higher, the more it can learn, and learn by heart
