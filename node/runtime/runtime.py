@@ -120,6 +120,7 @@ class Runtime:
             "cache": str(self.home.embeddings),
             "purge": True,  # the cache is this home's alone: who left the data leaves it too
             "private": str(self.home.private) if self.config.learning.private else None,
+            "private_adapter": self.config.learning.adapter,
             "seed": None,
         }
 
