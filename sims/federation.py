@@ -58,7 +58,8 @@ class Daemon:
     def kill(self) -> None:
         """SIGKILL the daemon and its worker, as a power cut would."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it died by itself, and its worker with it
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 
