@@ -2,8 +2,8 @@
 
 Every transaction, write, fsync, rename and removal of the store and the runtime is a point, and so is every message
 that leaves. At point number CRASH_AT the process dies by SIGKILL "before" or "after" it, or the point "fails": it was
-carried out, and an error is reported all the same. Of a write that dies "before", half is on the disk. CRASH_LOG names
-a file that gets the name of the point.
+carried out, and an error is reported all the same. Of a write that dies "before", half is on the disk. CRASH_ONLY
+counts only points that have it in their name; CRASH_LOG names a file that gets the name of the point.
 """
 
 import errno
@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -20,11 +20,13 @@ from typing import Any
 
 from collegium.crypto.errors import UnreachableError
 from collegium.node import __main__ as daemon
+from collegium.node.core.events import Put
 from collegium.node.network import Network
 from collegium.node.store.connection import sql_errors
 from collegium.node.store.database import Store
 
 AT, HOW, LOG = int(os.environ["CRASH_AT"]), os.environ["CRASH_HOW"], Path(os.environ["CRASH_LOG"])
+ONLY = os.environ.get("CRASH_ONLY", "")
 OURS = ("collegium.node.store", "collegium.node.home", "collegium.node.runtime", "collegium.node.core")
 _count, _lock = 0, threading.Lock()
 
@@ -32,6 +34,8 @@ _count, _lock = 0, threading.Lock()
 def reached(name: str) -> bool:
     """Count a point; True if it is the one."""
     global _count  # noqa: PLW0603
+    if ONLY not in name:
+        return False
     with _lock:
         _count += 1
         if _count != AT:
@@ -76,14 +80,22 @@ def hook_os(name: str) -> None:
 
 
 def hook_store() -> None:
-    real = Store._transaction
+    real_apply, real_transaction = Store.apply, Store._transaction
+    doing = threading.local()
+
+    def apply(self: Store, puts: Sequence[Put]) -> None:
+        doing.name = f"transaction {' '.join(sorted({type(put).__name__ for put in puts}))}"
+        try:
+            real_apply(self, puts)
+        finally:
+            del doing.name
 
     @contextmanager
-    def hooked(self: Store) -> Iterator[sqlite3.Connection]:
+    def transaction(self: Store) -> Iterator[sqlite3.Connection]:
         here = False
-        with real(self) as connection:
+        with real_transaction(self) as connection:
             yield connection
-            here = reached("transaction")
+            here = reached(getattr(doing, "name", "transaction"))
             if here and HOW == "before":
                 die()
         if here and HOW == "after":
@@ -94,7 +106,7 @@ def hook_store() -> None:
             with sql_errors(self.path):
                 raise error
 
-    Store._transaction = hooked  # type: ignore[method-assign]
+    Store.apply, Store._transaction = apply, transaction  # type: ignore[method-assign]
 
 
 def hook_network(name: str) -> None:
