@@ -12,27 +12,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..consensus.components import Entry, origin, replay
-from ..consensus.ledger import state_digest as ledger_digest
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core import events as ev
 from ..node.core.contribution import Plan
 from ..node.core.core import Core, Options
-from ..node.core.messages import Kind, SyncRequest
+from ..node.core.messages import SyncRequest
 from ..node.core.sync import answer
 from ..protocol import schema
-from ..protocol.blocks import NIL, Vote
+from ..protocol.blocks import NIL
 from ..protocol.charter import Charter, Member, Rules
 from ..protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
 from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
-from ..protocol.signing import open_signed
 from ..protocol.update import Integers, check_norm, payload, payload_values, read_payload
+from .invariants import InvariantError, Invariants
 from .memory import MemoryStore
-
-
-class InvariantError(AssertionError):
-    """A promise was broken; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +128,21 @@ class Node:
         self.store = MemoryStore()
         self.core: Core | None = None
         self.life = 0
+        self.tempo = 1.0  # of its clock: a liar's timers may run fast or slow
         self.timers: dict[str, int] = {}
         self.notices: list[ev.Notice] = []
+
+    @property
+    def now(self) -> int:
+        """The time by this node's clock, in ms."""
+        return round(self.cluster.now * self.tempo)
 
     def start(self) -> None:
         """Start from whatever the store holds."""
         self.life += 1
         self.timers.clear()
         self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
-        self._perform(self.core.start(self.cluster.now))
+        self._perform(self.core.start(self.now))
         for other in self.cluster.nodes:
             if other is not self and other.core is not None and self.cluster.linked(self.index, other.index):
                 self.deliver(ev.PeerUp(other.identity.public_key))
@@ -159,7 +160,13 @@ class Node:
     def deliver(self, event: ev.Event) -> None:
         """Hand an event to the core and carry out what follows."""
         if self.core is not None:
-            self._perform(self.core.handle([event], self.cluster.now))
+            try:
+                effects = self.core.handle([event], self.now)
+            except AssertionError:
+                raise
+            except Exception as error:
+                raise InvariantError("G9", f"node {self.index} fell over {event!r:.200}: {error!r}") from error
+            self._perform(effects)
 
     def later(self, delay: int, event: ev.Event) -> None:
         """Deliver an event to this life of the node after a delay."""
@@ -172,7 +179,7 @@ class Node:
             self.crash()
             return
         self.store.apply(puts)
-        self.cluster.observe(self, puts)
+        self.cluster.watch.persisted(self, puts)
         if fate == "after":  # applied, then reported failure
             self.crash()
             return
@@ -184,12 +191,14 @@ class Node:
         if core is None:
             return
         if isinstance(effect, ev.Publish):
+            cluster.watch.said(self, effect.data)
             cluster.broadcast(self, effect.data, effect.to)
         elif isinstance(effect, ev.Sync):
             cluster.sync(self, effect)
         elif isinstance(effect, ev.SetTimer):
-            due = self.timers[effect.name] = cluster.now + effect.delay
-            cluster.schedule(effect.delay, self, lambda: self._fire(effect.name, due))
+            delay = max(1, round(effect.delay / self.tempo))
+            due = self.timers[effect.name] = cluster.now + delay
+            cluster.schedule(delay, self, lambda: self._fire(effect.name, due))
         elif isinstance(effect, ev.Pull):
             cluster.schedule(cluster.random.randint(*cluster.weather.delay), self, lambda: self._pull(effect))
         elif isinstance(effect, ev.Fold):
@@ -210,8 +219,7 @@ class Node:
                 self.store.blobs.pop(blob, None)
         elif isinstance(effect, ev.Notice):
             self.notices.append(effect)
-            if effect.level == "error" and effect.event in cluster.forbidden:
-                raise InvariantError(f"G1: {effect.event} {effect.fields}")
+            cluster.watch.noticed(self, effect)
 
     def _fire(self, name: str, due: int) -> None:
         if self.timers.get(name) == due:
@@ -248,7 +256,7 @@ class Node:
         state, saturated = replay(origin(spec), spec, fold.rounds, values)
         chain = fold.rounds[-1].chain if fold.rounds else NIL
         found = state_digest(fold.component, state)
-        self.cluster.folded(self, fold, found)
+        self.cluster.watch.folded(self, fold, found)
         return ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated)
 
 
@@ -273,13 +281,8 @@ class Cluster:
         self.now = 0
         self.queue: list[_Item] = []
         self.numbers = 0
-        self.blocks: dict[int, bytes] = {}
-        self.ledgers: dict[int, bytes] = {}
-        self.states: dict[tuple[str, bytes], bytes] = {}
-        self.signed: dict[tuple[bytes, int], bytes] = {}
-        self.cast: dict[tuple[bytes, int, int, int], bytes] = {}
         self.cut_off: set[frozenset[int]] = set()
-        self.forbidden = {"state-differs", "component-halted", "cannot-propose"}  # alarms of a broken promise
+        self.watch = Invariants(self)
         self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
@@ -382,33 +385,10 @@ class Cluster:
         item = _Item(self.now + delay, self.numbers, node.index, node.life + 1, node.start)
         heapq.heappush(self.queue, item)
 
-    def observe(self, node: Node, puts: list[ev.Put]) -> None:
-        """Check what became durable: one block a height (G2), one record a seq and one vote a step (G8)."""
-        me = node.identity.public_key
-        for put in puts:
-            if isinstance(put, ev.PutBlock):
-                if self.blocks.setdefault(put.block.height, put.block.id) != put.block.id:
-                    raise InvariantError(f"G2: two blocks at height {put.block.height}")
-                assert node.core is not None
-                if node.core.ledger.height == put.block.height:
-                    found = ledger_digest(node.core.ledger)
-                    if self.ledgers.setdefault(put.block.height, found) != found:
-                        raise InvariantError(f"G1: ledger states differ at height {put.block.height}")
-            elif isinstance(put, ev.PutRecord) and put.record.value.author == me and not self.lies(node):
-                if self.signed.setdefault((me, put.record.value.seq), put.record.digest) != put.record.digest:
-                    raise InvariantError(f"G8: two records with seq {put.record.value.seq}")
-            elif isinstance(put, ev.PutMessage) and put.data[0] == Kind.VOTE:
-                vote = open_signed(Vote, put.data[1:], self.federation, trusted=True).value
-                key = (vote.author, vote.height, vote.view, vote.step)
-                if vote.author == me and self.cast.setdefault(key, vote.block) != vote.block:
-                    raise InvariantError(f"G8: two votes at {key[1:]}")
-
     def lies(self, node: Node) -> bool:
         """Whether a node is a liar, whose own words bind nobody."""
         return self.liar is not None and self.liar(node, b"") is not None
 
-    def folded(self, node: Node, fold: ev.Fold, found: bytes) -> None:
-        """Check that equal frozen lists give equal states (G1)."""
-        chain = fold.rounds[-1].chain if fold.rounds else NIL
-        if self.states.setdefault((fold.component, chain), found) != found:
-            raise InvariantError(f"G1: {fold.component} differs at node {node.index}")
+    def honest(self) -> list[Node]:
+        """The nodes that do not lie, running or not."""
+        return [node for node in self.nodes if not self.lies(node)]
