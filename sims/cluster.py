@@ -1,9 +1,11 @@
 """Many nodes in one process under a seeded event queue and a virtual clock: the daemon's own core, unchanged.
 
-A run is a function of its settings and the seed. The network delays, loses, duplicates and reorders; nodes crash, and
-restart from what their store had made durable. Invariants are checked as blocks are decided and states folded.
+A run is a function of its settings and the seed: `Cluster.trace` is the digest of every event and write. The network
+delays, loses, duplicates and reorders; nodes crash, and restart from what their store had made durable; some lie
+(liars.py). Invariants are checked after every step (invariants.py).
 """
 
+import hashlib
 import heapq
 import random
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from ..protocol.components import ComponentSpec, TensorSpec, base_digest, base_v
 from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ..protocol.update import Integers, check_norm, payload, payload_values, read_payload
 from .invariants import InvariantError, Invariants
+from .liars import Lie
 from .memory import MemoryStore
 
 
@@ -37,6 +40,18 @@ class Weather:
     delay: tuple[int, int] = (1, 40)
     loss: float = 0.0
     duplicate: float = 0.0
+    reorder: float = 0.0  # of the messages: they take `late` milliseconds more
+    late: tuple[int, int] = (100, 2000)
+    spread: float = 0.0  # above 0: delays are log-normal around the middle of `delay`, with this σ
+
+    def draw(self, source: random.Random) -> int:
+        """Return how long one message takes."""
+        delay = source.randint(*self.delay)
+        if self.spread:
+            delay = min(60_000, round(sum(self.delay) / 2 * source.lognormvariate(0.0, self.spread)))
+        if self.reorder and source.random() < self.reorder:
+            delay += source.randint(*self.late)
+        return delay
 
 
 def small_charter(
@@ -52,6 +67,7 @@ def small_charter(
     deadline: int = 3000,
     min_updates: int = 2,
     horizon: int = 1000,
+    records_per_height: int = 64,
 ) -> Charter:
     """Return a charter for tests and benchmarks: linear components over one made-up modality."""
     seed = sha256(b"small charter")
@@ -82,7 +98,7 @@ def small_charter(
         members=tuple(
             sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
         ),
-        rules=Rules(fault_model, deadline, 1, 64, 1 << 20, horizon),
+        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon),
         components=tuple(specs),
         learning=Learning(
             modalities=(Modality("made-up", "tabular", dimension, 1),),
@@ -128,31 +144,61 @@ class Node:
         self.store = MemoryStore()
         self.core: Core | None = None
         self.life = 0
-        self.tempo = 1.0  # of its clock: a liar's timers may run fast or slow
+        self.tempo = 1.0  # of its clock: its timers may run fast or slow
+        self._offset = 0.0
+        self.training: tuple[int, int] | None = None  # ms, where they are not everybody's
+        self.lag = 0  # ms more for whatever it sends
+        self.stays_down = False
+        self.lie: Lie | None = None
+        self.lied = False
+        self.lore: dict[object, object] = {}  # what a liar remembers
         self.timers: dict[str, int] = {}
         self.notices: list[ev.Notice] = []
 
     @property
     def now(self) -> int:
         """The time by this node's clock, in ms."""
-        return round(self.cluster.now * self.tempo)
+        return round(self.cluster.now * self.tempo + self._offset)
+
+    def set_clock(self, tempo: float, jump: int = 0) -> None:
+        """From now on its clock runs so fast; first it jumps by so many milliseconds."""
+        self._offset += self.cluster.now * (self.tempo - tempo) + jump
+        self.tempo = tempo
+
+    def tell_lies(self, lie: Lie | None) -> None:
+        """From now on it lies like this, or no more; invariants never again take its word."""
+        self.lie = lie
+        self.lied = self.lied or lie is not None
+        self._act(lie)
+
+    def _act(self, lie: Lie | None) -> None:
+        if lie is not None and lie.acts is not None and self.lie is lie:
+            if self.core is not None:
+                lie.acts(self)
+            self.cluster.schedule(lie.every, self, lambda: self._act(lie))
 
     def start(self) -> None:
         """Start from whatever the store holds."""
         self.life += 1
+        self.stays_down = False
         self.timers.clear()
         self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+        self.cluster.moved = True
+        self.cluster.witness(self, b"start")
         self._perform(self.core.start(self.now))
         for other in self.cluster.nodes:
             if other is not self and other.core is not None and self.cluster.linked(self.index, other.index):
                 self.deliver(ev.PeerUp(other.identity.public_key))
                 other.deliver(ev.PeerUp(self.identity.public_key))
         self.deliver(ev.LearnerReady((*self.options.hosted, *self.options.followed)))
+        self._act(self.lie)
 
     def crash(self) -> None:
         """kill -9: everything that was not durable is gone."""
         self.core = None
         self.life += 1
+        self.cluster.moved = True
+        self.cluster.witness(self, b"crash")
         for other in self.cluster.nodes:
             if other is not self:
                 other.deliver(ev.PeerDown(self.identity.public_key))
@@ -160,10 +206,10 @@ class Node:
     def deliver(self, event: ev.Event) -> None:
         """Hand an event to the core and carry out what follows."""
         if self.core is not None:
+            self.cluster.steps += 1
+            self.cluster.witness(self, event)
             try:
                 effects = self.core.handle([event], self.now)
-            except AssertionError:
-                raise
             except Exception as error:
                 raise InvariantError("G9", f"node {self.index} fell over {event!r:.200}: {error!r}") from error
             self._perform(effects)
@@ -176,11 +222,12 @@ class Node:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
         fate = self.cluster.crash_here(self)
         if fate == "before":
-            self.crash()
-            return
+            puts = []
+        elif fate == "torn":
+            puts = puts[: self.cluster.random.randrange(len(puts) + 1)]
         self.store.apply(puts)
         self.cluster.watch.persisted(self, puts)
-        if fate == "after":  # applied, then reported failure
+        if fate:  # "after": applied, then reported failure
             self.crash()
             return
         for effect in effects:
@@ -192,7 +239,8 @@ class Node:
             return
         if isinstance(effect, ev.Publish):
             cluster.watch.said(self, effect.data)
-            cluster.broadcast(self, effect.data, effect.to)
+            lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
+            cluster.broadcast(self, effect.data, effect.to, lies)
         elif isinstance(effect, ev.Sync):
             cluster.sync(self, effect)
         elif isinstance(effect, ev.SetTimer):
@@ -200,7 +248,7 @@ class Node:
             due = self.timers[effect.name] = cluster.now + delay
             cluster.schedule(delay, self, lambda: self._fire(effect.name, due))
         elif isinstance(effect, ev.Pull):
-            cluster.schedule(cluster.random.randint(*cluster.weather.delay), self, lambda: self._pull(effect))
+            cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._pull(effect))
         elif isinstance(effect, ev.Fold):
             self.later(0, self._fold(effect))
         elif isinstance(effect, ev.CheckBudget):
@@ -213,7 +261,7 @@ class Node:
                 data = payload(core.federation, core.me, recipe.component, recipe.round, values)
                 self.store.blobs[sha256(data)] = data
                 blobs[recipe.component] = (sha256(data), len(data))
-            self.later(cluster.random.randint(*cluster.training), ev.Trained(effect.draw, blobs))
+            self.later(cluster.random.randint(*(self.training or cluster.training)), ev.Trained(effect.draw, blobs))
         elif isinstance(effect, ev.Erase):
             for blob in effect.blobs:
                 self.store.blobs.pop(blob, None)
@@ -272,23 +320,30 @@ class Cluster:
         training: tuple[int, int] = (5, 200),
         rounds: int = 5,
         crash_rate: float = 0.0,
+        torn: float = 0.0,
+        timing: tuple[int, int, int] = (400, 300, 500),
         **charter: object,
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation, labelled so
         self.weather = weather or Weather()
         self.training = training
         self.crash_rate = crash_rate
+        self.torn = torn  # of the crashes: only a first part of the write is on disk
+        self.down = (200, 3000)  # ms until a crashed node starts again
         self.now = 0
+        self.steps = 0
+        self.moved = True  # something was decided, folded, started or killed since somebody looked
+        self._trace = hashlib.sha256()
         self.queue: list[_Item] = []
         self.numbers = 0
         self.cut_off: set[frozenset[int]] = set()
         self.watch = Invariants(self)
-        self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
         self._named: tuple[Charter, bytes] | None = None
         names = tuple(spec.name for spec in self.charter.components)
-        options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=400, idle_ms=300, sync_ms=500)
+        propose, idle, sync = timing
+        options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=propose, idle_ms=idle, sync_ms=sync)
         self.nodes = [Node(self, n, identity, replace(options)) for n, identity in enumerate(identities)]
 
     @property
@@ -305,6 +360,24 @@ class Cluster:
         self.numbers += 1
         heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, node.index, node.life, action))
 
+    def at(self, delay: int, action: Callable[[], None]) -> None:
+        """Do something after a delay, whatever becomes of any node."""
+        self.numbers += 1
+        heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, -1, 0, action))
+
+    def witness(self, node: Node, what: ev.Event | bytes) -> None:
+        """Add to the trace what happens to a node."""
+        if isinstance(what, ev.Gossip | ev.SyncReply):
+            what = type(what).__name__.encode() + what.peer + what.data
+        elif not isinstance(what, bytes):
+            what = repr(what).encode()
+        self._trace.update(b"%d %d %d " % (self.now, node.index, len(what)) + what)
+
+    @property
+    def trace(self) -> str:
+        """The digest of all that happened so far: equal runs have equal ones."""
+        return self._trace.hexdigest()
+
     def start(self) -> None:
         """Start every node."""
         for node in self.nodes:
@@ -317,7 +390,7 @@ class Cluster:
                 return True
             item = heapq.heappop(self.queue)
             self.now = item.time
-            if self.nodes[item.node].life == item.life:
+            if item.node < 0 or self.nodes[item.node].life == item.life:
                 item.action()
         return until()
 
@@ -338,22 +411,25 @@ class Cluster:
         """Whether two nodes can reach each other now."""
         return frozenset((a, b)) not in self.cut_off
 
-    def broadcast(self, sender: Node, data: bytes, to: bytes | None = None) -> None:
-        """Gossip to every other node, as the weather allows; to one alone if it can be reached."""
+    def broadcast(
+        self, sender: Node, data: bytes, to: bytes | None = None, lies: list[tuple[int, bytes]] | None = None
+    ) -> None:
+        """Gossip to every other node, as the weather allows; to one alone if it can be reached.
+
+        `lies` are told in place of it: (target's index, message).
+        """
         near = [n for n in self.nodes if n.identity.public_key == to and self.linked(sender.index, n.index)]
         for target in near or self.nodes:
             if target is sender or not self.linked(sender.index, target.index):
                 continue
             copies = [data]
-            if self.liar is not None:
-                lies = self.liar(sender, data)
-                if lies is not None:
-                    copies = [lie for index, lie in lies if index == target.index]
+            if lies is not None:
+                copies = [lie for index, lie in lies if index == target.index]
             for copy in copies:
                 if self.random.random() < self.weather.loss:
                     continue
                 for _ in range(2 if self.random.random() < self.weather.duplicate else 1):
-                    delay = self.random.randint(*self.weather.delay)
+                    delay = self.weather.draw(self.random) + sender.lag
                     key = sender.identity.public_key
                     self.schedule(delay, target, lambda t=target, c=copy, k=key: t.deliver(ev.Gossip(k, c)))  # type: ignore[misc]  # bound at once
 
@@ -367,7 +443,9 @@ class Cluster:
         request = schema.load(SyncRequest, effect.request, SyncRequest.LIMIT)
         members = [member.key for member in self.charter.members]
         data = answer(request, server.core.federation, server.store, members, server.core.in_flight())
-        asker.later(2 * self.random.randint(*self.weather.delay), ev.SyncReply(effect.peer, data))
+        lie = server.lie
+        for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
+            asker.later(2 * self.weather.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))
 
     # ---- faults and invariants
 
@@ -375,19 +453,21 @@ class Cluster:
         """Decide whether this write is where the node is killed, and on which side of it."""
         if self.crash_rate and self.random.random() < self.crash_rate:
             self.schedule_restart(node)
+            if self.torn and self.random.random() < self.torn:
+                return "torn"
             return self.random.choice(("before", "after"))
         return ""
 
     def schedule_restart(self, node: Node) -> None:
         """Start a crashed node again after a while."""
         self.numbers += 1
-        delay = self.random.randint(200, 3000)
+        delay = self.random.randint(*self.down)
         item = _Item(self.now + delay, self.numbers, node.index, node.life + 1, node.start)
         heapq.heappush(self.queue, item)
 
     def lies(self, node: Node) -> bool:
         """Whether a node is a liar, whose own words bind nobody."""
-        return self.liar is not None and self.liar(node, b"") is not None
+        return node.lied
 
     def honest(self) -> list[Node]:
         """The nodes that do not lie, running or not."""

@@ -1223,7 +1223,7 @@ class Core:
         seq, prev = self.head
         record = sign(self.identity, Record(self.federation, self.me, seq + 1, prev, kind_of(body), schema.dump(body)))
         self.head = (record.value.seq, record.digest)
-        self.pool.add(record, self.ledger.heads)
+        self.pool.add(record, self.ledger.heads, agreed=True)  # it is signed: the bound is for what others send
         self._emit(ev.Persist(ev.PutRecord(record)), ev.Publish(message(Kind.RECORD, record.wire)))
         self._note_update(record)
 
