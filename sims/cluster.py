@@ -149,6 +149,8 @@ class Node:
         self.training: tuple[int, int] | None = None  # ms, where they are not everybody's
         self.lag = 0  # ms more for whatever it sends
         self.stays_down = False
+        self.fails = ""  # why its training fails
+        self.spent = False  # its accountant lets no draw pass
         self.lie: Lie | None = None
         self.lied = False
         self.lore: dict[object, object] = {}  # what a liar remembers
@@ -182,7 +184,10 @@ class Node:
         self.life += 1
         self.stays_down = False
         self.timers.clear()
-        self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+        try:
+            self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+        except Exception as error:
+            raise InvariantError("G8", f"node {self.index} could not start again: {error!r}") from error
         self.cluster.moved = True
         self.cluster.witness(self, b"start")
         self._perform(self.core.start(self.now))
@@ -207,6 +212,7 @@ class Node:
         """Hand an event to the core and carry out what follows."""
         if self.core is not None:
             self.cluster.steps += 1
+            self.cluster.moved |= isinstance(event, ev.Folded)
             self.cluster.witness(self, event)
             try:
                 effects = self.core.handle([event], self.now)
@@ -226,7 +232,8 @@ class Node:
         elif fate == "torn":
             puts = puts[: self.cluster.random.randrange(len(puts) + 1)]
         self.store.apply(puts)
-        self.cluster.watch.persisted(self, puts)
+        self.cluster.moved |= any(isinstance(put, ev.PutBlock) for put in puts)
+        self.cluster.watch.persisted(self, puts, whole=fate not in ("before", "torn"))
         if fate:  # "after": applied, then reported failure
             self.crash()
             return
@@ -252,7 +259,10 @@ class Node:
         elif isinstance(effect, ev.Fold):
             self.later(0, self._fold(effect))
         elif isinstance(effect, ev.CheckBudget):
-            self.later(0, _allowed(effect))
+            spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
+            self.later(0, spent if self.spent else _allowed(effect))
+        elif isinstance(effect, ev.Train) and self.fails:
+            self.later(0, ev.TrainingFailed(effect.draw, self.fails))
         elif isinstance(effect, ev.Train):
             blobs = {}
             for recipe in effect.recipes:

@@ -5,24 +5,31 @@ Each check names its promise. A liar's own words bind nobody, so of liars only t
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from ..consensus.components import Round, origin, replay
 from ..consensus.ledger import Ledger, fold_block, genesis
 from ..consensus.ledger import state_digest as ledger_digest
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.hashing import digest
+from ..crypto.identity import verify
 from ..node.core import events as ev
 from ..node.core.messages import Acked, Kind
 from ..protocol import schema
-from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Proposal, Vote, block_id, quorum
+from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Proposal, Vote, block_id
 from ..protocol.components import state_digest
-from ..protocol.records import Update, body_of
+from ..protocol.records import Record, Update, body_of, verify_ack
 from ..protocol.signing import open_signed
 from ..protocol.update import UpdateHeader, payload_values
 
 if TYPE_CHECKING:
     from .cluster import Cluster, Node
 
+MOST_RECKONED = 256  # parameters: more are not added up again in plain integers
 K = TypeVar("K", bound=Hashable)
 ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
 
@@ -33,6 +40,7 @@ class InvariantError(AssertionError):
     def __init__(self, promise: str, what: str) -> None:
         super().__init__(f"{promise}: {what}")
         self.promise = promise
+        self.what = what
 
 
 class Invariants:
@@ -49,11 +57,25 @@ class Invariants:
         self._votes: dict[tuple[bytes, int, int, int], bytes] = {}
         self._acks: dict[tuple[int, bytes, str, int], bytes] = {}
         self._before: dict[int, Ledger] = {}
+        self._members: dict[bytes, frozenset[bytes]] = {}  # by the digest that headers name them by
+        self._next_members: dict[int, bytes] = {0: b""}
+        self._verified: set[bytes] = set()
+        self._feeds: dict[bytes, tuple[int, bytes]] = {}
+        self._agreed = 0  # heights whose records were looked at
+        self._updates: dict[bytes, UpdateHeader] = {}  # agreed, by the header's digest
+        self._receipts: dict[bytes, set[bytes]] = {}  # hosts whose true acknowledgements are agreed
+        self._rounds: dict[str, int] = {}  # closed rounds that were looked at
+        self._counted: dict[bytes, int] = {}
+
+    def set_back(self, node: Node) -> None:
+        """A disk went back in time or is lost: what it acknowledged may be forgotten with it, what it signed not."""
+        self._before.pop(node.index, None)
+        self._acks = {key: value for key, value in self._acks.items() if key[0] != node.index}
 
     # ---- after each step
 
-    def persisted(self, node: Node, puts: list[ev.Put]) -> None:
-        """Check what a step made durable."""
+    def persisted(self, node: Node, puts: list[ev.Put], *, whole: bool = True) -> None:
+        """Check what a step made durable; not `whole`: it was killed in the middle of the write."""
         self.checked += 1
         if self.cluster.lies(node):
             return
@@ -61,6 +83,8 @@ class Invariants:
         for put in puts:
             if isinstance(put, ev.PutBlock):
                 self._once("G2", self._blocks, put.block.height, put.block.id, "two blocks at height")
+                self._certified(put)
+                self._looked_at(node, put)
             elif isinstance(put, ev.PutRecord) and put.record.value.author == me:
                 self._once("G8", self._records, (me, put.record.value.seq), put.record.digest, "two records with seq")
             elif isinstance(put, ev.PutMessage) and put.data[0] == Kind.VOTE:
@@ -70,11 +94,17 @@ class Invariants:
                     self._once("G8", self._votes, key, vote.block, "two votes at (height, view, step)")
                     if vote.step == PRECOMMIT and vote.block != NIL:
                         self._defensible(node, vote)
+                    elif vote.step == PREVOTE and vote.block != NIL:
+                        self._locked(node, vote)
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
                 place = (node.index, value.author, value.component, value.round)
                 self._once("G5", self._acks, place, put.header.digest, "two headers acknowledged for")
+        if not whole:
+            return  # its core knows more than its disk, and is gone
         self._extended(node)
+        if self.checked % 8 == 0:
+            self._bounded(node)
 
     def _once(self, promise: str, known: dict[K, bytes], key: K, value: bytes, what: str) -> None:
         if known.setdefault(key, value) != value:
@@ -94,8 +124,154 @@ class Invariants:
         }
         same = {v.author for v in votes if (v.view, v.step, v.block) == (vote.view, PREVOTE, vote.block)}
         assert node.core is not None
-        if vote.block not in blocks or len(same) < node.core.ledger.quorum:
+        if vote.block not in blocks or len(same) < self._needed(len(node.core.ledger.members)):
             raise InvariantError("G2", f"a precommit at {vote.height} without its block and prevotes on disk")
+
+    def _needed(self, count: int) -> int:
+        """How many of so many decide: written down again here, so that a wrong quorum is seen."""
+        return 2 * count // 3 + 1 if self.cluster.charter.rules.fault_model == "byzantine" else count // 2 + 1
+
+    def _note_members(self, members: frozenset[bytes]) -> bytes:
+        name = digest("members", *sorted(members))
+        self._members[name] = members
+        return name
+
+    def _locked(self, node: Node, vote: Vote) -> None:
+        """Who precommitted a block prevotes another only after a quorum has prevoted that one since (lines 22, 28)."""
+        agreement = node.core.agreement if node.core is not None else None
+        if agreement is None or agreement.height != vote.height:
+            return
+        mine = [
+            known
+            for height, data in node.store.messages
+            if height == vote.height and data[0] == Kind.VOTE
+            for known in (open_signed(Vote, data[1:], self.cluster.federation, trusted=True).value,)
+            if known.author == vote.author and known.step == PRECOMMIT and known.block != NIL and known.view < vote.view
+        ]
+        if not mine:
+            return
+        lock = max(mine, key=lambda known: known.view)
+        if lock.block == vote.block:
+            return
+        for view in range(lock.view, vote.view):
+            votes = agreement.votes.get((view, PREVOTE), {})
+            same = {author for author, block in votes if block == vote.block}
+            if len(same) >= self._needed(len(agreement.members)):
+                return
+        raise InvariantError("G2", f"a prevote at height {vote.height} against the lock of view {lock.view}")
+
+    def _certified(self, put: ev.PutBlock) -> None:
+        """A quorum of different members of the height before signed the block."""
+        block, certificate = put.block, put.certificate
+        self._next_members[block.height] = block.members
+        before = self._next_members.get(block.height - 1)
+        members = self._members.get(before) if before else frozenset(m.key for m in self.cluster.charter.members)
+        key = block.id + bytes(str(certificate), "utf-8")
+        if members is None or key in self._verified:
+            return
+        self._verified.add(key)
+        authors = {entry.author for entry in certificate.signatures} & members
+        if len(authors) < self._needed(len(members)) or len(authors) < len(certificate.signatures):
+            raise InvariantError("G2", f"height {block.height} is decided by {len(authors)} of {len(members)} members")
+        for entry in certificate.signatures:
+            vote = Vote(block.federation, entry.author, block.height, certificate.view, PRECOMMIT, block.id)
+            if not verify(entry.author, Vote.DOMAIN, schema.dump(vote), entry.signature):
+                raise InvariantError("G2", f"height {block.height} is decided by a false signature")
+
+    def _looked_at(self, node: Node, put: ev.PutBlock) -> None:
+        """Agreed feeds have no gaps and no branches, and nobody gets more into a height than the charter says."""
+        if put.block.height != self._agreed + 1:
+            return
+        self._agreed += 1
+        count: dict[bytes, int] = {}
+        rules, federation = self.cluster.charter.rules, self.cluster.federation
+        for record in (node.store.records[key] for key in put.records):
+            value = record.value
+            count[value.author] = count.get(value.author, 0) + 1
+            if (value.seq - 1, value.prev) != self._feeds.get(value.author, (0, NIL)):
+                raise InvariantError("G4", f"agreed record {value.seq} does not follow its feed")
+            self._feeds[value.author] = (value.seq, record.digest)
+            body = _update_in(value)
+            if body is None:
+                continue
+            try:
+                header = open_signed(UpdateHeader, body.header, federation)
+            except RemoteProtocolError:
+                continue  # inert
+            if header.value.author == value.author:
+                self._updates[header.digest] = header.value
+                hosts = {ack.host for ack in body.acks if verify_ack(federation, header.digest, ack)}
+                self._receipts.setdefault(header.digest, set()).update(hosts)
+        if max(count.values(), default=0) > rules.records_per_height:
+            raise InvariantError("G9", f"{max(count.values())} records of one member at height {put.block.height}")
+
+    def _traced(self, before: Ledger, now: Ledger) -> None:
+        """G4, G5: what newly closed rounds count is signed, agreed, acknowledged, fresh enough, and counts once."""
+        for name, component in now.components.items():
+            spec = self.cluster.charter.component(name)
+            stale = self.cluster.charter.rules.max_staleness if spec is not None and spec.rule == "mean" else 0
+            for round_ in component.rounds[self._rounds.get(name, 0) :]:
+                # The first hosts gather until the first close; the later ones were frozen at the close before.
+                hosts = set((component if round_.number == 1 else before.components[name]).hosts) - set(now.expelled)
+                self._rounds[name] = round_.number
+                where = f"{name} round {round_.number}"
+                authors = [entry.author for entry in round_.entries]
+                if authors != sorted(set(authors)):
+                    raise InvariantError("G4", f"{where} counts somebody twice, or out of order")
+                for entry in round_.entries:
+                    header = self._updates.get(entry.update)
+                    if header is None or (header.author, header.component, header.blob) != (
+                        entry.author,
+                        name,
+                        entry.blob,
+                    ):
+                        raise InvariantError("G4", f"{where} counts an update that nobody signed")
+                    if entry.staleness != round_.number - header.round or not 0 <= entry.staleness <= stale:
+                        raise InvariantError("G5", f"{where} counts an update of round {header.round}")
+                    if self._counted.setdefault(entry.update, round_.number) != round_.number:
+                        raise InvariantError("G4", f"{where} counts an update of round {header.round} again")
+                    held = self._receipts[entry.update] & hosts
+                    if before.height + 1 == now.height and len(held) < self._needed(max(1, len(hosts))):
+                        raise InvariantError("G4", f"{where} counts an update with {len(held)} receipts")
+
+    def _forgotten(self, now: Ledger) -> None:
+        """G7: no frozen list still has what a withdrawal in force covers, but beyond the horizon."""
+        for withdrawal in now.withdrawn:
+            last = dict(withdrawal.rounds)
+            for name, component in now.components.items():
+                oldest = last.get(name, 0) - self.cluster.charter.rules.refold_horizon
+                for round_ in component.rounds:
+                    for entry in round_.entries:
+                        covered = entry.author == withdrawal.author and entry.seq <= withdrawal.through
+                        if covered and round_.number > oldest:
+                            raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
+
+    def _bounded(self, node: Node) -> None:
+        """G9: whatever others send, a node holds no more than the charter and its own limits allow."""
+        core = node.core
+        if core is None:
+            return
+        rules, members = self.cluster.charter.rules, len(core.charter.members)
+        places = members * len(core.specs) * (rules.max_staleness + 3)
+        votes = sum(len(found) for found in core.agreement.votes.values()) if core.agreement else 0
+        views = {view for view, _ in core.agreement.votes} if core.agreement else set()
+        blocks = len(core.agreement.blocks) if core.agreement else 0
+        waiting = max((len(slots) for who, slots in core.pool.by_seq.items() if who != core.me), default=0)
+        for what, size, most in (
+            ("records of a member that wait", waiting, 6 * rules.records_per_height + 64),
+            ("updates in flight", len(core.flights), 2 * places),
+            ("refusals", len(core.refusals), 1025),
+            ("heights with early votes", len(core.later), 9),
+            (
+                "votes",
+                votes,
+                2 * members * (len(views) + 1) * (blocks + 2),
+            ),
+            ("messages on disk", len(node.store.messages), 4 * (members + 1) * (len(views) + 2)),
+            ("receipts", len(core.receipts), members * len(core.policies)),
+        ):
+            if size > most:
+                raise InvariantError("G9", f"node {node.index} holds {size} {what}, and {most} should do")
 
     def _extended(self, node: Node) -> None:
         """Agreed heads only extend, frozen lists never gain or reorder, equal heights have equal ledgers (G1)."""
@@ -106,9 +282,15 @@ class Invariants:
         if before is now:
             return
         self._before[node.index] = now
+        self._note_members(frozenset(now.members))
         found = ledger_digest(now)
         if self._ledgers.setdefault(now.height, found) != found:
             raise InvariantError("G1", f"ledger states differ at height {now.height}")
+        for other in self.cluster.honest():
+            if other.identity.public_key in now.expelled:
+                raise InvariantError("G8", f"node {other.index} is expelled and never lied")
+        self._forgotten(now)
+        self._traced(before or genesis(self.cluster.charter), now)
         if before is None or before.height > now.height:
             return  # a restored backup starts from an earlier height
         for author, (seq, head) in before.heads.items():
@@ -133,7 +315,7 @@ class Invariants:
                 for entry in round_.entries:
                     held = [n for n in self.cluster.honest() if entry.blob in n.store.blobs]
                     liars = len(hosts) - len([n for n in self.cluster.honest() if n.identity.public_key in hosts])
-                    if len(held) + liars < quorum(max(1, len(hosts)), core.ledger.fault_model):
+                    if len(held) + liars < self._needed(max(1, len(hosts))):
                         raise InvariantError("G4", f"{name} round {round_.number}: {len(held)} hosts hold an update")
 
     def said(self, node: Node, data: bytes) -> None:
@@ -178,7 +360,14 @@ class Invariants:
             raise InvariantError("G1", f"{fold.component} differs at node {node.index}")
 
     def noticed(self, node: Node, notice: ev.Notice) -> None:
-        """No alarm is raised at an honest node."""
+        """No alarm is raised at an honest node, and nobody is dropped in silence (G3)."""
+        if notice.event == "round-closed" and node.core is not None:
+            missing, counted = notice.fields["missing"], notice.fields["counted"]
+            assert isinstance(missing, dict)
+            assert isinstance(counted, list)
+            hosts = node.core.ledger.components[str(notice.fields["component"])].hosts
+            if not all(missing.values()) or not set(hosts) <= {*missing, *counted}:
+                raise InvariantError("G3", f"node {node.index} does not say who was missing, or why")
         if notice.level == "error" and notice.event in self.alarms and not self.cluster.lies(node):
             raise InvariantError("G1", f"{notice.event} {dict(notice.fields)}")
 
@@ -202,6 +391,25 @@ class Invariants:
         for node in nodes:
             self._refolded(node)
             self._erased(node)
+        self._added_up(nodes[0])
+
+    def _added_up(self, node: Node) -> None:
+        """G4: the states are what DESIGN.md section 8 says of the counted updates, reckoned again in plain integers."""
+        core = node.core
+        assert core is not None
+        for name in core.held:
+            component, spec = core.ledger.components[name], core.specs[name]
+            if spec.rule != "mean" or spec.dimension > MOST_RECKONED:
+                continue
+            state = [0] * spec.dimension
+            for round_ in component.rounds:
+                weights = _weights([(entry.variance, entry.staleness) for entry in round_.entries])
+                rows = [payload_values(node.store.blobs[entry.blob], spec).tolist() for entry in round_.entries]
+                for place in range(spec.dimension if weights else 0):
+                    total = 256 * sum(a * int(row[place]) for a, row in zip(weights, rows, strict=True))
+                    state[place] += round(Fraction(total, sum(weights)))  # half to even
+            if core.folded[name][3] != state_digest(name, np.array(state, dtype=np.int32)):
+                raise InvariantError("G4", f"{name} is not what its counted updates add up to")
 
     def _refolded(self, node: Node) -> None:
         core = node.core
@@ -232,6 +440,25 @@ class Invariants:
                 header = open_signed(UpdateHeader, body.header, self.cluster.federation, trusted=True).value
                 if header.blob in node.store.blobs and header.author != node.identity.public_key:
                     raise InvariantError("G7", f"node {node.index} still holds withdrawn bytes of {header.component}")
+
+
+def _weights(entries: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the weights of `mean` for (variance, staleness): `v₀ = max(1, lower median)`, at least half a share."""
+    if not entries:
+        return []
+    n = len(entries)
+    middle = max(1, sorted(variance for variance, _ in entries)[(n - 1) // 2])
+    shares = [2**16 * middle // (middle + variance) for variance, _ in entries]
+    whole = [2**15 * share // sum(shares) + 2**15 // n for share in shares]
+    return [max(1, a // 2**staleness) for a, (_, staleness) in zip(whole, entries, strict=True)]
+
+
+def _update_in(record: Record) -> Update | None:
+    try:
+        body = body_of(record)
+    except RemoteProtocolError:
+        return None
+    return body if isinstance(body, Update) else None
 
 
 def _height(data: bytes, federation: bytes) -> int:
