@@ -57,6 +57,7 @@ class Invariants:
         self._votes: dict[tuple[bytes, int, int, int], bytes] = {}
         self._acks: dict[tuple[int, bytes, str, int], bytes] = {}
         self._before: dict[int, Ledger] = {}
+        self._lost: set[int] = set()  # nodes whose disks were lost or set back: their receipts are void
         self._members: dict[bytes, frozenset[bytes]] = {}  # by the digest that headers name them by
         self._next_members: dict[int, bytes] = {0: b""}
         self._verified: set[bytes] = set()
@@ -69,6 +70,7 @@ class Invariants:
 
     def set_back(self, node: Node) -> None:
         """A disk went back in time or is lost: what it acknowledged may be forgotten with it, what it signed not."""
+        self._lost.add(node.index)
         self._before.pop(node.index, None)
         self._acks = {key: value for key, value in self._acks.items() if key[0] != node.index}
 
@@ -314,8 +316,9 @@ class Invariants:
                 hosts = set(before.components[name].hosts) or set(core.ledger.components[name].hosts)
                 for entry in round_.entries:
                     held = [n for n in self.cluster.honest() if entry.blob in n.store.blobs]
-                    liars = len(hosts) - len([n for n in self.cluster.honest() if n.identity.public_key in hosts])
-                    if len(held) + liars < self._needed(max(1, len(hosts))):
+                    bound = [n for n in self.cluster.honest() if n.index not in self._lost]
+                    others = len(hosts - {n.identity.public_key for n in (*bound, *held)})  # liars, and lost disks
+                    if len(held) + others < self._needed(max(1, len(hosts))):
                         raise InvariantError("G4", f"{name} round {round_.number}: {len(held)} hosts hold an update")
 
     def said(self, node: Node, data: bytes) -> None:
@@ -435,8 +438,8 @@ class Invariants:
             return
         withdrawn = {w.author: w.through for w in core.ledger.withdrawn}
         for record in node.store.records.values():
-            body = body_of(record.value) if record.value.kind == "update" else None
-            if isinstance(body, Update) and record.value.seq <= withdrawn.get(record.value.author, 0):
+            body = _update_in(record.value)
+            if body is not None and record.value.seq <= withdrawn.get(record.value.author, 0):
                 header = open_signed(UpdateHeader, body.header, self.cluster.federation, trusted=True).value
                 if header.blob in node.store.blobs and header.author != node.identity.public_key:
                     raise InvariantError("G7", f"node {node.index} still holds withdrawn bytes of {header.component}")

@@ -169,7 +169,7 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
         disk=Disk(
             disk.take("crash", read.number(0.0, 0.5), 0.0),
             disk.take("torn", read.share, 0.0),
-            disk.take("down", read.span(0, 3_600_000), Disk.down),
+            disk.take("down", read.span(0, 3_600_000), Disk().down),
         ),
         pace=Pace(
             pace.take("training", read.span(0, 3_600_000), (5, 200)),
