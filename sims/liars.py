@@ -17,7 +17,7 @@ from ..node.core import events as ev
 from ..node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
 from ..protocol import schema
 from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Block, Certificate, Head, Proposal, Vote, VoteSignature, block_id
-from ..protocol.records import Ack, Attest, Record, ack_message, kind_of, verify_ack
+from ..protocol.records import Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
 from ..protocol.signing import Signed, open_signed, sign
 from ..protocol.update import UpdateHeader
 
@@ -168,6 +168,21 @@ def floods(node: Node) -> None:
         done += 1
         node.cluster.broadcast(node, told)
     node.lore["flooded"] = done
+
+
+def false_evidence(node: Node) -> None:
+    """Accuse others by votes and records that they did sign, and that prove nothing."""
+    core = node.core
+    if core is None or len(node.lore) >= MOST_MADE_UP:
+        return
+    votes = [item for item in core.agreement.messages() if isinstance(item.value, Vote)] if core.agreement else []
+    records = [r for r in node.store.records.values() if r.value.author != core.me and r.value.kind != "evidence"]
+    for kind, pair in (("double-vote", votes[:1] * 2), ("fork", records[:2]), ("fork", records[:1] * 2)):
+        if len(pair) == 2:
+            told = append(node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire)))
+            if told is not None:
+                node.lore["accused", len(node.lore)] = True
+                node.cluster.broadcast(node, told)
 
 
 # ---- agreement
@@ -496,7 +511,7 @@ _SAYS = (
     splits,
     forged_receipts,
 )
-_ACTS = ((acks_unseen, 20), (floods, 100), (oversized, 300), (replays_foreign, 200), (replays_old, 100))
+_ACTS = ((acks_unseen, 20), (false_evidence, 150), (floods, 100), (oversized, 300), (replays_foreign, 200), (replays_old, 100))
 _SERVES = (serves_garbage, serves_old, serves_endless, serves_false_blocks)
 
 LIES: dict[str, Lie] = {

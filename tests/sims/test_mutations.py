@@ -1,0 +1,412 @@
+"""The simulator finds bugs: each known mistake, put into a fresh copy of the code, is caught within a few seeds.
+
+A mutation replaces source text of one module when a child process imports it. It has to be caught by an invariant or an
+expectation, and not because the mutated code falls over. docs/simulator.md has the list's results.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from collegium.sims.play import play
+from collegium.sims.scenario import load
+
+CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
+POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
+RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`edits` are (module, text, text in its place). Caught within `seeds` seeds of `scenario`, as one of `by`."""
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    scenario: str
+    seeds: int
+    by: tuple[str, ...]
+    first: int = 1
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.seeds)
+
+
+MUTATIONS = (
+    Mutation(
+        "locks do not bind",
+        (
+            (AGREEMENT, "accept = verdict and (self.locked is None or self.locked[0] == identifier)", "accept = verdict"),
+            (
+                AGREEMENT,
+                "accept = verdict and (self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)",
+                "accept = verdict",
+            ),
+        ),
+        "liar-in-a-storm",
+        10,
+        ("G2",),
+    ),
+    Mutation(
+        "locks are lost at a restart",
+        ((AGREEMENT, "if locks and (self.locked is None", "if False and (self.locked is None"),),
+        "storm-with-crashes",
+        10,
+        ("G2",),
+    ),
+    Mutation(
+        "votes leave before they are written",
+        ((CORE, "for item in (*action.proof, action.message):", "for item in action.proof:"),),
+        "calm",
+        1,
+        ("G8",),
+    ),
+    Mutation(
+        "precommits are written without their proof",
+        ((CORE, "for item in (*action.proof, action.message):", "for item in (action.message,):"),),
+        "calm",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "a record need not follow the one before",
+        ((RECORDS, "if record.value.prev != head:", "if False:"),),
+        "liar-breaks-chain",
+        2,
+        ("G4",),
+    ),
+    Mutation(
+        "a block is accepted before everybody is in",
+        (
+            (
+                CORE,
+                "if all(self._punctual(before, close.component, mine) for close in block.close):",
+                "if before is not mine or mine:",
+            ),
+        ),
+        "liar-hides-update",
+        2,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "rounds close as soon as they can",
+        ((CORE, "        if expected <= present:\n", "        if present:\n"),),
+        "clock-fast",
+        2,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "what was in at the deadline may be left out",
+        ((CORE, "return (deadline.held & still) <= {entry.update for entry in entries}", "return True"),),
+        "liar-hides-update",
+        10,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "forks are not seen",
+        ((CORE, "if len(same) > 1 and value.author not in self.proofs:", "if False:"),),
+        "liar-forks",
+        2,
+        ("expect.expelled",),
+    ),
+    Mutation(
+        "double votes are not told",
+        ((AGREEMENT, "if others and vote.author not in self.convicted:", "if False:"),),
+        "liar-double-votes",
+        2,
+        ("expect.expelled",),
+    ),
+    Mutation(
+        "evidence expels nobody",
+        ((LEDGER, "    guilty = guilty & set(ledger.members)\n", "    guilty = set()\n"),),
+        "liar-double-votes",
+        2,
+        ("expect.expelled",),
+    ),
+    Mutation(
+        "one vote twice is evidence",
+        ((LEDGER, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
+        "liar-false-evidence",
+        2,
+        ("G8",),
+    ),
+    Mutation(
+        "a vote that comes twice counts twice",
+        (
+            (AGREEMENT, "        if (vote.author, vote.block) in votes:\n            return\n", ""),
+            (
+                AGREEMENT,
+                "            votes[vote.author, vote.block] = message\n",
+                "            votes[vote.author, vote.block + bytes([len(votes)])] = message\n",
+            ),
+            (
+                AGREEMENT,
+                "return len({vote.value.author for vote in self._votes_for(view, step, identifier)})",
+                "return len(self._votes_for(view, step, identifier))",
+            ),
+        ),
+        "storm",
+        2,
+        ("G2",),
+    ),
+    Mutation(
+        "a quorum is one too small",
+        ((BLOCKS, "return 2 * members // 3 + 1 if", "return 2 * members // 3 if"),),
+        "calm",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "half is a majority",
+        ((BLOCKS, "else members // 2 + 1", "else members // 2"),),
+        "two-halves-of-six",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "others' certificates are believed",
+        (
+            (
+                CORE,
+                "verify_certificate(block, decided.certificate, frozenset(self.ledger.members), self.ledger.fault_model)",
+                "pass",
+            ),
+        ),
+        "liar-serves-false-blocks",
+        3,
+        ("G2",),
+    ),
+    Mutation(
+        "acknowledged without the bytes",
+        ((CORE, "if not flight.stored or flight.refused or", "if flight.refused or"),),
+        "calm",
+        1,
+        ("G8",),
+    ),
+    Mutation(
+        "two headers of one place are acknowledged",
+        (
+            (CORE, "elif self.acked.setdefault(slot, flight.header.digest) == flight.header.digest:", "elif slot:"),
+            (CORE, "if self.acked.get(slot, header.digest) != header.digest:", "if False:"),
+        ),
+        "liar-two-headers",
+        3,
+        ("G5",),
+    ),
+    Mutation(
+        "own acknowledgements are forgotten at a restart",
+        ((CORE, "            self.acked[value.author, value.component, value.round] = header.digest\n", ""),),
+        "liar-two-headers-and-crashes",
+        20,
+        ("G5",),
+    ),
+    Mutation(
+        "a restored node signs before it has asked",
+        ((CORE, "if self.signing or len(self.reports) < self.ledger.quorum - 1 or", "if self.signing or"),),
+        "restored-backup",
+        3,
+        ("G8",),
+    ),
+    Mutation(
+        "a node votes although peers know its votes",
+        (
+            (AGREEMENT, "        self.mute = True\n", ""),
+            (CORE, "            self.agreement.mute = True\n", ""),
+        ),
+        "restored-backup",
+        20,
+        ("G8",),
+    ),
+    Mutation(
+        "an update is sent that no draw was charged for",
+        ((CORE, "        self.draws.append(put)\n        self._emit(ev.Persist(put))\n        lot", "        self.draws.append(put)\n        lot"),),
+        "noised",
+        1,
+        ("G6",),
+    ),
+    Mutation(
+        "an update counts again when its author is late",
+        (
+            (
+                LEDGER,
+                "            and (p.author not in counted or p.round > close.round - counted[p.author].staleness)\n",
+                "",
+            ),
+        ),
+        "slow-member",
+        2,
+        ("G4",),
+    ),
+    Mutation(
+        "robust rules take stale updates",
+        ((LEDGER, 'limit = charter.rules.max_staleness if spec.rule == "mean" else 0', "limit = charter.rules.max_staleness"),),
+        "slow-member-robust",
+        3,
+        ("G5",),
+    ),
+    Mutation(
+        "the weights are another member's",
+        ((RULES, "for w_i, s in zip(w, staleness, strict=True)]", "for w_i, s in zip(w, staleness[::-1], strict=True)]"),),
+        "slow-member",
+        2,
+        ("G4",),
+    ),
+    Mutation(
+        "one receipt is enough",
+        (
+            (CORE, "            need = quorum(max(1, len(hosts)), self.ledger.fault_model)\n", "            need = 1\n"),
+            (LEDGER, "len(p.acks & hosts) >= need:", "len(p.acks & hosts) >= 1:"),
+        ),
+        "calm",
+        2,
+        ("G4",),
+    ),
+    Mutation(
+        "a refold keeps what was withdrawn",
+        ((LEDGER, "if e.author != withdrawal.author or e.seq", "if e or e.seq"),),
+        "withdrawal",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "withdrawn bytes stay on the disk",
+        ((CORE, "            if gone:\n", "            if False:\n"),),
+        "withdrawal",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "deadlines never pass",
+        ((CORE, "                known.due = True\n", ""),),
+        "dead-member",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "nobody asks for what it missed",
+        (
+            (
+                CORE,
+                '            self._emit(ev.SetTimer("sync", self.options.sync_ms))\n            if self.neighbours:',
+                "            if self.neighbours:",
+            ),
+        ),
+        "storm",
+        4,
+        ("expect.rounds", "G3"),
+    ),
+    Mutation(
+        "nobody follows to later views",
+        ((AGREEMENT, "        if len(later) < self.others_that_start:\n", "        if later or not later:\n"),),
+        "storm",
+        4,
+        ("expect.rounds", "G3"),
+    ),
+    Mutation(
+        "who was missing is not told",
+        ((CORE, 'return "no update" if host in', 'return "" if host in'),),
+        "dead-member",
+        1,
+        ("G3",),
+    ),
+    Mutation(
+        "the quota of a height is not held",
+        (
+            (LEDGER, "        if count[author] > charter.rules.records_per_height:\n", "        if False:\n"),
+            (CORE, "if head.seq - agreed > self.charter.rules.records_per_height:", "if False:"),
+            (CORE, "self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]:", "self.pool.chain(author, self.ledger.heads):"),
+        ),
+        "liar-floods",
+        1,
+        ("G9",),
+    ),
+    Mutation(
+        "records wait without a bound",
+        ((POOL, "if len(slots) >= self.per_author and value.seq not in slots and not agreed:", "if False:"),),
+        "liar-floods",
+        1,
+        ("G9",),
+    ),
+    Mutation(
+        "another federation's words count",
+        ((SIGNING, "    if value.federation != federation:\n", "    if False:\n"),),
+        "liar-replays-foreign",
+        1,
+        ("G4", "G8", "expect.refused"),
+    ),
+    Mutation(
+        "heights without work",
+        ((CORE, "return bool(records) and self.idle_due and not underway", "return bool(records or self.ledger.height) and self.idle_due"),),
+        "calm",
+        1,
+        ("expect.idle", "G1"),
+    ),
+)
+
+CHILD = """
+import importlib.machinery, json, sys
+task = json.load(sys.stdin)
+sys.path[:0] = task["path"]
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def get_code(self, name):
+        text = self.get_data(self.path).decode()
+        for module, old, new in task["edits"]:
+            if module == name:
+                assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
+                text = text.replace(old, new)
+        return compile(text, self.path, "exec")
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in {module for module, _, _ in task["edits"]}:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec.loader = Loader(name, spec.origin)
+        return spec
+
+sys.meta_path.insert(0, Finder)
+from collegium.sims.play import play
+from collegium.sims.scenario import load
+scenario = load(task["scenario"])
+for seed in task["seeds"]:
+    outcome = play(scenario, seed)
+    if not outcome.held:
+        print(json.dumps({"seed": seed, "promise": outcome.promise, "what": outcome.what}))
+        break
+"""
+
+
+def caught(mutation: Mutation) -> dict[str, Any] | None:
+    task = {
+        "path": [entry for entry in sys.path if entry],
+        "edits": mutation.edits,
+        "scenario": mutation.scenario,
+        "seeds": list(mutation.numbers),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], input=json.dumps(task), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)) if done.stdout else None
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.name))
+def test_the_mistake_is_caught(mutation: Mutation) -> None:
+    found = caught(mutation)
+    assert found is not None, f"{mutation.scenario} misses it within {mutation.seeds} seeds"
+    assert found["promise"] in mutation.by, found
+    assert "fell over" not in found["what"], found
+
+
+@pytest.mark.parametrize("scenario", sorted({mutation.scenario for mutation in MUTATIONS}))
+def test_the_code_as_it_is_passes_the_same_seeds(scenario: str) -> None:
+    seeds = {seed for mutation in MUTATIONS if mutation.scenario == scenario for seed in mutation.numbers}
+    for seed in sorted(seeds):
+        outcome = play(load(scenario), seed)
+        assert outcome.held, outcome
