@@ -144,23 +144,19 @@ class Invariants:
         if agreement is None or agreement.height != vote.height:
             return
         mine = [
-            known
-            for height, data in node.store.messages
-            if height == vote.height and data[0] == Kind.VOTE
-            for known in (open_signed(Vote, data[1:], self.cluster.federation, trusted=True).value,)
-            if known.author == vote.author and known.step == PRECOMMIT and known.block != NIL and known.view < vote.view
+            (view, block)
+            for (author, height, view, step), block in self._votes.items()
+            if (author, height, step) == (vote.author, vote.height, PRECOMMIT) and block != NIL and view < vote.view
         ]
-        if not mine:
+        locked, block = max(mine, default=(0, vote.block))
+        if block == vote.block:
             return
-        lock = max(mine, key=lambda known: known.view)
-        if lock.block == vote.block:
-            return
-        for view in range(lock.view, vote.view):
+        for view in range(locked, vote.view):
             votes = agreement.votes.get((view, PREVOTE), {})
-            same = {author for author, block in votes if block == vote.block}
+            same = {author for author, found in votes if found == vote.block}
             if len(same) >= self._needed(len(agreement.members)):
                 return
-        raise InvariantError("G2", f"a prevote at height {vote.height} against the lock of view {lock.view}")
+        raise InvariantError("G2", f"a prevote at height {vote.height} against the lock of view {locked}")
 
     def _certified(self, put: ev.PutBlock) -> None:
         """A quorum of different members of the height before signed the block."""

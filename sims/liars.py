@@ -6,11 +6,11 @@ answers to anti-entropy; `acts` is called every so many milliseconds. Its key is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..consensus.ledger import next_state, order
+from ..consensus.ledger import apply_records, close_rounds, members_digest, next_state, order, state_digest
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..node.core import events as ev
@@ -19,7 +19,7 @@ from ..protocol import schema
 from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Block, Certificate, Head, Proposal, Vote, VoteSignature, block_id
 from ..protocol.records import Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
 from ..protocol.signing import Signed, open_signed, sign
-from ..protocol.update import UpdateHeader
+from ..protocol.update import UpdateHeader, payload, payload_values
 
 if TYPE_CHECKING:
     from .cluster import Node
@@ -173,15 +173,19 @@ def floods(node: Node) -> None:
 def false_evidence(node: Node) -> None:
     """Accuse others by votes and records that they did sign, and that prove nothing."""
     core = node.core
-    if core is None or len(node.lore) >= MOST_MADE_UP:
+    if core is None or not core.signing:
         return
     votes = [item for item in core.agreement.messages() if isinstance(item.value, Vote)] if core.agreement else []
     records = [r for r in node.store.records.values() if r.value.author != core.me and r.value.kind != "evidence"]
-    for kind, pair in (("double-vote", votes[:1] * 2), ("fork", records[:2]), ("fork", records[:1] * 2)):
-        if len(pair) == 2:
-            told = append(node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire)))
+    accusations: tuple[tuple[str, Sequence[Signed[Vote] | Signed[Record]]], ...] = (
+        ("double-vote", votes[:1] * 2),
+        ("fork", records[:2]),
+        ("fork", records[:1] * 2),
+    )
+    for number, (kind, pair) in enumerate(accusations):
+        if len(pair) == 2 and number not in node.lore:
+            node.lore[number] = told = append(node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire)))
             if told is not None:
-                node.lore["accused", len(node.lore)] = True
                 node.cluster.broadcast(node, told)
 
 
@@ -212,12 +216,14 @@ def two_blocks(node: Node, data: bytes) -> Told | None:
 
 
 def _without(node: Node, block: Block, victim: bytes) -> Block | None:
-    """Return the block that leaves a member's records out; None if that would be no valid block."""
+    """Return the block that leaves a member's update out; None if there is none, or that would be no valid block."""
     core = node.core
     if core is None or block.height != core.ledger.height + 1:
         return None
-    records = core.pool.under(block.cut, core.ledger.heads)
-    kept = [record for record in order(records or []) if record.value.author != victim]
+    records = order(core.pool.under(block.cut, core.ledger.heads) or [])
+    if not any(record.value.author == victim and record.value.kind == "update" for record in records):
+        return None
+    kept = [record for record in records if record.value.author != victim]
     try:
         return next_state(core.charter, core.ledger, kept, block.close)[1]
     except RemoteProtocolError:
@@ -258,14 +264,20 @@ def breaks_chain(node: Node, data: bytes) -> Told | None:
     records = core.pool.under(block.cut, core.ledger.heads) or []
     kept = [record for record in records if record.value.author != core.me]
     heads = {core.me: Head(core.me, seq, orphan.digest)} | {h.author: h for h in block.cut if h.author != core.me}
-    # The honest fold with a record that does follow, so that nothing else about the header is wrong.
-    follows = sign(node.identity, replace(orphan.value, prev=core.ledger.heads.get(core.me, (0, NIL))[1]))
-    try:
-        _, other = next_state(core.charter, core.ledger, order([*kept, follows]), ())
-    except RemoteProtocolError:
-        return None
-    node.lore["orphan"] = orphan.digest
-    lie = replace(other, cut=tuple(head for _, head in sorted(heads.items())))
+    # Everything else about the header is right: it is what the records fold to.
+    state = close_rounds(
+        core.charter, apply_records(core.charter, core.ledger, order([*kept, orphan])), (), block.height
+    )
+    state = replace(state, height=block.height)
+    lie = replace(
+        block,
+        cut=tuple(head for _, head in sorted(heads.items())),
+        close=(),
+        tree_size=state.tree.size,
+        tree_root=state.tree.root(),
+        members=members_digest(state.members),
+        fold=state_digest(state),
+    )
     told = message(Kind.RECORD, orphan.wire)
     return everybody(node, told, said(node, replace(proposal, block=schema.dump(lie))))
 
@@ -325,7 +337,14 @@ def two_headers(node: Node, data: bytes) -> Told | None:
     header = own_header(node, data)
     if header is None:
         return None
-    other = said(node, replace(header, lot=header.lot + 1))
+    core = node.core
+    if core is None or header.blob not in node.store.blobs:
+        return None
+    spec = core.specs[header.component]
+    values = -payload_values(node.store.blobs[header.blob], spec)
+    bytes_ = payload(core.federation, core.me, header.component, header.round, values)
+    node.store.blobs[sha256(bytes_)] = bytes_
+    other = said(node, replace(header, blob=sha256(bytes_), size=len(bytes_)))
     return [(n, other if n % 2 else data) for n in range(len(node.cluster.nodes))]
 
 
@@ -511,7 +530,14 @@ _SAYS = (
     splits,
     forged_receipts,
 )
-_ACTS = ((acks_unseen, 20), (false_evidence, 150), (floods, 100), (oversized, 300), (replays_foreign, 200), (replays_old, 100))
+_ACTS = (
+    (acks_unseen, 20),
+    (false_evidence, 150),
+    (floods, 100),
+    (oversized, 300),
+    (replays_foreign, 200),
+    (replays_old, 100),
+)
 _SERVES = (serves_garbage, serves_old, serves_endless, serves_false_blocks)
 
 LIES: dict[str, Lie] = {

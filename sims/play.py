@@ -243,7 +243,7 @@ class Play:
                 raise InvariantError("expect.told", f"no honest node said {event!r}")
         rounds = [round_ for component in core.ledger.components.values() for round_ in component.rounds]
         if expect.everybody:
-            every = {node.identity.public_key for node in honest}
+            every = {node.identity.public_key for node in honest if not node.stays_down}
             for round_ in rounds:
                 if not every <= {entry.author for entry in round_.entries}:
                     raise InvariantError("expect.everybody", f"somebody was left out of round {round_.number}")
