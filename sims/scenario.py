@@ -21,6 +21,9 @@ FILE_LIMIT = 64 << 10
 MOST_NODES = 1000
 GROUPS = ("all", "any", "half", "minority")
 Who = tuple[int | str, ...]  # numbers, roles, or one of GROUPS
+NOBODY: Who = ()
+NO_TABLE: object = {}
+NO_EVENTS: object = []
 
 CHARTER: Mapping[str, read.Check] = {
     "fault_model": read.one_of(*FAULT_MODELS),
@@ -111,8 +114,8 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
-def load(reference: str) -> Scenario:
-    """Read a shipped scenario by its name, or a file by its path, which ends in .toml.
+def load(reference: str, nodes: int | None = None) -> Scenario:
+    """Read a shipped scenario by its name, or a file by its path, which ends in .toml; `nodes` instead of its own.
 
     Raises UsageError that names the file, the key and what is allowed there.
     """
@@ -127,7 +130,7 @@ def load(reference: str) -> Scenario:
             data = file.read(FILE_LIMIT + 1)
         if len(data) > FILE_LIMIT:
             raise UsageError(f"{path} is over {FILE_LIMIT} bytes", "It holds one scenario only.")
-        return parse(data.decode(), str(path))
+        return parse(data.decode(), str(path), nodes)
     except OSError as error:
         advice = "`collegium sim list` shows the scenarios that are shipped."
         raise UsageError(f"Cannot read the scenario {path}: {error.strerror}", advice) from error
@@ -147,15 +150,15 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
     count = top.take("nodes", read.whole(1, MOST_NODES))
     rounds = top.take("rounds", read.whole(1, 10_000))
     name, about = top.take("name", read.text), top.take("about", read.text)
-    absent = top.take("absent", _who(count), ())
-    charter = _checked(source, "charter", top.take("charter", _as_is, {}), CHARTER)
-    network = _checked(source, "network", top.take("network", _as_is, {}), WEATHER)
-    disk = read.Table(source, "disk", top.take("disk", _as_is, {}))
-    pace = read.Table(source, "pace", top.take("pace", _as_is, {}))
-    events = top.take("event", _as_is, [])
+    absent = top.take("absent", _who(count), NOBODY)
+    charter = _checked(source, "charter", top.take("charter", _as_is, NO_TABLE), CHARTER)
+    network = _checked(source, "network", top.take("network", _as_is, NO_TABLE), WEATHER)
+    disk = read.Table(source, "disk", top.take("disk", _as_is, NO_TABLE))
+    pace = read.Table(source, "pace", top.take("pace", _as_is, NO_TABLE))
+    events = top.take("event", _as_is, NO_EVENTS)
     if not isinstance(events, list):
         raise top.wrong("event", "must be a list of tables", "Write [[event]] and its keys below it, for each.")
-    expect = read.Table(source, "expect", top.take("expect", _as_is, {}))
+    expect = read.Table(source, "expect", top.take("expect", _as_is, NO_TABLE))
     top.done()
     scenario = Scenario(
         name=name,
@@ -250,7 +253,7 @@ def _expect(table: read.Table, count: int, rounds: int) -> Expect:
     expect = Expect(
         rounds=table.take("rounds", read.whole(0, rounds), rounds),
         within=table.take("within", read.whole(1, 10**9), Expect(0).within),
-        expelled=table.take("expelled", _who(count), ()),
+        expelled=table.take("expelled", _who(count), NOBODY),
         refused=table.take("refused", read.words, ()),
         told=table.take("told", read.words, ()),
         alarms=table.take("alarms", read.words, ()),

@@ -40,16 +40,8 @@ MUTATIONS = (
     Mutation(
         "locks do not bind",
         (
-            (
-                AGREEMENT,
-                "accept = verdict and (self.locked is None or self.locked[0] == identifier)",
-                "accept = verdict",
-            ),
-            (
-                AGREEMENT,
-                "accept = verdict and (self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)",
-                "accept = verdict",
-            ),
+            (AGREEMENT, "(self.locked is None or self.locked[0] == identifier)", "True"),
+            (AGREEMENT, "(self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)", "True"),
         ),
         "liar-in-a-storm",
         10,
@@ -173,13 +165,7 @@ MUTATIONS = (
     ),
     Mutation(
         "others' certificates are believed",
-        (
-            (
-                CORE,
-                "verify_certificate(block, decided.certificate, frozenset(self.ledger.members), self.ledger.fault_model)",
-                "pass",
-            ),
-        ),
+        ((CORE, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
         "liar-serves-false-blocks",
         3,
         ("G2",),
