@@ -130,15 +130,11 @@ MUTATIONS = (
         "a vote that comes twice counts twice",
         (
             (AGREEMENT, "        if (vote.author, vote.block) in votes:\n            return\n", ""),
+            (AGREEMENT, "set()).add(vote.author)", "set()).add(vote.author + bytes([len(votes)]))"),
             (
                 AGREEMENT,
                 "            votes[vote.author, vote.block] = message\n",
                 "            votes[vote.author, vote.block + bytes([len(votes)])] = message\n",
-            ),
-            (
-                AGREEMENT,
-                "return len({vote.value.author for vote in self._votes_for(view, step, identifier)})",
-                "return len(self._votes_for(view, step, identifier))",
             ),
         ),
         "storm",
