@@ -10,7 +10,7 @@ from .cluster import Cluster, Node
 from .deeds import DEEDS, Undo
 from .invariants import InvariantError
 from .memory import MemoryStore
-from .scenario import Event, Scenario, Who
+from .scenario import Event, Scenario, Who, tolerated_liars
 
 SETTLE_MS = 300_000  # how long it may take until all are level, once everything is over
 IDLE_MS = 30_000  # how long nothing may happen where there is no work
@@ -101,8 +101,8 @@ class Play:
         if who == ("all",):
             return list(nodes)
         if who in (("any",), ("half",), ("minority",)):
-            third = (len(nodes) - 1) // 3 if self.cluster.charter.rules.fault_model == "byzantine" else 0
-            count = {"any": 1, "half": len(nodes) // 2, "minority": third or (len(nodes) - 1) // 2}[str(who[0])]
+            few = tolerated_liars(self.scenario) or (len(nodes) - 1) // 2
+            count = {"any": 1, "half": len(nodes) // 2, "minority": few}[str(who[0])]
             return sorted(self.random.sample(nodes, max(1, count)), key=lambda node: node.index)
         return [nodes[each if isinstance(each, int) else self.roles[each]] for each in who]
 

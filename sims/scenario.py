@@ -278,6 +278,13 @@ def _coherent(source: str, scenario: Scenario) -> Scenario:
     for who in scenario.expect.expelled:
         if who not in cast:
             raise UsageError(f"{source}: expect.expelled names {who!r}, whom nothing is done to", "Name a liar.")
+    bears = tolerated_liars(scenario)
+    lying = {who for event in scenario.events if event.do == "lie" for who in event.node}
+    sizes = {"all": scenario.nodes, "half": scenario.nodes // 2, "minority": bears}
+    liars = sum(sizes.get(str(who), 1) for who in lying)
+    if liars > bears:
+        advice = 'The promises hold for fewer than a third: raise `nodes`, or let fewer lie (and none under "crash").'
+        raise UsageError(f"{source}: {liars} of {scenario.nodes} nodes lie, and {bears} may", advice)
     least = scenario.charter.get("min_updates", 2)
     if isinstance(least, int) and least > scenario.nodes:
         advice = "No round could ever close: lower charter.min_updates, or raise `nodes`."
@@ -285,6 +292,11 @@ def _coherent(source: str, scenario: Scenario) -> Scenario:
     if scenario.charter.get("width", 8) not in (8, 16):
         raise UsageError(f"{source}: charter.width cannot be {scenario.charter['width']}", "Allowed is 8 or 16.")
     return scenario
+
+
+def tolerated_liars(scenario: Scenario) -> int:
+    """Return how many may lie: fewer than a third, and nobody under the crash fault model."""
+    return (scenario.nodes - 1) // 3 if scenario.charter.get("fault_model", "byzantine") == "byzantine" else 0
 
 
 # ---- writing

@@ -87,6 +87,14 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
         ),
         "somebody expelled for nothing": ('[expect]\nexpelled = "liar"', "expect.expelled names 'liar'"),
         "more updates than nodes": ("[charter]\nmin_updates = 9", "charter.min_updates is 9"),
+        "more liars than may be": (
+            '[[event]]\ndo = "lie"\nnode = [1, 2]\nat = 1\nlie = "forks"',
+            "2 of 4 nodes lie, and 1 may",
+        ),
+        "a liar where nobody lies": (
+            '[charter]\nfault_model = "crash"\n[[event]]\ndo = "lie"\nnode = 1\nat = 1\nlie = "forks"',
+            "1 of 4 nodes lie, and 0 may",
+        ),
         "no TOML": ("[[[", "is not TOML"),
     }.values(),
 )
@@ -149,8 +157,8 @@ def test_seeds_run_in_several_processes_and_all_come_back() -> None:
 NOISY = """
 name = "noisy"
 about = "much happens, and one event of it matters"
-nodes = 6
-rounds = 4
+nodes = 5
+rounds = 3
 [charter]
 deadline = 1000
 [network]
@@ -184,8 +192,8 @@ def test_a_failure_shrinks_to_what_matters(monkeypatch: pytest.MonkeyPatch, tmp_
     failure = many.explain(noisy, failed, tmp_path / "found")
     shortest = load(failure.file)
     assert [event.do for event in shortest.events] == ["lie"]
-    assert shortest.nodes <= 4
-    assert shortest.rounds < 4
+    assert shortest.nodes == 4, "no fewer: then more would lie than the promises are made for"
+    assert shortest.rounds < 3
     assert not shortest.network
     assert play(shortest, failure.shortest.seed).promise == "expect.expelled"
     assert failure.command == f"collegium sim run {failure.file} --seed {failure.shortest.seed}"
