@@ -81,7 +81,9 @@ def test_later_records_that_came_first_never_keep_the_next_one_out() -> None:
     assert pool.chain(ME.public_key, {}) == records[:4]
     heads = {ME.public_key: (4, records[3].digest)}
     pool.settle(heads)
-    assert [pool.add(record, heads) for record in records[4:]] == [True] * 4 + [False]
+    assert all(pool.add(record, heads) for record in records[4:8])
+    with pytest.raises(RemoteProtocolError, match="quota-records"):
+        pool.add(records[8], heads)
 
 
 def test_cuts() -> None:
