@@ -13,7 +13,23 @@ from typing import Annotated
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
-from . import charter, component, data, doctor, init, ledger, model, node, peer, predict, privacy, rounds, sims, unlearn
+from . import (
+    charter,
+    component,
+    data,
+    doctor,
+    init,
+    ledger,
+    model,
+    node,
+    peer,
+    predict,
+    privacy,
+    rounds,
+    sim,
+    sims,
+    unlearn,
+)
 from .options import SETTINGS, HomeOption, home_path
 
 EXIT_CODES = {
@@ -51,6 +67,7 @@ app.add_typer(unlearn.app, name="unlearn")
 app.add_typer(model.app, name="model")
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
+app.add_typer(sim.app, name="sim")
 app.command("demo")(sims.demo)
 app.command("bench")(sims.bench)
 

@@ -11,7 +11,7 @@ from ..crypto.errors import UsageError
 from .options import JsonOption
 from .output import say
 
-BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "learn", "all")
+BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "sim", "learn", "all")
 
 
 def demo(

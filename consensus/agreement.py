@@ -144,6 +144,8 @@ class Agreement:
         # By (view, step), then (author, block): a quorum that somebody saw may contain a liar's other vote, so every
         # vote for a proposed block or for nothing counts for what it says, and an author counts once for each.
         self.votes: dict[tuple[int, int], dict[tuple[bytes, bytes], Signed[Vote]]] = {}
+        # Who voted so, by (view, step, block), and for anything, by (view, step, None): counted as votes come.
+        self.voters: dict[tuple[int, int, bytes | None], set[bytes]] = {}
         self.seen: dict[bytes, Message] = {}
         self.views_of: dict[bytes, int] = {}
         self.convicted: set[bytes] = set()  # one proof is enough, however often its author lies
@@ -330,6 +332,8 @@ class Agreement:
         for (view, step), votes in self.votes.items():
             if step != PRECOMMIT:
                 continue
+            if len(votes) < self.quorum:
+                continue
             for identifier in {vote.value.block for vote in votes.values()} - {NIL}:
                 if self._count(view, PRECOMMIT, identifier) >= self.quorum and self.verdicts.get(identifier):
                     signatures = [
@@ -357,7 +361,7 @@ class Agreement:
         return True
 
     def _count(self, view: int, step: int, identifier: bytes | None) -> int:
-        return len({vote.value.author for vote in self._votes_for(view, step, identifier)})
+        return len(self.voters.get((view, step, identifier), ()))
 
     def _votes_for(self, view: int, step: int, identifier: bytes | None) -> list[Signed[Vote]]:
         votes = self.votes.get((view, step), {})
@@ -394,6 +398,8 @@ class Agreement:
         others = [known for (author, _), known in votes.items() if author == vote.author]
         if not others or vote.block == NIL or vote.block in self.blocks:
             votes[vote.author, vote.block] = message
+            for identifier in (vote.block, None):
+                self.voters.setdefault((vote.view, vote.step, identifier), set()).add(vote.author)
             self.seen[message.digest] = message
         if others and vote.author not in self.convicted:
             self.convicted.add(vote.author)

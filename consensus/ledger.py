@@ -20,10 +20,12 @@ from functools import lru_cache
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from ..crypto.merkle import EMPTY, Frontier, leaf_hash
+from ..protocol import schema
 from ..protocol.blocks import Block, Close, Head, Vote, quorum
 from ..protocol.charter import Charter
 from ..protocol.codec import encode
 from ..protocol.records import (
+    BODY_LIMIT,
     GENESIS,
     Attest,
     Evidence,
@@ -274,7 +276,7 @@ def apply_records(
         ledger,
         heads=heads,
         offers=offers,
-        components=components,
+        components={name: _in_order(component, ledger.components[name]) for name, component in components.items()},
         refusals=tuple(refusals),
         tree=ledger.tree.extend(leaves),
     )
@@ -298,7 +300,7 @@ def _add_update(
         raise RemoteProtocolError("not-the-author", "the header is another member's", record.author)
     spec = check_header(value, charter)
     component = components[value.component]
-    acks = {ack.host for ack in body.acks if trusted or _checked_ack(record.federation, header.digest, ack)}
+    acks = _receipts(record.body, record.federation, header.digest, trusted)
     if len(acks) != len(body.acks):
         raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", record.author)
     if any(entry.update == header.digest for round_ in component.rounds[-KEEP_ATTESTED:] for entry in round_.entries):
@@ -325,10 +327,10 @@ def _add_update(
         value.blob,
         value.size,
         rules.noise_variance(value, spec),
-        frozenset(acks) | (known.acks if known else frozenset()),
+        acks | known.acks if known else acks,
     )
     others = tuple(p for p in component.pending if p.update != header.digest)
-    components[value.component] = replace(component, pending=_sorted_pending((*others, pending)))
+    components[value.component] = replace(component, pending=(*others, pending))
 
 
 # The same update record is folded into a candidate, a proposal and a decision: its signatures are checked once.
@@ -337,11 +339,22 @@ def _open_header(wire: bytes, federation: bytes, trusted: bool) -> Signed[Update
     return open_signed(UpdateHeader, wire, federation, trusted=trusted)
 
 
+@lru_cache(maxsize=4096)
+def _receipts(body: bytes, federation: bytes, header: bytes, trusted: bool) -> frozenset[bytes]:
+    """Return the hosts whose acknowledgements in an update record are true."""
+    update = schema.load(Update, body, BODY_LIMIT)
+    return frozenset(ack.host for ack in update.acks if trusted or _checked_ack(federation, header, ack))
+
+
 _checked_ack = lru_cache(maxsize=16384)(verify_ack)
 
 
-def _sorted_pending(pending: Iterable[Pending]) -> tuple[Pending, ...]:
-    return tuple(sorted(pending, key=lambda p: (p.author, p.round, p.update)))
+def _in_order(component: ComponentLedger, before: ComponentLedger) -> ComponentLedger:
+    """Return a component with what its records added in its place: sorted once a block, not once a record."""
+    if component is before:
+        return component
+    pending = sorted(component.pending, key=lambda p: (p.author, p.round, p.update))
+    return replace(component, pending=tuple(pending), attests=tuple(sorted(component.attests)))
 
 
 def _add_attest(components: dict[str, ComponentLedger], author: bytes, body: Attest) -> None:
@@ -356,8 +369,8 @@ def _add_attest(components: dict[str, ComponentLedger], author: bytes, body: Att
         return  # honest and late: of no use any more
     if any(item[:3] == (body.round, body.epoch, author) for item in component.attests):
         raise RemoteProtocolError("attested-already", f"{body.component} round {body.round}", author)
-    attests = sorted([*component.attests, (body.round, body.epoch, author, body.digest)])
-    components[body.component] = replace(component, attests=tuple(attests))
+    attests = (*component.attests, (body.round, body.epoch, author, body.digest))
+    components[body.component] = replace(component, attests=attests)
 
 
 def check_evidence(body: Evidence, federation: bytes) -> bytes:

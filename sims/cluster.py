@@ -1,9 +1,11 @@
 """Many nodes in one process under a seeded event queue and a virtual clock: the daemon's own core, unchanged.
 
-A run is a function of its settings and the seed. The network delays, loses, duplicates and reorders; nodes crash, and
-restart from what their store had made durable. Invariants are checked as blocks are decided and states folded.
+A run is a function of its settings and the seed: `Cluster.trace` is the digest of every event and write. The network
+delays, loses, duplicates and reorders; nodes crash, and restart from what their store had made durable; some lie
+(liars.py). Invariants are checked after every step (invariants.py).
 """
 
+import hashlib
 import heapq
 import random
 from collections.abc import Callable
@@ -12,27 +14,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..consensus.components import Entry, origin, replay
-from ..consensus.ledger import state_digest as ledger_digest
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core import events as ev
 from ..node.core.contribution import Plan
 from ..node.core.core import Core, Options
-from ..node.core.messages import Kind, SyncRequest
+from ..node.core.messages import SyncRequest
 from ..node.core.sync import answer
 from ..protocol import schema
-from ..protocol.blocks import NIL, Vote
+from ..protocol.blocks import NIL
 from ..protocol.charter import Charter, Member, Rules
 from ..protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
 from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
-from ..protocol.signing import open_signed
 from ..protocol.update import Integers, check_norm, payload, payload_values, read_payload
+from .invariants import InvariantError, Invariants
+from .liars import Lie
 from .memory import MemoryStore
-
-
-class InvariantError(AssertionError):
-    """A promise was broken; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,18 @@ class Weather:
     delay: tuple[int, int] = (1, 40)
     loss: float = 0.0
     duplicate: float = 0.0
+    reorder: float = 0.0  # of the messages: they take `late` milliseconds more
+    late: tuple[int, int] = (100, 2000)
+    spread: float = 0.0  # above 0: delays are log-normal around the middle of `delay`, with this σ
+
+    def draw(self, source: random.Random) -> int:
+        """Return how long one message takes."""
+        delay = source.randint(*self.delay)
+        if self.spread:
+            delay = min(60_000, round(sum(self.delay) / 2 * source.lognormvariate(0.0, self.spread)))
+        if self.reorder and source.random() < self.reorder:
+            delay += source.randint(*self.late)
+        return delay
 
 
 def small_charter(
@@ -57,6 +67,7 @@ def small_charter(
     deadline: int = 3000,
     min_updates: int = 2,
     horizon: int = 1000,
+    records_per_height: int = 64,
 ) -> Charter:
     """Return a charter for tests and benchmarks: linear components over one made-up modality."""
     seed = sha256(b"small charter")
@@ -87,7 +98,7 @@ def small_charter(
         members=tuple(
             sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
         ),
-        rules=Rules(fault_model, deadline, 1, 64, 1 << 20, horizon),
+        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon),
         components=tuple(specs),
         learning=Learning(
             modalities=(Modality("made-up", "tabular", dimension, 1),),
@@ -133,25 +144,66 @@ class Node:
         self.store = MemoryStore()
         self.core: Core | None = None
         self.life = 0
+        self.tempo = 1.0  # of its clock: its timers may run fast or slow
+        self._offset = 0.0
+        self.training: tuple[int, int] | None = None  # ms, where they are not everybody's
+        self.lag = 0  # ms more for whatever it sends
+        self.stays_down = False
+        self.fails = ""  # why its training fails
+        self.spent = False  # its accountant lets no draw pass
+        self.lie: Lie | None = None
+        self.lied = False
+        self.lore: dict[object, object] = {}  # what a liar remembers
         self.timers: dict[str, int] = {}
         self.notices: list[ev.Notice] = []
+
+    @property
+    def now(self) -> int:
+        """The time by this node's clock, in ms."""
+        return round(self.cluster.now * self.tempo + self._offset)
+
+    def set_clock(self, tempo: float, jump: int = 0) -> None:
+        """From now on its clock runs so fast; first it jumps by so many milliseconds."""
+        self._offset += self.cluster.now * (self.tempo - tempo) + jump
+        self.tempo = tempo
+
+    def tell_lies(self, lie: Lie | None) -> None:
+        """From now on it lies like this, or no more; invariants never again take its word."""
+        self.lie = lie
+        self.lied = self.lied or lie is not None
+        self._act(lie)
+
+    def _act(self, lie: Lie | None) -> None:
+        if lie is not None and lie.acts is not None and self.lie is lie:
+            if self.core is not None:
+                lie.acts(self)
+            self.cluster.schedule(lie.every, self, lambda: self._act(lie))
 
     def start(self) -> None:
         """Start from whatever the store holds."""
         self.life += 1
+        self.stays_down = False
         self.timers.clear()
-        self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
-        self._perform(self.core.start(self.cluster.now))
+        try:
+            self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+        except Exception as error:
+            raise InvariantError("G8", f"node {self.index} could not start again: {error!r}") from error
+        self.cluster.moved = True
+        self.cluster.witness(self, b"start")
+        self._perform(self.core.start(self.now))
         for other in self.cluster.nodes:
             if other is not self and other.core is not None and self.cluster.linked(self.index, other.index):
                 self.deliver(ev.PeerUp(other.identity.public_key))
                 other.deliver(ev.PeerUp(self.identity.public_key))
         self.deliver(ev.LearnerReady((*self.options.hosted, *self.options.followed)))
+        self._act(self.lie)
 
     def crash(self) -> None:
         """kill -9: everything that was not durable is gone."""
         self.core = None
         self.life += 1
+        self.cluster.moved = True
+        self.cluster.witness(self, b"crash")
         for other in self.cluster.nodes:
             if other is not self:
                 other.deliver(ev.PeerDown(self.identity.public_key))
@@ -159,7 +211,14 @@ class Node:
     def deliver(self, event: ev.Event) -> None:
         """Hand an event to the core and carry out what follows."""
         if self.core is not None:
-            self._perform(self.core.handle([event], self.cluster.now))
+            self.cluster.steps += 1
+            self.cluster.moved |= isinstance(event, ev.Folded)
+            self.cluster.witness(self, event)
+            try:
+                effects = self.core.handle([event], self.now)
+            except Exception as error:
+                raise InvariantError("G9", f"node {self.index} fell over {event!r:.200}: {error!r}") from error
+            self._perform(effects)
 
     def later(self, delay: int, event: ev.Event) -> None:
         """Deliver an event to this life of the node after a delay."""
@@ -169,11 +228,13 @@ class Node:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
         fate = self.cluster.crash_here(self)
         if fate == "before":
-            self.crash()
-            return
+            puts = []
+        elif fate == "torn":
+            puts = puts[: self.cluster.random.randrange(len(puts) + 1)]
         self.store.apply(puts)
-        self.cluster.observe(self, puts)
-        if fate == "after":  # applied, then reported failure
+        self.cluster.moved |= any(isinstance(put, ev.PutBlock) for put in puts)
+        self.cluster.watch.persisted(self, puts, whole=fate not in ("before", "torn"))
+        if fate:  # "after": applied, then reported failure
             self.crash()
             return
         for effect in effects:
@@ -184,18 +245,24 @@ class Node:
         if core is None:
             return
         if isinstance(effect, ev.Publish):
-            cluster.broadcast(self, effect.data, effect.to)
+            cluster.watch.said(self, effect.data)
+            lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
+            cluster.broadcast(self, effect.data, effect.to, lies)
         elif isinstance(effect, ev.Sync):
             cluster.sync(self, effect)
         elif isinstance(effect, ev.SetTimer):
-            due = self.timers[effect.name] = cluster.now + effect.delay
-            cluster.schedule(effect.delay, self, lambda: self._fire(effect.name, due))
+            delay = max(1, round(effect.delay / self.tempo))
+            due = self.timers[effect.name] = cluster.now + delay
+            cluster.schedule(delay, self, lambda: self._fire(effect.name, due))
         elif isinstance(effect, ev.Pull):
-            cluster.schedule(cluster.random.randint(*cluster.weather.delay), self, lambda: self._pull(effect))
+            cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._pull(effect))
         elif isinstance(effect, ev.Fold):
             self.later(0, self._fold(effect))
         elif isinstance(effect, ev.CheckBudget):
-            self.later(0, _allowed(effect))
+            spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
+            self.later(0, spent if self.spent else _allowed(effect))
+        elif isinstance(effect, ev.Train) and self.fails:
+            self.later(0, ev.TrainingFailed(effect.draw, self.fails))
         elif isinstance(effect, ev.Train):
             blobs = {}
             for recipe in effect.recipes:
@@ -204,14 +271,13 @@ class Node:
                 data = payload(core.federation, core.me, recipe.component, recipe.round, values)
                 self.store.blobs[sha256(data)] = data
                 blobs[recipe.component] = (sha256(data), len(data))
-            self.later(cluster.random.randint(*cluster.training), ev.Trained(effect.draw, blobs))
+            self.later(cluster.random.randint(*(self.training or cluster.training)), ev.Trained(effect.draw, blobs))
         elif isinstance(effect, ev.Erase):
             for blob in effect.blobs:
                 self.store.blobs.pop(blob, None)
         elif isinstance(effect, ev.Notice):
             self.notices.append(effect)
-            if effect.level == "error" and effect.event in cluster.forbidden:
-                raise InvariantError(f"G1: {effect.event} {effect.fields}")
+            cluster.watch.noticed(self, effect)
 
     def _fire(self, name: str, due: int) -> None:
         if self.timers.get(name) == due:
@@ -248,7 +314,7 @@ class Node:
         state, saturated = replay(origin(spec), spec, fold.rounds, values)
         chain = fold.rounds[-1].chain if fold.rounds else NIL
         found = state_digest(fold.component, state)
-        self.cluster.folded(self, fold, found)
+        self.cluster.watch.folded(self, fold, found)
         return ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated)
 
 
@@ -264,28 +330,30 @@ class Cluster:
         training: tuple[int, int] = (5, 200),
         rounds: int = 5,
         crash_rate: float = 0.0,
+        torn: float = 0.0,
+        timing: tuple[int, int, int] = (400, 300, 500),
         **charter: object,
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation, labelled so
         self.weather = weather or Weather()
         self.training = training
         self.crash_rate = crash_rate
+        self.torn = torn  # of the crashes: only a first part of the write is on disk
+        self.down = (200, 3000)  # ms until a crashed node starts again
         self.now = 0
+        self.steps = 0
+        self.moved = True  # something was decided, folded, started or killed since somebody looked
+        self._trace = hashlib.sha256()
         self.queue: list[_Item] = []
         self.numbers = 0
-        self.blocks: dict[int, bytes] = {}
-        self.ledgers: dict[int, bytes] = {}
-        self.states: dict[tuple[str, bytes], bytes] = {}
-        self.signed: dict[tuple[bytes, int], bytes] = {}
-        self.cast: dict[tuple[bytes, int, int, int], bytes] = {}
         self.cut_off: set[frozenset[int]] = set()
-        self.forbidden = {"state-differs", "component-halted", "cannot-propose"}  # alarms of a broken promise
-        self.liar: Callable[[Node, bytes], list[tuple[int, bytes]] | None] | None = None
+        self.watch = Invariants(self)
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
         self._named: tuple[Charter, bytes] | None = None
         names = tuple(spec.name for spec in self.charter.components)
-        options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=400, idle_ms=300, sync_ms=500)
+        propose, idle, sync = timing
+        options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=propose, idle_ms=idle, sync_ms=sync)
         self.nodes = [Node(self, n, identity, replace(options)) for n, identity in enumerate(identities)]
 
     @property
@@ -302,6 +370,24 @@ class Cluster:
         self.numbers += 1
         heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, node.index, node.life, action))
 
+    def at(self, delay: int, action: Callable[[], None]) -> None:
+        """Do something after a delay, whatever becomes of any node."""
+        self.numbers += 1
+        heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, -1, 0, action))
+
+    def witness(self, node: Node, what: ev.Event | bytes) -> None:
+        """Add to the trace what happens to a node."""
+        if isinstance(what, ev.Gossip | ev.SyncReply):
+            what = type(what).__name__.encode() + what.peer + what.data
+        elif not isinstance(what, bytes):
+            what = repr(what).encode()
+        self._trace.update(b"%d %d %d " % (self.now, node.index, len(what)) + what)
+
+    @property
+    def trace(self) -> str:
+        """The digest of all that happened so far: equal runs have equal ones."""
+        return self._trace.hexdigest()
+
     def start(self) -> None:
         """Start every node."""
         for node in self.nodes:
@@ -314,7 +400,7 @@ class Cluster:
                 return True
             item = heapq.heappop(self.queue)
             self.now = item.time
-            if self.nodes[item.node].life == item.life:
+            if item.node < 0 or self.nodes[item.node].life == item.life:
                 item.action()
         return until()
 
@@ -335,22 +421,25 @@ class Cluster:
         """Whether two nodes can reach each other now."""
         return frozenset((a, b)) not in self.cut_off
 
-    def broadcast(self, sender: Node, data: bytes, to: bytes | None = None) -> None:
-        """Gossip to every other node, as the weather allows; to one alone if it can be reached."""
+    def broadcast(
+        self, sender: Node, data: bytes, to: bytes | None = None, lies: list[tuple[int, bytes]] | None = None
+    ) -> None:
+        """Gossip to every other node, as the weather allows; to one alone if it can be reached.
+
+        `lies` are told in place of it: (target's index, message).
+        """
         near = [n for n in self.nodes if n.identity.public_key == to and self.linked(sender.index, n.index)]
         for target in near or self.nodes:
             if target is sender or not self.linked(sender.index, target.index):
                 continue
             copies = [data]
-            if self.liar is not None:
-                lies = self.liar(sender, data)
-                if lies is not None:
-                    copies = [lie for index, lie in lies if index == target.index]
+            if lies is not None:
+                copies = [lie for index, lie in lies if index == target.index]
             for copy in copies:
                 if self.random.random() < self.weather.loss:
                     continue
                 for _ in range(2 if self.random.random() < self.weather.duplicate else 1):
-                    delay = self.random.randint(*self.weather.delay)
+                    delay = self.weather.draw(self.random) + sender.lag
                     key = sender.identity.public_key
                     self.schedule(delay, target, lambda t=target, c=copy, k=key: t.deliver(ev.Gossip(k, c)))  # type: ignore[misc]  # bound at once
 
@@ -364,7 +453,9 @@ class Cluster:
         request = schema.load(SyncRequest, effect.request, SyncRequest.LIMIT)
         members = [member.key for member in self.charter.members]
         data = answer(request, server.core.federation, server.store, members, server.core.in_flight())
-        asker.later(2 * self.random.randint(*self.weather.delay), ev.SyncReply(effect.peer, data))
+        lie = server.lie
+        for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
+            asker.later(2 * self.weather.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))
 
     # ---- faults and invariants
 
@@ -372,43 +463,22 @@ class Cluster:
         """Decide whether this write is where the node is killed, and on which side of it."""
         if self.crash_rate and self.random.random() < self.crash_rate:
             self.schedule_restart(node)
+            if self.torn and self.random.random() < self.torn:
+                return "torn"
             return self.random.choice(("before", "after"))
         return ""
 
     def schedule_restart(self, node: Node) -> None:
         """Start a crashed node again after a while."""
         self.numbers += 1
-        delay = self.random.randint(200, 3000)
+        delay = self.random.randint(*self.down)
         item = _Item(self.now + delay, self.numbers, node.index, node.life + 1, node.start)
         heapq.heappush(self.queue, item)
 
-    def observe(self, node: Node, puts: list[ev.Put]) -> None:
-        """Check what became durable: one block a height (G2), one record a seq and one vote a step (G8)."""
-        me = node.identity.public_key
-        for put in puts:
-            if isinstance(put, ev.PutBlock):
-                if self.blocks.setdefault(put.block.height, put.block.id) != put.block.id:
-                    raise InvariantError(f"G2: two blocks at height {put.block.height}")
-                assert node.core is not None
-                if node.core.ledger.height == put.block.height:
-                    found = ledger_digest(node.core.ledger)
-                    if self.ledgers.setdefault(put.block.height, found) != found:
-                        raise InvariantError(f"G1: ledger states differ at height {put.block.height}")
-            elif isinstance(put, ev.PutRecord) and put.record.value.author == me and not self.lies(node):
-                if self.signed.setdefault((me, put.record.value.seq), put.record.digest) != put.record.digest:
-                    raise InvariantError(f"G8: two records with seq {put.record.value.seq}")
-            elif isinstance(put, ev.PutMessage) and put.data[0] == Kind.VOTE:
-                vote = open_signed(Vote, put.data[1:], self.federation, trusted=True).value
-                key = (vote.author, vote.height, vote.view, vote.step)
-                if vote.author == me and self.cast.setdefault(key, vote.block) != vote.block:
-                    raise InvariantError(f"G8: two votes at {key[1:]}")
-
     def lies(self, node: Node) -> bool:
         """Whether a node is a liar, whose own words bind nobody."""
-        return self.liar is not None and self.liar(node, b"") is not None
+        return node.lied
 
-    def folded(self, node: Node, fold: ev.Fold, found: bytes) -> None:
-        """Check that equal frozen lists give equal states (G1)."""
-        chain = fold.rounds[-1].chain if fold.rounds else NIL
-        if self.states.setdefault((fold.component, chain), found) != found:
-            raise InvariantError(f"G1: {fold.component} differs at node {node.index}")
+    def honest(self) -> list[Node]:
+        """The nodes that do not lie, running or not."""
+        return [node for node in self.nodes if not self.lies(node)]

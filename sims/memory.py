@@ -36,8 +36,7 @@ class MemoryStore:
                     self.messages.append((put.height, put.data))
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
-                known = self.headers.setdefault((value.author, value.component, value.round), put.header)
-                assert known.digest == put.header.digest, "a second header for one place was acknowledged"
+                self.headers.setdefault((value.author, value.component, value.round), put.header)
             elif isinstance(put, ev.PutDraw):
                 self.draws.append(put)
             elif isinstance(put, ev.PutPublished):

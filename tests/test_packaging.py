@@ -14,9 +14,11 @@ FOLDERS = ("cli", "sims", "node", "consensus", "protocol", "crypto")
 
 def modules() -> set[str]:
     found = {f"collegium/{p.relative_to(ROOT).as_posix()}" for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
-    presets = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "node" / "privacy").rglob("*.toml")}
-    assert presets
-    return found | presets | {"collegium/__init__.py", "collegium/py.typed"}
+    for folder in (ROOT / "node" / "privacy", ROOT / "sims" / "scenarios"):
+        tables = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in folder.rglob("*.toml")}
+        assert tables
+        found |= tables
+    return found | {"collegium/__init__.py", "collegium/py.typed"}
 
 
 def test_every_folder_has_its_link() -> None:
@@ -49,7 +51,9 @@ def test_the_wheel_built_from_the_sdist_lists_every_module(tmp_path: Path) -> No
     assert names == modules()
 
 
-@pytest.mark.parametrize("module", ["collegium.node.runtime", "collegium.node.__main__", "collegium.cli.main"])
+@pytest.mark.parametrize(
+    "module", ["collegium.node.runtime", "collegium.node.__main__", "collegium.cli.main", "collegium.sims.seeds"]
+)
 def test_the_daemon_and_the_command_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([n for n in ('torch', 'opacus', 'dp_accounting') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -70,6 +70,7 @@ WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the 
 RETRY_MS = 2000
 MOST_FAILURES = 3
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
+COMMUTING = frozenset({"offer", "update", "attest"})
 GATHER_MS = 150  # how long one component waits for the others of the same draws
 
 
@@ -381,8 +382,9 @@ class Core:
         for name in state.components:
             open_round = self.ledger.components[name].round + 1
             known = self.deadlines.get(name)
-            acknowledged = any(entry.staleness == 0 for entry in eligible(self.charter, state, name))
-            if (known is None or known.round < open_round) and acknowledged:
+            if known is not None and known.round >= open_round:
+                continue
+            if any(entry.staleness == 0 for entry in eligible(self.charter, state, name)):
                 self.deadlines[name] = Deadline(open_round)
                 self._emit(ev.SetTimer(f"deadline:{name}:{open_round}", self.charter.rules.round_deadline))
 
@@ -830,8 +832,22 @@ class Core:
                     break
                 records.append(record)
         records = order(records)
-        self._cached = (key, (apply_records(self.charter, self.ledger, records), records))
+        self._cached = (key, (self._applied(records), records))
         return self._cached[1]
+
+    def _applied(self, records: Sequence[Signed[Record]]) -> Ledger:
+        """Return the ledger with these records; where they are the last candidate's and some more, only with those.
+
+        Offers, updates and attests of different members change nothing of each other's, so their order is all the same
+        here: a proposal is folded from its records anew.
+        """
+        if self._cached is not None and self._cached[0][0] == self.ledger.height:
+            state, before = self._cached[1]
+            known = {record.digest for record in before}
+            new = [record for record in records if record.digest not in known]
+            if len(new) + len(before) == len(records) and all(r.value.kind in COMMUTING for r in records):
+                return apply_records(self.charter, state, new)
+        return apply_records(self.charter, self.ledger, records)
 
     def _punctual(self, state: Ledger, name: str, mine: Ledger) -> bool:
         """Whether closing this component on `state` leaves nobody out, by this node's clock (‡ timely)."""
@@ -1226,7 +1242,7 @@ class Core:
         seq, prev = self.head
         record = sign(self.identity, Record(self.federation, self.me, seq + 1, prev, kind_of(body), schema.dump(body)))
         self.head = (record.value.seq, record.digest)
-        self.pool.add(record, self.ledger.heads)
+        self.pool.add(record, self.ledger.heads, agreed=True)  # it is signed: the bound is for what others send
         self._emit(ev.Persist(ev.PutRecord(record)), ev.Publish(message(Kind.RECORD, record.wire)))
         self._note_update(record)
 

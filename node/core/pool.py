@@ -11,7 +11,10 @@ Heads = Mapping[bytes, tuple[int, bytes]]
 
 
 class Pool:
-    """Each author's records after its last agreed head. Bounded: `per_author` records for each member."""
+    """Each author's records after its last agreed head. Bounded: the next `per_author` places of each member's feed.
+
+    A bound on places and not on records, so that later ones that came first never keep the next one out.
+    """
 
     def __init__(self, per_author: int) -> None:
         self.per_author = per_author
@@ -28,11 +31,14 @@ class Pool:
         Raises RemoteProtocolError("quota-records") if too many of its author's wait for agreement.
         """
         value = record.value
-        if record.digest in self.records or value.seq <= heads.get(value.author, (0, GENESIS))[0]:
+        last = heads.get(value.author, (0, GENESIS))[0]
+        if record.digest in self.records or value.seq <= last:
             return False
         slots = self.by_seq.setdefault(value.author, {})
-        if len(slots) >= self.per_author and value.seq not in slots and not agreed:
-            raise RemoteProtocolError("quota-records", f"{len(slots)} records wait for agreement", value.author)
+        if value.seq > last + self.per_author and not agreed:
+            if len(slots) >= self.per_author:
+                raise RemoteProtocolError("quota-records", f"{len(slots)} records wait for agreement", value.author)
+            return False  # this node may be behind: anti-entropy brings it again
         same = slots.setdefault(value.seq, [])
         if len(same) >= 2 and not agreed:
             return False  # two are proof enough of a fork

@@ -22,6 +22,7 @@ MODULES = {
     "daemon": ("daemon", "measure"),
     "dp": ("dp", "measure"),
     "learner": ("learner", "measure"),
+    "sim": ("sim", "measure"),
 }
 NAMES = tuple(MODULES)
 

@@ -4,7 +4,6 @@ Every test takes its seed as a parameter, so a failure names it. The soak forms 
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,22 +13,21 @@ import zstandard
 from collegium.consensus.components import Round, origin, replay
 from collegium.consensus.ledger import fold_block, genesis
 from collegium.consensus.ledger import state_digest as ledger_digest
-from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
-from collegium.node.core.messages import Kind, message
+from collegium.node.core.messages import Kind
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
 from collegium.protocol.components import state_digest
-from collegium.protocol.records import Attest, Record, Update, body_of, kind_of
-from collegium.protocol.signing import Signed, open_signed, sign
+from collegium.protocol.records import Attest, Update, body_of
+from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader, payload_values
 from collegium.sims.cluster import Cluster, Node, Weather
+from collegium.sims.liars import LIES, Lie
 
 CALM = Weather()
 STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
 MODELS = ("byzantine", "crash")
 LIMIT = 900_000
-Liar = Callable[[Node, bytes], list[tuple[int, bytes]] | None]
 
 
 def soak(seeds: range) -> list[object]:
@@ -490,188 +488,14 @@ def test_who_withdrew_and_contributes_again_is_counted_only_later() -> None:
 # ---- liars
 
 
-def signed_record(sender: Node, data: bytes) -> Signed[Record] | None:
-    if not data or data[0] != Kind.RECORD:
-        return None
-    record = open_signed(Record, data[1:], sender.cluster.charter.federation)
-    return record if record.value.author == sender.identity.public_key else None
-
-
-def branch(sender: Node, record: Record, salt: int) -> bytes:
-    other = Record(record.federation, record.author, record.seq, record.prev, f"noise-{salt}", b"\xa0")
-    return message(Kind.RECORD, sign(sender.identity, other).wire)
-
-
-def forks(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Another branch of its feed for everybody."""
-    record = signed_record(sender, data)
-    if record is not None and record.value.seq >= 3:
-        return [(n, branch(sender, record.value, n)) for n in range(len(cluster.nodes))]
-    return None
-
-
-def forks_two_each(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Two branches for each node, none of them known to anybody else: no two can take each other's."""
-    record = signed_record(sender, data)
-    if record is not None and record.value.seq >= 3:
-        nodes = range(len(cluster.nodes))
-        return [(n, branch(sender, record.value, 2 * n + k)) for n in nodes for k in (0, 1)]
-    return None
-
-
-def big_forks(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Branches too large for an Evidence record."""
-    record = signed_record(sender, data)
-    if record is not None and record.value.seq >= 3:
-        value, lies = record.value, []
-        for n in range(len(cluster.nodes)):
-            for k in (0, 1):
-                body = bytes([n, k]) * 20_000
-                other = Record(value.federation, value.author, value.seq, value.prev, "noise", body)
-                lies.append((n, message(Kind.RECORD, sign(sender.identity, other).wire)))
-        return lies
-    return None
-
-
-def double_votes(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """A vote for the block to some, for nothing and for a made-up block to others."""
-    if not data or data[0] != Kind.VOTE:
-        return None
-    vote = open_signed(Vote, data[1:], cluster.charter.federation).value
-    lies = []
-    for n in range(len(cluster.nodes)):
-        block = (vote.block, NIL, sha256(b"made up"))[n % 3]
-        lie = Vote(vote.federation, vote.author, vote.height, vote.view, vote.step, block)
-        lies += [(n, message(Kind.VOTE, sign(sender.identity, lie).wire)), (n, data)]
-    return lies
-
-
-def two_blocks(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Two proposals in a view; one is not what its records fold to, or names a feed that is not there."""
-    if not data or data[0] != Kind.PROPOSAL:
-        return None
-    value = open_signed(Proposal, data[1:], cluster.charter.federation).value
-    block = schema.load(Block, value.block, len(value.block))
-    other = Block(
-        block.federation, block.height, block.prev, block.cut[:1], (), block.tree_size, NIL, block.members, block.fold
-    )
-    lie = Proposal(value.federation, value.author, value.height, value.view, value.view, schema.dump(other))
-    wire = message(Kind.PROPOSAL, sign(sender.identity, lie).wire)
-    return [(n, wire if n % 2 else data) for n in range(len(cluster.nodes))]
-
-
-def garbage(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Damaged bytes, empty bytes, nonsense: everything it says."""
-    damaged = bytearray(data or b"x")
-    damaged[cluster.random.randrange(len(damaged))] ^= 1 + cluster.random.randrange(255)
-    lies = [
-        bytes(damaged),
-        b"",
-        data[: len(data) // 2],
-        bytes([cluster.random.randrange(8)]) + cluster.random.randbytes(99),
-    ]
-    return [(n, lie) for n in range(len(cluster.nodes)) for lie in lies]
-
-
-def malformed_bodies(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Well-signed records of known kinds whose bodies are nonsense."""
-    record = signed_record(sender, data)
-    if record is None:
-        return None
-    value = record.value
-    kind = ("offer", "update", "attest", "evidence", "withdrawal")[value.seq % 5]
-    other = Record(value.federation, value.author, value.seq, sender_prev(sender, value), kind, b"\xc1nonsense")
-    wire = sign(sender.identity, other)
-    FEEDS[sender.identity.public_key, value.seq] = wire.digest
-    return [(n, message(Kind.RECORD, wire.wire)) for n in range(len(cluster.nodes))]
-
-
-FEEDS: dict[tuple[bytes, int], bytes] = {}
-
-
-def sender_prev(sender: Node, value: Record) -> bytes:
-    return FEEDS.get((sender.identity.public_key, value.seq - 1), value.prev)
-
-
-def false_attest(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Attests another state than it holds."""
-    record = signed_record(sender, data)
-    if record is None or record.value.kind != "attest":
-        return None
-    body = schema.load(Attest, record.value.body, 4096)
-    lie = Attest(body.component, body.round, body.epoch, sha256(b"another state"))
-    value = record.value
-    other = Record(value.federation, value.author, value.seq, value.prev, kind_of(lie), schema.dump(lie))
-    return [(n, message(Kind.RECORD, sign(sender.identity, other).wire)) for n in range(len(cluster.nodes))]
-
-
-def header_of(cluster: Cluster, sender: Node, data: bytes) -> UpdateHeader | None:
-    if not data or data[0] != Kind.HEADER:
-        return None
-    value = open_signed(UpdateHeader, data[1:], cluster.charter.federation).value
-    return value if value.author == sender.identity.public_key else None
-
-
-def withheld_blob(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Signs an update whose bytes nobody can get."""
-    header = header_of(cluster, sender, data)
-    if header is not None:
-        sender.store.blobs.pop(header.blob, None)
-    return None
-
-
-def two_headers(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Another header for the same place to every second node."""
-    header = header_of(cluster, sender, data)
-    if header is None:
-        return None
-    other = sign(sender.identity, replace(header, lot=header.lot + 1))
-    return [(n, message(Kind.HEADER, other.wire) if n % 2 else data) for n in range(len(cluster.nodes))]
-
-
-def copied_payload(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-    """Its header names the bytes of an honest member's update."""
-    header = header_of(cluster, sender, data)
-    if header is None:
-        return None
-    flights = sender.core.flights.values() if sender.core else ()
-    others = [f.header.value for f in flights if f.header.value.author != header.author]
-    if not others:
-        return []
-    wire = message(Kind.HEADER, sign(sender.identity, replace(header, blob=others[0].blob, size=others[0].size)).wire)
-    return [(n, wire) for n in range(len(cluster.nodes))]
-
-
-LIES = [
-    forks,
-    forks_two_each,
-    big_forks,
-    double_votes,
-    two_blocks,
-    garbage,
-    malformed_bodies,
-    false_attest,
-    withheld_blob,
-    two_headers,
-    copied_payload,
-]
-
-
-def with_liars(
-    cluster: Cluster, liars: set[int], lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None]
-) -> None:
-    def liar(sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-        if sender.index not in liars:
-            return None
-        lies = lie(cluster, sender, data) if data else None
-        return [(n, data) for n in range(len(cluster.nodes))] if lies is None else lies
-
-    cluster.liar = liar
+def with_liars(cluster: Cluster, liars: set[int], lie: Lie) -> None:
+    for index in liars:
+        cluster.nodes[index].tell_lies(lie)
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
-@pytest.mark.parametrize("lie", LIES, ids=lambda lie: str(lie.__name__))
-def test_one_liar_of_four(lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None], seed: int) -> None:
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_one_liar_of_four(lie: Lie, seed: int) -> None:
     """G1, G2, G3, G9: the honest ones agree, go on, and fold to one state."""
     cluster = Cluster(4, seed, rounds=3, deadline=1000)
     with_liars(cluster, {seed % 4}, lie)
@@ -679,19 +503,17 @@ def test_one_liar_of_four(lie: Callable[[Cluster, Node, bytes], list[tuple[int, 
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 105))])
-@pytest.mark.parametrize("lie", [double_votes, forks_two_each, two_blocks], ids=lambda lie: str(lie.__name__))
-def test_two_liars_of_seven_in_a_storm(
-    lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None], seed: int
-) -> None:
+@pytest.mark.parametrize("name", ["double_votes", "forks_two_each", "two_blocks", "splits", "forgets_locks"])
+def test_two_liars_of_seven_in_a_storm(name: str, seed: int) -> None:
     cluster = Cluster(7, seed, weather=STORM, rounds=2, deadline=1500)
-    with_liars(cluster, {1, 4}, lie)
+    with_liars(cluster, {1, 4}, LIES[name])
     play(cluster, 2)
 
 
-@pytest.mark.parametrize("lie", [forks, double_votes], ids=lambda lie: str(lie.__name__))
-def test_a_proven_liar_is_expelled(lie: Callable[[Cluster, Node, bytes], list[tuple[int, bytes]] | None]) -> None:
+@pytest.mark.parametrize("name", ["forks", "double_votes"])
+def test_a_proven_liar_is_expelled(name: str) -> None:
     cluster = Cluster(4, 2, rounds=4, deadline=1000)
-    with_liars(cluster, {2}, lie)
+    with_liars(cluster, {2}, LIES[name])
     play(cluster, 4)
     node = cluster.nodes[0]
     assert node.core is not None
@@ -705,7 +527,7 @@ def test_words_of_another_federation_mean_nothing_here() -> None:
     """G9: everything said in one federation, replayed into another with the same members."""
     other = Cluster(4, 1, rounds=3, min_updates=3)
     heard: list[bytes] = []
-    with_liars(other, {0, 1, 2, 3}, lambda _c, _n, data: heard.append(data))
+    with_liars(other, {0, 1, 2, 3}, Lie("listens", "", says=lambda _node, data: heard.append(data)))
     other.start()
     other.run(lambda: all(n.core is not None and n.core.ledger.height >= 3 for n in other.nodes))
     assert len(heard) > 50
@@ -726,17 +548,7 @@ def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
     """G8: an agreed, inert record with forged acks must not keep nodes from starting again."""
     cluster = Cluster(4, seed, rounds=4, deadline=1000)
 
-    def forged(cluster: Cluster, sender: Node, data: bytes) -> list[tuple[int, bytes]] | None:
-        record = signed_record(sender, data)
-        if record is None or record.value.kind != "update":
-            return None
-        body = bytearray(record.value.body)
-        body[body.index(b"signature") + 20] ^= 1
-        value = record.value
-        other = Record(value.federation, value.author, value.seq, sender_prev(sender, value), value.kind, bytes(body))
-        return [(n, message(Kind.RECORD, sign(sender.identity, other).wire)) for n in range(len(cluster.nodes))]
-
-    with_liars(cluster, {3}, forged)
+    with_liars(cluster, {3}, LIES["forged_receipts"])
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     cluster.run(lambda: False, cluster.now + 5000)

@@ -73,6 +73,19 @@ def test_the_pool_is_bounded_by_author() -> None:
     assert pool.add(records[4], {}, agreed=True)
 
 
+def test_later_records_that_came_first_never_keep_the_next_one_out() -> None:
+    """G3: the bound is on the places that follow the agreed head, whatever comes in which order."""
+    pool, records = Pool(4), feed(9)
+    for record in reversed(records):
+        pool.add(record, {})
+    assert pool.chain(ME.public_key, {}) == records[:4]
+    heads = {ME.public_key: (4, records[3].digest)}
+    pool.settle(heads)
+    assert all(pool.add(record, heads) for record in records[4:8])
+    with pytest.raises(RemoteProtocolError, match="quota-records"):
+        pool.add(records[8], heads)
+
+
 def test_cuts() -> None:
     pool, records = Pool(99), feed(4)
     for record in records:

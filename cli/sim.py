@@ -1,0 +1,149 @@
+"""`collegium sim`: play scenarios on a simulated network with a virtual clock. No daemon, no data, no home."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import UsageError
+from .options import JsonOption
+from .output import emit, progress, table
+
+if TYPE_CHECKING:
+    from ..sims.play import Outcome
+    from ..sims.scenario import Scenario
+    from ..sims.seeds import Failure
+
+app = typer.Typer(help="Play scenarios: faults, liars and partitions, on a virtual clock.", no_args_is_help=True)
+MOST_LISTED = 200  # runs: of more than these, only the broken ones are listed
+MOST_SHRUNK = 3  # failures: of the others only scenario, seed and promise are told
+
+
+def _sims(name: str) -> Any:
+    # By name: `--help` must not wait for numpy.
+    return importlib.import_module(f"collegium.sims.{name}")
+
+
+@app.command("run")
+def run(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A file (*.toml), the name of a shipped scenario, or all.")
+    ],
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="One seed [1].")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="A..B", help="Every seed from A to B.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, metavar="N", help="So many nodes instead of the scenario's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the shortest failing scenarios there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a scenario; exit 1 if a promise breaks, with the seed and the shortest scenario that still breaks it."""
+    running, reading = _sims("seeds"), _sims("scenario")
+    if seed is not None and seeds is not None:
+        raise UsageError("--seed and --seeds cannot both be given", "Give one of them.")
+    numbers = running.read_seeds(seeds) if seeds is not None else [1 if seed is None else seed]
+    scenarios: dict[str, Scenario] = {}
+    for name in running.chosen(scenario):
+        found = reading.load(name, nodes)
+        scenarios[found.name] = found
+    jobs = [(each, number) for number in numbers for each in scenarios.values()]
+    outcomes: list[Outcome] = []
+    failures: list[Failure] = []
+    totals = {"runs": 0, "steps": 0, "heights": 0, "virtual_ms": 0}
+    with progress(as_json) as step:
+        for outcome in running.run(jobs, step):
+            totals["runs"] += 1
+            for key in ("steps", "heights", "virtual_ms"):
+                totals[key] += getattr(outcome, key)
+            if len(jobs) <= MOST_LISTED or not outcome.held:
+                outcomes.append(outcome)
+        outcomes.sort(key=lambda outcome: (outcome.scenario, outcome.seed))
+        broken = [outcome for outcome in outcomes if not outcome.held]
+        failures = [running.explain(scenarios[each.scenario], each, out, step) for each in broken[:MOST_SHRUNK]]
+    answer = {
+        "held": not broken,
+        **totals,
+        "outcomes": [_outcome(outcome) for outcome in outcomes],
+        "failures": [
+            {
+                **_outcome(failure.outcome),
+                "shortest": failure.text,
+                "file": failure.file or None,
+                "shows": failure.shortest.what,
+                "command": failure.command,
+            }
+            for failure in failures
+        ],
+    }
+    emit(answer, as_json, lambda console: _people(console, answer, len(broken)))
+    raise typer.Exit(1 if broken else 0)
+
+
+def _outcome(outcome: "Outcome") -> dict[str, object]:
+    return {
+        "scenario": outcome.scenario,
+        "seed": outcome.seed,
+        "held": outcome.held,
+        "promise": outcome.promise or None,
+        "what": outcome.what or None,
+        "heights": outcome.heights,
+        "virtual_ms": outcome.virtual_ms,
+        "steps": outcome.steps,
+        "trace": outcome.trace,
+    }
+
+
+def _people(console: Any, answer: dict[str, Any], broken: int) -> None:
+    rows = [
+        (
+            found["scenario"],
+            found["seed"],
+            found["promise"] or "held",
+            found["heights"],
+            f"{found['virtual_ms'] / 1000:.1f} s",
+            found["trace"][:12],
+        )
+        for found in answer["outcomes"]
+    ]
+    if rows:
+        table(console, ("scenario", "seed", "outcome", "heights", "virtual", "trace"), rows, empty="")
+    for failure in answer["failures"]:
+        where = f"{failure['scenario']} with seed {failure['seed']}"
+        console.print(f"\n{failure['promise']} breaks in {where}: {failure['what']}")
+        if failure["file"]:
+            console.print(f"The shortest scenario that still does is in {failure['file']}; replay it:")
+        else:
+            console.print(f"The shortest scenario that still does (save it as {failure['command'].split()[3]}):\n")
+            console.print(failure["shortest"])
+            console.print("Replay it:")
+        console.print(f"  {failure['command']}")
+    console.print(
+        f"\n{broken} of {answer['runs']} runs broke a promise"
+        if broken
+        else f"\nall promises held in {answer['runs']} runs: {answer['heights']} heights, {answer['steps']} steps"
+    )
+
+
+@app.command("list")
+def list_scenarios(as_json: JsonOption = False) -> None:
+    """List the scenarios that come with the package."""
+    found = [
+        {"name": each.name, "nodes": each.nodes, "rounds": each.rounds, "about": each.about}
+        for each in _sims("seeds").catalogue()
+    ]
+    emit(
+        found,
+        as_json,
+        lambda console: table(
+            console,
+            ("name", "nodes", "rounds", "about"),
+            [(each["name"], each["nodes"], each["rounds"], each["about"]) for each in found],
+            empty="none",
+        ),
+    )
+
+
+app.command("ls", hidden=True)(list_scenarios)

@@ -1,0 +1,79 @@
+"""The simulator: rounds and events a second, peak memory, and what agreement costs a node and height, as it grows.
+
+Each size runs in a process of its own, in calm weather, with the invariants on: what a scenario costs.
+"""
+
+import resource
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from ...node.core.messages import Kind
+from ..cluster import Cluster, Node
+from .rows import Row
+
+SIZES = ((4, 20), (16, 5), (64, 1))  # nodes, rounds
+QUICK = ((4, 3), (16, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One size's run."""
+
+    nodes: int
+    rounds: int
+    seconds: float
+    events: int
+    heights: int
+    votes: int
+    vote_bytes: int
+    memory: float
+
+
+class Counting(Cluster):
+    """Counts what agreement sends: each message once for each node that it goes to."""
+
+    votes = vote_bytes = 0
+
+    def broadcast(
+        self, sender: Node, data: bytes, to: bytes | None = None, lies: list[tuple[int, bytes]] | None = None
+    ) -> None:
+        """Gossip, and count."""
+        if data and data[0] in (Kind.PROPOSAL, Kind.VOTE):
+            self.votes += len(self.nodes) - 1
+            self.vote_bytes += (len(self.nodes) - 1) * len(data)
+        super().broadcast(sender, data, to, lies)
+
+
+def simulate(nodes: int, rounds: int) -> Figures:
+    """Run one size here."""
+    began = time.process_time()  # the machine may be busy with other things; one process has one thread
+    cluster = Counting(nodes, 1, rounds=rounds)
+    cluster.start()
+    closed = cluster.run(lambda: cluster.moved and cluster.all_closed(rounds))
+    seconds = time.process_time() - began
+    if not closed:
+        raise RuntimeError(f"{nodes} nodes did not close {rounds} rounds")
+    heights = max(node.store.height() for node in cluster.nodes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Figures(nodes, rounds, seconds, cluster.steps, heights, cluster.votes, cluster.vote_bytes, peak)
+
+
+def measure(quick: bool) -> Sequence[Row]:
+    """Return the figures of every size."""
+    rows = []
+    for nodes, rounds in QUICK if quick else SIZES:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            found = pool.submit(simulate, nodes, rounds).result()
+        what = f"{nodes} nodes, {rounds} round{'s' if rounds > 1 else ''}"
+        share = found.nodes * found.heights
+        rows += [
+            Row(f"{what}: rounds a second of CPU", found.rounds / found.seconds, goal="report"),
+            Row(f"{what}: events a second of CPU", found.events / found.seconds, goal="report"),
+            Row(f"{what}: peak memory, MB", found.memory, goal="report"),
+            Row(f"{what}: agreement messages received a node and height", found.votes / share, goal="report"),
+            Row(f"{what}: agreement bytes received a node and height", found.vote_bytes / share, goal="report"),
+        ]
+    return rows

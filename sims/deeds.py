@@ -1,0 +1,227 @@
+"""What a scenario can do to its nodes: `do = "crash"` and the like, each with the keys that it takes.
+
+A deed returns how to undo it, if it can last (`for`, `until`). Add one to DEEDS and the loader knows it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..node.core import events as ev
+from ..protocol.blocks import quorum
+from . import reading as read
+from .invariants import InvariantError
+from .liars import LIES
+from .memory import MemoryStore
+
+if TYPE_CHECKING:
+    from .cluster import Node
+    from .play import Play
+
+More = Mapping[str, object]
+Undo = Callable[[], None]
+WEATHER: Mapping[str, read.Check] = {
+    "delay": read.span(0, 60_000),
+    "loss": read.share,
+    "duplicate": read.share,
+    "reorder": read.share,
+    "late": read.span(0, 600_000),
+    "spread": read.number(0.0, 5.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """`run(play, nodes, keys)`. `whom`: whether it is done to nodes; `needs`: the keys that must be there."""
+
+    about: str
+    run: Callable[[Play, Sequence[Node], More], Undo | None]
+    keys: Mapping[str, read.Check] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    whom: bool = True
+    lasts: bool = True
+
+
+def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    cluster = play.cluster
+    here = {node.index for node in nodes}
+    rest = [node for node in cluster.nodes if node.index not in here]
+    cut = {frozenset((node.index, other.index)) for node in nodes for other in rest}
+    cluster.cut_off |= cut
+    if more.get("noticed"):
+        _tell(nodes, rest, ev.PeerDown)
+    heights = [node.core.ledger.height for node in cluster.nodes if node.core is not None]
+    most = max(heights, default=0) + 1  # votes on their way when the network parts may still decide one
+    lost = [side for side in (nodes, rest) if len(side) < quorum(len(cluster.nodes), cluster.charter.rules.fault_model)]
+
+    def undo() -> None:
+        for side in lost:
+            for node in side:
+                if not node.lied and node.store.height() > most:
+                    raise InvariantError("G2", f"node {node.index} went on to {node.store.height()} without a quorum")
+        play.stopped += len(lost)
+        cluster.cut_off -= cut
+        if more.get("noticed"):
+            _tell(nodes, rest, ev.PeerUp)
+
+    return undo
+
+
+def _tell(nodes: Sequence[Node], rest: Sequence[Node], event: type[ev.PeerUp | ev.PeerDown]) -> None:
+    for node in nodes:
+        for other in rest:
+            if event is ev.PeerDown or (node.core is not None and other.core is not None):
+                node.deliver(event(other.identity.public_key))
+                other.deliver(event(node.identity.public_key))
+
+
+def _heal(play: Play, _nodes: Sequence[Node], _more: More) -> None:
+    play.cluster.cut_off.clear()
+
+
+def _crash(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.crash()
+        node.stays_down = True
+    return lambda: _start(play, nodes, {})
+
+
+def _start(_play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        if node.core is not None:
+            node.crash()
+        node.start()
+
+
+def _lose(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.crash()
+        node.stays_down = True
+        node.store = MemoryStore()
+        play.cluster.watch.set_back(node)
+    return lambda: _start(play, nodes, {})
+
+
+def _backup(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        play.backups[node.index] = copy.deepcopy(node.store)
+
+
+def _restore(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.crash()
+        node.stays_down = True
+        node.store = copy.deepcopy(play.backups.get(node.index) or MemoryStore())
+        play.cluster.watch.set_back(node)
+    return lambda: _start(play, nodes, {})
+
+
+def _withdraw(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    play.withdrawn.update(node.index for node in nodes)
+    for node in nodes:
+        node.deliver(ev.RequestWithdrawal())
+
+
+def _leave_off(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    def contribute(on: bool) -> None:
+        for node in nodes:
+            node.deliver(ev.SetContributing(on))
+
+    contribute(False)
+    return lambda: contribute(True)
+
+
+def _slow(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    before = [(node.training, node.lag) for node in nodes]
+    for node in nodes:
+        if "training" in more:
+            node.training = more["training"]  # type: ignore[assignment]  # checked when the scenario was read
+        node.lag = int(str(more.get("lag", node.lag)))
+
+    def undo() -> None:
+        for node, (training, lag) in zip(nodes, before, strict=True):
+            node.training, node.lag = training, lag
+
+    return undo
+
+
+def _clock(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    for node in nodes:
+        node.set_clock(float(str(more.get("tempo", node.tempo))), int(str(more.get("jump", 0))))
+
+    def undo() -> None:
+        for node in nodes:
+            node.set_clock(1.0)
+
+    return undo
+
+
+def _lie(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    for node in nodes:
+        node.tell_lies(LIES[str(more["lie"])])
+
+    def undo() -> None:
+        for node in nodes:
+            node.tell_lies(None)
+
+    return undo
+
+
+def _weather(play: Play, _nodes: Sequence[Node], more: More) -> Undo:
+    before = play.cluster.weather
+    play.cluster.weather = replace(before, **more)  # type: ignore[arg-type]  # checked when the scenario was read
+
+    def undo() -> None:
+        play.cluster.weather = before
+
+    return undo
+
+
+def _break_learner(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    for node in nodes:
+        node.fails = str(more.get("reason", "the worker answered nonsense"))
+
+    def undo() -> None:
+        for node in nodes:
+            node.fails = ""
+
+    return undo
+
+
+def _spend_budget(_play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        node.spent = True
+
+
+DEEDS: dict[str, Deed] = {
+    "partition": Deed(
+        "cut these off from the others; with noticed = true the connections are seen to break",
+        _partition,
+        {"noticed": read.flag},
+    ),
+    "heal": Deed("all can reach all again", _heal, whom=False, lasts=False),
+    "crash": Deed("kill -9; they stay down until `for` or `until` has passed, or a start", _crash),
+    "start": Deed("start, or restart, from what is on disk", _start, lasts=False),
+    "lose": Deed("kill them, and their disks are empty when they start again; the key is left", _lose),
+    "backup": Deed("keep a copy of their disks", _backup, lasts=False),
+    "restore": Deed("kill them, and their disks are the last backup when they start again", _restore),
+    "withdraw": Deed("they withdraw what they contributed", _withdraw, lasts=False),
+    "leave-off": Deed("they contribute nothing", _leave_off),
+    "slow": Deed(
+        "they train for `training` milliseconds, and whatever they send takes `lag` more",
+        _slow,
+        {"training": read.span(0, 3_600_000), "lag": read.whole(0, 600_000)},
+    ),
+    "clock": Deed(
+        "their clocks run `tempo` times as fast, and first jump by `jump` milliseconds",
+        _clock,
+        {"tempo": read.number(0.01, 100.0), "jump": read.whole(-(10**9), 10**9)},
+    ),
+    "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": read.one_of(*LIES)}, ("lie",)),
+    "weather": Deed("the network changes: the keys of [network]", _weather, WEATHER, whom=False),
+    "break-learner": Deed("their training fails", _break_learner, {"reason": read.text}),
+    "spend-budget": Deed("their accountant lets no draw pass any more", _spend_budget, lasts=False),
+}

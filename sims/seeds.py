@@ -1,0 +1,106 @@
+"""`collegium sim run`: a scenario under many seeds on all cores, and what to do about a failure."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from ..crypto.errors import UsageError
+from .play import Outcome, play
+from .scenario import Scenario, dump, load, shipped
+from .shrink import shrink
+
+Step = Callable[[str, int, int], None]
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that broke a promise, the shortest scenario that still does, and the command that replays it."""
+
+    outcome: Outcome
+    shortest: Outcome
+    text: str
+    file: str
+    command: str
+
+
+def chosen(reference: str) -> list[str]:
+    """Return what a reference means: a file, the name of a shipped scenario, or all of these."""
+    return list(shipped()) if reference == ALL else [reference]
+
+
+def read_seeds(text: str) -> range:
+    """Read "A..B". Raises UsageError."""
+    first, dots, last = text.partition("..")
+    if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise UsageError(f"--seeds {text} is no range of seeds", "Write the first and the last one: --seeds 0..99.")
+    return range(int(first), int(last) + 1)
+
+
+def run(jobs: Sequence[tuple[Scenario, int]], step: Step | None = None) -> Iterator[Outcome]:
+    """Play every (scenario, seed), in order if there is one core, else as they come. Ctrl-C stops at once."""
+    workers = min(os.cpu_count() or 1, len(jobs))
+    if workers <= 1:
+        for done, (scenario, seed) in enumerate(jobs, 1):
+            yield play(scenario, seed)
+            _tell(step, done, len(jobs))
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupts)
+    try:
+        waiting: set[Future[Outcome]] = set()
+        todo, done = iter(jobs), 0
+        while True:
+            # A few at a time: a hundred thousand futures would take their memory before the first run is over.
+            while len(waiting) < 4 * workers and (job := next(todo, None)) is not None:
+                waiting.add(pool.submit(play, *job))
+            if not waiting:
+                return
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                done += 1
+                yield future.result()
+                _tell(step, done, len(jobs))
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tell(step: Step | None, done: int, total: int) -> None:
+    if step is not None:
+        step("seeds", done, total)
+
+
+def explain(scenario: Scenario, outcome: Outcome, folder: Path | None, step: Step | None = None) -> Failure:
+    """Shrink a failure; write the shortest scenario into `folder`, if there is one. Raises UsageError."""
+    shortest, how = shrink(scenario, outcome, (lambda done, most: step("shrinking", done, most)) if step else _quiet)
+    text = dump(shortest)
+    name = f"{scenario.name}-{outcome.seed}-{outcome.promise.replace('expect.', '')}.toml"
+    path = (folder or Path()) / name
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"Cannot write {path}: {error.strerror}", "Name a folder that can be written.") from error
+    command = f"collegium sim run {path} --seed {how.seed}"
+    return Failure(outcome, how, text, str(path) if folder is not None else "", command)
+
+
+def _quiet(_done: int, _most: int) -> None:
+    pass
+
+
+def catalogue() -> list[Scenario]:
+    """Return every shipped scenario."""
+    return [load(name) for name in shipped()]

@@ -1,0 +1,416 @@
+"""The simulator finds bugs: each known mistake, put into a fresh copy of the code, is caught within a few seeds.
+
+A mutation replaces source text of one module when a child process imports it. It has to be caught by an invariant or an
+expectation, and not because the mutated code falls over. docs/simulator.md has the list's results.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from collegium.sims.play import play
+from collegium.sims.scenario import load
+
+CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
+POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
+RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`edits` are (module, text, text in its place). `seed` is the first one of `scenario` that shows it, as `by`."""
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    scenario: str
+    seed: int
+    by: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "locks do not bind",
+        (
+            (AGREEMENT, "(self.locked is None or self.locked[0] == identifier)", "True"),
+            (AGREEMENT, "(self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)", "True"),
+        ),
+        "liar-in-a-storm",
+        2,
+        ("G2",),
+    ),
+    Mutation(
+        "locks are lost at a restart",
+        ((AGREEMENT, "if locks and (self.locked is None", "if False and (self.locked is None"),),
+        "storm-with-crashes",
+        9,
+        ("G2",),
+    ),
+    Mutation(
+        "votes leave before they are written",
+        ((CORE, "for item in (*action.proof, action.message):", "for item in action.proof:"),),
+        "calm",
+        1,
+        ("G8",),
+    ),
+    Mutation(
+        "precommits are written without their proof",
+        ((CORE, "for item in (*action.proof, action.message):", "for item in (action.message,):"),),
+        "calm",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "a record need not follow the one before",
+        ((RECORDS, "if record.value.prev != head:", "if False:"),),
+        "liar-breaks-chain",
+        1,
+        ("G4",),
+    ),
+    Mutation(
+        "a block is accepted before everybody is in",
+        (
+            (
+                CORE,
+                "if all(self._punctual(before, close.component, mine) for close in block.close):",
+                "if before is not mine or mine:",
+            ),
+        ),
+        "liar-hides-update",
+        1,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "rounds close as soon as they can",
+        ((CORE, "        if expected <= present:\n", "        if present:\n"),),
+        "clock-fast",
+        1,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "what was in at the deadline may be left out",
+        ((CORE, "return (deadline.held & still) <= {entry.update for entry in entries}", "return True"),),
+        "liar-at-the-deadline",
+        1,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "forks are not seen",
+        ((CORE, "if len(same) > 1 and value.author not in self.proofs:", "if False:"),),
+        "liar-forks",
+        1,
+        ("expect.expelled",),
+    ),
+    Mutation(
+        "double votes are not told",
+        ((AGREEMENT, "if others and vote.author not in self.convicted:", "if False:"),),
+        "liar-double-votes",
+        1,
+        ("expect.expelled",),
+    ),
+    Mutation(
+        "evidence expels nobody",
+        ((LEDGER, "    guilty = guilty & set(ledger.members)\n", "    guilty = set()\n"),),
+        "liar-double-votes",
+        1,
+        ("expect.expelled",),
+    ),
+    Mutation(
+        "one vote twice is evidence",
+        ((LEDGER, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
+        "liar-false-evidence",
+        1,
+        ("G8",),
+    ),
+    Mutation(
+        "a vote that comes twice counts twice",
+        (
+            (AGREEMENT, "        if (vote.author, vote.block) in votes:\n            return\n", ""),
+            (AGREEMENT, "set()).add(vote.author)", "set()).add(vote.author + bytes([len(votes)]))"),
+            (
+                AGREEMENT,
+                "            votes[vote.author, vote.block] = message\n",
+                "            votes[vote.author, vote.block + bytes([len(votes)])] = message\n",
+            ),
+        ),
+        "storm",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "a quorum is one too small",
+        ((BLOCKS, "return 2 * members // 3 + 1 if", "return 2 * members // 3 if"),),
+        "calm",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "half is a majority",
+        ((BLOCKS, "else members // 2 + 1", "else members // 2"),),
+        "two-halves-of-six",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "others' certificates are believed",
+        ((CORE, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
+        "liar-serves-false-blocks",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "acknowledged without the bytes",
+        ((CORE, "if not flight.stored or flight.refused or", "if flight.refused or"),),
+        "calm",
+        1,
+        ("G8",),
+    ),
+    Mutation(
+        "two headers of one place are acknowledged",
+        (
+            (CORE, "elif self.acked.setdefault(slot, flight.header.digest) == flight.header.digest:", "elif slot:"),
+            (CORE, "if self.acked.get(slot, header.digest) != header.digest:", "if False:"),
+        ),
+        "liar-two-headers",
+        1,
+        ("G5",),
+    ),
+    Mutation(
+        "own acknowledgements are forgotten at a restart",
+        ((CORE, "            self.acked[value.author, value.component, value.round] = header.digest\n", ""),),
+        "liar-two-headers-and-crashes",
+        1,
+        ("G5",),
+    ),
+    Mutation(
+        "a restored node signs before it has asked",
+        ((CORE, "if self.signing or len(self.reports) < self.ledger.quorum - 1 or", "if self.signing or"),),
+        "restored-far-away",
+        6,
+        ("G8",),
+    ),
+    Mutation(
+        "an update is sent that no draw was charged for",
+        (
+            (
+                CORE,
+                "        self.draws.append(put)\n        self._emit(ev.Persist(put))\n        lot",
+                "        self.draws.append(put)\n        lot",
+            ),
+        ),
+        "noised",
+        1,
+        ("G6",),
+    ),
+    Mutation(
+        "an update counts again when its author is late",
+        (
+            (
+                LEDGER,
+                "            and (p.author not in counted or p.round > close.round - counted[p.author].staleness)\n",
+                "",
+            ),
+        ),
+        "slow-member",
+        1,
+        ("G4",),
+    ),
+    Mutation(
+        "robust rules take stale updates",
+        (
+            (
+                LEDGER,
+                'limit = charter.rules.max_staleness if spec.rule == "mean" else 0',
+                "limit = charter.rules.max_staleness",
+            ),
+        ),
+        "slow-member-robust",
+        1,
+        ("G5",),
+    ),
+    Mutation(
+        "the weights are another member's",
+        (
+            (
+                RULES,
+                "for w_i, s in zip(w, staleness, strict=True)]",
+                "for w_i, s in zip(w, staleness[::-1], strict=True)]",
+            ),
+        ),
+        "slow-member",
+        1,
+        ("G4",),
+    ),
+    Mutation(
+        "one receipt is enough",
+        (
+            (
+                CORE,
+                "            need = quorum(max(1, len(hosts)), self.ledger.fault_model)\n",
+                "            need = 1\n",
+            ),
+            (LEDGER, "len(p.acks & hosts) >= need:", "len(p.acks & hosts) >= 1:"),
+        ),
+        "calm",
+        1,
+        ("G4",),
+    ),
+    Mutation(
+        "a refold keeps what was withdrawn",
+        ((LEDGER, "if e.author != withdrawal.author or e.seq", "if e or e.seq"),),
+        "withdrawal",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "withdrawn bytes stay on the disk",
+        ((CORE, "            if gone:\n", "            if False:\n"),),
+        "withdrawal",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "deadlines never pass",
+        ((CORE, "                known.due = True\n", ""),),
+        "dead-member",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "nobody asks for what it missed",
+        (
+            (
+                CORE,
+                '            self._emit(ev.SetTimer("sync", self.options.sync_ms))\n            if self.neighbours:',
+                "            if self.neighbours:",
+            ),
+        ),
+        "storm",
+        1,
+        ("expect.rounds", "G3"),
+    ),
+    Mutation(
+        "who was missing is not told",
+        ((CORE, 'return "no update" if host in', 'return "" if host in'),),
+        "slow-member-robust",
+        1,
+        ("G3",),
+    ),
+    Mutation(
+        "the quota of a height is not held",
+        (
+            (LEDGER, "        if count[author] > charter.rules.records_per_height:\n", "        if False:\n"),
+            (CORE, "if head.seq - agreed > self.charter.rules.records_per_height:", "if False:"),
+            (
+                CORE,
+                "self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]:",
+                "self.pool.chain(author, self.ledger.heads):",
+            ),
+        ),
+        "liar-floods",
+        1,
+        ("G9",),
+    ),
+    Mutation(
+        "records wait without a bound",
+        ((POOL, "if value.seq > last + self.per_author and not agreed:", "if False:"),),
+        "liar-floods",
+        1,
+        ("G9",),
+    ),
+    Mutation(
+        "another federation's words count",
+        ((SIGNING, "    if value.federation != federation:\n", "    if False:\n"),),
+        "liar-replays-foreign",
+        1,
+        ("G4", "G8", "expect.refused"),
+    ),
+    Mutation(
+        "heights without work",
+        (
+            (CORE, "return bool(records) and self.idle_due and not underway", "return self.idle_due"),
+            (CORE, "if self.agreement is None or not (records or closes):", "if self.agreement is None:"),
+            (LEDGER, "    if not records and not closes:\n", "    if False:\n"),
+        ),
+        "calm",
+        1,
+        ("expect.idle", "G1"),
+    ),
+)
+
+CHILD = """
+import importlib.machinery, json, sys
+task = json.load(sys.stdin)
+sys.path[:0] = task["path"]
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def get_code(self, name):
+        text = self.get_data(self.path).decode()
+        for module, old, new in task["edits"]:
+            if module == name:
+                assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
+                text = text.replace(old, new)
+        return compile(text, self.path, "exec")
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in {module for module, _, _ in task["edits"]}:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec.loader = Loader(name, spec.origin)
+        return spec
+
+sys.meta_path.insert(0, Finder)
+from collegium.sims.play import play
+from collegium.sims.scenario import load
+scenario = load(task["scenario"])
+for seed in task["seeds"]:
+    outcome = play(scenario, seed)
+    if not outcome.held:
+        print(json.dumps({"seed": seed, "promise": outcome.promise, "what": outcome.what}))
+        break
+"""
+
+
+def caught(mutation: Mutation, seeds: Sequence[int]) -> dict[str, Any] | None:
+    task = {
+        "path": [entry for entry in sys.path if entry],
+        "edits": mutation.edits,
+        "scenario": mutation.scenario,
+        "seeds": list(seeds),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], input=json.dumps(task), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)) if done.stdout else None
+
+
+def check(mutation: Mutation, seeds: Sequence[int]) -> None:
+    found = caught(mutation, seeds)
+    assert found is not None, f"{mutation.scenario} misses it with seeds {list(seeds)}"
+    assert found["seed"] == mutation.seed
+    assert found["promise"] in mutation.by, found
+    assert "fell over" not in found["what"], found
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.name))
+def test_the_mistake_is_caught(mutation: Mutation) -> None:
+    check(mutation, [mutation.seed])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.name))
+def test_it_is_caught_within_so_many_seeds(mutation: Mutation) -> None:
+    check(mutation, range(1, mutation.seed + 1))
+
+
+@pytest.mark.parametrize(("scenario", "seed"), sorted({(m.scenario, m.seed) for m in MUTATIONS}), ids=str)
+def test_the_code_as_it_is_passes_the_same(scenario: str, seed: int) -> None:
+    outcome = play(load(scenario), seed)
+    assert outcome.held, outcome
