@@ -53,7 +53,7 @@ def tell(core: "Core", peer: bytes, before: int) -> None:
         if progress.told < 0 or core._now - progress.told >= TOLD_EVERY:
             progress.told = core._now
             core._notice("catching-up", height=height, of=height + left, source=peer)
-    elif progress.told >= 0 and left <= 0:
+    elif left <= 0 and (progress.told >= 0 or height - before >= WORTH_TELLING):
         progress.told, progress.source = -1, b""
         core._notice("caught-up", height=height)
 
