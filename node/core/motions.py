@@ -31,13 +31,13 @@ def check(core: "Core", event: ev.Move | ev.Cast) -> Motion | Ballot:
     ledger, height = core.ledger, core.ledger.height + 1
     if isinstance(event, ev.Cast):
         ballot = Ballot(event.motion, int(event.yes))
-        if any(isinstance(b, Ballot) and b.motion == event.motion for b in _waiting(core)):
+        if any(isinstance(b, Ballot) and b.motion == event.motion for b in waiting(core)):
             raise RemoteProtocolError("voted-already", event.motion.hex()[:16], core.me)
         membership.add_ballot(ledger.roll, ballot, core.me)
         return ballot
     motion = Motion(event.action, event.subject, event.statement, event.reason, height + event.heights)
     same = (motion.action, motion.subject, motion.statement)
-    if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in _waiting(core)):
+    if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(core)):
         raise RemoteProtocolError("moved-already", motion.action, core.me)
     membership.check_motion(ledger.roll, ledger.members, ledger.offers, core.federation, height, core.me, motion)
     membership.add_motion(ledger.roll, motion, core.me, 0, bytes(32), height)
@@ -52,7 +52,7 @@ def say(core: "Core", event: ev.Move | ev.Cast) -> None:
         core._notice("not-moved", "warning", reason=error.reason, detail=error.detail)
 
 
-def _waiting(core: "Core") -> Iterator[object]:
+def waiting(core: "Core") -> Iterator[object]:
     """Yield the bodies of this node's records that no block has yet."""
     for record in core.pool.chain(core.me, core.ledger.heads):
         if record.value.kind in ("motion", "ballot"):

@@ -10,7 +10,8 @@ import trio
 
 from collegium.crypto.errors import CorruptError
 from collegium.node import views
-from collegium.node.control.app import BODY_LIMIT, build
+from collegium.node.control.answers import BODY_LIMIT
+from collegium.node.control.app import build
 from collegium.node.core.events import RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 
