@@ -113,6 +113,10 @@ def join(
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data folder, for a new directory.")] = None,
     lot_size: Annotated[float, typer.Option(help="As for `init`, for a new directory.")] = 0.0,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="Come back under a new key, with what was spent of privacy."),
+    ] = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -137,6 +141,8 @@ def join(
         raise UsageError(
             f"{place.root} belongs to another federation", "Name another directory for this one: --home DIR."
         )
+    if new_key and place.database.exists():
+        _leave_old_key(place, key_passphrase(place, passphrase_file))
     config = load_config(place.config)
     identity = keys.load(place, key_passphrase(place, passphrase_file))
     title = name or config.node.name
@@ -185,6 +191,20 @@ def join(
     emit(found, as_json, people)
     if state == "refused":
         raise typer.Exit(5)
+
+
+def _leave_old_key(place: "Home", passphrase: str | None) -> None:
+    """Make a new key, unless the one in use is a member's or was never one."""
+    from ..node.home import keys  # noqa: PLC0415 - as above
+    from .read import from_store  # noqa: PLC0415
+
+    mine = public_key(place)
+    seat = from_store(place, lambda context: context.ledger.roll.seats.get(mine or b""))
+    if seat is None:
+        return
+    if not seat.gone:
+        raise UsageError("this directory's key is a member's", "To change it: collegium peer rekey.")
+    keys.replace_gone(place, passphrase)
 
 
 def _of_member(invited: "Invitation") -> tuple[str, ...]:

@@ -17,13 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...consensus.ledger import Ledger
-from ...crypto.errors import (
-    RefusedError,
-    UnreachableError,
-    UsageError,
-)
+from ...consensus.membership import earlier
+from ...crypto.errors import RefusedError, RemoteProtocolError, UnreachableError, UsageError
 from .. import views
-from ..core.events import RequestWithdrawal
+from ..core import motions
+from ..core.events import Carry, RequestWithdrawal
 from ..home.peers import edit_peers, load_peers, save_peers
 from ..views.context import Context
 from . import membership
@@ -51,14 +49,27 @@ def build(daemon: Daemon) -> Starlette:
         daemon.submit(RequestWithdrawal())
         return JSONResponse({"submitted": True, "signing": daemon.core.signing}, 202)
 
+    async def carry(request: Request) -> Response:
+        try:
+            event = Carry(bytes.fromhex(str((await body_of(request, {"statement": str}))["statement"])))
+            motions.check_carried(daemon.core, event)
+        except ValueError as error:
+            raise UsageError("the statement is not in hexadecimal digits") from error
+        except RemoteProtocolError as error:
+            raise RefusedError(f"{error.reason}: {error.detail}", "Ask its owner for it again.") from error
+        daemon.submit(event)
+        return JSONResponse({"submitted": True}, 202)
+
     async def add_peer(request: Request) -> Response:
         address = str((await body_of(request, {"address": str}))["address"])
         before = await run_in_threadpool(load_peers, daemon.home)
         await run_in_threadpool(edit_peers, daemon.home, add=[address])
+        daemon.refresh_peers()  # a node that is not up to date lets in whom its operator names
         try:
             key = await daemon.network.connect(address)
         except (RefusedError, UsageError):
             await run_in_threadpool(save_peers, daemon.home, before)
+            daemon.refresh_peers()
             raise
         except UnreachableError as error:
             # Kept: the dialer tries again by itself, and the peer may only be down for now.
@@ -93,6 +104,7 @@ def build(daemon: Daemon) -> Starlette:
             Route("/privacy", view(partial(_privacy, daemon))),
             Route("/unlearn", view(lambda context, _: views.unlearn(context))),
             Route("/unlearn", answering(withdraw), methods=["POST"]),
+            Route("/unlearn/carried", answering(carry), methods=["POST"]),
             Route("/peers", answering(add_peer), methods=["POST"]),
             Route("/peers", answering(remove_peer), methods=["DELETE"]),
             Route("/stop", answering(stop), methods=["POST"]),
@@ -153,8 +165,13 @@ def _check_withdrawal(daemon: Daemon) -> None:
     """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever."""
     ledger: Ledger = daemon.core.ledger
     me = daemon.core.me
+    if me in ledger.roll.seats and me not in ledger.members:
+        raise RefusedError(
+            "this node is no longer a member and can sign no record",
+            "Let a member carry its withdrawal: `collegium unlearn statement` writes it.",
+        )
     counted = {entry.author for c in ledger.components.values() for round_ in c.rounds for entry in round_.entries}
     pending = {update.author for c in ledger.components.values() for update in c.pending}
     flying = {flight.header.value.author for flight in daemon.core.flights.values()}
-    if me not in counted | pending | flying:
+    if not {me, *earlier(ledger.roll, me)} & (counted | pending | flying):
         raise RefusedError("there is nothing to withdraw", "No update of this node is counted or on its way.")

@@ -97,6 +97,10 @@ class Client:
         """Withdraw this node's contributions."""
         return self._call("POST", "/unlearn", {})
 
+    def carry_withdrawal(self, statement: bytes) -> Any:
+        """Carry the withdrawal of somebody who is no longer a member."""
+        return self._call("POST", "/unlearn/carried", {"statement": statement.hex()})
+
     def stop(self) -> Any:
         """Ask the daemon to stop; it answers before it does."""
         return self._call("POST", "/stop", {})

@@ -288,6 +288,8 @@ class Core:
             self._on_withdraw()
         elif isinstance(event, ev.SetContributing):
             self._set_contributing(event.on)
+        elif isinstance(event, ev.Carry):
+            motions.carry(self, event)
         elif isinstance(event, ev.Move | ev.Cast):
             motions.say(self, event)
         elif isinstance(event, ev.StateStored | ev.StateMissing):

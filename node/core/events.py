@@ -147,6 +147,13 @@ class SetContributing:
 
 
 @dataclass(frozen=True, slots=True)
+class Carry:
+    """The operator carries the signed withdrawal of somebody who is no longer a member."""
+
+    statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """The operator moves something about membership (protocol/membership.py), open for so many heights."""
 
@@ -197,6 +204,7 @@ Event: TypeAlias = (
     | TrainingFailed
     | RequestWithdrawal
     | SetContributing
+    | Carry
     | Move
     | Cast
     | StateStored

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...consensus import membership
-from ...consensus.ledger import Ledger
+from ...consensus.ledger import Ledger, check_withdrawal
 from ...consensus.membership import OpenMotion
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
 from ...protocol.membership import Ballot, Motion
-from ...protocol.records import body_of
+from ...protocol.records import Withdrawal, body_of
 from . import events as ev
 
 if TYPE_CHECKING:
@@ -50,6 +50,27 @@ def say(core: "Core", event: ev.Move | ev.Cast) -> None:
         core._append(check(core, event))
     except RemoteProtocolError as error:
         core._notice("not-moved", "warning", reason=error.reason, detail=error.detail)
+
+
+def check_carried(core: "Core", event: ev.Carry) -> Withdrawal:
+    """Return the record's body that carries a withdrawal. Raises RemoteProtocolError, by name."""
+    statement = check_withdrawal(Withdrawal(event.statement), core.federation)
+    seat = core.ledger.roll.seats.get(statement.author)
+    if seat is None:
+        raise RemoteProtocolError("stranger", "its owner was never a member", statement.author)
+    if any(w.author == statement.author and w.through >= statement.through for w in core.ledger.withdrawn):
+        raise RemoteProtocolError("withdrawn-already", "it is in the ledger", statement.author)
+    if not core._may_append():
+        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", core.me)
+    return Withdrawal(event.statement)
+
+
+def carry(core: "Core", event: ev.Carry) -> None:
+    """Sign a record that carries somebody's withdrawal, if it still stands."""
+    try:
+        core._append(check_carried(core, event))
+    except RemoteProtocolError as error:
+        core._notice("not-carried", "warning", reason=error.reason, detail=error.detail)
 
 
 def waiting(core: "Core") -> Iterator[object]:

@@ -42,6 +42,15 @@ def load(home: Home, passphrase: str | None) -> Identity:
     return unseal(_read(home.key), passphrase, source=str(home.key))
 
 
+def replace_gone(home: Home, passphrase: str | None) -> Identity:
+    """Make a new key for a directory whose key is no longer a member's; the old one is kept under its own name."""
+    with disk_errors(home.key):
+        old = _public(home.key)
+        if old is not None:
+            home.key.rename(home.root / f"key.{old.hex()[:16]}.json")
+    return _create(home, home.key, passphrase)
+
+
 def adopt_next(home: Home, successor: bytes) -> bool:
     """Put the next key in the place of the key in use, if it is `successor`; the old one is kept under its own name.
 

@@ -16,6 +16,7 @@ from collegium.node.core import events as ev
 from collegium.node.core.motions import SILENT_ROUNDS, undecided
 from collegium.protocol.blocks import verify_certificate
 from collegium.protocol.membership import Application, Rekeying, token_digest
+from collegium.protocol.records import WithdrawalStatement
 from collegium.protocol.signing import sign
 from collegium.sims.cluster import Cluster, Node, Weather
 
@@ -382,6 +383,44 @@ def test_without_a_state_the_bytes_are_fetched() -> None:
     run(cluster, lambda: len(members(cluster)) == 5 and closed(cluster, 12))
     assert not newcomer.taken
     check(cluster)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_g7_a_joiner_refolds_what_it_never_replayed(seed: int) -> None:
+    """It took a state that holds the withdrawn updates: the refold needs the bytes behind it, and gets them."""
+    cluster = cluster_of(4, seed, rounds=26)
+    run(cluster, lambda: closed(cluster, 15))
+    insist(cluster, cluster.nodes[0], admission(cluster), lambda: in_all(cluster, NEW.public_key))
+    newcomer = cluster.add(NEW)
+    run(cluster, lambda: len(members(cluster)) == 5 and closed(cluster, 18))
+    assert newcomer.taken
+    cluster.nodes[1].deliver(ev.RequestWithdrawal())
+    run(cluster, lambda: bool(newcomer.core and newcomer.core.ledger.withdrawn))
+    run(cluster, lambda: closed(cluster, 26))
+    check(cluster)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_g7_who_left_withdraws_by_another_members_hand(seed: int) -> None:
+    cluster = cluster_of(4, seed)
+    run(cluster, lambda: closed(cluster, 3))
+    leaver = cluster.nodes[2]
+    me = leaver.identity.public_key
+    insist(cluster, leaver, ev.Move("leave", me, b"", "", LONG), lambda: in_all(cluster, me, there=False))
+    statement = WithdrawalStatement(cluster.federation, me, "all", "refold", LONG)
+    wire = sign(leaver.identity, statement).wire
+    other = cluster.nodes[0]
+    other.deliver(ev.Carry(bytes(64) + wire[64:]))
+    assert [n.fields["reason"] for n in other.notices if n.event == "not-carried"] == ["bad-signature"]
+    other.deliver(ev.Carry(wire))
+    run(cluster, lambda: all(n.core is not None and bool(n.core.ledger.withdrawn) for n in members(cluster)))
+    other.deliver(ev.Carry(wire))
+    reasons = [n.fields["reason"] for n in other.notices if n.event == "not-carried"]
+    assert reasons == ["bad-signature", "withdrawn-already"]
+    check(cluster)
+    core = first(cluster).core
+    assert core is not None
+    assert not any(e.author == me for r in core.ledger.components["head/task0"].rounds for e in r.entries)
 
 
 def test_a_run_is_a_function_of_its_seed() -> None:

@@ -139,7 +139,7 @@ def test_adding_a_peer_dials_it_and_remembers_it(daemon: "FakeDaemon") -> None:
     assert answer["member"]["key"] == daemon.network.members[1].hex()
     assert daemon.network.dialled == [ADDRESS]
     assert load_peers(daemon.home) == (ADDRESS,)
-    assert daemon.refreshed == 1
+    assert daemon.refreshed >= 1
 
 
 def test_a_peer_that_is_down_is_remembered_and_said(daemon: "FakeDaemon") -> None:
