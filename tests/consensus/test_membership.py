@@ -202,6 +202,8 @@ def test_leaving_needs_no_vote_but_somebody_stays() -> None:
     gone = next(i for i in book.ids if i is not stays)
     assert book.ledger.roll.seats[gone.public_key].gone == "left"
     assert book.ledger.expelled == ()
+    with pytest.raises(RemoteProtocolError, match="frozen-feed"):
+        check_cut(book.charter, book.ledger, [book.record(gone, Offer((), ()))])
 
 
 def test_a_member_that_goes_takes_its_votes_along(book: Book) -> None:
