@@ -237,6 +237,8 @@ def test_leaving_can_carry_a_motion(book: Book) -> None:
 def test_a_member_moves_to_a_new_key_by_itself(book: Book) -> None:
     book.say(*((n, Offer((T,), ("/ip4/192.0.2.1/tcp/1",))) for n in range(4)))
     old = book.ids[1]
+    closed = replace(book.ledger.components[T], round=1)  # hosts gather no more, but change at a close
+    book.ledger = replace(book.ledger, components={T: closed})
     book.say((0, book.admit(OTHER, "somebody")))
     book.say((1, book.yes()))
     book.say((1, book.rekey(old)))

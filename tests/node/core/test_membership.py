@@ -79,8 +79,12 @@ def test_a_motion_does_not_wait_for_a_slow_round() -> None:
     lost.crash()
     cluster.run(lambda: False, cluster.now + 10_000)
     started = cluster.now
-    for node in cluster.nodes[:4]:
-        node.deliver(ev.Move("expel", key(lost), b"", "", 100))
+    core = cluster.nodes[3].core
+    assert core is not None
+    cluster.nodes[0].deliver(ev.Move("expel", key(lost), b"", "", 100))
+    run(cluster, lambda: all(n.core is None or n.core.ledger.roll.motions for n in cluster.nodes))
+    for node in cluster.nodes[1:4]:
+        node.deliver(ev.Cast(core.ledger.roll.motions[0].digest, True))
     run(cluster, lambda: left(cluster, lost))
     assert cluster.now - started < 60_000
     run(
