@@ -8,9 +8,9 @@
     suspend   a host that fell silent is no host until it offers again; it has no vote on that itself
 
 A motion's author votes yes by it, and so does whoever makes the same motion again. It passes as soon as the yes votes
-of members reach the ledger's quorum, or all who may vote if those are fewer; it is refused as soon as that is out of
-reach, lapses after its expiry, and is void when it cannot be done any more. All of that is judged after every block,
-in the order in which motions were opened, each on the members that the one before it left.
+reach a quorum of the members that may vote; it is refused as soon as that is out of reach, lapses after its expiry, and
+is void when it cannot be done any more. All of that is judged after every block, in the order in which motions were
+opened, each on the members that the one before it left.
 
 A key that went never comes back: its feed is frozen. What follows a member to its new key: its seat among the hosts,
 its votes on open motions, motions against it, evidence against it, and the right to withdraw what the old key
@@ -270,8 +270,8 @@ def voters(motion: OpenMotion, members: Iterable[bytes]) -> frozenset[bytes]:
 
 
 def needed(motion: OpenMotion, members: Collection[bytes], fault_model: str) -> int:
-    """Return how many yes votes carry a motion."""
-    return max(1, min(quorum(len(members), fault_model), len(voters(motion, members))))
+    """Return how many yes votes carry a motion: a quorum of those who may vote."""
+    return quorum(max(1, len(voters(motion, members))), fault_model)
 
 
 # ---- decisions

@@ -234,6 +234,9 @@ class Runtime:
     async def _tend(self) -> None:
         while True:
             self.door.tend()
+            known = joining.load(self.home)
+            if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
+                self.network.backoff_reset(known.member)  # it lets this node in as soon as the members have admitted it
             await trio.sleep(TEND_EVERY)
 
     def _follow_key(self) -> None:

@@ -22,7 +22,7 @@ from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.protocol import schema
-from collegium.protocol.blocks import Block
+from collegium.protocol.blocks import Block, quorum
 from collegium.protocol.membership import EXPIRY_LIMIT, Application, Ballot, Motion, Rekeying, token_digest
 from collegium.protocol.records import (
     GENESIS,
@@ -161,7 +161,7 @@ def test_a_vote_at_the_expiry_still_counts(book: Book) -> None:
 def test_the_subject_of_an_expulsion_has_no_vote_in_it(model: str, count: int) -> None:
     book = Book(count, model)
     target = book.ids[-1]
-    need = min(book.ledger.quorum, count - 1)
+    need = quorum(count - 1, model)  # of the others
     book.say((0, book.motion("expel", target)))
     book.say((target, book.no()))
     assert book.refused() == {"no-vote"}
