@@ -17,7 +17,7 @@ from collegium.node.home import config as settings
 from collegium.node.home.invitations import from_text
 from collegium.node.home.paths import Home
 from collegium.node.runtime.candidate import apply
-from collegium.node.verify import verify_home_ledger
+from collegium.node.verify import verify_home_ledger, verify_home_states
 from collegium.sims.federation import Daemon, Institution, free_ports
 from collegium.sims.watch import View, fold_ledger
 
@@ -92,7 +92,7 @@ def status(institution: Institution) -> Any:
 
 
 def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_path: Path) -> None:
-    four = federation(rounds=40, deadline_ms=3000)
+    four = federation(rounds=90, deadline_ms=3000)
     four.start()
     four.wait_rounds(5)
     inviter, second, third = (i.home.root for i in four.institutions[:3])
@@ -132,6 +132,10 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
         assert len(report.ledger.members) == 5
     old = [e.blob for e in fold_ledger(new, four.charter).components["head/task0"].rounds[0].entries]
     assert not any(list(new.home.blobs.rglob(blob.hex())) for blob in old), "it fetched history that it does not need"
+    report = verify_home_ledger(new.home)
+    ((state,), _) = verify_home_states(new.home, report)
+    assert state.since > 0, "it has no bytes of the rounds before it joined"
+    assert state.round >= state.since
     cli("peer", "leave", "--yes", "--home", new.home.root)
     until(four, lambda: status(four.institutions[0])["federation"]["members"] == 4)
     until(four, lambda: any("has left the federation" in note for note in status(new)["notes"]))
