@@ -202,6 +202,16 @@ class Core:
         for name in self.held:
             self.bases[name, 0, 0] = state_digest(name, origin(self.specs[name]))
         self._messages = list(snapshot.messages)
+        self._recall_earlier_keys(snapshot.blocks)
+
+    def _recall_earlier_keys(self, blocks: Iterable[ev.StoredBlock]) -> None:
+        """G6: who took a lost key's place has spent what its updates' receipts list, though its own disk is new."""
+        self._read_keys = keys = set(membership.earlier(self.ledger.roll, self.me))
+        for stored in blocks if keys else ():
+            for record in stored.records:
+                body = _body(record) if record.value.author in keys else None
+                if isinstance(body, Update):
+                    self._recall_draws(open_signed(UpdateHeader, body.header, self.federation, trusted=True).value)
 
     def _restore_posted(self) -> None:
         """Recall which acknowledgements my update records already carry."""
@@ -237,6 +247,8 @@ class Core:
             return
         if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:
             return
+        if not self._read_keys.issuperset(membership.earlier(self.ledger.roll, self.me)):
+            return  # it has just taken a lost key's place: started again, it reads what that one spent
         self.signing = True
         self._notice("signing", height=self.ledger.height, reports=len(self.reports))
         for flight in self.flights.values():

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 GuestHandlers = Callable[[bytes], Mapping[str, Handler]]  # by protocol; empty: not let in
 
-MOST_GUESTS = 4
+MOST_GUESTS = 16
 MOST_STREAMS = 8  # of one guest, open or being negotiated
 STAY = 120.0  # seconds
 NEGOTIATION = 10  # seconds

@@ -105,6 +105,7 @@ class Runtime:
             sync_ms=config.timing.sync_ms,
         )
         self.core = Core(charter, identity, options, store.snapshot())
+        self._was_member = identity.public_key in self.core.ledger.roll.seats
         self.door = Door(self, identity, signed)
         self.exchange = Exchange(self.states, self._specs, self.core.held)
         self._evaluated: ev.Evaluate | None = None
@@ -240,8 +241,15 @@ class Runtime:
             await trio.sleep(TEND_EVERY)
 
     def _follow_key(self) -> None:
-        """Take up the new key as soon as the members have it in their ledger."""
+        """Take up the new key as soon as the members have it in their ledger.
+
+        And begin anew when this key took a lost one's place: what that one spent is read from its updates (G6).
+        """
         seat = self.core.ledger.roll.seats.get(self.identity.public_key)
+        if seat is not None and seat.predecessor and not self._was_member:
+            log.warning("this node took a member's place", member=seat.name, old=seat.predecessor, height=seat.since)
+            self.moved = True
+            self.request_stop()
         if seat is not None and seat.successor and keys.adopt_next(self.home, seat.successor):
             log.warning("this member has moved to its new key", old=seat.key, new=seat.successor, height=seat.until)
             self.moved = True

@@ -206,13 +206,22 @@ def test_a_member_moves_to_a_new_key_with_its_disk(seed: int, storm: bool, crash
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_lost_key_is_replaced_by_the_others(seed: int) -> None:
-    cluster = cluster_of(4, seed)
+def test_g6_a_lost_key_is_replaced_by_the_others_and_what_it_spent_is_spent(seed: int) -> None:
+    cluster = Cluster(4, seed, training=(300, 900), rounds=14, noise=1)
+    cluster.start()
     run(cluster, lambda: closed(cluster, 2))
     cluster.nodes[3].crash()  # with its disk
     old = cluster.nodes[3].identity.public_key
     insist(cluster, cluster.nodes[0], rekeying(cluster, old), lambda: in_all(cluster, NEW.public_key))
-    cluster.add(NEW)
+    heir = cluster.add(NEW)
+    run(cluster, lambda: len(members(cluster)) == 4)
+    cluster.run(lambda: False, cluster.now + 3000)
+    assert heir.core is not None
+    assert not heir.core.signing, "G6: not before it has read what the lost key spent"
+    assert not heir.store.draws
+    heir.crash()
+    heir.start()
+    assert sum(draws.count for put in heir.store.draws for _, draws in put.recalled) >= 8
     run(cluster, lambda: len(members(cluster)) == 4 and closed(cluster, 14))
     cluster.nodes.pop(3)
     for index, node in enumerate(cluster.nodes):

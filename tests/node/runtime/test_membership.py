@@ -222,7 +222,7 @@ def test_an_expelled_member_is_told_and_a_lost_key_is_replaced(federation: Make,
         cli("peer", "approve", "node-3", "--home", home)
     join_in(five, new)
     five.daemons[-1].start()
-    until(five, lambda: status(new)["is_member"], 60)
+    until(five, lambda: status(new)["is_member"] and status(new)["live"]["signing"], 60)
     assert status(new)["member"]["name"] == "node-3", "it goes on under the member's name"
     cli("peer", "expel", "node-4", "--reason", "sends noise", "--yes", "--home", homes[0])
     for home in (homes[1], homes[2]):
