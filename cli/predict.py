@@ -97,6 +97,7 @@ def _ask(home: "Home", model: "Model", file: Path, personal: bool, task: str | N
         "cache": str(home.embeddings),
         "cache_read_only": True,  # whose texts these are, the institution's data do not say: nothing would forget them
         "private": str(home.private) if personal else None,
+        "private_adapter": config.learning.adapter if personal else None,
     }
     with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}

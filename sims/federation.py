@@ -40,13 +40,14 @@ class Daemon:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     output: list[str] = field(default_factory=list)
+    prefix: tuple[str, ...] = ()  # a command that runs the command after it, somewhere
 
     def start(self) -> None:
         """Start the daemon; its log goes to node.log in its home."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with self.institution.home.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "collegium.node", "--home", str(self.institution.home.root)],
+                [*self.prefix, sys.executable, "-m", "collegium.node", "--home", str(self.institution.home.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -58,7 +59,8 @@ class Daemon:
     def kill(self) -> None:
         """SIGKILL the daemon and its worker, as a power cut would."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it died by itself, and its worker with it
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 
@@ -109,18 +111,28 @@ def found(
     policy: str = "dp",
     learner: tuple[str, ...] = (),
     timing: settings.Timing | None = None,
+    hosts: Sequence[str] | None = None,
+    mdns: bool = False,
+    anywhere: bool = False,
 ) -> tuple[Charter, list[Institution]]:
-    """Make keys, configurations and one charter signed by all; `named` is (name, data folder, lot size)."""
+    """Make keys, configurations and one charter signed by all; `named` is (name, data folder, lot size).
+
+    The nodes listen on this machine alone, or on the addresses of `hosts`. With `mdns` the charter names no addresses;
+    `anywhere`: they listen on every address of their host.
+    """
     institutions, members = [], []
-    for (title, data, lot), port in zip(named, free_ports(len(named)), strict=True):
+    at = hosts or ["127.0.0.1"] * len(named)
+    for (title, data, lot), port, host in zip(named, free_ports(len(named)), at, strict=True):
         home = Home(root / title)
         home.make()
         identity = keys.create(home, None)
-        address = f"/ip4/127.0.0.1/tcp/{port}"
+        address = f"/ip4/{host}/tcp/{port}"
         settings.create(
             home.config,
             settings.Config(
-                node=settings.Node(name=title, listen=(address,)),
+                node=settings.Node(
+                    name=title, listen=(f"/ip4/0.0.0.0/tcp/{port}" if anywhere else address,), mdns=mdns
+                ),
                 data=settings.Data(data),
                 learning=settings.Learning(rounds=rounds, lot_size=lot, learner=learner),
                 privacy=settings.Privacy(epsilon=epsilon, delta=delta, policy=policy),
@@ -129,7 +141,7 @@ def found(
             ),
         )
         institutions.append(Institution(title, home, identity, data, lot))
-        members.append(Member(identity.public_key, title, (address,)))
+        members.append(Member(identity.public_key, title, () if mdns else (address,)))
     charter = Charter(
         version=1,
         name=name,

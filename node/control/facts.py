@@ -157,6 +157,7 @@ def _live(daemon: Daemon) -> Live:
         started=daemon.started,
         addresses=tuple(network.addresses()),
         neighbours=network.neighbours(),
+        max_neighbours=daemon.config.node.max_neighbours,
         received=received,
         sent=sent,
         signing=core.signing,

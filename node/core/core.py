@@ -279,6 +279,9 @@ class Core:
             self._sync(event.peer)
         elif isinstance(event, ev.PeerDown):
             self.neighbours.discard(event.peer)
+        elif isinstance(event, ev.Readdressed):
+            self.options = replace(self.options, addresses=event.addresses)
+            self.offered = False
         elif isinstance(event, ev.TimerFired):
             self._on_timer(event.name)
         elif isinstance(event, ev.BlobStored | ev.BlobRefused):

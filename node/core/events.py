@@ -43,6 +43,13 @@ class PeerUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Readdressed:
+    """This node can be dialled at other addresses now."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerDown:
     """A member's connection went down."""
 
@@ -193,6 +200,7 @@ Event: TypeAlias = (
     | SyncReply
     | PeerUp
     | PeerDown
+    | Readdressed
     | TimerFired
     | BlobStored
     | BlobRefused

@@ -20,6 +20,7 @@ from .addresses import check_advertised, check_listen, check_peer
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 CONFIG_LIMIT = 1 << 20  # bytes
+PRIVATE_ADAPTERS = ("lora", "rslora", "dora")  # as the learner has them (learner/adapters.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Data:
 class Learning:
     """[learning]: `rounds` 0 has no limit; `lot_size` is the declared L, 0 if none is; no `learner` is our own.
 
-    `private` components are trained anew every `personalise_every` rounds.
+    `private` components are trained anew every `personalise_every` rounds. With a `private_adapter` they are also an
+    adapter of that kind and of `private_rank` on each pretrained text model; "" for none.
     """
 
     contribute: bool = True
@@ -53,7 +55,14 @@ class Learning:
     lot_size: float = 0.0
     private: bool = False
     personalise_every: int = 5
+    private_adapter: str = ""
+    private_rank: int = 8
     learner: tuple[str, ...] = ()
+
+    @property
+    def adapter(self) -> dict[str, object] | None:
+        """What the learner is told of the private adapter; None without one."""
+        return {"kind": self.private_adapter, "rank": self.private_rank} if self.private_adapter else None
 
     def engages(self, component: str) -> bool:
         """Whether this node hosts and trains a component that it has a use for."""
@@ -238,6 +247,8 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
             "lot_size": _number("a number from 0 (not declared) to 1000000000", lambda value: 0.0 <= value <= 1e9),
             "private": _boolean,
             "personalise_every": _integer(1, 2**31 - 1),
+            "private_adapter": _one_of("", *PRIVATE_ADAPTERS),
+            "private_rank": _integer(1, 256),
             "learner": _list("words of a command", 0, 256, _word),
         },
     ),
@@ -302,6 +313,12 @@ def parse(text: str, source: str) -> Config:
             more["modalities"] = _modalities(source, table["modalities"])
         plain = {key: value for key, value in table.items() if key not in more}
         sections[name] = make(**_checked(source, name, plain, checks), **more)
+    learning = sections.get("learning")
+    if isinstance(learning, Learning) and learning.private_adapter and not learning.private:
+        raise UsageError(
+            f'{source}: learning.private_adapter cannot be "{learning.private_adapter}" without private = true',
+            'Set private = true under [learning], or private_adapter = "".',
+        )
     return Config(**sections)  # type: ignore[arg-type] # each was made by the class that _SECTIONS names for it
 
 
@@ -382,6 +399,10 @@ engage = {_toml(c.learning.engage)}
 lot_size = {c.learning.lot_size!r}
 private = {_toml(c.learning.private)}  # also learn private components, for this institution alone: they never leave
 personalise_every = {c.learning.personalise_every}  # rounds between two trainings of them
+# With private = true, also an adapter of one's own on each pretrained text model ("lora", "rslora", "dora"; "": none).
+# Its training takes minutes where that of the other private components takes seconds.
+private_adapter = {_toml(c.learning.private_adapter)}
+private_rank = {c.learning.private_rank}  # of it: the higher, the more it can learn, and learn by heart
 learner = {_toml(c.learning.learner)}  # the learner's command and arguments; empty: the built-in one
 
 [privacy]

@@ -31,6 +31,7 @@ from .text import TextEncoder
 
 SHARED, PRIVATE = "shared", "private"  # peft's names of our two adapters
 PRIVATE_KINDS = ("lora", "rslora", "dora")
+SCALE = "scale"  # in the metadata of a private adapter's file
 
 
 def install_adapter(encoder: TextEncoder, spec: ComponentSpec, seed: bytes) -> list[nn.Parameter]:
@@ -120,7 +121,8 @@ def save_private(encoder: TextEncoder, path: Path) -> None:
     """Write the private adapter to a safetensors file, mode 0600, whole or not at all."""
     from safetensors.torch import save  # noqa: PLC0415
 
-    data = save({name: weight.detach().contiguous() for name, weight in private_parameters(encoder).items()})
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in private_parameters(encoder).items()}
+    data = save(weights, {SCALE: _scale(encoder)})
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -135,18 +137,21 @@ def load_private(encoder: TextEncoder, path: Path) -> None:
 
     Raises CorruptError for a damaged file, UsageError for one of another adapter.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
     from safetensors.torch import load  # noqa: PLC0415
 
     try:
         found: dict[str, Tensor] = load(path.read_bytes())
+        with safe_open(path, "pt") as file:
+            scale = (file.metadata() or {}).get(SCALE)
     except OSError as error:
         raise UsageError(f"cannot read the private adapter {path} ({error.strerror})") from error
     except SafetensorError as error:
         raise CorruptError(f"the private adapter {path} is damaged ({error})", "Remove it and train again.") from error
     parameters = private_parameters(encoder)
     expected = {name: (weight.shape, weight.dtype) for name, weight in parameters.items()}
-    if {name: (weight.shape, weight.dtype) for name, weight in found.items()} != expected:
+    held = {name: (weight.shape, weight.dtype) for name, weight in found.items()}
+    if (held, scale) != (expected, _scale(encoder)):  # lora's tensors have the same shapes as rslora's
         raise UsageError(f"{path} holds a private adapter of another kind, rank or model", "Remove it and train again.")
     if not all(bool(torch.isfinite(weight).all()) for weight in found.values()):
         raise CorruptError(f"the private adapter {path} holds numbers that are not finite", "Train it again.")
@@ -204,6 +209,12 @@ def _adapter(layer: Any, name: str) -> dict[str, nn.Parameter]:
         for part, weight in held[name].named_parameters() if name in held else ():
             found[f"{letter}.{part}"] = weight
     return found
+
+
+def _scale(encoder: TextEncoder) -> str:
+    """Return what the product of the private factors is multiplied by, as its file says it."""
+    layers: Any = [layer for layer in encoder.model.modules() if _is_lora(layer)]
+    return next(f"{layer.scaling[PRIVATE]:.6f}" for layer in layers if PRIVATE in layer.scaling)
 
 
 def _set(linear: nn.Linear, value: Tensor) -> None:

@@ -345,7 +345,10 @@ class M3TModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the logits of each hosted task, [S, K, outputs]."""
-        inputs = self.embed(inputs)
+        return self.decide(self.embed(inputs))
+
+    def decide(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return the same from embedded inputs."""
         hidden = self.represent(inputs)
         logits = {}
         for name in self.heads:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...crypto.errors import UsageError
+from ...crypto.errors import RefusedError, UsageError
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.schema import from_map
@@ -38,7 +38,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
         raise UsageError("seed is neither a whole number nor nil")
     named = request.get("data")
     folders = [Path(str(name)) for name in (named if type(named) is list else [field(request, "data", str)])]
-    private, cache = request.get("private"), request.get("cache")
+    private, cache, adapter = request.get("private"), request.get("cache"), request.get("private_adapter")
     session, sets = open_session(
         folders,
         tuple(from_map(ComponentSpec, item) for item in field(request, "components", list)),
@@ -54,6 +54,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
         ),
         validation=float(request.get("validation") or 0.0),
         private=Path(str(private)) if private else None,
+        private_adapter=None if adapter is None else _private_adapter(adapter),
         purge=bool(request.get("purge")),
     )
     answer = {
@@ -147,7 +148,7 @@ def evaluate(session: Session, request: Message) -> Message:
     """Return the metrics of every hosted task on a split; `personal` are those with the private components."""
     model, part = build(session, field(request, "states", dict)), _part(session, request, "held_out")
     shared = predict(model, part.batch.without(session.withheld))
-    personal = apply_private(session, model, part.batch, shared)
+    personal = apply_private(session, model, part, shared)
     answer = {"tasks": report(model, part, shared)}
     return answer if personal is None else answer | {"personal": report(model, part, personal)}
 
@@ -186,11 +187,16 @@ def predict_file(session: Session, request: Message) -> Message:
             raise UsageError(f"{file}: no record has anything that task {task.name!r} is told from", advice)
     model = build(session, field(request, "states", dict))
     logits = predict(model, part.batch.without(session.withheld))
-    personal = apply_private(session, model, part.batch, logits) if request.get("personal") else None
+    personal = apply_private(session, model, part, logits) if request.get("personal") else logits
+    if personal is None:
+        advice = (
+            "They are trained every personalise_every rounds, and anew where the configuration of them has changed."
+        )
+        raise RefusedError("there are no private components as they are configured now", advice)
     places = np.argwhere(part.batch.weights.numpy() > 0)
     tasks = {}
     for name, kind in kinds.items():
-        values = scores(kind, (personal or logits)[name][places[:, 0], places[:, 1]])
+        values = scores(kind, personal[name][places[:, 0], places[:, 1]])
         low, high = session.ranges.get(name, (0.0, 0.0))
         if kind == "regression":
             values = low + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
@@ -213,6 +219,17 @@ def _part(session: Session, request: Message, default: str) -> Part:
     if split not in session.parts:
         raise UsageError(f"unknown split {split!r}", f"Write one of {', '.join(session.parts)}.")
     return session.parts[split]
+
+
+def _private_adapter(item: Any) -> tuple[str, int]:
+    from .adapters import PRIVATE_KINDS  # noqa: PLC0415  # only who has text needs it
+
+    if type(item) is not dict:
+        raise UsageError("private_adapter is no map")
+    kind, rank = field(item, "kind", str), field(item, "rank", int)
+    if kind not in PRIVATE_KINDS or rank < 1:
+        raise UsageError(f"private_adapter: kind {kind!r}, rank {rank}", f"Known kinds: {', '.join(PRIVATE_KINDS)}.")
+    return kind, rank
 
 
 def _engagement(name: str, item: Any) -> Engagement:

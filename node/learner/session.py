@@ -31,12 +31,16 @@ SPLITS = ("train", "validation", "held_out")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The students of one split: their batch, names, and the groups of their records (levels, codes [S, K])."""
+    """The students of one split: their batch, names, and the groups of their records (levels, codes [S, K]).
+
+    `tokens` are the ids [S, K, T, L] of texts that the batch holds as embeddings, where private adapters read them.
+    """
 
     batch: Batch
     subjects: tuple[str, ...]
     groups: Mapping[str, tuple[tuple[str, ...], npt.NDArray[np.int64]]]
     records: npt.NDArray[np.object_]
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +58,7 @@ class Texts:
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
     """An opened institution. `reads` are the modalities that the components hosted here read, `withheld` those that no
-    shared update may see."""
+    shared update may see, `adapted` the texts that get a private adapter, of kind and rank `private_adapter`."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
@@ -70,6 +74,8 @@ class Session:
     reads: frozenset[str]
     withheld: frozenset[str]
     private: Path | None
+    private_adapter: tuple[str, int] | None = None
+    adapted: frozenset[str] = frozenset()
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -94,6 +100,7 @@ def open_session(
     texts: Texts | None = None,
     validation: float = 0.0,
     private: Path | None = None,
+    private_adapter: tuple[str, int] | None = None,
     purge: bool = False,
 ) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
@@ -119,17 +126,24 @@ def open_session(
     _check(sets, learning, specs, reads)
     for manifest in manifests:
         _check_layouts(manifest, learning, specs, reads)
+    here = wanted & {name for data in sets for name in data.modalities}
+    adapted = {m.name for m in learning.modalities if m.name in here and m.kind == "text" and m.pretrained}
+    if private is None or private_adapter is None:
+        private_adapter, adapted = None, set()
     session = Session(
         specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], reads, withheld,
-        private,
+        private, private_adapter, frozenset(adapted),
     )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
     tokens = Embedder(session)
     whole = [_batch(data, session, wanted, tokens) for data in sets]
+    every = [_tokens(data, session, tokens) for data in sets]
     for split in SPLITS:
-        found = [_split(data, batch, split, validation) for data, batch in zip(sets, whole, strict=True)]
+        found = [
+            _split(data, batch, ids, split, validation) for data, batch, ids in zip(sets, whole, every, strict=True)
+        ]
         session.parts[split] = _pooled(found)
     if session.parts["train"].batch.size == 0:
         raise UsageError(f"{folders[0]}: every subject is held out", "Lower the share of the split.")
@@ -201,8 +215,9 @@ def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
     wanted = session.reads | (session.withheld if session.private is not None else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted)
     _check([data], session.learning, session.specs, wanted, labelled=False)
-    batch = _batch(data, session, wanted, Embedder(session))
-    return data, _split(data, batch, "held_out", 0.0)
+    embedder = Embedder(session)
+    batch = _batch(data, session, wanted, embedder)
+    return data, _split(data, batch, _tokens(data, session, embedder), "held_out", 0.0)
 
 
 class Embedder:
@@ -304,7 +319,14 @@ def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: E
     return Batch(torch.from_numpy(data.weights), inputs, labels)
 
 
-def _split(data: Dataset, batch: Batch, split: str, validation: float) -> Part:
+def _tokens(data: Dataset, session: Session, embedder: Embedder) -> dict[str, Tensor]:
+    """Return the token ids of the texts that get a private adapter and are read as embeddings otherwise."""
+    found = {name: data.modalities.get(name) for name in sorted(session.adapted - session.live)}
+    missing = torch.full((*data.weights.shape, 1, 1), -1, dtype=torch.int64)
+    return {name: missing if texts is None else embedder.tokens(texts) for name, texts in found.items()}
+
+
+def _split(data: Dataset, batch: Batch, tokens: Mapping[str, Tensor], split: str, validation: float) -> Part:
     aside = np.array([_fraction(name) < validation for name in data.subjects], dtype=np.bool_)
     chosen = {
         "train": ~data.held_out & ~aside,
@@ -315,7 +337,8 @@ def _split(data: Dataset, batch: Batch, split: str, validation: float) -> Part:
     groups = {name: (group.levels, group.codes[index]) for name, group in data.groups.items()}
     subjects = tuple(data.subjects[row] for row in index.tolist())
     rows = torch.from_numpy(index)
-    return Part(_take(batch, rows), subjects, groups, data.records[index])
+    ids = {name: found[rows] for name, found in tokens.items()}
+    return Part(_take(batch, rows), subjects, groups, data.records[index], ids)
 
 
 def _take(batch: Batch, rows: Tensor) -> Batch:
@@ -350,7 +373,12 @@ def _pooled(parts: Sequence[Part]) -> Part:
     weights = torch.cat([_padded(batch.weights, (records,), 0) for batch in batches])
     names = tuple(f"{number}:{name}" for number, part in enumerate(parts) for name in part.subjects)
     held = [np.pad(p.records, ((0, 0), (0, records - p.records.shape[1])), constant_values="") for p in parts]
-    return Part(Batch(weights, inputs, labels), names, {}, np.concatenate(held))
+    tokens = {}
+    for name in parts[0].tokens:
+        each = [part.tokens[name] for part in parts]
+        sizes = (records, max(int(ids.shape[2]) for ids in each), max(int(ids.shape[3]) for ids in each))
+        tokens[name] = torch.cat([_padded(ids, sizes, -1) for ids in each])
+    return Part(Batch(weights, inputs, labels), names, {}, np.concatenate(held), tokens)
 
 
 def _padded(tensor: Tensor, shape: Sequence[int], fill: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 - `open` {data: path or [path] (pooled), components: [map], learning: map, base_seed: bytes, hosted: [name], seed: int
   or nil, withheld: [modality], models: {name: path}, cache: path, cache_read_only: bool, purge: bool (delete from the
-  cache what is of none of the data's subjects), validation: share, private: path} →
+  cache what is of none of the data's subjects), validation: share, private: path, private_adapter: {kind: "lora" |
+  "rslora" | "dora", rank: int} (with `private`: one more private component on each pretrained text model)} →
   {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
@@ -16,7 +17,8 @@
   labels: [[float]]}}}
 - `predict` {states, file: path, personal: bool, task: name or nil (all)} → {records: [text], tasks: {name: {kind,
   classes: [text], scores: [[float]]}}, modalities: {name: how many of the records have it}}
-- `personalise` {states} → {loss, parameters}: trains the private components and keeps them
+- `personalise` {states} → {loss, parameters}: trains the private components, a private adapter among them, and keeps
+  them
 - `epsilon` {events: [[q, σ_eff, count]], delta} → {epsilon: float, claimed: thousandths}
 - `budget` {modalities: [{name, epsilon: thousandths, delta: billionths, spent: [[rate, noise, count]], components:
   [name]}], components: [{name, noise, last, clip, utility, dimension}], sample_rate, steps, rounds, lines,

@@ -104,7 +104,10 @@ class Dialer:
     def _start_dials(self, nursery: trio.Nursery) -> float:
         """Start what is due; the seconds until something else can be."""
         now = trio.current_time()
-        addresses = self._found | self._book
+        addresses = {
+            peer: tuple(dict.fromkeys((*self._found.get(peer, ()), *self._book.get(peer, ()))))
+            for peer in self._found.keys() | self._book.keys()
+        }
         neighbours = self._neighbours()
         dialling = sum(state.dialling for state in self._peers.values())
         room = min(self._wanted - len(neighbours) - dialling, DIALS_AT_ONCE - dialling)

@@ -279,20 +279,22 @@ async def open_network(
             guest_handlers=guest_handlers,
         )
         found = partial(network._found, trio.lowlevel.current_trio_token())
-        async with host.run(listen), network._gossip.running(nursery):
-            peerDiscovery.register_peer_discovered_handler(found)
-            try:
-                if len(host.get_transport_addrs()) < len(listen):
-                    raise UsageError(f"cannot listen on all of {', '.join(config.listen)}", "choose other ports")
-                nursery.start_soon(network._dialer.run)
-                yield network
-                left = True
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries that would wrap it
-                failure = error
-            finally:
-                peerDiscovery.unregister_peer_discovered_handler(found)
-                nursery.cancel_scope.cancel()
-                await network._shut_down()
+        peerDiscovery.register_peer_discovered_handler(found)  # before it runs: who is there already is found at once
+        try:
+            async with host.run(listen), network._gossip.running(nursery):
+                try:
+                    if len(host.get_transport_addrs()) < len(listen):
+                        raise UsageError(f"cannot listen on all of {', '.join(config.listen)}", "choose other ports")
+                    nursery.start_soon(network._dialer.run)
+                    yield network
+                    left = True
+                except Exception as error:  # noqa: BLE001 - raised below, outside of the nurseries that would wrap it
+                    failure = error
+                finally:
+                    nursery.cancel_scope.cancel()
+                    await network._shut_down()
+        finally:
+            peerDiscovery.unregister_peer_discovered_handler(found)
     if failure is not None:
         raise failure
     await trio.lowlevel.checkpoint()  # whoever cancelled us, cancels here

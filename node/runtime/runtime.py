@@ -60,6 +60,7 @@ TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
 BATCH = 256
 TEND_EVERY = 5.0  # seconds between two looks at applications that could not be moved yet
+ADDRESS_SECONDS = 5.0  # between two looks at this machine's addresses: two system calls
 
 
 class Runtime:
@@ -127,6 +128,7 @@ class Runtime:
             "cache": str(self.home.embeddings),
             "purge": True,  # the cache is this home's alone: who left the data leaves it too
             "private": str(self.home.private) if self.config.learning.private else None,
+            "private_adapter": self.config.learning.adapter,
             "seed": None,
         }
 
@@ -193,8 +195,9 @@ class Runtime:
             trio.open_nursery() as self._nursery,
         ):
             nursery = self._nursery
-            if not self.core.options.addresses:
+            if not self.config.node.advertise:
                 self.core.options = replace(self.core.options, addresses=tuple(self.network.addresses()[:8]))
+                nursery.start_soon(self._watch_addresses)
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self.learner.run)
             nursery.start_soon(self._watch_signals)
@@ -327,6 +330,15 @@ class Runtime:
 
     # ---- network
 
+    async def _watch_addresses(self) -> None:
+        """Offer new addresses when this machine's have changed: a laptop that moved, a renewed lease."""
+        while True:
+            await trio.sleep(ADDRESS_SECONDS)
+            found = tuple(self.network.addresses()[:8])
+            if found != self.core.options.addresses:
+                log.info("addresses changed", addresses=list(found))
+                self.submit(ev.Readdressed(found))
+
     def _on_gossip(self, forwarder: bytes, data: bytes) -> None:
         if len(self._inbox) >= INBOX:
             self.dropped += 1
@@ -338,6 +350,10 @@ class Runtime:
     def _on_peer(self, peer: bytes, connected: bool) -> None:
         seat = self.core.ledger.roll.seats.get(peer)
         log.info("peer connected" if connected else "peer lost", peer=peer, name=seat.name if seat else "")
+        near, members = len(self.network.neighbours()), self.core.ledger.members
+        needed = min(self.core.ledger.quorum - 1, self.config.node.max_neighbours)
+        if not connected and near == needed - 1 and self.identity.public_key in members:
+            log.warning("too few members connected for a quorum", connected=near, members=len(members), needed=needed)
         self.submit(ev.PeerUp(peer) if connected else ev.PeerDown(peer))
 
     async def _serve_sync(self, _peer: bytes, data: bytes) -> bytes:

@@ -32,6 +32,7 @@ class Live:
     started: float
     addresses: tuple[str, ...]
     neighbours: frozenset[bytes]
+    max_neighbours: int
     received: int
     sent: int
     signing: bool

@@ -92,6 +92,12 @@ def _remarks(context: Context) -> list[str]:
                 f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
                 " have reported. Check that they run and can be reached (`collegium peer list`)."
             )
+        elif len(live.neighbours) < min(ledger.quorum - 1, live.max_neighbours) and context.me in ledger.members:
+            found.append(
+                f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
+                f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
+                " (`collegium peer list`). What this node signs meanwhile is kept, and goes on by itself."
+            )
         if live.exhausted:
             found.append(f"This node trains no more: {live.exhausted}.")
         found += [_runs_out(name, last) for name, (left, last) in sorted(live.forecast.items()) if left < 1000]

@@ -80,6 +80,7 @@ def live(cluster: Cluster) -> Live:
         started=1.8e9,
         addresses=("/ip4/127.0.0.1/tcp/4001",),
         neighbours=others,
+        max_neighbours=6,
         received=10,
         sent=20,
         signing=False,

@@ -265,6 +265,17 @@ WRONG = {
     "a width of 12 bits": ("[training]\nwidth = 12\n" + MINIMAL, "neither 8 nor 16"),
     "no steps": ("[training]\nsteps = 0\n" + MINIMAL, "steps = 0"),
     "no rounds": ("[training]\nrounds = 0\n" + MINIMAL, "rounds = 0"),
+    "an adapter without an encoder": (
+        PRETRAINED + 'encoder = "none"\nadapter = { kind = "lora-core" }\n' + TASK, "adapter without an encoder"
+    ),
+    "a modality that nothing reads": (TABLE + 'encoder = "none"\n' + TASK, "nothing reads table: no encoder, no skip"),
+    "a modality that the skip leaves out": (
+        TABLE + TABLE.replace("table", "b").replace("5", "5\nencoder = 'none'") + TASK + 'skip = ["table"]\n',
+        "nothing reads b",
+    ),
+    "a backbone that reads nothing": (
+        "[model]\nbackbone = 8\n" + TABLE + 'encoder = "none"\n' + TASK + "skip = true\n", "no encoder that it reads"
+    ),
     "a model that is not there": (PRETRAINED.replace("TINY", "no-such-model") + TASK, "the pretrained model"),
     "an adapter of nothing": (TABLE + 'adapter = { kind = "lora-core" }\n' + TASK, "no pretrained model"),
     "an unknown adapter": (PRETRAINED + 'adapter = { kind = "lora" }\n' + TASK, "'lora' is unknown"),
@@ -289,6 +300,20 @@ def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, tiny: Path, what: 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_model(tmp_path / "none.toml")
+
+
+def test_without_encoders_a_model_is_a_linear_map_of_the_features(tmp_path: Path) -> None:
+    series = TABLE.replace("table", "clicks").replace("tabular", "series").replace("5", "7\nlength = 3")
+    none = 'encoder = "none"\n'
+    charter = chartered(write(tmp_path, TABLE + none + series + none + TASK + "skip = true\n"))
+    assert {spec.name: (spec.architecture, spec.dimension) for spec in charter.components} == {
+        "head/pass": ("linear", 2 * 2),
+        "skip/pass": ("linear-skip", 2 * (5 + 7)),
+    }
+    # A task beside it may have an encoder; then all heads are as wide as it.
+    charter = chartered(write(tmp_path, TABLE + none + series + TASK + "skip = true\n"))
+    assert {spec.name for spec in charter.components} == {"encoder/clicks", "head/pass", "skip/pass"}
+    assert component(charter, "head/pass").dimension == 2 * 17
 
 
 def test_the_order_of_modalities_in_a_task_does_not_matter(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ PEER = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmw
 FULL = Config(
     node=Node("Zürich", ("/ip4/192.168.1.20/tcp/4001", "/ip6/::1/tcp/0"), ("/dns4/a.example.org/tcp/80",), True, 3),
     data=Data(Path("data/oulad")),
-    learning=Learning(False, 20, ("head/*", "backbone"), 32.5, True, 3, ("python", "-m", 'my "learner"')),
+    learning=Learning(False, 20, ("head/*", "backbone"), 32.5, True, 3, "rslora", 4, ("python", "-m", 'my "learner"')),
     privacy=Privacy(1.0, 1e-9, "never"),
     models=Models((("all/Mini.LM", Path("models/mini")), ('b "c"', Path("/d")))),
     log=Log("json", "debug"),
@@ -120,6 +120,12 @@ BAD: dict[str, tuple[str, str]] = {
     "a negative lot": ("[learning]\nlot_size = -1", r"learning\.lot_size"),
     "an infinite lot": ("[learning]\nlot_size = inf", r"learning\.lot_size"),
     "private as text": ("[learning]\nprivate = 'yes'", r"learning\.private.*true or false"),
+    "an unknown private adapter": ('[learning]\nprivate_adapter = "full"', r"learning\.private_adapter.*lora"),
+    "a private adapter of what is not private": (
+        '[learning]\nprivate_adapter = "lora"',
+        r'private_adapter cannot be "lora" without private = true',
+    ),
+    "a private adapter of rank 0": ("[learning]\nprivate_rank = 0", r"learning\.private_rank.*from 1"),
     "personalised never": ("[learning]\npersonalise_every = 0", r"learning\.personalise_every.*from 1"),
     "a model without a folder": ("[models]\nminilm = ''", r"models\.minilm cannot be ''.*folder"),
     "a model that is a table": ("[models.minilm]\npath = 'x'", r"models\.minilm.*folder"),

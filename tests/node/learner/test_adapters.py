@@ -226,7 +226,7 @@ def test_a_file_that_is_no_private_adapter_of_this_shape_is_refused(tiny: Path, 
     path = tmp_path / "private.safetensors"
     save_private(trained_private(tiny, "lora"), path)
     encoder = pretrained_encoder(tiny)
-    for kind, rank in (("dora", 2), ("lora", 3)):
+    for kind, rank in (("dora", 2), ("lora", 3), ("rslora", 2)):
         encoder = pretrained_encoder(tiny)
         install_private(encoder, kind, rank)
         with pytest.raises(UsageError, match="another kind, rank or model"):

@@ -64,6 +64,25 @@ def test_addresses_are_tried_one_at_a_time() -> None:
     clocked(test)
 
 
+def test_who_is_announced_here_is_dialled_though_the_book_names_no_address() -> None:
+    tried = []
+
+    async def dial(address: str) -> bytes:
+        tried.append(address)
+        raise UnreachableError(address)
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 6, dial, frozenset, lambda peer: True)
+        dialer.set_book({b"a": [], b"b": ["old"]})
+        dialer.found(b"a", ["here"])
+        dialer.found(b"b", ["new", "old"])
+        with trio.move_on_after(0.2):  # before the first of them is tried again
+            await dialer.run()
+        assert sorted(tried) == ["here", "new", "old"]
+
+    clocked(test)
+
+
 def test_failed_dials_back_off_to_a_minute_and_a_reset_ends_that() -> None:
     times: list[float] = []
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ SYNTHETIC = (sys.executable, "-m", "collegium.sims.synthetic_learner")
 class Federation:
     """A running federation of a test."""
 
-    def __init__(self, root: Path, count: int, rounds: int, deadline_ms: int) -> None:
+    def __init__(self, root: Path, count: int, rounds: int, deadline_ms: int, dimension: int, **where: Any) -> None:
         members = [Identity.from_seed(sha256(bytes([n]))) for n in range(count)]
-        template = small_charter(members, dimension=2000, clip_norm=20_000_000)
+        template = small_charter(members, dimension=dimension, clip_norm=20_000_000)
         self.charter: Charter
         self.charter, self.institutions = found(
             root,
@@ -38,6 +39,7 @@ class Federation:
             policy="open",
             learner=SYNTHETIC,
             timing=Timing(propose_ms=700, idle_ms=300, sync_ms=700),
+            **where,
         )
         self.daemons = [Daemon(institution) for institution in self.institutions]
         self.views = [View() for _ in self.institutions]
@@ -73,10 +75,12 @@ class Federation:
 def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
     made: list[Federation] = []
 
-    def make(count: int = 4, rounds: int = 4, deadline_ms: int = 5000) -> Federation:
+    def make(
+        count: int = 4, rounds: int = 4, deadline_ms: int = 5000, dimension: int = 2000, **where: Any
+    ) -> Federation:
         folder = tmp_path / f"federation-{len(made)}"
         folder.mkdir()
-        made.append(Federation(folder, count, rounds, deadline_ms))
+        made.append(Federation(folder, count, rounds, deadline_ms, dimension, **where))
         return made[-1]
 
     os.environ.pop("COLLEGIUM_HOME", None)

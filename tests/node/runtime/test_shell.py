@@ -103,18 +103,19 @@ def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_pat
     assert opening["withheld"] == ["made-up"], "dp by its own config, and the charter has no noise"
     assert opening["hosted"] == ["head/task0"]
     assert opening["seed"] is None
-    assert opening["private"] is None
+    assert (opening["private"], opening["private_adapter"]) == (None, None)
     assert opening["cache"] == str(runtime.home.root / "cache" / "embeddings.db")
     assert opening["purge"] is True, "who left the data leaves the cache"
 
 
 def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_path: Path) -> None:
     config = replace(runtime.config, models=Models((("minilm", tmp_path / "m"),)))
-    learning = replace(config.learning, private=True)
+    learning = replace(config.learning, private=True, private_adapter="dora", private_rank=3)
     runtime.config = replace(config, data=replace(config.data, path=tmp_path), learning=learning)
     opening = runtime._opening()
     assert opening["models"] == {"minilm": str(tmp_path / "m")}
     assert opening["private"] == str(runtime.home.root / "private")
+    assert opening["private_adapter"] == {"kind": "dora", "rank": 3}
 
 
 def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) -> None:

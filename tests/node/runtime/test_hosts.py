@@ -1,0 +1,119 @@
+"""Real hosts: daemons in network namespaces, whose wires are cut, slowed down and renumbered (wires.py)."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from collegium.node.control.client import Client
+from collegium.sims.watch import fold_ledger
+
+from .wires import Wires, permitted, wires
+
+WHY_NOT = permitted()
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"needs network namespaces: {WHY_NOT}")
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def switch() -> Iterator[Wires]:
+    with wires(4) as found:
+        yield found
+
+
+@pytest.fixture
+def hosts(switch: Wires, federation: Make) -> Make:
+    """A federation with one daemon on each host."""
+
+    def make(**more: Any) -> Any:
+        four = federation(hosts=[switch.address(n) for n in range(4)], **{"rounds": 0, "deadline_ms": 1500} | more)
+        for number, daemon in enumerate(four.daemons):
+            daemon.prefix = switch.command(number)
+        four.start()
+        return four
+
+    return make
+
+
+def closed(four: Any, node: int = 0) -> int:
+    """The last round that a node has folded."""
+    four.look()
+    return max((r for (_, r), note in four.views[node].notes.items() if "digest" in note), default=0)
+
+
+def live(four: Any, node: int) -> dict[str, Any]:
+    found: dict[str, Any] = Client(four.institutions[node].home).get("/status")
+    return found
+
+
+def connected(four: Any, node: int) -> set[str]:
+    return {member["name"] for member in live(four, node)["live"]["connected"]}
+
+
+def missing(four: Any, since: int, name: str) -> list[str]:
+    """Why this member was not in the rounds since, as node-0 noted it."""
+    key = next(i for i in four.institutions if i.name == name).identity.public_key.hex()
+    notes = {r: note for (_, r), note in four.views[0].notes.items() if r > since}
+    return [note["missing"][key] for _, note in sorted(notes.items()) if key in note.get("missing", {})]
+
+
+def test_members_without_addresses_find_each_other_by_mdns(hosts: Make) -> None:
+    four = hosts(mdns=True)
+    four.wait_rounds(2)
+
+
+def test_a_partition_stops_the_side_without_a_quorum_which_says_so_and_joins_again(switch: Wires, hosts: Make) -> None:
+    four = hosts()
+    four.wait_rounds(1)
+    for number in (2, 3):
+        switch.plug(number, "br1")
+    four.wait(lambda: all(len(connected(four, n)) == 1 for n in range(4)))
+    before = [closed(four, n) for n in range(4)]
+    for number in range(4):
+        assert any("Connected to 1 of the 3 other members" in note for note in live(four, number)["notes"])
+        assert "too few members connected for a quorum" in four.institutions[number].home.log.read_text()
+    time.sleep(3)
+    assert [closed(four, n) for n in range(4)] == before, "nobody has a quorum"
+    for number in (2, 3):
+        switch.plug(number)
+    four.wait_rounds(max(before) + 2)
+    assert not any("Connected to" in note for note in live(four, 0)["notes"])
+
+
+def test_a_host_that_falls_silent_costs_deadlines_is_named_and_is_found_again(switch: Wires, hosts: Make) -> None:
+    """A half-open connection: the others' packets vanish, and nobody closes anything."""
+    four = hosts()
+    four.wait_rounds(1)
+    switch.unplug(3)
+    began = closed(four)
+    four.wait_rounds(began + 3, nodes=[0, 1, 2])
+    assert missing(four, began + 1, "node-3")
+    four.wait(lambda: "node-3" not in connected(four, 0), 30)
+    switch.plug(3)
+    four.wait_rounds(closed(four) + 2)
+
+
+def test_a_host_with_a_new_address_is_found_again_and_offers_it(switch: Wires, hosts: Make) -> None:
+    four = hosts(anywhere=True)
+    four.wait_rounds(1)
+    switch.renumber(3, "10.77.0.99")
+    four.wait_rounds(closed(four) + 2)
+    author = four.institutions[3].identity.public_key
+
+    def offered() -> bool:
+        offer = fold_ledger(four.institutions[0], four.charter).offers[author]
+        return any(address.startswith("/ip4/10.77.0.99/") for address in offer.addresses)
+
+    four.wait(offered)
+
+
+@pytest.mark.parametrize("kbit", [8000, 1000, pytest.param(250, marks=pytest.mark.soak)])
+def test_a_slow_link_delays_a_round_by_its_deadline_at_most(switch: Wires, hosts: Make, kbit: int) -> None:
+    four = hosts(dimension=50_000, deadline_ms=4000)
+    four.wait_rounds(1)
+    switch.slow(3, kbit)
+    began = closed(four)
+    four.wait_rounds(began + 3, nodes=[0, 1, 2])
+    four.wait_rounds(began + 3, seconds=90)  # the slow one folds them as well, in the end
+    assert closed(four, 3) >= began + 3
