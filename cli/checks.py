@@ -158,9 +158,40 @@ def _membership(home: Home, charter: Charter) -> Iterator[Check]:
     from .read import public_key  # noqa: PLC0415 - as above
 
     key = public_key(home)
-    if key is not None and charter.member(key) is None:
-        advice = "Use the key that the charter names, or have the charter drawn up with this one."
+    if key is None or (charter.member(key) is not None and not home.database.exists()):
+        return
+    if home.database.exists():
+        yield from _standing(home, charter, key)
+    elif home.joining.exists():
+        yield Check("membership", "warn", f"key {key.hex()[:16]} waits to be admitted", "Start the daemon: it waits.")
+    else:
+        advice = "Use the key that the charter names, or join by an invitation: collegium peer join."
         yield Check("membership", "fail", f"key {key.hex()[:16]} is not a member", advice)
+
+
+def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
+    """Whether the ledger on this disk counts the key as a member's."""
+    from ..node.core.motions import undecided  # noqa: PLC0415 - numpy; only this check needs it
+    from ..node.store.database import Store  # noqa: PLC0415
+    from ..node.views import offline  # noqa: PLC0415
+
+    with Store.open_readonly(home.database) as store:
+        ledger = offline(charter, store, me=key).ledger
+    seat = ledger.roll.seats.get(key)
+    waiting = len(undecided(ledger, key))
+    if seat is None:
+        known = home.joining.exists()
+        found = f"key {key.hex()[:16]} is not a member as of height {ledger.height}"
+        advice = "The members decide: ask whoever invited you." if known else "Join by an invitation."
+        yield Check("membership", "warn" if known else "fail", found, advice)
+    elif seat.gone:
+        advice = "Its data are kept; a key that went never comes back. Join with a new one if the members want you."
+        yield Check("membership", "warn", f"not a member since height {seat.until}: {seat.gone}", advice)
+    elif waiting and running(home) is None:
+        found = f"{waiting} motions wait for your ballot"
+        yield Check("membership", "warn", found, "Start the daemon, then: collegium peer motions.")
+    else:
+        yield Check("membership", "ok", f"{seat.name}, one of {len(ledger.members)}")
 
 
 def _disk(home: Home) -> Iterator[Check]:

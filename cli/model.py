@@ -111,10 +111,10 @@ def _provenance(
 ) -> dict[str, Any]:
     from ..protocol import schema  # noqa: PLC0415 - as above
 
-    ledger, charter = model.report.ledger, model.report.charter
+    ledger = model.report.ledger
 
     def member(key: bytes) -> dict[str, str]:
-        known = charter.member(key)
+        known = ledger.roll.seats.get(key)
         return {"name": known.name if known is not None else "", "key": key.hex()}
 
     return {
@@ -141,7 +141,7 @@ def _provenance(
             }
             for name, c in model.components.items()
         },
-        "not_held_here": sorted({spec.name for spec in charter.components} - set(model.components)),
+        "not_held_here": sorted({spec.name for spec in model.report.charter.components} - set(model.components)),
     }
 
 

@@ -4,11 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from . import membership
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, table
 from .read import answer
 
-app = typer.Typer(help="Members, and how they are reached.", no_args_is_help=True)
+app = typer.Typer(help="Members: who they are, how they are reached, who comes and goes.", no_args_is_help=True)
+membership.register(app)
 
 
 @app.command("ls", hidden=True)
@@ -37,7 +39,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
             for peer in found["peers"]
         ]
         columns = ("name", "key", "connection", "state", "records", "offers", "addresses")
-        table(out, columns, rows, empty="The charter names nobody.")
+        table(out, columns, rows, empty="Nobody is a member.")
         if found["added"]:
             out.print("added here: " + " ".join(found["added"]))
 

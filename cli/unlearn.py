@@ -1,14 +1,18 @@
 """`collegium unlearn`: take contributions back, and check that they are gone."""
 
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..crypto.errors import UsageError
-from .options import HomeOption, JsonOption, existing_home
+from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, progress, table
 from .read import answer, from_store
+
+if TYPE_CHECKING:
+    from ..node.views import Context
 
 app = typer.Typer(help="Withdraw this node's contributions; check any member's withdrawal.", no_args_is_help=True)
 
@@ -37,6 +41,54 @@ def request(
         else "The withdrawal waits until enough members are connected; leave the daemon running."
     )
     emit(found, as_json, lambda out: out.print(text))
+
+
+@app.command("statement")
+def statement(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes.")],
+    passphrase_file: PassphraseOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the withdrawal of all that this key contributed, for a member to carry: for who is no longer one."""
+    from ..node.home import keys  # noqa: PLC0415 - as above
+    from ..node.store.files import write_atomic  # noqa: PLC0415
+    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..protocol.records import WithdrawalStatement  # noqa: PLC0415
+    from ..protocol.signing import sign  # noqa: PLC0415
+
+    place = existing_home(home)
+    charter, _ = read_charter(place.charter)
+    identity = keys.load(place, key_passphrase(place, passphrase_file))
+
+    def seen(context: "Context") -> int:
+        if identity.public_key in context.ledger.members:
+            raise UsageError("This node is a member", "It withdraws by itself: collegium unlearn request.")
+        return context.ledger.heads.get(identity.public_key, (0, b""))[0]
+
+    through = from_store(place, seen)
+    value = WithdrawalStatement(charter.federation, identity.public_key, "all", "refold", through)
+    write_atomic(out, (sign(identity, value).wire.hex() + "\n").encode())
+    found = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
+    text = f"written to {out}; a member carries it: collegium unlearn carry FILE"
+    emit(found, as_json, lambda console: console.print(text))
+
+
+@app.command("carry")
+def carry(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `unlearn statement` wrote.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry the withdrawal of somebody who is no longer a member into the ledger."""
+    from ..node.control.client import Client  # noqa: PLC0415 - as above
+
+    try:
+        data = bytes.fromhex(file.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the statement {file}: {error}", "Ask for the file again.") from error
+    found: Any = Client(existing_home(home)).carry_withdrawal(data)
+    emit(found, as_json, lambda out: out.print("on its way; follow it by `collegium unlearn status`"))
 
 
 @app.command("status")
@@ -78,7 +130,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check from this node's files alone that the states are the fold without the withdrawn updates."""
-    from ..node.verify import verify_home_withdrawal  # noqa: PLC0415 - as above
+    from ..consensus.membership import earlier  # noqa: PLC0415 - as above
+    from ..node.verify import verify_home_withdrawal  # noqa: PLC0415
     from ..node.views import Context, find_member  # noqa: PLC0415
 
     place = existing_home(home)
@@ -86,7 +139,8 @@ def verify(
     def wanted(context: Context) -> list[tuple[bytes, str]]:
         keys = sorted({w.author for w in context.ledger.withdrawn})
         if member is not None:
-            keys = [find_member(context, member)]
+            key = find_member(context, member)
+            keys = [key, *(k for k in earlier(context.ledger.roll, key) if k in keys)]
         return [(key, str(context.member(key)["name"])) for key in keys]
 
     asked = from_store(place, wanted)

@@ -3,17 +3,20 @@
 The transition rules all live here. Within one block, in this order:
 
     1 records   by author key, then seq: heads move, tree grows, offers and attests count, updates become pending,
-                withdrawal statements and evidence are noted
+                motions open, ballots count, withdrawal statements and evidence are noted
     2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
-    3 withdraw  entries and pending updates that it covers go; the component's epoch grows by one
-    4 hosts     before a component's first close its active hosts are the members that offer it
-    5 close     eligible updates freeze into the next round; then the hosts of the next round freeze
-    6 certify   a quorum of a component's active hosts attests one digest
+    3 motions   decided ones take effect (membership.py), with the same consequences for whoever goes
+    4 withdraw  entries and pending updates that it covers go; the component's epoch grows by one
+    5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
+    6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
+    7 certify   a quorum of a component's active hosts attests one digest
+
+The members after a block decide the next one: its header names them.
 
 A record whose body is malformed or breaks a bound is inert: it stays in the feed and is refused by name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -24,6 +27,7 @@ from ..protocol import schema
 from ..protocol.blocks import Block, Close, Head, Vote, quorum
 from ..protocol.charter import Charter
 from ..protocol.codec import encode
+from ..protocol.membership import Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
     GENESIS,
@@ -42,8 +46,9 @@ from ..protocol.records import (
 )
 from ..protocol.signing import Signed, open_signed
 from ..protocol.update import UpdateHeader, check_header
-from . import rules
+from . import membership, rules
 from .components import Entry, Round
+from .membership import Outcome, Roll
 
 KEEP_ATTESTED = 8  # rounds for which late attestations still count
 
@@ -135,7 +140,8 @@ class Ledger:
     offers: Mapping[bytes, Offer]
     components: Mapping[str, ComponentLedger]
     withdrawn: tuple[Withdrawn, ...] = ()
-    expelled: tuple[bytes, ...] = ()
+    expelled: tuple[bytes, ...] = ()  # by evidence or by motion
+    roll: Roll = field(default_factory=lambda: Roll({}))
     tree: Frontier = EMPTY
     refusals: tuple[Refusal, ...] = field(default=(), compare=False)  # of the last block only
 
@@ -164,6 +170,7 @@ def genesis(charter: Charter) -> Ledger:
         heads={},
         offers={},
         components={spec.name: ComponentLedger(spec.name) for spec in charter.components},
+        roll=membership.founding(charter),
     )
 
 
@@ -199,6 +206,7 @@ def state_digest(ledger: Ledger) -> bytes:
                 components,
                 [[w.author, w.through, w.mode, [list(pair) for pair in w.rounds]] for w in ledger.withdrawn],
                 list(ledger.expelled),
+                *membership.summary(ledger.roll),
             ]
         ),
     )
@@ -223,6 +231,8 @@ def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]
         if author in ledger.expelled:
             raise RemoteProtocolError("frozen-feed", "the author was expelled", author)
         if author not in ledger.members:
+            if author in ledger.roll.seats:
+                raise RemoteProtocolError("frozen-feed", "the author is no longer a member", author)
             raise RemoteProtocolError("stranger", "the author is not a member", author)
         check_size(record)
         check_chain(heads.get(author, ledger.heads.get(author, (0, GENESIS))), record)
@@ -238,12 +248,13 @@ def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]
 def apply_records(
     charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]], *, trusted: bool = False
 ) -> Ledger:
-    """Apply a block's records (steps 1 to 4 above); `records` are in ledger order and passed check_cut.
+    """Apply a block's records (steps 1 to 5 above); `records` are in ledger order and passed check_cut.
 
     `trusted` skips the signatures inside update records: for blocks that this node itself decided and stored.
     """
     heads, offers = dict(ledger.heads), dict(ledger.offers)
-    components = dict(ledger.components)
+    components, roll = dict(ledger.components), ledger.roll
+    height = ledger.height + 1
     withdrawals: list[Withdrawn] = []
     guilty: set[bytes] = set()
     refusals: list[Refusal] = []
@@ -262,14 +273,24 @@ def apply_records(
             elif isinstance(body, Attest):
                 _add_attest(components, value.author, body)
             elif isinstance(body, Evidence):
-                guilty.add(check_evidence(body, ledger.federation))
+                guilty.add(membership.present(roll, check_evidence(body, ledger.federation)))
             elif isinstance(body, Withdrawal):
                 statement = check_withdrawal(body, ledger.federation)
-                if statement.author not in ledger.members and statement.author not in ledger.expelled:
-                    raise RemoteProtocolError("stranger", "the withdrawal's owner is not a member", value.author)
-                withdrawals.append(
-                    Withdrawn(statement.author, statement.through, statement.mode, ledger.height + 1, value.author)
+                if statement.author not in roll.seats:
+                    raise RemoteProtocolError("stranger", "the withdrawal's owner was never a member", value.author)
+                through = {statement.author: statement.through}
+                # Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen.
+                through |= {key: heads.get(key, (0, GENESIS))[0] for key in membership.earlier(roll, statement.author)}
+                withdrawals += [
+                    Withdrawn(owner, last, statement.mode, height, value.author) for owner, last in through.items()
+                ]
+            elif isinstance(body, Motion):
+                membership.check_motion(
+                    roll, ledger.members, ledger.offers, ledger.federation, height, value.author, body
                 )
+                roll = membership.add_motion(roll, body, value.author, value.seq, record.digest, height)
+            elif isinstance(body, Ballot):
+                roll = membership.add_ballot(roll, body, value.author)
         except RemoteProtocolError as error:
             refusals.append(Refusal(value.author, value.seq, value.kind, error.reason))
     state = replace(
@@ -277,10 +298,12 @@ def apply_records(
         heads=heads,
         offers=offers,
         components={name: _in_order(component, ledger.components[name]) for name, component in components.items()},
+        roll=roll,
         refusals=tuple(refusals),
         tree=ledger.tree.extend(leaves),
     )
-    state = _expel(state, guilty)
+    state = _expel(state, guilty, height)
+    state = _carry_motions(state, height)
     for withdrawal in withdrawals:
         state = _withdraw(charter, ledger, state, withdrawal)
     return _gather_hosts(state)
@@ -395,25 +418,84 @@ def check_withdrawal(body: Withdrawal, federation: bytes) -> WithdrawalStatement
     return statement
 
 
-def _expel(ledger: Ledger, guilty: set[bytes]) -> Ledger:
+def _expel(ledger: Ledger, guilty: set[bytes], height: int) -> Ledger:
     guilty = guilty & set(ledger.members)
     if not guilty:
         return ledger
+    state = _without(ledger, guilty)
+    roll = membership.unseat(ledger.roll, guilty, "evidence", height)
+    return replace(state, expelled=tuple(sorted({*ledger.expelled, *guilty})), roll=roll)
+
+
+def _without(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
+    """Take members out: closed rounds stand, what is pending of theirs drops."""
     components = {
         name: replace(
             c,
-            hosts=tuple(host for host in c.hosts if host not in guilty),
-            pending=tuple(p for p in c.pending if p.author not in guilty),
+            hosts=tuple(host for host in c.hosts if host not in gone),
+            pending=tuple(p for p in c.pending if p.author not in gone),
         )
         for name, c in ledger.components.items()
     }
     return replace(
         ledger,
-        members=tuple(member for member in ledger.members if member not in guilty),
-        expelled=tuple(sorted({*ledger.expelled, *guilty})),
-        offers={author: offer for author, offer in ledger.offers.items() if author not in guilty},
+        members=tuple(member for member in ledger.members if member not in gone),
+        offers={author: offer for author, offer in ledger.offers.items() if author not in gone},
         components=components,
     )
+
+
+def _carry_motions(ledger: Ledger, height: int) -> Ledger:
+    """Decide what is decided, one motion after the other, each on the members that the one before it left."""
+    while True:
+        found = membership.next_outcome(
+            ledger.roll, ledger.members, ledger.offers, ledger.federation, ledger.fault_model, height
+        )
+        if found is None:
+            return ledger
+        ledger = replace(ledger, roll=membership.close(ledger.roll, found))
+        if found.result == "passed":
+            ledger = _carry(ledger, found)
+
+
+def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
+    """Let a motion that passed take effect: the members that it leaves decide from the next height on."""
+    motion, height, roll = outcome.motion, outcome.height, ledger.roll
+    if motion.action == "admit":
+        person = membership.applicant(motion, ledger.federation)
+        members = tuple(sorted((*ledger.members, person.author)))
+        return replace(ledger, members=members, roll=membership.seat(roll, person, motion, height))
+    if motion.action == "rekey":
+        new = membership.new_key(motion, ledger.federation)
+        return _moved(ledger, membership.move(roll, motion.subject, new, motion, height), motion.subject, new)
+    if motion.action == "suspend":
+        hosts = {n: tuple(h for h in c.hosts if h != motion.subject) for n, c in ledger.components.items()}
+        return replace(
+            ledger,
+            offers={author: offer for author, offer in ledger.offers.items() if author != motion.subject},
+            components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},
+        )
+    gone = "left" if motion.action == "leave" else "expelled"
+    state = _without(ledger, {motion.subject})
+    expelled = {*ledger.expelled, motion.subject} if gone == "expelled" else ledger.expelled
+    return replace(
+        state,
+        expelled=tuple(sorted(expelled)),
+        roll=membership.unseat(roll, {motion.subject}, gone, height, motion.digest),
+    )
+
+
+def _moved(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
+    """Let a member's new key sit where the old one sat. What the old one has pending drops: it is trained again."""
+    state = _without(ledger, {old})
+    components = {
+        name: replace(c, hosts=tuple(sorted((*c.hosts, new)))) if old in ledger.components[name].hosts else c
+        for name, c in state.components.items()
+    }
+    offers = dict(state.offers)
+    if old in ledger.offers:
+        offers[new] = ledger.offers[old]
+    return replace(state, members=tuple(sorted((*state.members, new))), offers=offers, components=components, roll=roll)
 
 
 def _withdraw(charter: Charter, before: Ledger, ledger: Ledger, withdrawal: Withdrawn) -> Ledger:
@@ -468,7 +550,8 @@ def _chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
 
 def _gather_hosts(ledger: Ledger) -> Ledger:
     components = {
-        name: replace(c, hosts=_offering(ledger, name)) if c.round == 0 else c for name, c in ledger.components.items()
+        name: replace(c, hosts=_offering(ledger, name)) if c.round == 0 or not c.hosts else c
+        for name, c in ledger.components.items()
     }
     return replace(ledger, components=components)
 
@@ -508,7 +591,7 @@ def closable(charter: Charter, ledger: Ledger, name: str) -> bool:
 
 
 def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], height: int) -> Ledger:
-    """Close rounds and certify (steps 5 and 6). Raises RemoteProtocolError("close-order" | "not-closable")."""
+    """Close rounds and certify (steps 6 and 7). Raises RemoteProtocolError("close-order" | "not-closable")."""
     names = [close.component for close in closes]
     if names != sorted(set(names)):
         raise RemoteProtocolError("close-order", ", ".join(names))

@@ -13,6 +13,7 @@ from ..crypto.hashing import digest
 from ..crypto.identity import verify
 from . import schema
 from .charter import Address
+from .membership import Ballot, Motion
 from .schema import U32, U63, Bytes32, Bytes64, Name, Size
 from .signing import Signed
 
@@ -106,13 +107,15 @@ class Withdrawal:
     statement: Annotated[bytes, Size(65, 4096)]
 
 
-Body: TypeAlias = Offer | Update | Attest | Evidence | Withdrawal
+Body: TypeAlias = Offer | Update | Attest | Evidence | Withdrawal | Motion | Ballot
 KINDS: dict[str, type[Body]] = {
     "offer": Offer,
     "update": Update,
     "attest": Attest,
     "evidence": Evidence,
     "withdrawal": Withdrawal,
+    "motion": Motion,
+    "ballot": Ballot,
 }
 
 

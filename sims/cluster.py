@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..consensus.components import Entry, origin, replay
+from ..consensus.components import Entry, State, origin, replay
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
@@ -31,6 +31,8 @@ from ..protocol.update import Integers, check_norm, payload, payload_values, rea
 from .invariants import InvariantError, Invariants
 from .liars import Lie
 from .memory import MemoryStore
+
+KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class Node:
         self.lore: dict[object, object] = {}  # what a liar remembers
         self.timers: dict[str, int] = {}
         self.notices: list[ev.Notice] = []
+        self.kept: dict[tuple[str, bytes], State] = {}  # by component and chain: what it could hand to a joiner
+        self.taken: dict[tuple[str, bytes], State] = {}  # what it took from others in place of history
 
     @property
     def now(self) -> int:
@@ -258,6 +262,8 @@ class Node:
             cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._pull(effect))
         elif isinstance(effect, ev.Fold):
             self.later(0, self._fold(effect))
+        elif isinstance(effect, ev.FetchState):
+            cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._take(effect))
         elif isinstance(effect, ev.CheckBudget):
             spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
             self.later(0, spent if self.spent else _allowed(effect))
@@ -300,19 +306,40 @@ class Node:
                 return
         self.deliver(ev.BlobRefused(pull.blob, "unavailable"))
 
+    def _take(self, fetch: ev.FetchState) -> None:
+        """Take a certified state from a member that can be reached and has it."""
+        place = (fetch.component, fetch.chain)
+        for other in self.cluster.nodes:
+            state = other.kept.get(place)
+            if state is not None and other.core is not None and self.cluster.reaches(self, other):
+                if state_digest(fetch.component, state) != fetch.digest:
+                    raise InvariantError("G1", f"a state of {fetch.component} is not the certified one")
+                self.taken[place] = state
+                self.deliver(ev.StateStored(*place))
+                return
+        self.deliver(ev.StateMissing(*place))
+
     def _fold(self, fold: ev.Fold) -> ev.Event:
         core = self.core
         assert core is not None
         spec = core.specs[fold.component]
-        missing = tuple(e.blob for round_ in fold.rounds for e in round_.entries if e.blob not in self.store.blobs)
+        start, first = 0, origin(spec)
+        for index, round_ in enumerate(fold.rounds if not fold.fresh else (), start=1):
+            if (fold.component, round_.chain) in self.taken:
+                start, first = index, self.taken[fold.component, round_.chain]
+        todo = fold.rounds[start:]
+        missing = tuple(e.blob for round_ in todo for e in round_.entries if e.blob not in self.store.blobs)
         if missing:
             return ev.FoldMissing(fold.component, missing)
 
         def values(entry: Entry) -> Integers:
             return payload_values(self.store.blobs[entry.blob], spec)
 
-        state, saturated = replay(origin(spec), spec, fold.rounds, values)
+        state, saturated = replay(first, spec, todo, values)
         chain = fold.rounds[-1].chain if fold.rounds else NIL
+        self.kept[fold.component, chain] = state
+        for place in [place for place in self.kept if place[0] == fold.component][:-KEPT_STATES]:
+            del self.kept[place]
         found = state_digest(fold.component, state)
         self.cluster.watch.folded(self, fold, found)
         return ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated)
@@ -421,6 +448,20 @@ class Cluster:
         """Whether two nodes can reach each other now."""
         return frozenset((a, b)) not in self.cut_off
 
+    def reaches(self, asker: Node, server: Node) -> bool:
+        """Whether a node gets an answer of another one: it has to be, or have been, a member in the other's eyes."""
+        if server.core is None or not self.linked(asker.index, server.index):
+            return False
+        return asker.identity.public_key in server.core.ledger.roll.seats
+
+    def add(self, identity: Identity) -> Node:
+        """Start one more node: a stranger until the members admit it."""
+        options = replace(self.nodes[0].options)
+        node = Node(self, len(self.nodes), identity, options)
+        self.nodes.append(node)
+        node.start()
+        return node
+
     def broadcast(
         self, sender: Node, data: bytes, to: bytes | None = None, lies: list[tuple[int, bytes]] | None = None
     ) -> None:
@@ -446,13 +487,16 @@ class Cluster:
     def sync(self, asker: Node, effect: ev.Sync) -> None:
         """Carry a sync request to a neighbour and its answer back."""
         server = next((n for n in self.nodes if n.identity.public_key == effect.peer), None)
-        if server is None or server.core is None or not self.linked(asker.index, server.index):
+        if server is None or server.core is None or not self.reaches(asker, server):
             return
         if self.random.random() < self.weather.loss:
             return
         request = schema.load(SyncRequest, effect.request, SyncRequest.LIMIT)
-        members = [member.key for member in self.charter.members]
-        data = answer(request, server.core.federation, server.store, members, server.core.in_flight())
+        ledger = server.core.ledger
+        seat = ledger.roll.seats[asker.identity.public_key]
+        upto = seat.until if seat.gone else None
+        flight = server.core.in_flight()
+        data = answer(request, server.core.federation, server.store, ledger.members, flight, upto=upto)
         lie = server.lie
         for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
             asker.later(2 * self.weather.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))

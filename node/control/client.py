@@ -71,9 +71,35 @@ class Client:
         """Forget an added address."""
         return self._call("DELETE", "/peers", {"address": address})
 
+    def move(self, action: str, who: str = "", *, statement: str = "", reason: str = "", heights: int = 500) -> Any:
+        """Move something about membership."""
+        body = {"action": action, "who": who, "statement": statement, "reason": reason, "heights": heights}
+        return self._call("POST", "/motions", body)
+
+    def vote(self, motion: str, *, yes: bool) -> Any:
+        """Vote on an open motion, or decide about an application that is held."""
+        return self._call("POST", "/ballots", {"motion": motion, "yes": yes})
+
+    def member(self, who: str) -> Any:
+        """Return one member's seat and history."""
+        return self.get(f"/members/{quote(who, safe='')}")
+
+    def invite(self, name: str, *, days: int = 7, key: str = "", hold: bool = False, charter: bool = False) -> Any:
+        """Give out an invitation, with the charter in it or without."""
+        body = {"name": name, "days": days, "key": key, "hold": hold, "charter": charter}
+        return self._call("POST", "/invitations", body)
+
+    def uninvite(self, invitation: str) -> Any:
+        """Withdraw an invitation."""
+        return self._call("DELETE", "/invitations", {"invitation": invitation})
+
     def request_withdrawal(self) -> Any:
         """Withdraw this node's contributions."""
         return self._call("POST", "/unlearn", {})
+
+    def carry_withdrawal(self, statement: bytes) -> Any:
+        """Carry the withdrawal of somebody who is no longer a member."""
+        return self._call("POST", "/unlearn/carried", {"statement": statement.hex()})
 
     def stop(self) -> Any:
         """Ask the daemon to stop; it answers before it does."""

@@ -4,14 +4,44 @@ from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from ...protocol.charter import Charter
+from ...protocol.membership import Invitation
+from ...protocol.signing import Signed
 from ..core.core import Core
-from ..core.events import Event
+from ..core.events import Event, Move
 from ..home.config import Config
+from ..home.invitations import Given
 from ..home.paths import Home
 from ..home.peers import load_peers
 from ..network.counters import Counters
 from ..store.database import Store
 from ..views.context import Context, InFlight, Live
+
+
+class Door(Protocol):
+    """The part of node/runtime's Door that is shown or commanded here."""
+
+    @property
+    def given(self) -> tuple[Given, ...]:
+        """The invitations that this node gave out."""
+        ...
+
+    def state(self, given: Given) -> str:
+        """How the application stands that came by one."""
+        ...
+
+    def motion_for(self, given: Given) -> Move:
+        """The motion to admit who applied by it."""
+        ...
+
+    def invite(
+        self, name: str, addresses: tuple[str, ...], days: float, key: str, hold: bool, charter: bool
+    ) -> Awaitable[Signed[Invitation]]:
+        """Give one out."""
+        ...
+
+    def withdraw(self, door: str) -> Awaitable[None]:
+        """Let nobody in by it any more."""
+        ...
 
 
 class LearnerStatus(Protocol):
@@ -86,6 +116,11 @@ class Daemon(Protocol):
         """Unix time of the start."""
         ...
 
+    @property
+    def door(self) -> Door:
+        """Invitations and applications."""
+        ...
+
     def submit(self, event: Event) -> None:
         """Hand an event to the core."""
         ...
@@ -148,6 +183,9 @@ def _live(daemon: Daemon) -> Live:
             for flight in core.flights.values()
         ),
         refused=_by_reason(core.refusals),
+        goal=core.progress.goal() if core.progress.told >= 0 else 0,
+        source=core.progress.source,
+        taking=tuple(sorted(core.progress.fetching)),
     )
 
 

@@ -7,6 +7,7 @@ order: evidence of forks, acknowledgements of my updates, judging of proposals, 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ...consensus import membership
 from ...consensus.agreement import (
     Action,
     Agreement,
@@ -61,6 +62,7 @@ from ...protocol.records import (
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed, sign
 from ...protocol.update import UpdateHeader, check_header
 from ..privacy import policy as governing
+from . import catchup, motions
 from . import contribution as contributing
 from . import events as ev
 from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message, tag
@@ -158,6 +160,8 @@ class Core:
         self.draw: contributing.Draw | None = None
         self.draws: list[ev.PutDraw] = list(snapshot.draws)
         self.failures = 0
+        self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
+        self.progress = catchup.Progress()
         self.exhausted = ""
         self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
@@ -199,6 +203,16 @@ class Core:
         for name in self.held:
             self.bases[name, 0, 0] = state_digest(name, origin(self.specs[name]))
         self._messages = list(snapshot.messages)
+        self._recall_earlier_keys(snapshot.blocks)
+
+    def _recall_earlier_keys(self, blocks: Iterable[ev.StoredBlock]) -> None:
+        """G6: who took a lost key's place has spent what its updates' receipts list, though its own disk is new."""
+        self._read_keys = keys = set(membership.earlier(self.ledger.roll, self.me))
+        for stored in blocks if keys else ():
+            for record in stored.records:
+                body = _body(record) if record.value.author in keys else None
+                if isinstance(body, Update):
+                    self._recall_draws(open_signed(UpdateHeader, body.header, self.federation, trusted=True).value)
 
     def _restore_posted(self) -> None:
         """Recall which acknowledgements my update records already carry."""
@@ -230,8 +244,12 @@ class Core:
 
     def _maybe_sign(self) -> None:
         """G8: a restored backup must not sign twice, so first hear what quorum-1 peers know of this node."""
-        if self.signing or len(self.reports) < self.ledger.quorum - 1 or self.me not in self.ledger.members:
+        if self.signing or self.me not in self.ledger.members:
             return
+        if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:
+            return
+        if not self._read_keys.issuperset(membership.earlier(self.ledger.roll, self.me)):
+            return  # it has just taken a lost key's place: started again, it reads what that one spent
         self.signing = True
         self._notice("signing", height=self.ledger.height, reports=len(self.reports))
         for flight in self.flights.values():
@@ -286,6 +304,12 @@ class Core:
             self._on_withdraw()
         elif isinstance(event, ev.SetContributing):
             self._set_contributing(event.on)
+        elif isinstance(event, ev.Carry):
+            motions.carry(self, event)
+        elif isinstance(event, ev.Move | ev.Cast):
+            motions.say(self, event)
+        elif isinstance(event, ev.StateStored | ev.StateMissing):
+            catchup.on_state(self, event)
 
     def _on_message(self, data: bytes) -> None:
         if not data:
@@ -319,6 +343,8 @@ class Core:
         author = record.value.author
         check_size(record)
         if author not in self.ledger.members:
+            if self.progress.behind(self.ledger.height):
+                return  # admitted by a block that this node does not have yet
             raise RemoteProtocolError("stranger", "the record's author is not a member", author)
         if record.value.seq <= self.ledger.heads.get(author, (0, GENESIS))[0]:
             return
@@ -391,6 +417,8 @@ class Core:
     def _on_header(self, header: Signed[UpdateHeader]) -> None:
         value = header.value
         if value.author not in self.ledger.members:
+            if self.progress.behind(self.ledger.height):
+                return
             raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
         check_header(value, self.charter)
         component = self.ledger.components[value.component]
@@ -490,6 +518,7 @@ class Core:
         if response.federation != self.federation:
             raise RemoteProtocolError("wrong-federation", response.federation.hex()[:16], peer)
         before = (self.ledger.height, self.pool.version)
+        self.progress.hear(peer, response.height)
         wires = [*response.records, *(item[1:] for item in response.messages if item[0] == Kind.RECORD)]
         sent = {digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]): wire for wire in wires}
         for decided in response.blocks:
@@ -508,6 +537,7 @@ class Core:
                 self._on_message(item)
             except RemoteProtocolError as error:
                 self._refuse(error.peer or peer, error)
+        catchup.tell(self, peer, before[0])
         if response.more:
             if (self.ledger.height, self.pool.version) != before:  # else it leads us in circles
                 self._sync(peer)
@@ -694,6 +724,8 @@ class Core:
     def _on_missing(self, event: ev.FoldMissing) -> None:
         """Agreed bytes are missing here: fetch them by digest from whoever has them, then fold again."""
         component = self.ledger.components[event.component]
+        if catchup.take_state(self, component, event.blobs):
+            return
         entries = {e.blob: e for round_ in component.rounds for e in round_.entries}
         self.lacking[event.component] = set(event.blobs)
         for blob in event.blobs:
@@ -874,7 +906,7 @@ class Core:
 
     def _work(self, state: Ledger, records: Sequence[Signed[Record]]) -> bool:
         """Whether there is work that this node finds timely."""
-        if any(r.value.kind in ("evidence", "withdrawal") for r in records):
+        if any(r.value.kind in ("evidence", "withdrawal", "motion", "ballot") for r in records):
             return True
         closes = self._closes(state)
         if closes:
@@ -982,6 +1014,8 @@ class Core:
             )
         for close in block.close:
             self._closed(before, close)
+            motions.note_close(self, before, close)
+        motions.tell(self, before)
         if len(self.ledger.withdrawn) > len(before.withdrawn):
             self.exhausted = ""  # the share of ε kept for recovery is open now
         for withdrawal in self.ledger.withdrawn[len(before.withdrawn) :]:
@@ -1018,8 +1052,8 @@ class Core:
         )
 
     def _why_missing(self, host: bytes, close: Close) -> str:
-        if host in self.ledger.expelled:
-            return "expelled"
+        if host not in self.ledger.members:
+            return self.ledger.roll.seats[host].gone
         for flight in self.flights.values():
             value = flight.header.value
             if (value.author, value.component, value.round) == (host, close.component, close.round):
@@ -1196,7 +1230,7 @@ class Core:
         if draw is None or draw.number != event.draw:
             return
         self.draw, self.failures = None, 0
-        if not self.signing or not self.contributing:
+        if not self.signing or not self.contributing or self.me not in self.ledger.members:
             return
         put = next(put for put in self.draws if put.draw == draw.number)
         claims = contributing.claims(self.draws, put, self.policies, self.charter.learning)
@@ -1252,8 +1286,11 @@ class Core:
         return self.signing and self.me in self.ledger.members and ahead <= self.head[0]
 
     def _offer(self) -> None:
-        """Offer the hosted components and addresses, when they differ from what this node last offered."""
-        if self.offered or not self.signing or self.me not in self.ledger.members:
+        """Offer the hosted components and addresses, when they differ from what this node last offered.
+
+        And again after it was suspended: it is here.
+        """
+        if (self.offered and self.me in self.ledger.offers) or not self.signing or self.me not in self.ledger.members:
             return
         self.offered = True
         offer = Offer(self.hosted, self.options.addresses)
@@ -1287,7 +1324,9 @@ class Core:
     def _convict(self) -> None:
         told = {record.value.body for record in self.pool.chain(self.me, self.ledger.heads)}
         for author, (a, b) in self.proofs.items():
-            if author not in self.ledger.members or author == self.me or max(len(a.wire), len(b.wire)) > PROVABLE:
+            if membership.present(self.ledger.roll, author) not in self.ledger.members:
+                continue
+            if author == self.me or max(len(a.wire), len(b.wire)) > PROVABLE:
                 continue
             evidence = Evidence("fork", a.wire, b.wire)
             if schema.dump(evidence) not in told:
@@ -1302,6 +1341,7 @@ class Core:
                 self._on_withdraw()
             self._offer()
             self._convict()
+            motions.suspend_silent(self)
             self._acknowledge()
             self._post_updates()
             self._attest()
@@ -1341,7 +1381,8 @@ class Core:
     def sync_request(self) -> bytes:
         """Return what this node has, to ask a neighbour for the rest."""
         heads = self.pool.heads(self.ledger.heads)
-        known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()))
+        members = frozenset(self.ledger.members)  # others' feeds are frozen: what blocks hold of them comes with those
+        known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()) if author in members)
         have = b"".join(tag(item) for item in self.in_flight()[:16_384])
         return schema.dump(SyncRequest(self.federation, self.ledger.height, known, have))
 

@@ -153,6 +153,48 @@ class SetContributing:
     on: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """The operator carries the signed withdrawal of somebody who is no longer a member."""
+
+    statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The operator moves something about membership (protocol/membership.py), open for so many heights."""
+
+    action: str
+    subject: bytes
+    statement: bytes
+    reason: str
+    heights: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The operator votes on an open motion."""
+
+    motion: bytes
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StateStored:
+    """A component's certified state came from a neighbour, matched its digest and is stored."""
+
+    component: str
+    chain: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StateMissing:
+    """No neighbour has this state (any more)."""
+
+    component: str
+    chain: bytes
+
+
 Event: TypeAlias = (
     Gossip
     | SyncReply
@@ -170,6 +212,11 @@ Event: TypeAlias = (
     | TrainingFailed
     | RequestWithdrawal
     | SetContributing
+    | Carry
+    | Move
+    | Cast
+    | StateStored
+    | StateMissing
 )
 
 # ---- what is persisted
@@ -312,6 +359,17 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchState:
+    """Get the state that `chain` names from a neighbour and store it, if it has this digest; answer StateStored or
+    StateMissing. A quorum of the component's hosts certified the digest."""
+
+    component: str
+    chain: bytes
+    digest: bytes
+    sources: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reach:
     """One modality of a draw: what bounds it (thousandths, billionths), what it has spent, what its data reach."""
 
@@ -413,7 +471,19 @@ class Notice:
 
 
 Effect: TypeAlias = (
-    Persist | Publish | Sync | Pull | SetTimer | Fold | CheckBudget | CheckReceipt | Train | Evaluate | Erase | Notice
+    Persist
+    | Publish
+    | Sync
+    | Pull
+    | SetTimer
+    | Fold
+    | FetchState
+    | CheckBudget
+    | CheckReceipt
+    | Train
+    | Evaluate
+    | Erase
+    | Notice
 )
 
 

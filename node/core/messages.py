@@ -87,3 +87,26 @@ def message(kind: Kind, wire: bytes) -> bytes:
 def tag(data: bytes) -> bytes:
     """Return the short name of a gossip message in `SyncRequest.have`. A collision only delays: gossip brings it."""
     return sha256(data)[:TAG_SIZE]
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """What an invited candidate may say at the door: "charter", or "apply" with its signed application."""
+
+    LIMIT: ClassVar[int] = 8192
+
+    what: Annotated[str, Size(1, 16)]
+    application: Annotated[bytes, Size(0, 4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class DoorAnswer:
+    """The charter file's bytes, or how the candidate's own application stands.
+
+    `state` is "charter", "held" (the operator decides), "waiting" (it will be moved), "moved", "admitted" or "refused".
+    """
+
+    LIMIT: ClassVar[int] = 2 << 20
+
+    state: Annotated[str, Size(1, 16)]
+    charter: Annotated[bytes, Size(0, (1 << 20) + 65_536)]

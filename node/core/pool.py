@@ -47,6 +47,13 @@ class Pool:
         self.version += 1
         return True
 
+    def forget(self, author: bytes) -> None:
+        """Forget the records of somebody who is no longer a member."""
+        for same in self.by_seq.pop(author, {}).values():
+            for digest in same:
+                del self.records[digest]
+        self.version += 1
+
     def forks(self) -> Iterator[tuple[Signed[Record], Signed[Record]]]:
         """Yield the pairs that prove a fork."""
         for slots in self.by_seq.values():

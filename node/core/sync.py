@@ -59,15 +59,25 @@ class Theirs:
 
 
 def answer(
-    request: SyncRequest, federation: bytes, store: Reader, members: Iterable[bytes], messages: Sequence[bytes]
+    request: SyncRequest,
+    federation: bytes,
+    store: Reader,
+    members: Iterable[bytes],
+    messages: Sequence[bytes],
+    *,
+    upto: int | None = None,
 ) -> bytes:
-    """Return the encoded SyncResponse to a neighbour's request.
+    """Return the encoded SyncResponse to a neighbour's request. `members` are those whose feeds go on.
+
+    `upto`: the asker was a member until the block at this height: it is told what was agreed up to then, no more.
 
     Raises RemoteProtocolError("wrong-federation") if the asker belongs elsewhere.
     """
     if request.federation != federation:
         raise RemoteProtocolError("wrong-federation", request.federation.hex()[:16])
     height, size, more = store.height(), 0, False
+    if upto is not None:
+        height, members, messages = min(height, upto), (), ()
     blocks: list[DecidedBlock] = []
     records: dict[bytes, bytes] = {}
     known = {head.author: head for head in request.heads}

@@ -1,8 +1,10 @@
 """The node's key on disk: made once, never overwritten, readable by its owner only."""
 
+import json
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 
 from ...crypto.errors import RefusedError, UsageError
 from ...crypto.identity import Identity
@@ -18,28 +20,17 @@ def create(home: Home, passphrase: str | None) -> Identity:
     Raises RefusedError if there is a key already, or if others can open the directory; UsageError for an empty
     passphrase or a directory that cannot be written; DiskFullError.
     """
-    identity = Identity.generate()
-    content = seal(identity, passphrase)
-    home.make()
-    with disk_errors(home.key):
-        try:
-            descriptor = os.open(home.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            raise RefusedError(
-                f"There is a key already: {home.key}",
-                "A member is its key, so it is never overwritten. Use it, or choose another directory.",
-            ) from None
-        try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
-        except BaseException:
-            with suppress(OSError):
-                home.key.unlink()
-            raise
-        finally:
-            os.close(descriptor)
-        sync_folder(home.root)
-    return identity
+    return _create(home, home.key, passphrase)
+
+
+def create_next(home: Home, passphrase: str | None) -> Identity:
+    """Make the key that this member is to move to, beside the one in use; one that is there already is used again.
+
+    Raises as `create` and `load` do.
+    """
+    if home.next_key.exists():
+        return unseal(_read(home.next_key), passphrase, source=str(home.next_key))
+    return _create(home, home.next_key, passphrase)
 
 
 def load(home: Home, passphrase: str | None) -> Identity:
@@ -48,28 +39,86 @@ def load(home: Home, passphrase: str | None) -> Identity:
     Raises UsageError if there is none, RefusedError if others may read it or the passphrase is wrong or missing,
     CorruptError if it is damaged.
     """
-    return unseal(_read(home), passphrase, source=str(home.key))
+    return unseal(_read(home.key), passphrase, source=str(home.key))
+
+
+def replace_gone(home: Home, passphrase: str | None) -> Identity:
+    """Make a new key for a directory whose key is no longer a member's; the old one is kept under its own name."""
+    with disk_errors(home.key):
+        old = _public(home.key)
+        if old is not None:
+            home.key.rename(home.root / f"key.{old.hex()[:16]}.json")
+    return _create(home, home.key, passphrase)
+
+
+def adopt_next(home: Home, successor: bytes) -> bool:
+    """Put the next key in the place of the key in use, if it is `successor`; the old one is kept under its own name.
+
+    Durable on return. After a crash in between, calling it again finishes the work.
+    """
+    with disk_errors(home.next_key):
+        if _public(home.next_key) != successor:
+            return _public(home.key) == successor
+        old = _public(home.key)
+        if old is not None:
+            home.key.rename(home.root / f"key.{old.hex()[:16]}.json")
+        home.next_key.rename(home.key)
+        sync_folder(home.root)
+    return True
 
 
 def needs_passphrase(home: Home) -> bool:
     """Whether `load` needs a passphrase. Raises as `load` does for a file that is missing or open to others."""
-    return is_sealed(_read(home))
+    return is_sealed(_read(home.key))
 
 
-def _read(home: Home) -> bytes:
-    with disk_errors(home.key):
+def _public(path: Path) -> bytes | None:
+    """Return the public key in a key file, which a sealed one shows too; None if there is none to read."""
+    try:
+        return bytes.fromhex(json.loads(path.read_bytes())["public_key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _create(home: Home, path: Path, passphrase: str | None) -> Identity:
+    identity = Identity.generate()
+    content = seal(identity, passphrase)
+    home.make()
+    with disk_errors(path):
         try:
-            descriptor = os.open(home.key, os.O_RDONLY | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise RefusedError(
+                f"There is a key already: {path}",
+                "A member is its key, so it is never overwritten. Use it, or choose another directory.",
+            ) from None
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        sync_folder(path.parent)
+    return identity
+
+
+def _read(path: Path) -> bytes:
+    with disk_errors(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             advice = "Run `collegium init` there first, or name the node's directory."
-            raise UsageError(f"There is no key in {home.root}", advice) from None
+            raise UsageError(f"There is no key in {path.parent}", advice) from None
         with os.fdopen(descriptor, "rb") as file:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                raise UsageError(f"{home.key} is not a file", "Put the node's key there.")
+                raise UsageError(f"{path} is not a file", "Put the node's key there.")
             if mode & 0o077:
                 raise RefusedError(
-                    f"Others may read the key {home.key} (mode {stat.S_IMODE(mode):04o})",
-                    f"Run: chmod 600 {home.key}. If somebody else uses this machine, count the key as stolen.",
+                    f"Others may read the key {path} (mode {stat.S_IMODE(mode):04o})",
+                    f"Run: chmod 600 {path}. If somebody else uses this machine, count the key as stolen.",
                 )
             return file.read(FILE_LIMIT + 1)

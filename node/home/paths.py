@@ -36,6 +36,21 @@ class Home:
         return self.root / "peers.json"
 
     @property
+    def next_key(self) -> Path:
+        """The key that this member moves to, until the members' ledger has it (keys.py)."""
+        return self.root / "key.next.json"
+
+    @property
+    def invitations(self) -> Path:
+        """The invitations that this member gave out (invitations.py)."""
+        return self.root / "invitations.json"
+
+    @property
+    def joining(self) -> Path:
+        """By whose invitation this node joins, or which member it is under a new key (joining.py)."""
+        return self.root / "joining.json"
+
+    @property
     def charter(self) -> Path:
         """The federation's charter file."""
         return self.root / "charter.bin"

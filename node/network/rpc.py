@@ -105,6 +105,11 @@ class RpcServer:
         self._max_rpc = max_rpc
         self.limits = PeerLimits(max(MIN_STREAMS_PER_PEER, 2 * len(handlers)))
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What is answered."""
+        return tuple(self._handlers)
+
     async def serve(self, protocol: str, stream: INetStream) -> None:
         """Serve one inbound stream until the peer ends it or breaks a rule."""
         peer = public_key(stream.muxed_conn.peer_id)

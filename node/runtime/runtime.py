@@ -36,7 +36,7 @@ from ..core.contribution import Plan
 from ..core.core import Core, Options
 from ..core.messages import SYNC_LIMIT, SyncRequest
 from ..core.sync import answer
-from ..home import keys, lock
+from ..home import joining, keys, lock
 from ..home.config import Config
 from ..home.config import load as load_config
 from ..home.paths import Home
@@ -49,15 +49,17 @@ from ..store.blobs import Blobs
 from ..store.database import Store
 from ..store.states import States
 from . import folding, logs
+from .door import SYNC_PROTOCOL, Door
 from .evaluation import metric_rows
+from .exchange import Exchange
 from .learner import Learner, LearnerError
 
 log = structlog.get_logger(__name__)
 
-SYNC_PROTOCOL = "/collegium/sync/1"
 TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
 BATCH = 256
+TEND_EVERY = 5.0  # seconds between two looks at applications that could not be moved yet
 ADDRESS_SECONDS = 5.0  # between two looks at this machine's addresses: two system calls
 
 
@@ -81,6 +83,8 @@ class Runtime:
         self._pulling: set[bytes] = set()
         self._asking: set[bytes] = set()
         self._book: dict[bytes, tuple[str, ...]] = {}
+        self._introducers: frozenset[bytes] = frozenset()
+        self.moved = False  # to a new key: the daemon begins anew with it
         self._nursery: trio.Nursery
         self._noting = trio.Lock()
         self._turn = trio.Lock()
@@ -102,6 +106,9 @@ class Runtime:
             sync_ms=config.timing.sync_ms,
         )
         self.core = Core(charter, identity, options, store.snapshot())
+        self._was_member = identity.public_key in self.core.ledger.roll.seats
+        self.door = Door(self, identity, signed)
+        self.exchange = Exchange(self.states, self._specs, self.core.held)
         self._evaluated: ev.Evaluate | None = None
         self._personalised = (0, 0)  # the last epoch and round that private components were trained at
         self._personalising = trio.Lock()
@@ -137,23 +144,32 @@ class Runtime:
         self._stop.set()
 
     def refresh_peers(self) -> None:
-        """Take the operator's peers and the members' offers into the address book again."""
-        book: dict[bytes, list[str]] = {m.key: list(m.addresses) for m in self.charter.members}
-        for author, offer in self.core.ledger.offers.items():
+        """Take the operator's peers and the members' seats and offers into the address book again."""
+        core, me = self.core, self.identity.public_key
+        book: dict[bytes, list[str]] = {key: list(seat.addresses) for key, seat in core.ledger.roll.seats.items()}
+        for author, offer in core.ledger.offers.items():
             book.setdefault(author, [])[:0] = offer.addresses
-        for address in (*self.config.peers.addresses, *load_peers(self.home)):
+        known = joining.load(self.home)
+        named = (*self.config.peers.addresses, *load_peers(self.home), *(known.addresses if known else ()))
+        for address in named:
             key = _key_of(address)
             if key is not None:
                 book.setdefault(key, []).insert(0, address)
-        me = self.identity.public_key
-        known = {
-            key: tuple(dict.fromkeys(_with_peer(address, key) for address in found))
-            for key, found in book.items()
-            if key != me and key in self.core.ledger.members
+        # A node that is not up to date may know none of today's members: whom its operator named is let in until then.
+        self._introducers = frozenset(key for address in named if (key := _key_of(address)) is not None)
+        gone = me in core.ledger.roll.seats and me not in core.ledger.members
+        found = {
+            key: tuple(dict.fromkeys(_with_peer(address, key) for address in addresses))
+            for key, addresses in book.items()
+            if key != me and addresses and self._may(key) and not gone
         }
-        if known != self._book:
-            self._book = known
-            self.network.set_address_book(known)
+        if found != self._book:
+            self._book = found
+            self.network.set_address_book(found)
+
+    def _may(self, key: bytes) -> bool:
+        """Whether a connection with this key is allowed."""
+        return key in self.core.ledger.members or (not self.core.signing and key in self._introducers)
 
     # ---- running
 
@@ -169,11 +185,12 @@ class Runtime:
         async with (
             open_network(
                 config,
-                allowed=lambda key: key in self.core.ledger.members,
+                allowed=self._may,
                 on_gossip=self._on_gossip,
                 on_peer=self._on_peer,
                 rpc_handlers={SYNC_PROTOCOL: self._serve_sync, TELL_PROTOCOL: self._hear},
                 blob_path=self._blob_path,
+                guest_handlers=self.door.handlers,
             ) as self.network,
             trio.open_nursery() as self._nursery,
         ):
@@ -188,6 +205,8 @@ class Runtime:
             self.refresh_peers()
             await self._step(lambda: self.core.start(_now()))
             nursery.start_soon(self._work)
+            nursery.start_soon(self._tend)
+            self._follow_key()
             log.info(
                 "node started",
                 member=self.identity.public_key,
@@ -208,12 +227,36 @@ class Runtime:
             self._wake = trio.Event()
             while self._inbox:
                 batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
-                height = self.core.ledger.height
+                before = (self.core.ledger.height, self.core.signing)
                 await self._step(partial(self.core.handle, batch, _now()))
-                if self.core.ledger.height != height:
+                if (self.core.ledger.height, self.core.signing) != before:
+                    self._follow_key()
                     self.refresh_peers()
                     await self.network.enforce_gate()
                 await trio.lowlevel.checkpoint()
+
+    async def _tend(self) -> None:
+        while True:
+            self.door.tend()
+            known = joining.load(self.home)
+            if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
+                self.network.backoff_reset(known.member)  # it lets this node in as soon as the members have admitted it
+            await trio.sleep(TEND_EVERY)
+
+    def _follow_key(self) -> None:
+        """Take up the new key as soon as the members have it in their ledger.
+
+        And begin anew when this key took a lost one's place: what that one spent is read from its updates (G6).
+        """
+        seat = self.core.ledger.roll.seats.get(self.identity.public_key)
+        if seat is not None and seat.predecessor and not self._was_member:
+            log.warning("this node took a member's place", member=seat.name, old=seat.predecessor, height=seat.since)
+            self.moved = True
+            self.request_stop()
+        if seat is not None and seat.successor and keys.adopt_next(self.home, seat.successor):
+            log.warning("this member has moved to its new key", old=seat.key, new=seat.successor, height=seat.until)
+            self.moved = True
+            self.request_stop()
 
     async def _step(self, think: Callable[[], list[ev.Effect]]) -> None:
         # Nobody is answered from the core's memory until what it holds is on disk (G8).
@@ -244,6 +287,8 @@ class Runtime:
             nursery.start_soon(self._guarded, partial(self._pull, effect))
         elif isinstance(effect, ev.Fold):
             nursery.start_soon(self._guarded, partial(self._fold, effect))
+        elif isinstance(effect, ev.FetchState):
+            nursery.start_soon(self._take_state, effect)
         elif isinstance(effect, ev.CheckBudget):
             nursery.start_soon(self._check_budget, effect)
         elif isinstance(effect, ev.CheckReceipt):
@@ -303,8 +348,8 @@ class Runtime:
         self.submit(ev.Gossip(forwarder, data))
 
     def _on_peer(self, peer: bytes, connected: bool) -> None:
-        member = self.charter.member(peer)
-        log.info("peer connected" if connected else "peer lost", peer=peer, name=member.name if member else "")
+        seat = self.core.ledger.roll.seats.get(peer)
+        log.info("peer connected" if connected else "peer lost", peer=peer, name=seat.name if seat else "")
         near, members = len(self.network.neighbours()), self.core.ledger.members
         needed = min(self.core.ledger.quorum - 1, self.config.node.max_neighbours)
         if not connected and near == needed - 1 and self.identity.public_key in members:
@@ -313,10 +358,10 @@ class Runtime:
 
     async def _serve_sync(self, _peer: bytes, data: bytes) -> bytes:
         request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
-        members = {member.key for member in self.charter.members} | set(self.core.ledger.members)
+        members = self.core.ledger.members
         async with self._turn:
             flight = self.core.in_flight()
-        return await trio.to_thread.run_sync(answer, request, self.core.federation, self.store, sorted(members), flight)
+        return await trio.to_thread.run_sync(answer, request, self.core.federation, self.store, members, flight)
 
     async def _tell(self, effect: ev.Publish) -> None:
         assert effect.to is not None
@@ -343,7 +388,7 @@ class Runtime:
 
     def _blob_path(self, digest: bytes) -> tuple[Path, int] | None:
         size = self.blobs.size(digest)
-        return None if size is None else (self.blobs.path(digest), size)
+        return self.exchange.locate(self.core.ledger, digest) if size is None else (self.blobs.path(digest), size)
 
     async def _pull(self, pull: ev.Pull) -> None:
         if pull.blob in self._pulling:
@@ -414,6 +459,13 @@ class Runtime:
         log.info("folded", component=fold.component, round=fold.round, epoch=fold.epoch, digest=found)
         if fold.rounds:
             await self._note(fold.component, fold.round, {"folded_at": time.time(), "digest": found.hex()})
+
+    async def _take_state(self, fetch: ev.FetchState) -> None:
+        rounds = self.core.ledger.components[fetch.component].rounds
+        round_ = next((r.number for r in rounds if r.chain == fetch.chain), 0)
+        taken = await self.exchange.take(self.network, fetch, round_)
+        event = ev.StateStored if taken else ev.StateMissing
+        self.submit(event(fetch.component, fetch.chain))
 
     async def _note(self, component: str, round_: int, facts: dict[str, object]) -> None:
         """Add to what this node keeps about a round."""
@@ -711,10 +763,10 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
         raise RefusedError(
             f"the charter {home.charter} is not signed by {names}", "Let them run `collegium charter sign`."
         )
-    if charter.member(identity.public_key) is None:
+    if charter.member(identity.public_key) is None and not home.joining.exists() and not home.database.exists():
         raise RefusedError(
             f"this node's key {identity.public_key.hex()[:16]} is not a member of federation {charter.name!r}",
-            "Use the key that the charter names, or have the charter drawn up with this one.",
+            "Use the key that the charter names, or join by an invitation (`collegium peer join`).",
         )
     if config.learning.contribute and config.data.path and config.learning.lot_size < 1:
         raise UsageError(
@@ -726,6 +778,12 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
 
 def serve(home: Home, passphrase: str | None, started: Callable[[], None] = lambda: None) -> None:
     """Run a node's daemon in this process until it is stopped. Raises CollegiumError with advice."""
+    while _serve(home, passphrase, started):
+        started = _nothing  # once is enough
+
+
+def _serve(home: Home, passphrase: str | None, started: Callable[[], None]) -> bool:
+    """Run the daemon; return whether it is to begin anew, with the key that it moved to."""
     config, charter, signed, identity = load(home, passphrase)
     logs.configure(config.log.format, config.log.level)
     with ExitStack() as stack:
@@ -736,6 +794,11 @@ def serve(home: Home, passphrase: str | None, started: Callable[[], None] = lamb
             trio.run(runtime.run, started)
         except BaseExceptionGroup as group:
             raise _first(group) from group
+        return runtime.moved
+
+
+def _nothing() -> None:
+    pass
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -27,6 +27,12 @@ _HEADER = struct.Struct(">8sQQ")
 _TRAILER = 32
 _LIMIT = _HEADER.size + 4 * DIMENSION_LIMIT + _TRAILER
 _SUFFIX = ".state"
+_PART = ".part"
+
+
+def file_size(dimension: int) -> int:
+    """Return the size of the file that holds a state of d parameters."""
+    return _HEADER.size + 4 * dimension + _TRAILER
 
 
 class States:
@@ -65,18 +71,49 @@ class States:
                 path.unlink(missing_ok=True)
         return state
 
+    def find(self, component: str, chain: bytes) -> tuple[Path, int] | None:
+        """Return where a state lies and the size of its file: what a neighbour may copy."""
+        path = self._path(component, chain)
+        with disk_errors(path):
+            try:
+                return path, path.stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def incoming(self, component: str, chain: bytes) -> Path:
+        """Return the file into which a neighbour's copy is written, bit by bit; it outlives an interruption.
+
+        There is one a component: what came of another state is removed.
+        """
+        folder = self._folder(component)
+        path = folder / (chain.hex() + _PART)
+        with disk_errors(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for other in folder.iterdir():
+                if other.name.endswith(_PART) and other != path:
+                    other.unlink(missing_ok=True)
+        return path
+
+    def received(self, component: str, chain: bytes) -> npt.NDArray[np.int32] | None:
+        """Return the state that came whole, shape [d], int32, and remove the copy; None if it is damaged."""
+        path = self.incoming(component, chain)
+        with disk_errors(path):
+            data = read_limited(path, _LIMIT)
+            path.unlink()
+        return None if data is None else _read(component, chain, data)
+
     def prune(self, component: str, keep_chains: Collection[bytes]) -> int:
         """Delete a component's states but those of `keep_chains`, and what crashes left; return how many.
 
         Durable on return.
         """
-        names = {chain.hex() + _SUFFIX for chain in keep_chains}
+        names = {chain.hex() + suffix for chain in keep_chains for suffix in (_SUFFIX, _PART)}
         folder = self._folder(component)
         count = 0
         if folder.is_dir():
             with self._changing, disk_errors(folder):
                 for path in list(folder.iterdir()):
-                    if path.name not in names and path.name.endswith((_SUFFIX, TEMPORARY)):
+                    if path.name not in names and path.name.endswith((_SUFFIX, _PART, TEMPORARY)):
                         path.unlink(missing_ok=True)
                         count += 1
                 sync_folder(folder)

@@ -68,6 +68,7 @@ class Report:
             "tree_root": ledger.tree.root().hex(),
             "members": [member.hex() for member in ledger.members],
             "expelled": [member.hex() for member in ledger.expelled],
+            "membership_changes": sum(outcome.result == "passed" for outcome in ledger.roll.outcomes),
             "records": self.records,
             "signatures": self.signatures,
             "refused_records": dict(sorted(self.refusals.items())),
@@ -126,7 +127,7 @@ def _block(report: Report, stored: StoredBlock, height: int) -> None:
         report.signatures += len(stored.certificate.signatures)
         records = []
         for record in stored.records:
-            where = f"height {height}, record {record.value.seq} of {_member(report.charter, record.value.author)}"
+            where = f"height {height}, record {record.value.seq} of {_member(before, record.value.author)}"
             records.append(verify_record(record, before.federation))
         where = f"height {height}"
         if records != order(records):
@@ -171,8 +172,8 @@ def _note_certificates(report: Report, before: Ledger) -> None:
         )
 
 
-def _member(charter: Charter, key: bytes) -> str:
-    member = charter.member(key)
+def _member(ledger: Ledger, key: bytes) -> str:
+    member = ledger.roll.seats.get(key)
     return f"{member.name} ({key.hex()[:16]})" if member is not None else key.hex()[:16]
 
 

@@ -1,7 +1,7 @@
 """The model that a node's directory holds: the states in force, checked against what the hosts certified."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..store.states import States
 from .bytes import Disk
 from .home import parts_of_home, verify_home_ledger
 from .ledger import Progress, Report
-from .states import label, refold
+from .states import anchor, label, refold
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,14 @@ class Model:
 def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None) -> Model:
     """Verify the ledger in a node's directory, and return the states in force with digests that it bears out.
 
-    `from_bytes`: fold every state from the updates' bytes; else take stored ones where there are. Nothing is changed.
+    `from_bytes`: fold every state from the updates' bytes (who joined late: from the certified state that it took on);
+    else take stored ones where there are. Nothing is changed.
     Raises UsageError (the node never ran), VerificationError naming the component.
     """
     report = verify_home_ledger(home, progress=progress)
     held = parts_of_home(home, report.charter).held
     stored = States(home.states) if home.states.is_dir() and not from_bytes else None
+    kept = States(home.states).get if home.states.is_dir() else None
     total = sum(len(r.entries) for name in held for r in report.ledger.components[name].rounds)
     done = 0
 
@@ -74,7 +76,9 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
         rounds = c.rounds[:number]
         state = stored.get(name, rounds[-1].chain) if stored is not None and rounds else None
         if state is None or state.shape != (spec.dimension,):
-            _, state, _ = refold(report, spec, rounds, Disk(home.blobs), step)
+            disk = Disk(home.blobs)
+            since, first = anchor(report, replace(c, rounds=rounds), disk, kept)
+            _, state, _ = refold(report, spec, rounds, disk, step, since=since, first=first)
         digest = state_digest(name, np.asarray(state))
         _check(c, number, digest, certified.digest if certified is not None else None)
         enough = report.ledger.certifiable(c)

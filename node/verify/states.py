@@ -21,7 +21,8 @@ class StateReport:
     """One component, recomputed. `digest` is of the state after `round`; certified says what the hosts agreed on.
 
     `certified_round` is the last round of this epoch whose digest a quorum of hosts attested, or None; `enough_hosts`
-    whether such a certificate means anything under the federation's fault model (DESIGN.md section 7).
+    whether such a certificate means anything under the federation's fault model (DESIGN.md section 7). A node that
+    joined late has no bytes of the rounds up to `since`: it goes on from the state that the hosts certified then.
     """
 
     component: str
@@ -33,6 +34,7 @@ class StateReport:
     updates: int
     saturated: int
     stored: bool
+    since: int = 0
 
     def as_map(self) -> dict[str, object]:
         """Return the report as JSON."""
@@ -46,6 +48,7 @@ class StateReport:
             "updates": self.updates,
             "saturated": self.saturated,
             "equals_stored_state": self.stored,
+            "recomputed_since_round": self.since,
         }
 
 
@@ -88,7 +91,8 @@ def _verify_state(
 ) -> StateReport:
     spec = report.charter.component(c.name)
     assert spec is not None  # the ledger's components are the charter's
-    digests, state, saturated = refold(report, spec, c.rounds, data, step)
+    since, first = anchor(report, c, data, stored)
+    digests, state, saturated = refold(report, spec, c.rounds, data, step, since=since, first=first)
     certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
     if certified is not None and digests[certified.round] != certified.digest:
         raise VerificationError(
@@ -118,19 +122,46 @@ def _verify_state(
         updates=sum(len(round_.entries) for round_ in c.rounds),
         saturated=saturated,
         stored=kept is not None,
+        since=since,
     )
 
 
+def anchor(report: Report, c: ComponentLedger, data: Bytes, stored: Stored | None) -> tuple[int, State | None]:
+    """Return the round, and the state after it, from which a state can be recomputed here: 0 and None for the start.
+
+    Where bytes are missing, it is the first stored state after them that a quorum of enough hosts certified.
+    """
+    missing = [r.number for r in c.rounds if not all(data.has(entry.blob) for entry in r.entries)]
+    if not missing or stored is None or not report.ledger.certifiable(c):
+        return 0, None
+    known = {(x.round, x.digest) for x in report.certifications if (x.component, x.epoch) == (c.name, c.epoch)}
+    for round_ in c.rounds[max(missing) - 1 :]:
+        state = stored(c.name, round_.chain)
+        if state is not None and (round_.number, state_digest(c.name, state)) in known:
+            return round_.number, state
+    return 0, None
+
+
 def refold(
-    report: Report, spec: ComponentSpec, rounds: Iterable[Round], data: Bytes, step: Callable[[int], None]
+    report: Report,
+    spec: ComponentSpec,
+    rounds: Iterable[Round],
+    data: Bytes,
+    step: Callable[[int], None],
+    *,
+    since: int = 0,
+    first: State | None = None,
 ) -> tuple[dict[int, bytes], State, int]:
     """Fold rounds from checked bytes: the digest after each round (0: before the first), the last state, saturations.
 
-    Raises VerificationError naming the component, round and author.
+    `first` is the state after round `since`, if that is where it starts (`anchor`). Raises VerificationError naming the
+    component, round and author.
     """
-    state, saturated, done = origin(spec), 0, 0
-    digests = {0: state_digest(spec.name, state)}
+    state, saturated, done = origin(spec) if first is None else first, 0, 0
+    digests = {since: state_digest(spec.name, state)}
     for round_ in rounds:
+        if round_.number <= since:
+            continue
 
         def values(entry: Entry, number: int = round_.number) -> Integers:
             nonlocal done
@@ -153,7 +184,7 @@ def _checked(report: Report, spec: ComponentSpec, number: int, entry: Entry, dat
     if frame is None:
         raise VerificationError(
             f"{where}: blob-missing: {entry.blob.hex()} is not on this disk",
-            "Verify at a host of this component, or let the daemon run until it has fetched the bytes.",
+            "Verify at a host that was there in that round, or let the daemon run until it has fetched the bytes.",
         )
     try:
         values = read_payload(frame, counted.header, spec)

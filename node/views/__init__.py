@@ -4,8 +4,9 @@ Pure reading: from the charter, the ledger, the store, and facts of a running da
 and the command line without a daemon call the same functions.
 """
 
-from .context import Context, InFlight, Live, offline
+from .context import Context, InFlight, Live, moment, offline
 from .ledger import ledger_log, ledger_show
+from .membership import find_motion, member, motions, show_motion
 from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, peers, status
@@ -17,9 +18,13 @@ __all__ = [
     "Live",
     "components",
     "find_member",
+    "find_motion",
     "forecast",
     "ledger_log",
     "ledger_show",
+    "member",
+    "moment",
+    "motions",
     "offline",
     "peers",
     "privacy",
@@ -27,6 +32,7 @@ __all__ = [
     "privacy_plan",
     "round_detail",
     "rounds",
+    "show_motion",
     "spent_notes",
     "status",
     "unlearn",

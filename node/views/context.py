@@ -48,6 +48,9 @@ class Live:
     folded: Mapping[str, tuple[int, int, bytes, bytes]]
     in_flight: tuple[InFlight, ...]
     refused: Mapping[str, int]
+    goal: int = 0  # the height that a catch-up is on its way to, from `source`; 0: none is under way
+    source: bytes = b""
+    taking: tuple[str, ...] = ()  # components whose certified state is being fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Context:
 
     def member(self, key: bytes) -> Json:
         """Return a member as {"name", "key"}."""
-        found = self.charter.member(key)
+        found = self.ledger.roll.seats.get(key)
         return {"name": found.name if found is not None else key.hex()[:16], "key": key.hex()}
 
     def members(self, keys: object) -> list[Json]:

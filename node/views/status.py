@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from ...consensus.ledger import ComponentLedger, eligible
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
+from ..core.motions import undecided
 from .context import Context, Json, moment
+from .membership import sentence
 
 LEARNER_FAILED = "The learner failed, so nothing is trained here"
 
@@ -26,6 +28,7 @@ def status(context: Context) -> Json:
             "quorum": ledger.quorum,
             "tolerated_losses": tolerated(len(ledger.members), ledger.fault_model),
             "expelled": context.members(ledger.expelled),
+            "open_motions": len(ledger.roll.motions),
         },
         "height": ledger.height,
         "block": ledger.block.hex(),
@@ -51,6 +54,9 @@ def status(context: Context) -> Json:
                 "draw": live.training,
             },
             "view": live.view,
+            "catching_up": None
+            if not live.goal
+            else {"of": live.goal, "source": context.member(live.source), "states": list(live.taking)},
             "refused": dict(live.refused),
             "budget_runs_out": {
                 name: {"rounds_left": left, "last_rounds": dict(last)} for name, (left, last) in live.forecast.items()
@@ -69,10 +75,19 @@ def _remarks(context: Context) -> list[str]:
             " rounds wait for all of them."
         )
     if context.me is not None and context.me not in ledger.members:
-        expelled = context.me in ledger.expelled
-        found.append("This node was expelled." if expelled else "This node's key is not a member's.")
+        found.append(_outside(context, context.me))
+    found += [
+        f"A motion waits for your ballot: {sentence(context, motion)}."
+        f" `collegium peer approve|refuse {motion.digest.hex()[:12]}`."
+        for motion in undecided(ledger, context.me)
+    ]
     if live is not None:
-        if not live.signing:
+        if live.goal:
+            source = context.member(live.source)["name"]
+            found.append(f"Catching up: height {ledger.height} of {live.goal}, from {source}.")
+        if live.taking:
+            found.append(f"Taking the certified state of {', '.join(live.taking)} from a neighbour.")
+        if not live.signing and context.me in ledger.members:
             found.append(
                 f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
                 " have reported. Check that they run and can be reached (`collegium peer list`)."
@@ -98,16 +113,35 @@ def _remarks(context: Context) -> list[str]:
     return found
 
 
+def _outside(context: Context, me: bytes) -> str:
+    seat = context.ledger.roll.seats.get(me)
+    if seat is None:
+        return (
+            f"This node's key is not a member's as of height {context.ledger.height}: it waits to be admitted,"
+            " and until then no member lets it in."
+        )
+    what = {
+        "evidence": "This node was expelled: a proof that it lied is in the ledger",
+        "expelled": "This node was expelled by the members",
+        "left": "This node has left the federation",
+        "moved": "This member has moved to another key",
+    }[seat.gone]
+    return (
+        f"{what} (height {seat.until}). It keeps its data, and signs and sends nothing more;"
+        " `collegium ledger verify` works without a daemon."
+    )
+
+
 def _runs_out(modality: str, last: Mapping[str, int]) -> str:
     after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
     return f"The privacy budget of {modality} runs out after {after}, if nothing changes."
 
 
 def peers(context: Context) -> list[Json]:
-    """Return every member of the charter and how it stands with this node."""
+    """Return everybody who is or was a member, and how it stands with this node."""
     ledger, live = context.ledger, context.live
     shown: list[Json] = []
-    for member in sorted(context.charter.members, key=lambda m: m.name):
+    for member in sorted(ledger.roll.seats.values(), key=lambda seat: (seat.name, seat.since)):
         seq, head = ledger.heads.get(member.key, (0, b""))
         offer = ledger.offers.get(member.key)
         mine = member.key == context.me
@@ -128,19 +162,20 @@ def peers(context: Context) -> list[Json]:
 
 def _standing(context: Context, key: bytes) -> str:
     ledger = context.ledger
-    if key in ledger.expelled:
-        return "expelled"
+    gone = ledger.roll.seats[key].gone
+    if gone:
+        return {"evidence": "expelled", "moved": "moved to a new key"}.get(gone, gone)
     if any(w.author == key for w in ledger.withdrawn):
         return "withdrew"
-    if key not in ledger.members:
-        return "not a member"
     return "member" if key in ledger.heads else "never heard of"
 
 
 def find_member(context: Context, who: str) -> bytes:
     """Return the key of the member with this name or beginning of the key. Raises UsageError."""
-    keys = {member.key for member in context.charter.members} | set(context.ledger.members)
-    named = [member.key for member in context.charter.members if member.name == who]
+    seats = context.ledger.roll.seats
+    keys = set(seats)
+    named = [key for key, seat in seats.items() if seat.name == who]
+    named = [key for key in named if not seats[key].gone] or named  # a name goes on when its key has changed
     plain = who.replace("-", "").lower()
     found = named or [key for key in sorted(keys) if len(plain) >= 4 and key.hex().startswith(plain)]
     if len(found) != 1:

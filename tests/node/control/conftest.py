@@ -10,8 +10,10 @@ from collegium.node.core import events as ev
 from collegium.node.core.core import Core
 from collegium.node.home import Config, Home
 from collegium.node.network import Counters
+from collegium.node.runtime.door import Door
 from collegium.node.store import Store
-from collegium.protocol.charter import Charter
+from collegium.protocol import schema
+from collegium.protocol.charter import Charter, SignedCharter
 from collegium.sims.cluster import Cluster, Node
 
 ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v9V7a1zkonXB"
@@ -51,6 +53,7 @@ class FakeDaemon:
         self.config = Config()
         self.network = FakeNetwork([core.me, *(m.key for m in charter.members if m.key != core.me)])
         self.learner = FakeLearner()
+        self.door = Door(self, core.identity, SignedCharter(schema.dump(charter), ()))
         self.started = 1.8e9
         self.submitted: list[ev.Event] = []
         self.stops = 0

@@ -10,7 +10,8 @@ import trio
 
 from collegium.crypto.errors import CorruptError
 from collegium.node import views
-from collegium.node.control.app import BODY_LIMIT, build
+from collegium.node.control.answers import BODY_LIMIT
+from collegium.node.control.app import build
 from collegium.node.core.events import RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 
@@ -138,7 +139,7 @@ def test_adding_a_peer_dials_it_and_remembers_it(daemon: "FakeDaemon") -> None:
     assert answer["member"]["key"] == daemon.network.members[1].hex()
     assert daemon.network.dialled == [ADDRESS]
     assert load_peers(daemon.home) == (ADDRESS,)
-    assert daemon.refreshed == 1
+    assert daemon.refreshed >= 1
 
 
 def test_a_peer_that_is_down_is_remembered_and_said(daemon: "FakeDaemon") -> None:

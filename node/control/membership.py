@@ -1,0 +1,161 @@
+"""The control API's part for membership: motions, ballots, invitations."""
+
+from collections.abc import Callable
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
+from ...protocol.membership import Application
+from ...protocol.schema import load
+from ...protocol.signing import SIGNATURE_SIZE
+from .. import views
+from ..core import motions
+from ..core.events import Cast, Move
+from ..home.invitations import Given, to_text
+from ..views.context import Context, Json
+from .answers import Endpoint, answering, body_of
+from .facts import Daemon, context_of
+
+_ADVICE = {
+    "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
+    "voted-already": "A ballot is final. `collegium peer motions` shows how the motion stands.",
+    "moved-already": "`collegium peer motions` shows how it stands.",
+    "no-vote": "Nobody votes on its own expulsion, suspension or lost key.",
+    "own-key": "To go yourself: `collegium peer leave`.",
+    "last-member": "A federation needs a member. To end it, stop the node.",
+    "too-few-members": "With fewer than three members, two would decide about each other: leave, or found anew.",
+    "quota-motions": "Wait until some of your open motions are decided or lapse.",
+    "frozen-key": "A key that went never comes back: let them make a new one and join with it.",
+    "name-taken": "A member has this name already; choose another one.",
+    "not-a-host": "It offers no component at the moment.",
+}
+Make = Callable[[Context, Request], object]
+
+
+def routes(daemon: Daemon) -> list[Route]:
+    """Return the routes."""
+
+    def view(make: Make) -> Endpoint:
+        async def show(request: Request) -> Response:
+            return JSONResponse(await run_in_threadpool(make, context_of(daemon), request))
+
+        return answering(show)
+
+    async def move(request: Request) -> Response:
+        body = await body_of(request, {"action": str, "who": str, "statement": str, "reason": str, "heights": int})
+        context = context_of(daemon)
+        action = str(body["action"])
+        statement = _hex(body["statement"])
+        key = daemon.core.me if action == "leave" else _key(context, str(body["who"]))
+        return _say(Move(action, key, statement, str(body["reason"]), int(str(body["heights"]))))
+
+    async def vote(request: Request) -> Response:
+        body = await body_of(request, {"motion": str, "yes": bool})
+        context = context_of(daemon)
+        which, yes = str(body["motion"]), bool(body["yes"])
+        held = next((g for g in daemon.door.given if g.name == which and daemon.door.state(g) == "held"), None)
+        if held is not None and not yes:
+            await daemon.door.withdraw(held.door)
+            return JSONResponse({"submitted": False, "withdrawn": held.name})
+        if held is not None:
+            return _say(daemon.door.motion_for(held))
+        return _say(Cast(views.find_motion(context, which).digest, yes))
+
+    def _say(event: Move | Cast) -> Response:
+        try:
+            motions.check(daemon.core, event)
+        except RemoteProtocolError as error:
+            raise RefusedError(f"{error.reason}: {error.detail}", _ADVICE.get(error.reason, "")) from error
+        daemon.submit(event)
+        subject = event.subject.hex() if isinstance(event, Move) else None
+        motion = event.motion.hex() if isinstance(event, Cast) else None
+        return JSONResponse({"submitted": True, "subject": subject, "motion": motion}, 202)
+
+    async def invitations(_request: Request) -> Response:
+        return JSONResponse({"invitations": [_given(daemon, given) for given in daemon.door.given]})
+
+    async def invite(request: Request) -> Response:
+        body = await body_of(request, {"name": str, "days": int, "key": str, "hold": bool, "charter": bool})
+        if daemon.core.me not in daemon.core.ledger.members:
+            raise RefusedError("this node is not a member", "Only members invite.")
+        name, days, key = str(body["name"]), int(str(body["days"])), str(body["key"])
+        if not 1 <= days <= 365:
+            raise UsageError("an invitation is good for 1 to 365 days")
+        if key and len(_hex(key)) != 32:
+            raise UsageError("the candidate's key is not 64 hexadecimal digits", "`collegium init` prints it.")
+        if any(name and name == g.name and not g.withdrawn and not g.application for g in daemon.door.given):
+            raise UsageError(f"an invitation for {name!r} is open", "Withdraw it first, or choose another name.")
+        addresses = tuple(daemon.core.options.addresses) or tuple(daemon.network.addresses())
+        addresses = tuple(_dialable(address, daemon) for address in addresses)
+        signed = await daemon.door.invite(name, addresses, days, key, bool(body["hold"]), bool(body["charter"]))
+        given = daemon.door.given[-1]
+        return JSONResponse({**_given(daemon, given), "addresses": list(addresses), "text": to_text(signed)})
+
+    async def uninvite(request: Request) -> Response:
+        which = str((await body_of(request, {"invitation": str}))["invitation"])
+        found = [g for g in daemon.door.given if not g.withdrawn and (g.name == which or g.door.startswith(which))]
+        if len(found) != 1 or not which:
+            raise UsageError(f"{which!r} names no one invitation", "`collegium peer invitations` lists them.")
+        await daemon.door.withdraw(found[0].door)
+        return JSONResponse({"withdrawn": found[0].name or found[0].door[:12]})
+
+    return [
+        Route("/motions", view(lambda context, _: views.motions(context))),
+        Route("/motions", answering(move), methods=["POST"]),
+        Route("/ballots", answering(vote), methods=["POST"]),
+        Route("/invitations", answering(invitations)),
+        Route("/invitations", answering(invite), methods=["POST"]),
+        Route("/invitations", answering(uninvite), methods=["DELETE"]),
+        Route("/members/{who}", view(_member)),
+    ]
+
+
+def _member(context: Context, request: Request) -> object:
+    return views.member(context, views.find_member(context, request.path_params["who"]))
+
+
+def _key(context: Context, who: str) -> bytes:
+    """Return the key that is meant: a member's, or any key in full."""
+    try:
+        return views.find_member(context, who)
+    except UsageError:
+        key = _hex(who, strict=False)
+        if len(key) == 32:
+            return key
+        raise
+
+
+def _hex(text: object, *, strict: bool = True) -> bytes:
+    try:
+        return bytes.fromhex(str(text))
+    except ValueError:
+        if strict:
+            raise UsageError("a key or statement is not in hexadecimal digits") from None
+        return b""
+
+
+def _dialable(address: str, daemon: Daemon) -> str:
+    own = daemon.network.addresses()
+    suffix = own[0].rpartition("/p2p/")[2] if own else ""
+    return address if "/p2p/" in address else f"{address}/p2p/{suffix}"
+
+
+def _given(daemon: Daemon, given: Given) -> Json:
+    applicant = None
+    if given.application:
+        person = load(Application, bytes.fromhex(given.application)[SIGNATURE_SIZE:], Application.LIMIT)
+        applicant = {"name": person.name, "key": person.author.hex(), "addresses": list(person.addresses)}
+    return {
+        "invitation": given.door[:12],
+        "name": given.name,
+        "created": views.moment(given.created),
+        "expires": views.moment(given.expires),
+        "key": given.key or None,
+        "hold": given.hold,
+        "withdrawn": given.withdrawn,
+        "applicant": applicant,
+        "state": daemon.door.state(given) or ("withdrawn" if given.withdrawn else "not used"),
+    }

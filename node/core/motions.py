@@ -1,0 +1,147 @@
+"""A node's part in membership: what its operator moves and votes, what it moves by itself, and what it tells of it.
+
+Operators decide by hand. One thing the daemons do themselves: a host that sent neither an update nor an attestation
+for `SILENT_ROUNDS` closed rounds is moved to be suspended, so that no further round waits for it; it offers again when
+it is back.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...consensus import membership
+from ...consensus.ledger import Ledger, check_withdrawal
+from ...consensus.membership import OpenMotion
+from ...crypto.errors import RemoteProtocolError
+from ...protocol.blocks import Close
+from ...protocol.membership import Ballot, Motion
+from ...protocol.records import Withdrawal, body_of
+from . import events as ev
+
+if TYPE_CHECKING:
+    from .core import Core
+
+SILENT_ROUNDS = 3
+SUSPENSION_HEIGHTS = 50
+
+
+def check(core: "Core", event: ev.Move | ev.Cast) -> Motion | Ballot:
+    """Return what this node would sign now. Raises RemoteProtocolError, by name: "not-signing" or why it is void."""
+    if not core._may_append():
+        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", core.me)
+    ledger, height = core.ledger, core.ledger.height + 1
+    if isinstance(event, ev.Cast):
+        ballot = Ballot(event.motion, int(event.yes))
+        if any(isinstance(b, Ballot) and b.motion == event.motion for b in waiting(core)):
+            raise RemoteProtocolError("voted-already", event.motion.hex()[:16], core.me)
+        membership.add_ballot(ledger.roll, ballot, core.me)
+        return ballot
+    motion = Motion(event.action, event.subject, event.statement, event.reason, height + event.heights)
+    same = (motion.action, motion.subject, motion.statement)
+    if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(core)):
+        raise RemoteProtocolError("moved-already", motion.action, core.me)
+    membership.check_motion(ledger.roll, ledger.members, ledger.offers, core.federation, height, core.me, motion)
+    membership.add_motion(ledger.roll, motion, core.me, 0, bytes(32), height)
+    return motion
+
+
+def say(core: "Core", event: ev.Move | ev.Cast) -> None:
+    """Sign what the operator moves or votes, if it still stands."""
+    try:
+        core._append(check(core, event))
+    except RemoteProtocolError as error:
+        core._notice("not-moved", "warning", reason=error.reason, detail=error.detail)
+
+
+def check_carried(core: "Core", event: ev.Carry) -> Withdrawal:
+    """Return the record's body that carries a withdrawal. Raises RemoteProtocolError, by name."""
+    statement = check_withdrawal(Withdrawal(event.statement), core.federation)
+    seat = core.ledger.roll.seats.get(statement.author)
+    if seat is None:
+        raise RemoteProtocolError("stranger", "its owner was never a member", statement.author)
+    if any(w.author == statement.author and w.through >= statement.through for w in core.ledger.withdrawn):
+        raise RemoteProtocolError("withdrawn-already", "it is in the ledger", statement.author)
+    if not core._may_append():
+        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", core.me)
+    return Withdrawal(event.statement)
+
+
+def carry(core: "Core", event: ev.Carry) -> None:
+    """Sign a record that carries somebody's withdrawal, if it still stands."""
+    try:
+        core._append(check_carried(core, event))
+    except RemoteProtocolError as error:
+        core._notice("not-carried", "warning", reason=error.reason, detail=error.detail)
+
+
+def waiting(core: "Core") -> Iterator[object]:
+    """Yield the bodies of this node's records that no block has yet."""
+    for record in core.pool.chain(core.me, core.ledger.heads):
+        if record.value.kind in ("motion", "ballot"):
+            yield body_of(record.value)
+
+
+def undecided(ledger: Ledger, me: bytes | None) -> list[OpenMotion]:
+    """Return the open motions that wait for this member's ballot."""
+    if me is None or me not in ledger.members:
+        return []
+    return [m for m in ledger.roll.motions if me in membership.voters(m, ledger.members) and me not in m.yes | m.no]
+
+
+# ---- silent hosts
+
+
+def note_close(core: "Core", before: Ledger, close: Close) -> None:
+    """Count for how many closed rounds each active host was silent."""
+    component = core.ledger.components[close.component]
+    counted = {entry.author for entry in component.rounds[-1].entries}
+    attested = {host for round_, _, host, _ in component.attests if round_ > close.round - SILENT_ROUNDS}
+    counts = core.silent.get(close.component, {})
+    core.silent[close.component] = {
+        host: 0 if host in counted | attested else counts.get(host, 0) + 1
+        for host in before.components[close.component].hosts
+    }
+
+
+def suspend_silent(core: "Core") -> None:
+    """Move, or support the motion, that a host which fell silent be suspended."""
+    for name, counts in core.silent.items():
+        for host, rounds in counts.items():
+            if rounds < SILENT_ROUNDS or host == core.me or host not in core.ledger.components[name].hosts:
+                continue
+            try:
+                motion = check(core, ev.Move("suspend", host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
+            except RemoteProtocolError:
+                continue  # it was moved or voted on by this node already, or is no host any more
+            counts[host] = 0  # if it does not pass, this node moves it again after as many silent rounds
+            core._append(motion)
+            core._notice("host-silent", "warning", member=host, component=name, rounds=rounds)
+
+
+# ---- what it tells
+
+
+def tell(core: "Core", before: Ledger) -> None:
+    """Tell the operator what the block changed: motions opened, ended, and who the members are now."""
+    after = core.ledger
+    known = {motion.digest for motion in before.roll.motions}
+    for motion in after.roll.motions:
+        if motion.digest not in known:
+            core._emit(ev.Notice("motion-opened", "info", {**_facts(motion), "by": motion.author}))
+    for outcome in after.roll.outcomes[len(before.roll.outcomes) :]:
+        level = "warning" if outcome.result == "passed" and outcome.motion.action != "admit" else "info"
+        ended = {**_facts(outcome.motion), "height": outcome.height, "why": outcome.why}
+        core._emit(ev.Notice(f"motion-{outcome.result}", level, ended))
+    if after.members == before.members:
+        return
+    for key in set(before.members) - set(after.members):
+        core.pool.forget(key)
+    core._notice("members", height=after.height, members=len(after.members), quorum=after.quorum)
+    if core.me in before.members and core.me not in after.members:
+        gone = after.roll.seats[core.me].gone
+        core._notice("no-longer-a-member", "error", height=after.height, why=gone)
+    elif core.me in after.members and core.me not in before.members:
+        core._notice("admitted", height=after.height)
+
+
+def _facts(motion: OpenMotion) -> dict[str, object]:
+    return {"motion": motion.digest, "action": motion.action, "subject": motion.subject, "reason": motion.reason}

@@ -1,0 +1,107 @@
+"""Invitations: the text that a candidate is handed, and what the member that gave it out keeps of it.
+
+A member keeps the public key of the token, never the token. An invitation is used once: by the first application that
+comes by it, and what was used, withdrawn or has expired opens nothing.
+"""
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from ...crypto.errors import CorruptError, RemoteProtocolError, UsageError
+from ...protocol import schema
+from ...protocol.membership import Invitation
+from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
+from ..store.files import read_limited, write_atomic
+from .paths import Home
+
+PREFIX = "collegium:"
+MOST = 64  # given out and not withdrawn, used or expired
+_FILE_LIMIT = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One invitation that this member gave out. Keys and digests in hex, times in Unix seconds.
+
+    `key`: the candidate's, if it was known; `hold`: its application waits for `peer approve`; `application`: the signed
+    one that came by it.
+    """
+
+    door: str
+    name: str
+    created: int
+    expires: int
+    key: str = ""
+    hold: bool = False
+    withdrawn: bool = False
+    application: str = ""
+
+    def open(self, now: float) -> bool:
+        """Whether somebody with the token is still let in."""
+        return not self.withdrawn and now < self.expires
+
+
+def load(home: Home) -> tuple[Given, ...]:
+    """Return what was given out, in order. Raises CorruptError naming the file."""
+    try:
+        data = read_limited(home.invitations, _FILE_LIMIT)
+    except FileNotFoundError:
+        return ()
+    try:
+        fields = json.loads((data or b"").decode())["invitations"]
+        found = tuple(Given(**entry) for entry in fields)
+        for given in found:
+            wrong = not all(isinstance(v, type(d)) for v, d in zip(asdict(given).values(), _SHAPE, strict=True))
+            if wrong or len(bytes.fromhex(given.door)) != 32:
+                raise ValueError("an entry is none")
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise CorruptError(f"{home.invitations} is damaged ({error})", "Remove it, and invite again.") from error
+    return found
+
+
+_SHAPE = tuple(asdict(Given("", "", 0, 0)).values())
+
+
+def save(home: Home, given: Iterable[Given]) -> None:
+    """Keep it; the file holds the old or the new after a crash."""
+    write_atomic(home.invitations, (json.dumps({"invitations": [asdict(g) for g in given]}, indent=2) + "\n").encode())
+
+
+def add(home: Home, new: Given, now: float) -> None:
+    """Keep one more; those long gone are forgotten. Raises UsageError if too many are open."""
+    known = [given for given in load(home) if given.application or given.open(now)]
+    if sum(given.open(now) and not given.application for given in known) >= MOST:
+        raise UsageError(f"{MOST} invitations are open", "Withdraw some: `collegium peer invitations`.")
+    save(home, [*known[-4 * MOST :], new])
+
+
+def change(home: Home, door: str, **fields: object) -> tuple[Given, ...]:
+    """Change one; return all as they are now."""
+    found = tuple(
+        replace(given, **fields) if given.door == door else given  # type: ignore[arg-type]  # by name
+        for given in load(home)
+    )
+    save(home, found)
+    return found
+
+
+def to_text(invitation: Signed[Invitation]) -> str:
+    """Return the invitation as one line of text."""
+    return PREFIX + base64.urlsafe_b64encode(invitation.wire).decode().rstrip("=")
+
+
+def from_text(text: str) -> Signed[Invitation]:
+    """Read an invitation and check its member's signature. Raises UsageError: cut off, changed, or none."""
+    advice = "Copy the whole text or file from whoever invited you."
+    word = "".join(text.split())
+    try:
+        if not word.startswith(PREFIX):
+            raise ValueError(f"it does not begin with {PREFIX}")
+        raw = word.removeprefix(PREFIX)
+        wire = base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))
+        value = schema.load(Invitation, wire[SIGNATURE_SIZE:], Invitation.LIMIT)
+        return open_signed(Invitation, wire, value.federation)
+    except (ValueError, RemoteProtocolError) as error:
+        raise UsageError(f"this is no intact invitation ({error})", advice) from error

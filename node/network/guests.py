@@ -1,0 +1,135 @@
+"""Who is no member and may still ask for one thing: an invited candidate, or somebody who was a member.
+
+A guest's connection never reaches the swarm: gossip, pulls and requests do not know of it, and nothing is there to be
+negotiated but the handlers that this one guest is given. Guests are few, and stay for a short while.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+import trio
+from libp2p.abc import IMuxedConn, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.protocol_muxer.exceptions import MultiselectError
+from libp2p.protocol_muxer.multiselect import Multiselect
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+
+from .rpc import Handler, RpcServer
+from .streams import Streams
+
+log = structlog.get_logger(__name__)
+
+GuestHandlers = Callable[[bytes], Mapping[str, Handler]]  # by protocol; empty: not let in
+
+MOST_GUESTS = 16
+MOST_STREAMS = 8  # of one guest, open or being negotiated
+STAY = 120.0  # seconds
+NEGOTIATION = 10  # seconds
+
+
+class _Stream:
+    """A muxed stream with what our readers and writers need of libp2p's NetStream, which wants a swarm's connection."""
+
+    def __init__(self, stream: Any, connection: IMuxedConn) -> None:
+        self._stream = stream
+        self.muxed_conn = connection
+
+    async def read(self, n: int | None = None) -> bytes:
+        return await self._stream.read(n)  # type: ignore[no-any-return] # YamuxStream
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write(data)
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+    async def reset(self) -> None:
+        await self._stream.reset()
+
+
+class Guests:
+    """The guests of one host."""
+
+    def __init__(self, streams: Streams, nursery: trio.Nursery, hello: str, handlers: GuestHandlers, max_rpc: int):
+        self._streams = streams
+        self._nursery = nursery
+        self._hello = hello
+        self._handlers = handlers
+        self._max_rpc = max_rpc
+        self._here: dict[bytes, IMuxedConn] = {}
+
+    def admits(self, peer: bytes) -> bool:
+        """Whether a stranger may come in as a guest now; a door that fails is shut."""
+        try:
+            return len(self._here) < MOST_GUESTS and peer not in self._here and bool(self._handlers(peer))
+        except Exception:
+            log.exception("door failed", peer=peer.hex()[:16])
+            return False
+
+    def receive(self, peer: bytes, connection: IMuxedConn) -> None:
+        """Serve a guest in the background until it goes, or its time is over."""
+        self._here[peer] = connection
+        self._nursery.start_soon(self._serve, peer, connection)
+
+    async def close(self) -> None:
+        """Send all guests away."""
+        for connection in list(self._here.values()):
+            await _close(connection)
+
+    async def _serve(self, peer: bytes, connection: IMuxedConn) -> None:
+        log.info("guest", peer=peer.hex()[:16])
+        server = RpcServer(self._streams, self._handlers(peer), self._max_rpc)
+        try:
+            with trio.move_on_after(STAY):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(connection.start)
+                    await connection.event_started.wait()
+                    await self._accept(connection, server, nursery)
+                    nursery.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - whatever a guest provokes may cost it its stay, and no more
+            log.info("guest sent away", peer=peer.hex()[:16], reason=repr(error))
+        finally:
+            self._here.pop(peer, None)
+            with trio.CancelScope(shield=True):
+                await _close(connection)
+        log.info("guest gone", peer=peer.hex()[:16])
+
+    async def _accept(self, connection: IMuxedConn, server: RpcServer, nursery: trio.Nursery) -> None:
+        while not connection.is_closed:
+            try:
+                stream = await connection.accept_stream()
+            except Exception as error:  # noqa: BLE001 - the connection ended, in whatever words
+                log.debug("guest's connection ended", error=repr(error))
+                return
+            if len(connection.streams) > MOST_STREAMS:  # type: ignore[attr-defined] # Yamux
+                log.warning("guest opens too many streams")
+                return
+            nursery.start_soon(self._one, _Stream(stream, connection), server)
+
+    async def _one(self, stream: Any, server: RpcServer) -> None:
+        async def hello(opened: INetStream) -> None:
+            self._streams.finish(opened)
+
+        offered: dict[Any, Any] = {TProtocol(self._hello): hello}
+        for protocol in server.protocols:
+            offered[TProtocol(protocol)] = lambda opened, name=protocol: server.serve(name, opened)
+        try:
+            _, handler = await Multiselect(offered).negotiate(MultiselectCommunicator(stream), NEGOTIATION)
+            if handler is not None:
+                await handler(stream)
+        except MultiselectError as error:
+            log.debug("guest asked for nothing that it may have", error=repr(error))
+            self._streams.discard(stream)
+        except Exception as error:  # noqa: BLE001 - one stream of a guest
+            log.info("guest's stream failed", error=repr(error))
+            self._streams.discard(stream)
+
+
+async def _close(connection: IMuxedConn) -> None:
+    try:
+        with trio.move_on_after(2):
+            await connection.close()
+            await connection.secured_conn.close()  # type: ignore[attr-defined] # Yamux
+    except Exception as error:  # noqa: BLE001 - it is being thrown away
+        log.debug("close failed", error=repr(error))

@@ -1,0 +1,87 @@
+"""Component states from node to node: files of the states folder, carried as bulk bytes under names of their own."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import structlog
+import trio
+
+from ...consensus.components import State
+from ...consensus.ledger import Ledger
+from ...crypto.errors import RemoteProtocolError, UnreachableError
+from ...crypto.hashing import digest
+from ...protocol.components import ComponentSpec, state_digest
+from ..core import events as ev
+from ..network import Network
+from ..store.states import States, file_size
+from . import folding
+
+log = structlog.get_logger(__name__)
+
+
+def state_name(component: str, chain: bytes) -> bytes:
+    """Return the name under which a neighbour asks for a state."""
+    return digest("state-file", component.encode(), chain)
+
+
+class Exchange:
+    """Hands out this node's states, and takes others'."""
+
+    def __init__(self, states: States, specs: Mapping[str, ComponentSpec], held: Collection[str]) -> None:
+        self._states, self._specs, self._held = states, specs, held
+        self._names: dict[bytes, tuple[str, bytes]] = {}
+        self._height = -1
+
+    def locate(self, ledger: Ledger, name: bytes) -> tuple[Path, int] | None:
+        """Return where the state that a neighbour asks for lies, and its size in bytes."""
+        if ledger.height != self._height:
+            self._height = ledger.height
+            self._names = {
+                state_name(component, chain): (component, chain)
+                for component in self._held
+                for chain in folding.kept(ledger.components[component].rounds)
+            }
+        place = self._names.get(name)
+        return None if place is None else self._states.find(*place)
+
+    async def take(self, network: Network, fetch: ev.FetchState, round_: int) -> bool:
+        """Copy a state from whoever has it, going on where an earlier attempt stopped; False if nobody has it.
+
+        It is stored only if it is what the hosts certified (G1); its size is known before a byte is asked for (G9).
+        """
+        spec = self._specs[fetch.component]
+        size = file_size(spec.dimension)
+        neighbours = network.neighbours()
+        for peer in [*(peer for peer in fetch.sources if peer in neighbours), *(neighbours - set(fetch.sources))]:
+            try:
+                await self._copy(network, peer, fetch, size)
+            except UnreachableError:
+                continue
+            except RemoteProtocolError as error:
+                if error.reason != "blob-unknown":
+                    log.warning("state refused", peer=peer, component=fetch.component, reason=error.reason)
+                continue
+            state = await trio.to_thread.run_sync(self._states.received, fetch.component, fetch.chain)
+            if state is None or state.size != spec.dimension or _differs(fetch, state):
+                log.warning("state refused", peer=peer, component=fetch.component, reason="not the certified state")
+                continue
+            await trio.to_thread.run_sync(self._states.put, fetch.component, round_, fetch.chain, state)
+            log.info("state taken", component=fetch.component, round=round_, source=peer, size=size)
+            return True
+        return False
+
+    async def _copy(self, network: Network, peer: bytes, fetch: ev.FetchState, size: int) -> None:
+        path = await trio.to_thread.run_sync(self._states.incoming, fetch.component, fetch.chain)
+        with path.open("ab") as file:
+            if file.tell() > size:
+                file.truncate(0)
+            name = state_name(fetch.component, fetch.chain)
+
+            def write(chunk: bytes) -> None:
+                file.write(chunk)
+
+            await network.fetch(peer, name, size, write, file.tell())
+
+
+def _differs(fetch: ev.FetchState, state: State) -> bool:
+    return state_digest(fetch.component, state) != fetch.digest

@@ -1,0 +1,125 @@
+"""Motions, how they stand and how they ended; and one member's history."""
+
+from ...consensus import membership
+from ...consensus.membership import OpenMotion, Outcome
+from ...crypto.errors import RemoteProtocolError, UsageError
+from .context import Context, Json
+
+_VERBS = {"expel": "expel", "leave": "leave", "suspend": "suspend", "rekey": "move to a new key"}
+
+
+def sentence(context: Context, motion: OpenMotion) -> str:
+    """Return what a motion asks for, in words."""
+    who = _subject(context, motion)
+    if motion.action == "admit":
+        return f"admit {who}"
+    if motion.action == "leave":
+        return f"{who} leaves"
+    if motion.action == "rekey":
+        return f"{who} moves to a new key"
+    return f"{_VERBS[motion.action]} {who}"
+
+
+def _subject(context: Context, motion: OpenMotion) -> str:
+    if motion.action == "admit":
+        return membership.applicant(motion, context.ledger.federation).name
+    return str(context.member(motion.subject)["name"])
+
+
+def motions(context: Context) -> Json:
+    """Return the open motions, and those that ended, last first."""
+    ledger = context.ledger
+    return {
+        "height": ledger.height,
+        "open": [show_motion(context, motion) for motion in ledger.roll.motions],
+        "ended": [_ended(context, outcome) for outcome in reversed(ledger.roll.outcomes)],
+    }
+
+
+def show_motion(context: Context, motion: OpenMotion) -> Json:
+    """Return one motion as JSON."""
+    ledger, me = context.ledger, context.me
+    may = membership.voters(motion, ledger.members)
+    shown: Json = {
+        "motion": motion.digest.hex(),
+        "action": motion.action,
+        "what": sentence(context, motion),
+        "subject": {**context.member(motion.subject), "name": _subject(context, motion)},
+        "reason": motion.reason,
+        "by": context.member(motion.author),
+        "opened_at_height": motion.height,
+        "expires_after_height": motion.expiry,
+        "yes": context.members(motion.yes & may),
+        "no": context.members(motion.no & may),
+        "needed": membership.needed(motion, ledger.members, ledger.fault_model),
+        "undecided": context.members(may - motion.yes - motion.no),
+        "your_ballot": None if me is None or me not in may else _ballot(motion, me),
+    }
+    if motion.action == "admit":
+        person = membership.applicant(motion, ledger.federation)
+        shown["addresses"] = list(person.addresses)
+    if motion.action == "rekey":
+        shown["new_key"] = membership.new_key(motion, ledger.federation).hex()
+    return shown
+
+
+def _ballot(motion: OpenMotion, me: bytes) -> str:
+    return "yes" if me in motion.yes else "no" if me in motion.no else "not cast"
+
+
+def _ended(context: Context, outcome: Outcome) -> Json:
+    motion = outcome.motion
+    return {
+        "motion": motion.digest.hex(),
+        "action": motion.action,
+        "what": sentence(context, motion),
+        "subject": {**context.member(motion.subject), "name": _subject(context, motion)},
+        "reason": motion.reason,
+        "by": context.member(motion.author),
+        "result": outcome.result,
+        "why": outcome.why,
+        "at_height": outcome.height,
+        "yes": context.members(motion.yes),
+        "no": context.members(motion.no),
+    }
+
+
+def member(context: Context, key: bytes) -> Json:
+    """Return one member's seat: since when, by which motion, under which keys, and every motion about it."""
+    roll = context.ledger.roll
+    seat = roll.seats[key]
+    keys = {key, *membership.earlier(roll, key)}
+    component_hosts = [name for name, c in sorted(context.ledger.components.items()) if key in c.hosts]
+    return {
+        **context.member(key),
+        "me": key == context.me,
+        "since_height": seat.since,
+        "admitted_by": seat.motion.hex() or None,
+        "until_height": seat.until if seat.gone else None,
+        "gone": seat.gone or None,
+        "ended_by": seat.end.hex() or None,
+        "earlier_keys": [earlier.hex() for earlier in membership.earlier(roll, key)],
+        "later_key": seat.successor.hex() or None,
+        "addresses": list(seat.addresses),
+        "active_host_of": component_hosts,
+        "open_motions": [show_motion(context, m) for m in roll.motions if m.subject in keys],
+        "ended_motions": [_ended(context, o) for o in roll.outcomes if o.motion.subject in keys],
+    }
+
+
+def find_motion(context: Context, which: str) -> OpenMotion:
+    """Return the open motion with this beginning of its digest, or about this name. Raises UsageError."""
+    plain = which.lower()
+    found = [m for m in context.ledger.roll.motions if len(plain) >= 4 and m.digest.hex().startswith(plain)]
+    found = found or [m for m in context.ledger.roll.motions if _named(context, m, which)]
+    if len(found) != 1:
+        problem = "more than one open motion" if found else "no open motion"
+        raise UsageError(f"{which!r} names {problem}", "`collegium peer motions` lists them.")
+    return found[0]
+
+
+def _named(context: Context, motion: OpenMotion, name: str) -> bool:
+    try:
+        return _subject(context, motion) == name
+    except RemoteProtocolError:
+        return False

@@ -1,0 +1,110 @@
+"""The commands of membership without a daemon: what they read, what they refuse, and with which exit code."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.home import Home
+from collegium.node.home.invitations import to_text
+from collegium.protocol.membership import Invitation
+from collegium.protocol.signing import sign
+from collegium.sims.cluster import Cluster
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+INVITER = Identity.from_seed(sha256(b"inviter"))
+
+
+def text(federation: bytes = bytes(32), expires: int | None = None, address: str = "/ip4/127.0.0.1/tcp/1") -> str:
+    """An invitation to a place where nobody is."""
+    from collegium.node.network.identity import peer_id
+
+    where = f"{address}/p2p/{peer_id(INVITER.public_key)}"
+    until = int(time.time()) + 3600 if expires is None else expires
+    return to_text(
+        sign(INVITER, Invitation(federation, INVITER.public_key, "", (where,), sha256(b"token"), until, b""))
+    )
+
+
+def test_members_and_motions_are_read_from_the_files(run: "Run", home: Home, cluster: Cluster) -> None:
+    found = run("peer", "motions", "--home", home.root, "--json").value
+    assert (found["open"], found["ended"]) == ([], [])
+    assert "Nothing is moved" in run("peer", "motions", "--home", home.root).out
+    name = cluster.charter.members[0].name
+    shown = run("peer", "show", name, "--home", home.root, "--json").value
+    assert (shown["key"], shown["since_height"], shown["gone"]) == (cluster.charter.members[0].key.hex(), 0, None)
+    assert "the charter" in run("peer", "show", name, "--home", home.root).out
+    assert run("peer", "show", "nobody", "--home", home.root).code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("invite", "x"),
+        ("invitations",),
+        ("approve", "x"),
+        ("refuse", "x"),
+        ("expel", "x", "--yes"),
+        ("leave", "--yes"),
+        ("rekey", "--yes"),
+    ],
+)
+def test_what_needs_the_daemon_says_so(run: "Run", home: Home, words: tuple[str, ...]) -> None:
+    answer = run("peer", *words, "--home", home.root)
+    assert answer.code == 4
+    assert "collegium node start" in answer.err
+
+
+def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path) -> None:
+    good = text()
+    cases = {
+        str(tmp_path / "nothing"): 2,
+        good[:-20]: 2,
+        text(expires=1): 5,
+    }
+    for invitation, code in cases.items():
+        answer = run("peer", "join", invitation, "--home", tmp_path / "new")
+        assert answer.code == code, answer.err
+        assert not (tmp_path / "new").exists(), "nothing is made before the invitation is read"
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    assert run("peer", "join", tmp_path / "binary", "--home", tmp_path / "new").code == 2
+
+
+def test_a_directory_of_another_federation_is_not_taken(run: "Run", home: Home) -> None:
+    before = home.charter.read_bytes()
+    assert run("peer", "join", text(), "--home", home.root).code == 2
+    assert home.charter.read_bytes() == before
+
+
+def test_a_member_that_cannot_be_reached_is_named(run: "Run", tmp_path: Path) -> None:
+    answer = run("peer", "join", text(), "--home", tmp_path / "new", "--listen", "/ip4/127.0.0.1/tcp/0")
+    assert answer.code == 4
+    assert "can be reached" in answer.err
+    assert Home(tmp_path / "new").key.exists(), "the key is kept for the next try"
+
+
+def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluster: Cluster) -> None:
+    before = home.key.read_bytes()
+    answer = run("peer", "join", text(cluster.charter.federation), "--new-key", "--home", home.root)
+    assert answer.code == 2
+    assert "peer rekey" in answer.err
+    assert home.key.read_bytes() == before
+
+
+def test_a_claim_is_written_and_a_member_withdraws_by_itself(
+    run: "Run", home: Home, tmp_path: Path, cluster: Cluster
+) -> None:
+    assert run("init", "--home", tmp_path / "again").code == 0
+    name = cluster.charter.members[2].name
+    words = ("peer", "rekey", "--claim", name, "--charter", home.charter, "--home", tmp_path / "again", "--json")
+    found = run(*words).value
+    assert found["old_key"] == cluster.charter.members[2].key.hex()
+    assert Path(found["statement"]).exists()
+    assert run("peer", "rekey", "--claim", "nobody", "--charter", home.charter, "--home", tmp_path / "again").code == 2
+    assert run("unlearn", "statement", "--out", tmp_path / "s", "--home", home.root).code == 2
+    assert run("unlearn", "carry", tmp_path / "nothing", "--home", home.root).code == 2

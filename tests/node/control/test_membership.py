@@ -1,0 +1,138 @@
+"""Motions, ballots and invitations over the control API, and how members and motions are shown."""
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node import views
+from collegium.node.control.app import build
+from collegium.node.control.facts import context_of
+from collegium.node.core import events as ev
+from collegium.node.home.invitations import from_text
+from collegium.protocol.membership import Application, Rekeying, token_digest
+from collegium.protocol.signing import sign
+from collegium.sims.cluster import Cluster
+
+if TYPE_CHECKING:
+    from .conftest import FakeDaemon
+
+NEW = Identity.from_seed(sha256(b"newcomer"))
+
+
+def call(daemon: "FakeDaemon", method: str, path: str, **options: Any) -> Any:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build(daemon))
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            return await client.request(method, path, **options)
+
+    return trio.run(ask)
+
+
+def move(daemon: "FakeDaemon", action: str, who: str = "", statement: bytes = b"", reason: str = "") -> Any:
+    body = {"action": action, "who": who, "statement": statement.hex(), "reason": reason, "heights": 50}
+    return call(daemon, "POST", "/motions", json=body)
+
+
+def test_a_motion_is_submitted_by_name_key_or_not_at_all(daemon: "FakeDaemon") -> None:
+    other = daemon.charter.member(daemon.network.members[1])
+    assert other is not None
+    for who in (other.name, other.key.hex(), other.key.hex()[:8]):
+        assert move(daemon, "expel", who, reason="noise").status_code == 202
+    assert daemon.submitted == [ev.Move("expel", other.key, b"", "noise", 50)] * 3
+    daemon.submitted.clear()
+    assert move(daemon, "leave").status_code == 202
+    assert daemon.submitted == [ev.Move("leave", daemon.core.me, b"", "", 50)]
+    daemon.submitted.clear()
+    wire = sign(NEW, Rekeying(daemon.core.federation, NEW.public_key, daemon.core.me)).wire
+    assert move(daemon, "rekey", daemon.core.me.hex(), wire).status_code == 202
+    daemon.submitted.clear()
+    me = daemon.charter.member(daemon.core.me)
+    assert me is not None
+    for action, who, reason in (
+        ("expel", me.name, "own-key"),
+        ("promote", other.name, "unknown-action"),
+        ("expel", NEW.public_key.hex(), "not-a-member"),
+        ("rekey", other.name, "statement"),
+    ):
+        answer = move(daemon, action, who)
+        assert (answer.status_code, answer.json()["exit_code"]) == (409, 5), answer.json()
+        assert answer.json()["error"].startswith(reason)
+    assert move(daemon, "expel", "nobody").status_code == 400
+    assert call(daemon, "POST", "/motions", json={"action": "expel"}).status_code == 400
+    assert call(daemon, "POST", "/ballots", json={"motion": "abcdef", "yes": True}).status_code == 400
+    assert not daemon.submitted
+
+
+def test_invitations_are_given_listed_and_withdrawn(daemon: "FakeDaemon") -> None:
+    body = {"name": "school", "days": 7, "key": "", "hold": True, "charter": False}
+    given = call(daemon, "POST", "/invitations", json=body).json()
+    value = from_text(given["text"]).value
+    assert (value.author, value.federation) == (daemon.core.me, daemon.core.federation)
+    assert all("/p2p/" in address for address in value.addresses)
+    assert call(daemon, "POST", "/invitations", json=body).status_code == 400, "one is open under this name"
+    for wrong in ({"days": 0}, {"days": 1000}, {"key": "zz"}, {"key": "00"}):
+        assert call(daemon, "POST", "/invitations", json=body | {"name": "x"} | wrong).status_code == 400
+    (shown,) = call(daemon, "GET", "/invitations").json()["invitations"]
+    assert (shown["name"], shown["state"], shown["applicant"]) == ("school", "not used", None)
+    assert "text" not in shown
+    assert call(daemon, "DELETE", "/invitations", json={"invitation": "other"}).status_code == 400
+    assert call(daemon, "DELETE", "/invitations", json={"invitation": "school"}).status_code == 200
+    assert call(daemon, "GET", "/invitations").json()["invitations"][0]["state"] == "withdrawn"
+
+
+def test_a_withdrawal_to_carry_is_checked_first(daemon: "FakeDaemon") -> None:
+    for wrong in ("zz", "00" * 70):
+        assert call(daemon, "POST", "/unlearn/carried", json={"statement": wrong}).status_code in (400, 409)
+    assert not daemon.submitted
+
+
+@pytest.fixture(scope="module")
+def moved() -> Cluster:
+    """Four members; one is admitted, one expelled, and one more motion is open."""
+    cluster = Cluster(4, 8, rounds=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    application = Application(cluster.federation, NEW.public_key, "newcomer", (), token_digest(sha256(b"d")))
+    who = cluster.nodes[3].identity.public_key
+    admit = ev.Move("admit", NEW.public_key, sign(NEW, application).wire, "", 100)
+    votes = [ev.Move("expel", who, b"", "", 100), admit]
+    for vote in votes:
+        for node in cluster.nodes[:3]:
+            node.deliver(vote)
+        cluster.run(lambda: False, cluster.now + 2000)
+    cluster.nodes[0].deliver(ev.Move("expel", cluster.nodes[2].identity.public_key, b"", "noise", 100))
+    cluster.run(lambda: False, cluster.now + 2000)
+    return cluster
+
+
+def test_members_and_motions_are_shown(daemon: "FakeDaemon", moved: Cluster) -> None:
+    core = moved.nodes[1].core
+    assert core is not None
+    daemon.core = core
+    context = context_of(daemon)
+    found = views.motions(context)
+    (motion,) = found["open"]
+    assert (motion["action"], motion["reason"], motion["your_ballot"], motion["needed"]) == (
+        "expel",
+        "noise",
+        "not cast",
+        3,
+    )
+    assert [(m["action"], m["result"]) for m in found["ended"]] == [("admit", "passed"), ("expel", "passed")]
+    states = {p["name"]: p["state"] for p in views.peers(context)}
+    assert states["newcomer"] == "never heard of"
+    assert list(states.values()).count("expelled") == 1
+    assert len(states) == 5
+    newcomer = views.member(context, views.find_member(context, "newcomer"))
+    assert newcomer["since_height"] > 0
+    assert newcomer["ended_motions"][0]["motion"] == newcomer["admitted_by"]
+    assert any("waits for your ballot" in note for note in views.status(context)["notes"])
+    assert views.find_motion(context, motion["motion"][:8]).digest.hex() == motion["motion"]
+    assert views.find_motion(context, motion["subject"]["name"]).digest.hex() == motion["motion"]
+    assert call(daemon, "GET", "/members/newcomer").json()["key"] == NEW.public_key.hex()
+    assert call(daemon, "POST", "/ballots", json={"motion": motion["motion"], "yes": True}).status_code == 202
+    assert daemon.submitted == [ev.Cast(bytes.fromhex(motion["motion"]), True)]

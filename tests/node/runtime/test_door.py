@@ -1,0 +1,252 @@
+"""The door: what a candidate and a former member may ask for, and what becomes of it (G6, G9)."""
+
+from collections.abc import Awaitable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from collegium.crypto.errors import CorruptError, RemoteProtocolError, UsageError
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.core import events as ev
+from collegium.node.core.messages import DoorAnswer, Knock, SyncRequest, SyncResponse
+from collegium.node.home import Home, invitations
+from collegium.node.home.invitations import from_text, to_text
+from collegium.node.runtime.door import DOOR_PROTOCOL, SYNC_PROTOCOL, Door
+from collegium.protocol import schema
+from collegium.protocol.blocks import Head
+from collegium.protocol.charter import SignedCharter, add_signature, dump_file
+from collegium.protocol.membership import Application, token_digest
+from collegium.protocol.signing import sign
+from collegium.sims.cluster import Cluster
+
+NEW = Identity.from_seed(sha256(b"newcomer"))
+OTHER = Identity.from_seed(sha256(b"other"))
+
+
+class Place:
+    """One member's door, without a network."""
+
+    def __init__(self, root: Path) -> None:
+        self.cluster = Cluster(4, 4, rounds=3)
+        self.cluster.start()
+        assert self.cluster.run(lambda: self.cluster.all_closed(3))
+        self.home = Home(root / "home")
+        self.home.make()
+        self.now = 1_000_000.0
+        self.submitted: list[ev.Event] = []
+        self.node = self.cluster.nodes[0]
+        signed = SignedCharter(schema.dump(self.cluster.charter), ())
+        for node in self.cluster.nodes:
+            signed = add_signature(self.cluster.charter, signed, node.identity)
+        self.signed = signed
+        self.door = self.open()
+
+    def open(self) -> Door:
+        host: Any = SimpleNamespace(
+            home=self.home, core=self.node.core, store=self.node.store, submit=self.submitted.append
+        )
+        return Door(host, self.node.identity, self.signed, lambda: self.now)
+
+    def invite(self, name: str = "", days: float = 1, key: str = "", hold: bool = False) -> Identity:
+        """Return the key of the invitation's token."""
+        text = to_text(run(self.door.invite(name, ("/ip4/192.0.2.1/tcp/1/p2p/x",), days, key, hold, True)))
+        return Identity.from_seed(from_text(text).value.token)
+
+    def knock(self, door: Identity, knock: Knock) -> DoorAnswer:
+        handler = self.door.handlers(door.public_key)[DOOR_PROTOCOL]
+        return schema.load(DoorAnswer, run(handler(door.public_key, schema.dump(knock))), DoorAnswer.LIMIT)
+
+    def apply(self, door: Identity, who: Identity = NEW, name: str = "new", **changed: Any) -> str:
+        value = Application(self.cluster.federation, who.public_key, name, (), token_digest(door.public_key))
+        return self.knock(door, Knock("apply", sign(who, replace(value, **changed)).wire)).state
+
+    def settle(self) -> None:
+        """Let the core do what the door submitted, and everybody vote yes."""
+        for event in self.submitted:
+            self.node.deliver(event)
+        self.submitted.clear()
+        self.cluster.run(lambda: False, self.cluster.now + 3000)
+
+
+def run(awaitable: Awaitable[Any]) -> Any:
+    async def wait() -> Any:
+        return await awaitable
+
+    return trio.run(wait)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_candidate_may_fetch_the_charter_and_apply_once(place: Place) -> None:
+    door = place.invite("school")
+    assert set(place.door.handlers(door.public_key)) == {DOOR_PROTOCOL}
+    assert place.knock(door, Knock("charter", b"")).charter == dump_file(place.signed)
+    assert place.apply(door) == "waiting"
+    (move,) = place.submitted
+    assert isinstance(move, ev.Move)
+    assert move.subject == NEW.public_key
+    assert place.apply(door) == "waiting", "asking again does no harm"
+    with pytest.raises(RemoteProtocolError, match="invitation-used"):
+        place.apply(door, OTHER)
+    with pytest.raises(RemoteProtocolError, match="invitation-used"):
+        place.apply(door, NEW, "another name")
+    place.settle()
+    assert place.apply(door) == "moved"
+    motion = place.node.core.ledger.roll.motions[0]  # type: ignore[union-attr]  # it runs
+    for node in place.cluster.nodes[1:3]:
+        node.deliver(ev.Cast(motion.digest, True))
+    place.settle()
+    assert place.apply(door) == "admitted"
+    place.door.tend()
+    assert not place.submitted
+
+
+def test_a_refused_application_is_not_moved_again(place: Place) -> None:
+    door = place.invite()
+    place.apply(door)
+    place.settle()
+    motion = place.node.core.ledger.roll.motions[0]  # type: ignore[union-attr]  # it runs
+    for node in place.cluster.nodes[1:3]:
+        node.deliver(ev.Cast(motion.digest, False))
+    place.settle()
+    assert place.apply(door) == "refused"
+    place.door.tend()
+    assert not place.submitted
+
+
+def test_a_held_application_waits_for_the_operator(place: Place) -> None:
+    door = place.invite(hold=True)
+    assert place.apply(door) == "held"
+    place.door.tend()
+    assert not place.submitted
+
+
+@pytest.mark.parametrize("how", ["never given", "expired", "withdrawn"])
+def test_what_opens_nothing(place: Place, how: str) -> None:
+    door = OTHER if how == "never given" else place.invite()
+    if how == "expired":
+        place.now += 86_401
+    if how == "withdrawn":
+        run(place.door.withdraw(door.public_key.hex()))
+    assert not place.door.handlers(door.public_key)
+    assert not place.open().handlers(door.public_key), "nor after a restart"
+
+
+def test_what_is_refused_at_the_door_by_name(place: Place) -> None:
+    door = place.invite(key=OTHER.public_key.hex())
+    with pytest.raises(RemoteProtocolError, match="other-key"):
+        place.apply(door)
+    assert place.apply(door, OTHER) == "waiting"
+    door = place.invite()
+    name = place.cluster.charter.members[0].name
+    for reason, changed in {
+        "name-taken": {"name": name},
+        "name": {"name": "a\x1b[2J"},
+        "address": {"addresses": ("\u202e",)},
+        "other-invitation": {"token": bytes(32)},
+        "wrong-federation": {"federation": bytes(32)},
+    }.items():
+        with pytest.raises(RemoteProtocolError, match=reason):
+            place.apply(door, **changed)  # type: ignore[arg-type]  # fields of an application
+    member = place.cluster.nodes[1].identity
+    with pytest.raises(RemoteProtocolError, match="frozen-key"):
+        place.apply(door, member)
+    good = sign(NEW, Application(place.cluster.federation, NEW.public_key, "x", (), token_digest(door.public_key)))
+    with pytest.raises(RemoteProtocolError, match="bad-signature"):
+        place.knock(door, Knock("apply", bytes(64) + good.wire[64:]))
+    with pytest.raises(RemoteProtocolError, match="unknown-knock"):
+        place.knock(door, Knock("ledger", b""))
+    handler = place.door.handlers(door.public_key)[DOOR_PROTOCOL]
+    for junk in (b"", b"\xff" * 9000, schema.dump(Knock("apply", b"x"))):
+        with pytest.raises(RemoteProtocolError):
+            run(handler(door.public_key, junk))
+    assert place.apply(door) == "waiting", "none of that used the invitation up"
+
+
+def test_two_applications_at_once_do_not_both_use_one_invitation(place: Place) -> None:
+    door = place.invite()
+    handler = place.door.handlers(door.public_key)[DOOR_PROTOCOL]
+    answers: list[str] = []
+
+    async def one(who: Identity, name: str) -> None:
+        value = Application(place.cluster.federation, who.public_key, name, (), token_digest(door.public_key))
+        try:
+            data = await handler(door.public_key, schema.dump(Knock("apply", sign(who, value).wire)))
+            answers.append(schema.load(DoorAnswer, data, DoorAnswer.LIMIT).state)
+        except RemoteProtocolError as error:
+            answers.append(error.reason)
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, NEW, "a")
+            nursery.start_soon(one, OTHER, "b")
+
+    trio.run(both)
+    assert sorted(answers) == ["invitation-used", "waiting"]
+
+
+def test_who_was_a_member_is_told_what_was_agreed_until_then_and_no_more(place: Place) -> None:
+    gone = place.cluster.nodes[3].identity.public_key
+    assert not place.door.handlers(gone), "members do not come by the door"
+    place.cluster.nodes[3].deliver(ev.Move("leave", gone, b"", "", 100))
+    place.settle()
+    core = place.node.core
+    assert core is not None
+    until = core.ledger.roll.seats[gone].until
+    place.node.deliver(ev.Move("expel", place.cluster.nodes[2].identity.public_key, b"", "", 100))
+    place.settle()
+    assert core.ledger.height > until
+    handlers = place.door.handlers(gone)
+    assert set(handlers) == {SYNC_PROTOCOL}
+    heads: tuple[Head, ...] = ()
+    request = schema.dump(SyncRequest(place.cluster.federation, 0, heads, b""))
+    answer = schema.load(SyncResponse, run(handlers[SYNC_PROTOCOL](gone, request)), 6 << 20)
+    assert answer.height == until
+    assert len(answer.blocks) == until
+    assert not answer.messages
+    agreed = {r.wire for n in range(1, until + 1) for r in place.node.store.block(n).records}  # type: ignore[union-attr]  # it is there
+    assert set(answer.records) == agreed
+
+
+# ---- the text and the file
+
+
+def test_an_invitation_survives_being_pasted_and_shows_every_change(place: Place) -> None:
+    signed = run(place.door.invite("x", ("/ip4/192.0.2.1/tcp/1",), 1, "", False, True))
+    text = to_text(signed)
+    assert from_text(text) == signed
+    assert from_text("\n".join(text[i : i + 70] for i in range(0, len(text), 70)) + "\n") == signed
+    for wrong in (text[:-30], text.replace("A", "B", 1), "http://x", "", "collegium:", text[10:], "collegium:\u00e9"):
+        with pytest.raises(UsageError, match="no intact invitation"):
+            from_text(wrong)
+
+
+def test_the_member_keeps_no_token_and_a_damaged_file_is_named(place: Place) -> None:
+    door = place.invite("x")
+    kept = place.home.invitations.read_text()
+    assert door.public_key.hex() in kept
+    assert door.seed.hex() not in kept
+    assert place.home.invitations.stat().st_mode & 0o777 == 0o600
+    for junk in ("", "[]", '{"invitations": [{"door": "00"}]}', kept.replace('"hold": false', '"hold": "x"')):
+        place.home.invitations.write_text(junk)
+        with pytest.raises(CorruptError, match="invitations"):
+            invitations.load(place.home)
+
+
+def test_invitations_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invitations, "MOST", 2)
+    place.invite("a")
+    place.invite("b")
+    with pytest.raises(UsageError, match="are open"):
+        place.invite("c")
+    place.now += 2 * 86_400
+    place.invite("d")
+    assert [given.name for given in invitations.load(place.home)] == ["d"]
