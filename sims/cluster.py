@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..consensus.components import Entry, State, origin, replay
+from ..consensus.ledger import Ledger
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
@@ -522,6 +523,15 @@ class Cluster:
     def lies(self, node: Node) -> bool:
         """Whether a node is a liar, whose own words bind nobody."""
         return node.lied
+
+    def latest(self) -> Ledger | None:
+        """The ledger of the honest node that is furthest; None if none runs."""
+        cores = [node.core for node in self.honest() if node.core is not None]
+        return max((core.ledger for core in cores), key=lambda ledger: ledger.height, default=None)
+
+    def charter_keys(self) -> frozenset[bytes]:
+        """The founders' keys."""
+        return frozenset(member.key for member in self.charter.members)
 
     def honest(self) -> list[Node]:
         """The nodes that do not lie, running or not."""

@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ..crypto.hashing import sha256
+from ..crypto.identity import Identity
 from ..node.core import events as ev
 from ..protocol.blocks import quorum
+from ..protocol.membership import Application, token_digest
+from ..protocol.signing import sign
 from . import reading as read
 from .invariants import InvariantError
 from .liars import LIES
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 More = Mapping[str, object]
 Undo = Callable[[], None]
+MOTION_HEIGHTS = 1000
 WEATHER: Mapping[str, read.Check] = {
     "delay": read.span(0, 60_000),
     "loss": read.share,
@@ -53,9 +58,12 @@ def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
     cluster.cut_off |= cut
     if more.get("noticed"):
         _tell(nodes, rest, ev.PeerDown)
-    heights = [node.core.ledger.height for node in cluster.nodes if node.core is not None]
-    most = max(heights, default=0) + 1  # votes on their way when the network parts may still decide one
-    lost = [side for side in (nodes, rest) if len(side) < quorum(len(cluster.nodes), cluster.charter.rules.fault_model)]
+    ledger = cluster.latest()
+    members = cluster.charter_keys() if ledger is None else frozenset(ledger.members)
+    most = 1 if ledger is None else ledger.height + 1  # votes on their way may still decide one
+    needed = quorum(len(members), cluster.charter.rules.fault_model)
+    sides = [[node for node in side if node.identity.public_key in members] for side in (nodes, rest)]
+    lost = [side for side in sides if len(side) < needed]
 
     def undo() -> None:
         for side in lost:
@@ -196,6 +204,26 @@ def _spend_budget(_play: Play, nodes: Sequence[Node], _more: More) -> None:
         node.spent = True
 
 
+def _join(play: Play, _nodes: Sequence[Node], more: More) -> None:
+    for _ in range(int(str(more.get("count", 1)))):
+        number = len(play.cluster.nodes)
+        newcomer = Identity.from_seed(sha256(f"newcomer {play.seed} {number}".encode()))
+        play.cluster.add(newcomer)
+        key, token = newcomer.public_key, token_digest(sha256(b"door"))
+        application = Application(play.cluster.federation, key, f"newcomer-{number}", (), token)
+        play.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS), there=True)
+
+
+def _leave(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        play.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), there=False, mover=node)
+
+
+def _expel(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        play.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS), there=False)
+
+
 DEEDS: dict[str, Deed] = {
     "partition": Deed(
         "cut these off from the others; with noticed = true the connections are seen to break",
@@ -223,5 +251,14 @@ DEEDS: dict[str, Deed] = {
     "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": read.one_of(*LIES)}, ("lie",)),
     "weather": Deed("the network changes: the keys of [network]", _weather, WEATHER, whom=False),
     "break-learner": Deed("their training fails", _break_learner, {"reason": read.text}),
+    "join": Deed(
+        "`count` newcomers apply, one member moves each, and the others vote for them",
+        _join,
+        {"count": read.whole(1, 64)},
+        whom=False,
+        lasts=False,
+    ),
+    "leave": Deed("they leave the federation", _leave, lasts=False),
+    "expel": Deed("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
     "spend-budget": Deed("their accountant lets no draw pass any more", _spend_budget, lasts=False),
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..node.core import events as ev
+from ..node.core.motions import undecided
 from .cluster import Cluster, Node
 from .deeds import DEEDS, Undo
 from .invariants import InvariantError
@@ -13,6 +14,7 @@ from .memory import MemoryStore
 from .scenario import Event, Scenario, Who, tolerated_liars
 
 SETTLE_MS = 300_000  # how long it may take until all are level, once everything is over
+NUDGE_MS = 2000  # between two attempts at what members have to decide
 IDLE_MS = 30_000  # how long nothing may happen where there is no work
 
 
@@ -57,7 +59,7 @@ class Play:
     """A scenario under way."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.scenario = scenario
+        self.scenario, self.seed = scenario, seed
         # Not the cluster's: what happens when, and to whom, does not depend on the weather.
         self.random = random.Random(f"{seed} {scenario.nodes}")  # noqa: S311 - a simulation, labelled so
         charter: dict[str, Any] = {"min_updates": min(2, scenario.nodes), **scenario.charter}
@@ -119,6 +121,32 @@ class Play:
         else:
             self.running -= 1
 
+    def insist(self, move: ev.Move, *, there: bool, mover: Node | None = None) -> None:
+        """Have a member move it and the others vote for it, again and again until it is done: crashes eat words."""
+        self.running += 1
+
+        def nudge() -> None:
+            ledger, members = self.cluster.latest(), self._members()
+            if ledger is not None and (move.subject in ledger.members) is there:
+                self.running -= 1
+                self.cluster.moved = True
+                return
+            movers = [node for node in members if node.core is not None and node.core.me != move.subject]
+            for node in [mover] if mover is not None else movers[:1]:
+                node.deliver(move)
+            for node in members:
+                for motion in list(undecided(node.core.ledger, node.core.me))[:1] if node.core is not None else ():
+                    node.deliver(ev.Cast(motion.digest, True))
+            self.cluster.at(NUDGE_MS, nudge)
+
+        nudge()
+
+    def _members(self) -> list[Node]:
+        """Return the honest nodes that are members, by the ledger that is furthest."""
+        ledger = self.cluster.latest()
+        keys = self.cluster.charter_keys() if ledger is None else frozenset(ledger.members)
+        return [node for node in self._honest() if node.identity.public_key in keys]
+
     def _over(self, undo: Undo) -> None:
         undo()
         self.running -= 1
@@ -175,7 +203,7 @@ class Play:
         self._trigger()
         rounds = self.scenario.expect.rounds
         return not self.running and all(
-            node.stays_down or (node.core is not None and _folded(node) >= rounds) for node in self._honest()
+            node.stays_down or (node.core is not None and _folded(node) >= rounds) for node in self._members()
         )
 
     def _come_to_rest(self) -> None:
@@ -193,10 +221,10 @@ class Play:
                 raise InvariantError("expect.idle", f"without work the heights went from {before} to {self._heights()}")
 
     def _heights(self) -> list[int]:
-        return [node.core.ledger.height for node in self._honest() if node.core is not None]
+        return [node.core.ledger.height for node in self._members() if node.core is not None]
 
     def _level(self) -> bool:
-        nodes = [node for node in self._honest() if not node.stays_down]
+        nodes = [node for node in self._members() if not node.stays_down]
         return (
             all(node.core is not None and _current(node) for node in nodes)
             and len(set(self._heights())) == 1
@@ -208,7 +236,7 @@ class Play:
         keys = {self.cluster.nodes[index].identity.public_key for index in self.withdrawn}
         return all(
             keys <= {withdrawal.author for withdrawal in node.core.ledger.withdrawn}
-            for node in self._honest()
+            for node in self._members()
             if node.core is not None
         )
 
@@ -227,7 +255,7 @@ class Play:
     def _check(self) -> None:
         expect = self.scenario.expect
         honest = self._honest()
-        core = next(node.core for node in honest if node.core is not None)
+        core = next(node.core for node in self._members() if node.core is not None)
         expelled = {node.index for node in self.cluster.nodes if node.identity.public_key in core.ledger.expelled}
         missed = {node.index for node in self.whom(expect.expelled)} - expelled
         if missed:
