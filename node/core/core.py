@@ -505,6 +505,8 @@ class Core:
                 self._notice("own-vote-recovered", "warning", height=height)
             self._agree(self.agreement.receive(vote))
         elif height <= self.ledger.height + 8:
+            if height not in self.later:  # who signs nothing, or is no member, takes none of them out again
+                self.later = {h: found for h, found in self.later.items() if h > self.ledger.height}
             waiting = self.later.setdefault(height, [])
             same = [known for known in waiting if known.value.author == vote.value.author]
             if all(vote.digest != known.digest for known in same):
@@ -806,7 +808,6 @@ class Core:
             cls = Proposal if data[0] == Kind.PROPOSAL else Vote
             own.append(_open_message(cls, data[1:], self.federation, trusted=True))
         waiting = self.later.pop(height, [])
-        self.later = {h: found for h, found in self.later.items() if h > height}
         known = {item.digest for item in own}
         if any(vote.value.author == self.me and vote.digest not in known for vote in waiting):
             self.agreement.mute = True
