@@ -95,7 +95,7 @@ MUTATIONS = (
         "what was in at the deadline may be left out",
         ((CORE, "return (deadline.held & still) <= {entry.update for entry in entries}", "return True"),),
         "liar-at-the-deadline",
-        1,
+        6,
         ("expect.everybody",),
     ),
     Mutation(
@@ -188,7 +188,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a restored node signs before it has asked",
-        ((CORE, "if self.signing or len(self.reports) < self.ledger.quorum - 1 or", "if self.signing or"),),
+        ((CORE, "if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:", "if False:"),),
         "restored-far-away",
         6,
         ("G8",),
