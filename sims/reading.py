@@ -1,5 +1,6 @@
 """Strict reading of TOML tables: unknown keys, wrong types and impossible values are refused, with what is allowed."""
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -63,6 +64,13 @@ def text(value: object) -> str:
     """Some words."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("some words in quotes")
+    return value
+
+
+def name(value: object) -> str:
+    """A name that is part of a file's name."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", value):
+        raise ValueError("1 to 64 small letters, digits and hyphens")
     return value
 
 

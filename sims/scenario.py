@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from ..consensus.membership import MOST_MEMBERS
 from ..crypto.errors import UsageError
 from ..protocol.charter import FAULT_MODELS, RULES
 from . import reading as read
@@ -18,7 +19,7 @@ from .invariants import ALARMS
 
 FOLDER = Path(__file__).parent / "scenarios"
 FILE_LIMIT = 64 << 10
-MOST_NODES = 1000
+MOST_NODES = MOST_MEMBERS  # of a charter and a federation
 GROUPS = ("all", "any", "half", "minority")
 Who = tuple[int | str, ...]  # numbers, roles, or one of GROUPS
 NOBODY: Who = ()
@@ -149,7 +150,7 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
     top = read.Table(source, "", found)
     count = top.take("nodes", read.whole(1, MOST_NODES))
     rounds = top.take("rounds", read.whole(1, 10_000))
-    name, about = top.take("name", read.text), top.take("about", read.text)
+    name, about = top.take("name", read.name), top.take("about", read.text)
     absent = top.take("absent", _who(count), NOBODY)
     charter = _checked(source, "charter", top.take("charter", _as_is, NO_TABLE), CHARTER)
     network = _checked(source, "network", top.take("network", _as_is, NO_TABLE), WEATHER)

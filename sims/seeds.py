@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from shlex import quote
 
 from ..crypto.errors import UsageError
 from .play import Outcome, play
@@ -93,7 +94,7 @@ def explain(scenario: Scenario, outcome: Outcome, folder: Path | None, step: Ste
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"Cannot write {path}: {error.strerror}", "Name a folder that can be written.") from error
-    command = f"collegium sim run {path} --seed {how.seed}"
+    command = f"collegium sim run {quote(str(path))} --seed {how.seed}"
     return Failure(outcome, how, text, str(path) if folder is not None else "", command)
 
 

@@ -72,6 +72,7 @@ WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the 
 RETRY_MS = 2000
 MOST_FAILURES = 3
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
+URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
 COMMUTING = frozenset({"offer", "update", "attest"})
 GATHER_MS = 150  # how long one component waits for the others of the same draws
 
@@ -907,7 +908,8 @@ class Core:
 
     def _work(self, state: Ledger, records: Sequence[Signed[Record]]) -> bool:
         """Whether there is work that this node finds timely."""
-        if any(r.value.kind in ("evidence", "withdrawal", "motion", "ballot") for r in records):
+        inert = {(refusal.author, refusal.seq) for refusal in state.refusals}  # a liar may write them without end
+        if any(r.value.kind in URGENT and (r.value.author, r.value.seq) not in inert for r in records):
             return True
         closes = self._closes(state)
         if closes:

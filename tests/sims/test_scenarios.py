@@ -106,6 +106,13 @@ def test_a_wrong_file_is_refused_by_name(added: str, words: str) -> None:
     assert error.value.advice
 
 
+def test_a_name_is_no_path() -> None:
+    """A failure's shortest scenario is written under its name."""
+    for name in ("../../evil", "a b; rm x", "", "Upper"):
+        with pytest.raises(UsageError, match="name cannot be"):
+            parse(CALM.replace('"test"', f'"{name}"'), "mine.toml")
+
+
 def test_a_scenario_that_is_not_there_is_told() -> None:
     for reference in ("nothing-like-it", "nothing/like-it.toml"):
         with pytest.raises(UsageError, match="nothing"):
