@@ -410,6 +410,7 @@ def test_it_is_caught_within_so_many_seeds(mutation: Mutation) -> None:
     check(mutation, range(1, mutation.seed + 1))
 
 
+@pytest.mark.soak  # seed 1 of each is in the gate already
 @pytest.mark.parametrize(("scenario", "seed"), sorted({(m.scenario, m.seed) for m in MUTATIONS}), ids=str)
 def test_the_code_as_it_is_passes_the_same(scenario: str, seed: int) -> None:
     outcome = play(load(scenario), seed)
