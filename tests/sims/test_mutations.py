@@ -123,7 +123,7 @@ MUTATIONS = (
         "one vote twice is evidence",
         ((LEDGER, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
         "liar-false-evidence",
-        1,
+        4,
         ("G8",),
     ),
     Mutation(
