@@ -344,6 +344,8 @@ def leave(
 
     client = Client(existing_home(home))
     status = client.get("/status")
+    if not status["is_member"]:
+        raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
     for warning in _consequences(status):
         say(f"warning: {warning}")
     _confirm("Leave? This key never comes back.", yes)

@@ -529,9 +529,10 @@ class Cluster:
         cores = [node.core for node in self.honest() if node.core is not None]
         return max((core.ledger for core in cores), key=lambda ledger: ledger.height, default=None)
 
-    def charter_keys(self) -> frozenset[bytes]:
-        """The founders' keys."""
-        return frozenset(member.key for member in self.charter.members)
+    def members(self) -> frozenset[bytes]:
+        """Who is a member by that ledger; the founders, if none runs."""
+        ledger = self.latest()
+        return frozenset(ledger.members if ledger is not None else (member.key for member in self.charter.members))
 
     def honest(self) -> list[Node]:
         """The nodes that do not lie, running or not."""

@@ -58,8 +58,7 @@ def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
     cluster.cut_off |= cut
     if more.get("noticed"):
         _tell(nodes, rest, ev.PeerDown)
-    ledger = cluster.latest()
-    members = cluster.charter_keys() if ledger is None else frozenset(ledger.members)
+    ledger, members = cluster.latest(), cluster.members()
     most = 1 if ledger is None else ledger.height + 1  # votes on their way may still decide one
     needed = quorum(len(members), cluster.charter.rules.fault_model)
     sides = [[node for node in side if node.identity.public_key in members] for side in (nodes, rest)]

@@ -302,7 +302,21 @@ class Invariants:
                 kept = [entry for entry in old.entries if entry in new.entries]
                 if list(new.entries) != kept:
                     raise InvariantError("G4", f"the frozen list of {name} round {old.number} gained or reordered")
+        self._voted(before, now)
         self._kept(node, before)
+
+    def _voted(self, before: Ledger, now: Ledger) -> None:
+        """A motion passes by the votes of a quorum of those whom it is not about, or is one's own affair (G2)."""
+        passed = [o.motion for o in now.roll.outcomes[len(before.roll.outcomes) :] if o.result == "passed"]
+        if now.height != before.height + 1 or len(passed) != 1:
+            return  # several in a block: each is decided by the members that the one before it left
+        (motion,) = passed
+        subject = set() if motion.action == "admit" else {motion.subject}
+        if motion.author in subject or not set(before.members) - set(now.members) <= subject:
+            return
+        may = set(before.members) - subject
+        if len(motion.yes & may) < self._needed(len(may)):
+            raise InvariantError("G2", f"{len(motion.yes & may)} of {len(may)} members {motion.action} somebody")
 
     def _kept(self, node: Node, before: Ledger) -> None:
         """Counted updates have acks of a host quorum, and honest ackers hold the bytes."""
@@ -377,9 +391,8 @@ class Invariants:
 
     def final(self) -> None:
         """Equal ledgers and states; both equal a fold from scratch, as a joiner or an auditor does it (G1, G7)."""
-        latest = self.cluster.latest()
         running = [node for node in self.cluster.honest() if node.core is not None]
-        nodes = [node for node in running if latest is not None and node.identity.public_key in latest.members]
+        nodes = [node for node in running if node.identity.public_key in self.cluster.members()]
         if not nodes:
             return
         digests = {ledger_digest(node.core.ledger) for node in nodes if node.core}

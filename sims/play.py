@@ -126,8 +126,8 @@ class Play:
         self.running += 1
 
         def nudge() -> None:
-            ledger, members = self.cluster.latest(), self._members()
-            if ledger is not None and (move.subject in ledger.members) is there:
+            members = self._members()
+            if (move.subject in self.cluster.members()) is there:
                 self.running -= 1
                 self.cluster.moved = True
                 return
@@ -143,8 +143,7 @@ class Play:
 
     def _members(self) -> list[Node]:
         """Return the honest nodes that are members, by the ledger that is furthest."""
-        ledger = self.cluster.latest()
-        keys = self.cluster.charter_keys() if ledger is None else frozenset(ledger.members)
+        keys = self.cluster.members()
         return [node for node in self._honest() if node.identity.public_key in keys]
 
     def _over(self, undo: Undo) -> None:

@@ -21,6 +21,7 @@ pass through the backbone. Nothing but parameters holds state: no BatchNorm, no 
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from math import isqrt, prod, sqrt
 from typing import Any, TypeAlias
@@ -74,7 +75,7 @@ def projection(seed: bytes, name: str, rows: int, columns: int) -> Tensor:
     return torch.from_numpy((integers * (sqrt(3.0 / rows) / 2**15)).astype(np.float32))
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """What all encoders share: the learned token, or zero, where a record lacks the modality."""
 
     def __init__(self, spec: ComponentSpec) -> None:
@@ -89,9 +90,9 @@ class Encoder(nn.Module):
         embedding = embedding * present
         return embedding if self.missing is None else embedding + self.missing(1.0 - present)
 
+    @abstractmethod
     def encode(self, values: Tensor, steps: Tensor) -> Tensor:
         """Return the embedding of what is there, [S, K, h]; what it is elsewhere does not matter."""
-        raise NotImplementedError
 
 
 class LinearTanh(Encoder):

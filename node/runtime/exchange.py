@@ -13,6 +13,7 @@ from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec, state_digest
 from ..core import events as ev
 from ..network import Network
+from ..store.errors import disk_errors
 from ..store.states import States, file_size
 from . import folding
 
@@ -72,7 +73,7 @@ class Exchange:
 
     async def _copy(self, network: Network, peer: bytes, fetch: ev.FetchState, size: int) -> None:
         path = await trio.to_thread.run_sync(self._states.incoming, fetch.component, fetch.chain)
-        with path.open("ab") as file:
+        with disk_errors(path), path.open("ab") as file:
             if file.tell() > size:
                 file.truncate(0)
             name = state_name(fetch.component, fetch.chain)

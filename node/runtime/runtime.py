@@ -59,8 +59,7 @@ log = structlog.get_logger(__name__)
 TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
 BATCH = 256
-TEND_EVERY = 5.0  # seconds between two looks at applications that could not be moved yet
-ADDRESS_SECONDS = 5.0  # between two looks at this machine's addresses: two system calls
+TEND_EVERY = 5.0  # seconds between two looks at this machine's addresses and at applications that wait
 
 
 class Runtime:
@@ -197,7 +196,6 @@ class Runtime:
             nursery = self._nursery
             if not self.config.node.advertise:
                 self.core.options = replace(self.core.options, addresses=tuple(self.network.addresses()[:8]))
-                nursery.start_soon(self._watch_addresses)
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self.learner.run)
             nursery.start_soon(self._watch_signals)
@@ -238,6 +236,7 @@ class Runtime:
     async def _tend(self) -> None:
         while True:
             self.door.tend()
+            self._readdress()
             known = joining.load(self.home)
             if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
                 self.network.backoff_reset(known.member)  # it lets this node in as soon as the members have admitted it
@@ -330,14 +329,16 @@ class Runtime:
 
     # ---- network
 
-    async def _watch_addresses(self) -> None:
-        """Offer new addresses when this machine's have changed: a laptop that moved, a renewed lease."""
-        while True:
-            await trio.sleep(ADDRESS_SECONDS)
-            found = tuple(self.network.addresses()[:8])
-            if found != self.core.options.addresses:
-                log.info("addresses changed", addresses=list(found))
-                self.submit(ev.Readdressed(found))
+    def _readdress(self) -> None:
+        """Offer new addresses when this machine's have changed: a laptop that moved, a renewed lease.
+
+        A machine without a network has none but its own; it offers nothing new until it is on one again.
+        """
+        found, known = tuple(self.network.addresses()[:8]), self.core.options.addresses
+        if self.config.node.advertise or found == known or (set(found) < set(known)):
+            return
+        log.info("addresses changed", addresses=list(found))
+        self.submit(ev.Readdressed(found))
 
     def _on_gossip(self, forwarder: bytes, data: bytes) -> None:
         if len(self._inbox) >= INBOX:

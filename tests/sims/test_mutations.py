@@ -17,6 +17,7 @@ from collegium.sims.play import play
 from collegium.sims.scenario import load
 
 CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
+MEMBERSHIP = "collegium.consensus.membership"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
 RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
 
@@ -118,6 +119,13 @@ MUTATIONS = (
         "liar-double-votes",
         1,
         ("expect.expelled",),
+    ),
+    Mutation(
+        "one vote decides about members",
+        ((MEMBERSHIP, "return quorum(max(1, len(voters(motion, members))), fault_model)", "return 1"),),
+        "members-come-and-go",
+        1,
+        ("G2",),
     ),
     Mutation(
         "one vote twice is evidence",
