@@ -146,7 +146,9 @@ class Agreement:
         self.votes: dict[tuple[int, int], dict[tuple[bytes, bytes], Signed[Vote]]] = {}
         # Who voted so, by (view, step, block), and for anything, by (view, step, None): counted as votes come.
         self.voters: dict[tuple[int, int, bytes | None], set[bytes]] = {}
+        self.first: dict[tuple[int, int, bytes], Signed[Vote]] = {}  # by (view, step, author)
         self.seen: dict[bytes, Message] = {}
+        self.latest = 0  # the last view that anybody is in
         self.views_of: dict[bytes, int] = {}
         self.convicted: set[bytes] = set()  # one proof is enough, however often its author lies
         self._done: set[tuple[str, int]] = set()
@@ -259,7 +261,8 @@ class Agreement:
         return actions
 
     def _start_with_others(self) -> bool:
-        if self.started or len(self.views_of.keys() - {self.identity.public_key}) < self.others_that_start:
+        others = len(self.views_of) - (self.identity.public_key in self.views_of)
+        if self.started or others < self.others_that_start:
             return False
         self._enter(0)
         return True
@@ -329,23 +332,22 @@ class Agreement:
         return True
 
     def _line_49(self) -> bool:
-        for (view, step), votes in self.votes.items():
-            if step != PRECOMMIT:
+        for (view, step, identifier), voters in self.voters.items():
+            if step != PRECOMMIT or len(voters) < self.quorum or identifier is None or identifier == NIL:
                 continue
-            if len(votes) < self.quorum:
-                continue
-            for identifier in {vote.value.block for vote in votes.values()} - {NIL}:
-                if self._count(view, PRECOMMIT, identifier) >= self.quorum and self.verdicts.get(identifier):
-                    signatures = [
-                        VoteSignature(v.value.author, v.signature) for v in self._votes_for(view, step, identifier)
-                    ]
-                    certificate = Certificate(view, tuple(sorted(signatures, key=lambda entry: entry.author)))
-                    self.decided = True
-                    self._actions.append(Decided(self.blocks[identifier], certificate))
-                    return False
+            if self.verdicts.get(identifier):
+                signatures = [
+                    VoteSignature(v.value.author, v.signature) for v in self._votes_for(view, step, identifier)
+                ]
+                certificate = Certificate(view, tuple(sorted(signatures, key=lambda entry: entry.author)))
+                self.decided = True
+                self._actions.append(Decided(self.blocks[identifier], certificate))
+                return False
         return False
 
     def _line_55(self) -> bool:
+        if self.latest <= self.view:
+            return False
         later = sorted((view for author, view in self.views_of.items() if view > self.view), reverse=True)
         if len(later) < self.others_that_start:
             return False
@@ -370,7 +372,7 @@ class Agreement:
     def _take(self, message: Message) -> None:
         value = message.value
         if value.view > self.view + VIEWS_AHEAD:
-            self.views_of[value.author] = max(self.views_of.get(value.author, 0), value.view)
+            self._note_view(value.author, value.view)
             return
         if isinstance(value, Proposal):
             if value.author != self.proposer(value.view):
@@ -388,22 +390,26 @@ class Agreement:
                 self._actions.append(Judge(identifier, block))
         else:
             self._take_vote(message)  # type: ignore[arg-type]  # narrowed by the value's type
-        self.views_of[value.author] = max(self.views_of.get(value.author, 0), value.view)
+        self._note_view(value.author, value.view)
+
+    def _note_view(self, author: bytes, view: int) -> None:
+        self.views_of[author] = max(self.views_of.get(author, 0), view)
+        self.latest = max(self.latest, view)
 
     def _take_vote(self, message: Signed[Vote]) -> None:
         vote = message.value
         votes = self.votes.setdefault((vote.view, vote.step), {})
         if (vote.author, vote.block) in votes:
             return
-        others = [known for (author, _), known in votes.items() if author == vote.author]
-        if not others or vote.block == NIL or vote.block in self.blocks:
+        other = self.first.setdefault((vote.view, vote.step, vote.author), message)
+        if other is message or vote.block == NIL or vote.block in self.blocks:
             votes[vote.author, vote.block] = message
             for identifier in (vote.block, None):
                 self.voters.setdefault((vote.view, vote.step, identifier), set()).add(vote.author)
             self.seen[message.digest] = message
-        if others and vote.author not in self.convicted:
+        if other is not message and vote.author not in self.convicted:
             self.convicted.add(vote.author)
-            self._actions.append(Equivocation(others[0], message))
+            self._actions.append(Equivocation(other, message))
 
     def _propose(self, block: Block, valid_view: int) -> None:
         value = Proposal(
@@ -415,7 +421,7 @@ class Agreement:
 
     def _vote(self, step: int, identifier: bytes, proof: Proof = ()) -> None:
         me = self.identity.public_key
-        if self.mute or me not in self.members or any(me == who for who, _ in self.votes.get((self.view, step), ())):
+        if self.mute or me not in self.members or (self.view, step, me) in self.first:
             return
         message = sign(self.identity, Vote(self.federation, me, self.height, self.view, step, identifier))
         self._actions.append(Say(message, proof))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class Entry:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Round:
     """A closed round: the list that the fold runs over, sorted by author, and f at its closing.
 
@@ -42,6 +43,11 @@ class Round:
     entries: tuple[Entry, ...]
     faults: int
     chain: bytes
+
+    @cached_property
+    def updates(self) -> frozenset[bytes]:
+        """The digests of the counted updates' headers."""
+        return frozenset(entry.update for entry in self.entries)
 
 
 def origin(spec: ComponentSpec) -> State:

@@ -16,9 +16,9 @@ The members after a block decide the next one: its header names them.
 A record whose body is malformed or breaks a bound is inert: it stays in the feed and is refused by name.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -85,7 +85,7 @@ class Erasure:
     blobs: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ComponentLedger:
     """One component in the ledger: `round` is the last closed one."""
 
@@ -103,6 +103,15 @@ class ComponentLedger:
     def chain(self) -> bytes:
         """The running digest of the frozen lists; it names the state after the last closed round."""
         return self.rounds[-1].chain if self.rounds else GENESIS
+
+    @cached_property
+    def counted(self) -> dict[bytes, bytes]:
+        """The updates that closed rounds count, by the digest of their bytes."""
+        return {entry.blob: entry.update for round_ in self.rounds for entry in round_.entries}
+
+    @cached_property
+    def _eligible(self) -> dict[tuple[int, int], tuple[Entry, ...]]:
+        return {}  # what `eligible` found, by the staleness and the number of acknowledgements that it asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +335,7 @@ def _add_update(
     acks = _receipts(record.body, record.federation, header.digest, trusted)
     if len(acks) != len(body.acks):
         raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", record.author)
-    if any(entry.update == header.digest for round_ in component.rounds[-KEEP_ATTESTED:] for entry in round_.entries):
+    if any(header.digest in round_.updates for round_ in component.rounds[-KEEP_ATTESTED:]):
         raise RemoteProtocolError("counted-already", value.component, record.author)
     if value.round + charter.rules.max_staleness < component.round + 1:
         raise RemoteProtocolError("stale", f"round {value.round} after {component.round}", record.author)
@@ -352,7 +361,7 @@ def _add_update(
         rules.noise_variance(value, spec),
         acks | known.acks if known else acks,
     )
-    others = tuple(p for p in component.pending if p.update != header.digest)
+    others = component.pending if known is None else tuple(p for p in component.pending if p is not known)
     components[value.component] = replace(component, pending=(*others, pending))
 
 
@@ -366,10 +375,7 @@ def _open_header(wire: bytes, federation: bytes, trusted: bool) -> Signed[Update
 def _receipts(body: bytes, federation: bytes, header: bytes, trusted: bool) -> frozenset[bytes]:
     """Return the hosts whose acknowledgements in an update record are true."""
     update = schema.load(Update, body, BODY_LIMIT)
-    return frozenset(ack.host for ack in update.acks if trusted or _checked_ack(federation, header, ack))
-
-
-_checked_ack = lru_cache(maxsize=16384)(verify_ack)
+    return frozenset(ack.host for ack in update.acks if trusted or verify_ack(federation, header, ack))
 
 
 def _in_order(component: ComponentLedger, before: ComponentLedger) -> ComponentLedger:
@@ -570,18 +576,32 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     spec = charter.component(name)
     assert spec is not None
     limit = charter.rules.max_staleness if spec.rule == "mean" else 0
-    need, hosts = ledger.host_quorum(c), frozenset(c.hosts)
+    need = ledger.host_quorum(c)
+    known = c._eligible.get((limit, need))
+    if known is not None:
+        return known
+    hosts = _as_set(c.hosts)
     best: dict[bytes, Pending] = {}
     for p in c.pending:
         staleness = c.round + 1 - p.round
-        if p.author in hosts and 0 <= staleness <= limit and len(p.acks & hosts) >= need:
+        if p.author in hosts and 0 <= staleness <= limit and _in_common(p.acks, hosts) >= need:
             rival = best.get(p.author)
             if rival is None or p.round > rival.round:
                 best[p.author] = p
-    return tuple(
+    found = c._eligible[limit, need] = tuple(
         Entry(p.update, p.author, p.blob, p.size, c.round + 1 - p.round, p.variance, p.seq)
         for _, p in sorted(best.items())
     )
+    return found
+
+
+# Asked again after every record: with n hosts, n sets of n acknowledgements.
+_as_set: Callable[[tuple[bytes, ...]], frozenset[bytes]] = lru_cache(maxsize=64)(frozenset)
+
+
+@lru_cache(maxsize=4096)
+def _in_common(acks: frozenset[bytes], hosts: frozenset[bytes]) -> int:
+    return len(acks & hosts)
 
 
 def closable(charter: Charter, ledger: Ledger, name: str) -> bool:

@@ -3,7 +3,7 @@
 What is signed is `domain_tag(domain) + message`. The tag has a known length, so the message needs no length of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
@@ -22,6 +22,11 @@ class Identity:
     """A member's Ed25519 key pair. Equal when the seeds are; neither `repr` nor `str` shows the seed."""
 
     _key: SigningKey
+    public_key: bytes = field(init=False, repr=False, compare=False)
+    """The 32-byte public key: the member's name in every record."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "public_key", bytes(self._key.verify_key))
 
     @classmethod
     def generate(cls) -> "Identity":
@@ -39,11 +44,6 @@ class Identity:
     def seed(self) -> bytes:
         """The secret, 32 bytes: only the key file and the transport's peer id have a use for it."""
         return bytes(self._key)
-
-    @property
-    def public_key(self) -> bytes:
-        """The 32-byte public key: the member's name in every record."""
-        return bytes(self._key.verify_key)
 
     def sign(self, domain: str, message: bytes) -> bytes:
         """Sign `message` for one purpose; 64 bytes. `verify` in another domain fails."""

@@ -143,6 +143,7 @@ def ack_message(federation: bytes, header: bytes) -> bytes:
     return digest("ack-message", federation, header)
 
 
+@lru_cache(maxsize=16384)  # it comes alone, in its update's record, and again in every block that holds that
 def verify_ack(federation: bytes, header: bytes, ack: Ack) -> bool:
     """Check a host's acknowledgement of the update header with this digest."""
     return verify(ack.host, "ack", ack_message(federation, header), ack.signature)

@@ -5,7 +5,8 @@ signature domain in `DOMAIN` and its signer in `author`, and binds itself to one
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from functools import lru_cache
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -13,6 +14,7 @@ from ..crypto.identity import Identity, verify
 from . import schema
 
 SIGNATURE_SIZE = 64
+MOST_KEPT = 8192  # bytes of a statement that is not decoded and checked again when it comes again
 
 
 class Signable(Protocol):
@@ -77,3 +79,15 @@ def open_signed(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool =
     if not trusted and not verify(value.author, cls.DOMAIN, payload, wire[:SIGNATURE_SIZE]):
         raise RemoteProtocolError("bad-signature", f"{cls.__name__} by {value.author.hex()[:16]}")
     return Signed(value, wire, digest(cls.DOMAIN, payload))
+
+
+def open_gossip(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool = False) -> Signed[S]:
+    """Do as `open_signed` for what comes again: from other neighbours, in answers, in blocks and as evidence."""
+    if len(wire) > MOST_KEPT:
+        return open_signed(cls, wire, federation, trusted=trusted)
+    return cast("Signed[S]", _opened(cls, wire, federation, trusted))
+
+
+@lru_cache(maxsize=4096)
+def _opened(cls: type[Any], wire: bytes, federation: bytes, trusted: bool) -> Signed[Any]:
+    return open_signed(cls, wire, federation, trusted=trusted)

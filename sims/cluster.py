@@ -9,7 +9,8 @@ import hashlib
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -130,13 +131,8 @@ def _allowed(check: ev.CheckBudget) -> ev.BudgetAnswer:
     return ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})
 
 
-@dataclass(order=True, slots=True)
-class _Item:
-    time: int
-    number: int
-    node: int = field(compare=False)
-    life: int = field(compare=False)
-    action: Callable[[], None] = field(compare=False)
+# When, in which order, at which node (-1: none), in which of its lives, what. The order decides every comparison.
+_Item: TypeAlias = tuple[int, int, int, int, Callable[[], None]]
 
 
 class Node:
@@ -158,6 +154,7 @@ class Node:
         self.lied = False
         self.lore: dict[object, object] = {}  # what a liar remembers
         self.timers: dict[str, int] = {}
+        self.inbox: dict[int, list[ev.Event]] = {}  # by the time at which they arrive
         self.notices: list[ev.Notice] = []
         self.kept: dict[tuple[str, bytes], State] = {}  # by component and chain: what it could hand to a joiner
         self.taken: dict[tuple[str, bytes], State] = {}  # what it took from others in place of history
@@ -189,6 +186,7 @@ class Node:
         self.life += 1
         self.stays_down = False
         self.timers.clear()
+        self.inbox.clear()
         try:
             self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
         except Exception as error:
@@ -207,27 +205,33 @@ class Node:
         """kill -9: everything that was not durable is gone."""
         self.core = None
         self.life += 1
+        self.inbox.clear()
         self.cluster.moved = True
         self.cluster.witness(self, b"crash")
         for other in self.cluster.nodes:
             if other is not self:
                 other.deliver(ev.PeerDown(self.identity.public_key))
 
-    def deliver(self, event: ev.Event) -> None:
-        """Hand an event to the core and carry out what follows."""
+    def deliver(self, *events: ev.Event) -> None:
+        """Hand events to the core as one batch and carry out what follows."""
         if self.core is not None:
-            self.cluster.steps += 1
-            self.cluster.moved |= isinstance(event, ev.Folded)
-            self.cluster.witness(self, event)
+            self.cluster.steps += len(events)
+            for event in events:
+                self.cluster.moved |= isinstance(event, ev.Folded)
+                self.cluster.witness(self, event)
             try:
-                effects = self.core.handle([event], self.now)
+                effects = self.core.handle(events, self.now)
             except Exception as error:
-                raise InvariantError("G9", f"node {self.index} fell over {event!r:.200}: {error!r}") from error
+                raise InvariantError("G9", f"node {self.index} fell over {events!r:.200}: {error!r}") from error
             self._perform(effects)
 
     def later(self, delay: int, event: ev.Event) -> None:
-        """Deliver an event to this life of the node after a delay."""
-        self.cluster.schedule(delay, self, lambda: self.deliver(event))
+        """Deliver an event to this life of the node after a delay, with what else arrives in that millisecond."""
+        due = self.cluster.now + delay
+        waiting = self.inbox.setdefault(due, [])
+        waiting.append(event)
+        if len(waiting) == 1:
+            self.cluster.schedule(delay, self, lambda: self.deliver(*self.inbox.pop(due)))
 
     def _perform(self, effects: list[ev.Effect]) -> None:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
@@ -375,6 +379,7 @@ class Cluster:
         self.queue: list[_Item] = []
         self.numbers = 0
         self.cut_off: set[frozenset[int]] = set()
+        self._by_key: dict[bytes, Node] = {}
         self.watch = Invariants(self)
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
@@ -396,12 +401,12 @@ class Cluster:
     def schedule(self, delay: int, node: Node, action: Callable[[], None]) -> None:
         """Run an action in this life of a node after a delay."""
         self.numbers += 1
-        heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, node.index, node.life, action))
+        heapq.heappush(self.queue, (self.now + delay, self.numbers, node.index, node.life, action))
 
     def at(self, delay: int, action: Callable[[], None]) -> None:
         """Do something after a delay, whatever becomes of any node."""
         self.numbers += 1
-        heapq.heappush(self.queue, _Item(self.now + delay, self.numbers, -1, 0, action))
+        heapq.heappush(self.queue, (self.now + delay, self.numbers, -1, 0, action))
 
     def witness(self, node: Node, what: ev.Event | bytes) -> None:
         """Add to the trace what happens to a node."""
@@ -426,10 +431,9 @@ class Cluster:
         while self.queue and self.now <= limit_ms:
             if until():
                 return True
-            item = heapq.heappop(self.queue)
-            self.now = item.time
-            if item.node < 0 or self.nodes[item.node].life == item.life:
-                item.action()
+            self.now, _, node, life, action = heapq.heappop(self.queue)
+            if node < 0 or self.nodes[node].life == life:
+                action()
         return until()
 
     def all_closed(self, round_: int) -> bool:
@@ -448,6 +452,14 @@ class Cluster:
     def linked(self, a: int, b: int) -> bool:
         """Whether two nodes can reach each other now."""
         return frozenset((a, b)) not in self.cut_off
+
+    def node_of(self, key: bytes) -> Node | None:
+        """Return the node with this key."""
+        node = self._by_key.get(key)
+        if node is None or node.identity.public_key != key:  # some have changed theirs
+            self._by_key = {node.identity.public_key: node for node in self.nodes}
+            node = self._by_key.get(key)
+        return node
 
     def reaches(self, asker: Node, server: Node) -> bool:
         """Whether a node gets an answer of another one: it has to be, or have been, a member in the other's eyes."""
@@ -470,24 +482,24 @@ class Cluster:
 
         `lies` are told in place of it: (target's index, message).
         """
-        near = [n for n in self.nodes if n.identity.public_key == to and self.linked(sender.index, n.index)]
-        for target in near or self.nodes:
-            if target is sender or not self.linked(sender.index, target.index):
+        key, weather = sender.identity.public_key, self.weather
+        near = self.node_of(to) if to is not None else None
+        same = ev.Gossip(key, data)
+        for target in [near] if near is not None and self.linked(sender.index, near.index) else self.nodes:
+            if target is sender or (self.cut_off and not self.linked(sender.index, target.index)):
                 continue
-            copies = [data]
+            copies = [same]
             if lies is not None:
-                copies = [lie for index, lie in lies if index == target.index]
+                copies = [ev.Gossip(key, lie) for index, lie in lies if index == target.index]
             for copy in copies:
-                if self.random.random() < self.weather.loss:
+                if weather.loss and self.random.random() < weather.loss:
                     continue
-                for _ in range(2 if self.random.random() < self.weather.duplicate else 1):
-                    delay = self.weather.draw(self.random) + sender.lag
-                    key = sender.identity.public_key
-                    self.schedule(delay, target, lambda t=target, c=copy, k=key: t.deliver(ev.Gossip(k, c)))  # type: ignore[misc]  # bound at once
+                for _ in range(2 if weather.duplicate and self.random.random() < weather.duplicate else 1):
+                    target.later(weather.draw(self.random) + sender.lag, copy)
 
     def sync(self, asker: Node, effect: ev.Sync) -> None:
         """Carry a sync request to a neighbour and its answer back."""
-        server = next((n for n in self.nodes if n.identity.public_key == effect.peer), None)
+        server = self.node_of(effect.peer)
         if server is None or server.core is None or not self.reaches(asker, server):
             return
         if self.random.random() < self.weather.loss:
@@ -517,8 +529,7 @@ class Cluster:
         """Start a crashed node again after a while."""
         self.numbers += 1
         delay = self.random.randint(*self.down)
-        item = _Item(self.now + delay, self.numbers, node.index, node.life + 1, node.start)
-        heapq.heappush(self.queue, item)
+        heapq.heappush(self.queue, (self.now + delay, self.numbers, node.index, node.life + 1, node.start))
 
     def lies(self, node: Node) -> bool:
         """Whether a node is a liar, whose own words bind nobody."""

@@ -13,9 +13,10 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.records: dict[bytes, Signed[Record]] = {}
+        self._feeds: dict[bytes, dict[int, list[Signed[Record]]]] = {}  # author → seq → branches
         self.decided: dict[int, ev.PutBlock] = {}
         self.agreed: set[bytes] = set()
-        self.messages: list[tuple[int, bytes]] = []
+        self.messages: dict[tuple[int, bytes], None] = {}  # in order
         self.headers: dict[tuple[bytes, str, int], Signed[UpdateHeader]] = {}
         self.draws: list[ev.PutDraw] = []
         self.published: set[int] = set()
@@ -26,14 +27,16 @@ class MemoryStore:
         """Make these durable, in order."""
         for put in puts:
             if isinstance(put, ev.PutRecord):
-                self.records.setdefault(put.record.digest, put.record)
+                if put.record.digest not in self.records:
+                    self.records[put.record.digest] = put.record
+                    author, seq = put.record.value.author, put.record.value.seq
+                    self._feeds.setdefault(author, {}).setdefault(seq, []).append(put.record)
             elif isinstance(put, ev.PutBlock):
                 self.decided[put.block.height] = put
                 self.agreed.update(put.records)
-                self.messages = [m for m in self.messages if m[0] > put.block.height]
+                self.messages = {m: None for m in self.messages if m[0] > put.block.height}
             elif isinstance(put, ev.PutMessage):
-                if (put.height, put.data) not in self.messages:
-                    self.messages.append((put.height, put.data))
+                self.messages[put.height, put.data] = None
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
                 self.headers.setdefault((value.author, value.component, value.round), put.header)
@@ -69,9 +72,11 @@ class MemoryStore:
 
     def feed(self, author: bytes, after_seq: int, limit: int) -> list[Signed[Record]]:
         """Return stored records of an author with a later seq, by seq."""
-        found = [r for r in self.records.values() if r.value.author == author and r.value.seq > after_seq]
-        return sorted(found, key=lambda r: r.value.seq)[:limit]
+        slots = self._feeds.get(author)
+        if not slots:
+            return []
+        return [record for seq in sorted(s for s in slots if s > after_seq) for record in slots[seq]][:limit]
 
     def record_at(self, author: bytes, seq: int) -> list[Signed[Record]]:
         """Return the stored records of an author at a seq."""
-        return [r for r in self.records.values() if r.value.author == author and r.value.seq == seq]
+        return list(self._feeds.get(author, {}).get(seq, ()))

@@ -6,6 +6,7 @@ order: evidence of forks, acknowledgements of my updates, judging of proposals, 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ...consensus import membership
 from ...consensus.agreement import (
@@ -59,12 +60,13 @@ from ...protocol.records import (
     kind_of,
     verify_ack,
 )
-from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed, sign
+from ...protocol.signing import SIGNATURE_SIZE, Signed, open_gossip, sign
 from ...protocol.update import UpdateHeader, check_header
 from ..privacy import policy as governing
 from . import catchup, motions
 from . import contribution as contributing
 from . import events as ev
+from .flights import Flight, Flights, slot
 from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message, tag
 from .pool import Pool
 
@@ -95,24 +97,32 @@ class Options:
 
 
 @dataclass(slots=True)
-class Flight:
-    """An update header in flight: from its author's signature to the close that counts or outdates it."""
-
-    header: Signed[UpdateHeader]
-    acks: dict[bytes, Ack] = field(default_factory=dict)
-    stored: bool = False
-    pulling: bool = False
-    refused: str = ""
-    posted: frozenset[bytes] = frozenset()
-
-
-@dataclass(slots=True)
 class Deadline:
     """A round's deadline by this node's clock; `held` are the acknowledged updates known when it passed."""
 
     round: int
     due: bool = False
     held: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """All that this node could put under the next cut, and the ledger with it, before it closes anything.
+
+    `commutes`: the order of its records is all the same. `urgent`: they are worth a block at once.
+    """
+
+    height: int
+    version: int
+    state: Ledger
+    chains: Mapping[bytes, tuple[Signed[Record], ...]]
+    commutes: bool
+    urgent: bool
+
+    @property
+    def records(self) -> list[Signed[Record]]:
+        """The records in the order of the ledger."""
+        return order(record for chain in self.chains.values() for record in chain)
 
 
 class Core:
@@ -133,20 +143,25 @@ class Core:
         others = [name for name in sorted(options.followed) if name in self.specs and name not in known]
         self.followed = governing.admitted(others, self.withheld)
         self.held = tuple(sorted((*self.hosted, *self.followed)))
+        self._engaged = contributing.engaged(options.plan, self.hosted)
+        used = set(governing.used(charter, self.held, self.withheld, self._engaged))
+        self._fed = [name for name in self._engaged if charter.learning.upstream(name) & used]
         self.ledger = genesis(charter)
         self.pool = Pool(4 * charter.rules.records_per_height)
-        self._cached: tuple[tuple[int, int], tuple[Ledger, list[Signed[Record]]]] | None = None
+        self._cached: Candidate | None = None
         self.agreement: Agreement | None = None
         self.neighbours: set[bytes] = set()
         self.reports: set[bytes] = set()
         self.signing = False
         self.muted: set[int] = set()
         self.later: dict[int, list[Message]] = {}
-        self.flights: dict[bytes, Flight] = {}
+        self.flights = Flights()
+        self._unacked: dict[bytes, None] = {}  # flights whose bytes are here, until they are acknowledged or refused
         self.acked: dict[tuple[bytes, str, int], bytes] = {}
         self.deadlines: dict[str, Deadline] = {}
         self.judging: dict[bytes, Block] = {}
         self.prepared: dict[bytes, tuple[Ledger, list[Signed[Record]]]] = {}
+        self._unclosed: dict[bytes, Ledger] = {}
         self.folding: set[str] = set()
         self.lacking: dict[str, set[bytes]] = {}
         self.pulls: dict[bytes, bytes] = {}
@@ -213,7 +228,7 @@ class Core:
             for record in stored.records:
                 body = _body(record) if record.value.author in keys else None
                 if isinstance(body, Update):
-                    self._recall_draws(open_signed(UpdateHeader, body.header, self.federation, trusted=True).value)
+                    self._recall_draws(open_gossip(UpdateHeader, body.header, self.federation, trusted=True).value)
 
     def _restore_posted(self) -> None:
         """Recall which acknowledgements my update records already carry."""
@@ -320,7 +335,7 @@ class Core:
             self._on_record(wire)
         elif kind == Kind.HEADER:
             if digest(UpdateHeader.DOMAIN, wire[SIGNATURE_SIZE:]) not in self.flights:
-                self._on_header(open_signed(UpdateHeader, wire, self.federation))
+                self._on_header(open_gossip(UpdateHeader, wire, self.federation))
         elif kind == Kind.ACK:
             self._on_ack(schema.load(Acked, wire, Acked.LIMIT))
         elif kind == Kind.PROPOSAL:
@@ -340,7 +355,7 @@ class Core:
     def _on_record(self, wire: bytes) -> None:
         if digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]) in self.pool.records:
             return
-        record = open_signed(Record, wire, self.federation)
+        record = open_gossip(Record, wire, self.federation)
         author = record.value.author
         check_size(record)
         if author not in self.ledger.members:
@@ -380,7 +395,7 @@ class Core:
     def _recall_record(self, record: Signed[Record]) -> None:
         body = _body(record)
         if record.value.author == self.me and isinstance(body, Update):
-            self._recall_draws(open_signed(UpdateHeader, body.header, self.federation).value)
+            self._recall_draws(open_gossip(UpdateHeader, body.header, self.federation).value)
 
     def _recall_draws(self, header: UpdateHeader) -> None:
         """G6: what an own update's receipts list is spent, though this disk was set back and does not know it."""
@@ -402,7 +417,7 @@ class Core:
         if not isinstance(body, Update):
             return
         if digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]) not in self.flights:
-            self._on_header(open_signed(UpdateHeader, body.header, self.federation))
+            self._on_header(open_gossip(UpdateHeader, body.header, self.federation))
 
     def _watch_deadlines(self, state: Ledger) -> None:
         """The first acknowledged update of a round starts its deadline."""
@@ -423,22 +438,19 @@ class Core:
             raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
         check_header(value, self.charter)
         component = self.ledger.components[value.component]
-        slot = (value.author, value.component, value.round)
-        if value.author == self.me and self.acked.get(slot) != header.digest:
+        place = slot(value)
+        if value.author == self.me and self.acked.get(place) != header.digest:
             self._recall_draws(value)
         if value.round > component.round + 2 or self._void(value):
             return  # too stale to count, or this node is behind: anti-entropy brings it again
         if value.author == self.me:
             # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
-            self.acked.setdefault(slot, header.digest)
+            self.acked.setdefault(place, header.digest)
         if header.digest in self._counted or value.author == self.me:
             return
-        if self.acked.get(slot, header.digest) != header.digest:
+        if self.acked.get(place, header.digest) != header.digest:
             raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
-        places = [
-            (f.header.value.author, f.header.value.component, f.header.value.round) for f in self.flights.values()
-        ]
-        if places.count(slot) >= 2:
+        if len(self.flights.at(place)) >= 2:
             raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
         if self._taken(header):
             raise RemoteProtocolError("copied-payload", f"{value.component} round {value.round}", value.author)
@@ -450,25 +462,24 @@ class Core:
     def _taken(self, header: Signed[UpdateHeader]) -> bool:
         """Whether these bytes are known to be of another place: they begin with the one place that they are for."""
         value = header.value
-        if any(f.stored and f.header.value.blob == value.blob for f in self.flights.values()):
+        if any(flight.stored for flight in self.flights.with_bytes(value.blob)):
             return True
-        rounds = self.ledger.components[value.component].rounds
-        return any(e.blob == value.blob and e.update != header.digest for round_ in rounds for e in round_.entries)
+        return self.ledger.components[value.component].counted.get(value.blob, header.digest) != header.digest
 
     def _read_receipt(self, value: UpdateHeader) -> None:
         """A receipt lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
-        slot = tuple((entry.component, entry.base) for entry in value.engaged)
+        engaged = tuple((entry.component, entry.base) for entry in value.engaged)
         grew = False
         for claim in value.claims:
             if not claim.draws:
                 continue
             total = sum(draw.count for draw in claim.draws)
             before, known = self.receipts.get((value.author, claim.modality), (0, ()))
-            if slot != known and total < before + value.steps:
+            if engaged != known and total < before + value.steps:
                 facts = {"modality": claim.modality, "draws": total, "before": before}
                 self._notice("receipt-shrinks", "warning", member=value.author, **facts)
             if total > before:
-                self.receipts[value.author, claim.modality] = (total, slot)
+                self.receipts[value.author, claim.modality] = (total, engaged)
                 grew = True
         if grew:
             self._emit(ev.CheckReceipt(value))
@@ -556,7 +567,7 @@ class Core:
             for _ in range(min(head.seq - agreed, self.charter.rules.records_per_height)):
                 known = self.pool.records.get(wanted)
                 if known is None and wanted in sent:
-                    known = open_signed(Record, sent.pop(wanted), self.federation)
+                    known = open_gossip(Record, sent.pop(wanted), self.federation)
                     if known.value.author == head.author and self.pool.add(known, self.ledger.heads, agreed=True):
                         self._note_fork(known)
                         self._emit(ev.Persist(ev.PutRecord(known)))
@@ -582,14 +593,14 @@ class Core:
             self.failures = min(self.failures, 2)
             self._learn_partly = True
         elif what == "pull":
-            self._pull_all()
+            self._pull_all(self.flights.values())
         elif what == "fold":
             if self.lacking.pop(rest[0], None) is not None:
                 self.folding.discard(rest[0])
         elif what == "deadline":
             known = self.deadlines.get(rest[0])
             if known is not None and known.round == int(rest[1]) and not known.due:
-                state, _ = self._candidate()
+                state = self._candidate().state
                 known.held = frozenset(entry.update for entry in eligible(self.charter, state, rest[0]))
                 known.due = True
         elif what == "agree" and self.agreement is not None and int(rest[0]) == self.agreement.height:
@@ -604,6 +615,7 @@ class Core:
             flight.pulling = False
             if isinstance(event, ev.BlobStored):
                 flight.stored = True
+                self._unacked[flight.header.digest] = None
             elif event.reason not in ("unavailable", "blob-digest"):  # these two blame the source, not the author
                 refused = flight.refused = event.reason
         if isinstance(event, ev.BlobStored):
@@ -613,12 +625,12 @@ class Core:
         elif not refused:
             self._emit(ev.SetTimer("pull", RETRY_MS))
         if refused or isinstance(event, ev.BlobStored):
-            self._pull_all()  # another header may name the same bytes: its turn
+            self._pull_all(self.flights.with_bytes(event.blob))  # another header that names the same bytes: its turn
         if refused and flight is not None:
             raise RemoteProtocolError(refused, flight.header.value.component, flight.header.value.author)
 
-    def _pull_all(self) -> None:
-        for flight in self.flights.values():
+    def _pull_all(self, flights: Iterable[Flight]) -> None:
+        for flight in flights:
             if flight.header.value.component in self.hosted and not (flight.stored or flight.pulling or flight.refused):
                 self._pull(flight)
 
@@ -632,25 +644,26 @@ class Core:
 
     def _acknowledge(self) -> None:
         """Sign what this host holds: bytes on disk, checks passed, trained from the state that this node knows."""
-        for flight in self.flights.values():
-            value = flight.header.value
-            if not flight.stored or flight.refused or self.me in flight.acks or value.component not in self.hosted:
+        for key in list(self._unacked):
+            flight = self.flights.get(key)
+            if flight is None or flight.refused or self.me in flight.acks:
+                del self._unacked[key]
                 continue
+            value = flight.header.value
             if value.component in self.halted:
                 continue
             base = self.bases.get((value.component, value.round - 1, value.epoch))
             if base is None and (value.epoch, value.round - 1) > self._folded_to(value.component):
                 continue  # this node has not folded that far yet
-            slot = (value.author, value.component, value.round)
             if base is not None and base != value.base:
                 flight.refused = "base-mismatch"
                 self._refuse(value.author, RemoteProtocolError("base-mismatch", value.component, value.author))
-            elif self.acked.setdefault(slot, flight.header.digest) == flight.header.digest:
+            elif self.acked.setdefault(flight.slot, flight.header.digest) == flight.header.digest:
                 signature = self.identity.sign("ack", ack_message(self.federation, flight.header.digest))
                 flight.acks[self.me] = Ack(self.me, signature)
-                acked = Acked(self.federation, flight.header.digest, self.me, signature)
                 self._emit(ev.Persist(ev.PutHeader(flight.header)))
-                self._emit(ev.Publish(message(Kind.ACK, schema.dump(acked)), to=value.author))
+                said = _wrap_ack(self.federation, flight.header.digest, flight.acks[self.me])
+                self._emit(ev.Publish(said, to=value.author))
             else:
                 flight.refused = "second-header"
 
@@ -665,16 +678,16 @@ class Core:
         """
         ready: list[tuple[Flight, frozenset[bytes]]] = []
         waiting = False
-        for flight in self.flights.values():
+        for flight in self.flights.of(self.me):
             value = flight.header.value
-            if value.author != self.me or self.me not in flight.acks:
+            if self.me not in flight.acks:
                 continue
             component = self.ledger.components[value.component]
             if value.round + self.charter.rules.max_staleness < component.round + 1:
                 continue
             hosts = set(component.hosts)
             if component.round == 0:  # the first hosts are still gathering: count all that are known to offer
-                hosts |= self._offering(value.component)
+                hosts |= set(self._candidate().state.components[value.component].hosts)
             have = frozenset(flight.acks) & hosts
             need = quorum(max(1, len(hosts)), self.ledger.fault_model)
             if len(flight.posted & hosts) < need:
@@ -691,16 +704,6 @@ class Core:
             flight.posted = have
             acks = tuple(ack for host, ack in sorted(flight.acks.items()) if host in have)
             self._append(Update(flight.header.wire, acks))
-
-    def _offering(self, name: str) -> set[bytes]:
-        found = set()
-        for author in self.ledger.members:
-            for record in self.pool.chain(author, self.ledger.heads):
-                if record.value.kind == "offer":
-                    body = _body(record)
-                    if isinstance(body, Offer) and name in body.components:
-                        found.add(author)
-        return found
 
     def _current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""
@@ -797,6 +800,7 @@ class Core:
         restored = [data for known, data in self._messages if known == height]
         self.judging.clear()
         self.prepared.clear()
+        self._unclosed.clear()
         self.idle_due = self._gather_due = False
         self._ask_view = None
         if not self.signing or self.me not in self.ledger.members:
@@ -849,39 +853,52 @@ class Core:
                 self._decide(action.block, action.certificate)
                 return
 
-    def _candidate(self) -> tuple[Ledger, list[Signed[Record]]]:
-        """Return all that this node could put under the next cut, within the quotas, and the ledger with it."""
-        key = (self.ledger.height, self.pool.version)
-        if self._cached is not None and self._cached[0] == key:
-            return self._cached[1]
-        rules = self.charter.rules
-        records: list[Signed[Record]] = []
-        for author in self.ledger.members:
-            if author in self.proofs:
-                continue  # it is about to be expelled, and not everybody may hold the same branch
-            size = 0
-            for record in self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]:
-                size += len(record.wire)
-                if size > rules.bytes_per_height:
-                    break
-                records.append(record)
-        records = order(records)
-        self._cached = (key, (self._applied(records), records))
-        return self._cached[1]
+    def _candidate(self) -> Candidate:
+        """Return all that this node could put under the next cut, within the quotas."""
+        known, height, version = self._cached, self.ledger.height, self.pool.version
+        if known is not None and (known.height, known.version) == (height, version):
+            return known
+        found = self._grown(known) if known is not None and known.height == height and known.commutes else None
+        if found is None:
+            chains = {author: chain for author in self.ledger.members if (chain := self._within_quotas(author))}
+            new = [record for chain in chains.values() for record in chain]
+            commutes = all(record.value.kind in COMMUTING for record in new)
+            state = apply_records(self.charter, self.ledger, order(new))
+            inert = {(refusal.author, refusal.seq) for refusal in state.refusals}  # a liar may write them without end
+            urgent = any(r.value.kind in URGENT and (r.value.author, r.value.seq) not in inert for r in new)
+            found = Candidate(height, version, state, chains, commutes, urgent)
+        self.pool.touched.clear()
+        self._cached = found
+        return found
 
-    def _applied(self, records: Sequence[Signed[Record]]) -> Ledger:
-        """Return the ledger with these records; where they are the last candidate's and some more, only with those.
+    def _grown(self, known: Candidate) -> Candidate | None:
+        """Return the last candidate with what came since; None if it has to be made anew.
 
         Offers, updates and attests of different members change nothing of each other's, so their order is all the same
         here: a proposal is folded from its records anew.
         """
-        if self._cached is not None and self._cached[0][0] == self.ledger.height:
-            state, before = self._cached[1]
-            known = {record.digest for record in before}
-            new = [record for record in records if record.digest not in known]
-            if len(new) + len(before) == len(records) and all(r.value.kind in COMMUTING for r in records):
-                return apply_records(self.charter, state, new)
-        return apply_records(self.charter, self.ledger, records)
+        chains, new = dict(known.chains), list[Signed[Record]]()
+        for author in self.pool.touched.intersection(self.ledger.members):
+            before, now = chains.get(author, ()), self._within_quotas(author)
+            if now[: len(before)] != before:
+                return None
+            chains[author] = now
+            new += now[len(before) :]
+        if not all(record.value.kind in COMMUTING for record in new):
+            return None
+        state = apply_records(self.charter, known.state, order(new)) if new else known.state
+        return Candidate(known.height, self.pool.version, state, chains, True, False)
+
+    def _within_quotas(self, author: bytes) -> tuple[Signed[Record], ...]:
+        if author in self.proofs:
+            return ()  # it is about to be expelled, and not everybody may hold the same branch
+        rules, size = self.charter.rules, 0
+        chain = self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]
+        for place, record in enumerate(chain):
+            size += len(record.wire)
+            if size > rules.bytes_per_height:
+                return chain[:place]
+        return chain
 
     def _punctual(self, state: Ledger, name: str, mine: Ledger) -> bool:
         """Whether closing this component on `state` leaves nobody out, by this node's clock (‡ timely)."""
@@ -906,18 +923,17 @@ class Core:
             if closable(self.charter, state, name) and self._punctual(state, name, state)
         ]
 
-    def _work(self, state: Ledger, records: Sequence[Signed[Record]]) -> bool:
+    def _work(self, candidate: Candidate) -> bool:
         """Whether there is work that this node finds timely."""
-        inert = {(refusal.author, refusal.seq) for refusal in state.refusals}  # a liar may write them without end
-        if any(r.value.kind in URGENT and (r.value.author, r.value.seq) not in inert for r in records):
+        if candidate.urgent:
             return True
-        closes = self._closes(state)
+        closes = self._closes(candidate.state)
         if closes:
             return self._gather_due or not self._gathering({close.component for close in closes})
         underway = any(
             d.round == self.ledger.components[name].round + 1 and not d.due for name, d in self.deadlines.items()
         )
-        return bool(records) and self.idle_due and not underway
+        return any(candidate.chains.values()) and self.idle_due and not underway
 
     def _gathering(self, closing: set[str]) -> bool:
         """Whether other components' updates of the same draws are on their way: a round should cost one height."""
@@ -932,11 +948,12 @@ class Core:
         return False
 
     def _propose(self, view: int) -> None:
-        state, records = self._candidate()
-        closes = self._closes(state)  # also of updates that an earlier block agreed on: then there may be no record
+        candidate = self._candidate()
+        # A close may also be of updates that an earlier block agreed on: then there may be no record.
+        records, closes = candidate.records, self._closes(candidate.state)
         if self.agreement is None or not (records or closes):
             return
-        if view == 0 and not closes and not self._work(state, records):
+        if view == 0 and not closes and not self._work(candidate):
             return  # in later views, any record is worth ending the height that others have started
         self._ask_view = None
         try:
@@ -959,11 +976,17 @@ class Core:
                 self._agree(self.agreement.judged(identifier, True))
             if self.agreement is None or self.ledger.height != height:
                 return
-            mine, _ = self._candidate()
-            before = apply_records(self.charter, self.ledger, self.prepared[identifier][1])
-            if all(self._punctual(before, close.component, mine) for close in block.close):
+            mine = self._candidate().state
+            if all(self._punctual(self._before(identifier), close.component, mine) for close in block.close):
                 del self.judging[identifier]
                 self._agree(self.agreement.timely(identifier))
+
+    def _before(self, identifier: bytes) -> Ledger:
+        """Return the ledger with a proposed block's records, before it closes anything."""
+        if identifier not in self._unclosed:
+            records = self.prepared[identifier][1]
+            self._unclosed[identifier] = apply_records(self.charter, self.ledger, records)
+        return self._unclosed[identifier]
 
     def _settled(self, identifier: bytes, block: Block) -> Ledger | None:
         """Fold a proposed block if its records are here; None while they are not, or if it is invalid."""
@@ -1057,12 +1080,10 @@ class Core:
     def _why_missing(self, host: bytes, close: Close) -> str:
         if host not in self.ledger.members:
             return self.ledger.roll.seats[host].gone
-        for flight in self.flights.values():
-            value = flight.header.value
-            if (value.author, value.component, value.round) == (host, close.component, close.round):
-                if flight.refused:
-                    return f"refused: {flight.refused}"
-                return "acknowledged too late" if len(flight.acks) > 1 else "its update reached too few hosts"
+        for flight in self.flights.at((host, close.component, close.round)):
+            if flight.refused:
+                return f"refused: {flight.refused}"
+            return "acknowledged too late" if len(flight.acks) > 1 else "its update reached too few hosts"
         return "no update" if host in self.neighbours or host == self.me else "no update, no connection from here"
 
     def _drop_flights(self, before: Ledger | None = None) -> None:
@@ -1089,9 +1110,9 @@ class Core:
     def _erase_unneeded(self, blobs: set[bytes]) -> None:
         """Delete those of these bytes that nothing refers to: no flight, no list, no erasure that still waits."""
         if blobs:
-            blobs = blobs - {flight.header.value.blob for flight in self.flights.values()}
+            blobs = {blob for blob in blobs if not self.flights.with_bytes(blob)}
         for c in self.ledger.components.values() if blobs else ():
-            blobs = blobs - {entry.blob for round_ in c.rounds for entry in round_.entries}
+            blobs = blobs - c.counted.keys()
             blobs -= {p.blob for p in c.pending}
             blobs -= {blob for erasure in c.erasures for blob in erasure.blobs}
         if blobs:
@@ -1112,10 +1133,8 @@ class Core:
         ready = self.signing and self.contributing and self.draw is None and not self.exhausted
         if not ready or self.me not in self.ledger.members:
             return
-        engaged = contributing.engaged(self.options.plan, self.hosted)
-        used = governing.used(self.charter, self.held, self.withheld, engaged)
-        fed = [name for name in engaged if self.charter.learning.upstream(name) & set(used)]
-        if engaged and not fed and self.withheld:
+        fed = self._fed
+        if self._engaged and not fed and self.withheld:
             self.exhausted = "; ".join(self.withheld.values())
             self._notice("training-forbidden", "warning", reason=self.exhausted)
             return
@@ -1241,12 +1260,12 @@ class Core:
         for name, blob in sorted(event.blobs.items()):
             value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, claims)
             component = self.ledger.components[name]
-            slot = (self.me, name, value.round)
-            if slot in self.acked or value.round + self.charter.rules.max_staleness < component.round + 1:
+            place = slot(value)
+            if place in self.acked or value.round + self.charter.rules.max_staleness < component.round + 1:
                 self._notice("too-late", "warning", component=name, round=value.round, closed=component.round)
                 continue
             header = sign(self.identity, value)
-            self.acked[slot] = header.digest
+            self.acked[place] = header.digest
             self.flights[header.digest] = self._my_flight(header)
             self._emit(ev.Persist(ev.PutHeader(header)), ev.Publish(message(Kind.HEADER, header.wire)))
 
@@ -1313,10 +1332,10 @@ class Core:
             self._emit(ev.Persist(ev.PutFlag("withdraw", 0)))
         statement = WithdrawalStatement(self.federation, self.me, "all", "refold", self.head[0])
         self._set_contributing(False)
-        mine = {key: flight for key, flight in self.flights.items() if flight.header.value.author == self.me}
-        for key in mine:
-            del self.flights[key]  # in flight: it must not be posted after this
-        self._erase_unneeded({flight.header.value.blob for flight in mine.values()})
+        mine = self.flights.of(self.me)
+        for flight in mine:
+            del self.flights[flight.header.digest]  # in flight: it must not be posted after this
+        self._erase_unneeded({flight.header.value.blob for flight in mine})
         self._append(Withdrawal(sign(self.identity, statement).wire))
         self._notice("withdrawal-signed", through=statement.through)
 
@@ -1350,13 +1369,13 @@ class Core:
             self._attest()
         if self.agreement is not None:
             self._judge()
-        state, records = self._candidate()
-        self._watch_deadlines(state)
+        candidate = self._candidate()
+        self._watch_deadlines(candidate.state)
         if self.agreement is not None and self._ask_view is not None and self._ask_view == self.agreement.view:
             self._propose(self._ask_view)  # it had nothing to propose when the view began
             if self.agreement is not None:
                 self._judge()
-        if self.agreement is not None and not self.agreement.started and self._work(state, records):
+        if self.agreement is not None and not self.agreement.started and self._work(candidate):
             self._agree(self.agreement.start())
             self._judge()
         self._compare()
@@ -1377,8 +1396,7 @@ class Core:
         for flight in self.flights.values():
             found.append(message(Kind.HEADER, flight.header.wire))
             for ack in flight.acks.values():
-                acked = Acked(self.federation, flight.header.digest, ack.host, ack.signature)
-                found.append(message(Kind.ACK, schema.dump(acked)))
+                found.append(_wrap_ack(self.federation, flight.header.digest, ack))
         return found
 
     def sync_request(self) -> bytes:
@@ -1422,8 +1440,8 @@ def _open_message(
     cls: type[Proposal] | type[Vote], wire: bytes, federation: bytes, *, trusted: bool = False
 ) -> Message:
     if cls is Proposal:
-        return open_signed(Proposal, wire, federation, trusted=trusted)
-    return open_signed(Vote, wire, federation, trusted=trusted)
+        return open_gossip(Proposal, wire, federation, trusted=trusted)
+    return open_gossip(Vote, wire, federation, trusted=trusted)
 
 
 def _body(record: Signed[Record]) -> Body | None:
@@ -1432,6 +1450,11 @@ def _body(record: Signed[Record]) -> Body | None:
         return body_of(record.value)
     except RemoteProtocolError:
         return None
+
+
+@lru_cache(maxsize=8192)  # each answer to a neighbour names all that are in flight
+def _wrap_ack(federation: bytes, header: bytes, ack: Ack) -> bytes:
+    return message(Kind.ACK, schema.dump(Acked(federation, header, ack.host, ack.signature)))
 
 
 def _wrap(item: Message) -> bytes:

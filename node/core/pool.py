@@ -20,7 +20,9 @@ class Pool:
         self.per_author = per_author
         self.records: dict[bytes, Signed[Record]] = {}
         self.by_seq: dict[bytes, dict[int, list[bytes]]] = {}
+        self.touched: set[bytes] = set()  # authors of whom something came since somebody emptied this
         self.version = 0  # grows with every record taken
+        self._chains: dict[bytes, tuple[bytes, tuple[Signed[Record], ...]]] = {}  # author → (agreed head, what follows)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -44,6 +46,8 @@ class Pool:
             return False  # two are proof enough of a fork
         same.append(record.digest)
         self.records[record.digest] = record
+        self._chains.pop(value.author, None)
+        self.touched.add(value.author)
         self.version += 1
         return True
 
@@ -52,6 +56,8 @@ class Pool:
         for same in self.by_seq.pop(author, {}).values():
             for digest in same:
                 del self.records[digest]
+        self._chains.pop(author, None)
+        self.touched.add(author)
         self.version += 1
 
     def forks(self) -> Iterator[tuple[Signed[Record], Signed[Record]]]:
@@ -61,18 +67,26 @@ class Pool:
                 if len(same) >= 2:
                     yield self.records[same[0]], self.records[same[1]]
 
-    def chain(self, author: bytes, heads: Heads) -> list[Signed[Record]]:
+    def chain(self, author: bytes, heads: Heads) -> tuple[Signed[Record], ...]:
         """Return the author's records that follow its agreed head without a gap; at a fork, the branch known first."""
-        seq, digest = heads.get(author, (0, GENESIS))
-        slots = self.by_seq.get(author, {})
+        slots = self.by_seq.get(author)
+        if not slots:
+            return ()
+        seq, head = heads.get(author, (0, GENESIS))
+        known = self._chains.get(author)
+        if known is not None and known[0] == head:
+            return known[1]
         found: list[Signed[Record]] = []
+        digest = head
         while True:
             seq += 1
             following = [self.records[d] for d in slots.get(seq, ()) if self.records[d].value.prev == digest]
             if not following:
-                return found
+                break
             found.append(following[0])
             digest = following[0].digest
+        self._chains[author] = (head, tuple(found))
+        return self._chains[author][1]
 
     def under(self, cut: Iterable[Head], heads: Heads) -> list[Signed[Record]] | None:
         """Return the records between the agreed heads and a cut, or None if one is missing here.
@@ -118,6 +132,9 @@ class Pool:
         """Forget what lies at or under the agreed heads."""
         for author, (agreed, _) in heads.items():
             slots = self.by_seq.get(author, {})
-            for seq in [seq for seq in slots if seq <= agreed]:
+            old = [seq for seq in slots if seq <= agreed]
+            if old:
+                self._chains.pop(author, None)
+            for seq in old:
                 for digest in slots.pop(seq):
                     del self.records[digest]

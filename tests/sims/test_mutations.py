@@ -41,14 +41,14 @@ MUTATIONS = (
             (AGREEMENT, "(self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)", "True"),
         ),
         "liar-in-a-storm",
-        2,
+        7,
         ("G2",),
     ),
     Mutation(
         "locks are lost at a restart",
         ((AGREEMENT, "if locks and (self.locked is None", "if False and (self.locked is None"),),
         "storm-with-crashes",
-        9,
+        26,
         ("G2",),
     ),
     Mutation(
@@ -77,8 +77,8 @@ MUTATIONS = (
         (
             (
                 CORE,
-                "if all(self._punctual(before, close.component, mine) for close in block.close):",
-                "if before is not mine or mine:",
+                "if all(self._punctual(self._before(identifier), close.component, mine) for close in block.close):",
+                "if mine:",
             ),
         ),
         "liar-hides-update",
@@ -108,7 +108,7 @@ MUTATIONS = (
     ),
     Mutation(
         "double votes are not told",
-        ((AGREEMENT, "if others and vote.author not in self.convicted:", "if False:"),),
+        ((AGREEMENT, "if other is not message and vote.author not in self.convicted:", "if False:"),),
         "liar-double-votes",
         1,
         ("expect.expelled",),
@@ -131,7 +131,7 @@ MUTATIONS = (
         "one vote twice is evidence",
         ((LEDGER, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
         "liar-false-evidence",
-        4,
+        5,
         ("G8",),
     ),
     Mutation(
@@ -172,7 +172,13 @@ MUTATIONS = (
     ),
     Mutation(
         "acknowledged without the bytes",
-        ((CORE, "if not flight.stored or flight.refused or", "if flight.refused or"),),
+        (
+            (
+                CORE,
+                "flight = self.flights[header.digest] = Flight(header)",
+                "flight, self._unacked[header.digest] = self.flights.setdefault(header.digest, Flight(header)), None",
+            ),
+        ),
         "calm",
         1,
         ("G8",),
@@ -180,8 +186,12 @@ MUTATIONS = (
     Mutation(
         "two headers of one place are acknowledged",
         (
-            (CORE, "elif self.acked.setdefault(slot, flight.header.digest) == flight.header.digest:", "elif slot:"),
-            (CORE, "if self.acked.get(slot, header.digest) != header.digest:", "if False:"),
+            (
+                CORE,
+                "elif self.acked.setdefault(flight.slot, flight.header.digest) == flight.header.digest:",
+                "elif flight.slot:",
+            ),
+            (CORE, "if self.acked.get(place, header.digest) != header.digest:", "if False:"),
         ),
         "liar-two-headers",
         1,
@@ -198,7 +208,7 @@ MUTATIONS = (
         "a restored node signs before it has asked",
         ((CORE, "if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:", "if False:"),),
         "restored-far-away",
-        6,
+        49,
         ("G8",),
     ),
     Mutation(
@@ -224,7 +234,7 @@ MUTATIONS = (
             ),
         ),
         "slow-member",
-        1,
+        2,
         ("G4",),
     ),
     Mutation(
@@ -261,7 +271,7 @@ MUTATIONS = (
                 "            need = quorum(max(1, len(hosts)), self.ledger.fault_model)\n",
                 "            need = 1\n",
             ),
-            (LEDGER, "len(p.acks & hosts) >= need:", "len(p.acks & hosts) >= 1:"),
+            (LEDGER, "_in_common(p.acks, hosts) >= need:", "_in_common(p.acks, hosts) >= 1:"),
         ),
         "calm",
         1,
@@ -315,8 +325,8 @@ MUTATIONS = (
             (CORE, "if head.seq - agreed > self.charter.rules.records_per_height:", "if False:"),
             (
                 CORE,
-                "self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]:",
-                "self.pool.chain(author, self.ledger.heads):",
+                "self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]",
+                "self.pool.chain(author, self.ledger.heads)",
             ),
         ),
         "liar-floods",
@@ -340,7 +350,7 @@ MUTATIONS = (
     Mutation(
         "heights without work",
         (
-            (CORE, "return bool(records) and self.idle_due and not underway", "return self.idle_due"),
+            (CORE, "return any(candidate.chains.values()) and self.idle_due and not underway", "return self.idle_due"),
             (CORE, "if self.agreement is None or not (records or closes):", "if self.agreement is None:"),
             (LEDGER, "    if not records and not closes:\n", "    if False:\n"),
         ),
