@@ -44,6 +44,7 @@ from ..protocol.records import (
     is_fork,
     verify_ack,
 )
+from ..protocol.schema import MOST_HOSTS
 from ..protocol.signing import Signed, open_signed
 from ..protocol.update import UpdateHeader, check_header
 from . import membership, rules
@@ -261,7 +262,7 @@ def apply_records(
 
     `trusted` skips the signatures inside update records: for blocks that this node itself decided and stored.
     """
-    heads, offers = dict(ledger.heads), dict(ledger.offers)
+    heads, offers = dict(ledger.heads), ledger.offers
     components, roll = dict(ledger.components), ledger.roll
     height = ledger.height + 1
     withdrawals: list[Withdrawn] = []
@@ -276,7 +277,7 @@ def apply_records(
             body = body_of(value)
             if isinstance(body, Offer):
                 known = tuple(sorted({name for name in body.components if name in components}))
-                offers[value.author] = Offer(known, body.addresses)
+                offers = {**offers, value.author: Offer(known, body.addresses)}
             elif isinstance(body, Update):
                 _add_update(charter, ledger.withdrawn, components, value, body, trusted)
             elif isinstance(body, Attest):
@@ -315,6 +316,8 @@ def apply_records(
     state = _carry_motions(state, height)
     for withdrawal in withdrawals:
         state = _withdraw(charter, ledger, state, withdrawal)
+    if state.offers is ledger.offers and state.members is ledger.members:
+        return state
     return _gather_hosts(state)
 
 
@@ -563,7 +566,8 @@ def _gather_hosts(ledger: Ledger) -> Ledger:
 
 
 def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
-    return tuple(sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components))
+    found = sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components)
+    return tuple(found[:MOST_HOSTS])
 
 
 def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:

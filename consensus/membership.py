@@ -34,10 +34,12 @@ from ..protocol.membership import (
     check_person,
     visible,
 )
+from ..protocol.schema import MOST_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
-MOST_MEMBERS = 256  # as in the charter
 MOST_SEATS = 4096  # members of all times
+MOST_KEYS = 8  # that a member moves to by its own word; to more by the others' vote
+MOST_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
 MOST_OPEN = 4  # motions of one author that may be open at a time
 LEAST_VOTED = 3  # members, from which on some can decide about another one
 
@@ -173,6 +175,8 @@ def check_motion(
     if _same(roll, motion) is None and sum(known.author == author for known in roll.motions) >= MOST_OPEN:
         raise RemoteProtocolError("quota-motions", f"{MOST_OPEN} are open", author)
     own = motion.subject == author
+    if motion.action == "rekey" and own and len(earlier(roll, author)) >= MOST_KEYS:
+        raise RemoteProtocolError("too-many-keys", f"{MOST_KEYS} by its own word", author)
     if motion.action == "leave" and not own:
         raise RemoteProtocolError("not-the-owner", "to leave", author)
     if motion.action in ("expel", "suspend") and own:
@@ -303,7 +307,15 @@ def next_outcome(
 def close(roll: Roll, outcome: Outcome) -> Roll:
     """Take a decided motion from the open ones."""
     left = tuple(motion for motion in roll.motions if motion.digest != outcome.motion.digest)
-    return replace(roll, motions=left, outcomes=(*roll.outcomes, outcome))
+    return replace(roll, motions=left, outcomes=(*roll.outcomes, outcome)[-MOST_OUTCOMES:])
+
+
+def ended(before: Roll, after: Roll) -> list[Outcome]:
+    """Return how motions ended between two rolls."""
+    if after.outcomes is before.outcomes:
+        return []
+    known = {outcome.motion.digest for outcome in before.outcomes}
+    return [outcome for outcome in after.outcomes if outcome.motion.digest not in known]
 
 
 def seat(roll: Roll, person: Application, motion: OpenMotion, height: int) -> Roll:

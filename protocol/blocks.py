@@ -1,13 +1,14 @@
 """Headers, votes, proposals and certificates: what members agree on and how they say so (DESIGN.md section 7)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from ..crypto.identity import verify
 from . import schema
-from .schema import U32, U63, Between, Bytes32, Bytes64, Name, Size
+from .schema import MOST_MEMBERS, U32, U63, Between, Bytes32, Bytes64, Name, Size
 
 PREVOTE, PRECOMMIT = 1, 2
 NIL = bytes(32)  # the block id of a vote for nothing
@@ -31,7 +32,7 @@ class Close:
     round: U63
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Block:
     """The agreed header at a height. `cut` holds only the heads that move, sorted by author; `close` by component.
 
@@ -42,14 +43,14 @@ class Block:
     federation: Bytes32
     height: U63
     prev: Bytes32
-    cut: Annotated[tuple[Head, ...], Size(0, 256)]
+    cut: Annotated[tuple[Head, ...], Size(0, MOST_MEMBERS)]
     close: Annotated[tuple[Close, ...], Size(0, 256)]
     tree_size: U63
     tree_root: Bytes32
     members: Bytes32
     fold: Bytes32
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """The block id, 32 bytes."""
         return block_id(schema.dump(self))
@@ -103,7 +104,7 @@ class Certificate:
     """A quorum of precommits for one block. It stands outside the block; signatures are sorted by author."""
 
     view: U32
-    signatures: Annotated[tuple[VoteSignature, ...], Size(1, 256)]
+    signatures: Annotated[tuple[VoteSignature, ...], Size(1, MOST_MEMBERS)]
 
 
 def quorum(members: int, fault_model: str) -> int:

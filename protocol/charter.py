@@ -1,6 +1,7 @@
 """The charter: the signed founding document of a federation. Its digest is the federation id."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from ..crypto.errors import CorruptError, LocalProtocolError, RefusedError, RemoteProtocolError, UsageError
@@ -9,7 +10,7 @@ from ..crypto.identity import Identity, verify
 from . import schema
 from .components import ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learning, Task
-from .schema import U32, Between, Bytes32, Bytes64, Name, Size
+from .schema import MOST_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
 FAULT_MODELS = ("byzantine", "crash")
@@ -52,7 +53,7 @@ class Rules:
     refold_horizon: Annotated[int, Between(1, 2**20)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Charter:
     """The founding document. `members` are sorted by key, `components` by name."""
 
@@ -60,12 +61,12 @@ class Charter:
     name: Name
     created: U32
     seed: Bytes32
-    members: Annotated[tuple[Member, ...], Size(1, 256)]
+    members: Annotated[tuple[Member, ...], Size(1, MOST_MEMBERS)]
     rules: Rules
     components: Annotated[tuple[ComponentSpec, ...], Size(1, 256)]
     learning: Learning
 
-    @property
+    @cached_property
     def federation(self) -> bytes:
         """The federation id, 32 bytes."""
         return digest("charter", schema.dump(self))
@@ -92,7 +93,7 @@ class SignedCharter:
     """What a charter file holds: the charter's canonical bytes and the founding members' signatures."""
 
     charter: Annotated[bytes, Size(1, CHARTER_LIMIT)]
-    signatures: Annotated[tuple[CharterSignature, ...], Size(0, 256)]
+    signatures: Annotated[tuple[CharterSignature, ...], Size(0, MOST_MEMBERS)]
 
 
 def check(charter: Charter) -> None:

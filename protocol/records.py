@@ -14,7 +14,7 @@ from ..crypto.identity import verify
 from . import schema
 from .charter import Address
 from .membership import Ballot, Motion
-from .schema import U32, U63, Bytes32, Bytes64, Name, Size
+from .schema import MOST_HOSTS, U32, U63, Bytes32, Bytes64, Name, Size
 from .signing import Signed
 
 BODY_LIMIT = 64 << 10
@@ -58,7 +58,7 @@ class Update:
     """A signed update header with acks from a quorum of the component's active hosts."""
 
     header: Annotated[bytes, Size(65, 32 << 10)]
-    acks: Annotated[tuple[Ack, ...], Size(0, 256)]
+    acks: Annotated[tuple[Ack, ...], Size(0, MOST_HOSTS)]
 
 
 @dataclass(frozen=True, slots=True)

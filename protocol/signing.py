@@ -14,7 +14,7 @@ from ..crypto.identity import Identity, verify
 from . import schema
 
 SIGNATURE_SIZE = 64
-MOST_KEPT = 8192  # bytes of a statement that is not decoded and checked again when it comes again
+MOST_KEPT = 16 << 10  # bytes of a statement that is not decoded and checked again when it comes again
 
 
 class Signable(Protocol):
@@ -88,6 +88,6 @@ def open_gossip(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool =
     return cast("Signed[S]", _opened(cls, wire, federation, trusted))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _opened(cls: type[Any], wire: bytes, federation: bytes, trusted: bool) -> Signed[Any]:
     return open_signed(cls, wire, federation, trusted=trusted)

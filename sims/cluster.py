@@ -226,12 +226,13 @@ class Node:
             self._perform(effects)
 
     def later(self, delay: int, event: ev.Event) -> None:
-        """Deliver an event to this life of the node after a delay, with what else arrives in that millisecond."""
-        due = self.cluster.now + delay
+        """Deliver an event to this life of the node after a delay, with what else arrives at that time."""
+        grain = self.cluster.grain
+        due = -(-(self.cluster.now + delay) // grain) * grain
         waiting = self.inbox.setdefault(due, [])
         waiting.append(event)
         if len(waiting) == 1:
-            self.cluster.schedule(delay, self, lambda: self.deliver(*self.inbox.pop(due)))
+            self.cluster.schedule(due - self.cluster.now, self, lambda: self.deliver(*self.inbox.pop(due)))
 
     def _perform(self, effects: list[ev.Effect]) -> None:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
@@ -364,12 +365,14 @@ class Cluster:
         crash_rate: float = 0.0,
         torn: float = 0.0,
         timing: tuple[int, int, int] = (400, 300, 500),
+        grain: int = 1,
         **charter: object,
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation, labelled so
         self.weather = weather or Weather()
         self.training = training
         self.crash_rate = crash_rate
+        self.grain = grain  # ms: a node looks at its inbox so often
         self.torn = torn  # of the crashes: only a first part of the write is on disk
         self.down = (200, 3000)  # ms until a crashed node starts again
         self.now = 0
@@ -383,7 +386,6 @@ class Cluster:
         self.watch = Invariants(self)
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
-        self._named: tuple[Charter, bytes] | None = None
         names = tuple(spec.name for spec in self.charter.components)
         propose, idle, sync = timing
         options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=propose, idle_ms=idle, sync_ms=sync)
@@ -392,9 +394,7 @@ class Cluster:
     @property
     def federation(self) -> bytes:
         """The federation id of the charter in use."""
-        if self._named is None or self._named[0] is not self.charter:
-            self._named = (self.charter, self.charter.federation)
-        return self._named[1]
+        return self.charter.federation
 
     # ---- running
 

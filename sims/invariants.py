@@ -14,6 +14,7 @@ import numpy as np
 from ..consensus.components import Round, origin, replay
 from ..consensus.ledger import Ledger, fold_block, genesis
 from ..consensus.ledger import state_digest as ledger_digest
+from ..consensus.membership import ended
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from ..crypto.identity import verify
@@ -309,7 +310,7 @@ class Invariants:
 
     def _voted(self, before: Ledger, now: Ledger) -> None:
         """A motion passes by the votes of a quorum of those whom it is not about, or is one's own affair (G2)."""
-        passed = [o.motion for o in now.roll.outcomes[len(before.roll.outcomes) :] if o.result == "passed"]
+        passed = [o.motion for o in ended(before.roll, now.roll) if o.result == "passed"]
         if now.height != before.height + 1 or len(passed) != 1:
             return  # several in a block: each is decided by the members that the one before it left
         (motion,) = passed

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..consensus.membership import MOST_MEMBERS
 from ..crypto.errors import UsageError
 from ..protocol.charter import FAULT_MODELS, RULES
+from ..protocol.schema import MOST_MEMBERS
 from . import reading as read
 from .cluster import Weather
 from .deeds import DEEDS, WEATHER

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from ...crypto.hashing import sha256
 from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head
-from ...protocol.schema import U63, Bytes32, Bytes64, Size
+from ...protocol.schema import MOST_MEMBERS, U63, Bytes32, Bytes64, Size
 
 MESSAGE_LIMIT = BLOCK_LIMIT + 4096
 SYNC_LIMIT = 6 << 20
@@ -47,11 +47,11 @@ class SyncRequest:
     `have` holds the first 8 bytes of each in-flight message's digest, end to end, so that nobody sends them again.
     """
 
-    LIMIT: ClassVar[int] = 192 << 10
+    LIMIT: ClassVar[int] = 256 << 10
 
     federation: Bytes32
     height: U63
-    heads: Annotated[tuple[Head, ...], Size(0, 256)]
+    heads: Annotated[tuple[Head, ...], Size(0, MOST_MEMBERS)]
     have: Annotated[bytes, Size(0, TAG_SIZE * 16_384)]
 
 

@@ -127,10 +127,10 @@ def tell(core: "Core", before: Ledger) -> None:
     for motion in after.roll.motions:
         if motion.digest not in known:
             core._emit(ev.Notice("motion-opened", "info", {**_facts(motion), "by": motion.author}))
-    for outcome in after.roll.outcomes[len(before.roll.outcomes) :]:
+    for outcome in membership.ended(before.roll, after.roll):
         level = "warning" if outcome.result == "passed" and outcome.motion.action != "admit" else "info"
-        ended = {**_facts(outcome.motion), "height": outcome.height, "why": outcome.why}
-        core._emit(ev.Notice(f"motion-{outcome.result}", level, ended))
+        facts = {**_facts(outcome.motion), "height": outcome.height, "why": outcome.why}
+        core._emit(ev.Notice(f"motion-{outcome.result}", level, facts))
     if after.members == before.members:
         return
     for key in set(before.members) - set(after.members):

@@ -83,10 +83,10 @@ def answer(
     known = {head.author: head for head in request.heads}
     after: dict[bytes, int] = {}
     for author in members:
-        head = known.get(author, Head(author, 0, GENESIS))
-        after[author] = head.seq
-        here = store.record_at(author, head.seq) if head.seq else []
-        if here and all(record.digest != head.digest for record in here):
+        head = known.get(author)
+        after[author] = head.seq if head is not None else 0
+        here = store.record_at(author, head.seq) if head is not None and head.seq else []
+        if head is not None and here and all(record.digest != head.digest for record in here):
             # Our branch differs from theirs at this seq: send it from before the place where they can part.
             after[author] = max(0, head.seq - FORK_DEPTH)
     theirs = Theirs(store, known)

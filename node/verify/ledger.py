@@ -68,7 +68,7 @@ class Report:
             "tree_root": ledger.tree.root().hex(),
             "members": [member.hex() for member in ledger.members],
             "expelled": [member.hex() for member in ledger.expelled],
-            "membership_changes": sum(outcome.result == "passed" for outcome in ledger.roll.outcomes),
+            "membership_changes": len({m for s in ledger.roll.seats.values() for m in (s.motion, s.end)} - {b""}),
             "records": self.records,
             "signatures": self.signatures,
             "refused_records": dict(sorted(self.refusals.items())),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from collegium.protocol.blocks import Block, quorum
 from collegium.protocol.membership import EXPIRY_LIMIT, Application, Ballot, Motion, Rekeying, token_digest
 from collegium.protocol.records import (
     GENESIS,
+    Attest,
     Body,
     Evidence,
     Offer,
@@ -256,6 +258,31 @@ def test_a_member_moves_to_a_new_key_by_itself(book: Book) -> None:
     assert book.refused() == {"voted-already"}, "its vote follows it"
     book.say((2, book.yes()))
     assert OTHER.public_key in book.ledger.members
+
+
+def test_g9_a_member_moves_by_its_own_word_only_so_often(book: Book) -> None:
+    """Every key takes a seat for good: without a bound one member could use them all up."""
+    keys = [book.ids[0], *(Identity.from_seed(sha256(b"key %d" % n)) for n in range(membership.MOST_KEYS + 1))]
+    for old, new in pairwise(keys[:-1]):
+        book.say((old, book.rekey(old, new)))
+        assert new.public_key in book.ledger.members
+    old, new = keys[-2:]
+    book.say((old, book.rekey(old, new)))
+    assert book.refused() == {"too-many-keys"}
+    book.carry(book.rekey(old, new), [1, 2, 3])
+    assert new.public_key in book.ledger.members, "the others may move it on"
+
+
+def test_g9_motions_that_ended_are_kept_for_people_and_not_for_ever(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "MOST_OUTCOMES", 3)
+    for number in range(5):
+        before = book.ledger.roll
+        book.say((0, book.motion("expel", book.ids[1], expiry=book.ledger.height + 2)))
+        book.say((0, Attest(T, 9, 0, bytes(32))))
+        assert [o.height for o in membership.ended(before, book.ledger.roll)] == [book.ledger.height], number
+    assert len(book.ledger.roll.outcomes) == 3
 
 
 def test_a_lost_key_moves_by_the_others_vote(book: Book) -> None:
