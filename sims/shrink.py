@@ -6,7 +6,7 @@ A broken promise (G1 to G9) is a fault in every scenario that `possible.check` l
     all but idle      the charter, the pace, the time; every start and heal. The network may only grow calmer
     rounds, everybody slow links, clocks and weather go all at once: one event may mend an earlier one. Nodes go only
                       when no event is left and no disk fails: fewer can spare fewer
-    expelled          the lie (`check` sees to it); a run in which it is never told breaks "scenario" instead (play.py)
+    expelled          its lie, and the motion to expel it; a run in which it never lies breaks "scenario" (play.py)
     stopped, stale    rounds, nodes, partitions; for stale also the weather and whatever slows anybody down
     told, refused     rounds, and the deeds that bring the words about (CAUSES); of other words nothing is known: all
     counted           rounds, nodes, and the events of whoever has to be counted
@@ -125,7 +125,7 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
         stormy = "weather" in kinds and before.network
         return not (mended or stormy or (fewer_nodes and (after.events or after.disk.crash)))
     if key == "expelled":
-        return True
+        return not any(event.do in ("lie", "expel") and set(event.node) & set(expect.expelled) for event in gone)
     if key == "counted":
         return not (fewer_nodes or fewer_rounds or any(set(event.node) & set(expect.counted) for event in gone))
     if key == "stopped":

@@ -415,7 +415,11 @@ def some_expectations() -> list[Any]:
         expect = load(name).expect
         for key in ("rounds", "expelled", "refused", "told", "counted", "everybody", "stale", "stopped"):
             if getattr(expect, key):
-                marks = () if (name, key) == ("dead-member", "rounds") else pytest.mark.soak
+                marks = (
+                    ()
+                    if (name, key) in (("dead-member", "rounds"), ("expelled-by-motion", "expelled"))
+                    else pytest.mark.soak
+                )
                 found.append(pytest.param(name, f"expect.{key}", marks=marks))
     return found
 
