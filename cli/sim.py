@@ -1,6 +1,7 @@
 """`collegium sim`: play scenarios on a simulated network with a virtual clock. No daemon, no data, no home."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,10 @@ def run(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Play a scenario; exit 1 if a promise breaks, with the seed and the shortest scenario that still breaks it."""
+    """Play a scenario; exit 1 if a promise breaks, with the seed and the shortest scenario that still breaks it.
+
+    Ctrl-C ends it with what was found until then.
+    """
     running, reading = _sims("seeds"), _sims("scenario")
     if seed is not None and seeds is not None:
         raise UsageError("--seed and --seeds cannot both be given", "Give one of them.")
@@ -52,34 +56,61 @@ def run(
     jobs = [(each, number) for number in numbers for each in scenarios.values()]
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
+    interrupted = False
     totals = {"runs": 0, "steps": 0, "heights": 0, "virtual_ms": 0}
     with progress(as_json) as step:
-        for outcome in running.run(jobs, step):
-            totals["runs"] += 1
-            for key in ("steps", "heights", "virtual_ms"):
-                totals[key] += getattr(outcome, key)
-            if len(jobs) <= MOST_LISTED or not outcome.held:
-                outcomes.append(outcome)
-        outcomes.sort(key=lambda outcome: (outcome.scenario, outcome.seed))
-        broken = [outcome for outcome in outcomes if not outcome.held]
-        failures = [running.explain(scenarios[each.scenario], each, out, step) for each in broken[:MOST_SHRUNK]]
+        try:
+            for outcome in running.run(jobs, step):
+                totals["runs"] += 1
+                for key in ("steps", "heights", "virtual_ms"):
+                    totals[key] += getattr(outcome, key)
+                if len(jobs) <= MOST_LISTED or not outcome.held:
+                    outcomes.append(outcome)
+            for each in _broken(outcomes)[:MOST_SHRUNK]:
+                failures.append(running.explain(scenarios[each.scenario], each, out, step))  # noqa: PERF401 - Ctrl-C
+        except KeyboardInterrupt:
+            interrupted = True
+    broken = _broken(outcomes)
+    shortened = [
+        {
+            **_outcome(failure.outcome),
+            "shortest": failure.text,
+            "file": failure.file or None,
+            "shows": failure.shortest.what,
+            "command": failure.command,
+        }
+        for failure in failures
+    ]
+    as_they_are = [
+        {
+            **_outcome(each),
+            "shortest": None,
+            "file": None,
+            "shows": each.what,
+            "command": running.replay(each.scenario if scenario == running.ALL else scenario, nodes, each.seed),
+        }
+        for each in (broken[len(failures) :] if interrupted else ())
+    ]
     answer = {
-        "held": not broken,
+        "held": not broken and not interrupted,
+        "interrupted": interrupted,
+        "asked": len(jobs),
         **totals,
-        "outcomes": [_outcome(outcome) for outcome in outcomes],
-        "failures": [
-            {
-                **_outcome(failure.outcome),
-                "shortest": failure.text,
-                "file": failure.file or None,
-                "shows": failure.shortest.what,
-                "command": failure.command,
-            }
-            for failure in failures
-        ],
+        "outcomes": [_outcome(outcome) for outcome in sorted(outcomes, key=_place)],
+        "failures": shortened + as_they_are,
     }
     emit(answer, as_json, lambda console: _people(console, answer, len(broken)))
+    if interrupted:
+        raise typer.Exit(130)
     raise typer.Exit(1 if broken else 0)
+
+
+def _place(outcome: "Outcome") -> tuple[str, int]:
+    return outcome.scenario, outcome.seed
+
+
+def _broken(outcomes: "Sequence[Outcome]") -> "list[Outcome]":
+    return sorted((outcome for outcome in outcomes if not outcome.held), key=_place)
 
 
 def _outcome(outcome: "Outcome") -> dict[str, object]:
@@ -113,13 +144,17 @@ def _people(console: Any, answer: dict[str, Any], broken: int) -> None:
     for failure in answer["failures"]:
         where = f"{failure['scenario']} with seed {failure['seed']}"
         console.print(f"\n{failure['promise']} breaks in {where}: {failure['what']}")
-        if failure["file"]:
+        if failure["shortest"] is None:
+            console.print("Replay it:")
+        elif failure["file"]:
             console.print(f"The shortest scenario that still does is in {failure['file']}; replay it:")
         else:
             console.print(f"The shortest scenario that still does (save it as {failure['command'].split()[3]}):\n")
             console.print(failure["shortest"])
             console.print("Replay it:")
         console.print(f"  {failure['command']}")
+    if answer["interrupted"]:
+        console.print(f"\ninterrupted after {answer['runs']} of {answer['asked']} runs")
     console.print(
         f"\n{broken} of {answer['runs']} runs broke a promise"
         if broken

@@ -14,7 +14,7 @@ from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core import events as ev
 from ..protocol.blocks import quorum
-from ..protocol.membership import Application, token_digest
+from ..protocol.membership import Application, Rekeying, token_digest
 from ..protocol.signing import sign
 from . import reading as read
 from .invariants import InvariantError
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 More = Mapping[str, object]
 Undo = Callable[[], None]
 MOTION_HEIGHTS = 1000
+LOOK_MS = 100
 WEATHER: Mapping[str, read.Check] = {
     "delay": read.span(0, 60_000),
-    "loss": read.share,
+    "loss": read.number(0.0, 0.9),  # of more, nothing may ever arrive
     "duplicate": read.share,
     "reorder": read.share,
     "late": read.span(0, 600_000),
@@ -210,17 +211,44 @@ def _join(play: Play, _nodes: Sequence[Node], more: More) -> None:
         play.cluster.add(newcomer)
         key, token = newcomer.public_key, token_digest(sha256(b"door"))
         application = Application(play.cluster.federation, key, f"newcomer-{number}", (), token)
-        play.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS), there=True)
+        play.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS))
 
 
 def _leave(play: Play, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        play.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), there=False, mover=node)
+        play.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), mover=node)
 
 
 def _expel(play: Play, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        play.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS), there=False)
+        play.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS))
+
+
+def _rekey(play: Play, nodes: Sequence[Node], more: More) -> None:
+    for node in nodes:
+        _take_key(play, node, lost=bool(more.get("lost")))
+
+
+def _take_key(play: Play, node: Node, *, lost: bool) -> None:
+    """As the daemon does it: the new key's holder begins anew as soon as its own ledger has it as a member."""
+    old = node.identity.public_key
+    new = Identity.from_seed(sha256(b"new key after " + old))
+    statement = sign(new, Rekeying(play.cluster.federation, new.public_key, old)).wire
+    if lost:
+        _lose(play, [node], {})
+        node.identity = new
+        node.start()
+
+    def taken() -> bool:
+        if node.core is None or new.public_key not in node.core.ledger.members:
+            return False
+        node.crash()
+        node.identity = new
+        node.start()
+        return True
+
+    play.insist(ev.Move("rekey", old, statement, "", MOTION_HEIGHTS), mover=None if lost else node)
+    play.until(taken, LOOK_MS)
 
 
 DEEDS: dict[str, Deed] = {
@@ -259,5 +287,11 @@ DEEDS: dict[str, Deed] = {
     ),
     "leave": Deed("they leave the federation", _leave, lasts=False),
     "expel": Deed("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
+    "rekey": Deed(
+        "they move to a new key by their own word; with lost = true key and disk are gone, and the others vote for it",
+        _rekey,
+        {"lost": read.flag},
+        lasts=False,
+    ),
     "spend-budget": Deed("their accountant lets no draw pass any more", _spend_budget, lasts=False),
 }

@@ -30,6 +30,7 @@ from ..protocol.update import UpdateHeader, payload_values
 if TYPE_CHECKING:
     from .cluster import Cluster, Node
 
+MOST_MOVED = 4  # motions of one member that are open
 MOST_RECKONED = 256  # parameters: more are not added up again in plain integers
 K = TypeVar("K", bound=Hashable)
 ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
@@ -66,6 +67,7 @@ class Invariants:
         self._agreed = 0  # heights whose records were looked at
         self._updates: dict[bytes, UpdateHeader] = {}  # agreed, by the header's digest
         self._receipts: dict[bytes, set[bytes]] = {}  # hosts whose true acknowledgements are agreed
+        self._claims: dict[tuple[int, str, str], dict[int, int]] = {}  # steps by round: of a node, whatever its key
         self._rounds: dict[str, int] = {}  # closed rounds that were looked at
         self._counted: dict[bytes, int] = {}
 
@@ -250,7 +252,7 @@ class Invariants:
         core = node.core
         if core is None:
             return
-        rules, members = self.cluster.charter.rules, len(core.charter.members)
+        rules, members = self.cluster.charter.rules, len(core.ledger.roll.seats)  # of all times
         places = members * len(core.specs) * (rules.max_staleness + 3)
         votes = sum(len(found) for found in core.agreement.votes.values()) if core.agreement else 0
         views = {view for view, _ in core.agreement.votes} if core.agreement else set()
@@ -289,6 +291,7 @@ class Invariants:
             seat = now.roll.seats.get(other.identity.public_key)
             if seat is not None and seat.gone == "evidence":
                 raise InvariantError("G8", f"node {other.index} is expelled for a lie that it never told")
+        self._seated(now)
         self._forgotten(now)
         self._traced(before or genesis(self.cluster.charter), now)
         if before is None or before.height > now.height:
@@ -307,6 +310,19 @@ class Invariants:
                     raise InvariantError("G4", f"the frozen list of {name} round {old.number} gained or reordered")
         self._voted(before, now)
         self._kept(node, before)
+
+    def _seated(self, now: Ledger) -> None:
+        """G2, G9: members are who has a seat, hosts are members, nobody votes both ways or has many motions open."""
+        seats = {key for key, seat in now.roll.seats.items() if not seat.gone}
+        if seats != set(now.members) or any(not seats.issuperset(c.hosts) for c in now.components.values()):
+            raise InvariantError("G2", f"at height {now.height} somebody is a member or a host without a seat")
+        moved: dict[bytes, int] = {}
+        for motion in now.roll.motions:
+            moved[motion.author] = moved.get(motion.author, 0) + 1
+            if motion.yes & motion.no:
+                raise InvariantError("G2", f"at height {now.height} a member votes both ways")
+        if max(moved.values(), default=0) > MOST_MOVED:
+            raise InvariantError("G9", f"{max(moved.values())} motions of one member are open")
 
     def _voted(self, before: Ledger, now: Ledger) -> None:
         """A motion passes by the votes of a quorum of those whom it is not about, or is one's own affair (G2)."""
@@ -369,6 +385,10 @@ class Invariants:
             spent = sum(d.steps for d in draws if d.draw <= part[-1].draw and any(p.noise_multiplier for p in d.parts))
             if told < spent:
                 raise InvariantError("G6", f"a claim of {told} steps where {spent} were drawn")
+            claims = self._claims.setdefault((node.index, claim.modality, value.component), {})
+            claims[value.round] = told
+            if told < max(claims[round_] for round_ in claims if round_ <= value.round):
+                raise InvariantError("G6", f"a claim of {told} steps after a larger one")
 
     def folded(self, node: Node, fold: ev.Fold, found: bytes) -> None:
         """G1: equal frozen lists give equal states."""

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from ..consensus.ledger import apply_records, close_rounds, members_digest, next_state, order, state_digest
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
+from ..crypto.identity import Identity
 from ..node.core import events as ev
 from ..node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
 from ..protocol import schema
 from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Block, Certificate, Head, Proposal, Vote, VoteSignature, block_id
-from ..protocol.records import Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
+from ..protocol.membership import Ballot, Motion
+from ..protocol.records import GENESIS, Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
 from ..protocol.signing import Signed, open_signed, sign
 from ..protocol.update import UpdateHeader, payload, payload_values
 
@@ -187,6 +189,31 @@ def false_evidence(node: Node) -> None:
             node.lore[number] = told = append(node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire)))
             if told is not None:
                 node.cluster.broadcast(node, told)
+
+
+def floods_motions(node: Node) -> None:
+    """Move against everybody, vote both ways and on motions that nobody made, and carry ballots of strangers."""
+    core = node.core
+    done = node.lore.setdefault("motions", 0)
+    assert isinstance(done, int)
+    if core is None or not core.signing or done >= MOST_FLOODED:
+        return
+    others = [member for member in core.ledger.members if member != core.me]
+    expiry = core.ledger.height + 10
+    bodies: list[Motion | Ballot] = [Motion(a, key, b"", "", expiry) for key in others for a in ("expel", "suspend")]
+    bodies += [Ballot(motion.digest, yes) for motion in core.ledger.roll.motions for yes in (1, 0, 1)]
+    bodies += [Ballot(sha256(b"no motion %d" % done), 1), Ballot(core.head[1], 1)]
+    for body in bodies:
+        told = append(node, kind_of(body), schema.dump(body))
+        if told is not None:
+            node.cluster.broadcast(node, told)
+    node.lore["motions"] = done + len(bodies)
+    for motion in core.ledger.roll.motions:
+        stranger = Identity.from_seed(sha256(b"stranger %d" % done))
+        ballot = Record(
+            core.federation, stranger.public_key, 1, GENESIS, "ballot", schema.dump(Ballot(motion.digest, 1))
+        )
+        node.cluster.broadcast(node, message(Kind.RECORD, sign(stranger, ballot).wire))
 
 
 # ---- agreement
@@ -508,6 +535,18 @@ def serves_false_blocks(node: Node, data: bytes) -> list[bytes]:
     return [schema.dump(replace(forged, records=(*response.records, *wires)))]
 
 
+def _marked(says: Callable[[Node, bytes], Told | None]) -> Callable[[Node, bytes], Told | None]:
+    """Remember that it came to tell its lie: else nothing could prove one."""
+
+    def mark(node: Node, data: bytes) -> Told | None:
+        lies = says(node, data)
+        if lies:
+            node.lore["told"] = True
+        return lies
+
+    return mark
+
+
 def _about(function: Callable[..., object]) -> str:
     return (function.__doc__ or "").splitlines()[0]
 
@@ -534,6 +573,7 @@ _ACTS = (
     (acks_unseen, 20),
     (false_evidence, 150),
     (floods, 100),
+    (floods_motions, 200),
     (oversized, 300),
     (replays_foreign, 200),
     (replays_old, 100),
@@ -541,7 +581,7 @@ _ACTS = (
 _SERVES = (serves_garbage, serves_old, serves_endless, serves_false_blocks)
 
 LIES: dict[str, Lie] = {
-    **{says.__name__: Lie(says.__name__, _about(says), says=says) for says in _SAYS},
+    **{says.__name__: Lie(says.__name__, _about(says), says=_marked(says)) for says in _SAYS},
     **{acts.__name__: Lie(acts.__name__, _about(acts), acts=acts, every=every) for acts, every in _ACTS},
     **{serves.__name__: Lie(serves.__name__, _about(serves), serves=serves) for serves in _SERVES},
     "forgets_locks": Lie("forgets_locks", _about(forgets_locks), says=_no_votes, acts=forgets_locks, every=10),

@@ -2,25 +2,29 @@
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..consensus.membership import present
 from ..node.core import events as ev
 from ..node.core.motions import undecided
 from .cluster import Cluster, Node
 from .deeds import DEEDS, Undo
 from .invariants import InvariantError
 from .memory import MemoryStore
-from .scenario import Event, Scenario, Who, tolerated_liars
+from .possible import GROUPS, group_size
+from .scenario import Event, Scenario, Who
 
 SETTLE_MS = 300_000  # how long it may take until all are level, once everything is over
 NUDGE_MS = 2000  # between two attempts at what members have to decide
 IDLE_MS = 30_000  # how long nothing may happen where there is no work
+PROVE_MS = 5000  # how long it may take until a lie that was told last is proved
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one run. `promise` is empty if all held, else "G1" … "G9", "expect.KEY" or "error"."""
+    """What came of one run. `promise` is empty if all held, else "G1" … "G9", "expect.KEY", "scenario" or "error"."""
 
     scenario: str
     seed: int
@@ -93,7 +97,7 @@ class Play:
         self.random.shuffle(free)
         roles: dict[str, int] = {}
         for who in named:
-            if isinstance(who, str) and who not in ("all", "any", "half", "minority") and who not in roles:
+            if isinstance(who, str) and who not in GROUPS and who not in roles:
                 roles[who] = free.pop()
         return roles
 
@@ -102,10 +106,9 @@ class Play:
         nodes = self.cluster.nodes
         if who == ("all",):
             return list(nodes)
-        if who in (("any",), ("half",), ("minority",)):
-            few = tolerated_liars(self.scenario) or (len(nodes) - 1) // 2
-            count = {"any": 1, "half": len(nodes) // 2, "minority": few}[str(who[0])]
-            return sorted(self.random.sample(nodes, max(1, count)), key=lambda node: node.index)
+        if len(who) == 1 and who[0] in GROUPS:
+            count = group_size(self.scenario, str(who[0]))
+            return sorted(self.random.sample(nodes, count), key=lambda node: node.index)
         return [nodes[each if isinstance(each, int) else self.roles[each]] for each in who]
 
     def _between(self, span: tuple[int, int]) -> int:
@@ -121,25 +124,37 @@ class Play:
         else:
             self.running -= 1
 
-    def insist(self, move: ev.Move, *, there: bool, mover: Node | None = None) -> None:
+    def insist(self, move: ev.Move, *, mover: Node | None = None) -> None:
         """Have a member move it and the others vote for it, again and again until it is done: crashes eat words."""
-        self.running += 1
+        there = move.action == "admit"
 
-        def nudge() -> None:
+        def nudge() -> bool:
             members = self._members()
             if (move.subject in self.cluster.members()) is there:
-                self.running -= 1
-                self.cluster.moved = True
-                return
+                return True
             movers = [node for node in members if node.core is not None and node.core.me != move.subject]
             for node in [mover] if mover is not None else movers[:1]:
                 node.deliver(move)
             for node in members:
-                for motion in list(undecided(node.core.ledger, node.core.me))[:1] if node.core is not None else ():
-                    node.deliver(ev.Cast(motion.digest, True))
-            self.cluster.at(NUDGE_MS, nudge)
+                for motion in undecided(node.core.ledger, node.core.me) if node.core is not None else ():
+                    if (motion.action, motion.subject, motion.statement) == (move.action, move.subject, move.statement):
+                        node.deliver(ev.Cast(motion.digest, True))
+            return False
 
-        nudge()
+        self.until(nudge, NUDGE_MS)
+
+    def until(self, done: Callable[[], bool], every: int) -> None:
+        """Try this again and again until it returns True; the scenario is not over before."""
+        self.running += 1
+
+        def attempt() -> None:
+            if done():
+                self.running -= 1
+                self.cluster.moved = True
+            else:
+                self.cluster.at(every, attempt)
+
+        attempt()
 
     def _members(self) -> list[Node]:
         """Return the honest nodes that are members, by the ledger that is furthest."""
@@ -234,7 +249,7 @@ class Play:
         """Whether every withdrawal has taken effect everywhere."""
         keys = {self.cluster.nodes[index].identity.public_key for index in self.withdrawn}
         return all(
-            keys <= {withdrawal.author for withdrawal in node.core.ledger.withdrawn}
+            keys <= {present(node.core.ledger.roll, withdrawal.author) for withdrawal in node.core.ledger.withdrawn}
             for node in self._members()
             if node.core is not None
         )
@@ -254,11 +269,8 @@ class Play:
     def _check(self) -> None:
         expect = self.scenario.expect
         honest = self._honest()
+        self._check_expelled()
         core = next(node.core for node in self._members() if node.core is not None)
-        expelled = {node.index for node in self.cluster.nodes if node.identity.public_key in core.ledger.expelled}
-        missed = {node.index for node in self.whom(expect.expelled)} - expelled
-        if missed:
-            raise InvariantError("expect.expelled", f"nodes {sorted(missed)} are still members")
         refused = {reason for node in honest if node.core for _, reason in node.core.refusals}
         notices = [notice for node in honest for notice in node.notices]
         refused |= {str(notice.fields.get("reason")) for notice in notices if "reason" in notice.fields}
@@ -274,10 +286,31 @@ class Play:
             for round_ in rounds:
                 if not every <= {entry.author for entry in round_.entries}:
                     raise InvariantError("expect.everybody", f"somebody was left out of round {round_.number}")
+        last = {name: found.rounds[-1] for name, found in core.ledger.components.items() if found.rounds}
+        for node in self.whom(expect.counted):
+            for name, round_ in last.items():
+                if node.identity.public_key not in {entry.author for entry in round_.entries}:
+                    raise InvariantError("expect.counted", f"the last round of {name} is without node {node.index}")
         if expect.stale and not any(entry.staleness for round_ in rounds for entry in round_.entries):
             raise InvariantError("expect.stale", "no update counted a round late")
         if expect.stopped and not self.stopped:
             raise InvariantError("expect.stopped", "no side was without a quorum")
+
+    def _check_expelled(self) -> None:
+        named = self.whom(self.scenario.expect.expelled)
+
+        def still() -> list[Node]:
+            ledger = self.cluster.latest()
+            return [node for node in named if ledger and node.identity.public_key not in ledger.expelled]
+
+        if self.cluster.run(
+            lambda: not still(), self.cluster.now + PROVE_MS
+        ):  # what it did last may just have been seen
+            return
+        idle = [node.index for node in still() if node.lied and "told" not in node.lore]
+        if idle:
+            raise InvariantError("scenario", f"nodes {idle} were to be expelled, and never came to tell their lie")
+        raise InvariantError("expect.expelled", f"nodes {[node.index for node in still()]} are still members")
 
 
 def _round(node: Node) -> int:

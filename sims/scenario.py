@@ -12,15 +12,16 @@ from pathlib import Path
 from ..crypto.errors import UsageError
 from ..protocol.charter import FAULT_MODELS, RULES
 from ..protocol.schema import MOST_MEMBERS
+from . import possible
 from . import reading as read
 from .cluster import Weather
 from .deeds import DEEDS, WEATHER
 from .invariants import ALARMS
+from .possible import GROUPS
 
 FOLDER = Path(__file__).parent / "scenarios"
 FILE_LIMIT = 64 << 10
 MOST_NODES = MOST_MEMBERS  # of a charter and a federation
-GROUPS = ("all", "any", "half", "minority")
 Who = tuple[int | str, ...]  # numbers, roles, or one of GROUPS
 NOBODY: Who = ()
 NO_TABLE: object = {}
@@ -82,6 +83,7 @@ class Expect:
     refused: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
+    counted: Who = ()
     everybody: bool = False
     stale: bool = False
     stopped: bool = False
@@ -185,7 +187,8 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
     )
     disk.done()
     pace.done()
-    return _coherent(source, scenario)
+    possible.check(scenario, source)
+    return scenario
 
 
 def _as_is(value: object) -> object:
@@ -258,6 +261,7 @@ def _expect(table: read.Table, count: int, rounds: int) -> Expect:
         refused=table.take("refused", read.words, ()),
         told=table.take("told", read.words, ()),
         alarms=table.take("alarms", read.words, ()),
+        counted=table.take("counted", _who(count), NOBODY),
         everybody=table.take("everybody", read.flag, False),
         stale=table.take("stale", read.flag, False),
         stopped=table.take("stopped", read.flag, False),
@@ -268,36 +272,6 @@ def _expect(table: read.Table, count: int, rounds: int) -> Expect:
             raise table.wrong("alarms", f"cannot contain {alarm!r}", f"Known are {', '.join(sorted(ALARMS))}.")
     table.done()
     return expect
-
-
-def _coherent(source: str, scenario: Scenario) -> Scenario:
-    """Refuse what no single key shows: too many roles, roles that nothing casts, an absent node that never comes."""
-    every = [who for event in scenario.events for who in event.node] + list(scenario.absent)
-    cast = {who for who in every if who not in GROUPS}
-    if len(cast) > scenario.nodes:
-        raise UsageError(f"{source}: {len(cast)} nodes are named, and there are {scenario.nodes}", "Raise `nodes`.")
-    for who in scenario.expect.expelled:
-        if who not in cast:
-            raise UsageError(f"{source}: expect.expelled names {who!r}, whom nothing is done to", "Name a liar.")
-    bears = tolerated_liars(scenario)
-    lying = {who for event in scenario.events if event.do == "lie" for who in event.node}
-    sizes = {"all": scenario.nodes, "half": scenario.nodes // 2, "minority": bears}
-    liars = sum(sizes.get(str(who), 1) for who in lying)
-    if liars > bears:
-        advice = 'The promises hold for fewer than a third: raise `nodes`, or let fewer lie (and none under "crash").'
-        raise UsageError(f"{source}: {liars} of {scenario.nodes} nodes lie, and {bears} may", advice)
-    least = scenario.charter.get("min_updates", 2)
-    if isinstance(least, int) and least > scenario.nodes:
-        advice = "No round could ever close: lower charter.min_updates, or raise `nodes`."
-        raise UsageError(f"{source}: charter.min_updates is {least}, and there are {scenario.nodes} nodes", advice)
-    if scenario.charter.get("width", 8) not in (8, 16):
-        raise UsageError(f"{source}: charter.width cannot be {scenario.charter['width']}", "Allowed is 8 or 16.")
-    return scenario
-
-
-def tolerated_liars(scenario: Scenario) -> int:
-    """Return how many may lie: fewer than a third, and nobody under the crash fault model."""
-    return (scenario.nodes - 1) // 3 if scenario.charter.get("fault_model", "byzantine") == "byzantine" else 0
 
 
 # ---- writing

@@ -50,14 +50,17 @@ def run(jobs: Sequence[tuple[Scenario, int]], step: Step | None = None) -> Itera
             yield play(scenario, seed)
             _tell(step, done, len(jobs))
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
         waiting: set[Future[Outcome]] = set()
         todo, done = iter(jobs), 0
         while True:
             # A few at a time: a hundred thousand futures would take their memory before the first run is over.
             while len(waiting) < 4 * workers and (job := next(todo, None)) is not None:
+                # Workers start here, and from the first instruction leave Ctrl-C to this process.
+                unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 waiting.add(pool.submit(play, *job))
+                signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             if not waiting:
                 return
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -73,13 +76,14 @@ def run(jobs: Sequence[tuple[Scenario, int]], step: Step | None = None) -> Itera
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _tell(step: Step | None, done: int, total: int) -> None:
     if step is not None:
         step("seeds", done, total)
+
+
+def replay(reference: str, nodes: int | None, seed: int) -> str:
+    """Return the command that plays a scenario again as it was."""
+    return f"collegium sim run {quote(reference)}{f' --nodes {nodes}' if nodes is not None else ''} --seed {seed}"
 
 
 def explain(scenario: Scenario, outcome: Outcome, folder: Path | None, step: Step | None = None) -> Failure:
@@ -94,8 +98,7 @@ def explain(scenario: Scenario, outcome: Outcome, folder: Path | None, step: Ste
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"Cannot write {path}: {error.strerror}", "Name a folder that can be written.") from error
-    command = f"collegium sim run {quote(str(path))} --seed {how.seed}"
-    return Failure(outcome, how, text, str(path) if folder is not None else "", command)
+    return Failure(outcome, how, text, str(path) if folder is not None else "", replay(str(path), None, how.seed))
 
 
 def _quiet(_done: int, _most: int) -> None:

@@ -1,15 +1,36 @@
-"""From a failing run to the shortest scenario that still breaks the same promise."""
+"""From a failing run to the shortest scenario that still shows the fault.
+
+A broken promise (G1 to G9) is a fault in every scenario that `possible.check` lets through, so anything may go. What an
+*expectation* rests on has to stay, or the shorter scenario would fail with correct code too:
+
+    all but idle      the charter, the pace, the time; every start and heal. The network may only grow calmer
+    rounds, everybody slow links, clocks and weather go all at once: one event may mend an earlier one. Nodes go only
+                      when no event is left and no disk fails: fewer can spare fewer
+    expelled          its lie, and the motion to expel it; a run in which it never lies breaks "scenario" (play.py)
+    stopped, stale    rounds, nodes, partitions; for stale also the weather and whatever slows anybody down
+    told, refused     rounds, and the deeds that bring the words about (CAUSES); of other words nothing is known: all
+    counted           rounds, nodes, and the events of whoever has to be counted
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..crypto.errors import UsageError
+from .cluster import Weather
 from .play import Outcome, play
-from .scenario import Disk, Event, Scenario, dump, parse
+from .scenario import Disk, Event, Expect, Scenario, dump, parse
 
 MOST_RUNS = 60
 MOST_STEPS = 4  # × the steps of the first failing run: what takes longer is no shorter scenario
 SEEDS = 3  # tried for each simpler scenario: another number of nodes is another run altogether
+SETTINGS = ("slow", "clock", "weather")
+CAUSES = {
+    "admitted": "join",
+    "budget-spent": "spend-budget",
+    "double-vote": "lie",
+    "fork": "lie",
+    "training-failed": "break-learner",
+}
 
 
 def shrink(
@@ -23,7 +44,7 @@ def shrink(
     shrunk = True
     while shrunk:
         shrunk = False
-        for simpler in _simpler(best):
+        for simpler in _simpler(best, failed.promise):
             for seed in dict.fromkeys((how.seed, *range(1, SEEDS))):
                 if runs >= MOST_RUNS:
                     return best, how
@@ -38,10 +59,10 @@ def shrink(
     return best, how
 
 
-def _simpler(scenario: Scenario) -> Iterator[Scenario]:
-    """Yield what is a little simpler and can be read back, the greatest steps first."""
-    for candidate in _candidates(scenario):
-        if candidate == scenario:
+def _simpler(scenario: Scenario, promise: str) -> Iterator[Scenario]:
+    """Yield what is a little simpler, can be read back and still has to hold, the greatest steps first."""
+    for candidate in _candidates(scenario, promise):
+        if candidate == scenario or not _sound(scenario, candidate, promise):
             continue
         try:
             yield parse(dump(candidate), "shrunk")
@@ -49,11 +70,13 @@ def _simpler(scenario: Scenario) -> Iterator[Scenario]:
             continue
 
 
-def _candidates(scenario: Scenario) -> Iterator[Scenario]:
+def _candidates(scenario: Scenario, promise: str) -> Iterator[Scenario]:
     events = scenario.events
-    for number, event in enumerate(events):
-        if event.do not in ("heal", "start", "backup"):  # without these another scenario would fail in their place
-            yield replace(scenario, events=(*events[:number], *events[number + 1 :]))
+    yield replace(scenario, expect=_only(scenario, promise))
+    for kind in dict.fromkeys(event.do for event in events):
+        yield replace(scenario, events=tuple(event for event in events if event.do != kind))
+    for number in range(len(events)):
+        yield replace(scenario, events=(*events[:number], *events[number + 1 :]))
     yield replace(scenario, disk=Disk())
     yield replace(scenario, network={})
     for key in scenario.network:
@@ -68,6 +91,13 @@ def _candidates(scenario: Scenario) -> Iterator[Scenario]:
         yield replace(scenario, charter={k: v for k, v in scenario.charter.items() if k != key})
 
 
+def _only(scenario: Scenario, promise: str) -> Expect:
+    """Return the expectation that failed alone, with the rounds and the time that it had."""
+    whole, key = scenario.expect, promise.removeprefix("expect.")
+    kept = {name: getattr(whole, name) for name in ("rounds", "within", "alarms", key) if hasattr(whole, name)}
+    return Expect(**kept)
+
+
 def _with_rounds(scenario: Scenario, rounds: int) -> Scenario:
     def fits(event: Event) -> bool:
         return event.after < rounds and event.until <= rounds
@@ -75,3 +105,42 @@ def _with_rounds(scenario: Scenario, rounds: int) -> Scenario:
     expect = replace(scenario.expect, rounds=min(rounds, scenario.expect.rounds))
     kept = tuple(event for event in scenario.events if fits(event))
     return replace(scenario, rounds=rounds, expect=expect, events=kept)
+
+
+# ---- what an expectation rests on
+
+
+def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
+    """Whether correct code that meets this expectation before meets it after."""
+    if not promise.startswith("expect.") or promise == "expect.idle":
+        return True
+    key, expect = promise.removeprefix("expect."), before.expect
+    gone = [event for event in before.events if event not in after.events]
+    kinds = {event.do for event in gone}
+    if before.charter != after.charter or kinds & {"start", "heal"} or not _calmer(after.weather, before.weather):
+        return False
+    fewer_nodes, fewer_rounds = after.nodes < before.nodes, after.rounds < before.rounds
+    if key in ("rounds", "everybody"):
+        mended = kinds & {event.do for event in after.events} & set(SETTINGS)
+        stormy = "weather" in kinds and before.network
+        return not (mended or stormy or (fewer_nodes and (after.events or after.disk.crash)))
+    if key == "expelled":
+        return not any(event.do in ("lie", "expel") and set(event.node) & set(expect.expelled) for event in gone)
+    if key == "counted":
+        return not (fewer_nodes or fewer_rounds or any(set(event.node) & set(expect.counted) for event in gone))
+    if key == "stopped":
+        return not (fewer_nodes or fewer_rounds or "partition" in kinds)
+    if key == "stale":
+        calm = before.weather == after.weather and before.disk == after.disk
+        return calm and not (fewer_nodes or fewer_rounds or kinds & {*SETTINGS, "partition", "crash"})
+    causes = {CAUSES.get(word) for word in expect.told} if key == "told" else {"lie"}
+    known = None not in causes and causes <= {event.do for event in before.events}
+    return not fewer_rounds and not kinds & causes and (known or replace(before, expect=after.expect) == after)
+
+
+def _calmer(one: Weather, other: Weather) -> bool:
+    def troubles(weather: Weather) -> tuple[float, ...]:
+        late = weather.late if weather.reorder else (0, 0)
+        return (*weather.delay, weather.loss, weather.duplicate, weather.reorder, weather.spread, *late)
+
+    return all(a <= b for a, b in zip(troubles(one), troubles(other), strict=True))

@@ -1,6 +1,11 @@
 """`collegium sim`: exit codes, JSON, and a failure that is told with what replays it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +24,7 @@ nodes = 4
 rounds = 2
 [expect]
 told = ["never-said"]
+idle = true
 """
 
 
@@ -43,7 +49,8 @@ def test_sim_run_and_list(run: "Run", tmp_path: Path) -> None:
     people = run("sim", "run", str(mine), "--seed", "2")
     assert people.code == 1
     assert "expect.told breaks in test with seed 2" in people.out
-    assert "rounds = 1" in people.out
+    assert "never-said" in people.out
+    assert "idle" not in people.out, "the shortest scenario is the one that is printed"
 
 
 @pytest.mark.parametrize(
@@ -52,3 +59,68 @@ def test_sim_run_and_list(run: "Run", tmp_path: Path) -> None:
 )
 def test_sim_run_with_wrong_words(run: "Run", words: tuple[str, ...]) -> None:
     assert run("sim", "run", *words).code == 2
+
+
+# Its own process, as a terminal runs it; it writes down how far it is.
+CHILD = """
+import sys, time
+from pathlib import Path
+from collegium.cli.main import main
+from collegium.sims import seeds
+marker, slow = Path(sys.argv[1]), sys.argv[2] == "shrinking"
+played, shrunk = seeds.run, seeds.shrink
+
+def run(jobs, step=None):
+    for outcome in played(jobs, step):
+        yield outcome
+        marker.write_text("seeds")
+
+def shrink(*rest):
+    marker.write_text("shrinking")
+    time.sleep(60 if slow else 0)
+    return shrunk(*rest)
+
+seeds.run, seeds.shrink = run, shrink
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "last", "as_json"), [("seeds", 99_999, True), ("seeds", 99_999, False), ("shrinking", 1, True)]
+)
+def test_ctrl_c_tells_what_was_found_until_then(tmp_path: Path, stage: str, last: int, as_json: bool) -> None:
+    mine, marker = tmp_path / "mine.toml", tmp_path / "marker"
+    mine.write_text(MINE)
+    words = ["sim", "run", str(mine), "--seeds", f"0..{last}", *(["--json"] if as_json else [])]
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(marker), stage, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (marker.exists() and marker.read_text() == stage):
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)  # all of them, as a terminal does
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130
+    assert "Traceback" not in err
+    if not as_json:
+        assert "interrupted after " in out
+        assert f"sim run {mine} --seed " in out
+        return
+    found = json.loads(out)
+    assert found["interrupted"]
+    assert not found["held"]
+    assert 1 <= found["runs"] == len(found["failures"]) <= found["asked"] == last + 1
+    for failure in found["failures"]:
+        assert failure["promise"] == "expect.told"
+        assert failure["shortest"] is None
+        assert failure["command"] == f"collegium sim run {mine} --seed {failure['seed']}"

@@ -349,6 +349,37 @@ def test_a_suspended_host_is_none_until_it_offers_again(book: Book) -> None:
     assert silent.public_key in book.ledger.components[T].hosts  # before the first close hosts gather
 
 
+def test_g3_a_suspended_host_is_none_from_that_block_on(book: Book) -> None:
+    """After the first close hosts change at a close, but this one would cost another deadline until then."""
+    book.say(*((n, Offer((T,), ())) for n in range(4)))
+    book.ledger = replace(book.ledger, components={T: replace(book.ledger.components[T], round=1)})
+    silent = book.ids[3]
+    book.carry(book.motion("suspend", silent), [0, 1, 2])
+    assert set(book.ledger.components[T].hosts) == {i.public_key for i in book.ids[:3]}
+    book.say((3, Offer((T,), ())))
+    assert silent.public_key not in book.ledger.components[T].hosts, "it comes back at the next close"
+
+
+@pytest.mark.parametrize("action", ["expel", "suspend"])
+@pytest.mark.parametrize("by", ["its own word", "the others' vote"])
+def test_what_is_moved_against_a_member_follows_it_to_its_new_key(book: Book, action: str, by: str) -> None:
+    book.say(*((n, Offer((T,), ())) for n in range(4)))
+    old = book.ids[3]
+    book.say((0, book.motion(action, old)))
+    if by == "its own word":
+        book.say((3, book.rekey(old)))
+    else:
+        book.carry(book.rekey(old), [0, 1, 2])
+    (motion,) = book.ledger.roll.motions
+    assert (motion.action, motion.subject) == (action, NEW.public_key)
+    book.say((NEW, book.no()))
+    assert book.refused() == {"no-vote"}
+    book.say((1, book.yes()), (2, book.yes()))
+    assert (book.last().motion.action, book.last().result) == (action, "passed")
+    assert (NEW.public_key in book.ledger.members) == (action == "suspend")
+    assert NEW.public_key not in book.ledger.components[T].hosts
+
+
 # ---- what is refused
 
 

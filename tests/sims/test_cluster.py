@@ -579,7 +579,7 @@ def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
             federation = cluster.charter.federation
             votes = [open_signed(Vote, w, federation, trusted=True).value for _, kind, w in opened if kind == Kind.VOTE]
             blocks = {
-                Block.id.fget(schema.load(Block, p.block, len(p.block)))  # type: ignore[attr-defined]
+                schema.load(Block, p.block, len(p.block)).id
                 for p in (
                     open_signed(Proposal, w, federation, trusted=True).value for _, k, w in opened if k == Kind.PROPOSAL
                 )

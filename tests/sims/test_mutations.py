@@ -17,7 +17,7 @@ from collegium.sims.play import play
 from collegium.sims.scenario import load
 
 CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
-MEMBERSHIP = "collegium.consensus.membership"
+MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
 RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
 
@@ -357,6 +357,69 @@ MUTATIONS = (
         "calm",
         1,
         ("expect.idle", "G1"),
+    ),
+    Mutation(
+        "a suspension never ends",
+        ((CORE, "if (self.offered and self.me in self.ledger.offers) or", "if self.offered or"),),
+        "silent-host",
+        1,
+        ("expect.counted",),
+    ),
+    Mutation(
+        "a silent host is waited for",
+        ((MOTIONS, "if rounds < SILENT_ROUNDS or", "if rounds >= 0 or"),),
+        "silent-host",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "who is suspended is a host all the same",
+        ((LEDGER, "components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},", ""),),
+        "silent-host",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "a ballot may be cast twice",
+        ((MEMBERSHIP, "    if author in known.yes | known.no:\n", "    if False:\n"),),
+        "liar-floods-motions",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "motions of a member have no bound",
+        ((MEMBERSHIP, "for known in roll.motions) >= MOST_OPEN:", "for known in roll.motions) >= 99:"),),
+        "liar-floods-motions",
+        1,
+        ("G9",),
+    ),
+    Mutation(
+        "a key that was moved stays a member's",
+        ((LEDGER, "members=tuple(sorted((*state.members, new)))", "members=tuple(sorted((*ledger.members, new)))"),),
+        "moves-to-a-new-key",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "what a lost key spent is forgotten",
+        ((CORE, "for stored in blocks if keys else ():", "for stored in ():"),),
+        "lost-key",
+        1,
+        ("G6",),
+    ),
+    Mutation(
+        "who is expelled by motion stays a host",
+        ((LEDGER, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
+        "expelled-by-motion",
+        5,
+        ("G2",),
+    ),
+    Mutation(
+        "an expulsion by motion is not carried out",
+        ((LEDGER, "    state = _without(ledger, {motion.subject})\n", "    state = ledger\n"),),
+        "expelled-by-motion",
+        1,
+        ("G2",),
     ),
 )
 

@@ -19,8 +19,8 @@ from collegium.sims.cluster import Cluster, Node
 from collegium.sims.deeds import DEEDS
 from collegium.sims.liars import LIES
 from collegium.sims.play import Outcome, play
-from collegium.sims.scenario import Scenario, dump, load, parse, shipped
-from collegium.sims.shrink import MOST_RUNS, shrink
+from collegium.sims.scenario import Expect, Scenario, dump, load, parse, shipped
+from collegium.sims.shrink import MOST_RUNS, _only, _simpler, shrink
 
 CALM = """
 name = "test"
@@ -95,6 +95,86 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
             '[charter]\nfault_model = "crash"\n[[event]]\ndo = "lie"\nnode = 1\nat = 1\nlie = "forks"',
             "1 of 4 nodes lie, and 0 may",
         ),
+        "nobody there": ('absent = "all"', "absent: at first 4 of 4 members lie or are out of reach, and 1 may"),
+        "too few at first": (
+            'absent = ["a", "b"]\n[[event]]\ndo = "start"\nnode = ["a", "b"]\nafter = "round 1"',
+            "absent: at first 2 of 4 members",
+        ),
+        "a network that delivers nothing": ("[network]\nloss = 1.0", "network.loss cannot be 1.0"),
+        "weather that delivers nothing": ('[[event]]\ndo = "weather"\nat = 1\nloss = 0.95', "event 1.loss cannot be"),
+        "too many dead": (
+            '[[event]]\ndo = "crash"\nnode = "half"\nafter = "round 1"',
+            "event 1: after round 1 2 of 4 members lie or are out of reach, and 1 may",
+        ),
+        "too many dead one by one": (
+            '[[event]]\ndo = "crash"\nnode = "a"\nat = 1\n[[event]]\ndo = "lose"\nnode = "b"\nafter = "round 1"',
+            "event 1, event 2: after round 1 2 of 4",
+        ),
+        "a start that may come first": (
+            '[[event]]\ndo = "crash"\nnode = ["a", "b"]\nat = 9\n[[event]]\ndo = "start"\nnode = ["a", "b"]\nat = 8',
+            "event 1: at first 2 of 4",
+        ),
+        "others that start": (
+            '[[event]]\ndo = "crash"\nnode = "half"\nat = 9\n[[event]]\ndo = "start"\nnode = "half"\nat = 10',
+            "event 1: at first 2 of 4",
+        ),
+        "a liar and a dead member of four": (
+            '[[event]]\ndo = "lie"\nnode = "a"\nat = 1\nlie = "forks"\n[[event]]\ndo = "crash"\nnode = "b"\nat = 1',
+            "event 1, event 2: at first 2 of 4",
+        ),
+        "two of two": (
+            '[charter]\nfault_model = "crash"\n[[event]]\ndo = "crash"\nnode = [0, 1]\nat = 1',
+            "event 1: at first 2 of 4 members lie or are out of reach, and 1 may",
+        ),
+        "halves until a round that neither closes": (
+            '[[event]]\ndo = "partition"\nnode = "half"\nat = 1\nuntil = "round 1"',
+            "event 1: at first 2 of 4",
+        ),
+        "a partition for good": ('[[event]]\ndo = "partition"\nnode = 0\nat = 1', "event 1 cuts nodes off for good"),
+        "a partition that is healed before": (
+            '[[event]]\ndo = "heal"\nat = 1\n[[event]]\ndo = "partition"\nnode = 0\nat = 2',
+            "event 2 cuts nodes off for good",
+        ),
+        "no backup": ('[[event]]\ndo = "restore"\nnode = "a"\nat = 1\nfor = 5', "event 1.node has no backup"),
+        "a backup that comes later": (
+            '[[event]]\ndo = "restore"\nnode = 1\nat = 1\nfor = 5\n[[event]]\ndo = "backup"\nnode = 1\nat = 2',
+            "event 1.node has no backup",
+        ),
+        "another one's backup": (
+            '[[event]]\ndo = "backup"\nnode = "any"\nat = 1\n[[event]]\ndo = "restore"\nnode = "any"\nat = 2\nfor = 5',
+            "event 2.node has no backup",
+        ),
+        "too few who contribute": (
+            '[charter]\nmin_updates = 4\n[[event]]\ndo = "leave-off"\nnode = 1\nat = 1',
+            "at first 3 members contribute, and charter.min_updates is 4",
+        ),
+        "an expulsion by too few": (
+            '[charter]\nmin_updates = 1\n[[event]]\ndo = "leave"\nnode = [0, 1]\nat = 1\n[[event]]\ndo = "expel"\n'
+            'node = 2\nafter = "round 1"',
+            "event 2: after round 1 1 of 2 members",
+        ),
+        "a member to spare that has left": (
+            '[[event]]\ndo = "leave"\nnode = 0\nat = 1\n[[event]]\ndo = "crash"\nnode = 1\nafter = "round 1"',
+            "event 2: after round 1 1 of 3 members",
+        ),
+        "an event after the end": (
+            '[[event]]\ndo = "heal"\nat = 9\n[expect]\nwithin = 8',
+            "event 1 may end after 9 ms",
+        ),
+        "everybody without somebody": (
+            '[[event]]\ndo = "leave-off"\nnode = 1\nat = 1\nfor = 5\n[expect]\neverybody = true',
+            "expect.everybody cannot go with leave-off",
+        ),
+        "stale under a robust rule": (
+            '[charter]\nrule = "median"\n[expect]\nstale = true',
+            "expect.stale cannot be under a robust rule",
+        ),
+        "nothing that is stopped": ("[expect]\nstopped = true", "expect.stopped needs a partition"),
+        "somebody honest expelled": (
+            '[[event]]\ndo = "crash"\nnode = "a"\nat = 1\n[expect]\nexpelled = "a"',
+            "expect.expelled names 'a'",
+        ),
+        "somebody counted that nobody knows": ('[expect]\ncounted = "a"', "expect.counted names 'a'"),
         "no TOML": ("[[[", "is not TOML"),
     }.values(),
 )
@@ -104,6 +184,33 @@ def test_a_wrong_file_is_refused_by_name(added: str, words: str) -> None:
     assert error.value.message.startswith("mine.toml")
     assert words in error.value.message
     assert error.value.advice
+
+
+def test_two_under_the_crash_model_can_spare_nobody() -> None:
+    dies = '[charter]\nfault_model = "crash"\n[[event]]\ndo = "crash"\nnode = "dead"\nat = 100\n'
+    two = CALM.replace("nodes = 4", "nodes = 2")
+    with pytest.raises(UsageError, match="event 1: at first 1 of 2 members lie or are out of reach, and 0 may"):
+        parse(two + dies, "mine.toml")
+    assert play(parse(two + dies + "for = 5000", "mine.toml"), 1).held
+    assert play(parse(CALM.replace("nodes = 4", "nodes = 3") + dies, "mine.toml"), 1).held
+
+
+@pytest.mark.parametrize(
+    "added",
+    {
+        "somebody starts by the clock": 'absent = "all"\n[[event]]\ndo = "start"\nnode = "all"\nat = 500',
+        "a partition that is healed": '[[event]]\ndo = "partition"\nnode = 0\nat = 1\n[[event]]\ndo = "heal"\nat = 900',
+        "one dead after the other": (
+            '[[event]]\ndo = "crash"\nnode = 0\nat = 1\nuntil = "round 1"\n'
+            '[[event]]\ndo = "crash"\nnode = 1\nafter = "round 1"\ndelay = 600\nuntil = "round 2"'
+        ),
+        "all are backed up": (
+            '[[event]]\ndo = "backup"\nnode = "all"\nat = 1\n[[event]]\ndo = "restore"\nnode = "any"\nat = 2\nfor = 5'
+        ),
+    }.values(),
+)
+def test_what_is_possible_is_let_through_and_held(added: str) -> None:
+    assert play(parse(CALM + added, "mine.toml"), 1).held
 
 
 def test_a_name_is_no_path() -> None:
@@ -204,6 +311,147 @@ def test_a_failure_shrinks_to_what_matters(monkeypatch: pytest.MonkeyPatch, tmp_
     assert not shortest.network
     assert play(shortest, failure.shortest.seed).promise == "expect.expelled"
     assert failure.command == f"collegium sim run {failure.file} --seed {failure.shortest.seed}"
+    monkeypatch.undo()
+    assert play(shortest, failure.shortest.seed).held
+
+
+DEAD = """
+[charter]
+deadline = 1000
+[network]
+duplicate = 0.1
+[[event]]
+do = "crash"
+node = "dead"
+after = "round 1"
+[[event]]
+do = "slow"
+node = "other"
+at = 0
+lag = 50
+[expect]
+within = 7000
+idle = true
+"""
+UNSAID = """
+[[event]]
+do = "break-learner"
+node = "broken"
+after = "round 1"
+[[event]]
+do = "crash"
+node = "other"
+after = "round 1"
+for = 300
+[expect]
+told = ["training-failed"]
+idle = true
+"""
+LEFT_OUT = """
+[pace]
+training = [5, 400]
+[[event]]
+do = "clock"
+node = "fast"
+at = 0
+tempo = 30.0
+[[event]]
+do = "crash"
+node = "other"
+at = 100
+for = 50
+[expect]
+everybody = true
+"""
+
+
+def deaf(core: Core, name: str, real: Any = Core._on_timer) -> None:
+    if not name.startswith("deadline:"):
+        real(core, name)
+
+
+def discreet(core: Core, event: str, level: str = "info", real: Any = Core._notice, **fields: object) -> None:
+    if event != "training-failed":
+        real(core, event, level, **fields)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "part", "broken", "promise", "kept"),
+    [
+        (CALM.replace("rounds = 2", "rounds = 4") + DEAD, "_on_timer", deaf, "expect.rounds", ["crash"]),
+        (CALM + UNSAID, "_notice", discreet, "expect.told", ["break-learner"]),
+        (CALM + LEFT_OUT, "_punctual", lambda _core, _state, _name, _mine: True, "expect.everybody", []),
+    ],
+)
+def test_what_an_expectation_rests_on_stays(
+    monkeypatch: pytest.MonkeyPatch, scenario: str, part: str, broken: Any, promise: str, kept: list[str]
+) -> None:
+    """The shortest scenario shows the fault and nothing else: with the fault mended it holds."""
+    whole = parse(scenario, "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(Core, part, broken)
+        failed = next(outcome for outcome in (play(whole, seed) for seed in range(1, 9)) if not outcome.held)
+        assert failed.promise == promise
+        shortest, how = shrink(whole, failed)
+        assert [event.do for event in shortest.events] == kept
+        assert play(shortest, how.seed).promise == promise
+    assert shortest.charter == whole.charter
+    assert not shortest.expect.idle
+    for seed in (how.seed, 1, 2, 3):
+        assert play(shortest, seed).held
+
+
+def test_a_liar_without_time_to_lie_is_no_fault_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Core, "_note_fork", lambda _core, _record: None)
+    late = NOISY.replace("at = 0\nlie", 'after = "round 2"\ndelay = 60000\nlie')
+    outcome = play(parse(late, "late"), 1)
+    assert outcome.promise == "scenario"
+    assert "never came to tell their lie" in outcome.what
+
+
+def some_expectations() -> list[Any]:
+    found = []
+    for name in shipped():
+        expect = load(name).expect
+        for key in ("rounds", "expelled", "refused", "told", "counted", "everybody", "stale", "stopped"):
+            if getattr(expect, key):
+                marks = (
+                    ()
+                    if (name, key) in (("dead-member", "rounds"), ("expelled-by-motion", "expelled"))
+                    else pytest.mark.soak
+                )
+                found.append(pytest.param(name, f"expect.{key}", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("name", "promise"), some_expectations())
+def test_whatever_is_simpler_holds_with_the_code_as_it_is(name: str, promise: str) -> None:
+    scenario = load(name)
+    simpler = list(_simpler(replace(scenario, expect=_only(scenario, promise)), promise))
+    for candidate in simpler:
+        outcome = play(candidate, 1)
+        assert outcome.promise in ("", "scenario"), f"{outcome.promise}: {outcome.what}\n{dump(candidate)}"
+    assert simpler or promise != "expect.rounds" or not scenario.events
+
+
+def test_a_broken_promise_shrinks_beyond_what_expectations_rest_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collegium.consensus.agreement.quorum", lambda members, _model: members // 2)
+    text = CALM + DEAD + '[[event]]\ndo = "partition"\nnode = 0\nat = 50\n[[event]]\ndo = "heal"\nat = 90\n'
+    whole = parse(text, "whole")
+    failed = play(whole, 1)
+    assert failed.promise == "G2"
+    shortest, how = shrink(whole, failed)
+    assert how.promise == "G2"
+    assert not shortest.events
+    assert not shortest.charter
+    assert shortest.expect == Expect(1, within=7000)
+
+
+def test_no_simpler_scenario_is_impossible() -> None:
+    text = CALM + DEAD + '[[event]]\ndo = "partition"\nnode = 0\nat = 50\n[[event]]\ndo = "heal"\nat = 90\n'
+    for candidate in _simpler(parse(text, "whole"), "G2"):
+        deeds = [event.do for event in candidate.events]
+        assert "heal" in deeds or "partition" not in deeds
 
 
 def test_shrinking_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,9 @@ from collegium.node.core import catchup
 from collegium.node.core import events as ev
 from collegium.node.core.messages import SyncRequest
 from collegium.protocol import schema
+from collegium.protocol.membership import Ballot
 from collegium.sims.cluster import Cluster, Node
+from collegium.sims.liars import append
 
 LIMIT = 600_000
 
@@ -90,6 +92,28 @@ def test_a_motion_does_not_wait_for_a_slow_round() -> None:
     run(
         cluster, lambda: all(n.core is None or n.core.ledger.components["head/task0"].round == 3 for n in cluster.nodes)
     )
+
+
+def test_g9_inert_motions_close_no_more_heights_than_any_record() -> None:
+    """A liar may write them without end; each of them would be a block of its own."""
+
+    def heights(lie: str) -> int:
+        cluster = Cluster(4, 3, rounds=1)
+        cluster.start()
+        run(cluster, lambda: cluster.all_closed(1))
+        liar, core = cluster.nodes[3], cluster.nodes[0].core
+        assert core is not None
+        before = core.ledger.height
+        liar.lied = True
+        for n in range(100):
+            body = schema.dump(Ballot(sha256(b"no motion %d" % n), 1)) if lie == "ballot" else b"\xa0"
+            told = append(liar, lie, body)
+            assert told is not None
+            cluster.broadcast(liar, told)
+            cluster.run(lambda: False, cluster.now + 100)
+        return core.ledger.height - before
+
+    assert heights("ballot") <= heights("noise") + 1
 
 
 def test_g3_a_host_that_was_cut_off_offers_again_by_itself() -> None:

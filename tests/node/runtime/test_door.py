@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 import trio
 
-from collegium.crypto.errors import CorruptError, RemoteProtocolError, UsageError
+from collegium.crypto.errors import CorruptError, RefusedError, RemoteProtocolError, UsageError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.core.messages import DoorAnswer, Knock, SyncRequest, SyncResponse
 from collegium.node.home import Home, invitations
 from collegium.node.home.invitations import from_text, to_text
+from collegium.node.runtime.candidate import check_charter
 from collegium.node.runtime.door import DOOR_PROTOCOL, SYNC_PROTOCOL, Door
 from collegium.protocol import schema
 from collegium.protocol.blocks import Head
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Application, token_digest
 from collegium.protocol.signing import sign
-from collegium.sims.cluster import Cluster
+from collegium.sims.cluster import Cluster, small_charter
 
 NEW = Identity.from_seed(sha256(b"newcomer"))
 OTHER = Identity.from_seed(sha256(b"other"))
@@ -214,6 +215,24 @@ def test_who_was_a_member_is_told_what_was_agreed_until_then_and_no_more(place: 
     assert not answer.messages
     agreed = {r.wire for n in range(1, until + 1) for r in place.node.store.block(n).records}  # type: ignore[union-attr]  # it is there
     assert set(answer.records) == agreed
+
+
+def test_a_candidate_takes_no_charter_but_the_invitations_signed_by_all(place: Place) -> None:
+    invitation = from_text(to_text(run(place.door.invite("x", ("/ip4/192.0.2.1/tcp/1",), 1, "", False, True)))).value
+    assert check_charter(dump_file(place.signed), invitation) == place.cluster.charter
+    first, last = place.cluster.nodes[0].identity, place.cluster.nodes[3].identity
+    partly = SignedCharter(schema.dump(place.cluster.charter), ())
+    for node in place.cluster.nodes[:3]:
+        partly = add_signature(place.cluster.charter, partly, node.identity)
+    name = next(m.name for m in place.cluster.charter.members if m.key == last.public_key)
+    with pytest.raises(RefusedError, match=f"not signed by {name}"):
+        check_charter(dump_file(partly), invitation)
+    other = small_charter([first, OTHER])
+    signed = SignedCharter(schema.dump(other), ())
+    for identity in (first, OTHER):
+        signed = add_signature(other, signed, identity)
+    with pytest.raises(CorruptError, match="not the invitation's"):
+        check_charter(dump_file(signed), invitation)
 
 
 # ---- the text and the file

@@ -1,8 +1,10 @@
 """Members come and go between real daemons over real libp2p, by the commands that operators type (G1, G9)."""
 
 import json
-import time
+import signal
+import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -231,19 +233,45 @@ def test_an_expelled_member_is_told_and_a_lost_key_is_replaced(federation: Make,
     assert cli("peer", "show", "node-4", "--home", homes[0])["gone"] == "expelled"
 
 
-def test_an_interrupted_catch_up_goes_on(federation: Make) -> None:
+SMALL_ANSWERS = """
+import sys
+from collegium.node import __main__ as daemon
+from collegium.node.core import sync
+sync.SYNC_TARGET = 2000
+sys.argv = sys.argv[3:]
+sys.exit(daemon.main())
+"""
+CRASHING = """
+import runpy, sys
+sys.argv = sys.argv[3:]
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+def test_an_interrupted_catch_up_goes_on(federation: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Answers hold few blocks here, and the one that was away dies each time it has stored three of them."""
     four = federation(rounds=25, deadline_ms=1500)
+    for daemon in four.daemons:
+        daemon.prefix = (sys.executable, "-c", SMALL_ANSWERS)
     four.start()
     four.wait_rounds(1)
     away = four.daemons[3]
     away.kill()
     four.wait_rounds(12, nodes=[0, 1, 2], seconds=120)
-    seen = []
-    for _ in range(4):
+    seen = [fold_ledger(four.institutions[3], four.charter).height]
+    path = Path(__file__).with_name("crashing_daemon.py")
+    for key, value in {"AT": "3", "HOW": "after", "ONLY": "PutBlock", "LOG": str(tmp_path / "point")}.items():
+        monkeypatch.setenv(f"CRASH_{key}", value)
+    for _ in range(3):
+        goal = fold_ledger(four.institutions[0], four.charter).height
+        away.prefix = (sys.executable, "-c", CRASHING.format(path=str(path)))
         away.start()
-        time.sleep(1.2)
+        assert away.process.wait(60) == -signal.SIGKILL
         away.kill()
         seen.append(fold_ledger(four.institutions[3], four.charter).height)
-    assert seen == sorted(seen)
+        assert seen[-1] < goal, "it was interrupted"
+    # Three writes bring three heights or more: none of them is one that it had.
+    assert all(after - before >= 3 for before, after in pairwise(seen)), seen
+    away.prefix = ()
     away.start()
     four.wait_rounds(14, seconds=120)
