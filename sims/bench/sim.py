@@ -1,6 +1,7 @@
-"""The simulator: rounds and events a second, peak memory, and what agreement costs a node and height, as it grows.
+"""The simulator: events a second, peak memory, what agreement costs a node and height, and how time grows.
 
-Each size runs in a process of its own, in calm weather, with the invariants on: what a scenario costs.
+Seconds are of one core's CPU: a run has one thread, and the machine may be busy with other things. Each size runs in a
+process of its own, in calm weather, with the invariants on: what a scenario costs.
 """
 
 import resource
@@ -8,14 +9,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from math import log
 from multiprocessing import get_context
 
 from ...node.core.messages import Kind
 from ..cluster import Cluster, Node
-from .rows import Row
+from .rows import Row, limit
 
-SIZES = ((4, 20), (16, 5), (64, 1))  # nodes, rounds
-QUICK = ((4, 3), (16, 1))
+SIZES = ((4, 20), (16, 5), (64, 2))  # nodes, rounds
+GROWTH = ((10, 10), (100, 10), (300, 2))
+QUICK, QUICK_GROWTH = ((4, 3),), ((4, 2), (16, 1))
+MANY = 1000
 GRAIN = 10  # ms: how often a node looks at its inbox, as a busy daemon takes what came meanwhile in one batch
 HOSTS = 32  # of one component: nobody must host all
 
@@ -68,18 +72,35 @@ def simulate(nodes: int, rounds: int) -> Figures:
 
 
 def measure(quick: bool) -> Sequence[Row]:
-    """Return the figures of every size."""
-    rows = []
+    """Return the figures of every size, and how the time of a round grows with the number of nodes."""
+    rows: list[Row] = []
     for nodes, rounds in QUICK if quick else SIZES:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found = pool.submit(simulate, nodes, rounds).result()
-        what = f"{nodes} nodes, {rounds} round{'s' if rounds > 1 else ''}"
+        found = _run(nodes, rounds)
+        what = f"{nodes} nodes, {rounds} rounds"
         share = found.nodes * found.heights
         rows += [
-            Row(f"{what}: rounds a second of CPU", found.rounds / found.seconds, goal="report"),
-            Row(f"{what}: events a second of CPU", found.events / found.seconds, goal="report"),
+            Row(f"{what}: events a second", found.events / found.seconds, goal="report"),
             Row(f"{what}: peak memory, MB", found.memory, goal="report"),
             Row(f"{what}: agreement messages received a node and height", found.votes / share, goal="report"),
             Row(f"{what}: agreement bytes received a node and height", found.vote_bytes / share, goal="report"),
         ]
+    points = []
+    for nodes, rounds in QUICK_GROWTH if quick else GROWTH:
+        found = _run(nodes, rounds)
+        points.append((nodes, found.seconds / rounds))
+        rows += [
+            Row(f"{nodes} nodes: {rounds} rounds, s", found.seconds, goal="report"),
+            Row(f"{nodes} nodes: events a second", found.events / found.seconds, goal="report"),
+            Row(f"{nodes} nodes: peak memory, MB", found.memory, goal="report"),
+        ]
+    (fewer, before), (more, after) = points[-2:]
+    power = log(after / before) / log(more / fewer)
+    rows.append(Row(f"seconds of a round, from {fewer} to {more} nodes, grow as nodes to the power of", power))
+    reckoned = 10 * after * (MANY / more) ** power
+    rows.append(limit(f"{MANY} nodes: 10 rounds, s, reckoned from that growth and not run", reckoned, 60.0))
     return rows
+
+
+def _run(nodes: int, rounds: int) -> Figures:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(simulate, nodes, rounds).result()
