@@ -24,6 +24,7 @@ def rows_of(capsys: pytest.CaptureFixture[str], name: str) -> list[dict[str, Any
     return list(found["rows"])
 
 
+@pytest.mark.soak
 def test_a_dp_step_is_set_beside_a_plain_one_and_opacus(capsys: pytest.CaptureFixture[str]) -> None:
     rows = rows_of(capsys, "dp")
     assert len(rows) == 2 * len(dp.TITLES)
@@ -45,6 +46,7 @@ def test_a_step_that_cannot_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tm
         dp.measure(True)
 
 
+@pytest.mark.soak
 def test_the_worker_is_set_beside_bare_torch_and_what_is_not_here_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
