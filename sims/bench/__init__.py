@@ -23,6 +23,7 @@ MODULES = {
     "dp": ("dp", "measure"),
     "learner": ("learner", "measure"),
     "sim": ("sim", "measure"),
+    "recovery": ("recovery", "measure"),
 }
 NAMES = tuple(MODULES)
 
