@@ -433,6 +433,8 @@ class Runtime:
             except UnreachableError:
                 continue
             except RemoteProtocolError as error:
+                if error.reason == "blob-erased":
+                    return False
                 if error.reason != "blob-unknown":
                     log.warning("bytes refused", peer=peer, reason=error.reason, blob=pull.blob)
                 continue
