@@ -11,7 +11,19 @@ from ..crypto.errors import UsageError
 from .options import JsonOption
 from .output import say
 
-BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "sim", "learn", "all")
+BENCHES = (
+    "transfer",
+    "fold",
+    "refold",
+    "ledger",
+    "round",
+    "daemon",
+    "dp",
+    "learner",
+    "sim",
+    "learn",
+    "all",
+)
 
 
 def demo(
@@ -21,14 +33,18 @@ def demo(
     institutions: Annotated[int | None, typer.Option(min=1, help="How many institutions.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 8,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")] = False,
+    liars: Annotated[int, typer.Option(min=0, help="How many of them lie about what they learned.")] = 0,
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How updates are aggregated: mean, or a robust rule if some lie.")
+    ] = None,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave the federation there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Found a federation here, train it, kill a daemon, withdraw an institution, and check all of it."""
     # By name: the module brings scikit-learn along, and no other command should wait for that.
     run = importlib.import_module("collegium.sims.demo").run
-    code = run(data=data, institutions=institutions, rounds=rounds, dp=not no_dp, keep=keep, as_json=as_json)
-    raise typer.Exit(int(code))
+    federation = {"data": data, "institutions": institutions, "rounds": rounds, "dp": not no_dp}
+    raise typer.Exit(int(run(**federation, liars=liars, rule=rule, keep=keep, as_json=as_json)))
 
 
 def bench(

@@ -9,7 +9,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -42,6 +42,8 @@ from .watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound
 
 ALPHA = 0.3
 EPSILON, DELTA = 8.0, 1e-5
+ROBUST = "clip+nnm+trimmed_mean"  # the rule where some lie, unless another one is asked for
+LYING = (sys.executable, "-m", "collegium.sims.lying_learner")
 STALL_SECONDS = 180.0
 HOLD_SECONDS = 20.0
 
@@ -55,6 +57,8 @@ class Result:
     rounds: int
     nodes: list[str]
     dp: bool
+    rule: str = "mean"
+    liars: list[str] = field(default_factory=list)
     first_round_seconds: float = math.nan
     round_seconds: list[float] = field(default_factory=list)
     bytes_per_node_round: float = math.nan
@@ -74,6 +78,11 @@ class Result:
     verified: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def honest(self, figures: Mapping[str, float]) -> float:
+        """Return the mean of a figure over the institutions that do not lie; NaN if one is missing."""
+        found = [figures.get(name, math.nan) for name in self.nodes if name not in self.liars]
+        return sum(found) / len(found)
+
     @property
     def ok(self) -> bool:
         """Whether all of it held."""
@@ -87,8 +96,14 @@ def run(
     dp: bool = True,
     keep: Path | None = None,
     as_json: bool = False,
+    liars: int = 0,
+    rule: str | None = None,
 ) -> int:
-    """Run the demo; return 0 only if all of it held. `data` is the OULAD folder; without it, the digits."""
+    """Run the demo; return 0 only if all of it held. `data` is the OULAD folder; without it, the digits.
+
+    `liars` institutions, those before the last, send the opposite of what they learned (lying_learner.py); then the
+    default rule is a robust one.
+    """
     console = Console(stderr=as_json)
     logs.configure("console", "warning")  # to stderr: standard output is for the result
     if rounds < 3:
@@ -101,7 +116,7 @@ def run(
         else:
             root = keep.absolute()
             root.mkdir(parents=True, exist_ok=True)
-        demo = Demo(root, console, data, institutions, rounds, dp)
+        demo = Demo(root, console, data, institutions, rounds, dp, liars, rule or (ROBUST if liars else "mean"))
         stack.callback(demo.stop)
         result = demo.run()
     if as_json:
@@ -115,13 +130,24 @@ class Demo:
     """One run."""
 
     def __init__(
-        self, root: Path, console: Console, data: Path | None, institutions: int | None, rounds: int, dp: bool
+        self,
+        root: Path,
+        console: Console,
+        data: Path | None,
+        institutions: int | None,
+        rounds: int,
+        dp: bool,
+        liars: int = 0,
+        rule: str = "mean",
     ) -> None:
         self.root, self.console, self.rounds, self.dp = root, console, rounds, dp
         name = "digits" if data is None else "oulad"
         console.print(f"[bold]Founding a federation[/bold] on {'scikit-learn digits' if data is None else data} …")
         folders = self._folders(data, institutions)
         count = len(folders)
+        if not 0 <= liars < count - 1:
+            raise UsageError(f"{liars} of {count} institutions cannot lie", "At least two have to be honest.")
+        lying = [title for title, _ in folders[count - 1 - liars : count - 1]]
         seed = secrets.token_bytes(32)
         specs, learning = preset(
             # One draw more than rounds: what the killed daemon had reserved stays spent.
@@ -131,6 +157,7 @@ class Demo:
             delta=DELTA,
             rounds=rounds + 1,
             institutions=count,
+            rule=rule,
             base_seed=seed,
         )
         learning = stated(learning, [folder for _, folder in folders])
@@ -148,11 +175,12 @@ class Demo:
             epsilon=EPSILON,
             delta=DELTA,
             policy="dp" if dp else "open",
+            learners=dict.fromkeys(lying, LYING),
         )
         self.daemons = [Daemon(institution) for institution in self.institutions]
         self.views = [View() for _ in self.institutions]
         self.result = Result(
-            name, "accuracy" if data is None else "AUC", rounds, [i.name for i in self.institutions], dp
+            name, "accuracy" if data is None else "AUC", rounds, [i.name for i in self.institutions], dp, rule, lying
         )
         self.names = {i.identity.public_key: i.name for i in self.institutions}
         self.started = 0.0
@@ -179,6 +207,9 @@ class Demo:
             f"components {', '.join(spec.name for spec in self.charter.components)}; "
             + (f"DP-SGD, ε ≤ {EPSILON:g} for each student at δ = {DELTA:g}" if self.dp else "no differential privacy")
         )
+        if result.liars:
+            told = f"{', '.join(result.liars)} lie: they send three times the opposite of what they learned"
+            self.console.print(f"[red]{told}[/red]; the rule is {result.rule}")
         if self.result.task == "digits":
             self.console.print(
                 f"1,797 digits, split by label with Dirichlet α = {ALPHA}; each image counts as one subject"

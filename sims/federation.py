@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,34 +114,41 @@ def found(
     hosts: Sequence[str] | None = None,
     mdns: bool = False,
     anywhere: bool = False,
+    ways: Sequence[int] = (),
+    learners: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[Charter, list[Institution]]:
     """Make keys, configurations and one charter signed by all; `named` is (name, data folder, lot size).
 
     The nodes listen on this machine alone, or on the addresses of `hosts`. With `mdns` the charter names no addresses;
-    `anywhere`: they listen on every address of their host.
+    `anywhere`: they listen on every address of their host. `ways` are the ports of this machine by which the others are
+    to reach them instead; `learners` are commands by name, where they are not everybody's `learner`.
     """
     institutions, members = [], []
     at = hosts or ["127.0.0.1"] * len(named)
-    for (title, data, lot), port, host in zip(named, free_ports(len(named)), at, strict=True):
+    for number, ((title, data, lot), port, host) in enumerate(zip(named, free_ports(len(named)), at, strict=True)):
         home = Home(root / title)
         home.make()
         identity = keys.create(home, None)
         address = f"/ip4/{host}/tcp/{port}"
+        way = f"/ip4/{host}/tcp/{ways[number]}" if ways else address
         settings.create(
             home.config,
             settings.Config(
                 node=settings.Node(
-                    name=title, listen=(f"/ip4/0.0.0.0/tcp/{port}" if anywhere else address,), mdns=mdns
+                    name=title,
+                    listen=(f"/ip4/0.0.0.0/tcp/{port}" if anywhere else address,),
+                    advertise=(way,) if ways else (),
+                    mdns=mdns,
                 ),
                 data=settings.Data(data),
-                learning=settings.Learning(rounds=rounds, lot_size=lot, learner=learner),
+                learning=settings.Learning(rounds=rounds, lot_size=lot, learner=(learners or {}).get(title, learner)),
                 privacy=settings.Privacy(epsilon=epsilon, delta=delta, policy=policy),
                 log=settings.Log(format="json"),
                 timing=timing or settings.Timing(),
             ),
         )
         institutions.append(Institution(title, home, identity, data, lot))
-        members.append(Member(identity.public_key, title, () if mdns else (address,)))
+        members.append(Member(identity.public_key, title, () if mdns else (way,)))
     charter = Charter(
         version=1,
         name=name,

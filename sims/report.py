@@ -92,6 +92,8 @@ def as_json(result: "Result") -> str:
             "metric": result.metric,
             "nodes": result.nodes,
             "rounds": result.rounds,
+            "rule": result.rule,
+            "liars": result.liars,
             "first_round_seconds": _number(result.first_round_seconds),
             "round_seconds_median": _number(median(result.round_seconds)) if result.round_seconds else None,
             "bytes_per_node_round": _number(result.bytes_per_node_round),
@@ -103,6 +105,10 @@ def as_json(result: "Result") -> str:
                 "own": {
                     name: {"local": _number(result.own_local[name]), "federated": _number(result.own_federated[name])}
                     for name in result.own_local
+                },
+                "honest": {
+                    "local": _number(result.honest(result.own_local)),
+                    "federated": _number(result.honest(result.own_federated)),
                 },
             },
             "epsilon": result.epsilon if result.dp else dict.fromkeys(result.epsilon),
@@ -134,13 +140,16 @@ def show(console: Console, result: "Result", keep: Path | None) -> None:
         table.add_column(column, justify="left" if column == "institution" else "right")
     for name in result.nodes:
         table.add_row(
-            name,
+            f"{name} (lies)" if name in result.liars else name,
             *(
                 _text(values.get(name, math.nan))
                 for values in (result.own_local, result.own_federated, result.local, result.federated)
             ),
             f"{result.epsilon.get(name, math.nan):.2f}" if result.dp else "none",
         )
+    if result.liars:
+        means = (_text(result.honest(values)) for values in (result.own_local, result.own_federated))
+        table.add_row("mean of the honest", *means, "", "", "", style="bold")
     console.print(table)
     facts = Table(show_header=False)
     for component, digests in result.state_digests.items():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 REPLAYED = 3  # rounds of bytes that are rather fetched and folded than taken as a state
 TOLD_EVERY = 5000  # milliseconds between two words on progress
 WORTH_TELLING = 20  # heights
+PATIENCE = 10_000  # milliseconds for the next answer of a neighbour that has more to send
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Progress:
     source: bytes = b""
     told: int = -1  # when; -1: not under way
     tried: dict[str, bytes] = field(default_factory=dict)  # component → chain whose state nobody had
+    more: int = -PATIENCE  # when a neighbour last sent a part of history and said that there is more
     fetching: dict[str, bytes] = field(default_factory=dict)  # component → chain of the state that is on its way
 
     def hear(self, peer: bytes, height: int) -> None:
@@ -38,6 +40,15 @@ class Progress:
     def goal(self) -> int:
         """Return the height that the neighbours seem to have."""
         return max(self.heights.values(), default=0)
+
+    def part(self, now: int, heights: int) -> None:
+        """A neighbour sent a part. A liar who says so for ever has no such number of decided blocks to go with it."""
+        if heights >= WORTH_TELLING:
+            self.more = now
+
+    def goes_on(self, now: int) -> bool:
+        """Whether the next part is on its way."""
+        return 0 <= now - self.more < PATIENCE
 
     def behind(self, height: int) -> bool:
         """Whether somebody is higher."""

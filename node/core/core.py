@@ -293,9 +293,11 @@ class Core:
             self._on_sync(event.peer, event.data)
         elif isinstance(event, ev.PeerUp):
             self.neighbours.add(event.peer)
-            self._sync(event.peer)
+            if self.reports or len(self.neighbours) == 1:
+                self._sync(event.peer)  # else when the first has brought this node up to date: history comes once
         elif isinstance(event, ev.PeerDown):
             self.neighbours.discard(event.peer)
+            self.progress.more = -catchup.PATIENCE
         elif isinstance(event, ev.Readdressed):
             self.options = replace(self.options, addresses=event.addresses)
             self.offered = False
@@ -554,8 +556,13 @@ class Core:
         catchup.tell(self, peer, before[0])
         if response.more:
             if (self.ledger.height, self.pool.version) != before:  # else it leads us in circles
+                self.progress.part(self._now, self.ledger.height - before[0])
                 self._sync(peer)
-        elif response.height <= self.ledger.height and peer in self.ledger.members:
+            return
+        self.progress.more = -catchup.PATIENCE
+        if response.height <= self.ledger.height and peer in self.ledger.members:
+            for other in () if self.reports else sorted(self.neighbours - {peer}):
+                self._sync(other)
             self.reports.add(peer)
             self._maybe_sign()
 
@@ -580,7 +587,7 @@ class Core:
         what, *rest = name.split(":")
         if what == "sync":
             self._emit(ev.SetTimer("sync", self.options.sync_ms))
-            if self.neighbours:
+            if self.neighbours and not self.progress.goes_on(self._now):
                 ordered = sorted(self.neighbours)
                 self._sync(ordered[(self._now // max(1, self.options.sync_ms)) % len(ordered)])
         elif what == "idle":
@@ -711,6 +718,8 @@ class Core:
         return done is not None and done[:3] == (component.round, component.epoch, component.chain)
 
     def _fold(self) -> None:
+        if self.progress.goes_on(self._now):
+            return  # nobody keeps the state of this height, and its bytes would be fetched for nothing
         for name in self.held:
             component = self.ledger.components[name]
             if not self._current(name) and name not in self.folding and name not in self.halted:

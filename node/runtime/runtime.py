@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -264,6 +264,7 @@ class Runtime:
             await self._store_puts(effects)
         for effect in effects:
             await self._carry_out(effect)
+        await self._note(dict(self._closes(effects)))
 
     async def _store_puts(self, effects: list[ev.Effect]) -> None:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
@@ -299,7 +300,7 @@ class Runtime:
         elif isinstance(effect, ev.Erase):
             nursery.start_soon(self._guarded, partial(self._erase, effect))
         elif isinstance(effect, ev.Notice):
-            await self._notice(effect)
+            getattr(log, effect.level)(effect.event, **effect.fields)
 
     async def _guarded(self, job: Callable[[], Awaitable[None]]) -> None:
         """Errors of one job about bytes from outside end that job; errors of our disk end the daemon."""
@@ -432,6 +433,8 @@ class Runtime:
             except UnreachableError:
                 continue
             except RemoteProtocolError as error:
+                if error.reason == "blob-erased":
+                    return False
                 if error.reason != "blob-unknown":
                     log.warning("bytes refused", peer=peer, reason=error.reason, blob=pull.blob)
                 continue
@@ -459,7 +462,8 @@ class Runtime:
         self.submit(ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated, moved))
         log.info("folded", component=fold.component, round=fold.round, epoch=fold.epoch, digest=found)
         if fold.rounds:
-            await self._note(fold.component, fold.round, {"folded_at": time.time(), "digest": found.hex()})
+            facts: dict[str, object] = {"folded_at": time.time(), "digest": found.hex()}
+            await self._note({(fold.component, fold.round): facts})
 
     async def _take_state(self, fetch: ev.FetchState) -> None:
         rounds = self.core.ledger.components[fetch.component].rounds
@@ -468,17 +472,21 @@ class Runtime:
         event = ev.StateStored if taken else ev.StateMissing
         self.submit(event(fetch.component, fetch.chain))
 
-    async def _note(self, component: str, round_: int, facts: dict[str, object]) -> None:
-        """Add to what this node keeps about a round."""
+    async def _note(self, facts: Mapping[tuple[str, int], Mapping[str, object]]) -> None:
+        """Add to what this node keeps about rounds, by (component, round): all in one write."""
 
         def write() -> None:
-            known = self.store.notes(component=component, since=round_, limit=1_000_000)
-            before = next((note for note in known if note.round == round_), None)
-            height = int(str(facts.get("height", before.height if before else self.core.ledger.height)))
-            self.store.put_round_note(component, round_, height, {**(before.data if before else {}), **facts})
+            notes = []
+            for (component, round_), more in facts.items():
+                known = self.store.notes(component=component, since=round_, limit=1_000_000)
+                before = next((note for note in known if note.round == round_), None)
+                height = int(str(more.get("height", before.height if before else self.core.ledger.height)))
+                notes.append((component, round_, height, {**(before.data if before else {}), **more}))
+            self.store.put_round_notes(notes)
 
-        async with self._noting:  # read, merge, write: one at a time
-            await trio.to_thread.run_sync(write)
+        if facts:
+            async with self._noting:  # read, merge, write: one at a time
+                await trio.to_thread.run_sync(write)
 
     def _on_learner_ready(self, answer: Message) -> None:
         log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
@@ -592,8 +600,7 @@ class Runtime:
             return
         log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
         self.submit(ev.Trained(train.draw, blobs))
-        for recipe in train.recipes:
-            await self._note(recipe.component, recipe.round, {"trained_at": time.time()})
+        await self._note({(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes})
         await self._personalise(after=train.draw)
 
     async def _states(self, chains: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
@@ -693,13 +700,14 @@ class Runtime:
         if gone:
             log.info("swept unreferenced bytes", count=gone)
 
-    async def _notice(self, notice: ev.Notice) -> None:
-        if notice.event == "round-closed":
-            facts = {key: _full(value) for key, value in notice.fields.items()}
-            counters = self.network.counters
-            facts |= {"closed_at": time.time(), "received": counters.received, "sent": counters.sent}
-            await self._note(str(notice.fields["component"]), int(str(notice.fields["round"])), facts)
-        getattr(log, notice.level)(notice.event, **notice.fields)
+    def _closes(self, effects: Iterable[ev.Effect]) -> Iterator[tuple[tuple[str, int], dict[str, object]]]:
+        """What there is to note of the rounds that were closed: hundreds in one step of a node that catches up."""
+        counters = self.network.counters
+        for effect in effects:
+            if isinstance(effect, ev.Notice) and effect.event == "round-closed":
+                facts = {key: _full(value) for key, value in effect.fields.items()}
+                facts |= {"closed_at": time.time(), "received": counters.received, "sent": counters.sent}
+                yield (str(facts["component"]), int(str(facts["round"]))), facts
 
     async def _serve_control(self) -> None:
         # Imported here, when the node already runs: its first second belongs to the network.

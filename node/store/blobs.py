@@ -228,7 +228,8 @@ class BlobWriter:
         """Check length and SHA-256, make the blob durable and give it its name.
 
         Raises RemoteProtocolError("blob-digest") if it is not what was asked for, DiskFullError; both remove the
-        partial file. Committing before all bytes are there is LocalProtocolError, and they are kept.
+        partial file. RemoteProtocolError("blob-erased"): it was deleted while it was on its way.
+        Committing before all bytes are there is LocalProtocolError, and they are kept.
         """
         if self._done:
             raise LocalProtocolError("this blob's writer is finished")
@@ -242,6 +243,9 @@ class BlobWriter:
                 os.fsync(self._descriptor)
                 self._partial.replace(self._final)
                 sync_folder(self._final.parent)
+        except FileNotFoundError:
+            self._done = True
+            raise RemoteProtocolError("blob-erased", f"{self._digest.hex()[:16]} is wanted no more") from None
         except BaseException:
             self._discard()
             raise

@@ -13,7 +13,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -158,12 +158,16 @@ class Store:
 
     def put_round_note(self, component: str, round_: int, height: int, data: Mapping[str, object]) -> None:
         """Store what this node saw of a closed round; a note on the same round replaces the one before."""
-        text = dump_note(data)
+        self.put_round_notes([(component, round_, height, data)])
+
+    def put_round_notes(self, notes: Iterable[tuple[str, int, int, Mapping[str, object]]]) -> None:
+        """Store (component, round, height, data) of many closed rounds in one durable transaction."""
+        rows = [(round_, component, height, dump_note(data), time.time()) for component, round_, height, data in notes]
         with self._transaction() as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO notes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                 " height = excluded.height, data = excluded.data, recorded = excluded.recorded",
-                (round_, component, height, text, time.time()),
+                rows,
             )
 
     @contextmanager

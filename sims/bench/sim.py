@@ -14,6 +14,7 @@ from multiprocessing import get_context
 
 from ...node.core.messages import Kind
 from ..cluster import Cluster, Node
+from . import recovery
 from .rows import Row, limit
 
 SIZES = ((4, 20), (16, 5), (64, 2))  # nodes, rounds
@@ -98,7 +99,7 @@ def measure(quick: bool) -> Sequence[Row]:
     rows.append(Row(f"seconds of a round, from {fewer} to {more} nodes, grow as nodes to the power of", power))
     reckoned = 10 * after * (MANY / more) ** power
     rows.append(limit(f"{MANY} nodes: 10 rounds, s, reckoned from that growth and not run", reckoned, 60.0))
-    return rows
+    return [*rows, *recovery.measure(quick)]
 
 
 def _run(nodes: int, rounds: int) -> Figures:

@@ -14,7 +14,7 @@ from collegium.consensus.components import Round, origin, replay
 from collegium.consensus.ledger import fold_block, genesis
 from collegium.consensus.ledger import state_digest as ledger_digest
 from collegium.node.core import events as ev
-from collegium.node.core.messages import Kind
+from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
 from collegium.protocol.components import state_digest
@@ -207,6 +207,50 @@ def test_a_joiner_catches_up_to_the_same_state(seed: int) -> None:
     assert late.core is not None
     last = late.core.ledger.components["head/task0"].rounds[-1]
     assert late.identity.public_key in {entry.author for entry in last.entries}, "it never came to contribute"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_joiner_is_sent_the_history_once(seed: int) -> None:
+    """Not once by every neighbour: the others are asked when the first has brought it up to date."""
+    cluster = Cluster(4, seed, rounds=8)
+    late = cluster.nodes[3]
+    for node in cluster.nodes[:3]:
+        node.start()
+    assert cluster.run(lambda: all(node.core and node.core.ledger.height >= 8 for node in cluster.nodes[:3]), LIMIT)
+    sent: list[int] = []
+    deliver = late.deliver
+
+    def watched(*events: ev.Event) -> None:
+        for event in events:
+            if isinstance(event, ev.SyncReply):
+                blocks = schema.load(SyncResponse, event.data, SYNC_LIMIT).blocks
+                sent.extend(schema.load(Block, item.block, len(item.block)).height for item in blocks)
+        deliver(*events)
+
+    late.deliver = watched  # type: ignore[method-assign]
+    late.start()
+    assert cluster.run(lambda: late.core is not None and late.core.signing, cluster.now + LIMIT)
+    assert sent[:8] == list(range(1, 9))
+    assert len(sent) == len(set(sent)), sent
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_joiner_fetches_no_bytes_of_the_middle_of_its_history(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in several answers; where the first of them ends nobody keeps a state."""
+    monkeypatch.setattr("collegium.node.core.sync.SYNC_TARGET", 20_000)
+    monkeypatch.setattr("collegium.node.core.catchup.WORTH_TELLING", 2)
+    cluster = Cluster(5, seed, rounds=12)
+    late = cluster.nodes[4]
+    for node in cluster.nodes[:4]:
+        node.start()
+    assert cluster.run(lambda: cluster.all_closed(12), LIMIT)
+    late.start()
+    assert cluster.run(lambda: late.core is not None and cluster.all_closed(12), cluster.now + LIMIT)
+    assert any(notice.event == "taking-state" for notice in late.notices)
+    first = cluster.nodes[0].core
+    assert first is not None
+    middle = {entry.blob for round_ in first.ledger.components["head/task0"].rounds[:8] for entry in round_.entries}
+    assert not middle & late.store.blobs.keys()
 
 
 @pytest.mark.parametrize("seed", [1])

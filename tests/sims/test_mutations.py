@@ -40,15 +40,15 @@ MUTATIONS = (
             (AGREEMENT, "(self.locked is None or self.locked[0] == identifier)", "True"),
             (AGREEMENT, "(self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)", "True"),
         ),
-        "liar-in-a-storm",
-        7,
+        "hasty-crashes",
+        2,
         ("G2",),
     ),
     Mutation(
         "locks are lost at a restart",
         ((AGREEMENT, "if locks and (self.locked is None", "if False and (self.locked is None"),),
-        "storm-with-crashes",
-        26,
+        "hasty-crashes",
+        2,
         ("G2",),
     ),
     Mutation(
@@ -131,7 +131,7 @@ MUTATIONS = (
         "one vote twice is evidence",
         ((LEDGER, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
         "liar-false-evidence",
-        5,
+        9,
         ("G8",),
     ),
     Mutation(
@@ -208,7 +208,7 @@ MUTATIONS = (
         "a restored node signs before it has asked",
         ((CORE, "if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:", "if False:"),),
         "restored-far-away",
-        49,
+        2,
         ("G8",),
     ),
     Mutation(
@@ -303,8 +303,8 @@ MUTATIONS = (
         (
             (
                 CORE,
-                '            self._emit(ev.SetTimer("sync", self.options.sync_ms))\n            if self.neighbours:',
-                "            if self.neighbours:",
+                '            self._emit(ev.SetTimer("sync", self.options.sync_ms))\n            if self.neighbours and',
+                "            if self.neighbours and",
             ),
         ),
         "storm",
@@ -411,7 +411,7 @@ MUTATIONS = (
         "who is expelled by motion stays a host",
         ((LEDGER, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
         "expelled-by-motion",
-        5,
+        11,
         ("G2",),
     ),
     Mutation(

@@ -122,6 +122,15 @@ def test_a_cut_pull_resumes_where_it_stopped(blobs: Blobs) -> None:
     assert files_in(blobs) == {home_of(DIGEST)}
 
 
+def test_g7_g9_a_blob_that_is_deleted_while_it_is_pulled_is_not_stored_and_is_no_fault(blobs: Blobs) -> None:
+    with blobs.writer(DIGEST, len(DATA)) as writer:
+        writer.write(DATA)
+        blobs.delete([DIGEST])
+        with pytest.raises(RemoteProtocolError, match="blob-erased"):
+            writer.commit()
+    assert files_in(blobs) == set()
+
+
 def test_an_exception_in_a_pull_keeps_what_arrived(blobs: Blobs) -> None:
     def pull() -> None:
         with blobs.writer(DIGEST, len(DATA)) as writer:
