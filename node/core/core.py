@@ -458,8 +458,7 @@ class Core:
             raise RemoteProtocolError("copied-payload", f"{value.component} round {value.round}", value.author)
         self._read_receipt(value)
         flight = self.flights[header.digest] = Flight(header)
-        if value.component in self.hosted:
-            self._pull(flight)
+        self._pull_all((flight,))
 
     def _taken(self, header: Signed[UpdateHeader]) -> bool:
         """Whether these bytes are known to be of another place: they begin with the one place that they are for."""
@@ -637,7 +636,11 @@ class Core:
             raise RemoteProtocolError(refused, flight.header.value.component, flight.header.value.author)
 
     def _pull_all(self, flights: Iterable[Flight]) -> None:
+        """Get the bytes of updates that this node is asked to acknowledge: only active hosts' receipts count."""
         for flight in flights:
+            component = self.ledger.components[flight.header.value.component]
+            if component.round and component.hosts and self.me not in component.hosts:
+                continue
             if flight.header.value.component in self.hosted and not (flight.stored or flight.pulling or flight.refused):
                 self._pull(flight)
 
@@ -1050,6 +1053,8 @@ class Core:
         for close in block.close:
             self._closed(before, close)
             motions.note_close(self, before, close)
+        if block.close:
+            self._pull_all(self.flights.values())  # it may be an active host from now on
         motions.tell(self, before)
         if len(self.ledger.withdrawn) > len(before.withdrawn):
             self.exhausted = ""  # the share of ε kept for recovery is open now
@@ -1319,9 +1324,13 @@ class Core:
     def _offer(self) -> None:
         """Offer the hosted components and addresses, when they differ from what this node last offered.
 
-        And again after it was suspended: it is here.
+        And again after it was suspended: it is here. Who does not have the states yet cannot train on them, so nobody
+        should wait for it; it offers when it has.
         """
-        if (self.offered and self.me in self.ledger.offers) or not self.signing or self.me not in self.ledger.members:
+        listed = self.me in self.ledger.offers
+        if (self.offered and listed) or not self.signing or self.me not in self.ledger.members:
+            return
+        if not listed and not all(self._current(name) or name in self.halted for name in self.hosted):
             return
         self.offered = True
         offer = Offer(self.hosted, self.options.addresses)

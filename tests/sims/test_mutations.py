@@ -201,14 +201,14 @@ MUTATIONS = (
         "own acknowledgements are forgotten at a restart",
         ((CORE, "            self.acked[value.author, value.component, value.round] = header.digest\n", ""),),
         "liar-two-headers-and-crashes",
-        1,
+        2,
         ("G5",),
     ),
     Mutation(
         "a restored node signs before it has asked",
         ((CORE, "if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:", "if False:"),),
-        "restored-far-away",
-        2,
+        "lost-disk",
+        7,
         ("G8",),
     ),
     Mutation(
@@ -360,7 +360,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a suspension never ends",
-        ((CORE, "if (self.offered and self.me in self.ledger.offers) or", "if self.offered or"),),
+        ((CORE, "if (self.offered and listed) or", "if self.offered or"),),
         "silent-host",
         1,
         ("expect.counted",),

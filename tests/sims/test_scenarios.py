@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from collegium.crypto.errors import UsageError
+from collegium.node.core import events as ev
 from collegium.node.core.core import Core
+from collegium.protocol.records import Body, Offer
 from collegium.sims import seeds as many
 from collegium.sims.cluster import Cluster, Node
 from collegium.sims.deeds import DEEDS
@@ -485,3 +487,40 @@ def test_a_mistake_of_the_simulator_is_told_as_such(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Cluster, "broadcast", breaks)
     assert play(parse(CALM, "calm"), 3).promise == "error"
+
+
+def test_a_suspended_host_fetches_nothing_that_it_is_not_asked_to_acknowledge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow line is for the state and the rounds that are agreed on."""
+    carry_out, asked, outside = Node._carry_out, 0, 0
+
+    def watched(node: Node, effect: ev.Effect) -> None:
+        nonlocal asked, outside
+        if isinstance(effect, ev.Pull) and effect.header is not None and node.core is not None:
+            component = node.core.ledger.components[effect.header.component]
+            asked += 1
+            outside += bool(component.round) and node.core.me not in component.hosts
+        carry_out(node, effect)
+
+    monkeypatch.setattr(Node, "_carry_out", watched)
+    outcome = play(load("silent-host"), 1)
+    assert outcome.held, outcome
+    assert asked
+    assert not outside
+
+
+def test_who_was_suspended_or_comes_late_offers_when_it_has_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for an update that cannot be made yet."""
+    append, offered = Core._append, 0
+
+    def watched(core: Core, body: Body) -> None:
+        nonlocal offered
+        if isinstance(body, Offer) and core.me not in core.ledger.offers and core.ledger.height > 1:
+            offered += 1
+            assert all(core._current(name) for name in core.hosted)
+        append(core, body)
+
+    monkeypatch.setattr(Core, "_append", watched)
+    for name in ("silent-host", "member-joins"):
+        outcome = play(load(name), 1)
+        assert outcome.held, outcome
+    assert offered >= 2
