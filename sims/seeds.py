@@ -2,10 +2,11 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from shlex import quote
 
@@ -50,7 +51,7 @@ def run(jobs: Sequence[tuple[Scenario, int]], step: Step | None = None) -> Itera
             yield play(scenario, seed)
             _tell(step, done, len(jobs))
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     try:
         waiting: set[Future[Outcome]] = set()
         todo, done = iter(jobs), 0
@@ -74,6 +75,18 @@ def run(jobs: Sequence[tuple[Scenario, int]], step: Step | None = None) -> Itera
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """End this worker when whoever started it is gone, by whatever death: it would wait for work for ever."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _tell(step: Step | None, done: int, total: int) -> None:

@@ -6,6 +6,7 @@ Strict files, equal runs, and a short way from a failure to the scenario that sh
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -524,3 +525,28 @@ def test_who_was_suspended_or_comes_late_offers_when_it_has_the_states(monkeypat
         outcome = play(load(name), 1)
         assert outcome.held, outcome
     assert offered >= 2
+
+
+def path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core plays in one process")
+def test_workers_end_with_who_started_them() -> None:
+    code = (
+        "from collegium.sims.seeds import run; from collegium.sims.scenario import load\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in run([(load('calm'), seed) for seed in range(10_000)]): print('one', flush=True)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=path())
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"one\n"
+        workers = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
+        child.kill()
+        child.wait()
+    assert len(workers) >= 2
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < until, workers
+        time.sleep(0.1)
