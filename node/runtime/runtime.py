@@ -702,9 +702,9 @@ class Runtime:
 
     def _closes(self, effects: Iterable[ev.Effect]) -> Iterator[tuple[tuple[str, int], dict[str, object]]]:
         """What there is to note of the rounds that were closed: hundreds in one step of a node that catches up."""
-        counters = self.network.counters
         for effect in effects:
             if isinstance(effect, ev.Notice) and effect.event == "round-closed":
+                counters = self.network.counters
                 facts = {key: _full(value) for key, value in effect.fields.items()}
                 facts |= {"closed_at": time.time(), "received": counters.received, "sent": counters.sent}
                 yield (str(facts["component"]), int(str(facts["round"]))), facts

@@ -63,10 +63,11 @@ def test_sim_run_with_wrong_words(run: "Run", words: tuple[str, ...]) -> None:
 
 # Its own process, as a terminal runs it; it writes down how far it is.
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from collegium.cli.main import main
 from collegium.sims import seeds
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests in the background ignores it
 marker, slow = Path(sys.argv[1]), sys.argv[2] == "shrinking"
 played, shrunk = seeds.run, seeds.shrink
 
