@@ -57,6 +57,7 @@ def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
     rest = [node for node in cluster.nodes if node.index not in here]
     cut = {frozenset((node.index, other.index)) for node in nodes for other in rest}
     cluster.cut_off |= cut
+    play.cuts.append(cut)
     if more.get("noticed"):
         _tell(nodes, rest, ev.PeerDown)
     ledger, members = cluster.latest(), cluster.members()
@@ -71,7 +72,8 @@ def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
                 if not node.lied and node.store.height() > most:
                     raise InvariantError("G2", f"node {node.index} went on to {node.store.height()} without a quorum")
         play.stopped += len(lost)
-        cluster.cut_off -= cut
+        play.cuts = [other for other in play.cuts if other is not cut]
+        cluster.cut_off -= cut.difference(*play.cuts)  # another partition may still part some of them
         if more.get("noticed"):
             _tell(nodes, rest, ev.PeerUp)
 
@@ -88,6 +90,7 @@ def _tell(nodes: Sequence[Node], rest: Sequence[Node], event: type[ev.PeerUp | e
 
 def _heal(play: Play, _nodes: Sequence[Node], _more: More) -> None:
     play.cluster.cut_off.clear()
+    play.cuts.clear()
 
 
 def _crash(play: Play, nodes: Sequence[Node], _more: More) -> Undo:

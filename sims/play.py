@@ -82,6 +82,7 @@ class Play:
         self.cluster.down = scenario.disk.down
         self.cluster.watch.alarms -= set(scenario.expect.alarms)
         self.backups: dict[int, MemoryStore] = {}
+        self.cuts: list[set[frozenset[int]]] = []  # of the partitions that last
         self.withdrawn: set[int] = set()
         self.stopped = 0  # sides without a quorum that decided nothing
         self.roles = self._cast()
