@@ -31,6 +31,7 @@ from ..protocol.membership import Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
     GENESIS,
+    PROVABLE,
     Attest,
     Evidence,
     Offer,
@@ -51,6 +52,7 @@ from . import membership, rules
 from .components import Entry, Round
 from .membership import Outcome, Roll
 
+MOST_WITHDRAWN = 8  # withdrawals of one owner that are kept: the newest covers what the older ones do
 KEEP_ATTESTED = 8  # rounds for which late attestations still count
 
 
@@ -227,6 +229,19 @@ def order(records: Iterable[Signed[Record]]) -> list[Signed[Record]]:
     return sorted(records, key=lambda record: (record.value.author, record.value.seq))
 
 
+def check_record(record: Signed[Record], federation: bytes) -> None:
+    """Check that a fork of this record could be proved: it is small enough, or it is true evidence.
+
+    Raises RemoteProtocolError("oversized-record" | "false-evidence" | what a malformed body raises).
+    """
+    check_size(record)
+    if len(record.wire) > PROVABLE:
+        body = body_of(record.value)
+        if not isinstance(body, Evidence):
+            raise RemoteProtocolError("oversized-record", f"{len(record.wire)} bytes", record.value.author)
+        check_evidence(body, federation)
+
+
 def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]]) -> None:
     """Check that a block's records extend the last agreed heads, within the quotas.
 
@@ -244,7 +259,7 @@ def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]
             if author in ledger.roll.seats:
                 raise RemoteProtocolError("frozen-feed", "the author is no longer a member", author)
             raise RemoteProtocolError("stranger", "the author is not a member", author)
-        check_size(record)
+        check_record(record, ledger.federation)
         check_chain(heads.get(author, ledger.heads.get(author, (0, GENESIS))), record)
         heads[author] = (record.value.seq, record.digest)
         count[author] = count.get(author, 0) + 1
@@ -291,6 +306,13 @@ def apply_records(
                 through = {statement.author: statement.through}
                 # Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen.
                 through |= {key: heads.get(key, (0, GENESIS))[0] for key in membership.earlier(roll, statement.author)}
+                through = {
+                    owner: last
+                    for owner, last in through.items()
+                    if _reaches(ledger.withdrawn, components, heads, owner, last, owner == value.author)
+                }
+                if not through:
+                    raise RemoteProtocolError("withdrawn-already", "nothing more is in force", value.author)
                 withdrawals += [
                     Withdrawn(owner, last, statement.mode, height, value.author) for owner, last in through.items()
                 ]
@@ -319,6 +341,25 @@ def apply_records(
     if state.offers is ledger.offers and state.members is ledger.members:
         return state
     return _gather_hosts(state)
+
+
+def _reaches(
+    withdrawn: Iterable[Withdrawn],
+    components: Mapping[str, ComponentLedger],
+    heads: Mapping[bytes, tuple[int, bytes]],
+    owner: bytes,
+    last: int,
+    own: bool,
+) -> bool:
+    """Whether a withdrawal of this owner's feed up to `last` covers anything that the ones in force do not."""
+    before = max((w.through for w in withdrawn if w.author == owner), default=-1)
+    if before < 0 or last <= before:
+        return last > before
+    if not own and before <= heads.get(owner, (0, GENESIS))[0] < last:
+        return True  # carried ahead of the feed: what it covers is still to come
+    found = [(e.author, e.seq) for c in components.values() for round_ in c.rounds for e in round_.entries]
+    found += [(p.author, p.seq) for c in components.values() for p in c.pending]
+    return any(author == owner and before < seq <= last for author, seq in found)
 
 
 def _add_update(
@@ -353,6 +394,8 @@ def _add_update(
     if value.epoch > component.epoch:
         raise RemoteProtocolError("epoch-ahead", str(value.epoch), record.author)
     known = next((p for p in component.pending if p.update == header.digest), None)
+    if known is None and any(p.author == value.author and p.round == value.round for p in component.pending):
+        raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", record.author)
     pending = Pending(
         header.digest,
         value.author,
@@ -544,7 +587,9 @@ def _withdraw(charter: Charter, before: Ledger, ledger: Ledger, withdrawal: With
             )
         )
     closed = tuple(sorted((name, c.round) for name, c in ledger.components.items()))
-    return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, replace(withdrawal, rounds=closed)))
+    older = [w for w in ledger.withdrawn if w.author == withdrawal.author]
+    kept = tuple(w for w in ledger.withdrawn if w not in older[: max(0, len(older) + 1 - MOST_WITHDRAWN)])
+    return replace(ledger, components=components, withdrawn=(*kept, replace(withdrawal, rounds=closed)))
 
 
 def _chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:

@@ -145,7 +145,7 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
     """Read a scenario's text; `source` names it in errors, `nodes` is taken instead of its own. Raises UsageError."""
     try:
         found = tomllib.loads(source_text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
         raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
     if nodes is not None:
         found["nodes"] = nodes

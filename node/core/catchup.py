@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...consensus.ledger import ComponentLedger
 from . import events as ev
+from . import sync
 
 if TYPE_CHECKING:
     from .core import Core
@@ -41,9 +42,12 @@ class Progress:
         """Return the height that the neighbours seem to have."""
         return max(self.heights.values(), default=0)
 
-    def part(self, now: int, heights: int) -> None:
-        """A neighbour sent a part. A liar who says so for ever has no such number of decided blocks to go with it."""
-        if heights >= WORTH_TELLING:
+    def part(self, now: int, heights: int, size: int) -> None:
+        """A neighbour sent a part of so many bytes, and has more.
+
+        A liar who says so for ever has no decided blocks to go with it; one who trickles true blocks sends small parts.
+        """
+        if heights >= WORTH_TELLING and sync.is_part(size):
             self.more = now
 
     def goes_on(self, now: int) -> bool:

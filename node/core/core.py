@@ -27,6 +27,7 @@ from ...consensus.ledger import (
     Ledger,
     Withdrawn,
     apply_records,
+    check_record,
     closable,
     eligible,
     fold_block,
@@ -56,7 +57,6 @@ from ...protocol.records import (
     WithdrawalStatement,
     ack_message,
     body_of,
-    check_size,
     kind_of,
     verify_ack,
 )
@@ -73,6 +73,7 @@ from .pool import Pool
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
 RETRY_MS = 2000
 MOST_FAILURES = 3
+MOST_ACKS = 128
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
 URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
 COMMUTING = frozenset({"offer", "update", "attest"})
@@ -359,12 +360,15 @@ class Core:
             return
         record = open_gossip(Record, wire, self.federation)
         author = record.value.author
-        check_size(record)
+        check_record(record, self.federation)
         if author not in self.ledger.members:
             if self.progress.behind(self.ledger.height):
                 return  # admitted by a block that this node does not have yet
             raise RemoteProtocolError("stranger", "the record's author is not a member", author)
-        if record.value.seq <= self.ledger.heads.get(author, (0, GENESIS))[0]:
+        seq, head = self.ledger.heads.get(author, (0, GENESIS))
+        if record.value.seq <= seq:
+            if record.value.seq == seq and record.digest != head:
+                raise RemoteProtocolError("fork", f"seq {seq} is agreed, and another record", author)
             return
         if self.pool.add(record, self.ledger.heads, agreed=self._wanted(record.digest)):
             self._note_fork(record)
@@ -385,8 +389,12 @@ class Core:
     def _note_fork(self, record: Signed[Record]) -> None:
         value = record.value
         same = self.pool.by_seq[value.author][value.seq]
-        if len(same) > 1 and value.author not in self.proofs:
-            self.proofs[value.author] = (self.pool.records[same[0]], self.pool.records[same[1]])
+        if len(same) < 2:
+            return
+        a, b = self.pool.records[same[0]], self.pool.records[same[1]]
+        known = self.proofs.get(value.author)
+        if known is None or (not _provable(*known) and _provable(a, b)):
+            self.proofs[value.author] = (a, b)
 
     def _adopt_own(self, record: Signed[Record]) -> None:
         """A peer returned a record that this node signed before its disk was lost or set back: go on after it."""
@@ -555,7 +563,7 @@ class Core:
         catchup.tell(self, peer, before[0])
         if response.more:
             if (self.ledger.height, self.pool.version) != before:  # else it leads us in circles
-                self.progress.part(self._now, self.ledger.height - before[0])
+                self.progress.part(self._now, self.ledger.height - before[0], len(data))
                 self._sync(peer)
             return
         self.progress.more = -catchup.PATIENCE
@@ -686,7 +694,7 @@ class Core:
 
         Those of one draw wait for each other a little, so that they share a write and a message.
         """
-        ready: list[tuple[Flight, frozenset[bytes]]] = []
+        ready: list[tuple[Flight, frozenset[bytes], int]] = []
         waiting = False
         for flight in self.flights.of(self.me):
             value = flight.header.value
@@ -703,17 +711,18 @@ class Core:
             if len(flight.posted & hosts) < need:
                 waiting |= len(have) < need
                 if len(have) >= need:
-                    ready.append((flight, have))
+                    ready.append((flight, have, need))
         if ready and waiting and self._posting != "due":
             if self._posting != "armed":
                 self._posting = "armed"
                 self._emit(ev.SetTimer("post", GATHER_MS))
             return
         self._posting = ""
-        for flight, have in ready:
+        for flight, have, need in ready:
             flight.posted = have
             acks = tuple(ack for host, ack in sorted(flight.acks.items()) if host in have)
-            self._append(Update(flight.header.wire, acks))
+            # All of them, so that the rest still is a quorum when a host goes; of very many hosts, what fits a record.
+            self._append(Update(flight.header.wire, acks if len(acks) <= MOST_ACKS else acks[:need]))
 
     def _current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""
@@ -1056,9 +1065,9 @@ class Core:
         if block.close:
             self._pull_all(self.flights.values())  # it may be an active host from now on
         motions.tell(self, before)
-        if len(self.ledger.withdrawn) > len(before.withdrawn):
+        if self.ledger.withdrawn != before.withdrawn:
             self.exhausted = ""  # the share of ε kept for recovery is open now
-        for withdrawal in self.ledger.withdrawn[len(before.withdrawn) :]:
+        for withdrawal in (w for w in self.ledger.withdrawn if w not in before.withdrawn):
             self._notice("withdrawn", member=withdrawal.author, height=block.height, mode=withdrawal.mode)
         for name, component in self.ledger.components.items():
             gone = [e for e in before.components[name].erasures if e not in component.erasures]
@@ -1366,7 +1375,7 @@ class Core:
         for author, (a, b) in self.proofs.items():
             if membership.present(self.ledger.roll, author) not in self.ledger.members:
                 continue
-            if author == self.me or max(len(a.wire), len(b.wire)) > PROVABLE:
+            if author == self.me or not _provable(a, b):
                 continue
             evidence = Evidence("fork", a.wire, b.wire)
             if schema.dump(evidence) not in told:
@@ -1460,6 +1469,10 @@ def _open_message(
     if cls is Proposal:
         return open_gossip(Proposal, wire, federation, trusted=trusted)
     return open_gossip(Vote, wire, federation, trusted=trusted)
+
+
+def _provable(a: Signed[Record], b: Signed[Record]) -> bool:
+    return max(len(a.wire), len(b.wire)) <= PROVABLE
 
 
 def _body(record: Signed[Record]) -> Body | None:

@@ -15,6 +15,11 @@ BLOCK_TARGET = 2 << 20  # an answer that has not reached SYNC_TARGET may grow by
 FORK_DEPTH = 256  # records of one author that can wait for agreement (the pool's bound)
 
 
+def is_part(size: int) -> bool:
+    """Whether an answer of so many bytes is as large as one that says "more" should be."""
+    return size >= SYNC_TARGET // 2
+
+
 class Reader(Protocol):
     """What a store offers to anti-entropy."""
 

@@ -15,6 +15,7 @@ from collegium.consensus.ledger import (
     Ledger,
     Pending,
     check_cut,
+    check_record,
     closable,
     eligible,
     fold_block,
@@ -642,3 +643,20 @@ def test_an_update_that_covers_everything_keeps_its_numbers(book: Book) -> None:
         assert (entry.update, entry.blob, entry.size, entry.seq) == (header.digest, header.value.blob, 100, 2)
     assert isinstance(book.component.pending, tuple)
     assert Pending is not None
+
+
+def test_g9_evidence_that_proves_nothing_is_no_larger_than_other_records() -> None:
+    """Two of them could not be told in one proof, so their author would fork its feed and stay."""
+    liar = Identity.from_seed(sha256(b"liar"))
+    federation = sha256(b"somewhere")
+    for kind, body in (("evidence", bytes(40_000)), ("noise", bytes(40_000))):
+        record = sign(liar, Record(federation, liar.public_key, 1, GENESIS, kind, body))
+        with pytest.raises(RemoteProtocolError):
+            check_record(record, federation)
+        check_record(sign(liar, Record(federation, liar.public_key, 1, GENESIS, kind, bytes(10_000))), federation)
+    branches = [
+        sign(liar, Record(federation, liar.public_key, 1, GENESIS, "noise", bytes([n]) * 30_000)) for n in (1, 2)
+    ]
+    proof = schema.dump(Evidence("fork", branches[0].wire, branches[1].wire))
+    teller = Identity.from_seed(sha256(b"teller"))
+    check_record(sign(teller, Record(federation, teller.public_key, 1, GENESIS, "evidence", proof)), federation)

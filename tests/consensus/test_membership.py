@@ -323,6 +323,34 @@ def test_g7_the_new_key_withdraws_what_the_old_one_contributed(book: Book) -> No
     assert {(w.author, w.through) for w in book.ledger.withdrawn} == {(NEW.public_key, 0), (old.public_key, 2)}
 
 
+def test_g9_a_withdrawal_of_nothing_more_is_refused(book: Book) -> None:
+    """Each gets a block at once and stays in the ledger: a member may not write them without end."""
+    me = book.ids[0]
+
+    def statement(through: int) -> Withdrawal:
+        return Withdrawal(sign(me, WithdrawalStatement(book.federation, me.public_key, "all", "refold", through)).wire)
+
+    book.say((0, statement(0)))
+    assert [w.through for w in book.ledger.withdrawn] == [0]
+    for through in (0, 5, 2**40):
+        book.say((0, statement(through)))
+        assert book.refused() == {"withdrawn-already"}, through
+    assert len(book.ledger.withdrawn) == 1
+    book.say((1, statement(9)))  # carried ahead of the feed: what it covers may be on its way
+    assert not book.refused()
+    book.say((1, statement(10)))
+    assert book.refused() == {"withdrawn-already"}
+
+
+def test_a_no_follows_a_member_to_its_new_key(book: Book) -> None:
+    moved = Identity.from_seed(sha256(b"moved"))
+    book.say((0, book.admit()))
+    book.say((2, book.no()))
+    book.say((2, book.rekey(book.ids[2], moved)))
+    (motion,) = book.ledger.roll.motions
+    assert motion.no == {moved.public_key}
+
+
 def test_g7_who_left_can_still_withdraw(book: Book) -> None:
     leaver = book.ids[1]
     book.say((leaver, book.motion("leave", leaver)))

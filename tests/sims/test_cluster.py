@@ -489,15 +489,16 @@ def test_a_withdrawal_before_the_node_may_sign_is_not_forgotten() -> None:
 
 
 def test_a_round_closes_at_its_deadline_though_every_record_is_agreed_already() -> None:
-    """G3: withdrawals bring the others' updates and attests under blocks that close nothing; then nobody has more."""
+    """G3: a withdrawal and a motion bring the others' records under blocks that close nothing; then nobody has more."""
     cluster = Cluster(4, 1, rounds=4, deadline=8000)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     leaver, *others = cluster.nodes
     leaver.deliver(ev.SetContributing(False))
-    for _ in range(2):
-        cluster.run(lambda: False, cluster.now + 2500)
-        leaver.deliver(ev.RequestWithdrawal())
+    cluster.run(lambda: False, cluster.now + 2500)
+    leaver.deliver(ev.RequestWithdrawal())
+    cluster.run(lambda: False, cluster.now + 2500)
+    leaver.deliver(ev.Move("expel", others[0].identity.public_key, b"", "a motion gets a block", 100))
     cluster.run(lambda: False, cluster.now + 2000)
     for node in others:
         assert node.core is not None

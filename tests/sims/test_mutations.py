@@ -101,7 +101,7 @@ MUTATIONS = (
     ),
     Mutation(
         "forks are not seen",
-        ((CORE, "if len(same) > 1 and value.author not in self.proofs:", "if False:"),),
+        ((CORE, "if known is None or (not _provable(*known) and _provable(a, b)):", "if False:"),),
         "liar-forks",
         1,
         ("expect.expelled",),

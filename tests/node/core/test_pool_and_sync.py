@@ -8,6 +8,7 @@ from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
+from collegium.node.core.catchup import PATIENCE, Progress
 from collegium.node.core.messages import SYNC_LIMIT, SyncRequest, SyncResponse, tag
 from collegium.node.core.pool import Pool
 from collegium.node.core.sync import answer
@@ -214,3 +215,12 @@ def test_effective_noise_never_claims_too_much() -> None:
 def test_draws_of_one_kind_are_one_event() -> None:
     draws = [Draws(5, 7, 2), Draws(5, 9, 1), Draws(5, 7, 3)]
     assert merge(draws) == (Draws(5, 7, 5), Draws(5, 9, 1))
+
+
+def test_g3_only_great_parts_of_history_keep_a_joiner_from_asking_others() -> None:
+    """Who trickles true blocks, or sends much that is none, would keep it out for as long as it likes."""
+    for heights, size, waits in ((20, 3 << 20, True), (20, 130_000, False), (3, 3 << 20, False)):
+        progress = Progress()
+        progress.part(1000, heights, size)
+        assert progress.goes_on(1500) is waits
+        assert not progress.goes_on(1000 + PATIENCE)
