@@ -158,7 +158,8 @@ def _people(console: Any, answer: dict[str, Any], broken: int) -> None:
     console.print(
         f"\n{broken} of {answer['runs']} runs broke a promise"
         if broken
-        else f"\nall promises held in {answer['runs']} runs: {answer['heights']} heights, {answer['steps']} steps"
+        else f"\nall promises held in {'these ' if answer['interrupted'] else ''}{answer['runs']} runs: "
+        f"{answer['heights']} heights, {answer['steps']} steps"
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from ..consensus.rules import faults
 from ..crypto.errors import CollegiumError, OperatorError, UsageError
 from ..node.blueprint.derive import stated
 from ..node.control.client import Client
@@ -147,6 +148,11 @@ class Demo:
         count = len(folders)
         if not 0 <= liars < count - 1:
             raise UsageError(f"{liars} of {count} institutions cannot lie", "At least two have to be honest.")
+        if rule != "mean" and liars > (bears := faults(count)):
+            raise UsageError(
+                f"{liars} of {count} institutions lie, and {rule} bears {bears}",
+                f"Let {bears} lie, take more institutions, or --rule mean to see the damage.",
+            )
         lying = [title for title, _ in folders[count - 1 - liars : count - 1]]
         seed = secrets.token_bytes(32)
         specs, learning = preset(

@@ -21,6 +21,7 @@ from .possible import GROUPS
 
 FOLDER = Path(__file__).parent / "scenarios"
 FILE_LIMIT = 64 << 10
+MOST_CRASHES = 0.1  # of the writes: where nodes die at more of them, nothing has to close
 MOST_NODES = MOST_MEMBERS  # of a charter and a federation
 Who = tuple[int | str, ...]  # numbers, roles, or one of GROUPS
 NOBODY: Who = ()
@@ -173,7 +174,7 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
         charter=charter,
         network=network,
         disk=Disk(
-            disk.take("crash", read.number(0.0, 0.5), 0.0),
+            disk.take("crash", read.number(0.0, MOST_CRASHES), 0.0),
             disk.take("torn", read.share, 0.0),
             disk.take("down", read.span(0, 3_600_000), Disk().down),
         ),

@@ -1,9 +1,13 @@
 """The candidate grows by what came since; it must be what all its records fold to."""
 
+from dataclasses import replace
+
 import pytest
 
 from collegium.consensus.ledger import apply_records
 from collegium.node.core.core import Candidate, Core
+from collegium.protocol.records import Evidence
+from collegium.sims.cluster import Cluster
 from collegium.sims.play import play
 from collegium.sims.scenario import load
 
@@ -29,3 +33,27 @@ def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, mon
     outcome = play(load(name), 3)
     assert outcome.held, outcome
     assert compared > 50
+
+
+MOST = 65_536  # bytes: the least that a charter may give a member at a height
+
+
+def test_g9_a_candidate_keeps_to_the_charters_bytes() -> None:
+    cluster = Cluster(4, 1, rounds=1)
+    cluster.charter = replace(cluster.charter, rules=replace(cluster.charter.rules, bytes_per_height=MOST))
+    cluster.start()
+    assert cluster.run(lambda: cluster.moved and cluster.all_closed(1))
+    node = cluster.nodes[0]
+    core, before = node.core, node.store.height()
+    assert core is not None
+    for number in range(8):
+        core._append(Evidence("fork", bytes([number]) * 10_000, bytes(10_000)))
+    assert len(core.pool.chain(core.me, core.ledger.heads)) >= 8
+    assert MOST // 2 < sum(len(record.wire) for record in core._within_quotas(core.me)) <= MOST
+    node._perform(core._drain())
+    head = core.head
+    assert cluster.run(lambda: core.ledger.heads[core.me] == head, cluster.now + 60_000)
+    for height in range(before + 1, node.store.height() + 1):
+        block = node.store.block(height)
+        assert block is not None
+        assert sum(len(r.wire) for r in block.records if r.value.author == core.me) <= MOST
