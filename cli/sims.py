@@ -11,19 +11,7 @@ from ..crypto.errors import UsageError
 from .options import JsonOption
 from .output import say
 
-BENCHES = (
-    "transfer",
-    "fold",
-    "refold",
-    "ledger",
-    "round",
-    "daemon",
-    "dp",
-    "learner",
-    "sim",
-    "learn",
-    "all",
-)
+BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "sim", "learn", "all")
 
 
 def demo(

@@ -242,9 +242,7 @@ def _history(run: _Run, rounds: int) -> Sequence[Node]:
     """Play the federation without its last member in the simulator, unwatched: so many rounds, each of a block."""
     cluster = Cluster(NODES + 1, 1, rounds=rounds, timing=(1000, 1000, 60_000))
     cluster.charter = run.charter
-    quiet: Any = SimpleNamespace(
-        **dict.fromkeys(("persisted", "said", "noticed", "folded", "witness"), lambda *_, **__: None)
-    )
+    quiet: Any = SimpleNamespace(**dict.fromkeys(UNWATCHED, lambda *_, **__: None))
     cluster.watch = quiet
     cluster.witness = quiet.witness  # type: ignore[method-assign]  # nobody asks for the trace
     for node, institution in zip(cluster.nodes, run.institutions, strict=True):

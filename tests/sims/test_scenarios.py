@@ -21,7 +21,7 @@ from collegium.sims import seeds as many
 from collegium.sims.cluster import Cluster, Node
 from collegium.sims.deeds import DEEDS
 from collegium.sims.liars import LIES
-from collegium.sims.play import Outcome, play
+from collegium.sims.play import Outcome, Play, play
 from collegium.sims.scenario import Expect, Scenario, dump, load, parse, shipped
 from collegium.sims.shrink import MOST_RUNS, _only, _simpler, shrink
 
@@ -550,3 +550,18 @@ def test_workers_end_with_who_started_them() -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until, workers
         time.sleep(0.1)
+
+
+def test_partitions_that_overlap_do_not_heal_each_other() -> None:
+    running = Play(load("partitions-in-a-storm"), 1)
+    cluster = running.cluster
+    one = DEEDS["partition"].run(running, cluster.nodes[:2], {})
+    other = DEEDS["partition"].run(running, cluster.nodes[1:3], {})
+    assert one is not None
+    assert other is not None
+    one()
+    assert cluster.linked(0, 5)
+    assert not cluster.linked(1, 5)
+    assert not cluster.linked(0, 1)
+    other()
+    assert not cluster.cut_off
