@@ -73,7 +73,7 @@ from .pool import Pool
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
 RETRY_MS = 2000
 MOST_FAILURES = 3
-MOST_ACKS = 128
+MOST_ACKS = 128  # in an update record: of more hosts only a quorum's, for a fork of it has to fit into a proof
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
 URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
 COMMUTING = frozenset({"offer", "update", "attest"})
@@ -719,10 +719,10 @@ class Core:
             return
         self._posting = ""
         for flight, have, need in ready:
-            flight.posted = have
-            acks = tuple(ack for host, ack in sorted(flight.acks.items()) if host in have)
             # All of them, so that the rest still is a quorum when a host goes; of very many hosts, what fits a record.
-            self._append(Update(flight.header.wire, acks if len(acks) <= MOST_ACKS else acks[:need]))
+            hosts = sorted(have) if len(have) <= MOST_ACKS else sorted(have)[:need]
+            flight.posted = frozenset(hosts)
+            self._append(Update(flight.header.wire, tuple(flight.acks[host] for host in hosts)))
 
     def _current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""
