@@ -720,9 +720,9 @@ class Core:
         self._posting = ""
         for flight, have, need in ready:
             # All of them, so that the rest still is a quorum when a host goes; of very many hosts, what fits a record.
-            hosts = sorted(have) if len(have) <= MOST_ACKS else sorted(have)[:need]
-            flight.posted = frozenset(hosts)
-            self._append(Update(flight.header.wire, tuple(flight.acks[host] for host in hosts)))
+            named = sorted(have) if len(have) <= MOST_ACKS else sorted(have)[:need]
+            flight.posted = frozenset(named)
+            self._append(Update(flight.header.wire, tuple(flight.acks[host] for host in named)))
 
     def _current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""
