@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -286,10 +287,16 @@ MotionArgument = Annotated[
 
 
 def approve(
-    motion: MotionArgument, wait: WaitOption = 20.0, home: HomeOption = None, as_json: JsonOption = False
+    motion: MotionArgument,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Want rounds run again though this node's budget does not bear them all.")
+    ] = False,
+    wait: WaitOption = 20.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Vote yes on a motion, or move the admission of a held application. A ballot is final."""
-    _vote(motion, True, wait, home, as_json)
+    _vote(motion, True, wait, home, as_json, anyway=anyway)
 
 
 def refuse(
@@ -299,16 +306,16 @@ def refuse(
     _vote(motion, False, wait, home, as_json)
 
 
-def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool) -> None:
+def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool, *, anyway: bool = False) -> None:
     from ..node.control.client import Client  # noqa: PLC0415 - as above
 
     client = Client(existing_home(home))
-    sent: Any = client.vote(motion, yes=yes)
+    sent: Any = client.vote(motion, yes=yes, anyway=anyway)
     if not sent["submitted"]:
         emit(sent, as_json, lambda out: out.print(f"turned down: {sent['withdrawn']}"))
         return
     if sent["motion"] is None:
-        _follow(client, "admit", sent["subject"], wait, as_json)
+        follow(client, "admit", sent["subject"], wait, as_json)
         return
     _follow_motion(client, sent["motion"], wait, as_json)
 
@@ -327,9 +334,9 @@ def expel(
 
     client = Client(existing_home(home))
     who = client.member(member)
-    _confirm(f"Move to expel {who['name']} ({who['key'][:16]})?", yes)
+    confirm(f"Move to expel {who['name']} ({who['key'][:16]})?", yes)
     client.move("expel", who["key"], reason=reason, heights=heights)
-    _follow(client, "expel", who["key"], wait, as_json)
+    follow(client, "expel", who["key"], wait, as_json)
 
 
 def leave(
@@ -348,9 +355,9 @@ def leave(
         raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
     for warning in _consequences(status):
         say(f"warning: {warning}")
-    _confirm("Leave? This key never comes back.", yes)
+    confirm("Leave? This key never comes back.", yes)
     client.move("leave", reason=reason)
-    _follow(client, "leave", status["member"]["key"], wait, as_json)
+    follow(client, "leave", status["member"]["key"], wait, as_json)
 
 
 def _consequences(status: Any) -> list[str]:
@@ -451,7 +458,7 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
     client = Client(place)
     status = client.get("/status")
     old = bytes.fromhex(status["member"]["key"])
-    _confirm(f"Move from key {old.hex()[:16]} to a new one?", yes)
+    confirm(f"Move from key {old.hex()[:16]} to a new one?", yes)
     new = keys.create_next(place, key_passphrase(place, passphrase_file))
     federation = bytes.fromhex(status["federation"]["id"])
     wire = sign(new, Rekeying(federation, new.public_key, old)).wire
@@ -528,15 +535,16 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
     except (OSError, ValueError, CollegiumError) as error:
         raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
     who = client.member(value.old.hex())
-    _confirm(f"Move that {who['name']} goes from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
+    confirm(f"Move that {who['name']} goes from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
     client.move("rekey", value.old.hex(), statement=wire.hex())
-    _follow(client, "rekey", value.old.hex(), wait, as_json)
+    follow(client, "rekey", value.old.hex(), wait, as_json)
 
 
 # ---- parts
 
 
-def _confirm(question: str, yes: bool) -> None:
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless `yes` says that it is meant. Raises UsageError where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -545,12 +553,13 @@ def _confirm(question: str, yes: bool) -> None:
         raise typer.Abort
 
 
-def _follow(client: Any, action: str, subject: str, wait: float, as_json: bool) -> None:
-    """Wait until a block has the motion, and tell how it stands."""
+def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str] = ()) -> None:
+    """Wait until a block has the motion, which is none of the `known` ones, and tell how it stands."""
 
     def find(found: Any) -> Any:
         every = [*found["open"], *found["ended"]]
-        return next((m for m in every if m["action"] == action and m["subject"]["key"] == subject), None)
+        same = (m for m in every if m["action"] == action and m["subject"]["key"] == subject)
+        return next((m for m in same if m["motion"] not in known), None)
 
     _await(client, find, wait, as_json)
 

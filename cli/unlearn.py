@@ -8,7 +8,7 @@ import typer
 
 from ..crypto.errors import UsageError
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
-from .output import emit, facts, progress, table
+from .output import emit, facts, progress, say, table
 from .read import answer, from_store
 
 if TYPE_CHECKING:
@@ -17,15 +17,52 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Withdraw this node's contributions; check any member's withdrawal.", no_args_is_help=True)
 
 
+ComponentOption = Annotated[
+    list[str] | None, typer.Option("--component", metavar="NAME", help="Only of this component; may be repeated.")
+]
+RoundsOption = Annotated[
+    str | None, typer.Option("--rounds", metavar="A..B", help="Only what counts in these rounds of the components.")
+]
+UpdateOption = Annotated[
+    list[str] | None,
+    typer.Option("--update", metavar="DIGEST", help="Only this update: the beginning of its digest; may be repeated."),
+]
+
+
+def parse_scope(components: list[str] | None, rounds: str | None, updates: list[str] | None) -> dict[str, object]:
+    """Return what a withdrawal covers as the control API takes it. Raises UsageError."""
+    first = last = 0
+    if rounds is not None:
+        low, dots, high = rounds.partition("..")
+        try:
+            first, last = int(low), int(high if dots else low)
+        except ValueError:
+            first = 0
+        if not 1 <= first <= last < 2**63:
+            raise UsageError(f"{rounds!r} is no span of rounds", "Write A..B, or one number.")
+    return {"components": components or [], "first": first, "last": last, "updates": updates or []}
+
+
+def _in_words(scope: dict[str, Any]) -> str:
+    if scope["updates"]:
+        return f"{len(scope['updates'])} updates"
+    span = f"rounds {scope['first']} to {scope['last']} of " if scope["first"] else ""
+    return span + (", ".join(scope["components"]) or "everything")
+
+
 @app.command("request")
 def request(
+    component: ComponentOption = None,
+    rounds: RoundsOption = None,
+    update: UpdateOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Withdraw all that this node contributed, for good; it stops contributing."""
+    """Withdraw what this node contributed, for good: all of it (then it stops contributing), or a part (it goes on)."""
     from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
 
+    scope = parse_scope(component, rounds, update)
     place = existing_home(home)
     client = Client(place)
     if not yes:
@@ -33,14 +70,52 @@ def request(
         if as_json or not sys.stdin.isatty():
             raise UsageError("A withdrawal cannot be taken back", "Give --yes to say that it is meant.")
         name = status["federation"]["name"]
-        typer.confirm(f"Withdraw all contributions of this node from {name!r}, for good?", abort=True, err=True)
-    found = client.request_withdrawal()
+        typer.confirm(f"Withdraw {_in_words(scope)} that this node contributed to {name!r}?", abort=True, err=True)
+    found = client.request_withdrawal(scope)
     text = (
         "The withdrawal is signed and on its way; follow it by `collegium unlearn status`."
         if found["signing"]
         else "The withdrawal waits until enough members are connected; leave the daemon running."
     )
     emit(found, as_json, lambda out: out.print(text))
+
+
+@app.command("move")
+def move(
+    member: Annotated[str, typer.Argument(help="Whose contributions: a name, or the beginning of a key.")],
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="refold: fold again without them. rewind: back to before the first of them; those rounds run again."
+        ),
+    ] = "refold",
+    component: ComponentOption = None,
+    rounds: RoundsOption = None,
+    update: UpdateOption = None,
+    reason: Annotated[str, typer.Option(help="Shown to who votes.")] = "",
+    heights: Annotated[int, typer.Option(min=1, max=100_000, help="For how many heights it is open.")] = 500,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Rewind though this node's budget does not bear the rounds again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for a block that has it.")] = 20.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move that contributions be withdrawn; the members vote (`peer approve`). Only so can a federation rewind."""
+    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from .membership import confirm, follow  # noqa: PLC0415
+
+    scope = parse_scope(component, rounds, update)
+    client = Client(existing_home(home))
+    who = client.member(member)
+    motions = client.get("/motions")
+    confirm(f"Move to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?", yes)
+    sent = client.move_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
+    for name, count in sorted(sent["rounds_again"].items()):
+        say(f"{name}: {count} rounds would run again")
+    known = {m["motion"] for m in (*motions["open"], *motions["ended"])}
+    follow(client, sent["action"], sent["subject"], wait, as_json, known)
 
 
 @app.command("statement")
@@ -106,6 +181,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 w["member"]["name"],
                 w["height"],
                 w["mode"],
+                w["what"],
                 c["component"],
                 c["epoch"],
                 f"{c['attested']} of {c['needed']}" if not c["certified"] else "certified",
@@ -115,7 +191,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             for w in found["withdrawals"]
             for c in w["components"]
         ]
-        columns = ("member", "height", "mode", "component", "epoch", "new state", "to erase", "too old to refold")
+        columns = ("member", "height", "mode", "what", "component", "epoch", "new state", "to erase", "too old")
         table(out, columns, rows, empty="Nobody has withdrawn anything.")
 
     emit(found, as_json, people)
@@ -168,7 +244,7 @@ def verify(
                     c["component"],
                     c["epoch"],
                     c["round"],
-                    c["removed_updates"],
+                    c["removed_updates"] + c["rewound_updates_of_others"],
                     c["updates_beyond_refold_horizon"],
                     f"{c['label']} by {c['attested']} (needs {c['needed']})",
                     c["digest"] or "not hosted here",

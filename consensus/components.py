@@ -1,12 +1,14 @@
 """The component fold: from frozen lists and update bytes to bit-identical states (DESIGN.md sections 5, 7, 9)."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from ..crypto.hashing import digest
+from ..protocol.codec import encode
 from ..protocol.components import STATE_LIMIT, ComponentSpec
 from ..protocol.update import Integers
 from . import robust, rules
@@ -48,6 +50,16 @@ class Round:
     def updates(self) -> frozenset[bytes]:
         """The digests of the counted updates' headers."""
         return frozenset(entry.update for entry in self.entries)
+
+
+def chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
+    """Return the rounds with their running digests, which continue from `chain`."""
+    done = []
+    for round_ in rounds:
+        entries = [[e.update, e.author, e.blob, e.staleness, str(e.variance), e.seq] for e in round_.entries]
+        chain = digest("rounds", chain, encode([round_.number, round_.faults, entries]))
+        done.append(replace(round_, chain=chain))
+    return tuple(done)
 
 
 def origin(spec: ComponentSpec) -> State:

@@ -6,7 +6,7 @@ The transition rules all live here. Within one block, in this order:
                 motions open, ballots count, withdrawal statements and evidence are noted
     2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
     3 motions   decided ones take effect (membership.py), with the same consequences for whoever goes
-    4 withdraw  entries and pending updates that it covers go; the component's epoch grows by one
+    4 withdraw  entries and pending updates that it covers go; the component's epoch grows by one (withdrawal.py)
     5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
     7 certify   a quorum of a component's active hosts attests one digest
@@ -48,11 +48,11 @@ from ..protocol.records import (
 from ..protocol.schema import MOST_HOSTS
 from ..protocol.signing import Signed, open_signed
 from ..protocol.update import UpdateHeader, check_header
-from . import membership, rules
-from .components import Entry, Round
+from . import membership, rules, withdrawal
+from .components import Entry, Round, chained
 from .membership import Outcome, Roll
+from .withdrawal import Erasure, Withdrawn
 
-MOST_WITHDRAWN = 8  # withdrawals of one owner that are kept: the newest covers what the older ones do
 KEEP_ATTESTED = 8  # rounds for which late attestations still count
 
 
@@ -80,14 +80,6 @@ class Certified:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """Blobs to delete everywhere once a state of at least this epoch is certified."""
-
-    epoch: int
-    blobs: tuple[bytes, ...]
-
-
 @dataclass(frozen=True)
 class ComponentLedger:
     """One component in the ledger: `round` is the last closed one."""
@@ -113,20 +105,13 @@ class ComponentLedger:
         return {entry.blob: entry.update for round_ in self.rounds for entry in round_.entries}
 
     @cached_property
+    def empty(self) -> int:
+        """How many closed rounds count nothing (any more)."""
+        return sum(not round_.entries for round_ in self.rounds)
+
+    @cached_property
     def _eligible(self) -> dict[tuple[int, int], tuple[Entry, ...]]:
         return {}  # what `eligible` found, by the staleness and the number of acknowledgements that it asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
-    """A withdrawal in force: everything in this author's feed up to `through` no longer counts."""
-
-    author: bytes
-    through: int
-    mode: str
-    height: int
-    carrier: bytes
-    rounds: tuple[tuple[str, int], ...] = ()  # (component, last round closed when it took effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +201,7 @@ def state_digest(ledger: Ledger) -> bytes:
                 list(ledger.members),
                 [[author, list(offer.components)] for author, offer in sorted(ledger.offers.items())],
                 components,
-                [[w.author, w.through, w.mode, [list(pair) for pair in w.rounds]] for w in ledger.withdrawn],
+                [w.summary() for w in ledger.withdrawn],
                 list(ledger.expelled),
                 *membership.summary(ledger.roll),
             ]
@@ -280,7 +265,7 @@ def apply_records(
     heads, offers = dict(ledger.heads), ledger.offers
     components, roll = dict(ledger.components), ledger.roll
     height = ledger.height + 1
-    withdrawals: list[Withdrawn] = []
+    withdrawals: list[tuple[WithdrawalStatement, bytes]] = []
     guilty: set[bytes] = set()
     refusals: list[Refusal] = []
     leaves = []
@@ -300,26 +285,16 @@ def apply_records(
             elif isinstance(body, Evidence):
                 guilty.add(membership.present(roll, check_evidence(body, ledger.federation)))
             elif isinstance(body, Withdrawal):
-                statement = check_withdrawal(body, ledger.federation)
-                if statement.author not in roll.seats:
-                    raise RemoteProtocolError("stranger", "the withdrawal's owner was never a member", value.author)
-                through = {statement.author: statement.through}
-                # Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen.
-                through |= {key: heads.get(key, (0, GENESIS))[0] for key in membership.earlier(roll, statement.author)}
-                through = {
-                    owner: last
-                    for owner, last in through.items()
-                    if _reaches(ledger.withdrawn, components, heads, owner, last, owner == value.author)
-                }
-                if not through:
-                    raise RemoteProtocolError("withdrawn-already", "nothing more is in force", value.author)
-                withdrawals += [
-                    Withdrawn(owner, last, statement.mode, height, value.author) for owner, last in through.items()
-                ]
+                now = replace(ledger, heads=heads, components=components)
+                withdrawals += [(terms, value.author) for terms in _withdrawals(charter, now, body, value.author)]
             elif isinstance(body, Motion):
                 membership.check_motion(
                     roll, ledger.members, ledger.offers, ledger.federation, height, value.author, body
                 )
+                if body.action in membership.WITHDRAWALS:
+                    now = replace(ledger, heads=heads, components=components)
+                    if not moved_out(charter, now, body.action, body.statement, height, value.author):
+                        raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", value.author)
                 roll = membership.add_motion(roll, body, value.author, value.seq, record.digest, height)
             elif isinstance(body, Ballot):
                 roll = membership.add_ballot(roll, body, value.author)
@@ -335,31 +310,12 @@ def apply_records(
         tree=ledger.tree.extend(leaves),
     )
     state = _expel(state, guilty, height)
-    state = _carry_motions(state, height)
-    for withdrawal in withdrawals:
-        state = _withdraw(charter, ledger, state, withdrawal)
+    state = _carry_motions(charter, ledger, state, height)
+    for terms, carrier in withdrawals:
+        state = _withdraw(ledger, state, withdrawal.placed(charter, state, terms, height, carrier))
     if state.offers is ledger.offers and state.members is ledger.members:
         return state
     return _gather_hosts(state)
-
-
-def _reaches(
-    withdrawn: Iterable[Withdrawn],
-    components: Mapping[str, ComponentLedger],
-    heads: Mapping[bytes, tuple[int, bytes]],
-    owner: bytes,
-    last: int,
-    own: bool,
-) -> bool:
-    """Whether a withdrawal of this owner's feed up to `last` covers anything that the ones in force do not."""
-    before = max((w.through for w in withdrawn if w.author == owner), default=-1)
-    if before < 0 or last <= before:
-        return last > before
-    if not own and before <= heads.get(owner, (0, GENESIS))[0] < last:
-        return True  # carried ahead of the feed: what it covers is still to come
-    found = [(e.author, e.seq) for c in components.values() for round_ in c.rounds for e in round_.entries]
-    found += [(p.author, p.seq) for c in components.values() for p in c.pending]
-    return any(author == owner and before < seq <= last for author, seq in found)
 
 
 def _add_update(
@@ -386,11 +342,9 @@ def _add_update(
     if value.round > component.round + 1:
         # Nobody trains before the round before was agreed on; such entries would stay in the ledger for ever.
         raise RemoteProtocolError("round-ahead", f"round {value.round} after {component.round}", record.author)
-    for withdrawal in withdrawn:
+    if any(w.bars(value.component, value.author, record.seq, value.round, header.digest) for w in withdrawn):
         # What was withdrawn, or was in flight then, must not come back: its bytes are being erased.
-        last = dict(withdrawal.rounds).get(value.component, 0)
-        if withdrawal.author == value.author and (record.seq <= withdrawal.through or value.round <= last + 1):
-            raise RemoteProtocolError("withdrawn", f"{value.component} round {value.round}", record.author)
+        raise RemoteProtocolError("withdrawn", f"{value.component} round {value.round}", record.author)
     if value.epoch > component.epoch:
         raise RemoteProtocolError("epoch-ahead", str(value.epoch), record.author)
     known = next((p for p in component.pending if p.update == header.digest), None)
@@ -465,9 +419,45 @@ def check_evidence(body: Evidence, federation: bytes) -> bytes:
 def check_withdrawal(body: Withdrawal, federation: bytes) -> WithdrawalStatement:
     """Check a withdrawal's owner signature and words. Raises RemoteProtocolError."""
     statement = open_signed(WithdrawalStatement, body.statement, federation).value
-    if statement.scope != "all" or statement.mode != "refold":
-        raise RemoteProtocolError("unknown-withdrawal", f"{statement.scope} by {statement.mode}", statement.author)
+    withdrawal.check_terms(statement)
+    if statement.mode != "refold":
+        raise RemoteProtocolError("unknown-withdrawal", "to rewind is for the members to decide", statement.author)
     return statement
+
+
+def _withdrawals(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) -> list[WithdrawalStatement]:
+    """Return what a record withdraws, feed by feed. Raises RemoteProtocolError."""
+    statement = check_withdrawal(body, ledger.federation)
+    if statement.author not in ledger.roll.seats:
+        raise RemoteProtocolError("stranger", "the withdrawal's owner was never a member", carrier)
+    withdrawal.check_terms(statement, ledger.components)
+    found = [
+        terms
+        for terms in _of_all_keys(ledger, statement)
+        if _matters(ledger, withdrawal.placed(charter, ledger, terms, ledger.height + 1, carrier))
+    ]
+    if not found:
+        raise RemoteProtocolError("withdrawn-already", "nothing more is in force", carrier)
+    return found
+
+
+def _of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalStatement]:
+    """Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen."""
+    older = membership.earlier(ledger.roll, terms.author)
+    return [terms, *(replace(terms, author=k, through=ledger.heads.get(k, (0, GENESIS))[0]) for k in older)]
+
+
+def moved_out(
+    charter: Charter, ledger: Ledger, action: str, statement: bytes, height: int, carrier: bytes, motion: bytes = b""
+) -> list[Withdrawn]:
+    """Return what a motion to withdraw or to rewind would take out as things stand. Raises RemoteProtocolError."""
+    terms = membership.terms(action, statement, ledger.federation)
+    withdrawal.check_terms(terms, ledger.components)
+    placed = [
+        replace(withdrawal.placed(charter, ledger, each, height, carrier), motion=motion)
+        for each in _of_all_keys(ledger, terms)
+    ]
+    return [found for found in placed if withdrawal.reaches(ledger, found)]
 
 
 def _expel(ledger: Ledger, guilty: set[bytes], height: int) -> Ledger:
@@ -497,7 +487,7 @@ def _without(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
     )
 
 
-def _carry_motions(ledger: Ledger, height: int) -> Ledger:
+def _carry_motions(charter: Charter, before: Ledger, ledger: Ledger, height: int) -> Ledger:
     """Decide what is decided, one motion after the other, each on the members that the one before it left."""
     while True:
         found = membership.next_outcome(
@@ -505,8 +495,15 @@ def _carry_motions(ledger: Ledger, height: int) -> Ledger:
         )
         if found is None:
             return ledger
+        motion, taken = found.motion, list[Withdrawn]()
+        if found.result == "passed" and motion.action in membership.WITHDRAWALS:
+            taken = moved_out(charter, ledger, motion.action, motion.statement, height, motion.author, motion.digest)
+            if not taken:
+                found = replace(found, result="void", why="withdrawn-already")
         ledger = replace(ledger, roll=membership.close(ledger.roll, found))
-        if found.result == "passed":
+        for each in taken:
+            ledger = _withdraw(before, ledger, each)
+        if found.result == "passed" and not taken:
             ledger = _carry(ledger, found)
 
 
@@ -550,56 +547,28 @@ def _moved(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
     return replace(state, members=tuple(sorted((*state.members, new))), offers=offers, components=components, roll=roll)
 
 
-def _withdraw(charter: Charter, before: Ledger, ledger: Ledger, withdrawal: Withdrawn) -> Ledger:
+def _withdraw(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
     """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (DESIGN.md section 9).
 
     `before` is the ledger before this block: several withdrawals in one block share one refold and one epoch.
     """
-    if any(w.author == withdrawal.author and w.through >= withdrawal.through for w in ledger.withdrawn):
+    if not _matters(ledger, found):
         return ledger
-    components = {}
-    for name, c in ledger.components.items():
-        oldest = c.round - charter.rules.refold_horizon
-        gone: list[bytes] = []
-        rounds = []
-        for round_ in c.rounds:
-            keep = tuple(
-                e
-                for e in round_.entries
-                if e.author != withdrawal.author or e.seq > withdrawal.through or round_.number <= oldest
-            )
-            gone += [entry.blob for entry in round_.entries if entry not in keep]
-            rounds.append(replace(round_, entries=keep) if len(keep) < len(round_.entries) else round_)
-        epoch = before.components[name].epoch + 1 if gone else c.epoch
-        # All that was in flight goes, as it will be refused from the next block on (_add_update).
-        pending = tuple(p for p in c.pending if p.author != withdrawal.author)
-        gone += [p.blob for p in c.pending if p not in pending]
-        components[name] = (
-            c
-            if not gone
-            else replace(
-                c,
-                epoch=epoch,
-                rounds=_chained(rounds, GENESIS),
-                pending=pending,
-                attests=tuple(item for item in c.attests if item[1] == epoch),
-                erasures=(*c.erasures, Erasure(epoch, tuple(sorted(set(gone))))),
-            )
-        )
-    closed = tuple(sorted((name, c.round) for name, c in ledger.components.items()))
-    older = [w for w in ledger.withdrawn if w.author == withdrawal.author]
-    kept = tuple(w for w in ledger.withdrawn if w not in older[: max(0, len(older) + 1 - MOST_WITHDRAWN)])
-    return replace(ledger, components=components, withdrawn=(*kept, replace(withdrawal, rounds=closed)))
+    components = {name: withdrawal.without(before.components[name], c, found) for name, c in ledger.components.items()}
+    return replace(ledger, components=components, withdrawn=withdrawal.kept(ledger.withdrawn, found))
 
 
-def _chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
-    """Return the rounds with their running digests, which continue from `chain`."""
-    done = []
-    for round_ in rounds:
-        entries = [[e.update, e.author, e.blob, e.staleness, str(e.variance), e.seq] for e in round_.entries]
-        chain = digest("rounds", chain, encode([round_.number, round_.faults, entries]))
-        done.append(replace(round_, chain=chain))
-    return tuple(done)
+def _matters(ledger: Ledger, found: Withdrawn) -> bool:
+    """Whether a withdrawal covers anything that the ones in force do not, or keeps anything from coming."""
+    if withdrawal.reaches(ledger, found):
+        return True
+    if found.scope != "all" or found.mode != "refold":
+        return False
+    before = max((w.through for w in ledger.withdrawn if w.author == found.author and w.scope == "all"), default=-1)
+    if before < 0:
+        return True  # for what is in flight
+    # Carried ahead of the feed: what it covers is still to come.
+    return found.carrier != found.author and before <= ledger.heads.get(found.author, (0, GENESIS))[0] < found.through
 
 
 def _gather_hosts(ledger: Ledger) -> Ledger:
@@ -670,7 +639,7 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
         if c is None or close.round != c.round + 1 or not closable(charter, ledger, close.component):
             raise RemoteProtocolError("not-closable", f"{close.component} round {close.round}")
         entries = eligible(charter, ledger, close.component)
-        (round_,) = _chained([Round(close.round, height, entries, rules.faults(len(entries)), GENESIS)], c.chain)
+        (round_,) = chained([Round(close.round, height, entries, rules.faults(len(entries)), GENESIS)], c.chain)
         counted = {entry.author: entry for entry in entries}
         pending = tuple(
             p

@@ -6,6 +6,8 @@
     rekey     a member's new key takes the place of the old one: at once if the old key moves it, else (a key was lost)
               by the others' vote
     suspend   a host that fell silent is no host until it offers again; it has no vote on that itself
+    withdraw  what a member or former member contributed is withdrawn (withdrawal.py); it has no vote on that itself
+    rewind    all states go back to before what it contributed; everybody has a vote, for it costs everybody's ε
 
 A motion's author votes yes by it, and so does whoever makes the same motion again. It passes as soon as the yes votes
 reach a quorum of the members that may vote; it is refused as soon as that is out of reach, lapses after its expiry, and
@@ -22,6 +24,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..crypto.errors import RemoteProtocolError
+from ..protocol import schema
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
 from ..protocol.membership import (
@@ -34,6 +37,7 @@ from ..protocol.membership import (
     check_person,
     visible,
 )
+from ..protocol.records import WITHDRAWAL_LIMIT, WithdrawalStatement
 from ..protocol.schema import MOST_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
@@ -41,6 +45,7 @@ MOST_SEATS = 4096  # members of all times
 MOST_KEYS = 8  # that a member moves to by its own word; to more by the others' vote
 MOST_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
 MOST_OPEN = 4  # motions of one author that may be open at a time
+WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the modes that they decide on
 LEAST_VOTED = 3  # members, from which on some can decide about another one
 
 
@@ -154,6 +159,14 @@ def new_key(motion: Motion | OpenMotion, federation: bytes) -> bytes:
     return _rekeying(motion.statement, federation).value.author
 
 
+def terms(action: str, statement: bytes, federation: bytes) -> WithdrawalStatement:
+    """Return what a motion to withdraw or to rewind is about. Raises RemoteProtocolError."""
+    found = schema.load(WithdrawalStatement, statement, WITHDRAWAL_LIMIT)
+    if found.federation != federation or found.mode != WITHDRAWALS[action]:
+        raise RemoteProtocolError("unknown-withdrawal", f"{found.mode} moved as {action}", found.author)
+    return found
+
+
 def check_motion(
     roll: Roll,
     members: Collection[bytes],
@@ -170,7 +183,7 @@ def check_motion(
         raise RemoteProtocolError("expiry", f"height {motion.expiry}, moved at {height}", author)
     if not visible(motion.reason):
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)
-    if (motion.action in ("admit", "rekey")) != bool(motion.statement):
+    if (motion.action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
         raise RemoteProtocolError("statement", f"to {motion.action}", author)
     if _same(roll, motion) is None and sum(known.author == author for known in roll.motions) >= MOST_OPEN:
         raise RemoteProtocolError("quota-motions", f"{MOST_OPEN} are open", author)
@@ -181,7 +194,7 @@ def check_motion(
         raise RemoteProtocolError("not-the-owner", "to leave", author)
     if motion.action in ("expel", "suspend") and own:
         raise RemoteProtocolError("own-key", f"to {motion.action}", author)
-    if motion.action in ("expel", "suspend", "rekey") and not own and len(members) < LEAST_VOTED:
+    if motion.action in ("expel", "suspend", "rekey", "withdraw") and not own and len(members) < LEAST_VOTED:
         raise RemoteProtocolError("too-few-members", f"{len(members)} members cannot decide about one", author)
     why = obstacle(roll, members, offering, federation, motion)
     if why:
@@ -194,6 +207,10 @@ def obstacle(
     """Return why a motion cannot be carried out as things stand, by name, or "". Raises RemoteProtocolError."""
     if motion.action == "admit":
         return _no_admission(roll, members, federation, motion)
+    if motion.action in WITHDRAWALS:
+        if terms(motion.action, motion.statement, federation).author != motion.subject:
+            return "other-key"
+        return "" if motion.subject in roll.seats else "stranger"
     if motion.subject not in members:
         return "not-a-member"
     if motion.action in ("leave", "expel") and len(members) == 1:
@@ -268,9 +285,11 @@ def add_ballot(roll: Roll, ballot: Ballot, author: bytes) -> Roll:
 
 def voters(motion: OpenMotion, members: Iterable[bytes]) -> frozenset[bytes]:
     """Return which of the members have a vote on a motion."""
-    if motion.action != "admit" and motion.author == motion.subject:
+    if motion.action in ("admit", "rewind"):
+        return frozenset(members)
+    if motion.author == motion.subject:
         return frozenset((motion.subject,)) & frozenset(members)  # one's own affair
-    return frozenset(members) - (frozenset() if motion.action == "admit" else {motion.subject})
+    return frozenset(members) - {motion.subject}
 
 
 def needed(motion: OpenMotion, members: Collection[bytes], fault_model: str) -> int:

@@ -12,7 +12,7 @@ from ..crypto.hashing import digest
 from .charter import CHARTER_LIMIT, Address
 from .schema import U63, Between, Bytes32, Name, Size
 
-ACTIONS = ("admit", "expel", "leave", "rekey", "suspend")
+ACTIONS = ("admit", "expel", "leave", "rekey", "rewind", "suspend", "withdraw")
 STATEMENT_LIMIT = 4096
 EXPIRY_LIMIT = 100_000  # heights that a motion may stay open
 _INVISIBLE = frozenset((*range(0x20), *range(0x7F, 0xA0), 0xAD, *range(0x200B, 0x2010), *range(0x2028, 0x202F)))
@@ -23,7 +23,8 @@ _INVISIBLE |= frozenset((*range(0x2060, 0x2070), 0xFEFF, *range(0xE0000, 0xE0080
 class Motion:
     """Its author moves that something be done about one key, and votes yes by it.
 
-    `statement` is the signed Application (admit) or Rekeying (rekey), else empty. After the block at height `expiry` it
+    `statement` is the signed Application (admit) or Rekeying (rekey), the terms of a WithdrawalStatement, unsigned
+    (withdraw, rewind), else empty. After the block at height `expiry` it
     can no longer pass.
     """
 

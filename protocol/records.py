@@ -19,6 +19,9 @@ from .signing import Signed
 
 BODY_LIMIT = 64 << 10
 PROVABLE = 31 << 10  # bytes on the wire: two records of this size fit into one Evidence
+WITHDRAWAL_LIMIT = 4096
+MOST_UPDATES = 64  # that one withdrawal names
+SCOPES = ("all", "components", "rounds", "updates")
 GENESIS = bytes(32)  # `prev` of the first record of a feed and of the first block
 
 
@@ -85,26 +88,33 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalStatement:
-    """The owner withdraws what it contributed in feed entries up to `through`.
+    """What is withdrawn of what the author contributed in feed entries up to `through`.
 
-    `scope` is "all" for now; `mode` is "refold". The owner's signature makes it a statement that any member may carry.
+    `scope` is "all", "components" (these), "rounds" (`first` to `last` of these components) or "updates" (these header
+    digests); lists are sorted, and empty or 0 where the scope does not ask for them. `mode` is "refold", by the owner
+    or by motion, or "rewind", by motion alone. The owner's signature makes it a statement that any member may carry;
+    in a motion it stands unsigned.
     """
 
     DOMAIN: ClassVar[str] = "withdrawal"
-    LIMIT: ClassVar[int] = 4096
+    LIMIT: ClassVar[int] = WITHDRAWAL_LIMIT
 
     federation: Bytes32
     author: Bytes32
     scope: Name
     mode: Name
     through: U63
+    components: Annotated[tuple[Name, ...], Size(0, 256)] = ()
+    first: U63 = 0
+    last: U63 = 0
+    updates: Annotated[tuple[Bytes32, ...], Size(0, MOST_UPDATES)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
     """Carries a signed WithdrawalStatement."""
 
-    statement: Annotated[bytes, Size(65, 4096)]
+    statement: Annotated[bytes, Size(65, WITHDRAWAL_LIMIT)]
 
 
 Body: TypeAlias = Offer | Update | Attest | Evidence | Withdrawal | Motion | Ballot

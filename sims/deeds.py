@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ..consensus.ledger import Ledger
+from ..consensus.membership import WITHDRAWALS
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core import events as ev
+from ..node.core.motions import undecided
+from ..protocol import schema
 from ..protocol.blocks import quorum
 from ..protocol.membership import Application, Rekeying, token_digest
 from ..protocol.signing import sign
@@ -130,10 +134,73 @@ def _restore(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
     return lambda: _start(play, nodes, {})
 
 
-def _withdraw(play: Play, nodes: Sequence[Node], _more: More) -> None:
-    play.withdrawn.update(node.index for node in nodes)
-    for node in nodes:
-        node.deliver(ev.RequestWithdrawal())
+def _withdraw(play: Play, nodes: Sequence[Node], more: More) -> None:
+    if more.get("moved") or more.get("mode") == "rewind":
+        for node in nodes:
+            _move_withdrawal(play, node.identity.public_key, more)
+    elif more.get("scope", "all") != "all":
+        for node in nodes:
+            _withdraw_part(play, node, more)
+    else:
+        play.withdrawn.update(node.index for node in nodes)
+        for node in nodes:
+            node.deliver(ev.RequestWithdrawal())
+
+
+def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | None:
+    """Return what is asked for: of the first component in which anything of this key counts, or None."""
+    for name, c in sorted(ledger.components.items()):
+        counted = [(r.number, e.update) for r in c.rounds for e in r.entries if e.author == key]
+        if not counted:
+            continue
+        match more.get("scope", "all"):
+            case "all":
+                return ev.RequestWithdrawal()
+            case "components":
+                return ev.RequestWithdrawal("components", (name,))
+            case "rounds":
+                return ev.RequestWithdrawal("rounds", (name,), counted[0][0], counted[-1][0])
+            case _:
+                return ev.RequestWithdrawal("updates", updates=tuple(sorted(update for _, update in counted[-2:])))
+    return None
+
+
+def _withdraw_part(play: Play, node: Node, more: More) -> None:
+    before = sum(record.value.kind == "withdrawal" for record in node.store.records.values())
+
+    def signed() -> bool:
+        if sum(record.value.kind == "withdrawal" for record in node.store.records.values()) > before:
+            return True
+        if node.core is not None and node.core.signing:
+            asked = _scope(node.core.ledger, node.core.me, more)
+            if asked is not None:
+                node.deliver(asked)
+        return False
+
+    play.until(signed, LOOK_MS)
+
+
+def _move_withdrawal(play: Play, key: bytes, more: More) -> None:
+    mode = str(more.get("mode", "refold"))
+    action = next(action for action, known in WITHDRAWALS.items() if known == mode)
+
+    def nudge() -> bool:
+        nodes = [(node, node.core) for node in play.members() if node.core is not None]
+        if any(w.author == key and w.motion and w.mode == mode for _, core in nodes for w in core.ledger.withdrawn):
+            return True
+        movers = [(node, core) for node, core in nodes if core.me != key]
+        for node, core in movers[:1]:
+            asked = _scope(core.ledger, key, more)
+            if asked is not None and not any((m.action, m.subject) == (action, key) for m in core.ledger.roll.motions):
+                terms = asked.terms(core.federation, key, mode, core.ledger.heads.get(key, (0, b""))[0])
+                node.deliver(ev.Move(action, key, schema.dump(terms), "", MOTION_HEIGHTS))
+        for node, core in nodes:
+            for motion in undecided(core.ledger, core.me):
+                if (motion.action, motion.subject) == (action, key):
+                    node.deliver(ev.Cast(motion.digest, True))
+        return False
+
+    play.until(nudge, LOOK_MS)
 
 
 def _leave_off(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
@@ -266,7 +333,16 @@ DEEDS: dict[str, Deed] = {
     "lose": Deed("kill them, and their disks are empty when they start again; the key is left", _lose),
     "backup": Deed("keep a copy of their disks", _backup, lasts=False),
     "restore": Deed("kill them, and their disks are the last backup when they start again", _restore),
-    "withdraw": Deed("they withdraw what they contributed", _withdraw, lasts=False),
+    "withdraw": Deed(
+        "they withdraw what they contributed, or a part (`scope`); with moved = true, or mode = rewind, others move it",
+        _withdraw,
+        {
+            "scope": read.one_of("all", "components", "rounds", "updates"),
+            "mode": read.one_of("refold", "rewind"),
+            "moved": read.flag,
+        },
+        lasts=False,
+    ),
     "leave-off": Deed("they contribute nothing", _leave_off),
     "slow": Deed(
         "they train for `training` milliseconds, and whatever they send takes `lag` more",

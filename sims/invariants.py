@@ -6,15 +6,17 @@ Each check names its promise. A liar's own words bind nobody, so of liars only t
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..consensus.components import Round, origin, replay
+from ..consensus.components import Entry, Round, origin, replay
 from ..consensus.ledger import Ledger, fold_block, genesis
 from ..consensus.ledger import state_digest as ledger_digest
 from ..consensus.membership import ended
+from ..consensus.withdrawal import Withdrawn
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from ..crypto.identity import verify
@@ -237,15 +239,19 @@ class Invariants:
 
     def _forgotten(self, now: Ledger) -> None:
         """G7: no frozen list still has what a withdrawal in force covers, but beyond the horizon."""
-        for withdrawal in now.withdrawn:
-            last = dict(withdrawal.rounds)
-            for name, component in now.components.items():
-                oldest = last.get(name, 0) - self.cluster.charter.rules.refold_horizon
-                for round_ in component.rounds:
-                    for entry in round_.entries:
-                        covered = entry.author == withdrawal.author and entry.seq <= withdrawal.through
-                        if covered and round_.number > oldest:
-                            raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
+        for found in now.withdrawn:
+            for name, last in found.rounds:
+                since = dict(found.since).get(name)
+                for round_ in now.components[name].rounds[since - 1 : last] if since is not None else ():
+                    if any(_taken(found, name, round_.number, entry) for entry in round_.entries):
+                        raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
+                for round_ in now.components[name].rounds[last:] if since is not None else ():
+                    # What was on its way then had learned from what was withdrawn, or was that.
+                    flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
+                    if any(_taken(found, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
+                        raise InvariantError("G7", f"{name} round {round_.number} counts what was on its way")
+            if found.mode == "rewind" and not found.motion:
+                raise InvariantError("G7", "a rewind that no motion decided")
 
     def _bounded(self, node: Node) -> None:
         """G9: whatever others send, a node holds no more than the charter and its own limits allow."""
@@ -308,6 +314,14 @@ class Invariants:
                 kept = [entry for entry in old.entries if entry in new.entries]
                 if list(new.entries) != kept:
                     raise InvariantError("G4", f"the frozen list of {name} round {old.number} gained or reordered")
+                if any(
+                    not any(_taken(found, name, old.number, entry) for found in now.withdrawn)
+                    for entry in old.entries
+                    if entry not in kept
+                ):
+                    raise InvariantError(
+                        "G4", f"the frozen list of {name} round {old.number} lost what nobody withdrew"
+                    )
         self._voted(before, now)
         self._kept(node, before)
 
@@ -330,7 +344,7 @@ class Invariants:
         if now.height != before.height + 1 or len(passed) != 1:
             return  # several in a block: each is decided by the members that the one before it left
         (motion,) = passed
-        subject = set() if motion.action == "admit" else {motion.subject}
+        subject = set() if motion.action in ("admit", "rewind") else {motion.subject}
         if motion.author in subject or not set(before.members) - set(now.members) <= subject:
             return
         may = set(before.members) - subject
@@ -474,13 +488,33 @@ class Invariants:
         assert core is not None
         if any(component.erasures for component in core.ledger.components.values()):
             return
-        withdrawn = {w.author: w.through for w in core.ledger.withdrawn}
+        counted = {e.blob for c in core.ledger.components.values() for r in c.rounds for e in r.entries}
+        counted |= {p.blob for c in core.ledger.components.values() for p in c.pending}
         for record in node.store.records.values():
             body = _update_in(record.value)
-            if body is not None and record.value.seq <= withdrawn.get(record.value.author, 0):
-                header = open_gossip(UpdateHeader, body.header, self.cluster.federation, trusted=True).value
-                if header.blob in node.store.blobs and header.author != node.identity.public_key:
-                    raise InvariantError("G7", f"node {node.index} still holds withdrawn bytes of {header.component}")
+            if body is None:
+                continue
+            signed = open_gossip(UpdateHeader, body.header, self.cluster.federation, trusted=True)
+            header, seq = signed.value, record.value.seq
+            where = (header.component, header.author, seq, header.round, signed.digest)
+            # What stale updates left is not withdrawn; a round after a rewind may hold what others have in flight.
+            if header.blob in counted or not any(w.bars(*where) for w in core.ledger.withdrawn):
+                continue
+            if header.blob in node.store.blobs and header.author != node.identity.public_key:
+                raise InvariantError("G7", f"node {node.index} still holds withdrawn bytes of {header.component}")
+
+
+def _taken(found: Withdrawn, name: str, number: int, entry: Entry) -> bool:
+    """Whether a withdrawal is about this entry, by the words of DESIGN.md section 9; a rewind takes everybody's."""
+    if found.mode == "rewind":
+        return True
+    if entry.author != found.author or entry.seq > found.through:
+        return False
+    if found.scope == "updates":
+        return entry.update in found.updates
+    if found.scope != "all" and name not in found.components:
+        return False
+    return found.scope != "rounds" or found.first <= number <= found.last
 
 
 def _weights(entries: Sequence[tuple[int, int]]) -> list[int]:

@@ -130,7 +130,7 @@ class Play:
         there = move.action == "admit"
 
         def nudge() -> bool:
-            members = self._members()
+            members = self.members()
             if (move.subject in self.cluster.members()) is there:
                 return True
             movers = [node for node in members if node.core is not None and node.core.me != move.subject]
@@ -157,7 +157,7 @@ class Play:
 
         attempt()
 
-    def _members(self) -> list[Node]:
+    def members(self) -> list[Node]:
         """Return the honest nodes that are members, by the ledger that is furthest."""
         keys = self.cluster.members()
         return [node for node in self._honest() if node.identity.public_key in keys]
@@ -218,7 +218,7 @@ class Play:
         self._trigger()
         rounds = self.scenario.expect.rounds
         return not self.running and all(
-            node.stays_down or (node.core is not None and _folded(node) >= rounds) for node in self._members()
+            node.stays_down or (node.core is not None and _folded(node) >= rounds) for node in self.members()
         )
 
     def _come_to_rest(self) -> None:
@@ -236,10 +236,10 @@ class Play:
                 raise InvariantError("expect.idle", f"without work the heights went from {before} to {self._heights()}")
 
     def _heights(self) -> list[int]:
-        return [node.core.ledger.height for node in self._members() if node.core is not None]
+        return [node.core.ledger.height for node in self.members() if node.core is not None]
 
     def _level(self) -> bool:
-        nodes = [node for node in self._members() if not node.stays_down]
+        nodes = [node for node in self.members() if not node.stays_down]
         return (
             all(node.core is not None and _current(node) for node in nodes)
             and len(set(self._heights())) == 1
@@ -251,7 +251,7 @@ class Play:
         keys = {self.cluster.nodes[index].identity.public_key for index in self.withdrawn}
         return all(
             keys <= {present(node.core.ledger.roll, withdrawal.author) for withdrawal in node.core.ledger.withdrawn}
-            for node in self._members()
+            for node in self.members()
             if node.core is not None
         )
 
@@ -271,7 +271,7 @@ class Play:
         expect = self.scenario.expect
         honest = self._honest()
         self._check_expelled()
-        core = next(node.core for node in self._members() if node.core is not None)
+        core = next(node.core for node in self.members() if node.core is not None)
         refused = {reason for node in honest if node.core for _, reason in node.core.refusals}
         notices = [notice for node in honest for notice in node.notices]
         refused |= {str(notice.fields.get("reason")) for notice in notices if "reason" in notice.fields}

@@ -16,15 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...consensus.ledger import Ledger
-from ...consensus.membership import earlier
-from ...crypto.errors import RefusedError, RemoteProtocolError, UnreachableError, UsageError
+from ...crypto.errors import RefusedError, UnreachableError, UsageError
 from .. import views
-from ..core import motions
-from ..core.events import Carry, RequestWithdrawal
 from ..home.peers import edit_peers, load_peers, save_peers
 from ..views.context import Context
-from . import membership
+from . import membership, unlearn
 from .answers import Endpoint, answering, body_of, http_error
 from .facts import Daemon, context_of
 
@@ -42,23 +38,6 @@ def build(daemon: Daemon) -> Starlette:
             return JSONResponse(await run_in_threadpool(make, context, request))
 
         return answering(show)
-
-    async def withdraw(request: Request) -> Response:
-        await body_of(request, {})
-        _check_withdrawal(daemon)
-        daemon.submit(RequestWithdrawal())
-        return JSONResponse({"submitted": True, "signing": daemon.core.signing}, 202)
-
-    async def carry(request: Request) -> Response:
-        try:
-            event = Carry(bytes.fromhex(str((await body_of(request, {"statement": str}))["statement"])))
-            motions.check_carried(daemon.core, event)
-        except ValueError as error:
-            raise UsageError("the statement is not in hexadecimal digits") from error
-        except RemoteProtocolError as error:
-            raise RefusedError(f"{error.reason}: {error.detail}", "Ask its owner for it again.") from error
-        daemon.submit(event)
-        return JSONResponse({"submitted": True}, 202)
 
     async def add_peer(request: Request) -> Response:
         address = str((await body_of(request, {"address": str}))["address"])
@@ -94,6 +73,7 @@ def build(daemon: Daemon) -> Starlette:
     return Starlette(
         routes=[
             *membership.routes(daemon),
+            *unlearn.routes(daemon),
             Route("/status", view(lambda context, _: views.status(context))),
             Route("/peers", view(_peers)),
             Route("/components", view(lambda context, _: views.components(context))),
@@ -103,8 +83,6 @@ def build(daemon: Daemon) -> Starlette:
             Route("/ledger/{reference}", view(_record)),
             Route("/privacy", view(partial(_privacy, daemon))),
             Route("/unlearn", view(lambda context, _: views.unlearn(context))),
-            Route("/unlearn", answering(withdraw), methods=["POST"]),
-            Route("/unlearn/carried", answering(carry), methods=["POST"]),
             Route("/peers", answering(add_peer), methods=["POST"]),
             Route("/peers", answering(remove_peer), methods=["DELETE"]),
             Route("/stop", answering(stop), methods=["POST"]),
@@ -159,19 +137,3 @@ def _log(context: Context, request: Request) -> object:
 def _privacy(daemon: Daemon, context: Context, _request: Request) -> object:
     context = replace(context, published=context.store.snapshot().published)
     return views.privacy(context, tuple(daemon.core.policies.values()), daemon.config.privacy.jurisdiction)
-
-
-def _check_withdrawal(daemon: Daemon) -> None:
-    """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever."""
-    ledger: Ledger = daemon.core.ledger
-    me = daemon.core.me
-    if me in ledger.roll.seats and me not in ledger.members:
-        raise RefusedError(
-            "this node is no longer a member and can sign no record",
-            "Let a member carry its withdrawal: `collegium unlearn statement` writes it.",
-        )
-    counted = {entry.author for c in ledger.components.values() for round_ in c.rounds for entry in round_.entries}
-    pending = {update.author for c in ledger.components.values() for update in c.pending}
-    flying = {flight.header.value.author for flight in daemon.core.flights.values()}
-    if not {me, *earlier(ledger.roll, me)} & (counted | pending | flying):
-        raise RefusedError("there is nothing to withdraw", "No update of this node is counted or on its way.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 START = "Start it: collegium node start."
 TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
 DIAL_TIMEOUT = 60.0
+SCOPE: Mapping[str, object] = {"components": [], "first": 0, "last": 0, "updates": []}  # of a withdrawal: everything
 
 _BY_EXIT_CODE: dict[int, type[OperatorError]] = {
     cls.exit_code: cls
@@ -76,9 +77,9 @@ class Client:
         body = {"action": action, "who": who, "statement": statement, "reason": reason, "heights": heights}
         return self._call("POST", "/motions", body)
 
-    def vote(self, motion: str, *, yes: bool) -> Any:
+    def vote(self, motion: str, *, yes: bool, anyway: bool = False) -> Any:
         """Vote on an open motion, or decide about an application that is held."""
-        return self._call("POST", "/ballots", {"motion": motion, "yes": yes})
+        return self._call("POST", "/ballots", {"motion": motion, "yes": yes, "anyway": anyway})
 
     def member(self, who: str) -> Any:
         """Return one member's seat and history."""
@@ -93,9 +94,23 @@ class Client:
         """Withdraw an invitation."""
         return self._call("DELETE", "/invitations", {"invitation": invitation})
 
-    def request_withdrawal(self) -> Any:
-        """Withdraw this node's contributions."""
-        return self._call("POST", "/unlearn", {})
+    def request_withdrawal(self, scope: Mapping[str, object] | None = None) -> Any:
+        """Withdraw this node's contributions: all, or those in a scope (`SCOPE`)."""
+        return self._call("POST", "/unlearn", {**SCOPE, **(scope or {})})
+
+    def move_withdrawal(
+        self,
+        who: str,
+        mode: str,
+        scope: Mapping[str, object],
+        *,
+        reason: str = "",
+        heights: int = 500,
+        anyway: bool = False,
+    ) -> Any:
+        """Move that a member's contributions be withdrawn, by "refold" or "rewind"."""
+        body = {"who": who, "mode": mode, "reason": reason, "heights": heights, "anyway": anyway}
+        return self._call("POST", "/unlearn/motions", {**SCOPE, **scope, **body})
 
     def carry_withdrawal(self, statement: bytes) -> Any:
         """Carry the withdrawal of somebody who is no longer a member."""

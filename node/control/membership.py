@@ -18,6 +18,7 @@ from ..home.invitations import Given, to_text
 from ..views.context import Context, Json
 from .answers import Endpoint, answering, body_of
 from .facts import Daemon, context_of
+from .unlearn import check_budget, rounds_again
 
 _ADVICE = {
     "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
@@ -53,7 +54,7 @@ def routes(daemon: Daemon) -> list[Route]:
         return _say(Move(action, key, statement, str(body["reason"]), int(str(body["heights"]))))
 
     async def vote(request: Request) -> Response:
-        body = await body_of(request, {"motion": str, "yes": bool})
+        body = await body_of(request, {"motion": str, "yes": bool, "anyway": bool})
         context = context_of(daemon)
         which, yes = str(body["motion"]), bool(body["yes"])
         held = next((g for g in daemon.door.given if g.name == which and daemon.door.state(g) == "held"), None)
@@ -62,7 +63,10 @@ def routes(daemon: Daemon) -> list[Route]:
             return JSONResponse({"submitted": False, "withdrawn": held.name})
         if held is not None:
             return _say(daemon.door.motion_for(held))
-        return _say(Cast(views.find_motion(context, which).digest, yes))
+        motion = views.find_motion(context, which)
+        if yes and not body["anyway"]:
+            check_budget(daemon, rounds_again(daemon, motion.action, motion.statement))
+        return _say(Cast(motion.digest, yes))
 
     def _say(event: Move | Cast) -> Response:
         try:

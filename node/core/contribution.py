@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ...consensus.ledger import Ledger
+from ...consensus.withdrawal import Withdrawn
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, Claim, Draws, effective_noise, lines_for, merge, reached_noise
 from ...protocol.components import MILLION
@@ -51,13 +52,24 @@ def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
 
 
 def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
-    """Whether these rounds are recovery rounds: within RECOVERY_ROUNDS after a withdrawal took effect."""
+    """Whether these rounds are recovery rounds: within RECOVERY_ROUNDS after a withdrawal took effect.
+
+    After a rewind they are as many as it took back, if that is more.
+    """
     return any(
-        rounds[name] <= closed + RECOVERY_ROUNDS
-        for withdrawal in ledger.withdrawn
-        for name, closed in withdrawal.rounds
+        rounds[name] <= closed + max(RECOVERY_ROUNDS, taken_back(withdrawn, name))
+        for withdrawn in ledger.withdrawn
+        for name, closed in withdrawn.rounds
         if name in rounds
     )
+
+
+def taken_back(withdrawn: Withdrawn, component: str) -> int:
+    """Return how many rounds of a component are to run again, the one that was under way included."""
+    since = dict(withdrawn.since).get(component)
+    if withdrawn.mode != "rewind" or since is None:
+        return 0
+    return dict(withdrawn.rounds)[component] - since + 2
 
 
 def events(put: PutDraw, modality: str, learning: Learning) -> list[Draws]:

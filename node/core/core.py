@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from ...consensus import membership
+from ...consensus import membership, withdrawal
 from ...consensus.agreement import (
     Action,
     Agreement,
@@ -25,7 +25,6 @@ from ...consensus.agreement import (
 from ...consensus.components import origin
 from ...consensus.ledger import (
     Ledger,
-    Withdrawn,
     apply_records,
     check_record,
     closable,
@@ -73,6 +72,7 @@ from .pool import Pool
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
 RETRY_MS = 2000
 MOST_FAILURES = 3
+NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
 MOST_ACKS = 128  # in an update record: of more hosts only a quorum's, for a fork of it has to fit into a proof
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
 URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
@@ -320,7 +320,7 @@ class Core:
         elif isinstance(event, ev.TrainingFailed):
             self._on_training_failed(event)
         elif isinstance(event, ev.RequestWithdrawal):
-            self._on_withdraw()
+            self._on_withdraw(event)
         elif isinstance(event, ev.SetContributing):
             self._set_contributing(event.on)
         elif isinstance(event, ev.Carry):
@@ -451,7 +451,7 @@ class Core:
         place = slot(value)
         if value.author == self.me and self.acked.get(place) != header.digest:
             self._recall_draws(value)
-        if value.round > component.round + 2 or self._void(value):
+        if value.round > component.round + 2 or self._void(value, header.digest):
             return  # too stale to count, or this node is behind: anti-entropy brings it again
         if value.author == self.me:
             # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
@@ -1067,8 +1067,8 @@ class Core:
         motions.tell(self, before)
         if self.ledger.withdrawn != before.withdrawn:
             self.exhausted = ""  # the share of ε kept for recovery is open now
-        for withdrawal in (w for w in self.ledger.withdrawn if w not in before.withdrawn):
-            self._notice("withdrawn", member=withdrawal.author, height=block.height, mode=withdrawal.mode)
+        for found in (w for w in self.ledger.withdrawn if w not in before.withdrawn):
+            self._notice("withdrawn", member=found.author, height=block.height, mode=found.mode, scope=found.scope)
         for name, component in self.ledger.components.items():
             gone = [e for e in before.components[name].erasures if e not in component.erasures]
             gone += [
@@ -1122,7 +1122,7 @@ class Core:
             value = flight.header.value
             if key in counted:
                 del self.flights[key]
-            elif self._void(value):
+            elif self._void(value, key):
                 del self.flights[key]
                 gone.add(value.blob)
         for name, c in before.components.items() if before is not None else ():
@@ -1141,14 +1141,18 @@ class Core:
         if blobs:
             self._emit(ev.Erase(tuple(sorted(blobs))))
 
-    def _void(self, value: UpdateHeader) -> bool:
+    def _void(self, value: UpdateHeader, name: bytes) -> bool:
         """Whether an update that no round counted can never count."""
         stale = value.round + self.charter.rules.max_staleness < self.ledger.components[value.component].round + 1
-        last = max((dict(w.rounds).get(value.component, 0) + 1 for w in self._withdrawals_of(value.author)), default=0)
-        return stale or value.author not in self.ledger.members or value.round <= last
+        return (
+            stale
+            or value.author not in self.ledger.members
+            or self._barred(value.component, value.author, value.round, name)
+        )
 
-    def _withdrawals_of(self, author: bytes) -> list[Withdrawn]:
-        return [withdrawal for withdrawal in self.ledger.withdrawn if withdrawal.author == author]
+    def _barred(self, component: str, author: bytes, number: int, update: bytes = b"") -> bool:
+        """Whether a withdrawal voids an update for this round that the ledger does not have yet."""
+        return any(w.bars(component, author, NOT_YET, number, update) for w in self.ledger.withdrawn)
 
     # ---- training
 
@@ -1200,16 +1204,18 @@ class Core:
     def _rounds_ahead(self, draw: contributing.Draw) -> int:
         """How many rounds are still planned, the draw's own included."""
         planned = self.options.plan.rounds or self.charter.learning.planned_rounds
-        return max(1, planned + 1 - min(recipe.round for recipe in draw.recipes))
+        components = self.ledger.components
+        return max(1, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
 
     def _trainable(self, name: str) -> bool:
         if not self._current(name) or name in self.halted or name in self.doubted:
             return False
         target = self.ledger.components[name].round + 1
         limit = self.options.plan.rounds
-        if any(target <= dict(w.rounds).get(name, 0) + 1 for w in self._withdrawals_of(self.me)):
-            return False  # what it withdrew stays out, this round included
-        return (self.me, name, target) not in self.acked and not (limit and target > limit)
+        if self._barred(name, self.me, target):
+            return False  # what was withdrawn stays out, this round included
+        done = self.ledger.components[name].round - self.ledger.components[name].empty
+        return (self.me, name, target) not in self.acked and not (limit and done >= limit)
 
     def _recipe(self, name: str) -> ev.Recipe:
         spec, done = self.specs[name], self.folded[name]
@@ -1284,7 +1290,7 @@ class Core:
             value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, claims)
             component = self.ledger.components[name]
             place = slot(value)
-            if place in self.acked or value.round + self.charter.rules.max_staleness < component.round + 1:
+            if place in self.acked or self._void(value, b""):
                 self._notice("too-late", "warning", component=name, round=value.round, closed=component.round)
                 continue
             header = sign(self.identity, value)
@@ -1348,7 +1354,10 @@ class Core:
         if last != offer:
             self._append(offer)
 
-    def _on_withdraw(self) -> None:
+    def _on_withdraw(self, event: ev.RequestWithdrawal = ev.RequestWithdrawal()) -> None:  # noqa: B008 - frozen
+        if not self._may_append() and event.scope != "all":
+            self._notice("withdrawal-not-signed", "warning", reason="no quorum of peers is connected yet")
+            return
         if not self._may_append():
             self._notice("withdrawal-waits", "warning", reason="no quorum of peers is connected yet")
             self._withdraw_waits = True
@@ -1357,14 +1366,16 @@ class Core:
         if self._withdraw_waits:
             self._withdraw_waits = False
             self._emit(ev.Persist(ev.PutFlag("withdraw", 0)))
-        statement = WithdrawalStatement(self.federation, self.me, "all", "refold", self.head[0])
-        self._set_contributing(False)
-        mine = self.flights.of(self.me)
+        statement = replace(event.terms(self.federation, self.me), through=self.head[0])
+        if statement.scope == "all":
+            self._set_contributing(False)
+        # In flight: what is covered must not be posted after this.
+        mine = [flight for flight in self.flights.of(self.me) if _within(statement, flight)]
         for flight in mine:
-            del self.flights[flight.header.digest]  # in flight: it must not be posted after this
+            del self.flights[flight.header.digest]
         self._erase_unneeded({flight.header.value.blob for flight in mine})
         self._append(Withdrawal(sign(self.identity, statement).wire))
-        self._notice("withdrawal-signed", through=statement.through)
+        self._notice("withdrawal-signed", scope=statement.scope, through=statement.through)
 
     def _set_contributing(self, on: bool) -> None:
         self.contributing = on
@@ -1473,6 +1484,11 @@ def _open_message(
 
 def _provable(a: Signed[Record], b: Signed[Record]) -> bool:
     return max(len(a.wire), len(b.wire)) <= PROVABLE
+
+
+def _within(terms: WithdrawalStatement, flight: Flight) -> bool:
+    header = flight.header
+    return withdrawal.names(terms, header.value.component, header.value.round, header.digest)
 
 
 def _body(record: Signed[Record]) -> Body | None:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from ...consensus.components import Round
 from ...protocol.blocks import Block, Certificate
 from ...protocol.claims import Draws
-from ...protocol.records import Record
+from ...protocol.records import Record, WithdrawalStatement
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
 
@@ -143,7 +143,19 @@ class TrainingFailed:
 
 @dataclass(frozen=True, slots=True)
 class RequestWithdrawal:
-    """The operator withdraws this node's contributions."""
+    """The operator withdraws this node's contributions, or those in a scope (protocol/records.py says which)."""
+
+    scope: str = "all"
+    components: tuple[str, ...] = ()
+    first: int = 0
+    last: int = 0
+    updates: tuple[bytes, ...] = ()
+
+    def terms(self, federation: bytes, author: bytes, mode: str = "refold", through: int = 0) -> WithdrawalStatement:
+        """Return what is to be signed, or moved about somebody."""
+        return WithdrawalStatement(
+            federation, author, self.scope, mode, through, self.components, self.first, self.last, self.updates
+        )
 
 
 @dataclass(frozen=True, slots=True)

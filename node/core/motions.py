@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...consensus import membership
-from ...consensus.ledger import Ledger, check_withdrawal
+from ...consensus.ledger import Ledger, check_withdrawal, moved_out
 from ...consensus.membership import OpenMotion
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
@@ -40,6 +40,10 @@ def check(core: "Core", event: ev.Move | ev.Cast) -> Motion | Ballot:
     if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(core)):
         raise RemoteProtocolError("moved-already", motion.action, core.me)
     membership.check_motion(ledger.roll, ledger.members, ledger.offers, core.federation, height, core.me, motion)
+    if motion.action in membership.WITHDRAWALS and not moved_out(
+        core.charter, ledger, motion.action, motion.statement, height, core.me
+    ):
+        raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", core.me)
     membership.add_motion(ledger.roll, motion, core.me, 0, bytes(32), height)
     return motion
 
@@ -58,7 +62,10 @@ def check_carried(core: "Core", event: ev.Carry) -> Withdrawal:
     seat = core.ledger.roll.seats.get(statement.author)
     if seat is None:
         raise RemoteProtocolError("stranger", "its owner was never a member", statement.author)
-    if any(w.author == statement.author and w.through >= statement.through for w in core.ledger.withdrawn):
+    if any(
+        w.author == statement.author and w.through >= statement.through and w.scope == "all"
+        for w in core.ledger.withdrawn
+    ):
         raise RemoteProtocolError("withdrawn-already", "it is in the ledger", statement.author)
     if not core._may_append():
         raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", core.me)

@@ -121,6 +121,13 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """[storage]. `prune`: delete the bytes of updates that no withdrawal can reach (the charter's refold_horizon)."""
+
+    prune: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
     """[peers]: addresses beside those of the charter. `peers.load_peers` has those added by command."""
 
@@ -138,6 +145,7 @@ class Config:
     models: Models = field(default_factory=Models)
     log: Log = field(default_factory=Log)
     timing: Timing = field(default_factory=Timing)
+    storage: Storage = field(default_factory=Storage)
     peers: Peers = field(default_factory=Peers)
 
 
@@ -259,6 +267,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
     "models": (Models, {}),
     "log": (Log, {"format": _one_of(*LOG_FORMATS), "level": _one_of(*LOG_LEVELS)}),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
+    "storage": (Storage, {"prune": _boolean}),
     "peers": (Peers, {"addresses": _list("addresses", 0, 256, check_peer)}),
 }
 
@@ -430,6 +439,11 @@ level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
 propose_ms = {c.timing.propose_ms}  # patience with a proposer in the first view
 idle_ms = {c.timing.idle_ms}  # how often to look for work
 sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
+
+[storage]
+# Delete the bytes of updates that no withdrawal can reach any more (the charter's refold horizon): a checkpoint and the
+# ledger stay. Without, every state can be recomputed here from the first round on.
+prune = {_toml(c.storage.prune)}
 
 [peers]
 # More addresses of members, as "/ip4/192.0.2.7/tcp/4001/p2p/<peer id>"; `collegium peer add` keeps its own list.

@@ -28,8 +28,8 @@ def state_name(component: str, chain: bytes) -> bytes:
 class Exchange:
     """Hands out this node's states, and takes others'."""
 
-    def __init__(self, states: States, specs: Mapping[str, ComponentSpec], held: Collection[str]) -> None:
-        self._states, self._specs, self._held = states, specs, held
+    def __init__(self, states: States, specs: Mapping[str, ComponentSpec], held: Collection[str], horizon: int) -> None:
+        self._states, self._specs, self._held, self._horizon = states, specs, held, horizon
         self._names: dict[bytes, tuple[str, bytes]] = {}
         self._height = -1
 
@@ -40,7 +40,7 @@ class Exchange:
             self._names = {
                 state_name(component, chain): (component, chain)
                 for component in self._held
-                for chain in folding.kept(ledger.components[component].rounds)
+                for chain in folding.kept(ledger.components[component].rounds, self._horizon)
             }
         place = self._names.get(name)
         return None if place is None else self._states.find(*place)

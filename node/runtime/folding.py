@@ -55,10 +55,44 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
     return state, saturated
 
 
-def kept(rounds: Sequence[Round]) -> set[bytes]:
-    """Return the chains whose states are worth keeping; a state that held a withdrawn update is not among them."""
+def kept(rounds: Sequence[Round], horizon: int) -> set[bytes]:
+    """Return the chains whose states are worth keeping; a state that held a withdrawn update is not among them.
+
+    No withdrawal reaches a round that is `horizon` rounds old (DESIGN.md section 9): of the checkpoints from before,
+    the last is what every refold can start from.
+    """
     last = rounds[-1].number if rounds else 0
-    return {r.chain for r in rounds if r.number % CHECKPOINT_EVERY == 0 or r.number > last - KEEP_LAST}
+    oldest = beyond(last, horizon) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    return {
+        r.chain
+        for r in rounds
+        if (r.number % CHECKPOINT_EVERY == 0 and r.number >= oldest) or r.number > last - KEEP_LAST
+    }
+
+
+def beyond(last: int, horizon: int) -> int:
+    """Return the last round that no withdrawal can reach any more, 0 for none."""
+    return max(0, last - horizon)
+
+
+def spent(rounds: Sequence[Round], horizon: int) -> Round | None:
+    """Return the round up to which no update's bytes are needed any more once the state after it is on disk."""
+    number = beyond(rounds[-1].number if rounds else 0, horizon) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    return rounds[number - 1] if number else None
+
+
+def prune(spec: ComponentSpec, rounds: Sequence[Round], horizon: int, blobs: Blobs, states: States) -> int:
+    """Delete the bytes that no refold can need; return how many went. What they added up to is made durable first."""
+    base = spent(rounds, horizon)
+    if base is None:
+        return 0
+    old = [entry.blob for round_ in rounds[: base.number] for entry in round_.entries]
+    old = [blob for blob in old if blobs.has(blob)]
+    if not old:
+        return 0
+    if not states.sync(spec.name, base.chain):
+        return 0  # the checkpoint is not there: the bytes still are what it can be computed from
+    return blobs.delete(old)
 
 
 def state_at(spec: ComponentSpec, rounds: Sequence[Round], chain: bytes, blobs: Blobs, states: States) -> State:

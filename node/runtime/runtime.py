@@ -88,6 +88,7 @@ class Runtime:
         self._noting = trio.Lock()
         self._turn = trio.Lock()
         self._specs = {spec.name: spec for spec in charter.components}
+        self._horizon = charter.rules.refold_horizon
         plan = Plan(
             engage=tuple(config.learning.engage) if config.learning.contribute else (),
             lot=max(1000, round(config.learning.lot_size * 1000)),
@@ -107,7 +108,7 @@ class Runtime:
         self.core = Core(charter, identity, options, store.snapshot())
         self._was_member = identity.public_key in self.core.ledger.roll.seats
         self.door = Door(self, identity, signed)
-        self.exchange = Exchange(self.states, self._specs, self.core.held)
+        self.exchange = Exchange(self.states, self._specs, self.core.held, self._horizon)
         self._evaluated: ev.Evaluate | None = None
         self._personalised = (0, 0)  # the last epoch and round that private components were trained at
         self._personalising = trio.Lock()
@@ -445,8 +446,9 @@ class Runtime:
 
     async def _fold(self, fold: ev.Fold) -> None:
         spec = self._specs[fold.component]
-        if fold.fresh:
-            await trio.to_thread.run_sync(self.states.prune, fold.component, ())
+        if fold.fresh:  # from the bytes, or from the state in whose place bytes were pruned
+            base = folding.spent(fold.rounds, self._horizon)
+            await trio.to_thread.run_sync(self.states.prune, fold.component, () if base is None else (base.chain,))
         try:
             state, saturated = await trio.to_thread.run_sync(
                 folding.compute, spec, fold.rounds, self.blobs, self.states
@@ -454,8 +456,14 @@ class Runtime:
         except folding.MissingBlobsError as error:
             self.submit(ev.FoldMissing(fold.component, error.blobs))
             return
-        kept = folding.kept(self.core.ledger.components[fold.component].rounds)
-        await trio.to_thread.run_sync(self.states.prune, fold.component, kept)
+        ledger = self.core.ledger
+        component = ledger.components[fold.component]
+        rounds = component.rounds
+        await trio.to_thread.run_sync(self.states.prune, fold.component, folding.kept(rounds, self._horizon))
+        if self.config.storage.prune and ledger.certifiable(component):  # others' word stands for what goes
+            pruned = await trio.to_thread.run_sync(folding.prune, spec, rounds, self._horizon, self.blobs, self.states)
+            if pruned:
+                log.info("old bytes pruned that no withdrawal can reach", component=fold.component, count=pruned)
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
         found = state_digest(fold.component, state)
         moved = folding.movement(spec, state)
@@ -683,7 +691,7 @@ class Runtime:
     async def _erase(self, erase: ev.Erase) -> None:
         def delete() -> int:
             for name in self.core.held:
-                self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds))
+                self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds, self._horizon))
             return self.blobs.delete(erase.blobs)
 
         count = await trio.to_thread.run_sync(delete)

@@ -2,10 +2,12 @@
 
 A file is magic, round, number of parameters, the values (int32, little-endian) and a SHA-256 over all of that and the
 place that it belongs to. Nothing here is fsynced: a state can be recomputed from blocks and blobs at any time, so a
-torn or lost file costs a refold and no more. Removals are fsynced: a withdrawn contribution must not come back (G7).
+torn or lost file costs a refold and no more; only one whose blobs are to go is made durable first (`sync`). Removals
+are fsynced: a withdrawn contribution must not come back (G7).
 """
 
 import hashlib
+import os
 import struct
 import threading
 from collections.abc import Collection
@@ -70,6 +72,21 @@ class States:
                 )
                 path.unlink(missing_ok=True)
         return state
+
+    def sync(self, component: str, chain: bytes) -> bool:
+        """Make a stored state durable; False if there is none that can be read."""
+        if self.get(component, chain) is None:
+            return False
+        path = self._path(component, chain)
+        with disk_errors(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_folder(path.parent)
+            sync_folder(self.folder)
+        return True
 
     def find(self, component: str, chain: bytes) -> tuple[Path, int] | None:
         """Return where a state lies and the size of its file: what a neighbour may copy."""

@@ -71,7 +71,15 @@ def verify_home_withdrawal(
     on_disk = checkpoints(home.states)  # before the ledger is read
     report = verify_home_ledger(home, progress=progress)
     held = parts_of_home(home, report.charter).held
-    found = verify_withdrawal(report, member, Disk(home.blobs), components=held, checkpoints=on_disk, progress=progress)
+    found = verify_withdrawal(
+        report,
+        member,
+        Disk(home.blobs),
+        components=held,
+        checkpoints=on_disk,
+        stored=_stored(home.states),
+        progress=progress,
+    )
     if strict:
         found.require()
     parts = [part for c in found.components if c.digest is not None for part in (c.component.encode(), c.digest)]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from ...consensus.components import Round
 from ...consensus.ledger import Ledger, fold_block, genesis, order
+from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import CollegiumError, LocalProtocolError, RemoteProtocolError, VerificationError
 from ...crypto.hashing import digest
 from ...protocol.blocks import verify_certificate
 from ...protocol.charter import Charter
-from ...protocol.records import Record, Update, body_of
+from ...protocol.records import GENESIS, Record, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ...protocol.update import UpdateHeader
 from ..core.events import StoredBlock
@@ -33,7 +34,10 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Certification:
-    """A state digest that `hosts` attested, at least `needed` of them active, from this height on."""
+    """A state digest that `hosts` attested, at least `needed` of them active, from this height on.
+
+    `chain` names the frozen lists that the state is the fold of: it holds as long as they do, whatever the epoch.
+    """
 
     component: str
     round: int
@@ -42,11 +46,15 @@ class Certification:
     height: int
     hosts: tuple[bytes, ...]
     needed: int
+    chain: bytes
 
 
 @dataclass(slots=True)
 class Report:
-    """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out."""
+    """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out.
+
+    `withdrawn` are all withdrawals that there ever were, in the order of the ledger.
+    """
 
     charter: Charter
     ledger: Ledger
@@ -55,6 +63,7 @@ class Report:
     updates: dict[bytes, Counted] = field(default_factory=dict)
     frozen: dict[tuple[str, int], Round] = field(default_factory=dict)
     certifications: list[Certification] = field(default_factory=list)
+    withdrawn: list[Withdrawn] = field(default_factory=list)
     refusals: dict[str, int] = field(default_factory=dict)
 
     def as_map(self) -> dict[str, object]:
@@ -144,8 +153,11 @@ def _block(report: Report, stored: StoredBlock, height: int) -> None:
             _note_update(report, record)
     for refusal in report.ledger.refusals:
         report.refusals[refusal.reason] = report.refusals.get(refusal.reason, 0) + 1
-    for close in stored.block.close:
-        report.frozen[close.component, close.round] = report.ledger.components[close.component].rounds[-1]
+    for name, component in report.ledger.components.items():
+        for round_ in component.rounds[before.components[name].round :]:
+            report.frozen[name, round_.number] = round_
+    if report.ledger.withdrawn is not before.withdrawn:
+        report.withdrawn += [found for found in report.ledger.withdrawn if found not in before.withdrawn]
     _note_certificates(report, before)
 
 
@@ -168,7 +180,14 @@ def _note_certificates(report: Report, before: Ledger) -> None:
         key = (certified.round, certified.epoch, certified.digest)
         hosts = tuple(h for r, e, h, d in component.attests if (r, e, d) == key and h in component.hosts)
         report.certifications.append(
-            Certification(name, *key, height=ledger.height, hosts=hosts, needed=ledger.host_quorum(component))
+            Certification(
+                name,
+                *key,
+                height=ledger.height,
+                hosts=hosts,
+                needed=ledger.host_quorum(component),
+                chain=component.rounds[certified.round - 1].chain if certified.round else GENESIS,
+            )
         )
 
 

@@ -94,7 +94,7 @@ def _verify_state(
     since, first = anchor(report, c, data, stored)
     digests, state, saturated = refold(report, spec, c.rounds, data, step, since=since, first=first)
     certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
-    if certified is not None and digests[certified.round] != certified.digest:
+    if certified is not None and digests.get(certified.round, certified.digest) != certified.digest:
         raise VerificationError(
             f"{c.name} round {certified.round}, epoch {c.epoch}: state-differs: the frozen updates fold to"
             f" {digests[certified.round].hex()}, certified is {certified.digest.hex()}",
@@ -129,15 +129,18 @@ def _verify_state(
 def anchor(report: Report, c: ComponentLedger, data: Bytes, stored: Stored | None) -> tuple[int, State | None]:
     """Return the round, and the state after it, from which a state can be recomputed here: 0 and None for the start.
 
-    Where bytes are missing, it is the first stored state after them that a quorum of enough hosts certified.
+    Where bytes are missing (pruned, or this node joined late), it is the first stored state after them that a quorum of
+    enough hosts certified, or from which certified states follow: a fold adds to what it starts from, so a false start
+    would end in a false state.
     """
     missing = [r.number for r in c.rounds if not all(data.has(entry.blob) for entry in r.entries)]
     if not missing or stored is None or not report.ledger.certifiable(c):
         return 0, None
-    known = {(x.round, x.digest) for x in report.certifications if (x.component, x.epoch) == (c.name, c.epoch)}
+    known = {(x.chain, x.digest) for x in report.certifications if x.component == c.name}
+    later = c.certified.round if c.certified is not None and c.certified.epoch == c.epoch else 0
     for round_ in c.rounds[max(missing) - 1 :]:
         state = stored(c.name, round_.chain)
-        if state is not None and (round_.number, state_digest(c.name, state)) in known:
+        if state is not None and (round_.number <= later or (round_.chain, state_digest(c.name, state)) in known):
             return round_.number, state
     return 0, None
 

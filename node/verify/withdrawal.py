@@ -3,29 +3,32 @@
 The lists without them are made here from the lists as each round froze them, not taken from the ledger's own refold.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ...consensus.components import Entry
-from ...consensus.ledger import ComponentLedger, Withdrawn
+from ...consensus.ledger import ComponentLedger
+from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import VerificationError
 from .bytes import Bytes
 from .ledger import Progress, Report
-from .states import label, refold
+from .states import Stored, anchor, label, refold
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentWithdrawal:
     """One component: how many updates went and stayed (too old to refold), and what was recomputed and certified.
 
-    `digest` is of the state after `round`, recomputed here without what was withdrawn; None at a node that does not
-    host the component. `attested` of `needed` hosts signed the digest of the certified state.
+    `others`: how many updates of other members went as well, by a rewind. `digest` is of the state after `round`,
+    recomputed here without what was withdrawn; None at a node that does not host the component. `attested` of `needed`
+    hosts signed the digest of the certified state.
     """
 
     component: str
     epoch: int
     round: int
     removed: int
+    others: int
     kept: int
     digest: bytes | None
     label: str
@@ -40,6 +43,7 @@ class WithdrawalReport:
     member: bytes
     through: int
     mode: str
+    scope: str
     height: int
     components: tuple[ComponentWithdrawal, ...]
     erased: int
@@ -65,6 +69,7 @@ class WithdrawalReport:
             "member": self.member.hex(),
             "through": self.through,
             "mode": self.mode,
+            "scope": self.scope,
             "height": self.height,
             "verified": self.verified,
             "problems": list(self.problems),
@@ -75,6 +80,7 @@ class WithdrawalReport:
                     "epoch": c.epoch,
                     "round": c.round,
                     "removed_updates": c.removed,
+                    "rewound_updates_of_others": c.others,
                     "updates_beyond_refold_horizon": c.kept,
                     "digest": None if c.digest is None else c.digest.hex(),
                     "label": c.label,
@@ -93,17 +99,19 @@ def verify_withdrawal(
     *,
     components: Collection[str] | None = None,
     checkpoints: Collection[bytes] = (),
+    stored: Stored | None = None,
     progress: Progress | None = None,
 ) -> WithdrawalReport:
     """Check the withdrawals of a member against a verified ledger and this node's bytes.
 
     `components` are those whose bytes this node holds (all by default); for the others only the lists and certificates
-    are checked. `checkpoints` are the chains of states on this disk (`verify.checkpoints`).
+    are checked. `checkpoints` are the chains of states on this disk (`verify.checkpoints`). Where bytes of old rounds
+    were pruned, it is recomputed from the `stored` state after them, as `verify_states` does.
 
     Raises VerificationError if the ledger holds no withdrawal of this member; whatever else is wrong is a problem in
     the report, named by component and round.
     """
-    withdrawals = [w for w in report.ledger.withdrawn if w.author == member]
+    withdrawals = [w for w in report.withdrawn if w.author == member]
     if not withdrawals:
         raise VerificationError(
             f"no-withdrawal: the ledger up to height {report.ledger.height} holds none of {member.hex()[:16]}",
@@ -114,7 +122,9 @@ def verify_withdrawal(
     found = []
     for name in sorted(report.ledger.components):
         hosted = components is None or name in components
-        found.append(_component(report, member, report.ledger.components[name], data, hosted, problems, progress))
+        found.append(
+            _component(report, withdrawals, report.ledger.components[name], data, hosted, stored, problems, progress)
+        )
     gone = _withdrawn_blobs(report, withdrawals)
     left = sorted(blob for blob in gone if data.has(blob))
     problems += [f"blob-not-erased: the withdrawn bytes {blob.hex()} are still on this disk" for blob in left]
@@ -122,27 +132,30 @@ def verify_withdrawal(
     old = sorted(chain for chain in checkpoints if chain not in chains)
     problems += [f"checkpoint-not-erased: a state of earlier lists is on this disk: {chain.hex()}" for chain in old]
     return WithdrawalReport(
-        member, last.through, last.mode, last.height, tuple(found), len(gone) - len(left), tuple(problems)
+        member, last.through, last.mode, last.scope, last.height, tuple(found), len(gone) - len(left), tuple(problems)
     )
 
 
 def _component(
     report: Report,
-    member: bytes,
+    withdrawals: Sequence[Withdrawn],
     c: ComponentLedger,
     data: Bytes,
     hosted: bool,
+    stored: Stored | None,
     problems: list[str],
     progress: Progress | None,
 ) -> ComponentWithdrawal:
     """Check one component, adding what is wrong to `problems`."""
-    expected, removed, kept = [], 0, 0
-    through = max(w.through for w in report.ledger.withdrawn if w.author == member)
+    expected, removed, others, kept = [], 0, 0, 0
+    member = withdrawals[0].author
     for number in range(1, c.round + 1):
         frozen = report.frozen[c.name, number]
-        survivors = tuple(e for e in frozen.entries if not _is_gone(report, c.name, number, e))
-        removed += sum(e.author == member for e in frozen.entries) - sum(e.author == member for e in survivors)
-        kept += sum(e.author == member and e.seq <= through for e in survivors)
+        survivors = tuple(e for e in frozen.entries if not _is_gone(report.withdrawn, c.name, number, e))
+        gone = [e for e in frozen.entries if _is_gone(withdrawals, c.name, number, e)]
+        removed += sum(e.author == member for e in gone)
+        others += sum(e.author != member for e in gone)
+        kept += sum(any(_named(w, c.name, number, e) for w in withdrawals) for e in survivors)
         expected.append(replace(frozen, entries=survivors))
         now = c.rounds[number - 1]
         if now.entries != survivors:
@@ -154,7 +167,7 @@ def _component(
         proof = next(p for p in report.certifications if (p.component, p.round, p.epoch) == key)
     attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
     needed = report.ledger.host_quorum(c)
-    if removed and (proof is None or len(proof.hosts) < proof.needed):
+    if (removed or others) and (proof is None or len(proof.hosts) < proof.needed):
         problems.append(
             f"{c.name} epoch {c.epoch}: not-certified: {attested} of the needed {needed} hosts attested the refold"
         )
@@ -167,13 +180,14 @@ def _component(
             if progress is not None:
                 progress(c.name, count, sum(len(round_.entries) for round_ in expected))
 
+        since, first = anchor(report, c, data, stored)
         try:
-            digests, _, _ = refold(report, spec, expected, data, step)
+            digests, _, _ = refold(report, spec, expected, data, step, since=since, first=first)
         except VerificationError as error:
             problems.append(error.message)
         else:
             digest = digests[c.round]
-            if certified is not None and digests[certified.round] != certified.digest:
+            if certified is not None and digests.get(certified.round, certified.digest) != certified.digest:
                 problems.append(
                     f"{c.name} round {certified.round}, epoch {c.epoch}: state-differs: the fold without the withdrawn"
                     f" updates is {digests[certified.round].hex()}, certified is {certified.digest.hex()}"
@@ -183,6 +197,7 @@ def _component(
         c.epoch,
         c.round,
         removed,
+        others,
         kept,
         digest,
         label(certified is not None, report.ledger.certifiable(c)),
@@ -191,30 +206,49 @@ def _component(
     )
 
 
-def _is_gone(report: Report, component: str, number: int, entry: Entry) -> bool:
-    """Whether a withdrawal in force covers this entry of this round (DESIGN.md section 9)."""
-    return any(
-        w.author == entry.author
-        and entry.seq <= w.through
-        and _oldest(report, w, component) < number <= dict(w.rounds)[component]
-        for w in report.ledger.withdrawn
-    )
+def _is_gone(withdrawals: Iterable[Withdrawn], component: str, number: int, entry: Entry) -> bool:
+    """Whether one of these withdrawals takes this entry out of this round (DESIGN.md section 9)."""
+    for found in withdrawals:
+        since, last = dict(found.since).get(component), dict(found.rounds)[component]
+        if (
+            since is not None
+            and since <= number <= last
+            and (found.mode == "rewind" or _named(found, component, number, entry))
+        ):
+            return True
+    return False
 
 
-def _oldest(report: Report, withdrawal: Withdrawn, component: str) -> int:
-    """Rounds up to this one were beyond the refold horizon when the withdrawal took effect."""
-    return dict(withdrawal.rounds)[component] - report.charter.rules.refold_horizon
+def _named(found: Withdrawn, component: str, number: int, entry: Entry) -> bool:
+    """Whether a withdrawal is about this entry, in force or too old to be taken out."""
+    if entry.author != found.author or entry.seq > found.through:
+        return False
+    match found.scope:
+        case "all":
+            return True
+        case "updates":
+            return entry.update in found.updates
+        case "rounds":
+            return component in found.components and found.first <= number <= found.last
+        case _:
+            return component in found.components
 
 
 def _withdrawn_blobs(report: Report, withdrawals: Sequence[Withdrawn]) -> set[bytes]:
-    """Return the bytes of the member's updates that were withdrawn, in flight ones included, and that no list names."""
+    """Return the bytes of the updates that were withdrawn, in flight ones included, and that no list names."""
     named = {e.blob for c in report.ledger.components.values() for r in c.rounds for e in r.entries}
     named |= {p.blob for c in report.ledger.components.values() for p in c.pending}
-    return {
-        update.header.blob
-        for update in report.updates.values()
-        if any(
-            w.author == update.header.author and (update.seq <= w.through or update.height <= w.height)
-            for w in withdrawals
-        )
-    } - named
+    gone = {
+        entry.blob
+        for (component, number), round_ in report.frozen.items()
+        for entry in round_.entries
+        if _is_gone(withdrawals, component, number, entry)
+    }
+    gone |= {
+        found.header.blob
+        for name, found in report.updates.items()
+        for w in withdrawals
+        if found.height <= w.height
+        and w.bars(found.header.component, found.header.author, found.seq, found.header.round, name)
+    }
+    return gone - named

@@ -7,6 +7,7 @@ from ...protocol.records import Attest, Body, Evidence, Offer, Record, Update, W
 from ...protocol.signing import SIGNATURE_SIZE, Signed
 from ..core.events import StoredBlock
 from .context import Context, Json, moment
+from .membership import scope
 from .rounds import update_digest, update_header
 
 LIMIT = 1000
@@ -171,7 +172,7 @@ def _say(context: Context, body: Body | None) -> Json:
         statement = schema.load(WithdrawalStatement, payload, WithdrawalStatement.LIMIT)
         return {
             "owner": context.member(statement.author),
-            "scope": statement.scope,
+            "scope": scope(statement),
             "mode": statement.mode,
             "through": statement.through,
         }

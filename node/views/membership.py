@@ -2,10 +2,19 @@
 
 from ...consensus import membership
 from ...consensus.membership import OpenMotion, Outcome
+from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import RemoteProtocolError, UsageError
+from ...protocol.records import WithdrawalStatement
 from .context import Context, Json
 
-_VERBS = {"expel": "expel", "leave": "leave", "suspend": "suspend", "rekey": "move to a new key"}
+_VERBS = {
+    "expel": "expel",
+    "leave": "leave",
+    "suspend": "suspend",
+    "rekey": "move to a new key",
+    "withdraw": "withdraw",
+    "rewind": "rewind",
+}
 
 
 def sentence(context: Context, motion: OpenMotion) -> str:
@@ -17,7 +26,25 @@ def sentence(context: Context, motion: OpenMotion) -> str:
         return f"{who} leaves"
     if motion.action == "rekey":
         return f"{who} moves to a new key"
+    if motion.action in membership.WITHDRAWALS:
+        return f"{_VERBS[motion.action]} {scope(terms(context, motion))} of {who}"
     return f"{_VERBS[motion.action]} {who}"
+
+
+def terms(context: Context, motion: OpenMotion) -> WithdrawalStatement:
+    """Return what a motion to withdraw or to rewind is about."""
+    return membership.terms(motion.action, motion.statement, context.ledger.federation)
+
+
+def scope(terms: WithdrawalStatement | Withdrawn) -> str:
+    """Return in words what a withdrawal covers."""
+    parts = ", ".join(terms.components)
+    if terms.scope == "updates":
+        shown = ", ".join(update.hex()[:12] for update in terms.updates[:3])
+        return f"{len(terms.updates)} updates ({shown}{', …' if len(terms.updates) > 3 else ''})"
+    if terms.scope == "rounds":
+        return f"rounds {terms.first} to {terms.last} of {parts}"
+    return "everything" if terms.scope == "all" else f"all in {parts}"
 
 
 def _subject(context: Context, motion: OpenMotion) -> str:
@@ -60,6 +87,8 @@ def show_motion(context: Context, motion: OpenMotion) -> Json:
         shown["addresses"] = list(person.addresses)
     if motion.action == "rekey":
         shown["new_key"] = membership.new_key(motion, ledger.federation).hex()
+    if motion.action in membership.WITHDRAWALS:
+        shown["scope"] = scope(terms(context, motion))
     return shown
 
 

@@ -1,7 +1,8 @@
 """Withdrawals: agreed, refolded, certified, erased."""
 
-from ...consensus.ledger import Withdrawn
+from ...consensus.withdrawal import Withdrawn, names
 from .context import Context, Json, moment
+from .membership import scope
 
 
 def unlearn(context: Context) -> Json:
@@ -23,7 +24,11 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
         certified = c.certified is not None and c.certified.epoch == c.epoch
         attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
         still = sum(
-            entry.author == withdrawal.author for round_ in c.rounds[: closed.get(name, 0)] for entry in round_.entries
+            entry.author == withdrawal.author
+            and entry.seq <= withdrawal.through
+            and names(withdrawal, name, round_.number, entry.update)
+            for round_ in c.rounds[: closed.get(name, 0)]
+            for entry in round_.entries
         )
         components.append(
             {
@@ -31,6 +36,7 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
                 "round": c.round,
                 "epoch": c.epoch,
                 "closed_rounds_then": closed.get(name, 0),
+                "reaches_back_to_round": dict(withdrawal.since).get(name),
                 "updates_beyond_refold_horizon": still,
                 "certified": certified or c.epoch == 0,
                 "attested": attested,
@@ -43,6 +49,12 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
         "member": context.member(withdrawal.author),
         "carried_by": context.member(withdrawal.carrier),
         "mode": withdrawal.mode,
+        "scope": withdrawal.scope,
+        "what": scope(withdrawal),
+        "scope_components": list(withdrawal.components),
+        "scope_rounds": [withdrawal.first, withdrawal.last] if withdrawal.scope == "rounds" else [],
+        "scope_updates": [update.hex() for update in withdrawal.updates],
+        "motion": withdrawal.motion.hex() or None,
         "through": withdrawal.through,
         "height": withdrawal.height,
         "agreed_at": moment(context.store.decided(withdrawal.height)),

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.consensus import ledger as fold
-from collegium.consensus.components import Entry, Round
+from collegium.consensus.components import Entry, Round, chained
 from collegium.consensus.ledger import (
     Certified,
-    Erasure,
     Ledger,
     Pending,
     check_cut,
@@ -24,6 +23,7 @@ from collegium.consensus.ledger import (
     order,
     state_digest,
 )
+from collegium.consensus.withdrawal import Erasure, Withdrawn
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
@@ -209,15 +209,15 @@ def test_the_digest_covers_every_part_of_the_state(book: Book) -> None:
         "members": replace(ledger, members=ledger.members[1:]),
         "heads": replace(ledger, heads={**ledger.heads, book.ids[0].public_key: (9, NIL)}),
         "offers": replace(ledger, offers={**ledger.offers, book.ids[0].public_key: Offer((), ())}),
-        "withdrawn": replace(ledger, withdrawn=(fold.Withdrawn(NIL, 1, "refold", 1, NIL),)),
+        "withdrawn": replace(ledger, withdrawn=(Withdrawn(NIL, 1, "refold", 1, NIL),)),
         "expelled": replace(ledger, expelled=(NIL,)),
     }
     components = {
         "round": replace(c, round=5),
         "epoch": replace(c, epoch=5),
         "hosts": replace(c, hosts=c.hosts[1:]),
-        "rounds": replace(c, rounds=fold._chained([replace(c.rounds[0], entries=c.rounds[0].entries[1:])], GENESIS)),
-        "faults": replace(c, rounds=fold._chained([replace(c.rounds[0], faults=0)], GENESIS)),
+        "rounds": replace(c, rounds=chained([replace(c.rounds[0], entries=c.rounds[0].entries[1:])], GENESIS)),
+        "faults": replace(c, rounds=chained([replace(c.rounds[0], faults=0)], GENESIS)),
         "pending": replace(c, pending=()),
         "pending seq": replace(c, pending=(replace(pending, seq=77),)),
         "pending acks": replace(c, pending=(replace(pending, acks=frozenset()),)),
@@ -236,7 +236,7 @@ def test_the_chain_covers_every_part_of_an_entry(part: str) -> None:
     entry = Entry(NIL, NIL, NIL, 1, 0, 1, 1)
     value: object = sha256(b"other") if isinstance(getattr(entry, part), bytes) else 9
     one, two = (
-        fold._chained([Round(1, 1, (e,), 0, b"")], GENESIS)[0].chain
+        chained([Round(1, 1, (e,), 0, b"")], GENESIS)[0].chain
         for e in (entry, replace(entry, **{part: value}))  # type: ignore[arg-type]  # each part in turn
     )
     assert one != two

@@ -17,6 +17,7 @@ from collegium.sims.play import play
 from collegium.sims.scenario import load
 
 CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
+WITHDRAWAL = "collegium.consensus.withdrawal"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
 RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
@@ -234,7 +235,7 @@ MUTATIONS = (
             ),
         ),
         "slow-member",
-        2,
+        1,
         ("G4",),
     ),
     Mutation(
@@ -279,8 +280,36 @@ MUTATIONS = (
     ),
     Mutation(
         "a refold keeps what was withdrawn",
-        ((LEDGER, "if e.author != withdrawal.author or e.seq", "if e or e.seq"),),
+        ((WITHDRAWAL, "if not withdrawn.covers(c.name, round_.number, e))", "if c)"),),
         "withdrawal",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "a withdrawal of single updates takes the whole component",
+        ((WITHDRAWAL, "        return update in terms.updates\n", "        return True\n"),),
+        "withdraws-updates",
+        2,
+        ("G4",),
+    ),
+    Mutation(
+        "a rewind takes the member's own updates only",
+        ((WITHDRAWAL, 'return self.mode == "rewind" or self._counts(', "return self._counts("),),
+        "rewinds",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "no round is put after what was rewound",
+        ((WITHDRAWAL, "if voided and c.round == before.round:", "if False:"),),
+        "rewinds",
+        1,
+        ("G3", "expect.rounds"),
+    ),
+    Mutation(
+        "what was in flight outlives a rewind",
+        ((WITHDRAWAL, "in dict(self.since) and number <= last + 1", "in dict(self.since) and number < 1"),),
+        "rewinds",
         1,
         ("G7",),
     ),

@@ -12,7 +12,8 @@ from collegium.crypto.errors import CorruptError
 from collegium.node import views
 from collegium.node.control.answers import BODY_LIMIT
 from collegium.node.control.app import build
-from collegium.node.core.events import RequestWithdrawal
+from collegium.node.control.client import SCOPE
+from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 
 if TYPE_CHECKING:
@@ -121,15 +122,85 @@ def test_stop_stops(daemon: "FakeDaemon") -> None:
 
 
 def test_a_withdrawal_is_submitted(daemon: "FakeDaemon") -> None:
-    answer = call(daemon, "POST", "/unlearn", json={})
+    answer = call(daemon, "POST", "/unlearn", json=SCOPE)
     assert (answer.status_code, answer.json()["submitted"]) == (202, True)
     assert daemon.submitted == [RequestWithdrawal()]
 
 
+def test_a_part_is_withdrawn_by_component_rounds_or_updates(daemon: "FakeDaemon") -> None:
+    component = next(iter(daemon.core.ledger.components.values()))
+    entry = next(e for r in component.rounds for e in r.entries if e.author == daemon.core.me)
+    asked: list[dict[str, Any]] = [
+        {"components": [component.name]},
+        {"components": [component.name], "first": 1, "last": component.round},
+        {"updates": [entry.update.hex()[:12], entry.update.hex()]},
+    ]
+    for scope in asked:
+        assert call(daemon, "POST", "/unlearn", json={**SCOPE, **scope}).status_code == 202, scope
+    assert daemon.submitted == [
+        RequestWithdrawal("components", (component.name,)),
+        RequestWithdrawal("rounds", (component.name,), 1, component.round),
+        RequestWithdrawal("updates", updates=(entry.update,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scope", "code"),
+    [
+        ({"components": ["head/none"]}, 2),
+        ({"first": 1, "last": 2}, 2),
+        ({"updates": ["abcd"]}, 2),
+        ({"updates": ["a"]}, 2),
+        ({"updates": [5]}, 2),
+        ({"updates": ["ab" * 32] * 65}, 2),
+        ({"components": "head/task0"}, 2),
+        ({"components": ["head/task0"], "first": 3, "last": 2}, 2),
+        ({"components": ["head/task0"], "first": -1, "last": 2}, 2),
+        ({"components": ["head/task0"], "updates": ["abcd"]}, 2),
+        ({"components": ["head/task0"], "first": 9_000, "last": 9_001}, 5),
+    ],
+)
+def test_what_cannot_be_withdrawn_is_said(daemon: "FakeDaemon", scope: dict[str, Any], code: int) -> None:
+    answer = call(daemon, "POST", "/unlearn", json={**SCOPE, **scope})
+    assert answer.json()["exit_code"] == code, answer.json()
+    assert daemon.submitted == []
+
+
 def test_a_withdrawal_of_nothing_is_refused(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon.core, "me", bytes(32))
-    answer = call(daemon, "POST", "/unlearn", json={})
+    answer = call(daemon, "POST", "/unlearn", json=SCOPE)
     assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
+    assert daemon.submitted == []
+
+
+MOVED = {**SCOPE, "mode": "rewind", "reason": "consent", "heights": 50, "anyway": False}
+
+
+def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN.md section 9: budgets checked first."""
+    component = next(iter(daemon.core.ledger.components.values()))
+    other = next(e.author for r in component.rounds for e in r.entries if e.author != daemon.core.me)
+    body = {**MOVED, "who": other.hex()}
+    answer = call(daemon, "POST", "/unlearn/motions", json=body).json()
+    assert answer["rounds_again"][component.name] == component.round + 1
+    (move,) = daemon.submitted
+    assert isinstance(move, Move)
+    assert (move.action, move.subject, move.heights, move.reason) == ("rewind", other, 50, "consent")
+    monkeypatch.setattr(daemon.core, "forecast", {"made-up": (component.round, {component.name: 9})})
+    refused = call(daemon, "POST", "/unlearn/motions", json=body)
+    assert (refused.status_code, refused.json()["exit_code"]) == (409, 5)
+    assert "made-up" in refused.json()["error"]
+    assert len(daemon.submitted) == 1
+    assert call(daemon, "POST", "/unlearn/motions", json={**body, "anyway": True}).status_code == 202
+    assert call(daemon, "POST", "/unlearn/motions", json={**body, "mode": "refold"}).status_code == 202
+
+
+@pytest.mark.parametrize("change", [{"mode": "erase"}, {"who": "nobody"}, {"heights": 0}, {"components": ["x"]}])
+def test_what_cannot_be_moved_is_said(daemon: "FakeDaemon", change: dict[str, Any]) -> None:
+    component = next(iter(daemon.core.ledger.components.values()))
+    other = next(e.author for r in component.rounds for e in r.entries if e.author != daemon.core.me)
+    answer = call(daemon, "POST", "/unlearn/motions", json={**MOVED, "who": other.hex(), **change})
+    assert answer.json()["exit_code"] in (2, 5)
     assert daemon.submitted == []
 
 

@@ -63,7 +63,7 @@ def test_a_motion_is_submitted_by_name_key_or_not_at_all(daemon: "FakeDaemon") -
         assert answer.json()["error"].startswith(reason)
     assert move(daemon, "expel", "nobody").status_code == 400
     assert call(daemon, "POST", "/motions", json={"action": "expel"}).status_code == 400
-    assert call(daemon, "POST", "/ballots", json={"motion": "abcdef", "yes": True}).status_code == 400
+    assert call(daemon, "POST", "/ballots", json={"motion": "abcdef", "yes": True, "anyway": False}).status_code == 400
     assert not daemon.submitted
 
 
@@ -134,5 +134,8 @@ def test_members_and_motions_are_shown(daemon: "FakeDaemon", moved: Cluster) -> 
     assert views.find_motion(context, motion["motion"][:8]).digest.hex() == motion["motion"]
     assert views.find_motion(context, motion["subject"]["name"]).digest.hex() == motion["motion"]
     assert call(daemon, "GET", "/members/newcomer").json()["key"] == NEW.public_key.hex()
-    assert call(daemon, "POST", "/ballots", json={"motion": motion["motion"], "yes": True}).status_code == 202
+    assert (
+        call(daemon, "POST", "/ballots", json={"motion": motion["motion"], "yes": True, "anyway": False}).status_code
+        == 202
+    )
     assert daemon.submitted == [ev.Cast(bytes.fromhex(motion["motion"]), True)]

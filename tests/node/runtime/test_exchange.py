@@ -64,7 +64,7 @@ def take(exchange: Exchange, network: FakeNetwork) -> bool:
 
 def make(root: Path) -> tuple[Exchange, States]:
     states = States(root / "mine")
-    return Exchange(states, {T: SPEC}, (T,)), states
+    return Exchange(states, {T: SPEC}, (T,), 1000), states
 
 
 def test_g1_only_the_certified_state_is_stored(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_cut_copy_goes_on_where_it_stopped_and_after_a_restart(tmp_path: Path)
     exchange, states = make(tmp_path)
     good = file_of(tmp_path / "a")
     assert not take(exchange, FakeNetwork({A: good}, cut=8000))
-    again = Exchange(States(tmp_path / "mine"), {T: SPEC}, (T,))
+    again = Exchange(States(tmp_path / "mine"), {T: SPEC}, (T,), 1000)
     network = FakeNetwork({B: good})
     assert take(again, network)
     assert network.asked == [(B, 8000)]

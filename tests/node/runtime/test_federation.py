@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from collegium.consensus.components import Entry
+from collegium.consensus.ledger import Ledger
 from collegium.node.control.client import Client
 from collegium.node.verify import verify_home_ledger as verify_ledger
 from collegium.node.verify import verify_home_states, verify_home_withdrawal
+from collegium.protocol.update import payload_values
 from collegium.sims.watch import fold_ledger, snapshot
 
 Make = Callable[..., Any]
@@ -76,24 +79,70 @@ def test_g3_three_of_four_go_on_without_the_fourth_and_say_who_is_missing(federa
 
 
 def test_g7_a_withdrawal_is_verified_from_another_ledger_and_its_bytes_are_gone(federation: Make) -> None:
+    """First a single update, then all, then everybody's by a rewind: each is looked for in every byte of every disk."""
     four = federation(rounds=3)
     four.start()
     four.wait_rounds(3)
     leaver = four.institutions[2]
     author = leaver.identity.public_key
-    before = fold_ledger(four.institutions[0], four.charter)
-    entries = [e for r in before.components["head/task0"].rounds for e in r.entries if e.author == author]
+    before = fold_ledger(four.institutions[0], four.charter).components["head/task0"]
+    entries = [e for r in before.rounds for e in r.entries if e.author == author]
+    others = [e for r in before.rounds for e in r.entries if e.author != author]
     assert len(entries) == 3
+    bytes_of = {e.blob: _blob(four, e.blob) for e in (*entries, *others)}
+    spec = four.charter.components[0]
+    states = [path.read_bytes()[24:-32] for i in four.institutions for path in i.home.states.rglob("*.state")]
+    assert states
+
+    def left(*gone: Entry) -> list[str]:
+        frames = [bytes_of[e.blob] for e in gone]
+        return _found(four, [*frames, *(payload_values(frame, spec).tobytes() for frame in frames)])
+
+    assert left(entries[1]), "the search finds what is there"
+    Client(leaver.home).request_withdrawal({"updates": [entries[1].update.hex()]})
+    four.wait(lambda: not left(entries[1]))
+    for kept in (entries[0], entries[2]):
+        assert len(left(kept)) == 4, "the others are still in force, and at every host"
     Client(leaver.home).request_withdrawal()
-
-    def gone() -> bool:
-        return not any(list(i.home.blobs.rglob(entries[0].blob.hex())) for i in four.institutions)
-
-    four.wait(gone)
+    four.wait(lambda: not left(*entries))
+    # States that held it, from the first round that counted it on; none of these was without it.
+    assert not _found(four, states)
+    mover, *voters = (i for i in four.institutions if i is not leaver)
+    Client(mover.home).move_withdrawal(voters[0].name, "rewind", {})
+    four.wait(lambda: bool(Client(voters[0].home).get("/motions")["open"]))
+    (motion,) = Client(voters[0].home).get("/motions")["open"]
+    for voter in voters:
+        Client(voter.home).vote(motion["motion"], yes=True)
+    four.wait(lambda: not left(*others))
+    four.wait(lambda: all(_certified(fold_ledger(i, four.charter)) for i in four.institutions))
     for institution in four.institutions:
         assert verify_home_withdrawal(institution.home, author)["verified"] is True
-        for entry in entries:
-            assert not list(institution.home.blobs.rglob(entry.blob.hex())), "withdrawn bytes are still on disk"
+        found = verify_home_withdrawal(institution.home, voters[0].identity.public_key)
+        assert (found["verified"], found["mode"]) == (True, "rewind")
+
+
+def _certified(ledger: Ledger) -> bool:
+    c = ledger.components["head/task0"]
+    return c.certified is not None and c.certified.epoch == c.epoch
+
+
+def _blob(four: Any, blob: bytes) -> bytes:
+    path: Path = next(path for i in four.institutions for path in i.home.blobs.rglob(blob.hex()))
+    return path.read_bytes()
+
+
+def _found(four: Any, needles: list[bytes]) -> list[str]:
+    """Return the files of all homes that hold any of these bytes, the database's free pages and log included."""
+    found = []
+    for institution in four.institutions:
+        for path in institution.home.root.rglob("*"):
+            try:
+                data = path.read_bytes() if path.is_file() else b""
+            except FileNotFoundError:
+                continue
+            if any(needle in data for needle in needles):
+                found.append(str(path))
+    return found
 
 
 def test_the_control_socket_is_private_and_stop_leaves_nothing(federation: Make) -> None:

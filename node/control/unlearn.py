@@ -1,0 +1,166 @@
+"""The control API's part for withdrawals: by the owner, carried for somebody, or moved about anybody."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...consensus import membership, withdrawal
+from ...consensus.ledger import Ledger, moved_out
+from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
+from ...protocol import schema
+from ...protocol.records import GENESIS, MOST_UPDATES, WithdrawalStatement
+from .. import views
+from ..core import motions
+from ..core.contribution import taken_back
+from ..core.events import Carry, Move, RequestWithdrawal
+from .answers import answering, body_of
+from .facts import Daemon, context_of
+
+SCOPE = {"components": list, "first": int, "last": int, "updates": list}
+_ADVICE = {
+    "withdrawn-already": "`collegium unlearn status` shows what was withdrawn.",
+    "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
+    "moved-already": "`collegium peer motions` shows how it stands.",
+    "too-few-members": "With fewer than three members, two would decide about each other.",
+    "unknown-component": "`collegium component list` names them.",
+}
+
+
+def routes(daemon: Daemon) -> list[Route]:
+    """Return the routes."""
+
+    async def withdraw(request: Request) -> Response:
+        asked = _asked(daemon, await body_of(request, SCOPE))
+        _check_own(daemon, asked)
+        daemon.submit(asked)
+        return JSONResponse({"submitted": True, "signing": daemon.core.signing}, 202)
+
+    async def move(request: Request) -> Response:
+        body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
+        ledger: Ledger = daemon.core.ledger
+        key, mode = views.find_member(context_of(daemon), str(body["who"])), str(body["mode"])
+        action = next((action for action, known in membership.WITHDRAWALS.items() if known == mode), None)
+        if action is None:
+            raise UsageError(f"there is no mode {mode!r}", "It is refold or rewind.")
+        terms = _asked(daemon, body).terms(ledger.federation, key, mode, ledger.heads.get(key, (0, GENESIS))[0])
+        event = Move(action, key, schema.dump(terms), str(body["reason"]), int(str(body["heights"])))
+        try:
+            motions.check(daemon.core, event)
+        except RemoteProtocolError as error:
+            raise RefusedError(f"{error.reason}: {error.detail}", _ADVICE.get(error.reason, "")) from error
+        costs = rounds_again(daemon, action, event.statement)
+        if not body["anyway"]:
+            check_budget(daemon, costs)
+        daemon.submit(event)
+        return JSONResponse({"submitted": True, "subject": key.hex(), "action": action, "rounds_again": costs}, 202)
+
+    async def carry(request: Request) -> Response:
+        try:
+            event = Carry(bytes.fromhex(str((await body_of(request, {"statement": str}))["statement"])))
+            motions.check_carried(daemon.core, event)
+        except ValueError as error:
+            raise UsageError("the statement is not in hexadecimal digits") from error
+        except RemoteProtocolError as error:
+            raise RefusedError(f"{error.reason}: {error.detail}", "Ask its owner for it again.") from error
+        daemon.submit(event)
+        return JSONResponse({"submitted": True}, 202)
+
+    return [
+        Route("/unlearn", answering(withdraw), methods=["POST"]),
+        Route("/unlearn/motions", answering(move), methods=["POST"]),
+        Route("/unlearn/carried", answering(carry), methods=["POST"]),
+    ]
+
+
+def rounds_again(daemon: Daemon, action: str, statement: bytes) -> dict[str, int]:
+    """Return how many rounds of which component run again if a motion to rewind passes as things stand."""
+    core = daemon.core
+    if action != "rewind":
+        return {}
+    found = moved_out(core.charter, core.ledger, action, statement, core.ledger.height + 1, core.me)
+    names = {name for each in found for name, _ in each.since}
+    return {name: max(taken_back(each, name) for each in found) for name in sorted(names)}
+
+
+def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
+    """Refuse to want rounds again that this node's own budget does not bear. Raises RefusedError."""
+    for modality, (left, last) in sorted(daemon.core.forecast.items()):
+        need = max((rounds.get(name, 0) for name in last), default=0)
+        if left < need:
+            raise RefusedError(
+                f"{need} rounds would run again, and this node's budget of {modality!r} bears {left}",
+                "It would sit out the rest: give --anyway if that is meant.",
+            )
+
+
+def _asked(daemon: Daemon, body: Mapping[str, object]) -> RequestWithdrawal:
+    """Read a scope. Raises UsageError."""
+    components, first, last = _texts(body["components"]), int(str(body["first"])), int(str(body["last"]))
+    prefixes = _texts(body["updates"])
+    ledger: Ledger = daemon.core.ledger
+    for name in components:
+        if name not in ledger.components:
+            raise UsageError(f"there is no component {name!r}", "`collegium component list` names them.")
+    if prefixes and (components or first or last):
+        raise UsageError("a withdrawal names updates, or components and rounds, not both")
+    if (first or last) and not components:
+        raise UsageError("rounds are those of a component", "Name it: --component NAME --rounds A..B.")
+    if (first or last) and not 1 <= first <= last:
+        raise UsageError(f"there are no rounds {first} to {last}")
+    if len(prefixes) > MOST_UPDATES:
+        raise UsageError(f"{len(prefixes)} updates at once; a withdrawal names at most {MOST_UPDATES}")
+    if prefixes:
+        updates = tuple(sorted({_update(daemon, prefix) for prefix in prefixes}))
+        return RequestWithdrawal("updates", updates=updates)
+    scope = "rounds" if first else "components" if components else "all"
+    return RequestWithdrawal(scope, tuple(sorted(set(components))), first, last)
+
+
+def _update(daemon: Daemon, prefix: str) -> bytes:
+    """Return the update whose header digest begins so, among all that count or are on their way."""
+    ledger: Ledger = daemon.core.ledger
+    known = {e.update for c in ledger.components.values() for r in c.rounds for e in r.entries}
+    known |= {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
+    found = [update for update in known if update.hex().startswith(prefix.lower())] if len(prefix) >= 4 else []
+    if len(found) != 1:
+        problem = "more than one update" if found else "no update that counts or is on its way"
+        raise UsageError(f"{prefix!r} names {problem}", "`collegium round show --json` names them in full.")
+    return found[0]
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UsageError("a list of texts is wanted")
+    return value
+
+
+def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> None:
+    """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever."""
+    core = daemon.core
+    ledger: Ledger = core.ledger
+    if core.me in ledger.roll.seats and core.me not in ledger.members:
+        raise RefusedError(
+            "this node is no longer a member and can sign no record",
+            "Let a member carry its withdrawal: `collegium unlearn statement` writes it.",
+        )
+    if asked.scope != "all" and not core.signing:
+        raise RefusedError("not-signing: no quorum of members has reported to this node", _ADVICE["not-signing"])
+    terms = asked.terms(ledger.federation, core.me, through=ledger.heads.get(core.me, (0, GENESIS))[0])
+    keys = [core.me, *membership.earlier(ledger.roll, core.me)]
+    flying = [f for f in core.flights.values() if f.header.value.author in keys]
+    if any(withdrawal.names(terms, f.header.value.component, f.header.value.round, f.header.digest) for f in flying):
+        return
+    for key in keys:
+        through = ledger.heads.get(key, (0, GENESIS))[0]
+        if _would(daemon, replace(terms, author=key, through=through)):
+            return
+    raise RefusedError("there is nothing to withdraw", "No such update of this node is counted or on its way.")
+
+
+def _would(daemon: Daemon, terms: WithdrawalStatement) -> bool:
+    core = daemon.core
+    found = withdrawal.placed(core.charter, core.ledger, terms, core.ledger.height + 1, core.me)
+    return withdrawal.reaches(core.ledger, found)

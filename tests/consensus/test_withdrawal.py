@@ -1,0 +1,448 @@
+"""Withdrawals by scope, by motion and by rewind: what leaves the lists, what may not come back, what survives (G7)."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collegium.consensus.components import Entry, Round, origin, replay
+from collegium.consensus.ledger import ComponentLedger, Ledger, apply_records, genesis, next_state, order, state_digest
+from collegium.consensus.membership import Outcome
+from collegium.consensus.withdrawal import MOST_WITHDRAWN, check_terms, linked
+from collegium.crypto.errors import RemoteProtocolError
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.protocol import schema
+from collegium.protocol.blocks import Close
+from collegium.protocol.claims import NO_EPSILON, Claim
+from collegium.protocol.components import state_digest as digest_of
+from collegium.protocol.membership import Ballot, Motion
+from collegium.protocol.records import (
+    GENESIS,
+    Ack,
+    Body,
+    Offer,
+    Record,
+    Update,
+    Withdrawal,
+    WithdrawalStatement,
+    ack_message,
+    kind_of,
+)
+from collegium.protocol.signing import Signed, sign
+from collegium.protocol.update import Engaged, Integers, UpdateHeader
+from collegium.sims.cluster import small_charter
+
+A, B = "head/task0", "head/task1"
+
+
+class House:
+    """Members that say whole rounds over two components, and withdraw."""
+
+    def __init__(self, count: int = 5, **charter: object) -> None:
+        self.ids = sorted((Identity.from_seed(sha256(b"w%d" % n)) for n in range(count)), key=lambda i: i.public_key)
+        self.charter = small_charter(self.ids, components=2, **charter)  # type: ignore[arg-type]
+        self.ledger: Ledger = genesis(self.charter)
+        self.heads: dict[bytes, tuple[int, bytes]] = {}
+        self.salt = 0
+        self.say(*((who, Offer((A, B), ())) for who in self.ids))
+
+    def record(self, who: Identity, body: Body) -> Signed[Record]:
+        seq, prev = self.heads.get(who.public_key, (0, GENESIS))
+        value = Record(self.charter.federation, who.public_key, seq + 1, prev, kind_of(body), schema.dump(body))
+        made = sign(who, value)
+        self.heads[who.public_key] = (seq + 1, made.digest)
+        return made
+
+    def say(self, *said: tuple[Identity, Body], close: tuple[Close, ...] = ()) -> set[str]:
+        """Agree on these in one block; return the reasons for which records were refused."""
+        records = order(self.record(who, body) for who, body in said)
+        self.ledger, _ = next_state(self.charter, self.ledger, records, close)
+        return {refusal.reason for refusal in self.ledger.refusals}
+
+    def update(self, who: Identity, name: str, number: int, epoch: int | None = None) -> Update:
+        base, c = sha256(b"base"), self.ledger.components[name]
+        self.salt += 1
+        header = sign(
+            who,
+            UpdateHeader(
+                federation=self.charter.federation,
+                author=who.public_key,
+                component=name,
+                round=number,
+                epoch=c.epoch if epoch is None else epoch,
+                base=base,
+                blob=sha256(b"%d" % self.salt),
+                size=100,
+                steps=4,
+                sample_rate=100_000,
+                lot=1000,
+                engaged=(Engaged(name, base, 0, 1_000_000, 1_000_000),),
+                claims=(Claim("made-up", (), NO_EPSILON, 0),),
+            ),
+        )
+        text = ack_message(self.charter.federation, header.digest)
+        return Update(header.wire, tuple(Ack(h.public_key, h.sign("ack", text)) for h in self.ids))
+
+    def round(self, *names: str, who: list[Identity] | None = None) -> set[str]:
+        """Close the next round of these components with everybody's updates."""
+        numbers = {name: self.ledger.components[name].round + 1 for name in names}
+        said = [(i, self.update(i, name, number)) for i in who or self.ids for name, number in numbers.items()]
+        return self.say(*said, close=tuple(Close(name, number) for name, number in sorted(numbers.items())))
+
+    def terms(self, owner: Identity, scope: str = "all", mode: str = "refold", **more: Any) -> WithdrawalStatement:
+        through = self.heads[owner.public_key][0]
+        made = WithdrawalStatement(self.charter.federation, owner.public_key, scope, mode, through)
+        return replace(made, **more)
+
+    def withdraw(self, owner: Identity, scope: str = "all", **more: Any) -> set[str]:
+        return self.say((owner, self.statement(owner, scope, **more)))
+
+    def statement(self, owner: Identity, scope: str = "all", **more: Any) -> Withdrawal:
+        return Withdrawal(sign(owner, self.terms(owner, scope, **more)).wire)
+
+    def move(self, mover: Identity, owner: Identity, mode: str, scope: str = "all", **more: Any) -> set[str]:
+        terms = schema.dump(self.terms(owner, scope, mode, **more))
+        action = {"refold": "withdraw", "rewind": "rewind"}.get(mode, mode)
+        return self.say((mover, Motion(action, owner.public_key, terms, "", self.ledger.height + 100)))
+
+    def vote(self, *who: Identity) -> set[str]:
+        (motion,) = self.ledger.roll.motions
+        return self.say(*((i, Ballot(motion.digest, 1)) for i in who))
+
+    def outcome(self) -> Outcome:
+        return self.ledger.roll.outcomes[-1]
+
+    def counted(self, name: str) -> list[list[int]]:
+        keys = [i.public_key for i in self.ids]
+        return [[keys.index(e.author) for e in r.entries] for r in self.ledger.components[name].rounds]
+
+    def entry(self, owner: Identity, name: str, number: int) -> Entry:
+        entries = self.ledger.components[name].rounds[number - 1].entries
+        return next(e for e in entries if e.author == owner.public_key)
+
+
+@pytest.fixture
+def house() -> House:
+    made = House()
+    for _ in range(3):
+        made.round(A, B)
+    return made
+
+
+ALL, BUT_0 = [0, 1, 2, 3, 4], [1, 2, 3, 4]
+
+
+def test_g7_a_component_is_withdrawn_and_the_others_stay(house: House) -> None:
+    me = house.ids[0]
+    assert not house.withdraw(me, "components", components=(A,))
+    assert house.counted(A) == [BUT_0] * 3
+    assert house.counted(B) == [ALL] * 3
+    assert (house.ledger.components[A].epoch, house.ledger.components[B].epoch) == (1, 0)
+    assert [len(e.blobs) for e in house.ledger.components[A].erasures] == [3]
+    assert house.withdraw(me, "components", components=(A,)) == {"withdrawn-already"}
+    # It goes on: not in the round that was under way, but from the next on.
+    assert house.say((me, house.update(me, A, 4))) == {"withdrawn"}
+    house.round(A, who=house.ids[1:])
+    house.round(A)
+    assert house.counted(A)[3:] == [BUT_0, ALL]
+
+
+def test_g7_rounds_are_withdrawn(house: House) -> None:
+    me = house.ids[0]
+    assert not house.withdraw(me, "rounds", components=(A,), first=2, last=3)
+    assert house.counted(A) == [ALL, BUT_0, BUT_0]
+    house.round(A)
+    assert house.counted(A)[3] == ALL, "round 4 is none of these"
+
+
+def test_g7_single_updates_are_withdrawn_again_and_again(house: House) -> None:
+    me = house.ids[0]
+    for number in (3, 1):
+        update = house.entry(me, B, number).update
+        assert not house.withdraw(me, "updates", updates=(update,))
+        assert house.withdraw(me, "updates", updates=(update,)) == {"withdrawn-already"}
+    assert house.counted(B) == [BUT_0, ALL, BUT_0]
+    assert house.ledger.components[B].epoch == 2
+    foreign = house.entry(house.ids[1], B, 2).update
+    assert house.withdraw(me, "updates", updates=(foreign,)) == {"withdrawn-already"}, "another member's"
+    assert house.counted(B)[1] == ALL
+
+
+def test_g7_overlapping_withdrawals_in_one_block_are_one_epoch(house: House) -> None:
+    me, other = house.ids[:2]
+    said = (
+        (me, house.statement(me, "rounds", components=(A,), first=1, last=2)),
+        (me, house.statement(me, "components", components=(A,))),
+        (other, house.statement(other)),
+    )
+    assert not house.say(*said)
+    assert house.counted(A) == [[2, 3, 4]] * 3
+    assert (house.ledger.components[A].epoch, house.ledger.components[B].epoch) == (1, 1)
+    assert not house.withdraw(me), "what it has in B is in force still"
+    assert house.counted(B) == [[2, 3, 4]] * 3
+    assert (house.ledger.components[A].epoch, house.ledger.components[B].epoch) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("scope", "more"),
+    [
+        ("some", {}),
+        ("all", {"components": (A,)}),
+        ("all", {"first": 1, "last": 1}),
+        ("components", {}),
+        ("components", {"components": (B, A)}),
+        ("components", {"components": (A, A)}),
+        ("components", {"components": (A,), "updates": (bytes(32),)}),
+        ("rounds", {"components": (A,)}),
+        ("rounds", {"components": (A,), "first": 3, "last": 2}),
+        ("rounds", {"first": 1, "last": 2}),
+        ("updates", {}),
+        ("updates", {"updates": (b"b" * 32, b"a" * 32)}),
+    ],
+)
+def test_a_withdrawal_says_one_thing(house: House, scope: str, more: dict[str, Any]) -> None:
+    before = house.counted(A)
+    assert house.withdraw(house.ids[0], scope, **more) == {"unknown-withdrawal"}
+    assert house.counted(A) == before
+    assert house.ledger.withdrawn == ()
+
+
+def test_an_unknown_component_and_a_rewind_of_ones_own_are_refused(house: House) -> None:
+    me = house.ids[0]
+    assert house.withdraw(me, "components", components=("head/none",)) == {"unknown-component"}
+    assert house.withdraw(me, mode="rewind") == {"unknown-withdrawal"}
+    with pytest.raises(RemoteProtocolError, match="unknown-withdrawal"):
+        check_terms(house.terms(me, mode="erase"))
+    assert house.ledger.withdrawn == ()
+
+
+def test_the_scope_is_part_of_the_state(house: House) -> None:
+    """G1: what bars later updates is under the ledger's digest."""
+    me = house.ids[0]
+    house.withdraw(me, "updates", updates=(house.entry(me, A, 1).update,))
+    (found,) = house.ledger.withdrawn
+    parts: list[dict[str, object]] = [
+        {"scope": "all"},
+        {"updates": ()},
+        {"components": (A,)},
+        {"first": 1},
+        {"last": 1},
+        {"since": ()},
+        {"rounds": ()},
+        {"mode": "rewind"},
+        {"through": 1},
+    ]
+    changed = [replace(house.ledger, withdrawn=(replace(found, **part),)) for part in parts]  # type: ignore[arg-type]
+    assert len({state_digest(ledger) for ledger in (house.ledger, *changed)}) == len(parts) + 1
+
+
+# ---- by motion
+
+
+def test_g7_members_withdraw_what_another_one_contributed(house: House) -> None:
+    owner, *others = house.ids
+    assert not house.move(others[0], owner, "refold", "rounds", components=(A,), first=1, last=1)
+    assert house.counted(A) == [ALL] * 3, "one vote decides nothing"
+    assert house.vote(owner) == {"no-vote"}
+    house.vote(*others[1:3])
+    assert house.outcome().result == "passed"
+    assert house.counted(A) == [BUT_0, ALL, ALL]
+    (found,) = house.ledger.withdrawn
+    assert (found.author, found.motion) == (owner.public_key, house.outcome().motion.digest)
+
+
+def test_what_is_not_in_force_cannot_be_moved_and_a_motion_overtaken_is_void(house: House) -> None:
+    owner, *others = house.ids
+    assert house.move(others[0], owner, "refold", "rounds", components=(A,), first=7, last=9) == {"withdrawn-already"}
+    assert not house.move(others[0], owner, "refold")
+    house.withdraw(owner)
+    house.vote(*others[1:3])
+    assert (house.outcome().result, house.outcome().why) == ("void", "withdrawn-already")
+    assert house.ledger.components[A].epoch == 1
+
+
+def test_a_motions_terms_are_its_own(house: House) -> None:
+    owner, other, third = house.ids[:3]
+    terms = schema.dump(house.terms(owner))
+    cases = {
+        "other-key": Motion("withdraw", third.public_key, terms, "", 100),
+        "unknown-withdrawal": Motion("rewind", owner.public_key, terms, "", 100),
+        "statement": Motion("withdraw", owner.public_key, b"", "", 100),
+    }
+    for reason, motion in cases.items():
+        assert house.say((other, motion)) == {reason}, reason
+    assert house.ledger.roll.motions == ()
+
+
+def test_what_an_owner_withdraws_does_not_push_out_what_others_did() -> None:
+    house = House()
+    for _ in range(MOST_WITHDRAWN + 3):
+        house.round(A)
+    owner, *others = house.ids
+    last = house.ledger.components[A].round
+    house.move(others[0], owner, "refold", "rounds", components=(A,), first=last, last=last)
+    house.vote(*others[1:3])
+    for number in range(1, MOST_WITHDRAWN + 2):
+        assert not house.withdraw(owner, "updates", updates=(house.entry(owner, A, number).update,))
+    assert len(house.ledger.withdrawn) == MOST_WITHDRAWN + 1
+    assert house.ledger.withdrawn[0].motion
+    assert house.counted(A) == [*[BUT_0] * (MOST_WITHDRAWN + 1), ALL, BUT_0]
+
+
+# ---- rewind
+
+
+def test_g7_a_rewind_goes_back_to_before_the_first_update_everywhere(house: House) -> None:
+    owner, *others = house.ids
+    first = house.entry(owner, A, 2)
+    assert not house.move(others[0], owner, "rewind", "updates", updates=(first.update,))
+    house.vote(*others[1:])
+    assert house.outcome().result == "passed"
+    # A: round 2, which counted it, and what followed. B: its round 2 closed in the same block, and was trained before.
+    assert house.counted(A) == [ALL, [], [], []]
+    assert house.counted(B) == [ALL, ALL, [], []]
+    assert [house.ledger.components[name].epoch for name in (A, B)] == [1, 1]
+    (found,) = house.ledger.withdrawn
+    assert (found.mode, dict(found.since), dict(found.rounds)) == ("rewind", {A: 2, B: 3}, {A: 3, B: 3})
+    erased = {blob for e in house.ledger.components[A].erasures for blob in e.blobs}
+    assert len(erased) == 10, "everybody's: they learned from it"
+    # In flight for the round that was under way: void, whoever made it, and whatever epoch it says.
+    for epoch in (0, 1):
+        assert house.say((others[1], house.update(others[1], A, 4, epoch))) == {"withdrawn"}
+    house.round(A, B)
+    assert house.counted(A)[-1] == ALL, "the owner too: that update alone was withdrawn"
+
+
+def test_everybody_votes_on_a_rewind_and_nobody_alone(house: House) -> None:
+    owner, *others = house.ids
+    assert not house.move(owner, owner, "rewind")
+    assert house.counted(A) == [ALL] * 3, "everybody's ε pays for it"
+    house.vote(*others[:2])
+    assert house.ledger.roll.motions, "three of five are no quorum"
+    house.vote(others[2])
+    assert house.outcome().result == "passed"
+    assert house.counted(A) == [[], [], [], []] == house.counted(B)
+
+
+def test_a_rewind_and_a_withdrawal_in_one_block(house: House) -> None:
+    owner, other, *rest = house.ids
+    house.move(other, owner, "rewind", "rounds", components=(B,), first=3, last=3)
+    (motion,) = house.ledger.roll.motions
+    ballots = [(i, Ballot(motion.digest, 1)) for i in rest]
+    assert not house.say(*ballots, (other, house.statement(other)))
+    assert house.counted(B) == [[0, 2, 3, 4], [0, 2, 3, 4], [], []]
+    assert house.counted(A) == [[0, 2, 3, 4]] * 3 + [[]]
+    assert [house.ledger.components[name].epoch for name in (A, B)] == [1, 1]
+
+
+def test_beyond_the_horizon_nothing_is_rewound() -> None:
+    house = House(horizon=2)
+    for _ in range(4):
+        house.round(A, B)
+    owner, *others = house.ids
+    house.move(others[0], owner, "rewind")
+    house.vote(*others[1:])
+    assert house.counted(A) == [ALL, ALL, [], [], []]
+
+
+def test_what_shares_a_modality_is_linked_by_way_of_others(house: House) -> None:
+    learning = house.charter.learning
+    names, kind, task = ("a", "b", "c", "d"), learning.modalities[0], learning.tasks[0]
+    floors = tuple(replace(learning.floors[0], modality=name) for name in names)
+    pairs = {"task0": ("a", "b"), "task1": ("b", "c"), "task2": ("d",)}
+    tasks = tuple(replace(task, name=name, modalities=read) for name, read in pairs.items())
+    modalities = tuple(replace(kind, name=name) for name in names)
+    spec = house.charter.components[0]
+    charter = replace(
+        house.charter,
+        learning=replace(learning, modalities=modalities, tasks=tasks, floors=floors),
+        components=tuple(replace(spec, name=f"head/{name}") for name in pairs),
+    )
+    assert linked(charter, [A]) == {A, B}
+    assert linked(charter, ["head/task2"]) == {"head/task2"}
+
+
+# ---- G7 as a property
+
+
+def test_g7_fifty_random_sequences_end_as_the_fold_of_the_survivors() -> None:
+    """Rounds, withdrawals of every scope, motions and returns: the state is the rule on what nobody withdrew."""
+    for seed in range(50):
+        _sequence(seed)
+
+
+def _sequence(seed: int) -> None:
+    chance = random.Random(seed)
+    house = House(4)
+    spec = house.charter.components[0]
+    gone: set[bytes] = set()
+    frozen: dict[str, list[Round]] = {A: [], B: []}
+    for _ in range(chance.randint(3, 7)):
+        house.round(A, B)
+        for name in (A, B):
+            frozen[name].append(house.ledger.components[name].rounds[-1])
+        if chance.random() < 0.6:
+            gone |= _withdraw_something(house, chance, frozen)
+    for name in (A, B):
+        want = [replace(r, entries=tuple(e for e in r.entries if e.update not in gone)) for r in frozen[name]]
+        c = house.ledger.components[name]
+        kept = [r for r in c.rounds if r.number in {w.number for w in want}]
+        assert [r.entries for r in kept] == [r.entries for r in want], seed
+        assert _folded(spec, c.rounds) == _folded(spec, want), seed
+        assert not {e.blob for r in want for e in r.entries} & {b for e in c.erasures for b in e.blobs}
+
+
+def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, list[Round]]) -> set[bytes]:
+    """Withdraw at random; return the updates that are gone by what the words mean, not by what the ledger did."""
+    owner, name = chance.choice(house.ids), chance.choice([A, B])
+    mine = {
+        part: [(r.number, e.update) for r in frozen[part] for e in r.entries if e.author == owner.public_key]
+        for part in (A, B)
+    }
+    scope = chance.choice(["all", "components", "rounds", "updates"])
+    low = chance.randint(1, len(frozen[name]))
+    picked = tuple(sorted(update for _, update in chance.sample(mine[name], min(2, len(mine[name])))))
+    if scope == "updates" and not picked:
+        return set()
+    scopes: dict[str, dict[str, Any]] = {
+        "all": {},
+        "components": {"components": (name,)},
+        "rounds": {"components": (name,), "first": low, "last": low + 1},
+        "updates": {"updates": picked},
+    }
+    more = scopes[scope]
+    before = house.ledger.components[name].epoch
+    if chance.random() < 0.3:
+        others = [i for i in house.ids if i is not owner]
+        if not house.move(others[0], owner, "refold", scope, **more):
+            house.vote(*others[1:])
+    else:
+        house.withdraw(owner, scope, **more)
+    assert house.ledger.components[name].epoch - before in (0, 1)
+    if scope == "all":
+        return {update for part in (A, B) for _, update in mine[part]}
+    if scope == "components":
+        return {update for _, update in mine[name]}
+    if scope == "rounds":
+        return {update for number, update in mine[name] if low <= number <= low + 1}
+    return set(picked)
+
+
+def _folded(spec: object, rounds: object) -> bytes:
+    def values(entry: Entry) -> Integers:
+        return np.frombuffer(entry.blob[:16], dtype=np.int8)
+
+    state, _ = replay(origin(spec), spec, rounds, values)  # type: ignore[arg-type]
+    return digest_of("x", state)
+
+
+def test_apply_records_alone_leaves_the_ledger_before_untouched(house: House) -> None:
+    me, before = house.ids[0], house.ledger
+    kept = {name: c.rounds for name, c in before.components.items()}
+    after = apply_records(house.charter, before, [house.record(me, house.statement(me))])
+    assert isinstance(after.components[A], ComponentLedger)
+    assert {name: c.rounds for name, c in before.components.items()} == kept
+    assert after.components[A].rounds != kept[A]

@@ -1,0 +1,93 @@
+"""Which checkpoints and update bytes are kept, and that nothing which is still needed goes (G7, G8)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collegium.consensus.components import Entry, Round, chained, origin, replay
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.runtime import folding
+from collegium.node.store.blobs import Blobs
+from collegium.node.store.states import States
+from collegium.protocol.components import ComponentSpec
+from collegium.protocol.records import GENESIS
+from collegium.protocol.update import payload, payload_values
+from collegium.sims.cluster import small_charter
+
+MEMBERS = [Identity.from_seed(bytes([n]) * 32) for n in range(4)]
+CHARTER = small_charter(MEMBERS)
+SPEC: ComponentSpec = CHARTER.components[0]
+HORIZON, LAST = 15, 37
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Blobs, States]:
+    return Blobs(tmp_path / "blobs"), States(tmp_path / "states")
+
+
+def rounds(blobs: Blobs, count: int = LAST) -> tuple[Round, ...]:
+    made = []
+    for number in range(1, count + 1):
+        entries = []
+        for index, who in enumerate(MEMBERS):
+            values = np.full(SPEC.dimension, number + index, dtype=np.int8)
+            frame = payload(CHARTER.federation, who.public_key, SPEC.name, number, values)
+            blobs.put(frame)
+            entries.append(Entry(sha256(frame + b"h"), who.public_key, sha256(frame), len(frame), 0, 1, number))
+        made.append(Round(number, number, tuple(entries), 1, GENESIS))
+    return chained(made, GENESIS)
+
+
+def stored(blobs: Blobs, found: tuple[Round, ...]) -> list[int]:
+    return [r.number for r in found if all(blobs.has(entry.blob) for entry in r.entries)]
+
+
+def test_g7_only_bytes_that_no_withdrawal_reaches_go(stores: tuple[Blobs, States]) -> None:
+    blobs, states = stores
+    found = rounds(blobs)
+    before, _ = folding.compute(SPEC, found, blobs, states)
+    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 20 * 4, "the checkpoint before round 22 is round 20"
+    assert stored(blobs, found) == list(range(21, LAST + 1))
+    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0, "again changes nothing"
+    states.prune(SPEC.name, folding.kept(found, HORIZON))
+    assert states.get(SPEC.name, found[19].chain) is not None
+    assert states.get(SPEC.name, found[9].chain) is None
+    # The oldest round that a withdrawal can reach: the refold starts from the checkpoint and needs no byte that went.
+    gone = replace(found[LAST - HORIZON], entries=found[LAST - HORIZON].entries[1:])
+    after = chained([*found[: LAST - HORIZON], gone, *found[LAST - HORIZON + 1 :]], GENESIS)
+    refolded, _ = folding.compute(SPEC, after, blobs, states)
+    full = Blobs(blobs.folder.parent / "all")
+    rounds(full)
+    expected, _ = replay(origin(SPEC), SPEC, after, lambda e: payload_values(full.get(e.blob), SPEC))
+    assert np.array_equal(refolded, expected)
+    assert not np.array_equal(refolded, before)
+
+
+def test_g8_without_its_checkpoint_nothing_goes(stores: tuple[Blobs, States]) -> None:
+    blobs, states = stores
+    found = rounds(blobs)
+    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
+    folding.compute(SPEC, found, blobs, states)
+    (path,) = states.folder.rglob(f"{found[19].chain.hex()}.state")
+    path.write_bytes(path.read_bytes()[:-1])  # torn
+    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
+    assert stored(blobs, found) == list(range(1, LAST + 1))
+
+
+@pytest.mark.parametrize("count", [0, 1, HORIZON, HORIZON + 9])
+def test_a_young_federation_keeps_all(stores: tuple[Blobs, States], count: int) -> None:
+    blobs, states = stores
+    found = rounds(blobs, count)
+    folding.compute(SPEC, found, blobs, states)
+    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
+    assert stored(blobs, found) == list(range(1, count + 1))
+    assert {r.chain for r in found[-4:]} <= folding.kept(found, HORIZON)
+
+
+def test_a_long_life_keeps_a_bounded_number_of_checkpoints(stores: tuple[Blobs, States]) -> None:
+    made = tuple(Round(n, n, (), 0, sha256(b"%d" % n)) for n in range(1, 10_001))
+    assert len(folding.kept(made, 1000)) <= 1000 // folding.CHECKPOINT_EVERY + 1 + folding.KEEP_LAST
+    assert made[8999].chain in folding.kept(made, 1000)
