@@ -35,7 +35,7 @@ rounds = 2
 
 def some_seeds() -> list[Any]:
     soak = [pytest.param(name, seed, marks=pytest.mark.soak) for name in shipped() for seed in range(100, 130)]
-    return [*[(name, seed) for name in shipped() for seed in (1, 2, 3)], *soak]
+    return [*[(name, seed) for name in shipped() for seed in (1, 2)], *soak]
 
 
 @pytest.mark.parametrize(("name", "seed"), some_seeds())

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from collegium.consensus.components import Entry
 from collegium.consensus.ledger import Ledger
 from collegium.node.control.client import Client
@@ -38,6 +40,7 @@ def test_g1_rounds_close_and_all_hosts_hold_the_same_bits(federation: Make) -> N
         assert not others
 
 
+@pytest.mark.soak  # test_soak.py has the short form
 def test_g8_kill_9_at_random_moments_loses_and_doubles_nothing(federation: Make) -> None:
     four = federation(rounds=12, deadline_ms=2000)
     four.start()

@@ -95,6 +95,7 @@ def test_a_partition_stops_the_side_without_a_quorum_which_says_so_and_joins_aga
     assert not any("Connected to" in note for note in live(four, 0)["notes"])
 
 
+@pytest.mark.soak  # half a minute of deadlines; scenario "silent-host" is the short form
 def test_a_host_that_falls_silent_costs_deadlines_is_named_and_is_found_again(switch: Wires, hosts: Make) -> None:
     """A half-open connection: the others' packets vanish, and nobody closes anything."""
     four = hosts()
@@ -108,6 +109,7 @@ def test_a_host_that_falls_silent_costs_deadlines_is_named_and_is_found_again(sw
     four.wait_rounds(closed(four) + 2)
 
 
+@pytest.mark.soak  # half a minute of waiting
 def test_a_host_with_a_new_address_is_found_again_and_offers_it(switch: Wires, hosts: Make) -> None:
     four = hosts(anywhere=True)
     four.wait_rounds(1)

@@ -206,6 +206,7 @@ def test_a_member_rotates_its_key_while_rounds_close(federation: Make, cli: Run)
     assert key in report.ledger.members
 
 
+@pytest.mark.soak  # scenarios "expelled-by-motion" and "lost-key" are the short form
 def test_an_expelled_member_is_told_and_a_lost_key_is_replaced(federation: Make, cli: Run, tmp_path: Path) -> None:
     five = federation(count=5, rounds=80, deadline_ms=3000)
     five.start()
