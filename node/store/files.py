@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def write_atomic(path: Path, *parts: bytes | memoryview, durable: bool = True, s
     (on the same file system), by default beside `path`; it is removed when something fails.
     Raises DiskFullError or UsageError (not allowed).
     """
+    write_stream(path, parts, durable=durable, scratch=scratch)
+
+
+def write_stream(
+    path: Path, parts: Iterable[bytes | memoryview], *, durable: bool = True, scratch: Path | None = None
+) -> None:
+    """Do as `write_atomic` with parts that are made while they are written; if making one fails, nothing is changed."""
     temporary = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}"
     with disk_errors(path):
         try:

@@ -4,6 +4,7 @@ Nothing here trusts a store: every signature is checked, every header and every 
 """
 
 from .bytes import Bytes, Disk, checkpoints
+from .files import ConsistencyFile, InclusionFile, LedgerFile, verify_file
 from .home import parts_of_home, read_charter, verify_home_ledger, verify_home_states, verify_home_withdrawal
 from .ledger import Certification, Counted, Report, verify_ledger, verify_record
 from .model import Component, Model, home_model
@@ -15,8 +16,11 @@ __all__ = [
     "Certification",
     "Component",
     "ComponentWithdrawal",
+    "ConsistencyFile",
     "Counted",
     "Disk",
+    "InclusionFile",
+    "LedgerFile",
     "Model",
     "Report",
     "StateReport",
@@ -25,6 +29,7 @@ __all__ = [
     "home_model",
     "parts_of_home",
     "read_charter",
+    "verify_file",
     "verify_home_ledger",
     "verify_home_states",
     "verify_home_withdrawal",
