@@ -197,15 +197,118 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(found, as_json, people)
 
 
+@app.command("certificate")
+def certificate(
+    member: Annotated[str, typer.Argument(help="Whose withdrawals: a name, or the beginning of a key.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes.")],
+    with_updates: Annotated[
+        bool,
+        typer.Option("--with-updates", help="Put the surviving updates in: the file alone can be refolded."),
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one file from which anybody can check, offline, that a member's withdrawn contributions are gone."""
+    from ..node.store.files import write_stream  # noqa: PLC0415 - as above
+    from ..node.verify import certificate as certificates  # noqa: PLC0415
+    from ..node.verify.bytes import Disk  # noqa: PLC0415
+    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+    from ..node.views import find_member  # noqa: PLC0415
+
+    place = existing_home(home)
+    key = from_store(place, lambda context: find_member(context, member))
+    with progress(as_json) as step, source_of(place, step) as source:
+        parts = certificates.make(source, key, Disk(place.blobs) if with_updates else None)
+        write_stream(out, parts)
+    with out.open("rb") as file:
+        checked = certificates.check(file, str(out), data=Disk(place.blobs))
+    found = {"certificate": str(out), "bytes": out.stat().st_size, **checked.as_map()}
+    emit(found, as_json, lambda console: _certificate(console, found))
+
+
+def _certificate(out: Any, found: Any) -> None:
+    facts(
+        out,
+        [
+            ("federation", f"{found['name']}, {found['federation']}"),
+            ("withdrawal of", found["member"]),
+            ("result", "verified" if found["verified"] else "NOT verified"),
+            ("what", ", ".join(f"{w['scope']} by {w['mode']}" for w in found["withdrawals"])),
+            ("before", f"height {found['before']['height']}, block {found['before']['block']}"),
+            ("trusted height", f"{found['height']}, block {found['block']}"),
+        ],
+    )
+    rows = [
+        (
+            c["component"],
+            c["epoch"],
+            c["round"],
+            c["removed_updates"],
+            c["rewound_updates_of_others"],
+            c["updates_beyond_refold_horizon"],
+            c["label"],
+            c["digest"] or "–",
+            "refolded from the updates" if c["refolded"] else "not refolded: updates are missing",
+        )
+        for c in found["components"]
+    ]
+    columns = ("component", "epoch", "round", "removed", "of others", "too old", "state", "digest", "checked")
+    table(out, columns, rows, empty="Nothing that it withdrew was counted.")
+    for problem in found["problems"]:
+        out.print(f"problem: {problem}")
+
+
 @app.command("verify")
 def verify(
-    member: Annotated[
-        str | None, typer.Argument(help="A name, or the beginning of a key; all who withdrew, if none is named.")
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE|MEMBER]", help="A certificate; or who withdrew (a name, the beginning of a key); else all."
+        ),
+    ] = None,
+    updates: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of a certificate: a node's directory, or its blobs, with surviving updates."),
+    ] = None,
+    charter: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a certificate: the charter that it has to be of.")
+    ] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(metavar="HEIGHT:ID", help="A block id known from elsewhere; may be repeated.")
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check from this node's files alone that the states are the fold without the withdrawn updates."""
+    """Check a certificate offline; or, from this node's files, that states are folds without what was withdrawn."""
+    if what is not None and Path(what).is_file():
+        _verify_file(Path(what), updates, charter, pin or [], as_json)
+        return
+    if what is not None and ("/" in what or what.endswith(".certificate")):
+        raise UsageError(f"There is no file {what}", "Name a certificate, or a member.")
+    if updates is not None or charter is not None or pin:
+        raise UsageError("--updates, --charter and --pin belong to a certificate", "Name its file.")
+    _verify_home(what, home, as_json)
+
+
+def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: list[str], as_json: bool) -> None:
+    from ..node.verify import certificate as certificates  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node.verify.bytes import Disk  # noqa: PLC0415
+    from .ledger import parse_pin  # noqa: PLC0415
+
+    if updates is not None and not updates.is_dir():
+        raise UsageError(f"There is no folder {updates}", "Name a node's directory, or its blobs folder.")
+    blobs = None if updates is None else Disk(updates / "blobs" if (updates / "blobs").is_dir() else updates)
+    known = None if charter is None else read_charter(charter)[0]
+    with path.open("rb") as file:
+        checked = certificates.check(file, str(path), charter=known, pins=dict(map(parse_pin, pins)), data=blobs)
+    found = checked.as_map()
+    emit(found, as_json, lambda out: _certificate(out, found))
+    if not checked.verified:
+        raise typer.Exit(6)
+
+
+def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
     from ..consensus.membership import earlier  # noqa: PLC0415 - as above
     from ..node.verify import verify_home_withdrawal  # noqa: PLC0415
     from ..node.views import Context, find_member  # noqa: PLC0415

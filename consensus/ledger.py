@@ -19,6 +19,7 @@ A record whose body is malformed or breaks a bound is inert: it stays in the fee
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -26,7 +27,7 @@ from ..crypto.merkle import EMPTY, Frontier, leaf_hash
 from ..protocol import schema
 from ..protocol.blocks import Block, Close, Head, Vote, quorum
 from ..protocol.charter import Charter
-from ..protocol.codec import encode
+from ..protocol.codec import decode, encode
 from ..protocol.membership import Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
@@ -177,7 +178,17 @@ def members_digest(members: Iterable[bytes]) -> bytes:
 
 
 def state_digest(ledger: Ledger) -> bytes:
-    """Return the digest of a ledger state (G1), over everything that later blocks depend on."""
+    """Return the digest of a ledger state (G1), by which a header names it."""
+    return summary_digest(summary(ledger))
+
+
+def summary_digest(data: bytes) -> bytes:
+    """Return the digest of a summary."""
+    return digest("ledger", data)
+
+
+def summary(ledger: Ledger) -> bytes:
+    """Return everything in a ledger state that later blocks depend on, as canonical bytes (`Summary` reads them)."""
     components = [
         [
             c.name,
@@ -192,21 +203,58 @@ def state_digest(ledger: Ledger) -> bytes:
         ]
         for _, c in sorted(ledger.components.items())
     ]
-    return digest(
-        "ledger",
-        encode(
-            [
-                ledger.height,
-                [[author, seq, head] for author, (seq, head) in sorted(ledger.heads.items())],
-                list(ledger.members),
-                [[author, list(offer.components)] for author, offer in sorted(ledger.offers.items())],
-                components,
-                [w.summary() for w in ledger.withdrawn],
-                list(ledger.expelled),
-                *membership.summary(ledger.roll),
-            ]
-        ),
+    return encode(
+        [
+            ledger.height,
+            [[author, seq, head] for author, (seq, head) in sorted(ledger.heads.items())],
+            list(ledger.members),
+            [[author, list(offer.components)] for author, offer in sorted(ledger.offers.items())],
+            components,
+            [w.summary() for w in ledger.withdrawn],
+            list(ledger.expelled),
+            *membership.summary(ledger.roll),
+        ]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSummary:
+    """One component in a summary."""
+
+    name: str
+    round: int
+    epoch: int
+    hosts: tuple[bytes, ...]
+    chain: bytes
+    attests: tuple[tuple[int, int, bytes, bytes], ...]
+    certified: Certified | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an outsider reads in a ledger state that a cosigned header names: not all of it."""
+
+    height: int
+    components: Mapping[str, ComponentSummary]
+    withdrawn: tuple[Withdrawn, ...]
+    successors: Mapping[bytes, bytes]
+
+    @classmethod
+    def read(cls, data: bytes, limit: int) -> "Summary":
+        """Read what `summary` wrote. Raises RemoteProtocolError("invalid" | what a malformed encoding raises)."""
+        raw: Any = decode(data, limit)
+        try:
+            height, _heads, _members, _offers, components, withdrawn, _expelled, *roll = raw
+            found = {}
+            for name, number, epoch, hosts, chain, _pending, attests, certified, _erasures in components:
+                done = Certified(*certified) if certified else None
+                listed = tuple((r, e, host, state) for r, e, host, state in attests)
+                found[name] = ComponentSummary(name, number, epoch, tuple(hosts), chain, listed, done)
+            seats = roll[0] if roll else []
+            successors = {key: after for key, _, _, _, _, _, after in seats if after}
+            return cls(height, found, tuple(Withdrawn.read(row) for row in withdrawn), successors)
+        except (TypeError, ValueError) as error:
+            raise RemoteProtocolError("invalid", "it is no summary of a ledger") from error
 
 
 def order(records: Iterable[Signed[Record]]) -> list[Signed[Record]]:

@@ -8,7 +8,7 @@ rewind   from the first round on that counted a covered update, all that anybody
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import RemoteProtocolError
 from ..protocol.charter import Charter
@@ -76,7 +76,28 @@ class Withdrawn:
         """Return what later blocks depend on, for the ledger's digest."""
         scope = [self.scope, list(self.components), self.first, self.last, list(self.updates)]
         pairs = [[list(pair) for pair in self.rounds], [list(pair) for pair in self.since]]
-        return [self.author, self.through, self.mode, *pairs, *scope]
+        return [self.author, self.through, self.mode, self.motion, *pairs, *scope]
+
+    @classmethod
+    def read(cls, row: Any) -> "Withdrawn":
+        """Read what `summary` gave; its height and carrier are not in there. Raises TypeError or ValueError."""
+        author, through, mode, motion, rounds, since, scope, components, first, last, updates = row
+        pairs = [tuple((str(name), int(number)) for name, number in each) for each in (rounds, since)]
+        return cls(
+            author=bytes(author),
+            through=int(through),
+            mode=mode,
+            height=0,
+            carrier=b"",
+            rounds=pairs[0],
+            scope=scope,
+            components=tuple(components),
+            first=int(first),
+            last=int(last),
+            updates=tuple(updates),
+            since=pairs[1],
+            motion=bytes(motion),
+        )
 
 
 def names(terms: WithdrawalStatement | Withdrawn, component: str, number: int, update: bytes) -> bool:

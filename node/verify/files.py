@@ -29,8 +29,8 @@ from . import heads
 from .heads import CosignedHead, Deciders, Walk
 from .ledger import Progress, Report, verify_ledger
 
-LEDGER, INCLUSION, CONSISTENCY = "ledger", "inclusion", "consistency"
-MAGIC = {f"collegium/1 {kind}\n".encode(): kind for kind in (LEDGER, INCLUSION, CONSISTENCY)}
+LEDGER, INCLUSION, CONSISTENCY, WITHDRAWAL = "ledger", "inclusion", "consistency", "withdrawal"
+MAGIC = {f"collegium/1 {kind}\n".encode(): kind for kind in (LEDGER, INCLUSION, CONSISTENCY, WITHDRAWAL)}
 LONGEST_MAGIC = max(map(len, MAGIC))
 CHARTER_FILE_LIMIT = CHARTER_LIMIT + 65_536
 OPENING_LIMIT = CHARTER_FILE_LIMIT + 1024
@@ -234,9 +234,11 @@ def verify_file(
     """
     frames = Frames(file, source)
     kind = frames.kind()
+    if kind == WITHDRAWAL:
+        raise UsageError(f"{source} is a withdrawal certificate", "Verify it: collegium unlearn verify FILE.")
     start = frames.load(Opening, "the opening", OPENING_LIMIT)
     try:
-        found = _charter(start.charter, source)
+        found = charter_of(start.charter, source)
         if charter is not None and charter.federation != found.federation:
             raise Failed(
                 f"it is of federation {found.federation.hex()[:16]} ({found.name}), not of "
@@ -252,7 +254,7 @@ def verify_file(
         raise Failed(f"{source}: {error.message}", error.advice) from error
 
 
-def _charter(data: bytes, source: str) -> Charter:
+def charter_of(data: bytes, source: str) -> Charter:
     """Read the charter; every founding member must have signed it, in the order of their keys."""
     try:
         charter, signed = load_file(data, f"the charter in {source}")

@@ -186,3 +186,32 @@ def test_digests_stay_whole_in_a_pipe(run: "Run", home: Home) -> None:
     found = run("ledger", "verify", "--home", home.root)
     block = json.loads(run("ledger", "verify", "--home", home.root, "--json").out)["block"]
     assert any(line.endswith(block) for line in map(str.rstrip, found.out.splitlines()))
+
+
+def test_a_certificate_is_written_and_checked_without_a_home(
+    run: "Run", home: Home, cluster: Cluster, tmp_path: Path
+) -> None:
+    owner, file = cluster.nodes[0].identity.public_key.hex(), tmp_path / "gone.certificate"
+    made = run("unlearn", "certificate", owner[:12], "--out", file, "--with-updates", "--home", home.root, "--json")
+    assert made.code == 0, made
+    checked = run("unlearn", "verify", file, "--json")
+    found = json.loads(checked.out)
+    assert (checked.code, found["verified"], found["member"]) == (0, True, owner)
+    assert all(c["refolded"] and c["removed_updates"] for c in found["components"])
+    assert "refolded from the updates" in run("unlearn", "verify", file).out
+    plain = tmp_path / "plain.certificate"
+    assert run("unlearn", "certificate", owner[:12], "--out", plain, "--home", home.root).code == 0
+    assert plain.stat().st_size < file.stat().st_size
+    assert "updates are missing" in run("unlearn", "verify", plain).out
+    assert "refolded from the updates" in run("unlearn", "verify", plain, "--updates", home.root).out
+    assert run("unlearn", "verify", plain, "--charter", home.charter).code == 0
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    assert run("unlearn", "verify", file).code in (3, 6)
+    assert run("unlearn", "verify", tmp_path / "nothing.certificate").code == 2
+    assert run("unlearn", "verify", plain, "--updates", tmp_path / "nothing").code == 2
+    assert run("unlearn", "verify", owner[:12], "--pin", f"1:{'0' * 64}", "--home", home.root).code == 2
+    stayed = cluster.nodes[2].identity.public_key.hex()
+    assert run("unlearn", "certificate", stayed[:12], "--out", plain, "--home", home.root).code == 2
+    assert run("unlearn", "verify", plain).code == 0, "what was there is left as it was"
