@@ -1,12 +1,14 @@
 """`collegium ledger`: what was agreed on, and whether it is what it says."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..crypto.errors import UsageError
 from .options import HomeOption, JsonOption, existing_home
-from .output import emit, facts, names, progress, short, table
+from .output import emit, facts, names, progress, short, size, table
 from .read import answer
 
 app = typer.Typer(help="The ledger: what was agreed on, checked from the charter alone.", no_args_is_help=True)
@@ -108,9 +110,16 @@ def show(
 
 @app.command("verify")
 def verify(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="What `export`, `prove` or `consistency` wrote; no home needed."),
+    ] = None,
     pin: Annotated[
         list[str] | None,
         typer.Option(metavar="HEIGHT:ID", help="A block id known from elsewhere that must be there; may be repeated."),
+    ] = None,
+    charter: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The charter that FILE has to be of; else the one in it counts.")
     ] = None,
     states: Annotated[
         bool, typer.Option("--states/--no-states", help="Fold the hosted components again from the updates' bytes.")
@@ -118,9 +127,16 @@ def verify(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every signature, certificate, header and state in this node's files, from the charter alone."""
+    """Check every signature, certificate and header, from the charter alone: of this node's files, or of FILE."""
     from ..node.verify import verify_home_ledger, verify_home_states  # noqa: PLC0415 - as above
 
+    if file is not None:
+        if home is not None:
+            raise UsageError("FILE and --home do not go together", "A file is verified without any node.")
+        _verify_file(file, charter, pin or [], as_json)
+        return
+    if charter is not None:
+        raise UsageError("--charter goes with a FILE", "A node's files are held to its own charter.")
     place = existing_home(home)
     pins = dict(map(parse_pin, pin or []))
     with progress(as_json) as step:
@@ -148,9 +164,7 @@ def verify(
                 ("pin it", f"--pin {found['height']}:{found['block']}"),
             ],
         )
-        if found["refused_records"]:
-            refused = ", ".join(f"{count} × {reason}" for reason, count in found["refused_records"].items())
-            out.print(f"inert records, refused by every member alike: {refused}")
+        _inert(out, found["refused_records"])
         rows = [
             (s["component"], s["round"], s["epoch"], s["label"], s["updates"], s["digest"]) for s in found["states"]
         ]
@@ -160,6 +174,162 @@ def verify(
             )
 
     emit(found, as_json, people)
+
+
+def _verify_file(file: Path, charter_file: Path | None, pin: list[str], as_json: bool) -> None:
+    from ..node.store.errors import disk_errors  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter, verify_file  # noqa: PLC0415
+
+    pins = dict(map(parse_pin, pin))
+    charter = None if charter_file is None else read_charter(charter_file)[0]
+    with disk_errors(file), progress(as_json) as step:
+        try:
+            stream = file.open("rb")
+        except (FileNotFoundError, IsADirectoryError):
+            raise UsageError(f"There is no file {file}", "`collegium ledger export FILE` makes one.") from None
+        with stream:
+            report = verify_file(stream, str(file), charter=charter, pins=pins, progress=step)
+    found: Any = {
+        "verified": True,
+        "file": str(file),
+        **report.as_map(),
+        "pinned": [{"height": height, "block": block.hex()} for height, block in sorted(pins.items())],
+    }
+    emit(found, as_json, lambda out: _outsider(out, found, None if charter is None else charter_file))
+
+
+def _outsider(out: Any, found: Any, charter: Path | None) -> None:
+    """Show what a verified file is worth, and to whom trust goes back."""
+    held = "compare it with one that you know" if charter is None else f"that of {charter}"
+    counted = {
+        "ledger": lambda: (
+            f"ledger of {found['records']} records, {found['signatures']} signatures, {found['height']} blocks"
+        ),
+        "inclusion": lambda: f"inclusion of record {found['record']['digest']}",
+        "consistency": lambda: f"height {found['height']} appends to height {found['extends']['height']}",
+    }[found["type"]]()
+    rows = [
+        ("verified", counted),
+        ("federation", f"{found['name']}, {found['federation']}: {held}"),
+        ("trusted height", found["height"]),
+        ("block id", found["block"]),
+        ("tree", f"{found['tree_size']} records, root {found['tree_root']}"),
+        ("members then", f"{len(found['members'])}, after {found['membership_changes']} changes"),
+    ]
+    if found["type"] == "inclusion":
+        record = found["record"]
+        rows.append(
+            ("record", f"{record['kind']} {record['seq']} of {short(record['author'])}, leaf {record['position']}")
+        )
+    if found["type"] == "consistency":
+        older = found["extends"]
+        rows.append(("extends", f"block {older['block']}, {older['tree_size']} records, root {older['tree_root']}"))
+    rows.append(("pin it", f"--pin {found['height']}:{found['block']}"))
+    facts(out, rows)
+    _inert(out, found.get("refused_records", {}))
+
+
+def _inert(out: Any, refused: Any) -> None:
+    if refused:
+        text = ", ".join(f"{count} × {reason}" for reason, count in refused.items())
+        out.print(f"inert records, refused by every member alike: {text}")
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
+    until: Annotated[int | None, typer.Option(min=1, metavar="HEIGHT", help="Only up to this height.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the whole ledger (charter, blocks, certificates, records) for outsiders to verify."""
+    from ..node.verify.outsiders import export as frames  # noqa: PLC0415 - as above
+    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+
+    place = existing_home(home)
+    with progress(as_json) as step, source_of(place, step) as source:
+        height = source.height(until)
+        _write_new(file, frames(source, height))
+    found = {"file": str(file), "height": height, "bytes": file.stat().st_size}
+    text = (
+        f"{height} blocks, {size(found['bytes'])}, written to {file}; anybody checks it: collegium ledger verify {file}"
+    )
+    emit(found, as_json, lambda out: out.print(text))
+
+
+@app.command("prove")
+def prove(
+    reference: Annotated[str, typer.Argument(metavar="RECORD", help="The beginning of a record's digest.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
+    at: Annotated[
+        int | None, typer.Option(min=1, metavar="HEIGHT", help="In the tree at this height; by default the last one.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a proof that a record is in the ledger, for outsiders to verify without the ledger."""
+    from ..node.verify.outsiders import prove as make  # noqa: PLC0415 - as above
+    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+
+    place = existing_home(home)
+    with progress(as_json) as step, source_of(place, step) as source:
+        data, checked = make(source, reference, at)
+    _write_new(file, [data])
+    found: Any = {"file": str(file), "bytes": len(data), **checked.as_map()}
+    text = f"{size(len(data))}, written to {file}; anybody checks it: collegium ledger verify {file}"
+
+    def people(out: Any) -> None:
+        _outsider(out, found, None)
+        out.print(text)
+
+    emit(found, as_json, people)
+
+
+@app.command("consistency")
+def consistency(
+    first: Annotated[int, typer.Argument(metavar="A", min=1, help="The earlier height.")],
+    second: Annotated[int, typer.Argument(metavar="B", min=1, help="The later height.")],
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the proof; there must be no such file.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that the ledger at height B appends to the ledger at height A; with --out, write the proof."""
+    from ..node.verify.outsiders import consistency as make  # noqa: PLC0415 - as above
+    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+
+    place = existing_home(home)
+    with progress(as_json) as step, source_of(place, step) as source:
+        data, checked = make(source, first, second)
+    if out_file is not None:
+        _write_new(out_file, [data])
+    found: Any = {
+        "file": None if out_file is None else str(out_file),
+        "bytes": len(data),
+        **checked.as_map(),
+        "path": [node.hex() for node in checked.path],
+    }
+
+    def people(out: Any) -> None:
+        _outsider(out, found, None)
+        if out_file is not None:
+            out.print(
+                f"{size(len(data))}, written to {out_file}; anybody checks it: collegium ledger verify {out_file}"
+            )
+
+    emit(found, as_json, people)
+
+
+def _write_new(file: Path, parts: Iterable[bytes]) -> None:
+    """Write a file that is not there yet, whole or not at all. Raises UsageError."""
+    from ..node.store.files import write_stream  # noqa: PLC0415 - as above
+
+    if file.exists():
+        raise UsageError(f"{file} is there already", "Name a new file, or remove that one first.")
+    if not file.parent.is_dir():
+        raise UsageError(f"There is no folder {file.parent}", "Make it, or name another.")
+    write_stream(file, parts)
 
 
 def parse_pin(text: str) -> tuple[int, bytes]:

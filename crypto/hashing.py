@@ -1,5 +1,6 @@
 """Domain-separated SHA-256: a digest made for one purpose is never equal to one made for another."""
 
+from functools import lru_cache
 from hashlib import sha256 as _sha256
 
 from .errors import LocalProtocolError
@@ -8,6 +9,7 @@ from .errors import LocalProtocolError
 PREFIX = b"collegium/1"
 
 
+@lru_cache(maxsize=256)
 def domain_tag(domain: str) -> bytes:
     """`PREFIX`, one length byte, the domain in UTF-8: no tag is a prefix of another domain's tag.
 

@@ -71,9 +71,14 @@ class Charter:
         """The federation id, 32 bytes."""
         return digest("charter", schema.dump(self))
 
+    @cached_property
+    def specs(self) -> dict[str, ComponentSpec]:
+        """The components by name."""
+        return {spec.name: spec for spec in self.components}
+
     def component(self, name: str) -> ComponentSpec | None:
         """Return the spec of a component, or None."""
-        return next((spec for spec in self.components if spec.name == name), None)
+        return self.specs.get(name)
 
     def member(self, key: bytes) -> Member | None:
         """Return a founding member, or None."""

@@ -32,13 +32,26 @@ def _ordered(value: object, depth: int) -> Value:
     raise LocalProtocolError(f"{kind.__name__} has no canonical encoding")
 
 
+def _flat(value: object, depth: int) -> bool:
+    """Whether a value is of lists, tuples and scalars only: then it is encoded as it stands."""
+    kind = type(value)
+    if (kind is not list and kind is not tuple) or depth == 0:
+        return False
+    for item in value:  # type: ignore[attr-defined]  # a list or tuple
+        inner = type(item)
+        if inner is not bytes and inner is not int and inner is not str and not _flat(item, depth - 1):
+            return False
+    return True
+
+
 def encode(value: object) -> bytes:
     """Return the canonical encoding of maps, sequences, text, bytes and integers.
 
     Raises LocalProtocolError for any other type (floats and booleans included) and for integers over 64 bits.
     """
     try:
-        return bytes(msgpack.packb(_ordered(value, MAX_DEPTH), use_bin_type=True))
+        plain = value if _flat(value, MAX_DEPTH) else _ordered(value, MAX_DEPTH)
+        return bytes(msgpack.packb(plain, use_bin_type=True))
     except (OverflowError, ValueError, UnicodeEncodeError) as error:
         raise LocalProtocolError(f"value has no canonical encoding: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from .schema import U32, Between, Bytes32, Name, Size
@@ -72,7 +73,7 @@ class PrivacyFloor:
     delta: U32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Learning:
     """The recipe of one round: `steps` DP-SGD steps, each drawing students by Poisson at `sample_rate` (millionths).
 
@@ -94,6 +95,16 @@ class Learning:
         A head or skip sees those of its task, a backbone all that any task reads. An encoder, adapter or prompt sees
         its own and all that are read beside it: its gradient comes back through logits that depend on them.
         """
+        known = self._upstream.get(component)
+        if known is None:
+            known = self._upstream[component] = self._seen_by(component)
+        return known
+
+    @cached_property
+    def _upstream(self) -> dict[str, frozenset[str]]:
+        return {}  # by the names of components that somebody asked for: those of a charter
+
+    def _seen_by(self, component: str) -> frozenset[str]:
         kind, _, name = component.partition("/")
         if kind in OF_MODALITY:
             beside = (task.modalities for task in self.tasks if name in task.modalities)

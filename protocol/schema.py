@@ -51,20 +51,28 @@ def _names(cls: Any) -> tuple[str, ...]:
     return tuple(sorted((field.name for field in dataclasses.fields(cls)), key=str.encode))
 
 
+@cache
+def _fields_of(cls: type) -> tuple[str, ...]:
+    """The fields of a dataclass in the order of its encoding; none for any other type."""
+    return _names(cls) if dataclasses.is_dataclass(cls) else ()
+
+
 def to_map(value: object) -> Any:
     """Turn a dataclass of supported field types into maps, lists and scalars."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_map(getattr(value, name)) for name in _names(type(value))}
-    if isinstance(value, tuple):
-        return [to_map(item) for item in value]
-    return value
+    kind = type(value)
+    if kind is bytes or kind is int or kind is str:
+        return value
+    if kind is tuple:
+        return [to_map(item) for item in value]  # type: ignore[attr-defined]  # a tuple
+    names = _fields_of(kind)
+    return {name: to_map(getattr(value, name)) for name in names} if names else value
 
 
 def dump(value: object) -> bytes:
     """Encode a dataclass canonically. Raises LocalProtocolError if it breaks its own schema."""
     try:
         mapped = to_map(value)
-        _builder(type(value))(mapped)
+        _cached_builder(type(value), False)(mapped)
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"{type(value).__name__} breaks its schema: {error.detail}") from error
     return bytes(msgpack.packb(mapped, use_bin_type=True))  # to_map orders the keys, the builder checked the rest
@@ -102,32 +110,55 @@ def _invalid(what: str) -> RemoteProtocolError:
 
 
 def _builder(cls: Any) -> Build:
-    return _cached_builder(cls)
+    return _cached_builder(cls, True)
 
 
 @cache
-def _cached_builder(cls: Any) -> Build:
+def _cached_builder(cls: Any, make: bool) -> Build:
+    """Return what holds decoded values to a type and, if it shall `make` them, returns values of that type."""
     origin = get_origin(cls)
     if origin is Annotated:
         base, *marks = get_args(cls)
-        return _bounded(_builder(base), marks)
+        if (limits := _limits(base, marks)) is not None:
+            return _bounded_scalar(base, *limits)
+        return _bounded(_cached_builder(base, make), marks)
     if origin is tuple:
         item, _ellipsis = get_args(cls)
-        return _sequence(_builder(item))
+        return _sequence(_cached_builder(item, make))
     if cls in (int, str, bytes):
         return _scalar(cls)
     if dataclasses.is_dataclass(cls):
-        return _record(cls)
+        return _record(cls, make)
     raise LocalProtocolError(f"no schema for {cls!r}")
 
 
 def _scalar(cls: type) -> Build:
     def build(raw: Any) -> Any:
         if type(raw) is not cls:
-            raise _invalid(f"{type(raw).__name__} where {cls.__name__} belongs")
+            raise _misfit(raw, cls)
         return raw
 
     return build
+
+
+def _bounded_scalar(cls: type, low: int, high: int) -> Build:
+    def build(raw: Any) -> Any:
+        if type(raw) is not cls:
+            raise _misfit(raw, cls)
+        size = raw if cls is int else len(raw) if cls is bytes or raw.isascii() else _length(raw)
+        if not low <= size <= high:
+            raise _out_of_bounds(size, low, high)
+        return raw
+
+    return build
+
+
+def _misfit(raw: object, cls: type) -> RemoteProtocolError:
+    return _invalid(f"{type(raw).__name__} where {cls.__name__} belongs")
+
+
+def _out_of_bounds(size: int, low: int, high: int) -> RemoteProtocolError:
+    return _invalid(f"{size} is not between {low} and {high}")
 
 
 def _sequence(item: Build) -> Build:
@@ -152,16 +183,34 @@ def _bounded(inner: Build, marks: list[Any]) -> Build:
         for mark in marks:
             size = value if isinstance(mark, Between) else _length(value)
             if not mark.low <= size <= mark.high:
-                raise _invalid(f"{size} is not between {mark.low} and {mark.high}")
+                raise _out_of_bounds(size, mark.low, mark.high)
         return value
 
     return build
 
 
-def _record(cls: Any) -> Build:
+def _limits(base: Any, marks: list[Any]) -> tuple[int, int] | None:
+    """The bounds of a scalar that has one mark of its own kind: of nearly every field."""
+    if len(marks) == 1 and type(marks[0]) is {int: Between, str: Size, bytes: Size}.get(base):
+        return marks[0].low, marks[0].high
+    return None
+
+
+def _record(cls: Any, make: bool) -> Build:
+    """Integers and bytes, which most fields are, are checked in loops of their own: nearly all decoding is here."""
     hints = get_type_hints(cls, include_extras=True)
     names = list(_names(cls))
-    parts = [(name, _builder(hints[name])) for name in names]
+    builders = {name: _cached_builder(hints[name], make) for name in names}
+    integers, octets, others = [], [], []
+    for name in names:
+        base, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (None,)
+        limits = _limits(base, marks)
+        if limits is not None and base is int:
+            integers.append((name, *limits))
+        elif limits is not None and base is bytes:
+            octets.append((name, *limits))
+        else:
+            others.append((name, builders[name]))
 
     def build(raw: Any) -> Any:
         if type(raw) is not dict:
@@ -169,12 +218,21 @@ def _record(cls: Any) -> Build:
         if list(raw) != names:
             wrong = set(names) ^ set(raw)
             raise _invalid(f"{cls.__name__}: missing, unknown or misordered fields {sorted(map(str, wrong))}")
-        values = {}
-        for name, part in parts:
-            try:
+        name = ""
+        values = raw.copy() if others else raw
+        try:
+            for name, low, high in integers:
+                value = raw[name]
+                if type(value) is not int or not low <= value <= high:
+                    builders[name](value)  # says what is wrong
+            for name, low, high in octets:
+                value = raw[name]
+                if type(value) is not bytes or not low <= len(value) <= high:
+                    builders[name](value)
+            for name, part in others:
                 values[name] = part(raw[name])
-            except RemoteProtocolError as error:
-                raise _invalid(f"{cls.__name__}.{name}: {error.detail}") from error
-        return cls(**values)
+        except RemoteProtocolError as error:
+            raise _invalid(f"{cls.__name__}.{name}: {error.detail}") from error
+        return cls(**values) if make else None
 
     return build

@@ -172,7 +172,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     """
     learning = charter.learning
     names = [entry.component for entry in header.engaged]
-    specs = {spec.name: spec for spec in charter.components}
+    specs = charter.specs
     spec = specs.get(header.component)
     if spec is None:
         raise RemoteProtocolError("unknown-component", header.component, header.author)

@@ -272,7 +272,7 @@ def _ledger(
 ) -> LedgerFile:
     step = None if progress is None else lambda what, done, _: progress(what, done, count)
     blocks = _blocks(frames, charter, count)
-    report = verify_ledger(charter, blocks, pins=pins, progress=step, brief=True)
+    report = verify_ledger(charter, blocks, pins=pins, progress=step, brief=True, opened=True)
     frames.end()
     return LedgerFile(charter, report)
 
@@ -305,10 +305,12 @@ def _blocks(frames: Frames, charter: Charter, count: int) -> Iterator[StoredBloc
 
 
 def _opened(frames: Frames, wire: bytes, charter: Charter, what: str) -> Signed[Record]:
-    """Decode a record; its signature is checked with its block."""
+    """Decode a record and check its signature."""
     try:
-        return open_signed(Record, wire, charter.federation, trusted=True)
+        return open_signed(Record, wire, charter.federation)
     except RemoteProtocolError as error:
+        if error.reason in ("wrong-federation", "bad-signature"):
+            raise Failed(f"{what}: {error.reason}: {error.detail}", heads.ADVICE) from error
         raise CorruptError(f"{frames.source} is damaged: {what} is {error.reason}: {error.detail}", ADVICE) from error
 
 

@@ -102,17 +102,20 @@ def verify_ledger(
     pins: Mapping[int, bytes] | None = None,
     progress: Progress | None = None,
     brief: bool = False,
+    opened: bool = False,
 ) -> Report:
     """Verify agreed blocks from height 1 on, as they come; `pins` are block ids by height that must be among them.
 
     `brief` leaves `updates`, `frozen` and `certifications` empty, which only the checks of states and withdrawals read.
+    `opened`: whoever yields the blocks opened their records from their bytes, and checked their signatures.
+
     Raises VerificationError naming the height, and the record where it is one, with the reason's stable name.
     """
     report = Report(charter, genesis(charter))
     pins = dict(pins or {})
     for stored in blocks:
         height = report.ledger.height + 1
-        _block(report, stored, height, brief)
+        _block(report, stored, height, brief, opened)
         pinned = pins.pop(height, report.ledger.block)
         if pinned != report.ledger.block:
             raise VerificationError(
@@ -128,7 +131,7 @@ def verify_ledger(
     return report
 
 
-def _block(report: Report, stored: StoredBlock, height: int, brief: bool) -> None:
+def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened: bool) -> None:
     before = report.ledger
     where = f"height {height}"
     try:
@@ -139,7 +142,7 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool) -> Non
         records = []
         for record in stored.records:
             where = f"height {height}, record {record.value.seq} of {_member(before, record.value.author)}"
-            records.append(verify_record(record, before.federation))
+            records.append(record if opened else verify_record(record, before.federation))
         where = f"height {height}"
         if records != order(records):
             raise RemoteProtocolError("order", "the records are not in the order of the ledger")

@@ -1,4 +1,4 @@
-"""Records verified a second, against PyNaCl's bare verify of the same bytes."""
+"""Records verified a second, against PyNaCl's bare verify of the same bytes; then what outsiders check."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,6 +13,7 @@ from ...protocol import schema
 from ...protocol.records import Attest, Record, Update, body_of, verify_ack
 from ...protocol.signing import open_signed, sign
 from ..cluster import Cluster
+from . import outsiders
 from .rows import Row, at_least, interleaved
 
 
@@ -51,6 +52,7 @@ def measure(quick: bool) -> Sequence[Row]:
             bare_rate,
             0.7,
         ),
+        *outsiders.measure(quick),
     ]
 
 

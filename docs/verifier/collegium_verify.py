@@ -1,0 +1,463 @@
+#!/usr/bin/env python3
+"""Check what a Collegium federation hands to outsiders, without Collegium. Needs pynacl and msgpack, nothing else.
+
+    python collegium_verify.py FILE [--charter CHARTER] [--pin HEIGHT:BLOCKID]
+
+FILE comes from `collegium ledger export`, `prove` or `consistency`. Trust begins at the charter in it: compare the
+federation id that is printed with one that you got elsewhere, or give your own copy by --charter.
+
+Checked, for every kind of file: every byte is the only encoding of what it says; all founders signed the charter; each
+tree head is signed by a quorum of the members of its height, who are the charter's, or those that the last certified
+change of members named. Then, by kind:
+
+    ledger       heights without a gap, each block linked to the one before; every record signed by a member of its
+                 height, chained to its author's last one, in the agreed order; cuts, tree sizes and roots (RFC 6962)
+                 recomputed; in updates the author's signature and every host's receipt
+    inclusion    one record, its signature, and its path to the root of a certified tree
+    consistency  that a certified tree appends to an older certified one
+
+Not checked: what the records amount to. Which updates a round counts, who may join or must go, and what a model's state
+is follow from rules (`fold`, `close`) that only `collegium ledger verify` applies; here the members' quorum is taken at
+its word for them. A ledger that was cut off at a block is a shorter ledger: compare the height, or pin a block id.
+
+Exit codes: 0 accepted, 1 rejected, 2 the command is wrong. The formats: ../provenance.md.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgpack
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import CryptoError
+
+
+class RejectedError(Exception):
+    """The file does not hold. The only error that a file can cause."""
+
+
+def need(holds: bool, why: str) -> None:
+    """Reject the file unless this holds."""
+    if not holds:
+        raise RejectedError(why)
+
+
+# ---- hashes and signatures: every purpose has its own domain
+
+
+def tag(domain: str) -> bytes:
+    return b"collegium/1" + bytes((len(domain),)) + domain.encode()
+
+
+def digest(domain: str, *parts: bytes) -> bytes:
+    """SHA-256 over the domain's tag and, for each part, its length (8 bytes, big-endian) and its bytes."""
+    return hashlib.sha256(tag(domain) + b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+
+
+def signed(key: bytes, domain: str, message: bytes, signature: bytes) -> bool:
+    """Whether this Ed25519 signature is by `key` (32 bytes) over the domain's tag and the message."""
+    try:
+        crypto_sign_open(signature + tag(domain) + message, key)
+    except CryptoError:
+        return False
+    return True
+
+
+# ---- canonical MessagePack: shapes, then the same bytes again
+
+
+class Many(NamedTuple):
+    """A list of so many items of one shape."""
+
+    item: Any
+    low: int
+    high: int
+
+
+ANY = None
+B32, B64, NAME = (bytes, 32, 32), (bytes, 64, 64), (str, 1, 128)
+U32, U63 = (int, 0, 2**32 - 1), (int, 0, 2**63 - 1)
+MEMBERS = 1024
+OPENING = {"charter": (bytes, 1, 2**20 + 2**16), "heads": U63}
+SIGNED_CHARTER = {
+    "charter": (bytes, 1, 2**20),
+    "signatures": Many({"member": B32, "signature": B64}, 0, MEMBERS),
+}
+CHARTER = {
+    "version": (int, 1, 1),
+    "name": NAME,
+    "created": U32,
+    "seed": B32,
+    "members": Many({"key": B32, "name": NAME, "addresses": Many((str, 1, 256), 0, 8)}, 1, MEMBERS),
+    "rules": {
+        "fault_model": NAME,
+        "round_deadline": U63,
+        "max_staleness": U63,
+        "records_per_height": (int, 1, 2**16),
+        "bytes_per_height": (int, 2**16, 2**26),
+        "refold_horizon": U63,
+    },
+    "components": ANY,
+    "learning": ANY,
+}
+BLOCK = {
+    "federation": B32,
+    "height": U63,
+    "prev": B32,
+    "cut": Many({"author": B32, "seq": U63, "digest": B32}, 0, MEMBERS),
+    "close": Many({"component": NAME, "round": U63}, 0, 256),
+    "tree_size": U63,
+    "tree_root": B32,
+    "members": B32,
+    "fold": B32,
+}
+CERTIFICATE = {"view": U32, "signatures": Many({"author": B32, "signature": B64}, 1, MEMBERS)}
+HEAD = {"block": BLOCK, "certificate": CERTIFICATE, "members": Many(B32, 0, MEMBERS)}
+RECORD = {"federation": B32, "author": B32, "seq": U63, "prev": B32, "kind": NAME, "body": (bytes, 0, 2**16)}
+WIRE = 64 + 2**16 + 512  # the longest record: its signature and its canonical bytes
+INCLUSION = {"height": U63, "index": U63, "path": Many(B32, 0, 128), "record": (bytes, 65, WIRE)}
+CONSISTENCY = {"first": U63, "second": U63, "path": Many(B32, 0, 128)}
+UPDATE = {"header": (bytes, 65, 2**15), "acks": Many({"host": B32, "signature": B64}, 0, 256)}
+HEADER = dict.fromkeys(("engaged", "claims"), ANY) | {"federation": B32, "author": B32, "component": NAME, "base": B32}
+HEADER |= {"blob": B32, "epoch": U32} | dict.fromkeys(("round", "size", "steps", "sample_rate", "lot"), U63)
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a decoded value has exactly this shape: a bool is no int, keys are all there and in order of bytes."""
+    if shape is ANY:
+        return True
+    if isinstance(shape, dict):
+        same = type(value) is dict and list(value) == sorted(shape)
+        return same and all(fits(value[name], shape[name]) for name in shape)
+    if isinstance(shape, Many):
+        return (
+            type(value) is list
+            and shape.low <= len(value) <= shape.high
+            and all(fits(item, shape.item) for item in value)
+        )
+    kind, low, high = shape
+    if type(value) is not kind:
+        return False
+    return bool(low <= (value if kind is int else len(value.encode() if kind is str else value)) <= high)
+
+
+def encode(value: Any) -> bytes:
+    return bytes(msgpack.packb(value, use_bin_type=True))
+
+
+def decode(data: bytes, shape: Any, what: str) -> Any:
+    """Return what these bytes say. Rejects another shape, and any encoding but the canonical one."""
+    try:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        canonical = fits(value, shape) and encode(value) == data
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise RejectedError(f"{what} cannot be decoded: {error}") from error
+    need(canonical, f"{what} is not the canonical encoding of what belongs there")
+    return value
+
+
+# ---- the Merkle tree of RFC 6962, with the verifiers of RFC 9162
+
+
+def leaf(data: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """A tree that grows, kept as the roots of its perfect subtrees, largest first."""
+
+    def __init__(self) -> None:
+        self.size, self.nodes = 0, list[bytes]()
+
+    def append(self, entry: bytes) -> None:
+        carry = self.size
+        while carry & 1:
+            entry, carry = node(self.nodes.pop(), entry), carry >> 1
+        self.nodes.append(entry)
+        self.size += 1
+
+    def root(self) -> bytes:
+        if not self.nodes:
+            return hashlib.sha256().digest()
+        result = self.nodes[-1]
+        for left in self.nodes[-2::-1]:
+            result = node(left, result)
+        return result
+
+
+def climb(fn: int, sn: int, path: list[bytes], start: bytes) -> tuple[int, bytes, bytes]:
+    """RFC 9162 sections 2.1.3.2 and 2.1.4.2: return what is left of sn, the older root, the newer root."""
+    old = new = start
+    for sibling in path:
+        need(sn > 0, "the proof is too long")
+        if fn & 1 or fn == sn:
+            old, new = node(sibling, old), node(sibling, new)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            new = node(new, sibling)
+        fn, sn = fn >> 1, sn >> 1
+    return sn, old, new
+
+
+def included(entry: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
+    if index >= size:
+        return False
+    left, _, found = climb(index, size - 1, path, entry)
+    return left == 0 and found == root
+
+
+def consistent(old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: list[bytes]) -> bool:
+    if old_size in (0, new_size):
+        return not path and (old_root == new_root if old_size == new_size else old_root == Tree().root())
+    if old_size > new_size or not path:
+        return False
+    fn, sn = old_size - 1, new_size - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    whole = old_size & (old_size - 1) == 0  # the old tree is one subtree of the new one: its root starts the path
+    left, old, new = climb(fn, sn, path if whole else path[1:], old_root if whole else path[0])
+    return left == 0 and old == old_root and new == new_root
+
+
+# ---- a file: one line, then frames of 4 bytes of length and so many bytes
+
+
+class File:
+    """Reads frames; none is larger than its limit."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        line = stream.readline(32)
+        kinds = {b"collegium/1 %s\n" % kind.encode(): kind for kind in ("ledger", "inclusion", "consistency")}
+        need(line in kinds, "this is no file of a format that is known here")
+        self.kind = kinds[line]
+
+    def read(self, size: int, what: str) -> bytes:
+        data = self.stream.read(size)
+        need(len(data) == size, f"the file is cut off within {what}")
+        return data
+
+    def frame(self, what: str, limit: int) -> bytes:
+        size = int.from_bytes(self.read(4, what), "big")
+        need(size <= limit, f"{what} is larger than {limit} bytes")
+        return self.read(size, what)
+
+    def end(self) -> None:
+        need(not self.stream.read(1), "the file goes on after its end")
+
+
+class Federation:
+    """The charter, and who decides the next height, walked from the charter's members."""
+
+    def __init__(self, file: bytes) -> None:
+        outer = decode(file, SIGNED_CHARTER, "the charter file")
+        self.charter = decode(outer["charter"], CHARTER, "the charter")
+        self.id = digest("charter", outer["charter"])
+        self.members = [member["key"] for member in self.charter["members"]]
+        self.pins: dict[int, bytes] = {}
+        self.signatures = 0
+        self.height, self.block, self.size, self.root = 0, bytes(32), 0, Tree().root()
+        need(self.members == sorted(set(self.members)), "the charter's members are not in order")
+        need(self.charter["rules"]["fault_model"] in ("byzantine", "crash"), "the charter has no fault model")
+        need([entry["member"] for entry in outer["signatures"]] == self.members, "not all founders signed the charter")
+        for entry in outer["signatures"]:
+            self.check(entry["member"], "charter", self.id, entry["signature"], "the charter")
+
+    def check(self, key: bytes, domain: str, message: bytes, signature: bytes, what: str) -> None:
+        need(signed(key, domain, message, signature), f"{what}: the signature of {key.hex()[:16]} does not match")
+        self.signatures += 1
+
+    def name(self, key: bytes) -> str:
+        names = {member["key"]: member["name"] for member in self.charter["members"]}
+        return str(names.get(key, "whoever joined with the key")) + f" {key.hex()[:16]}"
+
+    def quorum(self) -> int:
+        n = len(self.members)
+        return 2 * n // 3 + 1 if self.charter["rules"]["fault_model"] == "byzantine" else n // 2 + 1
+
+    def follow(self, head: Any) -> bool:
+        """Take the next head: check that a quorum of the deciding members signed it. Returns if it changes them."""
+        block, certificate = head["block"], head["certificate"]
+        where = f"height {block['height']}"
+        name = digest("block", encode(block))
+        need(block["federation"] == self.id, f"{where} is of another federation")
+        need(block["height"] > self.height, f"{where} follows height {self.height}")
+        if block["height"] == self.height + 1:
+            need(block["prev"] == self.block, f"{where} does not follow the block before it")
+        same = block["tree_size"] == self.size and self.height > 0
+        need(block["tree_size"] >= self.size and (not same or block["tree_root"] == self.root), f"{where}: it shrinks")
+        need(self.pins.pop(block["height"], name) == name, f"{where} is not the block that is pinned")
+        authors = [entry["author"] for entry in certificate["signatures"]]
+        need(authors == sorted(set(authors)), f"{where}: signatures are out of order")
+        need(set(authors) <= set(self.members), f"{where} is signed by somebody who is no member")
+        need(len(authors) >= self.quorum(), f"{where}: {len(authors)} of {len(self.members)} members are no quorum")
+        vote = {"author": b"", "block": name, "federation": self.id, "height": block["height"], "step": 2}
+        for entry in certificate["signatures"]:
+            vote |= {"author": entry["author"], "view": certificate["view"]}
+            self.check(entry["author"], "vote", encode(vote), entry["signature"], where)
+        changed = bool(block["members"] != digest("members", *self.members))
+        if changed:
+            self.members = head["members"]
+            need(self.members == sorted(set(self.members)), f"{where}: the new members are not in order")
+            need(block["members"] == digest("members", *self.members), f"{where} names other members than are listed")
+        else:
+            need(not head["members"], f"{where} lists members though they stay the same")
+        self.height, self.block, self.size, self.root = block["height"], name, block["tree_size"], block["tree_root"]
+        return changed
+
+    def record(self, wire: bytes, what: str) -> tuple[Any, bytes]:
+        """Check a record's own signature; return it and its digest, which is its leaf in the tree."""
+        need(len(wire) > 64, f"{what} is too short")
+        record = decode(wire[64:], RECORD, what)
+        need(record["federation"] == self.id, f"{what} is of another federation")
+        self.check(record["author"], "record", wire[64:], wire[:64], what)
+        return record, digest("record", wire[64:])
+
+    def update(self, author: bytes, body: bytes) -> str | None:
+        """Return the component of an update whose author and hosts signed it; None for one that no rule can count."""
+        try:
+            update = decode(body, UPDATE, "an update")
+            header = decode(update["header"][64:], HEADER, "an update's header")
+            need(header["federation"] == self.id and header["author"] == author, "the header is another's")
+            self.check(author, "update", update["header"][64:], update["header"][:64], "an update's header")
+            receipt = digest("ack-message", self.id, digest("update", update["header"][64:]))
+            for ack in update["acks"]:
+                self.check(ack["host"], "ack", receipt, ack["signature"], "a receipt")
+            need(len({ack["host"] for ack in update["acks"]}) == len(update["acks"]), "a host's receipt is there twice")
+        except RejectedError:
+            return None  # a member may write nonsense; all members ignore it alike
+        return str(header["component"])
+
+
+# ---- the three kinds of file
+
+
+def ledger(file: File, federation: Federation, heads: int) -> str:
+    """Check a whole ledger, block by block; return what it holds."""
+    tree, feeds = Tree(), dict[bytes, tuple[int, bytes]]()
+    updates, inert = Counter[tuple[bytes, str]](), 0
+    for height in range(1, heads + 1):
+        where = f"height {height}"
+        head = decode(file.frame(where, 2**19), HEAD, where)
+        block, authors = head["block"], set(federation.members)
+        need(block["height"] == height, f"{where} is missing")
+        federation.follow(head)
+        moved: dict[bytes, tuple[int, bytes]] = {}
+        before = b""
+        need(block["tree_size"] > tree.size or bool(block["close"]), f"{where} is empty")
+        while tree.size < block["tree_size"]:
+            what = f"record {tree.size + 1} ({where})"
+            record, name = federation.record(file.frame(what, WIRE), what)
+            author = record["author"]
+            need(author in authors, f"{what}: its author is no member")
+            need(author >= before, f"{what} is out of order")
+            seq, last = moved.get(author, feeds.get(author, (0, bytes(32))))
+            need(record["seq"] == seq + 1 and record["prev"] == last, f"{what} does not follow its author's last one")
+            moved[author], before = (record["seq"], name), author
+            tree.append(leaf(name))
+            if record["kind"] == "update":
+                component = federation.update(author, record["body"])
+                inert += component is None
+                if component is not None:
+                    updates[author, component] += 1
+        cut = [{"author": key, "digest": name, "seq": seq} for key, (seq, name) in moved.items()]
+        need(block["cut"] == cut, f"{where}: the cut is not that of its records")
+        need(block["tree_root"] == tree.root(), f"{where}: the tree's root is another")
+        closed = [close["component"] for close in block["close"]]
+        need(closed == sorted(set(closed)), f"{where}: closed rounds are out of order")
+        feeds |= moved
+    lines = [f"updates of {federation.name(key)} to {name}: {count}" for (key, name), count in sorted(updates.items())]
+    return "\n".join([*lines, f"badly signed updates, which all members ignore: {inert}"])
+
+
+def walk(file: File, federation: Federation, heads: int, at: tuple[int, ...]) -> dict[int, Any]:
+    """Follow the heads that change the members, and those that a proof is about; return the latter's blocks."""
+    found = {}
+    for number in range(1, heads + 1):
+        head = decode(file.frame(f"head {number}", 2**19), HEAD, f"head {number}")
+        changed, height = federation.follow(head), head["block"]["height"]
+        need(changed or height in at, f"height {height} belongs to no proof")
+        if height in at:
+            found[height] = head["block"]
+    need(set(found) == set(at), "the walk of heads does not reach the height that the proof is about")
+    return found
+
+
+def inclusion(file: File, federation: Federation, heads: int) -> str:
+    """Check that a record is in the tree of a certified head; return what it is."""
+    claim = decode(file.frame("the proof", WIRE + 8192), INCLUSION, "the proof")
+    block = walk(file, federation, heads, (claim["height"],))[claim["height"]]
+    record, name = federation.record(claim["record"], "the record")
+    need(
+        included(leaf(name), claim["index"], block["tree_size"], claim["path"], block["tree_root"]),
+        "the record is not in the tree",
+    )
+    by = federation.name(record["author"])
+    return f"record: {name.hex()}, {record['kind']} {record['seq']} of {by}, leaf {claim['index']}"
+
+
+def consistency(file: File, federation: Federation, heads: int) -> str:
+    """Check that a certified tree appends to an older one; return which."""
+    claim = decode(file.frame("the proof", WIRE + 8192), CONSISTENCY, "the proof")
+    need(claim["first"] < claim["second"], "the heights are not in order")
+    found = walk(file, federation, heads, (claim["first"], claim["second"]))
+    old, new = found[claim["first"]], found[claim["second"]]
+    holds = consistent(old["tree_size"], new["tree_size"], old["tree_root"], new["tree_root"], claim["path"])
+    need(holds, "the newer tree does not append to the older one")
+    return f"extends: height {claim['first']}, {old['tree_size']} records, root {old['tree_root'].hex()}"
+
+
+def verify(stream: BinaryIO, charter: bytes | None = None, pins: dict[int, bytes] | None = None) -> list[str]:
+    """Check one file and return what is to be said of it. Raises RejectedError, and nothing else for any bytes."""
+    file = File(stream)
+    opening = decode(file.frame("the opening", 2**21), OPENING, "the opening")
+    federation = Federation(opening["charter"])
+    federation.pins = dict(pins or {})
+    need(charter is None or federation.id == Federation(charter).id, "it is of another federation than your charter")
+    check = {"ledger": ledger, "inclusion": inclusion, "consistency": consistency}[file.kind]
+    found = check(file, federation, opening["heads"])
+    file.end()
+    need(not federation.pins, f"a pinned height is not in it: {', '.join(map(str, sorted(federation.pins)))}")
+    return [
+        f"accepted: {file.kind} of {federation.charter['name']!r}",
+        f"federation: {federation.id.hex()}",
+        f"trusted height: {federation.height}",
+        f"block id: {federation.block.hex()}",
+        f"tree: {federation.size} records, root {federation.root.hex()}",
+        f"members after it: {len(federation.members)}",
+        f"signatures checked: {federation.signatures}",
+        *found.splitlines(),
+    ]
+
+
+def main() -> int:
+    """Read the command line; print what was found."""
+    parser = argparse.ArgumentParser(description="Check a ledger or a proof of a Collegium federation.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--charter", type=Path, help="your own copy of the charter file")
+    parser.add_argument("--pin", action="append", default=[], metavar="HEIGHT:ID", help="a known block id")
+    words = parser.parse_args()
+    try:
+        pins = {int(height): bytes.fromhex(name) for height, name in (pin.split(":") for pin in words.pin)}
+        charter = words.charter.read_bytes() if words.charter else None
+        with words.file.open("rb") as stream:
+            print("\n".join(verify(stream, charter, pins)))
+    except RejectedError as error:
+        print(f"REJECTED: {words.file}: {error}")
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"cannot check {words.file}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
