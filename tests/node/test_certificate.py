@@ -240,12 +240,8 @@ def forgeries(case: Case) -> dict[str, bytes]:
 def test_g7_what_says_something_else_is_refused(case: Case) -> None:
     assert case.checked(joined(*parts(case.made()))).verified
     for name, content in forgeries(case).items():
-        try:
-            found = case.checked(content)
-        except (VerificationError, CorruptError) as error:
-            assert "cert" in str(error), name
-        else:
-            pytest.fail(f"{name}: {found.as_map()}")
+        with pytest.raises((VerificationError, CorruptError), match="cert"):
+            pytest.fail(f"{name}: {case.checked(content).as_map()}")
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.soak)])
