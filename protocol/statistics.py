@@ -26,6 +26,7 @@ from .learning import Learning, Modality
 KIND = "statistic"
 WIDTH = 32  # bits of an update's integers
 SENSITIVITY = {"ridge": 1_414_214, "prototypes": MILLION}  # millionths, rounded up
+CONSTANT = {"ridge": 0.25, "prototypes": 0.5}  # β of φ = (β, √(1-β²)·z/‖z‖), the same in every record
 MOST_FEATURES = 4096
 Numbers = npt.NDArray[np.int64]
 

@@ -1,8 +1,8 @@
 """Statistics of an institution's students: one noised release, and the head that their sum stands for (ADR 16).
 
 φ of a record is made of its own values and constants of the charter, in whole numbers: a record's part has the same
-bits in whatever company it is computed. Parts are rounded towards zero, so rounding lengthens none, and added up exactly:
-of one institution's students in two parts, the sums add up to the sum of all.
+bits in whatever company it is computed. Parts are rounded towards zero, so that none gets longer, and added up exactly:
+of one institution's students in two groups, the sums add up to the sum of all.
 
     x   for each modality of the task: the mean of its valid steps (text: pair features), in 1/1024, and the share of
         steps that are valid; zero where it is missing or kept out
@@ -25,7 +25,7 @@ from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Task
-from ...protocol.statistics import SENSITIVITY, Numbers, inputs_of_modality, shape
+from ...protocol.statistics import CONSTANT, SENSITIVITY, Numbers, inputs_of_modality, shape
 from .dpsgd import Batch
 from .model import pair_features
 from .quantise import MARGIN, Engagement, Quantised
@@ -33,7 +33,6 @@ from .randomness import Randomness, gaussian
 from .session import Session
 
 SCALE = 1024  # of inputs: whole numbers, whose sums no order can change
-CONSTANT = 0.5  # β, the feature that is the same in every record
 SLACK = 1.0 - 2.0**-20  # for the rounding of weights and of φ itself: norms stay under their bounds
 CHUNK_NUMBERS = 1 << 22  # numbers in memory at once
 RIDGE = 1e-3  # of the mean eigenvalue
@@ -146,7 +145,7 @@ def _whole(values: torch.Tensor) -> Numbers:
 
 def features(session: Session, spec: ComponentSpec, inputs: Numbers) -> Floats:
     """Return φ of records from x [n, w] int64: [n, m] float64, each of norm at most 1."""
-    width = shape(spec)[1] - 1
+    width, constant = shape(spec)[1] - 1, CONSTANT[spec.architecture]
     z = inputs
     if width != inputs.shape[1]:
         # Whole numbers under 2^53 throughout: exact in float64, whatever multiplies the matrices.
@@ -154,8 +153,8 @@ def features(session: Session, spec: ComponentSpec, inputs: Numbers) -> Floats:
         z = np.maximum(inputs.astype(np.float64) @ signs.T, 0.0).astype(np.int64)
         z >>= max(0, (SCALE * inputs.shape[1]).bit_length() - 25)  # at most 2^12 squares of them add up in int64
     norm = np.sqrt((z * z).sum(axis=1).astype(np.float64))
-    scale = sqrt(1.0 - CONSTANT**2) / np.maximum(norm, 1.0)
-    return np.concatenate([np.full((len(z), 1), CONSTANT), z * scale[:, None]], axis=1)
+    scale = sqrt(1.0 - constant**2) / np.maximum(norm, 1.0)
+    return np.concatenate([np.full((len(z), 1), constant), z * scale[:, None]], axis=1)
 
 
 def signs_of(seed: bytes, name: str, rows: int, columns: int) -> Floats:
@@ -190,18 +189,17 @@ def solve(session: Session, spec: ComponentSpec, total: Numbers) -> Head | None:
     values = total.astype(np.float64) * spec.grid_step
     cross = values[-outputs * width :].reshape(outputs, width)
     if spec.architecture == "prototypes":
-        counts = np.maximum(cross[:, :1] / CONSTANT, 1.0)
+        counts = np.maximum(cross[:, :1] / CONSTANT[spec.architecture], 1.0)
         means = cross / counts
         means[:, 0] = 0.0
-        offsets: Floats = (-0.5 * np.square(means).sum(axis=1)).astype(np.float64)
-        return Head(named(session, spec), means.T, offsets)
+        return Head(named(session, spec), means.T, (-0.5 * np.square(means).sum(axis=1)).astype(np.float64))
     gram = np.zeros((width, width))
     upper = np.triu_indices(width)
     gram[upper] = values[: width * (width + 1) // 2] / np.where(upper[0] == upper[1], 1.0, sqrt(2.0))
     gram = gram + np.triu(gram, 1).T
     least = float(np.linalg.eigvalsh(gram)[0])
     ridge = RIDGE * max(0.0, float(np.trace(gram))) / width + 2.0 * max(0.0, -least) + 1e-9
-    weights: Floats = np.linalg.solve(gram + ridge * np.eye(width), cross.T)
+    weights = np.asarray(np.linalg.solve(gram + ridge * np.eye(width), cross.T), dtype=np.float64)
     return Head(named(session, spec), weights, np.zeros(outputs))
 
 
