@@ -284,7 +284,11 @@ class Play:
                 raise InvariantError("expect.told", f"no honest node said {event!r}")
         rounds = [round_ for component in core.ledger.components.values() for round_ in component.rounds]
         sums = {
-            name: {entry.author for round_ in core.ledger.components[name].rounds for entry in round_.entries}
+            name: {
+                present(core.ledger.roll, entry.author)
+                for round_ in core.ledger.components[name].rounds
+                for entry in round_.entries
+            }
             for name, spec in core.specs.items()
             if spec.additive
         }
