@@ -43,7 +43,7 @@ def look(institution: Institution, before: View) -> View:
                     for m in store.metrics()
                     if m.metric in MAIN and not m.cell and not m.personal and not m.task.startswith(f"{KIND}/")
                 },
-                draws=len(draws),
+                draws=sum(not any(p.component.startswith(f"{KIND}/") for p in draw.parts) for draw in draws),
                 epsilon=max((epsilon for draw in draws for _, epsilon in draw.claims), default=0),
             )
     except CollegiumError:

@@ -212,5 +212,6 @@ def test_a_payload_carries_32_bits() -> None:
 def test_states_are_words() -> None:
     values = np.array([0, 1, -1, 2**62, -(2**62), 2**32, -(2**32) - 7], dtype=np.int64)
     state = statistics.words(values)
-    assert (state.dtype, state.shape) == (np.int32, (14,))
+    assert state.dtype == np.int32
+    assert state.shape == (14,)
     assert statistics.numbers(state).tolist() == values.tolist()
