@@ -117,6 +117,8 @@ def inputs_of(session: Session, task: Task, batch: Batch) -> Numbers:
     records = int(batch.weights.numel())
     found = []
     for name in task.modalities:
+        if session.learning.floor(name).policy == "never":
+            continue
         modality = next(entry for entry in session.learning.modalities if entry.name == name)
         width = inputs_of_modality(modality)
         pair = batch.inputs.get(name)
@@ -209,10 +211,9 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
     for name, spec in session.specs.items():
         if not spec.additive or name not in states:
             continue
-        total = np.frombuffer(states[name], dtype="<i8").astype(np.int64)
-        if total.shape != (spec.dimension,):
+        if len(states[name]) != 8 * spec.dimension:
             raise UsageError(f"the state of {name!r} has {len(states[name])} bytes, not {8 * spec.dimension}")
-        head = solve(session, spec, total)
+        head = solve(session, spec, np.frombuffer(states[name], dtype="<i8").astype(np.int64))
         if head is None:
             continue
         inputs = inputs_of(session, head.task, batch)
