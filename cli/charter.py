@@ -146,6 +146,7 @@ def _components(
             institutions=institutions,
             rule=rule or "mean",
             base_seed=seed,
+            statistic=True,
         )
     if preset is not None:
         raise UsageError("--preset and --model both say what is trained", "Give one of them.")
@@ -400,7 +401,7 @@ def _warnings(charter: "Charter") -> list[str]:
             f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
             f" (from {least} members on, one can be)"
         )
-    if count < LEAST_ROBUST and any(spec.rule != "mean" for spec in charter.components):
+    if count < LEAST_ROBUST and any(spec.rule != "mean" and not spec.additive for spec in charter.components):
         found.append(f"with {count} members no rule can bear one that lies: from {LEAST_ROBUST} on, one can be borne")
     if any(floor.policy == "open" for floor in charter.learning.floors):
         found.append("a modality is open: updates may show what single students' records were like")
@@ -408,7 +409,7 @@ def _warnings(charter: "Charter") -> list[str]:
         f"{spec.name} has {spec.dimension:,} parameters under noise: at some hundred students of an institution the"
         f" noise drowns what they say of more than {DIMENSIONS:,} (docs/models.md)"
         for spec in charter.components
-        if spec.noise_multiplier and spec.dimension > DIMENSIONS
+        if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.additive
     ]
     return found
 

@@ -14,7 +14,6 @@ from .output import emit, facts, table
 from .read import from_store
 
 if TYPE_CHECKING:
-    from ..node.core.events import PutDraw
     from ..node.home.config import Config
     from ..node.home.paths import Home
     from ..node.privacy.policy import InForce
@@ -287,6 +286,7 @@ def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce,
 
 def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> Any:
     from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.core.events import Noised, PutDraw  # noqa: PLC0415
     from ..node.home.policies import hosted_components  # noqa: PLC0415
     from ..node.privacy.accountant import MILLION  # noqa: PLC0415
     from ..node.privacy.accountant import split_noise as split  # noqa: PLC0415
@@ -298,12 +298,19 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     learning = charter.learning
     steps, rate = steps or learning.steps, rate or learning.sample_rate
     hosted = hosted_components(config, charter)
-    specs = [spec for spec in charter.components if spec.name in hosted]
+    specs = [spec for spec in charter.components if spec.name in hosted and not spec.additive]
+    sums = [spec for spec in charter.components if spec.name in hosted and spec.additive]
     spent: list[PutDraw] = []
     if home.database.exists():
         with Store.open_readonly(home.database) as store:
             spent = store.draws()
-    done = max((part.round for draw in spent for part in draw.parts), default=0)
+    names = {spec.name for spec in specs}
+    done = max((part.round for draw in spent for part in draw.parts if part.component in names), default=0)
+    told = {part.component for draw in spent for part in draw.parts}
+    waiting = tuple(Noised(spec.name, 1, spec.noise_multiplier) for spec in sums if spec.name not in told)
+    if waiting:  # its release comes before everything else
+        claims = tuple((policy.modality, 0) for policy in policies if policy.policy != "never")
+        spent.append(PutDraw(0, waiting, MILLION, 1, claims))
     rounds = rounds or max(1, (config.learning.rounds or learning.planned_rounds) - done)
     _check_draws(rounds, steps)
     # What this node used last, where it is more than the charter asks for: its budget had to last longer.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..crypto.hashing import digest
 from ..protocol.codec import encode
 from ..protocol.components import STATE_LIMIT, ComponentSpec
+from ..protocol.statistics import numbers, words
 from ..protocol.update import Integers
 from . import robust, rules
 
@@ -63,8 +64,8 @@ def chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
 
 
 def origin(spec: ComponentSpec) -> State:
-    """Return the state before the first round: all zeros, shape [d]."""
-    return np.zeros(spec.dimension, dtype=np.int32)
+    """Return the state before the first round: all zeros, shape [d] (of a statistic [2d]: two words a number)."""
+    return np.zeros(spec.words, dtype=np.int32)
 
 
 def fold_round(
@@ -73,8 +74,14 @@ def fold_round(
     """Return the state after a round and how many coordinates saturated.
 
     The component's rule is taken from robust.RULES, with f'; robust rules take fresh updates only. A round left with
-    fewer than `max(1, 2f'+1)` updates, `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity.
+    fewer than `max(1, 2f'+1)` updates, `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity. A statistic is the sum of all its
+    entries, in int64, whatever the order and the round of each.
     """
+    if spec.additive:
+        total = numbers(state)
+        for entry in round_.entries:
+            total += values(entry)
+        return words(total), 0
     rule = robust.RULES.get(spec.rule)  # None is the mean, which takes weights
     entries = [entry for entry in round_.entries if rule is None or entry.staleness == 0]
     faults = min(round_.faults, rules.faults(len(entries)))

@@ -8,6 +8,7 @@ The transition rules all live here. Within one block, in this order:
     3 motions   decided ones take effect (membership.py), with the same consequences for whoever goes
     4 withdraw  entries and pending updates that it covers go; the component's epoch grows by one (withdrawal.py)
     5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
+                (those of a statistic at any time: whoever comes late contributes late)
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
     7 certify   a quorum of a component's active hosts attests one digest
 
@@ -28,6 +29,7 @@ from ..protocol import schema
 from ..protocol.blocks import Block, Close, Head, Vote, quorum
 from ..protocol.charter import Charter
 from ..protocol.codec import decode, encode
+from ..protocol.components import ComponentSpec
 from ..protocol.membership import Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
@@ -327,7 +329,7 @@ def apply_records(
                 known = tuple(sorted({name for name in body.components if name in components}))
                 offers = {**offers, value.author: Offer(known, body.addresses)}
             elif isinstance(body, Update):
-                _add_update(charter, ledger.withdrawn, components, value, body, trusted)
+                _add_update(charter, roll, ledger.withdrawn, components, value, body, trusted)
             elif isinstance(body, Attest):
                 _add_attest(components, value.author, body)
             elif isinstance(body, Evidence):
@@ -363,11 +365,12 @@ def apply_records(
         state = _withdraw(ledger, state, withdrawal.placed(charter, state, terms, height, carrier))
     if state.offers is ledger.offers and state.members is ledger.members:
         return state
-    return _gather_hosts(state)
+    return _gather_hosts(charter, state)
 
 
 def _add_update(
     charter: Charter,
+    roll: Roll,
     withdrawn: Iterable[Withdrawn],
     components: dict[str, ComponentLedger],
     record: Record,
@@ -385,9 +388,11 @@ def _add_update(
         raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", record.author)
     if any(header.digest in round_.updates for round_ in component.rounds[-KEEP_ATTESTED:]):
         raise RemoteProtocolError("counted-already", value.component, record.author)
-    if value.round + charter.rules.max_staleness < component.round + 1:
+    if spec.additive and has_contributed(roll, component, value.author):
+        raise RemoteProtocolError("counted-already", f"{value.component}: once a member", record.author)
+    if is_stale(charter, spec, value.round, component.round):
         raise RemoteProtocolError("stale", f"round {value.round} after {component.round}", record.author)
-    if value.round > component.round + 1:
+    if value.round > next_round(spec, component, withdrawn, value.author):
         # Nobody trains before the round before was agreed on; such entries would stay in the ledger for ever.
         raise RemoteProtocolError("round-ahead", f"round {value.round} after {component.round}", record.author)
     if any(w.bars(value.component, value.author, record.seq, value.round, header.digest) for w in withdrawn):
@@ -396,7 +401,9 @@ def _add_update(
     if value.epoch > component.epoch:
         raise RemoteProtocolError("epoch-ahead", str(value.epoch), record.author)
     known = next((p for p in component.pending if p.update == header.digest), None)
-    if known is None and any(p.author == value.author and p.round == value.round for p in component.pending):
+    if known is None and any(
+        p.author == value.author and (p.round == value.round or spec.additive) for p in component.pending
+    ):
         raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", record.author)
     pending = Pending(
         header.digest,
@@ -411,6 +418,28 @@ def _add_update(
     )
     others = component.pending if known is None else tuple(p for p in component.pending if p is not known)
     components[value.component] = replace(component, pending=(*others, pending))
+
+
+def has_contributed(roll: Roll, component: ComponentLedger, author: bytes) -> bool:
+    """Whether a closed round counts a statistic of this member, under this key or an earlier one."""
+    keys = {author, *membership.earlier(roll, author)}
+    return any(entry.author in keys for round_ in component.rounds for entry in round_.entries)
+
+
+def is_stale(charter: Charter, spec: ComponentSpec, round_: int, closed: int) -> bool:
+    """Whether an update for a round can no longer count after `closed` rounds. A statistic is never stale."""
+    return not spec.additive and round_ + charter.rules.max_staleness < closed + 1
+
+
+def next_round(spec: ComponentSpec, component: ComponentLedger, withdrawn: Iterable[Withdrawn], author: bytes) -> int:
+    """Return the latest round that an update may be for: the one after the last closed.
+
+    What replaces a withdrawn statistic has a number that was never in flight, though no round may have closed since.
+    """
+    last = component.round
+    if spec.additive:
+        last = max([last, *(dict(w.rounds).get(component.name, 0) + 1 for w in withdrawn if w.author == author)])
+    return last + 1
 
 
 # The same update record is folded into a candidate, a proposal and a decision: its signatures are checked once.
@@ -503,7 +532,8 @@ def moved_out(
     withdrawal.check_terms(terms, ledger.components)
     placed = [
         replace(withdrawal.placed(charter, ledger, each, height, carrier), motion=motion)
-        for each in _of_all_keys(ledger, terms)
+        for part in withdrawal.expanded(charter, terms)
+        for each in _of_all_keys(ledger, part)
     ]
     return [found for found in placed if withdrawal.reaches(ledger, found)]
 
@@ -619,9 +649,10 @@ def _matters(ledger: Ledger, found: Withdrawn) -> bool:
     return found.carrier != found.author and before <= ledger.heads.get(found.author, (0, GENESIS))[0] < found.through
 
 
-def _gather_hosts(ledger: Ledger) -> Ledger:
+def _gather_hosts(charter: Charter, ledger: Ledger) -> Ledger:
+    sums = {spec.name for spec in charter.components if spec.additive}
     components = {
-        name: replace(c, hosts=_offering(ledger, name)) if c.round == 0 or not c.hosts else c
+        name: replace(c, hosts=_offering(ledger, name)) if c.round == 0 or not c.hosts or name in sums else c
         for name, c in ledger.components.items()
     }
     return replace(ledger, components=components)
@@ -636,7 +667,7 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     """Return what the next round of a component would freeze, sorted by author (DESIGN.md section 7).
 
     Counted: the freshest update of each active host, at most S rounds stale (robust rules: not stale at all), with acks
-    from a quorum of the active hosts.
+    from a quorum of the active hosts. A statistic is never stale, and each member has one at most.
     """
     c = ledger.components[name]
     spec = charter.component(name)
@@ -649,13 +680,13 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     hosts = _as_set(c.hosts)
     best: dict[bytes, Pending] = {}
     for p in c.pending:
-        staleness = c.round + 1 - p.round
+        staleness = 0 if spec.additive else c.round + 1 - p.round
         if p.author in hosts and 0 <= staleness <= limit and _in_common(p.acks, hosts) >= need:
             rival = best.get(p.author)
             if rival is None or p.round > rival.round:
                 best[p.author] = p
     found = c._eligible[limit, need] = tuple(
-        Entry(p.update, p.author, p.blob, p.size, c.round + 1 - p.round, p.variance, p.seq)
+        Entry(p.update, p.author, p.blob, p.size, 0 if spec.additive else c.round + 1 - p.round, p.variance, p.seq)
         for _, p in sorted(best.items())
     )
     return found
@@ -686,6 +717,8 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
         c = components.get(close.component)
         if c is None or close.round != c.round + 1 or not closable(charter, ledger, close.component):
             raise RemoteProtocolError("not-closable", f"{close.component} round {close.round}")
+        spec = charter.component(close.component)
+        assert spec is not None
         entries = eligible(charter, ledger, close.component)
         (round_,) = chained([Round(close.round, height, entries, rules.faults(len(entries)), GENESIS)], c.chain)
         counted = {entry.author: entry for entry in entries}
@@ -693,8 +726,8 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
             p
             for p in c.pending
             # What a counted author sent before its counted update, and what grew too stale, can never count again.
-            if p.round + charter.rules.max_staleness >= close.round + 1
-            and (p.author not in counted or p.round > close.round - counted[p.author].staleness)
+            if not is_stale(charter, spec, p.round, close.round)
+            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness and not spec.additive))
         )
         components[close.component] = replace(
             c,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..crypto.errors import LocalProtocolError
 from ..protocol.components import FRACTION_BITS, MILLION, ComponentSpec
-from ..protocol.update import Integers, UpdateHeader
+from ..protocol.update import Integers, UpdateHeader, divisor
 
 Increment = npt.NDArray[np.int64]
 CHUNK = 1 << 13  # columns folded at a time: n rows of them, and what is computed from them, stay in the cache
@@ -26,10 +26,13 @@ def faults(updates: int) -> int:
 
 
 def noise_variance(header: UpdateHeader, spec: ComponentSpec) -> int:
-    """Return `v = τ(ησC/(LΔ))²`, the noise variance of a coordinate in squared grid units, rounded up."""
+    """Return `v = τ(ησC/(LΔ))²`, the noise variance of a coordinate in squared grid units, rounded up.
+
+    L is 1 for a statistic.
+    """
     recipe = header.recipe
     over = recipe.learning_rate * recipe.noise_multiplier * recipe.clip_norm * 1000 * (1 << spec.step_log2)
-    under = MILLION**3 * header.lot
+    under = MILLION**3 * divisor(header, spec)
     return -(-header.steps * over**2 // under**2)
 
 

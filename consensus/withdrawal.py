@@ -133,7 +133,7 @@ def check_terms(terms: WithdrawalStatement, known: Iterable[str] | None = None) 
 
 def placed(charter: Charter, ledger: "Ledger", terms: WithdrawalStatement, height: int, carrier: bytes) -> Withdrawn:
     """Return what these terms reach as the ledger stands."""
-    closed = tuple(sorted((name, c.round) for name, c in ledger.components.items()))
+    closed = tuple(sorted((name, _last(charter, c, terms.author)) for name, c in ledger.components.items()))
     horizon = charter.rules.refold_horizon
     found = Withdrawn(
         terms.author,
@@ -152,10 +152,37 @@ def placed(charter: Charter, ledger: "Ledger", terms: WithdrawalStatement, heigh
     return found if terms.mode == "refold" else _rewinding(charter, ledger, found)
 
 
+def _last(charter: Charter, c: "ComponentLedger", author: bytes) -> int:
+    """Return the last round that a withdrawal closes to its author, but for the one in flight: the last closed one.
+
+    Of a statistic, one that replaced a withdrawn one and was pending may be for a later round.
+    """
+    spec = charter.component(c.name)
+    if spec is None or not spec.additive:
+        return c.round
+    return max([c.round, *(p.round - 1 for p in c.pending if p.author == author)])
+
+
+def expanded(charter: Charter, terms: WithdrawalStatement) -> tuple[WithdrawalStatement, ...]:
+    """Return what terms come to. A sum learned from nobody: of statistics a rewind takes the subject's own only."""
+    sums = tuple(spec.name for spec in charter.components if spec.additive)
+    if terms.mode != "rewind" or not sums:
+        return (terms,)
+    own = replace(terms, mode="refold")
+    if terms.scope == "all":
+        own = replace(own, scope="components", components=sums)
+    elif terms.scope != "updates":
+        own = replace(own, components=tuple(name for name in terms.components if name in sums))
+    return (terms, own) if own.components or own.updates else (terms,)
+
+
 def _rewinding(charter: Charter, ledger: "Ledger", found: Withdrawn) -> Withdrawn:
     """Return the rewind to before the first update that `found` covers, over all that may have learned from it."""
     learned: dict[str, int] = {}  # the heights at which components first counted a covered update
     for name, c in ledger.components.items():
+        spec = charter.component(name)
+        if spec is None or spec.additive:
+            continue
         heights = [r.height for r in c.rounds if any(found.covers(name, r.number, e) for e in r.entries)]
         if heights:
             learned[name] = min(heights)
@@ -171,7 +198,7 @@ def _rewinding(charter: Charter, ledger: "Ledger", found: Withdrawn) -> Withdraw
 
 def linked(charter: Charter, names: Iterable[str]) -> frozenset[str]:
     """Return these components and all that may be trained together with them, directly or by way of others."""
-    upstream = {spec.name: charter.learning.upstream(spec.name) for spec in charter.components}
+    upstream = {spec.name: charter.learning.upstream(spec.name) for spec in charter.components if not spec.additive}
     found, seen = set(names), frozenset[str]()
     while True:
         reached = seen.union(*(upstream[name] for name in found))

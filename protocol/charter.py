@@ -7,8 +7,8 @@ from typing import Annotated
 from ..crypto.errors import CorruptError, LocalProtocolError, RefusedError, RemoteProtocolError, UsageError
 from ..crypto.hashing import digest
 from ..crypto.identity import Identity, verify
-from . import schema
-from .components import ComponentSpec, base_digest, base_vector
+from . import schema, statistics
+from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learning, Task
 from .schema import MOST_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
@@ -111,8 +111,18 @@ def check(charter: Charter) -> None:
         (len({member.name for member in charter.members}) == len(keys), "two members have the same name"),
         (names == sorted(set(names)), "components are not sorted by name, or one is there twice"),
         (charter.rules.fault_model in FAULT_MODELS, f"fault_model must be one of {', '.join(FAULT_MODELS)}"),
-        (all(spec.rule in RULES for spec in charter.components), f"a rule must be one of {', '.join(RULES)}"),
-        (all(spec.width in (8, 16) for spec in charter.components), "a component's width must be 8 or 16 bits"),
+        (
+            all(spec.rule in RULES or spec.additive for spec in charter.components),
+            f"a rule must be one of {', '.join(RULES)}",
+        ),
+        (
+            all(spec.additive == (spec.name.partition("/")[0] == statistics.KIND) for spec in charter.components),
+            f"the rule of statistics is {SUM}, and of nothing else",
+        ),
+        (
+            all(spec.width in (8, 16) for spec in charter.components if not spec.additive),
+            "a component's width must be 8 or 16 bits",
+        ),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
         (all(floor.policy in POLICIES for floor in charter.learning.floors), f"a policy must be one of {POLICIES}"),
@@ -135,6 +145,8 @@ def check(charter: Charter) -> None:
             raise UsageError(f"component {spec.name} has {spec.dimension} parameters; at most 67,108,864 are allowed")
         if base_digest(base_vector(charter.seed, spec.name, spec.tensors)) != spec.base:
             raise UsageError(f"component {spec.name}: the base digest does not match the seed and the tensors")
+        if spec.additive:
+            statistics.check(spec, charter.learning)
 
 
 def _fits(task: Task, modalities: set[str]) -> bool:

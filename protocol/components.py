@@ -2,6 +2,7 @@
 
 The shared part of a component is a flat vector of d parameters, its tensors end to end in order. Its state is
 `X ∈ Z^d` (int32, 8 fractional bits below the grid); the weights in use are `θ_base + Δ·X/256` with `Δ = 2^-step_log2`.
+A statistic (statistics.py) is added up instead: its state is `X ∈ Z^d` in int64, on the grid, and stands for `Δ·X`.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from .schema import U32, Between, Bytes32, Name, Size
 MILLION = 1_000_000
 FRACTION_BITS = 8
 STATE_LIMIT = 2**31 - 1  # states saturate symmetrically at ±STATE_LIMIT
+SUM = "sum"  # the rule of statistics, and of them alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ComponentSpec:
     architecture: Name
     tensors: Annotated[tuple[TensorSpec, ...], Size(1, 64)]
     step_log2: Annotated[int, Between(0, 30)]
-    width: Annotated[int, Between(8, 16)]
+    width: Annotated[int, Between(8, 32)]
     rule: Name
     min_updates: Annotated[int, Between(1, 2**16)]
     clip_norm: Annotated[int, Between(1, 2**40)]
@@ -55,6 +57,16 @@ class ComponentSpec:
         return sum(prod(tensor.shape) for tensor in self.tensors)
 
     @property
+    def additive(self) -> bool:
+        """Whether it is a statistic: the sum of what its members contribute, once each (statistics.py)."""
+        return self.rule == SUM
+
+    @property
+    def words(self) -> int:
+        """The number of 32-bit words of a state: a statistic's int64 take two each, the lower one first."""
+        return self.dimension * (2 if self.additive else 1)
+
+    @property
     def grid_step(self) -> float:
         """The grid step Δ."""
         return float(2.0**-self.step_log2)
@@ -62,7 +74,7 @@ class ComponentSpec:
     @property
     def integer_type(self) -> np.dtype[np.signedinteger]:
         """The little-endian integer type of an update's values."""
-        return np.dtype("<i1" if self.width == 8 else "<i2")
+        return np.dtype(f"<i{self.width // 8}")
 
 
 def base_vector(seed: bytes, name: str, tensors: tuple[TensorSpec, ...]) -> npt.NDArray[np.float32]:

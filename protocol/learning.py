@@ -11,7 +11,7 @@ MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
 TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel"})
 POLICIES = ("never", "dp", "open")  # strictest first
 OF_MODALITY = ("encoder", "adapter", "prompt")  # kinds of components that belong to one modality
-OF_TASK = ("head", "skip")  # and to one task
+OF_TASK = ("head", "skip", "statistic")  # and to one task
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Learning:
     def upstream(self, component: str) -> frozenset[str]:
         """Return the modalities whose data reach an update of this component (DESIGN.md section 6).
 
-        A head or skip sees those of its task, a backbone all that any task reads. An encoder, adapter or prompt sees
-        its own and all that are read beside it: its gradient comes back through logits that depend on them.
+        A head, skip or statistic sees those of its task, a backbone all that any task reads. An encoder, adapter or
+        prompt sees its own and all that are read beside it: its gradient comes back through logits that depend on them.
         """
         known = self._upstream.get(component)
         if known is None:

@@ -19,6 +19,7 @@ from .charter import Charter
 from .claims import Claim, check_claims
 from .components import MILLION, ComponentSpec
 from .schema import U32, U63, Between, Bytes32, Name, Size
+from .statistics import most_students
 
 PREFIX_SIZE = 104
 # A declared noise widens the norm bound, and so does a small lot: neither may be had without limit (G5).
@@ -46,6 +47,9 @@ class UpdateHeader:
 
     `blob` and `size` name the compressed payload; `lot` is L in thousandths. `claims` has one entry for each
     modality that this draw used of the author's data, by name.
+
+    Of a statistic `round` only tells one contribution of its author from another, `base` is the spec's, and `lot` is
+    the number of students N̂ that the author declares, in thousandths: one draw of all of them, added up.
     """
 
     DOMAIN: ClassVar[str] = "update"
@@ -92,7 +96,7 @@ def prefix(header: UpdateHeader) -> bytes:
 
 
 def payload(federation: bytes, author: bytes, component: str, round_: int, values: Integers) -> bytes:
-    """Compress an update's integers, shape [d], int8 or int16 little-endian, into its frame."""
+    """Compress an update's integers, shape [d], little-endian in the spec's width, into its frame."""
     name = hashlib.sha256(component.encode()).digest()
     raw = federation + author + name + round_.to_bytes(8, "big") + values.tobytes()
     return zstandard.ZstdCompressor(level=1, write_content_size=True, write_checksum=False).compress(raw)
@@ -127,20 +131,28 @@ def payload_values(frame: bytes, spec: ComponentSpec) -> Integers:
     return np.frombuffer(raw, dtype=spec.integer_type, offset=PREFIX_SIZE)
 
 
+def divisor(header: UpdateHeader, spec: ComponentSpec) -> int:
+    """Return what the noise of an update is divided by, in thousandths: the lot; nothing (1) for a statistic."""
+    return 1000 if spec.additive else header.lot
+
+
 def norm_bounds(header: UpdateHeader, spec: ComponentSpec) -> tuple[int, int]:
     """Return the least and greatest squared norm of the update in grid units (DESIGN.md section 5, integers only).
 
     Upper: `1.5·τ·η·C + s(√d + 6)` with `s = ησC√τ/L`; lower, under DP: `s₁(√(d-1) - 6)` with `s₁ = ησC/L`. Noised
-    values exceed any un-noised bound, and one that is smaller cannot have been noised as declared.
+    values exceed any un-noised bound, and one that is smaller cannot have been noised as declared. Of a statistic:
+    `N̂·C + s(√d + 6)` with `s = σC`, and the same lower one.
     """
     recipe, tau, d = header.recipe, header.steps, spec.dimension
     grid = 1 << spec.step_log2
-    signal = 3 * tau * recipe.learning_rate * recipe.clip_norm * grid * SCALE // (2 * MILLION**2)
+    lot, signal = header.lot, 3 * tau * recipe.learning_rate * recipe.clip_norm * grid * SCALE // (2 * MILLION**2)
+    if spec.additive:
+        lot, signal = 1000, header.lot * recipe.clip_norm * grid * SCALE // (1000 * MILLION)
     unit = recipe.learning_rate * recipe.clip_norm * recipe.noise_multiplier * grid * 1000  # s₁ · (10^18 · lot)
     spread = isqrt(tau * d * SCALE**2) + 6 * isqrt(tau * SCALE**2) + 7
-    upper = signal + unit * spread // (MILLION**3 * header.lot) + 2
+    upper = signal + unit * spread // (MILLION**3 * lot) + 2
     root = max(0, isqrt((d - 1) * SCALE**2) - 6 * SCALE)
-    lower = unit * root // (MILLION**3 * header.lot)
+    lower = unit * root // (MILLION**3 * lot)
     return lower**2 // SCALE**2, -(-(upper**2) // SCALE**2)
 
 
@@ -152,6 +164,10 @@ def squared_norm(values: Integers) -> int:
         rest = values[whole.size :].astype(np.int64)
         return int(np.einsum("ij,ij->i", whole, whole).astype(np.int64).sum()) + int(rest @ rest)
     wide = values.astype(np.int64)
+    if values.dtype.itemsize == 4:
+        # The square of an int32 takes 62 bits: two halves of 16 bits, whose products can be added up 2^31 times.
+        high, low = wide >> 16, wide & 0xFFFF
+        return (int(high @ high) << 32) + (int(high @ low) << 17) + int(low @ low)
     return int(wide @ wide)
 
 
@@ -176,13 +192,18 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     spec = specs.get(header.component)
     if spec is None:
         raise RemoteProtocolError("unknown-component", header.component, header.author)
+    draw = (1, MILLION) if spec.additive else (learning.steps, learning.sample_rate)
     checks = (
         ("engaged-order", names == sorted(set(names)) and all(name in specs for name in names)),
         ("base-mismatch", header.component in names and header.recipe.base == header.base),
-        ("steps-above", header.steps <= learning.steps),
-        ("sample-rate-above", header.sample_rate <= learning.sample_rate),
+        ("mixed-draw", all(specs[name].additive == spec.additive for name in names if name in specs)),
+        ("steps-above", header.steps <= draw[0]),
+        ("sample-rate-above", header.sample_rate <= draw[1]),
+        ("sample-rate-below", header.sample_rate == MILLION or not spec.additive),
         ("size-above", header.size <= max_frame_size(spec)),
         ("lot-below", header.lot >= LEAST_LOT),
+        ("lot-above", not spec.additive or header.lot <= 1000 * most_students(spec)),
+        ("base-mismatch", not spec.additive or header.base == spec.base),
     )
     for reason, ok in checks:
         if not ok:
@@ -197,6 +218,8 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
             raise RemoteProtocolError("clip-above", entry.component, header.author)
         if entry.learning_rate > bound.learning_rate:
             raise RemoteProtocolError("learning-rate-above", entry.component, header.author)
+        if spec.additive and (entry.clip_norm, entry.learning_rate) != (bound.clip_norm, bound.learning_rate):
+            raise RemoteProtocolError("recipe-differs", entry.component, header.author)
     noises = {entry.component: entry.noise_multiplier for entry in header.engaged}
     check_claims(
         header.claims,

@@ -25,10 +25,12 @@ from ..node.core.core import Core, Options
 from ..node.core.messages import SyncRequest
 from ..node.core.sync import answer
 from ..protocol import schema
+from ..protocol import statistics as sums
 from ..protocol.blocks import NIL
 from ..protocol.charter import Charter, Member, Rules
-from ..protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
+from ..protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
 from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
+from ..protocol.statistics import KIND
 from ..protocol.update import Integers, check_norm, payload, payload_values, read_payload
 from .invariants import InvariantError, Invariants
 from .liars import Lie
@@ -62,6 +64,7 @@ def small_charter(
     identities: list[Identity],
     *,
     components: int = 1,
+    statistics: int = 0,
     dimension: int = 16,
     width: int = 8,
     rule: str = "mean",
@@ -73,7 +76,10 @@ def small_charter(
     horizon: int = 1000,
     records_per_height: int = 64,
 ) -> Charter:
-    """Return a charter for tests and benchmarks: linear components over one made-up modality."""
+    """Return a charter for tests and benchmarks: linear components over one made-up modality, and statistics of tasks.
+
+    There are at least as many components as statistics.
+    """
     seed = sha256(b"small charter")
     tensors = (TensorSpec("weight", (dimension,), 1000),)
     specs = []
@@ -94,6 +100,11 @@ def small_charter(
                 base=base_digest(base_vector(seed, name, tensors)),
             )
         )
+    for index in range(statistics):
+        name, parts = f"{KIND}/task{index}", sums.tensors("ridge", 3, 2)
+        base = base_digest(base_vector(seed, name, parts))
+        sensitivity = sums.SENSITIVITY["ridge"]
+        specs.append(ComponentSpec(name, "ridge", parts, 16, sums.WIDTH, SUM, 1, sensitivity, noise, 1_000_000, base))
     return Charter(
         version=1,
         name="simulated",
@@ -103,7 +114,7 @@ def small_charter(
             sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
         ),
         rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon),
-        components=tuple(specs),
+        components=tuple(sorted(specs, key=lambda spec: spec.name)),
         learning=Learning(
             modalities=(Modality("made-up", "tabular", dimension, 1),),
             tasks=tuple(Task(f"task{index}", "binary", 2, ("made-up",)) for index in range(components)),
@@ -443,6 +454,7 @@ class Cluster:
             or all(
                 node.core.folded.get(name, (0,))[0] >= round_ and node.core.ledger.components[name].round >= round_
                 for name in node.core.held
+                if not node.core.specs[name].additive
             )
             for node in self.nodes
         )

@@ -37,7 +37,7 @@ from . import report
 from .datasets import prepare_digits, prepare_oulad
 from .federation import Daemon, Institution, found
 from .offline import States as Trained
-from .offline import local_only, quality, scores, worker
+from .offline import Worker, local_only, quality, scores, worker
 from .presets import RECIPES, preset
 from .watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds, snapshot
 
@@ -69,6 +69,10 @@ class Result:
     federated: dict[str, float] = field(default_factory=dict)
     own_local: dict[str, float] = field(default_factory=dict)
     own_federated: dict[str, float] = field(default_factory=dict)
+    statistic: str = ""  # the component that is a sum; its head's quality on everybody's held-out data
+    statistic_local: dict[str, float] = field(default_factory=dict)
+    statistic_federated: float = math.nan
+    statistic_after_withdrawal: float = math.nan
     after_withdrawal: float = math.nan
     epsilon: dict[str, float] = field(default_factory=dict)
     killed: str = ""
@@ -165,6 +169,7 @@ class Demo:
             institutions=count,
             rule=rule,
             base_seed=seed,
+            statistic=True,
         )
         learning = stated(learning, [folder for _, folder in folders])
         recipe = RECIPES[name]
@@ -188,6 +193,7 @@ class Demo:
         self.result = Result(
             name, "accuracy" if data is None else "AUC", rounds, [i.name for i in self.institutions], dp, rule, lying
         )
+        self.result.statistic = next(spec.name for spec in specs if spec.additive)
         self.names = {i.identity.public_key: i.name for i in self.institutions}
         self.started = 0.0
         self.disturbed: set[int] = {1}
@@ -224,8 +230,10 @@ class Demo:
             self._train()
             self._figures()
             before = self._final_states()
-            self._quality(before)
-            self._withdraw()
+            with ExitStack() as stack:
+                workers = self._workers(stack)
+                self._quality(before, workers)
+                self._withdraw(workers)
         except OperatorError as error:
             result.problems.append(str(error))
         self._audit()
@@ -326,28 +334,35 @@ class Demo:
                 return held
             time.sleep(0.2)
 
-    def _quality(self, federated: Trained) -> None:
-        result = self.result
+    def _workers(self, stack: ExitStack) -> list[Worker]:
+        """Open a worker on the data of each institution."""
+        folders = [i.data for i in self.institutions if i.data is not None]
+        with ThreadPoolExecutor(len(folders)) as pool:
+            return list(pool.map(lambda folder: stack.enter_context(worker(self.charter, folder)), folders))
+
+    def _quality(self, federated: Trained, workers: list[Worker]) -> None:
+        result, sums = self.result, self.result.statistic
         self.console.print("\nTraining each institution alone with the same recipe, for comparison …")
-        folders = [(i.name, i.data, i.lot) for i in self.institutions if i.data is not None]
-        with ExitStack() as stack, ThreadPoolExecutor(len(folders)) as pool:
-            workers = list(pool.map(lambda item: stack.enter_context(worker(self.charter, item[1])), folders))
+        folders = [(i.name, i.lot) for i in self.institutions]
+        with ThreadPoolExecutor(len(folders)) as pool:
 
             def train(index: int) -> Trained:
-                return local_only(self.charter, workers[index], folders[index][2], self.rounds)
+                return local_only(self.charter, workers[index], folders[index][1], self.rounds)
 
             alone = list(pool.map(train, range(len(folders))))
             everybody = list(pool.map(lambda learner: scores(learner, federated), workers))
-            for (name, _, _), states in zip(folders, alone, strict=True):
+            for (name, _), states in zip(folders, alone, strict=True):
                 found = list(pool.map(lambda learner, states=states: scores(learner, states), workers))
                 result.local[name] = quality(found)
                 result.own_local[name] = quality([found[result.nodes.index(name)]])
+                result.statistic_local[name] = quality(found, sums)
         together = quality(everybody)
+        result.statistic_federated = quality(everybody, sums)
         for index, institution in enumerate(self.institutions):
             result.federated[institution.name] = together
             result.own_federated[institution.name] = quality([everybody[index]])
 
-    def _withdraw(self) -> None:
+    def _withdraw(self, workers: list[Worker]) -> None:
         result, leaver = self.result, self.institutions[-1]
         observer = self.institutions[0]
         result.withdrawn = leaver.name
@@ -364,7 +379,9 @@ class Demo:
 
         self._until_slow(certified, "the refolded state to be certified everywhere")
         time.sleep(0.5)
-        self._final_states()
+        left = [scores(learner, states) for states in [self._final_states()] for learner in workers]
+        result.after_withdrawal = quality(left)
+        result.statistic_after_withdrawal = quality(left, result.statistic)
         try:
             checked = verify_home_withdrawal(observer.home, leaver.identity.public_key)
             result.withdrawal_verified = True

@@ -15,7 +15,7 @@ import numpy as np
 from ..consensus.components import Entry, Round, origin, replay
 from ..consensus.ledger import Ledger, fold_block, genesis
 from ..consensus.ledger import state_digest as ledger_digest
-from ..consensus.membership import ended
+from ..consensus.membership import ended, present
 from ..consensus.withdrawal import Withdrawn
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -213,9 +213,14 @@ class Invariants:
         for name, component in now.components.items():
             spec = self.cluster.charter.component(name)
             stale = self.cluster.charter.rules.max_staleness if spec is not None and spec.rule == "mean" else 0
+            additive = spec is not None and spec.additive
+            if additive:
+                self._once_a_member(name, now)
             for round_ in component.rounds[self._rounds.get(name, 0) :]:
                 # The first hosts gather until the first close; the later ones were frozen at the close before.
-                hosts = set((component if round_.number == 1 else before.components[name]).hosts) - set(now.expelled)
+                # Those of a statistic gather at any time.
+                gathering = component if round_.number == 1 or additive else before.components[name]
+                hosts = set(gathering.hosts) - set(now.expelled)
                 self._rounds[name] = round_.number
                 where = f"{name} round {round_.number}"
                 authors = [entry.author for entry in round_.entries]
@@ -229,13 +234,21 @@ class Invariants:
                         entry.blob,
                     ):
                         raise InvariantError("G4", f"{where} counts an update that nobody signed")
-                    if entry.staleness != round_.number - header.round or not 0 <= entry.staleness <= stale:
+                    behind = 0 if additive else round_.number - header.round
+                    if entry.staleness != behind or not 0 <= entry.staleness <= stale:
                         raise InvariantError("G5", f"{where} counts an update of round {header.round}")
                     if self._counted.setdefault(entry.update, round_.number) != round_.number:
                         raise InvariantError("G4", f"{where} counts an update of round {header.round} again")
                     held = self._receipts[entry.update] & hosts
                     if before.height + 1 == now.height and len(held) < self._needed(max(1, len(hosts))):
                         raise InvariantError("G4", f"{where} counts an update with {len(held)} receipts")
+
+    def _once_a_member(self, name: str, now: Ledger) -> None:
+        """G4: no statistic counts a member twice, under whatever key."""
+        authors = [entry.author for round_ in now.components[name].rounds for entry in round_.entries]
+        people = [present(now.roll, author) for author in authors]
+        if len(set(people)) < len(people):
+            raise InvariantError("G4", f"{name} counts a member twice")
 
     def _forgotten(self, now: Ledger) -> None:
         """G7: no frozen list still has what a withdrawal in force covers, but beyond the horizon."""
@@ -245,7 +258,8 @@ class Invariants:
                 for round_ in now.components[name].rounds[since - 1 : last] if since is not None else ():
                     if any(_taken(found, name, round_.number, entry) for entry in round_.entries):
                         raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
-                for round_ in now.components[name].rounds[last:] if since is not None else ():
+                sums = {spec.name for spec in self.cluster.charter.components if spec.additive}  # numbered otherwise
+                for round_ in now.components[name].rounds[last:] if since is not None and name not in sums else ():
                     # What was on its way then had learned from what was withdrawn, or was that.
                     flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
                     if any(_taken(found, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
@@ -417,8 +431,11 @@ class Invariants:
             assert isinstance(missing, dict)
             assert isinstance(counted, list)
             ledger, hosts = node.core.ledger, set[bytes]()
+            component = ledger.components[str(notice.fields["component"])]
             if notice.fields["height"] == ledger.height:  # else it catches up, and others may be hosts by now
-                hosts = set(ledger.components[str(notice.fields["component"])].hosts)
+                hosts = set(component.hosts)
+            if node.core.specs[component.name].additive:  # whoever was counted is not missed again
+                counted = [entry.author for round_ in component.rounds for entry in round_.entries]
             if not all(missing.values()) or not hosts <= {*missing, *counted}:
                 raise InvariantError("G3", f"node {node.index} does not say who was missing, or why")
         if notice.level == "error" and notice.event in self.alarms and not self.cluster.lies(node):

@@ -11,11 +11,14 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..consensus.components import origin
 from ..crypto.errors import OperatorError
 from ..node.learner.protocol import Message, encode_frame, failure, read_frame
 from ..protocol import schema
 from ..protocol.charter import Charter
-from ..protocol.components import FRACTION_BITS, MILLION
+from ..protocol.components import FRACTION_BITS, MILLION, ComponentSpec
+from ..protocol.statistics import words
+from ..protocol.update import Integers
 
 States = dict[str, npt.NDArray[np.int32]]
 Ask = Callable[[Message], Message]
@@ -105,30 +108,50 @@ def worker(
 
 
 def local_only(charter: Charter, learner: Worker, lot: float, rounds: int) -> States:
-    """Train one institution alone, with the federation's own recipe, noise and number of rounds."""
-    states = {spec.name: np.zeros(spec.dimension, dtype=np.int32) for spec in charter.components}
+    """Train one institution alone, with the federation's own recipe, noise and rounds; statistics are released once.
+
+    `lot` is L.
+    """
+    learning, rate = charter.learning, charter.learning.sample_rate / MILLION
+    trained = [spec for spec in charter.components if not spec.additive]
+    sums = [spec for spec in charter.components if spec.additive]
+    states = {spec.name: origin(spec) for spec in charter.components}
     for _ in range(rounds):
-        answer = learner.ask(
-            {
-                "op": "train",
-                "states": {name: state.tobytes() for name, state in states.items()},
-                "engaged": {
-                    spec.name: {
-                        "clip": spec.clip_norm / MILLION,
-                        "noise": spec.noise_multiplier / MILLION,
-                        "learning_rate": spec.learning_rate / MILLION,
-                    }
-                    for spec in charter.components
-                },
-                "steps": charter.learning.steps,
-                "sample_rate": charter.learning.sample_rate / MILLION,
-                "lot": lot,
-            }
-        )
-        for spec in charter.components:
-            change = np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type).astype(np.int32)
-            states[spec.name] = states[spec.name] + (change << FRACTION_BITS)
+        updates = _updates(learner, states, trained, learning.steps, rate, lot)
+        for spec in trained:
+            states[spec.name] = states[spec.name] + (updates[spec.name].astype(np.int32) << FRACTION_BITS)
+    if sums:
+        updates = _updates(learner, {}, sums, 1, 1.0, lot / rate)
+        states |= {spec.name: words(updates[spec.name].astype(np.int64)) for spec in sums}
     return states
+
+
+def _updates(
+    learner: Worker,
+    states: Mapping[str, npt.NDArray[np.int32]],
+    specs: Sequence[ComponentSpec],
+    steps: int,
+    sample_rate: float,
+    lot: float,
+) -> dict[str, Integers]:
+    answer = learner.ask(
+        {
+            "op": "train",
+            "states": {name: state.tobytes() for name, state in states.items()},
+            "engaged": {
+                spec.name: {
+                    "clip": spec.clip_norm / MILLION,
+                    "noise": spec.noise_multiplier / MILLION,
+                    "learning_rate": spec.learning_rate / MILLION,
+                }
+                for spec in specs
+            },
+            "steps": steps,
+            "sample_rate": sample_rate,
+            "lot": lot,
+        }
+    )
+    return {spec.name: np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type) for spec in specs}
 
 
 def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapping[str, Message]:
@@ -138,9 +161,10 @@ def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapp
     return tasks
 
 
-def quality(tasks: Sequence[Mapping[str, Message]]) -> float:
-    """Return the metric of the (single) task over all the given institutions' held-out records together."""
-    name = next(iter(tasks[0]))
+def quality(tasks: Sequence[Mapping[str, Message]], name: str = "") -> float:
+    """Return the metric of a task (the first), or of a statistic of one, over all the given institutions' held-out
+    records together."""
+    name = name or next(iter(tasks[0]))
     labels = np.concatenate([np.asarray(found[name]["labels"], dtype=np.float64) for found in tasks])[:, 0]
     values = np.concatenate([np.asarray(found[name]["scores"], dtype=np.float64) for found in tasks])
     if tasks[0][name]["metric"] == "accuracy":

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..consensus.membership import present
 from ..node.core import events as ev
+from ..node.core.core import Core
 from ..node.core.motions import undecided
 from .cluster import Cluster, Node
 from .deeds import DEEDS, Undo
@@ -282,15 +283,29 @@ class Play:
             if event not in {notice.event for notice in notices}:
                 raise InvariantError("expect.told", f"no honest node said {event!r}")
         rounds = [round_ for component in core.ledger.components.values() for round_ in component.rounds]
+        sums = {
+            name: {
+                present(core.ledger.roll, entry.author)
+                for round_ in core.ledger.components[name].rounds
+                for entry in round_.entries
+            }
+            for name, spec in core.specs.items()
+            if spec.additive
+        }
         if expect.everybody:
             every = {node.identity.public_key for node in honest if not node.stays_down}
-            for round_ in rounds:
+            for name, authors in sums.items():
+                if not every <= authors:
+                    raise InvariantError("expect.everybody", f"somebody was left out of {name}")
+            for round_ in (
+                r for name, found in core.ledger.components.items() if name not in sums for r in found.rounds
+            ):
                 if not every <= {entry.author for entry in round_.entries}:
                     raise InvariantError("expect.everybody", f"somebody was left out of round {round_.number}")
         last = {name: found.rounds[-1] for name, found in core.ledger.components.items() if found.rounds}
         for node in self.whom(expect.counted):
             for name, round_ in last.items():
-                if node.identity.public_key not in {entry.author for entry in round_.entries}:
+                if node.identity.public_key not in sums.get(name, {entry.author for entry in round_.entries}):
                     raise InvariantError("expect.counted", f"the last round of {name} is without node {node.index}")
         if expect.stale and not any(entry.staleness for round_ in rounds for entry in round_.entries):
             raise InvariantError("expect.stale", "no update counted a round late")
@@ -316,14 +331,20 @@ class Play:
 
 def _round(node: Node) -> int:
     assert node.core is not None
-    return min(component.round for component in node.core.ledger.components.values())
+    return min(node.core.ledger.components[name].round for name in _trained(node.core))
+
+
+def _trained(core: Core) -> list[str]:
+    """Return the components that go from round to round: all but the statistics."""
+    return [name for name, spec in core.specs.items() if not spec.additive]
 
 
 def _folded(node: Node) -> int:
     """Return the last round that a node has closed and folded in every component that it holds."""
     if node.core is None:
         return 0
-    done = [node.core.folded.get(name, (0, 0, b"", b""))[0] for name in node.core.held]
+    held = [name for name in _trained(node.core) if name in node.core.held]
+    done = [node.core.folded.get(name, (0, 0, b"", b""))[0] for name in held]
     return min(_round(node), *done)
 
 

@@ -111,12 +111,19 @@ def as_json(result: "Result") -> str:
                     "federated": _number(result.honest(result.own_federated)),
                 },
             },
+            "statistic": {
+                "component": result.statistic,
+                "local": _numbers(result.statistic_local),
+                "federated": _number(result.statistic_federated),
+                "after_withdrawal": _number(result.statistic_after_withdrawal),
+            },
             "epsilon": result.epsilon if result.dp else dict.fromkeys(result.epsilon),
             "crash": {"killed": result.killed, "recovered": result.recovered},
             "withdrawal": {
                 "member": result.withdrawn,
                 "mode": "refold",
                 "digest": result.withdrawal_digest,
+                "quality": _number(result.after_withdrawal),
                 "verified": result.withdrawal_verified,
             },
             "verified": result.verified,
@@ -156,6 +163,11 @@ def show(console: Console, result: "Result", keep: Path | None) -> None:
         same = len(set(digests.values())) == 1
         shown = f"{next(iter(digests.values()))[:16]} at all {len(digests)} hosts" if same else str(digests)
         facts.add_row(f"state of {component} after the withdrawal", shown)
+    facts.add_row(
+        f"head of {result.statistic}, released once, on everybody's data",
+        f"alone {_text(_mean(result.statistic_local))} (mean), federated {_text(result.statistic_federated)},"
+        f" after the withdrawal {_text(result.statistic_after_withdrawal)}",
+    )
     facts.add_row("time to the first closed round", f"{result.first_round_seconds:.1f} s")
     middle = median(result.round_seconds) if result.round_seconds else math.nan
     facts.add_row("a round without its training, median", f"{middle:.2f} s")
@@ -177,6 +189,10 @@ def show(console: Console, result: "Result", keep: Path | None) -> None:
     console.print(
         "[bold green]All of it held.[/bold green]" if result.ok else "[bold red]Not all of it held.[/bold red]"
     )
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values) if values else math.nan
 
 
 def _text(value: float) -> str:

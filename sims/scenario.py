@@ -32,6 +32,7 @@ CHARTER: Mapping[str, read.Check] = {
     "fault_model": read.one_of(*FAULT_MODELS),
     "rule": read.one_of(*RULES),
     "components": read.whole(1, 64),
+    "statistics": read.whole(0, 64),
     "deadline": read.whole(100, 3_600_000),
     "min_updates": read.whole(1, 256),
     "noise": read.whole(0, 2**40),

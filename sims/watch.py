@@ -11,6 +11,8 @@ from ..crypto.errors import CollegiumError
 from ..node.core.events import Snapshot
 from ..node.store.database import Store
 from ..protocol.charter import Charter
+from ..protocol.components import ComponentSpec
+from ..protocol.statistics import KIND
 from .federation import Institution
 
 MAIN = ("accuracy", "auc", "r2")
@@ -39,9 +41,9 @@ def look(institution: Institution, before: View) -> View:
                 metrics={
                     (m.epoch, m.round): m.value
                     for m in store.metrics()
-                    if m.metric in MAIN and not m.cell and not m.personal
+                    if m.metric in MAIN and not m.cell and not m.personal and not m.task.startswith(f"{KIND}/")
                 },
-                draws=len(draws),
+                draws=sum(not any(p.component.startswith(f"{KIND}/") for p in draw.parts) for draw in draws),
                 epsilon=max((epsilon for draw in draws for _, epsilon in draw.claims), default=0),
             )
     except CollegiumError:
@@ -54,18 +56,23 @@ def snapshot(institution: Institution) -> Snapshot:
         return store.snapshot()
 
 
+def trained(charter: Charter) -> list[ComponentSpec]:
+    """Return the components that go from round to round: all but the statistics."""
+    return [spec for spec in charter.components if not spec.additive]
+
+
 def closed(view: View, charter: Charter) -> int:
-    """Return the last round that this institution has folded in every component."""
+    """Return the last round that this institution has folded in every component that is trained."""
     folded = [
         max((r for (name, r), note in view.notes.items() if name == spec.name and "folded_at" in note), default=0)
-        for spec in charter.components
+        for spec in trained(charter)
     ]
     return min(folded)
 
 
 def moment(view: View, charter: Charter, round_: int, fact: str) -> float:
     """Return the last time of a fact ("trained_at", "folded_at") over a round's components; NaN if one lacks it."""
-    found = [view.notes.get((spec.name, round_), {}).get(fact) for spec in charter.components]
+    found = [view.notes.get((spec.name, round_), {}).get(fact) for spec in trained(charter)]
     times = [float(str(value)) for value in found if value is not None]
     return max(times) if len(times) == len(found) else math.nan
 
@@ -90,7 +97,7 @@ def bytes_per_round(views: Sequence[View], charter: Charter, skip: set[int]) -> 
 
 
 def _received(view: View, charter: Charter, round_: int) -> float:
-    found = [view.notes.get((spec.name, round_), {}).get("received") for spec in charter.components]
+    found = [view.notes.get((spec.name, round_), {}).get("received") for spec in trained(charter)]
     return math.nan if None in found else max(float(str(value)) for value in found)
 
 

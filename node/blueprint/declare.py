@@ -14,6 +14,7 @@ students = 300              # of a typical institution
 rounds = 20
 width = 16                  # bits of an update's integers, 8 or 16
 rule = "clip+nnm+trimmed_mean"                                  # how updates are aggregated; see docs/rules.md
+statistic_share = 0.3       # of what the rounds may spend of each ε: what all statistics together may cost
 [[modality]]                # layout, in each [[modality]] and [[task]]: a digest that `collegium charter model` prints
 name = "answer"
 kind = "text"               # tabular, series, text, image, audio
@@ -31,6 +32,7 @@ kind = "multiclass"         # binary, multiclass, ordinal, regression, multilabe
 classes = ["correct", "incorrect"]                              # or their number
 modalities = ["answer"]     # by default all
 skip = false                # true: a linear map of the tabular and series features, too; or a list of modalities
+statistic = "ridge"         # or "prototypes", or { architecture, features }: a head that is a sum, released once
 ```
 """
 
@@ -44,6 +46,7 @@ from ...crypto.errors import UsageError
 from ...protocol.charter import RULES
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.statistics import MOST_FEATURES, SENSITIVITY
 from ..data.manifest import MODALITY_KINDS
 from ..data.section import Section
 from ..pretrained.find import find
@@ -51,7 +54,7 @@ from ..pretrained.folder import dimensions, is_model, weights_digest
 from ..pretrained.tensors import BERT, LORA
 from . import parts
 from .parts import Part, Transformer
-from .recipe import Privacy, Recipe
+from .recipe import STATISTIC_SHARE, Privacy, Recipe
 
 HIDDEN, STEPS, SAMPLE_RATE, CLIP, LEARNING_RATE, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 2.0, 300, 16
 FEATURES = 64  # that the embeddings of texts are projected to
@@ -166,6 +169,7 @@ def _declared(
         rates={name: own.rate for name, own in owned.items() if own.rate is not None},
         privacy={entry.modality.name: entry.privacy for entry in found if entry.privacy is not None},
         rules={name: own.rule for name, own in owned.items() if own.rule is not None},
+        statistic_share=_share(training),
     )
     rule = _rule(training)
     rounds = training.whole("rounds", 0, 1, 2**20) if "rounds" in training.raw else None
@@ -324,6 +328,7 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
         names = section.texts("skip")
         _are_known(section, "skip", names, [entry.modality.name for entry in shared])
         components.append(parts.skip(task, {each: _skip_width(section, known[each]) for each in names}))
+    added = _statistic(section, task, shared)
     unread = sorted(entry.modality.name for entry in shared if not entry.parts)
     if unread and components[1:]:
         unread = [
@@ -335,7 +340,23 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
         raise section.fail(f"nothing reads {', '.join(unread)}: no encoder, no skip", "Name it in skip.")
     own = _own(section)
     section.done()
-    return task, components, own
+    return task, [*components, *added], own
+
+
+def _statistic(section: Section, task: Task, shared: Collection["_Modality"]) -> list[Part]:
+    """Return the statistic of a task, if the file asks for one."""
+    given = section.raw.pop("statistic", None)
+    if given is None:
+        return []
+    options = Section({"architecture": given} if isinstance(given, str) else given, f"{section.where} statistic")
+    architecture = options.text("architecture", "ridge")
+    if architecture not in SENSITIVITY:
+        raise options.fail(f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(SENSITIVITY)}.")
+    if architecture == "prototypes" and task.kind not in {"binary", "multiclass"}:
+        raise options.fail(f"a {task.kind} task has no class means", 'Write "ridge".')
+    features = options.whole("features", 0, 2, MOST_FEATURES) if "features" in options.raw else None
+    options.done()
+    return [parts.statistic(task, [entry.modality for entry in shared], architecture, features)]
 
 
 def _skip_width(section: Section, entry: _Modality) -> int:
@@ -391,6 +412,13 @@ def _millionths(section: Section, key: str, default: float) -> int:
     if not 1 / MILLION <= value <= MILLION:  # neither is NaN
         raise section.fail(f"{key} = {value} is not between 0.000001 and a million")
     return round(value * MILLION)
+
+
+def _share(section: Section) -> int:
+    value = section.number("statistic_share", STATISTIC_SHARE / MILLION)
+    if not 0.0 < value < 1.0:
+        raise section.fail(f"statistic_share = {value} is not between 0 and 1", "It is a share of every ε.")
+    return max(1, round(value * MILLION))
 
 
 def _own(section: Section) -> _Own:

@@ -87,6 +87,7 @@ def model_toml(folders: Sequence[Path]) -> str:
         lines += _stated(seen)
         skip = any(modalities[each].what[0] in SKIPPED for each in seen.read)
         lines.append(f"skip = {str(skip).lower()}")
+        lines.append('# statistic = "ridge"         # and a head that is a sum of what each member releases once')
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,7 @@
 Weights start uniform in ±√(6 / (in + out)) (Glorot and Bengio 2010), biases, heads and skips at zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod, sqrt
 from pathlib import Path
@@ -11,9 +11,11 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION, TensorSpec
 from ...protocol.learning import Modality, Task
+from ...protocol.statistics import KIND, inputs_of_modality, tensors
 from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
+MOST_INPUTS = 96  # of a statistic whose features nobody chose: a ridge head's noise grows with their square
 FITTING = {
     "tabular": ("linear-tanh",),
     "image": ("linear-tanh", "conv-image"),
@@ -44,6 +46,11 @@ class Part:
     def dimension(self) -> int:
         """The number of parameters d."""
         return sum(prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def additive(self) -> bool:
+        """Whether it is a statistic."""
+        return self.name.startswith(f"{KIND}/")
 
 
 def linear(name: str, outputs: int, inputs: int, *, zero: bool = False, bias: bool = True) -> tuple[TensorSpec, ...]:
@@ -148,3 +155,16 @@ def skip(task: Task, widths: Mapping[str, int]) -> Part:
     """Return a task's linear map of the features themselves, for the modalities in `widths`."""
     tensors = [linear(name, task.outputs, width, zero=True, bias=False)[0] for name, width in sorted(widths.items())]
     return Part(f"skip/{task.name}", "linear-skip", tuple(tensors))
+
+
+def statistic(
+    task: Task, modalities: Collection[Modality], architecture: str = "ridge", features: int | None = None
+) -> Part:
+    """Return a statistic of a task over the given number of features, one of them constant.
+
+    By default all inputs of the modalities that it reads, or MOST_INPUTS random ones made of more.
+    """
+    if features is None:
+        inputs = sum(inputs_of_modality(entry) for entry in modalities if entry.name in task.modalities)
+        features = min(inputs, MOST_INPUTS) + 1
+    return Part(f"{KIND}/{task.name}", architecture, tensors(architecture, features, task.outputs))

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from math import ceil, floor, log2, sqrt
 
 from ...crypto.errors import UsageError
-from ...protocol.components import MILLION, ComponentSpec, base_digest, base_vector
-from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
+from ...protocol.claims import effective_noise
+from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector
+from ...protocol.learning import OF_TASK, Learning, Modality, PrivacyFloor, Task
+from ...protocol.statistics import SENSITIVITY, WIDTH
 from ..privacy.accountant import calibrate, split_noise
 from .parts import Part
 
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
+STATISTIC_SHARE = 300_000  # beside draws of ε = 8, a release of ε = 2.4 leaves them 5 % more noise
+MOST_TIMES = 16  # the typical students of an institution may one member declare of a statistic
 GRID_SHARE = 8  # the grid step is at most this part of the noise's standard deviation (section 5)
 FREE_STEP_LOG2 = 12  # grid of a component without noise: 16 bits reach ±8
 FINEST_STEP_LOG2 = 30  # of a ComponentSpec
@@ -49,6 +53,7 @@ class Recipe:
     rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the two above
     privacy: Mapping[str, Privacy] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)  # of single components, instead of charter_parts' rule
+    statistic_share: int = STATISTIC_SHARE  # of every ε that the statistics together may cost by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +109,12 @@ def _noises(recipe: Recipe, learning: Learning) -> Mapping[str, int]:
     the strictest modalities reach at least the noise of their floor, and so on in between. What one modality reaches is
     a part of what it and all stricter ones reach, so it costs that modality no more than its own floor.
     """
-    least = {floor.modality: _least(learning, floor) for floor in learning.floors if floor.policy == "dp"}
-    noises: dict[str, int] = {}
+    noises = _statistics(recipe, learning)
+    least = {floor.modality: _least(learning, floor, noises) for floor in learning.floors if floor.policy == "dp"}
     for task in learning.tasks:
         for bound in {least[modality] for modality in task.modalities if modality in least}:
             seen = {modality for modality in task.modalities if least.get(modality, 0) >= bound}
-            reached = [part for part in recipe.parts if learning.upstream(part.name) & seen]
+            reached = [p for p in recipe.parts if not p.additive and learning.upstream(p.name) & seen]
             if not reached:
                 continue
             # a_c = C_c √(u_c d_c) with equal clip norms and, before anything is learned, equal utilities.
@@ -119,14 +124,36 @@ def _noises(recipe: Recipe, learning: Learning) -> Mapping[str, int]:
     return noises
 
 
-def _least(learning: Learning, floor: PrivacyFloor) -> int:
-    """Return the σ_eff by which the planned rounds cost what a floor leaves for them."""
-    spent = floor.epsilon * (MILLION - learning.recovery_share) // MILLION / 1000
+def _statistics(recipe: Recipe, learning: Learning) -> dict[str, int]:
+    """Return σ_c of every statistic: all that one modality reaches cost it the share of what it may spend."""
+    noises: dict[str, int] = {}
+    for bound in learning.floors:
+        reached = [p for p in recipe.parts if p.additive and bound.modality in learning.upstream(p.name)]
+        if bound.policy == "dp" and reached:
+            spent = _spent(learning, bound) * recipe.statistic_share / MILLION
+            least = calibrate(spent, bound.delta / 1e9, 1.0, 1)
+            split = split_noise(least, [sqrt(part.dimension) for part in reached])
+            for part, noise in zip(reached, split, strict=True):
+                noises[part.name] = max(noise, noises.get(part.name, 0))
+    return noises
+
+
+def _spent(learning: Learning, floor: PrivacyFloor) -> float:
+    return floor.epsilon * (MILLION - learning.recovery_share) // MILLION / 1000
+
+
+def _least(learning: Learning, floor: PrivacyFloor, statistics: Mapping[str, int]) -> int:
+    """Return the σ_eff by which the planned rounds cost what a floor leaves for them beside the statistics."""
+    reached = learning.downstream(floor.modality, statistics)
+    release = effective_noise([statistics[name] for name in reached]) / MILLION
+    beside = ((1.0, release, 1),) if reached else ()
     draws = learning.planned_rounds * learning.steps
-    return calibrate(spent, floor.delta / 1e9, learning.sample_rate / MILLION, draws)
+    return calibrate(_spent(learning, floor), floor.delta / 1e9, learning.sample_rate / MILLION, draws, beside)
 
 
 def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:
+    if part.additive:
+        return _statistic(recipe, part, noise, base_seed)
     rate = recipe.rates.get(part.name, recipe.learning_rate if noise else recipe.free_learning_rate)
     step_log2, width = FREE_STEP_LOG2, 16
     if noise:
@@ -149,18 +176,35 @@ def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, b
     )
 
 
+def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> ComponentSpec:
+    """Return a statistic's spec; the grid says how many students one member may declare."""
+    return ComponentSpec(
+        name=part.name,
+        architecture=part.architecture,
+        tensors=part.tensors,
+        step_log2=max(0, 30 - ceil(log2(max(1.0, MOST_TIMES * recipe.students)))),
+        width=WIDTH,
+        rule=SUM,
+        min_updates=1,
+        clip_norm=SENSITIVITY[part.architecture],
+        noise_multiplier=noise,
+        learning_rate=MILLION,
+        base=base_digest(base_vector(base_seed, part.name, part.tensors)),
+    )
+
+
 def needed(learning: Learning, components: Sequence[str], modalities: set[str], tasks: set[str]) -> tuple[str, ...]:
     """Return the components that a node with these modalities and tasks has a use for, sorted: no others exist there.
 
-    Heads and skips of its tasks; encoders, adapters and prompts of its modalities that one of those tasks reads; the
-    backbone, if there is any head.
+    Heads, skips and statistics of its tasks; encoders, adapters and prompts of its modalities that one of those tasks
+    reads; the backbone, if there is any head.
     """
     own = [task for task in learning.tasks if task.name in tasks and set(task.modalities) & modalities]
     read = {name for task in own for name in task.modalities} & modalities
     found = []
     for component in components:
         kind, _, name = component.partition("/")
-        wanted = {"head": {task.name for task in own}, "skip": {task.name for task in own}}.get(kind, read)
+        wanted = {task.name for task in own} if kind in OF_TASK else read
         if name in wanted or (not name and own):
             found.append(component)
     return tuple(sorted(found))

@@ -14,7 +14,8 @@ from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, Claim, Draws, effective_noise, lines_for, merge, reached_noise
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
-from ...protocol.update import Engaged, UpdateHeader
+from ...protocol.statistics import most_students
+from ...protocol.update import LEAST_LOT, Engaged, UpdateHeader
 from ..privacy.policy import InForce
 from .events import CheckBudget, Noised, Part, PutDraw, Reach, Recipe
 
@@ -37,13 +38,27 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A draw under way. `modalities` are those whose data it uses."""
+    """A draw under way. `modalities` are those whose data it uses; an `additive` one is of statistics alone."""
 
     number: int
     recipes: tuple[Recipe, ...]
     bases: Mapping[str, bytes]
     epochs: Mapping[str, int]
     modalities: tuple[str, ...]
+    additive: bool = False
+
+
+def event(draw: Draw, learning: Learning) -> tuple[int, int]:
+    """Return the steps of a draw and the rate (millionths) at which each takes students: of statistics all, once."""
+    return (1, MILLION) if draw.additive else (learning.steps, learning.sample_rate)
+
+
+def lot(draw: Draw, plan: Plan, charter: Charter) -> int:
+    """Return the lot that a draw declares, in thousandths: of statistics N̂ = L/q, as far as the charter allows."""
+    if not draw.additive:
+        return plan.lot
+    most = min(most_students(spec) for spec in charter.components if spec.name in draw.bases)
+    return max(LEAST_LOT, min(plan.lot * MILLION // charter.learning.sample_rate, 1000 * most))
 
 
 def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
@@ -134,6 +149,7 @@ def header(
     claims: tuple[Claim, ...],
 ) -> UpdateHeader:
     """Return the header of one component's update from a draw."""
+    steps, sample_rate = event(draw, charter.learning)
     return UpdateHeader(
         federation=charter.federation,
         author=author,
@@ -143,9 +159,9 @@ def header(
         base=draw.bases[component],
         blob=blob[0],
         size=blob[1],
-        steps=charter.learning.steps,
-        sample_rate=charter.learning.sample_rate,
-        lot=plan.lot,
+        steps=steps,
+        sample_rate=sample_rate,
+        lot=lot(draw, plan, charter),
         engaged=tuple(
             Engaged(r.component, draw.bases[r.component], r.noise_multiplier, r.clip_norm, r.learning_rate)
             for r in draw.recipes
@@ -228,12 +244,13 @@ def question(
 ) -> CheckBudget:
     """Return what the accountant is asked about a draw; `rounds` are those still planned."""
     last = {part.component: part.noise_multiplier for put in spent for part in put.parts if put.steps}
+    steps, sample_rate = event(draw, charter.learning)
     return CheckBudget(
         draw.number,
         reaches(draw, spent, policies, charter.learning),
         parts(draw, charter, last, movement),
-        charter.learning.sample_rate,
-        charter.learning.steps,
+        sample_rate,
+        steps,
         rounds,
         lines_for(len(draw.modalities)),
         recovery,
@@ -242,11 +259,12 @@ def question(
 
 def reservation(draw: Draw, epsilon: Mapping[str, int], learning: Learning) -> PutDraw:
     """Return what has to be on disk before a draw is trained."""
+    steps, sample_rate = event(draw, learning)
     return PutDraw(
         draw.number,
         tuple(Noised(r.component, r.round, r.noise_multiplier) for r in draw.recipes),
-        learning.sample_rate,
-        learning.steps,
+        sample_rate,
+        steps,
         tuple((name, epsilon[name]) for name in draw.modalities),
     )
 

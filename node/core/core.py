@@ -31,6 +31,9 @@ from ...consensus.ledger import (
     eligible,
     fold_block,
     genesis,
+    has_contributed,
+    is_stale,
+    next_round,
     next_state,
     order,
 )
@@ -180,6 +183,7 @@ class Core:
         self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
         self.progress = catchup.Progress()
         self.exhausted = ""
+        self.unaffordable = ""  # why no statistic is contributed, though the rounds go on
         self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
         self.refusals: dict[tuple[bytes, str], int] = {}
@@ -213,7 +217,7 @@ class Core:
             value = header.value
             self.acked[value.author, value.component, value.round] = header.digest
             component = self.ledger.components.get(value.component)
-            if component and value.round + self.charter.rules.max_staleness > component.round:
+            if component and not self._stale(value.component, value.round, component.round):
                 self.flights[header.digest] = self._my_flight(header)
         self._restore_posted()
         self._drop_flights()
@@ -451,7 +455,9 @@ class Core:
         place = slot(value)
         if value.author == self.me and self.acked.get(place) != header.digest:
             self._recall_draws(value)
-        if value.round > component.round + 2 or self._void(value, header.digest):
+        spec = self.specs[value.component]
+        latest = next_round(spec, component, self.ledger.withdrawn, value.author)
+        if value.round > latest + 1 or self._void(value, header.digest):
             return  # too stale to count, or this node is behind: anti-entropy brings it again
         if value.author == self.me:
             # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
@@ -671,6 +677,8 @@ class Core:
             if value.component in self.halted:
                 continue
             base = self.bases.get((value.component, value.round - 1, value.epoch))
+            if self.specs[value.component].additive:
+                base = value.base  # of no state
             if base is None and (value.epoch, value.round - 1) > self._folded_to(value.component):
                 continue  # this node has not folded that far yet
             if base is not None and base != value.base:
@@ -701,7 +709,7 @@ class Core:
             if self.me not in flight.acks:
                 continue
             component = self.ledger.components[value.component]
-            if value.round + self.charter.rules.max_staleness < component.round + 1:
+            if self._stale(value.component, value.round, component.round):
                 continue
             hosts = set(component.hosts)
             if component.round == 0:  # the first hosts are still gathering: count all that are known to offer
@@ -929,6 +937,8 @@ class Core:
         expected = set(component.hosts)
         if component.round == 0 and not set(state.members) <= state.offers.keys():
             expected = set(state.members)
+        if self.specs[name].additive:
+            expected = {host for host in expected if not has_contributed(state.roll, component, host)}
         if expected <= present:
             return True
         deadline = self.deadlines.get(name)
@@ -1066,7 +1076,7 @@ class Core:
             self._pull_all(self.flights.values())  # it may be an active host from now on
         motions.tell(self, before)
         if self.ledger.withdrawn != before.withdrawn:
-            self.exhausted = ""  # the share of ε kept for recovery is open now
+            self.exhausted = self.unaffordable = ""  # the share of ε kept for recovery is open now
         for found in (w for w in self.ledger.withdrawn if w not in before.withdrawn):
             self._notice("withdrawn", member=found.author, height=block.height, mode=found.mode, scope=found.scope)
         for name, component in self.ledger.components.items():
@@ -1086,6 +1096,8 @@ class Core:
         component = self.ledger.components[close.component]
         round_ = component.rounds[-1]
         counted = {entry.author for entry in round_.entries}
+        if self.specs[close.component].additive:
+            counted = {entry.author for each in component.rounds for entry in each.entries}
         hosts = {*before.components[close.component].hosts, *component.hosts}
         if close.round == 1:  # the first hosts were still gathering
             hosts |= {member for member in self.ledger.members if member not in hosts}
@@ -1095,7 +1107,7 @@ class Core:
             component=close.component,
             round=close.round,
             height=self.ledger.height,
-            counted=sorted(counted),
+            counted=[entry.author for entry in round_.entries],
             stale=sorted(entry.author for entry in round_.entries if entry.staleness),
             missing=missing,
         )
@@ -1115,7 +1127,12 @@ class Core:
         A restart's PutHeader rows still bar second acks.
         """
         components = self.ledger.components
-        counted = {entry.update for c in components.values() for round_ in c.rounds[-9:] for entry in round_.entries}
+        counted = {
+            entry.update
+            for name, c in components.items()
+            for round_ in (c.rounds if self.specs[name].additive else c.rounds[-9:])
+            for entry in round_.entries
+        }
         self._counted = counted
         gone: set[bytes] = set()
         for key, flight in list(self.flights.items()):
@@ -1143,9 +1160,8 @@ class Core:
 
     def _void(self, value: UpdateHeader, name: bytes) -> bool:
         """Whether an update that no round counted can never count."""
-        stale = value.round + self.charter.rules.max_staleness < self.ledger.components[value.component].round + 1
         return (
-            stale
+            self._stale(value.component, value.round, self.ledger.components[value.component].round)
             or value.author not in self.ledger.members
             or self._barred(value.component, value.author, value.round, name)
         )
@@ -1153,6 +1169,9 @@ class Core:
     def _barred(self, component: str, author: bytes, number: int, update: bytes = b"") -> bool:
         """Whether a withdrawal voids an update for this round that the ledger does not have yet."""
         return any(w.bars(component, author, NOT_YET, number, update) for w in self.ledger.withdrawn)
+
+    def _stale(self, component: str, round_: int, closed: int) -> bool:
+        return is_stale(self.charter, self.specs[component], round_, closed)
 
     # ---- training
 
@@ -1166,6 +1185,14 @@ class Core:
             self._notice("training-forbidden", "warning", reason=self.exhausted)
             return
         names = [name for name in fed if name in self.learner]
+        sums = [name for name in names if self.specs[name].additive and self._to_contribute(name)]
+        if (
+            sums and not self.unaffordable
+        ):  # once, of all students, and of no state that had to be waited for: before everything else
+            self.draw = self._statistics(sums)
+            self._pay(self.draw)
+            return
+        names = [name for name in names if not self.specs[name].additive]
         open_ = [name for name in names if self._trainable(name)]
         if not open_ or (len(open_) < len(names) and not self._learn_partly):
             if open_ and not self._learn_waits:
@@ -1182,10 +1209,38 @@ class Core:
             {name: self.folded[name][1] for name in open_},
             governing.used(self.charter, self.held, self.withheld, open_),
         )
-        if any(self.specs[name].noise_multiplier for name in open_):
-            self._ask_budget(self.draw)
+        self._pay(self.draw)
+
+    def _pay(self, draw: contributing.Draw) -> None:
+        if any(self.specs[recipe.component].noise_multiplier for recipe in draw.recipes):
+            self._ask_budget(draw)
         else:
-            self._reserve(dict.fromkeys(self.draw.modalities, NO_EPSILON))
+            self._reserve(dict.fromkeys(draw.modalities, NO_EPSILON))
+
+    def _to_contribute(self, name: str) -> bool:
+        """Whether this node's part of a statistic is neither counted, nor on its way, nor made and not yet signed."""
+        component = self.ledger.components[name]
+        made = {key: update for key, update in self.acked.items() if key[:2] == (self.me, name)}
+        barred = 0
+        for found in (w for w in self.ledger.withdrawn if w.author == self.me):
+            if any(withdrawal.names(found, name, key[2], update) for key, update in made.items()):
+                barred = max(barred, dict(found.rounds).get(name, 0) + 1)
+        waits = any(key[2] > barred for key in made)
+        return not waits and name not in self.halted and not has_contributed(self.ledger.roll, component, self.me)
+
+    def _statistics(self, names: Sequence[str]) -> contributing.Draw:
+        found = {name: self.ledger.components[name] for name in names}
+        return contributing.Draw(
+            max((put.draw for put in self.draws), default=0) + 1,
+            tuple(
+                self._recipe_of(name, next_round(self.specs[name], c, self.ledger.withdrawn, self.me), GENESIS)
+                for name, c in found.items()
+            ),
+            {name: self.specs[name].base for name in names},
+            {name: c.epoch for name, c in found.items()},
+            governing.used(self.charter, self.held, self.withheld, names),
+            additive=True,
+        )
 
     def _ask_budget(self, draw: contributing.Draw) -> None:
         rounds = {recipe.component: recipe.round for recipe in draw.recipes}
@@ -1203,6 +1258,8 @@ class Core:
 
     def _rounds_ahead(self, draw: contributing.Draw) -> int:
         """How many rounds are still planned, the draw's own included."""
+        if draw.additive:
+            return 1
         planned = self.options.plan.rounds or self.charter.learning.planned_rounds
         components = self.ledger.components
         return max(1, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
@@ -1218,15 +1275,23 @@ class Core:
         return (self.me, name, target) not in self.acked and not (limit and done >= limit)
 
     def _recipe(self, name: str) -> ev.Recipe:
-        spec, done = self.specs[name], self.folded[name]
-        return ev.Recipe(name, done[0] + 1, done[2], spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
+        done = self.folded[name]
+        return self._recipe_of(name, done[0] + 1, done[2])
+
+    def _recipe_of(self, name: str, round_: int, chain: bytes) -> ev.Recipe:
+        spec = self.specs[name]
+        return ev.Recipe(name, round_, chain, spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
 
     def _on_budget(self, event: ev.BudgetAnswer) -> None:
         draw = self.draw
         if draw is None or draw.number != event.draw or any(put.draw == draw.number for put in self.draws):
             return
         if not event.allowed:
-            self.draw, self.exhausted = None, event.reason
+            self.draw = None
+            if draw.additive:
+                self.unaffordable = event.reason
+            else:
+                self.exhausted = event.reason
             self._notice("budget-spent", "warning", reason=event.reason, epsilon=dict(event.epsilon))
             return
         self.draw = replace(
@@ -1240,7 +1305,8 @@ class Core:
                 for recipe in draw.recipes
             ),
         )
-        self._foresee(self.draw, event.rounds_left)
+        if not draw.additive:
+            self._foresee(self.draw, event.rounds_left)
         self._reserve({name: event.epsilon.get(name, NO_EPSILON) for name in draw.modalities})
 
     def _foresee(self, draw: contributing.Draw, rounds_left: Mapping[str, int]) -> None:
@@ -1261,15 +1327,18 @@ class Core:
         put = contributing.reservation(draw, epsilon, learning)
         self.draws.append(put)
         self._emit(ev.Persist(put))
-        lot = self.options.plan.lot
-        self._emit(ev.Train(draw.number, draw.recipes, learning.steps, learning.sample_rate, lot, self._beside(draw)))
+        lot = contributing.lot(draw, self.options.plan, self.charter)
+        steps, rate = contributing.event(draw, learning)
+        self._emit(ev.Train(draw.number, draw.recipes, steps, rate, lot, self._beside(draw)))
         rounds = {recipe.component: recipe.round for recipe in draw.recipes}
         self._notice("training", draw=draw.number, rounds=rounds, epsilon=dict(put.claims))
 
     def _beside(self, draw: contributing.Draw) -> tuple[tuple[str, bytes], ...]:
         """Return (component, chain) of what forward passes need beside the components that the draw trains."""
         trained, found = {recipe.component for recipe in draw.recipes}, []
-        for name in self.held:
+        for name in () if draw.additive else self.held:
+            if self.specs[name].additive:
+                continue
             done = self.folded.get(name)
             # One that is behind serves as it was; one of another epoch would bring a withdrawn update back.
             if name not in trained and done is not None and done[1] == self.ledger.components[name].epoch:

@@ -99,6 +99,8 @@ def undecided(ledger: Ledger, me: bytes | None) -> list[OpenMotion]:
 
 def note_close(core: "Core", before: Ledger, close: Close) -> None:
     """Count for how many closed rounds each active host was silent."""
+    if core.specs[close.component].additive:
+        return  # who has contributed has nothing more to say
     component = core.ledger.components[close.component]
     counted = {entry.author for entry in component.rounds[-1].entries}
     attested = {host for round_, _, host, _ in component.attests if round_ > close.round - SILENT_ROUNDS}

@@ -362,7 +362,7 @@ def _own(session: Session, request: Message) -> Probe:
     def prepare(count: int) -> Prepared:
         states = field_of(request, "states", dict)
         start = load_states(session, states)
-        mechanism = Mechanism(build(session, states), session.specs, start, engaged, steps, rate, lot)
+        mechanism = Mechanism(build(session, states), session.modules, start, engaged, steps, rate, lot)
         base = session.parts["train"].batch.without(session.withheld)
         canaries = at.disguised(base, session.learning.tasks, count, SystemRandomness())
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from ..store.observations import LEAST_CELL
-from .dpsgd import Batch, kinds_of
+from .dpsgd import Batch
 from .model import M3TModel
 from .session import Part
 from .tasks import METRICS, metrics, scores
@@ -40,16 +40,21 @@ def labelled(kind: str, logits: Floats, labels: npt.NDArray[Any]) -> tuple[npt.N
     return flat, scores(kind, values), labels.reshape(-1, labels.shape[2])[flat].astype(np.float64)
 
 
-def report(model: M3TModel, part: Part, logits: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
-    """Return for each task its metric, value, n (subjects), records, all metrics, and the same by sensitive group.
+def report(
+    kinds: Mapping[str, str], part: Part, logits: Mapping[str, Floats], labels: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return for each name in `kinds` its metric, value, n (subjects), records, all metrics, and by sensitive group.
+
+    A name is a task's, or has its task in `labels`.
 
     A group of fewer than LEAST_CELL subjects has value None and n None: what is told of few is told of persons. Where
     it is the only one of its attribute, so has the smallest of the others: the rest would follow by subtraction.
     """
     found = {}
-    for name, kind in kinds_of(model).items():
-        flat, values, labels = labelled(kind, logits[name], part.batch.labels[name].numpy())
-        every = metrics(kind, values, labels)
+    for name, kind in kinds.items():
+        known = part.batch.labels[(labels or {}).get(name, name)].numpy()
+        flat, values, truth = labelled(kind, logits[name], known)
+        every = metrics(kind, values, truth)
         groups: dict[str, dict[str, dict[str, Any]]] = {}
         for attribute, (levels, codes) in part.groups.items():
             code = codes.reshape(-1)[flat]
@@ -64,13 +69,13 @@ def report(model: M3TModel, part: Part, logits: Mapping[str, Floats]) -> dict[st
             groups[attribute] = {}
             for level, size in sizes.items():
                 rows = code == levels.index(level)
-                value = None if level in hidden else metrics(kind, values[rows], labels[rows])[METRICS[kind]]
+                value = None if level in hidden else metrics(kind, values[rows], truth[rows])[METRICS[kind]]
                 groups[attribute][level] = {"value": value, "n": None if level in hidden else size}
         found[name] = {
             "metric": METRICS[kind],
             "value": every[METRICS[kind]],
             "n": _subjects(flat, part.batch.weights.shape[1]),
-            "records": len(labels),
+            "records": len(truth),
             "metrics": every,
             "groups": groups,
         }

@@ -16,7 +16,8 @@ from ...crypto.errors import RefusedError, UsageError
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.schema import from_map
-from .dpsgd import train
+from . import statistics
+from .dpsgd import kinds_of, train
 from .evaluate import labelled, predict, report
 from .fields import field, number
 from .private import apply_private, train_private
@@ -116,6 +117,8 @@ def train_components(session: Session, request: Message, progress: Callable[[int
     steps, rate, lot = field(request, "steps", int), number(request, "sample_rate"), number(request, "lot")
     if not engaged or steps < 1 or not 0.0 < rate <= 1.0 or lot <= 0.0:
         raise UsageError(f"no training: {len(engaged)} engaged, {steps} steps, sample rate {rate}, lot {lot}")
+    if any(session.specs[name].additive for name in engaged):
+        return _release(session, request, engaged, lot) | {"seconds": monotonic() - started}
     last = started
 
     def tell(done: int, total: int) -> None:
@@ -126,7 +129,7 @@ def train_components(session: Session, request: Message, progress: Callable[[int
 
     changes = train(
         build(session, field(request, "states", dict)),
-        session.specs,
+        session.modules,
         engaged,
         _part(session, request, "train").batch.without(session.withheld),
         steps=steps,
@@ -144,23 +147,53 @@ def train_components(session: Session, request: Message, progress: Callable[[int
     }
 
 
+def _release(session: Session, request: Message, engaged: dict[str, Engagement], students: float) -> Message:
+    """Release statistics of all students, once."""
+    for name in engaged:
+        if not session.specs[name].additive:
+            raise UsageError(f"{name!r} is trained, and {', '.join(sorted(engaged))} are asked for in one draw")
+    if field(request, "steps", int) != 1 or number(request, "sample_rate") != 1.0:
+        raise UsageError("a statistic is one draw of all students", "Send steps 1 and sample_rate 1.")
+    batch = _part(session, request, "train").batch.without(session.withheld)
+    results = statistics.release(session, engaged, batch, students, session.source)
+    return {
+        "updates": {name: result.values.tobytes() for name, result in results.items()},
+        "saturated": {name: result.saturated for name, result in results.items()},
+        "scaled": {name: result.scaled for name, result in results.items()},
+    }
+
+
 def evaluate(session: Session, request: Message) -> Message:
-    """Return the metrics of every hosted task on a split; `personal` are those with the private components."""
-    model, part = build(session, field(request, "states", dict)), _part(session, request, "held_out")
+    """Return the metrics of every hosted task on a split; `personal` are those with the private components.
+
+    `statistics` are those of the heads that the statistics stand for, by the statistic's name.
+    """
+    states = field(request, "states", dict)
+    model, part = build(session, states), _part(session, request, "held_out")
     shared = predict(model, part.batch.without(session.withheld))
     personal = apply_private(session, model, part, shared)
-    answer = {"tasks": report(model, part, shared)}
-    return answer if personal is None else answer | {"personal": report(model, part, personal)}
+    answer = {"tasks": report(kinds_of(model), part, shared)}
+    heads = statistics.predict(session, states, part.batch.without(session.withheld))
+    if heads:
+        tasks = {name: name.partition("/")[2] for name in heads}
+        answer["statistics"] = report(statistics.kinds(session, heads), part, heads, tasks)
+    return answer if personal is None else answer | {"personal": report(kinds_of(model), part, personal)}
 
 
 def predict_scores(session: Session, request: Message) -> Message:
-    """Return the scores of every labelled record of a split, for metrics over several institutions."""
-    model, part = build(session, field(request, "states", dict)), _part(session, request, "held_out")
-    logits = predict(model, part.batch.without(session.withheld))
+    """Return the scores of every labelled record of a split, for metrics over several institutions.
+
+    A statistic's head is there by the statistic's name.
+    """
+    states = field(request, "states", dict)
+    model, part = build(session, states), _part(session, request, "held_out")
+    batch = part.batch.without(session.withheld)
+    heads = statistics.predict(session, states, batch)
+    logits = {**predict(model, batch), **heads}
     records = int(part.batch.weights.shape[1])
     tasks = {}
-    for name, kind in session.kinds.items():
-        flat, values, labels = labelled(kind, logits[name], part.batch.labels[name].numpy())
+    for name, kind in (session.kinds | statistics.kinds(session, heads)).items():
+        flat, values, labels = labelled(kind, logits[name], part.batch.labels[name.rpartition("/")[2]].numpy())
         tasks[name] = {
             "kind": kind,
             "metric": METRICS[kind],

@@ -78,6 +78,11 @@ class Session:
     adapted: frozenset[str] = frozenset()
 
     @property
+    def modules(self) -> dict[str, ComponentSpec]:
+        """The hosted components that are parts of the model: all but the statistics."""
+        return {name: spec for name, spec in self.specs.items() if not spec.additive}
+
+    @property
     def kinds(self) -> dict[str, str]:
         """The kind of each hosted task."""
         return {task.name: task.kind for task in self.learning.tasks if f"head/{task.name}" in self.specs}
@@ -186,12 +191,15 @@ def read_by(
 
 
 def load_states(session: Session, states: States) -> dict[str, Vector]:
-    """Return the weights [d] of `states` (int32 little-endian bytes; a component not named: its base)."""
+    """Return the weights [d] of `states` (int32 little-endian bytes; a component not named: its base).
+
+    Statistics have none.
+    """
     for name in states:
         if name not in session.specs:
             raise UsageError(f"a state for {name!r}, which is not hosted here")
     found = {}
-    for name, spec in session.specs.items():
+    for name, spec in session.modules.items():
         raw = states.get(name, bytes(4 * spec.dimension))
         if len(raw) != 4 * spec.dimension:
             raise UsageError(f"the state of {name!r} has {len(raw)} bytes, not {4 * spec.dimension}")
@@ -203,8 +211,8 @@ def build(session: Session, states: States) -> M3TModel:
     """Return the model with the weights of `states`."""
     vectors = load_states(session, states)
     texts = {name: Embedder(session).encoder(name, fresh=True) for name in session.live}
-    model = M3TModel(list(session.specs.values()), session.learning, session.seed, texts)
-    for name, spec in session.specs.items():
+    model = M3TModel(list(session.modules.values()), session.learning, session.seed, texts)
+    for name, spec in session.modules.items():
         model.load(spec, vectors[name])
     return model.to(session.device)
 

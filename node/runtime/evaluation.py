@@ -9,7 +9,7 @@ from ..store.observations import LEAST_CELL, Metric
 
 
 def metric_rows(answer: Message, evaluate: Evaluate, now: float) -> list[Metric]:
-    """Return every figure of an evaluation. Each is of the round and epoch of its task's head.
+    """Return every figure of an evaluation. Each is of the round and epoch of its task's head, or of its statistic.
 
     A group of under LEAST_CELL subjects is kept as that alone, whatever the learner says of it. Raises KeyError,
     TypeError, ValueError or AttributeError for an answer that is none.
@@ -24,6 +24,11 @@ def metric_rows(answer: Message, evaluate: Evaluate, now: float) -> list[Metric]
                 Metric(*place, task, metric, value, count, now, cell, personal)
                 for metric, cell, value, count in _figures(told)
             ]
+    for name, told in (answer.get("statistics") or {}).items():
+        found += [
+            Metric(*rounds[name], name, metric, value, count, now, cell)
+            for metric, cell, value, count in _figures(told)
+        ]
     return found
 
 

@@ -51,7 +51,7 @@ class Exchange:
         It is stored only if it is what the hosts certified (G1); its size is known before a byte is asked for (G9).
         """
         spec = self._specs[fetch.component]
-        size = file_size(spec.dimension)
+        size = file_size(spec.words)
         neighbours = network.neighbours()
         for peer in [*(peer for peer in fetch.sources if peer in neighbours), *(neighbours - set(fetch.sources))]:
             try:
@@ -63,7 +63,7 @@ class Exchange:
                     log.warning("state refused", peer=peer, component=fetch.component, reason=error.reason)
                 continue
             state = await trio.to_thread.run_sync(self._states.received, fetch.component, fetch.chain)
-            if state is None or state.size != spec.dimension or _differs(fetch, state):
+            if state is None or state.size != spec.words or _differs(fetch, state):
                 log.warning("state refused", peer=peer, component=fetch.component, reason="not the certified state")
                 continue
             await trio.to_thread.run_sync(self._states.put, fetch.component, round_, fetch.chain, state)

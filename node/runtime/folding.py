@@ -32,7 +32,7 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
     state, start = origin(spec), 0
     for index in range(len(rounds), 0, -1):
         found = states.get(spec.name, rounds[index - 1].chain)
-        if found is not None and found.shape == (spec.dimension,):
+        if found is not None and found.shape == (spec.words,):
             state, start = found, index
             break
     todo = rounds[start:]
@@ -109,11 +109,13 @@ def state_at(spec: ComponentSpec, rounds: Sequence[Round], chain: bytes, blobs: 
 
 
 def state_bytes(state: State) -> bytes:
-    """Return a state as the learner takes it: int32 little-endian."""
+    """Return a state as the learner takes it: int32 little-endian; of a statistic int64, each two of these."""
     return np.ascontiguousarray(state, dtype="<i4").tobytes()
 
 
 def movement(spec: ComponentSpec, state: State) -> int:
-    """Return the mean square of the weights' change since the first state, in units of 2^-64."""
+    """Return the mean square of the weights' change since the first state, in units of 2^-64; a statistic has none."""
+    if spec.additive:
+        return 0
     moved = state.astype(np.float64) * 2.0 ** (32 - FRACTION_BITS - spec.step_log2)
     return int(np.dot(moved, moved) / max(1, state.size))

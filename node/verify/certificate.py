@@ -17,7 +17,7 @@ from zstandard import ZstdError
 from ...consensus.components import Entry, Round, chained, fold_round, origin
 from ...consensus.ledger import ComponentSummary, Ledger, Summary, genesis, summary, summary_digest
 from ...consensus.membership import WITHDRAWALS, earlier, terms
-from ...consensus.withdrawal import Withdrawn
+from ...consensus.withdrawal import Withdrawn, expanded
 from ...crypto.errors import RemoteProtocolError, UsageError, VerificationError
 from ...crypto.hashing import sha256
 from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion
@@ -424,7 +424,10 @@ def _words(charter: Charter, after: Block, claim: Removal, now: Summary, mine: t
         else:
             raise VerificationError(f"record {record.digest.hex()[:16]} is neither a withdrawal nor a motion", ADVICE)
     for found in mine:
-        behind = [moved[found.motion]] if found.motion in moved else [] if found.motion else said
+        if found.motion:
+            behind = list(expanded(charter, moved[found.motion])) if found.motion in moved else []
+        else:
+            behind = said
         if not any(_means(words, found, now) for words in behind):
             raise VerificationError(f"nobody's words are behind a withdrawal by {found.mode} ({found.scope})", ADVICE)
 

@@ -75,7 +75,7 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
         number = c.round if certified is None else certified.round
         rounds = c.rounds[:number]
         state = stored.get(name, rounds[-1].chain) if stored is not None and rounds else None
-        if state is None or state.shape != (spec.dimension,):
+        if state is None or state.shape != (spec.words,):
             disk = Disk(home.blobs)
             since, first = anchor(report, replace(c, rounds=rounds), disk, kept)
             _, state, _ = refold(report, spec, rounds, disk, step, since=since, first=first)

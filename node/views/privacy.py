@@ -102,7 +102,9 @@ def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json |
     from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
 
     learning = context.charter.learning
-    last = next((d for d in reversed(draws) if not d.recalled and policy.modality in dict(d.claims)), None)
+    sums = {spec.name for spec in context.charter.components if spec.additive}  # released once: no measure of a round
+    rounds_ = [d for d in draws if not d.recalled and not any(part.component in sums for part in d.parts)]
+    last = next((d for d in reversed(rounds_) if policy.modality in dict(d.claims)), None)
     if last is None:
         return None
     spent, delta = receipt(draws, policy.modality, learning), policy.delta / 1e9

@@ -9,6 +9,7 @@ from ...protocol import schema
 from ...protocol.learning import OF_MODALITY, OF_TASK
 from ...protocol.records import Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE
+from ...protocol.statistics import KIND
 from ...protocol.update import UpdateHeader
 from ..store.observations import RoundNote
 from .context import Context, Json, moment
@@ -73,11 +74,15 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
 def _evaluation(context: Context, component: str, number: int) -> list[Json]:
     """Return the figures of the tasks that a component is part of; of groups under LEAST_CELL that they are too few."""
     kind, _, name = component.partition("/")
-    tasks = {
-        task.name
-        for task in context.charter.learning.tasks
-        if (name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities)
-    }
+    tasks = (
+        {component}
+        if kind == KIND
+        else {
+            task.name
+            for task in context.charter.learning.tasks
+            if (name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities)
+        }
+    )
     return [
         {
             "task": metric.task,
@@ -174,7 +179,8 @@ def _certificate(context: Context, c: ComponentLedger, round_: Round, note: obje
 
 
 def _weights(context: Context, component: str, round_: Round) -> list[float | None]:
-    """Return each counted update's share of the mean; None under a robust rule, which weights coordinates apart."""
+    """Return each counted update's share of the mean; None under a robust rule, which weights coordinates apart, and
+    for a statistic, where each counts whole."""
     spec = context.charter.component(component)
     if spec is None or spec.rule != "mean" or not round_.entries:
         return [None] * len(round_.entries)
@@ -187,7 +193,9 @@ def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[
     before, after = _ledgers_around(context, round_.height)
     hosts = before.components[component].hosts or after.components[component].hosts
     frozen = after.components[component].rounds[round_.number - 1]
-    missing = sorted(set(hosts) - {entry.author for entry in frozen.entries})
+    spec = context.charter.component(component)
+    known = before.components[component].rounds if spec is not None and spec.additive else ()
+    missing = sorted(set(hosts) - {entry.author for each in (*known, frozen) for entry in each.entries})
     came = {author: _arrived(context, component, round_.number, author, round_.height) for author in missing}
     return [{**context.member(author), "why": came[author]} for author in missing]
 

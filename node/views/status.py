@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ...consensus.ledger import ComponentLedger, eligible
+from ...consensus.ledger import ComponentLedger, eligible, has_contributed
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ..core.motions import undecided
@@ -244,7 +244,11 @@ def _open(context: Context, c: ComponentLedger) -> Json:
     """Return the round that is open now: whose updates the ledger has, and whose this node knows to be on the way."""
     ready = {entry.author for entry in eligible(context.charter, context.ledger, c.name)}
     flying = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]
-    seen = ready | {f.author for f in flying if f.round == c.round + 1 and not f.refused}
+    spec = context.charter.component(c.name)
+    additive = spec is not None and spec.additive
+    seen = ready | {f.author for f in flying if (f.round == c.round + 1 or additive) and not f.refused}
+    if additive:
+        seen |= {host for host in c.hosts if has_contributed(context.ledger.roll, c, host)}
     return {
         "round": c.round + 1,
         "ready": context.members(ready),

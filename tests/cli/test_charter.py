@@ -73,7 +73,7 @@ def test_two_members_sign_and_merge(run: "Run", tmp_path: Path) -> None:
     shown = run("charter", "show", copy, "--json").value
     assert shown["federation"] == made.value["federation"]
     assert shown["tolerated_losses"] == 0
-    assert {c["name"] for c in shown["charter"]["components"]} == {"encoder/image", "head/digit"}
+    assert {c["name"] for c in shown["charter"]["components"]} == {"encoder/image", "head/digit", "statistic/digit"}
     assert copy.read_bytes() == charter.read_bytes()
 
 

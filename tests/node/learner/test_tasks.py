@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, r2_score, roc_auc_score
 
-from collegium.node.learner.dpsgd import Batch
+from collegium.node.learner.dpsgd import Batch, kinds_of
 from collegium.node.learner.evaluate import labelled, report
 from collegium.node.learner.model import M3TModel
 from collegium.node.learner.session import Part
@@ -100,7 +100,7 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
-    found = report(model, part, {"pass": logits})["pass"]
+    found = report(kinds_of(model), part, {"pass": logits})["pass"]
     assert found["n"] == size
     assert found["groups"]["sex"]["m"] == {"value": None, "n": None}
     assert set(found["groups"]["sex"]) == {"f", "m"}
@@ -114,7 +114,7 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
-    found = report(model, part, {"pass": logits})["pass"]
+    found = report(kinds_of(model), part, {"pass": logits})["pass"]
     assert (found["n"], found["records"]) == (size, size + len(range(0, size, 3)))
     assert [level for level, cell in found["groups"]["sex"].items() if cell["n"] is None] == ["f", "m"]
     assert found["groups"]["sex"]["other"]["n"] == 2 * LEAST_CELL
@@ -124,7 +124,7 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
-    found = report(model, part, {"pass": logits[:size]})["pass"]
+    found = report(kinds_of(model), part, {"pass": logits[:size]})["pass"]
     first = logits[:LEAST_CELL, 0]
     expected = roc_auc_score([n % 2 for n in range(LEAST_CELL)], first[:, 1] - first[:, 0])
     assert found["groups"]["sex"]["f"] == {"value": pytest.approx(expected), "n": LEAST_CELL}

@@ -1,0 +1,96 @@
+"""Statistics: components that are added up, not averaged (DESIGN.md section 5, docs/adr/0016).
+
+`statistic/TASK` is about the labels of a task and features φ of a record that depend on constants of the charter alone,
+never on what was learned; so a contribution is stale never, and is made once. With ‖φ‖ ≤ 1 and targets ‖y‖ ≤ 1, a
+student's part is the mean over their records, so its norm is at most the sensitivity, whatever they did.
+
+| architecture | tensors | a record's part | sensitivity |
+|---|---|---|---|
+| `ridge` | gram [m(m+1)/2], cross [outputs, m] | upper triangle of φφᵀ, its off-diagonal × √2; yφᵀ | √2 |
+| `prototypes` | cross [outputs, m] | yφᵀ | 1 |
+
+Gram's scale makes the vector's norm the matrix's (Frobenius): ‖φφᵀ‖ = ‖φ‖² ≤ 1 and ‖yφᵀ‖ = ‖y‖‖φ‖ ≤ 1.
+
+A state is int64: at most 2^31 an update in each number, so it cannot overflow before 2^32 members have contributed.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..crypto.errors import UsageError
+from .components import MILLION, ComponentSpec, TensorSpec
+from .learning import Learning, Modality
+
+KIND = "statistic"
+WIDTH = 32  # bits of an update's integers
+SENSITIVITY = {"ridge": 1_414_214, "prototypes": MILLION}  # millionths, rounded up
+CONSTANT = {"ridge": 0.25, "prototypes": 0.5}  # β of φ = (β, √(1-β²)·z/‖z‖), the same in every record
+MOST_FEATURES = 4096
+Numbers = npt.NDArray[np.int64]
+
+
+def tensors(architecture: str, features: int, outputs: int) -> tuple[TensorSpec, ...]:
+    """Return the tensors of a statistic over m features for a task's outputs, in order."""
+    cross = TensorSpec("cross", (outputs, features), 0)
+    return (TensorSpec("gram", (features * (features + 1) // 2,), 0), cross) if architecture == "ridge" else (cross,)
+
+
+def shape(spec: ComponentSpec) -> tuple[int, int]:
+    """Return (outputs, features) of a statistic."""
+    outputs, features = spec.tensors[-1].shape
+    return outputs, features
+
+
+def most_students(spec: ComponentSpec) -> int:
+    """Return how many students one member may declare (G5): the finer the charter's grid, the fewer.
+
+    Each moves a number by at most 1/Δ grid units, so all of them keep it under 2^30; the noise has the other half.
+    """
+    return 1 << max(0, 30 - spec.step_log2)
+
+
+def inputs_of_modality(modality: Modality) -> int:
+    """Return how many inputs φ has of a modality: its values (text: pair features), and the share of valid steps."""
+    if modality.kind == "text":
+        return (modality.width * (2 * modality.length - 1) if modality.pretrained else 0) + 1
+    return modality.width + 1
+
+
+def numbers(state: npt.NDArray[np.int32]) -> Numbers:
+    """Return the int64 [d] that a statistic's state, int32 [2d], stands for."""
+    return np.ascontiguousarray(state, dtype="<i4").view("<i8").astype(np.int64)
+
+
+def words(values: Numbers) -> npt.NDArray[np.int32]:
+    """Return int64 [d] as a state, int32 [2d]."""
+    return np.ascontiguousarray(values, dtype="<i8").view("<i4").astype(np.int32)
+
+
+def check(spec: ComponentSpec, learning: Learning) -> None:
+    """Check what a charter says of a statistic. Raises UsageError."""
+    _, _, name = spec.name.partition("/")
+    task: Any = next((task for task in learning.tasks if task.name == name), None)
+    last = spec.tensors[-1].shape
+    outputs, features = last if len(last) == 2 else (0, 0)
+    for ok, problem in (
+        (task is not None, f"the charter has no task {name!r}"),
+        (spec.architecture in SENSITIVITY, f"its architecture is not one of {', '.join(SENSITIVITY)}"),
+        (spec.width == WIDTH, f"its width is not {WIDTH}"),
+        (spec.step_log2 <= 30, "its grid is finer than 2^-30"),
+        (spec.clip_norm == SENSITIVITY.get(spec.architecture), "its clip_norm is not its sensitivity"),
+        (spec.learning_rate == MILLION, "its learning_rate is not 1"),
+        (spec.min_updates == 1, "its min_updates is not 1: who comes late comes alone"),
+        (
+            task is not None and (spec.architecture != "prototypes" or task.kind in ("binary", "multiclass")),
+            "prototypes are of classes",
+        ),
+        (1 < features <= MOST_FEATURES, f"it has under 2 features, or over {MOST_FEATURES}"),
+        (task is not None and outputs == task.outputs, "its outputs are not its task's"),
+        (spec.tensors == tensors(spec.architecture, features, outputs), "its tensors are not its architecture's"),
+    ):
+        if not ok:
+            raise UsageError(
+                f"component {spec.name}: {problem}", "`collegium charter create` makes it as it has to be."
+            )
