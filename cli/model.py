@@ -70,11 +70,15 @@ def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
 
     from ..crypto.hashing import sha256  # noqa: PLC0415
     from ..protocol.components import base_vector, weights  # noqa: PLC0415
+    from ..protocol.statistics import numbers  # noqa: PLC0415
 
     files = {}
     for number, (name, component) in enumerate(sorted(model.components.items())):
         spec, at, tensors = component.spec, 0, {}
-        flat = weights(base_vector(model.report.charter.seed, name, spec.tensors), component.state, spec)
+        if spec.additive:
+            flat = (numbers(component.state) * spec.grid_step).astype("<f4")
+        else:
+            flat = weights(base_vector(model.report.charter.seed, name, spec.tensors), component.state, spec)
         for tensor in spec.tensors:
             size = prod(tensor.shape)
             tensors[tensor.name] = flat[at : at + size].reshape(tensor.shape)

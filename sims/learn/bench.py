@@ -18,13 +18,15 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.charter import RULES
+from . import sums
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study
 from .workers import Hand, hands, share
 
-NAMES = (*STUDIES, "m3t", "mixed", "attacks")
+NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums")
+NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that DESIGN.md bears
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
@@ -84,7 +86,7 @@ def run(
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 (out / "learn.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-                if name != "attacks":  # a table says more than forty-nine bars
+                if name not in NOT_DRAWN:
                     draw(name, results[name], out / f"{name}.png")
     goals = [goal for found in results.values() for goal in found["goals"]]
     if as_json:
@@ -119,7 +121,7 @@ class _Bench:
     ) -> None:
         self.name, self.crew, self.console, self.quick = name, crew, console, quick
         self.seeds = range(1, seeds + 1)
-        base = study("oulad") if name in {"m3t", "mixed", "attacks"} else study(name)
+        base = study("oulad") if name in {"m3t", "mixed", "attacks", "sums"} else study(name)
         self.study: Study = base
         institutions: Institutions = (all_institutions if name == "m3t" else base.institutions)(data, work)
         self.ground = Ground(name, institutions, work / "embeddings.db")
@@ -137,6 +139,8 @@ class _Bench:
             return self._mixed()
         if self.name == "attacks":
             return self._attacks()
+        if self.name == "sums":
+            return sums.measure(self.ground.institutions, self.crew, list(self.seeds), self.epsilons)
         variants = [(mode, epsilon) for epsilon in self.epsilons for mode in MODES]
         rates = self._tuned([Run(mode, epsilon, 0.0, 0) for mode, epsilon in variants], self._value)
         runs = [
@@ -401,6 +405,8 @@ class _Bench:
         """Return the figures as a table."""
         if self.name == "attacks":
             return _by_attack(found)
+        if self.name == "sums":
+            return sums.table(found)
         table = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
         for column in (
             "mode",

@@ -61,6 +61,27 @@ def test_the_weights_are_base_and_grid_times_the_certified_state(
     assert (entry["name"], config["seed"]) == (NAME, cluster.charter.seed.hex())
 
 
+def test_a_statistic_is_exported_as_the_sum_that_it_is(run: "Run", tmp_path: Path) -> None:
+    cluster = Cluster(4, 9, rounds=1, statistics=1)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1))
+    cluster.run(lambda: False, cluster.now + 20_000)
+    node, name = cluster.nodes[1], "statistic/task0"
+    assert node.core is not None
+    home = Home(tmp_path / "node")
+    fill(home, cluster, node)
+    provenance, config = exported(run, home, tmp_path / "out")
+    entry = next(item for item in config["components"] if item["name"] == name)  # type: ignore[attr-defined]
+    assert provenance["components"][name]["certified"] is True  # type: ignore[index]
+    found = load_file(tmp_path / "out" / entry["file"])
+    spec = next(spec for spec in cluster.charter.components if spec.name == name)
+    rounds = node.core.ledger.components[name].rounds
+    values = [payload_values(node.store.blobs[entry.blob], spec) for round_ in rounds for entry in round_.entries]
+    total = np.sum([value.astype(np.int64) for value in values], axis=0) * spec.grid_step
+    assert len(values) == 4
+    assert np.allclose(np.concatenate([found["gram"].reshape(-1), found["cross"].reshape(-1)]), total)
+
+
 def test_a_later_round_that_nobody_certified_yet_is_not_the_model(run: "Run", tmp_path: Path) -> None:
     cluster = Cluster(4, 7, rounds=4)
     cluster.start()

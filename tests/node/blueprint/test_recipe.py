@@ -1,6 +1,7 @@
 """Noise that keeps every modality's floor, whichever components an institution engages."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.crypto.errors import UsageError
-from collegium.node.blueprint.parts import backbone, encoder, head, skip
-from collegium.node.blueprint.recipe import Budget, Privacy, Recipe, charter_parts, needed
+from collegium.node.blueprint.parts import backbone, encoder, head, skip, statistic
+from collegium.node.blueprint.recipe import MOST_TIMES, Budget, Privacy, Recipe, charter_parts, needed
 from collegium.node.privacy.accountant import MILLION, effective_noise, epsilon
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.learning import Learning, Modality, Task
@@ -117,3 +118,30 @@ def test_a_node_needs_only_what_its_modalities_and_tasks_use(modalities: set[str
     expected |= {"head/t0", "skip/t0"} if modalities & {"a", "b"} else set()
     expected |= {"head/t1"} if "c" in modalities else set()
     assert found == expected
+
+
+def test_g6_rounds_and_statistics_together_cost_what_the_floors_leave() -> None:
+    """Modalities with different floors, a statistic of each task: composed, none is over; the planned rounds fit."""
+    privacy = {"a": Privacy("dp", 4.0), "b": Privacy("dp", 8.0)}
+    plain = recipe(privacy, [("a",), ("a", "b")])
+    sums = tuple(statistic(task, MODALITIES, "ridge") for task in plain.tasks)
+    specs, learning = charter_parts(
+        replace(plain, parts=(*plain.parts, *sums)), Budget(8.0, 1e-5, ROUNDS), min_updates=1
+    )
+    bare, _ = charter_parts(plain, Budget(8.0, 1e-5, ROUNDS), min_updates=1)
+    for name, limit in (("a", 3.0), ("b", 6.0)):
+        seen = reached(specs, learning, {name})
+        released = effective_noise([s.noise_multiplier / MILLION for s in seen if s.additive])
+        trained = effective_noise([s.noise_multiplier / MILLION for s in seen if not s.additive])
+        alone = epsilon([(1.0, released, 1)], 1e-5)
+        assert alone <= 0.3 * limit
+        whole = epsilon([(1.0, released, 1), (RATE / MILLION, trained, STEPS * ROUNDS)], 1e-5)
+        assert (0.9 * limit if name == "a" else 0.0) < whole <= limit
+    more = [
+        next(s for s in specs if s.name == spec.name).noise_multiplier / spec.noise_multiplier
+        for spec in bare
+        if spec.noise_multiplier
+    ]
+    assert all(1.0 < ratio < 1.1 for ratio in more), "a share of 30 % costs the rounds some percent of noise"
+    most = 1 << (30 - next(s for s in specs if s.additive).step_log2)
+    assert MOST_TIMES * plain.students <= most < 2 * MOST_TIMES * plain.students

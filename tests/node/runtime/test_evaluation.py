@@ -44,3 +44,12 @@ def test_groups_and_personal_figures() -> None:
 def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_says(cell: dict[str, Any]) -> None:
     (small,) = [m for m in metric_rows({"tasks": {"a": told(0.7, sex={"m": cell})}}, STATES, 2.0) if m.cell]
     assert (small.cell, small.count, math.isnan(small.value)) == ("sex=m", None, True)
+
+
+def test_a_statistic_has_the_round_and_epoch_of_its_own() -> None:
+    evaluate = Evaluate((*STATES.states, ("statistic/a", 2, 3, b"")))
+    found = metric_rows({"tasks": {"a": told(0.7)}, "statistics": {"statistic/a": told(0.6)}}, evaluate, 2.0)
+    assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
+    assert found[2] == Metric(2, 3, "statistic/a", "auc", 0.6, 90, 2.0)
+    with pytest.raises(KeyError):
+        metric_rows({"tasks": {}, "statistics": {"statistic/b": told(0.6)}}, evaluate, 2.0)

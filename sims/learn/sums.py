@@ -1,0 +1,161 @@
+"""Heads that are sums (protocol/statistics.py): alone, together and without noise, in one release each.
+
+Each row spends the whole ε in its one release; the trained heads beside which it is to be read (`--only oulad`, the
+demo) spend it in their rounds. A statistic has no learning rate, so nothing is tuned.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from ...node.blueprint import parts
+from ...node.blueprint.recipe import Recipe, charter_parts
+from ...node.privacy.accountant import calibrate
+from ...protocol import schema
+from ...protocol.components import MILLION, ComponentSpec
+from ...protocol.learning import Learning
+from ...protocol.statistics import words
+from ..datasets import prepare_digits
+from ..presets import RECIPES
+from .studies import DELTA, EPSILONS, Institutions
+from .workers import Hand, share
+
+ARCHITECTURES = ("ridge", "prototypes")
+SCHOOLS, ALPHA = 4, 0.3  # of the digits, as in the demo
+
+
+def measure(
+    oulad: Institutions, crew: Sequence[Hand], seeds: Sequence[int], epsilons: Sequence[float | None] = EPSILONS
+) -> dict[str, Any]:
+    """Return what was measured, fit for JSON: rows by source, architecture, mode and ε."""
+    with tempfile.TemporaryDirectory(prefix="collegium-sums-") as folder:
+        made = prepare_digits(Path(folder), SCHOOLS, ALPHA, seed=0)
+        digits: Institutions = {path.name: (path,) for path in made}
+        sources = {"oulad": oulad, "digits": digits}
+        jobs = [
+            partial(_rows, source=source, institutions=found, architecture=architecture, seeds=seeds, epsilons=epsilons)
+            for source, found in sources.items()
+            for architecture in ARCHITECTURES
+        ]
+        rows = [row for found in share(crew, jobs, lambda: None) for row in found]
+    return {
+        "title": "Heads that are sums, released once at the whole ε",
+        "metric": "mean over institutions of AUC (oulad), accuracy (digits)",
+        "unit": "student (digits: image)",
+        "rows": rows,
+        "goals": [],
+    }
+
+
+def _rows(
+    hand: Hand,
+    *,
+    source: str,
+    institutions: Institutions,
+    architecture: str,
+    seeds: Sequence[int],
+    epsilons: Sequence[float | None],
+) -> list[dict[str, Any]]:
+    found: Recipe = RECIPES[source]
+    part = parts.statistic(found.tasks[0], found.modalities, architecture)
+    recipe = replace(found, parts=(*found.parts, part), students=found.students / len(institutions))
+    seed = sha256(f"sums {source}".encode()).digest()
+    specs, learning = charter_parts(recipe, None, min_updates=1, base_seed=seed)
+    spec = next(spec for spec in specs if spec.additive)
+    values: dict[tuple[str, float | None], list[float]] = {}
+    seconds: list[float] = []
+    for number in seeds:
+        sessions = {
+            name: _open(hand, f"{source} {name} {architecture}", folders, specs, learning, seed, number)
+            for name, folders in institutions.items()
+        }
+        for epsilon in epsilons if number == seeds[0] else [epsilon for epsilon in epsilons if epsilon is not None]:
+            releases = {}
+            for name, (session, students) in sessions.items():
+                update, took = _release(hand, session, spec, epsilon, students)
+                releases[name] = update
+                seconds.append(took)
+            whole = np.sum(list(releases.values()), axis=0)
+            together = [_value(hand, session, spec, whole) for session, _ in sessions.values()]
+            alone = [_value(hand, sessions[name][0], spec, releases[name]) for name in releases]
+            values.setdefault(("federated", epsilon), []).append(mean(together))
+            values.setdefault(("alone", epsilon), []).append(mean(alone))
+    return [
+        {
+            "mode": f"{source}, {architecture}: {mode}",
+            "epsilon": epsilon,
+            "values": each,
+            "parameters": spec.dimension,
+            "release_seconds": round(median(seconds), 3),
+        }
+        for (mode, epsilon), each in values.items()
+    ]
+
+
+def _open(
+    hand: Hand,
+    session: str,
+    folders: Sequence[Path],
+    specs: Sequence[ComponentSpec],
+    learning: Learning,
+    base_seed: bytes,
+    seed: int,
+) -> tuple[str, float]:
+    """Open a session whose noise is a function of `seed`; return its name and how many students it has."""
+    number = int.from_bytes(sha256(f"{session} {seed}".encode()).digest()[:7])
+    answer = hand.ask(
+        {
+            "op": "open",
+            "session": session,
+            "data": [str(folder) for folder in folders],
+            "components": [schema.to_map(spec) for spec in specs],
+            "learning": schema.to_map(learning),
+            "base_seed": base_seed,
+            "hosted": [spec.name for spec in specs],
+            "seed": number,
+        }
+    )
+    return session, float(answer["subjects"])
+
+
+def _release(
+    hand: Hand, session: str, spec: ComponentSpec, epsilon: float | None, students: float
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
+    noise = 0 if epsilon is None else calibrate(epsilon, DELTA, 1.0, 1)
+    rule = {"clip": spec.clip_norm / MILLION, "noise": noise / MILLION, "learning_rate": 1.0}
+    request = {"op": "train", "session": session, "states": {}, "engaged": {spec.name: rule}, "steps": 1}
+    answer = hand.ask(request | {"sample_rate": 1.0, "lot": students})
+    update = np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type).astype(np.int64)
+    return update, float(answer["seconds"])
+
+
+def _value(hand: Hand, session: str, spec: ComponentSpec, total: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+    states = {spec.name: words(total).tobytes()}
+    answer = hand.ask({"op": "evaluate", "session": session, "states": states, "split": "held_out"})
+    return float(answer["statistics"][spec.name]["value"])
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """Return the figures as a table."""
+    shown = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
+    for column in ("head", "ε", "mean", "least and greatest of seeds", "numbers", "seconds of a release"):
+        shown.add_column(column, justify="left" if column == "head" else "right")
+    for row in found["rows"]:
+        values = row["values"]
+        shown.add_row(
+            row["mode"],
+            "∞" if row["epsilon"] is None else f"{row['epsilon']:g}",
+            f"{mean(values):.3f}",
+            f"{min(values):.3f} {max(values):.3f}",
+            f"{row['parameters']:,}",
+            f"{row['release_seconds']:.2f}",
+        )
+    return shown
