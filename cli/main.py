@@ -14,6 +14,7 @@ import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
 from . import (
+    blame,
     charter,
     component,
     data,
@@ -62,6 +63,8 @@ app.add_typer(component.app, name="component")
 app.add_typer(data.app, name="data")
 app.add_typer(rounds.app, name="round")
 app.add_typer(ledger.app, name="ledger")
+ledger.app.command("blame")(blame.blame)
+ledger.app.command("influence")(blame.influence)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(unlearn.app, name="unlearn")
 app.add_typer(model.app, name="model")

@@ -13,6 +13,8 @@
 - `evaluate` {states, split: "held_out" | "validation" | "train"} → {tasks: {name: {metric, value: float or nil (not
   defined), n, metrics: {name: value}, groups: {attribute: {level: {value, n}}}}}, personal: the same, if there are
   private components}
+- `evaluate_variants` {states, variants: [{name: int32 LE}], split} → {variants: [{task: {metric, value, n}}]}: the
+  figures with the states of each variant in place of `states`, one after the other, on one model
 - `predict_scores` {states, split} → {tasks: {name: {kind, metric, subjects: [text], scores: [[float]],
   labels: [[float]]}}}
 - `predict` {states, file: path, personal: bool, task: name or nil (all)} → {records: [text], tasks: {name: {kind,
@@ -85,6 +87,8 @@ class Worker:
             return operations.train_components(session, request, progress)
         if name == "audit":
             return _audit(request, session, progress)
+        if name == "evaluate_variants":
+            return operations.evaluate_variants(session, request, progress)
         if name == "personalise":
             return operations.personalise(session, request, progress)
         answers = {

@@ -13,7 +13,7 @@ from ...crypto.errors import CollegiumError, LocalProtocolError, RemoteProtocolE
 from ...crypto.hashing import digest
 from ...protocol.blocks import verify_certificate
 from ...protocol.charter import Charter
-from ...protocol.records import Record, Update, body_of
+from ...protocol.records import Attest, Record, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ...protocol.update import UpdateHeader
 from ..core.events import StoredBlock
@@ -44,9 +44,24 @@ class Certification:
     needed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """A record that every member refuses alike; `component` is what it is about, empty if it does not say."""
+
+    author: bytes
+    seq: int
+    height: int
+    kind: str
+    reason: str
+    component: str
+
+
 @dataclass(slots=True)
 class Report:
-    """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out."""
+    """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out.
+
+    `active` holds whom it waited for: the hosts that were frozen at the close before it.
+    """
 
     charter: Charter
     ledger: Ledger
@@ -56,6 +71,8 @@ class Report:
     frozen: dict[tuple[str, int], Round] = field(default_factory=dict)
     certifications: list[Certification] = field(default_factory=list)
     refusals: dict[str, int] = field(default_factory=dict)
+    inert: list[Inert] = field(default_factory=list)
+    active: dict[tuple[str, int], tuple[bytes, ...]] = field(default_factory=dict)
 
     def as_map(self) -> dict[str, object]:
         """Return the report as JSON."""
@@ -138,14 +155,21 @@ def _block(report: Report, stored: StoredBlock, height: int) -> None:
         raise VerificationError(f"{where}: {_reason(error)}", ADVICE) from error
     report.records += len(records)
     report.signatures += len(records)
-    refused = {(refusal.author, refusal.seq) for refusal in report.ledger.refusals}
+    refused = {(refusal.author, refusal.seq): refusal.reason for refusal in report.ledger.refusals}
     for record in records:
-        if record.value.kind == "update" and (record.value.author, record.value.seq) not in refused:
+        reason = refused.get((record.value.author, record.value.seq))
+        if reason is not None:
+            value = record.value
+            about = _component(record)
+            report.inert.append(Inert(value.author, value.seq, height, value.kind, reason, about))
+        elif record.value.kind == "update":
             _note_update(report, record)
     for refusal in report.ledger.refusals:
         report.refusals[refusal.reason] = report.refusals.get(refusal.reason, 0) + 1
     for close in stored.block.close:
-        report.frozen[close.component, close.round] = report.ledger.components[close.component].rounds[-1]
+        after = report.ledger.components[close.component]
+        report.frozen[close.component, close.round] = after.rounds[-1]
+        report.active[close.component, close.round] = before.components[close.component].hosts or after.hosts
     _note_certificates(report, before)
 
 
@@ -157,6 +181,17 @@ def _note_update(report: Report, record: Signed[Record]) -> None:
     if name not in report.updates:
         header = open_signed(UpdateHeader, body.header, record.value.federation, trusted=True).value
         report.updates[name] = Counted(header, record.value.seq, report.ledger.height)
+
+
+def _component(record: Signed[Record]) -> str:
+    """Return the component that a refused record is about; empty if it cannot be told."""
+    try:
+        body = body_of(record.value)
+        if isinstance(body, Update):
+            return open_signed(UpdateHeader, body.header, record.value.federation, trusted=True).value.component
+    except RemoteProtocolError:
+        return ""
+    return body.component if isinstance(body, Attest) else ""
 
 
 def _note_certificates(report: Report, before: Ledger) -> None:
