@@ -19,6 +19,7 @@ from . import (
     component,
     data,
     doctor,
+    forget,
     init,
     ledger,
     model,
@@ -67,6 +68,7 @@ ledger.app.command("blame")(blame.blame)
 ledger.app.command("influence")(blame.influence)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(unlearn.app, name="unlearn")
+unlearn.app.command("audit")(forget.audit)
 app.add_typer(model.app, name="model")
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
