@@ -216,7 +216,10 @@ def _why(
     ledger: Ledger, round_: Round, key: bytes, noted: Mapping[str, str], arrived: Mapping[tuple[bytes, int], Counted]
 ) -> str:
     """Say why a host is not in a round: as this node saw it close or, if it did not, as far as the ledger tells."""
-    for each in (key, *membership.earlier(ledger.roll, key)):
+    keys = (key, *membership.earlier(ledger.roll, key))
+    if any(w.author in keys and w.height <= round_.height for w in ledger.withdrawn):
+        return "withdrew"
+    for each in keys:
         if each.hex() in noted:
             return noted[each.hex()]
     if _gone(ledger, key, round_.height):

@@ -119,6 +119,7 @@ def test_a_withdrawn_contribution_is_told_and_not_counted(withdrawn: Cluster) ->
         e.author == key for (name, _), r in report.frozen.items() if name == NAME for e in r.entries
     )
     assert gone["withdrawn"]
+    assert gone["missing"] == {"withdrew": report.ledger.components[NAME].round - gone["withdrawn"]}
     assert {m["withdrawn"] for name, m in members.items() if name != "member 0"} == {0}
 
 

@@ -69,7 +69,7 @@ def test_rmia_is_the_ratio_to_the_mean_of_both_halves() -> None:
 
 def test_one_percent_of_few_is_nobody() -> None:
     members = np.array([True] * 4 + [False] * 99)
-    scores = np.concatenate([[5.0, 1.5, 0.0, 3.0], np.linspace(-1.0, 2.0, 99)])
+    scores = np.concatenate([[5.0, 1.99, 0.0, 3.0], np.linspace(-1.0, 2.0, 99)])
     found = judge(scores, members, np.random.default_rng(1))
     assert (found.allowed, found.tpr) == (0, 0.5)
     members = np.append(members, [False])
