@@ -14,10 +14,12 @@ import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
 from . import (
+    blame,
     charter,
     component,
     data,
     doctor,
+    forget,
     init,
     ledger,
     model,
@@ -62,8 +64,11 @@ app.add_typer(component.app, name="component")
 app.add_typer(data.app, name="data")
 app.add_typer(rounds.app, name="round")
 app.add_typer(ledger.app, name="ledger")
+ledger.app.command("blame")(blame.blame)
+ledger.app.command("influence")(blame.influence)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(unlearn.app, name="unlearn")
+unlearn.app.command("audit")(forget.audit)
 app.add_typer(model.app, name="model")
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from ..crypto.errors import RefusedError, UsageError
+from ..crypto.errors import UsageError
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, progress, say
 
@@ -79,27 +79,10 @@ def predict(
 
 
 def _ask(home: "Home", model: "Model", file: Path, personal: bool, task: str | None) -> Any:
-    from ..node.home import config as settings  # noqa: PLC0415 - as above
-    from ..node.home.policies import parts_here  # noqa: PLC0415
-    from ..sims.offline import worker  # noqa: PLC0415
+    from .learners import own_learner  # noqa: PLC0415 - as above
 
-    config = settings.load(home.config)
-    if config.data.path is None:
-        advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
-        raise UsageError(f"{home.config} names no data folder", advice)
-    if personal and not any(home.private.glob("*.safetensors")):
-        advice = "Set private = true under [learning]; they are trained every personalise_every rounds."
-        raise RefusedError("There are no private components yet", advice)
-    charter = model.report.charter
-    opening: dict[str, object] = {
-        "withheld": list(parts_here(config, charter).withheld),
-        "models": {name: str(path) for name, path in config.models.folders},
-        "cache": str(home.embeddings),
-        "cache_read_only": True,  # whose texts these are, the institution's data do not say: nothing would forget them
-        "private": str(home.private) if personal else None,
-        "private_adapter": config.learning.adapter if personal else None,
-    }
-    with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
+    advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
+    with own_learner(home, model, advice, personal=personal) as learner:
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         request = {"op": "predict", "states": states, "file": str(file.absolute()), "personal": personal}
         return learner.ask(request | {"task": task})

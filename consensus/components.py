@@ -68,14 +68,26 @@ def origin(spec: ComponentSpec) -> State:
     return np.zeros(spec.words, dtype=np.int32)
 
 
+def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
+    """Return the entries that the component's rule takes from a round, and f'; none if the round is the identity.
+
+    Robust rules take fresh updates only. A round left with fewer than `max(1, 2f'+1)` updates,
+    `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity. A statistic takes all.
+    """
+    if spec.additive:
+        return list(round_.entries), 0
+    entries = [entry for entry in round_.entries if spec.rule not in robust.RULES or entry.staleness == 0]
+    faults = min(round_.faults, rules.faults(len(entries)))
+    return (entries, faults) if len(entries) >= max(1, 2 * faults + 1) else ([], 0)
+
+
 def fold_round(
     state: State, spec: ComponentSpec, round_: Round, values: Callable[[Entry], Integers]
 ) -> tuple[State, int]:
     """Return the state after a round and how many coordinates saturated.
 
-    The component's rule is taken from robust.RULES, with f'; robust rules take fresh updates only. A round left with
-    fewer than `max(1, 2f'+1)` updates, `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity. A statistic is the sum of all its
-    entries, in int64, whatever the order and the round of each.
+    The component's rule is taken from robust.RULES, with f', over what it takes (`taken`). A statistic is the sum of
+    all its entries, in int64, whatever the order and the round of each.
     """
     if spec.additive:
         total = numbers(state)
@@ -83,9 +95,8 @@ def fold_round(
             total += values(entry)
         return words(total), 0
     rule = robust.RULES.get(spec.rule)  # None is the mean, which takes weights
-    entries = [entry for entry in round_.entries if rule is None or entry.staleness == 0]
-    faults = min(round_.faults, rules.faults(len(entries)))
-    if len(entries) < max(1, 2 * faults + 1):
+    entries, faults = taken(spec, round_)
+    if not entries:
         return state, 0
     updates = [values(entry) for entry in entries]
     if rule is not None:

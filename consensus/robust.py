@@ -82,14 +82,8 @@ def multi_krum(updates: Sequence[Integers], faults: int) -> Increment:
 
     The neighbours are counted as in byzfl: n-f-1 others, where the paper has n-f-2.
     """
-    n, keep = _sizes("multi_krum", updates, faults)
-    squared = distances(gram(updates), [1] * n)
-    scores = []
-    for place, row in enumerate(squared):
-        others = row[:place] + row[place + 1 :]
-        scores.append(sum(sorted(others)[: keep - 1]))
-    chosen = sorted(nearest(scores, keep))
-    d = updates[0].size
+    chosen = krum_choice(updates, faults)
+    keep, d = len(chosen), updates[0].size
     out = np.empty(d, dtype=np.int64)
     for start in range(0, d, CHUNK):
         sums = np.zeros(min(CHUNK, d - start), dtype=np.int64)
@@ -97,6 +91,16 @@ def multi_krum(updates: Sequence[Integers], faults: int) -> Increment:
             sums += updates[place][start : start + CHUNK]
         out[start : start + CHUNK] = quotient(sums, keep)
     return out
+
+
+def krum_choice(updates: Sequence[Integers], faults: int) -> list[int]:
+    """Return the places of the updates that `multi_krum` takes the mean of, ascending."""
+    n, keep = _sizes("multi_krum", updates, faults)
+    scores = []
+    for place, row in enumerate(distances(gram(updates), [1] * n)):
+        others = row[:place] + row[place + 1 :]
+        scores.append(sum(sorted(others)[: keep - 1]))
+    return sorted(nearest(scores, keep))
 
 
 def nnm_trimmed_mean(updates: Sequence[Integers], faults: int) -> Increment:
@@ -134,12 +138,7 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
     """
     n, one = len(updates), 1 << CENTRE_BITS
     twice = (median(updates) >> (FRACTION_BITS - 1)).astype(np.int32)  # 2·median is whole
-    products = gram([*updates, twice])
-    weights = [0] * n
-    for _ in range(CENTRE_STEPS):
-        factors = clip_factors(_from_centre(products, weights), CENTRE_BITS)
-        left = n * one - sum(factors)
-        weights = [(weight * left + factor * one) // (n * one) for weight, factor in zip(weights, factors, strict=True)]
+    weights = centre_weights(updates, twice)
     rows = [*updates, twice]
     coefficients = np.array([*(2 * weight for weight in weights), one - sum(weights)], dtype=np.float64)
     d = updates[0].size
@@ -154,6 +153,21 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
         # The weights add up to 2·2^32 on values under 2^15: sums under 2^48, and dividing by a power of two is exact.
         out[start:stop] = np.rint((coefficients @ chunk) * 2.0 ** (FRACTION_BITS - 1 - CENTRE_BITS))
     return out
+
+
+def centre_weights(updates: Sequence[Integers], twice: npt.NDArray[np.int32]) -> list[int]:
+    """Return the updates' weights in the centre of `centered_clipping`, in 2^-32; what is left to one is the median's.
+
+    `twice` is two times the coordinate-wise median, [d].
+    """
+    n, one = len(updates), 1 << CENTRE_BITS
+    products = gram([*updates, twice])
+    weights = [0] * n
+    for _ in range(CENTRE_STEPS):
+        factors = clip_factors(_from_centre(products, weights), CENTRE_BITS)
+        left = n * one - sum(factors)
+        weights = [(weight * left + factor * one) // (n * one) for weight, factor in zip(weights, factors, strict=True)]
+    return weights
 
 
 def _from_centre(products: Gram, weights: Sequence[int]) -> list[int]:
@@ -177,10 +191,7 @@ def _mixed(updates: Sequence[Integers], faults: int, products: Gram, factors: Se
     if bound >= EXACT or n * bound << (0 if bits else FRACTION_BITS) >= 1 << 62:
         raise LocalProtocolError(f"nnm+trimmed_mean: {n} updates are too many")
     exact = np.float32 if bound <= 1 << 24 else np.float64
-    mixing = np.zeros((n, n), dtype=exact)
-    for row, squared in zip(mixing, distances(products, factors), strict=True):
-        for place in nearest(squared, keep):
-            row[place] = factors[place]
+    mixing = neighbours(products, factors, keep).astype(exact)
     out = np.empty(d, dtype=np.int64)
     width = columns(2 * n, mixing.itemsize)
     block = _block(n)
@@ -197,6 +208,16 @@ def _mixed(updates: Sequence[Integers], faults: int, products: Gram, factors: Se
             sums += row.astype(np.int64)
         out[start:stop] = quotient(sums, keep * (n - 2 * faults) << bits)
     return out
+
+
+def neighbours(products: Gram, factors: Sequence[int], keep: int) -> npt.NDArray[np.int64]:
+    """Return the matrix of nearest-neighbour mixing, [n, n]: row i has `factors[j]` where j is one of i's `keep`."""
+    n = len(factors)
+    mixing = np.zeros((n, n), dtype=np.int64)
+    for row, squared in zip(mixing, distances(products, factors), strict=True):
+        for place in nearest(squared, keep):
+            row[place] = factors[place]
+    return mixing
 
 
 def _diagonal(products: Gram) -> list[int]:

@@ -24,8 +24,8 @@ from .private import apply_private, train_private
 from .protocol import Message
 from .quantise import Engagement, quantise
 from .randomness import randomness
-from .session import Part, Session, Texts, build, open_session, records_of, specs_of
-from .tasks import METRICS, scores
+from .session import Part, Session, Texts, build, load_states, open_session, records_of, specs_of
+from .tasks import METRICS, metrics, scores
 
 PROGRESS_SECONDS = 0.2
 
@@ -178,6 +178,31 @@ def evaluate(session: Session, request: Message) -> Message:
         tasks = {name: name.partition("/")[2] for name in heads}
         answer["statistics"] = report(statistics.kinds(session, heads), part, heads, tasks)
     return answer if personal is None else answer | {"personal": report(kinds_of(model), part, personal)}
+
+
+def evaluate_variants(session: Session, request: Message, progress: Callable[[int, int], None]) -> Message:
+    """Return the figures of every hosted task with some states replaced, for one variant after the other."""
+    variants = field(request, "variants", list)
+    states, part = field(request, "states", dict), _part(session, request, "held_out")
+    base, model, batch = load_states(session, states), build(session, states), part.batch.without(session.withheld)
+    found = []
+    for done, variant in enumerate(variants, start=1):
+        if type(variant) is not dict:
+            raise UsageError("a variant is no map of states")
+        for name, vector in load_states(session, {**states, **variant}).items():
+            if name in variant:
+                model.load(session.specs[name], vector)
+        logits, tasks = predict(model, batch), {}
+        for name, kind in session.kinds.items():
+            flat, values, labels = labelled(kind, logits[name], part.batch.labels[name].numpy())
+            value = metrics(kind, values, labels)[METRICS[kind]]
+            subjects = len(np.unique(flat // part.batch.weights.shape[1]))
+            tasks[name] = {"metric": METRICS[kind], "value": value, "n": subjects}
+        found.append(tasks)
+        for name in variant:
+            model.load(session.specs[name], base[name])
+        progress(done, len(variants))
+    return {"variants": found}
 
 
 def predict_scores(session: Session, request: Message) -> Message:

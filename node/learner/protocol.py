@@ -7,6 +7,7 @@ This pipe never leaves the machine, so floats are allowed in it, unlike in recor
 | `open` | data, components, learning, base_seed, hosted, seed | subjects, held_out, modalities, tasks, components |
 | `train` | states, engaged, steps, sample_rate, lot | updates, saturated, scaled, seconds |
 | `evaluate` | states, split | tasks: {name: {metric, value, n}} |
+| `evaluate_variants` | states, variants, split | variants: [{task: {metric, value, n}}] |
 | `predict_scores` | states, split | tasks: {name: {metric, subjects, scores, labels}} |
 | `epsilon` | events, delta | epsilon, claimed |
 | `budget` | modalities, components, sample_rate, steps, rounds, lines, … | allowed, reason, noises, modalities |
@@ -32,6 +33,7 @@ OPERATIONS = (
     "respec",
     "train",
     "evaluate",
+    "evaluate_variants",
     "predict_scores",
     "predict",
     "personalise",

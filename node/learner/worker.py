@@ -15,6 +15,8 @@
   defined), n, metrics: {name: value}, groups: {attribute: {level: {value, n}}}}}, personal: the same, if there are
   private components, statistics: the same by the statistic's name, of those to which somebody contributed (the states
   of statistics are int64 LE)}
+- `evaluate_variants` {states, variants: [{name: int32 LE}], split} → {variants: [{task: {metric, value, n}}]}: the
+  figures with the states of each variant in place of `states`, one after the other, on one model
 - `predict_scores` {states, split} → {tasks: {name: {kind, metric, subjects: [text], scores: [[float]],
   labels: [[float]]}}}
 - `predict` {states, file: path, personal: bool, task: name or nil (all)} → {records: [text], tasks: {name: {kind,
@@ -87,6 +89,8 @@ class Worker:
             return operations.train_components(session, request, progress)
         if name == "audit":
             return _audit(request, session, progress)
+        if name == "evaluate_variants":
+            return operations.evaluate_variants(session, request, progress)
         if name == "personalise":
             return operations.personalise(session, request, progress)
         answers = {

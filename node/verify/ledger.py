@@ -14,7 +14,7 @@ from ...crypto.errors import CollegiumError, LocalProtocolError, RemoteProtocolE
 from ...crypto.hashing import digest
 from ...protocol.blocks import verify_certificate
 from ...protocol.charter import Charter
-from ...protocol.records import GENESIS, Record, Update, body_of
+from ...protocol.records import GENESIS, Attest, Record, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ...protocol.update import UpdateHeader
 from ..core.events import StoredBlock
@@ -49,11 +49,24 @@ class Certification:
     chain: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """A record that every member refuses alike; `component` is what it is about, empty if it does not say."""
+
+    author: bytes
+    seq: int
+    height: int
+    kind: str
+    reason: str
+    component: str
+
+
 @dataclass(slots=True)
 class Report:
     """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out.
 
     `withdrawn` are all withdrawals that there ever were, in the order of the ledger.
+    `active` holds whom it waited for: the hosts that were frozen at the close before it.
     """
 
     charter: Charter
@@ -65,6 +78,8 @@ class Report:
     certifications: list[Certification] = field(default_factory=list)
     withdrawn: list[Withdrawn] = field(default_factory=list)
     refusals: dict[str, int] = field(default_factory=dict)
+    inert: list[Inert] = field(default_factory=list)
+    active: dict[tuple[str, int], tuple[bytes, ...]] = field(default_factory=dict)
 
     def as_map(self) -> dict[str, object]:
         """Return the report as JSON."""
@@ -152,10 +167,15 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened
         raise VerificationError(f"{where}: {_reason(error)}", ADVICE) from error
     report.records += len(records)
     report.signatures += len(records)
-    refused = {(refusal.author, refusal.seq) for refusal in report.ledger.refusals}
+    refused = {(refusal.author, refusal.seq): refusal.reason for refusal in report.ledger.refusals}
     for record in records:
-        if record.value.kind == "update" and (record.value.author, record.value.seq) not in refused:
+        reason = refused.get((record.value.author, record.value.seq))
+        if reason is None and record.value.kind == "update":
             _note_update(report, record, brief)
+        elif reason is not None and not brief:
+            value = record.value
+            about = _component(record)
+            report.inert.append(Inert(value.author, value.seq, height, value.kind, reason, about))
     for refusal in report.ledger.refusals:
         report.refusals[refusal.reason] = report.refusals.get(refusal.reason, 0) + 1
     if brief:
@@ -163,6 +183,7 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened
     for name, component in report.ledger.components.items():
         for round_ in component.rounds[before.components[name].round :]:
             report.frozen[name, round_.number] = round_
+            report.active[name, round_.number] = before.components[name].hosts or component.hosts
     if report.ledger.withdrawn is not before.withdrawn:
         report.withdrawn += [found for found in report.ledger.withdrawn if found not in before.withdrawn]
     _note_certificates(report, before)
@@ -178,6 +199,17 @@ def _note_update(report: Report, record: Signed[Record], brief: bool) -> None:
     if name not in report.updates:
         header = open_signed(UpdateHeader, body.header, record.value.federation, trusted=True).value
         report.updates[name] = Counted(header, record.value.seq, report.ledger.height)
+
+
+def _component(record: Signed[Record]) -> str:
+    """Return the component that a refused record is about; empty if it cannot be told."""
+    try:
+        body = body_of(record.value)
+        if isinstance(body, Update):
+            return open_signed(UpdateHeader, body.header, record.value.federation, trusted=True).value.component
+    except RemoteProtocolError:
+        return ""
+    return body.component if isinstance(body, Attest) else ""
 
 
 def _note_certificates(report: Report, before: Ledger) -> None:

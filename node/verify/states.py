@@ -170,7 +170,7 @@ def refold(
             nonlocal done
             done += 1
             step(done)
-            return _checked(report, spec, number, entry, data)
+            return checked(report, spec, number, entry, data)
 
         state, more = fold_round(state, spec, round_, values)
         saturated += more
@@ -178,12 +178,18 @@ def refold(
     return digests, state, saturated
 
 
-def _checked(report: Report, spec: ComponentSpec, number: int, entry: Entry, data: Bytes) -> Integers:
+def checked(
+    report: Report, spec: ComponentSpec, number: int, entry: Entry, data: Bytes, found: bytes | None = None
+) -> Integers:
+    """Return the integers of an entry of a round, [d], checked as a host checks them. Raises VerificationError.
+
+    `found` is what `data` has of it, if the caller has read it.
+    """
     where = f"{spec.name} round {number}, update of {entry.author.hex()[:16]}"
     counted = report.updates.get(entry.update)
     if counted is None or (counted.header.author, counted.header.blob) != (entry.author, entry.blob):
         raise VerificationError(f"{where}: not-in-ledger: no record of its author carries it", "Do not use this state.")
-    frame = data.get(entry.blob)
+    frame = data.get(entry.blob) if found is None else found
     if frame is None:
         raise VerificationError(
             f"{where}: blob-missing: {entry.blob.hex()} is not on this disk",

@@ -9,7 +9,7 @@ from .ledger import ledger_log, ledger_show
 from .membership import find_motion, member, motions, show_motion
 from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
-from .status import components, find_member, peers, status
+from .status import components, find_member, member_named, peers, status
 from .unlearn import unlearn
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ledger_log",
     "ledger_show",
     "member",
+    "member_named",
     "moment",
     "motions",
     "offline",

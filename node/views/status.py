@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ...consensus.ledger import ComponentLedger, eligible, has_contributed
+from ...consensus.ledger import ComponentLedger, Ledger, eligible, has_contributed
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ..core.motions import undecided
@@ -172,7 +172,12 @@ def _standing(context: Context, key: bytes) -> str:
 
 def find_member(context: Context, who: str) -> bytes:
     """Return the key of the member with this name or beginning of the key. Raises UsageError."""
-    seats = context.ledger.roll.seats
+    return member_named(context.ledger, context.charter.name, who)
+
+
+def member_named(ledger: Ledger, federation: str, who: str) -> bytes:
+    """Return the same from a ledger; `federation` is its name. Raises UsageError."""
+    seats = ledger.roll.seats
     keys = set(seats)
     named = [key for key, seat in seats.items() if seat.name == who]
     named = [key for key in named if not seats[key].gone] or named  # a name goes on when its key has changed
@@ -180,7 +185,7 @@ def find_member(context: Context, who: str) -> bytes:
     found = named or [key for key in sorted(keys) if len(plain) >= 4 and key.hex().startswith(plain)]
     if len(found) != 1:
         problem = "more than one member" if found else "no member"
-        raise UsageError(f"{who!r} names {problem} of {context.charter.name!r}", "`collegium peer list` names them.")
+        raise UsageError(f"{who!r} names {problem} of {federation!r}", "`collegium peer list` names them.")
     return found[0]
 
 

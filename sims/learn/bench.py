@@ -73,7 +73,7 @@ def run(
     if only is not None and only not in NAMES:
         raise UsageError(f"there is no study {only!r}", f"Choose one of {', '.join(NAMES)}.")
     data, console, started = data_folder(), Console(stderr=True), time.time()
-    work = _work()
+    work = work_folder()
     chosen = NAMES if only is None else (only,)
     results: dict[str, Any] = {}
     with hands(workers) as crew:
@@ -97,8 +97,8 @@ def run(
     return 0
 
 
-def _work() -> Path:
-    """Where imported data and embeddings are kept between runs; both can be made again."""
+def work_folder() -> Path:
+    """Return where imported data and embeddings are kept between runs; both can be made again."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "collegium" / "learn"
     folder.mkdir(parents=True, exist_ok=True)

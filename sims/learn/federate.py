@@ -78,13 +78,13 @@ def train(
     for number in range(1, setting.rounds + 1):
         lying = frozenset[str]() if setting.attack is None else setting.liars
         updates = [
-            {} if learner.name in lying else _update(ask(learner), learner, setting, states) for learner in learners
+            {} if learner.name in lying else update(ask(learner), learner, setting, states) for learner in learners
         ]
         if lying:
             _lied(learners, updates, setting, lying, number)
         for name, spec in setting.specs.items():
             both = zip(learners, updates, strict=True)
-            hosts = [(learner, update[name]) for learner, update in both if name in update]
+            hosts = [(learner, each[name]) for learner, each in both if name in each]
             states[name] = _folded(states[name], spec, number, hosts, setting, len(learners))
         if number > half:
             for name, state in states.items():
@@ -108,7 +108,7 @@ def personalise(ask: Ask, learner: Learner, states: States) -> None:
     ask({"op": "personalise", "session": learner.session, "states": packed})
 
 
-def _update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:
+def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:
     """Return for each hosted component the integers that would leave the node, and their declared noise variance."""
     learning = setting.learning
     engaged = _engaged(learner, setting)

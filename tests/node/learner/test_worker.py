@@ -105,6 +105,14 @@ def test_open_train_evaluate(shared: Process, folder: Path) -> None:
     assert after["tasks"]["digit"]["n"] == opened["held_out"]
     assert after["tasks"]["digit"]["metric"] == "accuracy"
     assert after["tasks"]["digit"]["value"] > before["tasks"]["digit"]["value"] + 0.3
+    empty = {name: bytes(4 * size) for name, size in opened["components"].items()}
+    variants: list[dict[str, bytes]] = [{name: zeros} for name, zeros in empty.items()]
+    variants.append({})
+    many, _ = ask(shared, "evaluate_variants", states=states, variants=variants)
+    for variant, each in zip(variants, many["variants"], strict=True):
+        alone, _ = ask(shared, "evaluate", states=states | variant)
+        assert each["digit"] == {key: alone["tasks"]["digit"][key] for key in ("metric", "value", "n")}
+    assert len({each["digit"]["value"] for each in many["variants"]}) > 1
     scores, _ = ask(shared, "predict_scores", states=states)
     found = scores["tasks"]["digit"]
     right = np.mean(np.argmax(found["scores"], axis=1) == np.array(found["labels"])[:, 0])

@@ -1,0 +1,262 @@
+"""`collegium ledger blame` and `ledger influence`: who is behind a state, and what it would be without somebody."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import UsageError
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit, progress, say, table
+
+if TYPE_CHECKING:
+    from ..consensus.components import State
+    from ..node.home.paths import Home
+    from ..node.provenance import Coalitions, Figures, Removal, Shapley, Worth
+    from ..node.verify import Component, Model
+
+LOCAL = (
+    "computed from this institution's own held-out students under no privacy budget: it is for this house alone, and"
+    " publishing it, or acting on it visibly, tells of them"
+)
+MOST_SAMPLES = 100_000
+Component_ = Annotated[str, typer.Argument(metavar="COMPONENT", help="As `component list` names it.")]
+
+
+def blame(
+    component: Component_,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png|html", help="Also draw the shares there.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who is behind a component's state as it is now: rounds, shares, ε, staleness, what was refused and why."""
+    from ..node.provenance import home_blame  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.provenance.plot import COLUMNS, html, png, row  # noqa: PLC0415
+    from ..node.store.files import write_atomic  # noqa: PLC0415
+
+    place = _ran(existing_home(home))
+    if plot is not None and (plot.suffix not in (".png", ".html") or not plot.parent.is_dir()):
+        raise UsageError(f"--plot {plot}: no picture can be written there", "Name FILE.png or FILE.html in a folder.")
+    with progress(as_json) as step:
+        found = home_blame(place, component, progress=step)
+    if plot is not None:
+        write_atomic(plot, png(found) if plot.suffix == ".png" else html(found).encode(), durable=False)
+        found["plot"] = str(plot)
+
+    def people(out: Any) -> None:
+        out.print(
+            f"{component}: round {found['round']}, epoch {found['epoch']}, rule {found['rule']}, at height"
+            f" {found['height']}; {found['rounds_folded']} rounds move the state"
+        )
+        table(out, COLUMNS, [row(member) for member in found["members"]], empty="Nobody is a member.")
+        out.print(f"weight: {found['weight_is']}")
+        lacking = found["updates_without_bytes"]
+        if lacking:
+            out.print(
+                f"The bytes of {lacking} counted updates are not on this disk (it joined late, or does not hold the"
+                " component): the squared norm is of the others"
+                + (
+                    "."
+                    if found["rounds_weighed"] == found["rounds_folded"]
+                    else f", the weight of {found['rounds_weighed']} of {found['rounds_folded']} rounds."
+                )
+            )
+
+    emit(found, as_json, people)
+
+
+def influence(
+    component: Component_,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", metavar="P", help="Leave out this member; may be repeated.")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Leave out every counted member, one at a time.")] = False,
+    samples: Annotated[
+        int, typer.Option("--shapley", metavar="N", min=0, max=MOST_SAMPLES, help="Also Shapley values, N samples.")
+    ] = 0,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Cut a sample short where every figure is this near to everybody's.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refold a component without a member, and evaluate both states on this institution's own held-out data."""
+    from ..node.provenance import coalitions_of, leave_one_out, most_coalitions, shapley  # noqa: PLC0415 - as above
+    from ..node.verify import Disk, home_model  # noqa: PLC0415
+
+    if not peer and not everybody and not samples:
+        raise UsageError("Nobody is named", "Give --peer NAME (may be repeated), --all or --shapley N.")
+    if samples == 1:
+        raise UsageError("--shapley 1 has no standard error", "Ask for at least 2 samples; 100 is a beginning.")
+    place = _ran(existing_home(home))
+    with progress(as_json) as step:
+        model = home_model(place, from_bytes=False, progress=step)
+        part = _held(model, component)
+        asked = _members(model, peer or [])
+        c = model.report.ledger.components[component]
+        found = coalitions_of(model.report, part.spec, c, c.rounds[: part.round], Disk(place.blobs), progress=step)
+        members = list(found.players) if everybody else asked
+        if samples and not as_json:
+            most = most_coalitions(len(found.players), samples)
+            say(f"Shapley values of {len(found.players)} members: up to {most} refolds, and as many evaluations")
+        with _own_worth(place, model, part) as (tasks, worth):
+            removals = leave_one_out(found, members, worth)
+            values = (
+                shapley(found, worth, samples=samples, seed=seed, tolerance=tolerance, progress=step)
+                if samples
+                else None
+            )
+    told = _told(model, part, tasks, found, removals, values)
+    if values is not None:
+        told["shapley"] |= {"seed": seed, "tolerance": tolerance}
+    emit(told, as_json, lambda out: _people(out, told))
+
+
+def _ran(home: "Home") -> "Home":
+    if not home.database.exists():
+        raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
+    return home
+
+
+def _held(model: "Model", component: str) -> "Component":
+    """Return a component that exists at this node and has closed a round. Raises UsageError."""
+    known = sorted(model.report.ledger.components)
+    if component not in known:
+        raise UsageError(f"There is no component {component!r}", f"Components are {', '.join(known)}.")
+    if component not in model.components:
+        advice = "Ask at a member whose data have a use for it: `peer list`."
+        raise UsageError(f"{component} does not exist at this node: nothing here can be evaluated with it", advice)
+    if not model.components[component].round:
+        raise UsageError(f"No round of {component} is closed yet", "Wait for the first one: `round list`.")
+    return model.components[component]
+
+
+def _members(model: "Model", asked: list[str]) -> list[bytes]:
+    """Return the present keys of the members that are asked for, each once. Raises UsageError."""
+    from ..consensus.membership import present  # noqa: PLC0415 - as above
+    from ..node.views import member_named  # noqa: PLC0415
+
+    ledger = model.report.ledger
+    keys = [present(ledger.roll, member_named(ledger, model.report.charter.name, who)) for who in asked]
+    return list(dict.fromkeys(keys))
+
+
+@contextmanager
+def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tuple[dict[str, Any], Worth]]":
+    """Run a learner; give the tasks that it can judge, with metric and held-out subjects, and how it judges states.
+
+    All other components are as they are now. Raises UsageError if no held-out subject has a label that counts.
+    """
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from ..node.provenance import judged_by  # noqa: PLC0415
+    from .learners import own_learner  # noqa: PLC0415
+
+    states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
+    name = part.spec.name
+    with own_learner(home, model, "Set [data] path: states are judged on its held-out subjects.") as learner:
+
+        def ask(given: "Sequence[State]") -> Any:
+            variants = [{name: state.astype("<i4").tobytes()} for state in given]
+            request = {"op": "evaluate_variants", "states": states, "variants": variants, "split": "held_out"}
+            return learner.ask(request)["variants"]
+
+        (now,) = ask([part.state])
+        reached = judged_by(model.report.charter.learning, name)
+        tasks = {task: now[task] for task in reached if task in now and now[task]["value"] is not None}
+        if not tasks:
+            advice = "Hold some out ([split] in dataset.toml), of every class; `data check` tells how many there are."
+            raise UsageError(f"No held-out subject here says how well {name} does", advice)
+        yield (
+            tasks,
+            lambda given: [np.array([found[task]["value"] for task in tasks]) for found in ask(given)],
+        )
+
+
+def _told(
+    model: "Model",
+    part: "Component",
+    tasks: dict[str, Any],
+    found: "Coalitions",
+    removals: "Sequence[Removal]",
+    values: "Shapley | None",
+) -> dict[str, Any]:
+    seats = model.report.ledger.roll.seats
+
+    def member(key: bytes) -> dict[str, Any]:
+        return {"name": seats[key].name, "key": key.hex()}
+
+    def by_task(figures: "Figures") -> dict[str, float]:
+        return {task: float(value) for task, value in zip(tasks, figures, strict=True)}
+
+    return {
+        "component": part.spec.name,
+        "round": part.round,
+        "epoch": part.epoch,
+        "digest": part.digest.hex(),
+        "tasks": {
+            name: {"metric": task["metric"], "value": task["value"], "n": task["n"]} for name, task in tasks.items()
+        },
+        "left_out": [
+            {
+                **member(removal.member),
+                "updates": removal.updates,
+                "distance": removal.distance,
+                "with": by_task(removal.with_it),
+                "without": by_task(removal.without),
+                "change": by_task(removal.without - removal.with_it),
+            }
+            for removal in removals
+        ],
+        "refolds": found.refolds,
+        "local": LOCAL,
+    } | (
+        {}
+        if values is None
+        else {
+            "shapley": {
+                "samples": values.samples,
+                "truncated_steps": values.truncated,
+                "members": [
+                    {**member(key), "value": by_task(value), "standard_error": by_task(error)}
+                    for key, value, error in zip(values.members, values.values, values.errors, strict=True)
+                ],
+            }
+        }
+    )
+
+
+def _people(out: Any, told: dict[str, Any]) -> None:
+    for name, task in told["tasks"].items():
+        out.print(f"{name}: {task['metric']} {task['value']:.4f} on {task['n']} held-out subjects of this institution")
+    rows = [
+        (
+            m["name"],
+            m["updates"],
+            f"{m['distance']:.3g}",
+            task,
+            f"{m['without'][task]:.4f}",
+            f"{m['change'][task]:+.4f}",
+        )
+        for m in told["left_out"]
+        for task in told["tasks"]
+    ]
+    columns = ("left out", "updates", "weights move by", "task", "without it", "change")
+    if rows:
+        table(out, columns, rows, empty="")
+    if "shapley" in told:
+        found = told["shapley"]
+        values = [
+            (m["name"], task, f"{m['value'][task]:+.4f}", f"{m['standard_error'][task]:.4f}")
+            for m in found["members"]
+            for task in told["tasks"]
+        ]
+        table(out, ("member", "task", "Shapley value", "standard error"), values, empty="")
+        cut = f", {found['truncated_steps']} steps cut" if found["truncated_steps"] else ""
+        out.print(f"{found['samples']} samples, seed {found['seed']}{cut}; {told['refolds']} refolds")
+    say(f"note: {LOCAL}")

@@ -1,0 +1,130 @@
+"""`collegium unlearn audit`: what each way to unlearn leaves of a member, measured on a simulated federation."""
+
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..crypto.errors import UsageError
+from .options import JsonOption
+from .output import emit, progress, table
+
+COLUMNS = (
+    "model",
+    "seconds",
+    "own, trained on",
+    "own, held out",
+    "others",
+    "RMIA AUC",
+    "TPR",
+    "LiRA AUC",
+    "TPR",
+    "canaries' AUC",
+    "loss",
+    "references'",
+    "exposure",
+    "L2",
+    "max |Δp|",
+)
+
+
+def audit(
+    dataset: Annotated[str, typer.Option(help="digits, or oulad (found by COLLEGIUM_DATA).")] = "digits",
+    member: Annotated[str | None, typer.Option(metavar="NAME", help="Who withdraws.")] = None,
+    rounds: Annotated[int, typer.Option(min=2, max=1000, help="Until the withdrawal.")] = 12,
+    joined: Annotated[
+        int | None, typer.Option(min=1, help="The member's first round [a third of the rounds later].")
+    ] = None,
+    recovery: Annotated[int, typer.Option(min=0, max=1000, help="Rounds after the refold.")] = 5,
+    shadows: Annotated[int, typer.Option(min=0, max=1000, help="Shadow federations of the guesses; 0: none.")] = 8,
+    epsilon: Annotated[str, typer.Option(help="inf (no noise), or each student's budget at δ = 1e-5.")] = "inf",
+    seed: Annotated[int, typer.Option(min=0, help="Of data, first weights, draws and noise.")] = 1,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw it there.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Learner processes.")] = 2,
+    fault: Annotated[
+        str | None,
+        typer.Option("--fault", metavar="NAME", help="Leave a step out; the audit has to show it.", hidden=True),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what refold, rewind and retraining leave of a withdrawn member. A simulation: no network and no home."""
+    from ..node.store.files import write_atomic  # noqa: PLC0415 - imports of commands wait until they run
+    from ..sims.forget import audit as forget  # noqa: PLC0415
+    from ..sims.forget.plot import draw  # noqa: PLC0415
+
+    if plot is not None and (plot.suffix != ".png" or not plot.parent.is_dir()):
+        raise UsageError(f"--plot {plot}: no picture can be written there", "Name FILE.png in a folder.")
+    request = forget.Request(dataset, member, rounds, joined, recovery, shadows, _epsilon(epsilon), seed, fault)
+    with progress(as_json) as step:
+        found = forget.audit(request, workers=workers, progress=step)
+    if plot is not None:
+        write_atomic(plot, draw(found), durable=False)
+        found["plot"] = str(plot)
+    emit(found, as_json, lambda out: _people(out, found))
+
+
+def _epsilon(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0.0:
+        raise UsageError(f"--epsilon {text!r} is no ε", "Write inf, or a number above 0.")
+    return inf if value == inf else value
+
+
+def _people(out: Any, found: dict[str, Any]) -> None:
+    epsilon = "no noise" if found["epsilon"] is None else f"ε = {found['epsilon']:g} at δ = {found['delta']:g}"
+    unit = found["unit"]
+    out.print(
+        f"A SIMULATION on {found['dataset']}: {found['institutions']} institutions, {found['rounds']} rounds,"
+        f" {found['member']} from round {found['joined']} on, then withdrawn; {epsilon}; seed {found['seed']}"
+    )
+    rows = [
+        (
+            row["model"],
+            f"{row['seconds']:.3f}",
+            *(f"{row[key]:.3f}" for key in ("own_trained", "own_held_out", "others")),
+            *(text for key in ("rmia", "lira") for text in _guess(row[key])),
+            interval(row["canaries"]),
+            f"{row['canaries']['loss']:.2f}",
+            f"{row['canaries']['reference_loss']:.2f}",
+            f"{row['canaries']['exposure']:.2f}",
+            f"{row['weights_apart']:.3f}",
+            f"{row['probabilities_apart']:.3f}",
+        )
+        for row in found["models"]
+    ]
+    table(out, COLUMNS, rows, empty="")
+    out.print(
+        f"own, others: {found['metric']} on the member's {unit}s and on everybody else's held-out ones."
+        f"{_about_guesses(found)} Canaries: {found['planted']} mislabelled {unit}s against"
+        f" {found['references']} that were never planted, by how much likelier the wrong label is than in a model that"
+        f" never saw the member; exposure in bits, {found['chance_exposure']:.2f} by chance; loss of both. An AUC below"
+        " 0.5 tells as much as one above. L2 of the weights, and the largest difference of a probability on the test"
+        " set, to the retrained model."
+    )
+    out.print("What remains:")
+    for row in found["models"]:
+        out.print(f"  {row['model']}: {row['remains']}.")
+
+
+def _about_guesses(found: dict[str, Any]) -> str:
+    if not found["shadows"]:
+        return " Nobody's membership was guessed: there are no shadow federations."
+    allowed, unit = found["models"][0]["rmia"]["false_positives_allowed"], found["unit"]
+    return (
+        f" RMIA, LiRA: {found['members']} {unit}s of the member that were trained on against {found['non_members']}"
+        f" that were not, {found['shadows']} shadow federations; AUC with a 95 % interval, TPR at 1 % FPR, here"
+        f" {allowed} of {found['non_members']} non-members."
+    )
+
+
+def _guess(guess: Any) -> tuple[str | None, str | None]:
+    return (None, None) if guess is None else (interval(guess), f"{guess['tpr_at_1_percent']:.3f}")
+
+
+def interval(guess: Any) -> str:
+    """Return an AUC with its interval."""
+    return f"{guess['auc']:.2f} [{guess['low']:.2f}, {guess['high']:.2f}]"

@@ -1,0 +1,41 @@
+"""A learner worker on this institution's own data, opened as its daemon opens it; nothing there is changed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..crypto.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
+    from ..node.verify import Model
+    from ..sims.offline import Worker
+
+
+@contextmanager
+def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = False) -> Iterator["Worker"]:
+    """Run a worker on the data folder that config.toml names, with the components of `model`.
+
+    Raises UsageError with `advice` if it names none, RefusedError if `personal` and there are no private components.
+    """
+    from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.policies import parts_here  # noqa: PLC0415
+    from ..sims.offline import worker  # noqa: PLC0415
+
+    config = settings.load(home.config)
+    if config.data.path is None:
+        raise UsageError(f"{home.config} names no data folder", advice)
+    if personal and not any(home.private.glob("*.safetensors")):
+        advice = "Set private = true under [learning]; they are trained every personalise_every rounds."
+        raise RefusedError("There are no private components yet", advice)
+    charter = model.report.charter
+    opening: dict[str, object] = {
+        "withheld": list(parts_here(config, charter).withheld),
+        "models": {name: str(path) for name, path in config.models.folders},
+        "cache": str(home.embeddings),
+        "cache_read_only": True,  # whose texts these are, the institution's data do not say: nothing would forget them
+        "private": str(home.private) if personal else None,
+        "private_adapter": config.learning.adapter if personal else None,
+    }
+    with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
+        yield learner

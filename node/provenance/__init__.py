@@ -1,0 +1,33 @@
+"""Who is behind a state: shares of what it was folded from, and what it would be worth without somebody.
+
+All of it is read from one node's directory, verified from the charter on (node/verify), and changes nothing there.
+"""
+
+from .blame import blame, home_blame
+from .influence import (
+    Coalitions,
+    Figures,
+    Removal,
+    Shapley,
+    Worth,
+    coalitions_of,
+    judged_by,
+    leave_one_out,
+    most_coalitions,
+    shapley,
+)
+
+__all__ = [
+    "Coalitions",
+    "Figures",
+    "Removal",
+    "Shapley",
+    "Worth",
+    "blame",
+    "coalitions_of",
+    "home_blame",
+    "judged_by",
+    "leave_one_out",
+    "most_coalitions",
+    "shapley",
+]

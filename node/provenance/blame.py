@@ -1,0 +1,263 @@
+"""Who is behind a component's state as it is now: shares, ε, staleness, and what was refused, withdrawn or missing.
+
+Everything but the shares that need update bytes follows from the ledger alone, so every member finds the same.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import fsum
+
+from ...consensus import membership
+from ...consensus.components import Entry, Round, taken
+from ...consensus.ledger import ComponentLedger, Ledger
+from ...consensus.shares import mean_shares, robust_shares
+from ...crypto.errors import UsageError
+from ...protocol.claims import NO_EPSILON, Claim
+from ...protocol.components import ComponentSpec
+from ...protocol.update import Integers, squared_norm
+from ..home.paths import Home
+from ..store.database import Store
+from ..verify.bytes import Bytes, Disk
+from ..verify.home import verify_home_ledger
+from ..verify.ledger import Counted, Progress, Report
+from ..verify.states import checked
+from ..views.context import Json
+
+Notes = Mapping[int, Mapping[str, str]]  # round → key in hex → why this node saw no update of that member
+
+WEIGHTS = {
+    "mean": "the integer weight of an update over the sum of its round's, averaged over rounds",
+    "multi_krum": "an equal share of every round in which the rule chose the update, averaged over rounds",
+}
+ROBUST_WEIGHT = (
+    "the weight with which the rule's sum holds an update, averaged over coordinates and over rounds; equal values of"
+    " which some are trimmed share their weight"
+)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What adds up for one member."""
+
+    rounds: int = 0
+    unused: int = 0
+    shares: list[float] = field(default_factory=list)
+    norm: int = 0
+    without_bytes: int = 0
+    staleness: Counter[int] = field(default_factory=Counter)
+    withdrawn: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    suspended: int = 0
+    claims: dict[str, tuple[int, Claim]] = field(default_factory=dict)
+
+
+def home_blame(home: Home, component: str, *, progress: Progress | None = None) -> Json:
+    """Return `blame` for a node's directory, its ledger verified first. Raises UsageError, VerificationError."""
+    report = verify_home_ledger(home, progress=progress)
+    with Store.open_readonly(home.database) as store:
+        notes = {note.round: _reasons(note.data) for note in store.notes(component=component)}
+    return blame(report, component, Disk(home.blobs), notes=notes, progress=progress)
+
+
+def blame(
+    report: Report, component: str, data: Bytes, *, notes: Notes | None = None, progress: Progress | None = None
+) -> Json:
+    """Return who is behind the state of a component of a verified ledger, by present member, the heaviest first.
+
+    Shares are of what the rules fold now: of rounds without what was withdrawn. Shares by squared norm, and those by
+    weight under a robust rule, need the updates' bytes; updates whose bytes are not in `data` are counted and left out.
+    Raises UsageError for an unknown component, VerificationError for damaged bytes.
+    """
+    ledger = report.ledger
+    c, spec = ledger.components.get(component), report.charter.component(component)
+    if c is None or spec is None:
+        known = ", ".join(sorted(ledger.components))
+        raise UsageError(f"There is no component {component!r}", f"Components are {known}.")
+    parts: dict[bytes, _Part] = {membership.present(ledger.roll, key): _Part() for key in ledger.roll.seats}
+
+    def part(key: bytes) -> _Part:
+        return parts[membership.present(ledger.roll, key)]
+
+    folded, weighed = 0, 0
+    for done, round_ in enumerate(c.rounds, start=1):
+        used, faults = taken(spec, round_)
+        values = {entry.update: _values(report, spec, round_, entry, data) for entry in round_.entries}
+        _count(round_, used, values, part)
+        shares = _shares(spec, used, [values[entry.update] for entry in used], faults)
+        folded += bool(used)
+        if shares is not None:
+            weighed += 1
+            for entry, share in zip(used, shares, strict=True):
+                part(entry.author).shares.append(share)
+        if progress is not None:
+            progress("rounds", done, len(c.rounds))
+    _from_ledger(report, c, notes or {}, parts)
+    total = sum(found.norm for found in parts.values())
+    lacking = sum(found.without_bytes for found in parts.values())
+    shown = [_member(ledger, key, found, weighed, total) for key, found in parts.items()]
+    shown.sort(key=lambda m: (-(m["weight_share"] or 0.0), -m["rounds"], str(m["name"]), str(m["key"])))
+    return {
+        "component": component,
+        "rule": spec.rule,
+        "round": c.round,
+        "epoch": c.epoch,
+        "height": ledger.height,
+        "block": ledger.block.hex(),
+        "rounds_folded": folded,
+        "rounds_without_effect": c.round - folded,
+        "rounds_weighed": weighed,
+        "updates_without_bytes": lacking,
+        "weight_is": WEIGHTS.get(spec.rule, ROBUST_WEIGHT),
+        "members": shown,
+    }
+
+
+def standing(ledger: Ledger, key: bytes) -> str:
+    """Return what a member is now: member, withdrew, left or expelled."""
+    gone = ledger.roll.seats[key].gone
+    if gone:
+        return {"evidence": "expelled"}.get(gone, gone)
+    keys = {key, *membership.earlier(ledger.roll, key)}
+    return "withdrew" if any(w.author in keys for w in ledger.withdrawn) else "member"
+
+
+def _reasons(data: Mapping[str, object]) -> Mapping[str, str]:
+    missing = data.get("missing")
+    return {str(key): str(why) for key, why in missing.items()} if isinstance(missing, dict) else {}
+
+
+def _values(report: Report, spec: ComponentSpec, round_: Round, entry: Entry, data: Bytes) -> Integers | None:
+    """Return the integers of an update, [d]; None if their bytes are not here."""
+    frame = data.get(entry.blob)
+    return None if frame is None else checked(report, spec, round_.number, entry, data, frame)
+
+
+def _count(
+    round_: Round, used: list[Entry], values: Mapping[bytes, Integers | None], part: Callable[[bytes], _Part]
+) -> None:
+    names = {entry.update for entry in used}
+    for entry in round_.entries:
+        found, integers = part(entry.author), values[entry.update]
+        if entry.update not in names:
+            found.unused += 1
+            continue
+        found.rounds += 1
+        found.staleness[entry.staleness] += 1
+        if integers is None:
+            found.without_bytes += 1
+        else:
+            found.norm += squared_norm(integers)
+
+
+def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None], faults: int) -> list[float] | None:
+    """Return the shares of a round's updates; None if there are none, or bytes that they depend on are missing."""
+    if not used:
+        return None
+    if spec.rule == "mean":
+        return [float(share) for share in mean_shares(used)]
+    here = [each for each in values if each is not None]
+    return robust_shares(spec.rule, here, faults) if len(here) == len(values) else None
+
+
+def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mapping[bytes, _Part]) -> None:
+    """Add what was withdrawn, refused, missing and claimed."""
+    ledger = report.ledger
+
+    def present(key: bytes) -> bytes:
+        return membership.present(ledger.roll, key)
+
+    for inert in report.inert:
+        if inert.component == c.name:
+            parts[present(inert.author)].refused[inert.reason] += 1
+    reached = _modalities(report, c.name)
+    arrived: dict[tuple[bytes, int], Counted] = {}
+    for update in sorted(report.updates.values(), key=lambda u: (u.height, u.seq)):
+        author = present(update.header.author)
+        for claim in update.header.claims:
+            if claim.modality in reached:
+                parts[author].claims[claim.modality] = (update.height, claim)
+        if update.header.component == c.name:
+            arrived[author, update.header.round] = update
+    suspensions = [
+        (present(outcome.motion.subject), outcome.height)
+        for outcome in ledger.roll.outcomes
+        if outcome.result == "passed" and outcome.motion.action == "suspend"
+    ]
+    last_active: dict[bytes, int] = {}
+    for number in range(1, c.round + 1):
+        frozen, now = report.frozen[c.name, number], c.rounds[number - 1]
+        counted = {present(entry.author) for entry in frozen.entries}
+        for entry in frozen.entries:
+            if entry.update not in now.updates:
+                parts[present(entry.author)].withdrawn += 1
+        active = {present(key) for key in report.active[c.name, number]}
+        for key in active:
+            last_active[key] = frozen.height
+            if key not in counted:
+                parts[key].missing[_why(ledger, frozen, key, notes.get(number, {}), arrived)] += 1
+        for key in {key for key, height in suspensions if last_active.get(key, 0) <= height <= frozen.height} - active:
+            parts[key].suspended += not _gone(ledger, key, frozen.height)
+
+
+def _modalities(report: Report, component: str) -> frozenset[str]:
+    """Return the modalities that updates of this component have claimed for."""
+    named = (u.header.claims for u in report.updates.values() if u.header.component == component)
+    return frozenset(claim.modality for claims in named for claim in claims)
+
+
+def _gone(ledger: Ledger, key: bytes, height: int) -> bool:
+    seat = ledger.roll.seats[key]
+    return bool(seat.gone) and seat.until <= height
+
+
+def _why(
+    ledger: Ledger, round_: Round, key: bytes, noted: Mapping[str, str], arrived: Mapping[tuple[bytes, int], Counted]
+) -> str:
+    """Say why a host is not in a round: as this node saw it close or, if it did not, as far as the ledger tells."""
+    keys = (key, *membership.earlier(ledger.roll, key))
+    if any(w.author in keys and w.height <= round_.height for w in ledger.withdrawn):
+        return "withdrew"
+    for each in keys:
+        if each.hex() in noted:
+            return noted[each.hex()]
+    if _gone(ledger, key, round_.height):
+        return standing(ledger, key)
+    update = arrived.get((key, round_.number))
+    if update is None:
+        return "no update in the ledger"
+    return "too late" if update.height > round_.height else "acknowledged by too few active hosts"
+
+
+def _member(ledger: Ledger, key: bytes, part: _Part, weighed: int, total: int) -> Json:
+    counted = part.rounds
+    return {
+        "name": ledger.roll.seats[key].name,
+        "key": key.hex(),
+        "earlier_keys": [each.hex() for each in membership.earlier(ledger.roll, key)],
+        "state": standing(ledger, key),
+        "rounds": counted,
+        "rounds_without_effect": part.unused,
+        "weight_share": fsum(part.shares) / weighed if weighed else None,
+        "squared_norm": part.norm,
+        "norm_share": part.norm / total if total and part.without_bytes < max(1, counted) else None,
+        "updates_without_bytes": part.without_bytes,
+        "epsilon": [
+            {
+                "modality": modality,
+                "epsilon": None if claim.epsilon == NO_EPSILON else claim.epsilon / 1000,
+                "delta": None if claim.epsilon == NO_EPSILON else claim.delta / 1e9,
+                "height": height,
+            }
+            for modality, (height, claim) in sorted(part.claims.items())
+        ],
+        "staleness": {
+            "mean": sum(s * n for s, n in part.staleness.items()) / counted if counted else None,
+            "rounds": {str(s): n for s, n in sorted(part.staleness.items())},
+        },
+        "withdrawn": part.withdrawn,
+        "refused": dict(sorted(part.refused.items())),
+        "missing": dict(sorted(part.missing.items())),
+        "suspended": part.suspended,
+    }

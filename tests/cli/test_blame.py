@@ -1,0 +1,229 @@
+"""`ledger blame` and `ledger influence` in process: the figures are those of an independent fold and evaluation."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collegium.consensus.components import origin, replay
+from collegium.node.home import Home
+from collegium.node.home.config import Config, Data, Privacy, default_text
+from collegium.protocol.components import ComponentSpec
+from collegium.protocol.update import Integers, payload_values
+from collegium.sims import cluster as simulated
+from collegium.sims import offline
+from collegium.sims.cluster import Cluster
+from collegium.sims.datasets import prepare_digits
+from collegium.sims.offline import Worker, process, worker
+from collegium.sims.presets import NO_SEED, preset
+
+from .conftest import fill
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+HEAD = "head/digit"
+
+
+@pytest.fixture(scope="module")
+def trained() -> Cluster:
+    """Four members of the digits' charter whose made-up updates are large enough to change what is predicted."""
+    cluster = Cluster(4, 5, rounds=2)
+    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=2, institutions=4)
+    cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
+    for node in cluster.nodes:
+        node.options = replace(node.options, hosted=tuple(spec.name for spec in specs))
+    small = simulated.values_of
+
+    def large(author: bytes, component: str, round_: int, spec: ComponentSpec) -> Integers:
+        return small(author, component, round_, spec) * 700
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulated, "values_of", large)
+        cluster.start()
+        assert cluster.run(lambda: cluster.all_closed(2))
+        cluster.run(lambda: False, cluster.now + 20_000)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_digits(tmp_path_factory.mktemp("digits"), 4, 0.5, 1)[0]
+
+
+@pytest.fixture
+def node(trained: Cluster, data: Path, tmp_path: Path) -> Home:
+    home = Home(tmp_path / "node")
+    fill(home, trained, trained.nodes[1])
+    configure(home, data)
+    return home
+
+
+def configure(home: Home, data: Path | None) -> None:
+    home.config.write_text(default_text(Config(data=Data(data), privacy=Privacy(policy="open"))))
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Worker]:
+    with process() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def one_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command opens its data in one and the same learner process, whose start takes seconds."""
+    if "node" not in request.fixturenames:
+        return
+    running = request.getfixturevalue("started")
+
+    @contextmanager
+    def shared(_: object = ()) -> Iterator[Worker]:
+        yield running
+
+    monkeypatch.setattr(offline, "process", shared)
+
+
+def named(found: Any, name: str) -> Any:
+    (member,) = [member for member in found if member["name"] == name]
+    return member
+
+
+# ---- blame
+
+
+def test_blame_tells_shares_and_what_was_withdrawn(run: "Run", home: Home, cluster: Cluster) -> None:
+    found = run("ledger", "blame", "head/task0", "--home", home.root, "--json").value
+    rounds = cluster.nodes[1].core.ledger.components["head/task0"].rounds  # type: ignore[union-attr]
+    for number, node in enumerate(cluster.nodes):
+        member, key = named(found["members"], f"member {number}"), node.identity.public_key
+        # No noise, nothing stale: equal weights within a round.
+        share = sum(1 / len(r.entries) for r in rounds for e in r.entries if e.author == key) / len(rounds)
+        assert member["weight_share"] == pytest.approx(share, abs=1e-3)
+        assert member["rounds"] == sum(e.author == key for r in rounds for e in r.entries)
+    assert (found["height"], found["round"], found["epoch"]) == (cluster.nodes[1].core.ledger.height, 4, 1)  # type: ignore[union-attr]
+    gone = named(found["members"], "member 0")
+    assert (gone["state"], gone["withdrawn"], gone["rounds"]) == ("withdrew", 2, 0)
+    told = run("ledger", "blame", "head/task0", "--home", home.root)
+    assert (told.code, "withdrew" in told.out, "not on this disk" in told.out) == (0, True, False)
+
+
+def test_blame_says_whose_bytes_are_missing(run: "Run", home: Home) -> None:
+    shutil.rmtree(home.blobs)
+    answer = run("ledger", "blame", "head/task0", "--home", home.root)
+    assert answer.code == 0, answer.err
+    found = run("ledger", "blame", "head/task0", "--home", home.root, "--json").value
+    counted = sum(member["rounds"] for member in found["members"])
+    assert found["updates_without_bytes"] == counted > 0
+    assert f"bytes of {counted} counted updates are not on this disk" in answer.out
+    assert {member["norm_share"] for member in found["members"]} == {None}
+
+
+def test_blame_draws(run: "Run", home: Home, tmp_path: Path) -> None:
+    for name, start in (("shares.png", b"\x89PNG"), ("shares.html", b"<!doctype html>")):
+        answer = run("ledger", "blame", "head/task0", "--plot", tmp_path / name, "--home", home.root, "--json")
+        assert answer.value["plot"] == str(tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_blame_names_what_is_wrong(run: "Run", home: Home, tmp_path: Path) -> None:
+    for words, text in (
+        (("head/none",), "There is no component 'head/none'"),
+        (("head/task0", "--plot", tmp_path / "x.pdf"), "no picture"),
+        (("head/task0", "--plot", tmp_path / "nowhere" / "x.png"), "no picture"),
+    ):
+        answer = run("ledger", "blame", *words, "--home", home.root)
+        assert (answer.code, text in answer.err) == (2, True), answer.err
+    home.database.unlink()
+    assert run("ledger", "blame", "head/task0", "--home", home.root).code == 2
+
+
+# ---- influence
+
+
+def test_influence_is_the_difference_of_two_evaluations(run: "Run", node: Home, trained: Cluster, data: Path) -> None:
+    answer = run("ledger", "influence", HEAD, "--all", "--shapley", 40, "--seed", 3, "--home", node.root, "--json")
+    assert answer.code == 0, answer.out
+    found, store = answer.value, trained.nodes[1].store
+    assert trained.nodes[1].core is not None
+    specs, components = trained.nodes[1].core.specs, trained.nodes[1].core.ledger.components
+
+    def state(name: str, without: frozenset[bytes] = frozenset()) -> bytes:
+        rounds = [
+            replace(r, entries=tuple(e for e in r.entries if e.author not in without)) for r in components[name].rounds
+        ]
+        of = lambda entry: payload_values(store.blobs[entry.blob], specs[name])  # noqa: E731
+        return replay(origin(specs[name]), specs[name], rounds, of)[0].astype("<i4").tobytes()
+
+    keys = [each.identity.public_key for each in trained.nodes]
+    with worker(trained.charter, data) as learner:
+
+        def accuracy(without: frozenset[bytes]) -> float:
+            states = {"encoder/image": state("encoder/image"), HEAD: state(HEAD, without)}
+            return float(learner.ask({"op": "evaluate", "states": states})["tasks"]["digit"]["value"])
+
+        known = {
+            frozenset(gone): accuracy(frozenset(gone))
+            for gone in [[key for place, key in enumerate(keys) if number >> place & 1] for number in range(16)]
+        }
+    whole = known[frozenset()]
+    assert found["tasks"]["digit"]["value"] == pytest.approx(whole)
+    changes = set()
+    for number, key in enumerate(keys):
+        member = named(found["left_out"], f"member {number}")
+        assert member["without"]["digit"] == pytest.approx(known[frozenset({key})])
+        assert member["change"]["digit"] == pytest.approx(known[frozenset({key})] - whole)
+        assert (member["updates"], member["distance"] > 0) == (2, True)
+        changes.add(member["change"]["digit"])
+    assert len(changes) > 1
+    values = [named(found["shapley"]["members"], f"member {n}") for n in range(4)]
+    assert sum(v["value"]["digit"] for v in values) == pytest.approx(whole - known[frozenset(keys)])
+    for number, member in enumerate(values):
+        # The exact value by the formula over subsets: |S|! (n-|S|-1)! / n!, n = 4.
+        exact = 0.0
+        for gone, value in known.items():
+            if keys[number] not in gone:
+                factor = {0: 1 / 4, 1: 1 / 12, 2: 1 / 12, 3: 1 / 4}[3 - len(gone)]
+                exact += factor * (value - known[gone | {keys[number]}])
+        assert abs(member["value"]["digit"] - exact) <= 4 * member["standard_error"]["digit"]
+    assert found["refolds"] <= 17
+    assert "publishing" in found["local"]
+
+
+def test_influence_of_one_peer_for_people(run: "Run", node: Home) -> None:
+    answer = run("ledger", "influence", HEAD, "--peer", "member 2", "--home", node.root)
+    assert answer.code == 0, answer.err
+    assert "member 2" in answer.out
+    assert "member 1" not in answer.out
+    assert "for this house alone" in answer.err
+
+
+def test_influence_names_what_is_wrong(run: "Run", node: Home) -> None:
+    for words, code, text in (
+        (("head/none", "--all"), 2, "There is no component 'head/none'"),
+        ((HEAD, "--peer", "nobody"), 2, "no member"),
+        ((HEAD,), 2, "Nobody is named"),
+        ((HEAD, "--shapley", 1), 2, "no standard error"),
+    ):
+        answer = run("ledger", "influence", *words, "--home", node.root)
+        assert (answer.code, text in answer.err) == (code, True), answer.err
+
+
+def test_influence_without_data_or_bytes_is_refused(run: "Run", node: Home, data: Path, tmp_path: Path) -> None:
+    configure(node, None)
+    answer = run("ledger", "influence", HEAD, "--all", "--home", node.root)
+    assert (answer.code, "names no data folder" in answer.err) == (2, True)
+    everything = tmp_path / "all-to-train"
+    shutil.copytree(data, everything)
+    text = (everything / "dataset.toml").read_text()
+    (everything / "dataset.toml").write_text(text.replace("share = 0.25", "share = 0.0"))
+    configure(node, everything)
+    answer = run("ledger", "influence", HEAD, "--all", "--home", node.root)
+    assert (answer.code, "No held-out subject" in answer.err) == (2, True), answer.err
+    configure(node, data)
+    shutil.rmtree(node.blobs)
+    answer = run("ledger", "influence", HEAD, "--all", "--home", node.root)
+    assert (answer.code, "blob-missing" in answer.err) == (6, True)

@@ -1,0 +1,78 @@
+"""`unlearn audit` in process, on the shortest federation that has everything."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collegium.sims.forget import audit as forget
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+SHORT = ("--rounds", 2, "--joined", 1, "--recovery", 1, "--shadows", 4, "--epsilon", 8, "--workers", 1)
+
+
+def of(found: Any, name: str) -> Any:
+    (row,) = [row for row in found["models"] if row["model"] == name]
+    return row
+
+
+def test_an_audit_tells_of_every_model(run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = run("unlearn", "audit", *SHORT, "--plot", tmp_path / "audit.png", "--json")
+    assert answer.code == 0, answer.out
+    found = answer.value
+    assert (found["simulation"], found["epsilon"], found["shadows"]) == (True, 8.0, 4)
+    names = ["before", "refold", "refold + 1 rounds", "rewind", "retrained", "retrained, other seed"]
+    assert [row["model"] for row in found["models"]] == names
+    for row in found["models"]:
+        for guess in (row["rmia"], row["lira"], row["canaries"]):
+            assert 0.0 <= guess["low"] <= guess["auc"] <= guess["high"] <= 1.0
+        assert row["seconds"] > 0
+        assert row["remains"]
+    assert of(found, "retrained")["weights_apart"] == 0 == of(found, "rewind")["weights_apart"]
+    assert min(of(found, name)["weights_apart"] for name in ("before", "refold", "retrained, other seed")) > 0
+    assert of(found, "refold")["seconds"] < of(found, "retrained")["seconds"]
+    assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+    # The same figures for people, and those of a run without guesses.
+    def told(request: forget.Request, **_: object) -> Any:
+        assert (request.member, request.seed) == ("institution-2", 5)
+        return found
+
+    monkeypatch.setattr(forget, "audit", told)
+    people = run("unlearn", "audit", "--member", "institution-2", "--seed", 5, "--plot", tmp_path / "again.png")
+    assert people.code == 0, people.err
+    assert people.out.startswith("A SIMULATION on digits")
+    assert "ε = 8 at δ = 1e-05" in people.out
+    assert "4 shadow federations" in people.out
+    assert "retrained, other seed: nothing" in people.out
+    found["shadows"] = 0
+    for row in found["models"]:
+        row["rmia"] = row["lira"] = None
+    people = run("unlearn", "audit", "--member", "institution-2", "--seed", 5, "--plot", tmp_path / "again.png")
+    assert (people.code, "Nobody's membership was guessed" in people.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--dataset", "mnist"), "no data set 'mnist'"),
+        (("--member", "nobody"), "no institution 'nobody'"),
+        (("--shadows", 3), "too few, or odd"),
+        (("--joined", 99), "no audit"),
+        (("--epsilon", "much"), "no ε"),
+        (("--epsilon", "-1"), "no ε"),
+        (("--epsilon", "nan"), "no ε"),
+        (("--plot", "nowhere/x.png"), "no picture"),
+        (("--plot", "x.pdf"), "no picture"),
+        (("--dataset", "oulad"), "no education data"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    run: "Run", words: tuple[object, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLLEGIUM_DATA", raising=False)
+    answer = run("unlearn", "audit", *words)
+    assert (answer.code, text in answer.err) == (2, True), answer.err
