@@ -214,7 +214,7 @@ def _outsider(out: Any, found: Any, charter: Path | None) -> None:
         ("trusted height", found["height"]),
         ("block id", found["block"]),
         ("tree", f"{found['tree_size']} records, root {found['tree_root']}"),
-        ("members then", f"{len(found['members'])}, after {found['membership_changes']} changes"),
+        ("members then", f"{len(found['members'])}, changed at {found['membership_changes']} heights before"),
     ]
     if found["type"] == "inclusion":
         record = found["record"]

@@ -59,7 +59,7 @@ def _fields_of(cls: type) -> tuple[str, ...]:
 
 def to_map(value: object) -> Any:
     """Turn a dataclass of supported field types into maps, lists and scalars."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind is bytes or kind is int or kind is str:
         return value
     if kind is tuple:
@@ -72,7 +72,7 @@ def dump(value: object) -> bytes:
     """Encode a dataclass canonically. Raises LocalProtocolError if it breaks its own schema."""
     try:
         mapped = to_map(value)
-        _cached_builder(type(value), False)(mapped)
+        _cached_builder(cast("Any", type(value)), False)(mapped)
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"{type(value).__name__} breaks its schema: {error.detail}") from error
     return bytes(msgpack.packb(mapped, use_bin_type=True))  # to_map orders the keys, the builder checked the rest
@@ -143,9 +143,10 @@ def _scalar(cls: type) -> Build:
 
 def _bounded_scalar(cls: type, low: int, high: int) -> Build:
     def build(raw: Any) -> Any:
+        value: Any = raw
         if type(raw) is not cls:
             raise _misfit(raw, cls)
-        size = raw if cls is int else len(raw) if cls is bytes or raw.isascii() else _length(raw)
+        size = value if cls is int else len(value) if cls is bytes or value.isascii() else _length(value)
         if not low <= size <= high:
             raise _out_of_bounds(size, low, high)
         return raw
@@ -192,7 +193,8 @@ def _bounded(inner: Build, marks: list[Any]) -> Build:
 def _limits(base: Any, marks: list[Any]) -> tuple[int, int] | None:
     """The bounds of a scalar that has one mark of its own kind: of nearly every field."""
     if len(marks) == 1 and type(marks[0]) is {int: Between, str: Size, bytes: Size}.get(base):
-        return marks[0].low, marks[0].high
+        mark: Any = marks[0]
+        return mark.low, mark.high
     return None
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import msgpack
+from nacl.bindings import crypto_sign_open
 
 from ..crypto import identity
 from ..crypto.errors import CorruptError, UsageError, VerificationError
@@ -74,8 +75,8 @@ def independent(module: ModuleType) -> Verifier:
 def remembered(module: ModuleType) -> Iterator[None]:
     """Let both verifiers check a signature, and decode bytes, once: the same bytes again have the same answer."""
     with (
-        mock.patch.object(identity, "crypto_sign_open", _memo(identity.crypto_sign_open)),
-        mock.patch.object(module, "crypto_sign_open", _memo(module.crypto_sign_open)),
+        mock.patch.object(identity, "crypto_sign_open", _memo(crypto_sign_open)),
+        mock.patch.object(module, "crypto_sign_open", _memo(crypto_sign_open)),
         mock.patch.object(schema, "load", _memo(schema.load)),
     ):
         yield

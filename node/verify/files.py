@@ -78,8 +78,11 @@ class LedgerFile:
     report: Report
 
     def as_map(self) -> dict[str, object]:
-        """Return what was verified as JSON."""
-        return {"type": LEDGER, "name": self.charter.name, **self.report.as_map()}
+        """Return what was verified as JSON; as in proofs, `membership_changes` counts heights."""
+        seats = self.report.ledger.roll.seats.values()
+        changes = {height for seat in seats for height in (seat.since, seat.until)} - {0}
+        found = {"type": LEDGER, "name": self.charter.name, **self.report.as_map()}
+        return {**found, "membership_changes": len(changes)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class _Prefix:
     def __init__(self, file: BinaryIO, length: int) -> None:
         self._file, self._left = file, length
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """Read on, up to the end of the prefix."""
         data = self._file.read(min(size, self._left))
         self._left -= len(data)

@@ -28,6 +28,7 @@ READING = {
     "ledger log": ("ledger", "log", "--kind", "update"),
     "ledger show": ("ledger", "show", "1"),
     "ledger verify": ("ledger", "verify"),
+    "ledger consistency": ("ledger", "consistency", "1", "3"),
     "privacy show": ("privacy", "show", "--no-forecast"),
     "unlearn status": ("unlearn", "status"),
     "unlearn verify": ("unlearn", "verify"),
