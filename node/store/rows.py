@@ -21,7 +21,7 @@ from .schema import checksum, recovery
 
 Row = Sequence[Any]
 
-CERTIFICATE_LIMIT = 64 << 10
+CERTIFICATE_LIMIT = 256 << 10
 RESERVATION_LIMIT = 64 << 10
 
 
