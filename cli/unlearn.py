@@ -12,6 +12,7 @@ from .output import emit, facts, progress, say, table
 from .read import answer, from_store
 
 if TYPE_CHECKING:
+    from ..node.home import Home
     from ..node.views import Context
 
 app = typer.Typer(help="Withdraw this node's contributions; check any member's withdrawal.", no_args_is_help=True)
@@ -258,6 +259,79 @@ def _certificate(out: Any, found: Any) -> None:
         out.print(f"problem: {problem}")
 
 
+@app.command("subject")
+def subject(
+    student: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The student's id in this institution's data; - reads it from a line of input."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the student's receipt goes.")] = None,
+    wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the hosts' certificate.")] = 120.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget one student: withdraw every update that saw them, train on without them, and write a receipt.
+
+    The id stays on this machine. Running it again is safe: it goes on where it was, and writes a receipt of today.
+    """
+    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from .membership import confirm  # noqa: PLC0415
+
+    place = existing_home(home)
+    name = sys.stdin.readline().rstrip("\n") if student == "-" else student
+    client = Client(place)
+    client.get("/status")  # so that nobody is asked in vain
+    confirm("Withdraw every update that saw this student, and train without them from now on?", yes)
+    sent: Any = client.forget_student(name)
+    say(f"{sent['withdrawn_updates']} updates saw this student and are being withdrawn.")
+    if sent["beyond_refold_horizon"]:
+        say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
+    _await_refold(client, sent["withdrawn_updates"], wait)
+    found: Any = {**sent, "receipt": None}
+    if out is not None:
+        found |= {"receipt": str(out), **_receipt(place, name, out)}
+    text = "left out from now on" if out is None else f"left out from now on; the receipt is in {out}"
+    emit(found, as_json, lambda console: console.print(text))
+
+
+def _await_refold(client: Any, count: int, wait: float) -> None:
+    """Wait until the hosts certified states without what was withdrawn. Raises UnreachableError."""
+    import time  # noqa: PLC0415 - as above
+
+    from ..crypto.errors import UnreachableError  # noqa: PLC0415
+
+    deadline = time.monotonic() + wait
+    while count:
+        shown = [w for w in client.get("/unlearn")["withdrawals"] if w["scope"] == "updates"]
+        if shown and all(w["state"] == "refolded, certified, erased" for w in shown):
+            return
+        if time.monotonic() > deadline:
+            raise UnreachableError(
+                f"The hosts have not certified the refold after {wait:g} s",
+                "It goes on by itself: `collegium unlearn status`. Run the same command again for the receipt.",
+            )
+        time.sleep(0.3)
+
+
+def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
+    from ..node.home.students import Manifests  # noqa: PLC0415 - as above
+    from ..node.store.files import write_atomic  # noqa: PLC0415
+    from ..node.verify import receipt  # noqa: PLC0415
+    from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
+
+    key = from_store(place, lambda context: context.me)
+    if key is None:
+        raise UsageError("This directory has no key", "Name the directory of the institution's node.")
+    with source_of(place) as source:
+        parts = receipt.make(source, key, student, headers_of(place), Manifests(place).get)
+        content, checked = receipt.made_and_checked(parts, student, str(out))
+    write_atomic(out, content)
+    return checked.as_map()
+
+
 @app.command("verify")
 def verify(
     what: Annotated[
@@ -270,6 +344,10 @@ def verify(
         Path | None,
         typer.Option(metavar="DIR", help="Of a certificate: a node's directory, or its blobs, with surviving updates."),
     ] = None,
+    student: Annotated[
+        str | None,
+        typer.Option("--subject", metavar="ID", help="Of a receipt: the student's id; - reads it from input."),
+    ] = None,
     charter: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of a certificate: the charter that it has to be of.")
     ] = None,
@@ -281,12 +359,15 @@ def verify(
 ) -> None:
     """Check a certificate offline; or, from this node's files, that states are folds without what was withdrawn."""
     if what is not None and Path(what).is_file():
-        _verify_file(Path(what), updates, charter, pin or [], as_json)
+        if student is not None:
+            _verify_receipt(Path(what), student, charter, pin or [], as_json)
+        else:
+            _verify_file(Path(what), updates, charter, pin or [], as_json)
         return
     if what is not None and ("/" in what or what.endswith(".certificate")):
         raise UsageError(f"There is no file {what}", "Name a certificate, or a member.")
-    if updates is not None or charter is not None or pin:
-        raise UsageError("--updates, --charter and --pin belong to a certificate", "Name its file.")
+    if updates is not None or charter is not None or pin or student is not None:
+        raise UsageError("--updates, --subject, --charter and --pin belong to a file", "Name it.")
     _verify_home(what, home, as_json)
 
 
@@ -306,6 +387,32 @@ def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: l
     emit(found, as_json, lambda out: _certificate(out, found))
     if not checked.verified:
         raise typer.Exit(6)
+
+
+def _verify_receipt(path: Path, student: str, charter: Path | None, pins: list[str], as_json: bool) -> None:
+    from ..node.verify import read_charter, receipt  # noqa: PLC0415 - as above
+    from .ledger import parse_pin  # noqa: PLC0415
+
+    name = sys.stdin.readline().rstrip("\n") if student == "-" else student
+    known = None if charter is None else read_charter(charter)[0]
+    with path.open("rb") as file:
+        checked = receipt.check(file, str(path), name, charter=known, pins=dict(map(parse_pin, pins)))
+    found: Any = checked.as_map()
+
+    def people(out: Any) -> None:
+        facts(
+            out,
+            [
+                ("federation", f"{found['name']}, {found['federation']}"),
+                ("institution", found["institution"]),
+                ("result", "verified: none of its updates in force was trained on this student"),
+                ("updates in force", found["updates_in_force"]),
+                ("withdrawn", f"{found['withdrawn_updates']} single updates"),
+                ("trusted height", f"{found['height']}, block {found['block']}"),
+            ],
+        )
+
+    emit(found, as_json, people)
 
 
 def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:

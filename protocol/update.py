@@ -46,7 +46,8 @@ class UpdateHeader:
     """One member's change to one component in one round. `round` r was trained from the state after round r - 1.
 
     `blob` and `size` name the compressed payload; `lot` is L in thousandths. `claims` has one entry for each
-    modality that this draw used of the author's data, by name.
+    modality that this draw used of the author's data, by name. `manifest` is the root of the students who were drawn,
+    blinded: their institution alone can tell who they were (DESIGN.md section 9); zeros if it does not say.
 
     Of a statistic `round` only tells one contribution of its author from another, `base` is the spec's, and `lot` is
     the number of students N̂ that the author declares, in thousandths: one draw of all of them, added up.
@@ -68,6 +69,7 @@ class UpdateHeader:
     lot: Positive
     engaged: Annotated[tuple[Engaged, ...], Size(1, 64)]
     claims: Annotated[tuple[Claim, ...], Size(1, 64)]
+    manifest: Bytes32 = bytes(32)
 
     @property
     def recipe(self) -> Engaged:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..node.home.students import Excluded
 from ..node.learner.protocol import read_frame, write_frame
 from ..protocol import schema
 from ..protocol.components import ComponentSpec
+
+STUDENTS = tuple(f"student-{n}" for n in range(20))  # made up as well; each takes part in every draw
 
 
 def main() -> None:
@@ -19,6 +22,7 @@ def main() -> None:
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     specs: dict[str, ComponentSpec] = {}
+    students: list[str] = []
     source = np.random.default_rng()
     while (request := read_frame(stdin)) is not None:
         answer: dict[str, Any] = {"id": request["id"], "ok": True}
@@ -27,8 +31,10 @@ def main() -> None:
                 spec = schema.from_map(ComponentSpec, item)
                 specs[spec.name] = spec
             answer |= {"components": {name: specs[name].dimension for name in request["hosted"]}, "tasks": {}}
+            excluded = Excluded(request["excluded"]["salt"], frozenset(request["excluded"]["tags"]))
+            students = [name for name in STUDENTS if not excluded.has(name)]
         elif request["op"] == "train":
-            answer |= {"seconds": 0.0, "saturated": {}, "updates": {}}
+            answer |= {"seconds": 0.0, "saturated": {}, "updates": {}, "subjects": students}
             for name in request["engaged"]:
                 values = np.clip(np.rint(source.normal(0.0, 8.0, specs[name].dimension)), -127, 127)
                 answer["updates"][name] = values.astype(specs[name].integer_type).tobytes()

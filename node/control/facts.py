@@ -125,6 +125,10 @@ class Daemon(Protocol):
         """Hand an event to the core."""
         ...
 
+    def exclude(self, subject: str) -> Awaitable[list[bytes]]:
+        """Leave a student out from now on; return the header digests of the updates that saw them."""
+        ...
+
     def request_stop(self) -> None:
         """Stop in good order."""
         ...

@@ -38,6 +38,30 @@ def routes(daemon: Daemon) -> list[Route]:
         daemon.submit(asked)
         return JSONResponse({"submitted": True, "signing": daemon.core.signing}, 202)
 
+    async def student(request: Request) -> Response:
+        subject = str((await body_of(request, {"subject": str}))["subject"])
+        if not subject or len(subject) > 1024:
+            raise UsageError("a student's id has 1 to 1024 characters")
+        seen = set(await daemon.exclude(subject))
+        ledger: Ledger = daemon.core.ledger
+        live = {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
+        counted = {
+            e.update: r.number > c.round - daemon.core.charter.rules.refold_horizon
+            for c in ledger.components.values()
+            for r in c.rounds
+            for e in r.entries
+        }
+        gone = sorted(update for update in seen if counted.get(update) or update in live)
+        if gone and not daemon.core.signing:
+            raise RefusedError(
+                "the student is left out from now on, but nothing can be withdrawn yet: no quorum is connected",
+                "Run the same command again when `collegium node status` shows one.",
+            )
+        for start in range(0, len(gone), MOST_UPDATES):
+            daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MOST_UPDATES])))
+        kept = sum(counted.get(update) is False for update in seen)
+        return JSONResponse({"excluded": True, "withdrawn_updates": len(gone), "beyond_refold_horizon": kept}, 202)
+
     async def move(request: Request) -> Response:
         body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
         ledger: Ledger = daemon.core.ledger
@@ -70,6 +94,7 @@ def routes(daemon: Daemon) -> list[Route]:
 
     return [
         Route("/unlearn", answering(withdraw), methods=["POST"]),
+        Route("/unlearn/students", answering(student), methods=["POST"]),
         Route("/unlearn/motions", answering(move), methods=["POST"]),
         Route("/unlearn/carried", answering(carry), methods=["POST"]),
     ]

@@ -1356,7 +1356,10 @@ class Core:
         claims = contributing.claims(self.draws, put, self.policies, self.charter.learning)
         self._emit(ev.Persist(ev.PutPublished(draw.number)))
         for name, blob in sorted(event.blobs.items()):
-            value = contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, claims)
+            value = replace(
+                contributing.header(self.charter, self.me, draw, self.options.plan, name, blob, claims),
+                manifest=event.manifest,
+            )
             component = self.ledger.components[name]
             place = slot(value)
             if place in self.acked or self._void(value, b""):

@@ -127,10 +127,14 @@ class BudgetAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A draw's updates: compressed payloads by component, already in the blob store."""
+    """A draw's updates: compressed payloads by component, already in the blob store.
+
+    `manifest` is the root of the students who were drawn (node/home/students.py), zeros if the learner names nobody.
+    """
 
     draw: int
     blobs: Mapping[str, tuple[bytes, int]]
+    manifest: bytes = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)

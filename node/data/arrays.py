@@ -1,6 +1,6 @@
 """From a data folder to arrays [S, K, ...]: S subjects, K records each, with masks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,6 +93,30 @@ class Dataset:
     records: Objects
     unread: int
     filtered: int
+
+    def without(self, gone: Callable[[str], bool]) -> "Dataset":
+        """Return the data without the subjects of whom this is true."""
+        rows = np.array([not gone(subject) for subject in self.subjects], dtype=np.bool_)
+        if rows.all():
+            return self
+        return replace(
+            self,
+            subjects=tuple(subject for subject, stays in zip(self.subjects, rows.tolist(), strict=True) if stays),
+            weights=self.weights[rows],
+            held_out=self.held_out[rows],
+            modalities={
+                name: replace(
+                    found,
+                    values=found.values[rows],
+                    steps=found.steps[rows],
+                    texts=None if found.texts is None else found.texts[rows],
+                )
+                for name, found in self.modalities.items()
+            },
+            tasks={name: replace(task, labels=task.labels[rows]) for name, task in self.tasks.items()},
+            groups={name: replace(group, codes=group.codes[rows]) for name, group in self.groups.items()},
+            records=self.records[rows],
+        )
 
 
 def load(folder: Path, *, only_modalities: Collection[str] | None = None) -> Dataset:

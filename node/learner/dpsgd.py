@@ -107,10 +107,12 @@ def train(
     lot: float,
     source: Randomness,
     progress: Callable[[int, int], None],
+    drawn: set[int] | None = None,
 ) -> dict[str, Floats]:
     """Train the engaged components of `model` (changed in place); return their changes, [d] float64 each.
 
-    `data` are all students that may be drawn, `lot` the declared L, never the size of a draw.
+    `data` are all students that may be drawn, `lot` the declared L, never the size of a draw. The rows of those who
+    were drawn in any step are added to `drawn`.
     """
     active = [specs[name] for name in sorted(engaged)]
     weights = _joined(model, active)
@@ -120,8 +122,10 @@ def train(
     change = {spec.name: total[end - spec.dimension : end] for spec, end in zip(active, ends, strict=True)}
     with watch(model, active) as gradients:
         for step in range(steps):
-            drawn = np.flatnonzero(uniform(source, data.size) < sample_rate)
-            sums = clipped_sums(gradients, model, engaged, data, drawn)
+            chosen = np.flatnonzero(uniform(source, data.size) < sample_rate)
+            if drawn is not None:
+                drawn.update(chosen.tolist())
+            sums = clipped_sums(gradients, model, engaged, data, chosen)
             for spec in active:
                 rule = engaged[spec.name]
                 noise = rule.noise * rule.clip * gaussian(source, spec.dimension) if rule.noise > 0.0 else 0.0

@@ -16,6 +16,7 @@ from ...crypto.errors import RefusedError, UsageError
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.schema import from_map
+from ..home.students import Excluded
 from . import statistics
 from .dpsgd import kinds_of, train
 from .evaluate import labelled, predict, report
@@ -57,6 +58,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
         private=Path(str(private)) if private else None,
         private_adapter=None if adapter is None else _private_adapter(adapter),
         purge=bool(request.get("purge")),
+        excluded=_excluded(request.get("excluded")),
     )
     answer = {
         "subjects": session.parts["train"].batch.size,
@@ -85,6 +87,14 @@ def open_data(request: Message) -> tuple[Session, Message]:
         "device": str(session.device),
     }
     return session, answer
+
+
+def _excluded(found: object) -> Excluded | None:
+    if found is None:
+        return None
+    if type(found) is not dict or type(found.get("salt")) is not bytes or type(found.get("tags")) is not list:
+        raise UsageError("excluded is neither nil nor a salt and its tags")
+    return Excluded(found["salt"], frozenset(found["tags"]))
 
 
 def respec(session: Session, request: Message) -> Session:
@@ -127,22 +137,25 @@ def train_components(session: Session, request: Message, progress: Callable[[int
             last = monotonic()
             progress(done, total)
 
+    part, drawn = _part(session, request, "train"), set[int]()
     changes = train(
         build(session, field(request, "states", dict)),
         session.modules,
         engaged,
-        _part(session, request, "train").batch.without(session.withheld),
+        part.batch.without(session.withheld),
         steps=steps,
         sample_rate=rate,
         lot=lot,
         source=session.source,
         progress=tell,
+        drawn=drawn,
     )
     results = {name: quantise(changes[name], session.specs[name], engaged[name], steps, lot) for name in changes}
     return {
         "updates": {name: result.values.tobytes() for name, result in results.items()},
         "saturated": {name: result.saturated for name, result in results.items()},
         "scaled": {name: result.scaled for name, result in results.items()},
+        "subjects": [part.subjects[row] for row in sorted(drawn)],
         "seconds": monotonic() - started,
     }
 
@@ -154,12 +167,14 @@ def _release(session: Session, request: Message, engaged: dict[str, Engagement],
             raise UsageError(f"{name!r} is trained, and {', '.join(sorted(engaged))} are asked for in one draw")
     if field(request, "steps", int) != 1 or number(request, "sample_rate") != 1.0:
         raise UsageError("a statistic is one draw of all students", "Send steps 1 and sample_rate 1.")
-    batch = _part(session, request, "train").batch.without(session.withheld)
+    part = _part(session, request, "train")
+    batch = part.batch.without(session.withheld)
     results = statistics.release(session, engaged, batch, students, session.source)
     return {
         "updates": {name: result.values.tobytes() for name, result in results.items()},
         "saturated": {name: result.saturated for name, result in results.items()},
         "scaled": {name: result.scaled for name, result in results.items()},
+        "subjects": list(part.subjects),
     }
 
 

@@ -18,6 +18,7 @@ from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
 from ..data.layout import Layout, difference, guess, layout_digest, modality_layout, task_layout
 from ..data.manifest import Manifest, read_manifest
+from ..home.students import Excluded
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
 from .dpsgd import Batch
@@ -107,12 +108,14 @@ def open_session(
     private: Path | None = None,
     private_adapter: tuple[str, int] | None = None,
     purge: bool = False,
+    excluded: Excluded | None = None,
 ) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
 
     Several folders are pooled. `validation` is a share of the students to train on that is set apart. `withheld`
     modalities are read only if there are `private` components. With `purge` the cache of embeddings keeps those of the
-    data's subjects alone; the others are gone from the disk, whether or not the data then fit.
+    data's subjects alone; the others are gone from the disk, whether or not the data then fit. Who is `excluded` is as
+    if not in the data.
     """
     specs, bases = specs_of(components, base_seed, hosted)
     for name in sorted(withheld):
@@ -126,6 +129,8 @@ def open_session(
     if not any(name.startswith("head/") for name in specs) or not reads:
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted) for folder in folders]
+    if excluded is not None:
+        sets = [data.without(excluded.has) for data in sets]
     if purge:
         _purge(texts.cache, {subject for data in sets for subject in data.subjects})
     _check(sets, learning, specs, reads)

@@ -9,7 +9,8 @@
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
 - `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)
 - `train` {states: {name: int32 LE}, engaged: {name: {clip, noise, learning_rate}}, steps, sample_rate, lot} →
-  {updates: {name: integers LE in the spec's width}, saturated: {name: int}, scaled: {name: float}, seconds}. All of
+  {updates: {name: integers LE in the spec's width}, saturated: {name: int}, scaled: {name: float}, seconds, subjects:
+   [text], those who were drawn}. All of
   `engaged` are statistics, or none: then steps and sample_rate are 1, lot is N̂, and states are not needed
 - `evaluate` {states, split: "held_out" | "validation" | "train"} → {tasks: {name: {metric, value: float or nil (not
   defined), n, metrics: {name: value}, groups: {attribute: {level: {value, n}}}}}, personal: the same, if there are

@@ -88,6 +88,14 @@ class Learner:
         self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
         self._on_ready(answer)
 
+    async def reopen(self, opening: Message) -> None:
+        """Begin anew with another opening: the worker that runs is killed, and what it was at is lost."""
+        self._opening = opening
+        process = self._process
+        if process is not None:
+            process.kill()
+            await process.wait()
+
     async def _read(self, process: trio.Process, scope: trio.CancelScope) -> None:
         assert process.stdout is not None
         buffer = bytearray()

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 import trio
 
+from ...consensus.membership import earlier
 from ...crypto.errors import (
     CollegiumError,
     CorruptError,
@@ -30,7 +31,8 @@ from ...protocol.charter import Charter, SignedCharter, load_file, unsigned_memb
 from ...protocol.claims import NO_EPSILON, Draws
 from ...protocol.components import MILLION, state_digest
 from ...protocol.records import GENESIS
-from ...protocol.update import check_norm, payload, read_payload
+from ...protocol.signing import Signed
+from ...protocol.update import UpdateHeader, check_norm, payload, read_payload
 from ..core import events as ev
 from ..core.contribution import Plan
 from ..core.core import Core, Options
@@ -42,6 +44,7 @@ from ..home.config import load as load_config
 from ..home.paths import Home
 from ..home.peers import load_peers
 from ..home.policies import policies, wanted_components
+from ..home.students import NONE, Manifests, exclude, load_excluded
 from ..learner.protocol import Message
 from ..network import Network, NetworkConfig, open_network
 from ..network.identity import parse_address, peer_id
@@ -112,6 +115,7 @@ class Runtime:
         self._evaluated: ev.Evaluate | None = None
         self._personalised = (0, 0)  # the last epoch and round that private components were trained at
         self._personalising = trio.Lock()
+        self.manifests = Manifests(self.home)
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
 
     def _opening(self) -> Message | None:
@@ -130,6 +134,7 @@ class Runtime:
             "private": str(self.home.private) if self.config.learning.private else None,
             "private_adapter": self.config.learning.adapter,
             "seed": None,
+            "excluded": load_excluded(self.home).as_message(),
         }
 
     # ---- what others call
@@ -600,6 +605,7 @@ class Runtime:
                 }
             )
             blobs = await trio.to_thread.run_sync(self._pack, train, answer["updates"])
+            root = await trio.to_thread.run_sync(self._manifest, answer.get("subjects"))
         except (LearnerError, folding.MissingBlobsError, UsageError) as error:
             self.submit(ev.TrainingFailed(train.draw, str(error)))
             return
@@ -607,7 +613,7 @@ class Runtime:
             self.submit(ev.TrainingFailed(train.draw, f"the learner's answer cannot be used: {error!r}"))
             return
         log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
-        self.submit(ev.Trained(train.draw, blobs))
+        self.submit(ev.Trained(train.draw, blobs, root))
         await self._note({(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes})
         await self._personalise(after=train.draw)
 
@@ -633,6 +639,14 @@ class Runtime:
             data = payload(self.core.federation, me, recipe.component, recipe.round, values)
             blobs[recipe.component] = (self.blobs.put(data), len(data))
         return blobs
+
+    def _manifest(self, subjects: object) -> bytes:
+        """Write down who was drawn, before anything computed from them can leave."""
+        if subjects is None:
+            return NONE
+        if not isinstance(subjects, list) or not all(isinstance(name, str) for name in subjects):
+            raise ValueError("subjects is not a list of texts")
+        return self.manifests.put(subjects)
 
     async def _evaluate(self, evaluate: ev.Evaluate) -> None:
         """Evaluate on this node's own held-out subjects; the figures stay here (G6)."""
@@ -688,8 +702,41 @@ class Runtime:
 
     # ---- housekeeping
 
+    async def exclude(self, subject: str) -> list[bytes]:
+        """Leave a student out of all that is trained from now on; return the updates that saw them, by header digest.
+
+        The worker begins anew without the student, so whatever it was at is thrown away.
+        """
+        await trio.to_thread.run_sync(exclude, self.home, subject)
+        opening, draw = self._opening(), self.core.draw
+        if opening is not None:
+            await self.learner.reopen(opening)
+        # Until the core has what the worker had answered already.
+        while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+        roots = await trio.to_thread.run_sync(self.manifests.of, subject)
+        return [header.digest for header in self._own_headers() if header.value.manifest in roots]
+
+    def _own_headers(self) -> list[Signed[UpdateHeader]]:
+        keys = {self.core.me, *earlier(self.core.ledger.roll, self.core.me)}
+        flying = [flight.header for flight in self.core.flights.values()]
+        stored = [*self.store.snapshot().headers, *flying]
+        return list({h.digest: h for h in stored if h.value.author in keys}.values())
+
+    def _forget_manifests(self) -> int:
+        """Delete the manifests of draws of which nothing is in force or may come to be."""
+        components = self.core.ledger.components
+        here = set(self.core.flights) | {p.update for c in components.values() for p in c.pending}
+        here |= {e.update for c in components.values() for r in c.rounds for e in r.entries}
+        own = self._own_headers()
+        live = {
+            h.value.manifest for h in own if h.digest in here or h.value.round > components[h.value.component].round
+        }
+        return self.manifests.delete({h.value.manifest for h in own} - live)
+
     async def _erase(self, erase: ev.Erase) -> None:
         def delete() -> int:
+            self._forget_manifests()
             for name in self.core.held:
                 self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds, self._horizon))
             return self.blobs.delete(erase.blobs)

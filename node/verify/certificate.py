@@ -215,8 +215,8 @@ def make(source: Source, member: bytes, data: Bytes | None = None) -> Iterator[b
     survivors = sorted({e.blob for c in ledger.components.values() for r in c.rounds for e in r.entries})
     claim = Removal(
         member,
-        _state(before),
-        _state(ledger),
+        state_of(before),
+        state_of(ledger),
         tuple(words),
         tuple(consistency_proof(leaves, before.tree.size)),
         len(survivors) if data is not None else 0,
@@ -243,7 +243,8 @@ def _owner(record: Signed[Record]) -> bytes:
     return schema.load(WithdrawalStatement, body.statement[SIGNATURE_SIZE:], WithdrawalStatement.LIMIT).author
 
 
-def _state(ledger: Ledger) -> State:
+def state_of(ledger: Ledger) -> State:
+    """Return a ledger state opened."""
     lists = []
     for name, c in sorted(ledger.components.items()):
         rounds = [
@@ -277,7 +278,10 @@ def check(
     Raises CorruptError (damaged) or VerificationError (it does not hold); what is left to be done is in `problems`.
     """
     frames = files.Frames(file, source)
-    if frames.kind() != files.WITHDRAWAL:
+    kind = frames.kind()
+    if kind == files.ABSENCE:
+        raise UsageError(f"{source} is a student's receipt", "Give the student's id: --subject ID.")
+    if kind != files.WITHDRAWAL:
         raise UsageError(f"{source} is no withdrawal certificate", "Verify it: collegium ledger verify FILE.")
     start = frames.load(files.Opening, "the opening", files.OPENING_LIMIT)
     found = files.charter_of(start.charter, source)
@@ -340,9 +344,9 @@ def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
     path = claim.path
     if not verify_consistency(before.tree_size, after.tree_size, before.tree_root, after.tree_root, path):
         raise VerificationError(f"the tree at {after.height} does not append to that at {before.height}", ADVICE)
-    then, old = _opened(charter, before, claim.before)
-    now, new = _opened(charter, after, claim.after)
-    keys = _keys(now, claim.member)
+    then, old = opened(charter, before, claim.before)
+    now, new = opened(charter, after, claim.after)
+    keys = keys_of(now, claim.member)
     mine = tuple(w for w in now.withdrawn if w.author in keys)
     if not mine:
         raise VerificationError("no withdrawal of this member is in force", ADVICE)
@@ -358,7 +362,7 @@ def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
     return Checked(charter, walk, before, after, claim.member, mine, tuple(components), tuple(problems))
 
 
-def _keys(now: Summary, member: bytes) -> set[bytes]:
+def keys_of(now: Summary, member: bytes) -> set[bytes]:
     """The member's key, and those that became it."""
     keys = {member}
     while more := {old for old, new in now.successors.items() if new in keys} - keys:
@@ -366,7 +370,7 @@ def _keys(now: Summary, member: bytes) -> set[bytes]:
     return keys
 
 
-def _opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[str, tuple[Round, ...]]]:
+def opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[str, tuple[Round, ...]]]:
     """Read a ledger state and hold it against the header that names it, and the lists against their chains."""
     if summary_digest(state.summary) != block.fold:
         raise VerificationError(f"height {block.height}: the ledger state is not the one that the header names", ADVICE)
@@ -438,7 +442,7 @@ def _means(words: WithdrawalStatement, found: Withdrawn, now: Summary) -> bool:
         return False
     if words.author == found.author:
         return words.through == found.through
-    return found.author in _keys(now, words.author)  # an older key's feed, as far as it went
+    return found.author in keys_of(now, words.author)  # an older key's feed, as far as it went
 
 
 def _component(

@@ -29,8 +29,9 @@ from . import heads
 from .heads import CosignedHead, Deciders, Walk
 from .ledger import Progress, Report, verify_ledger
 
-LEDGER, INCLUSION, CONSISTENCY, WITHDRAWAL = "ledger", "inclusion", "consistency", "withdrawal"
-MAGIC = {f"collegium/1 {kind}\n".encode(): kind for kind in (LEDGER, INCLUSION, CONSISTENCY, WITHDRAWAL)}
+LEDGER, INCLUSION, CONSISTENCY = "ledger", "inclusion", "consistency"
+WITHDRAWAL, ABSENCE = "withdrawal", "absence"  # certificate.py, receipt.py
+MAGIC = {f"collegium/1 {kind}\n".encode(): kind for kind in (LEDGER, INCLUSION, CONSISTENCY, WITHDRAWAL, ABSENCE)}
 LONGEST_MAGIC = max(map(len, MAGIC))
 CHARTER_FILE_LIMIT = CHARTER_LIMIT + 65_536
 OPENING_LIMIT = CHARTER_FILE_LIMIT + 1024
@@ -237,8 +238,9 @@ def verify_file(
     """
     frames = Frames(file, source)
     kind = frames.kind()
-    if kind == WITHDRAWAL:
-        raise UsageError(f"{source} is a withdrawal certificate", "Verify it: collegium unlearn verify FILE.")
+    if kind in (WITHDRAWAL, ABSENCE):
+        what = "withdrawal certificate" if kind == WITHDRAWAL else "student's receipt"
+        raise UsageError(f"{source} is a {what}", "Verify it: collegium unlearn verify FILE.")
     start = frames.load(Opening, "the opening", OPENING_LIMIT)
     try:
         found = charter_of(start.charter, source)

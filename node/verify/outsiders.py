@@ -14,6 +14,7 @@ from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash
 from ...protocol.charter import Charter
 from ...protocol.records import Record
 from ...protocol.signing import Signed
+from ...protocol.update import UpdateHeader
 from ..core.events import StoredBlock
 from ..home.paths import Home
 from ..store.database import Store
@@ -144,3 +145,9 @@ def consistency(source: Source, first: int, second: int) -> tuple[bytes, Consist
     checked = files.verify_file(io.BytesIO(data), "the proof")
     assert isinstance(checked, ConsistencyFile)
     return data, checked
+
+
+def headers_of(home: Home) -> tuple[Signed[UpdateHeader], ...]:
+    """Return the update headers that this node signed or acknowledged."""
+    with Store.open_readonly(home.database) as store:
+        return tuple(store.snapshot().headers)

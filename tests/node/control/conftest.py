@@ -58,9 +58,15 @@ class FakeDaemon:
         self.submitted: list[ev.Event] = []
         self.stops = 0
         self.refreshed = 0
+        self.excluded: list[str] = []
+        self.seen: list[bytes] = []
 
     def submit(self, event: ev.Event) -> None:
         self.submitted.append(event)
+
+    async def exclude(self, subject: str) -> list[bytes]:
+        self.excluded.append(subject)
+        return self.seen
 
     def request_stop(self) -> None:
         self.stops += 1

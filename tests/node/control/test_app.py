@@ -290,3 +290,17 @@ def test_the_control_api_brings_no_torch_along() -> None:
 
     code = "import sys, collegium.node.control.app, collegium.node.control.client; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon") -> None:
+    component = next(iter(daemon.core.ledger.components.values()))
+    mine = [e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me]
+    daemon.seen = [*mine, bytes(32)]  # the last one never entered the ledger
+    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"})
+    assert (answer.status_code, answer.json()["withdrawn_updates"]) == (202, len(mine))
+    assert daemon.excluded == ["s-17"]
+    assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
+    assert b"s-17" not in answer.content
+    for wrong in ("", "x" * 1025):
+        assert call(daemon, "POST", "/unlearn/students", json={"subject": wrong}).json()["exit_code"] == 2
+    assert daemon.excluded == ["s-17"]

@@ -1,0 +1,185 @@
+"""A student's receipt: no update of this institution that is in force was trained on them (DESIGN.md section 9).
+
+It opens the ledger state that a cosigned header names, with every frozen list; for each update of the institution on
+them the signed header, whose `manifest` is the root of who was drawn; and a proof that the student's place in that tree
+is empty. The student's id is not in it: whoever checks brings it. Each manifest has a salt of its own, so receipts of
+two institutions, or two of one, have nothing in common.
+
+    collegium/1 absence, Opening, Absence, the walk of heads
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, BinaryIO
+
+from ...consensus.ledger import Ledger, genesis
+from ...consensus.membership import earlier
+from ...crypto import sparse
+from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError, VerificationError
+from ...protocol import schema
+from ...protocol.blocks import Block
+from ...protocol.charter import Charter
+from ...protocol.schema import Bytes32, Size
+from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
+from ...protocol.update import UpdateHeader
+from ..home.students import NONE, Manifest, manifest_root, tag
+from . import files, heads
+from .certificate import LIMIT, State, keys_of, opened, state_of
+from .heads import CosignedHead, Walk
+from .outsiders import Source
+
+ADVICE = "Ask the institution for another receipt: collegium unlearn subject."
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """One update in force, by its signed header, and an empty place in the tree that it names."""
+
+    header: Annotated[bytes, Size(SIGNATURE_SIZE + 1, SIGNATURE_SIZE + UpdateHeader.LIMIT)]
+    salt: Bytes32
+    tree: Bytes32
+    path: Annotated[tuple[Annotated[bytes, Size(0, 32)], ...], Size(0, sparse.DEPTH)]
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """What is claimed: of `member`'s updates in force after the block at `state.height` none saw the student."""
+
+    member: Bytes32
+    state: State
+    absent: Annotated[tuple[Absent, ...], Size(0, 2**20)]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A checked receipt. `updates` are those in force; `withdrawn` counts those that were withdrawn one by one."""
+
+    charter: Charter
+    walk: Walk
+    block: Block
+    member: bytes
+    updates: tuple[UpdateHeader, ...]
+    withdrawn: int
+
+    def as_map(self) -> dict[str, object]:
+        """Return it as JSON."""
+        return {
+            "type": files.ABSENCE,
+            "name": self.charter.name,
+            "federation": self.charter.federation.hex(),
+            "institution": self.member.hex(),
+            "verified": True,
+            "height": self.block.height,
+            "block": self.block.id.hex(),
+            "updates_in_force": len(self.updates),
+            "last_rounds": {
+                name: max(h.round for h in self.updates if h.component == name)
+                for name in sorted({h.component for h in self.updates})
+            },
+            "withdrawn_updates": self.withdrawn,
+        }
+
+
+def make(
+    source: Source,
+    member: bytes,
+    subject: str,
+    headers: Iterable[Signed[UpdateHeader]],
+    manifest: Callable[[bytes], Manifest | None],
+) -> Iterator[bytes]:
+    """Yield the bytes of a receipt, as of the last block. `headers` are the institution's own.
+
+    Raises RefusedError if an update in force saw the student, or if nobody wrote down whom it saw.
+    """
+    last = source.height(None)
+    ledger: Ledger = genesis(source.charter)
+    for _, ledger in source.history(last):  # noqa: B007 - the last one is used
+        pass
+    keys = {member, *earlier(ledger.roll, member)}
+    known = {header.digest: header for header in headers}
+    absent = []
+    for c in ledger.components.values():
+        for round_ in c.rounds:
+            for entry in (entry for entry in round_.entries if entry.author in keys):
+                where = f"the update of {c.name} that counts in round {round_.number}"
+                header = known.get(entry.update)
+                if header is None or header.value.manifest == NONE:
+                    raise RefusedError(f"{where} has no manifest: nobody can tell whom it saw", "Withdraw it.")
+                found = manifest(header.value.manifest)
+                if found is None:
+                    raise RefusedError(f"the manifest of {where} is not here", "Restore the folder manifests.")
+                if found.has(subject):
+                    raise RefusedError(
+                        f"{where} was trained on this student and is in force",
+                        "Wait until its withdrawal is agreed on (`collegium unlearn status`), or it is beyond the"
+                        " refold horizon.",
+                    )
+                leaves = found.leaves()
+                path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
+                absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
+    walk = source.walk(ledger, (last,))
+    claim = Absence(member, state_of(ledger), tuple(absent))
+    yield files.opening(files.ABSENCE, source.charter_file, len(walk))
+    yield files.frame(schema.dump(claim))
+    for head in walk:
+        yield files.frame(schema.dump(head))
+
+
+def check(
+    file: BinaryIO,
+    source: str,
+    subject: str,
+    *,
+    charter: Charter | None = None,
+    pins: Mapping[int, bytes] | None = None,
+) -> Receipt:
+    """Check a receipt for the student with this id. Raises CorruptError or VerificationError."""
+    frames = files.Frames(file, source)
+    if frames.kind() != files.ABSENCE:
+        raise UsageError(f"{source} is no receipt", "Verify it without --subject.")
+    start = frames.load(files.Opening, "the opening", files.OPENING_LIMIT)
+    found = files.charter_of(start.charter, source)
+    if charter is not None and charter.federation != found.federation:
+        raise VerificationError(f"{source}: it is of federation {found.name}, not of {charter.name}", ADVICE)
+    claim = frames.load(Absence, "the claim", LIMIT)
+    try:
+        listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
+        walk = heads.check(found, listed, (claim.state.height,), pins=pins)
+        frames.end()
+        return _hold(found, walk, claim, subject)
+    except VerificationError as error:
+        raise VerificationError(f"{source}: {error.message}", error.advice) from error
+    except RemoteProtocolError as error:
+        raise VerificationError(f"{source}: {error.reason}: {error.detail}", ADVICE) from error
+
+
+def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str) -> Receipt:
+    block = walk.blocks[claim.state.height]
+    now, lists = opened(charter, block, claim.state)
+    keys = keys_of(now, claim.member)
+    wanted = {e.update for rounds in lists.values() for r in rounds for e in r.entries if e.author in keys}
+    seen: dict[bytes, UpdateHeader] = {}
+    for each in claim.absent:
+        header = open_signed(UpdateHeader, each.header, charter.federation)
+        if header.digest not in wanted or header.digest in seen:
+            raise VerificationError("it shows an update that is not in force, or one twice", ADVICE)
+        where = f"{header.value.component} round {header.value.round}"
+        if manifest_root(each.tree) != header.value.manifest:
+            raise VerificationError(f"{where}: the tree is not the one that the update names", ADVICE)
+        if not sparse.verify_absence(each.tree, tag(each.salt, subject), each.path):
+            raise VerificationError(
+                f"{where}: it does not show that this student was not drawn",
+                "It is another student's receipt, or a false one. Write the id as the institution's data have it.",
+            )
+        seen[header.digest] = header.value
+    if missing := wanted - set(seen):
+        raise VerificationError(f"{len(missing)} updates of this institution are in force and not shown", ADVICE)
+    single = sum(len(w.updates) for w in now.withdrawn if w.author in keys and w.scope == "updates")
+    return Receipt(charter, walk, block, claim.member, tuple(seen.values()), single)
+
+
+def made_and_checked(parts: Iterable[bytes], subject: str, source: str) -> tuple[bytes, Receipt]:
+    """Return a receipt's bytes, checked as the student will check them."""
+    content = b"".join(parts)
+    return content, check(io.BytesIO(content), source, subject)

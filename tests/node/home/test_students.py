@@ -1,0 +1,79 @@
+"""What is noted of single students: found again by their id, and by nobody who lacks the salt."""
+
+from pathlib import Path
+
+import pytest
+
+from collegium.crypto.errors import CorruptError
+from collegium.node.home import Home
+from collegium.node.home.students import Excluded, Manifests, exclude, load_excluded, tag
+
+STUDENTS = [f"student-{n}" for n in range(30)]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "node")
+    made.make()
+    return made
+
+
+def everything(home: Home) -> bytes:
+    return b"".join(path.read_bytes() for path in home.root.rglob("*") if path.is_file())
+
+
+def test_a_student_is_found_in_the_draws_that_saw_them(home: Home) -> None:
+    manifests = Manifests(home)
+    first, second, empty = manifests.put(STUDENTS[:20]), manifests.put(STUDENTS[10:]), manifests.put([])
+    assert manifests.of("student-3") == {first}
+    assert manifests.of("student-15") == {first, second}
+    assert manifests.of("nobody") == set()
+    assert set(manifests.roots()) == {first, second, empty}
+    assert manifests.delete([first, bytes(32)]) == 1
+    assert manifests.of("student-15") == {second}
+    assert not any(name.encode() in everything(home) for name in STUDENTS), "no id is written down"
+
+
+def test_the_same_students_have_another_root_and_other_tags_each_time(home: Home) -> None:
+    """Nobody who sees two roots can tell whether the same students are behind them."""
+    manifests = Manifests(home)
+    roots = [manifests.put(STUDENTS), manifests.put(STUDENTS)]
+    one, two = (manifests.get(root) for root in roots)
+    assert one is not None
+    assert two is not None
+    assert roots[0] != roots[1]
+    assert not set(one.tags) & set(two.tags)
+    assert tag(one.salt, "student-1") != tag(two.salt, "student-1")
+    assert not set(one.leaves().values()) & set(two.leaves().values())
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00", b"junk", None])
+def test_a_damaged_manifest_is_told(home: Home, damage: bytes | None) -> None:
+    manifests = Manifests(home)
+    root, other = manifests.put(STUDENTS), manifests.put(STUDENTS[:1])
+    path = manifests.folder / root.hex()
+    path.write_bytes((manifests.folder / other.hex()).read_bytes() if damage is None else damage)
+    with pytest.raises(CorruptError, match="damaged"):
+        manifests.of("student-3")
+
+
+def test_who_is_excluded_stays_excluded(home: Home) -> None:
+    assert not load_excluded(home).has("student-3")
+    exclude(home, "student-3")
+    exclude(home, "student-5")
+    exclude(home, "student-3")
+    found = load_excluded(home)
+    assert [name for name in STUDENTS if found.has(name)] == ["student-3", "student-5"]
+    assert len(found.tags) == 2
+    message = found.as_message()
+    assert Excluded(found.salt, frozenset(found.tags)).as_message() == message
+    assert not any(name.encode() in everything(home) for name in STUDENTS)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"salt": "00", "tags": []}', '{"salt": 5, "tags": []}'])
+def test_a_damaged_list_of_the_excluded_is_told_and_not_taken_for_empty(home: Home, text: str) -> None:
+    (home.root / "excluded.json").write_text(text)
+    with pytest.raises(CorruptError, match=r"excluded\.json"):
+        load_excluded(home)
+    with pytest.raises(CorruptError, match=r"excluded\.json"):
+        exclude(home, "student-3")

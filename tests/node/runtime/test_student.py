@@ -1,0 +1,119 @@
+"""One student is forgotten by real daemons: withdrawn, trained without, shown to be absent (DESIGN.md section 9)."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collegium.crypto.errors import CorruptError, RefusedError, VerificationError
+from collegium.node.control.client import Client
+from collegium.node.home.students import Manifests, tag
+from collegium.node.verify import files, receipt
+from collegium.node.verify.certificate import LIMIT
+from collegium.node.verify.outsiders import headers_of, source_of
+from collegium.node.verify.receipt import Absence, check, made_and_checked, make
+from collegium.protocol import schema
+from collegium.protocol.charter import add_signature, dump_file, load_file
+from collegium.sims.watch import fold_ledger
+
+Make = Callable[..., Any]
+T, WHO = "head/task0", "student-7"
+
+
+def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
+    four = federation(rounds=0, deadline_ms=1500)
+    four.start()
+    four.wait_rounds(2)
+    school = four.institutions[0]
+    me, home = school.identity.public_key, school.home
+    _sign(four)
+    manifests = Manifests(home)
+    assert manifests.of(WHO), "the learner told who was drawn, and it was written down"
+    with pytest.raises(RefusedError, match="in force"):
+        _make(home, me, WHO)
+    entries = [e for r in fold_ledger(school, four.charter).components[T].rounds for e in r.entries]
+    before, others = {e.update for e in entries}, {e.update for e in entries if e.author != me}
+    places = [(found.salt, tag(found.salt, WHO)) for root in manifests.of(WHO) if (found := manifests.get(root))]
+    sent = Client(home).forget_student(WHO)
+    assert sent["withdrawn_updates"] >= 2
+
+    def replaced() -> bool:
+        ledger = fold_ledger(school, four.charter)
+        mine = {e.update for r in ledger.components[T].rounds for e in r.entries if e.author == me}
+        return len(mine - before) >= 2 and not mine & before and not ledger.components[T].erasures
+
+    four.wait(replaced, 120)
+    left = {e.update for r in fold_ledger(school, four.charter).components[T].rounds for e in r.entries}
+    assert others <= left, "what the others contributed stays"
+    four.wait(lambda: not manifests.of(WHO))
+    assert manifests.of("student-8"), "the draws since then are written down, without the one"
+    content, found = _make(home, me, WHO)
+    assert (len(found.updates) >= 2, found.withdrawn >= 2) == (True, True)
+    assert check(io.BytesIO(content), "receipt", WHO).member == me
+    with pytest.raises(VerificationError, match="does not show"):
+        check(io.BytesIO(content), "receipt", "student-8")
+    with pytest.raises(RefusedError, match="in force"):
+        _make(home, me, "student-8")
+    _nothing_left(four, school, places)
+    _forged(content)
+    assert Client(home).forget_student(WHO)["withdrawn_updates"] == 0, "again changes nothing"
+
+
+def _sign(four: Any) -> None:
+    """Outsiders' files hold a charter that every founder signed."""
+    for institution in four.institutions:
+        charter, signed = load_file(institution.home.charter.read_bytes(), "charter")
+        for each in four.institutions:
+            signed = add_signature(charter, signed, each.identity)
+        institution.home.charter.write_bytes(dump_file(signed))
+
+
+def _make(home: Any, me: bytes, student: str) -> tuple[bytes, receipt.Receipt]:
+    with source_of(home) as source:
+        return made_and_checked(make(source, me, student, headers_of(home), Manifests(home).get), student, "receipt")
+
+
+def _nothing_left(four: Any, school: Any, places: list[tuple[bytes, bytes]]) -> None:
+    """The id is on no disk, and what it was hashed to is on no other institution's."""
+    for institution in four.institutions:
+        for path in (p for p in institution.home.root.rglob("*") if p.is_file()):
+            data = _read(path)
+            assert WHO.encode() not in data, path
+            if institution is not school:
+                assert not any(salt in data or place in data for salt, place in places), path
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _forged(content: bytes) -> None:
+    frames = files.Frames(io.BytesIO(content), "receipt")
+    frames.kind()
+    start = frames.load(files.Opening, "opening", files.OPENING_LIMIT)
+    claim = frames.load(Absence, "claim", LIMIT)
+    rest = [files.frame(frames.next("head", files.HEAD_LIMIT)) for _ in range(start.heads)]
+    begin = files.opening(files.ABSENCE, start.charter, start.heads)
+
+    def joined(changed: Absence) -> io.BytesIO:
+        return io.BytesIO(b"".join((begin, files.frame(schema.dump(changed)), *rest)))
+
+    assert check(joined(claim), "receipt", WHO)
+    first, *more = claim.absent
+    assert more
+    for name, absent in {
+        "an update less": tuple(more),
+        "one twice": (first, first, *more),
+        "another's salt": (replace(first, salt=more[0].salt), *more),
+        "another's tree": (replace(first, tree=more[0].tree, path=more[0].path, salt=more[0].salt), *more),
+        "a path cut": (replace(first, path=first.path[:-1]), *more),
+        "another header": (replace(first, header=more[0].header), *more),
+    }.items():
+        with pytest.raises((VerificationError, CorruptError)):
+            pytest.fail(f"{name}: {check(joined(replace(claim, absent=absent)), 'receipt', WHO).as_map()}")
