@@ -36,7 +36,8 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
         _make(home, me, WHO)
     entries = [e for r in fold_ledger(school, four.charter).components[T].rounds for e in r.entries]
     before, others = {e.update for e in entries}, {e.update for e in entries if e.author != me}
-    places = [(found.salt, tag(found.salt, WHO)) for root in manifests.of(WHO) if (found := manifests.get(root))]
+    noted = [manifest for root in manifests.of(WHO) if (manifest := manifests.get(root)) is not None]
+    places = [(manifest.salt, tag(manifest.salt, WHO)) for manifest in noted]
     sent = Client(home).forget_student(WHO)
     assert sent["withdrawn_updates"] >= 2
 
