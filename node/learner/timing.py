@@ -88,6 +88,13 @@ def small_transformer(folder: Path) -> Path:
     return folder
 
 
+def million() -> Case:
+    """Return a model of one million parameters: what `bench refold` holds a refold against."""
+    wide = Modality("wide", "tabular", 1000, 1)
+    task = Task("task", "binary", 2, ("wide",))
+    return Case((wide,), (task,), (encoder(wide, 997, "linear-tanh", missing=False), head(task, 997)), 20)
+
+
 def specs_of(case: Case) -> list[ComponentSpec]:
     """Return the specs of a case's parts."""
     return [
@@ -207,6 +214,19 @@ def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mappi
     return {name: median(found) for name, found in times.items()}
 
 
+def _million(device: torch.device, repeats: int) -> float:
+    """Return the median seconds of one DP step of a million parameters, 20 students drawn."""
+    case = million()
+    specs = specs_of(case)
+    model, batch = model_of(case, specs, Path(), device), batch_of(case, live=False)
+    times = []
+    for _ in range(repeats):
+        before = perf_counter()
+        dp_step(model, specs, batch, 8)
+        times.append((perf_counter() - before) / 8)
+    return median(times)
+
+
 def _trained(model: M3TModel, specs: Sequence[ComponentSpec]) -> list[torch.nn.Parameter]:
     """Let only the parameters of `specs` ask for gradients, and return them."""
     found = [parameter for spec in specs for parameter in model.tensors(spec)]
@@ -221,6 +241,9 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)  # as in the worker
     repeats = int(arguments[0]) if arguments else REPEATS
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments[1:] == ["million"]:
+        print(json.dumps({"device": _name(device), "step": _million(device, repeats)}))  # noqa: T201  # the answer
+        return
     with tempfile.TemporaryDirectory() as folder:
         tiny = small_transformer(Path(folder))
         found = {name: measure(case, tiny, device, repeats) for name, case in cases(tiny).items()}

@@ -1,6 +1,9 @@
 """Where component states come from: stored ones by the chain that names them, else replayed from the bytes."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 
 import numpy as np
 
@@ -47,11 +50,15 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
             raise MissingBlobsError([entry.blob]) from error
 
     saturated = 0
-    for round_ in todo:
-        state, more = replay(state, spec, [round_], values)
-        saturated += more
-        if round_ is rounds[-1] or round_.number % CHECKPOINT_EVERY == 0:
-            states.put(spec.name, round_.number, round_.chain, state)
+    with ThreadPoolExecutor(os.cpu_count()) as readers:  # hashing and unpacking let go of the interpreter
+        ahead = [readers.submit(values, entry) for entry in todo[0].entries] if todo else []
+        for round_, following in zip_longest(todo, todo[1:]):
+            read = {entry.update: each.result() for entry, each in zip(round_.entries, ahead, strict=True)}
+            ahead = [readers.submit(values, entry) for entry in following.entries] if following is not None else []
+            state, more = replay(state, spec, [round_], lambda entry, read=read: read[entry.update])  # type: ignore[misc]
+            saturated += more
+            if round_ is rounds[-1] or round_.number % CHECKPOINT_EVERY == 0:
+                states.put(spec.name, round_.number, round_.chain, state)
     return state, saturated
 
 

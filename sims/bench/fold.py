@@ -1,5 +1,8 @@
 """Fold and refold against one read of the same bytes, and the robust rules against numpy's own sort."""
 
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -9,6 +12,7 @@ import numpy as np
 
 from ...consensus import robust, rules
 from ...consensus.components import Entry, Round
+from ...crypto.errors import OperatorError
 from ...crypto.hashing import digest, sha256
 from ...crypto.identity import Identity
 from ...node.runtime.folding import compute
@@ -17,7 +21,10 @@ from ...node.store.states import States
 from ...protocol.components import ComponentSpec
 from ...protocol.update import Integers, payload
 from ..cluster import small_charter
+from ..sequences import sequence_holds
 from .rows import Row, at_least, at_most, interleaved
+
+STEPS = 8  # of one member in a round
 
 
 def _spec(dimension: int) -> ComponentSpec:
@@ -40,7 +47,7 @@ def measure_fold(quick: bool) -> Sequence[Row]:
     weights = rules.mean_weights([100] * members, [0] * members)
     stacked = np.stack(updates)
     with tempfile.TemporaryDirectory() as folder:
-        blobs, round_ = _store(Path(folder), spec, [updates])
+        blobs, round_ = _store(Path(folder), spec, members, 1)
         paths = [blobs.path(entry.blob) for entry in round_[0].entries]
         times = interleaved(
             {
@@ -61,39 +68,76 @@ def measure_fold(quick: bool) -> Sequence[Row]:
 
 
 def measure_refold(quick: bool) -> Sequence[Row]:
-    """100 rounds × 20 members: fold again without one member, against one read of the surviving bytes."""
-    members, rounds, dimension = 20, 10 if quick else 100, 10_000
+    """100 rounds × 20 members: fold again without one member, against a read of the surviving bytes and retraining."""
+    shapes = ((20, 10, 10_000),) if quick else ((20, 100, 10_000), (20, 100, 1_000_000))
+    rows = [row for shape in shapes for row in _refold(*shape, repeats=3)]
+    return [*rows, _survivors(10 if quick else 50)]
+
+
+def _refold(members: int, rounds: int, dimension: int, repeats: int) -> list[Row]:
     spec = _spec(dimension)
     with tempfile.TemporaryDirectory() as folder:
-        blobs, found = _store(
-            Path(folder), spec, [[_update(r * members + n, dimension) for n in range(members)] for r in range(rounds)]
-        )
+        blobs, found = _store(Path(folder), spec, members, rounds)
         survivors = [Round(r.number, r.height, r.entries[1:], r.faults, digest("bench", r.chain)) for r in found]
+        late = [*found[: rounds - 10], *survivors[rounds - 10 :]]
+        states = States(Path(folder) / "states")
+        compute(spec, found, blobs, states)  # with its checkpoints, as a daemon has them
         paths = [blobs.path(entry.blob) for round_ in survivors for entry in round_.entries]
         times = interleaved(
             {
-                "read": lambda: [path.read_bytes() for path in paths],
+                "read": lambda: [len(path.read_bytes()) for path in paths],
                 "refold": lambda: _fold(spec, survivors, blobs),
+                "late": lambda: _late(spec, late, blobs, states),
             },
-            3 if quick else 5,
+            repeats,
         )
-    figure = f"refold one of {members} members over {rounds} rounds × {dimension:,}, s, against one read"
-    return [at_most(figure, times["refold"], times["read"], 2.0)]
+    what = f"one of {members} members out of {rounds} rounds × {dimension:,}"
+    step = _training_step() if dimension >= 1_000_000 else None
+    rows = [
+        at_most(f"refold {what}, s, against one read", times["refold"], times["read"], 2.0),
+        Row("the same from a checkpoint, its first update 10 rounds ago", times["late"], times["read"], None, "report"),
+    ]
+    if step is not None:
+        again = step * STEPS * (members - 1) * rounds
+        title = f"the same against retraining them on one core, {STEPS} DP steps a round and member (reckoned from one)"
+        rows.append(at_least(f"{title}, rate", 1 / times["refold"], 1 / again, 1000.0))
+    return rows
 
 
-def _store(folder: Path, spec: ComponentSpec, rounds: list[list[Integers]]) -> tuple[Blobs, list[Round]]:
+def _late(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: States) -> object:
+    result = compute(spec, rounds, blobs, states)
+    states.prune(spec.name, [r.chain for r in rounds[:-10]])
+    return result
+
+
+def _training_step() -> float:
+    command = [sys.executable, "-m", "collegium.node.learner.timing", "5", "million"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if done.returncode:
+        raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["step"])
+
+
+def _survivors(count: int) -> Row:
+    """Random sequences of rounds and withdrawals, played in the ledger: each ends as the fold of who is left."""
+    same = sum(sequence_holds(seed) for seed in range(count))
+    return at_least("random sequences of rounds and withdrawals that end in the survivors' digest", same, count, 1.0)
+
+
+def _store(folder: Path, spec: ComponentSpec, members: int, rounds: int) -> tuple[Blobs, list[Round]]:
     blobs, found = Blobs(folder / "blobs"), []
-    for number, updates in enumerate(rounds, 1):
+    for number in range(1, rounds + 1):
         entries = []
-        for member, values in enumerate(updates):
+        for member in range(members):
             author = sha256(bytes([member]))
+            values = _update(number * members + member, spec.dimension)
             data = payload(bytes(32), author, spec.name, number, values)
             name = sha256(data)
             path = blobs.path(name)  # without blobs.put: its fsync is not what is measured here
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             entries.append(Entry(digest("bench", data), author, name, len(data), 0, 100))
-        chain = digest("bench", bytes([number]))
+        chain = digest("bench", number.to_bytes(8, "big"))
         found.append(Round(number, number, tuple(entries), rules.faults(len(entries)), chain))
     return blobs, found
 

@@ -1,127 +1,16 @@
 """Withdrawals by scope, by motion and by rewind: what leaves the lists, what may not come back, what survives (G7)."""
 
-import random
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from collegium.consensus.components import Entry, Round, origin, replay
-from collegium.consensus.ledger import ComponentLedger, Ledger, apply_records, genesis, next_state, order, state_digest
-from collegium.consensus.membership import Outcome
+from collegium.consensus.ledger import ComponentLedger, apply_records, state_digest
 from collegium.consensus.withdrawal import MOST_WITHDRAWN, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
-from collegium.crypto.hashing import sha256
-from collegium.crypto.identity import Identity
 from collegium.protocol import schema
-from collegium.protocol.blocks import Close
-from collegium.protocol.claims import NO_EPSILON, Claim
-from collegium.protocol.components import state_digest as digest_of
 from collegium.protocol.membership import Ballot, Motion
-from collegium.protocol.records import (
-    GENESIS,
-    Ack,
-    Body,
-    Offer,
-    Record,
-    Update,
-    Withdrawal,
-    WithdrawalStatement,
-    ack_message,
-    kind_of,
-)
-from collegium.protocol.signing import Signed, sign
-from collegium.protocol.update import Engaged, Integers, UpdateHeader
-from collegium.sims.cluster import small_charter
-
-A, B = "head/task0", "head/task1"
-
-
-class House:
-    """Members that say whole rounds over two components, and withdraw."""
-
-    def __init__(self, count: int = 5, **charter: object) -> None:
-        self.ids = sorted((Identity.from_seed(sha256(b"w%d" % n)) for n in range(count)), key=lambda i: i.public_key)
-        self.charter = small_charter(self.ids, components=2, **charter)  # type: ignore[arg-type]
-        self.ledger: Ledger = genesis(self.charter)
-        self.heads: dict[bytes, tuple[int, bytes]] = {}
-        self.salt = 0
-        self.say(*((who, Offer((A, B), ())) for who in self.ids))
-
-    def record(self, who: Identity, body: Body) -> Signed[Record]:
-        seq, prev = self.heads.get(who.public_key, (0, GENESIS))
-        value = Record(self.charter.federation, who.public_key, seq + 1, prev, kind_of(body), schema.dump(body))
-        made = sign(who, value)
-        self.heads[who.public_key] = (seq + 1, made.digest)
-        return made
-
-    def say(self, *said: tuple[Identity, Body], close: tuple[Close, ...] = ()) -> set[str]:
-        """Agree on these in one block; return the reasons for which records were refused."""
-        records = order(self.record(who, body) for who, body in said)
-        self.ledger, _ = next_state(self.charter, self.ledger, records, close)
-        return {refusal.reason for refusal in self.ledger.refusals}
-
-    def update(self, who: Identity, name: str, number: int, epoch: int | None = None) -> Update:
-        base, c = sha256(b"base"), self.ledger.components[name]
-        self.salt += 1
-        header = sign(
-            who,
-            UpdateHeader(
-                federation=self.charter.federation,
-                author=who.public_key,
-                component=name,
-                round=number,
-                epoch=c.epoch if epoch is None else epoch,
-                base=base,
-                blob=sha256(b"%d" % self.salt),
-                size=100,
-                steps=4,
-                sample_rate=100_000,
-                lot=1000,
-                engaged=(Engaged(name, base, 0, 1_000_000, 1_000_000),),
-                claims=(Claim("made-up", (), NO_EPSILON, 0),),
-            ),
-        )
-        text = ack_message(self.charter.federation, header.digest)
-        return Update(header.wire, tuple(Ack(h.public_key, h.sign("ack", text)) for h in self.ids))
-
-    def round(self, *names: str, who: list[Identity] | None = None) -> set[str]:
-        """Close the next round of these components with everybody's updates."""
-        numbers = {name: self.ledger.components[name].round + 1 for name in names}
-        said = [(i, self.update(i, name, number)) for i in who or self.ids for name, number in numbers.items()]
-        return self.say(*said, close=tuple(Close(name, number) for name, number in sorted(numbers.items())))
-
-    def terms(self, owner: Identity, scope: str = "all", mode: str = "refold", **more: Any) -> WithdrawalStatement:
-        through = self.heads[owner.public_key][0]
-        made = WithdrawalStatement(self.charter.federation, owner.public_key, scope, mode, through)
-        return replace(made, **more)
-
-    def withdraw(self, owner: Identity, scope: str = "all", **more: Any) -> set[str]:
-        return self.say((owner, self.statement(owner, scope, **more)))
-
-    def statement(self, owner: Identity, scope: str = "all", **more: Any) -> Withdrawal:
-        return Withdrawal(sign(owner, self.terms(owner, scope, **more)).wire)
-
-    def move(self, mover: Identity, owner: Identity, mode: str, scope: str = "all", **more: Any) -> set[str]:
-        terms = schema.dump(self.terms(owner, scope, mode, **more))
-        action = {"refold": "withdraw", "rewind": "rewind"}.get(mode, mode)
-        return self.say((mover, Motion(action, owner.public_key, terms, "", self.ledger.height + 100)))
-
-    def vote(self, *who: Identity) -> set[str]:
-        (motion,) = self.ledger.roll.motions
-        return self.say(*((i, Ballot(motion.digest, 1)) for i in who))
-
-    def outcome(self) -> Outcome:
-        return self.ledger.roll.outcomes[-1]
-
-    def counted(self, name: str) -> list[list[int]]:
-        keys = [i.public_key for i in self.ids]
-        return [[keys.index(e.author) for e in r.entries] for r in self.ledger.components[name].rounds]
-
-    def entry(self, owner: Identity, name: str, number: int) -> Entry:
-        entries = self.ledger.components[name].rounds[number - 1].entries
-        return next(e for e in entries if e.author == owner.public_key)
+from collegium.sims.sequences import A, B, House, sequence_holds
 
 
 @pytest.fixture
@@ -371,72 +260,7 @@ def test_what_shares_a_modality_is_linked_by_way_of_others(house: House) -> None
 def test_g7_fifty_random_sequences_end_as_the_fold_of_the_survivors() -> None:
     """Rounds, withdrawals of every scope, motions and returns: the state is the rule on what nobody withdrew."""
     for seed in range(50):
-        _sequence(seed)
-
-
-def _sequence(seed: int) -> None:
-    chance = random.Random(seed)
-    house = House(4)
-    spec = house.charter.components[0]
-    gone: set[bytes] = set()
-    frozen: dict[str, list[Round]] = {A: [], B: []}
-    for _ in range(chance.randint(3, 7)):
-        house.round(A, B)
-        for name in (A, B):
-            frozen[name].append(house.ledger.components[name].rounds[-1])
-        if chance.random() < 0.6:
-            gone |= _withdraw_something(house, chance, frozen)
-    for name in (A, B):
-        want = [replace(r, entries=tuple(e for e in r.entries if e.update not in gone)) for r in frozen[name]]
-        c = house.ledger.components[name]
-        kept = [r for r in c.rounds if r.number in {w.number for w in want}]
-        assert [r.entries for r in kept] == [r.entries for r in want], seed
-        assert _folded(spec, c.rounds) == _folded(spec, want), seed
-        assert not {e.blob for r in want for e in r.entries} & {b for e in c.erasures for b in e.blobs}
-
-
-def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, list[Round]]) -> set[bytes]:
-    """Withdraw at random; return the updates that are gone by what the words mean, not by what the ledger did."""
-    owner, name = chance.choice(house.ids), chance.choice([A, B])
-    mine = {
-        part: [(r.number, e.update) for r in frozen[part] for e in r.entries if e.author == owner.public_key]
-        for part in (A, B)
-    }
-    scope = chance.choice(["all", "components", "rounds", "updates"])
-    low = chance.randint(1, len(frozen[name]))
-    picked = tuple(sorted(update for _, update in chance.sample(mine[name], min(2, len(mine[name])))))
-    if scope == "updates" and not picked:
-        return set()
-    scopes: dict[str, dict[str, Any]] = {
-        "all": {},
-        "components": {"components": (name,)},
-        "rounds": {"components": (name,), "first": low, "last": low + 1},
-        "updates": {"updates": picked},
-    }
-    more = scopes[scope]
-    before = house.ledger.components[name].epoch
-    if chance.random() < 0.3:
-        others = [i for i in house.ids if i is not owner]
-        if not house.move(others[0], owner, "refold", scope, **more):
-            house.vote(*others[1:])
-    else:
-        house.withdraw(owner, scope, **more)
-    assert house.ledger.components[name].epoch - before in (0, 1)
-    if scope == "all":
-        return {update for part in (A, B) for _, update in mine[part]}
-    if scope == "components":
-        return {update for _, update in mine[name]}
-    if scope == "rounds":
-        return {update for number, update in mine[name] if low <= number <= low + 1}
-    return set(picked)
-
-
-def _folded(spec: object, rounds: object) -> bytes:
-    def values(entry: Entry) -> Integers:
-        return np.frombuffer(entry.blob[:16], dtype=np.int8)
-
-    state, _ = replay(origin(spec), spec, rounds, values)  # type: ignore[arg-type]
-    return digest_of("x", state)
+        assert sequence_holds(seed), seed
 
 
 def test_apply_records_alone_leaves_the_ledger_before_untouched(house: House) -> None:
