@@ -230,7 +230,8 @@ MUTATIONS = (
         (
             (
                 LEDGER,
-                "            and (p.author not in counted or p.round > close.round - counted[p.author].staleness)\n",
+                "            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness"
+                " and not spec.additive))\n",
                 "",
             ),
         ),
@@ -440,7 +441,7 @@ MUTATIONS = (
         "who is expelled by motion stays a host",
         ((LEDGER, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
         "expelled-by-motion",
-        11,
+        7,
         ("G2",),
     ),
     Mutation(
