@@ -6,6 +6,9 @@ DATA ?=
 # One more than there are processors: tests of daemons mostly wait.
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
+# What pip did not compile is compiled when it is first imported, and kept: each process would compile torch again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test lint types contracts soak clean
 
 setup: $(VENV)/.ready

@@ -1,7 +1,8 @@
 """Commands are run in this process through `main`, as the console script does; a home is filled without a daemon."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from collegium.node.store import Store
 from collegium.node.store.blobs import Blobs
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
+from collegium.sims import offline
 from collegium.sims.cluster import Cluster, Node
 
 
@@ -93,3 +95,21 @@ def home(cluster: Cluster, tmp_path: Path) -> Home:
     home = Home(tmp_path / "node")
     fill(home, cluster, cluster.nodes[1])
     return home
+
+
+@pytest.fixture(scope="session")
+def learner() -> Iterator[offline.Worker]:
+    """A running learner process that has nothing open yet."""
+    with offline.process() as found:
+        yield found
+
+
+@pytest.fixture
+def one_worker(learner: offline.Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command opens its data in one and the same learner process, whose start takes seconds."""
+
+    @contextmanager
+    def shared(_: object = ()) -> Iterator[offline.Worker]:
+        yield learner
+
+    monkeypatch.setattr(offline, "process", shared)

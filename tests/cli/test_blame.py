@@ -1,8 +1,6 @@
 """`ledger blame` and `ledger influence` in process: the figures are those of an independent fold and evaluation."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +13,9 @@ from collegium.node.home.config import Config, Data, Privacy, default_text
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.update import Integers, payload_values
 from collegium.sims import cluster as simulated
-from collegium.sims import offline
 from collegium.sims.cluster import Cluster
 from collegium.sims.datasets import prepare_digits
-from collegium.sims.offline import Worker, process, worker
+from collegium.sims.offline import worker
 from collegium.sims.presets import NO_SEED, preset
 
 from .conftest import fill
@@ -56,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def node(trained: Cluster, data: Path, tmp_path: Path) -> Home:
+def node(trained: Cluster, data: Path, tmp_path: Path, one_worker: None) -> Home:
     home = Home(tmp_path / "node")
     fill(home, trained, trained.nodes[1])
     configure(home, data)
@@ -65,26 +62,6 @@ def node(trained: Cluster, data: Path, tmp_path: Path) -> Home:
 
 def configure(home: Home, data: Path | None) -> None:
     home.config.write_text(default_text(Config(data=Data(data), privacy=Privacy(policy="open"))))
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Worker]:
-    with process() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def one_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command opens its data in one and the same learner process, whose start takes seconds."""
-    if "node" not in request.fixturenames:
-        return
-    running = request.getfixturevalue("started")
-
-    @contextmanager
-    def shared(_: object = ()) -> Iterator[Worker]:
-        yield running
-
-    monkeypatch.setattr(offline, "process", shared)
 
 
 def named(found: Any, name: str) -> Any:

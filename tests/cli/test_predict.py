@@ -48,11 +48,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def node(cluster: Cluster, data: Path, tmp_path: Path) -> Home:
+def home_alone(cluster: Cluster, data: Path, tmp_path: Path) -> Home:
+    """A home whose predictions each start a learner of their own."""
     home = Home(tmp_path / "node")
     fill(home, cluster, cluster.nodes[1])
     configure(home, data)
     return home
+
+
+@pytest.fixture
+def node(home_alone: Home, one_worker: None) -> Home:
+    """The same, with one learner process for all."""
+    return home_alone
 
 
 def configure(home: Home, data: Path | None, private: bool = False) -> None:
@@ -73,9 +80,9 @@ def file(data: Path, tmp_path: Path) -> Path:
 
 
 def test_every_class_has_its_probability_and_the_states_are_named(
-    run: "Run", node: Home, file: Path, cluster: Cluster, data: Path
+    run: "Run", home_alone: Home, file: Path, cluster: Cluster, data: Path, request: pytest.FixtureRequest
 ) -> None:
-    answer = run("predict", file, "--home", node.root)
+    answer = run("predict", file, "--home", home_alone.root)
     assert answer.code == 0, answer.err
     rows = list(csv.DictReader(io.StringIO(answer.out)))
     assert len(rows) == 7
@@ -91,9 +98,10 @@ def test_every_class_has_its_probability_and_the_states_are_named(
         assert sum(found) == pytest.approx(1, abs=1e-5)
         assert row["digit"] == str(int(np.argmax(found)))
     assert rows != [rows[0]] * 7
-    # The same from a worker that is given the folded states by hand, and another from the first states.
+    # The same from another worker that is given the folded states by hand, and not from the first states.
     values = [[float(row[name]) for name in names] for row in rows]
     states = {name: state_of(cluster, name) for name in core.hosted}
+    request.getfixturevalue("one_worker")
     with worker(cluster.charter, data) as learner:
         for given, equal in ((states, True), ({}, False)):
             told = learner.ask({"op": "predict", "states": given, "file": str(file)})["tasks"]["digit"]["scores"]

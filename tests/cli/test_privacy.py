@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 
 from collegium.node import views
 from collegium.node.core.events import Noised, PutDraw
@@ -113,12 +112,11 @@ def test_a_plan_stands_on_what_is_spent_and_says_whether_it_fits(run: "Run", hom
         assert run("privacy", "plan", "--home", home.root, *wrong).code == 2
 
 
-@pytest.mark.parametrize(("noise", "low", "high"), [("1,1.5,2", 11.77, 11.80), ("2", 0.0, 8.13)])
-def test_g6_a_second_accountant_agrees(run: "Run", noise: str, low: float, high: float) -> None:
-    """PLD and PRV: neither may be the only one that says so."""
-    (line,) = run(*WORKED, "--noise", noise, "--check").value["modalities"]
+def test_g6_a_second_accountant_agrees(run: "Run") -> None:
+    """PLD and PRV: neither may be the only one that says so. More cases are where both of them live."""
+    (line,) = run(*WORKED, "--noise", "1,1.5,2", "--check").value["modalities"]
     both = line["cross_check"]
-    assert low <= both["pld"] <= high
+    assert 11.77 <= both["pld"] <= 11.80
     assert both["pld"] - 0.01 <= both["prv"] <= both["pld"] + 2 * both["error"]
 
 

@@ -149,6 +149,8 @@ def test_privacy_operations(shared: Process) -> None:
     assert answer["modalities"]["m"]["rounds_left"] > 2
     answer, _ = ask(shared, "cross_check", events=[[0.05, 0.7682212795973759, 400]], delta=1e-5)
     assert 11.77 < answer["pld"] <= answer["prv"] + 0.01 < 11.85
+    answer, _ = ask(shared, "cross_check", events=[[0.05, 2.0, 400]], delta=1e-5)
+    assert 0.0 < answer["pld"] - 0.01 <= answer["prv"] <= answer["pld"] + 2 * answer["error"] < 8.13
 
 
 def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:
@@ -157,7 +159,7 @@ def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:
     wide = [dict(good["learning"]["modalities"][0], width=65)]
     return {
         "an unknown operation": ("explain", {}, "unknown operation 'explain'"),
-        "training before opening": ("train", train, "no data folder is open"),
+        "training before opening": ("train", train | {"session": "another"}, "no data folder is open"),
         "another base seed": ("open", good | {"base_seed": bytes(31) + b"x"}, "initial weights differ"),
         "a component that the charter lacks": ("open", good | {"hosted": ["head/x"]}, "not in the charter"),
         "another width": ("open", good | {"learning": good["learning"] | {"modalities": wide}}, "64 features"),
@@ -168,20 +170,20 @@ def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:
     }
 
 
-def test_refusals_name_the_fault_and_the_worker_goes_on(worker: Process, folder: Path) -> None:
+def test_refusals_name_the_fault_and_the_worker_goes_on(shared: Process, folder: Path) -> None:
     for name, (op, fields, text) in refusals(folder).items():
-        answer, _ = ask(worker, op, **fields)
+        answer, _ = ask(shared, op, **fields)
         assert answer["ok"] is False, name
         assert text in answer["error"], (name, answer)
-    assert ask(worker, "open", **opening(folder))[0]["ok"]
-    answer, _ = ask(worker, "train", states={"head/digit": b"1"}, engaged=ENGAGED, steps=1, sample_rate=0.1, lot=1.0)
+    assert ask(shared, "open", **opening(folder))[0]["ok"]
+    answer, _ = ask(shared, "train", states={"head/digit": b"1"}, engaged=ENGAGED, steps=1, sample_rate=0.1, lot=1.0)
     assert "has 1 bytes" in answer["error"]
-    answer, _ = ask(worker, "train", states={}, engaged=ENGAGED, steps=1, sample_rate=float("nan"), lot=1.0)
+    answer, _ = ask(shared, "train", states={}, engaged=ENGAGED, steps=1, sample_rate=float("nan"), lot=1.0)
     assert "sample_rate" in answer["error"]
 
 
-def test_a_garbage_frame_is_answered_and_the_worker_goes_on(worker: Process) -> None:
-    requests, responses = pipes(worker)
+def test_a_garbage_frame_is_answered_and_the_worker_goes_on(shared: Process) -> None:
+    requests, responses = pipes(shared)
     for body in (b"\xc1\xc1\xc1", b"\x93\x01\x02\x03", b"\x81\x01\x02", b"", b"\x81\xa1a"):
         requests.write(struct.pack(">I", len(body)) + body)
         requests.flush()
@@ -189,7 +191,7 @@ def test_a_garbage_frame_is_answered_and_the_worker_goes_on(worker: Process) -> 
         assert answer is not None
         assert answer["ok"] is False
         assert answer["id"] is None
-    assert ask(worker, "epsilon", events=[], delta=1e-5)[0]["claimed"] == 0
+    assert ask(shared, "epsilon", events=[], delta=1e-5)[0]["claimed"] == 0
 
 
 def test_an_oversized_frame_ends_the_worker_with_a_named_error(worker: Process) -> None:
@@ -208,15 +210,16 @@ def test_closing_the_input_ends_the_worker_and_its_log_is_json(worker: Process) 
     assert [json.loads(line)["event"] for line in errors.splitlines()] == ["ready"]
 
 
-def test_a_killed_worker_ends_the_stream(worker: Process, folder: Path) -> None:
-    assert ask(worker, "open", **opening(folder))[0]["ok"]
-    requests, responses = pipes(worker)
+def test_a_killed_worker_ends_the_stream(shared: Process, folder: Path) -> None:
+    """The last test of this file: it kills the worker that the others share."""
+    assert ask(shared, "open", **opening(folder))[0]["ok"]
+    requests, responses = pipes(shared)
     write_frame(
         requests,
         {"id": 8, "op": "train", "states": {}, "engaged": ENGAGED, "steps": 100_000, "sample_rate": 0.3, "lot": 100.0},
     )
     assert read_frame(responses) is not None  # it is training
-    os.kill(worker.pid, signal.SIGKILL)
-    assert worker.wait(30) == -signal.SIGKILL
+    os.kill(shared.pid, signal.SIGKILL)
+    assert shared.wait(30) == -signal.SIGKILL
     while (message := read_frame(responses)) is not None:
         assert "progress" in message
