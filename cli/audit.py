@@ -112,7 +112,7 @@ def _learner() -> Iterator["Worker"]:
     from ..sims.offline import Worker  # noqa: PLC0415 - imports of commands wait until they run
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "collegium.node.learner"],
+        [sys.executable, "-P", "-m", "collegium.node.learner"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

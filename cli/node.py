@@ -62,7 +62,7 @@ def spawn(home: "Home", passphrase: str | None) -> tuple[subprocess.Popen[bytes]
     with os.fdopen(descriptor, "ab") as log:
         offset = log.tell()
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "collegium.node", "--home", str(home.root.absolute())],
+            [sys.executable, "-P", "-m", "collegium.node", "--home", str(home.root.absolute())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

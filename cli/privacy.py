@@ -360,7 +360,7 @@ def _cross_check(events: list[list[float]], delta: float) -> Any:
     from ..node.learner.protocol import encode_frame, read_frame  # noqa: PLC0415 - imports of commands wait
 
     done = subprocess.run(
-        [sys.executable, "-m", "collegium.node.learner"],
+        [sys.executable, "-P", "-m", "collegium.node.learner"],
         input=encode_frame({"id": 1, "op": "cross_check", "events": events, "delta": delta}),
         capture_output=True,
         check=False,

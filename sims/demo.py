@@ -44,7 +44,7 @@ from .watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound
 ALPHA = 0.3
 EPSILON, DELTA = 8.0, 1e-5
 ROBUST = "clip+nnm+trimmed_mean"  # the rule where some lie, unless another one is asked for
-LYING = (sys.executable, "-m", "collegium.sims.lying_learner")
+LYING = (sys.executable, "-P", "-m", "collegium.sims.lying_learner")
 STALL_SECONDS = 180.0
 HOLD_SECONDS = 20.0
 

@@ -47,7 +47,7 @@ class Daemon:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with self.institution.home.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*self.prefix, sys.executable, "-m", "collegium.node", "--home", str(self.institution.home.root)],
+                [*self.prefix, sys.executable, "-P", "-m", "collegium.node", "--home", str(self.institution.home.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -70,7 +70,7 @@ def process(command: Sequence[str] = ()) -> Iterator[Worker]:
     """Run a worker; `command` instead of the built-in one."""
     with TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603 - our own module, or the operator's own learner
-            list(command) or [sys.executable, "-m", "collegium.node.learner"],
+            list(command) or [sys.executable, "-P", "-m", "collegium.node.learner"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1374,8 +1374,10 @@ class Core:
         if self.draw is None or self.draw.number != event.draw:
             return
         self.draw = None
-        self.failures += 1
-        self._notice("training-failed", "error", reason=event.reason, attempt=self.failures)
+        self.failures += event.counts
+        self._notice(
+            "training-failed", "error" if event.counts else "warning", reason=event.reason, attempt=self.failures
+        )
         if self.failures >= MOST_FAILURES:  # each attempt costs its ε: an operator has to look
             self.exhausted = f"training failed {self.failures} times ({event.reason}); mend it and start the node again"
 

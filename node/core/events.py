@@ -139,10 +139,11 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFailed:
-    """A draw came to nothing; what it reserved is spent."""
+    """A draw came to nothing; what it reserved is spent. `counts`: it is one of few that may fail in a row."""
 
     draw: int
     reason: str
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

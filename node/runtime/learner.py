@@ -13,7 +13,7 @@ from ..learner.protocol import HEADER, Message, decode_frame, encode_frame, fram
 log = structlog.get_logger(__name__)
 
 LEAST_BACKOFF, MOST_BACKOFF = 1.0, 60.0
-BUILT_IN = (sys.executable, "-m", "collegium.node.learner")
+BUILT_IN = (sys.executable, "-P", "-m", "collegium.node.learner")
 
 
 class LearnerError(OperatorError):

@@ -116,6 +116,7 @@ class Runtime:
         self._personalised = (0, 0)  # the last epoch and round that private components were trained at
         self._personalising = trio.Lock()
         self.manifests = Manifests(self.home)
+        self._reopening = False
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
 
     def _opening(self) -> Message | None:
@@ -503,6 +504,7 @@ class Runtime:
 
     def _on_learner_ready(self, answer: Message) -> None:
         log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
+        self._reopening = False
         self.submit(ev.LearnerReady(tuple(answer["components"])))
 
     async def _check_budget(self, check: ev.CheckBudget) -> None:
@@ -552,7 +554,7 @@ class Runtime:
                 },
             )
         except LearnerError as error:
-            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}"))
+            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}", not self._reopening))
             return
         except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
             self.submit(ev.TrainingFailed(check.draw, f"the accountant's answer cannot be used: {error!r}"))
@@ -607,7 +609,7 @@ class Runtime:
             blobs = await trio.to_thread.run_sync(self._pack, train, answer["updates"])
             root = await trio.to_thread.run_sync(self._manifest, answer.get("subjects"))
         except (LearnerError, folding.MissingBlobsError, UsageError) as error:
-            self.submit(ev.TrainingFailed(train.draw, str(error)))
+            self.submit(ev.TrainingFailed(train.draw, str(error), not self._reopening))
             return
         except (KeyError, ValueError) as error:  # a learner of the operator's own may answer anything
             self.submit(ev.TrainingFailed(train.draw, f"the learner's answer cannot be used: {error!r}"))
@@ -710,6 +712,7 @@ class Runtime:
         await trio.to_thread.run_sync(exclude, self.home, subject)
         opening, draw = self._opening(), self.core.draw
         if opening is not None:
+            self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
             await self.learner.reopen(opening)
         # Until the core has what the worker had answered already.
         while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110

@@ -84,7 +84,7 @@ class _Run:
             rounds=rounds,
             deadline_ms=DEADLINE_MS,
             policy="open",
-            learner=(sys.executable, "-m", "collegium.sims.synthetic_learner"),
+            learner=(sys.executable, "-P", "-m", "collegium.sims.synthetic_learner"),
             timing=Timing(),
             ways=ways,
         )

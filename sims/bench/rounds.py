@@ -45,7 +45,7 @@ def measure(quick: bool) -> Sequence[Row]:
             rounds=rounds,
             deadline_ms=10_000,
             policy="open",
-            learner=(sys.executable, "-m", "collegium.sims.synthetic_learner"),
+            learner=(sys.executable, "-P", "-m", "collegium.sims.synthetic_learner"),
             timing=Timing(),
         )
         daemons = [Daemon(institution) for institution in institutions]

@@ -34,7 +34,7 @@ def hands(count: int) -> Iterator[list[Hand]]:
     """Run `count` worker processes."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "collegium.node.learner"],
+            [sys.executable, "-P", "-m", "collegium.node.learner"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

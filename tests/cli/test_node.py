@@ -32,8 +32,15 @@ def alone(run: "Run", tmp_path: Path) -> Home:
     return Home(root)
 
 
-def test_a_daemon_starts_answers_and_stops(run: "Run", alone: Home) -> None:
+def test_a_daemon_starts_answers_and_stops(
+    run: "Run", alone: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = alone.root
+    foreign = tmp_path / "where the operator stands"
+    foreign.mkdir()
+    for name in ("h2", "trio", "msgpack", "json"):
+        (foreign / f"{name}.py").write_text("raise SystemExit('code of the working directory ran')\n")
+    monkeypatch.chdir(foreign)  # G9: what lies there is not for the daemon to import
     try:
         started = run("node", "start", "--home", root, "--json")
         assert started.code == 0, started.err + alone.log.read_text()
