@@ -1,12 +1,12 @@
 """`collegium ledger`: what was agreed on, and whether it is what it says."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..crypto.errors import UsageError
+from .files import write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, progress, short, size, table
 from .read import answer
@@ -249,7 +249,7 @@ def export(
     place = existing_home(home)
     with progress(as_json) as step, source_of(place, step) as source:
         height = source.height(until)
-        _write_new(file, frames(source, height))
+        write_new(file, frames(source, height))
     found = {"file": str(file), "height": height, "bytes": file.stat().st_size}
     text = (
         f"{height} blocks, {size(found['bytes'])}, written to {file}; anybody checks it: collegium ledger verify {file}"
@@ -274,7 +274,7 @@ def prove(
     place = existing_home(home)
     with progress(as_json) as step, source_of(place, step) as source:
         data, checked = make(source, reference, at)
-    _write_new(file, [data])
+    write_new(file, [data])
     found: Any = {"file": str(file), "bytes": len(data), **checked.as_map()}
     text = f"{size(len(data))}, written to {file}; anybody checks it: collegium ledger verify {file}"
 
@@ -303,7 +303,7 @@ def consistency(
     with progress(as_json) as step, source_of(place, step) as source:
         data, checked = make(source, first, second)
     if out_file is not None:
-        _write_new(out_file, [data])
+        write_new(out_file, [data])
     found: Any = {
         "file": None if out_file is None else str(out_file),
         "bytes": len(data),
@@ -319,17 +319,6 @@ def consistency(
             )
 
     emit(found, as_json, people)
-
-
-def _write_new(file: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is not there yet, whole or not at all. Raises UsageError."""
-    from ..node.store.files import write_stream  # noqa: PLC0415 - as above
-
-    if file.exists():
-        raise UsageError(f"{file} is there already", "Name a new file, or remove that one first.")
-    if not file.parent.is_dir():
-        raise UsageError(f"There is no folder {file.parent}", "Make it, or name another.")
-    write_stream(file, parts)
 
 
 def parse_pin(text: str) -> tuple[int, bytes]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, progress, say, table
 from .read import answer, from_store
@@ -128,7 +129,6 @@ def statement(
 ) -> None:
     """Sign the withdrawal of all that this key contributed, for a member to carry: for who is no longer one."""
     from ..node.home import keys  # noqa: PLC0415 - as above
-    from ..node.store.files import write_atomic  # noqa: PLC0415
     from ..node.verify import read_charter  # noqa: PLC0415
     from ..protocol.records import WithdrawalStatement  # noqa: PLC0415
     from ..protocol.signing import sign  # noqa: PLC0415
@@ -144,7 +144,7 @@ def statement(
 
     through = from_store(place, seen)
     value = WithdrawalStatement(charter.federation, identity.public_key, "all", "refold", through)
-    write_atomic(out, (sign(identity, value).wire.hex() + "\n").encode())
+    write_new(out, [(sign(identity, value).wire.hex() + "\n").encode()])
     found = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
     text = f"written to {out}; a member carries it: collegium unlearn carry FILE"
     emit(found, as_json, lambda console: console.print(text))
@@ -210,17 +210,17 @@ def certificate(
     as_json: JsonOption = False,
 ) -> None:
     """Write one file from which anybody can check, offline, that a member's withdrawn contributions are gone."""
-    from ..node.store.files import write_stream  # noqa: PLC0415 - as above
     from ..node.verify import certificate as certificates  # noqa: PLC0415
     from ..node.verify.bytes import Disk  # noqa: PLC0415
     from ..node.verify.outsiders import source_of  # noqa: PLC0415
     from ..node.views import find_member  # noqa: PLC0415
 
     place = existing_home(home)
+    check_new(out)
     key = from_store(place, lambda context: find_member(context, member))
     with progress(as_json) as step, source_of(place, step) as source:
         parts = certificates.make(source, key, Disk(place.blobs) if with_updates else None)
-        write_stream(out, parts)
+        write_new(out, parts)
     with out.open("rb") as file:
         checked = certificates.check(file, str(out), data=Disk(place.blobs))
     found = {"certificate": str(out), "bytes": out.stat().st_size, **checked.as_map()}
@@ -283,6 +283,8 @@ def subject(
     place = existing_home(home)
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
     client = Client(place)
+    if out is not None:
+        check_new(out)
     client.get("/status")  # so that nobody is asked in vain
     confirm("Withdraw every update that saw this student, and train without them from now on?", yes)
     sent: Any = client.forget_student(name)
@@ -318,7 +320,6 @@ def _await_refold(client: Any, count: int, wait: float) -> None:
 
 def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
     from ..node.home.students import Manifests  # noqa: PLC0415 - as above
-    from ..node.store.files import write_atomic  # noqa: PLC0415
     from ..node.verify import receipt  # noqa: PLC0415
     from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
 
@@ -328,7 +329,7 @@ def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
     with source_of(place) as source:
         parts = receipt.make(source, key, student, headers_of(place), Manifests(place).get)
         content, checked = receipt.made_and_checked(parts, student, str(out))
-    write_atomic(out, content)
+    write_new(out, [content])
     return checked.as_map()
 
 

@@ -318,6 +318,7 @@ def apply_records(
     withdrawals: list[tuple[WithdrawalStatement, bytes]] = []
     guilty: set[bytes] = set()
     refusals: list[Refusal] = []
+    withdrawing: dict[bytes, int] = {}
     leaves = []
     for record in records:
         value = record.value
@@ -325,6 +326,10 @@ def apply_records(
         leaves.append(leaf_hash(record.digest))
         try:
             body = body_of(value)
+            if isinstance(body, Withdrawal) or (isinstance(body, Motion) and body.action in membership.WITHDRAWALS):
+                withdrawing[value.author] = withdrawing.get(value.author, 0) + 1
+                if withdrawing[value.author] > withdrawal.MOST_AT_A_HEIGHT:
+                    raise RemoteProtocolError("quota-withdrawals", "too many at one height", value.author)
             if isinstance(body, Offer):
                 known = tuple(sorted({name for name in body.components if name in components}))
                 offers = {**offers, value.author: Offer(known, body.addresses)}
@@ -530,6 +535,8 @@ def moved_out(
     """Return what a motion to withdraw or to rewind would take out as things stand. Raises RemoteProtocolError."""
     terms = membership.terms(action, statement, ledger.federation)
     withdrawal.check_terms(terms, ledger.components)
+    if not motion and terms.through > ledger.heads.get(terms.author, (0, GENESIS))[0]:
+        raise RemoteProtocolError("through-ahead", "it reaches beyond what its subject has said so far", carrier)
     placed = [
         replace(withdrawal.placed(charter, ledger, each, height, carrier), motion=motion)
         for part in withdrawal.expanded(charter, terms)
@@ -633,7 +640,7 @@ def _withdraw(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
     if not _matters(ledger, found):
         return ledger
     components = {name: withdrawal.without(before.components[name], c, found) for name, c in ledger.components.items()}
-    return replace(ledger, components=components, withdrawn=withdrawal.kept(ledger.withdrawn, found))
+    return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, found))
 
 
 def _matters(ledger: Ledger, found: Withdrawn) -> bool:

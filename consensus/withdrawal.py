@@ -8,6 +8,7 @@ rewind   from the first round on that counted a covered update, all that anybody
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import RemoteProtocolError
@@ -18,7 +19,13 @@ from .components import Entry, Round, chained
 if TYPE_CHECKING:
     from .ledger import ComponentLedger, Ledger, Pending
 
-MOST_WITHDRAWN = 16  # of one owner's own that are kept; the rounds that older ones reach are long closed
+MOST_AT_A_HEIGHT = 16  # records of one author that withdraw or move to withdraw; each is held against every list
+
+
+# Asked again for every entry of every list.
+@lru_cache(maxsize=1024)
+def _map(pairs: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    return dict(pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +60,16 @@ class Withdrawn:
 
     def covers(self, component: str, number: int, entry: Entry) -> bool:
         """Whether it takes this entry out of round `number` of a component."""
-        since, last = dict(self.since).get(component), dict(self.rounds).get(component, 0)
+        since, last = _map(self.since).get(component), _map(self.rounds).get(component, 0)
         if since is None or not since <= number <= last:
             return False
         return self.mode == "rewind" or self._counts(component, number, entry)
 
     def bars(self, component: str, author: bytes, seq: int, number: int, update: bytes) -> bool:
         """Whether an update that no round counted may not come, or come again: what was in flight then is void too."""
-        last = dict(self.rounds).get(component, 0)
+        last = _map(self.rounds).get(component, 0)
         if self.mode == "rewind":
-            return component in dict(self.since) and number <= last + 1
+            return component in _map(self.since) and number <= last + 1
         if author != self.author or not names(self, component, number, update):
             return False
         return seq <= self.through or number <= last + 1
@@ -192,7 +199,8 @@ def _rewinding(charter: Charter, ledger: "Ledger", found: Withdrawn) -> Withdraw
         rounds = ledger.components[name].rounds
         # What others closed at the height at which the first one was counted was trained before.
         later = [r.number for r in rounds if r.height > start or (r.height == start and learned.get(name) == start)]
-        since.append((name, min(later, default=ledger.components[name].round + 1)))
+        first = min(later, default=ledger.components[name].round + 1)
+        since.append((name, max(first, dict(found.since)[name])))  # no further than this component's own horizon
     return replace(found, mode="rewind", since=tuple(sorted(since)))
 
 
@@ -249,10 +257,3 @@ def without(before: "ComponentLedger", c: "ComponentLedger", withdrawn: Withdraw
         attests=tuple(item for item in c.attests if item[1] == epoch),
         erasures=erasures,
     )
-
-
-def kept(known: tuple[Withdrawn, ...], new: Withdrawn) -> tuple[Withdrawn, ...]:
-    """Return the withdrawals in force with a new one. What an owner withdraws cannot push out what others did."""
-    own = [w for w in known if w.author == new.author and not w.motion]
-    drop = own[: max(0, len(own) + 1 - MOST_WITHDRAWN)] if not new.motion else []
-    return (*(w for w in known if w not in drop), new)

@@ -375,7 +375,9 @@ class Invariants:
                 for entry in round_.entries:
                     held = [n for n in self.cluster.honest() if entry.blob in n.store.blobs]
                     bound = [n for n in self.cluster.honest() if n.index not in self._lost]
-                    others = len(hosts - {n.identity.public_key for n in (*bound, *held)})  # liars, and lost disks
+                    # Liars, lost disks, and who is further on and may have erased it again.
+                    on = [n for n in bound if n.core is not None and n.core.ledger.height > core.ledger.height]
+                    others = len(hosts - {n.identity.public_key for n in (*(n for n in bound if n not in on), *held)})
                     if len(held) + others < self._needed(max(1, len(hosts))):
                         raise InvariantError("G4", f"{name} round {round_.number}: {len(held)} hosts hold an update")
 

@@ -25,6 +25,7 @@ _ADVICE = {
     "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
     "moved-already": "`collegium peer motions` shows how it stands.",
     "too-few-members": "With fewer than three members, two would decide about each other.",
+    "through-ahead": "It can name what its subject has said so far.",
     "unknown-component": "`collegium component list` names them.",
 }
 
@@ -114,9 +115,9 @@ def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
     """Refuse to want rounds again that this node's own budget does not bear. Raises RefusedError."""
     for modality, (left, last) in sorted(daemon.core.forecast.items()):
         need = max((rounds.get(name, 0) for name in last), default=0)
-        if left < need:
+        if left - 1 < need:  # the forecast counts the round that it was made for
             raise RefusedError(
-                f"{need} rounds would run again, and this node's budget of {modality!r} bears {left}",
+                f"{need} rounds would run again, and this node's budget of {modality!r} bears {max(0, left - 1)}",
                 "It would sit out the rest: give --anyway if that is meant.",
             )
 

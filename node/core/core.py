@@ -217,7 +217,8 @@ class Core:
             value = header.value
             self.acked[value.author, value.component, value.round] = header.digest
             component = self.ledger.components.get(value.component)
-            if component and not self._stale(value.component, value.round, component.round):
+            dropped = bool(snapshot.flags.get(_dropped(header.digest), 0))
+            if component and not dropped and not self._stale(value.component, value.round, component.round):
                 self.flights[header.digest] = self._my_flight(header)
         self._restore_posted()
         self._drop_flights()
@@ -1443,11 +1444,16 @@ class Core:
         statement = replace(event.terms(self.federation, self.me), through=self.head[0])
         if statement.scope == "all":
             self._set_contributing(False)
-        # In flight: what is covered must not be posted after this.
+        # In flight: what is covered must not be posted after this, nor after a restart.
         mine = [flight for flight in self.flights.of(self.me) if _within(statement, flight)]
         for flight in mine:
             del self.flights[flight.header.digest]
+            self._emit(ev.Persist(ev.PutFlag(_dropped(flight.header.digest), 1)))
         self._erase_unneeded({flight.header.value.blob for flight in mine})
+        placed = withdrawal.placed(self.charter, self.ledger, statement, self.ledger.height + 1, self.me)
+        if statement.scope != "all" and not withdrawal.reaches(self.ledger, placed):
+            self._notice("withdrawn-in-flight", scope=statement.scope, updates=len(mine))
+            return  # the ledger has none of it, and will not
         self._append(Withdrawal(sign(self.identity, statement).wire))
         self._notice("withdrawal-signed", scope=statement.scope, through=statement.through)
 
@@ -1558,6 +1564,11 @@ def _open_message(
 
 def _provable(a: Signed[Record], b: Signed[Record]) -> bool:
     return max(len(a.wire), len(b.wire)) <= PROVABLE
+
+
+def _dropped(update: bytes) -> str:
+    """Return the flag of an own update that was withdrawn before the ledger had it."""
+    return f"dropped-{update.hex()}"
 
 
 def _within(terms: WithdrawalStatement, flight: Flight) -> bool:

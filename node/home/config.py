@@ -124,7 +124,7 @@ class Timing:
 class Storage:
     """[storage]. `prune`: delete the bytes of updates that no withdrawal can reach (the charter's refold_horizon)."""
 
-    prune: bool = True
+    prune: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,7 +442,8 @@ sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
 
 [storage]
 # Delete the bytes of updates that no withdrawal can reach any more (the charter's refold horizon): a checkpoint and the
-# ledger stay. Without, every state can be recomputed here from the first round on.
+# ledger stay. Without, every state can be recomputed here from the first round on; leave it so at enough members that
+# late joiners find somebody who still has all.
 prune = {_toml(c.storage.prune)}
 
 [peers]

@@ -69,7 +69,7 @@ def kept(rounds: Sequence[Round], horizon: int) -> set[bytes]:
     the last is what every refold can start from.
     """
     last = rounds[-1].number if rounds else 0
-    oldest = beyond(last, horizon) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    oldest = _base(last, horizon)
     return {
         r.chain
         for r in rounds
@@ -82,9 +82,17 @@ def beyond(last: int, horizon: int) -> int:
     return max(0, last - horizon)
 
 
+def _base(last: int, horizon: int) -> int:
+    """Return the round whose state every refold can start from, 0 for none.
+
+    One checkpoint more than the horizon asks for: rounds may close between a withdrawal and its refold.
+    """
+    return max(0, beyond(last, horizon) // CHECKPOINT_EVERY - 1) * CHECKPOINT_EVERY
+
+
 def spent(rounds: Sequence[Round], horizon: int) -> Round | None:
     """Return the round up to which no update's bytes are needed any more once the state after it is on disk."""
-    number = beyond(rounds[-1].number if rounds else 0, horizon) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    number = _base(rounds[-1].number if rounds else 0, horizon)
     return rounds[number - 1] if number else None
 
 

@@ -16,7 +16,7 @@ from zstandard import ZstdError
 
 from ...consensus.components import Entry, Round, chained, fold_round, origin
 from ...consensus.ledger import ComponentSummary, Ledger, Summary, genesis, summary, summary_digest
-from ...consensus.membership import WITHDRAWALS, earlier, terms
+from ...consensus.membership import WITHDRAWALS, earlier, present, terms
 from ...consensus.withdrawal import Withdrawn, expanded
 from ...crypto.errors import RemoteProtocolError, UsageError, VerificationError
 from ...crypto.hashing import sha256
@@ -187,10 +187,13 @@ def make(source: Source, member: bytes, data: Bytes | None = None) -> Iterator[b
     """
     last = source.height(None)
     before, ledger = genesis(source.charter), genesis(source.charter)
-    seen, keys, leaves = False, {member}, list[bytes]()
+    for _, ledger in source.history(last):  # noqa: B007 - the last one says under which keys this member was there
+        pass
+    member = present(ledger.roll, member)
+    keys, ledger = {member, *earlier(ledger.roll, member)}, before
+    seen, leaves = False, list[bytes]()
     found: list[tuple[int, Signed[Record]]] = []
     for stored, after in source.history(last):
-        keys = {member, *earlier(after.roll, member)}
         fresh = [w for w in after.withdrawn if w.author in keys and w not in ledger.withdrawn]
         if fresh and not seen:
             before, seen = ledger, True
@@ -350,6 +353,8 @@ def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
     mine = tuple(w for w in now.withdrawn if w.author in keys)
     if not mine:
         raise VerificationError("no withdrawal of this member is in force", ADVICE)
+    if any(w in then.withdrawn for w in mine):
+        raise VerificationError(f"height {before.height} is not before the first withdrawal of this member", ADVICE)
     _words(charter, after, claim, now, mine)
     problems: list[str] = []
     components = []
@@ -476,7 +481,7 @@ def _component(
     if certified is not None:
         key = (certified.round, certified.epoch, certified.digest)
         attested = sum((r, e, d) == key and host in c.hosts for r, e, host, d in c.attests)
-    elif removed or others:
+    elif c.epoch:
         problems.append(f"{c.name} epoch {c.epoch}: not-certified: the hosts have not attested the refold yet")
     spec = charter.component(c.name)
     assert spec is not None  # lists are held against the charter's components

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from collegium.consensus.ledger import ComponentLedger, apply_records, state_digest
-from collegium.consensus.withdrawal import MOST_WITHDRAWN, check_terms, linked
+from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot, Motion
@@ -166,19 +166,51 @@ def test_a_motions_terms_are_its_own(house: House) -> None:
     assert house.ledger.roll.motions == ()
 
 
-def test_what_an_owner_withdraws_does_not_push_out_what_others_did() -> None:
+def test_g7_no_withdrawal_is_ever_forgotten() -> None:
+    """What is barred stays barred, however much its owner withdraws after it: its bytes are gone everywhere."""
     house = House()
-    for _ in range(MOST_WITHDRAWN + 3):
+    for _ in range(20):
         house.round(A)
     owner, *others = house.ids
     last = house.ledger.components[A].round
-    house.move(others[0], owner, "refold", "rounds", components=(A,), first=last, last=last)
+    update = house.update(owner, A, last + 1)
+    house.say((owner, update))
+    house.move(others[0], owner, "refold", "rounds", components=(A,), first=last, last=last + 1)
     house.vote(*others[1:3])
-    for number in range(1, MOST_WITHDRAWN + 2):
+    assert [p.author for p in house.ledger.components[A].pending] == []
+    for number in range(1, last):
         assert not house.withdraw(owner, "updates", updates=(house.entry(owner, A, number).update,))
-    assert len(house.ledger.withdrawn) == MOST_WITHDRAWN + 1
-    assert house.ledger.withdrawn[0].motion
-    assert house.counted(A) == [*[BUT_0] * (MOST_WITHDRAWN + 1), ALL, BUT_0]
+    assert len(house.ledger.withdrawn) == last
+    assert house.say((owner, update)) == {"withdrawn"}, "with its old receipts"
+    assert house.counted(A) == [BUT_0] * last
+
+
+def test_g9_a_member_withdraws_so_often_at_one_height(house: House) -> None:
+    """Each is held against every list: a flood of void ones would stop the others."""
+    me = house.ids[0]
+    said = [(me, house.statement(me, "rounds", components=(A,), first=99, last=99)) for _ in range(MOST_AT_A_HEIGHT)]
+    assert house.say(*said, (me, house.statement(me))) == {"withdrawn-already", "quota-withdrawals"}
+    assert house.counted(A) == [ALL] * 3
+    assert not house.withdraw(me), "at the next height it can"
+
+
+def test_a_motion_reaches_no_further_than_its_subject_has_said(house: House) -> None:
+    owner, other = house.ids[:2]
+    assert house.move(other, owner, "refold", through=house.heads[owner.public_key][0] + 1) == {"through-ahead"}
+    assert not house.move(other, owner, "refold")
+
+
+def test_g7_a_rewind_reaches_no_further_than_each_components_own_horizon() -> None:
+    """Bytes that are older may be gone, however rarely the other component closes."""
+    house = House(horizon=5)
+    house.round(A)
+    for _ in range(12):
+        house.round(B)
+    owner, *others = house.ids
+    house.move(others[0], owner, "rewind", "components", components=(A,))
+    house.vote(*others[1:])
+    assert house.counted(A) == [[], []]
+    assert house.counted(B) == [*[ALL] * 7, *[[]] * 6]
 
 
 # ---- rewind

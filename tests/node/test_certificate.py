@@ -4,11 +4,15 @@ import io
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
+from collegium.consensus.components import Entry, Round, chained
 from collegium.consensus.ledger import Summary, summary, summary_digest
 from collegium.crypto.errors import CollegiumError, CorruptError, UsageError, VerificationError
+from collegium.crypto.identity import Identity
+from collegium.crypto.merkle import consistency_proof, leaf_hash
 from collegium.node.core import events as ev
 from collegium.node.core.motions import undecided
 from collegium.node.verify import certificate as certificates
@@ -17,7 +21,11 @@ from collegium.node.verify.certificate import Checked, Removal, check, make
 from collegium.node.verify.heads import CosignedHead
 from collegium.node.verify.outsiders import Source
 from collegium.protocol import schema
+from collegium.protocol.blocks import PRECOMMIT, Certificate, Vote, VoteSignature
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
+from collegium.protocol.membership import Rekeying
+from collegium.protocol.records import GENESIS
+from collegium.protocol.signing import sign
 from collegium.sims.cluster import Cluster, Node
 from collegium.sims.eventful import eventful
 
@@ -264,3 +272,98 @@ def test_g7_any_changed_byte_is_refused(case: Case, count: int) -> None:
         with pytest.raises(CollegiumError) as caught:
             case.checked(bytes(changed))
         assert isinstance(caught.value, VerificationError | CorruptError), caught.value
+
+
+def test_g7_a_certificate_that_begins_at_the_withdrawal_is_refused(case: Case) -> None:
+    """It would show that nothing of it was ever counted."""
+    begin, claim, _ = parts(case.made())
+    top = case.source.top
+    history = {stored.block.height: ledger for stored, ledger in case.source.history(top)}
+    first = next(height for height, ledger in history.items() if ledger.withdrawn)
+    late = history[first]
+    leaves = [
+        leaf_hash(record.digest)
+        for height in range(1, top + 1)
+        if (stored := case.source.block(height)) is not None
+        for record in stored.records
+    ]
+    forged = replace(claim, before=certificates.state_of(late), path=tuple(consistency_proof(leaves, late.tree.size)))
+    walk = case.source.walk(history[top], (first, top))
+    opening = files.opening(files.WITHDRAWAL, case.source.charter_file, len(walk))
+    content = joined(opening, forged, [schema.dump(head) for head in walk])
+    with pytest.raises(VerificationError, match="not before the first withdrawal"):
+        case.checked(content)
+    assert begin[:20] == opening[:20]
+
+
+def cosigned(case: Case, claim: Removal, **wrong: Any) -> bytes:
+    """Return the certificate under a header that a quorum signed for a ledger state that is not the fold."""
+    ledger = list(case.source.history(case.source.top))[-1][1]
+    false = replace(ledger, **wrong)
+    stored = case.source.block(case.source.top)
+    assert stored is not None
+    block = replace(stored.block, fold=summary_digest(summary(false)))
+    signatures = []
+    for node in sorted(case.cluster.nodes, key=lambda node: node.identity.public_key):
+        key = node.identity.public_key
+        vote = Vote(block.federation, key, block.height, 0, PRECOMMIT, block.id)
+        signatures.append(VoteSignature(key, node.identity.sign(Vote.DOMAIN, schema.dump(vote))))
+    walk = case.source.walk(ledger, (claim.before.height, block.height))
+    head = replace(walk[-1], block=block, certificate=Certificate(0, tuple(signatures)))
+    opening = files.opening(files.WITHDRAWAL, case.source.charter_file, len(walk))
+    changed = replace(claim, after=certificates.state_of(false))
+    return joined(opening, changed, [schema.dump(each) for each in (*walk[:-1], head)])
+
+
+def test_g7_lists_that_a_quorum_signed_and_no_rule_gives_are_refused(case: Case) -> None:
+    """The checks behind the chains: whoever folded wrongly, or lied, is found from the file alone."""
+    _, claim, _ = parts(case.made())
+    ledger = list(case.source.history(case.source.top))[-1][1]
+    before = next(led for s, led in case.source.history(claim.before.height) if s.block.height == claim.before.height)
+    assert case.checked(cosigned(case, claim)).verified
+
+    def with_rounds(change: Callable[[tuple[Round, ...]], list[Round]]) -> dict[str, Any]:
+        c = ledger.components[B]
+        rounds = chained(change(c.rounds), GENESIS)
+        return {"components": {**ledger.components, B: replace(c, rounds=rounds)}}
+
+    def edit(number: int, entries: tuple[Entry, ...]) -> Callable[[tuple[Round, ...]], list[Round]]:
+        return lambda rounds: [replace(r, entries=entries) if r.number == number else r for r in rounds]
+
+    whole = before.components[B].rounds[1].entries
+    first = ledger.components[B].rounds[0].entries
+    cases = {
+        "still counts": with_rounds(edit(2, whole)),
+        "nobody withdrew": with_rounds(edit(1, first[1:])),
+        "gained or reordered": with_rounds(edit(1, tuple(reversed(first)))),
+        "nobody's words": {"withdrawn": tuple(replace(w, through=w.through + 1) for w in ledger.withdrawn)},
+    }
+    for reason, wrong in cases.items():
+        with pytest.raises(VerificationError, match=reason):
+            case.checked(cosigned(case, claim, **wrong))
+    uncertified = {n: replace(c, certified=None) for n, c in ledger.components.items()}
+    found = case.checked(cosigned(case, claim, components=uncertified))
+    assert not found.verified
+    assert all("not-certified" in problem for problem in found.problems)
+
+
+def test_a_member_that_moved_to_a_new_key_gets_one_under_either(case: Case) -> None:
+    cluster = Cluster(4, 9, rounds=6)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    mover, others = cluster.nodes[0], cluster.nodes[1:]
+    core = mover.core
+    assert core is not None
+    update = next(e.update for e in core.ledger.components[A].rounds[0].entries if e.author == core.me)
+    mover.deliver(ev.RequestWithdrawal("updates", updates=(update,)))
+    assert cluster.run(lambda: all(n.core is not None and bool(n.core.ledger.withdrawn) for n in cluster.nodes))
+    old, new = mover.identity, Identity.from_seed(bytes(range(32)))
+    statement = sign(new, Rekeying(cluster.federation, new.public_key, old.public_key)).wire
+    mover.deliver(ev.Move("rekey", old.public_key, statement, "", 1000))
+    assert cluster.run(lambda: all(n.core is not None and new.public_key in n.core.ledger.members for n in others))
+    source = source_of(cluster, others[0])
+    for key in (old.public_key, new.public_key):
+        found = check(io.BytesIO(b"".join(make(source, key))), "cert")
+        assert [(w.author, w.scope) for w in found.withdrawn] == [(old.public_key, "updates")]
+        assert found.member == new.public_key
+        assert [c.removed for c in found.components] == [1]

@@ -49,12 +49,11 @@ def test_g7_only_bytes_that_no_withdrawal_reaches_go(stores: tuple[Blobs, States
     blobs, states = stores
     found = rounds(blobs)
     before, _ = folding.compute(SPEC, found, blobs, states)
-    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 20 * 4, "the checkpoint before round 22 is round 20"
-    assert stored(blobs, found) == list(range(21, LAST + 1))
+    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 10 * 4, "one checkpoint before the one at 20"
+    assert stored(blobs, found) == list(range(11, LAST + 1))
     assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0, "again changes nothing"
     states.prune(SPEC.name, folding.kept(found, HORIZON))
-    assert states.get(SPEC.name, found[19].chain) is not None
-    assert states.get(SPEC.name, found[9].chain) is None
+    assert states.get(SPEC.name, found[9].chain) is not None
     # The oldest round that a withdrawal can reach: the refold starts from the checkpoint and needs no byte that went.
     gone = replace(found[LAST - HORIZON], entries=found[LAST - HORIZON].entries[1:])
     after = chained([*found[: LAST - HORIZON], gone, *found[LAST - HORIZON + 1 :]], GENESIS)
@@ -71,7 +70,7 @@ def test_g8_without_its_checkpoint_nothing_goes(stores: tuple[Blobs, States]) ->
     found = rounds(blobs)
     assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
     folding.compute(SPEC, found, blobs, states)
-    (path,) = states.folder.rglob(f"{found[19].chain.hex()}.state")
+    (path,) = states.folder.rglob(f"{found[9].chain.hex()}.state")
     path.write_bytes(path.read_bytes()[:-1])  # torn
     assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
     assert stored(blobs, found) == list(range(1, LAST + 1))
@@ -89,5 +88,25 @@ def test_a_young_federation_keeps_all(stores: tuple[Blobs, States], count: int) 
 
 def test_a_long_life_keeps_a_bounded_number_of_checkpoints(stores: tuple[Blobs, States]) -> None:
     made = tuple(Round(n, n, (), 0, sha256(b"%d" % n)) for n in range(1, 10_001))
-    assert len(folding.kept(made, 1000)) <= 1000 // folding.CHECKPOINT_EVERY + 1 + folding.KEEP_LAST
+    assert len(folding.kept(made, 1000)) <= 1000 // folding.CHECKPOINT_EVERY + 2 + folding.KEEP_LAST
     assert made[8999].chain in folding.kept(made, 1000)
+
+
+@pytest.mark.parametrize("last", range(38, 48))
+def test_g7_rounds_that_close_before_the_refold_take_no_checkpoint_that_it_needs(
+    stores: tuple[Blobs, States], last: int
+) -> None:
+    """A withdrawal reaches the oldest round of its horizon, and the lists go on growing before anybody folds again."""
+    blobs, states = stores
+    found = rounds(blobs, last)
+    for count in range(last - 10, last + 1):
+        folding.compute(SPEC, found[:count], blobs, states)
+        states.prune(SPEC.name, folding.kept(found[:count], HORIZON))
+        folding.prune(SPEC, found[:count], HORIZON, blobs, states)
+    oldest = last - HORIZON  # index of the round last - HORIZON + 1
+    gone = replace(found[oldest], entries=found[oldest].entries[1:])
+    later = [Round(last + n, 1, (), 0, GENESIS) for n in range(1, 9)]
+    after = chained([*found[:oldest], gone, *found[oldest + 1 :], *later], GENESIS)
+    states.prune(SPEC.name, folding.kept(after, HORIZON))
+    folding.prune(SPEC, after, HORIZON, blobs, states)
+    folding.compute(SPEC, after, blobs, states)
