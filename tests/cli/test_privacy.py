@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from collegium.node import views
 from collegium.node.core.events import Noised, PutDraw
 from collegium.node.home import Home
