@@ -1,6 +1,8 @@
 """`collegium bench learn`: the fold of the studies is the daemon's; a short run on the real data."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf, log2
 from pathlib import Path
@@ -18,7 +20,7 @@ from collegium.protocol.update import squared_norm
 from collegium.sims.learn import bench, lies, studies
 from collegium.sims.learn.federate import Learner, Setting, train
 from collegium.sims.learn.runs import Ground, Run, figure, perform
-from collegium.sims.learn.workers import hands
+from collegium.sims.learn.workers import Hand, hands
 
 
 def data() -> Path:
@@ -26,6 +28,31 @@ def data() -> Path:
         return bench.data_folder()
     except UsageError as error:
         pytest.skip(f"{error.message}: {error.advice}")
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[list[Hand]]:
+    with hands(1) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def work(crew: list[Hand], imported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Studies import their data into one folder, and share a learner process, whose start takes longer than they do."""
+
+    @contextmanager
+    def shared(_: int) -> Iterator[list[Hand]]:
+        crew[0].opened.clear()
+        yield crew
+
+    monkeypatch.setattr(bench, "hands", shared)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(imported))
+    return bench.work_folder()
 
 
 def setting(weights: str = "designed", *, gaps_filled: bool = False) -> Setting:
@@ -142,20 +169,18 @@ def test_rates_are_tried_until_the_best_is_not_the_last_one(monkeypatch: pytest.
     assert rates == {"federated": [1, 2, 4, 8, 16], "local": [1, 2, 4, 0.5, 0.25], "central": [1, 2, 4]}
 
 
-def test_a_runs_noise_is_a_function_of_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runs_noise_is_a_function_of_its_seed(work: Path, crew: list[Hand], tmp_path: Path) -> None:
     """DESIGN 12; and students who are set apart while rates are chosen are not those that are reported."""
     source = data()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "work").mkdir()
     study = studies.study("oulad")
-    everybody = study.institutions(source, tmp_path / "work")
+    everybody = study.institutions(source, work)
     some = {name: everybody[name] for name in ("AAA", "GGG")}
     found = {}
-    with hands(1) as (hand,):
-        ground = Ground("oulad", some, tmp_path / "cache.db")
-        for key, seed, tune in (("a", 1, False), ("again", 1, False), ("b", 2, False), ("tune", 1, True)):
-            run = Run("federated", 3.0, 2.0, seed, tune=tune)
-            found[key] = perform(hand, run, ground, study.recipe, 2, 1.0)
+    crew[0].opened.clear()
+    ground = Ground("oulad", some, tmp_path / "cache.db")
+    for key, seed, tune in (("a", 1, False), ("again", 1, False), ("b", 2, False), ("tune", 1, True)):
+        run = Run("federated", 3.0, 2.0, seed, tune=tune)
+        found[key] = perform(crew[0], run, ground, study.recipe, 2, 1.0)
     assert found["a"] == found["again"]
     assert found["a"] != found["b"]
     held_out = {name: report["pass"]["n"] for name, report in found["a"].items()}
@@ -215,11 +240,11 @@ def test_liars_are_folded_with_the_honest_and_train_nothing() -> None:
     assert places["clip+nnm+trimmed_mean"] == pytest.approx(60 * 3.5, abs=0.01)
 
 
+@pytest.mark.usefixtures("work")
 def test_attacks_are_measured_on_the_honest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(bench, "RULES", ("mean", bench.ATTACKED))
     monkeypatch.setattr(bench, "LIES", {"sign flip × 3": lies.LIES["sign flip × 3"]})
     assert bench.run(only="attacks", seeds=1, as_json=True, quick=True, workers=1) == 0
@@ -237,11 +262,9 @@ def test_an_unknown_study_is_refused() -> None:
         bench.run(only="mnist")
 
 
-def test_a_short_run_prints_and_draws(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("work")
+def test_a_short_run_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert bench.run(only="oulad", seeds=1, epsilon=inf, out=tmp_path / "out", as_json=True, quick=True, workers=1) == 0
     found = json.loads(capsys.readouterr().out)["oulad"]
     assert found == json.loads((tmp_path / "out" / "learn.json").read_text())["oulad"]

@@ -34,8 +34,10 @@ rounds = 2
 
 
 def some_seeds() -> list[Any]:
-    soak = [pytest.param(name, seed, marks=pytest.mark.soak) for name in shipped() for seed in range(100, 130)]
-    return [*[(name, seed) for name in shipped() for seed in (1, 2)], *soak]
+    """Seed 1 of each in the gate, which is the short form."""
+    more = (2, *range(100, 130))
+    soak = [pytest.param(name, seed, marks=pytest.mark.soak) for name in shipped() for seed in more]
+    return [*[(name, 1) for name in shipped()], *soak]
 
 
 @pytest.mark.parametrize(("name", "seed"), some_seeds())

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,25 +67,50 @@ class Federation:
         chosen = range(len(self.views)) if nodes is None else nodes
         self.wait(lambda: all(closed(self.views[n], self.charter) >= round_ for n in chosen), seconds)
 
+    def last(self) -> int:
+        """The last round that anybody has a note of."""
+        return max((round_ for view in self.look() for _, round_ in view.notes), default=0)
+
+    def folded_by_all(self, since: int) -> list[list[str]]:
+        """The digests that the members noted of each round that all of them folded."""
+        noted = [{r: str(note["digest"]) for (_, r), note in v.notes.items() if "digest" in note} for v in self.views]
+        common = sorted(r for r in set(noted[0]).intersection(*noted) if r >= since)
+        return [[each[r] for each in noted] for r in common]
+
     def tail(self) -> str:
         logs = [(i.name, i.home.log.read_text(errors="replace")[-3000:]) for i in self.institutions]
         return "\n".join(f"--- {name}\n{text}" for name, text in logs)
 
 
-@pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+@contextmanager
+def _federations(root: Path) -> Iterator[Callable[..., Federation]]:
     made: list[Federation] = []
 
     def make(
         count: int = 4, rounds: int = 4, deadline_ms: int = 5000, dimension: int = 2000, **where: Any
     ) -> Federation:
-        folder = tmp_path / f"federation-{len(made)}"
+        folder = root / f"federation-{len(made)}"
         folder.mkdir()
         made.append(Federation(folder, count, rounds, deadline_ms, dimension, **where))
         return made[-1]
 
     os.environ.pop("COLLEGIUM_HOME", None)
-    yield make
-    for each in made:
-        for daemon in each.daemons:
-            daemon.kill()
+    try:
+        yield make
+    finally:
+        for each in made:
+            for daemon in each.daemons:
+                daemon.kill()
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+    with _federations(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Federation]]:
+    """Federations for several tests of a file: four daemons take ten seconds of CPU to start, a round takes one."""
+    with _federations(tmp_path_factory.mktemp("lasting")) as make:
+        yield make

@@ -13,10 +13,12 @@ import pytest
 from collegium.crypto.errors import CorruptError, RefusedError, UnreachableError, UsageError
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
+from collegium.node import __main__ as daemon
 from collegium.node.control.client import Client
 from collegium.sims.watch import View, snapshot
 
 Make = Callable[..., Any]
+Begin = Callable[[Path], tuple[int, str]]
 
 
 def run(home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -32,6 +34,19 @@ def run(home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 def last_line(done: "subprocess.CompletedProcess[str]") -> str:
     return [line for line in done.stderr.splitlines() if line.startswith("collegium:")][-1]
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Begin:
+    """Begin a daemon in this process, for what it refuses before it is one: its exit code and the last line it says."""
+
+    def begin_it(home: Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["collegium.node", "--home", str(home)])
+        capsys.readouterr()
+        code = daemon.main()
+        return code, [line for line in capsys.readouterr().err.splitlines() if line.startswith("collegium:")][-1]
+
+    return begin_it
 
 
 def flip(path: Path, where: int = -20) -> None:
@@ -66,21 +81,23 @@ def test_a_wrong_passphrase(federation: Make) -> None:
     ],
     ids=["key truncated", "charter changed", "charter truncated", "config misspelt", "no charter", "key readable"],
 )
-def test_a_damaged_directory(federation: Make, name: str, damage: Callable[[Path], object], code: int) -> None:
+def test_a_damaged_directory(
+    federation: Make, begin: Begin, name: str, damage: Callable[[Path], object], code: int
+) -> None:
     home = federation(count=1, rounds=0).institutions[0].home
     damage(home.root / name)
-    done = run(home.root)
-    assert done.returncode == code, done.stderr
-    assert str(home.root / name) in last_line(done)
-    assert "Traceback" not in last_line(done)
+    ended, line = begin(home.root)
+    assert ended == code, line
+    assert str(home.root / name) in line
+    assert "Traceback" not in line
 
 
-def test_a_strangers_key(federation: Make) -> None:
+def test_a_strangers_key(federation: Make, begin: Begin) -> None:
     home = federation(count=1, rounds=0).institutions[0].home
     home.key.write_bytes(seal(Identity.from_seed(bytes(32)), None))
-    done = run(home.root)
-    assert done.returncode == RefusedError.exit_code
-    assert "not a member" in last_line(done)
+    ended, line = begin(home.root)
+    assert ended == RefusedError.exit_code
+    assert "not a member" in line
 
 
 def test_a_port_in_use_is_named(federation: Make) -> None:
@@ -103,10 +120,16 @@ def test_a_second_daemon_in_one_directory(federation: Make) -> None:
     assert f"pid {process.pid}" in last_line(done)
 
 
-def test_a_corrupt_database_is_refused_and_the_other_members_bring_everything_back(federation: Make) -> None:
-    four = federation(rounds=3, deadline_ms=2000)
-    four.start()
-    four.wait_rounds(3)
+@pytest.fixture(scope="module")
+def four(lasting: Make) -> Any:
+    """Four that have closed all their rounds, three."""
+    these = lasting(rounds=3, deadline_ms=2000)
+    these.start()
+    these.wait_rounds(3)
+    return these
+
+
+def test_a_corrupt_database_is_refused_and_the_other_members_bring_everything_back(four: Any) -> None:
     victim, home = four.daemons[1], four.institutions[1].home
     victim.stop()
     data = bytearray(home.database.read_bytes())
@@ -130,10 +153,7 @@ def test_a_corrupt_database_is_refused_and_the_other_members_bring_everything_ba
             assert records.setdefault(key, record.digest) == record.digest
 
 
-def test_a_corrupt_blob_is_fetched_again(federation: Make) -> None:
-    four = federation(rounds=2)
-    four.start()
-    four.wait_rounds(2)
+def test_a_corrupt_blob_is_fetched_again(four: Any) -> None:
     victim, home = four.daemons[2], four.institutions[2].home
     victim.stop()
     blobs = [path for path in home.blobs.rglob("*") if path.is_file() and len(path.name) == 64]

@@ -109,9 +109,9 @@ def lives(federation: Make, tmp_path: Path, points: list[tuple[int, str, str]]) 
     four.daemons[3].start()
     four.wait(lambda: counted(four, victim.author))
     victim.check("at the end")
-    began = max(r for view in four.views for (_, r) in view.notes)
-    four.wait(lambda: bool(folded_by_all(four, began)))
-    for found in folded_by_all(four, began):
+    began = four.last()
+    four.wait(lambda: bool(four.folded_by_all(began)))
+    for found in four.folded_by_all(began):
         assert len(set(found)) == 1, "hosts hold different states"
     for institution in four.institutions:
         verify_home_ledger(institution.home)
@@ -123,13 +123,6 @@ def counted(four: Any, author: bytes) -> bool:
     rounds = [max((r for _, r in view.notes), default=0) for view in four.views]
     note = four.views[0].notes.get(("head/task0", rounds[3]), {})
     return rounds[3] >= rounds[0] - 1 and author.hex() in note.get("counted", []) and "digest" in note
-
-
-def folded_by_all(four: Any, since: int) -> list[list[str]]:
-    """The digests that the members noted of each round that all of them folded."""
-    noted = [{r: note["digest"] for (_, r), note in view.notes.items() if "digest" in note} for view in four.views]
-    common = sorted(r for r in set(noted[0]).intersection(*noted) if r >= since)
-    return [[each[r] for each in noted] for r in common]
 
 
 def test_g8_a_sample_of_points(federation: Make, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ WHY_NOT = permitted()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"needs network namespaces: {WHY_NOT}")
 Make = Callable[..., Any]
 SLACK = 5.0  # seconds: the machine may be busy with other things
+HEAVY = {"dimension": 50_000, "deadline_ms": 4000, "rounds": 40}  # an update takes a slow link seconds
 LATE = {"no update", "its update reached too few hosts", "acknowledged too late"}
 
 
@@ -30,13 +31,19 @@ def hosts(switch: Wires, federation: Make) -> Make:
     """A federation with one daemon on each host."""
 
     def make(**more: Any) -> Any:
-        four = federation(hosts=[switch.address(n) for n in range(4)], **{"rounds": 0, "deadline_ms": 1500} | more)
-        for number, daemon in enumerate(four.daemons):
-            daemon.prefix = switch.command(number)
-        four.start()
-        return four
+        return on(switch, federation, **more)
 
     return make
+
+
+def on(switch: Wires, federation: Make, count: int = 4, **more: Any) -> Any:
+    """Start daemons on the first `count` hosts."""
+    addresses = [switch.address(n) for n in range(count)]
+    these = federation(count=count, hosts=addresses, **{"rounds": 0, "deadline_ms": 1500} | more)
+    for number, daemon in enumerate(these.daemons):
+        daemon.prefix = switch.command(number)
+    these.start()
+    return these
 
 
 def closed(four: Any, node: int = 0) -> int:
@@ -73,13 +80,23 @@ def absences(four: Any, since: int, deadline: float) -> dict[str, set[str]]:
 
 
 def test_members_without_addresses_find_each_other_by_mdns(hosts: Make) -> None:
-    four = hosts(mdns=True)
-    four.wait_rounds(2)
+    two = hosts(count=2, mdns=True)
+    two.wait_rounds(2)
 
 
-def test_a_partition_stops_the_side_without_a_quorum_which_says_so_and_joins_again(switch: Wires, hosts: Make) -> None:
-    four = hosts()
-    four.wait_rounds(1)
+@pytest.fixture(scope="module")
+def heavy(lasting: Make) -> Iterator[tuple[Wires, Any]]:
+    """Four whose updates are large, for two tests; the last one leaves a link slow."""
+    with wires(4) as found:
+        four = on(found, lasting, **HEAVY)
+        four.wait_rounds(1)
+        yield found, four
+        for daemon in four.daemons:  # before their network goes
+            daemon.kill()
+
+
+def test_a_partition_stops_the_side_without_a_quorum_which_says_so_and_joins_again(heavy: tuple[Wires, Any]) -> None:
+    switch, four = heavy
     for number in (2, 3):
         switch.plug(number, "br1")
     four.wait(lambda: all(len(connected(four, n)) == 1 for n in range(4)))
@@ -124,10 +141,20 @@ def test_a_host_with_a_new_address_is_found_again_and_offers_it(switch: Wires, h
     four.wait(offered)
 
 
-@pytest.mark.parametrize("kbit", [1000, *(pytest.param(kbit, marks=pytest.mark.soak) for kbit in (8000, 250))])
-def test_a_slow_link_delays_a_round_by_its_deadline_at_most(switch: Wires, hosts: Make, kbit: int) -> None:
-    four = hosts(dimension=50_000, deadline_ms=4000, rounds=40)
+def test_a_slow_link_delays_a_round_by_its_deadline_at_most(heavy: tuple[Wires, Any]) -> None:
+    switch, four = heavy
+    slow_down(switch, four, 1000)
+
+
+@pytest.mark.soak  # the short form is above, of one speed
+@pytest.mark.parametrize("kbit", [8000, 250])
+def test_slower_and_faster_links_too(switch: Wires, hosts: Make, kbit: int) -> None:
+    four = hosts(**HEAVY)
     four.wait_rounds(1)
+    slow_down(switch, four, kbit)
+
+
+def slow_down(switch: Wires, four: Any, kbit: int) -> None:
     switch.slow(3, kbit)
     began = closed(four)
     four.wait_rounds(began + 3, nodes=[0, 1, 2])

@@ -2,6 +2,8 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, Task
 from collegium.protocol.records import GENESIS
+from collegium.sims import offline
 from collegium.sims.federation import Daemon, Institution, found
-from collegium.sims.offline import worker
+from collegium.sims.offline import Worker, worker
 from collegium.sims.watch import View, closed, fold_ledger, look
 
 from .conftest import SYNTHETIC
@@ -134,8 +137,21 @@ def test_a_node_without_audio_holds_no_audio_weights_on_disk(tmp_path: Path) -> 
         assert blobs.isdisjoint(entries) is not audio
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[Worker]:
+    with offline.process() as found:
+        yield found
+
+
 @pytest.mark.parametrize(("engage", "followed"), [(("*",), ()), (("head/*",), ("encoder/marks",))])
-def test_and_neither_does_its_worker(tmp_path: Path, engage: tuple[str, ...], followed: tuple[str, ...]) -> None:
+def test_and_neither_does_its_worker(
+    process: Worker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engage: tuple[str, ...],
+    followed: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(offline, "process", lambda _: nullcontext(process))
     charter, (_, quiet) = federation(tmp_path)
     config = load(quiet.home.config)
     config = replace(config, learning=replace(config.learning, engage=engage))
