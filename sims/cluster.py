@@ -202,6 +202,9 @@ class Node:
             self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
         except Exception as error:
             raise InvariantError("G8", f"node {self.index} could not start again: {error!r}") from error
+        needed = self.core.needed()  # the daemon sweeps as well
+        for blob in [blob for blob in self.store.blobs if blob not in needed]:
+            del self.store.blobs[blob]
         self.cluster.moved = True
         self.cluster.witness(self, b"start")
         self._perform(self.core.start(self.now))

@@ -1148,6 +1148,15 @@ class Core:
             gone |= {p.blob for p in c.pending if p.update not in still}
         self._erase_unneeded(gone)
 
+    def needed(self) -> set[bytes]:
+        """Return the blobs that anything refers to; others a crash left between a certificate and its erasure."""
+        keep = {flight.header.value.blob for flight in self.flights.values()}
+        for c in self.ledger.components.values():
+            keep |= {entry.blob for round_ in c.rounds for entry in round_.entries}
+            keep |= {pending.blob for pending in c.pending}
+            keep |= {blob for erasure in c.erasures for blob in erasure.blobs}
+        return keep
+
     def _erase_unneeded(self, blobs: set[bytes]) -> None:
         """Delete those of these bytes that nothing refers to: no flight, no list, no erasure that still waits."""
         if blobs:
@@ -1445,7 +1454,8 @@ class Core:
         if statement.scope == "all":
             self._set_contributing(False)
         # In flight: what is covered must not be posted after this, nor after a restart.
-        mine = [flight for flight in self.flights.of(self.me) if _within(statement, flight)]
+        # What is posted stays until the ledger has both: a block may take the one without the other.
+        mine = [flight for flight in self.flights.of(self.me) if _within(statement, flight) and not flight.posted]
         for flight in mine:
             del self.flights[flight.header.digest]
             self._emit(ev.Persist(ev.PutFlag(_dropped(flight.header.digest), 1)))

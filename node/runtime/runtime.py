@@ -749,12 +749,7 @@ class Runtime:
 
     def _sweep(self) -> None:
         """Delete blobs that nothing refers to: a crash came between a certificate and the erasure it allows."""
-        keep = {flight.header.value.blob for flight in self.core.flights.values()}
-        for component in self.core.ledger.components.values():
-            keep |= {entry.blob for round_ in component.rounds for entry in round_.entries}
-            keep |= {pending.blob for pending in component.pending}
-            keep |= {blob for erasure in component.erasures for blob in erasure.blobs}
-        gone = self.blobs.sweep(keep)
+        gone = self.blobs.sweep(self.core.needed())
         if gone:
             log.info("swept unreferenced bytes", count=gone)
 

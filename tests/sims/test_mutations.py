@@ -309,7 +309,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what was in flight outlives a rewind",
-        ((WITHDRAWAL, "in dict(self.since) and number <= last + 1", "in dict(self.since) and number < 1"),),
+        ((WITHDRAWAL, "in _map(self.since) and number <= last + 1", "in _map(self.since) and number < 1"),),
         "rewinds",
         1,
         ("G7",),

@@ -239,12 +239,12 @@ import sys
 from collegium.node import __main__ as daemon
 from collegium.node.core import sync
 sync.SYNC_TARGET = 2000
-sys.argv = sys.argv[3:]
+sys.argv = sys.argv[4:]
 sys.exit(daemon.main())
 """
 CRASHING = """
 import runpy, sys
-sys.argv = sys.argv[3:]
+sys.argv = sys.argv[4:]
 runpy.run_path({path!r}, run_name="__main__")
 """
 
