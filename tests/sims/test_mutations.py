@@ -202,7 +202,7 @@ MUTATIONS = (
         "own acknowledgements are forgotten at a restart",
         ((CORE, "            self.acked[value.author, value.component, value.round] = header.digest\n", ""),),
         "liar-two-headers-and-crashes",
-        2,
+        3,
         ("G5",),
     ),
     Mutation(
