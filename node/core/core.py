@@ -1152,7 +1152,7 @@ class Core:
         """Return the blobs that anything refers to; others a crash left between a certificate and its erasure."""
         keep = {flight.header.value.blob for flight in self.flights.values()}
         for c in self.ledger.components.values():
-            keep |= {entry.blob for round_ in c.rounds for entry in round_.entries}
+            keep |= c.counted.keys()
             keep |= {pending.blob for pending in c.pending}
             keep |= {blob for erasure in c.erasures for blob in erasure.blobs}
         return keep
@@ -1455,13 +1455,15 @@ class Core:
             self._set_contributing(False)
         # In flight: what is covered must not be posted after this, nor after a restart.
         # What is posted stays until the ledger has both: a block may take the one without the other.
-        mine = [flight for flight in self.flights.of(self.me) if _within(statement, flight) and not flight.posted]
+        covered = [flight for flight in self.flights.of(self.me) if _within(statement, flight)]
+        mine = [flight for flight in covered if not flight.posted]
         for flight in mine:
             del self.flights[flight.header.digest]
             self._emit(ev.Persist(ev.PutFlag(_dropped(flight.header.digest), 1)))
         self._erase_unneeded({flight.header.value.blob for flight in mine})
         placed = withdrawal.placed(self.charter, self.ledger, statement, self.ledger.height + 1, self.me)
-        if statement.scope != "all" and not withdrawal.reaches(self.ledger, placed):
+        posted = len(covered) > len(mine)  # in this feed before the withdrawal: a block has it first, or with it
+        if statement.scope != "all" and not posted and not withdrawal.reaches(self.ledger, placed):
             self._notice("withdrawn-in-flight", scope=statement.scope, updates=len(mine))
             return  # the ledger has none of it, and will not
         self._append(Withdrawal(sign(self.identity, statement).wire))

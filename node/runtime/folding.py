@@ -96,6 +96,14 @@ def spent(rounds: Sequence[Round], horizon: int) -> Round | None:
     return rounds[number - 1] if number else None
 
 
+def irreplaceable(rounds: Sequence[Round], horizon: int, blobs: Blobs) -> set[bytes]:
+    """Return the chain of the state in whose place bytes were pruned; empty if all can be computed from the bytes."""
+    base = spent(rounds, horizon)
+    if base is None or all(blobs.has(e.blob) for r in rounds[: base.number] for e in r.entries):
+        return set()
+    return {base.chain}
+
+
 def prune(spec: ComponentSpec, rounds: Sequence[Round], horizon: int, blobs: Blobs, states: States) -> int:
     """Delete the bytes that no refold can need; return how many went. What they added up to is made durable first."""
     base = spent(rounds, horizon)

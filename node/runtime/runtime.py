@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -453,8 +453,8 @@ class Runtime:
     async def _fold(self, fold: ev.Fold) -> None:
         spec = self._specs[fold.component]
         if fold.fresh:  # from the bytes, or from the state in whose place bytes were pruned
-            base = folding.spent(fold.rounds, self._horizon)
-            await trio.to_thread.run_sync(self.states.prune, fold.component, () if base is None else (base.chain,))
+            keep = folding.irreplaceable(fold.rounds, self._horizon, self.blobs)
+            await trio.to_thread.run_sync(self.states.prune, fold.component, keep)
         try:
             state, saturated = await trio.to_thread.run_sync(
                 folding.compute, spec, fold.rounds, self.blobs, self.states
@@ -709,37 +709,40 @@ class Runtime:
 
         The worker begins anew without the student, so whatever it was at is thrown away.
         """
-        await trio.to_thread.run_sync(exclude, self.home, subject)
-        opening, draw = self._opening(), self.core.draw
+        known = (await trio.to_thread.run_sync(load_excluded, self.home)).has(subject)
+        if not known:
+            await trio.to_thread.run_sync(exclude, self.home, subject)
+        opening, draw = None if known else self._opening(), self.core.draw
         if opening is not None:
             self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
             await self.learner.reopen(opening)
         # Until the core has what the worker had answered already.
-        while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
+        while not known and draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
             await trio.sleep(0.05)
         roots = await trio.to_thread.run_sync(self.manifests.of, subject)
-        return [header.digest for header in self._own_headers() if header.value.manifest in roots]
+        stored, flying = await trio.to_thread.run_sync(self._own_headers), self.core.flights.of(self.core.me)
+        own = [*stored, *(flight.header for flight in flying)]
+        return list({header.digest for header in own if header.value.manifest in roots})
 
     def _own_headers(self) -> list[Signed[UpdateHeader]]:
         keys = {self.core.me, *earlier(self.core.ledger.roll, self.core.me)}
-        flying = [flight.header for flight in self.core.flights.values()]
-        stored = [*self.store.snapshot().headers, *flying]
-        return list({h.digest: h for h in stored if h.value.author in keys}.values())
+        return [header for header in self.store.headers() if header.value.author in keys]
 
-    def _forget_manifests(self) -> int:
-        """Delete the manifests of draws of which nothing is in force or may come to be."""
+    def _forget_manifests(self, flying: Collection[bytes]) -> None:
+        """Delete the manifests of draws of which nothing is in force, in flight, or may come to be."""
         components = self.core.ledger.components
-        here = set(self.core.flights) | {p.update for c in components.values() for p in c.pending}
+        here = {p.update for c in components.values() for p in c.pending}.union(flying)
         here |= {e.update for c in components.values() for r in c.rounds for e in r.entries}
         own = self._own_headers()
-        live = {
-            h.value.manifest for h in own if h.digest in here or h.value.round > components[h.value.component].round
-        }
-        return self.manifests.delete({h.value.manifest for h in own} - live)
+        ahead = [h for h in own if h.value.round > components[h.value.component].round]
+        live = {h.value.manifest for h in (*ahead, *(h for h in own if h.digest in here))}
+        self.manifests.delete({h.value.manifest for h in own} - live)
 
     async def _erase(self, erase: ev.Erase) -> None:
+        flying = set(self.core.flights)  # on the core's own thread
+
         def delete() -> int:
-            self._forget_manifests()
+            self._forget_manifests(flying)
             for name in self.core.held:
                 self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds, self._horizon))
             return self.blobs.delete(erase.blobs)

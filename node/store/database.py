@@ -295,19 +295,23 @@ class Store:
                     " WHERE id NOT IN (SELECT record FROM block_records) ORDER BY id"
                 )
                 messages = connection.execute("SELECT height, checksum, data FROM messages ORDER BY id")
-                headers = connection.execute("SELECT author, component, round, wire, checksum FROM headers ORDER BY id")
                 published = connection.execute("SELECT draw, checksum FROM published")
                 return Snapshot(
                     blocks=tuple(blocks),
                     records=tuple([self._rows.record(row) for row in loose]),
                     messages=tuple([self._rows.message(row) for row in messages]),
-                    headers=tuple([self._rows.header(row) for row in headers]),
+                    headers=self.headers(),
                     draws=tuple(self._draws(connection)),
                     published=frozenset([self._rows.published(row) for row in published]),
                     flags=self._flags(connection),
                 )
             finally:
                 connection.execute("COMMIT")
+
+    def headers(self) -> tuple[Signed[UpdateHeader], ...]:
+        """Return the update headers that this node signed or acknowledged, in that order."""
+        rows = self._all("SELECT author, component, round, wire, checksum FROM headers ORDER BY id")
+        return tuple([self._rows.header(row) for row in rows])
 
     def height(self) -> int:
         """Return the height of the last block; 0 before the first."""

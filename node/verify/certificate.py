@@ -9,7 +9,7 @@ institution deleted its own data: it is about what was published.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, BinaryIO
 
 from zstandard import ZstdError
@@ -17,7 +17,7 @@ from zstandard import ZstdError
 from ...consensus.components import Entry, Round, chained, fold_round, origin
 from ...consensus.ledger import ComponentSummary, Ledger, Summary, genesis, summary, summary_digest
 from ...consensus.membership import WITHDRAWALS, earlier, present, terms
-from ...consensus.withdrawal import Withdrawn, expanded
+from ...consensus.withdrawal import Withdrawn, expanded, names
 from ...crypto.errors import RemoteProtocolError, UsageError, VerificationError
 from ...crypto.hashing import sha256
 from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion
@@ -510,8 +510,8 @@ def _component(
 
 def _named(found: Withdrawn, component: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about an entry that it does not reach."""
-    wide = replace(found, mode="refold", since=((component, 1),), rounds=((component, 2**63 - 1),))
-    return number <= dict(found.rounds).get(component, 0) and wide.covers(component, number, entry)
+    mine = entry.author == found.author and entry.seq <= found.through
+    return mine and number <= dict(found.rounds).get(component, 0) and names(found, component, number, entry.update)
 
 
 def _refold(spec: ComponentSpec, rounds: tuple[Round, ...], data: _Both) -> bytes | None:

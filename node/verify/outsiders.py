@@ -150,4 +150,4 @@ def consistency(source: Source, first: int, second: int) -> tuple[bytes, Consist
 def headers_of(home: Home) -> tuple[Signed[UpdateHeader], ...]:
     """Return the update headers that this node signed or acknowledged."""
     with Store.open_readonly(home.database) as store:
-        return tuple(store.snapshot().headers)
+        return store.headers()

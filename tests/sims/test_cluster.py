@@ -14,6 +14,7 @@ from collegium.consensus.components import Round, origin, replay
 from collegium.consensus.ledger import fold_block, genesis
 from collegium.consensus.ledger import state_digest as ledger_digest
 from collegium.node.core import events as ev
+from collegium.node.core.flights import Flight
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
@@ -640,3 +641,36 @@ def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
 
     assert cluster.run(check, LIMIT)
     assert found
+
+
+def _in_flight(node: Node, *, posted: bool) -> list[Flight]:
+    """The own updates that no block has, in the node's feed already or not yet."""
+    core = node.core
+    assert core is not None
+    agreed = {p.update for c in core.ledger.components.values() for p in c.pending} | core._counted
+    return [f for f in core.flights.of(core.me) if bool(f.posted) is posted and f.header.digest not in agreed]
+
+
+@pytest.mark.parametrize("posted", [False, True])
+def test_g7_what_is_withdrawn_in_flight_never_counts(posted: bool) -> None:
+    """Not posted yet, it is dropped for good, over a restart too; posted, the withdrawal follows it into the ledger."""
+    cluster = Cluster(5, 3, rounds=30)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(3))
+    node = cluster.nodes[0]
+    assert cluster.run(lambda: any(len(f.acks) > 1 or posted for f in _in_flight(node, posted=posted)))
+    flight = _in_flight(node, posted=posted)[0]
+    update, blob = flight.header.digest, flight.header.value.blob
+    node.deliver(ev.RequestWithdrawal("updates", updates=(update,)))
+    cluster.run(lambda: False, cluster.now + 50)
+    node.crash()
+    node.start()
+    core = node.core
+    assert core is not None
+    until = core.ledger.height + 5
+    assert cluster.run(lambda: all(n.core is not None and n.core.ledger.height >= until for n in cluster.nodes))
+    for each in cluster.nodes:
+        assert each.core is not None
+        assert not any(update in r.updates for c in each.core.ledger.components.values() for r in c.rounds)
+        assert blob not in each.store.blobs or not posted, "its bytes went with the withdrawal"
+        assert bool(each.core.ledger.withdrawn) is posted

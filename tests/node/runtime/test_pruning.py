@@ -110,3 +110,15 @@ def test_g7_rounds_that_close_before_the_refold_take_no_checkpoint_that_it_needs
     states.prune(SPEC.name, folding.kept(after, HORIZON))
     folding.prune(SPEC, after, HORIZON, blobs, states)
     folding.compute(SPEC, after, blobs, states)
+
+
+def test_g1_a_state_that_differs_is_computed_from_the_bytes_as_long_as_they_are_there(
+    stores: tuple[Blobs, States],
+) -> None:
+    """Its own checkpoints may hold the fault: only what nothing can be computed from any more is believed."""
+    blobs, states = stores
+    found = rounds(blobs)
+    folding.compute(SPEC, found, blobs, states)
+    assert folding.irreplaceable(found, HORIZON, blobs) == set()
+    folding.prune(SPEC, found, HORIZON, blobs, states)
+    assert folding.irreplaceable(found, HORIZON, blobs) == {found[9].chain}
