@@ -104,9 +104,12 @@ def fold_round(
     else:
         weights = rules.mean_weights([e.variance for e in entries], [e.staleness for e in entries])
         increment = rules.mean(updates, weights)
-    total = state.astype(np.int64) + increment
-    saturated = int(np.count_nonzero(np.abs(total) > STATE_LIMIT))
-    return np.clip(total, -STATE_LIMIT, STATE_LIMIT).astype(np.int32), saturated
+    increment += state
+    saturated = 0
+    if max(-int(increment.min()), int(increment.max())) > STATE_LIMIT:
+        saturated = int(np.count_nonzero(np.abs(increment) > STATE_LIMIT))
+        np.clip(increment, -STATE_LIMIT, STATE_LIMIT, out=increment)
+    return increment.astype(np.int32), saturated
 
 
 def replay(

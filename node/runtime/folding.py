@@ -1,7 +1,7 @@
 """Where component states come from: stored ones by the chain that names them, else replayed from the bytes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
@@ -17,6 +17,7 @@ from ..store.states import States
 
 CHECKPOINT_EVERY = 10  # rounds; the last few are kept as well, so that a refold starts close to what changed
 KEEP_LAST = 4
+LARGE = 500_000  # parameters from which threads read ahead
 
 
 class MissingBlobsError(Exception):
@@ -50,16 +51,31 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
             raise MissingBlobsError([entry.blob]) from error
 
     saturated = 0
-    with ThreadPoolExecutor(os.cpu_count()) as readers:  # hashing and unpacking let go of the interpreter
-        ahead = [readers.submit(values, entry) for entry in todo[0].entries] if todo else []
-        for round_, following in zip_longest(todo, todo[1:]):
+    for round_, read in _read_ahead(todo, values, spec):
+        state, more = replay(state, spec, [round_], lambda entry, read=read: read[entry.update])  # type: ignore[misc]
+        saturated += more
+        if round_ is rounds[-1] or round_.number % CHECKPOINT_EVERY == 0:
+            states.put(spec.name, round_.number, round_.chain, state)
+    return state, saturated
+
+
+def _read_ahead(
+    rounds: Sequence[Round], values: Callable[[Entry], Integers], spec: ComponentSpec
+) -> Iterator[tuple[Round, dict[bytes, Integers]]]:
+    """Give each round with its updates, the next one's being read by threads meanwhile where they are large.
+
+    Hashing and unpacking let go of the interpreter; of small updates the change of threads costs more than that gains.
+    """
+    if spec.dimension < LARGE:
+        for round_ in rounds:
+            yield round_, {entry.update: values(entry) for entry in round_.entries}
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as readers:
+        ahead = [readers.submit(values, entry) for entry in rounds[0].entries] if rounds else []
+        for round_, following in zip_longest(rounds, rounds[1:]):
             read = {entry.update: each.result() for entry, each in zip(round_.entries, ahead, strict=True)}
             ahead = [readers.submit(values, entry) for entry in following.entries] if following is not None else []
-            state, more = replay(state, spec, [round_], lambda entry, read=read: read[entry.update])  # type: ignore[misc]
-            saturated += more
-            if round_ is rounds[-1] or round_.number % CHECKPOINT_EVERY == 0:
-                states.put(spec.name, round_.number, round_.chain, state)
-    return state, saturated
+            yield round_, read
 
 
 def kept(rounds: Sequence[Round], horizon: int) -> set[bytes]:

@@ -51,7 +51,7 @@ class Blobs:
         if len(digest) != 32:
             raise LocalProtocolError(f"a blob's digest has 32 bytes, not {len(digest)}")
         name = digest.hex()
-        return self.folder / name[:2] / name[2:4] / name
+        return self.folder.joinpath(name[:2], name[2:4], name)
 
     def has(self, digest: bytes) -> bool:
         """Whether the blob is stored. Its content is checked by `get`."""
