@@ -74,11 +74,12 @@ def request(
         name = status["federation"]["name"]
         typer.confirm(f"Withdraw {_in_words(scope)} that this node contributed to {name!r}?", abort=True, err=True)
     found = client.request_withdrawal(scope)
-    text = (
-        "The withdrawal is signed and on its way; follow it by `collegium unlearn status`."
-        if found["signing"]
-        else "The withdrawal waits until enough members are connected; leave the daemon running."
-    )
+    if not found["signing"]:
+        text = "The withdrawal waits until enough members are connected; leave the daemon running."
+    elif found["recorded"]:
+        text = "The withdrawal is signed and on its way; follow it by `collegium unlearn status`."
+    else:
+        text = "It was only on its way and nobody counts it: this node drops it, and the ledger will not have it."
     emit(found, as_json, lambda out: out.print(text))
 
 

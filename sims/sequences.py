@@ -18,7 +18,7 @@ from ..crypto.identity import Identity
 from ..protocol import schema
 from ..protocol.blocks import Close
 from ..protocol.claims import NO_EPSILON, Claim
-from ..protocol.components import ComponentSpec
+from ..protocol.components import MILLION, ComponentSpec
 from ..protocol.components import state_digest as digest_of
 from ..protocol.membership import Ballot, Motion
 from ..protocol.records import (
@@ -49,7 +49,8 @@ class House:
         self.ledger: Ledger = genesis(self.charter)
         self.heads: dict[bytes, tuple[int, bytes]] = {}
         self.salt = 0
-        self.say(*((who, Offer((A, B), ())) for who in self.ids))
+        self.specs = {spec.name: spec for spec in self.charter.components}
+        self.say(*((who, Offer(tuple(sorted(self.specs)), ())) for who in self.ids))
 
     def record(self, who: Identity, body: Body) -> Signed[Record]:
         """Sign the next record of a feed."""
@@ -67,7 +68,8 @@ class House:
 
     def update(self, who: Identity, name: str, number: int, epoch: int | None = None) -> Update:
         """Make an update that everybody acknowledged."""
-        base, c = sha256(b"base"), self.ledger.components[name]
+        c, spec = self.ledger.components[name], self.specs[name]
+        base = spec.base if spec.additive else sha256(b"base")
         self.salt += 1
         header = sign(
             who,
@@ -80,10 +82,10 @@ class House:
                 base=base,
                 blob=sha256(b"%d" % self.salt),
                 size=100,
-                steps=4,
-                sample_rate=100_000,
+                steps=1 if spec.additive else 4,
+                sample_rate=MILLION if spec.additive else 100_000,
                 lot=1000,
-                engaged=(Engaged(name, base, 0, 1_000_000, 1_000_000),),
+                engaged=(Engaged(name, base, 0, spec.clip_norm, MILLION),),
                 claims=(Claim("made-up", (), NO_EPSILON, 0),),
             ),
         )

@@ -35,9 +35,9 @@ def routes(daemon: Daemon) -> list[Route]:
 
     async def withdraw(request: Request) -> Response:
         asked = _asked(daemon, await body_of(request, SCOPE))
-        _check_own(daemon, asked)
+        recorded = _check_own(daemon, asked)
         daemon.submit(asked)
-        return JSONResponse({"submitted": True, "signing": daemon.core.signing}, 202)
+        return JSONResponse({"submitted": True, "signing": daemon.core.signing, "recorded": recorded}, 202)
 
     async def student(request: Request) -> Response:
         subject = str((await body_of(request, {"subject": str}))["subject"])
@@ -113,7 +113,15 @@ def rounds_again(daemon: Daemon, action: str, statement: bytes) -> dict[str, int
 
 def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
     """Refuse to want rounds again that this node's own budget does not bear. Raises RefusedError."""
-    for modality, (left, last) in sorted(daemon.core.forecast.items()):
+    core = daemon.core
+    known = {name for _, last in core.forecast.values() for name in last}
+    private = {name for name in core.hosted if core.specs[name].noise_multiplier and not core.specs[name].additive}
+    if core.contributing and any(rounds.get(name) for name in private - known):
+        raise RefusedError(
+            f"what this node's budget bears is not known: {core.exhausted or 'it has not trained since its start'}",
+            "It is reckoned when the node trains: try again after its next round, or give --anyway.",
+        )
+    for modality, (left, last) in sorted(core.forecast.items()):
         need = max((rounds.get(name, 0) for name in last), default=0)
         if left - 1 < need:  # the forecast counts the round that it was made for
             raise RefusedError(
@@ -163,8 +171,11 @@ def _texts(value: object) -> list[str]:
     return value
 
 
-def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> None:
-    """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever."""
+def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> bool:
+    """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever.
+
+    Returns whether it goes to the ledger: what nobody else counts or holds a record of is dropped here.
+    """
     core = daemon.core
     ledger: Ledger = core.ledger
     if core.me in ledger.roll.seats and core.me not in ledger.members:
@@ -176,13 +187,16 @@ def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> None:
         raise RefusedError("not-signing: no quorum of members has reported to this node", _ADVICE["not-signing"])
     terms = asked.terms(ledger.federation, core.me, through=ledger.heads.get(core.me, (0, GENESIS))[0])
     keys = [core.me, *membership.earlier(ledger.roll, core.me)]
-    flying = [f for f in core.flights.values() if f.header.value.author in keys]
-    if any(withdrawal.names(terms, f.header.value.component, f.header.value.round, f.header.digest) for f in flying):
-        return
     for key in keys:
         through = ledger.heads.get(key, (0, GENESIS))[0]
         if _would(daemon, replace(terms, author=key, through=through)):
-            return
+            return True
+    flying = [f for f in core.flights.values() if f.header.value.author in keys]
+    named = [
+        f for f in flying if withdrawal.names(terms, f.header.value.component, f.header.value.round, f.header.digest)
+    ]
+    if named:
+        return asked.scope == "all" or any(f.posted for f in named)
     raise RefusedError("there is nothing to withdraw", "No such update of this node is counted or on its way.")
 
 

@@ -8,13 +8,9 @@ from .membership import scope
 def unlearn(context: Context) -> Json:
     """Return every withdrawal in the ledger and how far it got, and whether this node waits to make one."""
     return {
-        "waiting_to_sign": bool(context.store.flags().get("withdraw", 0)) and not _mine(context),
+        "waiting_to_sign": bool(context.store.flags().get("withdraw", 0)),
         "withdrawals": [_withdrawal(context, withdrawal) for withdrawal in context.ledger.withdrawn],
     }
-
-
-def _mine(context: Context) -> bool:
-    return any(withdrawal.author == context.me for withdrawal in context.ledger.withdrawn)
 
 
 def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:

@@ -123,6 +123,7 @@ def test_the_scope_is_part_of_the_state(house: House) -> None:
         {"rounds": ()},
         {"mode": "rewind"},
         {"through": 1},
+        {"motion": bytes(32)},
     ]
     changed = [replace(house.ledger, withdrawn=(replace(found, **part),)) for part in parts]  # type: ignore[arg-type]
     assert len({state_digest(ledger) for ledger in (house.ledger, *changed)}) == len(parts) + 1
@@ -257,6 +258,52 @@ def test_a_rewind_and_a_withdrawal_in_one_block(house: House) -> None:
     assert house.counted(B) == [[0, 2, 3, 4], [0, 2, 3, 4], [], []]
     assert house.counted(A) == [[0, 2, 3, 4]] * 3 + [[]]
     assert [house.ledger.components[name].epoch for name in (A, B)] == [1, 1]
+
+
+SUM = "statistic/task0"
+
+
+@pytest.mark.parametrize(
+    ("scope", "more", "own"),
+    [
+        ("all", {}, True),
+        ("components", {"components": (A,)}, False),
+        ("components", {"components": (A, SUM)}, True),
+        ("rounds", {"components": (A, SUM), "first": 1, "last": 9}, True),
+        ("rounds", {"components": (A, SUM), "first": 2, "last": 9}, False),
+    ],
+)
+def test_g7_of_a_statistic_a_rewind_takes_the_subjects_own(scope: str, more: dict[str, Any], own: bool) -> None:
+    """Nobody's sum learned from another's: what the others gave stays, and only the subject may give again."""
+    house = House(statistics=1)
+    house.round(A, B, SUM)
+    house.round(A, B)
+    owner, *others = house.ids
+    assert not house.move(others[0], owner, "rewind", scope, **more)
+    house.vote(*others[1:])
+    assert house.counted(A)[-1] == house.counted(B)[-1] == []
+    assert house.counted(SUM) == [BUT_0 if own else ALL], "and no empty round is put after it"
+    assert house.ledger.components[SUM].epoch == int(own)
+    assert [(w.mode, w.components == (SUM,)) for w in house.ledger.withdrawn] == [("rewind", False), ("refold", True)][
+        : 1 + own
+    ], "the subject's sums alone, in a withdrawal of their own"
+    erased = {blob for e in house.ledger.components[SUM].erasures for blob in e.blobs}
+    assert len(erased) == int(own)
+    assert house.say((others[0], house.update(others[0], SUM, 2))) == {"counted-already"}
+    refused = house.say((owner, house.update(owner, SUM, 2)), (owner, house.update(owner, SUM, 3)))
+    assert refused == ({"withdrawn"} if own else {"counted-already"}), "the round after those that it reached is void"
+    assert bool(house.ledger.components[SUM].pending) is own
+
+
+def test_g7_a_rewind_names_a_single_sum(house: House) -> None:
+    """Of an update of a statistic nobody else's rounds go back."""
+    house = House(statistics=1)
+    house.round(A, SUM)
+    owner, *others = house.ids
+    house.move(others[0], owner, "rewind", "updates", updates=(house.entry(owner, SUM, 1).update,))
+    house.vote(*others[1:])
+    assert house.counted(SUM) == [BUT_0]
+    assert house.counted(A) == [ALL]
 
 
 def test_beyond_the_horizon_nothing_is_rewound() -> None:

@@ -285,6 +285,20 @@ def test_g9_what_is_claimed_is_held_to_limits_before_it_is_read(
         assert large.taken == 4
 
 
+def test_g9_a_height_has_no_more_bytes_than_its_members_may_add(
+    originals: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = files.charter_of
+
+    def strict(data: bytes, source: str) -> Charter:
+        charter = read(data, source)
+        return replace(charter, rules=replace(charter.rules, bytes_per_height=100))
+
+    monkeypatch.setattr(files, "charter_of", strict)
+    with pytest.raises(VerificationError, match="larger than the charter allows"):
+        verified(originals[files.LEDGER])
+
+
 # ---- mutations
 
 

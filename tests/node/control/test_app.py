@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -123,8 +125,20 @@ def test_stop_stops(daemon: "FakeDaemon") -> None:
 
 def test_a_withdrawal_is_submitted(daemon: "FakeDaemon") -> None:
     answer = call(daemon, "POST", "/unlearn", json=SCOPE)
-    assert (answer.status_code, answer.json()["submitted"]) == (202, True)
+    assert (answer.status_code, answer.json()) == (202, {"submitted": True, "signing": True, "recorded": True})
     assert daemon.submitted == [RequestWithdrawal()]
+
+
+def test_what_was_only_on_its_way_is_said(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger gets no record of it, so nobody should wait for one."""
+    header = SimpleNamespace(
+        digest=b"f" * 32, value=SimpleNamespace(author=daemon.core.me, component="head/task0", round=9_000)
+    )
+    for posted in (False, True):
+        flights = {header.digest: SimpleNamespace(header=header, posted=posted)}
+        monkeypatch.setattr(daemon.core, "flights", flights)
+        answer = call(daemon, "POST", "/unlearn", json={**SCOPE, "updates": [header.digest.hex()]})
+        assert answer.json()["recorded"] is posted
 
 
 def test_a_part_is_withdrawn_by_component_rounds_or_updates(daemon: "FakeDaemon") -> None:
@@ -186,6 +200,10 @@ def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypa
     (move,) = daemon.submitted
     assert isinstance(move, Move)
     assert (move.action, move.subject, move.heights, move.reason) == ("rewind", other, 50, "consent")
+    noisy = {name: replace(spec, noise_multiplier=1_000_000) for name, spec in daemon.core.specs.items()}
+    monkeypatch.setattr(daemon.core, "specs", noisy)
+    unknown = call(daemon, "POST", "/unlearn/motions", json=body)
+    assert "not known" in unknown.json()["error"], "right after a start: what it bears was not reckoned yet"
     monkeypatch.setattr(daemon.core, "forecast", {"made-up": (component.round, {component.name: 9})})
     refused = call(daemon, "POST", "/unlearn/motions", json=body)
     assert (refused.status_code, refused.json()["exit_code"]) == (409, 5)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from collegium.consensus import withdrawal
 from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
 from collegium.node.core.core import Core, Options
@@ -12,7 +13,7 @@ from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Proposal, Vote
 from collegium.protocol.claims import NO_EPSILON, Claim
-from collegium.protocol.records import GENESIS, Record
+from collegium.protocol.records import GENESIS, Record, WithdrawalStatement
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
 from collegium.sims.cluster import Cluster, Node
@@ -123,6 +124,20 @@ def test_wrong_bytes_from_a_source_do_not_condemn_the_author() -> None:
     effects = core.handle([ev.BlobRefused(blob, "blob-digest")], 1_000_000)
     assert ev.SetTimer("pull", 2000) in effects
     assert pulls(core.handle([ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
+
+
+@pytest.mark.parametrize("scope", ["all", "updates"])
+def test_g7_bytes_of_a_withdrawn_update_are_not_fetched(scope: str) -> None:
+    """Whoever sends its header again: no round can count it."""
+    cluster = grown()
+    core, owner, other = core_of(cluster.nodes[0]), cluster.nodes[1], cluster.nodes[2]
+    mine, foreign = header(cluster, owner, 3, sha256(b"owner")), header(cluster, other, 3, sha256(b"other"))
+    updates = (mine.digest,) if scope == "updates" else ()
+    terms = WithdrawalStatement(cluster.charter.federation, key(owner), scope, "refold", 2**30, updates=updates)
+    gone = withdrawal.placed(core.charter, core.ledger, terms, core.ledger.height, key(owner))
+    core.ledger = replace(core.ledger, withdrawn=(gone,))
+    assert pulls(say(core, cluster.nodes[3], Kind.HEADER, mine.wire)) == []
+    assert pulls(say(core, cluster.nodes[3], Kind.HEADER, foreign.wire)) == [(sha256(b"other"), key(other))]
 
 
 def test_unavailable_bytes_are_asked_for_again() -> None:
