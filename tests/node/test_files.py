@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -290,9 +290,11 @@ def test_g9_a_height_has_no_more_bytes_than_its_members_may_add(
 ) -> None:
     read = files.charter_of
 
-    def strict(data: bytes, source: str) -> Charter:
+    def strict(data: bytes, source: str) -> object:
+        """Give the same charter, with less than any charter may say."""
         charter = read(data, source)
-        return replace(charter, rules=replace(charter.rules, bytes_per_height=100))
+        rules = replace(charter.rules, bytes_per_height=100)
+        return SimpleNamespace(**{**vars(charter), "rules": rules, "federation": charter.federation})
 
     monkeypatch.setattr(files, "charter_of", strict)
     with pytest.raises(VerificationError, match="larger than the charter allows"):
