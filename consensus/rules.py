@@ -68,9 +68,9 @@ def mean(updates: Sequence[Integers], weights: Sequence[int]) -> Increment:
     a = np.asarray(weights, dtype=exact)
     d = updates[0].size
     out = np.empty(d, dtype=np.int64)
-    rows = np.empty((len(updates), min(CHUNK, d)), dtype=exact)
-    for start in range(0, d, CHUNK):
-        stop = min(start + CHUNK, d)
+    rows = np.empty((len(updates), min(2 * CHUNK, d)), dtype=exact)
+    for start in range(0, d, 2 * CHUNK):
+        stop = min(start + 2 * CHUNK, d)
         part = rows[:, : stop - start]
         for row, update in zip(part, updates, strict=True):
             row[:] = update[start:stop]
