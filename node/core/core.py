@@ -1202,7 +1202,7 @@ class Core:
             self.draw = self._statistics(sums)
             self._pay(self.draw)
             return
-        names = [name for name in names if not self.specs[name].additive]
+        names = [name for name in names if not self.specs[name].additive and self._goes_on(name)]
         open_ = [name for name in names if self._trainable(name)]
         if not open_ or (len(open_) < len(names) and not self._learn_partly):
             if open_ and not self._learn_waits:
@@ -1275,14 +1275,17 @@ class Core:
         return max(1, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
 
     def _trainable(self, name: str) -> bool:
-        if not self._current(name) or name in self.halted or name in self.doubted:
+        if not self._current(name) or name in self.doubted:
             return False
         target = self.ledger.components[name].round + 1
-        limit = self.options.plan.rounds
         if self._barred(name, self.me, target):
             return False  # what was withdrawn stays out, this round included
-        done = self.ledger.components[name].round - self.ledger.components[name].empty
-        return (self.me, name, target) not in self.acked and not (limit and done >= limit)
+        return (self.me, name, target) not in self.acked
+
+    def _goes_on(self, name: str) -> bool:
+        """Whether this node is to train it at all; else the others do not wait for it."""
+        component, limit = self.ledger.components[name], self.options.plan.rounds
+        return name not in self.halted and not (limit and component.round - component.empty >= limit)
 
     def _recipe(self, name: str) -> ev.Recipe:
         done = self.folded[name]
