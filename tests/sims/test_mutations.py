@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,6 +281,13 @@ MUTATIONS = (
         ("G4",),
     ),
     Mutation(
+        "a restart sweeps the bytes of what is in flight",
+        ((CORE, "keep = {flight.header.value.blob for flight in self.flights.values()}", "keep: set[bytes] = set()"),),
+        "crashes",
+        1,
+        ("G4",),
+    ),
+    Mutation(
         "a refold keeps what was withdrawn",
         ((WITHDRAWAL, "if not withdrawn.covers(c.name, round_.number, e))", "if c)"),),
         "withdrawal",
@@ -526,3 +534,10 @@ def test_it_is_caught_within_so_many_seeds(mutation: Mutation) -> None:
 def test_the_code_as_it_is_passes_the_same(scenario: str, seed: int) -> None:
     outcome = play(load(scenario), seed)
     assert outcome.held, outcome
+
+
+def test_the_documentation_has_the_list() -> None:
+    table = (Path(__file__).parents[2] / "docs/simulator.md").read_text(encoding="utf-8")
+    for mutation in MUTATIONS:
+        told = (f"| {mutation.name} | {mutation.scenario} | {by} | {mutation.seed} |" for by in mutation.by)
+        assert any(row in table for row in told), mutation.name
