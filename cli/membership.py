@@ -323,7 +323,7 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
 def expel(
     member: WhoArgument,
     reason: ReasonOption = "",
-    heights: Annotated[int, typer.Option(min=1, max=100_000, help="For how many heights it is open.")] = 500,
+    heights: Annotated[int, typer.Option(min=50, max=100_000, help="For how many heights it is open.")] = 500,
     yes: YesOption = False,
     wait: WaitOption = 20.0,
     home: HomeOption = None,

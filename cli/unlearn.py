@@ -96,7 +96,7 @@ def move(
     rounds: RoundsOption = None,
     update: UpdateOption = None,
     reason: Annotated[str, typer.Option(help="Shown to who votes.")] = "",
-    heights: Annotated[int, typer.Option(min=1, max=100_000, help="For how many heights it is open.")] = 500,
+    heights: Annotated[int, typer.Option(min=50, max=100_000, help="For how many heights it is open.")] = 500,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Rewind though this node's budget does not bear the rounds again.")
     ] = False,

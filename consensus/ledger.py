@@ -338,7 +338,10 @@ def apply_records(
             elif isinstance(body, Attest):
                 _add_attest(components, value.author, body)
             elif isinstance(body, Evidence):
-                guilty.add(membership.present(roll, check_evidence(body, ledger.federation)))
+                convict = membership.present(roll, check_evidence(body, ledger.federation))
+                if convict not in ledger.members:
+                    raise RemoteProtocolError("convicted-already", "it is no member", convict)
+                guilty.add(convict)
             elif isinstance(body, Withdrawal):
                 now = replace(ledger, heads=heads, components=components)
                 withdrawals += [(terms, value.author) for terms in _withdrawals(charter, now, body, value.author)]
@@ -515,7 +518,7 @@ def _withdrawals(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: by
     withdrawal.check_terms(statement, ledger.components)
     found = [
         terms
-        for terms in _of_all_keys(ledger, statement)
+        for terms in of_all_keys(ledger, statement)
         if _matters(ledger, withdrawal.placed(charter, ledger, terms, ledger.height + 1, carrier))
     ]
     if not found:
@@ -523,7 +526,7 @@ def _withdrawals(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: by
     return found
 
 
-def _of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalStatement]:
+def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalStatement]:
     """Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen."""
     older = membership.earlier(ledger.roll, terms.author)
     return [terms, *(replace(terms, author=k, through=ledger.heads.get(k, (0, GENESIS))[0]) for k in older)]
@@ -540,7 +543,7 @@ def moved_out(
     placed = [
         replace(withdrawal.placed(charter, ledger, each, height, carrier), motion=motion)
         for part in withdrawal.expanded(charter, terms)
-        for each in _of_all_keys(ledger, part)
+        for each in of_all_keys(ledger, part)
     ]
     return [found for found in placed if withdrawal.reaches(ledger, found)]
 

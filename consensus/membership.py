@@ -30,6 +30,7 @@ from ..protocol.charter import Charter
 from ..protocol.membership import (
     ACTIONS,
     EXPIRY_LIMIT,
+    LEAST_OPEN,
     Application,
     Ballot,
     Motion,
@@ -179,7 +180,8 @@ def check_motion(
     """Check whether a member may move this in the block at `height`. Raises RemoteProtocolError, by name."""
     if motion.action not in ACTIONS:
         raise RemoteProtocolError("unknown-action", motion.action, author)
-    if not height < motion.expiry <= height + EXPIRY_LIMIT:
+    # One that lapsed at once could be moved again and again, and each gets a block: heights without end.
+    if not height + LEAST_OPEN <= motion.expiry <= height + EXPIRY_LIMIT:
         raise RemoteProtocolError("expiry", f"height {motion.expiry}, moved at {height}", author)
     if not visible(motion.reason):
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)

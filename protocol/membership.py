@@ -14,7 +14,7 @@ from .schema import U63, Between, Bytes32, Name, Size
 
 ACTIONS = ("admit", "expel", "leave", "rekey", "rewind", "suspend", "withdraw")
 STATEMENT_LIMIT = 4096
-EXPIRY_LIMIT = 100_000  # heights that a motion may stay open
+LEAST_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
 _INVISIBLE = frozenset((*range(0x20), *range(0x7F, 0xA0), 0xAD, *range(0x200B, 0x2010), *range(0x2028, 0x202F)))
 _INVISIBLE |= frozenset((*range(0x2060, 0x2070), 0xFEFF, *range(0xE0000, 0xE0080)))
 

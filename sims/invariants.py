@@ -280,6 +280,7 @@ class Invariants:
         waiting = max((len(slots) for who, slots in core.pool.by_seq.items() if who != core.me), default=0)
         for what, size, most in (
             ("records of a member that wait", waiting, 6 * rules.records_per_height + 64),
+            ("authors whose records wait", len(core.pool.by_seq.keys() - core.ledger.roll.seats.keys()), 0),
             ("updates in flight", len(core.flights), 2 * places),
             ("refusals", len(core.refusals), 1025),
             ("heights with early votes", len(core.later), 9),

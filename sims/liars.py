@@ -18,8 +18,8 @@ from ..node.core import events as ev
 from ..node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
 from ..protocol import schema
 from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Block, Certificate, Head, Proposal, Vote, VoteSignature, block_id
-from ..protocol.membership import Ballot, Motion
-from ..protocol.records import GENESIS, Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
+from ..protocol.membership import LEAST_OPEN, Ballot, Motion
+from ..protocol.records import GENESIS, PROVABLE, Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
 from ..protocol.signing import Signed, open_signed, sign
 from ..protocol.update import UpdateHeader, payload, payload_values
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Told = list[tuple[int, bytes]]  # (target's index, message): all that is told in place of one message
 MOST_MADE_UP = 5  # blocks
+STRANGERS = 20  # under one cut
 MOST_FLOODED = 600  # records: then a flood ends, so that a run can
 OTHER_FEDERATION = sha256(b"another federation of the same members")
 
@@ -199,7 +200,7 @@ def floods_motions(node: Node) -> None:
     if core is None or not core.signing or done >= MOST_FLOODED:
         return
     others = [member for member in core.ledger.members if member != core.me]
-    expiry = core.ledger.height + 10
+    expiry = core.ledger.height + 2 * LEAST_OPEN
     bodies: list[Motion | Ballot] = [Motion(a, key, b"", "", expiry) for key in others for a in ("expel", "suspend")]
     bodies += [Ballot(motion.digest, yes) for motion in core.ledger.roll.motions for yes in (1, 0, 1)]
     bodies += [Ballot(sha256(b"no motion %d" % done), 1), Ballot(core.head[1], 1)]
@@ -487,6 +488,45 @@ def replays_old(node: Node) -> None:
 # ---- anti-entropy
 
 
+def _naming(node: Node, proposal: Proposal, block: Block, hidden: Sequence[Signed[Record]]) -> Told:
+    """Propose the block with these records under its cut; they are served to who asks for them."""
+    node.lore["hidden"] = tuple(record.wire for record in hidden)
+    heads = {head.author: head for head in block.cut}
+    heads |= {r.value.author: Head(r.value.author, r.value.seq, r.digest) for r in hidden}
+    lie = replace(block, cut=tuple(head for _, head in sorted(heads.items())))
+    return everybody(node, said(node, replace(proposal, block=schema.dump(lie))))
+
+
+def names_oversized(node: Node, data: bytes) -> Told | None:
+    """As the proposer, name a record of its own that is too large for any block."""
+    found, core = own_proposal(node, data), node.core
+    if found is None or core is None:
+        return None
+    record = node.lore.get("oversized")
+    if record is None and append(node, "noise", bytes(PROVABLE)) is not None:
+        record = node.lore["oversized"] = core.pool.records[core.head[1]]
+    return _naming(node, *found, [record]) if isinstance(record, Signed) else None
+
+
+def names_strangers(node: Node, data: bytes) -> Told | None:
+    """As the proposer, name records of people that it made up."""
+    found = own_proposal(node, data)
+    if found is None:
+        return None
+    proposal, block = found
+    hidden = []
+    for number in range(STRANGERS):
+        who = Identity.from_seed(sha256(b"hidden %d %d %d" % (block.height, proposal.view, number)))
+        hidden.append(sign(who, Record(block.federation, who.public_key, 1, GENESIS, "noise", bytes(100))))
+    return _naming(node, proposal, block, hidden)
+
+
+def _serves_hidden(node: Node, data: bytes) -> list[bytes]:
+    response, hidden = schema.load(SyncResponse, data, SYNC_LIMIT), node.lore.get("hidden", ())
+    assert isinstance(hidden, tuple)
+    return [schema.dump(replace(response, records=(*response.records, *hidden)))]
+
+
 def serves_garbage(node: Node, data: bytes) -> list[bytes]:
     """Answer anti-entropy with noise, with a cut-off answer, and beyond the limit."""
     source = node.cluster.random
@@ -584,5 +624,9 @@ LIES: dict[str, Lie] = {
     **{says.__name__: Lie(says.__name__, _about(says), says=_marked(says)) for says in _SAYS},
     **{acts.__name__: Lie(acts.__name__, _about(acts), acts=acts, every=every) for acts, every in _ACTS},
     **{serves.__name__: Lie(serves.__name__, _about(serves), serves=serves) for serves in _SERVES},
+    **{
+        says.__name__: Lie(says.__name__, _about(says), says=_marked(says), serves=_serves_hidden)
+        for says in (names_oversized, names_strangers)
+    },
     "forgets_locks": Lie("forgets_locks", _about(forgets_locks), says=_no_votes, acts=forgets_locks, every=10),
 }

@@ -1,14 +1,13 @@
 """The control API's part for withdrawals: by the owner, carried for somebody, or moved about anybody."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...consensus import membership, withdrawal
-from ...consensus.ledger import Ledger, moved_out
+from ...consensus.ledger import Ledger, moved_out, of_all_keys
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from ...protocol import schema
 from ...protocol.records import GENESIS, MOST_UPDATES, WithdrawalStatement
@@ -187,10 +186,8 @@ def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> bool:
         raise RefusedError("not-signing: no quorum of members has reported to this node", _ADVICE["not-signing"])
     terms = asked.terms(ledger.federation, core.me, through=ledger.heads.get(core.me, (0, GENESIS))[0])
     keys = [core.me, *membership.earlier(ledger.roll, core.me)]
-    for key in keys:
-        through = ledger.heads.get(key, (0, GENESIS))[0]
-        if _would(daemon, replace(terms, author=key, through=through)):
-            return True
+    if any(_would(daemon, each) for each in of_all_keys(ledger, terms)):
+        return True
     flying = [f for f in core.flights.values() if f.header.value.author in keys]
     named = [
         f for f in flying if withdrawal.names(terms, f.header.value.component, f.header.value.round, f.header.digest)

@@ -35,6 +35,7 @@ from ...consensus.ledger import (
     is_stale,
     next_round,
     next_state,
+    of_all_keys,
     order,
 )
 from ...crypto.errors import LocalProtocolError, RemoteProtocolError
@@ -583,12 +584,19 @@ class Core:
     def _take_under(self, block: Block, sent: dict[bytes, bytes]) -> None:
         """Take the records under a decided or proposed cut from an answer, whatever else is known of their feeds."""
         for head in block.cut:
+            if head.author not in self.ledger.members:
+                continue  # the fold refuses the block by name; strangers' records would stay for ever
             agreed = self.ledger.heads.get(head.author, (0, GENESIS))[0]
             wanted = head.digest
             for _ in range(min(head.seq - agreed, self.charter.rules.records_per_height)):
                 known = self.pool.records.get(wanted)
                 if known is None and wanted in sent:
                     known = open_gossip(Record, sent.pop(wanted), self.federation)
+                    try:
+                        check_record(known, self.federation)
+                    except RemoteProtocolError as error:
+                        self._refuse(head.author, error)
+                        break
                     if known.value.author == head.author and self.pool.add(known, self.ledger.heads, agreed=True):
                         self._note_fork(known)
                         self._emit(ev.Persist(ev.PutRecord(known)))
@@ -926,9 +934,17 @@ class Core:
         chain = self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]
         for place, record in enumerate(chain):
             size += len(record.wire)
-            if size > rules.bytes_per_height:
+            if size > rules.bytes_per_height or not self._provable(record):
                 return chain[:place]
         return chain
+
+    def _provable(self, record: Signed[Record]) -> bool:
+        """Whether any block may have it: one on the disk that none may have must not hold up the others for ever."""
+        try:
+            check_record(record, self.federation)
+        except RemoteProtocolError:
+            return False
+        return True
 
     def _punctual(self, state: Ledger, name: str, mine: Ledger) -> bool:
         """Whether closing this component on `state` leaves nobody out, by this node's clock (‡ timely)."""
@@ -1025,6 +1041,8 @@ class Core:
         assert self.agreement is not None
         try:
             for head in block.cut:
+                if head.author not in self.ledger.members:
+                    raise RemoteProtocolError("stranger", "the author is not a member", head.author)
                 agreed = self.ledger.heads.get(head.author, (0, GENESIS))[0]
                 if head.seq - agreed > self.charter.rules.records_per_height:
                     raise RemoteProtocolError(
@@ -1454,6 +1472,7 @@ class Core:
             self._withdraw_waits = False
             self._emit(ev.Persist(ev.PutFlag("withdraw", 0)))
         statement = replace(event.terms(self.federation, self.me), through=self.head[0])
+        height = self.ledger.height + 1
         if statement.scope == "all":
             self._set_contributing(False)
         # In flight: what is covered must not be posted after this, nor after a restart.
@@ -1464,9 +1483,12 @@ class Core:
             del self.flights[flight.header.digest]
             self._emit(ev.Persist(ev.PutFlag(_dropped(flight.header.digest), 1)))
         self._erase_unneeded({flight.header.value.blob for flight in mine})
-        placed = withdrawal.placed(self.charter, self.ledger, statement, self.ledger.height + 1, self.me)
         posted = len(covered) > len(mine)  # in this feed before the withdrawal: a block has it first, or with it
-        if statement.scope != "all" and not posted and not withdrawal.reaches(self.ledger, placed):
+        agreed = any(
+            withdrawal.reaches(self.ledger, withdrawal.placed(self.charter, self.ledger, terms, height, self.me))
+            for terms in of_all_keys(self.ledger, statement)
+        )
+        if statement.scope != "all" and not posted and not agreed:
             self._notice("withdrawn-in-flight", scope=statement.scope, updates=len(mine))
             return  # the ledger has none of it, and will not
         self._append(Withdrawal(sign(self.identity, statement).wire))

@@ -13,6 +13,7 @@ from collegium.consensus.ledger import (
     Certified,
     Ledger,
     Pending,
+    Refusal,
     check_cut,
     check_record,
     closable,
@@ -607,6 +608,17 @@ def test_double_votes_expel(book: Book) -> None:
     x, y = (sign(a, Vote(book.federation, a.public_key, 3, 0, PREVOTE, block)) for block in (NIL, sha256(b"b")))
     book.block(book.record(b, Evidence("double-vote", x.wire, y.wire)))
     assert book.ledger.expelled == (a.public_key,)
+
+
+def test_g9_nobody_is_convicted_twice(book: Book) -> None:
+    """True evidence gets a block at once: said again and again, it would be heights without end."""
+    a, b, c, _ = book.ids
+    first, second = evidence_of_fork(book, a), evidence_of_fork(book, a)
+    book.block(book.record(b, first), book.record(c, second))
+    assert book.ledger.refusals == (), "two who found it at once"
+    book.block(book.record(b, first), book.record(c, second))
+    refusals: tuple[Refusal, ...] = book.ledger.refusals
+    assert [refusal.reason for refusal in refusals] == ["convicted-already"] * 2
 
 
 def test_false_evidence_is_inert(book: Book) -> None:

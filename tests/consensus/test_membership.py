@@ -24,7 +24,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, quorum
-from collegium.protocol.membership import EXPIRY_LIMIT, Application, Ballot, Motion, Rekeying, token_digest
+from collegium.protocol.membership import EXPIRY_LIMIT, LEAST_OPEN, Application, Ballot, Motion, Rekeying, token_digest
 from collegium.protocol.records import (
     GENESIS,
     Attest,
@@ -138,7 +138,10 @@ def test_the_same_motion_again_is_a_yes(book: Book) -> None:
     assert len(book.ledger.roll.outcomes) == 1
 
 
-def test_a_motion_is_refused_when_it_can_no_longer_pass_and_lapses_at_its_expiry(book: Book) -> None:
+def test_a_motion_is_refused_when_it_can_no_longer_pass_and_lapses_at_its_expiry(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "LEAST_OPEN", 1)
     book.say((0, book.admit()))
     book.say((1, book.no()))
     assert book.ledger.roll.motions
@@ -152,7 +155,8 @@ def test_a_motion_is_refused_when_it_can_no_longer_pass_and_lapses_at_its_expiry
     assert NEW.public_key not in book.ledger.members
 
 
-def test_a_vote_at_the_expiry_still_counts(book: Book) -> None:
+def test_a_vote_at_the_expiry_still_counts(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "LEAST_OPEN", 1)
     book.say((0, book.admit(expiry=2)))
     book.say((1, book.yes()), (2, book.yes()))
     assert NEW.public_key in book.ledger.members
@@ -277,6 +281,7 @@ def test_g9_motions_that_ended_are_kept_for_people_and_not_for_ever(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "MOST_OUTCOMES", 3)
+    monkeypatch.setattr(membership, "LEAST_OPEN", 1)
     for number in range(5):
         before = book.ledger.roll
         book.say((0, book.motion("expel", book.ids[1], expiry=book.ledger.height + 2)))
@@ -447,8 +452,11 @@ def test_what_cannot_be_moved_is_refused_by_name(book: Book) -> None:
         book.say((0, motion))
         assert book.refused() == {reason}
         assert book.ledger.roll.motions == ()
-    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + 1)))
+    # The block that has it is the next one: it is open for LEAST_OPEN heights after that, or not at all.
+    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + LEAST_OPEN)))
     assert book.refused() == {"expiry"}
+    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + 1 + LEAST_OPEN)))
+    assert not book.refused()
     book.say((0, book.rekey(them, OTHER)), (1, replace(book.rekey(me, OTHER), subject=them.public_key)))
     assert book.refused() == {"other-key"}
 

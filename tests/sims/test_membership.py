@@ -217,6 +217,32 @@ def test_a_member_moves_to_a_new_key_with_its_disk(seed: int, storm: bool, crash
     assert old not in authors
 
 
+@pytest.mark.parametrize("scope", ["updates", "rounds"])
+def test_g7_what_an_earlier_key_contributed_is_withdrawn(scope: str) -> None:
+    """Though nothing of the key that signs the withdrawal is covered."""
+    cluster, name = cluster_of(4, 1), "head/task0"
+    run(cluster, lambda: closed(cluster, 3))
+    node = cluster.nodes[0]
+    old = node.identity.public_key
+    insist(cluster, node, rekeying(cluster, old), lambda: in_all(cluster, NEW.public_key))
+    node.crash()
+    node.identity = NEW
+    node.start()
+    run(cluster, lambda: len(members(cluster)) == 4 and node.core is not None and node.core.signing)
+    assert node.core is not None
+    counted = [
+        (r.number, e.update) for r in node.core.ledger.components[name].rounds for e in r.entries if e.author == old
+    ]
+    asked = {
+        "updates": ev.RequestWithdrawal("updates", updates=tuple(sorted(update for _, update in counted))),
+        "rounds": ev.RequestWithdrawal("rounds", (name,), counted[0][0], counted[-1][0]),
+    }
+    node.deliver(asked[scope])
+    run(cluster, lambda: all(n.core is not None and n.core.ledger.withdrawn for n in cluster.nodes))
+    rounds = first(cluster).core.ledger.components[name].rounds  # type: ignore[union-attr]
+    assert all(entry.author != old for round_ in rounds for entry in round_.entries)
+
+
 @pytest.mark.parametrize("seed", SEEDS[:2])
 def test_g6_a_lost_key_is_replaced_by_the_others_and_what_it_spent_is_spent(seed: int) -> None:
     cluster = Cluster(4, seed, training=(300, 900), rounds=14, noise=1)

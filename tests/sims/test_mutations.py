@@ -379,6 +379,26 @@ MUTATIONS = (
         ("G9",),
     ),
     Mutation(
+        "records under a proposed cut are taken unread",
+        (
+            (CORE, "check_record(known, self.federation)", "pass"),
+            (CORE, "size > rules.bytes_per_height or not self._provable(record)", "size > rules.bytes_per_height"),
+        ),
+        "liar-names-oversized",
+        1,
+        ("G1",),
+    ),
+    Mutation(
+        "strangers' records under a proposed cut are kept",
+        (
+            (CORE, "            if head.author not in self.ledger.members:\n                continue", ""),
+            (CORE, 'raise RemoteProtocolError("stranger", "the author is not a member", head.author)', "pass"),
+        ),
+        "liar-names-strangers",
+        1,
+        ("G9",),
+    ),
+    Mutation(
         "another federation's words count",
         ((SIGNING, "    if value.federation != federation:\n", "    if False:\n"),),
         "liar-replays-foreign",
