@@ -65,7 +65,8 @@ def hook_os(name: str) -> None:
 
     @wraps(real)
     def hooked(*args: Any, **more: Any) -> Any:
-        if not ours() or not reached(f"os.{name}"):
+        point = f"os.{name} of a blob" if name == "unlink" and "/blobs/" in str(args[0]) else f"os.{name}"
+        if not ours() or not reached(point):
             return real(*args, **more)
         if HOW == "before":
             if name == "write":

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from collegium.node.control.client import Client
 from collegium.node.core.messages import Kind
-from collegium.node.verify import verify_home_ledger
+from collegium.node.verify import verify_home_ledger, verify_home_withdrawal
 from collegium.protocol.blocks import Vote
 from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader
-from collegium.sims.watch import snapshot
+from collegium.sims.watch import fold_ledger, snapshot
 
 Make = Callable[..., Any]
 Word = tuple[object, ...]
@@ -130,6 +131,33 @@ def test_g8_a_sample_of_points(federation: Make, tmp_path: Path) -> None:
     points = [(1, "before", "PutPublished"), (1, "before", "PutMessage")]
     points += [(2, "after", "PutMessage"), (1, "fails", "PutHeader")]
     lives(federation, tmp_path, points)
+
+
+def test_g7_who_dies_while_it_erases_has_erased_in_the_end(federation: Make, tmp_path: Path) -> None:
+    """Between a certificate and the last byte: what is left is erased at the next start."""
+    four = federation(rounds=0, deadline_ms=1000)
+    four.start()
+    four.wait_rounds(2)
+    victim, owner = Victim(four, tmp_path / "point"), four.institutions[0]
+    four.daemons[3].kill()
+    author = owner.identity.public_key
+    ledger = fold_ledger(victim.institution, four.charter)
+    gone = [e.blob.hex() for r in ledger.components["head/task0"].rounds for e in r.entries if e.author == author]
+
+    def left() -> list[str]:
+        return [path.name for path in victim.institution.home.blobs.rglob("*") if path.name in gone]
+
+    assert len(left()) >= 2
+    Client(owner.home).request_withdrawal()
+    victim.live(1, "before", "os.unlink of a blob")
+    assert left(), "it was killed before the first went"
+    victim.live(1, "after", "os.unlink of a blob")
+    victim.check("while it erased")
+    four.daemons[3].start()
+    four.wait(lambda: not left())
+    began = four.last()
+    four.wait(lambda: bool(four.folded_by_all(began)))
+    assert verify_home_withdrawal(victim.institution.home, author)["verified"] is True
 
 
 @pytest.mark.soak
