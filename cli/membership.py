@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CollegiumError, RefusedError, UnreachableError, UsageError
+from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
 from .output import emit, facts, names, say, short, table
 from .read import answer, public_key
@@ -59,16 +60,21 @@ def invite(
 ) -> None:
     """Invite an institution: print a text that lets it apply once. Whoever has it can apply: send it in private."""
     from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.store.files import write_atomic  # noqa: PLC0415
 
     client = Client(existing_home(home))
     if withdraw is not None:
         gone = client.uninvite(withdraw)
         emit(gone, as_json, lambda console: console.print(f"withdrawn: {gone['withdrawn']}"))
         return
+    if out is not None:
+        check_new(out)
     found: Any = client.invite(name, days=days, key=key, hold=hold, charter=out is not None)
     if out is not None:
-        write_atomic(out, (found.pop("text") + "\n").encode())
+        try:
+            write_new(out, [(found.pop("text") + "\n").encode()])
+        except CollegiumError:
+            client.uninvite(found["invitation"])  # nobody has its text
+            raise
         found["file"] = str(out)
 
     def people(console: Any) -> None:
@@ -494,6 +500,8 @@ def _claim(
     from ..protocol.signing import sign  # noqa: PLC0415
 
     place = existing_home(home)
+    path = out or place.root / "rekey.statement"
+    check_new(path)
     known, signed = read_charter(charter or place.charter)
     founder = next((m.key for m in known.members if m.name == member), None)
     try:
@@ -506,11 +514,10 @@ def _claim(
         )
     identity = keys.load(place, key_passphrase(place, passphrase_file))
     wire = sign(identity, Rekeying(known.federation, identity.public_key, old)).wire
-    path = out or place.root / "rekey.statement"
     if not place.charter.exists():
         write_atomic(place.charter, dump_file(signed))
     joining.save(place, joining.Joining(load_config(place.config).node.name, replaces=old))
-    write_atomic(path, (wire.hex() + "\n").encode())
+    write_new(path, [(wire.hex() + "\n").encode()])
     found: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
 
     def people(console: Any) -> None:

@@ -1,5 +1,6 @@
 """The commands of membership without a daemon: what they read, what they refuse, and with which exit code."""
 
+import errno
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,60 @@ def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluste
     assert answer.code == 2
     assert "peer rekey" in answer.err
     assert home.key.read_bytes() == before
+
+
+class Daemon:
+    """A daemon that answers as it is told, and keeps what it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.invited: list[str] = []
+        monkeypatch.setattr("collegium.node.control.client.Client", lambda _: self)
+
+    def invite(self, name: str, **_: object) -> dict[str, object]:
+        self.invited.append(name)
+        return {"invitation": name, "expires": "", "addresses": [], "text": "collegium:x"}
+
+    def uninvite(self, invitation: str) -> dict[str, object]:
+        self.invited.remove(invitation)
+        return {"withdrawn": invitation}
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    return Daemon(monkeypatch)
+
+
+def test_an_invitation_replaces_no_file_and_none_is_open_without_one(
+    run: "Run", home: Home, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("peer", "invite", "school", "--home", home.root, "--out")
+    before = home.key.read_bytes()
+    for place in (home.key, tmp_path / "nothing" / "x"):
+        answer = run(*words, place)
+        assert answer.code == 2, answer.err
+        assert not daemon.invited
+    assert home.key.read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert run(*words, tmp_path / "x").code != 0
+    assert not daemon.invited
+    assert run(*words, tmp_path / "x").code == 0
+    assert (daemon.invited, (tmp_path / "x").read_text()) == (["school"], "collegium:x\n")
+
+
+def full(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_claim_replaces_no_file(run: "Run", home: Home, tmp_path: Path, cluster: Cluster) -> None:
+    again = Home(tmp_path / "again")
+    assert run("init", "--home", again.root).code == 0
+    before = again.key.read_bytes()
+    words = ("peer", "rekey", "--claim", cluster.charter.members[2].name, "--charter", home.charter)
+    for place in (again.key, tmp_path / "nothing" / "x"):
+        assert run(*words, "--out", place, "--home", again.root).code == 2
+        assert again.key.read_bytes() == before
+        assert not again.joining.exists()
 
 
 def test_a_claim_is_written_and_a_member_withdraws_by_itself(
