@@ -135,7 +135,7 @@ class Door:
                     self._host.submit(move)
 
     def state(self, given: Given) -> str:
-        """Return how an application stands, as in DoorAnswer; empty without one."""
+        """Return how an application stands, as in DoorAnswer, or "withdrawn"; empty without one."""
         if not given.application:
             return ""
         ledger: Ledger = self._host.core.ledger
@@ -147,6 +147,8 @@ class Door:
             return "moved"
         if key in ledger.roll.seats or any(o.motion.statement == wire for o in ledger.roll.outcomes):
             return "refused"
+        if given.withdrawn:
+            return "withdrawn"
         return "held" if given.hold else "waiting"
 
     def _moved(self, wire: bytes) -> bool:
