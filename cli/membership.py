@@ -316,12 +316,13 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
     from ..node.control.client import Client  # noqa: PLC0415 - as above
 
     client = Client(existing_home(home))
+    known = known_motions(client)
     sent: Any = client.vote(motion, yes=yes, anyway=anyway)
     if not sent["submitted"]:
         emit(sent, as_json, lambda out: out.print(f"turned down: {sent['withdrawn']}"))
         return
     if sent["motion"] is None:
-        follow(client, "admit", sent["subject"], wait, as_json)
+        follow(client, "admit", sent["subject"], wait, as_json, known)
         return
     _follow_motion(client, sent["motion"], wait, as_json)
 
@@ -341,8 +342,9 @@ def expel(
     client = Client(existing_home(home))
     who = client.member(member)
     confirm(f"Move to expel {who['name']} ({who['key'][:16]})?", yes)
+    known = known_motions(client)
     client.move("expel", who["key"], reason=reason, heights=heights)
-    follow(client, "expel", who["key"], wait, as_json)
+    follow(client, "expel", who["key"], wait, as_json, known)
 
 
 def leave(
@@ -362,8 +364,9 @@ def leave(
     for warning in _consequences(status):
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
+    known = known_motions(client)
     client.move("leave", reason=reason)
-    follow(client, "leave", status["member"]["key"], wait, as_json)
+    follow(client, "leave", status["member"]["key"], wait, as_json, known)
 
 
 def _consequences(status: Any) -> list[str]:
@@ -543,8 +546,9 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
         raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
     who = client.member(value.old.hex())
     confirm(f"Move that {who['name']} goes from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
+    known = known_motions(client)
     client.move("rekey", value.old.hex(), statement=wire.hex())
-    follow(client, "rekey", value.old.hex(), wait, as_json)
+    follow(client, "rekey", value.old.hex(), wait, as_json, known)
 
 
 # ---- parts
@@ -560,13 +564,26 @@ def confirm(question: str, yes: bool) -> None:
         raise typer.Abort
 
 
-def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str] = ()) -> None:
-    """Wait until a block has the motion, which is none of the `known` ones, and tell how it stands."""
+def known_motions(client: Any) -> set[str]:
+    """Return the motions that ended, or that this node has no vote left on: what is moved next is none of them."""
+    found = client.get("/motions")
+    return {m["motion"] for m in (*found["open"], *found["ended"]) if not _to_vote(m)}
+
+
+def _to_vote(motion: Any) -> bool:
+    return bool(motion.get("your_ballot") == "not cast")  # to make the same motion again would be a yes
+
+
+def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
+    """Wait until a block has what was moved, or this node's yes to the same, and tell how it stands.
+
+    `known` are the `known_motions` of just before.
+    """
 
     def find(found: Any) -> Any:
         every = [*found["open"], *found["ended"]]
         same = (m for m in every if m["action"] == action and m["subject"]["key"] == subject)
-        return next((m for m in same if m["motion"] not in known), None)
+        return next((m for m in same if m["motion"] not in known and not _to_vote(m)), None)
 
     _await(client, find, wait, as_json)
 

@@ -1,9 +1,10 @@
 """The commands of membership without a daemon: what they read, what they refuse, and with which exit code."""
 
 import errno
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -102,7 +103,28 @@ class Daemon:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.invited: list[str] = []
+        self.open: list[dict[str, Any]] = []
+        self.ended: list[dict[str, Any]] = []
         monkeypatch.setattr("collegium.node.control.client.Client", lambda _: self)
+
+    def get(self, path: str) -> object:
+        assert path == "/motions"
+        return {"open": list(self.open), "ended": list(self.ended)}
+
+    def member(self, who: str) -> dict[str, str]:
+        return {"name": who, "key": who}
+
+    def move(self, action: str, who: str, **_: object) -> None:
+        """Do as the federation does: what is open is voted for, else it is moved, a block later."""
+        new = motion("new", action, who)
+        same = next((m for m in self.open if (m["action"], m["subject"]) == (action, new["subject"])), new)
+        if same is new:
+            threading.Timer(0.3, lambda: self.open.append(new)).start()
+        threading.Timer(0.6, lambda: same.update(your_ballot="yes", yes=[1, 2])).start()
+
+    def vote(self, word: str, **_: object) -> dict[str, object]:
+        self.move("admit", word)
+        return {"submitted": True, "motion": None, "subject": word}
 
     def invite(self, name: str, **_: object) -> dict[str, object]:
         self.invited.append(name)
@@ -111,6 +133,12 @@ class Daemon:
     def uninvite(self, invitation: str) -> dict[str, object]:
         self.invited.remove(invitation)
         return {"withdrawn": invitation}
+
+
+def motion(digest: str, action: str, who: str, **more: object) -> dict[str, Any]:
+    """A motion as a daemon shows it."""
+    shown = {"motion": digest, "action": action, "what": f"{action} {who}", "subject": {"key": who}}
+    return {**shown, "your_ballot": "not cast", "yes": [1], "needed": 3, "undecided": []} | more
 
 
 @pytest.fixture
@@ -134,6 +162,23 @@ def test_an_invitation_replaces_no_file_and_none_is_open_without_one(
     assert not daemon.invited
     assert run(*words, tmp_path / "x").code == 0
     assert (daemon.invited, (tmp_path / "x").read_text()) == (["school"], "collegium:x\n")
+
+
+@pytest.mark.parametrize("words", [("expel", "x", "--yes"), ("approve", "x")])
+def test_an_earlier_motion_is_not_told_as_the_answer(
+    run: "Run", home: Home, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    action = "expel" if words[0] == "expel" else "admit"
+    earlier = motion("earlier", action, "x", result="refused", why="", at_height=84)
+    del earlier["your_ballot"]
+    daemon.ended.append(earlier)
+    assert run("peer", *words, "--home", home.root, "--json").value["motion"] == "new"
+
+
+def test_the_same_motion_again_is_told_when_this_vote_is_in_it(run: "Run", home: Home, daemon: Daemon) -> None:
+    daemon.open.append(motion("theirs", "expel", "x"))
+    found = run("peer", "expel", "x", "--yes", "--home", home.root, "--json").value
+    assert (found["motion"], found["your_ballot"], found["yes"]) == ("theirs", "yes", [1, 2])
 
 
 def full(_: int) -> None:
