@@ -26,7 +26,7 @@ class Given:
     """One invitation that this member gave out. Keys and digests in hex, times in Unix seconds.
 
     `key`: the candidate's, if it was known; `hold`: its application waits for `peer approve`; `application`: the signed
-    one that came by it.
+    one that came by it; `moved`: a block had the motion to admit who applied, which happens once.
     """
 
     door: str
@@ -37,6 +37,7 @@ class Given:
     hold: bool = False
     withdrawn: bool = False
     application: str = ""
+    moved: bool = False
 
     def applicant(self) -> Application | None:
         """Return who applied, once somebody did; the signature was checked at the door."""
