@@ -203,6 +203,7 @@ def join(
 def _leave_old_key(place: "Home", passphrase: str | None) -> None:
     """Make a new key, unless the one in use is a member's or was never one."""
     from ..node.home import keys  # noqa: PLC0415 - as above
+    from ..node.home.lock import hold, running  # noqa: PLC0415
     from .read import from_store  # noqa: PLC0415
 
     mine = public_key(place)
@@ -211,7 +212,11 @@ def _leave_old_key(place: "Home", passphrase: str | None) -> None:
         return
     if not seat.gone:
         raise UsageError("this directory's key is a member's", "To change it: collegium peer rekey.")
-    keys.replace_gone(place, passphrase)
+    pid = running(place)
+    if pid is not None:
+        raise UsageError(f"A daemon runs with the old key (pid {pid})", "Stop it first: collegium node stop.")
+    with hold(place):
+        keys.replace_gone(place, passphrase)
 
 
 def _of_member(invited: "Invitation") -> tuple[str, ...]:

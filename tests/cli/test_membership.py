@@ -10,11 +10,14 @@ import pytest
 
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
-from collegium.node.home import Home
+from collegium.node.core import events as ev
+from collegium.node.home import Home, hold
 from collegium.node.home.invitations import to_text
 from collegium.protocol.membership import Invitation
 from collegium.protocol.signing import sign
 from collegium.sims.cluster import Cluster
+
+from .conftest import fill
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -96,6 +99,40 @@ def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluste
     assert answer.code == 2
     assert "peer rekey" in answer.err
     assert home.key.read_bytes() == before
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> tuple[Home, bytes]:
+    """Return the directory of a member that has left, and its federation."""
+    cluster = Cluster(4, 6, rounds=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    gone = cluster.nodes[3].identity
+    cluster.nodes[3].deliver(ev.Move("leave", gone.public_key, b"", "", 100))
+    cluster.run(lambda: False, cluster.now + 3000)
+    core = cluster.nodes[0].core
+    assert core is not None
+    assert core.ledger.roll.seats[gone.public_key].gone == "left"
+    cluster.nodes[0].identity = gone
+    home = Home(tmp_path / "former")
+    fill(home, cluster, cluster.nodes[0])
+    return home, cluster.charter.federation
+
+
+def test_a_former_member_takes_a_new_key_only_while_no_daemon_uses_the_old(
+    run: "Run", former: tuple[Home, bytes]
+) -> None:
+    home, federation = former
+    before = home.key.read_bytes()
+    words = ("peer", "join", text(federation), "--new-key", "--home", home.root)
+    with hold(home):
+        answer = run(*words)
+    assert answer.code == 2
+    assert "collegium node stop" in answer.err
+    assert home.key.read_bytes() == before
+    assert run(*words).code == 4, "nobody is there to apply to"
+    assert home.key.read_bytes() != before
+    assert sorted(home.root.glob("key.*.json"))
 
 
 class Daemon:
