@@ -26,7 +26,7 @@ _ADVICE = {
     "last-member": "A federation needs a member. To end it, stop the node.",
     "too-few-members": "With fewer than three members, two would decide about each other: leave, or found anew.",
     "quota-motions": "Wait until some of your open motions are decided or lapse.",
-    "frozen-key": "A key that went never comes back: let them make a new one and join with it.",
+    "frozen-key": "A key that went never comes back: let them join with --new-key, in their same directory.",
     "name-taken": "A member has this name already; choose another one.",
     "not-a-host": "It offers no component at the moment.",
 }

@@ -10,9 +10,11 @@ import pytest
 
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
+from collegium.node.control import membership as control
 from collegium.node.core import events as ev
 from collegium.node.home import Home, hold
 from collegium.node.home.invitations import to_text
+from collegium.node.runtime import candidate
 from collegium.protocol.membership import Invitation
 from collegium.protocol.signing import sign
 from collegium.sims.cluster import Cluster
@@ -133,6 +135,18 @@ def test_a_former_member_takes_a_new_key_only_while_no_daemon_uses_the_old(
     assert run(*words).code == 4, "nobody is there to apply to"
     assert home.key.read_bytes() != before
     assert sorted(home.root.glob("key.*.json"))
+
+
+def test_a_former_member_is_told_to_come_back_in_the_same_directory(run: "Run", former: tuple[Home, bytes]) -> None:
+    (check,) = [
+        check
+        for check in run("doctor", "--home", former[0].root, "--json").value["checks"]
+        if check["check"] == "membership"
+    ]
+    for advice in (check["advice"], candidate._REFUSED["frozen-key"], control._ADVICE["frozen-key"]):
+        assert "--new-key" in advice
+        assert "directory" in advice
+        assert "another" not in advice
 
 
 class Daemon:
