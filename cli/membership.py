@@ -366,7 +366,7 @@ def leave(
     status = client.get("/status")
     if not status["is_member"]:
         raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
-    for warning in _consequences(status):
+    for warning in _consequences(status, client.member(status["member"]["key"])["active_host_of"]):
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
     known = known_motions(client)
@@ -374,8 +374,8 @@ def leave(
     follow(client, "leave", status["member"]["key"], wait, as_json, known)
 
 
-def _consequences(status: Any) -> list[str]:
-    """Say what the federation loses with this member."""
+def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
+    """Say what the federation loses with this member, an active host of the components in `hosted`."""
     from ..protocol.blocks import quorum, tolerated  # noqa: PLC0415 - as above
 
     federation = status["federation"]
@@ -392,7 +392,7 @@ def _consequences(status: Any) -> list[str]:
     found += [
         f"{c['component']} would have {c['active_hosts'] - 1} hosts: its states would be uncertified"
         for c in status["components"]
-        if c["hosted_here"] and c["active_hosts"] - 1 < least <= c["active_hosts"]
+        if c["component"] in hosted and c["active_hosts"] - 1 < least <= c["active_hosts"]
     ]
     return found
 

@@ -156,16 +156,21 @@ class Daemon:
         self.invited: list[str] = []
         self.open: list[dict[str, Any]] = []
         self.ended: list[dict[str, Any]] = []
+        federation = {"members": 8, "fault_model": "byzantine", "tolerated_losses": 2}
+        offered = [{"component": name, "hosted_here": True, "active_hosts": 4} for name in ("head/a", "head/b")]
+        self.status = {"is_member": True, "member": {"key": "me"}, "federation": federation, "components": offered}
         monkeypatch.setattr("collegium.node.control.client.Client", lambda _: self)
 
     def get(self, path: str) -> object:
+        if path == "/status":
+            return self.status
         assert path == "/motions"
         return {"open": list(self.open), "ended": list(self.ended)}
 
-    def member(self, who: str) -> dict[str, str]:
-        return {"name": who, "key": who}
+    def member(self, who: str) -> dict[str, object]:
+        return {"name": who, "key": who, "active_host_of": ["head/b"]}
 
-    def move(self, action: str, who: str, **_: object) -> None:
+    def move(self, action: str, who: str = "me", **_: object) -> None:
         """Do as the federation does: what is open is voted for, else it is moved, a block later."""
         new = motion("new", action, who)
         same = next((m for m in self.open if (m["action"], m["subject"]) == (action, new["subject"])), new)
@@ -230,6 +235,15 @@ def test_the_same_motion_again_is_told_when_this_vote_is_in_it(run: "Run", home:
     daemon.open.append(motion("theirs", "expel", "x"))
     found = run("peer", "expel", "x", "--yes", "--home", home.root, "--json").value
     assert (found["motion"], found["your_ballot"], found["yes"]) == ("theirs", "yes", [1, 2])
+
+
+def test_who_leaves_is_told_of_the_components_that_it_is_an_active_host_of(
+    run: "Run", home: Home, daemon: Daemon
+) -> None:
+    answer = run("peer", "leave", "--yes", "--home", home.root)
+    assert answer.code == 0
+    assert "head/b would have 3 hosts" in answer.err
+    assert "head/a" not in answer.err, "it offers this one, and is no host of it"
 
 
 def full(_: int) -> None:
