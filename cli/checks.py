@@ -185,7 +185,7 @@ def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
         advice = "The members decide: ask whoever invited you." if known else "Join by an invitation."
         yield Check("membership", "warn" if known else "fail", found, advice)
     elif seat.gone:
-        advice = "Its data are kept; a key that went never comes back. Join with a new one if the members want you."
+        advice = "Its data are kept. To come back, in this same directory: collegium peer join INVITATION --new-key."
         yield Check("membership", "warn", f"not a member since height {seat.until}: {seat.gone}", advice)
     elif waiting and running(home) is None:
         found = f"{waiting} motions wait for your ballot"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CollegiumError, RefusedError, UnreachableError, UsageError
+from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
 from .output import emit, facts, names, say, short, table
 from .read import answer, public_key
@@ -59,16 +60,21 @@ def invite(
 ) -> None:
     """Invite an institution: print a text that lets it apply once. Whoever has it can apply: send it in private."""
     from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.store.files import write_atomic  # noqa: PLC0415
 
     client = Client(existing_home(home))
     if withdraw is not None:
         gone = client.uninvite(withdraw)
         emit(gone, as_json, lambda console: console.print(f"withdrawn: {gone['withdrawn']}"))
         return
+    if out is not None:
+        check_new(out)
     found: Any = client.invite(name, days=days, key=key, hold=hold, charter=out is not None)
     if out is not None:
-        write_atomic(out, (found.pop("text") + "\n").encode())
+        try:
+            write_new(out, [(found.pop("text") + "\n").encode()])
+        except CollegiumError:
+            client.uninvite(found["invitation"])  # nobody has its text
+            raise
         found["file"] = str(out)
 
     def people(console: Any) -> None:
@@ -197,6 +203,7 @@ def join(
 def _leave_old_key(place: "Home", passphrase: str | None) -> None:
     """Make a new key, unless the one in use is a member's or was never one."""
     from ..node.home import keys  # noqa: PLC0415 - as above
+    from ..node.home.lock import hold, running  # noqa: PLC0415
     from .read import from_store  # noqa: PLC0415
 
     mine = public_key(place)
@@ -205,7 +212,11 @@ def _leave_old_key(place: "Home", passphrase: str | None) -> None:
         return
     if not seat.gone:
         raise UsageError("this directory's key is a member's", "To change it: collegium peer rekey.")
-    keys.replace_gone(place, passphrase)
+    pid = running(place)
+    if pid is not None:
+        raise UsageError(f"A daemon runs with the old key (pid {pid})", "Stop it first: collegium node stop.")
+    with hold(place):
+        keys.replace_gone(place, passphrase)
 
 
 def _of_member(invited: "Invitation") -> tuple[str, ...]:
@@ -310,12 +321,13 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
     from ..node.control.client import Client  # noqa: PLC0415 - as above
 
     client = Client(existing_home(home))
+    known = known_motions(client)
     sent: Any = client.vote(motion, yes=yes, anyway=anyway)
     if not sent["submitted"]:
         emit(sent, as_json, lambda out: out.print(f"turned down: {sent['withdrawn']}"))
         return
     if sent["motion"] is None:
-        follow(client, "admit", sent["subject"], wait, as_json)
+        follow(client, "admit", sent["subject"], wait, as_json, known)
         return
     _follow_motion(client, sent["motion"], wait, as_json)
 
@@ -335,8 +347,9 @@ def expel(
     client = Client(existing_home(home))
     who = client.member(member)
     confirm(f"Move to expel {who['name']} ({who['key'][:16]})?", yes)
+    known = known_motions(client)
     client.move("expel", who["key"], reason=reason, heights=heights)
-    follow(client, "expel", who["key"], wait, as_json)
+    follow(client, "expel", who["key"], wait, as_json, known)
 
 
 def leave(
@@ -353,15 +366,16 @@ def leave(
     status = client.get("/status")
     if not status["is_member"]:
         raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
-    for warning in _consequences(status):
+    for warning in _consequences(status, client.member(status["member"]["key"])["active_host_of"]):
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
+    known = known_motions(client)
     client.move("leave", reason=reason)
-    follow(client, "leave", status["member"]["key"], wait, as_json)
+    follow(client, "leave", status["member"]["key"], wait, as_json, known)
 
 
-def _consequences(status: Any) -> list[str]:
-    """Say what the federation loses with this member."""
+def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
+    """Say what the federation loses with this member, an active host of the components in `hosted`."""
     from ..protocol.blocks import quorum, tolerated  # noqa: PLC0415 - as above
 
     federation = status["federation"]
@@ -378,7 +392,7 @@ def _consequences(status: Any) -> list[str]:
     found += [
         f"{c['component']} would have {c['active_hosts'] - 1} hosts: its states would be uncertified"
         for c in status["components"]
-        if c["hosted_here"] and c["active_hosts"] - 1 < least <= c["active_hosts"]
+        if c["component"] in hosted and c["active_hosts"] - 1 < least <= c["active_hosts"]
     ]
     return found
 
@@ -494,6 +508,8 @@ def _claim(
     from ..protocol.signing import sign  # noqa: PLC0415
 
     place = existing_home(home)
+    path = out or place.root / "rekey.statement"
+    check_new(path)
     known, signed = read_charter(charter or place.charter)
     founder = next((m.key for m in known.members if m.name == member), None)
     try:
@@ -506,11 +522,10 @@ def _claim(
         )
     identity = keys.load(place, key_passphrase(place, passphrase_file))
     wire = sign(identity, Rekeying(known.federation, identity.public_key, old)).wire
-    path = out or place.root / "rekey.statement"
     if not place.charter.exists():
         write_atomic(place.charter, dump_file(signed))
     joining.save(place, joining.Joining(load_config(place.config).node.name, replaces=old))
-    write_atomic(path, (wire.hex() + "\n").encode())
+    write_new(path, [(wire.hex() + "\n").encode()])
     found: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
 
     def people(console: Any) -> None:
@@ -536,8 +551,9 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
         raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
     who = client.member(value.old.hex())
     confirm(f"Move that {who['name']} goes from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
+    known = known_motions(client)
     client.move("rekey", value.old.hex(), statement=wire.hex())
-    follow(client, "rekey", value.old.hex(), wait, as_json)
+    follow(client, "rekey", value.old.hex(), wait, as_json, known)
 
 
 # ---- parts
@@ -553,13 +569,26 @@ def confirm(question: str, yes: bool) -> None:
         raise typer.Abort
 
 
-def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str] = ()) -> None:
-    """Wait until a block has the motion, which is none of the `known` ones, and tell how it stands."""
+def known_motions(client: Any) -> set[str]:
+    """Return the motions that ended, or that this node has no vote left on: what is moved next is none of them."""
+    found = client.get("/motions")
+    return {m["motion"] for m in (*found["open"], *found["ended"]) if not _to_vote(m)}
+
+
+def _to_vote(motion: Any) -> bool:
+    return bool(motion.get("your_ballot") == "not cast")  # to make the same motion again would be a yes
+
+
+def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
+    """Wait until a block has what was moved, or this node's yes to the same, and tell how it stands.
+
+    `known` are the `known_motions` of just before.
+    """
 
     def find(found: Any) -> Any:
         every = [*found["open"], *found["ended"]]
         same = (m for m in every if m["action"] == action and m["subject"]["key"] == subject)
-        return next((m for m in same if m["motion"] not in known), None)
+        return next((m for m in same if m["motion"] not in known and not _to_vote(m)), None)
 
     _await(client, find, wait, as_json)
 

@@ -107,17 +107,16 @@ def move(
 ) -> None:
     """Move that contributions be withdrawn; the members vote (`peer approve`). Only so can a federation rewind."""
     from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from .membership import confirm, follow  # noqa: PLC0415
+    from .membership import confirm, follow, known_motions  # noqa: PLC0415
 
     scope = parse_scope(component, rounds, update)
     client = Client(existing_home(home))
     who = client.member(member)
-    motions = client.get("/motions")
     confirm(f"Move to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?", yes)
+    known = known_motions(client)
     sent = client.move_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):
         say(f"{name}: {count} rounds would run again")
-    known = {m["motion"] for m in (*motions["open"], *motions["ended"])}
     follow(client, sent["action"], sent["subject"], wait, as_json, known)
 
 

@@ -154,6 +154,11 @@ def context_of(daemon: Daemon) -> Context:
     )
 
 
+def held(daemon: Daemon) -> list[Given]:
+    """Return the invitations whose application waits for this node's operator."""
+    return [g for g in daemon.door.given if g.hold and daemon.door.state(g) == "held"]
+
+
 def _live(daemon: Daemon) -> Live:
     core, network = daemon.core, daemon.network
     received, sent = network.counters.snapshot()
@@ -190,6 +195,7 @@ def _live(daemon: Daemon) -> Live:
         goal=core.progress.goal() if core.progress.told >= 0 else 0,
         source=core.progress.source,
         taking=tuple(sorted(core.progress.fetching)),
+        held=tuple((person.name, g.door[:12]) for g in held(daemon) if (person := g.applicant()) is not None),
     )
 
 

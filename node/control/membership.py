@@ -8,16 +8,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
-from ...protocol.membership import Application
-from ...protocol.schema import load
-from ...protocol.signing import SIGNATURE_SIZE
 from .. import views
 from ..core import motions
 from ..core.events import Cast, Move
 from ..home.invitations import Given, to_text
 from ..views.context import Context, Json
 from .answers import Endpoint, answering, body_of
-from .facts import Daemon, context_of
+from .facts import Daemon, context_of, held
 from .unlearn import check_budget, rounds_again
 
 _ADVICE = {
@@ -29,7 +26,7 @@ _ADVICE = {
     "last-member": "A federation needs a member. To end it, stop the node.",
     "too-few-members": "With fewer than three members, two would decide about each other: leave, or found anew.",
     "quota-motions": "Wait until some of your open motions are decided or lapse.",
-    "frozen-key": "A key that went never comes back: let them make a new one and join with it.",
+    "frozen-key": "A key that went never comes back: let them join with --new-key, in their same directory.",
     "name-taken": "A member has this name already; choose another one.",
     "not-a-host": "It offers no component at the moment.",
 }
@@ -57,13 +54,17 @@ def routes(daemon: Daemon) -> list[Route]:
         body = await body_of(request, {"motion": str, "yes": bool, "anyway": bool})
         context = context_of(daemon)
         which, yes = str(body["motion"]), bool(body["yes"])
-        held = next((g for g in daemon.door.given if g.name == which and daemon.door.state(g) == "held"), None)
-        if held is not None and not yes:
-            await daemon.door.withdraw(held.door)
-            return JSONResponse({"submitted": False, "withdrawn": held.name})
-        if held is not None:
-            return _say(daemon.door.motion_for(held))
-        motion = views.find_motion(context, which)
+        kept, moved = _held(daemon, which), views.motions_named(context, which)
+        if len(kept) + len(moved) != 1:
+            many = "more than one" if kept or moved else "no"
+            advice = "Name it by its id: `collegium peer motions` and `collegium peer invitations` list them."
+            raise UsageError(f"{which!r} names {many} open motion or held application", advice)
+        if kept and not yes:
+            await daemon.door.withdraw(kept[0].door)
+            return JSONResponse({"submitted": False, "withdrawn": _title(kept[0])})
+        if kept:
+            return _say(daemon.door.motion_for(kept[0]))
+        motion = moved[0]
         if yes and not body["anyway"]:
             check_budget(daemon, rounds_again(daemon, motion.action, motion.statement))
         return _say(Cast(motion.digest, yes))
@@ -104,7 +105,7 @@ def routes(daemon: Daemon) -> list[Route]:
         if len(found) != 1 or not which:
             raise UsageError(f"{which!r} names no one invitation", "`collegium peer invitations` lists them.")
         await daemon.door.withdraw(found[0].door)
-        return JSONResponse({"withdrawn": found[0].name or found[0].door[:12]})
+        return JSONResponse({"withdrawn": _title(found[0])})
 
     return [
         Route("/motions", view(lambda context, _: views.motions(context))),
@@ -147,10 +148,29 @@ def _dialable(address: str, daemon: Daemon) -> str:
     return address if "/p2p/" in address else f"{address}/p2p/{suffix}"
 
 
+def _held(daemon: Daemon, which: str) -> list[Given]:
+    """Return the held applications of this name, their invitation's or the applicant's; else of this id or key."""
+    plain = which.lower()
+    named, begun = [], []
+    for given in held(daemon):
+        person = given.applicant()
+        assert person is not None  # it is held
+        if which and which in (given.name, person.name):
+            named.append(given)
+        if len(plain) >= 4 and (given.door.startswith(plain) or person.author.hex().startswith(plain)):
+            begun.append(given)
+    return named or begun
+
+
+def _title(given: Given) -> str:
+    person = given.applicant()
+    return given.name or (person.name if person is not None else given.door[:12])
+
+
 def _given(daemon: Daemon, given: Given) -> Json:
+    person = given.applicant()
     applicant = None
-    if given.application:
-        person = load(Application, bytes.fromhex(given.application)[SIGNATURE_SIZE:], Application.LIMIT)
+    if person is not None:
         applicant = {"name": person.name, "key": person.author.hex(), "addresses": list(person.addresses)}
     return {
         "invitation": given.door[:12],

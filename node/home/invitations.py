@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from ...crypto.errors import CorruptError, RemoteProtocolError, UsageError
 from ...protocol import schema
-from ...protocol.membership import Invitation
+from ...protocol.membership import Application, Invitation
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ..store.files import read_limited, write_atomic
 from .paths import Home
@@ -26,7 +26,7 @@ class Given:
     """One invitation that this member gave out. Keys and digests in hex, times in Unix seconds.
 
     `key`: the candidate's, if it was known; `hold`: its application waits for `peer approve`; `application`: the signed
-    one that came by it.
+    one that came by it; `moved`: a block had the motion to admit who applied, which happens once.
     """
 
     door: str
@@ -37,6 +37,12 @@ class Given:
     hold: bool = False
     withdrawn: bool = False
     application: str = ""
+    moved: bool = False
+
+    def applicant(self) -> Application | None:
+        """Return who applied, once somebody did; the signature was checked at the door."""
+        wire = bytes.fromhex(self.application)
+        return schema.load(Application, wire[SIGNATURE_SIZE:], Application.LIMIT) if wire else None
 
     def open(self, now: float) -> bool:
         """Whether somebody with the token is still let in."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from ...crypto.errors import RefusedError, UsageError
 from ...crypto.identity import Identity
 from ...crypto.keyfile import FILE_LIMIT, is_sealed, seal, unseal
 from ..store.errors import disk_errors
-from ..store.files import sync_folder, write_all
+from ..store.files import TEMPORARY, sync_folder, write_atomic
 from .paths import Home
 
 
@@ -20,6 +21,7 @@ def create(home: Home, passphrase: str | None) -> Identity:
     Raises RefusedError if there is a key already, or if others can open the directory; UsageError for an empty
     passphrase or a directory that cannot be written; DiskFullError.
     """
+    _finish_move(home)
     return _create(home, home.key, passphrase)
 
 
@@ -39,37 +41,51 @@ def load(home: Home, passphrase: str | None) -> Identity:
     Raises UsageError if there is none, RefusedError if others may read it or the passphrase is wrong or missing,
     CorruptError if it is damaged.
     """
+    _finish_move(home)
     return unseal(_read(home.key), passphrase, source=str(home.key))
 
 
 def replace_gone(home: Home, passphrase: str | None) -> Identity:
-    """Make a new key for a directory whose key is no longer a member's; the old one is kept under its own name."""
-    with disk_errors(home.key):
-        old = _public(home.key)
-        if old is not None:
-            home.key.rename(home.root / f"key.{old.hex()[:16]}.json")
-    return _create(home, home.key, passphrase)
+    """Take a new key for a directory whose key is no longer a member's; the old one is kept under its own name.
+
+    Durable on return. After a crash in between there is a key all the same, and calling it again finishes the work.
+    """
+    new = create_next(home, passphrase)
+    adopt_next(home, new.public_key)
+    return new
 
 
 def adopt_next(home: Home, successor: bytes) -> bool:
     """Put the next key in the place of the key in use, if it is `successor`; the old one is kept under its own name.
 
-    Durable on return. After a crash in between, calling it again finishes the work.
+    Durable on return. At no moment is there no key in use: after a crash in between, calling it again finishes the
+    work.
     """
     with disk_errors(home.next_key):
         if _public(home.next_key) != successor:
             return _public(home.key) == successor
         old = _public(home.key)
         if old is not None:
-            home.key.rename(home.root / f"key.{old.hex()[:16]}.json")
-        home.next_key.rename(home.key)
+            with suppress(FileExistsError):  # a crash came between
+                (home.root / f"key.{old.hex()[:16]}.json").hardlink_to(home.key)
+            sync_folder(home.root)
+        home.next_key.replace(home.key)
         sync_folder(home.root)
     return True
 
 
 def needs_passphrase(home: Home) -> bool:
     """Whether `load` needs a passphrase. Raises as `load` does for a file that is missing or open to others."""
+    _finish_move(home)
     return is_sealed(_read(home.key))
+
+
+def _finish_move(home: Home) -> None:
+    """Put the next key in place where there is none in use: `adopt_next` used to have a moment like that."""
+    if home.next_key.exists() and not os.path.lexists(home.key):
+        with disk_errors(home.key):
+            home.next_key.rename(home.key)
+            sync_folder(home.root)
 
 
 def _public(path: Path) -> bytes | None:
@@ -84,23 +100,18 @@ def _create(home: Home, path: Path, passphrase: str | None) -> Identity:
     identity = Identity.generate()
     content = seal(identity, passphrase)
     home.make()
+    whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     with disk_errors(path):
+        write_atomic(whole, content)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            path.hardlink_to(whole)  # a rename would replace a key that is there
         except FileExistsError:
             raise RefusedError(
                 f"There is a key already: {path}",
                 "A member is its key, so it is never overwritten. Use it, or choose another directory.",
             ) from None
-        try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
-        except BaseException:
-            with suppress(OSError):
-                path.unlink()
-            raise
         finally:
-            os.close(descriptor)
+            whole.unlink()
         sync_folder(path.parent)
     return identity
 

@@ -20,7 +20,7 @@ _REFUSED = {
     "invitation-used": "The invitation was used by another application: ask for another one.",
     "other-key": "The invitation is for another key: ask for one for this key (`collegium init` prints it).",
     "name-taken": "A member has this name already: choose another one (--name).",
-    "frozen-key": "A key that was a member's once never comes back: make a new one in another directory.",
+    "frozen-key": "A key that was a member's once never comes back: join with --new-key, in this same directory.",
     "name": "The name has characters that cannot be seen: choose another one (--name).",
     "address": "Addresses are plain ASCII: mend [node] advertise.",
 }

@@ -122,9 +122,13 @@ class Door:
         person = open_signed(Application, wire, self._host.core.federation).value
         return ev.Move("admit", person.author, wire, "", HEIGHTS)
 
-    def tend(self) -> None:
+    async def tend(self) -> None:
         """Move the admission of whoever applied, as soon as this node may: to invite was to consent."""
-        for given in self._given.values():
+        for given in self.given:
+            if given.application and not given.moved and self._agreed(bytes.fromhex(given.application)):
+                async with self._turn:
+                    await self._change(given.door, moved=True)  # the ledger forgets how older motions ended
+        for given in self.given:
             if given.application and not given.hold and self.state(given) == "waiting":
                 move = self.motion_for(given)
                 try:
@@ -135,7 +139,7 @@ class Door:
                     self._host.submit(move)
 
     def state(self, given: Given) -> str:
-        """Return how an application stands, as in DoorAnswer; empty without one."""
+        """Return how an application stands, as in DoorAnswer, or "withdrawn"; empty without one."""
         if not given.application:
             return ""
         ledger: Ledger = self._host.core.ledger
@@ -145,9 +149,15 @@ class Door:
             return "admitted"
         if any(motion.statement == wire for motion in ledger.roll.motions) or self._moved(wire):
             return "moved"
-        if key in ledger.roll.seats or any(o.motion.statement == wire for o in ledger.roll.outcomes):
+        if given.moved or key in ledger.roll.seats or self._agreed(wire):
             return "refused"
+        if given.withdrawn:
+            return "withdrawn"
         return "held" if given.hold else "waiting"
+
+    def _agreed(self, wire: bytes) -> bool:
+        roll = self._host.core.ledger.roll
+        return any(motion.statement == wire for motion in (*roll.motions, *(o.motion for o in roll.outcomes)))
 
     def _moved(self, wire: bytes) -> bool:
         core = self._host.core
@@ -166,7 +176,7 @@ class Door:
             raise RemoteProtocolError("unknown-knock")
         async with self._turn:
             given = await self._apply(self._given[given.door], door, knock.application)
-        self.tend()
+        await self.tend()
         return schema.dump(DoorAnswer(self.state(given), b""))
 
     async def _apply(self, given: Given, door: bytes, wire: bytes) -> Given:

@@ -242,7 +242,7 @@ class Runtime:
 
     async def _tend(self) -> None:
         while True:
-            self.door.tend()
+            await self.door.tend()
             self._readdress()
             known = joining.load(self.home)
             if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:

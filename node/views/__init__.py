@@ -6,7 +6,7 @@ and the command line without a daemon call the same functions.
 
 from .context import Context, InFlight, Live, moment, offline
 from .ledger import ledger_log, ledger_show
-from .membership import find_motion, member, motions, show_motion
+from .membership import member, motions, motions_named, show_motion
 from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, member_named, peers, status
@@ -18,7 +18,6 @@ __all__ = [
     "Live",
     "components",
     "find_member",
-    "find_motion",
     "forecast",
     "ledger_log",
     "ledger_show",
@@ -26,6 +25,7 @@ __all__ = [
     "member_named",
     "moment",
     "motions",
+    "motions_named",
     "offline",
     "peers",
     "privacy",

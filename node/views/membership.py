@@ -3,7 +3,7 @@
 from ...consensus import membership
 from ...consensus.membership import OpenMotion, Outcome
 from ...consensus.withdrawal import Withdrawn
-from ...crypto.errors import RemoteProtocolError, UsageError
+from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import WithdrawalStatement
 from .context import Context, Json
 
@@ -136,15 +136,11 @@ def member(context: Context, key: bytes) -> Json:
     }
 
 
-def find_motion(context: Context, which: str) -> OpenMotion:
-    """Return the open motion with this beginning of its digest, or about this name. Raises UsageError."""
-    plain = which.lower()
-    found = [m for m in context.ledger.roll.motions if len(plain) >= 4 and m.digest.hex().startswith(plain)]
-    found = found or [m for m in context.ledger.roll.motions if _named(context, m, which)]
-    if len(found) != 1:
-        problem = "more than one open motion" if found else "no open motion"
-        raise UsageError(f"{which!r} names {problem}", "`collegium peer motions` lists them.")
-    return found[0]
+def motions_named(context: Context, which: str) -> list[OpenMotion]:
+    """Return the open motions with this beginning of their digest, or about this name."""
+    plain, every = which.lower(), context.ledger.roll.motions
+    found = [m for m in every if len(plain) >= 4 and m.digest.hex().startswith(plain)]
+    return found or [m for m in every if _named(context, m, which)]
 
 
 def _named(context: Context, motion: OpenMotion, name: str) -> bool:

@@ -82,6 +82,10 @@ def _remarks(context: Context) -> list[str]:
         for motion in undecided(ledger, context.me)
     ]
     if live is not None:
+        found += [
+            f"{name} applied, and the application is held for you: `collegium peer approve|refuse {door}`."
+            for name, door in live.held
+        ]
         if live.goal:
             source = context.member(live.source)["name"]
             found.append(f"Catching up: height {ledger.height} of {live.goal}, from {source}.")

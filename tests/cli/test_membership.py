@@ -1,18 +1,25 @@
 """The commands of membership without a daemon: what they read, what they refuse, and with which exit code."""
 
+import errno
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
-from collegium.node.home import Home
+from collegium.node.control import membership as control
+from collegium.node.core import events as ev
+from collegium.node.home import Home, hold
 from collegium.node.home.invitations import to_text
+from collegium.node.runtime import candidate
 from collegium.protocol.membership import Invitation
 from collegium.protocol.signing import sign
 from collegium.sims.cluster import Cluster
+
+from .conftest import fill
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -94,6 +101,164 @@ def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluste
     assert answer.code == 2
     assert "peer rekey" in answer.err
     assert home.key.read_bytes() == before
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> tuple[Home, bytes]:
+    """Return the directory of a member that has left, and its federation."""
+    cluster = Cluster(4, 6, rounds=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    gone = cluster.nodes[3].identity
+    cluster.nodes[3].deliver(ev.Move("leave", gone.public_key, b"", "", 100))
+    cluster.run(lambda: False, cluster.now + 3000)
+    core = cluster.nodes[0].core
+    assert core is not None
+    assert core.ledger.roll.seats[gone.public_key].gone == "left"
+    cluster.nodes[0].identity = gone
+    home = Home(tmp_path / "former")
+    fill(home, cluster, cluster.nodes[0])
+    return home, cluster.charter.federation
+
+
+def test_a_former_member_takes_a_new_key_only_while_no_daemon_uses_the_old(
+    run: "Run", former: tuple[Home, bytes]
+) -> None:
+    home, federation = former
+    before = home.key.read_bytes()
+    words = ("peer", "join", text(federation), "--new-key", "--home", home.root)
+    with hold(home):
+        answer = run(*words)
+    assert answer.code == 2
+    assert "collegium node stop" in answer.err
+    assert home.key.read_bytes() == before
+    assert run(*words).code == 4, "nobody is there to apply to"
+    assert home.key.read_bytes() != before
+    assert sorted(home.root.glob("key.*.json"))
+
+
+def test_a_former_member_is_told_to_come_back_in_the_same_directory(run: "Run", former: tuple[Home, bytes]) -> None:
+    (check,) = [
+        check
+        for check in run("doctor", "--home", former[0].root, "--json").value["checks"]
+        if check["check"] == "membership"
+    ]
+    for advice in (check["advice"], candidate._REFUSED["frozen-key"], control._ADVICE["frozen-key"]):
+        assert "--new-key" in advice
+        assert "directory" in advice
+        assert "another" not in advice
+
+
+class Daemon:
+    """A daemon that answers as it is told, and keeps what it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.invited: list[str] = []
+        self.open: list[dict[str, Any]] = []
+        self.ended: list[dict[str, Any]] = []
+        federation = {"members": 8, "fault_model": "byzantine", "tolerated_losses": 2}
+        offered = [{"component": name, "hosted_here": True, "active_hosts": 4} for name in ("head/a", "head/b")]
+        self.status = {"is_member": True, "member": {"key": "me"}, "federation": federation, "components": offered}
+        monkeypatch.setattr("collegium.node.control.client.Client", lambda _: self)
+
+    def get(self, path: str) -> object:
+        if path == "/status":
+            return self.status
+        assert path == "/motions"
+        return {"open": list(self.open), "ended": list(self.ended)}
+
+    def member(self, who: str) -> dict[str, object]:
+        return {"name": who, "key": who, "active_host_of": ["head/b"]}
+
+    def move(self, action: str, who: str = "me", **_: object) -> None:
+        """Do as the federation does: what is open is voted for, else it is moved, a block later."""
+        new = motion("new", action, who)
+        same = next((m for m in self.open if (m["action"], m["subject"]) == (action, new["subject"])), new)
+        if same is new:
+            threading.Timer(0.3, lambda: self.open.append(new)).start()
+        threading.Timer(0.6, lambda: same.update(your_ballot="yes", yes=[1, 2])).start()
+
+    def vote(self, word: str, **_: object) -> dict[str, object]:
+        self.move("admit", word)
+        return {"submitted": True, "motion": None, "subject": word}
+
+    def invite(self, name: str, **_: object) -> dict[str, object]:
+        self.invited.append(name)
+        return {"invitation": name, "expires": "", "addresses": [], "text": "collegium:x"}
+
+    def uninvite(self, invitation: str) -> dict[str, object]:
+        self.invited.remove(invitation)
+        return {"withdrawn": invitation}
+
+
+def motion(digest: str, action: str, who: str, **more: object) -> dict[str, Any]:
+    """A motion as a daemon shows it."""
+    shown = {"motion": digest, "action": action, "what": f"{action} {who}", "subject": {"key": who}}
+    return {**shown, "your_ballot": "not cast", "yes": [1], "needed": 3, "undecided": []} | more
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    return Daemon(monkeypatch)
+
+
+def test_an_invitation_replaces_no_file_and_none_is_open_without_one(
+    run: "Run", home: Home, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("peer", "invite", "school", "--home", home.root, "--out")
+    before = home.key.read_bytes()
+    for place in (home.key, tmp_path / "nothing" / "x"):
+        answer = run(*words, place)
+        assert answer.code == 2, answer.err
+        assert not daemon.invited
+    assert home.key.read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert run(*words, tmp_path / "x").code != 0
+    assert not daemon.invited
+    assert run(*words, tmp_path / "x").code == 0
+    assert (daemon.invited, (tmp_path / "x").read_text()) == (["school"], "collegium:x\n")
+
+
+@pytest.mark.parametrize("words", [("expel", "x", "--yes"), ("approve", "x")])
+def test_an_earlier_motion_is_not_told_as_the_answer(
+    run: "Run", home: Home, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    action = "expel" if words[0] == "expel" else "admit"
+    earlier = motion("earlier", action, "x", result="refused", why="", at_height=84)
+    del earlier["your_ballot"]
+    daemon.ended.append(earlier)
+    assert run("peer", *words, "--home", home.root, "--json").value["motion"] == "new"
+
+
+def test_the_same_motion_again_is_told_when_this_vote_is_in_it(run: "Run", home: Home, daemon: Daemon) -> None:
+    daemon.open.append(motion("theirs", "expel", "x"))
+    found = run("peer", "expel", "x", "--yes", "--home", home.root, "--json").value
+    assert (found["motion"], found["your_ballot"], found["yes"]) == ("theirs", "yes", [1, 2])
+
+
+def test_who_leaves_is_told_of_the_components_that_it_is_an_active_host_of(
+    run: "Run", home: Home, daemon: Daemon
+) -> None:
+    answer = run("peer", "leave", "--yes", "--home", home.root)
+    assert answer.code == 0
+    assert "head/b would have 3 hosts" in answer.err
+    assert "head/a" not in answer.err, "it offers this one, and is no host of it"
+
+
+def full(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_claim_replaces_no_file(run: "Run", home: Home, tmp_path: Path, cluster: Cluster) -> None:
+    again = Home(tmp_path / "again")
+    assert run("init", "--home", again.root).code == 0
+    before = again.key.read_bytes()
+    words = ("peer", "rekey", "--claim", cluster.charter.members[2].name, "--charter", home.charter)
+    for place in (again.key, tmp_path / "nothing" / "x"):
+        assert run(*words, "--out", place, "--home", again.root).code == 2
+        assert again.key.read_bytes() == before
+        assert not again.joining.exists()
 
 
 def test_a_claim_is_written_and_a_member_withdraws_by_itself(

@@ -1,5 +1,6 @@
 """Motions, ballots and invitations over the control API, and how members and motions are shown."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,7 +13,10 @@ from collegium.node import views
 from collegium.node.control.app import build
 from collegium.node.control.facts import context_of
 from collegium.node.core import events as ev
+from collegium.node.core.messages import Knock
 from collegium.node.home.invitations import from_text
+from collegium.node.runtime.door import DOOR_PROTOCOL
+from collegium.protocol import schema
 from collegium.protocol.membership import Application, Rekeying, token_digest
 from collegium.protocol.signing import sign
 from collegium.sims.cluster import Cluster
@@ -20,7 +24,7 @@ from collegium.sims.cluster import Cluster
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
 
-NEW = Identity.from_seed(sha256(b"newcomer"))
+NEW, OTHER = (Identity.from_seed(sha256(word)) for word in (b"newcomer", b"other"))
 
 
 def call(daemon: "FakeDaemon", method: str, path: str, **options: Any) -> Any:
@@ -84,6 +88,68 @@ def test_invitations_are_given_listed_and_withdrawn(daemon: "FakeDaemon") -> Non
     assert call(daemon, "GET", "/invitations").json()["invitations"][0]["state"] == "withdrawn"
 
 
+def held(daemon: "FakeDaemon", name: str, who: Identity, applicant: str) -> str:
+    """Give out an invitation to hold, and apply by it; return its id."""
+    body = {"name": name, "days": 7, "key": "", "hold": True, "charter": False}
+    given = call(daemon, "POST", "/invitations", json=body).json()
+    door = Identity.from_seed(from_text(given["text"]).value.token).public_key
+    wire = sign(who, Application(daemon.core.federation, who.public_key, applicant, (), token_digest(door))).wire
+    knock = schema.dump(Knock("apply", wire))
+    trio.run(partial(daemon.door.handlers(door)[DOOR_PROTOCOL], door, knock))
+    return str(given["invitation"])
+
+
+def vote(daemon: "FakeDaemon", motion: str, *, yes: bool = True) -> Any:
+    return call(daemon, "POST", "/ballots", json={"motion": motion, "yes": yes, "anyway": False})
+
+
+def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(daemon: "FakeDaemon") -> None:
+    door = held(daemon, "", NEW, "school-e")
+    held(daemon, "the school in the valley", OTHER, "school-f")
+    for word in ("school-e", NEW.public_key.hex()[:8], NEW.public_key.hex(), door, door[:4].upper()):
+        assert vote(daemon, word).status_code == 202, word
+        (moved,) = daemon.submitted
+        assert isinstance(moved, ev.Move)
+        assert (moved.action, moved.subject) == ("admit", NEW.public_key)
+        daemon.submitted.clear()
+    for word in ("", "school", door[:3], "nobody"):
+        assert vote(daemon, word).status_code == 400, word
+    notes = [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
+    assert len(notes) == 2
+    assert "school-e" in notes[0]
+    assert door in notes[0]
+    answer = vote(daemon, "the school in the valley", yes=False).json()
+    assert answer == {"submitted": False, "withdrawn": "the school in the valley"}
+    assert vote(daemon, "school-e", yes=False).json()["withdrawn"] == "school-e"
+    for word in ("school-e", "school-f"):
+        assert vote(daemon, word).status_code == 400, "it was turned down"
+    assert {g["state"] for g in call(daemon, "GET", "/invitations").json()["invitations"]} == {"withdrawn"}
+    assert not [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
+    assert not daemon.submitted
+
+
+def test_a_name_of_two_held_applications_decides_nothing(daemon: "FakeDaemon") -> None:
+    first = held(daemon, "", NEW, "twice")
+    held(daemon, "", OTHER, "twice")
+    answer = vote(daemon, "twice")
+    assert (answer.status_code, "more than one" in answer.json()["error"]) == (400, True)
+    assert not daemon.submitted
+    assert vote(daemon, first).status_code == 202
+
+
+def test_a_name_of_a_held_application_and_a_motion_decides_nothing(daemon: "FakeDaemon", moved: Cluster) -> None:
+    core = moved.nodes[1].core
+    assert core is not None
+    daemon.core = core
+    (motion,) = core.ledger.roll.motions
+    name = core.ledger.roll.seats[motion.subject].name
+    held(daemon, name, OTHER, "school-e")
+    for yes in (True, False):
+        assert vote(daemon, name, yes=yes).status_code == 400
+    assert not daemon.submitted
+    assert vote(daemon, motion.digest.hex()).status_code == 202
+
+
 def test_a_withdrawal_to_carry_is_checked_first(daemon: "FakeDaemon") -> None:
     for wrong in ("zz", "00" * 70):
         assert call(daemon, "POST", "/unlearn/carried", json={"statement": wrong}).status_code in (400, 409)
@@ -131,8 +197,8 @@ def test_members_and_motions_are_shown(daemon: "FakeDaemon", moved: Cluster) -> 
     assert newcomer["since_height"] > 0
     assert newcomer["ended_motions"][0]["motion"] == newcomer["admitted_by"]
     assert any("waits for your ballot" in note for note in views.status(context)["notes"])
-    assert views.find_motion(context, motion["motion"][:8]).digest.hex() == motion["motion"]
-    assert views.find_motion(context, motion["subject"]["name"]).digest.hex() == motion["motion"]
+    for word in (motion["motion"][:8], motion["subject"]["name"]):
+        assert [m.digest.hex() for m in views.motions_named(context, word)] == [motion["motion"]]
     assert call(daemon, "GET", "/members/newcomer").json()["key"] == NEW.public_key.hex()
     assert (
         call(daemon, "POST", "/ballots", json={"motion": motion["motion"], "yes": True, "anyway": False}).status_code

@@ -7,8 +7,11 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -247,6 +250,114 @@ def test_a_full_disk_leaves_no_half_a_key(home: Home, monkeypatch: pytest.Monkey
     with pytest.raises(DiskFullError):
         keys.create(home, None)
     assert list(home.root.iterdir()) == []
+
+
+class Killed(BaseException):
+    """The process is dead: no clean-up gets anywhere."""
+
+
+def killed(do: Callable[[], object], point: int, *, after: bool) -> bool:
+    """Do it until a call of the file system, before or after which SIGKILL comes; False if there are not so many.
+
+    Of a write that it comes before, half is on the disk.
+    """
+    count = 0
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == point and real is writes:
+                real(args[0], bytes(args[1])[: len(args[1]) // 2])
+            if count > point or (count == point and not after):
+                raise Killed
+            found = real(*args, **more)
+            if count == point:
+                raise Killed
+            return found
+
+        return call
+
+    writes = os.write
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write", "fsync", "link", "rename", "replace", "unlink"):
+            patch.setattr(os, name, dying(getattr(os, name)))
+        try:
+            do()
+        except Killed:
+            return True
+    return False
+
+
+def homes(root: Path, do: Callable[[Home], object], prepare: Callable[[Home], object]) -> Iterator[Home]:
+    """Yield a directory for each moment at which SIGKILL may come; there are some."""
+    for after in (False, True):
+        for point in count(1):
+            home = Home(root / f"{point}{after}")
+            home.make()
+            prepare(home)
+            if not killed(partial(do, home), point, after=after):
+                assert point > 3
+                break
+            yield home
+
+
+def test_g8_a_key_is_there_at_every_moment_of_a_move_to_the_next(tmp_path: Path) -> None:
+    made: dict[Path, tuple[Identity, Identity]] = {}
+
+    def prepare(home: Home) -> None:
+        made[home.root] = keys.create(home, None), keys.create_next(home, None)
+
+    def adopt(home: Home) -> bool:
+        return keys.adopt_next(home, made[home.root][1].public_key)
+
+    for home in homes(tmp_path, adopt, prepare):
+        old, new = made[home.root]
+        assert keys.load(home, None) in (old, new)
+        assert adopt(home)
+        assert keys.load(home, None) == new
+        kept = home.root / f"key.{old.public_key.hex()[:16]}.json"
+        assert {path.name for path in home.root.iterdir()} == {home.key.name, kept.name}
+        kept.replace(home.key)
+        assert keys.load(home, None) == old
+
+
+def test_g8_a_key_is_there_at_every_moment_of_a_return_under_a_new_one(tmp_path: Path) -> None:
+    old: dict[Path, Identity] = {}
+
+    def prepare(home: Home) -> None:
+        old[home.root] = keys.create(home, None)
+
+    for home in homes(tmp_path, lambda home: keys.replace_gone(home, None), prepare):
+        found = keys.load(home, None)
+        if found == old[home.root]:
+            found = keys.replace_gone(home, None)
+        assert found == keys.load(home, None) != old[home.root]
+        assert not home.next_key.exists()
+
+
+def test_g8_a_key_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    for home in homes(tmp_path / "first", lambda home: keys.create(home, None), lambda _: None):
+        made = keys.load(home, None) if home.key.exists() else keys.create(home, None)
+        assert keys.load(home, None) == made
+    for home in homes(tmp_path / "next", lambda home: keys.create_next(home, None), lambda h: keys.create(h, None)):
+        made = keys.create_next(home, None)
+        assert keys.create_next(home, None) == made
+
+
+def refused_another(home: Home) -> None:
+    with pytest.raises(RefusedError, match="a key already"):
+        keys.create(home, None)
+
+
+@pytest.mark.parametrize("first", [partial(keys.load, passphrase=None), keys.needs_passphrase, refused_another])
+def test_g8_a_move_that_was_cut_off_in_between_is_finished(home: Home, first: Callable[[Home], object]) -> None:
+    keys.create(home, None)
+    new = keys.create_next(home, None)
+    home.key.rename(home.root / "key.0123456789abcdef.json")  # as far as a release before came
+    first(home)
+    assert not home.next_key.exists()
+    assert keys.load(home, None) == new
 
 
 # ---- peers

@@ -106,7 +106,7 @@ def test_a_candidate_may_fetch_the_charter_and_apply_once(place: Place) -> None:
         node.deliver(ev.Cast(motion.digest, True))
     place.settle()
     assert place.apply(door) == "admitted"
-    place.door.tend()
+    run(place.door.tend())
     assert not place.submitted
 
 
@@ -119,14 +119,42 @@ def test_a_refused_application_is_not_moved_again(place: Place) -> None:
         node.deliver(ev.Cast(motion.digest, False))
     place.settle()
     assert place.apply(door) == "refused"
-    place.door.tend()
+    run(place.door.tend())
     assert not place.submitted
+
+
+def test_a_refused_application_is_not_moved_again_when_the_ledger_has_forgotten_it(place: Place) -> None:
+    door = place.invite()
+    place.apply(door)
+    place.settle()
+    run(place.door.tend())
+    core = place.node.core
+    assert core is not None
+    core.ledger = replace(core.ledger, roll=replace(core.ledger.roll, motions=(), outcomes=()))  # 1,024 others ended
+    run(place.door.tend())
+    assert place.apply(door) == "refused"
+    place.door = place.open()
+    run(place.door.tend())
+    assert place.apply(door) == "refused", "nor after a restart"
+    assert not place.submitted
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_who_applied_by_an_invitation_that_was_withdrawn_meanwhile_is_not_moved(place: Place, hold: bool) -> None:
+    door = place.invite(hold=hold)
+    assert place.apply(door) == ("held" if hold else "waiting")
+    place.submitted.clear()  # no quorum was connected
+    run(place.door.withdraw(door.public_key.hex()))
+    run(place.door.tend())
+    assert not place.submitted
+    (given,) = place.door.given
+    assert place.door.state(given) == "withdrawn"
 
 
 def test_a_held_application_waits_for_the_operator(place: Place) -> None:
     door = place.invite(hold=True)
     assert place.apply(door) == "held"
-    place.door.tend()
+    run(place.door.tend())
     assert not place.submitted
 
 
