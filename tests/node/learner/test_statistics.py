@@ -309,6 +309,11 @@ def test_the_worker_releases_and_evaluates_it_beside_the_trained_head(digits: Pa
     told = worker.handle({"op": "predict_scores", "states": states, "split": "held_out"}, lambda *_: None)["tasks"]
     right = np.mean(np.argmax(told[spec.name]["scores"], axis=1) == np.array(told[spec.name]["labels"])[:, 0])
     assert right == report["value"]
+    variants = [{}, {spec.name: bytes(8 * spec.dimension)}, {"head/digit": bytes(4 * 330)}]
+    request = {"op": "evaluate_variants", "states": states, "variants": variants, "split": "held_out"}
+    whole, nobody, other = worker.handle(request, lambda *_: None)["variants"]
+    assert whole[spec.name] == other[spec.name] == {key: report[key] for key in ("metric", "value", "n")}
+    assert nobody[spec.name]["value"] < 0.2, "nobody's sum tells no record apart"
 
 
 def test_no_seed_gives_another_release_each_time_and_what_it_is_not_is_refused(digits: Path) -> None:
