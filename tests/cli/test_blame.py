@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from collegium.consensus.components import origin, replay
+from collegium.node import provenance
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Privacy, default_text
+from collegium.node.store import files
 from collegium.protocol import statistics
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.update import Integers, payload_values
@@ -109,11 +111,29 @@ def test_blame_draws(run: "Run", home: Home, tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(start)
 
 
+def test_blame_draws_over_nothing_and_names_a_place_where_it_cannot(
+    run: "Run", home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.png"
+    kept.write_bytes(b"mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "home_blame", lambda *_, **__: pytest.fail("it had begun to work"))
+        answer = run("ledger", "blame", "head/task0", "--plot", kept, "--home", home.root)
+    assert (answer.code, "is there already" in answer.err, kept.read_bytes()) == (2, True, b"mine")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "write_stream", refuse)
+    answer = run("ledger", "blame", "head/task0", "--plot", tmp_path / "x.html", "--home", home.root)
+    assert (answer.code, "x.html: Permission denied" in answer.err) == (2, True), answer.err
+
+
 def test_blame_names_what_is_wrong(run: "Run", home: Home, tmp_path: Path) -> None:
     for words, text in (
         (("head/none",), "There is no component 'head/none'"),
         (("head/task0", "--plot", tmp_path / "x.pdf"), "no picture"),
-        (("head/task0", "--plot", tmp_path / "nowhere" / "x.png"), "no picture"),
+        (("head/task0", "--plot", tmp_path / "nowhere" / "x.png"), "There is no folder"),
     ):
         answer = run("ledger", "blame", *words, "--home", home.root)
         assert (answer.code, text in answer.err) == (2, True), answer.err
