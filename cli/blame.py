@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from .files import check_picture, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, progress, say, table
 
@@ -36,15 +37,14 @@ def blame(
     """Show who is behind a component's state as it is now: rounds, shares, ε, staleness, what was refused and why."""
     from ..node.provenance import home_blame  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.provenance.plot import COLUMNS, html, png, row  # noqa: PLC0415
-    from ..node.store.files import write_atomic  # noqa: PLC0415
 
     place = _ran(existing_home(home))
-    if plot is not None and (plot.suffix not in (".png", ".html") or not plot.parent.is_dir()):
-        raise UsageError(f"--plot {plot}: no picture can be written there", "Name FILE.png or FILE.html in a folder.")
+    if plot is not None:
+        check_picture(plot, ".png", ".html")
     with progress(as_json) as step:
         found = home_blame(place, component, progress=step)
     if plot is not None:
-        write_atomic(plot, png(found) if plot.suffix == ".png" else html(found).encode(), durable=False)
+        write_new(plot, [png(found) if plot.suffix == ".png" else html(found).encode()])
         found["plot"] = str(plot)
 
     def people(out: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from .files import check_picture, write_new
 from .options import JsonOption
 from .output import emit, progress, table
 
@@ -49,17 +50,16 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what refold, rewind and retraining leave of a withdrawn member. A simulation: no network and no home."""
-    from ..node.store.files import write_atomic  # noqa: PLC0415 - imports of commands wait until they run
-    from ..sims.forget import audit as forget  # noqa: PLC0415
+    from ..sims.forget import audit as forget  # noqa: PLC0415 - imports of commands wait until they run
     from ..sims.forget.plot import draw  # noqa: PLC0415
 
-    if plot is not None and (plot.suffix != ".png" or not plot.parent.is_dir()):
-        raise UsageError(f"--plot {plot}: no picture can be written there", "Name FILE.png in a folder.")
+    if plot is not None:
+        check_picture(plot, ".png")
     request = forget.Request(dataset, member, rounds, joined, recovery, shadows, _epsilon(epsilon), seed, fault)
     with progress(as_json) as step:
         found = forget.audit(request, workers=workers, progress=step)
     if plot is not None:
-        write_atomic(plot, draw(found), durable=False)
+        write_new(plot, [draw(found)])
         found["plot"] = str(plot)
     emit(found, as_json, lambda out: _people(out, found))
 

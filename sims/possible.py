@@ -118,6 +118,16 @@ def _check_expectations(scenario: Scenario, source: str) -> None:
         if last > expect.within:
             advice = "Let it happen and end earlier, or raise expect.within."
             raise UsageError(f"{source}: {key} may end after {last} ms, and expect.within is {expect.within}", advice)
+    waits = [span for span in (*_faulty(scenario), *_mute(scenario)) if span.since < expect.rounds]
+    deadline, training = scenario.charter.get("deadline", 0), scenario.pace.training[1]
+    if expect.rounds and training > expect.within:
+        advice = "Let it be over sooner, or raise expect.within."
+        raise UsageError(f"{source}: pace.training may be {training} ms, and expect.within is {expect.within}", advice)
+    if waits and isinstance(deadline, int) and deadline > expect.within:
+        advice = "A round is closed without them at its deadline: lower it, or raise expect.within."
+        raise UsageError(
+            f"{source}: {waits[0].key}: charter.deadline is {deadline} ms, and expect.within is {expect.within}", advice
+        )
 
 
 def _check_events(scenario: Scenario, source: str) -> None:
@@ -136,17 +146,21 @@ def _check_events(scenario: Scenario, source: str) -> None:
 def _check_quorum(scenario: Scenario, source: str) -> None:
     """Refuse what leaves no quorum, or too few who contribute, while another round is waited for."""
     nodes, least = scenario.nodes, int(str(scenario.charter.get("min_updates", min(2, scenario.nodes))))
-    faulty, mute = list(_faulty(scenario)), list(_mute(scenario))
+    faulty, mute = [*_faulty(scenario), *_forgetful(scenario)], list(_mute(scenario))
     last = max([scenario.expect.rounds, *(max(event.after, event.until) for event in scenario.events)])
     for closed in range(last):
-        left = [event.node for _, event in _numbered(scenario, "leave", "expel") if event.after < closed]
+        left = [event.node for _, event in _numbered(scenario, "leave") if event.after <= closed]
+        left += [event.node for _, event in _numbered(scenario, "expel") if event.after < closed]
         names = {who for each in left for who in each}
         out = [s for s in faulty if s.since <= closed < s.until and not names.issuperset(s.who)]
         members, count = nodes - _count(scenario, left), _count(scenario, (s.who for s in out))
         bears, when = faults_borne(members, _model(scenario)), f"after round {closed}" if closed else "at first"
         keys = ", ".join(dict.fromkeys(s.key for s in out))
-        if count > bears:
-            advice = "No round closes then: raise `nodes`, or let the clock bring them back (`for`, or a start `at`)."
+        if count > max(0, bears):
+            advice = (
+                "No round closes then: raise `nodes`, or let the clock bring them back (`for`, or a start `at`), with"
+                " their disks."
+            )
             raise UsageError(
                 f"{source}: {keys}: {when} {count} of {members} members lie or are out of reach, and {bears} may",
                 advice,
@@ -180,6 +194,13 @@ def _faulty(scenario: Scenario) -> Iterator[_Span]:
             yield _Span(key, event.node if here <= len(rest) else rest, event.after, until)
     for key, event in _numbered(scenario, "expel", "rekey"):  # the others decide that without them
         if event.do == "expel" or event.more.get("lost"):
+            yield _Span(key, event.node, event.after, event.after + 1)
+
+
+def _forgetful(scenario: Scenario) -> Iterator[_Span]:
+    """Yield who is back by the clock alone, and has to learn from the others what it said and what was agreed."""
+    for key, event in _numbered(scenario, "lose", "restore"):
+        if event.lasts is not None:
             yield _Span(key, event.node, event.after, event.after + 1)
 
 

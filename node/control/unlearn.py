@@ -122,7 +122,7 @@ def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
         )
     for modality, (left, last) in sorted(core.forecast.items()):
         need = max((rounds.get(name, 0) for name in last), default=0)
-        if left - 1 < need:  # the forecast counts the round that it was made for
+        if need and left - 1 < need:  # the forecast counts the round that it was made for
             raise RefusedError(
                 f"{need} rounds would run again, and this node's budget of {modality!r} bears {max(0, left - 1)}",
                 "It would sit out the rest: give --anyway if that is meant.",

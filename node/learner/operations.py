@@ -196,7 +196,10 @@ def evaluate(session: Session, request: Message) -> Message:
 
 
 def evaluate_variants(session: Session, request: Message, progress: Callable[[int, int], None]) -> Message:
-    """Return the figures of every hosted task with some states replaced, for one variant after the other."""
+    """Return the figures of every hosted task with some states replaced, for one variant after the other.
+
+    Those of the head that a statistic stands for are there by the statistic's name; of nobody's, all scores are zero.
+    """
     variants = field(request, "variants", list)
     states, part = field(request, "states", dict), _part(session, request, "held_out")
     base, model, batch = load_states(session, states), build(session, states), part.batch.without(session.withheld)
@@ -204,17 +207,22 @@ def evaluate_variants(session: Session, request: Message, progress: Callable[[in
     for done, variant in enumerate(variants, start=1):
         if type(variant) is not dict:
             raise UsageError("a variant is no map of states")
-        for name, vector in load_states(session, {**states, **variant}).items():
-            if name in variant:
-                model.load(session.specs[name], vector)
-        logits, tasks = predict(model, batch), {}
-        for name, kind in session.kinds.items():
-            flat, values, labels = labelled(kind, logits[name], part.batch.labels[name].numpy())
+        now = {**states, **variant}
+        vectors = load_states(session, now)
+        changed = [name for name in vectors if name in variant]
+        for name in changed:
+            model.load(session.specs[name], vectors[name])
+        sums = [name for name, spec in session.specs.items() if spec.additive and name in now]
+        logits: dict[str, Any] = {name: statistics.nobody(session, name, batch) for name in sums}
+        logits |= {**predict(model, batch), **statistics.predict(session, now, batch)}
+        tasks = {}
+        for name, kind in (session.kinds | statistics.kinds(session, sums)).items():
+            flat, values, labels = labelled(kind, logits[name], part.batch.labels[name.rpartition("/")[2]].numpy())
             value = metrics(kind, values, labels)[METRICS[kind]]
             subjects = len(np.unique(flat // part.batch.weights.shape[1]))
             tasks[name] = {"metric": METRICS[kind], "value": value, "n": subjects}
         found.append(tasks)
-        for name in variant:
+        for name in changed:
             model.load(session.specs[name], base[name])
         progress(done, len(variants))
     return {"variants": found}

@@ -221,8 +221,13 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
         chunks = [inputs[begin : begin + at_once] for begin in range(0, len(inputs), at_once)]
         estimates = [features(session, spec, chunk) @ head.weights + head.offsets for chunk in chunks]
         whole = np.concatenate(estimates) if estimates else np.zeros((0, head.task.outputs))
-        found[name] = logits(head.task, whole).reshape(*batch.weights.shape, -1)
+        found[name] = logits(head.task, whole).reshape(*batch.weights.shape, head.task.outputs)
     return found
+
+
+def nobody(session: Session, name: str, batch: Batch) -> Floats:
+    """Return the logits, [S, K, outputs], of a statistic to which nobody has contributed: it tells no record apart."""
+    return np.zeros((*batch.weights.shape, named(session, session.specs[name]).outputs))
 
 
 def logits(task: Task, estimate: Floats) -> Floats:

@@ -17,7 +17,8 @@
   private components, statistics: the same by the statistic's name, of those to which somebody contributed (the states
   of statistics are int64 LE)}
 - `evaluate_variants` {states, variants: [{name: int32 LE}], split} → {variants: [{task: {metric, value, n}}]}: the
-  figures with the states of each variant in place of `states`, one after the other, on one model
+  figures with the states of each variant in place of `states`, one after the other, on one model. Statistics among the
+  states (int64 LE) have figures by the statistic's name
 - `predict_scores` {states, split} → {tasks: {name: {kind, metric, subjects: [text], scores: [[float]],
   labels: [[float]]}}}
 - `predict` {states, file: path, personal: bool, task: name or nil (all)} → {records: [text], tasks: {name: {kind,

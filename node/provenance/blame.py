@@ -4,7 +4,7 @@ Everything but the shares that need update bytes follows from the ledger alone, 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import fsum
 
@@ -12,9 +12,10 @@ from ...consensus import membership
 from ...consensus.components import Entry, Round, taken
 from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.shares import mean_shares, robust_shares
+from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import UsageError
 from ...protocol.claims import NO_EPSILON, Claim
-from ...protocol.components import ComponentSpec
+from ...protocol.components import SUM, ComponentSpec
 from ...protocol.update import Integers, squared_norm
 from ..home.paths import Home
 from ..store.database import Store
@@ -26,8 +27,11 @@ from ..views.context import Json
 
 Notes = Mapping[int, Mapping[str, str]]  # round → key in hex → why this node saw no update of that member
 
+NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
+
 WEIGHTS = {
     "mean": "the integer weight of an update over the sum of its round's, averaged over rounds",
+    SUM: "an equal share of every counted update: a statistic adds them up",
     "multi_krum": "an equal share of every round in which the rule chose the update, averaged over rounds",
 }
 ROBUST_WEIGHT = (
@@ -80,7 +84,7 @@ def blame(
     def part(key: bytes) -> _Part:
         return parts[membership.present(ledger.roll, key)]
 
-    folded, weighed = 0, 0
+    folded, weighed, shared = 0, 0, 0
     for done, round_ in enumerate(c.rounds, start=1):
         used, faults = taken(spec, round_)
         values = {entry.update: _values(report, spec, round_, entry, data) for entry in round_.entries}
@@ -89,6 +93,7 @@ def blame(
         folded += bool(used)
         if shares is not None:
             weighed += 1
+            shared += len(used) if spec.additive else 1
             for entry, share in zip(used, shares, strict=True):
                 part(entry.author).shares.append(share)
         if progress is not None:
@@ -96,7 +101,7 @@ def blame(
     _from_ledger(report, c, notes or {}, parts)
     total = sum(found.norm for found in parts.values())
     lacking = sum(found.without_bytes for found in parts.values())
-    shown = [_member(ledger, key, found, weighed, total) for key, found in parts.items()]
+    shown = [_member(report, key, found, shared, total) for key, found in parts.items()]
     shown.sort(key=lambda m: (-(m["weight_share"] or 0.0), -m["rounds"], str(m["name"]), str(m["key"])))
     return {
         "component": component,
@@ -114,13 +119,27 @@ def blame(
     }
 
 
-def standing(ledger: Ledger, key: bytes) -> str:
+def standing(report: Report, key: bytes) -> str:
     """Return what a member is now: member, withdrew, left or expelled."""
-    gone = ledger.roll.seats[key].gone
+    gone = report.ledger.roll.seats[key].gone
     if gone:
         return {"evidence": "expelled"}.get(gone, gone)
-    keys = {key, *membership.earlier(ledger.roll, key)}
-    return "withdrew" if any(w.author in keys for w in ledger.withdrawn) else "member"
+    return "withdrew" if _withdrew(report, key, report.ledger.height) else "member"
+
+
+def _withdrew(report: Report, key: bytes, height: int) -> bool:
+    """Whether a member had withdrawn everything by this height, and contributed nothing since."""
+    keys = {key, *membership.earlier(report.ledger.roll, key)}
+    last = max((w.height for w in _own(report, keys, height) if w.scope == "all"), default=None)
+    sent = (update.height for update in report.updates.values() if update.header.author in keys)
+    return last is not None and not any(last < at <= height for at in sent)
+
+
+def _own(report: Report, keys: Collection[bytes], height: int) -> Iterator[Withdrawn]:
+    """Yield the withdrawals of these keys' own until this height, without what a rewind took of everybody's."""
+    for w in report.ledger.withdrawn:
+        if w.mode == "refold" and w.author in keys and w.height <= height:
+            yield w
 
 
 def _reasons(data: Mapping[str, object]) -> Mapping[str, str]:
@@ -155,6 +174,8 @@ def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None
     """Return the shares of a round's updates; None if there are none, or bytes that they depend on are missing."""
     if not used:
         return None
+    if spec.additive:
+        return [1.0] * len(used)
     if spec.rule == "mean":
         return [float(share) for share in mean_shares(used)]
     here = [each for each in values if each is not None]
@@ -172,20 +193,22 @@ def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mappin
         if inert.component == c.name:
             parts[present(inert.author)].refused[inert.reason] += 1
     reached = _modalities(report, c.name)
-    arrived: dict[tuple[bytes, int], Counted] = {}
-    for update in sorted(report.updates.values(), key=lambda u: (u.height, u.seq)):
+    arrived: dict[tuple[bytes, int], tuple[bytes, Counted]] = {}
+    for name, update in sorted(report.updates.items(), key=lambda item: (item[1].height, item[1].seq)):
         author = present(update.header.author)
         for claim in update.header.claims:
             if claim.modality in reached:
                 parts[author].claims[claim.modality] = (update.height, claim)
         if update.header.component == c.name:
-            arrived[author, update.header.round] = update
+            arrived[author, update.header.round] = name, update
     suspensions = [
         (present(outcome.motion.subject), outcome.height)
         for outcome in ledger.roll.outcomes
         if outcome.result == "passed" and outcome.motion.action == "suspend"
     ]
     last_active: dict[bytes, int] = {}
+    done: set[bytes] = set()  # who has contributed to a statistic: no later round waits for them
+    spec = report.charter.component(c.name)
     for number in range(1, c.round + 1):
         frozen, now = report.frozen[c.name, number], c.rounds[number - 1]
         counted = {present(entry.author) for entry in frozen.entries}
@@ -193,10 +216,13 @@ def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mappin
             if entry.update not in now.updates:
                 parts[present(entry.author)].withdrawn += 1
         active = {present(key) for key in report.active[c.name, number]}
+        if spec is not None and spec.additive:
+            done |= counted
         for key in active:
             last_active[key] = frozen.height
-            if key not in counted:
-                parts[key].missing[_why(ledger, frozen, key, notes.get(number, {}), arrived)] += 1
+            if key not in counted | done:
+                why = _why(report, c.name, frozen, key, notes.get(number, {}), arrived.get((key, number)))
+                parts[key].missing[why] += 1
         for key in {key for key, height in suspensions if last_active.get(key, 0) <= height <= frozen.height} - active:
             parts[key].suspended += not _gone(ledger, key, frozen.height)
 
@@ -213,33 +239,46 @@ def _gone(ledger: Ledger, key: bytes, height: int) -> bool:
 
 
 def _why(
-    ledger: Ledger, round_: Round, key: bytes, noted: Mapping[str, str], arrived: Mapping[tuple[bytes, int], Counted]
+    report: Report,
+    component: str,
+    round_: Round,
+    key: bytes,
+    noted: Mapping[str, str],
+    sent: tuple[bytes, Counted] | None,
 ) -> str:
-    """Say why a host is not in a round: as this node saw it close or, if it did not, as far as the ledger tells."""
+    """Say why a host is not in a round: as this node saw it close or, if it did not, as far as the ledger tells.
+
+    `sent`: the digest of its update for this round and what the ledger has of it.
+    """
+    ledger, number = report.ledger, round_.number
     keys = (key, *membership.earlier(ledger.roll, key))
-    if any(w.author in keys and w.height <= round_.height for w in ledger.withdrawn):
+    update, author, seq = (b"", b"", NOT_YET) if sent is None else (sent[0], sent[1].header.author, sent[1].seq)
+    voided = (w.bars(component, author or w.author, seq, number, update) for w in _own(report, keys, round_.height))
+    if any(voided) or _withdrew(report, key, round_.height):
         return "withdrew"
+    rewinds = (w for w in ledger.withdrawn if w.mode == "rewind" and w.height <= round_.height)
+    if any(w.bars(component, author, seq, number, update) for w in rewinds):
+        return "rewound"
     for each in keys:
         if each.hex() in noted:
             return noted[each.hex()]
     if _gone(ledger, key, round_.height):
-        return standing(ledger, key)
-    update = arrived.get((key, round_.number))
-    if update is None:
+        return standing(report, key)
+    if sent is None:
         return "no update in the ledger"
-    return "too late" if update.height > round_.height else "acknowledged by too few active hosts"
+    return "too late" if sent[1].height > round_.height else "acknowledged by too few active hosts"
 
 
-def _member(ledger: Ledger, key: bytes, part: _Part, weighed: int, total: int) -> Json:
-    counted = part.rounds
+def _member(report: Report, key: bytes, part: _Part, shared: int, total: int) -> Json:
+    ledger, counted = report.ledger, part.rounds
     return {
         "name": ledger.roll.seats[key].name,
         "key": key.hex(),
         "earlier_keys": [each.hex() for each in membership.earlier(ledger.roll, key)],
-        "state": standing(ledger, key),
+        "state": standing(report, key),
         "rounds": counted,
         "rounds_without_effect": part.unused,
-        "weight_share": fsum(part.shares) / weighed if weighed else None,
+        "weight_share": fsum(part.shares) / shared if shared else None,
         "squared_norm": part.norm,
         "norm_share": part.norm / total if total and part.without_bytes < max(1, counted) else None,
         "updates_without_bytes": part.without_bytes,

@@ -17,6 +17,7 @@ from ...consensus.ledger import ComponentLedger
 from ...crypto.errors import VerificationError
 from ...protocol.components import FRACTION_BITS, ComponentSpec
 from ...protocol.learning import OF_MODALITY, OF_TASK, Learning, Task
+from ...protocol.statistics import KIND, numbers
 from ...protocol.update import Integers
 from ..verify.bytes import Bytes
 from ..verify.ledger import Progress, Report
@@ -46,7 +47,7 @@ class Coalitions:
     _known: dict[Players, Figures] = field(default_factory=dict)
 
     def state(self, members: Collection[bytes]) -> State:
-        """Return the state of the refold with these players' entries alone, [d] int32."""
+        """Return the state of the refold with these players' entries alone, [d] int32 (of a statistic [2d])."""
         self.refolds += 1
         rounds = (
             replace(round_, entries=tuple(e for e in round_.entries if self.owner[e.author] in members))
@@ -59,7 +60,7 @@ class Coalitions:
     ) -> list[Figures]:
         """Return what the states of coalitions are worth. Each is folded and evaluated once; `seen` is shown them."""
         new = [each for each in dict.fromkeys(coalitions) if each not in self._known]
-        at_once = max(1, min(MOST_AT_ONCE, BYTES_AT_ONCE // (4 * self.spec.dimension)))
+        at_once = max(1, min(MOST_AT_ONCE, BYTES_AT_ONCE // (4 * self.spec.words)))
         for start in range(0, len(new), at_once):
             part = new[start : start + at_once]
             states = [self.state(each) for each in part]
@@ -136,11 +137,11 @@ def coalitions_of(
 def leave_one_out(found: Coalitions, members: Sequence[bytes], worth: Worth) -> list[Removal]:
     """Return what taking out each of `members` alone changes. A member that is not counted changes nothing."""
     everybody = frozenset(found.players)
-    full, scale = found.state(everybody).astype(np.float64), 2.0 ** -(found.spec.step_log2 + FRACTION_BITS)
+    full = _weights(found.spec, found.state(everybody))
     distances = {everybody: 0.0}
 
     def seen(coalition: Players, state: State) -> None:
-        distances[coalition] = float(np.linalg.norm(full - state)) * scale
+        distances[coalition] = float(np.linalg.norm(full - _weights(found.spec, state)))
 
     whole, *without = found.figures([everybody, *(everybody - {member} for member in members)], worth, seen)
     removals = []
@@ -148,6 +149,13 @@ def leave_one_out(found: Coalitions, members: Sequence[bytes], worth: Worth) -> 
         updates = sum(found.owner[e.author] == member for round_ in found.rounds for e in round_.entries)
         removals.append(Removal(member, updates, distances[everybody - {member}], whole, figures))
     return removals
+
+
+def _weights(spec: ComponentSpec, state: State) -> Figures:
+    """Return what a state adds to the weights, or the sum that a statistic's stands for, [d]."""
+    if spec.additive:
+        return numbers(state).astype(np.float64) * spec.grid_step
+    return state.astype(np.float64) * 2.0 ** -(spec.step_log2 + FRACTION_BITS)
 
 
 def shapley(
@@ -191,8 +199,10 @@ def shapley(
 
 
 def judged_by(learning: Learning, component: str) -> tuple[str, ...]:
-    """Return the tasks whose predictions depend on a component, sorted."""
+    """Return the tasks whose predictions depend on a component, sorted; of a statistic, its own head by its name."""
     kind, _, name = component.partition("/")
+    if kind == KIND:
+        return (component,)
 
     def reached(task: Task) -> bool:
         return name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities

@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from collegium.consensus.components import origin, replay
+from collegium.node import provenance
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Privacy, default_text
+from collegium.node.store import files
+from collegium.protocol import statistics
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.update import Integers, payload_values
 from collegium.sims import cluster as simulated
@@ -24,13 +28,14 @@ if TYPE_CHECKING:
     from .conftest import Run
 
 HEAD = "head/digit"
+SUM = "statistic/digit"
 
 
 @pytest.fixture(scope="module")
 def trained() -> Cluster:
     """Four members of the digits' charter whose made-up updates are large enough to change what is predicted."""
     cluster = Cluster(4, 5, rounds=2)
-    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=2, institutions=4)
+    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=2, institutions=4, statistic=True)
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:
         node.options = replace(node.options, hosted=tuple(spec.name for spec in specs))
@@ -106,11 +111,29 @@ def test_blame_draws(run: "Run", home: Home, tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(start)
 
 
+def test_blame_draws_over_nothing_and_names_a_place_where_it_cannot(
+    run: "Run", home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.png"
+    kept.write_bytes(b"mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "home_blame", lambda *_, **__: pytest.fail("it had begun to work"))
+        answer = run("ledger", "blame", "head/task0", "--plot", kept, "--home", home.root)
+    assert (answer.code, "is there already" in answer.err, kept.read_bytes()) == (2, True, b"mine")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "write_stream", refuse)
+    answer = run("ledger", "blame", "head/task0", "--plot", tmp_path / "x.html", "--home", home.root)
+    assert (answer.code, "x.html: Permission denied" in answer.err) == (2, True), answer.err
+
+
 def test_blame_names_what_is_wrong(run: "Run", home: Home, tmp_path: Path) -> None:
     for words, text in (
         (("head/none",), "There is no component 'head/none'"),
         (("head/task0", "--plot", tmp_path / "x.pdf"), "no picture"),
-        (("head/task0", "--plot", tmp_path / "nowhere" / "x.png"), "no picture"),
+        (("head/task0", "--plot", tmp_path / "nowhere" / "x.png"), "There is no folder"),
     ):
         answer = run("ledger", "blame", *words, "--home", home.root)
         assert (answer.code, text in answer.err) == (2, True), answer.err
@@ -168,6 +191,30 @@ def test_influence_is_the_difference_of_two_evaluations(run: "Run", node: Home, 
         assert abs(member["value"]["digit"] - exact) <= 4 * member["standard_error"]["digit"]
     assert found["refolds"] <= 17
     assert "publishing" in found["local"]
+
+
+def test_influence_on_a_statistic_is_that_on_its_own_head(run: "Run", node: Home, trained: Cluster, data: Path) -> None:
+    answer = run("ledger", "influence", SUM, "--all", "--shapley", 2, "--home", node.root, "--json")
+    assert answer.code == 0, answer.err
+    found, (core, blobs) = answer.value, (trained.nodes[1].core, trained.nodes[1].store.blobs)
+    assert core is not None
+    spec, rounds = core.specs[SUM], core.ledger.components[SUM].rounds
+    parts = {e.author: payload_values(blobs[e.blob], spec).astype(np.int64) for r in rounds for e in r.entries}
+    assert len(parts) == 4
+    whole = sum(parts.values(), np.zeros(spec.dimension, dtype=np.int64))
+    with worker(trained.charter, data) as learner:
+
+        def accuracy(total: statistics.Numbers) -> float:
+            request = {"op": "evaluate", "states": {SUM: statistics.words(total).tobytes()}}
+            return float(learner.ask(request)["statistics"][SUM]["value"])
+
+        assert list(found["tasks"]) == [SUM]
+        assert found["tasks"][SUM]["value"] == pytest.approx(accuracy(whole))
+        for number, other in enumerate(trained.nodes):
+            part, member = parts[other.identity.public_key], named(found["left_out"], f"member {number}")
+            assert member["updates"] == 1
+            assert member["without"][SUM] == pytest.approx(accuracy(whole - part))
+            assert member["distance"] == pytest.approx(np.linalg.norm(part.astype(float)) * spec.grid_step)
 
 
 def test_influence_of_one_peer_for_people(run: "Run", node: Home) -> None:

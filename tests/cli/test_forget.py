@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collegium.node.store import files
 from collegium.sims.forget import audit as forget
 
 if TYPE_CHECKING:
@@ -50,8 +51,20 @@ def test_an_audit_tells_of_every_model(run: "Run", tmp_path: Path, monkeypatch: 
     found["shadows"] = 0
     for row in found["models"]:
         row["rmia"] = row["lira"] = None
-    people = run("unlearn", "audit", "--member", "institution-2", "--seed", 5, "--plot", tmp_path / "again.png")
+    people = run("unlearn", "audit", "--member", "institution-2", "--seed", 5)
     assert (people.code, "Nobody's membership was guessed" in people.out) == (0, True)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_stream", refuse)
+        words = ("--member", "institution-2", "--seed", 5, "--plot", tmp_path / "third.png")
+        people = run("unlearn", "audit", *words)
+        assert (people.code, "third.png: Permission denied" in people.err) == (2, True)
+    monkeypatch.setattr(forget, "audit", lambda *_, **__: pytest.fail("it had begun to work"))
+    people = run("unlearn", "audit", "--plot", tmp_path / "again.png")
+    assert (people.code, "is there already" in people.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +77,7 @@ def test_an_audit_tells_of_every_model(run: "Run", tmp_path: Path, monkeypatch: 
         (("--epsilon", "much"), "no ε"),
         (("--epsilon", "-1"), "no ε"),
         (("--epsilon", "nan"), "no ε"),
-        (("--plot", "nowhere/x.png"), "no picture"),
+        (("--plot", "nowhere/x.png"), "There is no folder"),
         (("--plot", "x.pdf"), "no picture"),
         (("--dataset", "oulad"), "no education data"),
     ],

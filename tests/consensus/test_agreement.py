@@ -474,3 +474,32 @@ def test_a_peer_tells_a_member_its_last_votes_whatever_the_view() -> None:
         hear(peer, vote(who, 5, PREVOTE, NIL))
     assert peer.agreement.view == 5
     assert lost in peer.agreement.messages()
+
+
+def test_a_restart_goes_on_at_the_step_that_the_votes_on_disk_say() -> None:
+    """G3, G8: nobody else's timer ends the step of a node that had prevoted."""
+    net, peer = alone(3)
+    peer.do(peer.agreement.timeout(0, Step.PROPOSE))
+    assert votes_of(peer) == [(0, PREVOTE, NIL)]
+    peer.restart(net.members, "byzantine")
+    assert peer.agreement.step is Step.PREVOTE
+    assert peer.timers == [(0, Step.PREVOTE)]
+    peer.do(peer.agreement.timeout(*peer.timers.pop()))
+    assert votes_of(peer) == [(0, PREVOTE, NIL), (0, PRECOMMIT, NIL)]
+
+
+def test_a_valid_block_that_is_not_locked_survives_a_restart_and_is_proposed_again() -> None:
+    """G3, line 36: the prevotes came after its precommit for nothing, and it went on; others may be locked on it."""
+    net, peer = alone(2)
+    zero, one, _, three = net.identities
+    for step in (Step.PROPOSE, Step.PREVOTE):
+        peer.do(peer.agreement.timeout(0, step))
+    hear(peer, proposal(zero, 0, A), *(vote(who, 0, PREVOTE, A.id) for who in (zero, one, three)))
+    assert (peer.agreement.locked, peer.agreement.valid) == (None, (A.id, 0))
+    to_view(net, peer, 1)
+    peer.do(peer.agreement.timeout(1, Step.PROPOSE))
+    peer.restart(net.members, "byzantine")
+    assert (peer.agreement.view, peer.agreement.locked, peer.agreement.valid) == (1, None, (A.id, 0))
+    to_view(net, peer, 2)
+    again = [m.value for m in peer.said if isinstance(m.value, Proposal)]
+    assert [(p.view, p.valid_view, block_id(p.block)) for p in again] == [(2, 1, A.id)]

@@ -306,6 +306,20 @@ def test_g7_a_rewind_names_a_single_sum(house: House) -> None:
     assert house.counted(A) == [ALL]
 
 
+def test_g7_a_rewind_of_updates_takes_the_sum_among_them_out(house: House) -> None:
+    """One motion names an update of a head and one of a statistic: rounds of the one go back, the other's part goes."""
+    house = House(statistics=1)
+    house.round(A, B, SUM)
+    house.round(A, B)
+    owner, *others = house.ids
+    named = tuple(sorted((house.entry(owner, A, 2).update, house.entry(owner, SUM, 1).update)))
+    house.move(others[0], owner, "rewind", "updates", updates=named)
+    house.vote(*others[1:])
+    assert house.counted(A) == [ALL, [], []]
+    assert house.counted(SUM) == [BUT_0]
+    assert [w.mode for w in house.ledger.withdrawn] == ["rewind", "refold"]
+
+
 def test_beyond_the_horizon_nothing_is_rewound() -> None:
     house = House(horizon=2)
     for _ in range(4):

@@ -14,9 +14,11 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.provenance import Coalitions, Figures, blame, coalitions_of, leave_one_out, shapley
+from collegium.node.provenance.blame import WEIGHTS
 from collegium.node.provenance.influence import judged_by, most_coalitions
 from collegium.node.provenance.plot import html, png
 from collegium.node.verify import Report, verify_ledger
+from collegium.protocol import schema
 from collegium.protocol.learning import Learning, Modality, Task
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.signing import sign
@@ -121,6 +123,83 @@ def test_a_withdrawn_contribution_is_told_and_not_counted(withdrawn: Cluster) ->
     assert gone["withdrawn"]
     assert gone["missing"] == {"withdrew": report.ledger.components[NAME].round - gone["withdrawn"]}
     assert {m["withdrawn"] for name, m in members.items() if name != "member 0"} == {0}
+
+
+def test_who_withdrew_a_single_update_is_a_member_and_why_it_is_missing_later_is_as_seen() -> None:
+    cluster = grown(rounds=9)
+    until(cluster, lambda: cluster.all_closed(2))
+    node, key = cluster.nodes[3], cluster.nodes[3].identity.public_key
+    assert node.core is not None
+    entries = node.core.ledger.components[NAME].rounds[0].entries
+    (update,) = [entry.update for entry in entries if entry.author == key]
+    node.deliver(ev.RequestWithdrawal("updates", updates=(update,)))
+    until(cluster, lambda: cluster.all_closed(4))
+    node.crash()
+    until(cluster, lambda: all(n.core is not None and n.core.folded.get(NAME, (0,))[0] >= 6 for n in cluster.nodes[:3]))
+    report, data = seen(cluster)
+    assert [w.scope for w in report.ledger.withdrawn] == ["updates"]
+    missed = [n for (_, n), r in report.frozen.items() if key not in {e.author for e in r.entries}]
+    assert len(missed) >= 2
+    notes = {missed[0]: {key.hex(): "no connection from here"}}
+    found = by_name(blame(report, NAME, data, notes=notes))["member 3"]
+    assert (found["state"], found["withdrawn"]) == ("member", 1)
+    assert found["missing"] == {"no connection from here": 1, "no update in the ledger": len(missed) - 1}
+
+
+def test_who_withdrew_everything_and_goes_on_is_a_member_again() -> None:
+    cluster = grown(rounds=8)
+    until(cluster, lambda: cluster.all_closed(2))
+    node, key = cluster.nodes[3], cluster.nodes[3].identity.public_key
+    node.deliver(ev.RequestWithdrawal())
+    until(cluster, lambda: cluster.all_closed(4))
+    node.deliver(ev.SetContributing(True))
+    until(cluster, lambda: cluster.all_closed(8))
+    report, data = seen(cluster)
+    (withdrawal,) = report.ledger.withdrawn
+    found = by_name(blame(report, NAME, data))["member 3"]
+    assert found["state"] == "member"
+    missed = [r for r in report.frozen.values() if key not in {e.author for e in r.entries}]
+    assert found["missing"] == {"withdrew": len(missed)}
+    assert found["rounds"] >= 2
+    assert all(round_.height >= withdrawal.height for round_ in missed)
+
+
+def test_what_a_rewind_voids_nobody_withdrew() -> None:
+    cluster = grown(rounds=4)
+    until(cluster, lambda: cluster.all_closed(2))
+    subject = cluster.nodes[3].identity.public_key
+    assert cluster.nodes[0].core is not None
+    terms = ev.RequestWithdrawal().terms(
+        cluster.federation, subject, "rewind", cluster.nodes[0].core.ledger.heads[subject][0]
+    )
+    cluster.nodes[0].deliver(ev.Move("rewind", subject, schema.dump(terms), "", 1000))
+    until(cluster, lambda: all(n.core is not None and n.core.ledger.roll.motions for n in cluster.nodes))
+    (motion,) = cluster.nodes[0].core.ledger.roll.motions
+    for node in cluster.nodes[1:3]:
+        node.deliver(ev.Cast(motion.digest, True))
+    until(cluster, lambda: all(n.core is not None and n.core.ledger.withdrawn for n in cluster.nodes))
+    report, data = seen(cluster)
+    members = by_name(blame(report, NAME, data))
+    assert {member["state"] for member in members.values()} == {"member"}
+    assert all(member["missing"]["rewound"] == 1 for member in members.values())
+    assert not any("withdrew" in member["missing"] for member in members.values())
+
+
+def test_a_statistic_is_shared_by_all_that_it_adds_up_and_waits_for_nobody_twice() -> None:
+    cluster = grown(rounds=3, statistics=1, seed=4)
+    late = cluster.nodes[3]
+    late.crash()
+    name = "statistic/task0"
+    others = cluster.nodes[:3]
+    until(cluster, lambda: all(n.core is not None and n.core.folded.get(name, (0,))[0] >= 1 for n in others))
+    late.start()
+    until(cluster, lambda: all(n.core is not None and n.core.folded.get(name, (0,))[0] >= 2 for n in cluster.nodes))
+    report, data = seen(cluster)
+    found = blame(report, name, data)
+    assert [len(r.entries) for r in report.ledger.components[name].rounds] == [3, 1]
+    assert found["weight_is"] == WEIGHTS["sum"]
+    assert {member["weight_share"] for member in found["members"]} == {0.25}
+    assert not any(member["missing"] for member in found["members"])
 
 
 def test_epsilon_is_that_of_the_last_claim(withdrawn: Cluster) -> None:

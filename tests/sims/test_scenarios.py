@@ -162,6 +162,31 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
             '[[event]]\ndo = "leave"\nnode = 0\nat = 1\n[[event]]\ndo = "crash"\nnode = 1\nafter = "round 1"',
             "event 2: after round 1 1 of 3 members",
         ),
+        "all disks lost at once": (
+            '[[event]]\ndo = "lose"\nnode = "all"\nafter = "round 1"\nfor = 100',
+            "event 1: after round 1 4 of 4 members",
+        ),
+        "half of the disks set back": (
+            '[[event]]\ndo = "backup"\nnode = "all"\nat = 1\n'
+            '[[event]]\ndo = "restore"\nnode = [0, 1]\nafter = "round 1"\nfor = 100',
+            "event 2: after round 1 2 of 4 members",
+        ),
+        "nobody left for the last round": (
+            '[[event]]\ndo = "leave"\nnode = "all"\nafter = "round 1"',
+            "after round 1 0 members contribute, and charter.min_updates is 2",
+        ),
+        "too few left for the last round": (
+            '[[event]]\ndo = "leave"\nnode = ["a", "b", "c"]\nafter = "round 1"',
+            "after round 1 1 members contribute, and charter.min_updates is 2",
+        ),
+        "a deadline after the end": (
+            '[charter]\ndeadline = 600001\n[[event]]\ndo = "leave-off"\nnode = "a"\nat = 10',
+            "event 1: charter.deadline is 600001 ms, and expect.within is 600000",
+        ),
+        "training after the end": (
+            "[pace]\ntraining = [1, 9]\n[expect]\nwithin = 8",
+            "pace.training may be 9 ms, and expect.within is 8",
+        ),
         "an event after the end": (
             '[[event]]\ndo = "heal"\nat = 9\n[expect]\nwithin = 8',
             "event 1 may end after 9 ms",
@@ -208,6 +233,11 @@ def test_two_under_the_crash_model_can_spare_nobody() -> None:
         "one dead after the other": (
             '[[event]]\ndo = "crash"\nnode = 0\nat = 1\nuntil = "round 1"\n'
             '[[event]]\ndo = "crash"\nnode = 1\nafter = "round 1"\ndelay = 600\nuntil = "round 2"'
+        ),
+        "a deadline that nothing waits for": "[charter]\ndeadline = 3600000",
+        "one disk lost after the other": (
+            '[[event]]\ndo = "lose"\nnode = 0\nat = 1\nfor = 5\n'
+            '[[event]]\ndo = "lose"\nnode = 1\nafter = "round 1"\nfor = 5'
         ),
         "all are backed up": (
             '[[event]]\ndo = "backup"\nnode = "all"\nat = 1\n[[event]]\ndo = "restore"\nnode = "any"\nat = 2\nfor = 5'

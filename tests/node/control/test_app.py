@@ -208,6 +208,12 @@ def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypa
     refused = call(daemon, "POST", "/unlearn/motions", json=body)
     assert (refused.status_code, refused.json()["exit_code"]) == (409, 5)
     assert "made-up" in refused.json()["error"]
+    need = component.round + 1
+    for left, code in ((need, 409), (need + 1, 202)):  # the round that the forecast was made for is one of them
+        monkeypatch.setattr(daemon.core, "forecast", {"made-up": (left, {component.name: 9})})
+        assert call(daemon, "POST", "/unlearn/motions", json=body).status_code == code
+    daemon.submitted.pop()
+    monkeypatch.setattr(daemon.core, "forecast", {"made-up": (0, {component.name: 9})})
     assert len(daemon.submitted) == 1
     assert call(daemon, "POST", "/unlearn/motions", json={**body, "anyway": True}).status_code == 202
     assert call(daemon, "POST", "/unlearn/motions", json={**body, "mode": "refold"}).status_code == 202

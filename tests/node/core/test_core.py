@@ -8,7 +8,7 @@ from collegium.consensus import withdrawal
 from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
 from collegium.node.core.core import Core, Options
-from collegium.node.core.messages import Kind, SyncResponse, message
+from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse, message
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Proposal, Vote
@@ -164,6 +164,16 @@ def test_a_second_header_for_a_place_is_not_acknowledged() -> None:
         assert core.refusals[key(liar), "second-header"] == 1
 
 
+def test_two_headers_for_a_place_are_fetched_and_no_third() -> None:
+    """G9: an author's headers before its bytes are here cost no more than two pulls a place."""
+    cluster = grown()
+    core, liar = core_of(cluster.nodes[0]), cluster.nodes[2]
+    for number in range(4):
+        say(core, liar, Kind.HEADER, header(cluster, liar, 3, sha256(b"%d" % number)).wire)
+        assert core.refusals.get((key(liar), "second-header"), 0) == max(0, number - 1)
+    assert len(core.flights.at((key(liar), T, 3))) == 2
+
+
 # ---- folds
 
 
@@ -293,6 +303,23 @@ def test_nothing_is_signed_before_a_quorum_has_reported() -> None:
     core.handle([reply(cluster, core, cluster.nodes[1])], 2)
     assert core.signing
     assert core.head[0] == core_of(node).head[0], "its feed goes on where its lost disk stopped"
+
+
+def test_who_is_ahead_has_not_reported_before_this_node_is_there() -> None:
+    """‡ G8: what was said in the blocks that it lacks may be this node's own."""
+    cluster = grown()
+    core = fresh(cluster, cluster.nodes[3])
+    core.start(0)
+    for server in cluster.nodes[:3]:
+        response = schema.load(SyncResponse, reply(cluster, core, server).data, SYNC_LIMIT)
+        assert response.height > core.ledger.height == 0
+        bare = replace(response, blocks=(), records=(), messages=(), more=0)
+        core.handle([ev.SyncReply(key(server), schema.dump(bare))], 1)
+    assert not core.reports
+    assert not core.signing
+    for server in cluster.nodes[:2]:
+        core.handle([reply(cluster, core, server)], 2)
+    assert core.signing
 
 
 def test_nothing_is_appended_over_a_gap_in_the_own_feed() -> None:

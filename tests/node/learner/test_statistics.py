@@ -131,6 +131,17 @@ def test_no_student_moves_it_farther_than_the_sensitivity(kind: str, architectur
         assert max(norms) > (0.3 if kind in ("ordinal", "multilabel", "regression") else 0.6), "nothing is given away"
 
 
+def test_weights_that_add_up_to_more_than_one_stay_under_the_sensitivity() -> None:
+    """G6: three float32 thirds are more than one, and on a fine grid no rounding towards zero makes up for it."""
+    session = a_session("binary", "prototypes")
+    spec = replace(spec_of(session), step_log2=30)
+    weights, inputs = torch.full((1, 3), 1 / 3), torch.ones(1, 3, 1, 5)
+    assert float(weights.double().sum()) > 1.0
+    batch = Batch(weights, {"table": (inputs, torch.ones(1, 3, 1, dtype=torch.bool))}, {"t": torch.ones(1, 3, 1)})
+    norm = sqrt(sum(int(value) ** 2 for value in statistics.exact(session, spec, batch))) * spec.grid_step
+    assert 1.0 - 1e-5 < norm <= SENSITIVITY["prototypes"] / MILLION
+
+
 def test_the_vector_has_the_norm_of_the_matrix() -> None:
     """Without √2 on the off-diagonal the triangle would be shorter, and its noise too little."""
     session = a_session("binary")
@@ -309,6 +320,11 @@ def test_the_worker_releases_and_evaluates_it_beside_the_trained_head(digits: Pa
     told = worker.handle({"op": "predict_scores", "states": states, "split": "held_out"}, lambda *_: None)["tasks"]
     right = np.mean(np.argmax(told[spec.name]["scores"], axis=1) == np.array(told[spec.name]["labels"])[:, 0])
     assert right == report["value"]
+    variants = [{}, {spec.name: bytes(8 * spec.dimension)}, {"head/digit": bytes(4 * 330)}]
+    request = {"op": "evaluate_variants", "states": states, "variants": variants, "split": "held_out"}
+    whole, nobody, other = worker.handle(request, lambda *_: None)["variants"]
+    assert whole[spec.name] == other[spec.name] == {key: report[key] for key in ("metric", "value", "n")}
+    assert nobody[spec.name]["value"] < 0.2, "nobody's sum tells no record apart"
 
 
 def test_no_seed_gives_another_release_each_time_and_what_it_is_not_is_refused(digits: Path) -> None:

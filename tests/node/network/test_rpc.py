@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from collegium.crypto.errors import LocalProtocolError, RemoteProtocolError, UnreachableError
 from collegium.node.network import limits, rpc, streams
@@ -197,3 +198,24 @@ def test_token_bucket() -> None:
     assert [bucket.take(0), bucket.take(0), bucket.take(0)] == [True, True, False]
     assert [bucket.take(0.1), bucket.take(0.1)] == [True, False]
     assert [bucket.take(100), bucket.take(100), bucket.take(100)] == [True, True, False]
+
+
+def test_who_reconnects_has_not_more_requests() -> None:
+    """The bucket outlives the stream, until so many peers are known that those without one are forgotten."""
+
+    async def test() -> None:
+        peers = limits.PeerLimits(max_streams=1, remember=2)
+        assert peers.enter(b"a")
+        assert all(peers.take(b"a") for _ in range(int(limits.BURST)))
+        assert not peers.take(b"a")
+        peers.leave(b"a")
+        assert peers.enter(b"a")
+        assert not peers.enter(b"a"), "it holds its one stream"
+        assert not peers.take(b"a")
+        for other in (b"b", b"c"):
+            assert peers.enter(other)
+            peers.leave(other)
+        assert not peers.take(b"a"), "who holds a stream is not forgotten"
+        assert len(peers._peers) <= 2
+
+    trio.run(test, clock=trio.testing.MockClock())

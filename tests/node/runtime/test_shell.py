@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 from collegium.crypto.errors import OperatorError, RefusedError, RemoteProtocolError
 from collegium.crypto.hashing import sha256
@@ -64,6 +65,38 @@ def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(runtime: An
     with pytest.raises(DiskFullError):
         trio.run(runtime._work)
     assert carried == []
+
+
+def test_g9_who_is_no_member_any_more_is_dropped_as_soon_as_a_block_says_so(runtime: Any) -> None:
+    """An open connection outlives what was allowed when it was made."""
+    asked: list[int] = []
+
+    class Network:
+        def set_address_book(self, book: object) -> None:
+            pass
+
+        async def enforce_gate(self) -> None:
+            asked.append(runtime.core.ledger.height)
+
+    def decide(events: list[ev.Event], now: int) -> list[ev.Effect]:
+        if len(events) == 1:  # the second time; the first one changes nothing
+            runtime.core.ledger = replace(runtime.core.ledger, height=7)
+        return []
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime._work)
+            for _ in range(2):
+                runtime.submit(ev.TimerFired("x"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert asked == []
+            runtime.submit(ev.TimerFired("x"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    runtime.network, runtime.core.handle = Network(), decide
+    trio.run(both)
+    assert asked == [7]
 
 
 def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> None:
