@@ -1,7 +1,9 @@
 """What a node notes of single students: who took part in which draw, and who must not take part any more.
 
-    manifests/ROOT    one draw: a salt, and the tag under it of each student who was drawn. ROOT, the root of a sparse
-                      Merkle tree over blinded leaves at those tags, is in the header of every update of the draw.
+    manifests/ROOT    one draw: a salt, and the tag under it of each student who was drawn. ROOT, a commitment to the
+                      salt and to a sparse Merkle tree over blinded leaves at those tags, is in the header of every
+                      update of the draw. Nobody can show another salt for it later, nor tell from it whether anybody
+                      was drawn.
     excluded.json     a salt, and the tags of the students who are left out
 
 Nothing here names anybody: a tag is an HMAC of the id. Only a receipt for one student shows a salt, and with it this
@@ -43,7 +45,7 @@ class Manifest:
 
     def root(self) -> bytes:
         """Return the root that update headers name."""
-        return manifest_root(sparse.root(self.leaves()))
+        return manifest_root(self.salt, sparse.root(self.leaves()))
 
     def has(self, subject: str) -> bool:
         """Whether a student was drawn."""
@@ -55,9 +57,9 @@ def tag(salt: bytes, subject: str) -> bytes:
     return hmac.digest(salt, b"student" + subject.encode(), "sha256")[: sparse.POSITION_BYTES]
 
 
-def manifest_root(tree: bytes) -> bytes:
-    """Return how headers name a manifest with this tree."""
-    return digest("manifest", tree)
+def manifest_root(salt: bytes, tree: bytes) -> bytes:
+    """Return how headers name a manifest: both parts are bound, and without the salt neither shows."""
+    return digest("manifest", salt, tree)
 
 
 class Manifests:

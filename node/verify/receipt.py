@@ -165,8 +165,8 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str) -> Receipt
         if header.digest not in wanted or header.digest in seen:
             raise VerificationError("it shows an update that is not in force, or one twice", ADVICE)
         where = f"{header.value.component} round {header.value.round}"
-        if manifest_root(each.tree) != header.value.manifest:
-            raise VerificationError(f"{where}: the tree is not the one that the update names", ADVICE)
+        if manifest_root(each.salt, each.tree) != header.value.manifest:
+            raise VerificationError(f"{where}: salt and tree are not those that the update names", ADVICE)
         if not sparse.verify_absence(each.tree, tag(each.salt, subject), each.path):
             raise VerificationError(
                 f"{where}: it does not show that this student was not drawn",
