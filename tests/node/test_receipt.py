@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from collegium.crypto import sealing, sparse
 from collegium.crypto.errors import RefusedError, VerificationError
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.home import Home
-from collegium.node.home.students import Manifest, Manifests
-from collegium.node.verify import receipt
+from collegium.node.home.students import Manifest, Manifests, tag
+from collegium.node.verify import files, receipt
+from collegium.node.verify.certificate import LIMIT
 from collegium.node.verify.outsiders import Source
+from collegium.node.verify.receipt import Absence, Absent
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.sims.cluster import Cluster, Node
 
+KEY = bytes(range(32))
 DRAWN, LEFT_OUT = [f"student-{n}" for n in range(30)], "student-99"
 
 
@@ -51,10 +57,10 @@ class School:
         """The bytes of a receipt by the node, be it true or not."""
         headers = self.node.store.snapshot().headers
         me = who.get("me", self.node.identity.public_key)
-        return b"".join(receipt.make(self.source(), me, student, headers, manifest or self.manifests.get))
+        return b"".join(receipt.make(self.source(), me, student, KEY, headers, manifest or self.manifests.get))
 
-    def check(self, content: bytes, student: str) -> receipt.Receipt:
-        return receipt.check(io.BytesIO(content), "receipt", student)
+    def check(self, content: bytes, student: str, key: bytes = KEY) -> receipt.Receipt:
+        return receipt.check(io.BytesIO(content), "receipt", student, key)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +100,46 @@ def test_a_salt_of_another_day_is_refused(school: School) -> None:
     content = school.make(DRAWN[3], forged)
     with pytest.raises(VerificationError, match="salt and tree"):
         school.check(content, DRAWN[3])
+
+
+def test_without_its_key_a_receipt_shows_nothing_of_the_student(school: School) -> None:
+    contents = [school.make(LEFT_OUT), school.make(LEFT_OUT), school.make("student-98")]
+    claims = [claim_of(content) for content in contents]
+    roots = school.manifests.roots()
+    noted = [found for found in map(school.manifests.get, roots) if found is not None]
+    for content, claim in zip(contents, claims, strict=True):
+        for found in noted:
+            place = tag(found.salt, LEFT_OUT)
+            tree, path = sparse.root(found.leaves()), sparse.absence(found.leaves(), place)
+            hidden = [found.salt, found.blind, place, tree, *(beside for beside in path if beside)]
+            assert not any(each in content for each in hidden), "nothing that an id can be tried with"
+        with pytest.raises(VerificationError, match="key"):
+            school.check(content, LEFT_OUT, bytes(32))
+        assert len(claim.sealed) == len(claims[0].sealed), "its length tells of no student"
+    pieces = [{claim.sealed[at : at + 16] for at in range(0, len(claim.sealed), 16)} for claim in claims]
+    assert not pieces[0] & pieces[1], "nothing in two receipts of one student is equal"
+    ledger = [(claim.member, claim.state) for claim in claims]
+    assert ledger[0] == ledger[1] == ledger[2], "but for what the ledger shows of everybody"
+
+
+def claim_of(content: bytes) -> Absence:
+    frames = files.Frames(io.BytesIO(content), "receipt")
+    frames.kind()
+    frames.load(files.Opening, "opening", files.OPENING_LIMIT)
+    return frames.load(Absence, "claim", LIMIT)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 40])
+def test_the_length_of_what_is_sealed_is_a_power_of_two(count: int) -> None:
+    one = Absent(bytes(200), bytes(32), bytes(32), (bytes(32), b"", bytes(32)))
+    size = len(receipt._padded((one,) * count))
+    assert size.bit_count() == 1
+    assert size == len(receipt._padded((replace(one, path=(*one.path, b"")),) * count)), "not that of the paths"
+
+
+@given(st.binary(max_size=100), st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_what_is_sealed_opens_with_its_key_alone(content: bytes, key: bytes, other: bytes) -> None:
+    sealed = sealing.seal(key, content)
+    assert sealing.unseal(key, sealed) == content
+    assert sealing.unseal(key, sealed[:-1]) is None
+    assert key == other or sealing.unseal(other, sealed) is None
