@@ -10,10 +10,12 @@ Nothing here names anybody: a tag is an HMAC of the id. Only a receipt for one s
 student's place in the tree, which is empty; the others' places are not in it, and each draw has another salt.
 """
 
+import fcntl
 import hmac
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -154,10 +156,23 @@ def load_excluded(home: Home) -> Excluded:
 
 
 def exclude(home: Home, subject: str) -> Excluded:
-    """Leave a student out from now on; durable on return."""
-    known = load_excluded(home)
-    salt = known.salt or os.urandom(32)
-    grown = Excluded(salt, known.tags | {_long(salt, subject)})
-    text = json.dumps({"salt": salt.hex(), "tags": sorted(item.hex() for item in grown.tags)}, indent=1) + "\n"
-    write_atomic(home.root / "excluded.json", text.encode())
+    """Leave a student out from now on; durable on return. Of several at once none is lost."""
+    with _alone(home):
+        known = load_excluded(home)
+        salt = known.salt or os.urandom(32)
+        grown = Excluded(salt, known.tags | {_long(salt, subject)})
+        text = json.dumps({"salt": salt.hex(), "tags": sorted(item.hex() for item in grown.tags)}, indent=1) + "\n"
+        write_atomic(home.root / "excluded.json", text.encode())
     return grown
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Lock the directory itself: the file is replaced, so that a lock on it would not keep the next one out."""
+    with disk_errors(home.root):
+        descriptor = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -179,6 +179,8 @@ def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
 def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: Iterable[Absent]) -> Receipt:
     block = walk.blocks[claim.state.height]
     now, lists = opened(charter, block, claim.state)
+    if claim.member in now.successors:
+        raise VerificationError("the institution had moved to another key by then: it names too few updates", ADVICE)
     keys = keys_of(now, claim.member)
     wanted = {e.update for rounds in lists.values() for r in rounds for e in r.entries if e.author in keys}
     seen: dict[bytes, UpdateHeader] = {}

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,9 +19,12 @@ from collegium.node.home.students import Manifest, Manifests, tag
 from collegium.node.verify import files, receipt
 from collegium.node.verify.certificate import LIMIT
 from collegium.node.verify.outsiders import Source
-from collegium.node.verify.receipt import Absence, Absent
+from collegium.node.verify.receipt import Absence, Absent, _opened, _padded
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
+from collegium.protocol.membership import Rekeying
+from collegium.protocol.signing import open_signed, sign
+from collegium.protocol.update import UpdateHeader
 from collegium.sims.cluster import Cluster, Node
 
 KEY = bytes(range(32))
@@ -102,6 +106,45 @@ def test_a_salt_of_another_day_is_refused(school: School) -> None:
         school.check(content, DRAWN[3])
 
 
+def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path: Path) -> None:
+    home = Home(tmp_path / "node")
+    home.make()
+    cluster = Cluster(4, 9, rounds=20)
+    founders, (node, *others) = [each.identity for each in cluster.nodes], cluster.nodes
+    old, new = node.identity.public_key, Identity.from_seed(KEY)
+    manifests = Manifests(home)
+    note(node, manifests, DRAWN)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(3))
+    node.deliver(ev.Move("rekey", old, sign(new, Rekeying(cluster.federation, new.public_key, old)).wire, "", 1000))
+    assert cluster.run(lambda: all(n.core and new.public_key in n.core.ledger.members for n in (node, *others)))
+    node.crash()
+    node.identity = new
+    node.start()
+
+    def counts() -> bool:
+        rounds = [r for c in node.core.ledger.components.values() for r in c.rounds] if node.core else []
+        return any(entry.author == new.public_key for r in rounds for entry in r.entries)
+
+    assert cluster.run(counts)
+    school = School(cluster, node, manifests, founders)
+    content = school.make(LEFT_OUT)
+    shown = {header.author for header in school.check(content, LEFT_OUT).updates}
+    assert shown == {old, new.public_key}, "what it sent under the old key is in force as well"
+    claim = claim_of(content)
+    absent = _opened(claim, KEY)
+    signed = {each: open_signed(UpdateHeader, each.header, cluster.federation).value for each in absent}
+    for name, changed, kept in (
+        ("the old key", replace(claim, member=old), [each for each in absent if signed[each].author == old]),
+        ("the old key, with all", replace(claim, member=old), absent),
+        ("without the old key's", claim, [each for each in absent if signed[each].author != old]),
+        ("without the new key's", claim, [each for each in absent if signed[each].author == old]),
+    ):
+        sealed = replace(changed, sealed=sealing.seal(KEY, _padded(tuple(kept))))
+        with pytest.raises(VerificationError, match=r"moved to another key|not shown"):
+            pytest.fail(f"{name}: {school.check(with_claim(content, sealed), LEFT_OUT)}")
+
+
 def test_without_its_key_a_receipt_shows_nothing_of_the_student(school: School) -> None:
     contents = [school.make(LEFT_OUT), school.make(LEFT_OUT), school.make("student-98")]
     claims = [claim_of(content) for content in contents]
@@ -120,6 +163,11 @@ def test_without_its_key_a_receipt_shows_nothing_of_the_student(school: School) 
     assert not pieces[0] & pieces[1], "nothing in two receipts of one student is equal"
     ledger = [(claim.member, claim.state) for claim in claims]
     assert ledger[0] == ledger[1] == ledger[2], "but for what the ledger shows of everybody"
+
+
+def with_claim(content: bytes, claim: Absence) -> bytes:
+    """The same file with another claim in it."""
+    return content.replace(files.frame(schema.dump(claim_of(content))), files.frame(schema.dump(claim)))
 
 
 def claim_of(content: bytes) -> Absence:

@@ -1,5 +1,6 @@
 """What is noted of single students: found again by their id, and by nobody who lacks the salt."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,13 @@ def test_who_is_excluded_stays_excluded(home: Home) -> None:
     message = found.as_message()
     assert Excluded(found.salt, frozenset(found.tags)).as_message() == message
     assert not any(name.encode() in everything(home) for name in STUDENTS)
+
+
+def test_of_several_who_are_excluded_at_once_none_is_lost(home: Home) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: exclude(home, name), STUDENTS))
+    found = load_excluded(home)
+    assert [name for name in STUDENTS if found.has(name)] == STUDENTS
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"salt": "00", "tags": []}', '{"salt": 5, "tags": []}'])
