@@ -289,10 +289,15 @@ def subject(
     client.get("/status")  # so that nobody is asked in vain
     confirm("Withdraw every update that saw this student, and train without them from now on?", yes)
     sent: Any = client.forget_student(name)
+    if not sent["in_data"]:
+        known = "This id is not in the data here" if sent["in_data"] is False else "No learner has read the data yet"
+        say(f"{known}: check how it is written. Of an id that nobody has, all that follows is true.")
     say(f"{sent['withdrawn_updates']} updates saw this student and are being withdrawn.")
+    if sent["of_unknown_students"]:
+        say(f"Of {sent['of_unknown_students']} of them it is not written down whom they saw: that may be this student.")
     if sent["beyond_refold_horizon"]:
         say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
-    _await_refold(client, sent["withdrawn_updates"], wait)
+    _await_refold(client, sent["updates"], wait)
     found: Any = {**sent, "receipt": None}
     if out is not None:
         found |= {"receipt": str(out), **_receipt(place, name, out)}
@@ -302,21 +307,19 @@ def subject(
     emit(found, as_json, lambda console: console.print(text, soft_wrap=True))
 
 
-def _await_refold(client: Any, count: int, wait: float) -> None:
-    """Wait until the hosts certified states without what was withdrawn. Raises UnreachableError."""
+def _await_refold(client: Any, updates: list[str], wait: float) -> None:
+    """Wait until none of these counts or may, and the hosts certified states without them. Raises UnreachableError."""
     import time  # noqa: PLC0415 - as above
 
     from ..crypto.errors import UnreachableError  # noqa: PLC0415
 
     deadline = time.monotonic() + wait
-    while count:
-        shown = [w for w in client.get("/unlearn")["withdrawals"] if w["scope"] == "updates"]
-        if shown and all(w["state"] == "refolded, certified, erased" for w in shown):
-            return
+    while not client.settled(updates):
         if time.monotonic() > deadline:
             raise UnreachableError(
                 f"The hosts have not certified the refold after {wait:g} s",
-                "It goes on by itself: `collegium unlearn status`. Run the same command again for the receipt.",
+                "The student is left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
+                " again for the receipt.",
             )
         time.sleep(0.3)
 

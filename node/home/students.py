@@ -133,6 +133,19 @@ class Excluded:
         return {"salt": self.salt, "tags": sorted(self.tags)}
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a node knows of one student: the updates that saw them, by header digest, `unknown` ones among them.
+
+    Of an `unknown` one nobody can tell whom it saw: it counts as having seen everybody. `in_data`: whether the data
+    have this id; None if no learner has read them.
+    """
+
+    updates: frozenset[bytes]
+    unknown: frozenset[bytes]
+    in_data: bool | None
+
+
 def _long(salt: bytes, subject: str) -> bytes:
     return hmac.digest(salt, b"excluded" + subject.encode(), "sha256")
 

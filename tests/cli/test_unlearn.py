@@ -48,3 +48,55 @@ def test_without_its_key_a_receipt_is_not_read(
 ) -> None:
     answer = run("unlearn", "verify", receipt["file"], *words)
     assert (answer.code, said in answer.err) == (code, True), answer.err
+
+
+class FakeClient:
+    """A daemon that says what it is told to say."""
+
+    def __init__(self, answers: list[bool], **sent: object) -> None:
+        self.answers, self.sent = answers, sent
+        self.asked: list[list[str]] = []
+
+    def get(self, path: str) -> dict[str, object]:
+        return {}
+
+    def forget_student(self, subject: str) -> dict[str, object]:
+        plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
+        return {**plain, "beyond_refold_horizon": 0, "updates": ["aa", "bb"], **self.sent}
+
+    def settled(self, updates: list[str]) -> bool:
+        self.asked.append(updates)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def forget(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, client: FakeClient) -> Any:
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda place: client)
+    return run("unlearn", "subject", "anna", "--yes", "--wait", "1", "--home", home.root)
+
+
+def test_a_student_is_forgotten_when_just_these_updates_are_settled(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([False, False, True])
+    answer = forget(run, home, monkeypatch, client)
+    assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 3)
+    assert "not in the data" not in answer.err
+    assert "written down" not in answer.err
+    answer = forget(run, home, monkeypatch, FakeClient([False]))
+    assert (answer.code, "have not certified" in answer.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"in_data": False}, "not in the data here"),
+        ({"in_data": None}, "No learner has read the data"),
+        ({"of_unknown_students": 1}, "Of 1 of them it is not written down"),
+        ({"beyond_refold_horizon": 3}, "3 more are beyond"),
+    ],
+)
+def test_what_is_not_known_of_a_student_is_told(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, sent: dict[str, object], said: str
+) -> None:
+    answer = forget(run, home, monkeypatch, FakeClient([True], **sent))
+    assert (answer.code, said in answer.err) == (0, True), answer.err

@@ -41,6 +41,8 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     places = [(manifest.salt, tag(manifest.salt, WHO)) for manifest in noted]
     sent = Client(home).forget_student(WHO)
     assert sent["withdrawn_updates"] >= 2
+    assert (sent["in_data"], sent["of_unknown_students"]) == (True, 0)
+    assert not Client(home).settled(sent["updates"])
 
     def replaced() -> bool:
         ledger = fold_ledger(school, four.charter)
@@ -50,6 +52,7 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     four.wait(replaced, 120)
     left = {e.update for r in fold_ledger(school, four.charter).components[T].rounds for e in r.entries}
     assert others <= left, "what the others contributed stays"
+    four.wait(lambda: Client(home).settled(sent["updates"]))
     four.wait(lambda: not manifests.of(WHO))
     assert manifests.of("student-8"), "the draws since then are written down, without the one"
     content, found = _make(home, me, WHO)
@@ -61,6 +64,7 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
         _make(home, me, "student-8")
     _nothing_left(four, school, places)
     _forged(content)
+    assert Client(home).forget_student("nobody")["in_data"] is False
     for _ in range(3):  # each time the worker begins anew
         assert Client(home).forget_student(WHO)["withdrawn_updates"] == 0, "again changes nothing"
     last = max(r for view in four.look() for (_, r) in view.notes)
