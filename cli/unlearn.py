@@ -288,49 +288,55 @@ def subject(
     client.get("/status")  # so that nobody is asked in vain
     confirm("Withdraw every update that saw this student, and train without them from now on?", yes)
     sent: Any = client.forget_student(name)
+    if not sent["in_data"]:
+        known = "This id is not in the data here" if sent["in_data"] is False else "No learner has read the data yet"
+        say(f"{known}: check how it is written. Of an id that nobody has, all that follows is true.")
     say(f"{sent['withdrawn_updates']} updates saw this student and are being withdrawn.")
+    if sent["of_unknown_students"]:
+        say(f"Of {sent['of_unknown_students']} of them it is not written down whom they saw: that may be this student.")
     if sent["beyond_refold_horizon"]:
         say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
-    _await_refold(client, sent["withdrawn_updates"], wait)
+    _await_refold(client, sent["updates"], wait)
     found: Any = {**sent, "receipt": None}
     if out is not None:
         found |= {"receipt": str(out), **_receipt(place, name, out)}
-    text = "left out from now on" if out is None else f"left out from now on; the receipt is in {out}"
-    emit(found, as_json, lambda console: console.print(text))
+    text = "left out from now on"
+    if out is not None:
+        text += f"; the receipt is in {out}\nits key, for the student alone, shown this once: {found['key']}"
+    emit(found, as_json, lambda console: console.print(text, soft_wrap=True))
 
 
-def _await_refold(client: Any, count: int, wait: float) -> None:
-    """Wait until the hosts certified states without what was withdrawn. Raises UnreachableError."""
+def _await_refold(client: Any, updates: list[str], wait: float) -> None:
+    """Wait until none of these counts or may, and the hosts certified states without them. Raises UnreachableError."""
     import time  # noqa: PLC0415 - as above
 
     from ..crypto.errors import UnreachableError  # noqa: PLC0415
 
     deadline = time.monotonic() + wait
-    while count:
-        shown = [w for w in client.get("/unlearn")["withdrawals"] if w["scope"] == "updates"]
-        if shown and all(w["state"] == "refolded, certified, erased" for w in shown):
-            return
+    while not client.settled(updates):
         if time.monotonic() > deadline:
             raise UnreachableError(
                 f"The hosts have not certified the refold after {wait:g} s",
-                "It goes on by itself: `collegium unlearn status`. Run the same command again for the receipt.",
+                "The student is left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
+                " again for the receipt.",
             )
         time.sleep(0.3)
 
 
 def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
-    from ..node.home.students import Manifests  # noqa: PLC0415 - as above
+    from ..crypto import sealing  # noqa: PLC0415 - as above
+    from ..node.home.students import Manifests  # noqa: PLC0415
     from ..node.verify import receipt  # noqa: PLC0415
     from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
 
-    key = from_store(place, lambda context: context.me)
-    if key is None:
+    me, key = from_store(place, lambda context: context.me), sealing.new_key()
+    if me is None:
         raise UsageError("This directory has no key", "Name the directory of the institution's node.")
     with source_of(place) as source:
-        parts = receipt.make(source, key, student, headers_of(place), Manifests(place).get)
-        content, checked = receipt.made_and_checked(parts, student, str(out))
+        parts = receipt.make(source, me, student, key, headers_of(place), Manifests(place).get)
+        content, checked = receipt.made_and_checked(parts, student, key, str(out))
     write_new(out, [content])
-    return checked.as_map()
+    return {**checked.as_map(), "key": key.hex()}
 
 
 @app.command("verify")
@@ -349,6 +355,9 @@ def verify(
         str | None,
         typer.Option("--subject", metavar="ID", help="Of a receipt: the student's id; - reads it from input."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Of a receipt: its key, which the student has beside the file.")
+    ] = None,
     charter: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of a certificate: the charter that it has to be of.")
     ] = None,
@@ -360,15 +369,15 @@ def verify(
 ) -> None:
     """Check a certificate offline; or, from this node's files, that states are folds without what was withdrawn."""
     if what is not None and Path(what).is_file():
-        if student is not None:
-            _verify_receipt(Path(what), student, charter, pin or [], as_json)
+        if student is not None or key is not None:
+            _verify_receipt(Path(what), student, key, charter, pin or [], as_json)
         else:
             _verify_file(Path(what), updates, charter, pin or [], as_json)
         return
     if what is not None and ("/" in what or what.endswith(".certificate")):
         raise UsageError(f"There is no file {what}", "Name a certificate, or a member.")
-    if updates is not None or charter is not None or pin or student is not None:
-        raise UsageError("--updates, --subject, --charter and --pin belong to a file", "Name it.")
+    if updates is not None or charter is not None or pin or student is not None or key is not None:
+        raise UsageError("--updates, --subject, --key, --charter and --pin belong to a file", "Name it.")
     _verify_home(what, home, as_json)
 
 
@@ -390,14 +399,28 @@ def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: l
         raise typer.Exit(6)
 
 
-def _verify_receipt(path: Path, student: str, charter: Path | None, pins: list[str], as_json: bool) -> None:
-    from ..node.verify import read_charter, receipt  # noqa: PLC0415 - as above
+def _verify_receipt(
+    path: Path, student: str | None, key: str | None, charter: Path | None, pins: list[str], as_json: bool
+) -> None:
+    from ..crypto.sealing import KEY_BYTES  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter, receipt  # noqa: PLC0415
     from .ledger import parse_pin  # noqa: PLC0415
 
+    if student is None or key is None:
+        raise UsageError(
+            "A receipt is checked with the student's id and its key",
+            "Give --subject ID and --key HEX: `unlearn subject` showed the key when it wrote the receipt.",
+        )
+    try:
+        opening = bytes.fromhex(key.strip())
+    except ValueError:
+        opening = b""
+    if len(opening) != KEY_BYTES:
+        raise UsageError(f"The key is not {2 * KEY_BYTES} hexadecimal digits", "Copy it again, whole.")
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
     known = None if charter is None else read_charter(charter)[0]
     with path.open("rb") as file:
-        checked = receipt.check(file, str(path), name, charter=known, pins=dict(map(parse_pin, pins)))
+        checked = receipt.check(file, str(path), name, opening, charter=known, pins=dict(map(parse_pin, pins)))
     found: Any = checked.as_map()
 
     def people(out: Any) -> None:

@@ -32,6 +32,7 @@ def main() -> None:
                 specs[spec.name] = spec
             answer |= {"components": {name: specs[name].dimension for name in request["hosted"]}, "tasks": {}}
             excluded = Excluded(request["excluded"]["salt"], frozenset(request["excluded"]["tags"]))
+            answer["everybody"] = list(STUDENTS)
             students = [name for name in STUDENTS if not excluded.has(name)]
         elif request["op"] == "train":
             answer |= {"seconds": 0.0, "saturated": {}, "updates": {}, "subjects": students}

@@ -1,7 +1,7 @@
 """Talk to a running daemon over its control socket."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -101,6 +101,12 @@ class Client:
     def forget_student(self, subject: str) -> Any:
         """Leave a student out, and withdraw the updates that saw them."""
         return self._call("POST", "/unlearn/students", {"subject": subject}, timeout=DIAL_TIMEOUT)
+
+    def settled(self, updates: Sequence[str]) -> bool:
+        """Whether none of these updates counts or may come to count, and the hosts certified states without them."""
+        parts = [updates[at : at + 500] for at in range(0, len(updates), 500)] or [[]]  # a body has a limit
+        found = [self._call("POST", "/unlearn/settled", {"updates": list(part)}) for part in parts]
+        return all(not each["left"] and each["certified"] for each in found)
 
     def move_withdrawal(
         self,

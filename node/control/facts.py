@@ -12,6 +12,7 @@ from ..home.config import Config
 from ..home.invitations import Given
 from ..home.paths import Home
 from ..home.peers import load_peers
+from ..home.students import Seen
 from ..network.counters import Counters
 from ..store.database import Store
 from ..views.context import Context, InFlight, Live
@@ -125,8 +126,8 @@ class Daemon(Protocol):
         """Hand an event to the core."""
         ...
 
-    def exclude(self, subject: str) -> Awaitable[list[bytes]]:
-        """Leave a student out from now on; return the header digests of the updates that saw them."""
+    def exclude(self, subject: str) -> Awaitable[Seen]:
+        """Leave a student out from now on; return what is known of the updates that saw them."""
         ...
 
     def request_stop(self) -> None:

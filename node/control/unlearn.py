@@ -42,16 +42,16 @@ def routes(daemon: Daemon) -> list[Route]:
         subject = str((await body_of(request, {"subject": str}))["subject"])
         if not subject or len(subject) > 1024:
             raise UsageError("a student's id has 1 to 1024 characters")
-        seen = set(await daemon.exclude(subject))
+        seen = await daemon.exclude(subject)
         ledger: Ledger = daemon.core.ledger
-        live = {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
+        live = _ahead(daemon)
         counted = {
             e.update: r.number > c.round - daemon.core.charter.rules.refold_horizon
             for c in ledger.components.values()
             for r in c.rounds
             for e in r.entries
         }
-        gone = sorted(update for update in seen if counted.get(update) or update in live)
+        gone = sorted(update for update in seen.updates if counted.get(update) or update in live)
         if gone and not daemon.core.signing:
             raise RefusedError(
                 "the student is left out from now on, but nothing can be withdrawn yet: no quorum is connected",
@@ -59,8 +59,24 @@ def routes(daemon: Daemon) -> list[Route]:
             )
         for start in range(0, len(gone), MOST_UPDATES):
             daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MOST_UPDATES])))
-        kept = sum(counted.get(update) is False for update in seen)
-        return JSONResponse({"excluded": True, "withdrawn_updates": len(gone), "beyond_refold_horizon": kept}, 202)
+        found = {
+            "excluded": True,
+            "in_data": seen.in_data,
+            "withdrawn_updates": len(gone),
+            "of_unknown_students": sum(update in seen.unknown for update in gone),
+            "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
+            "updates": [update.hex() for update in gone],
+        }
+        return JSONResponse(found, 202)
+
+    async def settled(request: Request) -> Response:
+        asked = _texts((await body_of(request, {"updates": list}))["updates"])
+        components = daemon.core.ledger.components.values()
+        live = _ahead(daemon) | {e.update for c in components for r in c.rounds for e in r.entries}
+        certified = [c.epoch == 0 or (c.certified is not None and c.certified.epoch == c.epoch) for c in components]
+        erased = not any(c.erasures for c in components)
+        left = {update.hex() for update in live}.intersection(asked)
+        return JSONResponse({"left": len(left), "certified": all(certified) and erased})
 
     async def move(request: Request) -> Response:
         body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
@@ -95,6 +111,7 @@ def routes(daemon: Daemon) -> list[Route]:
     return [
         Route("/unlearn", answering(withdraw), methods=["POST"]),
         Route("/unlearn/students", answering(student), methods=["POST"]),
+        Route("/unlearn/settled", answering(settled), methods=["POST"]),
         Route("/unlearn/motions", answering(move), methods=["POST"]),
         Route("/unlearn/carried", answering(carry), methods=["POST"]),
     ]
@@ -156,12 +173,18 @@ def _update(daemon: Daemon, prefix: str) -> bytes:
     """Return the update whose header digest begins so, among all that count or are on their way."""
     ledger: Ledger = daemon.core.ledger
     known = {e.update for c in ledger.components.values() for r in c.rounds for e in r.entries}
-    known |= {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
+    known |= _ahead(daemon)
     found = [update for update in known if update.hex().startswith(prefix.lower())] if len(prefix) >= 4 else []
     if len(found) != 1:
         problem = "more than one update" if found else "no update that counts or is on its way"
         raise UsageError(f"{prefix!r} names {problem}", "`collegium round show --json` names them in full.")
     return found[0]
+
+
+def _ahead(daemon: Daemon) -> set[bytes]:
+    """Return the updates that no list holds yet: agreed on and waiting for a round to close, or in flight."""
+    ledger: Ledger = daemon.core.ledger
+    return {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
 
 
 def _texts(value: object) -> list[str]:

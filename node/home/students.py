@@ -1,17 +1,21 @@
 """What a node notes of single students: who took part in which draw, and who must not take part any more.
 
-    manifests/ROOT    one draw: a salt, and the tag under it of each student who was drawn. ROOT, the root of a sparse
-                      Merkle tree over blinded leaves at those tags, is in the header of every update of the draw.
+    manifests/ROOT    one draw: a salt, and the tag under it of each student who was drawn. ROOT, a commitment to the
+                      salt and to a sparse Merkle tree over blinded leaves at those tags, is in the header of every
+                      update of the draw. Nobody can show another salt for it later, nor tell from it whether anybody
+                      was drawn.
     excluded.json     a salt, and the tags of the students who are left out
 
 Nothing here names anybody: a tag is an HMAC of the id. Only a receipt for one student shows a salt, and with it this
 student's place in the tree, which is empty; the others' places are not in it, and each draw has another salt.
 """
 
+import fcntl
 import hmac
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -43,7 +47,7 @@ class Manifest:
 
     def root(self) -> bytes:
         """Return the root that update headers name."""
-        return manifest_root(sparse.root(self.leaves()))
+        return manifest_root(self.salt, sparse.root(self.leaves()))
 
     def has(self, subject: str) -> bool:
         """Whether a student was drawn."""
@@ -55,9 +59,9 @@ def tag(salt: bytes, subject: str) -> bytes:
     return hmac.digest(salt, b"student" + subject.encode(), "sha256")[: sparse.POSITION_BYTES]
 
 
-def manifest_root(tree: bytes) -> bytes:
-    """Return how headers name a manifest with this tree."""
-    return digest("manifest", tree)
+def manifest_root(salt: bytes, tree: bytes) -> bytes:
+    """Return how headers name a manifest: both parts are bound, and without the salt neither shows."""
+    return digest("manifest", salt, tree)
 
 
 class Manifests:
@@ -129,6 +133,19 @@ class Excluded:
         return {"salt": self.salt, "tags": sorted(self.tags)}
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a node knows of one student: the updates that saw them, by header digest, `unknown` ones among them.
+
+    Of an `unknown` one nobody can tell whom it saw: it counts as having seen everybody. `in_data`: whether the data
+    have this id; None if no learner has read them.
+    """
+
+    updates: frozenset[bytes]
+    unknown: frozenset[bytes]
+    in_data: bool | None
+
+
 def _long(salt: bytes, subject: str) -> bytes:
     return hmac.digest(salt, b"excluded" + subject.encode(), "sha256")
 
@@ -152,10 +169,23 @@ def load_excluded(home: Home) -> Excluded:
 
 
 def exclude(home: Home, subject: str) -> Excluded:
-    """Leave a student out from now on; durable on return."""
-    known = load_excluded(home)
-    salt = known.salt or os.urandom(32)
-    grown = Excluded(salt, known.tags | {_long(salt, subject)})
-    text = json.dumps({"salt": salt.hex(), "tags": sorted(item.hex() for item in grown.tags)}, indent=1) + "\n"
-    write_atomic(home.root / "excluded.json", text.encode())
+    """Leave a student out from now on; durable on return. Of several at once none is lost."""
+    with _alone(home):
+        known = load_excluded(home)
+        salt = known.salt or os.urandom(32)
+        grown = Excluded(salt, known.tags | {_long(salt, subject)})
+        text = json.dumps({"salt": salt.hex(), "tags": sorted(item.hex() for item in grown.tags)}, indent=1) + "\n"
+        write_atomic(home.root / "excluded.json", text.encode())
     return grown
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Lock the directory itself: the file is replaced, so that a lock on it would not keep the next one out."""
+    with disk_errors(home.root):
+        descriptor = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

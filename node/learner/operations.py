@@ -63,6 +63,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
     answer = {
         "subjects": session.parts["train"].batch.size,
         "held_out": session.parts["held_out"].batch.size,
+        "everybody": list(session.everybody),
         "modalities": {
             name: {
                 "kind": found.kind,

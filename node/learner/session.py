@@ -77,6 +77,7 @@ class Session:
     private: Path | None
     private_adapter: tuple[str, int] | None = None
     adapted: frozenset[str] = frozenset()
+    everybody: tuple[str, ...] = ()
 
     @property
     def modules(self) -> dict[str, ComponentSpec]:
@@ -129,6 +130,7 @@ def open_session(
     if not any(name.startswith("head/") for name in specs) or not reads:
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted) for folder in folders]
+    everybody = tuple(subject for data in sets for subject in data.subjects)
     if excluded is not None:
         sets = [data.without(excluded.has) for data in sets]
     if purge:
@@ -142,7 +144,7 @@ def open_session(
         private_adapter, adapted = None, set()
     session = Session(
         specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], reads, withheld,
-        private, private_adapter, frozenset(adapted),
+        private, private_adapter, frozenset(adapted), everybody,
     )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():

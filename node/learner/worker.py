@@ -4,7 +4,8 @@
   or nil, withheld: [modality], models: {name: path}, cache: path, cache_read_only: bool, purge: bool (delete from the
   cache what is of none of the data's subjects), validation: share, private: path, private_adapter: {kind: "lora" |
   "rslora" | "dora", rank: int} (with `private`: one more private component on each pretrained text model)} →
-  {subjects: int (to train on), held_out: int, modalities: {name: {kind, width, length, records}},
+  {subjects: int (to train on), held_out: int, everybody: [text] (ids in the data, those of the excluded too),
+  modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
 - `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)

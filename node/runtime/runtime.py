@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 import trio
 
+from ...consensus.ledger import Ledger
 from ...consensus.membership import earlier
 from ...crypto.errors import (
     CollegiumError,
@@ -44,12 +45,14 @@ from ..home.config import load as load_config
 from ..home.paths import Home
 from ..home.peers import load_peers
 from ..home.policies import policies, wanted_components
-from ..home.students import NONE, Manifests, exclude, load_excluded
+from ..home.students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded
 from ..learner.protocol import Message
 from ..network import Network, NetworkConfig, open_network
 from ..network.identity import parse_address, peer_id
 from ..store.blobs import Blobs
 from ..store.database import Store
+from ..store.errors import disk_errors
+from ..store.files import sync_folder
 from ..store.states import States
 from . import folding, logs
 from .door import SYNC_PROTOCOL, Door
@@ -62,6 +65,7 @@ log = structlog.get_logger(__name__)
 TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
 BATCH = 256
+LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
 TEND_EVERY = 5.0  # seconds between two looks at this machine's addresses and at applications that wait
 
 
@@ -117,6 +121,10 @@ class Runtime:
         self._personalising = trio.Lock()
         self.manifests = Manifests(self.home)
         self._reopening = False
+        self._excluding = trio.Lock()
+        self._everybody: frozenset[str] | None = None  # in the data, left out or not; told by the learner
+        if not self._excluded()[1]:  # a crash came in between
+            self._forget_private()
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
 
     def _opening(self) -> Message | None:
@@ -135,7 +143,7 @@ class Runtime:
             "private": str(self.home.private) if self.config.learning.private else None,
             "private_adapter": self.config.learning.adapter,
             "seed": None,
-            "excluded": load_excluded(self.home).as_message(),
+            "excluded": self._excluded()[0].as_message(),
         }
 
     # ---- what others call
@@ -209,6 +217,7 @@ class Runtime:
             self._sweep()
             self.refresh_peers()
             await self._step(lambda: self.core.start(_now()))
+            await trio.to_thread.run_sync(self._forget_manifests, set(self.core.flights))
             nursery.start_soon(self._work)
             nursery.start_soon(self._tend)
             self._follow_key()
@@ -504,7 +513,11 @@ class Runtime:
 
     def _on_learner_ready(self, answer: Message) -> None:
         log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
+        if self._reopening:
+            self._personalised = (0, 0)  # they are to be trained again, without who is left out now
         self._reopening = False
+        names = answer.get("everybody")
+        self._everybody = frozenset(names) if isinstance(names, list) else None
         self.submit(ev.LearnerReady(tuple(answer["components"])))
 
     async def _check_budget(self, check: ev.CheckBudget) -> None:
@@ -704,25 +717,58 @@ class Runtime:
 
     # ---- housekeeping
 
-    async def exclude(self, subject: str) -> list[bytes]:
-        """Leave a student out of all that is trained from now on; return the updates that saw them, by header digest.
+    async def exclude(self, subject: str) -> Seen:
+        """Leave a student out of all that is trained from now on; return the updates that saw them.
 
-        The worker begins anew without the student, so whatever it was at is thrown away.
+        The worker begins anew without the student, so whatever it was at is thrown away. What private components
+        learned is deleted. Raises CorruptError.
         """
-        known = (await trio.to_thread.run_sync(load_excluded, self.home)).has(subject)
-        if not known:
-            await trio.to_thread.run_sync(exclude, self.home, subject)
-        opening, draw = None if known else self._opening(), self.core.draw
+        async with self._excluding:  # one at a time: each waits for the draw that it threw away
+            found, forgotten = await trio.to_thread.run_sync(self._excluded)
+            if not (found.has(subject) and forgotten):
+                await self._begin_without(subject)
+            # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
+            flying = [flight.header for flight in self.core.flights.of(self.core.me)]
+            return await trio.to_thread.run_sync(self._seen, subject, flying, self.core.ledger)
+
+    async def _begin_without(self, subject: str) -> None:
+        await trio.to_thread.run_sync(exclude, self.home, subject)
+        opening, draw = self._opening(), self.core.draw
         if opening is not None:
             self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
             await self.learner.reopen(opening)
+        await trio.to_thread.run_sync(self._forget_private)
         # Until the core has what the worker had answered already.
-        while not known and draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
+        while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
             await trio.sleep(0.05)
-        roots = await trio.to_thread.run_sync(self.manifests.of, subject)
-        stored, flying = await trio.to_thread.run_sync(self._own_headers), self.core.flights.of(self.core.me)
-        own = [*stored, *(flight.header for flight in flying)]
-        return list({header.digest for header in own if header.value.manifest in roots})
+
+    def _excluded(self) -> tuple[Excluded, bool]:
+        """Return who is left out, and whether private components have forgotten them. Raises CorruptError."""
+        found, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
+        if len(found.tags) < noted:
+            path = self.home.root / "excluded.json"
+            raise CorruptError(f"{path} is lost or old: it names {len(found.tags)} students of {noted}", RESTORE)
+        return found, len(found.tags) == noted
+
+    def _forget_private(self) -> None:
+        """Delete what private components learned with whoever is left out now; note that it is done."""
+        folder = self.home.private
+        with disk_errors(folder):
+            if folder.is_dir():
+                for path in folder.iterdir():
+                    path.unlink()
+                sync_folder(folder)
+        self.store.apply([ev.PutFlag(LEFT_OUT, len(self._excluded()[0].tags))])
+
+    def _seen(self, subject: str, flying: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
+        own = {header.digest: header.value.manifest for header in (*flying, *self._own_headers())}
+        keys, components = {self.core.me, *earlier(ledger.roll, self.core.me)}, ledger.components.values()
+        counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in keys}
+        counted |= {p.update for c in components for p in c.pending if p.author in keys}
+        here, saw = set(self.manifests.roots()), self.manifests.of(subject)
+        unknown = frozenset(update for update in counted | own.keys() if own.get(update, NONE) not in here)
+        seen = unknown.union(update for update, root in own.items() if root in saw)
+        return Seen(seen, unknown, None if self._everybody is None else subject in self._everybody)
 
     def _own_headers(self) -> list[Signed[UpdateHeader]]:
         keys = {self.core.me, *earlier(self.core.ledger.roll, self.core.me)}

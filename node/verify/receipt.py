@@ -1,9 +1,10 @@
 """A student's receipt: no update of this institution that is in force was trained on them (DESIGN.md section 9).
 
 It opens the ledger state that a cosigned header names, with every frozen list; for each update of the institution on
-them the signed header, whose `manifest` is the root of who was drawn; and a proof that the student's place in that tree
-is empty. The student's id is not in it: whoever checks brings it. Each manifest has a salt of its own, so receipts of
-two institutions, or two of one, have nothing in common.
+them the signed header, whose `manifest` commits to a salt and to the tree of who was drawn; and a proof that the
+student's place in that tree is empty. The student's id is not in it: whoever checks brings it. With a salt anybody
+could try ids, so all that is not the ledger's is sealed under a key that is not in the file, and padded to a power of
+two: two receipts of one student have nothing in common that the ledger does not show to everybody.
 
     collegium/1 absence, Opening, Absence, the walk of heads
 """
@@ -15,7 +16,7 @@ from typing import Annotated, BinaryIO
 
 from ...consensus.ledger import Ledger, genesis
 from ...consensus.membership import earlier
-from ...crypto import sparse
+from ...crypto import sealing, sparse
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError, VerificationError
 from ...protocol import schema
 from ...protocol.blocks import Block
@@ -48,6 +49,13 @@ class Absence:
 
     member: Bytes32
     state: State
+    sealed: Annotated[bytes, Size(40, LIMIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is sealed: a byte 1 and zeros follow it, up to a power of two, so that its length tells less."""
+
     absent: Annotated[tuple[Absent, ...], Size(0, 2**20)]
 
 
@@ -85,10 +93,11 @@ def make(
     source: Source,
     member: bytes,
     subject: str,
+    key: bytes,
     headers: Iterable[Signed[UpdateHeader]],
     manifest: Callable[[bytes], Manifest | None],
 ) -> Iterator[bytes]:
-    """Yield the bytes of a receipt, as of the last block. `headers` are the institution's own.
+    """Yield the bytes of a receipt, as of the last block, sealed under `key`. `headers` are the institution's own.
 
     Raises RefusedError if an update in force saw the student, or if nobody wrote down whom it saw.
     """
@@ -119,22 +128,28 @@ def make(
                 path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
                 absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
     walk = source.walk(ledger, (last,))
-    claim = Absence(member, state_of(ledger), tuple(absent))
+    claim = Absence(member, state_of(ledger), sealing.seal(key, _padded(tuple(absent))))
     yield files.opening(files.ABSENCE, source.charter_file, len(walk))
     yield files.frame(schema.dump(claim))
     for head in walk:
         yield files.frame(schema.dump(head))
 
 
+def _padded(absent: tuple[Absent, ...]) -> bytes:
+    content = schema.dump(Shown(absent)) + b"\x01"
+    return content.ljust(1 << len(content).bit_length(), b"\x00")
+
+
 def check(
     file: BinaryIO,
     source: str,
     subject: str,
+    key: bytes,
     *,
     charter: Charter | None = None,
     pins: Mapping[int, bytes] | None = None,
 ) -> Receipt:
-    """Check a receipt for the student with this id. Raises CorruptError or VerificationError."""
+    """Check a receipt for the student with this id, sealed under `key`. Raises CorruptError or VerificationError."""
     frames = files.Frames(file, source)
     if frames.kind() != files.ABSENCE:
         raise UsageError(f"{source} is no receipt", "Verify it without --subject.")
@@ -147,26 +162,35 @@ def check(
         listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
         walk = heads.check(found, listed, (claim.state.height,), pins=pins)
         frames.end()
-        return _hold(found, walk, claim, subject)
+        return _hold(found, walk, claim, subject, _opened(claim, key))
     except VerificationError as error:
         raise VerificationError(f"{source}: {error.message}", error.advice) from error
     except RemoteProtocolError as error:
         raise VerificationError(f"{source}: {error.reason}: {error.detail}", ADVICE) from error
 
 
-def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str) -> Receipt:
+def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
+    found = sealing.unseal(key, claim.sealed)
+    if found is None:
+        raise VerificationError("the key is not the one of this receipt", "It was shown once, when it was written.")
+    return schema.load(Shown, found.rstrip(b"\x00")[:-1], LIMIT).absent
+
+
+def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: Iterable[Absent]) -> Receipt:
     block = walk.blocks[claim.state.height]
     now, lists = opened(charter, block, claim.state)
+    if claim.member in now.successors:
+        raise VerificationError("the institution had moved to another key by then: it names too few updates", ADVICE)
     keys = keys_of(now, claim.member)
     wanted = {e.update for rounds in lists.values() for r in rounds for e in r.entries if e.author in keys}
     seen: dict[bytes, UpdateHeader] = {}
-    for each in claim.absent:
+    for each in absent:
         header = open_signed(UpdateHeader, each.header, charter.federation)
         if header.digest not in wanted or header.digest in seen:
             raise VerificationError("it shows an update that is not in force, or one twice", ADVICE)
         where = f"{header.value.component} round {header.value.round}"
-        if manifest_root(each.tree) != header.value.manifest:
-            raise VerificationError(f"{where}: the tree is not the one that the update names", ADVICE)
+        if manifest_root(each.salt, each.tree) != header.value.manifest:
+            raise VerificationError(f"{where}: salt and tree are not those that the update names", ADVICE)
         if not sparse.verify_absence(each.tree, tag(each.salt, subject), each.path):
             raise VerificationError(
                 f"{where}: it does not show that this student was not drawn",
@@ -179,7 +203,7 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str) -> Receipt
     return Receipt(charter, walk, block, claim.member, tuple(seen.values()), single)
 
 
-def made_and_checked(parts: Iterable[bytes], subject: str, source: str) -> tuple[bytes, Receipt]:
+def made_and_checked(parts: Iterable[bytes], subject: str, key: bytes, source: str) -> tuple[bytes, Receipt]:
     """Return a receipt's bytes, checked as the student will check them."""
     content = b"".join(parts)
-    return content, check(io.BytesIO(content), source, subject)
+    return content, check(io.BytesIO(content), source, subject, key)

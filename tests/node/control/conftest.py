@@ -9,6 +9,7 @@ from collegium.crypto.errors import RefusedError, UnreachableError
 from collegium.node.core import events as ev
 from collegium.node.core.core import Core
 from collegium.node.home import Config, Home
+from collegium.node.home.students import Seen
 from collegium.node.network import Counters
 from collegium.node.runtime.door import Door
 from collegium.node.store import Store
@@ -59,12 +60,12 @@ class FakeDaemon:
         self.stops = 0
         self.refreshed = 0
         self.excluded: list[str] = []
-        self.seen: list[bytes] = []
+        self.seen = Seen(frozenset(), frozenset(), None)
 
     def submit(self, event: ev.Event) -> None:
         self.submitted.append(event)
 
-    async def exclude(self, subject: str) -> list[bytes]:
+    async def exclude(self, subject: str) -> Seen:
         self.excluded.append(subject)
         return self.seen
 

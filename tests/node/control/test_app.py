@@ -17,6 +17,7 @@ from collegium.node.control.app import build
 from collegium.node.control.client import SCOPE
 from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
+from collegium.node.home.students import Seen
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
@@ -319,12 +320,34 @@ def test_the_control_api_brings_no_torch_along() -> None:
 def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon") -> None:
     component = next(iter(daemon.core.ledger.components.values()))
     mine = [e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me]
-    daemon.seen = [*mine, bytes(32)]  # the last one never entered the ledger
+    # The last one never entered the ledger, and whom the first one saw is not written down.
+    daemon.seen = Seen(frozenset((*mine, bytes(32))), frozenset((mine[0], bytes(32))), in_data=False)
     answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"})
     assert (answer.status_code, answer.json()["withdrawn_updates"]) == (202, len(mine))
+    assert (answer.json()["of_unknown_students"], answer.json()["in_data"]) == (1, False)
+    assert answer.json()["updates"] == sorted(update.hex() for update in mine)
     assert daemon.excluded == ["s-17"]
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
     assert b"s-17" not in answer.content
     for wrong in ("", "x" * 1025):
         assert call(daemon, "POST", "/unlearn/students", json={"subject": wrong}).json()["exit_code"] == 2
     assert daemon.excluded == ["s-17"]
+
+
+def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = daemon.core.ledger
+    name, component = next(iter(ledger.components.items()))
+    mine = [e.update.hex() for r in component.rounds for e in r.entries if e.author == daemon.core.me]
+
+    def settled(*updates: str) -> Any:
+        return call(daemon, "POST", "/unlearn/settled", json={"updates": list(updates)}).json()
+
+    assert settled() == {"left": 0, "certified": True}
+    assert settled(*mine, "00" * 32)["left"] == len(mine)
+    refolded = replace(component, epoch=1, rounds=())
+    monkeypatch.setattr(daemon.core, "ledger", replace(ledger, components={**ledger.components, name: refolded}))
+    assert settled(*mine) == {"left": 0, "certified": False}
+    monkeypatch.setattr(daemon.core, "flights", {bytes.fromhex(mine[0]): None})
+    assert settled(*mine)["left"] == 1, "it may yet come to count"

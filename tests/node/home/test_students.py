@@ -1,12 +1,14 @@
 """What is noted of single students: found again by their id, and by nobody who lacks the salt."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from collegium.crypto import sparse
 from collegium.crypto.errors import CorruptError
 from collegium.node.home import Home
-from collegium.node.home.students import Excluded, Manifests, exclude, load_excluded, tag
+from collegium.node.home.students import Excluded, Manifest, Manifests, exclude, load_excluded, manifest_root, tag
 
 STUDENTS = [f"student-{n}" for n in range(30)]
 
@@ -47,6 +49,24 @@ def test_the_same_students_have_another_root_and_other_tags_each_time(home: Home
     assert not set(one.leaves().values()) & set(two.leaves().values())
 
 
+def test_an_empty_draw_is_not_told_from_another(home: Home) -> None:
+    manifests = Manifests(home)
+    one, two = manifests.put([]), manifests.put([])
+    assert one != two
+    found = manifests.get(one)
+    assert found is not None
+    assert found.root() != Manifest(found.salt, found.blind, (tag(found.salt, "student-1"),)).root()
+
+
+def test_a_root_holds_to_its_salt_and_hides_its_leaves(home: Home) -> None:
+    salt, blind, other = bytes(32), bytes([1]) * 32, bytes([2]) * 32
+    tags = tuple(sorted(tag(salt, name) for name in STUDENTS))
+    made = Manifest(salt, blind, tags)
+    assert made.root() != Manifest(other, blind, tags).root(), "nobody can come with another salt"
+    assert made.root() != Manifest(salt, other, tags).root(), "nobody can try who is in a leaf"
+    assert made.root() == manifest_root(salt, sparse.root(made.leaves()))
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x00", b"junk", None])
 def test_a_damaged_manifest_is_told(home: Home, damage: bytes | None) -> None:
     manifests = Manifests(home)
@@ -62,12 +82,21 @@ def test_who_is_excluded_stays_excluded(home: Home) -> None:
     exclude(home, "student-3")
     exclude(home, "student-5")
     exclude(home, "student-3")
+    for name in STUDENTS[6:9]:
+        exclude(home, name)
     found = load_excluded(home)
-    assert [name for name in STUDENTS if found.has(name)] == ["student-3", "student-5"]
-    assert len(found.tags) == 2
+    assert [name for name in STUDENTS if found.has(name)] == [STUDENTS[3], *STUDENTS[5:9]]
+    assert len(found.tags) == 5
     message = found.as_message()
     assert Excluded(found.salt, frozenset(found.tags)).as_message() == message
     assert not any(name.encode() in everything(home) for name in STUDENTS)
+
+
+def test_of_several_who_are_excluded_at_once_none_is_lost(home: Home) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: exclude(home, name), STUDENTS))
+    found = load_excluded(home)
+    assert [name for name in STUDENTS if found.has(name)] == STUDENTS
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"salt": "00", "tags": []}', '{"salt": 5, "tags": []}'])

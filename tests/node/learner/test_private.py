@@ -11,6 +11,8 @@ import pytest
 from collegium.crypto.errors import CorruptError, RefusedError, UsageError
 from collegium.node.blueprint.parts import adapter, encoder, head
 from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
+from collegium.node.home import Home
+from collegium.node.home.students import exclude
 from collegium.node.learner.adapters import PRIVATE_KINDS
 from collegium.node.learner.protocol import Message
 from collegium.node.learner.worker import Worker
@@ -81,6 +83,14 @@ def trained(worker: Worker, **more: Any) -> Message:
 def value(worker: Worker, which: str = "personal") -> float:
     found: float = ask(worker, {"op": "evaluate", "states": {}, "split": "train"})[which]["pass"]["value"]
     return found
+
+
+def test_who_is_left_out_is_still_known_to_be_in_the_data(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "node")
+    home.make()
+    found = ask(Worker(), opening(folder, tiny, tmp_path, excluded=exclude(home, "s7").as_message()))
+    assert sorted(found["everybody"]) == sorted(f"s{n}" for n in range(80))
+    assert found["subjects"] + found["held_out"] == 79
 
 
 @pytest.mark.parametrize("kind", PRIVATE_KINDS)

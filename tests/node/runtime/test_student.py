@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
+from collegium.crypto import sealing
 from collegium.crypto.errors import CorruptError, RefusedError, VerificationError
 from collegium.node.control.client import Client
 from collegium.node.home.students import Manifests, tag
 from collegium.node.verify import files, receipt
 from collegium.node.verify.certificate import LIMIT
 from collegium.node.verify.outsiders import headers_of, source_of
-from collegium.node.verify.receipt import Absence, check, made_and_checked, make
+from collegium.node.verify.receipt import Absence, Absent, _opened, _padded, check, made_and_checked, make
 from collegium.protocol import schema
 from collegium.protocol.charter import add_signature, dump_file, load_file
 from collegium.sims.watch import fold_ledger
 
 Make = Callable[..., Any]
-T, WHO = "head/task0", "student-7"
+T, WHO, KEY = "head/task0", "student-7", bytes(range(32))
 
 
 def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
@@ -40,6 +41,8 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     places = [(manifest.salt, tag(manifest.salt, WHO)) for manifest in noted]
     sent = Client(home).forget_student(WHO)
     assert sent["withdrawn_updates"] >= 2
+    assert (sent["in_data"], sent["of_unknown_students"]) == (True, 0)
+    assert not Client(home).settled(sent["updates"])
 
     def replaced() -> bool:
         ledger = fold_ledger(school, four.charter)
@@ -49,17 +52,19 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     four.wait(replaced, 120)
     left = {e.update for r in fold_ledger(school, four.charter).components[T].rounds for e in r.entries}
     assert others <= left, "what the others contributed stays"
+    four.wait(lambda: Client(home).settled(sent["updates"]))
     four.wait(lambda: not manifests.of(WHO))
     assert manifests.of("student-8"), "the draws since then are written down, without the one"
     content, found = _make(home, me, WHO)
     assert (len(found.updates) >= 2, found.withdrawn >= 2) == (True, True)
-    assert check(io.BytesIO(content), "receipt", WHO).member == me
+    assert check(io.BytesIO(content), "receipt", WHO, KEY).member == me
     with pytest.raises(VerificationError, match="does not show"):
-        check(io.BytesIO(content), "receipt", "student-8")
+        check(io.BytesIO(content), "receipt", "student-8", KEY)
     with pytest.raises(RefusedError, match="in force"):
         _make(home, me, "student-8")
     _nothing_left(four, school, places)
     _forged(content)
+    assert Client(home).forget_student("nobody")["in_data"] is False
     for _ in range(3):  # each time the worker begins anew
         assert Client(home).forget_student(WHO)["withdrawn_updates"] == 0, "again changes nothing"
     last = max(r for view in four.look() for (_, r) in view.notes)
@@ -83,7 +88,8 @@ def _sign(four: Any) -> None:
 
 def _make(home: Any, me: bytes, student: str) -> tuple[bytes, receipt.Receipt]:
     with source_of(home) as source:
-        return made_and_checked(make(source, me, student, headers_of(home), Manifests(home).get), student, "receipt")
+        parts = make(source, me, student, KEY, headers_of(home), Manifests(home).get)
+        return made_and_checked(parts, student, KEY, "receipt")
 
 
 def _nothing_left(four: Any, school: Any, places: list[tuple[bytes, bytes]]) -> None:
@@ -114,8 +120,11 @@ def _forged(content: bytes) -> None:
     def joined(changed: Absence) -> io.BytesIO:
         return io.BytesIO(b"".join((begin, files.frame(schema.dump(changed)), *rest)))
 
-    assert check(joined(claim), "receipt", WHO)
-    first, *more = claim.absent
+    def sealed(absent: tuple[Absent, ...]) -> Absence:
+        return replace(claim, sealed=sealing.seal(KEY, _padded(absent)))
+
+    assert check(joined(claim), "receipt", WHO, KEY)
+    first, *more = _opened(claim, KEY)
     assert more
     for name, absent in {
         "an update less": tuple(more),
@@ -126,4 +135,4 @@ def _forged(content: bytes) -> None:
         "another header": (replace(first, header=more[0].header), *more),
     }.items():
         with pytest.raises((VerificationError, CorruptError)):
-            pytest.fail(f"{name}: {check(joined(replace(claim, absent=absent)), 'receipt', WHO).as_map()}")
+            pytest.fail(f"{name}: {check(joined(sealed(absent)), 'receipt', WHO, KEY).as_map()}")

@@ -1,0 +1,102 @@
+"""One student is forgotten, as the command tells it: what it waits for, what it warns of, and the receipt's key."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collegium.cli import unlearn
+from collegium.node.home import Home
+
+from .conftest import fill
+
+if TYPE_CHECKING:
+    from collegium.sims.cluster import Cluster
+
+    from .conftest import Run
+
+
+@pytest.fixture
+def receipt(cluster: "Cluster", tmp_path: Path) -> dict[str, Any]:
+    """A receipt by the member that withdrew all: none of its updates is in force."""
+    home, file = Home(tmp_path / "withdrawn"), tmp_path / "anna.receipt"
+    fill(home, cluster, cluster.nodes[0])
+    return {"file": file, **unlearn._receipt(home, "anna", file)}
+
+
+def test_a_receipt_is_verified_with_its_key_which_is_not_in_it(run: "Run", receipt: dict[str, Any]) -> None:
+    file, key = receipt["file"], receipt["key"]
+    found = run("unlearn", "verify", file, "--subject", "anna", "--key", key, "--json").value
+    assert (found["verified"], found["updates_in_force"]) == (True, 0)
+    assert bytes.fromhex(key) not in file.read_bytes()
+    assert key.encode() not in file.read_bytes()
+    assert "key" not in found
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--subject", "anna"), 2, "--key HEX"),
+        (("--key", "00" * 32), 2, "--subject ID"),
+        (("--subject", "anna", "--key", "00" * 31), 2, "64 hexadecimal"),
+        (("--subject", "anna", "--key", "no"), 2, "64 hexadecimal"),
+        (("--subject", "anna", "--key", "00" * 32), 6, "not the one of this receipt"),
+    ],
+)
+def test_without_its_key_a_receipt_is_not_read(
+    run: "Run", receipt: dict[str, Any], words: tuple[str, ...], code: int, said: str
+) -> None:
+    answer = run("unlearn", "verify", receipt["file"], *words)
+    assert (answer.code, said in answer.err) == (code, True), answer.err
+
+
+class FakeClient:
+    """A daemon that says what it is told to say."""
+
+    def __init__(self, answers: list[bool], **sent: object) -> None:
+        self.answers, self.sent = answers, sent
+        self.asked: list[list[str]] = []
+
+    def get(self, path: str) -> dict[str, object]:
+        return {}
+
+    def forget_student(self, subject: str) -> dict[str, object]:
+        plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
+        return {**plain, "beyond_refold_horizon": 0, "updates": ["aa", "bb"], **self.sent}
+
+    def settled(self, updates: list[str]) -> bool:
+        self.asked.append(updates)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def forget(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, client: FakeClient) -> Any:
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda place: client)
+    return run("unlearn", "subject", "anna", "--yes", "--wait", "1", "--home", home.root)
+
+
+def test_a_student_is_forgotten_when_just_these_updates_are_settled(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([False, False, True])
+    answer = forget(run, home, monkeypatch, client)
+    assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 3)
+    assert "not in the data" not in answer.err
+    assert "written down" not in answer.err
+    answer = forget(run, home, monkeypatch, FakeClient([False]))
+    assert (answer.code, "have not certified" in answer.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"in_data": False}, "not in the data here"),
+        ({"in_data": None}, "No learner has read the data"),
+        ({"of_unknown_students": 1}, "Of 1 of them it is not written down"),
+        ({"beyond_refold_horizon": 3}, "3 more are beyond"),
+    ],
+)
+def test_what_is_not_known_of_a_student_is_told(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, sent: dict[str, object], said: str
+) -> None:
+    answer = forget(run, home, monkeypatch, FakeClient([True], **sent))
+    assert (answer.code, said in answer.err) == (0, True), answer.err

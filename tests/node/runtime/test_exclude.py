@@ -1,0 +1,199 @@
+"""What the daemon does when one student is to be left out: one at a time, with nothing kept that learned from them."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from collegium.crypto.errors import CorruptError
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
+from collegium.node.core import events as ev
+from collegium.node.core.flights import Flight
+from collegium.node.home.lock import hold
+from collegium.node.home.students import NONE, exclude, load_excluded
+from collegium.node.runtime.runtime import Runtime, load
+from collegium.node.store.database import Store
+from collegium.protocol.claims import NO_EPSILON, Claim
+from collegium.protocol.signing import Signed, sign
+from collegium.protocol.update import Engaged, UpdateHeader
+from collegium.sims.cluster import small_charter
+from collegium.sims.federation import found
+
+T, WHO, OTHER = "head/task0", "student-7", "student-8"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Any:
+    """A runtime of a one-member federation, not running."""
+    template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
+    _, (one,) = found(
+        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
+    )
+    config, charter, signed, identity = load(one.home, None)
+    with hold(one.home), Store.open(one.home.database, charter.federation) as store:
+        yield Runtime(one.home, config, charter, signed, identity, store)
+
+
+def again(runtime: Any) -> Runtime:
+    """The daemon after a restart."""
+    return Runtime(
+        runtime.home, runtime.config, runtime.charter, runtime.signed_charter, runtime.identity, runtime.store
+    )
+
+
+def header(runtime: Any, manifest: bytes, round_: int = 1, author: Identity | None = None) -> Signed[UpdateHeader]:
+    identity = author or runtime.identity
+    return sign(
+        identity,
+        UpdateHeader(
+            federation=runtime.core.federation, author=identity.public_key, component=T, round=round_, epoch=0,
+            base=bytes(32), blob=sha256(bytes([round_])), size=9, steps=1, sample_rate=1000, lot=100_000,
+            engaged=(Engaged(T, bytes(32), 0, 1000, 1000),), claims=(Claim("made-up", (), NO_EPSILON, 0),),
+            manifest=manifest,
+        ),
+    )  # fmt: skip
+
+
+def in_round(runtime: Any, round_: int) -> None:
+    """Let the ledger be past rounds that counted nobody."""
+    ledger = runtime.core.ledger
+    component = replace(ledger.components[T], round=round_)
+    runtime.core.ledger = replace(ledger, components={**ledger.components, T: component})
+
+
+def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path: Path) -> None:
+    runtime.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
+    names, at_work, most = [f"student-{n}" for n in range(6)], 0, 0
+
+    async def reopen(opening: dict[str, Any]) -> None:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await trio.sleep(0.02)
+        at_work -= 1
+
+    runtime.learner.reopen = reopen
+
+    async def all_of_them() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(runtime.exclude, name)
+
+    trio.run(all_of_them)
+    left_out = load_excluded(runtime.home)
+    assert [name for name in names if left_out.has(name)] == names
+    assert most == 1
+
+
+def test_what_private_components_learned_goes_too(runtime: Any) -> None:
+    folder = runtime.home.private
+    folder.mkdir(mode=0o700)
+    (folder / "private.safetensors").write_bytes(b"learned from all")
+    trio.run(runtime.exclude, WHO)
+    assert list(folder.iterdir()) == []
+    (folder / "private.safetensors").write_bytes(b"learned without")
+    trio.run(runtime.exclude, WHO)
+    again(runtime)
+    assert len(list(folder.iterdir())) == 1, "again changes nothing"
+    exclude(runtime.home, OTHER)  # and the power fails
+    again(runtime)
+    assert list(folder.iterdir()) == []
+
+
+def test_private_components_are_due_again_when_the_worker_is_back(runtime: Any) -> None:
+    runtime._personalised, runtime._reopening = (2, 8), True
+    runtime._on_learner_ready({"components": {}})
+    assert runtime._personalised == (0, 0)
+    runtime._personalised = (2, 8)
+    runtime._on_learner_ready({"components": {}})
+    assert runtime._personalised == (2, 8), "a worker that fell over has learned from nobody else"
+
+
+def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> None:
+    root = runtime.manifests.put([WHO])
+    sent = header(runtime, root)
+    runtime.core.draw = SimpleNamespace(number=3)
+    seen = []
+
+    async def ask() -> None:
+        seen.append(await runtime.exclude(WHO))
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(0.3)
+            assert not seen
+            runtime.core.flights[sent.digest] = Flight(sent)
+            runtime.core.draw = None
+
+    trio.run(both)
+    assert seen[0].updates == {sent.digest}
+    assert not seen[0].unknown
+
+
+def test_an_update_that_a_block_takes_meanwhile_is_seen(runtime: Any) -> None:
+    sent = header(runtime, runtime.manifests.put([WHO]))
+    runtime.core.flights[sent.digest] = Flight(sent)
+    stored = runtime.store.headers
+
+    def counted_meanwhile() -> Any:
+        found = stored()
+        runtime.store.apply([ev.PutHeader(sent)])
+        runtime.core.flights.pop(sent.digest, None)
+        return found
+
+    runtime.store.headers = counted_meanwhile
+    assert trio.run(runtime.exclude, WHO).updates == {sent.digest}
+
+
+def test_of_what_nobody_wrote_down_it_is_not_said_that_it_saw_nobody(runtime: Any) -> None:
+    manifests = runtime.manifests
+    named, unnamed = header(runtime, manifests.put([OTHER])), header(runtime, NONE, 2)
+    lost, seen = header(runtime, sha256(b"gone"), 3), header(runtime, manifests.put([WHO]), 4)
+    runtime.store.apply([ev.PutHeader(each) for each in (named, unnamed, lost, seen)])
+    found = trio.run(runtime.exclude, WHO)
+    assert found.updates == {unnamed.digest, lost.digest, seen.digest}
+    assert found.unknown == {unnamed.digest, lost.digest}
+    assert found.in_data is None
+    runtime._on_learner_ready({"components": {}, "everybody": [OTHER]})
+    assert trio.run(runtime.exclude, WHO).in_data is False
+    assert trio.run(runtime.exclude, OTHER).in_data is True
+
+
+def test_what_was_sent_under_an_earlier_key_is_ones_own(runtime: Any) -> None:
+    old = Identity.from_seed(bytes(range(32)))
+    sent = header(runtime, runtime.manifests.put([WHO]), author=old)
+    runtime.store.apply([ev.PutHeader(sent)])
+    assert not trio.run(runtime.exclude, WHO).updates
+    ledger, me = runtime.core.ledger, runtime.core.me
+    seats = {**ledger.roll.seats, me: replace(ledger.roll.seats[me], predecessor=old.public_key)}
+    runtime.core.ledger = replace(ledger, roll=replace(ledger.roll, seats=seats))
+    assert trio.run(runtime.exclude, WHO).updates == {sent.digest}
+
+
+def test_manifests_stay_as_long_as_their_updates_may_count(runtime: Any) -> None:
+    manifests = runtime.manifests
+    past, flying, ahead = (manifests.put([WHO]) for _ in range(3))
+    headers = [header(runtime, past, 1), header(runtime, flying, 2), header(runtime, ahead, 3)]
+    runtime.store.apply([ev.PutHeader(each) for each in headers])
+    in_round(runtime, 2)
+    runtime._forget_manifests({headers[1].digest})
+    assert set(manifests.roots()) == {flying, ahead}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_list_of_who_is_left_out_that_is_lost_is_not_taken_for_empty(runtime: Any, known: bool) -> None:
+    trio.run(runtime.exclude, WHO)
+    trio.run(runtime.exclude, OTHER)
+    path = runtime.home.root / "excluded.json"
+    path.unlink()
+    if known:
+        exclude(runtime.home, WHO)  # an old backup of it
+    with pytest.raises(CorruptError, match="lost or old"):
+        trio.run(runtime.exclude, "student-9")
+    with pytest.raises(CorruptError, match="lost or old"):
+        again(runtime)

@@ -1,0 +1,193 @@
+"""A student's receipt, made of a simulated federation's ledger: what it shows, and what nobody can make it show."""
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collegium.crypto import sealing, sparse
+from collegium.crypto.errors import RefusedError, VerificationError
+from collegium.crypto.identity import Identity
+from collegium.node.core import events as ev
+from collegium.node.home import Home
+from collegium.node.home.students import Manifest, Manifests, tag
+from collegium.node.verify import files, receipt
+from collegium.node.verify.certificate import LIMIT
+from collegium.node.verify.outsiders import Source
+from collegium.node.verify.receipt import Absence, Absent, _opened, _padded
+from collegium.protocol import schema
+from collegium.protocol.charter import SignedCharter, add_signature, dump_file
+from collegium.protocol.membership import Rekeying
+from collegium.protocol.signing import open_signed, sign
+from collegium.protocol.update import UpdateHeader
+from collegium.sims.cluster import Cluster, Node
+
+KEY = bytes(range(32))
+DRAWN, LEFT_OUT = [f"student-{n}" for n in range(30)], "student-99"
+
+
+def note(node: Node, manifests: Manifests, drawn: Iterable[str]) -> None:
+    """From now on this node's learner names these students with each draw."""
+    later = node.later
+
+    def named(delay: int, event: ev.Event) -> None:
+        later(delay, replace(event, manifest=manifests.put(drawn)) if isinstance(event, ev.Trained) else event)
+
+    node.later = named  # type: ignore[method-assign]
+
+
+@dataclass
+class School:
+    """One institution of the simulation, with what it noted of its draws."""
+
+    cluster: Cluster
+    node: Node
+    manifests: Manifests
+    founders: list[Identity]
+
+    def source(self) -> Source:
+        signed = SignedCharter(schema.dump(self.cluster.charter), ())
+        for founder in self.founders:
+            signed = add_signature(self.cluster.charter, signed, founder)
+        blocks = self.node.store.snapshot().blocks
+        return Source(self.cluster.charter, dump_file(signed), lambda height: blocks[height - 1], len(blocks), "it")
+
+    def make(self, student: str, manifest: Callable[[bytes], Manifest | None] | None = None, **who: bytes) -> bytes:
+        """The bytes of a receipt by the node, be it true or not."""
+        headers = self.node.store.snapshot().headers
+        me = who.get("me", self.node.identity.public_key)
+        return b"".join(receipt.make(self.source(), me, student, KEY, headers, manifest or self.manifests.get))
+
+    def check(self, content: bytes, student: str, key: bytes = KEY) -> receipt.Receipt:
+        return receipt.check(io.BytesIO(content), "receipt", student, key)
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory: pytest.TempPathFactory) -> School:
+    home = Home(tmp_path_factory.mktemp("school") / "node")
+    home.make()
+    cluster = Cluster(4, 9, rounds=20)
+    node, manifests = cluster.nodes[0], Manifests(home)
+    note(node, manifests, DRAWN)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(3))
+    return School(cluster, node, manifests, [each.identity for each in cluster.nodes])
+
+
+def test_who_was_not_drawn_gets_a_receipt_and_who_was_does_not(school: School) -> None:
+    found = school.check(school.make(LEFT_OUT), LEFT_OUT)
+    assert len(found.updates) >= 3
+    with pytest.raises(VerificationError, match="does not show"):
+        school.check(school.make(LEFT_OUT), DRAWN[3])
+    with pytest.raises(RefusedError, match="in force"):
+        school.make(DRAWN[3])
+
+
+class Lie(Manifest):
+    """The true tree, hence its true root; under another salt the student's place in it is empty."""
+
+    def has(self, subject: str) -> bool:
+        return False
+
+
+def test_a_salt_of_another_day_is_refused(school: School) -> None:
+    def forged(root: bytes) -> Manifest | None:
+        true = school.manifests.get(root)
+        assert true is not None
+        return Lie(os.urandom(32), true.blind, true.tags)
+
+    content = school.make(DRAWN[3], forged)
+    with pytest.raises(VerificationError, match="salt and tree"):
+        school.check(content, DRAWN[3])
+
+
+def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path: Path) -> None:
+    home = Home(tmp_path / "node")
+    home.make()
+    cluster = Cluster(4, 9, rounds=20)
+    founders, (node, *others) = [each.identity for each in cluster.nodes], cluster.nodes
+    old, new = node.identity.public_key, Identity.from_seed(KEY)
+    manifests = Manifests(home)
+    note(node, manifests, DRAWN)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(3))
+    node.deliver(ev.Move("rekey", old, sign(new, Rekeying(cluster.federation, new.public_key, old)).wire, "", 1000))
+    assert cluster.run(lambda: all(n.core and new.public_key in n.core.ledger.members for n in (node, *others)))
+    node.crash()
+    node.identity = new
+    node.start()
+
+    def counts() -> bool:
+        rounds = [r for c in node.core.ledger.components.values() for r in c.rounds] if node.core else []
+        return any(entry.author == new.public_key for r in rounds for entry in r.entries)
+
+    assert cluster.run(counts)
+    school = School(cluster, node, manifests, founders)
+    content = school.make(LEFT_OUT)
+    shown = {header.author for header in school.check(content, LEFT_OUT).updates}
+    assert shown == {old, new.public_key}, "what it sent under the old key is in force as well"
+    claim = claim_of(content)
+    absent = _opened(claim, KEY)
+    signed = {each: open_signed(UpdateHeader, each.header, cluster.federation).value for each in absent}
+    for name, changed, kept in (
+        ("the old key", replace(claim, member=old), [each for each in absent if signed[each].author == old]),
+        ("the old key, with all", replace(claim, member=old), absent),
+        ("without the old key's", claim, [each for each in absent if signed[each].author != old]),
+        ("without the new key's", claim, [each for each in absent if signed[each].author == old]),
+    ):
+        sealed = replace(changed, sealed=sealing.seal(KEY, _padded(tuple(kept))))
+        with pytest.raises(VerificationError, match=r"moved to another key|not shown"):
+            pytest.fail(f"{name}: {school.check(with_claim(content, sealed), LEFT_OUT)}")
+
+
+def test_without_its_key_a_receipt_shows_nothing_of_the_student(school: School) -> None:
+    contents = [school.make(LEFT_OUT), school.make(LEFT_OUT), school.make("student-98")]
+    claims = [claim_of(content) for content in contents]
+    roots = school.manifests.roots()
+    noted = [found for found in map(school.manifests.get, roots) if found is not None]
+    for content, claim in zip(contents, claims, strict=True):
+        for found in noted:
+            place = tag(found.salt, LEFT_OUT)
+            tree, path = sparse.root(found.leaves()), sparse.absence(found.leaves(), place)
+            hidden = [found.salt, found.blind, place, tree, *(beside for beside in path if beside)]
+            assert not any(each in content for each in hidden), "nothing that an id can be tried with"
+        with pytest.raises(VerificationError, match="key"):
+            school.check(content, LEFT_OUT, bytes(32))
+        assert len(claim.sealed) == len(claims[0].sealed), "its length tells of no student"
+    pieces = [{claim.sealed[at : at + 16] for at in range(0, len(claim.sealed), 16)} for claim in claims]
+    assert not pieces[0] & pieces[1], "nothing in two receipts of one student is equal"
+    ledger = [(claim.member, claim.state) for claim in claims]
+    assert ledger[0] == ledger[1] == ledger[2], "but for what the ledger shows of everybody"
+
+
+def with_claim(content: bytes, claim: Absence) -> bytes:
+    """The same file with another claim in it."""
+    return content.replace(files.frame(schema.dump(claim_of(content))), files.frame(schema.dump(claim)))
+
+
+def claim_of(content: bytes) -> Absence:
+    frames = files.Frames(io.BytesIO(content), "receipt")
+    frames.kind()
+    frames.load(files.Opening, "opening", files.OPENING_LIMIT)
+    return frames.load(Absence, "claim", LIMIT)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 40])
+def test_the_length_of_what_is_sealed_is_a_power_of_two(count: int) -> None:
+    one = Absent(bytes(200), bytes(32), bytes(32), (bytes(32), b"", bytes(32)))
+    size = len(receipt._padded((one,) * count))
+    assert size.bit_count() == 1
+    assert size == len(receipt._padded((replace(one, path=(*one.path, b"")),) * count)), "not that of the paths"
+
+
+@given(st.binary(max_size=100), st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_what_is_sealed_opens_with_its_key_alone(content: bytes, key: bytes, other: bytes) -> None:
+    sealed = sealing.seal(key, content)
+    assert sealing.unseal(key, sealed) == content
+    assert sealing.unseal(key, sealed[:-1]) is None
+    assert key == other or sealing.unseal(other, sealed) is None
