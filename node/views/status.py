@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from ...consensus.ledger import ComponentLedger, Ledger, eligible, has_contributed
+from ...consensus.membership import earlier
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ..core.motions import undecided
@@ -169,7 +170,13 @@ def _standing(context: Context, key: bytes) -> str:
     gone = ledger.roll.seats[key].gone
     if gone:
         return {"evidence": "expelled", "moved": "moved to a new key"}.get(gone, gone)
-    if any(w.author == key for w in ledger.withdrawn):
+    keys = {key, *earlier(ledger.roll, key)}
+    everything = {w.height for w in ledger.withdrawn if w.author in keys and (w.mode, w.scope) == ("refold", "all")}
+    since = max(
+        (r.height for c in ledger.components.values() for r in c.rounds for e in r.entries if e.author in keys),
+        default=0,
+    )
+    if everything and since <= max(everything):
         return "withdrew"
     return "member" if key in ledger.heads else "never heard of"
 

@@ -167,6 +167,13 @@ def test_peers_tell_who_is_who(context: Context, cluster: Cluster) -> None:
     assert found[name_of(cluster, 2)]["components"] == ["head/task0", "head/task1"]
 
 
+def test_who_withdrew_a_part_is_a_member(context: Context, cluster: Cluster) -> None:
+    ledger = context.ledger
+    part = tuple(replace(w, scope="rounds", components=("head/task0",), first=1, last=1) for w in ledger.withdrawn)
+    found = views.peers(replace(context, ledger=replace(ledger, withdrawn=part)))
+    assert {peer["state"] for peer in found} == {"member"}
+
+
 def test_components_tell_who_the_open_round_waits_for(context: Context, cluster: Cluster) -> None:
     first, second = views.components(replace(context, live=live(cluster)))
     assert (first["round"], first["epoch"], first["label"]) == (ROUNDS, 1, "certified")
