@@ -180,7 +180,7 @@ def check_motion(
     """Check whether a member may move this in the block at `height`. Raises RemoteProtocolError, by name."""
     if motion.action not in ACTIONS:
         raise RemoteProtocolError("unknown-action", motion.action, author)
-    # One that lapsed at once could be moved again and again, and each gets a block: heights without end.
+    # Each gets a block of its own: of one that lapsed at once, a member could make heights as fast as others vote.
     if not height + LEAST_OPEN <= motion.expiry <= height + EXPIRY_LIMIT:
         raise RemoteProtocolError("expiry", f"height {motion.expiry}, moved at {height}", author)
     if not visible(motion.reason):

@@ -244,9 +244,9 @@ def without(before: "ComponentLedger", c: "ComponentLedger", withdrawn: Withdraw
         p for p in c.pending if not withdrawn.bars(c.name, p.author, p.seq, p.round, p.update)
     )
     gone += [p.blob for p in c.pending if p not in pending]
-    if not changed and not gone:
-        return c
-    epoch = before.epoch + 1 if changed else c.epoch
+    if not changed:  # what no state held goes at once, with whatever held it for the round
+        return replace(c, pending=pending) if gone else c
+    epoch = before.epoch + 1
     erasures = (*c.erasures, Erasure(epoch, tuple(sorted(set(gone))))) if gone else c.erasures
     return replace(
         c,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -65,13 +66,19 @@ def routes(daemon: Daemon) -> list[Route]:
             "withdrawn_updates": len(gone),
             "of_unknown_students": sum(update in seen.unknown for update in gone),
             "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
-            "updates": [update.hex() for update in gone],
+            # Those withdrawn before may wait for their certificate still.
+            "updates": sorted(update.hex() for update in seen.updates if counted.get(update) is not False),
         }
         return JSONResponse(found, 202)
 
     async def settled(request: Request) -> Response:
         asked = _texts((await body_of(request, {"updates": list}))["updates"])
-        components = daemon.core.ledger.components.values()
+        if not asked:
+            return JSONResponse({"left": 0, "certified": True})
+        known = await trio.to_thread.run_sync(daemon.store.headers)
+        names = {header.digest.hex(): header.value.component for header in known}
+        about = {names.get(update) for update in asked}
+        components = [c for name, c in daemon.core.ledger.components.items() if name in about or None in about]
         live = _ahead(daemon) | {e.update for c in components for r in c.rounds for e in r.entries}
         certified = [c.epoch == 0 or (c.certified is not None and c.certified.epoch == c.epoch) for c in components]
         erased = not any(c.erasures for c in components)

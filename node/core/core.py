@@ -592,12 +592,14 @@ class Core:
                 known = self.pool.records.get(wanted)
                 if known is None and wanted in sent:
                     known = open_gossip(Record, sent.pop(wanted), self.federation)
+                    if known.value.author != head.author:
+                        break
                     try:
                         check_record(known, self.federation)
                     except RemoteProtocolError as error:
                         self._refuse(head.author, error)
                         break
-                    if known.value.author == head.author and self.pool.add(known, self.ledger.heads, agreed=True):
+                    if self.pool.add(known, self.ledger.heads, agreed=True):
                         self._note_fork(known)
                         self._emit(ev.Persist(ev.PutRecord(known)))
                         self._recall_record(known)

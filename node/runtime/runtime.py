@@ -462,7 +462,7 @@ class Runtime:
     async def _fold(self, fold: ev.Fold) -> None:
         spec = self._specs[fold.component]
         if fold.fresh:  # from the bytes, or from the state in whose place bytes were pruned
-            keep = folding.irreplaceable(fold.rounds, self._horizon, self.blobs)
+            keep = await trio.to_thread.run_sync(folding.irreplaceable, fold.rounds, self._horizon, self.blobs)
             await trio.to_thread.run_sync(self.states.prune, fold.component, keep)
         try:
             state, saturated = await trio.to_thread.run_sync(
@@ -736,6 +736,7 @@ class Runtime:
         opening, draw = self._opening(), self.core.draw
         if opening is not None:
             self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
+            self.submit(ev.LearnerReady(()))  # no draw is paid for meanwhile, nor ever if it refuses the data
             await self.learner.reopen(opening)
         await trio.to_thread.run_sync(self._forget_private)
         # Until the core has what the worker had answered already.

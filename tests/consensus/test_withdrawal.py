@@ -60,6 +60,18 @@ def test_g7_single_updates_are_withdrawn_again_and_again(house: House) -> None:
     assert house.counted(B)[1] == ALL
 
 
+def test_g7_what_no_round_counted_waits_for_no_certificate(house: House) -> None:
+    """No state held it; if no round closes any more, none would ever be certified without it."""
+    me = house.ids[0]
+    update = house.update(me, A, 4)
+    house.say((me, update))
+    (pending,) = house.ledger.components[A].pending
+    assert not house.withdraw(me, "updates", updates=(pending.update,))
+    found = house.ledger.components[A]
+    assert (found.pending, found.erasures, found.epoch) == ((), (), 0)
+    assert house.say((me, update)) == {"withdrawn"}
+
+
 def test_g7_overlapping_withdrawals_in_one_block_are_one_epoch(house: House) -> None:
     me, other = house.ids[:2]
     said = (

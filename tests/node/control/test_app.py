@@ -325,7 +325,7 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"})
     assert (answer.status_code, answer.json()["withdrawn_updates"]) == (202, len(mine))
     assert (answer.json()["of_unknown_students"], answer.json()["in_data"]) == (1, False)
-    assert answer.json()["updates"] == sorted(update.hex() for update in mine)
+    assert answer.json()["updates"] == sorted(update.hex() for update in (*mine, bytes(32)))
     assert daemon.excluded == ["s-17"]
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
     assert b"s-17" not in answer.content
@@ -349,5 +349,10 @@ def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(
     refolded = replace(component, epoch=1, rounds=())
     monkeypatch.setattr(daemon.core, "ledger", replace(ledger, components={**ledger.components, name: refolded}))
     assert settled(*mine) == {"left": 0, "certified": False}
+    assert settled() == {"left": 0, "certified": True}, "nothing of this student's is refolded"
+    headers = [SimpleNamespace(digest=bytes.fromhex(u), value=SimpleNamespace(component="head/task1")) for u in mine]
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon.store, "headers", lambda: headers)
+        assert settled(*mine) == {"left": 0, "certified": True}, "another component's refold is not waited for"
     monkeypatch.setattr(daemon.core, "flights", {bytes.fromhex(mine[0]): None})
     assert settled(*mine)["left"] == 1, "it may yet come to count"

@@ -68,9 +68,12 @@ def in_round(runtime: Any, round_: int) -> None:
 def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path: Path) -> None:
     runtime.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
     names, at_work, most = [f"student-{n}" for n in range(6)], 0, 0
+    submitted: list[ev.Event] = []
+    runtime.submit = submitted.append
 
     async def reopen(opening: dict[str, Any]) -> None:
         nonlocal at_work, most
+        assert ev.LearnerReady(()) in submitted, "no draw is paid for before the worker has the data again"
         at_work += 1
         most = max(most, at_work)
         await trio.sleep(0.02)

@@ -258,7 +258,7 @@ def test_an_interrupted_catch_up_goes_on(federation: Make, monkeypatch: pytest.M
     four.wait_rounds(1)
     away = four.daemons[3]
     away.kill()
-    four.wait_rounds(12, nodes=[0, 1, 2], seconds=120)
+    four.wait_rounds(8, nodes=[0, 1, 2], seconds=120)
     seen = [fold_ledger(four.institutions[3], four.charter).height]
     path = Path(__file__).with_name("crashing_daemon.py")
     for key, value in {"AT": "3", "HOW": "after", "ONLY": "PutBlock", "LOG": str(tmp_path / "point")}.items():
@@ -275,4 +275,4 @@ def test_an_interrupted_catch_up_goes_on(federation: Make, monkeypatch: pytest.M
     assert all(after - before >= 3 for before, after in pairwise(seen)), seen
     away.prefix = ()
     away.start()
-    four.wait_rounds(14, seconds=120)
+    four.wait_rounds(10, seconds=120)
