@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
-# One more than there are processors: tests of daemons mostly wait.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+# Two more than there are processors: tests of daemons mostly wait.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 
 # What pip did not compile is compiled when it is first imported, and kept: each process would compile torch again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -23,7 +23,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/collegium demo $(if $(DATA),--data $(DATA))
 
-test: setup lint types contracts
+test: setup
+	@$(MAKE) --no-print-directory -j 3 lint types contracts
 	$(BIN)/pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 lint: setup
