@@ -35,14 +35,15 @@ def create_next(home: Home, passphrase: str | None) -> Identity:
     return _create(home, home.next_key, passphrase)
 
 
-def load(home: Home, passphrase: str | None) -> Identity:
-    """Read the key; a passphrase for an unsealed one is ignored.
+def load(home: Home, passphrase: str | None, path: Path | None = None) -> Identity:
+    """Read the key in use, or the one in `path`; a passphrase for an unsealed one is ignored.
 
     Raises UsageError if there is none, RefusedError if others may read it or the passphrase is wrong or missing,
     CorruptError if it is damaged.
     """
     _finish_move(home)
-    return unseal(_read(home.key), passphrase, source=str(home.key))
+    path = path or home.key
+    return unseal(_read(path), passphrase, source=str(path))
 
 
 def replace_gone(home: Home, passphrase: str | None) -> Identity:
@@ -67,17 +68,28 @@ def adopt_next(home: Home, successor: bytes) -> bool:
         old = _public(home.key)
         if old is not None:
             with suppress(FileExistsError):  # a crash came between
-                (home.root / f"key.{old.hex()[:16]}.json").hardlink_to(home.key)
+                kept(home, old).hardlink_to(home.key)
             sync_folder(home.root)
         home.next_key.replace(home.key)
         sync_folder(home.root)
     return True
 
 
-def needs_passphrase(home: Home) -> bool:
+def needs_passphrase(home: Home, path: Path | None = None) -> bool:
     """Whether `load` needs a passphrase. Raises as `load` does for a file that is missing or open to others."""
     _finish_move(home)
-    return is_sealed(_read(home.key))
+    return is_sealed(_read(path or home.key))
+
+
+def kept(home: Home, public_key: bytes) -> Path:
+    """Return where a key that was in use before is kept."""
+    return home.root / f"key.{public_key.hex()[:16]}.json"
+
+
+def former(home: Home) -> frozenset[bytes]:
+    """Return the public keys that were in use here before, by the files that keep them."""
+    found = {_public(path) for path in home.root.glob("key.*.json") if path != home.next_key}
+    return frozenset(key for key in found if key is not None and key != _public(home.key))
 
 
 def _finish_move(home: Home) -> None:

@@ -96,22 +96,28 @@ def make(
     key: bytes,
     headers: Iterable[Signed[UpdateHeader]],
     manifest: Callable[[bytes], Manifest | None],
+    former: Iterable[bytes] = (),
 ) -> Iterator[bytes]:
     """Yield the bytes of a receipt, as of the last block, sealed under `key`. `headers` are the institution's own.
 
-    Raises RefusedError if an update in force saw the student, or if nobody wrote down whom it saw.
+    `former` are keys of the institution that the ledger does not link to `member`: what they sent is not in the
+    receipt, but may stand in its way. Raises RefusedError if an update in force saw the student, or if nobody wrote
+    down whom it saw.
     """
     last = source.height(None)
     ledger: Ledger = genesis(source.charter)
     for _, ledger in source.history(last):  # noqa: B007 - the last one is used
         pass
     keys = {member, *earlier(ledger.roll, member)}
+    own = keys.union(each for old in former for each in (old, *earlier(ledger.roll, old)))
     known = {header.digest: header for header in headers}
     absent = []
     for c in ledger.components.values():
         for round_ in c.rounds:
-            for entry in (entry for entry in round_.entries if entry.author in keys):
+            for entry in (entry for entry in round_.entries if entry.author in own):
                 where = f"the update of {c.name} that counts in round {round_.number}"
+                if entry.author not in keys:
+                    where += f" under the former key {entry.author.hex()[:16]}"
                 header = known.get(entry.update)
                 if header is None or header.value.manifest == NONE:
                     raise RefusedError(f"{where} has no manifest: nobody can tell whom it saw", "Withdraw it.")
@@ -124,6 +130,8 @@ def make(
                         "Wait until its withdrawal is agreed on (`collegium unlearn status`), or it is beyond the"
                         " refold horizon.",
                     )
+                if entry.author not in keys:
+                    continue  # whoever checks cannot tell that it is this institution's
                 leaves = found.leaves()
                 path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
                 absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))

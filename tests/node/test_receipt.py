@@ -88,6 +88,20 @@ def test_who_was_not_drawn_gets_a_receipt_and_who_was_does_not(school: School) -
         school.make(DRAWN[3])
 
 
+def test_who_came_back_with_a_new_key_answers_for_what_counts_under_the_old_one(school: School) -> None:
+    """Nothing in the ledger says that both are one institution's."""
+    new, old = Identity.from_seed(bytes(range(1, 33))).public_key, school.node.identity.public_key
+    headers = school.node.store.snapshot().headers
+
+    def make(student: str) -> bytes:
+        found = receipt.make(school.source(), new, student, KEY, headers, school.manifests.get, [old])
+        return b"".join(found)
+
+    with pytest.raises(RefusedError, match=f"former key {old.hex()[:16]} was trained on this student"):
+        make(DRAWN[3])
+    assert not school.check(make(LEFT_OUT), LEFT_OUT).updates, "the receipt is the new key's alone"
+
+
 class Lie(Manifest):
     """The true tree, hence its true root; under another salt the student's place in it is empty."""
 

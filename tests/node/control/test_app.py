@@ -329,6 +329,7 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     assert daemon.excluded == ["s-17"]
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
     assert b"s-17" not in answer.content
+    assert answer.json()["under_former_keys"] == {}
     for wrong in ("", "x" * 1025):
         assert call(daemon, "POST", "/unlearn/students", json={"subject": wrong}).json()["exit_code"] == 2
     assert daemon.excluded == ["s-17"]
@@ -356,3 +357,17 @@ def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(
         assert settled(*mine) == {"left": 0, "certified": True}, "another component's refold is not waited for"
     monkeypatch.setattr(daemon.core, "flights", {bytes.fromhex(mine[0]): None})
     assert settled(*mine)["left"] == 1, "it may yet come to count"
+
+
+def test_what_a_former_key_sent_is_told_and_not_withdrawn_in_vain(daemon: "FakeDaemon") -> None:
+    """A statement under the key in use would not reach it."""
+    component = next(iter(daemon.core.ledger.components.values()))
+    entries = [e for r in component.rounds for e in r.entries]
+    mine = {e.update for e in entries if e.author == daemon.core.me}
+    old = next(e.author for e in entries if e.author != daemon.core.me)
+    under_old = {e.update for e in entries if e.author == old}
+    daemon.seen = Seen(frozenset(mine | under_old), frozenset(), in_data=True)
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert found["under_former_keys"] == {old.hex(): len(under_old)}
+    assert (found["withdrawn_updates"], found["updates"]) == (len(mine), sorted(each.hex() for each in mine))
+    assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
