@@ -298,14 +298,14 @@ def subject(
     if not sent["in_data"]:
         known = "This id is not in the data here" if sent["in_data"] is False else "No learner has read the data yet"
         say(f"{known}: check how it is written. Of an id that nobody has, all that follows is true.")
-    say(f"{sent['withdrawn_updates']} updates saw this student and are being withdrawn.")
+    say(f"{sent['withdrawn_updates'] + sent['remaining']} updates saw this student and are being withdrawn.")
     if sent["of_unknown_students"]:
         say(f"Of {sent['of_unknown_students']} of them it is not written down whom they saw: that may be this student.")
     if sent["beyond_refold_horizon"]:
         say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
     for key, count in sent["under_former_keys"].items():
         say(f"{count} more are in force under the former key {key[:16]}, which the key in use cannot withdraw.")
-    _await_refold(client, sent["updates"], wait)
+    sent = _await_refold(client, name, sent, wait)
     if sent["under_former_keys"]:
         raise _under_former(place, sent["under_former_keys"])
     found: Any = {**sent, "receipt": None}
@@ -328,21 +328,30 @@ def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
     )
 
 
-def _await_refold(client: Any, updates: list[str], wait: float) -> None:
-    """Wait until none of these counts or may, and the hosts certified states without them. Raises UnreachableError."""
+def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) -> dict[str, Any]:
+    """Wait until nothing withdrawn counts or may, and the hosts certified states without it; ask for what remains.
+
+    Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.
+    """
     import time  # noqa: PLC0415 - as above
 
     from ..crypto.errors import UnreachableError  # noqa: PLC0415
 
     deadline = time.monotonic() + wait
-    while not client.settled(updates):
+    updates, count = set(sent["updates"]), sent["withdrawn_updates"]
+    while not (settled := client.settled(sent["updates"])) or sent["remaining"]:
+        if settled:  # a height takes only so many
+            sent = client.forget_student(student)
+            updates, count = updates | set(sent["updates"]), count + sent["withdrawn_updates"]
         if time.monotonic() > deadline:
+            more = f"; {sent['remaining']} updates more are withdrawn only then" if sent["remaining"] else ""
             raise UnreachableError(
                 f"The hosts have not certified the refold after {wait:g} s",
                 "The student is left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
-                " again for the receipt.",
+                f" again for the receipt{more}.",
             )
         time.sleep(0.3)
+    return {**sent, "updates": sorted(updates), "withdrawn_updates": count}
 
 
 def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:

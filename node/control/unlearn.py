@@ -55,7 +55,8 @@ def routes(daemon: Daemon) -> list[Route]:
         }
         sought = sorted(update for update in seen.updates if counted.get(update) or update in live)
         mine, authors = {daemon.core.me, *membership.earlier(ledger.roll, daemon.core.me)}, _authors(daemon)
-        gone = [update for update in sought if authors[update] in mine]
+        whole = [update for update in sought if authors[update] in mine]
+        gone = whole[: withdrawal.MOST_AT_A_HEIGHT * MOST_UPDATES]  # of more at one height the ledger takes none
         # A withdrawal under the key in use does not reach what was sent before a return with a new one.
         former = Counter(authors[update].hex() for update in sought if authors[update] not in mine)
         if gone and not daemon.core.signing:
@@ -69,6 +70,7 @@ def routes(daemon: Daemon) -> list[Route]:
             "excluded": True,
             "in_data": seen.in_data,
             "withdrawn_updates": len(gone),
+            "remaining": len(whole) - len(gone),
             "of_unknown_students": sum(update in seen.unknown for update in gone),
             "under_former_keys": dict(sorted(former.items())),
             "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),

@@ -66,7 +66,14 @@ class FakeClient:
 
     def forget_student(self, subject: str) -> dict[str, object]:
         plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
-        return {**plain, "under_former_keys": {}, "beyond_refold_horizon": 0, "updates": ["aa", "bb"], **self.sent}
+        return {
+            **plain,
+            "remaining": 0,
+            "under_former_keys": {},
+            "beyond_refold_horizon": 0,
+            "updates": ["aa", "bb"],
+            **self.sent,
+        }
 
     def settled(self, updates: list[str]) -> bool:
         self.asked.append(updates)
@@ -135,3 +142,16 @@ def test_a_former_key_signs_a_statement_that_a_member_may_carry(
     path.write_bytes(seal(me, None))
     refused = run(*words, path, "--out", tmp_path / "member's")
     assert (refused.code, "member's key" in refused.err) == (2, True)
+
+
+def test_what_one_height_does_not_take_is_asked_for_again(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([False, True, False, True])
+    parts: list[dict[str, object]] = [{"remaining": 1}, {"remaining": 0, "withdrawn_updates": 1, "updates": ["cc"]}]
+    plain: dict[str, object] = client.forget_student("anna")
+    monkeypatch.setattr(client, "forget_student", lambda _: {**plain, **parts.pop(0)})
+    answer = forget(run, home, monkeypatch, client, "--wait", 20, "--json")
+    assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 2 + [["cc"]] * 2)
+    assert "3 updates saw this student" in answer.err
+    assert (answer.value["updates"], answer.value["withdrawn_updates"]) == (["aa", "bb", "cc"], 3)

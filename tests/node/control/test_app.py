@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 
+from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT
 from collegium.crypto.errors import CorruptError
 from collegium.node import views
 from collegium.node.control.answers import BODY_LIMIT
@@ -18,6 +19,7 @@ from collegium.node.control.client import SCOPE
 from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 from collegium.node.home.students import Seen
+from collegium.protocol.records import MOST_UPDATES
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
@@ -371,3 +373,20 @@ def test_what_a_former_key_sent_is_told_and_not_withdrawn_in_vain(daemon: "FakeD
     assert found["under_former_keys"] == {old.hex(): len(under_old)}
     assert (found["withdrawn_updates"], found["updates"]) == (len(mine), sorted(each.hex() for each in mine))
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
+
+
+def test_no_more_is_withdrawn_at_a_time_than_a_height_takes(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = MOST_AT_A_HEIGHT * MOST_UPDATES
+    value = SimpleNamespace(author=daemon.core.me)
+    flights = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
+    monkeypatch.setattr(daemon.core, "flights", flights)
+    daemon.seen = Seen(frozenset(flights), frozenset(), in_data=True)
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (found["withdrawn_updates"], found["remaining"], len(found["updates"])) == (most, 70, most)
+    assert len(daemon.submitted) == MOST_AT_A_HEIGHT
+    for update in found["updates"]:
+        del flights[bytes.fromhex(update)]
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (found["withdrawn_updates"], found["remaining"]) == (70, 0)
