@@ -11,7 +11,7 @@ two: two receipts of one student have nothing in common that the ledger does not
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, BinaryIO
 
 from ...consensus.ledger import Ledger, genesis
@@ -54,7 +54,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is sealed: a byte 1 and zeros follow it, up to a power of two, so that its length tells less."""
+    """What is sealed: a byte 1 and zeros follow it, up to a power of two or the limit, so that it tells less."""
 
     absent: Annotated[tuple[Absent, ...], Size(0, 2**20)]
 
@@ -136,16 +136,20 @@ def make(
                 path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
                 absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
     walk = source.walk(ledger, (last,))
-    claim = Absence(member, state_of(ledger), sealing.seal(key, _padded(tuple(absent))))
+    empty = Absence(member, state_of(ledger), sealing.seal(key, b""))
+    room = LIMIT - len(schema.dump(empty)) - 8  # its length takes some bytes more
+    claim = replace(empty, sealed=sealing.seal(key, _padded(tuple(absent), room)))
     yield files.opening(files.ABSENCE, source.charter_file, len(walk))
     yield files.frame(schema.dump(claim))
     for head in walk:
         yield files.frame(schema.dump(head))
 
 
-def _padded(absent: tuple[Absent, ...]) -> bytes:
+def _padded(absent: tuple[Absent, ...], room: int = LIMIT) -> bytes:
     content = schema.dump(Shown(absent)) + b"\x01"
-    return content.ljust(1 << len(content).bit_length(), b"\x00")
+    if len(content) > room:
+        raise RefusedError(f"{len(absent)} updates are in force: that is more than a receipt holds")
+    return content.ljust(min(1 << len(content).bit_length(), room), b"\x00")
 
 
 def check(

@@ -199,6 +199,24 @@ def test_the_length_of_what_is_sealed_is_a_power_of_two(count: int) -> None:
     assert size == len(receipt._padded((replace(one, path=(*one.path, b"")),) * count)), "not that of the paths"
 
 
+def test_a_receipt_that_fills_more_than_half_of_the_limit_is_made(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the next power of two it would have no room."""
+    claim = claim_of(school.make(LEFT_OUT))
+    padded = len(claim.sealed) - 40
+    spare = padded - len(schema.dump(receipt.Shown(_opened(claim, KEY)))) - 1
+    assert spare > 30
+    whole = len(schema.dump(claim))
+    monkeypatch.setattr(receipt, "LIMIT", whole - spare + 12)
+    content = school.make(LEFT_OUT)
+    assert school.check(content, LEFT_OUT).updates
+    assert padded - spare < len(claim_of(content).sealed) - 40 < padded
+    monkeypatch.setattr(receipt, "LIMIT", whole - spare - 1)
+    with pytest.raises(RefusedError, match="more than a receipt holds"):
+        school.make(LEFT_OUT)
+
+
 @given(st.binary(max_size=100), st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 def test_what_is_sealed_opens_with_its_key_alone(content: bytes, key: bytes, other: bytes) -> None:
     sealed = sealing.seal(key, content)
