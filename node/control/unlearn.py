@@ -154,7 +154,7 @@ def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
     if core.contributing and any(rounds.get(name) for name in private - known):
         raise RefusedError(
             f"what this node's budget bears is not known: {core.exhausted or 'it has not trained since its start'}",
-            "It is reckoned when the node trains: try again after its next round, or give --anyway.",
+            "It is reckoned when the node trains: try again after its next round; if it trains no more, give --anyway.",
         )
     for modality, (left, last) in sorted(core.forecast.items()):
         need = max((rounds.get(name, 0) for name in last), default=0)

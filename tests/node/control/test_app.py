@@ -207,6 +207,7 @@ def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypa
     monkeypatch.setattr(daemon.core, "specs", noisy)
     unknown = call(daemon, "POST", "/unlearn/motions", json=body)
     assert "not known" in unknown.json()["error"], "right after a start: what it bears was not reckoned yet"
+    assert "if it trains no more, give --anyway" in unknown.json()["advice"]
     monkeypatch.setattr(daemon.core, "forecast", {"made-up": (component.round, {component.name: 9})})
     refused = call(daemon, "POST", "/unlearn/motions", json=body)
     assert (refused.status_code, refused.json()["exit_code"]) == (409, 5)
