@@ -71,18 +71,21 @@ def read_passphrase(path: Path | None) -> str | None:
     return lines[0]
 
 
-def key_passphrase(home: "Home", path: Path | None) -> str | None:
-    """Return what opens the key: from the file, the environment or, at a terminal, the operator. None if it is open."""
+def key_passphrase(home: "Home", path: Path | None, key: Path | None = None) -> str | None:
+    """Return what opens the key in use, or the one in the file `key`; None if it is open.
+
+    It is from a file, the environment or, at a terminal, the operator.
+    """
     import sys  # noqa: PLC0415 - with the rest of this function's imports
 
     from ..node.home import keys  # noqa: PLC0415
 
     given = read_passphrase(path) or os.environ.get("COLLEGIUM_PASSPHRASE")
-    if given is not None or not keys.needs_passphrase(home):
+    if given is not None or not keys.needs_passphrase(home, key):
         return given
     if not sys.stdin.isatty():
         raise UsageError(
-            f"{home.key} is sealed and there is nobody to ask",
+            f"{key or home.key} is sealed and there is nobody to ask",
             "Give --passphrase-file, or set COLLEGIUM_PASSPHRASE.",
         )
     return str(typer.prompt("Passphrase", hide_input=True, err=True))

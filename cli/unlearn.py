@@ -1,12 +1,13 @@
 """`collegium unlearn`: take contributions back, and check that they are gone."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import UsageError
+from ..crypto.errors import RefusedError, UsageError
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, progress, say, table
@@ -123,11 +124,16 @@ def move(
 @app.command("statement")
 def statement(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes.")],
+    key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A key that this node had before (HOME/key.….json); else the one in use."),
+    ] = None,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sign the withdrawal of all that this key contributed, for a member to carry: for who is no longer one."""
+    from ..consensus.membership import earlier  # noqa: PLC0415 - as above
     from ..node.home import keys  # noqa: PLC0415 - as above
     from ..node.verify import read_charter  # noqa: PLC0415
     from ..protocol.records import WithdrawalStatement  # noqa: PLC0415
@@ -135,11 +141,12 @@ def statement(
 
     place = existing_home(home)
     charter, _ = read_charter(place.charter)
-    identity = keys.load(place, key_passphrase(place, passphrase_file))
+    identity = keys.load(place, key_passphrase(place, passphrase_file, key_file), key_file)
 
     def seen(context: "Context") -> int:
-        if identity.public_key in context.ledger.members:
-            raise UsageError("This node is a member", "It withdraws by itself: collegium unlearn request.")
+        ledger = context.ledger
+        if any(identity.public_key in (key, *earlier(ledger.roll, key)) for key in ledger.members):
+            raise UsageError("It is a member's key", "A member withdraws by itself: collegium unlearn request.")
         return context.ledger.heads.get(identity.public_key, (0, b""))[0]
 
     through = from_store(place, seen)
@@ -291,12 +298,16 @@ def subject(
     if not sent["in_data"]:
         known = "This id is not in the data here" if sent["in_data"] is False else "No learner has read the data yet"
         say(f"{known}: check how it is written. Of an id that nobody has, all that follows is true.")
-    say(f"{sent['withdrawn_updates']} updates saw this student and are being withdrawn.")
+    say(f"{sent['withdrawn_updates'] + sent['remaining']} updates saw this student and are being withdrawn.")
     if sent["of_unknown_students"]:
         say(f"Of {sent['of_unknown_students']} of them it is not written down whom they saw: that may be this student.")
     if sent["beyond_refold_horizon"]:
         say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
-    _await_refold(client, sent["updates"], wait)
+    for key, count in sent["under_former_keys"].items():
+        say(f"{count} more are in force under the former key {key[:16]}, which the key in use cannot withdraw.")
+    sent = _await_refold(client, name, sent, wait)
+    if sent["under_former_keys"]:
+        raise _under_former(place, sent["under_former_keys"])
     found: Any = {**sent, "receipt": None}
     if out is not None:
         found |= {"receipt": str(out), **_receipt(place, name, out)}
@@ -306,25 +317,46 @@ def subject(
     emit(found, as_json, lambda console: console.print(text, soft_wrap=True))
 
 
-def _await_refold(client: Any, updates: list[str], wait: float) -> None:
-    """Wait until none of these counts or may, and the hosts certified states without them. Raises UnreachableError."""
+def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
+    from ..node.home import keys  # noqa: PLC0415 - as above
+
+    first, *_ = (shlex.quote(str(keys.kept(place, bytes.fromhex(key)))) for key in counts)
+    return RefusedError(
+        f"{sum(counts.values())} updates under a former key of this node may have seen the student and are in force",
+        f"For each of these keys: `collegium unlearn statement --key-file {first} --out FILE`, then `collegium unlearn"
+        " carry FILE`; then run the same command again.",
+    )
+
+
+def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) -> dict[str, Any]:
+    """Wait until nothing withdrawn counts or may, and the hosts certified states without it; ask for what remains.
+
+    Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.
+    """
     import time  # noqa: PLC0415 - as above
 
     from ..crypto.errors import UnreachableError  # noqa: PLC0415
 
     deadline = time.monotonic() + wait
-    while not client.settled(updates):
+    updates, count = set(sent["updates"]), sent["withdrawn_updates"]
+    while not (settled := client.settled(sent["updates"])) or sent["remaining"]:
+        if settled:  # a height takes only so many
+            sent = client.forget_student(student)
+            updates, count = updates | set(sent["updates"]), count + sent["withdrawn_updates"]
         if time.monotonic() > deadline:
+            more = f"; {sent['remaining']} updates more are withdrawn only then" if sent["remaining"] else ""
             raise UnreachableError(
                 f"The hosts have not certified the refold after {wait:g} s",
                 "The student is left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
-                " again for the receipt.",
+                f" again for the receipt{more}.",
             )
         time.sleep(0.3)
+    return {**sent, "updates": sorted(updates), "withdrawn_updates": count}
 
 
 def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
     from ..crypto import sealing  # noqa: PLC0415 - as above
+    from ..node.home import keys  # noqa: PLC0415
     from ..node.home.students import Manifests  # noqa: PLC0415
     from ..node.verify import receipt  # noqa: PLC0415
     from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
@@ -333,7 +365,7 @@ def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
     if me is None:
         raise UsageError("This directory has no key", "Name the directory of the institution's node.")
     with source_of(place) as source:
-        parts = receipt.make(source, me, student, key, headers_of(place), Manifests(place).get)
+        parts = receipt.make(source, me, student, key, headers_of(place), Manifests(place).get, keys.former(place))
         content, checked = receipt.made_and_checked(parts, student, key, str(out))
     write_new(out, [content])
     return {**checked.as_map(), "key": key.hex()}

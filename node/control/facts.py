@@ -196,7 +196,11 @@ def _live(daemon: Daemon) -> Live:
         goal=core.progress.goal() if core.progress.told >= 0 else 0,
         source=core.progress.source,
         taking=tuple(sorted(core.progress.fetching)),
-        held=tuple((person.name, g.door[:12]) for g in held(daemon) if (person := g.applicant()) is not None),
+        held=tuple(
+            (person.name, g.door[:12], g.name, person.author)
+            for g in held(daemon)
+            if (person := g.applicant()) is not None
+        ),
     )
 
 

@@ -149,13 +149,16 @@ def _dialable(address: str, daemon: Daemon) -> str:
 
 
 def _held(daemon: Daemon, which: str) -> list[Given]:
-    """Return the held applications of this name, their invitation's or the applicant's; else of this id or key."""
+    """Return the held applications of this name, else of this id or key.
+
+    The name is the invitation's; the applicant's own, which it chose itself, only if the invitation has none.
+    """
     plain = which.lower()
     named, begun = [], []
     for given in held(daemon):
         person = given.applicant()
         assert person is not None  # it is held
-        if which and which in (given.name, person.name):
+        if which and which == (given.name or person.name):
             named.append(given)
         if len(plain) >= 4 and (given.door.startswith(plain) or person.author.hex().startswith(plain)):
             begun.append(given)

@@ -1,5 +1,6 @@
 """The control API's part for withdrawals: by the owner, carried for somebody, or moved about anybody."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import trio
@@ -52,7 +53,12 @@ def routes(daemon: Daemon) -> list[Route]:
             for r in c.rounds
             for e in r.entries
         }
-        gone = sorted(update for update in seen.updates if counted.get(update) or update in live)
+        sought = sorted(update for update in seen.updates if counted.get(update) or update in live)
+        mine, authors = {daemon.core.me, *membership.earlier(ledger.roll, daemon.core.me)}, _authors(daemon)
+        whole = [update for update in sought if authors[update] in mine]
+        gone = whole[: withdrawal.MOST_AT_A_HEIGHT * MOST_UPDATES]  # of more at one height the ledger takes none
+        # A withdrawal under the key in use does not reach what was sent before a return with a new one.
+        former = Counter(authors[update].hex() for update in sought if authors[update] not in mine)
         if gone and not daemon.core.signing:
             raise RefusedError(
                 "the student is left out from now on, but nothing can be withdrawn yet: no quorum is connected",
@@ -64,10 +70,16 @@ def routes(daemon: Daemon) -> list[Route]:
             "excluded": True,
             "in_data": seen.in_data,
             "withdrawn_updates": len(gone),
+            "remaining": len(whole) - len(gone),
             "of_unknown_students": sum(update in seen.unknown for update in gone),
+            "under_former_keys": dict(sorted(former.items())),
             "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
             # Those withdrawn before may wait for their certificate still.
-            "updates": sorted(update.hex() for update in seen.updates if counted.get(update) is not False),
+            "updates": sorted(
+                update.hex()
+                for update in seen.updates.difference(sought).union(gone)
+                if counted.get(update) is not False
+            ),
         }
         return JSONResponse(found, 202)
 
@@ -142,7 +154,7 @@ def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
     if core.contributing and any(rounds.get(name) for name in private - known):
         raise RefusedError(
             f"what this node's budget bears is not known: {core.exhausted or 'it has not trained since its start'}",
-            "It is reckoned when the node trains: try again after its next round, or give --anyway.",
+            "It is reckoned when the node trains: try again after its next round; if it trains no more, give --anyway.",
         )
     for modality, (left, last) in sorted(core.forecast.items()):
         need = max((rounds.get(name, 0) for name in last), default=0)
@@ -192,6 +204,15 @@ def _ahead(daemon: Daemon) -> set[bytes]:
     """Return the updates that no list holds yet: agreed on and waiting for a round to close, or in flight."""
     ledger: Ledger = daemon.core.ledger
     return {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
+
+
+def _authors(daemon: Daemon) -> dict[bytes, bytes]:
+    """Return whose each update is that counts or is on its way."""
+    flying = {update: flight.header.value.author for update, flight in daemon.core.flights.items()}
+    ledger: Ledger = daemon.core.ledger
+    components = ledger.components.values()
+    counted = {e.update: e.author for c in components for r in c.rounds for e in r.entries}
+    return {**flying, **counted, **{p.update: p.author for c in components for p in c.pending}}
 
 
 def _texts(value: object) -> list[str]:

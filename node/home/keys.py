@@ -1,9 +1,12 @@
 """The node's key on disk: made once, never overwritten, readable by its owner only."""
 
+import errno
 import json
 import os
+import re
 import secrets
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,8 +14,12 @@ from ...crypto.errors import RefusedError, UsageError
 from ...crypto.identity import Identity
 from ...crypto.keyfile import FILE_LIMIT, is_sealed, seal, unseal
 from ..store.errors import disk_errors
-from ..store.files import TEMPORARY, sync_folder, write_atomic
+from ..store.files import TEMPORARY, sync_folder, write_all, write_atomic
 from .paths import Home
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# What write_atomic and _create name their files for a moment.
+_LEFT = re.compile(r"key(\.next|\.[0-9a-f]{16})?\.json(\.[0-9a-f]{8}\.tmp){1,2}")
 
 
 def create(home: Home, passphrase: str | None) -> Identity:
@@ -30,19 +37,23 @@ def create_next(home: Home, passphrase: str | None) -> Identity:
 
     Raises as `create` and `load` do.
     """
-    if home.next_key.exists():
+    with disk_errors(home.next_key):
+        _sweep(home)
+        there = home.next_key.exists()
+    if there:
         return unseal(_read(home.next_key), passphrase, source=str(home.next_key))
     return _create(home, home.next_key, passphrase)
 
 
-def load(home: Home, passphrase: str | None) -> Identity:
-    """Read the key; a passphrase for an unsealed one is ignored.
+def load(home: Home, passphrase: str | None, path: Path | None = None) -> Identity:
+    """Read the key in use, or the one in `path`; a passphrase for an unsealed one is ignored.
 
     Raises UsageError if there is none, RefusedError if others may read it or the passphrase is wrong or missing,
     CorruptError if it is damaged.
     """
     _finish_move(home)
-    return unseal(_read(home.key), passphrase, source=str(home.key))
+    path = path or home.key
+    return unseal(_read(path), passphrase, source=str(path))
 
 
 def replace_gone(home: Home, passphrase: str | None) -> Identity:
@@ -67,25 +78,72 @@ def adopt_next(home: Home, successor: bytes) -> bool:
         old = _public(home.key)
         if old is not None:
             with suppress(FileExistsError):  # a crash came between
-                (home.root / f"key.{old.hex()[:16]}.json").hardlink_to(home.key)
+                _keep(home.key, kept(home, old))
             sync_folder(home.root)
         home.next_key.replace(home.key)
         sync_folder(home.root)
     return True
 
 
-def needs_passphrase(home: Home) -> bool:
+def needs_passphrase(home: Home, path: Path | None = None) -> bool:
     """Whether `load` needs a passphrase. Raises as `load` does for a file that is missing or open to others."""
     _finish_move(home)
-    return is_sealed(_read(home.key))
+    return is_sealed(_read(path or home.key))
+
+
+def kept(home: Home, public_key: bytes) -> Path:
+    """Return where a key that was in use before is kept."""
+    return home.root / f"key.{public_key.hex()[:16]}.json"
+
+
+def former(home: Home) -> frozenset[bytes]:
+    """Return the public keys that were in use here before, by the files that keep them."""
+    found = {_public(path) for path in home.root.glob("key.*.json") if path != home.next_key}
+    return frozenset(key for key in found if key is not None and key != _public(home.key))
 
 
 def _finish_move(home: Home) -> None:
     """Put the next key in place where there is none in use: `adopt_next` used to have a moment like that."""
-    if home.next_key.exists() and not os.path.lexists(home.key):
-        with disk_errors(home.key):
+    with disk_errors(home.key):
+        _sweep(home)
+        if home.next_key.exists() and not os.path.lexists(home.key):
             home.next_key.rename(home.key)
             sync_folder(home.root)
+
+
+def _sweep(home: Home) -> None:
+    """Delete what a crash left of keys that were being written: each holds a whole secret, or a part of one."""
+    for path in home.root.glob(f"key*.json.*{TEMPORARY}"):
+        with suppress(FileNotFoundError):
+            # A young one may be another process's that is at it.
+            if _LEFT.fullmatch(path.name) and abs(time.time() - path.lstat().st_mtime) > 60:
+                path.unlink()
+
+
+def _keep(path: Path, copy: Path) -> None:
+    """Give a file a second name, or where the file system has no hard links, a whole copy. Raises FileExistsError."""
+    try:
+        copy.hardlink_to(path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(copy):
+            raise FileExistsError(copy) from None
+        write_atomic(copy, path.read_bytes())
+
+
+def _make(path: Path, content: bytes) -> None:
+    """Make a file that is whole under its name or not there, where there are no hard links. Raises FileExistsError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _public(path: Path) -> bytes | None:
@@ -104,7 +162,12 @@ def _create(home: Home, path: Path, passphrase: str | None) -> Identity:
     with disk_errors(path):
         write_atomic(whole, content)
         try:
-            path.hardlink_to(whole)  # a rename would replace a key that is there
+            try:
+                path.hardlink_to(whole)  # a rename would replace a key that is there
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _make(path, content)
         except FileExistsError:
             raise RefusedError(
                 f"There is a key already: {path}",

@@ -763,17 +763,22 @@ class Runtime:
 
     def _seen(self, subject: str, flying: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
         own = {header.digest: header.value.manifest for header in (*flying, *self._own_headers())}
-        keys, components = {self.core.me, *earlier(ledger.roll, self.core.me)}, ledger.components.values()
-        counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in keys}
-        counted |= {p.update for c in components for p in c.pending if p.author in keys}
+        mine, components = self._own_keys(ledger), ledger.components.values()
+        counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in mine}
+        counted |= {p.update for c in components for p in c.pending if p.author in mine}
         here, saw = set(self.manifests.roots()), self.manifests.of(subject)
         unknown = frozenset(update for update in counted | own.keys() if own.get(update, NONE) not in here)
         seen = unknown.union(update for update, root in own.items() if root in saw)
         return Seen(seen, unknown, None if self._everybody is None else subject in self._everybody)
 
+    def _own_keys(self, ledger: Ledger) -> set[bytes]:
+        """Return this node's keys: who came back with a new one has no link to its former ones in the roll."""
+        here = (self.core.me, *keys.former(self.home))
+        return {each for key in here for each in (key, *earlier(ledger.roll, key))}
+
     def _own_headers(self) -> list[Signed[UpdateHeader]]:
-        keys = {self.core.me, *earlier(self.core.ledger.roll, self.core.me)}
-        return [header for header in self.store.headers() if header.value.author in keys]
+        mine = self._own_keys(self.core.ledger)
+        return [header for header in self.store.headers() if header.value.author in mine]
 
     def _forget_manifests(self, flying: Collection[bytes]) -> None:
         """Delete the manifests of draws of which nothing is in force, in flight, or may come to be."""

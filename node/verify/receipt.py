@@ -11,7 +11,7 @@ two: two receipts of one student have nothing in common that the ledger does not
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, BinaryIO
 
 from ...consensus.ledger import Ledger, genesis
@@ -54,7 +54,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is sealed: a byte 1 and zeros follow it, up to a power of two, so that its length tells less."""
+    """What is sealed: a byte 1 and zeros follow it, up to a power of two or the limit, so that it tells less."""
 
     absent: Annotated[tuple[Absent, ...], Size(0, 2**20)]
 
@@ -96,22 +96,28 @@ def make(
     key: bytes,
     headers: Iterable[Signed[UpdateHeader]],
     manifest: Callable[[bytes], Manifest | None],
+    former: Iterable[bytes] = (),
 ) -> Iterator[bytes]:
     """Yield the bytes of a receipt, as of the last block, sealed under `key`. `headers` are the institution's own.
 
-    Raises RefusedError if an update in force saw the student, or if nobody wrote down whom it saw.
+    `former` are keys of the institution that the ledger does not link to `member`: what they sent is not in the
+    receipt, but may stand in its way. Raises RefusedError if an update in force saw the student, or if nobody wrote
+    down whom it saw.
     """
     last = source.height(None)
     ledger: Ledger = genesis(source.charter)
     for _, ledger in source.history(last):  # noqa: B007 - the last one is used
         pass
     keys = {member, *earlier(ledger.roll, member)}
+    own = keys.union(each for old in former for each in (old, *earlier(ledger.roll, old)))
     known = {header.digest: header for header in headers}
     absent = []
     for c in ledger.components.values():
         for round_ in c.rounds:
-            for entry in (entry for entry in round_.entries if entry.author in keys):
+            for entry in (entry for entry in round_.entries if entry.author in own):
                 where = f"the update of {c.name} that counts in round {round_.number}"
+                if entry.author not in keys:
+                    where += f" under the former key {entry.author.hex()[:16]}"
                 header = known.get(entry.update)
                 if header is None or header.value.manifest == NONE:
                     raise RefusedError(f"{where} has no manifest: nobody can tell whom it saw", "Withdraw it.")
@@ -124,20 +130,26 @@ def make(
                         "Wait until its withdrawal is agreed on (`collegium unlearn status`), or it is beyond the"
                         " refold horizon.",
                     )
+                if entry.author not in keys:
+                    continue  # whoever checks cannot tell that it is this institution's
                 leaves = found.leaves()
                 path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
                 absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
     walk = source.walk(ledger, (last,))
-    claim = Absence(member, state_of(ledger), sealing.seal(key, _padded(tuple(absent))))
+    empty = Absence(member, state_of(ledger), sealing.seal(key, b""))
+    room = LIMIT - len(schema.dump(empty)) - 8  # its length takes some bytes more
+    claim = replace(empty, sealed=sealing.seal(key, _padded(tuple(absent), room)))
     yield files.opening(files.ABSENCE, source.charter_file, len(walk))
     yield files.frame(schema.dump(claim))
     for head in walk:
         yield files.frame(schema.dump(head))
 
 
-def _padded(absent: tuple[Absent, ...]) -> bytes:
+def _padded(absent: tuple[Absent, ...], room: int = LIMIT) -> bytes:
     content = schema.dump(Shown(absent)) + b"\x01"
-    return content.ljust(1 << len(content).bit_length(), b"\x00")
+    if len(content) > room:
+        raise RefusedError(f"{len(absent)} updates are in force: that is more than a receipt holds")
+    return content.ljust(min(1 << len(content).bit_length(), room), b"\x00")
 
 
 def check(

@@ -51,7 +51,8 @@ class Live:
     goal: int = 0  # the height that a catch-up is on its way to, from `source`; 0: none is under way
     source: bytes = b""
     taking: tuple[str, ...] = ()  # components whose certified state is being fetched
-    held: tuple[tuple[str, str], ...] = ()  # who applied and waits for this node's operator, and by which invitation
+    # Who applied and waits for this node's operator: the name it chose, the invitation's id and name, its key.
+    held: tuple[tuple[str, str, str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

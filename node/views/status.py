@@ -84,8 +84,10 @@ def _remarks(context: Context) -> list[str]:
     ]
     if live is not None:
         found += [
-            f"{name} applied, and the application is held for you: `collegium peer approve|refuse {door}`."
-            for name, door in live.held
+            f"Who calls itself {name} (key {key.hex()[:16]}) applied by the invitation"
+            f" {f'for {invited}' if invited else 'without a name'}, and the application is held for you:"
+            f" `collegium peer approve|refuse {door}`."
+            for name, door, invited, key in live.held
         ]
         if live.goal:
             source = context.member(live.source)["name"]

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collegium.cli import unlearn
-from collegium.node.home import Home
+from collegium.crypto.identity import Identity
+from collegium.crypto.keyfile import seal
+from collegium.node.home import Home, keys
+from collegium.protocol.records import WithdrawalStatement
+from collegium.protocol.signing import open_signed
 
 from .conftest import fill
 
@@ -62,16 +66,23 @@ class FakeClient:
 
     def forget_student(self, subject: str) -> dict[str, object]:
         plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
-        return {**plain, "beyond_refold_horizon": 0, "updates": ["aa", "bb"], **self.sent}
+        return {
+            **plain,
+            "remaining": 0,
+            "under_former_keys": {},
+            "beyond_refold_horizon": 0,
+            "updates": ["aa", "bb"],
+            **self.sent,
+        }
 
     def settled(self, updates: list[str]) -> bool:
         self.asked.append(updates)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def forget(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, client: FakeClient) -> Any:
+def forget(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, client: FakeClient, *words: object) -> Any:
     monkeypatch.setattr("collegium.node.control.client.Client", lambda place: client)
-    return run("unlearn", "subject", "anna", "--yes", "--wait", "1", "--home", home.root)
+    return run("unlearn", "subject", "anna", "--yes", "--wait", "1", "--home", home.root, *words)
 
 
 def test_a_student_is_forgotten_when_just_these_updates_are_settled(
@@ -100,3 +111,47 @@ def test_what_is_not_known_of_a_student_is_told(
 ) -> None:
     answer = forget(run, home, monkeypatch, FakeClient([True], **sent))
     assert (answer.code, said in answer.err) == (0, True), answer.err
+
+
+def test_with_updates_of_a_former_key_in_force_there_is_no_receipt(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old, out = Identity.from_seed(bytes(32)).public_key, tmp_path / "receipt"
+    client = FakeClient([True], under_former_keys={old.hex(): 3})
+    answer = forget(run, home, monkeypatch, client, "--out", out)
+    assert (answer.code, client.asked, out.exists()) == (5, [["aa", "bb"]], False)
+    assert f"3 more are in force under the former key {old.hex()[:16]}" in answer.err
+    assert f"--key-file {keys.kept(home, old)} --out FILE" in answer.err
+
+
+def test_a_former_key_signs_a_statement_that_a_member_may_carry(
+    run: "Run", home: Home, tmp_path: Path, cluster: "Cluster"
+) -> None:
+    me, old = cluster.nodes[1].identity, Identity.from_seed(bytes(32))
+    path, out = keys.kept(home, old.public_key), tmp_path / "statement"
+    path.write_bytes(seal(old, "correct horse", ops=1, mem=8192))
+    path.chmod(0o600)
+    words = ("unlearn", "statement", "--home", home.root, "--key-file")
+    assert (run(*words, path, "--out", out).code, out.exists()) == (2, False), "it is sealed"
+    (secret := tmp_path / "passphrase").write_text("correct horse")
+    secret.chmod(0o600)
+    found = run(*words, path, "--out", out, "--passphrase-file", secret, "--json").value
+    assert found["key"] == old.public_key.hex()
+    signed = open_signed(WithdrawalStatement, bytes.fromhex(out.read_text()), cluster.charter.federation)
+    assert (signed.value.author, signed.value.scope) == (old.public_key, "all")
+    path.write_bytes(seal(me, None))
+    refused = run(*words, path, "--out", tmp_path / "member's")
+    assert (refused.code, "member's key" in refused.err) == (2, True)
+
+
+def test_what_one_height_does_not_take_is_asked_for_again(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([False, True, False, True])
+    parts: list[dict[str, object]] = [{"remaining": 1}, {"remaining": 0, "withdrawn_updates": 1, "updates": ["cc"]}]
+    plain: dict[str, object] = client.forget_student("anna")
+    monkeypatch.setattr(client, "forget_student", lambda _: {**plain, **parts.pop(0)})
+    answer = forget(run, home, monkeypatch, client, "--wait", 20, "--json")
+    assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 2 + [["cc"]] * 2)
+    assert "3 updates saw this student" in answer.err
+    assert (answer.value["updates"], answer.value["withdrawn_updates"]) == (["aa", "bb", "cc"], 3)

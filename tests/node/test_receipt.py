@@ -88,6 +88,20 @@ def test_who_was_not_drawn_gets_a_receipt_and_who_was_does_not(school: School) -
         school.make(DRAWN[3])
 
 
+def test_who_came_back_with_a_new_key_answers_for_what_counts_under_the_old_one(school: School) -> None:
+    """Nothing in the ledger says that both are one institution's."""
+    new, old = Identity.from_seed(bytes(range(1, 33))).public_key, school.node.identity.public_key
+    headers = school.node.store.snapshot().headers
+
+    def make(student: str) -> bytes:
+        found = receipt.make(school.source(), new, student, KEY, headers, school.manifests.get, [old])
+        return b"".join(found)
+
+    with pytest.raises(RefusedError, match=f"former key {old.hex()[:16]} was trained on this student"):
+        make(DRAWN[3])
+    assert not school.check(make(LEFT_OUT), LEFT_OUT).updates, "the receipt is the new key's alone"
+
+
 class Lie(Manifest):
     """The true tree, hence its true root; under another salt the student's place in it is empty."""
 
@@ -183,6 +197,24 @@ def test_the_length_of_what_is_sealed_is_a_power_of_two(count: int) -> None:
     size = len(receipt._padded((one,) * count))
     assert size.bit_count() == 1
     assert size == len(receipt._padded((replace(one, path=(*one.path, b"")),) * count)), "not that of the paths"
+
+
+def test_a_receipt_that_fills_more_than_half_of_the_limit_is_made(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the next power of two it would have no room."""
+    claim = claim_of(school.make(LEFT_OUT))
+    padded = len(claim.sealed) - 40
+    spare = padded - len(schema.dump(receipt.Shown(_opened(claim, KEY)))) - 1
+    assert spare > 30
+    whole = len(schema.dump(claim))
+    monkeypatch.setattr(receipt, "LIMIT", whole - spare + 12)
+    content = school.make(LEFT_OUT)
+    assert school.check(content, LEFT_OUT).updates
+    assert padded - spare < len(claim_of(content).sealed) - 40 < padded
+    monkeypatch.setattr(receipt, "LIMIT", whole - spare - 1)
+    with pytest.raises(RefusedError, match="more than a receipt holds"):
+        school.make(LEFT_OUT)
 
 
 @given(st.binary(max_size=100), st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 
+from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT
 from collegium.crypto.errors import CorruptError
 from collegium.node import views
 from collegium.node.control.answers import BODY_LIMIT
@@ -18,6 +19,7 @@ from collegium.node.control.client import SCOPE
 from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 from collegium.node.home.students import Seen
+from collegium.protocol.records import MOST_UPDATES
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
@@ -205,6 +207,7 @@ def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypa
     monkeypatch.setattr(daemon.core, "specs", noisy)
     unknown = call(daemon, "POST", "/unlearn/motions", json=body)
     assert "not known" in unknown.json()["error"], "right after a start: what it bears was not reckoned yet"
+    assert "if it trains no more, give --anyway" in unknown.json()["advice"]
     monkeypatch.setattr(daemon.core, "forecast", {"made-up": (component.round, {component.name: 9})})
     refused = call(daemon, "POST", "/unlearn/motions", json=body)
     assert (refused.status_code, refused.json()["exit_code"]) == (409, 5)
@@ -329,6 +332,7 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     assert daemon.excluded == ["s-17"]
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
     assert b"s-17" not in answer.content
+    assert answer.json()["under_former_keys"] == {}
     for wrong in ("", "x" * 1025):
         assert call(daemon, "POST", "/unlearn/students", json={"subject": wrong}).json()["exit_code"] == 2
     assert daemon.excluded == ["s-17"]
@@ -356,3 +360,34 @@ def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(
         assert settled(*mine) == {"left": 0, "certified": True}, "another component's refold is not waited for"
     monkeypatch.setattr(daemon.core, "flights", {bytes.fromhex(mine[0]): None})
     assert settled(*mine)["left"] == 1, "it may yet come to count"
+
+
+def test_what_a_former_key_sent_is_told_and_not_withdrawn_in_vain(daemon: "FakeDaemon") -> None:
+    """A statement under the key in use would not reach it."""
+    component = next(iter(daemon.core.ledger.components.values()))
+    entries = [e for r in component.rounds for e in r.entries]
+    mine = {e.update for e in entries if e.author == daemon.core.me}
+    old = next(e.author for e in entries if e.author != daemon.core.me)
+    under_old = {e.update for e in entries if e.author == old}
+    daemon.seen = Seen(frozenset(mine | under_old), frozenset(), in_data=True)
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert found["under_former_keys"] == {old.hex(): len(under_old)}
+    assert (found["withdrawn_updates"], found["updates"]) == (len(mine), sorted(each.hex() for each in mine))
+    assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
+
+
+def test_no_more_is_withdrawn_at_a_time_than_a_height_takes(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = MOST_AT_A_HEIGHT * MOST_UPDATES
+    value = SimpleNamespace(author=daemon.core.me)
+    flights = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
+    monkeypatch.setattr(daemon.core, "flights", flights)
+    daemon.seen = Seen(frozenset(flights), frozenset(), in_data=True)
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (found["withdrawn_updates"], found["remaining"], len(found["updates"])) == (most, 70, most)
+    assert len(daemon.submitted) == MOST_AT_A_HEIGHT
+    for update in found["updates"]:
+        del flights[bytes.fromhex(update)]
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (found["withdrawn_updates"], found["remaining"]) == (70, 0)

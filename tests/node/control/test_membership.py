@@ -112,12 +112,15 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
         assert isinstance(moved, ev.Move)
         assert (moved.action, moved.subject) == ("admit", NEW.public_key)
         daemon.submitted.clear()
-    for word in ("", "school", door[:3], "nobody"):
+    for word in ("", "school", door[:3], "nobody", "school-f"):
         assert vote(daemon, word).status_code == 400, word
     notes = [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
     assert len(notes) == 2
     assert "school-e" in notes[0]
     assert door in notes[0]
+    assert NEW.public_key.hex()[:16] in notes[0]
+    assert "itself school-f" in notes[1]
+    assert "for the school in the valley" in notes[1]
     answer = vote(daemon, "the school in the valley", yes=False).json()
     assert answer == {"submitted": False, "withdrawn": "the school in the valley"}
     assert vote(daemon, "school-e", yes=False).json()["withdrawn"] == "school-e"
@@ -126,6 +129,19 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
     assert {g["state"] for g in call(daemon, "GET", "/invitations").json()["invitations"]} == {"withdrawn"}
     assert not [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
     assert not daemon.submitted
+
+
+def test_an_applicant_cannot_choose_the_name_by_which_it_is_approved(daemon: "FakeDaemon") -> None:
+    """An operator who means another school would let it in."""
+    held(daemon, "vendor", OTHER, "school-e")
+    for yes in (True, False):
+        assert vote(daemon, "school-e", yes=yes).status_code == 400
+    assert not daemon.submitted
+    held(daemon, "school-e", NEW, "vendor")
+    assert vote(daemon, "school-e").status_code == 202
+    (moved,) = daemon.submitted
+    assert isinstance(moved, ev.Move)
+    assert moved.subject == NEW.public_key
 
 
 def test_a_name_of_two_held_applications_decides_nothing(daemon: "FakeDaemon") -> None:

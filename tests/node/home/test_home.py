@@ -360,6 +360,80 @@ def test_g8_a_move_that_was_cut_off_in_between_is_finished(home: Home, first: Ca
     assert keys.load(home, None) == new
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_keys_are_made_and_changed_where_there_are_no_hard_links(
+    home: Home, monkeypatch: pytest.MonkeyPatch, code: int, wide_open: None
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    old = keys.create(home, None)
+    refused_another(home)
+    assert keys.load(home, None) == old
+    new = keys.create_next(home, None)
+    kept = keys.kept(home, old.public_key)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises((OSError, UsageError)):
+            keys.adopt_next(home, new.public_key)
+    assert keys.load(home, None) == old
+    assert keys.adopt_next(home, new.public_key)
+    assert (keys.load(home, None), keys.load(home, None, kept)) == (new, old)
+    assert (mode(home.key), mode(kept)) == (0o600, 0o600)
+    assert {path.name for path in home.root.iterdir()} == {home.key.name, kept.name}
+    assert keys.former(home) == {old.public_key}
+
+
+def test_a_full_disk_without_hard_links_leaves_no_half_a_key(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(keys, "write_all", full)
+    with pytest.raises(DiskFullError):
+        keys.create(home, None)
+    assert list(home.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("do", [keys.load, keys.create_next])
+def test_what_a_crash_left_of_a_key_is_swept(home: Home, do: Callable[[Home, None], object]) -> None:
+    keys.create(home, None)
+    secret = home.key.read_bytes()
+    names = (
+        "key.json.01234567.tmp",
+        "key.next.json.01234567.tmp.89abcdef.tmp",
+        "key.0123456789abcdef.json.01234567.tmp",
+    )
+    others = ("key.json.mine.tmp", "my-key.json.01234567.tmp", "key.json.01234567.tmp.bak")
+    for name in (*names, *others):
+        (home.root / name).write_bytes(secret)
+        os.utime(home.root / name, (1, 1))
+    young = home.root / "key.json.76543210.tmp"  # somebody is at it
+    young.write_bytes(secret)
+    do(home, None)
+    left = {path.name for path in home.root.iterdir()} - {home.next_key.name}
+    assert left == {home.key.name, young.name, *others}
+
+
+@pytest.mark.parametrize("do", [keys.load, keys.create, keys.create_next])
+def test_a_directory_that_may_not_be_looked_into_is_said(
+    home: Home, monkeypatch: pytest.MonkeyPatch, do: Callable[[Home, None], object]
+) -> None:
+    """As Python 3.11 answers `exists` there."""
+    keys.create(home, None)
+
+    def refuse(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(UsageError, match="Permission denied"):
+        do(home, None)
+
+
 # ---- peers
 
 

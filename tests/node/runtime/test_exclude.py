@@ -11,8 +11,10 @@ import trio
 from collegium.crypto.errors import CorruptError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
+from collegium.crypto.keyfile import seal
 from collegium.node.core import events as ev
 from collegium.node.core.flights import Flight
+from collegium.node.home import keys
 from collegium.node.home.lock import hold
 from collegium.node.home.students import NONE, exclude, load_excluded
 from collegium.node.runtime.runtime import Runtime, load
@@ -176,6 +178,19 @@ def test_what_was_sent_under_an_earlier_key_is_ones_own(runtime: Any) -> None:
     seats = {**ledger.roll.seats, me: replace(ledger.roll.seats[me], predecessor=old.public_key)}
     runtime.core.ledger = replace(ledger, roll=replace(ledger.roll, seats=seats))
     assert trio.run(runtime.exclude, WHO).updates == {sent.digest}
+
+
+def test_what_was_sent_before_a_return_with_a_new_key_is_ones_own(runtime: Any) -> None:
+    old = Identity.from_seed(bytes(range(32)))
+    drawn = runtime.manifests.put([WHO])
+    sent = header(runtime, drawn, author=old)
+    runtime.store.apply([ev.PutHeader(sent)])
+    assert not trio.run(runtime.exclude, WHO).updates
+    keys.kept(runtime.home, old.public_key).write_bytes(seal(old, None))
+    assert trio.run(runtime.exclude, WHO).updates == {sent.digest}
+    in_round(runtime, 1)
+    runtime._forget_manifests(set())
+    assert drawn not in runtime.manifests.roots(), "nothing of it is in force"
 
 
 def test_manifests_stay_as_long_as_their_updates_may_count(runtime: Any) -> None:
