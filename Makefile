@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
-# Two more than there are processors: tests of daemons mostly wait.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
+# One more than there are processors: tests of daemons mostly wait. With two more it took longer.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 # What pip did not compile is compiled when it is first imported, and kept: each process would compile torch again.
 export PYTHONDONTWRITEBYTECODE :=
