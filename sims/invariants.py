@@ -372,7 +372,9 @@ class Invariants:
         assert core is not None
         for name, component in core.ledger.components.items():
             for round_ in component.rounds[before.components[name].round :]:
-                hosts = set(before.components[name].hosts) or set(core.ledger.components[name].hosts)
+                # The first hosts gather until the first close: one may have come with the block itself.
+                first = round_.number == 1 or core.specs[name].additive
+                hosts = set(() if first else before.components[name].hosts) or set(component.hosts)
                 for entry in round_.entries:
                     held = [n for n in self.cluster.honest() if entry.blob in n.store.blobs]
                     bound = [n for n in self.cluster.honest() if n.index not in self._lost]
