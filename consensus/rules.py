@@ -66,11 +66,11 @@ def mean(updates: Sequence[Integers], weights: Sequence[int]) -> Increment:
     # Σ a_i |q_i| ≤ 2^16 · 127 < 2^24 for int8 and 2^16 · 2^15 < 2^53 for int16: exact in the chosen float type.
     exact = np.float32 if updates[0].dtype.itemsize == 1 else np.float64
     a = np.asarray(weights, dtype=exact)
-    d = updates[0].size
+    d, width = updates[0].size, 2 * CHUNK
     out = np.empty(d, dtype=np.int64)
-    rows = np.empty((len(updates), min(2 * CHUNK, d)), dtype=exact)
-    for start in range(0, d, 2 * CHUNK):
-        stop = min(start + 2 * CHUNK, d)
+    rows = np.empty((len(updates), min(width, d)), dtype=exact)
+    for start in range(0, d, width):
+        stop = min(start + width, d)
         part = rows[:, : stop - start]
         for row, update in zip(part, updates, strict=True):
             row[:] = update[start:stop]

@@ -936,11 +936,11 @@ class Core:
         chain = self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]
         for place, record in enumerate(chain):
             size += len(record.wire)
-            if size > rules.bytes_per_height or not self._provable(record):
+            if size > rules.bytes_per_height or not self._admissible(record):
                 return chain[:place]
         return chain
 
-    def _provable(self, record: Signed[Record]) -> bool:
+    def _admissible(self, record: Signed[Record]) -> bool:
         """Whether any block may have it: one on the disk that none may have must not hold up the others for ever."""
         try:
             check_record(record, self.federation)

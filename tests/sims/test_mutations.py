@@ -382,7 +382,7 @@ MUTATIONS = (
         "records under a proposed cut are taken unread",
         (
             (CORE, "check_record(known, self.federation)", "pass"),
-            (CORE, "size > rules.bytes_per_height or not self._provable(record)", "size > rules.bytes_per_height"),
+            (CORE, "size > rules.bytes_per_height or not self._admissible(record)", "size > rules.bytes_per_height"),
         ),
         "liar-names-oversized",
         1,

@@ -13,6 +13,9 @@ import pytest
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.home.config import Timing
+from collegium.node.home.lock import hold
+from collegium.node.runtime.runtime import Runtime, load
+from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.sims.cluster import small_charter
 from collegium.sims.federation import Daemon, found
@@ -114,3 +117,15 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     """Federations for several tests of a file: four daemons take ten seconds of CPU to start, a round takes one."""
     with _federations(tmp_path_factory.mktemp("lasting")) as make:
         yield make
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    """A runtime of a one-member federation, not running."""
+    template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
+    _, (one,) = found(
+        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
+    )
+    config, charter, signed, identity = load(one.home, None)
+    with hold(one.home), Store.open(one.home.database, charter.federation) as store:
+        yield Runtime(one.home, config, charter, signed, identity, store)

@@ -15,29 +15,13 @@ from collegium.crypto.keyfile import seal
 from collegium.node.core import events as ev
 from collegium.node.core.flights import Flight
 from collegium.node.home import keys
-from collegium.node.home.lock import hold
 from collegium.node.home.students import NONE, exclude, load_excluded
-from collegium.node.runtime.runtime import Runtime, load
-from collegium.node.store.database import Store
+from collegium.node.runtime.runtime import Runtime
 from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
-from collegium.sims.cluster import small_charter
-from collegium.sims.federation import found
 
 T, WHO, OTHER = "head/task0", "student-7", "student-8"
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Any:
-    """A runtime of a one-member federation, not running."""
-    template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
-    _, (one,) = found(
-        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
-    )
-    config, charter, signed, identity = load(one.home, None)
-    with hold(one.home), Store.open(one.home.database, charter.federation) as store:
-        yield Runtime(one.home, config, charter, signed, identity, store)
 
 
 def again(runtime: Any) -> Runtime:

@@ -17,12 +17,9 @@ from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.core.messages import SyncRequest
 from collegium.node.home.config import Models
-from collegium.node.home.lock import hold
 from collegium.node.learner.protocol import decode_frame
 from collegium.node.network import NetworkConfig, open_network
 from collegium.node.network.identity import peer_id
-from collegium.node.runtime.runtime import Runtime, load
-from collegium.node.store.database import Store
 from collegium.node.store.errors import DiskFullError
 from collegium.protocol import schema
 from collegium.protocol.claims import NO_EPSILON, Claim
@@ -34,18 +31,6 @@ from collegium.sims.watch import snapshot
 
 RECORDER = (sys.executable, str(Path(__file__).with_name("recording_learner.py")))
 NOISE = 2_500_000  # millionths
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Any:
-    """A runtime of a one-member federation, not running."""
-    template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
-    _, (one,) = found(
-        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
-    )
-    config, charter, signed, identity = load(one.home, None)
-    with hold(one.home), Store.open(one.home.database, charter.federation) as store:
-        yield Runtime(one.home, config, charter, signed, identity, store)
 
 
 def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(runtime: Any, tmp_path: Path) -> None:
