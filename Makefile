@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 DATA ?=
 # One more than there are processors: tests of daemons mostly wait. With two more it took longer.
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
+# Run a command; say what it is for, and how long it took.
+timed = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
 # What pip did not compile is compiled when it is first imported, and kept: each process would compile torch again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -16,16 +20,16 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Collegium needs Python 3.11 or later, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(call timed,install torch,$(PIP) torch==2.13.0)
+	$(call timed,install Collegium and the rest,$(PIP) -e '.[dev]')
 	@touch $@
 
 demo: setup
 	$(BIN)/collegium demo $(if $(DATA),--data $(DATA))
 
 test: setup
-	@$(MAKE) --no-print-directory -j 3 lint types contracts
-	$(BIN)/pytest -m "not soak" -n $(WORKERS) --dist loadfile
+	$(call timed,style and types and contracts,$(MAKE) --no-print-directory -j 3 lint types contracts)
+	$(call timed,tests by $(WORKERS) workers,$(BIN)/pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 lint: setup
 	$(BIN)/ruff check

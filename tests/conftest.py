@@ -1,7 +1,28 @@
-"""The order of the tests: what takes longest begins first, so that no worker is left alone with it at the end."""
+"""The order of the tests: what takes longest begins first, so that no worker is left alone with it at the end.
+
+`--no-loadscope-reorder` keeps this order: else pytest-xdist begins with the files that have the most tests, which are
+the quick ones.
+"""
 
 import pytest
 
+# Files by their measured length, longest first. The others of tests/node/runtime come next: most start daemons too.
+LONGEST = (
+    "runtime/test_membership.py",
+    "sims/test_demo.py",
+    "runtime/test_federation.py",
+    "runtime/test_crash_points.py",
+    "runtime/test_hosts.py",
+    "runtime/test_soak.py",
+    "runtime/test_private.py",
+    "runtime/test_student.py",
+    "blueprint/test_mixed.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "runtime" not in item.path.parts)
+    def place(item: pytest.Item) -> int:
+        name = "/".join(item.path.parts[-2:])
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + ("runtime" not in item.path.parts)
+
+    items.sort(key=place)
