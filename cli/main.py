@@ -42,6 +42,7 @@ EXIT_CODES = {
     4: "the daemon or a peer cannot be reached",
     5: "refused by a rule (budget spent, not a member, …)",
     6: "verification failed",
+    7: "checked, but it shows nothing",
     130: "interrupted",
 }
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."

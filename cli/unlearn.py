@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
+from . import receipts
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, progress, say, table
@@ -310,10 +311,15 @@ def subject(
         raise _under_former(place, sent["under_former_keys"])
     found: Any = {**sent, "receipt": None}
     if out is not None:
-        found |= {"receipt": str(out), **_receipt(place, name, out)}
+        found |= {"receipt": str(out), **receipts.write(place, name, out)}
     text = "left out from now on"
     if out is not None:
         text += f"; the receipt is in {out}\nits key, for the student alone, shown this once: {found['key']}"
+        if not found["verified"]:
+            text += (
+                "\nno update of this institution is in force now, so it shows nothing of this student yet: run the same"
+                " command again after the next round"
+            )
     emit(found, as_json, lambda console: console.print(text, soft_wrap=True))
 
 
@@ -354,23 +360,6 @@ def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) 
     return {**sent, "updates": sorted(updates), "withdrawn_updates": count}
 
 
-def _receipt(place: "Home", student: str, out: Path) -> dict[str, object]:
-    from ..crypto import sealing  # noqa: PLC0415 - as above
-    from ..node.home import keys  # noqa: PLC0415
-    from ..node.home.students import Manifests  # noqa: PLC0415
-    from ..node.verify import receipt  # noqa: PLC0415
-    from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
-
-    me, key = from_store(place, lambda context: context.me), sealing.new_key()
-    if me is None:
-        raise UsageError("This directory has no key", "Name the directory of the institution's node.")
-    with source_of(place) as source:
-        parts = receipt.make(source, me, student, key, headers_of(place), Manifests(place).get, keys.former(place))
-        content, checked = receipt.made_and_checked(parts, student, key, str(out))
-    write_new(out, [content])
-    return {**checked.as_map(), "key": key.hex()}
-
-
 @app.command("verify")
 def verify(
     what: Annotated[
@@ -402,7 +391,7 @@ def verify(
     """Check a certificate offline; or, from this node's files, that states are folds without what was withdrawn."""
     if what is not None and Path(what).is_file():
         if student is not None or key is not None:
-            _verify_receipt(Path(what), student, key, charter, pin or [], as_json)
+            receipts.verify(Path(what), student, key, charter, pin or [], home, as_json)
         else:
             _verify_file(Path(what), updates, charter, pin or [], as_json)
         return
@@ -429,46 +418,6 @@ def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: l
     emit(found, as_json, lambda out: _certificate(out, found))
     if not checked.verified:
         raise typer.Exit(6)
-
-
-def _verify_receipt(
-    path: Path, student: str | None, key: str | None, charter: Path | None, pins: list[str], as_json: bool
-) -> None:
-    from ..crypto.sealing import KEY_BYTES  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter, receipt  # noqa: PLC0415
-    from .ledger import parse_pin  # noqa: PLC0415
-
-    if student is None or key is None:
-        raise UsageError(
-            "A receipt is checked with the student's id and its key",
-            "Give --subject ID and --key HEX: `unlearn subject` showed the key when it wrote the receipt.",
-        )
-    try:
-        opening = bytes.fromhex(key.strip())
-    except ValueError:
-        opening = b""
-    if len(opening) != KEY_BYTES:
-        raise UsageError(f"The key is not {2 * KEY_BYTES} hexadecimal digits", "Copy it again, whole.")
-    name = sys.stdin.readline().rstrip("\n") if student == "-" else student
-    known = None if charter is None else read_charter(charter)[0]
-    with path.open("rb") as file:
-        checked = receipt.check(file, str(path), name, opening, charter=known, pins=dict(map(parse_pin, pins)))
-    found: Any = checked.as_map()
-
-    def people(out: Any) -> None:
-        facts(
-            out,
-            [
-                ("federation", f"{found['name']}, {found['federation']}"),
-                ("institution", found["institution"]),
-                ("result", "verified: none of its updates in force was trained on this student"),
-                ("updates in force", found["updates_in_force"]),
-                ("withdrawn", f"{found['withdrawn_updates']} single updates"),
-                ("trusted height", f"{found['height']}, block {found['block']}"),
-            ],
-        )
-
-    emit(found, as_json, people)
 
 
 def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:

@@ -57,7 +57,7 @@ def chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
     """Return the rounds with their running digests, which continue from `chain`."""
     done = []
     for round_ in rounds:
-        entries = [[e.update, e.author, e.blob, e.staleness, str(e.variance), e.seq] for e in round_.entries]
+        entries = [[e.update, e.author, e.blob, e.size, e.staleness, str(e.variance), e.seq] for e in round_.entries]
         chain = digest("rounds", chain, encode([round_.number, round_.faults, entries]))
         done.append(replace(round_, chain=chain))
     return tuple(done)

@@ -240,6 +240,7 @@ class Summary:
     components: Mapping[str, ComponentSummary]
     withdrawn: tuple[Withdrawn, ...]
     successors: Mapping[bytes, bytes]
+    names: Mapping[bytes, str]  # of the seats that changed since the charter
 
     @classmethod
     def read(cls, data: bytes, limit: int) -> "Summary":
@@ -254,7 +255,8 @@ class Summary:
                 found[name] = ComponentSummary(name, number, epoch, tuple(hosts), chain, listed, done)
             seats = roll[0] if roll else []
             successors = {key: after for key, _, _, _, _, _, after in seats if after}
-            return cls(height, found, tuple(Withdrawn.read(row) for row in withdrawn), successors)
+            names = {key: name for key, name, *_ in seats}
+            return cls(height, found, tuple(Withdrawn.read(row) for row in withdrawn), successors, names)
         except (TypeError, ValueError) as error:
             raise RemoteProtocolError("invalid", "it is no summary of a ledger") from error
 

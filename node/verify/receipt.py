@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, BinaryIO
 
 from ...consensus.ledger import Ledger, genesis
-from ...consensus.membership import earlier
+from ...consensus.membership import earlier, present
 from ...crypto import sealing, sparse
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError, VerificationError
 from ...protocol import schema
@@ -61,14 +61,23 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A checked receipt. `updates` are those in force; `withdrawn` counts those that were withdrawn one by one."""
+    """A checked receipt. `updates` are those in force; `withdrawn` counts those that were withdrawn one by one.
+
+    `name` is the member's in the ledger. With no update in force it is true of every student and of nobody's making.
+    """
 
     charter: Charter
     walk: Walk
     block: Block
     member: bytes
-    updates: tuple[UpdateHeader, ...]
+    name: str
+    updates: Mapping[bytes, UpdateHeader]
     withdrawn: int
+
+    @property
+    def result(self) -> str:
+        """Return "verified", or "nothing-in-force": then it shows nothing about this student."""
+        return "verified" if self.updates else "nothing-in-force"
 
     def as_map(self) -> dict[str, object]:
         """Return it as JSON."""
@@ -77,16 +86,46 @@ class Receipt:
             "name": self.charter.name,
             "federation": self.charter.federation.hex(),
             "institution": self.member.hex(),
-            "verified": True,
+            "institution_name": self.name,
+            "verified": bool(self.updates),
+            "result": self.result,
             "height": self.block.height,
             "block": self.block.id.hex(),
             "updates_in_force": len(self.updates),
             "last_rounds": {
-                name: max(h.round for h in self.updates if h.component == name)
-                for name in sorted({h.component for h in self.updates})
+                name: max(h.round for h in self.updates.values() if h.component == name)
+                for name in sorted({h.component for h in self.updates.values()})
             },
             "withdrawn_updates": self.withdrawn,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """What another ledger of the federation says since a receipt: its height, and updates that count only since."""
+
+    height: int
+    updates: int
+
+
+def today(receipt: Receipt, source: Source) -> Today:
+    """Hold a checked receipt against a ledger that the verifier trusts. Raises VerificationError if they differ."""
+    height = receipt.block.height
+    stored = source.block(height) if height <= source.top else None
+    if stored is not None and stored.block.id != receipt.block.id:
+        raise VerificationError(
+            f"height {height}: the receipt names block {receipt.block.id.hex()[:16]}, this node's ledger has"
+            f" {stored.block.id.hex()[:16]}",
+            "One of the two is of another past: compare the block's id with other members.",
+        )
+    ledger: Ledger = genesis(source.charter)
+    for _, ledger in source.history(source.top):  # noqa: B007 - the last one is used
+        pass
+    now = present(ledger.roll, receipt.member)
+    keys = {now, *earlier(ledger.roll, now)}
+    rounds = (round_ for c in ledger.components.values() for round_ in c.rounds)
+    counted = {entry.update for round_ in rounds for entry in round_.entries if entry.author in keys}
+    return Today(source.top, len(counted - set(receipt.updates)) if stored is not None else 0)
 
 
 def make(
@@ -135,6 +174,8 @@ def make(
                 leaves = found.leaves()
                 path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
                 absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
+    if member not in ledger.roll.seats:
+        raise RefusedError("this node's key has no seat in the federation", "Wait until it is admitted: `node status`.")
     walk = source.walk(ledger, (last,))
     empty = Absence(member, state_of(ledger), sealing.seal(key, b""))
     room = LIMIT - len(schema.dump(empty)) - 8  # its length takes some bytes more
@@ -191,6 +232,9 @@ def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
 def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: Iterable[Absent]) -> Receipt:
     block = walk.blocks[claim.state.height]
     now, lists = opened(charter, block, claim.state)
+    seats = {member.key: member.name for member in charter.members} | dict(now.names)
+    if claim.member not in seats:
+        raise VerificationError("the institution that it names has no seat in this federation", ADVICE)
     if claim.member in now.successors:
         raise VerificationError("the institution had moved to another key by then: it names too few updates", ADVICE)
     keys = keys_of(now, claim.member)
@@ -212,7 +256,7 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: It
     if missing := wanted - set(seen):
         raise VerificationError(f"{len(missing)} updates of this institution are in force and not shown", ADVICE)
     single = sum(len(w.updates) for w in now.withdrawn if w.author in keys and w.scope == "updates")
-    return Receipt(charter, walk, block, claim.member, tuple(seen.values()), single)
+    return Receipt(charter, walk, block, claim.member, seats[claim.member], seen, single)
 
 
 def made_and_checked(parts: Iterable[bytes], subject: str, key: bytes, source: str) -> tuple[bytes, Receipt]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from collegium.cli import unlearn
+from collegium.cli import receipts
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
 from collegium.node.home import Home, keys
@@ -25,13 +25,17 @@ def receipt(cluster: "Cluster", tmp_path: Path) -> dict[str, Any]:
     """A receipt by the member that withdrew all: none of its updates is in force."""
     home, file = Home(tmp_path / "withdrawn"), tmp_path / "anna.receipt"
     fill(home, cluster, cluster.nodes[0])
-    return {"file": file, **unlearn._receipt(home, "anna", file)}
+    return {"file": file, **receipts.write(home, "anna", file)}
 
 
 def test_a_receipt_is_verified_with_its_key_which_is_not_in_it(run: "Run", receipt: dict[str, Any]) -> None:
     file, key = receipt["file"], receipt["key"]
-    found = run("unlearn", "verify", file, "--subject", "anna", "--key", key, "--json").value
-    assert (found["verified"], found["updates_in_force"]) == (True, 0)
+    answer = run("unlearn", "verify", file, "--subject", "anna", "--key", key, "--json")
+    found = answer.value
+    assert (answer.code, found["verified"], found["updates_in_force"]) == (7, False, 0)
+    assert found["result"] == "nothing-in-force"
+    told = run("unlearn", "verify", file, "--subject", "whoever", "--key", key)
+    assert (told.code, "nothing shown" in told.out, "verified" in told.out) == (7, True, False), told.out
     assert bytes.fromhex(key) not in file.read_bytes()
     assert key.encode() not in file.read_bytes()
     assert "key" not in found

@@ -232,7 +232,7 @@ def test_the_digest_covers_every_part_of_the_state(book: Book) -> None:
     assert len(set(digests.values())) == len(digests), digests
 
 
-@pytest.mark.parametrize("part", ["staleness", "variance", "author", "blob", "update", "seq"])
+@pytest.mark.parametrize("part", ["staleness", "variance", "author", "blob", "update", "seq", "size"])
 def test_the_chain_covers_every_part_of_an_entry(part: str) -> None:
     entry = Entry(NIL, NIL, NIL, 1, 0, 1, 1)
     value: object = sha256(b"other") if isinstance(getattr(entry, part), bytes) else 9

@@ -1,21 +1,25 @@
 """A student's receipt, made of a simulated federation's ledger: what it shows, and what nobody can make it show."""
 
 import io
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collegium.cli.main import main
 from collegium.crypto import sealing, sparse
 from collegium.crypto.errors import RefusedError, VerificationError
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.home import Home
 from collegium.node.home.students import Manifest, Manifests, tag
+from collegium.node.store import Store
 from collegium.node.verify import files, receipt
 from collegium.node.verify.certificate import LIMIT
 from collegium.node.verify.outsiders import Source
@@ -99,7 +103,98 @@ def test_who_came_back_with_a_new_key_answers_for_what_counts_under_the_old_one(
 
     with pytest.raises(RefusedError, match=f"former key {old.hex()[:16]} was trained on this student"):
         make(DRAWN[3])
-    assert not school.check(make(LEFT_OUT), LEFT_OUT).updates, "the receipt is the new key's alone"
+    with pytest.raises(RefusedError, match="no seat"):
+        make(LEFT_OUT)  # in the simulation nobody admitted it
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `collegium unlearn verify` said of a file."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def verify(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
+    monkeypatch.delenv("COLLEGIUM_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+
+    def run(content: bytes, *words: str, student: str = LEFT_OUT, key: bytes = KEY) -> Told:
+        file = tmp_path / f"receipt-{os.urandom(4).hex()}"
+        file.write_bytes(content)
+        capsys.readouterr()
+        code = main(["unlearn", "verify", str(file), "--subject", student, "--key", key.hex(), *words])
+        return Told(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_receipt_names_the_member_and_its_height(school: School, verify: Callable[..., Told]) -> None:
+    content = school.make(LEFT_OUT)
+    told = verify(content)
+    (me,) = (member for member in school.cluster.charter.members if member.key == school.node.identity.public_key)
+    height = school.node.store.snapshot().blocks[-1].block.height
+    assert told.code == 0, told.err
+    assert me.name in told.out
+    assert f"verified as of height {height}" in told.out
+    assert "not known: no ledger here" in told.out
+    found = verify(content, "--json").value
+    assert (found["verified"], found["result"], found["institution_name"]) == (True, "verified", me.name)
+
+
+def test_a_receipt_that_somebody_turned_into_a_strangers_is_refused(
+    school: School, verify: Callable[..., Told]
+) -> None:
+    """Whoever has any receipt has the charter and the ledger's state: all that the forgeries here are made of."""
+    claim = claim_of(content := school.make(LEFT_OUT))
+    nothing = sealing.seal(bytes(32), _padded(()))
+    stranger = Identity.from_seed(bytes(range(2, 34))).public_key
+    told = verify(with_claim(content, replace(claim, member=stranger, sealed=nothing)), student=DRAWN[3], key=bytes(32))
+    assert (told.code, "no seat in this federation" in told.err) == (6, True), told.out
+    told = verify(with_claim(content, replace(claim, sealed=nothing)), student=DRAWN[3], key=bytes(32))
+    assert (told.code, "not shown" in told.err) == (6, True), told.out
+    other = school.cluster.nodes[1].identity.public_key
+    told = verify(with_claim(content, replace(claim, member=other, sealed=nothing)), student=DRAWN[3], key=bytes(32))
+    assert (told.code, "not shown" in told.err) == (6, True), told.out
+
+
+def test_an_old_receipt_is_held_against_the_verifiers_own_ledger(
+    school: School, verify: Callable[..., Told], tmp_path: Path
+) -> None:
+    """It was true when it was made; since then updates that saw the student count."""
+    stored = school.node.store.snapshot().blocks
+    counted = next(s.block.height for s in stored if s.block.close)
+    old = replace(school.source(), top=counted)
+    headers = school.node.store.snapshot().headers
+    me = school.node.identity.public_key
+    content = b"".join(receipt.make(old, me, LEFT_OUT, KEY, headers, school.manifests.get))
+    home = Home(tmp_path / "verifier")
+    fill(home, school)
+    told = verify(content, "--home", str(home.root))
+    assert told.code == 0, told.err
+    assert f"verified as of height {counted}" in told.out
+    assert f"this node's ledger is at {stored[-1].block.height}; since then" in told.out
+    assert "more updates of" in told.out
+    found = verify(school.make(LEFT_OUT), "--home", str(home.root), "--json").value
+    assert (found["ledger_height"], found["updates_since"]) == (stored[-1].block.height, 0)
+    pin = f"{counted}:{stored[counted].block.id.hex()}"
+    assert verify(content, "--pin", pin).code == 6, "a pin says which block it has to be"
+
+
+def fill(home: Home, school: School) -> None:
+    """Make the directory of a node that knows the whole ledger."""
+    home.make()
+    home.charter.write_bytes(school.source().charter_file)
+    with Store.open(home.database, school.cluster.federation) as store:
+        for stored in school.node.store.snapshot().blocks:
+            store.apply([ev.PutRecord(record) for record in stored.records])
+            store.apply([ev.PutBlock(stored.block, stored.certificate, tuple(r.digest for r in stored.records))])
 
 
 class Lie(Manifest):
@@ -143,7 +238,7 @@ def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path
     assert cluster.run(counts)
     school = School(cluster, node, manifests, founders)
     content = school.make(LEFT_OUT)
-    shown = {header.author for header in school.check(content, LEFT_OUT).updates}
+    shown = {header.author for header in school.check(content, LEFT_OUT).updates.values()}
     assert shown == {old, new.public_key}, "what it sent under the old key is in force as well"
     claim = claim_of(content)
     absent = _opened(claim, KEY)

@@ -1,0 +1,128 @@
+"""A student's receipt on the command line: `unlearn subject` writes one, `unlearn verify FILE --subject` checks it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..crypto.errors import UsageError
+from .files import write_new
+from .options import SETTINGS, existing_home, home_of
+from .output import emit, facts, progress
+from .read import from_store
+
+if TYPE_CHECKING:
+    from ..node.home import Home
+    from ..node.verify.receipt import Receipt, Today
+
+
+def write(place: "Home", student: str, out: Path) -> dict[str, object]:
+    """Write a student's receipt of this node, checked; return what it shows and its key. Raises RefusedError."""
+    from ..crypto import sealing  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home import keys  # noqa: PLC0415
+    from ..node.home.students import Manifests  # noqa: PLC0415
+    from ..node.verify import receipt  # noqa: PLC0415
+    from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
+
+    me, key = from_store(place, lambda context: context.me), sealing.new_key()
+    if me is None:
+        raise UsageError("This directory has no key", "Name the directory of the institution's node.")
+    with source_of(place) as source:
+        parts = receipt.make(source, me, student, key, headers_of(place), Manifests(place).get, keys.former(place))
+        content, checked = receipt.made_and_checked(parts, student, key, str(out))
+    write_new(out, [content])
+    return {**checked.as_map(), "key": key.hex()}
+
+
+def verify(
+    path: Path,
+    student: str | None,
+    key: str | None,
+    charter: Path | None,
+    pins: list[str],
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Check a receipt, and tell how it stands to this node's own ledger, if there is one."""
+    from ..crypto.sealing import KEY_BYTES  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter, receipt  # noqa: PLC0415
+    from .ledger import parse_pin  # noqa: PLC0415
+
+    if student is None or key is None:
+        raise UsageError(
+            "A receipt is checked with the student's id and its key",
+            "Give --subject ID and --key HEX: `unlearn subject` showed the key when it wrote the receipt.",
+        )
+    try:
+        opening = bytes.fromhex(key.strip())
+    except ValueError:
+        opening = b""
+    if len(opening) != KEY_BYTES:
+        raise UsageError(f"The key is not {2 * KEY_BYTES} hexadecimal digits", "Copy it again, whole.")
+    name = sys.stdin.readline().rstrip("\n") if student == "-" else student
+    known = None if charter is None else read_charter(charter)[0]
+    with path.open("rb") as file:
+        checked = receipt.check(file, str(path), name, opening, charter=known, pins=dict(map(parse_pin, pins)))
+    now = _own_ledger(checked, home, as_json)
+    found: Any = {
+        **checked.as_map(),
+        "ledger_height": None if now is None else now.height,
+        "updates_since": None if now is None else now.updates,
+    }
+    emit(found, as_json, lambda out: _people(out, found))
+    if not found["verified"]:
+        raise typer.Exit(7)
+
+
+def _own_ledger(checked: "Receipt", home: Path | None, as_json: bool) -> "Today | None":
+    """Hold a receipt against this node's own ledger; None if there is none here of this federation."""
+    from ..node.verify import read_charter, receipt  # noqa: PLC0415 - as above
+    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+
+    place = home_of(home)
+    given = home is not None or SETTINGS.home is not None
+    if not given and not (place.charter.is_file() and place.database.is_file()):
+        return None  # whoever checks a receipt need not have a node
+    place = existing_home(home)
+    if read_charter(place.charter)[0].federation != checked.charter.federation:
+        if given:
+            raise UsageError(f"The node in {place.root} is of another federation", "Leave --home out, or name another.")
+        return None
+    with progress(as_json) as step, source_of(place, step) as source:
+        return receipt.today(checked, source)
+
+
+def _people(out: Any, found: Any) -> None:
+    who, height = found["institution_name"], found["height"]
+    if found["verified"]:
+        result = f"verified as of height {height}: no update of {who} in force then was trained on this student"
+    else:
+        result = (
+            f"nothing shown: no update of {who} was in force at height {height}, whoever the student is; anybody can"
+            " make this receipt of the ledger"
+        )
+    if found["ledger_height"] is None:
+        since = "not known: no ledger here. Ask a member for today's height, and compare"
+    elif found["ledger_height"] < height:
+        since = f"this node's ledger is behind, at {found['ledger_height']}"
+    else:
+        since = f"this node's ledger is at {found['ledger_height']}; "
+        count = found["updates_since"]
+        since += (
+            f"since then {count} more updates of {who} count, of which it says nothing: ask for a new receipt"
+            if count
+            else "no other update counts today"
+        )
+    facts(
+        out,
+        [
+            ("federation", f"{found['name']}, {found['federation']}"),
+            ("institution", f"{who}, {found['institution']}"),
+            ("result", result),
+            ("since then", since),
+            ("updates in force", found["updates_in_force"]),
+            ("withdrawn", f"{found['withdrawn_updates']} single updates"),
+            ("trusted height", f"{height}, block {found['block']}"),
+        ],
+    )
