@@ -55,7 +55,8 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLI
 
 
 class EmbeddingCache:
-    """One file of embeddings, made if it is missing. A context manager; one process at a time writes.
+    """One file of embeddings, made if it or its folder (mode 0700) is missing. A context manager; one process at a
+    time writes.
 
     Raises UsageError where the file cannot be opened or written; damage is mended by starting anew, and logged.
     `read_only`: what is there is found, nothing is put, made or mended; a file that cannot be read counts as empty.
@@ -174,6 +175,7 @@ class EmbeddingCache:
         for attempt in range(2):
             connection = None
             try:
+                self._path.parent.mkdir(mode=0o700, exist_ok=True)
                 # The mode is set before a byte is written; SQLite takes it over for what it puts beside the file.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
                 self._path.chmod(0o600)

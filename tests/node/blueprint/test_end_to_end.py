@@ -212,7 +212,6 @@ def test_who_leaves_the_data_leaves_the_cached_embeddings(
     frozen: tuple[Path, Charter], tiny: Path, tmp_path: Path
 ) -> None:
     data, charter = frozen
-    (tmp_path / "cache").mkdir()
     path = tmp_path / "cache" / "embeddings.db"
     opened(charter, data, tiny, ESSAYS, cache=str(path), purge=True)
     count, _ = stored(path)

@@ -101,6 +101,13 @@ def test_the_file_is_the_owners_alone_and_has_neither_ids_nor_texts(tmp_path: Pa
         assert secret not in stored
 
 
+def test_the_folder_is_made_and_the_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "c"
+    with EmbeddingCache(path) as cache:
+        fill(cache, ["ada"])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_two_files_hide_an_id_differently(tmp_path: Path) -> None:
     tags = []
     for name in ("one", "two"):
@@ -280,7 +287,7 @@ def test_damage_that_shows_later_is_mended_too(tmp_path: Path, operation: str) -
 
 def test_a_file_that_cannot_be_used_is_an_error_not_damage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot use the cache"):
-        EmbeddingCache(tmp_path / "no" / "folder")
+        EmbeddingCache(tmp_path / "no" / "such" / "folder")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="cannot use the cache"):
         EmbeddingCache(tmp_path / "link")

@@ -1,0 +1,203 @@
+"""A federation that is founded as its users found it: by the command alone, one process for each command.
+
+Nothing here makes a file or folder that the product makes. What a test gives are data folders, model files and the
+words of commands; homes come from `collegium init`, charters from `collegium charter`, daemons from `node start`.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collegium.node.home import Home, running
+
+COMMAND = Path(sys.executable).with_name("collegium")
+PATIENCE = 300.0  # seconds; a limit for a machine with much other work, nothing is concluded from it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> Any:
+        """The one JSON value on stdout."""
+        return json.loads(self.out)
+
+
+def collegium(*words: object, environment: dict[str, str] | None = None, timeout: float = PATIENCE) -> Answer:
+    """Run `collegium WORDS` as a process of its own, without the settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COLLEGIUM_")}
+    kept |= {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | (environment or {})
+    done = subprocess.run(
+        [COMMAND, *map(str, words)],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=kept,
+        timeout=timeout,
+    )
+    return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def free_address() -> str:
+    """Return an address of this machine alone, on a port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"/ip4/127.0.0.1/tcp/{probe.getsockname()[1]}"
+
+
+@dataclass
+class School:
+    """One institution, by its name and home."""
+
+    name: str
+    home: Path
+    member: str = ""  # NAME=KEY@ADDRESS, as init prints it
+
+    def command(self, *words: object, code: int | None = 0) -> Answer:
+        """Run a command in this home; with a `code` the test fails unless it ends with it."""
+        done = collegium("--home", self.home, *words)
+        if code is not None:
+            said = f"{self.name}: collegium {' '.join(map(str, words))} ended with {done.code}"
+            assert done.code == code, f"{said}\n{done.out}\n{done.err}\n{self.log()}"
+        return done
+
+    def ask(self, *words: object) -> Any:
+        """Return what a reading command says under --json."""
+        return self.command(*words, "--json").value
+
+    def status(self) -> Any:
+        """Return `node status --json`."""
+        return self.ask("node", "status")
+
+    def log(self, length: int = 4000) -> str:
+        """Return the end of node.log."""
+        path = self.home / "node.log"
+        return path.read_text(errors="replace")[-length:] if path.exists() else "(no node.log)"
+
+    def kill(self) -> None:
+        """End the daemon and its worker, if they run: by their process id, as a power cut would."""
+        with suppress(FileNotFoundError):
+            pid = running(Home(self.home))
+            while pid == 0:  # it starts at this moment, and has not written its id yet
+                time.sleep(0.05)
+                pid = running(Home(self.home))
+            if pid:
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+
+
+@dataclass
+class Federation:
+    """Schools with one charter, signed by all."""
+
+    root: Path
+    schools: list[School] = field(default_factory=list)
+
+    def init(self, name: str, data: Path | None, *, lot_size: float = 20.0, options: Sequence[object] = ()) -> School:
+        """Make a home with `collegium init`."""
+        school = School(name, self.root / name)
+        self.schools.append(school)
+        words: list[object] = ["init", "--name", name, "--listen", free_address(), "--lot-size", lot_size, *options]
+        if data is not None:
+            words += ["--data", data]
+        school.member = school.command(*words, "--json").value["member"]
+        return school
+
+    def charter(self, *options: object) -> None:
+        """Draw up a charter in the first home, have it signed by all, and hand it round once more."""
+        first, *others = self.schools
+        words = [word for school in self.schools for word in ("--member", school.member)]
+        first.command("charter", "create", "--name", "first-week", *words, *options)
+        first.command("charter", "sign")
+        signed = []
+        for school in others:
+            school.command("charter", "sign", first.home / "charter.bin")
+            signed += ["--merge", school.home / "charter.bin"]
+        if others:
+            first.command("charter", "sign", *signed)
+        for school in others:
+            school.command("charter", "sign", first.home / "charter.bin")
+        assert first.ask("charter", "verify")["complete"]
+
+    def start(self, *options: object, code: int = 0) -> list[Any]:
+        """Start every daemon, one after the other; return what `node start --json` said of each."""
+        return [school.command("node", "start", *options, "--json", code=code).value for school in self.schools]
+
+    def stop(self) -> None:
+        """Stop every daemon."""
+        for school in self.schools:
+            school.command("node", "stop")
+
+    def wait(self, done: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        """Wait until `done` says something true. The test fails where a daemon ended, or after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            for school in self.schools:
+                assert running(Home(school.home)) is not None, f"{school.name} ended\n{school.log()}"
+            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self.tail()}"
+            time.sleep(0.5)
+
+    def wait_rounds(self, number: int, *, counted: int | None = None, components: Iterable[str] = ()) -> None:
+        """Wait until all have folded round `number` of each component, and see that they folded the same.
+
+        A learner that failed ends the test at once.
+        `counted`: of how many members at least an update is in the last round. Statistics have one round.
+        """
+        named = set(components)
+
+        def there() -> bool:
+            found = [school.status() for school in self.schools]
+            for school, one in zip(self.schools, found, strict=True):
+                learner = one["live"]["learner"] if one["live"] else {}
+                assert learner.get("state") != "failed", f"{school.name}: {learner}\n{school.log()}"
+                for each in one["components"]:
+                    wanted = 1 if each["component"].startswith("statistic/") else number
+                    if (not named or each["component"] in named) and (each["folded_round"] or 0) < wanted:
+                        return False
+            return True
+
+        self.wait(there, f"round {number} of {', '.join(sorted(named)) or 'every component'}")
+        rounds = [school.ask("round", "list", "--limit", 1000) for school in self.schools]
+        by_name = [{(r["component"], r["round"]): r["digest"] for r in one if r["digest"]} for one in rounds]
+        for key in set(by_name[0]).intersection(*by_name[1:]):
+            assert len({one[key] for one in by_name}) == 1, f"states differ after {key}"
+        if counted is not None:
+            for r in rounds[0]:
+                if (not named or r["component"] in named) and r["round"] == number:
+                    assert len(r["counted"]) >= counted, f"{r['component']} round {number}: {r['counted']}"
+
+    def tail(self) -> str:
+        """Return what every node's log says last."""
+        return "\n".join(f"--- {school.name}\n{school.log()}" for school in self.schools)
+
+
+@contextmanager
+def federations(root: Path) -> Iterator[Callable[[], Federation]]:
+    """Give out federations below `root`; no daemon of theirs is left, whatever happens."""
+    made: list[Federation] = []
+
+    def found() -> Federation:
+        folder = root / f"federation-{len(made) + 1}"
+        folder.mkdir()
+        made.append(Federation(folder))
+        return made[-1]
+
+    try:
+        yield found
+    finally:
+        for school in [school for each in made for school in each.schools]:
+            school.kill()
