@@ -16,6 +16,7 @@ import trio
 from libp2p.abc import INetStream
 
 from ...crypto.errors import LocalProtocolError, RemoteProtocolError, UnreachableError
+from ..scarce import is_scarce
 from .identity import peer_id, public_key
 from .limits import PeerLimits
 from .streams import (
@@ -148,6 +149,9 @@ class BlobServer:
         try:
             data = await trio.to_thread.run_sync(_read, path, offset, length)
         except OSError as error:
+            if is_scarce(error):
+                await self._streams.write(stream, error_frame("busy"))
+                return
             log.error("blob cannot be read", digest=digest.hex()[:16], path=str(path), error=repr(error))
             data = b""
         if len(data) != length:

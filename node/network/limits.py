@@ -17,11 +17,15 @@ class TokenBucket:
     level: float
     at: float = 0.0
 
-    def take(self, now: float) -> bool:
-        """Use one token, if there is one at `now` (seconds, monotonic)."""
+    def has(self, now: float) -> bool:
+        """Whether there is a token at `now` (seconds, monotonic)."""
         self.level = min(self.burst, self.level + (now - self.at) * self.rate)
         self.at = now
-        if self.level < 1.0:
+        return self.level >= 1.0
+
+    def take(self, now: float) -> bool:
+        """Use one token, if there is one at `now` (seconds, monotonic)."""
+        if not self.has(now):
             return False
         self.level -= 1.0
         return True

@@ -6,7 +6,6 @@ any other: a new release must be read, measured and tested before this table is 
 """
 
 import socket
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -34,14 +33,15 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.tools.anyio_service.trio_manager import TrioManager
 from libp2p.tools.anyio_service.utils import get_task_name
+from libp2p.transport.tcp import tcp as tcp_module
 from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import OperatorError
+from .arrivals import Arrivals, Door
 
 log = structlog.get_logger(__name__)
 
 LIBP2P_VERSION = "0.8.1"
-MAX_PENDING_INBOUND = 64  # handshakes in flight; an honest one takes milliseconds
 MAX_STREAMS_PER_CONNECTION = 64  # we open one per protocol, and a few for pulls
 FRAME_WRITE_TIMEOUT = 15.0  # seconds; the same as TCP_USER_TIMEOUT
 MAX_RECEIVE_WINDOW = 4 << 20  # bytes a stream may buffer for a slow reader: 100 Mbit/s at 300 ms
@@ -158,56 +158,43 @@ def _guard_tasks() -> None:
     TrioManager.run_task = run_task  # type: ignore[method-assign,assignment] # the repair
 
 
-class _Pending:
-    """Inbound handshakes in flight, oldest first, by remote host."""
-
-    def __init__(self) -> None:
-        self.by_host: dict[str, OrderedDict[int, trio.CancelScope]] = {}
-        self.count = 0
-
-    def admit(self, host: str) -> tuple[int, trio.CancelScope]:
-        """Make room by dropping the oldest handshake of the host that has most, then add one."""
-        if self.count >= MAX_PENDING_INBOUND:
-            busiest = max(self.by_host.values(), key=len)
-            _, scope = next(iter(busiest.items()))
-            scope.cancel()
-        scope = trio.CancelScope()
-        self.by_host.setdefault(host, OrderedDict())[id(scope)] = scope
-        self.count += 1
-        return id(scope), scope
-
-    def done(self, host: str, key: int) -> None:
-        """Forget a handshake that succeeded, failed or was dropped."""
-        scopes = self.by_host.get(host)
-        if scopes is not None and scopes.pop(key, None) is not None:
-            self.count -= 1
-            if not scopes:
-                del self.by_host[host]
-
-
 def _bound_inbound() -> None:
     async def handle(self: Swarm, stream: ReadWriteCloser, maddr: Multiaddr) -> None:
-        pending: _Pending = self.__dict__.setdefault("_collegium_pending", _Pending())
+        arrivals: Arrivals = self.__dict__.setdefault("_collegium_arrivals", Arrivals())
         remote = stream.get_remote_address()
         host = remote[0] if remote else ""
-        key, scope = pending.admit(host)
+        if not arrivals.addresses.may(host, trio.current_time()):
+            log.info("connection turned away", host=host, reason="too many of its handshakes came to nothing")
+            await stream.close()
+            return
+        key, scope = arrivals.pending.admit(host)
         raw = RawConnection(stream, False)
         muxed: IMuxedConn | None = None
         try:
             with scope:
                 muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
         except Exception as error:  # noqa: BLE001 - a stranger's handshake may fail in any way it likes
+            arrivals.addresses.failed(host, trio.current_time())
             log.debug("inbound handshake failed", host=host, error=repr(error))
         finally:
-            pending.done(host, key)
+            arrivals.pending.done(host, key)
             if muxed is None:
                 with trio.move_on_after(1) as cleanup:
                     cleanup.shield = True
                     await raw.close()
         if muxed is not None:
+            arrivals.addresses.succeeded(host)
             await muxed.event_closed.wait()  # type: ignore[attr-defined] # Yamux; trio closes the socket when this returns
 
     Swarm._handle_inbound_connection = handle  # type: ignore[method-assign,assignment] # the repair
+
+
+def _mind_descriptors() -> None:
+    async def listeners(host: str | None, port: int) -> list[Door]:
+        return [Door(listener) for listener in await original(host, port)]
+
+    original = tcp_module._open_reuseport_listeners
+    tcp_module._open_reuseport_listeners = listeners  # type: ignore[assignment] # they are listeners all the same
 
 
 class WindowOvershootError(trio.TooSlowError):
@@ -344,6 +331,12 @@ WORKAROUNDS: tuple[Workaround, ...] = (
         "each inbound connection holds its slot until the swarm stops: after 250 the host refuses all; and 250 idle "
         "sockets keep newcomers out for 11 s",
         _bound_inbound,
+    ),
+    Workaround(
+        "descriptors",
+        "transport/tcp/tcp.py:197",
+        "connections take the last descriptor: disk and operator have none, and what they do fails",
+        _mind_descriptors,
     ),
     Workaround(
         "window-overshoot",

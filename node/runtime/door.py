@@ -29,6 +29,7 @@ from ..home.invitations import Given
 from ..home.paths import Home
 from ..network.rpc import Handler
 from ..store.database import Store
+from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class Door:
         )
         given = Given(token.public_key.hex(), name, now, expires, key, hold)
         async with self._turn:
-            await trio.to_thread.run_sync(invitations.add, self._host.home, given, now)
+            await in_thread(invitations.add, self._host.home, given, now)
             self._given = {known.door: known for known in invitations.load(self._host.home)}
         return sign(self._identity, value)
 
@@ -113,7 +114,7 @@ class Door:
             await self._change(door, withdrawn=True)
 
     async def _change(self, door: str, **fields: object) -> None:
-        changed = await trio.to_thread.run_sync(lambda: invitations.change(self._host.home, door, **fields))
+        changed = await in_thread(lambda: invitations.change(self._host.home, door, **fields))
         self._given = {given.door: given for given in changed}
 
     def motion_for(self, given: Given) -> ev.Move:
@@ -207,4 +208,4 @@ class Door:
         def tell() -> bytes:
             return answer(request, core.federation, self._host.store, (), (), upto=seat.until)
 
-        return await trio.to_thread.run_sync(tell)
+        return await in_thread(tell)

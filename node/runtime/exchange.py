@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import structlog
-import trio
 
 from ...consensus.components import State
 from ...consensus.ledger import Ledger
@@ -16,6 +15,7 @@ from ..network import Network
 from ..store.errors import disk_errors
 from ..store.states import States, file_size
 from . import folding
+from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -62,18 +62,18 @@ class Exchange:
                 if error.reason != "blob-unknown":
                     log.warning("state refused", peer=peer, component=fetch.component, reason=error.reason)
                 continue
-            state = await trio.to_thread.run_sync(self._states.received, fetch.component, fetch.chain)
+            state = await in_thread(self._states.received, fetch.component, fetch.chain)
             if state is None or state.size != spec.words or _differs(fetch, state):
                 log.warning("state refused", peer=peer, component=fetch.component, reason="not the certified state")
                 continue
-            await trio.to_thread.run_sync(self._states.put, fetch.component, round_, fetch.chain, state)
+            await in_thread(self._states.put, fetch.component, round_, fetch.chain, state)
             log.info("state taken", component=fetch.component, round=round_, source=peer, size=size)
             return True
         return False
 
     async def _copy(self, network: Network, peer: bytes, fetch: ev.FetchState, size: int) -> None:
-        path = await trio.to_thread.run_sync(self._states.incoming, fetch.component, fetch.chain)
-        with disk_errors(path), path.open("ab") as file:
+        path = await in_thread(self._states.incoming, fetch.component, fetch.chain)
+        with disk_errors(path), await in_thread(lambda: path.open("ab")) as file:
             if file.tell() > size:
                 file.truncate(0)
             name = state_name(fetch.component, fetch.chain)

@@ -49,6 +49,7 @@ from ..home.students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, l
 from ..learner.protocol import Message
 from ..network import Network, NetworkConfig, open_network
 from ..network.identity import parse_address, peer_id
+from ..scarce import is_scarce, raise_limit
 from ..store.blobs import Blobs
 from ..store.database import Store
 from ..store.errors import disk_errors
@@ -59,6 +60,7 @@ from .door import SYNC_PROTOCOL, Door
 from .evaluation import metric_rows
 from .exchange import Exchange
 from .learner import Learner, LearnerError
+from .patience import in_thread, unless_scarce
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +68,7 @@ TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
 BATCH = 256
 LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
+FEW_DESCRIPTORS = 512
 TEND_EVERY = 5.0  # seconds between two looks at this machine's addresses and at applications that wait
 
 
@@ -89,6 +92,7 @@ class Runtime:
         self._pulling: set[bytes] = set()
         self._asking: set[bytes] = set()
         self._book: dict[bytes, tuple[str, ...]] = {}
+        self._named: tuple[str, ...] = ()
         self._introducers: frozenset[bytes] = frozenset()
         self.moved = False  # to a new key: the daemon begins anew with it
         self._nursery: trio.Nursery
@@ -163,8 +167,7 @@ class Runtime:
         book: dict[bytes, list[str]] = {key: list(seat.addresses) for key, seat in core.ledger.roll.seats.items()}
         for author, offer in core.ledger.offers.items():
             book.setdefault(author, [])[:0] = offer.addresses
-        known = joining.load(self.home)
-        named = (*self.config.peers.addresses, *load_peers(self.home), *(known.addresses if known else ()))
+        named = self._read_named()
         for address in named:
             key = _key_of(address)
             if key is not None:
@@ -180,6 +183,13 @@ class Runtime:
         if found != self._book:
             self._book = found
             self.network.set_address_book(found)
+
+    def _read_named(self) -> tuple[str, ...]:
+        """Return the addresses that the operator named, as last read while there is no descriptor for the files."""
+        with unless_scarce():
+            known = joining.load(self.home)
+            self._named = (*self.config.peers.addresses, *load_peers(self.home), *(known.addresses if known else ()))
+        return self._named
 
     def _may(self, key: bytes) -> bool:
         """Whether a connection with this key is allowed."""
@@ -217,7 +227,7 @@ class Runtime:
             self._sweep()
             self.refresh_peers()
             await self._step(lambda: self.core.start(_now()))
-            await trio.to_thread.run_sync(self._forget_manifests, set(self.core.flights))
+            await in_thread(self._forget_manifests, set(self.core.flights))
             nursery.start_soon(self._work)
             nursery.start_soon(self._tend)
             self._follow_key()
@@ -244,7 +254,8 @@ class Runtime:
                 before = (self.core.ledger.height, self.core.signing)
                 await self._step(partial(self.core.handle, batch, _now()))
                 if (self.core.ledger.height, self.core.signing) != before:
-                    self._follow_key()
+                    with unless_scarce():
+                        self._follow_key()
                     self.refresh_peers()
                     await self.network.enforce_gate()
                 await trio.lowlevel.checkpoint()
@@ -253,9 +264,10 @@ class Runtime:
         while True:
             await self.door.tend()
             self._readdress()
-            known = joining.load(self.home)
-            if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
-                self.network.backoff_reset(known.member)  # it lets this node in as soon as the members have admitted it
+            with unless_scarce():
+                known = joining.load(self.home)
+                if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
+                    self.network.backoff_reset(known.member)  # it lets this node in when the members have admitted it
             await trio.sleep(TEND_EVERY)
 
     def _follow_key(self) -> None:
@@ -286,7 +298,7 @@ class Runtime:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
         if puts:
             # If this fails nothing of the batch leaves the node: the error ends the daemon, what is stored stays.
-            await trio.to_thread.run_sync(self.store.apply, puts)
+            await in_thread(self.store.apply, puts)
 
     async def _carry_out(self, effect: ev.Effect) -> None:
         nursery = self._nursery
@@ -379,7 +391,7 @@ class Runtime:
         members = self.core.ledger.members
         async with self._turn:
             flight = self.core.in_flight()
-        return await trio.to_thread.run_sync(answer, request, self.core.federation, self.store, members, flight)
+        return await in_thread(answer, request, self.core.federation, self.store, members, flight)
 
     async def _tell(self, effect: ev.Publish) -> None:
         assert effect.to is not None
@@ -418,9 +430,9 @@ class Runtime:
                 return
             if pull.header is not None:
                 try:
-                    await trio.to_thread.run_sync(self._check_bytes, pull)
+                    await in_thread(self._check_bytes, pull)
                 except RemoteProtocolError as error:
-                    self.blobs.delete([pull.blob])
+                    await in_thread(self.blobs.delete, [pull.blob])
                     self.submit(ev.BlobRefused(pull.blob, error.reason))
                     return
                 except (CorruptError, KeyError) as error:  # damaged on our own disk: it is fetched again
@@ -445,7 +457,7 @@ class Runtime:
             try:
                 with self.blobs.writer(pull.blob, pull.size) as writer:
                     await self.network.fetch(peer, pull.blob, pull.size, writer.write, writer.offset)
-                    await trio.to_thread.run_sync(writer.commit)
+                    await in_thread(writer.commit)
             except UnreachableError:
                 continue
             except RemoteProtocolError as error:
@@ -454,6 +466,11 @@ class Runtime:
                 if error.reason != "blob-unknown":
                     log.warning("bytes refused", peer=peer, reason=error.reason, blob=pull.blob)
                 continue
+            except OSError as error:
+                if not is_scarce(error):
+                    raise
+                log.warning("no descriptor for an update's bytes; they are fetched later", blob=pull.blob)
+                return False
             return True
         return False
 
@@ -462,21 +479,19 @@ class Runtime:
     async def _fold(self, fold: ev.Fold) -> None:
         spec = self._specs[fold.component]
         if fold.fresh:  # from the bytes, or from the state in whose place bytes were pruned
-            keep = await trio.to_thread.run_sync(folding.irreplaceable, fold.rounds, self._horizon, self.blobs)
-            await trio.to_thread.run_sync(self.states.prune, fold.component, keep)
+            keep = await in_thread(folding.irreplaceable, fold.rounds, self._horizon, self.blobs)
+            await in_thread(self.states.prune, fold.component, keep)
         try:
-            state, saturated = await trio.to_thread.run_sync(
-                folding.compute, spec, fold.rounds, self.blobs, self.states
-            )
+            state, saturated = await in_thread(folding.compute, spec, fold.rounds, self.blobs, self.states)
         except folding.MissingBlobsError as error:
             self.submit(ev.FoldMissing(fold.component, error.blobs))
             return
         ledger = self.core.ledger
         component = ledger.components[fold.component]
         rounds = component.rounds
-        await trio.to_thread.run_sync(self.states.prune, fold.component, folding.kept(rounds, self._horizon))
+        await in_thread(self.states.prune, fold.component, folding.kept(rounds, self._horizon))
         if self.config.storage.prune and ledger.certifiable(component):  # others' word stands for what goes
-            pruned = await trio.to_thread.run_sync(folding.prune, spec, rounds, self._horizon, self.blobs, self.states)
+            pruned = await in_thread(folding.prune, spec, rounds, self._horizon, self.blobs, self.states)
             if pruned:
                 log.info("old bytes pruned that no withdrawal can reach", component=fold.component, count=pruned)
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
@@ -509,7 +524,7 @@ class Runtime:
 
         if facts:
             async with self._noting:  # read, merge, write: one at a time
-                await trio.to_thread.run_sync(write)
+                await in_thread(write)
 
     def _on_learner_ready(self, answer: Message) -> None:
         log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
@@ -619,8 +634,8 @@ class Runtime:
                     "lot": train.lot / 1000,
                 }
             )
-            blobs = await trio.to_thread.run_sync(self._pack, train, answer["updates"])
-            root = await trio.to_thread.run_sync(self._manifest, answer.get("subjects"))
+            blobs = await in_thread(self._pack, train, answer["updates"])
+            root = await in_thread(self._manifest, answer.get("subjects"))
         except (LearnerError, folding.MissingBlobsError, UsageError) as error:
             self.submit(ev.TrainingFailed(train.draw, str(error), not self._reopening))
             return
@@ -637,9 +652,7 @@ class Runtime:
         states = {}
         for name, chain in chains:
             rounds = self.core.ledger.components[name].rounds
-            state = await trio.to_thread.run_sync(
-                folding.state_at, self._specs[name], rounds, chain, self.blobs, self.states
-            )
+            state = await in_thread(folding.state_at, self._specs[name], rounds, chain, self.blobs, self.states)
             states[name] = folding.state_bytes(state)
         return states
 
@@ -680,7 +693,7 @@ class Runtime:
         except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
             log.warning("evaluation failed", reason=f"the learner's answer cannot be used: {error!r}")
             return False
-        await trio.to_thread.run_sync(self.store.put_metrics, rows)
+        await in_thread(self.store.put_metrics, rows)
         log.info(
             "evaluated",
             rounds={name: round_ for name, round_, _, _ in evaluate.states},
@@ -724,21 +737,21 @@ class Runtime:
         learned is deleted. Raises CorruptError.
         """
         async with self._excluding:  # one at a time: each waits for the draw that it threw away
-            found, forgotten = await trio.to_thread.run_sync(self._excluded)
+            found, forgotten = await in_thread(self._excluded)
             if not (found.has(subject) and forgotten):
                 await self._begin_without(subject)
             # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
             flying = [flight.header for flight in self.core.flights.of(self.core.me)]
-            return await trio.to_thread.run_sync(self._seen, subject, flying, self.core.ledger)
+            return await in_thread(self._seen, subject, flying, self.core.ledger)
 
     async def _begin_without(self, subject: str) -> None:
-        await trio.to_thread.run_sync(exclude, self.home, subject)
+        await in_thread(exclude, self.home, subject)
         opening, draw = self._opening(), self.core.draw
         if opening is not None:
             self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
             self.submit(ev.LearnerReady(()))  # no draw is paid for meanwhile, nor ever if it refuses the data
             await self.learner.reopen(opening)
-        await trio.to_thread.run_sync(self._forget_private)
+        await in_thread(self._forget_private)
         # Until the core has what the worker had answered already.
         while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
             await trio.sleep(0.05)
@@ -799,7 +812,7 @@ class Runtime:
                 self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds, self._horizon))
             return self.blobs.delete(erase.blobs)
 
-        count = await trio.to_thread.run_sync(delete)
+        count = await in_thread(delete)
         log.info("bytes erased that nothing refers to any more", count=count)
 
     def _sweep(self) -> None:
@@ -903,6 +916,9 @@ def _serve(home: Home, passphrase: str | None, started: Callable[[], None]) -> b
     """Run the daemon; return whether it is to begin anew, with the key that it moved to."""
     config, charter, signed, identity = load(home, passphrase)
     logs.configure(config.log.format, config.log.level)
+    descriptors = raise_limit()
+    if descriptors < FEW_DESCRIPTORS:
+        log.warning("few open files are allowed", limit=descriptors, advice=f"Allow {FEW_DESCRIPTORS}: ulimit -n.")
     with ExitStack() as stack:
         stack.enter_context(lock.hold(home))
         store = stack.enter_context(Store.open(home.database, charter.federation))

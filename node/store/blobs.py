@@ -21,8 +21,9 @@ import structlog
 
 from ...crypto.errors import CorruptError, LocalProtocolError, RemoteProtocolError
 from ...crypto.hashing import sha256
+from ..scarce import is_scarce
 from .errors import disk_errors
-from .files import read_limited, sync_folder, write_all, write_atomic
+from .files import opened_folder, read_limited, sync_folder, write_all, write_atomic
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,8 @@ class Blobs:
             except FileNotFoundError:
                 raise KeyError(f"blob {digest.hex()} is not stored") from None
             except OSError as error:
+                if is_scarce(error):
+                    raise  # it says nothing about the file
                 log.error("blob cannot be read", path=str(path), error=str(error))
                 data = None
             if data is not None and sha256(data) == digest:
@@ -131,16 +134,13 @@ class Blobs:
     def delete(self, digests: Iterable[bytes]) -> int:
         """Delete blobs, whole, partial or quarantined; return how many whole ones there were. Durable on return."""
         count = 0
-        touched: set[Path] = set()
         for digest in digests:
             path = self.path(digest)
             for place in (path, self._partial / path.name, self._quarantine / path.name):
-                with disk_errors(place), suppress(FileNotFoundError):
-                    place.unlink()
-                    touched.add(place.parent)
+                with disk_errors(place), suppress(FileNotFoundError), opened_folder(place.parent) as folder:
+                    place.unlink()  # the folder was opened first: without a descriptor for it nothing is done yet
+                    os.fsync(folder)
                     count += place == path
-        for folder in touched:
-            sync_folder(folder)
         return count
 
     def digests(self) -> frozenset[bytes]:
@@ -241,13 +241,15 @@ class BlobWriter:
         try:
             with disk_errors(self._final):
                 os.fsync(self._descriptor)
-                self._partial.replace(self._final)
-                sync_folder(self._final.parent)
+                with opened_folder(self._final.parent) as folder:  # before the name is there: it may be refused now
+                    self._partial.replace(self._final)
+                    os.fsync(folder)
         except FileNotFoundError:
             self._done = True
             raise RemoteProtocolError("blob-erased", f"{self._digest.hex()[:16]} is wanted no more") from None
-        except BaseException:
-            self._discard()
+        except BaseException as error:
+            if not is_scarce(error):
+                self._discard()
             raise
         self._done = True
 

@@ -1,5 +1,6 @@
 """Making, opening and checking the database file; SQLite's errors become named ones."""
 
+import errno
 import os
 import sqlite3
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...crypto.errors import CollegiumError, CorruptError, LocalProtocolError, RefusedError, UsageError
+from ..scarce import can_open
 from . import schema
 from .errors import DiskFullError, disk_errors
 from .files import sync_folder
@@ -51,6 +53,8 @@ def _named(path: Path, error: Exception, opening: bool) -> CollegiumError:
             return CorruptError(f"The database {path} is damaged ({error})", schema.recovery(path))
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return UsageError(f"Another process holds the database {path}", "Stop the other process.")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM if not can_open():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from error
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             advice = "Run as the user who owns this node's directory, and check its permissions."
             return UsageError(f"Cannot open the database {path} ({error})", advice)

@@ -2,8 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import disk_errors
@@ -18,13 +18,20 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: files made, renamed and removed there."""
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """Open a folder for as long as the block lasts: a descriptor to fsync what is named there."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: files made, renamed and removed there."""
+    with opened_folder(folder) as descriptor:
+        os.fsync(descriptor)
 
 
 def write_atomic(path: Path, *parts: bytes | memoryview, durable: bool = True, scratch: Path | None = None) -> None:

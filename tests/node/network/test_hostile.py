@@ -11,8 +11,8 @@ import trio
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils import encode_varint_prefixed
 
+from collegium.node.network.arrivals import MAX_PENDING
 from collegium.node.network.identity import peer_id
-from collegium.node.network.workarounds import MAX_PENDING_INBOUND
 
 TOPIC = "test"
 MESHSUB = "/meshsub/1.1.0"
@@ -149,7 +149,7 @@ def test_idle_sockets_do_not_keep_members_out(run: Any, node: Any) -> None:
             with trio.fail_after(3):
                 await member.joins(victim)
             await member.alive(victim)
-            assert victim.network._swarm._collegium_pending.count <= MAX_PENDING_INBOUND
+            assert victim.network._swarm._collegium_arrivals.pending.count <= MAX_PENDING
             for stream in idle:
                 await stream.aclose()
 

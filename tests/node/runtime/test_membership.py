@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,12 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
     cli("peer", "leave", "--yes", "--home", new.home.root)
     until(four, lambda: status(four.institutions[0])["federation"]["members"] == 4)
     until(four, lambda: any("has left the federation" in note for note in status(new)["notes"]))
+    for institution in four.institutions[:4]:  # the gate is shut behind who left, and the open connection cut
+        until(four, partial(_apart, institution, "newcomer"))
+
+
+def _apart(institution: Institution, name: str) -> bool:
+    return name not in {member["name"] for member in status(institution)["live"]["connected"]}
 
 
 def _open(institution: Institution) -> bool:

@@ -1,0 +1,93 @@
+"""What somebody without a key can do to a daemon that runs as its operator started it (G9)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from collegium.node.control.client import Client
+from collegium.node.home import config as settings
+from collegium.node.home.lock import running
+
+Make = Callable[..., Any]
+DESCRIPTORS = 1024
+LEAST_SPARE = 600
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def knock(port: int, held: "deque[socket.socket]", keep: int) -> None:
+    """Connect without waiting for it; of all connections only the newest are kept."""
+    client = socket.socket()
+    client.setblocking(False)
+    with suppress(BlockingIOError):
+        client.connect(("127.0.0.1", port))
+    held.append(client)
+    while len(held) > keep:
+        held.popleft().close()
+
+
+def queued(port: int) -> int:
+    """How many connections wait at a listening socket to be accepted."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if state == "0A" and local.endswith(f":{port:04X}"):
+            return int(queues.split(":")[1], 16)
+    return 0
+
+
+def command(*words: object, shell: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run `collegium` as a user does, in a shell that has run `shell` before."""
+    return subprocess.run(
+        ["sh", "-c", f'{shell}exec "$@"', "sh", sys.executable, "-m", "collegium.cli.main", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env=os.environ | {"NO_COLOR": "1"},
+    )
+
+
+def test_g9_bursts_of_connections_under_a_low_limit_cost_a_daemon_nothing(federation: Make) -> None:
+    two = federation(count=2, rounds=0)
+    home = two.institutions[0].home
+    (listen,) = settings.load(home.config).node.listen
+    done = command("node", "start", "--home", home.root, shell=f"ulimit -n {DESCRIPTORS}; ")
+    assert done.returncode == 0, done.stderr
+    pid = running(home)
+    assert pid is not None
+    held: deque[socket.socket] = deque()
+    try:
+        most, port = 0, int(listen.rsplit("/", 1)[1])
+        for _ in range(14):
+            for _ in range(100):
+                knock(port, held, keep=900)
+            deadline = time.monotonic() + 60
+            while queued(port):
+                assert time.monotonic() < deadline, "it accepts nobody any more"
+                time.sleep(0.02)
+            most = max(most, descriptors(pid))
+        status = command("node", "status", "--json", "--home", home.root)
+        assert status.returncode == 0, status.stderr + home.log.read_text()[-2000:]
+        assert json.loads(status.stdout)["live"]
+        assert most < DESCRIPTORS - LEAST_SPARE
+        two.daemons[1].start()  # the other member, from the same address, while all these connections are held
+        deadline = time.monotonic() + 120
+        while not (found := Client(home).get("/status")["live"])["connected"]:
+            assert time.monotonic() < deadline, home.log.read_text()[-3000:]
+            time.sleep(0.2)
+        assert [member["name"] for member in found["connected"]] == ["node-1"]
+        assert running(home) == pid
+    finally:
+        for client in held:
+            client.close()
+        command("node", "stop", "--force", "--home", home.root)
