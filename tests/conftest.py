@@ -1,10 +1,16 @@
-"""The order of the tests: what takes longest begins first, so that no worker is left alone with it at the end.
+"""The order of the tests, and how many threads they use.
 
+What takes longest begins first, so that no worker is left alone with it at the end.
 `--no-loadscope-reorder` keeps this order: else pytest-xdist begins with the files that have the most tests, which are
 the quick ones.
 """
 
+import os
+
 import pytest
+
+# The tests run side by side already: threads of torch and numpy that wait for each other cost a third more CPU.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Files by their measured length, longest first. The others of tests/node/runtime come next: most start daemons too.
 LONGEST = (
