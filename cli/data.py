@@ -17,14 +17,22 @@ app = typer.Typer(help="An institution's data folder.", no_args_is_help=True)
 @app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds dataset.toml.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is any warning.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read everything in a data folder, as training does, and say what is there. Nothing is written."""
+    """Read everything in a data folder, as training does, and say what is there and what is wrong. Nothing is written.
+
+    Exit 3 if a cell cannot be used: training leaves its student out.
+    """
     from ..node.data.arrays import load  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.data.summary import summarise  # noqa: PLC0415
 
-    found = {"folder": str(folder)} | summarise(load(folder))
+    found = {"folder": str(folder)} | summarise(load(folder, tolerant=True))
     emit(found, as_json, lambda out: _show(out, found))
+    if found["problems"]:
+        raise typer.Exit(3)
+    if strict and found["warnings"]:
+        raise typer.Exit(1)
 
 
 def _show(out: "Console", found: dict[str, Any]) -> None:
@@ -36,10 +44,9 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             ("subjects", f"{found['subjects']}, {found['held_out_subjects']} of them held out"),
             ("records", f"{found['records']}, {found['held_out_records']} of them held out"),
             ("for each subject", f"{each['min']} to {each['max']} records, median {each['median']:g}"),
-            (
-                "filtered",
-                f"{found['filtered_records']} records do not pass keep" if found["filtered_records"] else None,
-            ),
+            ("filtered", f"{found['filtered_records']} records do not pass keep"),
+            ("empty rows", ", ".join(f"{number} in {name}" for name, number in found["empty_rows"].items()) or "0"),
+            ("left out", f"{found['left_out_subjects']} subjects with a cell that cannot be used"),
         ],
     )
     out.print()
@@ -70,8 +77,33 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
     if cells:
         out.print()
         table(out, ("group", "level", "records", "held out", "subjects held out", ""), cells, empty="")
+    columns = [
+        (
+            column["column"],
+            column["use"],
+            column["values"],
+            _words(column["missing"], column["missing_words"]),
+            _words(column["other"], column["words"]),
+            column["below"],
+            column["above"],
+        )
+        for column in found["columns"]
+        if column["missing"] or column["other"] or column["below"] or column["above"]
+    ]
+    if columns:
+        out.print()
+        names = ("column", "of", "values", "empty", "not declared", "below low", "above high")
+        table(out, names, columns, empty="")
     for warning in found["warnings"]:
         out.print(f"warning: {warning}")
+    for problem in found["problems"]:
+        out.print(f"error: {problem['text']}. {problem['advice']}")
+    if found["problem_count"] > len(found["problems"]):
+        out.print(f"error: and {found['problem_count'] - len(found['problems'])} more")
+
+
+def _words(count: int, words: list[tuple[str, int]]) -> str:
+    return f"{count}" + (": " + ", ".join(f"{word} {number}" for word, number in words) if words else "")
 
 
 def _classes(task: dict[str, Any]) -> str:

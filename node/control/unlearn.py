@@ -17,6 +17,7 @@ from .. import views
 from ..core import motions
 from ..core.contribution import taken_back
 from ..core.events import Carry, Move, RequestWithdrawal
+from ..data.spelling import clean
 from .answers import answering, body_of
 from .facts import Daemon, context_of
 
@@ -41,7 +42,7 @@ def routes(daemon: Daemon) -> list[Route]:
         return JSONResponse({"submitted": True, "signing": daemon.core.signing, "recorded": recorded}, 202)
 
     async def student(request: Request) -> Response:
-        subject = str((await body_of(request, {"subject": str}))["subject"])
+        subject = clean(str((await body_of(request, {"subject": str}))["subject"]))
         if not subject or len(subject) > 1024:
             raise UsageError("a student's id has 1 to 1024 characters")
         seen = await daemon.exclude(subject)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.errors import UsageError
+from ...crypto.errors import CorruptError, UsageError
 from .manifest import Manifest, ModalityEntry, read_manifest
 from .modalities import blank, declared_columns, needed, read_modality
+from .problems import Findings
 from .records import allocate, in_test, read_records
 from .tables import column_names
 from .tasks import class_count, class_names, group_levels, read_group, read_task, ungrouped, unlabelled
@@ -81,7 +82,8 @@ class Dataset:
 
     `held_out` [S] bool marks the test subjects. Subjects are in the order of their first record. `records` [S, K] holds
     the records' names, str, "" where there is none. `unread` counts the records beyond max_records, `filtered` those
-    that the unit table's filters drop.
+    that the unit table's filters drop. Subjects who are `left_out` have a cell that cannot be used: no array has them.
+    `findings` says which cells these are, and what the columns hold.
     """
 
     subjects: tuple[str, ...]
@@ -93,6 +95,8 @@ class Dataset:
     records: Objects
     unread: int
     filtered: int
+    left_out: tuple[str, ...]
+    findings: Findings
 
     def without(self, gone: Callable[[str], bool]) -> "Dataset":
         """Return the data without the subjects of whom this is true."""
@@ -119,16 +123,17 @@ class Dataset:
         )
 
 
-def load(folder: Path, *, only_modalities: Collection[str] | None = None) -> Dataset:
+def load(folder: Path, *, only_modalities: Collection[str] | None = None, tolerant: bool = False) -> Dataset:
     """Load an institution's data folder; of modalities not in `only_modalities` (if given) nothing is read.
 
-    Raises UsageError or CorruptError, naming file, column and row.
+    A `tolerant` load, as training does it, leaves out each subject who has a cell that cannot be used.
+    Raises UsageError or CorruptError, naming file, column and line.
     """
     manifest = read_manifest(folder)
     if only_modalities is not None:
         chosen = tuple(entry for entry in manifest.modalities if entry.name in only_modalities)
         manifest = replace(manifest, modalities=chosen)
-    return _assemble(manifest, manifest, predict=False)
+    return _assemble(manifest, manifest, Findings(strict=not tolerant), predict=False)
 
 
 def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | None = None) -> Dataset:
@@ -151,12 +156,12 @@ def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | No
     else:
         unit = replace(declared.tables[declared.unit_table], path=file)
         given = replace(declared, folder=file.parent, tables={declared.unit_table: unit})
-    return _assemble(given, declared, predict=True)
+    return _assemble(given, declared, Findings(), predict=True)
 
 
-def _assemble(manifest: Manifest, declared: Manifest, *, predict: bool) -> Dataset:
+def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, predict: bool) -> Dataset:
     """Read everything; to `predict`, what is not in `manifest` or its files is missing, as wide as `declared` says."""
-    records = read_records(manifest, predict=predict)
+    records = read_records(manifest, findings, predict=predict)
 
     def there(table: str, column: str) -> bool:
         return not predict or column in _columns(manifest, table)
@@ -164,21 +169,27 @@ def _assemble(manifest: Manifest, declared: Manifest, *, predict: bool) -> Datas
     modalities = {}
     for entry in manifest.modalities:
         if not predict or _has(manifest, declared, entry):
-            arrays = read_modality(manifest, entry, records, lenient=predict)
+            arrays = read_modality(manifest, entry, records, findings, lenient=predict)
         else:
             arrays = blank(declared, entry, records.shape)
         modalities[entry.name] = ModalityArray(entry.name, entry.kind, *arrays)
     tasks = {}
     for task in manifest.tasks:
         known = there(task.table, task.column)
-        labels = read_task(manifest, task, records, lenient=predict) if known else unlabelled(task, records.shape)
+        if known:
+            labels = read_task(manifest, task, records, findings, lenient=predict)
+        else:
+            labels = unlabelled(task, records.shape)
         tasks[task.name] = TaskArray(
             task.name, task.kind, class_count(task), labels, class_names(task), task.low, task.high
         )
     groups = {}
     for column in manifest.groups:
         known = there(manifest.groups_table, column.name)
-        codes = read_group(manifest, column, records, lenient=predict) if known else ungrouped(column, records.shape)
+        if known:
+            codes = read_group(manifest, column, records, findings, lenient=predict)
+        else:
+            codes = ungrouped(column, records.shape)
         groups[column.name] = GroupArray(column.name, group_levels(column), codes)
     weights = allocate(records.shape, 0.0, np.float32, "the table of records")
     names = allocate(records.shape, "", np.object_, "the table of records")
@@ -186,14 +197,21 @@ def _assemble(manifest: Manifest, declared: Manifest, *, predict: bool) -> Datas
         if place[0] >= 0:
             names[place] = name
             weights[place] = 1.0 / records.counts[place[0]]
-    return Dataset(
-        records.subjects, weights, records.held_out, modalities, tasks, groups, names, records.unread, records.filtered
-    )
+    spoiled = records.spoiled.tolist()
+    left_out = tuple(name for name, out in zip(records.subjects, spoiled, strict=True) if out)
+    if len(left_out) == len(records.subjects):
+        problem = findings.problems[0]
+        raise CorruptError(f"no subject can be read: {problem.text}", problem.advice)
+    data = Dataset(
+        records.subjects, weights, records.held_out, modalities, tasks, groups, names, records.unread,
+        records.filtered, left_out, findings,
+    )  # fmt: skip
+    return data.without(frozenset(left_out).__contains__)
 
 
 def _columns(manifest: Manifest, table: str) -> list[str]:
     entry = manifest.tables.get(table)
-    return column_names(entry.path) if entry is not None and entry.path.is_file() else []
+    return column_names(entry) if entry is not None and entry.path.is_file() else []
 
 
 def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:

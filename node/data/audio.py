@@ -6,8 +6,6 @@ triangles evenly spaced on the mel scale `2595 log10(1 + f/700)` up to half the 
 relative to full scale from FLOOR to CEILING become -1 to 1; `normalise` then takes away the clip's own mean.
 """
 
-import struct
-import wave
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.errors import CorruptError, UsageError
+from ...crypto.errors import UsageError
+from . import wav
 
 FLOOR, CEILING = -80.0, 0.0  # dB
 LEAST_WINDOW = 0.025  # seconds: two periods of the lowest voices
@@ -43,30 +42,17 @@ class AudioSpec:
         return 1 << (int(max(2 * self.hop, LEAST_WINDOW * self.rate)) - 1).bit_length()
 
 
-def read_wav(path: Path, spec: AudioSpec, where: str) -> Floats:
+def read_wav(path: Path, spec: AudioSpec) -> Floats:
     """Return the samples of the first `max_seconds`, [n] float64 in [-1, 1), the mean of the channels.
 
-    Raises UsageError (another rate) or CorruptError (no file, not PCM, cut off, empty), naming the file and `where`.
+    Raises UsageError (another rate) or CorruptError (no file, not PCM, cut off, empty) without the file's name, which
+    may be a student's: the caller names the cell.
     """
-    place = f"{where}: {path}"
-    if not path.is_file():
-        raise CorruptError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
-    try:
-        with wave.open(str(path), "rb") as clip:
-            channels, width, rate, count = clip.getparams()[:4]
-            wanted = min(count, spec.hop * spec.frames)
-            raw = clip.readframes(wanted) if rate == spec.rate else b""
-            if width > 4:
-                raise wave.Error(f"{8 * width} bit")
-    except (wave.Error, EOFError, OSError, struct.error, ValueError, RuntimeError) as error:  # wave raises all of them
-        advice = "Convert it to PCM .wav (8, 16, 24 or 32 bit)."
-        raise CorruptError(f"{place} cannot be read: {str(error) or 'damaged'}", advice) from error
-    if rate != spec.rate:
-        advice = f"Resample it, or declare rate = {rate} (every file of a modality has the same)."
-        raise UsageError(f"{place} has {rate} samples a second, declared are {spec.rate}", advice)
-    if count <= 0 or len(raw) != wanted * channels * width:
-        raise CorruptError(f"{place} is empty or cut off", "Copy it again, or empty the cell.")
-    samples: Floats = _samples(raw, width).reshape(-1, channels).mean(axis=1)
+    clip = wav.read(path, spec.hop * spec.frames / spec.rate)
+    if clip.rate != spec.rate:
+        advice = f"Resample it, or declare rate = {clip.rate} (every file of a modality has the same)."
+        raise UsageError(f"the file has {clip.rate} samples a second, declared are {spec.rate}", advice)
+    samples: Floats = _samples(clip.raw, clip.width).reshape(-1, clip.channels).mean(axis=1)
     return samples
 
 

@@ -1,5 +1,6 @@
 """Image files as grey pixels of a declared size."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,32 +9,37 @@ from PIL import Image, ImageOps
 
 from ...crypto.errors import CorruptError
 
-MAX_PIXELS = 100_000_000  # a small file can unfold to many gigabytes
+MAX_PIXELS = 64_000_000  # a small file can unfold to many gigabytes
+MAX_FILE = 256 << 20  # bytes
 
 
-def read_image(path: Path, size: int, where: str) -> npt.NDArray[np.float64]:
+def read_image(path: Path, size: int) -> npt.NDArray[np.float64]:
     """Return grey values [size · size] in [0, 255], row by row, each the mean of the area that it covers.
 
-    A transparent image lies on white; a photograph is turned upright. Raises CorruptError (no file, not PNG
-    or JPEG, damaged, too large), naming the file and `where`.
+    A transparent image lies on white; a photograph is turned upright. Raises CorruptError (no file, not PNG or JPEG,
+    damaged, too large) without the file's name, which may be a student's: the caller names the cell.
     """
-    place = f"{where}: {path}"
     if not path.is_file():
-        raise CorruptError(f"{place} does not exist", "Put the file there, correct the path, or empty the cell.")
+        raise CorruptError("the file does not exist", "Put it there, correct the path, or empty the cell.")
+    if path.stat().st_size > MAX_FILE:
+        raise CorruptError(f"the file has more than {MAX_FILE >> 20} MiB", "Scale it down.")
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if image.width * image.height > MAX_PIXELS:
-                raise CorruptError(f"{place} has {image.width} × {image.height} pixels", "Scale it down.")
+                what = f"the image has {image.width} × {image.height} pixels, more than {MAX_PIXELS}"
+                raise CorruptError(what, "Scale it down.")
             grey = _grey(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise CorruptError(f"{place} cannot be read: {error}", "Export it again, as PNG or JPEG.") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        advice = "Export it again, as PNG or JPEG."
+        raise CorruptError("the file is no PNG or JPEG, or is damaged", advice) from None
     resized = grey.resize((size, size), Image.Resampling.BOX)
     return np.asarray(resized, dtype=np.float64).reshape(-1)
 
 
 def _grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bit: conversion would cut off, not scale
-        return Image.fromarray((np.asarray(image).astype(np.float64) / 257.0).astype(np.float32))
+        return Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(257.0))
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("L")

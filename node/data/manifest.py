@@ -13,19 +13,22 @@ from ...crypto.errors import CorruptError, UsageError
 from .audio import AudioSpec
 from .paths import inside
 from .section import Section
+from .spelling import MISSING
 
 MANIFEST = "dataset.toml"
 FORMAT = 1
 MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
 TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
 PIXELS = (0.0, 255.0)
+ENCODINGS = ("utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15", "windows-1250", "windows-1251")
 # What may stand in each table of the file, whatever its kind.
 TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
+TABLE_KEYS = ("path", "key", "keep", "separator", "decimal", "encoding", "missing_values", "max_rows", "max_mib")
 MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
     "invert", "rate", "max_seconds", "bands", "frames", "normalise",
 )  # fmt: skip
-TASK_KEYS = ("name", "kind", "table", "column", "positive", "classes", "low", "high", "separator", "none")
+TASK_KEYS = ("name", "kind", "table", "column", "positive", "negative", "classes", "low", "high", "separator", "none")
 T = TypeVar("T")
 
 
@@ -72,12 +75,22 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
-    """One file, the column that names its records, and which of its rows are read."""
+    """One file, the column that names its records, which of its rows are read, and how it is written.
+
+    `missing_values` are cells that count as empty, beside the usual words. `max_rows` and `max_mib` (unpacked) bound
+    what is read.
+    """
 
     name: str
     path: Path
     key: str
-    keep: tuple[Filter, ...]
+    keep: tuple[Filter, ...] = ()
+    separator: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+    missing_values: frozenset[str] = frozenset()
+    max_rows: int = 10_000_000
+    max_mib: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,11 @@ class ModalityEntry:
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """One task. `positive` are the values that count as 1 in "binary"; `low` and `high` bound a "regression"."""
+    """One task; `low` and `high` bound a "regression".
+
+    `positive` are the values that count as 1 in "binary". `negative` are those that count as 0: all others if there
+    are none here.
+    """
 
     name: str
     kind: str
@@ -117,6 +134,7 @@ class TaskEntry:
     column: str
     classes: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
     separator: str = ""
@@ -125,7 +143,10 @@ class TaskEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checked `dataset.toml`. `subject` is "" where every record is its own subject."""
+    """A checked `dataset.toml`. `subject` is "" where every record is its own subject.
+
+    The split is by `split_column`, whose cells are of `split_train` or `split_test`, or by share and salt.
+    """
 
     folder: Path
     subject: str
@@ -139,6 +160,8 @@ class Manifest:
     split_column: str
     split_share: float
     split_salt: str
+    split_train: tuple[str, ...] = ()
+    split_test: tuple[str, ...] = ()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -146,13 +169,13 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises UsageError (missing, or says something wrong: which key and what to write) or CorruptError (not TOML).
     """
-    path = folder / MANIFEST
+    path = inside(folder, MANIFEST, str(folder))
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", f"Put a {MANIFEST} into the data folder.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{path} is not TOML: {error}", "Mend the line named here.") from error
+        raise CorruptError(f"{path} is not TOML: {error}", "Correct the line named here.") from error
     return _manifest(Section(raw, str(path)), folder)
 
 
@@ -171,17 +194,23 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     kind = unit.text("kind", "subject")
     if kind not in {"subject", "record"}:
         raise unit.fail(f'kind = "{kind}" is unknown', 'Write kind = "record", or subject = a column.')
-    subject = unit.text("subject") if kind == "subject" else ""
+    subject = unit.name("subject") if kind == "subject" else ""
     unit_table = _known(unit, "table", tables, next(iter(tables)) if len(tables) == 1 else None)
     max_records = unit.whole("max_records", 16, 1, 2**16)
     unit.done()
     split = Section(top.take("split", (dict,)), f"{top.where} [split]")
-    split.only("share", "salt", "column")
-    column, share, salt = split.text("column", ""), 0.0, ""
+    split.only("share", "salt", "column", "train", "test")
+    column, share, salt = split.name("column", ""), 0.0, ""
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
     if not column:
         share, salt = split.number("share"), split.text("salt")
         if not 0.0 <= share < 1.0:
             raise split.fail(f"share = {share} is not in [0, 1)")
+    else:
+        train, test = split.names("train", ["train"]), split.names("test", ["test"])
+        if not train or not test or set(train) & set(test):
+            raise split.fail("train and test must be words of their own", 'Write train = ["..."] and test = ["..."].')
     split.done()
     tasks = tuple(_task(section, tables, unit_table) for section in top.sections("task"))
     hidden = {(task.table, task.column): f"the label of {task.name!r}" for task in tasks}
@@ -195,8 +224,9 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     _once(top, "modality", (entry.name for entry in modalities))
     _once(top, "task", (entry.name for entry in tasks))
     return Manifest(
-        folder, subject, unit_table, max_records, tables, modalities, tasks, groups_table, groups, column, share, salt
-    )
+        folder, subject, unit_table, max_records, tables, modalities, tasks, groups_table, groups, column, share, salt,
+        train, test,
+    )  # fmt: skip
 
 
 def _once(top: Section, what: str, entries: Iterable[str]) -> None:
@@ -206,16 +236,26 @@ def _once(top: Section, what: str, entries: Iterable[str]) -> None:
 
 
 def _table(section: Section, name: str, folder: Path) -> TableEntry:
-    section.only("path", "key", "keep")
-    path, key = inside(folder, section.text("path"), section.where), section.text("key")
+    section.only(*TABLE_KEYS)
+    path, key = inside(folder, section.text("path"), section.where), section.name("key")
     keep = tuple(_filter(item) for item in section.sections("keep", "column"))
+    separator, decimal = section.text("separator", ","), section.text("decimal", ".")
+    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
+        raise section.fail(f"separator = {separator!r} is not one character", 'Write ",", ";" or "\\t".')
+    if decimal not in {".", ","}:
+        raise section.fail(f"decimal = {decimal!r} is unknown", 'Write "." or ",".')
+    encoding = section.text("encoding", "utf-8").lower()
+    if encoding not in ENCODINGS:
+        raise section.fail(f"encoding = {encoding!r} is unknown", f"Write one of {', '.join(ENCODINGS)}.")
+    missing = frozenset(section.names("missing_values", []))
+    rows, mib = section.whole("max_rows", 10_000_000, 1, 10**9), section.whole("max_mib", 1024, 1, 2**20)
     section.done()
-    return TableEntry(name, path, key, keep)
+    return TableEntry(name, path, key, keep, separator, decimal, encoding, missing, rows, mib)
 
 
 def _filter(section: Section) -> Filter:
     section.only("column", "values", "low", "high")
-    column, values = section.text("column"), section.texts("values", [])
+    column, values = section.name("column"), section.names("values", [])
     if bool(values) == bool({"low", "high"} & set(section.raw)):
         raise section.fail("a filter needs either values or bounds", "Write values = [...], or low and high.")
     low, high = (0.0, 0.0) if values else section.bounds()
@@ -254,7 +294,7 @@ def _tabular(section: Section, name: str, table: str) -> ModalityEntry:
 
 
 def _series(section: Section, name: str, table: str) -> ModalityEntry:
-    time, until = section.text("time"), section.number("until", float("inf"))
+    time, until = section.name("time"), section.number("until", float("inf"))
     max_len, resample = section.whole("max_len", None, 1, 2**16), section.flag("resample")
     return ModalityEntry(
         name, "series", table, _columns(section), time=time, until=until, max_len=max_len, resample=resample
@@ -262,14 +302,14 @@ def _series(section: Section, name: str, table: str) -> ModalityEntry:
 
 
 def _text(section: Section, name: str, table: str) -> ModalityEntry:
-    segments = section.texts("columns")
+    segments = section.names("columns")
     if not segments:
         raise section.fail("columns is empty", "Name the columns that hold text.")
     return ModalityEntry(name, "text", table, segments=segments, max_len=len(segments))
 
 
 def _image(section: Section, name: str, table: str) -> ModalityEntry:
-    file, prefix, names = section.text("file", ""), section.text("prefix", ""), section.texts("columns", [])
+    file, prefix, names = section.name("file", ""), section.text("prefix", ""), section.names("columns", [])
     if [bool(file), bool(prefix), bool(names)].count(True) != 1:
         raise section.fail("an image needs either prefix or columns or file")
     if file:
@@ -282,7 +322,7 @@ def _image(section: Section, name: str, table: str) -> ModalityEntry:
 
 
 def _audio(section: Section, name: str, table: str) -> ModalityEntry:
-    file, rate = section.text("file"), section.whole("rate", None, 1000, 384_000)
+    file, rate = section.name("file"), section.whole("rate", None, 1000, 384_000)
     seconds = section.number("max_seconds")
     if not 0.0 < seconds <= 3600.0:
         raise section.fail(f"max_seconds = {seconds} is not in (0, 3600]")
@@ -308,9 +348,9 @@ def _columns(section: Section) -> tuple[Column, ...]:
 
 def _column(section: Section) -> Column:
     section.only("name", "low", "high", "missing", "levels")
-    name = section.text("name")
+    name = section.name("name")
     if "levels" in section.raw:
-        levels = section.texts("levels")
+        levels = _words(section, "levels")
         section.done()
         return CategoricalColumn(name, levels)
     if not {"low", "high"} <= set(section.raw):
@@ -324,25 +364,26 @@ def _column(section: Section) -> Column:
 def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
     section.only(*TASK_KEYS)
     name, kind = section.text("name"), section.text("kind")
-    table, column = _known(section, "table", tables, unit_table), section.text("column")
+    table, column = _known(section, "table", tables, unit_table), section.name("column")
     entry = TaskEntry(name, kind, table, column)
     if kind == "binary":
-        if isinstance(section.raw.get("positive"), str | int):
-            section.raw["positive"] = [section.raw["positive"]]
-        entry = TaskEntry(name, kind, table, column, positive=section.texts("positive"))
+        for key in ("positive", "negative"):
+            if isinstance(section.raw.get(key), str | int):
+                section.raw[key] = [section.raw[key]]
+        positive, negative = _words(section, "positive"), _words(section, "negative", [])
+        if set(positive) & set(negative):
+            raise section.fail("a value is both positive and negative", "Name it once.")
+        entry = TaskEntry(name, kind, table, column, positive=positive, negative=negative)
         _several(section, entry.positive, 1)
     elif kind in {"multiclass", "ordinal"}:
-        entry = TaskEntry(name, kind, table, column, section.texts("classes"))
+        entry = TaskEntry(name, kind, table, column, _words(section, "classes"))
         _several(section, entry.classes, 2)
     elif kind == "regression":
         low, high = section.bounds()
         entry = TaskEntry(name, kind, table, column, low=low, high=high)
     elif kind == "multilabel":
-        classes, separator, none = (
-            section.texts("classes"),
-            section.text("separator", ";"),
-            section.text("none", "none"),
-        )
+        classes = _words(section, "classes")
+        separator, none = section.text("separator", ";"), section.name("none", "none")
         _several(section, classes, 1)
         if not separator.strip() or not none or any(separator in item or item == none for item in classes):
             raise section.fail("separator and none must not be empty or occur in classes", "Choose other ones.")
@@ -351,6 +392,16 @@ def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> T
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(TASK_KINDS)}.")
     section.done()
     return entry
+
+
+def _words(section: Section, key: str, default: list[str] | None = None) -> tuple[str, ...]:
+    """Take declared levels or classes. Raises UsageError for a word that stands for an empty cell."""
+    words = section.names(key, default)
+    for word in words:
+        if word in MISSING:
+            advice = f"In a table {word!r} means that there is no value. Choose another word, there and here."
+            raise section.fail(f"{key}: {word!r} can never occur", advice)
+    return words
 
 
 def _several(section: Section, values: Sequence[str], least: int) -> None:
@@ -370,7 +421,7 @@ def _sensitive(
     groups = []
     for item in section.sections("columns"):
         item.only("name", "levels")
-        groups.append(CategoricalColumn(item.text("name"), item.texts("levels")))
+        groups.append(CategoricalColumn(item.name("name"), _words(item, "levels")))
         item.done()
     section.done()
     _once(section, "column", (group.name for group in groups))

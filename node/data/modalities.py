@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from .audio import log_mel, read_wav
 from .images import read_image
 from .manifest import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
 from .paths import inside
+from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows
 from .tables import Table, column_names
 
@@ -21,7 +21,9 @@ Objects = npt.NDArray[np.object_]
 Arrays = tuple[Floats, Mask, Objects | None]  # values, steps, texts
 
 
-def read_modality(manifest: Manifest, entry: ModalityEntry, records: Records, *, lenient: bool) -> Arrays:
+def read_modality(
+    manifest: Manifest, entry: ModalityEntry, records: Records, findings: Findings, *, lenient: bool
+) -> Arrays:
     """Return values [S, K, T, width], steps [S, K, T] and, for text, texts [S, K, T].
 
     `lenient` leaves out filters whose column is not there. Raises UsageError or CorruptError, naming the place.
@@ -29,7 +31,7 @@ def read_modality(manifest: Manifest, entry: ModalityEntry, records: Records, *,
     source = manifest.tables[entry.table]
     columns = declared_columns(manifest, entry)
     names = [source.key, *needed(entry), *(column.name for column in columns)]
-    table = Table(source, names, lenient=lenient)
+    table = Table(source, names, findings, lenient=lenient)
     subject, record = rows_of(table, source.key, records)
     if entry.kind == "series":
         rows, step = _series_steps(table, entry, subject, record)
@@ -43,13 +45,14 @@ def read_modality(manifest: Manifest, entry: ModalityEntry, records: Records, *,
             texts[subject[rows], record[rows], number] = found
             steps[subject[rows], record[rows], number] = found != ""
     elif entry.file:
-        _files(manifest.folder, table, source.key, entry, rows, (subject, record), values, steps)
+        _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
     else:
-        features, present = _features(table, columns, subject >= 0)
+        features, present = _features(table, columns, f"modality {entry.name!r}")
         said = present[rows]
         rows, step = rows[said], step[said]
         values[subject[rows], record[rows], step] = features[rows]
         steps[subject[rows], record[rows], step] = True
+    records.spoil(table, subject)
     return values, steps, texts
 
 
@@ -81,50 +84,57 @@ def declared_columns(manifest: Manifest, entry: ModalityEntry) -> tuple[Column, 
     """Return the columns of features; a prefix is looked up in the table. Raises UsageError if it fits none."""
     if not entry.prefix:
         return entry.columns
-    path = manifest.tables[entry.table].path
-    found = [(int(match[1]), match[0]) for name in column_names(path)
+    table = manifest.tables[entry.table]
+    found = [(int(match[1]), match[0]) for name in column_names(table)
              if (match := re.fullmatch(re.escape(entry.prefix) + r"(\d+)", name))]  # fmt: skip
     if not found:
-        raise UsageError(f"{path}: no column {entry.prefix}0, {entry.prefix}1, ...", "Correct the prefix.")
+        raise UsageError(f"{table.path}: no column {entry.prefix}0, {entry.prefix}1, ...", "Correct the prefix.")
     return tuple(NumericColumn(name, entry.low, entry.high, missing=False) for _, name in sorted(found))
 
 
 def _files(
     folder: Path,
     table: Table,
-    key: str,
     entry: ModalityEntry,
     rows: Index,
     places: tuple[Index, Index],
     values: Floats,
     steps: Mask,
 ) -> None:
-    paths, names = table.texts(entry.file), table.identifiers(key)
+    paths = table.texts(entry.file)
     for row in rows.tolist():
-        text, where = paths[row], f"{table.where(entry.file, row)} (record {names[row]!r})"
+        text = paths[row]
         if text is None:
             continue
-        path, place = inside(folder, text, where), (int(places[0][row]), int(places[1][row]))
-        if entry.audio is not None:
-            values[place], filled = log_mel(read_wav(path, entry.audio, where), entry.audio)
-            steps[place][:filled] = True
-        else:
-            grey = read_image(path, entry.size, where)
-            scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
-            values[place][0] = -scaled if entry.invert else scaled
-            steps[place][0] = True
+        place = (int(places[0][row]), int(places[1][row]))
+        try:
+            path = inside(folder, text, "")
+            if entry.audio is not None:
+                values[place], filled = log_mel(read_wav(path, entry.audio), entry.audio)
+                steps[place][:filled] = True
+            else:
+                grey = read_image(path, entry.size)
+                scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
+                values[place][0] = -scaled if entry.invert else scaled
+                steps[place][0] = True
+        except (CorruptError, UsageError) as error:
+            table.fail(entry.file, [row], f": {error.message.removeprefix(': ')}", error.advice)
 
 
-def _features(table: Table, columns: tuple[Column, ...], wanted: Mask) -> tuple[Floats, Mask]:
+def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floats, Mask]:
     """Return features [rows, width] and whether a row says anything at all [rows]."""
     parts: list[Floats] = []
     present = np.zeros(table.rows, dtype=np.bool_)
     gaps: list[tuple[str, Mask]] = []
+    rows = np.flatnonzero(table.kept)
     for column in columns:
         if isinstance(column, CategoricalColumn):
-            part, known = _one_hot(table.texts(column.name), column)
+            codes = table.levels(column.name, column.levels, use)
+            table.count_levels(column.name, use, codes, len(column.levels), rows)
+            part, known = _one_hot(codes, column)
         else:
             raw = table.numbers(column.name)
+            table.count_numbers(column.name, use, raw, (column.low, column.high), rows)
             known = ~np.isnan(raw)
             scaled = 2.0 * (np.clip(raw, column.low, column.high) - column.low) / (column.high - column.low) - 1.0
             part = np.where(known, scaled, 0.0).astype(np.float32)[:, None]
@@ -136,34 +146,23 @@ def _features(table: Table, columns: tuple[Column, ...], wanted: Mask) -> tuple[
         parts.append(part)
     # A row without any value is a missing modality, which the mask says; a gap in a row needs its own feature.
     for name, gap in gaps:
-        rows = np.flatnonzero(gap & present & wanted)
-        if rows.size:
-            advice = "Fill the cell, or write missing = true for this column."
-            raise CorruptError(f"{table.where(name, int(rows[0]))} is empty", advice)
+        empty = np.flatnonzero(gap & present & ~table.bad)
+        table.fail(name, empty, " is empty", "Fill the cell, or write missing = true for this column.")
     return np.concatenate(parts, axis=1), present
 
 
-def _one_hot(texts: list[str | None], column: CategoricalColumn) -> tuple[Floats, Mask]:
-    codes = level_codes(texts, column.levels)
+def _one_hot(codes: Index, column: CategoricalColumn) -> tuple[Floats, Mask]:
     known = codes >= 0
-    part = np.zeros((len(texts), column.width), dtype=np.float32)
+    part = np.zeros((codes.size, column.width), dtype=np.float32)
     part[np.flatnonzero(known), codes[known]] = 1.0
     return part, known
-
-
-def level_codes(texts: list[str | None], levels: tuple[str, ...]) -> Index:
-    """Return the place of each text in `levels` [rows]: -1 for a missing one, len(levels) for another one."""
-    index: dict[Any, int] = {level: number for number, level in enumerate(levels)}
-    return np.array([-1 if text is None else index.get(text, len(index)) for text in texts], dtype=np.int64)
 
 
 def _series_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index) -> tuple[Index, Index]:
     """Return the rows to keep, ordered by record and time, and the step of each within its record."""
     time = table.numbers(entry.time)
-    nameless = np.flatnonzero(np.isnan(time) & (subject >= 0))
-    if nameless.size:
-        where = table.where(entry.time, int(nameless[0]))
-        raise CorruptError(f"{where} is empty", "Every row of a series needs a time.")
+    timeless = np.flatnonzero(np.isnan(time) & ~table.bad)
+    table.fail(entry.time, timeless, " is empty", "Every row of a series needs a time.")
     rows = np.flatnonzero((subject >= 0) & (time <= entry.until))
     rows = rows[np.lexsort((time[rows], record[rows], subject[rows]))]
     place = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]

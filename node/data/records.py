@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
 from .manifest import Manifest
+from .problems import Findings
+from .spelling import near
 from .tables import Table, column_names
 
 MAX_BYTES = 8 << 30  # of one array: more than this is a mistake in dataset.toml far more often than a large data set
@@ -23,7 +25,7 @@ class Records:
     """Who and what is read. `places` maps a record to (subject, record of the subject), NOWHERE if it is not read.
 
     `counts` [S] is the number of each subject's records; `unread` counts those beyond `max_records`, `filtered` those
-    that the unit table's filters drop.
+    that the unit table's filters drop. `spoiled` [S] marks subjects with a cell that cannot be used: they are left out.
     """
 
     subjects: tuple[str, ...]
@@ -32,55 +34,85 @@ class Records:
     held_out: npt.NDArray[np.bool_]
     unread: int
     filtered: int
+    spoiled: npt.NDArray[np.bool_]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(S, K)."""
         return len(self.subjects), int(self.counts.max())
 
+    def spoil(self, table: Table, subject: Index) -> None:
+        """Mark the subjects of the rows of a table that cannot be used; `subject` [rows] is -1 for nobody."""
+        owners = subject[table.bad]
+        self.spoiled[owners[owners >= 0]] = True
 
-def read_records(manifest: Manifest, *, predict: bool) -> Records:
+
+def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Records:
     """Read the unit table. To `predict`, all is held out, the subject's column may be missing and no record is cut off.
 
-    Raises UsageError or CorruptError, naming file, column and row.
+    Raises UsageError or CorruptError, naming file, column and line.
     """
     unit = manifest.tables[manifest.unit_table]
     owner_column = manifest.subject or unit.key
-    if predict and owner_column not in column_names(unit.path):
+    if predict and owner_column not in column_names(unit):
         owner_column = unit.key
     split = "" if predict else manifest.split_column
-    table = Table(unit, [unit.key, owner_column, *([split] if split else [])], lenient=predict)
-    names, owners = table.identifiers(unit.key), table.identifiers(owner_column)
-    kept = np.flatnonzero(table.kept).tolist()
-    subjects = tuple(dict.fromkeys(owners[row] for row in kept))
+    table = Table(unit, [unit.key, owner_column, *([split] if split else [])], findings, lenient=predict)
     if not table.rows:
         advice = "Below the line of column names, each record needs a row."
         raise UsageError(f"{unit.path} has no records", advice)
+    dropped = ~table.kept
+    owners = table.identifiers(owner_column)
+    table.kept &= table.cells(owner_column).codes >= 0
+    names = table.identifiers(unit.key)
+    kept = np.flatnonzero(table.kept).tolist()
+    subjects = tuple(dict.fromkeys(str(owners[row]) for row in kept))
     if not subjects:
+        if findings.problems:
+            raise CorruptError(findings.problems[0].text, findings.problems[0].advice)
         raise UsageError(f"{unit.path} has no rows that are kept", "Correct the filters in keep.")
     most = table.rows if predict else manifest.max_records
     index = {subject: number for number, subject in enumerate(subjects)}
+    subject = np.array([index.get(owner or "", -1) for owner in owners], dtype=np.int64)
+    subject[~table.kept] = -1
     counts = np.zeros(len(subjects), dtype=np.int64)
     places: dict[str, tuple[int, int]] = {}
+    first: dict[str, int] = {}
     unread = 0
-    for row, (record, owner, wanted) in enumerate(zip(names, owners, table.kept.tolist(), strict=True)):
-        if record in places:
-            where = table.where(unit.key, row)
-            raise CorruptError(f"{where}: record {record!r} is there twice", "Remove one of the rows.")
-        places[record] = NOWHERE
-        if wanted and counts[index[owner]] == most:
+    for row in kept:
+        record, owner = names[row], int(subject[row])
+        if record is None:
+            continue
+        if record in first:
+            what = f": this record is there twice, first in line {table.line(first[record])}"
+            table.fail(unit.key, [row, first[record]], what, "Remove one of the rows, or give each a name of its own.")
+            continue
+        first[record] = row
+        if counts[owner] == most:
+            places[record] = NOWHERE
             unread += 1
-        elif wanted:
-            places[record] = (index[owner], int(counts[index[owner]]))
-            counts[index[owner]] += 1
+        else:
+            places[record] = (owner, int(counts[owner]))
+            counts[owner] += 1
+    for row in np.flatnonzero(~table.kept).tolist():
+        record = names[row]
+        if record in first:  # rows of other tables for the one would be taken for the other's
+            what = f": this record is there twice, in line {table.line(row)} too"
+            table.fail(unit.key, [first[record]], what, "Give each a name of its own, or remove the row.")
+        elif record is not None:
+            places[record] = NOWHERE
     if predict:
         held_out = np.ones(len(subjects), dtype=np.bool_)
     elif split:
-        held_out = _by_column(table, split, owners, kept, subjects)
+        held_out = _by_column(table, manifest, subject, len(subjects))
     else:
         sides = [in_test(manifest.split_salt, name, manifest.split_share) for name in subjects]
         held_out = np.array(sides, dtype=np.bool_)
-    return Records(subjects, places, counts, held_out, unread, table.rows - len(kept))
+    counts = np.maximum(counts, 1)
+    spoiled = np.zeros(len(subjects), dtype=np.bool_)
+    found = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled)
+    found.spoil(table, subject)
+    return found
 
 
 def in_test(salt: str, subject: str, share: float) -> bool:
@@ -88,48 +120,64 @@ def in_test(salt: str, subject: str, share: float) -> bool:
     return int.from_bytes(sha256(salt.encode() + subject.encode()).digest()[:8], "big") < share * 2.0**64
 
 
-def _by_column(
-    table: Table, column: str, owners: list[str], kept: Sequence[int], subjects: tuple[str, ...]
-) -> npt.NDArray[np.bool_]:
-    sides, texts = {"train": False, "test": True}, table.texts(column)
-    chosen: dict[str, bool] = {}
-    for row in kept:
-        text, owner = texts[row], owners[row]
-        if text not in sides:
-            raise CorruptError(f"{table.where(column, row)}: {text!r} is no part of a split", "Write train or test.")
-        if chosen.setdefault(owner, sides[text]) != sides[text]:
-            advice = "All records of a subject belong to one side."
-            raise CorruptError(f"{table.where(column, row)}: subject {owner!r} is in train and in test", advice)
-    return np.array([chosen[name] for name in subjects], dtype=np.bool_)
+def _by_column(table: Table, manifest: Manifest, subject: Index, count: int) -> npt.NDArray[np.bool_]:
+    """Return who is held out by the words of the split's column [S]."""
+    column, words = manifest.split_column, [*manifest.split_train, *manifest.split_test]
+    places = table.levels(column, words, "split")
+    wrong = np.flatnonzero((places < 0) | (places == len(words)))
+    advice = f"Write {' or '.join(words)}, or name the file's own words: train = [...] and test = [...] under [split]."
+    table.fail(column, wrong, " is no part of the split", advice)
+    test = places >= len(manifest.split_train)
+    rows = np.flatnonzero((subject >= 0) & (places >= 0) & (places < len(words)))
+    owners, first = np.unique(subject[rows], return_index=True)
+    held_out = np.zeros(count, dtype=np.bool_)
+    held_out[owners] = test[rows[first]]
+    both = rows[test[rows] != held_out[subject[rows]]]
+    _, once = np.unique(subject[both], return_index=True)
+    advice = "All records of a subject belong to one side."
+    table.fail(column, both[np.sort(once)], ": this subject is in train and in test", advice)
+    return held_out
 
 
 def rows_of(table: Table, key: str, records: Records) -> tuple[Index, Index]:
     """Return (subject, record) of each row, shapes [rows]; -1 where the row is not read.
 
-    Raises CorruptError for a row that is kept and whose record the unit table does not list.
+    A row that is kept and whose record the unit table does not list is noted as a problem. Rows that are not read are
+    no longer kept.
     """
-    names = table.identifiers(key)
-    pairs = np.full((table.rows, 2), -1, dtype=np.int64)
-    for row in np.flatnonzero(table.kept).tolist():
-        place = records.places.get(names[row])
-        if place is None:
-            advice = "The unit table must list every record, or remove the row."
-            raise CorruptError(f"{table.where(key, row)}: record {names[row]!r} is unknown to the unit table", advice)
-        pairs[row] = place
-    return pairs[:, 0], pairs[:, 1]
+    table.identifiers(key)
+    cells = table.cells(key)
+    pairs = np.array([*(records.places.get(name, (-2, -2)) for name in cells.values), NOWHERE], dtype=np.int64)
+    found = pairs[cells.codes]
+    unknown = np.flatnonzero((found[:, 0] == -2) & table.kept)
+    if unknown.size:
+        known = {near(name) for name in records.places}
+        close = any(near(cells.values[cells.codes[row]]) in known for row in unknown[:1000].tolist())
+        advice = "The unit table must list every record, or remove the row."
+        if close:
+            advice += " It lists one that differs in case, leading zeros or form only: write both in one way."
+        table.fail(key, unknown, ": this record is unknown to the unit table", advice)
+    found = np.where((table.kept & (found[:, 0] >= 0))[:, None], found, -1)
+    table.kept &= found[:, 0] >= 0
+    return found[:, 0], found[:, 1]
 
 
 def single_rows(table: Table, key: str, subject: Index, record: Index) -> Index:
-    """Return the rows that are read. Raises CorruptError if a record has two."""
+    """Return the rows that are read; that a record has two is noted as a problem."""
     rows = np.flatnonzero(subject >= 0)
-    seen: set[tuple[int, int]] = set()
-    for row in rows.tolist():
-        place = (int(subject[row]), int(record[row]))
-        if place in seen:
-            advice = "One row a record, or declare the modality as a series."
-            raise CorruptError(f"{table.where(key, row)}: a second row for this record", advice)
-        seen.add(place)
-    return rows
+    _, first = np.unique(subject[rows] * (int(record.max(initial=0)) + 1) + record[rows], return_index=True)
+    if first.size < rows.size:
+        advice = "One row a record, or declare the modality as a series."
+        table.fail(key, np.delete(rows, first), ": a second row for this record", advice)
+    kept: Index = rows[np.sort(first)]
+    return kept
+
+
+def subject_ids(manifest: Manifest) -> list[str]:
+    """Return every subject's id in the unit table, cleaned, each once; rows that `keep` drops are among them."""
+    unit = manifest.tables[manifest.unit_table]
+    column = manifest.subject or unit.key
+    return list(Table(unit, [column], Findings(strict=False)).cells(column).values)
 
 
 def allocate(shape: Sequence[int], fill: Any, dtype: Any, what: str) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ...crypto.errors import UsageError
+from .spelling import clean
 
 
 class Section:
@@ -32,6 +33,10 @@ class Section:
     def text(self, key: str, default: str | None = None) -> str:
         """Take a string."""
         return str(self.take(key, (str,), default))
+
+    def name(self, key: str, default: str | None = None) -> str:
+        """Take a string that is compared with what stands in a table."""
+        return clean(self.text(key, default))
 
     def number(self, key: str, default: float | None = None) -> float:
         """Take a number."""
@@ -62,6 +67,13 @@ class Section:
         if len({str(item) for item in items}) != len(items):
             raise self.fail(f"{key} names something twice")
         return tuple(str(item) for item in items)
+
+    def names(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
+        """Take a list of distinct strings that are compared with what stands in a table."""
+        items = tuple(clean(item) for item in self.texts(key, default))
+        if len(set(items)) != len(items):
+            raise self.fail(f"{key} names something twice")
+        return items
 
     def bounds(self, low: float | None = None, high: float | None = None) -> tuple[float, float]:
         """Take `low` and `high`, finite and in order."""

@@ -1,5 +1,7 @@
 """What a data folder holds, in figures, and what its owner should know before it is trained on."""
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,10 @@ import numpy.typing as npt
 
 from ..store.observations import LEAST_CELL
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
+from .problems import ColumnCount
+from .spelling import near_ids
+
+NAMED = 20  # groups of ids that are named
 
 
 def summarise(data: Dataset) -> dict[str, Any]:
@@ -28,6 +34,12 @@ def summarise(data: Dataset) -> dict[str, Any]:
         "modalities": [_modality(modality, int(there.sum())) for modality in data.modalities.values()],
         "tasks": [_task(task, data) for task in data.tasks.values()],
         "groups": [_group(group, data) for group in data.groups.values()],
+        "left_out_subjects": len(data.left_out),
+        "empty_rows": dict(data.findings.empty_rows),
+        "columns": [asdict(column) for column in data.findings.columns.values()],
+        "near_ids": [list(group) for group in near_ids((*data.subjects, *data.left_out))],
+        "problems": [asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values())],
+        "problem_count": data.findings.number + len(data.findings.clashes),
         "warnings": _warnings(data),
     }
 
@@ -89,8 +101,38 @@ def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
     return {"name": group.name, "cells": cells, "unknown": int(((group.codes < 0) & there).sum())}
 
 
-def _warnings(data: Dataset) -> list[str]:
+def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
     found = []
+    for column in columns:
+        where = f"column {column.column!r} of table {column.table!r} ({column.use})"
+        for value, number in column.sentinels:
+            found.append(
+                f"{where}: {value} occurs {number} times outside the bounds and looks like a code for no value: empty"
+                " these cells, or name it in missing_values of the table"
+            )
+        coded = sum(number for _, number in column.sentinels)
+        if column.below + column.above > coded:
+            found.append(f"{where}: {column.below} below low and {column.above} above high, which are clamped")
+        if column.other and column.use.startswith("modality "):
+            found.append(f"{where}: {_times(column.other)} none of the levels and counts as other{_named(column)}")
+    return found
+
+
+def _times(number: int) -> str:
+    return f"{number} cells hold what is" if number > 1 else "1 cell holds what is"
+
+
+def _named(column: ColumnCount) -> str:
+    return " (" + ", ".join(f"{word} {number}" for word, number in column.words) + ")" if column.words else ""
+
+
+def _warnings(data: Dataset) -> list[str]:
+    found = _of_columns(data.findings.columns.values())
+    found += [
+        f"the ids {', '.join(map(repr, group))} differ in case, leading zeros or form only: if they are one person,"
+        " write them in one way, else their privacy budget counts more than once"
+        for group in near_ids((*data.subjects, *data.left_out))[:NAMED]
+    ]
     if data.unread:
         found.append(f"max_records leaves out {data.unread} records: raise it, or be content with the first ones")
     if data.held_out.all():

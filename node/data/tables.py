@@ -1,148 +1,282 @@
-"""Columns of CSV, CSV.gz and Parquet files through pyarrow, with errors that name file, column and row."""
+"""Columns of one file as text or numbers. What is wrong in a cell is noted with file, column and line, never its value.
 
-from collections.abc import Sequence
-from pathlib import Path
+Cells of keys, levels, labels and numbers are cleaned (spelling.py) before they are compared; passages of text are not.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from ...crypto.errors import CorruptError, UsageError
+from . import files
 from .manifest import TableEntry
+from .problems import ColumnCount, Findings, commonest, outside
+from .spelling import MISSING, alike, clean
 
 Texts = list[str | None]
-_MISSING = ["", "NA", "NaN", "nan", "null", "NULL"]
-_PARSE = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a quoted text may have paragraphs
-LINE = 1 << 20  # bytes of a CSV line that can be read for certain
-_BLOCKS = pyarrow.csv.ReadOptions(block_size=LINE)
+Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+_COMMA = re.compile(r"[+-]?\d*,\d+")
+_GROUPED = re.compile(r"[+-]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """A column of text: `values`, each once, and which of them a row has [rows], -1 for an empty cell.
+
+    `words` says how often each word occurs that counts as an empty cell.
+    """
+
+    values: list[str]
+    codes: Index
+    words: Index
+    missing: list[str]
 
 
 class Table:
-    """Some columns of one file, as text or as numbers. Rows count from 1, without a header."""
+    """Some columns of one file, as text or as numbers. `kept` [rows] marks the rows that are read, `bad` those with a
+    cell that cannot be used."""
 
-    def __init__(self, entry: TableEntry, columns: Sequence[str], *, lenient: bool = False) -> None:
-        """Read `columns` of the file; `kept` [rows] bool marks the rows that pass the table's filters.
+    def __init__(
+        self, entry: TableEntry, columns: Sequence[str], findings: Findings | None = None, *, lenient: bool = False
+    ) -> None:
+        """Read `columns` of the file; rows that do not pass the table's filters are not kept.
 
         `lenient` leaves out filters whose column is not there. Raises UsageError (no file, no column) or CorruptError
-        (unreadable).
+        (unreadable; with strict findings, any cell that cannot be used).
         """
-        self.path, self.name = entry.path, entry.name
-        self.names = column_names(entry.path)
+        self.entry, self.path, self.name = entry, entry.path, entry.name
+        self.findings = findings or Findings()
+        self.names = files.header(entry)
         filters = [item for item in entry.keep if not lenient or item.column in self.names]
         wanted = sorted({*columns, *(item.column for item in filters)})
         for column in wanted:
             if column not in self.names:
-                known = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
-                raise UsageError(f"{self.path}: no column {column!r}", f"The columns are {known}.")
+                raise UsageError(f"{self.path}: no column {column!r}", self._advice())
             if self.names.count(column) > 1:
                 raise CorruptError(f"{self.path}: column {column!r} is there twice", "Remove one, or rename it.")
-        self._data = _read(self.path, wanted)
+        found = files.read(entry, wanted)
+        self._data, self._lines, self._damaged = found.data, found.lines, found.damaged
+        self._cells: dict[str, Cells] = {}
         self.rows: int = self._data.num_rows
-        self.kept: npt.NDArray[np.bool_] = np.ones(self.rows, dtype=np.bool_)
+        self.kept: Mask = np.ones(self.rows, dtype=np.bool_)
+        self.bad: Mask = np.zeros(self.rows, dtype=np.bool_)
+        if found.empty:
+            self.findings.empty_rows[self.name] = found.empty
+        for line, expected, there in found.ragged:
+            advice = "A cell that holds a separator needs quotes. The row is left out."
+            self.findings.add(f"{self.path}: line {line}", f" has {there} cells, not {expected}", advice)
         for item in filters:
             if item.values:
-                self.kept &= np.array([text in item.values for text in self.texts(item.column)], dtype=np.bool_)
+                passes = self._one_of(item.column, item.values)
             else:
                 numbers = self.numbers(item.column)  # NaN passes no bound
-                self.kept &= (numbers >= item.low) & (numbers <= item.high)
+                passes = (numbers >= item.low) & (numbers <= item.high)
+            self.kept &= passes | self.bad  # whose row cannot be judged is left out as a person
 
     def where(self, column: str, row: int) -> str:
-        """Name a cell for an error; `row` counts from 0."""
-        return f"{self.path}: column {column!r}, row {row + 1}"
+        """Name a cell for an error, with the line as a spreadsheet shows it; `row` counts from 0."""
+        what = "row" if self.path.suffix == ".parquet" else "line"
+        return f"{self.path}: column {column!r}, {what} {self._lines[row]}"
+
+    def line(self, row: int) -> int:
+        """Return the number of a row as a spreadsheet shows it."""
+        return int(self._lines[row])
+
+    def fail(self, column: str, rows: Iterable[int] | Index, what: str, advice: str) -> None:
+        """Note that the cells of these rows cannot be used, if the rows are kept. Raises CorruptError if strict."""
+        chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
+        chosen = chosen[self.kept[chosen]]
+        self.bad[chosen] = True
+        for row in chosen.tolist():
+            self.findings.add(self.where(column, row), what, advice)
+
+    def cells(self, column: str) -> Cells:
+        """Return a column of text."""
+        if column not in self._cells:
+            self._cells[column] = self._read(column)
+        return self._cells[column]
 
     def texts(self, column: str) -> Texts:
         """Return a column as text, None where it is missing."""
-        return [None if value is None or value in _MISSING else value for value in self._strings(column)]
+        cells = self.cells(column)
+        return [None if code < 0 else cells.values[code] for code in cells.codes.tolist()]
 
     def passages(self, column: str) -> list[str]:
         """Return a column as it is written, "" where it is empty: in a sentence, NA is a word."""
-        return ["" if value is None or not value.strip() else value for value in self._strings(column)]
+        values, codes = self._encoded(column)
+        self._check_encoding(column, values, codes)
+        shown = [value if clean(value) else "" for value in values]
+        return ["" if code < 0 else shown[code] for code in codes.tolist()]
 
-    def identifiers(self, column: str) -> list[str]:
-        """Return a column as text. Raises CorruptError naming the first row that has none."""
-        values = self.texts(column)
-        for row, value in enumerate(values):
-            if value is None:
-                raise CorruptError(f"{self.where(column, row)} is empty", "Every row needs an identifier here.")
-        return [value for value in values if value is not None]
+    def identifiers(self, column: str) -> Texts:
+        """Return a column as text; a row that is kept and has none is noted as a problem."""
+        empty = np.flatnonzero(self.cells(column).codes < 0)
+        self.fail(column, empty, " is empty", "Every row needs an identifier here.")
+        return self.texts(column)
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
-        """Return a column as float64, shape [rows], NaN where missing. Raises CorruptError naming a row with text."""
+        """Return a column as float64, shape [rows], NaN where it is missing or, as noted, no number."""
         data = self._data.column(column)
-        if pa.types.is_string(data.type) or pa.types.is_large_string(data.type):
-            return self._parsed(column)
-        try:
-            values = data.cast(pa.float64()).to_numpy()
-        except pa.ArrowException as error:
-            raise self._unfit(column, "numbers", "Export it as whole or decimal numbers.") from error
-        return self._finite(column, np.asarray(values, dtype=np.float64))
+        if not _is_text(data.type):
+            try:
+                found = np.array(data.cast(pa.float64()).to_numpy(), dtype=np.float64)
+            except pa.ArrowException as error:
+                raise self._unfit(column, "numbers", "Export it as whole or decimal numbers.") from error
+            for word in self.entry.missing_values:
+                found[found == _number(word)] = np.nan
+        else:
+            cells = self.cells(column)
+            parsed = np.array([*map(self._parse, cells.values), np.nan])
+            wrong = np.append(np.isnan(parsed[:-1]), False)[cells.codes]
+            if wrong.any():
+                self.fail(column, np.flatnonzero(wrong), " is not a number", self._no_number(cells.values))
+            found = parsed[cells.codes]
+        infinite = np.flatnonzero(np.isinf(found))
+        if infinite.size:
+            self.fail(column, infinite, " is infinite", "Correct or empty the cell.")
+            found[infinite] = np.nan
+        return found
 
-    def _strings(self, column: str) -> Texts:
+    def levels(self, column: str, declared: Sequence[str], use: str) -> Index:
+        """Return the place of each cell in `declared` [rows]: -1 for an empty one, len(declared) for another value.
+
+        A value that differs from a declared one in case or space alone is noted as a problem.
+        """
+        cells, index = self.cells(column), {word: place for place, word in enumerate(declared)}
+        forms = {alike(word): word for word in declared}
+        seen: dict[str, int] = {}
+        places = np.full(len(cells.values) + 1, len(declared), dtype=np.int64)
+        places[-1] = -1
+        for code, value in enumerate(cells.values):
+            if value in index:
+                places[code] = index[value]
+                continue
+            form = alike(value)
+            if form in forms:
+                what = f" is written otherwise than the declared {forms[form]!r}: case or space differs"
+                self.fail(column, np.flatnonzero(cells.codes == code), what, "Write it in one way, here and there.")
+            elif form in seen and (rows := self._both(cells, seen[form], code)):
+                self.findings.clash(
+                    f"{self.path}: column {column!r}, lines {rows[0]} and {rows[1]}: two values differ in case or space"
+                    f" alone ({use})",
+                    "Write both in one way, or declare both.",
+                )
+            else:
+                seen[form] = code
+        return places[cells.codes]
+
+    def count_levels(self, column: str, use: str, places: Index, declared: int, rows: Index) -> None:
+        """Count what a column of levels or classes holds in the `rows` that are read."""
+        cells = self.cells(column)
+        other = rows[places[rows] == declared]
+        codes, counts = np.unique(cells.codes[other], return_counts=True)
+        words = commonest([cells.values[code] for code in codes.tolist()], counts.tolist())
+        self.findings.count(self._counted(column, use, rows, places[rows] < 0, other=int(other.size), words=words))
+
+    def count_numbers(
+        self, column: str, use: str, numbers: npt.NDArray[np.float64], bounds: tuple[float, float], rows: Index
+    ) -> None:
+        """Count what a column of numbers holds in the `rows` that are read."""
+        found = numbers[rows]
+        self.findings.count(self._counted(column, use, rows, np.isnan(found), **outside(found, *bounds)))
+
+    def _counted(self, column: str, use: str, rows: Index, missing: Mask, **more: object) -> ColumnCount:
+        words: tuple[tuple[str, int], ...] = ()
+        if _is_text(self._data.column(column).type):
+            cells = self.cells(column)
+            codes, counts = np.unique(cells.words[rows], return_counts=True)
+            words = tuple((cells.missing[code], int(n)) for code, n in zip(codes, counts, strict=True) if code >= 0)
+        return ColumnCount(self.name, column, use, int((~missing).sum()), int(missing.sum()), words, **more)  # type: ignore[arg-type]
+
+    def _both(self, cells: Cells, one: int, other: int) -> tuple[int, int] | None:
+        rows = [np.flatnonzero((cells.codes == code) & self.kept) for code in (one, other)]
+        return (self.line(rows[0][0]), self.line(rows[1][0])) if rows[0].size and rows[1].size else None
+
+    def _one_of(self, column: str, values: Sequence[str]) -> Mask:
+        places = self.levels(column, values, "keep")
+        return np.asarray((places >= 0) & (places < len(values)), dtype=np.bool_)
+
+    def _read(self, column: str) -> Cells:
+        raw, codes = self._encoded(column)
+        self._check_encoding(column, raw, codes)
+        absent = MISSING | self.entry.missing_values
+        index: dict[str, int] = {}
+        gone: dict[str, int] = {}
+        places, words = np.full(len(raw) + 1, -1), np.full(len(raw) + 1, -1)
+        for place, text in enumerate(raw):
+            cell = clean(text)
+            if cell not in absent:
+                places[place] = index.setdefault(cell, len(index))
+            elif cell:
+                words[place] = gone.setdefault(cell, len(gone))
+        return Cells(list(index), places[codes], words[codes], list(gone))
+
+    def _encoded(self, column: str) -> tuple[list[str], Index]:
+        """Return the distinct texts of a column and which of them each row has [rows], -1 for none."""
+        data = self._data.column(column)
         try:
-            values: Texts = self._data.column(column).cast(pa.string()).to_pylist()
+            if pa.types.is_binary(data.type) or pa.types.is_large_binary(data.type):
+                raise pa.ArrowInvalid("bytes")
+            if not pa.types.is_dictionary(data.type):
+                data = data.cast(pa.string()).dictionary_encode()
+            joined = data.combine_chunks()
+            parts = joined.chunks if isinstance(joined, pa.ChunkedArray) else [joined]
+            parts = pa.chunked_array(parts, type=data.type).unify_dictionaries().chunks
+            values = [str(value) for value in parts[0].dictionary.cast(pa.string()).to_pylist()] if parts else []
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise self._unfit(column, "text in UTF-8, or numbers,", "Export the column as text.") from error
-        return values
+        codes = [part.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) for part in parts]
+        return values, np.concatenate(codes) if codes else np.zeros(0, dtype=np.int64)
+
+    def _check_encoding(self, column: str, values: list[str], codes: Index) -> None:
+        if self._damaged and (wrong := np.array([files.DAMAGED in value for value in values], dtype=np.bool_)).any():
+            self.fail(column, np.flatnonzero(np.append(wrong, False)[codes]), *files.not_text(self.entry))
 
     def _unfit(self, column: str, expected: str, advice: str) -> CorruptError:
         kind = self._data.column(column).type
         where = f"{self.path} (table {self.name!r}): column {column!r}"
         return CorruptError(f"{where} holds {kind}; {expected} were expected", advice)
 
-    def _parsed(self, column: str) -> npt.NDArray[np.float64]:
-        values = np.full(self.rows, np.nan)
-        for row, text in enumerate(self.texts(column)):
-            if text is None:
-                continue
-            try:
-                values[row] = float(text)
-            except ValueError as error:
-                advice = "Correct the value, or leave the cell empty if it is unknown."
-                raise CorruptError(f"{self.where(column, row)}: {text!r} is not a number", advice) from error
-        return self._finite(column, values)
+    def _parse(self, text: str) -> float:
+        if self.entry.decimal == ",":
+            text = "" if "." in text else text.replace(",", ".")
+        return _number(text)
 
-    def _finite(self, column: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        infinite = np.flatnonzero(np.isinf(values))
-        if infinite.size:
-            raise CorruptError(f"{self.where(column, int(infinite[0]))} is infinite", "Correct or empty the cell.")
-        return values
+    def _no_number(self, values: Sequence[str]) -> str:
+        section = f"[tables.{self.name}]"
+        wrong = [value for value in values if np.isnan(self._parse(value))]
+        if self.entry.decimal == "." and any(map(_COMMA.fullmatch, wrong)):
+            return f'If the file writes numbers as 0,5, write decimal = "," in {section}.'
+        if any(map(_GROUPED.fullmatch, wrong)):
+            return "Export numbers without a separator between thousands."
+        return f"Correct it, leave the cell empty if it is unknown, or name the word in missing_values in {section}."
+
+    def _advice(self) -> str:
+        shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
+        for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|")):
+            if len(self.names) == 1 and sign in self.names[0] and self.entry.separator != sign:
+                return f'If cells are divided so, write separator = "{name}" in [tables.{self.name}]. It has: {shown}.'
+        return f"The columns are {shown}."
 
 
-def column_names(path: Path) -> list[str]:
+def _is_text(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner))
+
+
+def _number(text: str) -> float:
+    """Return a number, NaN for a text that is none."""
+    try:
+        return float(text) if "_" not in text else np.nan
+    except ValueError:
+        return np.nan
+
+
+def column_names(entry: TableEntry) -> list[str]:
     """Return the names of a file's columns. Raises UsageError (no such file) or CorruptError (unreadable)."""
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist", "Correct the path in dataset.toml, or put the file there.")
-    try:
-        if path.suffix == ".parquet":
-            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-        with pyarrow.csv.open_csv(path, read_options=_BLOCKS, parse_options=_PARSE) as reader:
-            return [str(name) for name in reader.schema.names]
-    except UnicodeDecodeError as error:
-        raise CorruptError(f"{path}: the line of column names is not UTF-8", "Export the file as UTF-8.") from error
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
-        # Everything as text: type inference would turn one wrong cell into a column of another type.
-        convert = pyarrow.csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        return pyarrow.csv.read_csv(path, read_options=_BLOCKS, parse_options=_PARSE, convert_options=convert)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> CorruptError:
-    if "straddl" in str(error):  # Arrow's word for a line that does not fit into its blocks
-        advice = f"At most {LINE} bytes fit. Look for a quote that is not closed: it makes one line of all that follow."
-        return CorruptError(f"{path}: a line is too long", advice)
-    return CorruptError(f"{path} cannot be read: {error}", "Export the file again, as CSV, CSV.gz or Parquet.")
+    return files.header(entry)

@@ -3,31 +3,35 @@
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.errors import CorruptError
 from .manifest import CategoricalColumn, Manifest, TaskEntry
-from .modalities import level_codes
+from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows
+from .spelling import clean
 from .tables import Table
 
+Labels = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 OTHER = "other"
 
 
-def read_task(manifest: Manifest, entry: TaskEntry, records: Records, *, lenient: bool) -> Floats:
+def read_task(manifest: Manifest, entry: TaskEntry, records: Records, findings: Findings, *, lenient: bool) -> Floats:
     """Return the labels of a task, NaN where there are none. Raises UsageError or CorruptError, naming the place."""
     source = manifest.tables[entry.table]
-    table = Table(source, [source.key, entry.column], lenient=lenient)
+    table = Table(source, [source.key, entry.column], findings, lenient=lenient)
     subject, record = rows_of(table, source.key, records)
     rows = single_rows(table, source.key, subject, record)
-    labels = unlabelled(entry, records.shape)
+    labels, use = unlabelled(entry, records.shape), f"task {entry.name!r}"
     if entry.kind == "regression":
-        found = table.numbers(entry.column)[rows, None]
-        found = 2.0 * (np.clip(found, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
+        numbers = table.numbers(entry.column)
+        table.count_numbers(entry.column, use, numbers, (entry.low, entry.high), rows)
+        found = 2.0 * (np.clip(numbers, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
+        found = found[:, None]
+    elif entry.kind == "multilabel":
+        found = _several(table, entry)
     else:
-        texts = table.texts(entry.column)
-        codes = [_label(entry, texts[row], table, row) for row in rows.tolist()]
-        found = np.array(codes, dtype=np.float64).reshape(rows.size, labels.shape[2])
-    labels[subject[rows], record[rows]] = found
+        found = _one(table, entry, rows, use)[:, None]
+    labels[subject[rows], record[rows]] = found[rows]
+    records.spoil(table, subject)
     return labels
 
 
@@ -48,36 +52,51 @@ def class_names(entry: TaskEntry) -> tuple[str, ...]:
     return (OTHER, " or ".join(entry.positive)) if entry.kind == "binary" else entry.classes
 
 
-def _label(entry: TaskEntry, text: str | None, table: Table, row: int) -> list[float]:
-    if text is None:
-        return [np.nan] * (len(entry.classes) if entry.kind == "multilabel" else 1)
-    if entry.kind == "binary":
-        return [float(text in entry.positive)]
-    if entry.kind == "multilabel":
-        said = set() if text.strip() == entry.none else {part.strip() for part in text.split(entry.separator)}
-        wrong = sorted(said - set(entry.classes))
-    else:
-        said, wrong = {text}, [] if text in entry.classes else [text]
-    if wrong:
-        advice = "Correct the value, empty the cell, or name it in classes."
-        where = table.where(entry.column, row)
-        raise CorruptError(f"{where}: {wrong[0]!r} is no class of {entry.name!r}", advice)
-    if entry.kind == "multilabel":
-        return [float(name in said) for name in entry.classes]
-    return [float(entry.classes.index(text))]
+def _one(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:
+    """Return the number of each row's class, NaN where there is none [rows]."""
+    words = (*entry.positive, *entry.negative) if entry.kind == "binary" else entry.classes
+    places = table.levels(entry.column, words, use)
+    if entry.kind != "binary" or entry.negative:
+        _no_class(table, entry, np.flatnonzero(places == len(words)))
+    if entry.kind != "binary":
+        return np.where((places < 0) | (places == len(words)), np.nan, places.astype(np.float64))
+    table.count_levels(entry.column, use, places, len(words), rows)
+    return np.where(places < 0, np.nan, (places < len(entry.positive)).astype(np.float64))
 
 
-def read_group(manifest: Manifest, column: CategoricalColumn, records: Records, *, lenient: bool) -> Index:
+def _several(table: Table, entry: TaskEntry) -> Labels:
+    """Return which classes apply to each row, NaN where nothing is said [rows, classes]."""
+    cells = table.cells(entry.column)
+    labels = np.full((len(cells.values) + 1, len(entry.classes)), np.nan)
+    wrong = np.zeros(len(cells.values) + 1, dtype=np.bool_)
+    for code, text in enumerate(cells.values):
+        said = set() if text == entry.none else {clean(part) for part in text.split(entry.separator)}
+        wrong[code] = not said <= set(entry.classes)
+        labels[code] = np.nan if wrong[code] else [float(name in said) for name in entry.classes]
+    _no_class(table, entry, np.flatnonzero(wrong[cells.codes]))
+    return labels[cells.codes]
+
+
+def _no_class(table: Table, entry: TaskEntry, rows: Index) -> None:
+    advice = f"Correct it, empty the cell, or name the word in {'negative' if entry.kind == 'binary' else 'classes'}."
+    table.fail(entry.column, rows, f" is no class of {entry.name!r}", advice)
+
+
+def read_group(
+    manifest: Manifest, column: CategoricalColumn, records: Records, findings: Findings, *, lenient: bool
+) -> Index:
     """Return the place of each record's level in `group_levels` [S, K], -1 where it is unknown."""
     source = manifest.tables[manifest.groups_table]
-    table = Table(source, [source.key, column.name], lenient=lenient)
+    table = Table(source, [source.key, column.name], findings, lenient=lenient)
     subject, record = rows_of(table, source.key, records)
     rows = single_rows(table, source.key, subject, record)
     codes = ungrouped(column, records.shape)
-    found = level_codes(table.texts(column.name), column.levels)
+    found = table.levels(column.name, column.levels, "sensitive")
+    table.count_levels(column.name, "sensitive", found, len(column.levels), rows)
     # A level that is itself called "other" is the one that all others join.
     found = np.where(found == len(column.levels), group_levels(column).index(OTHER), found)
     codes[subject[rows], record[rows]] = found[rows]
+    records.spoil(table, subject)
     return codes
 
 

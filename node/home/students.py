@@ -6,7 +6,7 @@
                       was drawn.
     excluded.json     a salt, and the tags of the students who are left out
 
-Nothing here names anybody: a tag is an HMAC of the id. Only a receipt for one student shows a salt, and with it this
+Nothing here names anybody: a tag is an HMAC of the id, cleaned as the tables' ids are (node/data/spelling.py). Only a receipt for one student shows a salt, and with it this
 student's place in the tree, which is empty; the others' places are not in it, and each draw has another salt.
 """
 
@@ -24,6 +24,7 @@ from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol import schema
 from ...protocol.schema import Bytes32, Size
+from ..data.spelling import clean
 from ..store.errors import disk_errors
 from ..store.files import read_limited, sync_folder, write_atomic
 from .paths import Home
@@ -55,8 +56,8 @@ class Manifest:
 
 
 def tag(salt: bytes, subject: str) -> bytes:
-    """Return where a student's leaf is under this salt, 8 bytes."""
-    return hmac.digest(salt, b"student" + subject.encode(), "sha256")[: sparse.POSITION_BYTES]
+    """Return where a student's leaf is under this salt, 8 bytes; the same for every spelling that `clean` makes one."""
+    return hmac.digest(salt, b"student" + clean(subject).encode(), "sha256")[: sparse.POSITION_BYTES]
 
 
 def manifest_root(salt: bytes, tree: bytes) -> bytes:
@@ -147,7 +148,7 @@ class Seen:
 
 
 def _long(salt: bytes, subject: str) -> bytes:
-    return hmac.digest(salt, b"excluded" + subject.encode(), "sha256")
+    return hmac.digest(salt, b"excluded" + clean(subject).encode(), "sha256")
 
 
 def load_excluded(home: Home) -> Excluded:

@@ -29,6 +29,7 @@ from .session import Part, Session, Texts, build, load_states, open_session, rec
 from .tasks import METRICS, metrics, scores
 
 PROGRESS_SECONDS = 0.2
+LOGGED = 20  # cells that cannot be used
 
 torch.set_num_threads(1)  # several workers share a machine; the models are small
 
@@ -64,6 +65,8 @@ def open_data(request: Message) -> tuple[Session, Message]:
         "subjects": session.parts["train"].batch.size,
         "held_out": session.parts["held_out"].batch.size,
         "everybody": list(session.everybody),
+        "left_out": sum(len(data.left_out) for data in sets),
+        "problems": [problem.text for data in sets for problem in data.findings.problems[:LOGGED]],
         "modalities": {
             name: {
                 "kind": found.kind,

@@ -129,8 +129,8 @@ def open_session(
     wanted = reads | (withheld if private is not None else frozenset())
     if not any(name.startswith("head/") for name in specs) or not reads:
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
-    sets = [load(folder, only_modalities=wanted) for folder in folders]
-    everybody = tuple(subject for data in sets for subject in data.subjects)
+    sets = [load(folder, only_modalities=wanted, tolerant=True) for folder in folders]
+    everybody = tuple(subject for data in sets for subject in (*data.subjects, *data.left_out))
     if excluded is not None:
         sets = [data.without(excluded.has) for data in sets]
     if purge:

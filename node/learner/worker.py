@@ -5,6 +5,7 @@
   cache what is of none of the data's subjects), validation: share, private: path, private_adapter: {kind: "lora" |
   "rslora" | "dora", rank: int} (with `private`: one more private component on each pretrained text model)} →
   {subjects: int (to train on), held_out: int, everybody: [text] (ids in the data, those of the excluded too),
+  left_out: how many of them have a cell that cannot be used, problems: [text] (where; never what the cell holds),
   modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.

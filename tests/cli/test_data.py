@@ -80,7 +80,8 @@ def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
     (folder / "work.csv").write_text(WORK.replace("low", "lowest", 1))
     answer = run("data", "check", folder, "--json")
     assert answer.code == 3
-    assert answer.value["error"].endswith("column 'grade', row 1: 'lowest' is no class of 'grade'")
+    assert answer.value["problems"][0]["text"].endswith("work.csv: column 'grade', line 2 is no class of 'grade'")
+    assert answer.value["left_out_subjects"] == 1
     assert run("data", "check", folder / "none").code == 2
 
 

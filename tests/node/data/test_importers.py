@@ -41,10 +41,12 @@ def source(name: str) -> Path:
     return folder
 
 
-def imported(name: str, out: Path, options: Options | None = None, **only: set[str]) -> dict[str, Dataset]:
+def imported(
+    name: str, out: Path, options: Options | None = None, only_modalities: set[str] | None = None
+) -> dict[str, Dataset]:
     made = run_import(name, source(name), out, options or Options(), quiet)
     assert sorted(path.name for path in out.iterdir()) == sorted(folder.name for _, folder in made)
-    return {institution: load(folder, **only) for institution, folder in made}
+    return {institution: load(folder, only_modalities=only_modalities) for institution, folder in made}
 
 
 def apart(made: dict[str, Dataset]) -> None:

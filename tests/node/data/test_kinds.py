@@ -182,7 +182,7 @@ def test_modalities_that_are_not_wanted_are_not_read(folder: Path) -> None:
     for name in ("a1.wav", "b1.wav", "a1.png", "clicks.csv"):
         (folder / name).unlink()
     assert list(load(folder, only_modalities={"essay", "nothing"}).modalities) == ["essay"]
-    with pytest.raises(CorruptError, match=r"a1.wav does not exist"):
+    with pytest.raises(CorruptError, match=r"'clip', line 2: the file does not exist"):
         load(folder, only_modalities={"voice"})
 
 
@@ -211,21 +211,21 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], type[OperatorError], str]] = {
-    "a clip outside the folder": (edit(CSV, "a1.wav", "../a1.wav"), UsageError, r"'clip', row 1 ..*leads out"),
-    "a clip by an absolute path": (edit(CSV, "a1.wav", "/etc/passwd"), UsageError, r"'clip', row 1 ..*leads out"),
-    "an image outside the folder": (edit(CSV, "a1.png", "x/../../y"), UsageError, r"'page', row 1 ..*leads out"),
+    "a clip outside the folder": (edit(CSV, "a1.wav", "../a1.wav"), CorruptError, r"'clip', line 2: .*leads out"),
+    "a clip by an absolute path": (edit(CSV, "a1.wav", "/etc/passwd"), CorruptError, r"'clip', line 2: .*leads out"),
+    "an image outside the folder": (edit(CSV, "a1.png", "x/../../y"), CorruptError, r"'page', line 2: .*leads out"),
     "a table outside the folder": (edit(TOML, "work.csv", "../work.csv"), UsageError, r"tables.work\]: .*leads out"),
-    "no such clip": (edit(CSV, "b1.wav", "c.wav"), CorruptError, r"row 3 \(record 'b1'\): .*c\.wav does not exist"),
-    "a clip that is none": (lambda folder: (folder / "b1.wav").write_bytes(b"RIFF"), CorruptError, "row 3 .*b1.wav"),
-    "a clip of another rate": (edit(TOML, "rate = 8000", "rate = 16000"), UsageError, "row 1 .*8000 samples a second"),
-    "an image that is none": (lambda folder: (folder / "a1.png").write_bytes(b"x"), CorruptError, "row 1 .*a1.png"),
-    "an unknown level": (edit(CSV, "middle", "highest"), CorruptError, "'level', row 3: 'highest' is no class"),
-    "an unknown topic": (edit(CSV, "algebra;sets", "algebra;set"), CorruptError, "'topics', row 1: 'set' is no class"),
-    "none among topics": (edit(CSV, "algebra;sets", "algebra;none"), CorruptError, "'none' is no class"),
-    "a point that is no number": (edit(CSV, ",15,", ",many,"), CorruptError, "'points', row 3: 'many' is not a number"),
-    "a row for an unknown record": (edit("clicks.csv", "b1,5", "b9,5"), CorruptError, "row 12: record 'b9' is unknown"),
-    "two rows for a record": (edit(CSV, "b1,bob", "a1,bob"), CorruptError, "row 3: record 'a1' is there twice"),
-    "a dropped record twice": (edit(CSV, "c1,cat", "a1,cat"), CorruptError, "record 'a1' is there twice"),
+    "no such clip": (edit(CSV, "b1.wav", "c.wav"), CorruptError, r"'clip', line 4: the file does not exist"),
+    "a clip that is none": (lambda folder: (folder / "b1.wav").write_bytes(b"RIFF"), CorruptError, "line 4: .*no .wav"),
+    "a clip of another rate": (edit(TOML, "rate = 8000", "rate = 16000"), CorruptError, "line 2: .*8000 samples"),
+    "an image that is none": (lambda folder: (folder / "a1.png").write_bytes(b"x"), CorruptError, "line 2: .*no PNG"),
+    "an unknown level": (edit(CSV, "middle", "highest"), CorruptError, "'level', line 4 is no class"),
+    "an unknown topic": (edit(CSV, "algebra;sets", "algebra;set"), CorruptError, "'topics', line 2 is no class"),
+    "none among topics": (edit(CSV, "algebra;sets", "algebra;none"), CorruptError, "'topics', line 2 is no class"),
+    "a point that is no number": (edit(CSV, ",15,", ",many,"), CorruptError, "'points', line 4 is not a number"),
+    "a row for an unknown record": (edit("clicks.csv", "b1,5", "b9,5"), CorruptError, "line 13: this record is"),
+    "two rows for a record": (edit(CSV, "b1,bob", "a1,bob"), CorruptError, "twice, first in line 2"),
+    "a dropped record twice": (edit(CSV, "c1,cat", "a1,cat"), CorruptError, "line 2: this record is there twice, in line 5"),
     "a filter on no column": (edit(TOML, '"course"', '"subject"'), UsageError, "no column 'subject'"),
     "a filter that keeps nothing": (edit(TOML, '["maths", "art"]', '["x"]'), UsageError, "has no rows that are kept"),
     "a filter of both kinds": (edit(TOML, '["maths", "art"]', '["x"], low = 1'), UsageError, "either values or bounds"),
@@ -290,7 +290,7 @@ def test_a_file_to_predict_is_read_whole_and_checked(folder: Path) -> None:
     assert (data.weights > 0).sum() == 40
     assert (data.tasks["level"].labels[0, :, 0] == 2).all()
     (folder / "new.csv").write_text("id,level\nn1,high\nn2,odd\n")
-    with pytest.raises(CorruptError, match=r"new.csv: column 'level', row 2: 'odd' is no class"):
+    with pytest.raises(CorruptError, match=r"new.csv: column 'level', line 3 is no class"):
         load_file(folder, folder / "new.csv")
     (folder / "new.csv").write_text("name,level\nn1,high\n")
     with pytest.raises(UsageError, match=r"new.csv: no column 'id'"):
@@ -349,7 +349,7 @@ def test_a_part_of_a_modality_is_refused_in_a_file_to_predict(folder: Path) -> N
 
 def test_a_missing_image_or_clip_of_a_file_to_predict_is_named(folder: Path) -> None:
     (folder / "new.csv").write_text("id,page\nn1,a1.png\nn2,\nn3,none.png\n")
-    with pytest.raises(CorruptError, match=r"new.csv: column 'page', row 3 \(record 'n3'\): .*none.png does not exist"):
+    with pytest.raises(CorruptError, match=r"new.csv: column 'page', line 4: the file does not exist"):
         load_file(folder, folder / "new.csv")
     (folder / "new.csv").write_text("id,page\nn1,a1.png\nn2,\n")
     assert load_file(folder, folder / "new.csv").modalities["scan"].steps.any(2).tolist() == [[True], [False]]
@@ -375,7 +375,11 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
     assert found["groups"][0]["unknown"] == 1
     assert [cell["records"] for cell in found["groups"][0]["cells"]] == [2, 0, 1]
     assert all(cell["too_small"] for cell in found["groups"][0]["cells"])
-    assert found["warnings"] == ["no subject is held out: there is nothing to evaluate on"]
+    assert found["warnings"] == [
+        "column 'points' of table 'work' (task 'points'): 1 below low and 0 above high, which are clamped",
+        "column 'count' of table 'clicks' (modality 'clicks'): 0 below low and 1 above high, which are clamped",
+        "no subject is held out: there is nothing to evaluate on",
+    ]
     edit(TOML, 'table = "work"\n', 'table = "work"\nmax_records = 1\n')(folder)
     edit(TOML, 'file = "page"', 'file = "course2"')(folder)
     edit(TOML, "share = 0", "share = 0.999999")(folder)

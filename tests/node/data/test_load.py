@@ -181,11 +181,11 @@ def test_a_split_column(folder: Path) -> None:
     assert load(folder).held_out.tolist() == [True, False, False, True]
     sides["r3"] = "train"
     rewrite()
-    with pytest.raises(CorruptError, match=r"'side', row 3: subject 'ann' is in train and in test"):
+    with pytest.raises(CorruptError, match=r"'side', line 4: this subject is in train and in test"):
         load(folder)
     sides["r3"] = "maybe"
     rewrite()
-    with pytest.raises(CorruptError, match="'maybe' is no part of a split"):
+    with pytest.raises(CorruptError, match="'side', line 4 is no part of the split"):
         load(folder)
 
 
@@ -233,12 +233,12 @@ BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
     "a prefix that fits nothing": (edit(TOML, 'prefix = "p"', 'prefix = "q"'), UsageError, "no column q0"),
     "no such file": (lambda folder: (folder / CSV).unlink(), UsageError, "people.csv does not exist"),
     "no such column": (edit(CSV, "town", "city"), UsageError, "people.csv: no column 'town'"),
-    "text in a number": (edit(CSV, "25", "old"), CorruptError, "people.csv: column 'age', row 3: 'old' is no"),
-    "infinity": (edit(CSV, "25", "inf"), CorruptError, "column 'age', row 3 is infinite"),
-    "an unknown class": (edit(CSV, "Fail,B", "Fail,Z"), CorruptError, "column 'grade', row 2: 'Z' is no class"),
-    "a record twice": (edit(CSV, "r2,", "r1,"), CorruptError, "column 'record', row 2: record 'r1' is there twice"),
-    "an empty subject": (edit(CSV, "r2,bob", "r2,"), CorruptError, "column 'student', row 2 is empty"),
-    "a ragged line": (edit(CSV, "r2,bob", "r2,bob,x"), CorruptError, "people.csv cannot be read"),
+    "text in a number": (edit(CSV, "25", "old"), CorruptError, "people.csv: column 'age', line 4 is not a number"),
+    "infinity": (edit(CSV, "25", "inf"), CorruptError, "column 'age', line 4 is infinite"),
+    "an unknown class": (edit(CSV, "Fail,B", "Fail,Z"), CorruptError, "column 'grade', line 3 is no class"),
+    "a record twice": (edit(CSV, "r2,", "r1,"), CorruptError, "column 'record', line 3: this record is there"),
+    "an empty subject": (edit(CSV, "r2,bob", "r2,"), CorruptError, "column 'student', line 3 is empty"),
+    "a ragged line": (edit(CSV, "r2,bob", "r2,bob,x"), CorruptError, "people.csv: line 3 has 7 cells, not 6"),
     "no rows": (lambda folder: write(folder / CSV, HEADER), UsageError, "people.csv has no records. Below"),
     "another spelling of a needed key": (
         edit(TOML, "max_len", "maxlen"),
@@ -266,8 +266,8 @@ BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
         CorruptError,
         "scores.csv.gz cannot be read",
     ),
-    "a series without a time": (zipped("r1,20,5", "r1,,5"), CorruptError, "column 'day', row 3 is empty"),
-    "an unknown record": (zipped("r1,20,5", "r9,20,5"), CorruptError, "row 3: record 'r9' is unknown"),
+    "a series without a time": (zipped("r1,20,5", "r1,,5"), CorruptError, "column 'day', line 4 is empty"),
+    "an unknown record": (zipped("r1,20,5", "r9,20,5"), CorruptError, "line 4: this record is unknown"),
 }  # fmt: skip
 
 
@@ -314,7 +314,7 @@ def test_passages_of_another_type_are_named(tmp_path: Path) -> None:
 
 def test_a_gap_needs_a_mask_unless_the_whole_row_is_empty(folder: Path) -> None:
     edit(TOML, ", missing = true", "")(folder)
-    with pytest.raises(CorruptError, match=r"column 'age', row 2 is empty.*missing = true"):
+    with pytest.raises(CorruptError, match=r"column 'age', line 3 is empty.*missing = true"):
         load(folder)
     edit(CSV, "r2,bob,,Lima", "r2,bob,,")(folder)
     assert not load(folder).modalities["about"].steps[1].any()

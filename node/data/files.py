@@ -1,0 +1,256 @@
+"""CSV, CSV.gz and Parquet files, read within limits. CSV columns come as UTF-8 text, whatever the file is written in.
+
+A small file can unfold to any size. The limits of a table (`max_mib` unpacked, `max_rows`) hold while it is read.
+"""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+
+from ...crypto.errors import CorruptError, UsageError
+from .manifest import TableEntry
+from .spelling import clean
+
+LINE = 1 << 20  # bytes of a CSV line that can be read for certain
+RAGGED = 10_000  # rows with another number of cells; more of them, and it is no table
+_BATCH = 1 << 16  # rows of Parquet at a time
+_SIGNS = (
+    (b"PK\x03\x04", "is an Excel or OpenDocument workbook, not CSV", "Save it as CSV UTF-8 in the spreadsheet."),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook, not CSV", "Save it as CSV UTF-8 in the spreadsheet."),
+    (b"PAR1", "is a Parquet file", "Let its name end in .parquet."),
+    (b"\x1f\x8b", "is packed by gzip", "Let its name end in .csv.gz."),
+)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+DAMAGED = "\ufffd"  # stands for bytes that are no text in the declared encoding
+
+
+class TooLargeError(Exception):
+    """A file unfolds to more than its limit."""
+
+
+class Read:
+    """The columns of a file: `data`, and for each row its number in a spreadsheet. `ragged` are rows left out."""
+
+    def __init__(self, data: pa.Table, lines: npt.NDArray[np.int64], *, damaged: bool = False) -> None:
+        self.data, self.lines, self.damaged = data, lines, damaged
+        self.ragged: list[tuple[int, int, int]] = []  # line, cells expected, cells there
+        self.empty = 0
+
+
+def header(entry: TableEntry) -> list[str]:
+    """Return the names of a file's columns, cleaned. Raises UsageError (no such file) or CorruptError (unreadable)."""
+    return [clean(name) for name in _raw_header(entry)]
+
+
+def read(entry: TableEntry, columns: Sequence[str]) -> Read:
+    """Read columns by their cleaned names, which must be there once. Raises UsageError or CorruptError."""
+    raw = {clean(name): name for name in _raw_header(entry)}
+    wanted = [raw[name] for name in columns]
+    found = _parquet(entry, wanted) if entry.path.suffix == ".parquet" else _csv(entry, wanted)
+    candidates = _empty(found.data)
+    if candidates.any():
+        whole = found.data
+        if len(wanted) < len(raw):  # other columns may say something in these rows
+            every = list(raw.values())
+            whole = (_parquet(entry, every) if entry.path.suffix == ".parquet" else _csv(entry, every)).data
+        empty = _empty(whole)
+        found.empty = int(empty.sum())
+        found.data, found.lines = found.data.filter(pa.array(~empty)), found.lines[~empty]
+    found.data = found.data.rename_columns([clean(name) for name in found.data.column_names])
+    return found
+
+
+def _raw_header(entry: TableEntry) -> list[str]:
+    path = entry.path
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist", "Correct the path in dataset.toml, or put the file there.")
+    with _errors(entry):
+        if path.suffix == ".parquet":
+            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        with _stream(entry) as stream, _open(entry, stream, None, []) as reader:
+            names = [str(name) for name in reader.schema.names]
+    if any(DAMAGED in name for name in names):
+        raise CorruptError(f"{path}: the line of column names is not {entry.encoding.upper()}", _recode(entry))
+    return names
+
+
+def _csv(entry: TableEntry, columns: list[str]) -> Read:
+    ragged: list[tuple[int, int, int]] = []
+    with _errors(entry), _stream(entry) as stream, _open(entry, stream, columns, ragged) as reader:
+        batches, rows = [], 0
+        for batch in reader:
+            rows += batch.num_rows
+            if rows > entry.max_rows:
+                raise TooLargeError
+            batches.append(batch)
+        data = pa.Table.from_batches(batches, reader.schema)
+    if len(ragged) > RAGGED:
+        line, expected, there = ragged[0]
+        where = f"{entry.path}: more than {RAGGED} rows, the first in line {line}, do not have {expected} cells"
+        raise CorruptError(f"{where} ({there} there)", "Export the file again, as CSV.")
+    left = np.ones(data.num_rows + len(ragged), dtype=np.bool_)
+    left[[line - 2 for line, _, _ in ragged if line - 2 < left.size]] = False
+    found = Read(data, np.flatnonzero(left)[: data.num_rows] + 2 + stream.blank, damaged=stream.damaged)
+    found.ragged = [(line + stream.blank, expected, there) for line, expected, there in ragged]
+    return found
+
+
+def _open(
+    entry: TableEntry, stream: "_Utf8", columns: list[str] | None, ragged: list[tuple[int, int, int]]
+) -> pyarrow.csv.CSVStreamingReader:
+    def unfit(row: pyarrow.csv.InvalidRow) -> str:
+        if len(ragged) <= RAGGED:
+            ragged.append((row.number or 0, row.expected_columns, row.actual_columns))
+        return "skip"
+
+    parse = pyarrow.csv.ParseOptions(
+        delimiter=entry.separator,
+        newlines_in_values=True,  # a quoted text may have paragraphs
+        ignore_empty_lines=False,  # a spreadsheet counts them
+        invalid_row_handler=unfit,
+    )
+    options = pyarrow.csv.ReadOptions(block_size=LINE, use_threads=False)  # rows have numbers in one thread alone
+    # Everything as text: type inference would turn one wrong cell into a column of another type.
+    convert = pyarrow.csv.ConvertOptions(
+        include_columns=columns,
+        column_types=dict.fromkeys(columns or (), pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    return pyarrow.csv.open_csv(
+        pa.PythonFile(stream, "r"), read_options=options, parse_options=parse, convert_options=convert
+    )
+
+
+def _parquet(entry: TableEntry, columns: list[str]) -> Read:
+    with _errors(entry), pyarrow.parquet.ParquetFile(entry.path) as plain:
+        texts = [field.name for field in plain.schema_arrow if pa.types.is_string(field.type)]
+    # A dictionary of few long texts can stand for any number of rows: it stays one.
+    with _errors(entry), pyarrow.parquet.ParquetFile(entry.path, read_dictionary=texts) as file:
+        batches, size, rows = [], 0, 0
+        for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
+            size, rows = size + batch.nbytes, rows + batch.num_rows
+            if rows > entry.max_rows or size > entry.max_mib << 20:
+                raise TooLargeError
+            batches.append(batch)
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        data = pa.Table.from_batches(batches, batches[0].schema if batches else schema).select(columns)
+    return Read(data, np.arange(data.num_rows, dtype=np.int64) + 1)
+
+
+def _empty(data: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows have nothing in any column [rows]: null, or text of white space alone."""
+    found = np.ones(data.num_rows, dtype=np.bool_)
+    for column in data.columns:
+        nothing = column.is_null()
+        if pa.types.is_string(column.type):
+            nothing = pyarrow.compute.or_kleene(
+                nothing, pyarrow.compute.equal(pyarrow.compute.utf8_trim_whitespace(column), "")
+            )
+        found &= np.asarray(nothing.fill_null(True).to_numpy(), dtype=np.bool_)
+    return found
+
+
+def _stream(entry: TableEntry) -> "_Utf8":
+    path = entry.path
+    with path.open("rb") as file:
+        start = file.read(8)
+    packed = path.suffix == ".gz"
+    if not packed or not start.startswith(b"\x1f\x8b"):
+        for sign, what, advice in _SIGNS:
+            if start.startswith(sign):
+                raise CorruptError(f"{path} {what}", advice)
+    return _Utf8(gzip.open(path) if packed else path.open("rb"), entry)
+
+
+class _Utf8(io.RawIOBase):
+    """A file's bytes as UTF-8, without blank lines at its begin (`blank` of them) and with a line end at its end.
+
+    What is no text becomes DAMAGED, and `damaged` true. Raises TooLargeError beyond the table's `max_mib`.
+    """
+
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, entry: TableEntry) -> None:
+        self._file, self._entry = file, entry
+        self._decoder = codecs.getincrementaldecoder(entry.encoding)(errors="replace")
+        self._left, self._begun, self._ended, self._read = bytearray(), False, False, 0
+        self.blank, self.damaged = 0, False
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        wanted = LINE if size < 0 else size
+        while len(self._left) < wanted and not self._ended:
+            self._more()
+        found = bytes(self._left[:wanted])
+        del self._left[:wanted]
+        return found
+
+    def _more(self) -> None:
+        chunk = self._file.read(LINE)
+        self._read += len(chunk)
+        if self._read > self._entry.max_mib << 20:
+            raise TooLargeError
+        if not self._begun and chunk[:2] in _UTF16 and not self._entry.encoding.startswith("utf-16"):
+            where = f"{self._entry.path} is UTF-16, not {self._entry.encoding.upper()}"
+            raise CorruptError(where, f'Save it as CSV UTF-8, or write encoding = "utf-16" in {_section(self._entry)}.')
+        text = self._decoder.decode(chunk, final=not chunk)
+        self.damaged = self.damaged or DAMAGED in text
+        if not self._begun:
+            bare = text.lstrip("\ufeff\r\n")
+            self.blank += text[: len(text) - len(bare)].replace("\r\n", "\n").count("\n")
+            text, self._begun = bare, bool(bare)
+        self._left += text.encode()
+        self._ended = not chunk
+        if self._ended and self._begun:
+            self._left += b"\n"
+
+
+@contextmanager
+def _errors(entry: TableEntry) -> Iterator[None]:
+    """Turn what goes wrong with a file into an error that names it, and never what stands in it."""
+    path = entry.path
+    try:
+        yield
+    except TooLargeError as error:
+        what = f"{path} has more than {entry.max_rows} rows or {entry.max_mib} MiB unpacked"
+        raise CorruptError(what, f"If that is meant, raise max_rows or max_mib in {_section(entry)}.") from error
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError) as error:
+        if "straddl" in str(error):  # Arrow's word for a line that does not fit into its blocks
+            advice = f"At most {LINE} bytes fit. A quote that is not closed makes one line of all that follow."
+            raise CorruptError(f"{path}: a line is too long", advice) from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is empty, damaged or cut off"
+        raise CorruptError(
+            f"{path} cannot be read: {reason}", "Export the file again, as CSV, CSV.gz or Parquet."
+        ) from None
+
+
+def _section(entry: TableEntry) -> str:
+    return f"[tables.{entry.name}] of dataset.toml"
+
+
+def _recode(entry: TableEntry) -> str:
+    if entry.encoding == "utf-8":
+        return f'Save it as CSV UTF-8, or write encoding = "windows-1252" in {_section(entry)} if it is.'
+    return f"Save it as CSV UTF-8, or correct encoding in {_section(entry)}."
+
+
+def not_text(entry: TableEntry) -> tuple[str, str]:
+    """Return what is wrong with a cell that is not in the declared encoding, and what to do."""
+    return f" is not {entry.encoding.upper()}", _recode(entry)
