@@ -207,9 +207,15 @@ def _data(home: Home) -> Iterator[Check]:
     if folder is None:
         return
     from ..node.data.arrays import load  # noqa: PLC0415 - pyarrow; only this check needs it
+    from ..node.data.summary import near_warnings  # noqa: PLC0415
 
-    dataset = load(folder)
+    dataset = load(folder, tolerant=True)
     yield Check("data", "ok", f"{len(dataset.subjects)} subjects in {folder}")
+    if dataset.left_out:
+        text = f"{len(dataset.left_out)} subjects are left out: a cell of theirs cannot be used"
+        yield Check("data", "warn", text, f"`collegium data check {folder}` names each.")
+    for warning in near_warnings(dataset):
+        yield Check("data", "warn", warning)
 
 
 def _ports(home: Home) -> Iterator[Check]:

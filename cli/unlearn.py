@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
-from . import receipts
+from . import near, receipts
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, progress, say, table
@@ -277,12 +277,19 @@ def subject(
     ],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the student's receipt goes.")] = None,
     wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the hosts' certificate.")] = 120.0,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Another id of the same student, to be forgotten too; may be repeated."),
+    ] = None,
+    exactly: Annotated[bool, typer.Option("--exactly", help="Ids written nearly alike are other students.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget one student: withdraw every update that saw them, train on without them, and write a receipt.
 
+    Ids in the data that differ in case, leading zeros or form only are named, and it asks whether they are the same
+    student; with --yes, --also or --exactly must say so. Of several ids each gets a receipt: FILE, FILE.2, FILE.3, ...
     The id stays on this machine. Running it again is safe: it goes on where it was, and writes a receipt of today.
     """
     from ..node.control.client import Client  # noqa: PLC0415 - as above
@@ -291,11 +298,23 @@ def subject(
     place = existing_home(home)
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
     client = Client(place)
-    if out is not None:
-        check_new(out)
     client.get("/status")  # so that nobody is asked in vain
+    ids = near.meant(place, name, also or (), exactly=exactly, yes=yes)
+    files: list[Path | None] = [None] * len(ids)
+    if out is not None:
+        files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
+        for file in files:
+            check_new(file or out)
     confirm("Withdraw every update that saw this student, and train without them from now on?", yes)
-    sent: Any = client.forget_student(name)
+    asked = [client.forget_student(each) for each in ids]  # all are left out before the first wait
+    done = [_forget(client, place, *each, wait) for each in zip(ids, asked, files, strict=True)]
+    found = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
+    lines = [line for each in done for line in _forgotten(each)]
+    emit(found, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
+
+
+def _forget(client: Any, place: "Home", name: str, sent: Any, out: Path | None, wait: float) -> dict[str, Any]:
+    """Wait until an id is forgotten, as `sent` says that it was begun, and write its receipt to `out`."""
     if not sent["in_data"]:
         known = "This id is not in the data here" if sent["in_data"] is False else "No learner has read the data yet"
         say(f"{known}: check how it is written. Of an id that nobody has, all that follows is true.")
@@ -309,18 +328,23 @@ def subject(
     sent = _await_refold(client, name, sent, wait)
     if sent["under_former_keys"]:
         raise _under_former(place, sent["under_former_keys"])
-    found: Any = {**sent, "receipt": None}
+    found: dict[str, Any] = {**sent, "receipt": None}
     if out is not None:
         found |= {"receipt": str(out), **receipts.write(place, name, out)}
-    text = "left out from now on"
-    if out is not None:
-        text += f"; the receipt is in {out}\nits key, for the student alone, shown this once: {found['key']}"
-        if not found["verified"]:
-            text += (
-                "\nno update of this institution is in force now, so it shows nothing of this student yet: run the same"
-                " command again after the next round"
-            )
-    emit(found, as_json, lambda console: console.print(text, soft_wrap=True))
+    return found
+
+
+def _forgotten(found: dict[str, Any]) -> list[str]:
+    if found["receipt"] is None:
+        return ["left out from now on"]
+    lines = [f"left out from now on; the receipt is in {found['receipt']}"]
+    lines.append(f"its key, for the student alone, shown this once: {found['key']}")
+    if not found["verified"]:
+        lines.append(
+            "no update of this institution is in force now, so it shows nothing of this student yet: run the same"
+            " command again after the next round"
+        )
+    return lines
 
 
 def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:

@@ -51,6 +51,7 @@ class LearnerStatus(Protocol):
     state: str
     detail: str
     device: str
+    left_out: int
 
 
 class Network(Protocol):
@@ -178,6 +179,7 @@ def _live(daemon: Daemon) -> Live:
         learner=daemon.learner.state,
         learner_detail=daemon.learner.detail,
         learner_device=daemon.learner.device,
+        learner_left_out=daemon.learner.left_out,
         training=core.draw.number if core.draw is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),

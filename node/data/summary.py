@@ -101,6 +101,18 @@ def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
     return {"name": group.name, "cells": cells, "unknown": int(((group.codes < 0) & there).sum())}
 
 
+def near_warnings(data: Dataset) -> list[str]:
+    """Name ids that may be one person, written in several ways."""
+    groups = near_ids((*data.subjects, *data.left_out))
+    found = [
+        f"the ids {', '.join(map(repr, group))} differ in case, leading zeros or form only: if they are one person,"
+        " write them in one way; until then each has a privacy budget of its own"
+        for group in groups[:NAMED]
+    ]
+    left = len(groups) - NAMED
+    return found + ([f"{left} more groups of ids differ in case, leading zeros or form only"] if left > 0 else [])
+
+
 def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
     found = []
     for column in columns:
@@ -128,11 +140,7 @@ def _named(column: ColumnCount) -> str:
 
 def _warnings(data: Dataset) -> list[str]:
     found = _of_columns(data.findings.columns.values())
-    found += [
-        f"the ids {', '.join(map(repr, group))} differ in case, leading zeros or form only: if they are one person,"
-        " write them in one way, else their privacy budget counts more than once"
-        for group in near_ids((*data.subjects, *data.left_out))[:NAMED]
-    ]
+    found += near_warnings(data)
     if data.unread:
         found.append(f"max_records leaves out {data.unread} records: raise it, or be content with the first ones")
     if data.held_out.all():

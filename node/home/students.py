@@ -6,7 +6,8 @@
                       was drawn.
     excluded.json     a salt, and the tags of the students who are left out
 
-Nothing here names anybody: a tag is an HMAC of the id, cleaned as the tables' ids are (node/data/spelling.py). Only a receipt for one student shows a salt, and with it this
+A tag is of the cleaned id (node/data/spelling.py): all spellings that `clean` makes one have the same tag.
+Nothing here names anybody: a tag is an HMAC of the id. Only a receipt for one student shows a salt, and with it this
 student's place in the tree, which is empty; the others' places are not in it, and each draw has another salt.
 """
 

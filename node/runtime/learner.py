@@ -37,6 +37,7 @@ class Learner:
         self.state = "starting"
         self.detail = ""
         self.device = ""
+        self.left_out = 0  # students with a cell that cannot be used
         self.progress = (0, 0)
 
     async def run(self) -> None:
@@ -86,6 +87,9 @@ class Learner:
             log.error("the data folder cannot be used", reason=str(error))
             return
         self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
+        self.left_out = int(answer.get("left_out") or 0)
+        if self.left_out:
+            log.warning("students left out", students=self.left_out, cells=list(answer.get("problems") or ()))
         self._on_ready(answer)
 
     async def reopen(self, opening: Message) -> None:

@@ -43,6 +43,7 @@ class Live:
     learner: str
     learner_detail: str
     learner_device: str
+    learner_left_out: int
     training: int | None
     view: int | None
     folded: Mapping[str, tuple[int, int, bytes, bytes]]

@@ -52,6 +52,7 @@ def status(context: Context) -> Json:
                 "state": live.learner,
                 "detail": live.learner_detail,
                 "device": live.learner_device or None,
+                "left_out": live.learner_left_out,
                 "draw": live.training,
             },
             "view": live.view,
@@ -110,6 +111,11 @@ def _remarks(context: Context) -> list[str]:
         found += [_runs_out(name, last) for name, (left, last) in sorted(live.forecast.items()) if left < 1000]
         if not live.contributing:
             found.append("This node does not contribute (it withdrew, or was told so).")
+        if live.learner_left_out:
+            found.append(
+                f"{live.learner_left_out} students are left out of training: a cell of theirs cannot be used. node.log"
+                " has the places, `collegium data check FOLDER` all of them."
+            )
         if live.learner == "failed":
             found.append(f"{LEARNER_FAILED}: {live.learner_detail}")
     found += [

@@ -91,6 +91,7 @@ def live(cluster: Cluster) -> Live:
         learner="failed",
         learner_detail="no such folder",
         learner_device="cpu",
+        learner_left_out=0,
         training=None,
         view=0,
         folded={"head/task0": (ROUNDS, 1, b"c" * 32, b"d" * 32)},

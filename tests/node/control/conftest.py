@@ -46,6 +46,7 @@ class FakeLearner:
     state = "ready"
     detail = ""
     device = "cpu"
+    left_out = 2
 
 
 class FakeDaemon:

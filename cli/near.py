@@ -1,0 +1,62 @@
+"""`collegium unlearn subject`: other ids in the data that may be the same student, written otherwise."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..crypto.errors import OperatorError, UsageError
+from .output import say
+
+if TYPE_CHECKING:
+    from ..node.home import Home
+
+SHOWN = 12  # ids in a message
+
+
+def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, yes: bool) -> list[str]:
+    """Return the ids to forget: the one that was given, those in `also`, and those that the operator says are the same.
+
+    Ids are near if they differ in case, leading zeros or Unicode form only. The operator is asked about those that
+    `also` does not name. With `yes`, or where nobody can be asked, it has to be said by `exactly` or `also` instead.
+    Raises UsageError.
+    """
+    from ..node.data.spelling import clean, near  # noqa: PLC0415 - imports of commands wait until they run
+
+    names = list(dict.fromkeys(map(clean, (student, *also))))
+    if not all(names):
+        raise UsageError("A student's id is empty", "Give it as the data have it.")
+    if exactly:
+        return names
+    forms = {near(name) for name in names}
+    others = [name for name in _in_data(place) if near(name) in forms and name not in names]
+    if not others:
+        return names
+    shown = ", ".join(map(repr, others[:SHOWN])) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
+    what = f"The data also have {shown}, which differ from what you gave in case, leading zeros or form only"
+    if yes or not sys.stdin.isatty():
+        again = " ".join(f"--also {name}" for name in others[:SHOWN])
+        advice = f"If they are the same student, add {again}; if not, add --exactly. Nothing was done."
+        raise UsageError(what, advice)
+    say(what + ".")
+    if typer.confirm("Are all of these the same student, to be forgotten too?", err=True):
+        return names + others
+    typer.confirm("Forget the given id alone, and go on training on the others?", abort=True, err=True)
+    return names
+
+
+def _in_data(place: "Home") -> list[str]:
+    """Return every id in the institution's data; none, with a word about it, if they cannot be read now."""
+    from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
+    from ..node.data.records import subject_ids  # noqa: PLC0415
+    from ..node.home import config as settings  # noqa: PLC0415
+
+    folder = settings.load(place.config).data.path
+    if folder is None:
+        return []
+    try:
+        return subject_ids(read_manifest(folder))
+    except OperatorError as error:
+        say(f"Whether the data write this student in another way too cannot be looked up now: {error.message}.")
+        return []
