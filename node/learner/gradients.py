@@ -5,6 +5,10 @@ squared norm of a student's gradient is `Σ_pq (a_p·a_q)(g_p·g_q)`, so it need
 2015; Li et al. 2022), and the clipped sum over students is one product `(f g)ᵀ a` with the factors f (book-keeping: Bu
 et al. 2023). Opacus has ghost norms for the whole model only; here each component has its own clip. Parameters may sit
 in `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` only: anything else is refused before anything is trained.
+
+Where a student's records nearly cancel, a sum of theirs is much smaller than its terms, and rounding decides. Two rules
+keep ‖contribution‖ ≤ C all the same: the ghost norm is computed in float64, and what float32 can add to a contribution
+while it is summed up, at most `u Σ_p |g_p||a_p|`, counts as part of its norm (Higham 2002, section 3.1).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,12 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.linalg import vecdot
+from torch.linalg import vecdot, vector_norm
 from torch.nn.functional import layer_norm
 
 KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
 KEPT = 2**22  # numbers of one parameter's gradients by student that are kept from the norms to the sums
-ROUNDING = 1e-5  # norms are float32: clip to a little less, so that the bound holds all the same
+ROUNDING = 1e-5  # clip to a little less: the last factors and products are rounded as well
+UNIT = 2.0**-23  # twice the unit roundoff of float32, for each term of a sum
 
 
 @dataclass(slots=True)
@@ -109,23 +114,36 @@ class StudentGradients:
             use.gradient = gradient
 
     def norms(self) -> dict[str, Tensor]:
-        """Return for each component the norm of every student's gradient, [S] float32."""
+        """Return for each component the norm of every student's gradient, [S] float64."""
+        return {name: squares.sqrt().double().expand(self._students) for name, (squares, _) in self._measured().items()}
+
+    def _measured(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Return for each component the students' squared norms, and what rounding can add to the norms (None: 0)."""
         found = {}
         for name, parameters in self.components.items():
-            squares = [square for square in map(self._squared_norm, parameters) if square is not None]
-            found[name] = sum(squares[1:], squares[0]).sqrt().expand(self._students)
+            measured = [pair for pair in map(self._squared_norm, parameters) if pair is not None]
+            squares, errors = [square for square, _ in measured], [error for _, error in measured if error is not None]
+            found[name] = (sum(squares[1:], squares[0]), sum(errors[1:], errors[0]) if errors else None)
         return found
 
     def clipped_sums(self, clips: Mapping[str, float]) -> dict[str, Tensor]:
         """Return for each component `Σ_s g_s·min(1, C/‖g_s‖)`, [d] float32. A gradient that is not finite is zero."""
-        norms = torch.stack(list(self.norms().values()))
-        bounds = torch.tensor([[clips[name] * (1.0 - ROUNDING)] for name in self.components], device=norms.device)
+        norms = torch.stack(
+            [
+                (squares.sqrt().double() + (0.0 if error is None else error)).expand(self._students)
+                for squares, error in self._measured().values()
+            ]
+        )
+        bounds = torch.tensor(
+            [[clips[name] * (1.0 - ROUNDING)] for name in self.components], dtype=norms.dtype, device=norms.device
+        )
         # C/0 is ∞ and becomes 1; C/∞ is 0, and C/NaN is made 0.
-        factors = (bounds / norms).clamp(max=1.0).nan_to_num(nan=0.0)
+        factors = (bounds / norms).clamp(max=1.0).nan_to_num(nan=0.0).float()
         self._all_count = bool(factors.all())  # asked once for all: on a GPU every question waits for the answer
         sums = {}
         for (name, parameters), own in zip(self.components.items(), factors, strict=True):
-            sums[name] = torch.cat([self._weighted(parameter, own).reshape(-1) for parameter in parameters])
+            total = torch.cat([self._weighted(parameter, own).reshape(-1) for parameter in parameters])
+            sums[name] = _within(total, self._students * clips[name])
         self._all_count = False
         return sums
 
@@ -166,41 +184,55 @@ class StudentGradients:
         last = prod(layer.normalized_shape) if isinstance(layer, nn.LayerNorm) else int(rows.shape[-1])
         return rows.reshape(self._students, -1, last)
 
-    def _squared_norm(self, parameter: Tensor) -> Tensor | None:
-        """Return the squared norm of every student's gradient, [S]; None for a bias that its weight's includes."""
+    def _squared_norm(self, parameter: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """Return the squared norm of every student's gradient and what rounding can add to that norm (None: nothing).
+
+        [S] or [1] each, float32 where no terms can have cancelled, else float64. None for a bias that its weight's norm
+        includes.
+        """
         layer, place, pairs = self._pairs(parameter)
         if not pairs:
-            return torch.zeros(self._students, device=parameter.device)
+            return torch.zeros(1, device=parameter.device), None
         ((a, g),) = pairs
-        if isinstance(layer, nn.Linear) and g.shape[1] == 1:
+        if isinstance(layer, nn.Linear) and g.shape[1] == 1:  # one row: its norm is a product, and nothing is summed
             together = id(layer) in self._whole
             if place == "bias" and together:
                 return None
             square = _squared(g[:, 0])
-            return square if place == "bias" else square * (_squared(a[:, 0]) + float(together))
+            return (square if place == "bias" else square * (_squared(a[:, 0]) + float(together))), None
         formed = _form(layer, place, a, g)
         if formed is not None:
-            if formed.numel() <= KEPT:
+            if formed.numel() <= KEPT:  # then it is this that is added up, and no other sum of the same terms
                 self._formed[id(parameter)] = formed
-            return _squared(formed)
+                return _squared(formed), None
+            return _squared(formed), _rounding(_lengths(layer, place, a, g))
+        wide = g.double()
+        alike = wide @ wide.transpose(1, 2)
         if isinstance(layer, nn.Embedding):
-            return ((g @ g.transpose(1, 2)) * (a.unsqueeze(1) == a.unsqueeze(2))).sum((1, 2)).clamp(min=0.0)
-        return ((a @ a.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0.0)
+            alike *= a.unsqueeze(1) == a.unsqueeze(2)
+        else:
+            wide = a.double()
+            alike *= wide @ wide.transpose(1, 2)
+        terms = alike.diagonal(dim1=1, dim2=2).sqrt()  # |g_p||a_p|
+        return alike.sum((1, 2)).clamp(min=0.0), _rounding(terms)
 
     def _weighted(self, parameter: Tensor, factors: Tensor) -> Tensor:
         layer, place, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros_like(parameter)
         ((a, g),) = pairs
+        formed = self._formed.get(id(parameter))
         if not self._all_count:  # zero times NaN is NaN: who does not count must not reach the product
             dropped = factors == 0
-            g = torch.where(dropped.view(-1, 1, 1), torch.zeros_like(g), g)
-            a = torch.where(dropped.view(-1, *[1] * (a.dim() - 1)), torch.zeros_like(a), a)
-        elif id(parameter) in self._formed:
-            return factors @ self._formed[id(parameter)]
-        if isinstance(layer, nn.LayerNorm) or place == "bias":
+            if formed is None:
+                g = torch.where(dropped.view(-1, 1, 1), torch.zeros_like(g), g)
+                a = torch.where(dropped.view(-1, *[1] * (a.dim() - 1)), torch.zeros_like(a), a)
+            else:
+                formed = torch.where(dropped.view(-1, 1), torch.zeros_like(formed), formed)
+        if formed is None and (isinstance(layer, nn.LayerNorm) or place == "bias"):
             formed = _form(layer, place, a, g)
             assert formed is not None
+        if formed is not None:
             return factors @ formed
         g = g * factors.view(-1, 1, 1)
         if isinstance(layer, nn.Embedding):
@@ -211,6 +243,27 @@ class StudentGradients:
 def _squared(rows: Tensor) -> Tensor:
     found: Tensor = vecdot(rows, rows)
     return found
+
+
+def _lengths(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor:
+    """Return the most that the norms of a student's terms can be, [S, P] float64."""
+    terms: Tensor = vector_norm(g, dim=2, dtype=torch.float64)
+    if isinstance(layer, nn.LayerNorm) and place != "bias":
+        terms = terms * prod(layer.normalized_shape) ** 0.5  # the norm of what is normalised
+    elif isinstance(layer, nn.Linear) and place != "bias":
+        terms = terms * vector_norm(a, dim=2, dtype=torch.float64)
+    return terms
+
+
+def _rounding(terms: Tensor) -> Tensor:
+    """Return the most that float32 can be wrong by in sums of terms of these norms [S, P], as a norm, [S]."""
+    return terms.sum(1) * (UNIT * terms.shape[1])
+
+
+def _within(total: Tensor, bound: float) -> Tensor:
+    """Return `total` [d], no longer than `bound`, and zero where it is not finite: nothing else has to be right."""
+    norm = vector_norm(total, dtype=torch.float64)
+    return torch.where(norm.isfinite(), total * (bound / norm).clamp(max=1.0).float(), torch.zeros_like(total))
 
 
 def _form(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor | None:
