@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_SEED
 from .files import check_picture, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, progress, say, table
@@ -79,9 +80,9 @@ def influence(
         int, typer.Option("--shapley", metavar="N", min=0, max=MOST_SAMPLES, help="Also Shapley values, N samples.")
     ] = 0,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Cut a sample short where every figure is this near to everybody's.")
+        float, typer.Option(min=0.0, max=1e6, help="Cut a sample short where every figure is this near to everybody's.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the samples.")] = 0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

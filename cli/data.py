@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..protocol.bounds import MAX_INSTITUTIONS
 from .options import JsonOption
 from .output import emit, facts, progress, say, table
 
@@ -124,7 +125,14 @@ def import_(
         str, typer.Option("--by", help="What makes an institution. oulad: module, region, four; sra: group, module.")
     ] = "",
     institutions: Annotated[
-        int, typer.Option("--institutions", metavar="N", help="How many (onestopenglish, omniglot, fsdd).")
+        int,
+        typer.Option(
+            "--institutions",
+            metavar="N",
+            min=0,
+            max=MAX_INSTITUTIONS,
+            help="How many (onestopenglish, omniglot, fsdd).",
+        ),
     ] = 0,
     split: Annotated[
         str, typer.Option("--split", help="What is held out. sra: official, student; fsdd: speaker, index.")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_SEED
 from .files import check_picture, write_new
 from .options import JsonOption
 from .output import emit, progress, table
@@ -35,12 +36,12 @@ def audit(
     member: Annotated[str | None, typer.Option(metavar="NAME", help="Who withdraws.")] = None,
     rounds: Annotated[int, typer.Option(min=2, max=1000, help="Until the withdrawal.")] = 12,
     joined: Annotated[
-        int | None, typer.Option(min=1, help="The member's first round [a third of the rounds later].")
+        int | None, typer.Option(min=1, max=1000, help="The member's first round [a third of the rounds later].")
     ] = None,
     recovery: Annotated[int, typer.Option(min=0, max=1000, help="Rounds after the refold.")] = 5,
     shadows: Annotated[int, typer.Option(min=0, max=1000, help="Shadow federations of the guesses; 0: none.")] = 8,
     epsilon: Annotated[str, typer.Option(help="inf (no noise), or each student's budget at δ = 1e-5.")] = "inf",
-    seed: Annotated[int, typer.Option(min=0, help="Of data, first weights, draws and noise.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of data, first weights, draws and noise.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw it there.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Learner processes.")] = 2,
     fault: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_STUDENTS
 from .options import HomeOption, JsonOption, home_of, read_passphrase
 from .output import emit, facts
 
@@ -20,7 +21,12 @@ def init(
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder with dataset.toml.")] = None,
     lot_size: Annotated[
-        float, typer.Option(help="L: sampling rate times the expected number of students, not counted from the data.")
+        float,
+        typer.Option(
+            min=0,
+            max=MAX_STUDENTS,
+            help="L: sampling rate times the expected number of students, not counted from the data.",
+        ),
     ] = 0.0,
     passphrase_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Seal the key with the first line of this file.")

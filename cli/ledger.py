@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_HEIGHT
 from .files import write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, progress, short, size, table
@@ -21,7 +22,7 @@ def log(
         str | None, typer.Option(help="Only this kind: offer, update, attest, evidence, withdrawal.")
     ] = None,
     component: Annotated[str | None, typer.Option(help="Only about this component.")] = None,
-    since: Annotated[int, typer.Option(min=1, help="From this height on.")] = 1,
+    since: Annotated[int, typer.Option(min=1, max=MAX_HEIGHT, help="From this height on.")] = 1,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the last ones.")] = 50,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -238,7 +239,9 @@ def _inert(out: Any, refused: Any) -> None:
 @app.command("export")
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
-    until: Annotated[int | None, typer.Option(min=1, metavar="HEIGHT", help="Only up to this height.")] = None,
+    until: Annotated[
+        int | None, typer.Option(min=1, max=MAX_HEIGHT, metavar="HEIGHT", help="Only up to this height.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -262,7 +265,10 @@ def prove(
     reference: Annotated[str, typer.Argument(metavar="RECORD", help="The beginning of a record's digest.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
     at: Annotated[
-        int | None, typer.Option(min=1, metavar="HEIGHT", help="In the tree at this height; by default the last one.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_HEIGHT, metavar="HEIGHT", help="In the tree at this height; by default the last one."
+        ),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -287,8 +293,8 @@ def prove(
 
 @app.command("consistency")
 def consistency(
-    first: Annotated[int, typer.Argument(metavar="A", min=1, help="The earlier height.")],
-    second: Annotated[int, typer.Argument(metavar="B", min=1, help="The later height.")],
+    first: Annotated[int, typer.Argument(metavar="A", min=1, max=MAX_HEIGHT, help="The earlier height.")],
+    second: Annotated[int, typer.Argument(metavar="B", min=1, max=MAX_HEIGHT, help="The later height.")],
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the proof; there must be no such file.")
     ] = None,

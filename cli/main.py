@@ -1,6 +1,5 @@
 """The `collegium` command: one module a noun; what is slow to import, the commands import when they run."""
 
-import json
 import os
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError
+from ..protocol.names import shown
 from . import (
     blame,
     charter,
@@ -33,6 +33,7 @@ from . import (
     unlearn,
 )
 from .options import SETTINGS, HomeOption, home_path
+from .output import json_text
 
 EXIT_CODES = {
     0: "ok",
@@ -135,15 +136,15 @@ def _failed(error: CollegiumError, as_json: bool) -> int:
     if as_json:
         return _say_json(message, advice, error.exit_code)
     red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    sys.stderr.write(f"{red}error: {message}{plain}\n")
+    sys.stderr.write(f"{red}error: {shown(message, breaks=True)}{plain}\n")
     if advice:
-        sys.stderr.write(f"  {advice}\n")
+        sys.stderr.write(f"  {shown(advice, breaks=True)}\n")
     return error.exit_code
 
 
 def _say_json(message: str, advice: str, exit_code: int) -> int:
     value = {"error": message, "advice": advice, "exit_code": exit_code}
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value))
     return exit_code
 
 

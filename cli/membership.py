@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CollegiumError, RefusedError, UnreachableError, UsageError
+from ..protocol.bounds import MAX_STUDENTS, MAX_WAIT
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
 from .output import emit, facts, names, say, short, table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ..protocol.membership import Invitation
 
 WhoArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name, or the beginning of its key.")]
-WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait for the block that has it.")]
+WaitOption = Annotated[float, typer.Option(min=0, max=MAX_WAIT, help="Seconds to wait for the block that has it.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 ReasonOption = Annotated[str, typer.Option(help="Told to all members, and kept in the ledger.")]
 
@@ -119,7 +120,7 @@ def join(
         list[str] | None, typer.Option(metavar="MULTIADDR", help="Where to listen, for a new directory.")
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data folder, for a new directory.")] = None,
-    lot_size: Annotated[float, typer.Option(help="As for `init`, for a new directory.")] = 0.0,
+    lot_size: Annotated[float, typer.Option(min=0, max=MAX_STUDENTS, help="As for `init`, for a new directory.")] = 0.0,
     new_key: Annotated[
         bool,
         typer.Option("--new-key", help="Come back under a new key, with what was spent of privacy."),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
+from ..protocol.bounds import MAX_WAIT
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, short, size, table
 from .read import answer
@@ -27,7 +28,7 @@ def start(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run in this process; the log goes to stderr.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the daemon to answer.")] = 60.0,
+    wait: Annotated[float, typer.Option(min=1, max=MAX_WAIT, help="Seconds to wait for the daemon to answer.")] = 60.0,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -109,7 +110,7 @@ def why(home: "Home", offset: int) -> str:
 
 @app.command("stop")
 def stop(
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for it to end.")] = 30.0,
+    wait: Annotated[float, typer.Option(min=0, max=MAX_WAIT, help="Seconds to wait for it to end.")] = 30.0,
     force: Annotated[
         bool, typer.Option("--force", help="Kill it if it does not end in time; nothing is lost.")
     ] = False,
@@ -145,7 +146,7 @@ def stop(
 @app.command("status")
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until interrupted.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.2, max=MAX_WAIT, help="Seconds between two looks.")] = 2.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

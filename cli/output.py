@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..protocol.names import shown, visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,23 +17,38 @@ Progress = Callable[[str, int, int], None]
 def emit(value: object, as_json: bool, show: "Callable[[Console], None]") -> None:
     """Print an answer: as JSON, or as `show` shows it to people."""
     if as_json:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json_text(value))
         return
     show(console())
 
 
+def json_text(value: object) -> str:
+    """Return a value as JSON and a line break; what cannot be seen, or would act on a terminal, is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    lines = text.split("\n")
+    if not all(map(visible, lines)):
+        text = "\n".join(
+            line if visible(line) else "".join(c if visible(c) else json.dumps(c)[1:-1] for c in line) for line in lines
+        )
+    return text + "\n"
+
+
 def console(*, stderr: bool = False) -> "Console":
-    """Return a console; text is shown as it is, not read as markup, unless a caller says so."""
+    """Return a console; text is not read as markup, and what in it would act on the terminal is written out."""
     from rich.console import Console  # noqa: PLC0415 - `--help` must not wait for it
+
+    class Safe(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(shown(o, breaks=True) if isinstance(o, str) else o for o in objects), **options)
 
     stream = sys.stderr if stderr else sys.stdout
     # In a pipe a digest must stay in one piece for grep, however wide the line becomes.
-    return Console(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 400)
+    return Safe(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 400)
 
 
 def say(text: str) -> None:
     """Tell the operator something beside the answer."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(shown(text, breaks=True) + "\n")
 
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
@@ -46,7 +63,7 @@ def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text("–" if cell is None else str(cell)) for cell, _ in zip(row, columns, strict=True)))
+        drawn.add_row(*(Text(_cell(cell)) for cell, _ in zip(row, columns, strict=True)))
     out.print(drawn)
 
 
@@ -59,8 +76,12 @@ def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column(overflow="fold")
     for name, value in pairs:
-        drawn.add_row(Text(name), Text("–" if value is None else str(value)))
+        drawn.add_row(Text(name), Text(_cell(value)))
     out.print(drawn)
+
+
+def _cell(value: object) -> str:
+    return "–" if value is None else shown(str(value))
 
 
 def names(members: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import OperatorError, UsageError
+from ..protocol.bounds import MAX_DELTA, MAX_DRAWS, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MIN_EPSILON
 from . import audit
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from ..node.privacy.policy import InForce
     from ..node.views import Context
     from ..protocol.charter import Charter
-
-MOST_DRAWS = 1_000_000  # of a plan: the accountant's time grows with them
 
 app = typer.Typer(help="The privacy budget of this node's students.", no_args_is_help=True)
 app.command("audit")(audit.audit)
@@ -150,9 +149,9 @@ def log(
 @app.command("plan")
 def plan(
     rounds: Annotated[
-        int, typer.Option("--rounds", min=0, max=100_000, help="So many more rounds [those still planned].")
+        int, typer.Option("--rounds", min=0, max=MAX_ROUNDS, help="So many more rounds [those still planned].")
     ] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=0, max=2**20, help="Steps of a round [the charter's].")] = 0,
+    steps: Annotated[int, typer.Option("--steps", min=0, max=MAX_STEPS, help="Steps of a round [the charter's].")] = 0,
     sample_rate: Annotated[
         float | None, typer.Option("--sample-rate", min=1e-6, max=1, help="q [the charter's].")
     ] = None,
@@ -162,10 +161,15 @@ def plan(
     epsilon: Annotated[
         float | None,
         typer.Option(
-            "--epsilon", min=0.001, max=1000, help="Find the noise by which the plan alone costs this at most."
+            "--epsilon",
+            min=MIN_EPSILON,
+            max=MAX_EPSILON,
+            help="Find the noise by which the plan alone costs this at most.",
         ),
     ] = None,
-    delta: Annotated[float, typer.Option("--delta", min=0, max=0.1, help="δ [what is in force; else 1e-5].")] = 0.0,
+    delta: Annotated[
+        float, typer.Option("--delta", min=0, max=MAX_DELTA, help="δ [what is in force; else 1e-5].")
+    ] = 0.0,
     check: Annotated[bool, typer.Option("--check", help="Ask Opacus' PRV accountant as well (some seconds).")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -327,9 +331,9 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
 
 
 def _check_draws(rounds: int, steps: int) -> None:
-    if rounds * steps > MOST_DRAWS:
+    if rounds * steps > MAX_DRAWS:
         raise UsageError(
-            f"{rounds} rounds of {steps} steps are {rounds * steps} draws; at most {MOST_DRAWS} can be reckoned",
+            f"{rounds} rounds of {steps} steps are {rounds * steps} draws; at most {MAX_DRAWS} can be computed",
             "Plan fewer rounds or steps.",
         )
 

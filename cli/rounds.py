@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..protocol.bounds import MAX_HEIGHT
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, short, size, table
 from .read import answer
@@ -15,7 +16,7 @@ app = typer.Typer(help="Closed rounds: who was counted, who was missing and why.
 @app.command("list")
 def show(
     component: Annotated[str | None, typer.Argument(help="Only this component.")] = None,
-    since: Annotated[int, typer.Option(min=1, help="From this round on.")] = 1,
+    since: Annotated[int, typer.Option(min=1, max=MAX_HEIGHT, help="From this round on.")] = 1,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the last ones.")] = 50,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -61,7 +62,7 @@ def missing(members: Any) -> str:
 @app.command("show")
 def detail(
     component: Annotated[str, typer.Argument(help="The component, as head/digit.")],
-    number: Annotated[int, typer.Argument(metavar="ROUND", min=1)],
+    number: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=MAX_HEIGHT)],
     local: Annotated[
         bool, typer.Option("--local", help="Also what this node alone knows: its evaluation on its own held-out data.")
     ] = False,

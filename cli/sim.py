@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_INSTITUTIONS, MAX_SEED
 from .options import JsonOption
 from .output import emit, progress, table
 
@@ -31,10 +32,13 @@ def run(
     scenario: Annotated[
         str, typer.Argument(metavar="SCENARIO", help="A file (*.toml), the name of a shipped scenario, or all.")
     ],
-    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="One seed [1].")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=MAX_SEED, metavar="N", help="One seed [1].")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="A..B", help="Every seed from A to B.")] = None,
     nodes: Annotated[
-        int | None, typer.Option("--nodes", min=1, metavar="N", help="So many nodes instead of the scenario's.")
+        int | None,
+        typer.Option(
+            "--nodes", min=1, max=MAX_INSTITUTIONS, metavar="N", help="So many nodes instead of the scenario's."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the shortest failing scenarios there.")

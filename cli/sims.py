@@ -1,13 +1,14 @@
 """`collegium demo` and `collegium bench`: whole federations on this machine. sims has them; here are their options."""
 
 import importlib
-from math import inf, isnan
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_EPSILON, MAX_INSTITUTIONS, MAX_ROUNDS, MIN_EPSILON
 from .options import JsonOption
 from .output import say
 
@@ -18,10 +19,14 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder with OULAD; without it, scikit-learn's digits.")
     ] = None,
-    institutions: Annotated[int | None, typer.Option(min=1, help="How many institutions.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 8,
+    institutions: Annotated[
+        int | None, typer.Option(min=1, max=MAX_INSTITUTIONS, help="How many institutions.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=MAX_ROUNDS, help="How many rounds.")] = 8,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")] = False,
-    liars: Annotated[int, typer.Option(min=0, help="How many of them lie about what they learned.")] = 0,
+    liars: Annotated[
+        int, typer.Option(min=0, max=MAX_INSTITUTIONS, help="How many of them lie about what they learned.")
+    ] = 0,
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="How updates are aggregated: mean, or a robust rule if some lie.")
     ] = None,
@@ -44,7 +49,7 @@ def bench(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: how many seeds.")] = 3,
     epsilon: Annotated[
-        float | None, typer.Option("--epsilon", help="learn: this ε only; inf is without privacy.")
+        float | None, typer.Option("--epsilon", min=MIN_EPSILON, help="learn: this ε only; inf is without privacy.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="learn: write learn.json and a plot of each task there.")
@@ -52,8 +57,8 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure against references in the same run."""
-    if epsilon is not None and (isnan(epsilon) or epsilon <= 0.0):
-        raise UsageError(f"--epsilon {epsilon} is no ε", "Give a number above 0, or inf for no privacy.")
+    if epsilon is not None and MAX_EPSILON < epsilon < inf:
+        raise UsageError(f"--epsilon {epsilon:g} is over {MAX_EPSILON:g}", "Give a smaller one, or inf for no privacy.")
     if name == "learn":
         if epsilon not in {None, inf}:
             _tell_open(only)

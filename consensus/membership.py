@@ -36,8 +36,8 @@ from ..protocol.membership import (
     Motion,
     Rekeying,
     check_person,
-    visible,
 )
+from ..protocol.names import visible
 from ..protocol.records import WITHDRAWAL_LIMIT, WithdrawalStatement
 from ..protocol.schema import MOST_MEMBERS
 from ..protocol.signing import Signed, open_signed

@@ -1,5 +1,6 @@
 """The charter: the signed founding document of a federation. Its digest is the federation id."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -7,7 +8,9 @@ from typing import Annotated
 from ..crypto.errors import CorruptError, LocalProtocolError, RefusedError, RemoteProtocolError, UsageError
 from ..crypto.hashing import digest
 from ..crypto.identity import Identity, verify
+from . import names as grammar
 from . import schema, statistics
+from .bounds import NO_PRIVACY, delta_problem, draws_problem, epsilon_problem
 from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learning, Task
 from .schema import MOST_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
@@ -102,7 +105,8 @@ class SignedCharter:
 
 
 def check(charter: Charter) -> None:
-    """Check what types alone cannot: order, uniqueness, known names, base digests. Raises UsageError with advice."""
+    """Check what types alone cannot: names, order, uniqueness, bounds, base digests. Raises UsageError with advice."""
+    _check_names(charter)
     keys = [member.key for member in charter.members]
     names = [spec.name for spec in charter.components]
     modalities = {modality.name for modality in charter.learning.modalities}
@@ -139,6 +143,7 @@ def check(charter: Charter) -> None:
     ):
         if not ok:
             raise UsageError(f"the charter is not valid: {problem}", "Correct it and create the charter again.")
+    _check_numbers(charter)
     _check_privacy(charter)
     for spec in charter.components:
         if spec.dimension > 2**26:
@@ -147,6 +152,53 @@ def check(charter: Charter) -> None:
             raise UsageError(f"component {spec.name}: the base digest does not match the seed and the tensors")
         if spec.additive:
             statistics.check(spec, charter.learning)
+
+
+def _check_names(charter: Charter) -> None:
+    """Hold every text to what a screen shows as it is, and what is split and joined to its grammar."""
+    advice = "Correct it and create the charter again."
+    for text in _texts(schema.to_map(charter)):
+        if not grammar.visible(text) or text != text.strip():
+            problem = f"the charter is not valid: {grammar.shown(text)!r} has characters that cannot be seen"
+            raise UsageError(problem, "Write it without them, and without space around it, and create it again.")
+    for what, name in (("federation", charter.name), *(("member", member.name) for member in charter.members)):
+        problem = grammar.person_problem(name)
+        if problem:
+            raise UsageError(f"the charter is not valid: the name of {what} {name!r}: {problem}", advice)
+    learning = charter.learning
+    for name in (*(m.name for m in learning.modalities), *(task.name for task in learning.tasks)):
+        if not grammar.plain(name):
+            raise UsageError(f"the charter is not valid: {name!r} is no name", grammar.PLAIN_ADVICE)
+    for spec in charter.components:
+        if not grammar.component(spec.name):
+            raise UsageError(
+                f"the charter is not valid: {spec.name!r} is no name of a component",
+                "Write its kind in lower case, a slash, and the name of its modality or task: head/pass.",
+            )
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _check_numbers(charter: Charter) -> None:
+    """Hold the privacy floors and the planned draws to the bounds that config.toml and the options have too."""
+    learning = charter.learning
+    draws = draws_problem(learning.planned_rounds, learning.steps)
+    if draws:
+        raise UsageError(f"the charter is not valid: {draws}", "Plan fewer rounds, or fewer steps in each.")
+    for floor in learning.floors:
+        if floor.policy == "dp":
+            problem = epsilon_problem(floor.epsilon / 1000) or delta_problem(floor.delta / 1e9)
+            if problem:
+                raise UsageError(f"the charter is not valid: modality {floor.modality}: {problem}", NO_PRIVACY)
 
 
 def _fits(task: Task, modalities: set[str]) -> bool:

@@ -10,13 +10,12 @@ from typing import Annotated, ClassVar
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from .charter import CHARTER_LIMIT, Address
+from .names import visible
 from .schema import U63, Between, Bytes32, Name, Size
 
 ACTIONS = ("admit", "expel", "leave", "rekey", "rewind", "suspend", "withdraw")
 STATEMENT_LIMIT = 4096
 LEAST_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
-_INVISIBLE = frozenset((*range(0x20), *range(0x7F, 0xA0), 0xAD, *range(0x200B, 0x2010), *range(0x2028, 0x202F)))
-_INVISIBLE |= frozenset((*range(0x2060, 0x2070), 0xFEFF, *range(0xE0000, 0xE0080)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,9 @@ def token_digest(door: bytes) -> bytes:
     return digest("invitation-token", door)
 
 
-def visible(text: str) -> bool:
-    """Whether a text shows all that it holds: no control characters, nothing that hides or turns its neighbours."""
-    return not any(ord(character) in _INVISIBLE for character in text)
-
-
 def check_person(name: str, addresses: tuple[str, ...]) -> None:
     """Check what a stranger calls itself before anybody is shown it. Raises RemoteProtocolError("name" | "address")."""
-    if name != name.strip(" ") or not visible(name):
-        raise RemoteProtocolError("name", "it has characters that cannot be seen, or space around it")
+    if name != name.strip(" ") or not visible(name) or "=" in name:
+        raise RemoteProtocolError("name", "it has characters that cannot be seen, a = or space around it")
     if any(not address.isascii() or any(ord(c) <= 0x20 or ord(c) == 0x7F for c in address) for address in addresses):
         raise RemoteProtocolError("address", "it is not plain ASCII")

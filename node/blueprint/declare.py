@@ -43,6 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import RULES
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
@@ -107,7 +108,7 @@ def read_model(path: Path) -> Declared:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "`collegium charter model FOLDER` prints one to edit.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
         raise UsageError(f"{path} is not TOML: {error}", "Mend the line named here.") from error
     top = Section(raw, str(path))
     model = Section(top.take("model", (dict,), {}), f"{path} [model]")
@@ -159,8 +160,8 @@ def _declared(
         modalities=tuple(entry.modality for entry in found),
         tasks=tuple(tasks),
         parts=tuple(components),
-        students=training.whole("students", STUDENTS, 1, 2**31),
-        steps=training.whole("steps", STEPS, 1, 2**20),
+        students=training.whole("students", STUDENTS, 1, MAX_STUDENTS),
+        steps=training.whole("steps", STEPS, 1, MAX_STEPS),
         sample_rate=sample_rate,
         clip_norm=_millionths(training, "clip", CLIP),
         learning_rate=rate,
@@ -172,7 +173,7 @@ def _declared(
         statistic_share=_share(training),
     )
     rule = _rule(training)
-    rounds = training.whole("rounds", 0, 1, 2**20) if "rounds" in training.raw else None
+    rounds = training.whole("rounds", 0, 1, MAX_ROUNDS) if "rounds" in training.raw else None
     training.done()
     return Declared(recipe, rounds, rule)
 
@@ -376,9 +377,10 @@ def _classes(section: Section, kind: str) -> int:
         section.raw["classes"] = given
         given = len(section.texts("classes"))
     if fixed is not None and given != fixed:
-        raise section.fail(f"a {kind} task has {fixed} classes, not {given}", "Leave classes out.")
-    if not (1 if kind in {"regression", "multilabel"} else 2) <= given <= 2**16:
-        raise section.fail(f"{given} classes are too few or too many for a {kind} task")
+        raise section.fail(f"a {kind} task has {fixed} classes, and this is another number", "Leave classes out.")
+    least = 1 if kind in {"regression", "multilabel"} else 2
+    if not least <= given <= 2**16:
+        raise section.fail(f"a {kind} task has from {least} to {2**16} classes, and this is another number")
     return int(given)
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from math import ceil, floor, log2, sqrt
 
 from ...crypto.errors import UsageError
+from ...protocol.bounds import NO_PRIVACY, delta_problem, draws_problem, epsilon_problem
 from ...protocol.claims import effective_noise
 from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector
 from ...protocol.learning import OF_TASK, Learning, Modality, PrivacyFloor, Task
 from ...protocol.statistics import SENSITIVITY, WIDTH
-from ..privacy.accountant import calibrate, split_noise
+from ..privacy.accountant import Event, calibrate, split_noise
 from .parts import Part
 
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
@@ -78,6 +79,9 @@ def charter_parts(
     """
     floors = tuple(_floor(recipe, modality.name, budget) for modality in recipe.modalities)
     rounds, share = (20, RECOVERY_SHARE) if budget is None else (budget.rounds, budget.recovery_share)
+    problem = draws_problem(rounds, recipe.steps)
+    if problem:
+        raise UsageError(problem, "Plan fewer rounds (--rounds), or fewer steps in each (steps in the model file).")
     learning = Learning(recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds)
     noises = _noises(recipe, learning)
     specs = [_spec(recipe, part, noises.get(part.name, 0), min_updates, rule, base_seed) for part in recipe.parts]
@@ -94,10 +98,10 @@ def _floor(recipe: Recipe, modality: str, budget: Budget | None) -> PrivacyFloor
         raise UsageError(f"modality {modality!r} is under dp, and there is no budget", "Leave out --no-dp.")
     epsilon = budget.epsilon if asked.epsilon is None else asked.epsilon
     delta = budget.delta if asked.delta is None else asked.delta
-    milli, billionths = floor(epsilon * 1000), floor(delta * 1e9 + 1e-6)
-    if milli < 1 or not 0 < billionths < 10**9:
-        advice = "Choose ε of at least 0.001, δ from 1e-9 to 1."
-        raise UsageError(f"modality {modality!r}: ε = {epsilon} and δ = {delta} are no budget", advice)
+    problem = epsilon_problem(epsilon) or delta_problem(delta)
+    if problem:
+        raise UsageError(f"modality {modality!r}: {problem}", NO_PRIVACY)
+    milli, billionths = floor(epsilon * 1000 + 1e-6), floor(delta * 1e9 + 1e-6)
     return PrivacyFloor(modality, "dp", milli, billionths)
 
 
@@ -131,7 +135,7 @@ def _statistics(recipe: Recipe, learning: Learning) -> dict[str, int]:
         reached = [p for p in recipe.parts if p.additive and bound.modality in learning.upstream(p.name)]
         if bound.policy == "dp" and reached:
             spent = _spent(learning, bound) * recipe.statistic_share / MILLION
-            least = calibrate(spent, bound.delta / 1e9, 1.0, 1)
+            least = _calibrated(spent, bound, 1.0, 1)
             split = split_noise(least, [sqrt(part.dimension) for part in reached])
             for part, noise in zip(reached, split, strict=True):
                 noises[part.name] = max(noise, noises.get(part.name, 0))
@@ -148,7 +152,17 @@ def _least(learning: Learning, floor: PrivacyFloor, statistics: Mapping[str, int
     release = effective_noise([statistics[name] for name in reached]) / MILLION
     beside = ((1.0, release, 1),) if reached else ()
     draws = learning.planned_rounds * learning.steps
-    return calibrate(_spent(learning, floor), floor.delta / 1e9, learning.sample_rate / MILLION, draws, beside)
+    return _calibrated(_spent(learning, floor), floor, learning.sample_rate / MILLION, draws, beside)
+
+
+def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, beside: tuple[Event, ...] = ()) -> int:
+    try:
+        return calibrate(epsilon, floor.delta / 1e9, rate, draws, beside)
+    except ValueError as error:
+        raise UsageError(
+            f"modality {floor.modality}: no noise is enough for {draws:,} draws at ε = {epsilon:g}",
+            "Allow a larger ε, fewer rounds or steps, or a lower sample rate.",
+        ) from error
 
 
 def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:

@@ -174,7 +174,7 @@ def read_manifest(folder: Path) -> Manifest:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", f"Put a {MANIFEST} into the data folder.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
         raise CorruptError(f"{path} is not TOML: {error}", "Correct the line named here.") from error
     return _manifest(Section(raw, str(path)), folder)
 

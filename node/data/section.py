@@ -6,6 +6,8 @@ from typing import Any
 from ...crypto.errors import UsageError
 from .spelling import clean
 
+MAX_NUMBER = 1e300
+
 
 class Section:
     """One table of the file: typed access with errors that name it, and no key left over."""
@@ -39,14 +41,18 @@ class Section:
         return clean(self.text(key, default))
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Take a number."""
-        return float(self.take(key, (int, float), default))
+        """Take a finite number."""
+        given = key in self.raw
+        value = self.take(key, (int, float), default)
+        if given and not abs(value) < MAX_NUMBER:  # before float(), for TOML integers have any size; no NaN either
+            raise self.fail(f"{key} is not a finite number", f"Write one below {MAX_NUMBER:g}.")
+        return float(value)
 
     def whole(self, key: str, default: int | None, low: int, high: int) -> int:
         """Take a whole number in [low, high]."""
         value = int(self.take(key, (int,), default))
         if not low <= value <= high:
-            raise self.fail(f"{key} = {value} is not between {low} and {high}")
+            raise self.fail(f"{key} = {_short(value)} is not between {low} and {high}")
         return value
 
     def sections(self, key: str, title: str = "name") -> list["Section"]:
@@ -78,7 +84,7 @@ class Section:
     def bounds(self, low: float | None = None, high: float | None = None) -> tuple[float, float]:
         """Take `low` and `high`, finite and in order."""
         bottom, top = self.number("low", low), self.number("high", high)
-        if not -1e300 < bottom < top < 1e300:
+        if not bottom < top:
             raise self.fail(f"low = {bottom} and high = {top} are no bounds", "Write finite numbers, low below high.")
         return bottom, top
 
@@ -93,3 +99,8 @@ class Section:
         """Raise UsageError if a key is left over: it means nothing beside the others here."""
         if self.raw:
             raise self.fail(f"unknown key {sorted(self.raw)[0]!r}", "Remove it: it means nothing beside the others.")
+
+
+def _short(value: int) -> str:
+    # Python refuses to print an integer of over 4,300 digits; TOML has them.
+    return str(value) if abs(value) < 10**40 else "a number of more than 40 digits"

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...crypto.errors import RefusedError, UsageError
+from ...protocol.bounds import (
+    MAX_DELTA,
+    MAX_EPSILON,
+    MAX_ROUNDS,
+    MAX_STUDENTS,
+    MIN_DELTA,
+    MIN_EPSILON,
+    delta_problem,
+    epsilon_problem,
+)
 from ...protocol.learning import POLICIES
+from ...protocol.names import person_problem
 from ..store.errors import disk_errors
 from ..store.files import read_limited, write_atomic
 from .addresses import check_advertised, check_listen, check_peer
@@ -191,13 +202,13 @@ def _one_of(*words: str) -> Check:
     return check
 
 
-def _text(low: int, high: int) -> Check:
-    def check(value: object) -> str:
-        if type(value) is not str or not low <= len(value.encode()) <= high or not value.isprintable():
-            raise _WrongError(f"text of {low} to {high} bytes without control characters")
-        return value
-
-    return check
+def _person(value: object) -> str:
+    if type(value) is not str:
+        raise _WrongError("text")
+    problem = person_problem(value)
+    if problem:
+        raise _WrongError(f"a name; {problem}")
+    return value
 
 
 def _list(what: str, low: int, high: int, wrong: Callable[[object], str]) -> Check:
@@ -230,15 +241,18 @@ def _jurisdiction(value: object) -> str:
 
 
 _MILLISECONDS = _integer(10, 3_600_000)
-_EPSILON = _number("a number over 0, at most 1000", lambda value: 0.0 < value <= 1000.0)
-_DELTA = _number("a number from 1e-9, under 0.1", lambda value: 1e-9 <= value < 0.1)
+_EPSILON = _number(
+    f'a number from {MIN_EPSILON:g} to {MAX_EPSILON:g}; where no privacy is wanted, policy = "open"',
+    lambda value: not epsilon_problem(value),
+)
+_DELTA = _number(f"a number from {MIN_DELTA:g}, under {MAX_DELTA:g}", lambda value: not delta_problem(value))
 _BOUNDS: dict[str, Check] = {"epsilon": _EPSILON, "delta": _DELTA, "policy": _one_of(*POLICIES)}
 
 _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
     "node": (
         Node,
         {
-            "name": _text(1, 128),
+            "name": _person,
             "listen": _list("addresses", 1, 8, check_listen),
             "advertise": _list("addresses", 0, 8, check_advertised),
             "mdns": _boolean,
@@ -250,9 +264,11 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
         Learning,
         {
             "contribute": _boolean,
-            "rounds": _integer(0, 2**31 - 1),
+            "rounds": _integer(0, MAX_ROUNDS),
             "engage": _list("patterns", 0, 256, _word),
-            "lot_size": _number("a number from 0 (not declared) to 1000000000", lambda value: 0.0 <= value <= 1e9),
+            "lot_size": _number(
+                f"a number from 0 (not declared) to {MAX_STUDENTS}", lambda value: 0.0 <= value <= MAX_STUDENTS
+            ),
             "private": _boolean,
             "personalise_every": _integer(1, 2**31 - 1),
             "private_adapter": _one_of("", *PRIVATE_ADAPTERS),
@@ -305,7 +321,7 @@ def parse(text: str, source: str) -> Config:
     """Read the text of a config.toml; `source` names it in errors. Raises UsageError as `load` does."""
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
         raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
     sections: dict[str, object] = {}
     for name, table in tables.items():
@@ -358,7 +374,8 @@ def _checked(source: str, section: str, table: dict[str, object], checks: dict[s
         try:
             values[key] = checks[key](value)
         except _WrongError as wrong:
-            shown = repr(value) if len(repr(value)) <= 80 else "this value"
+            large = type(value) is int and abs(value) >= 10**40  # Python refuses to print thousands of digits
+            shown = repr(value) if not large and len(repr(value)) <= 80 else "this value"
             raise UsageError(f"{source}: {section}.{key} cannot be {shown}", f"Allowed is {wrong}.") from None
     return values
 

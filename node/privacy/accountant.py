@@ -63,7 +63,10 @@ def calibrate(target: float, delta: float, q: float, steps: int, beside: tuple[E
 
     Bisection to one part in ten thousand, and the upper end is returned. Raises ValueError if no noise is enough.
     """
+    # From above: at too little noise a distribution of so many steps takes gigabytes.
     high = MILLION
+    while high < MILLION * q * sqrt(steps):
+        high *= 2
     while epsilon([(q, high / MILLION, steps), *beside], delta) > target:
         high *= 2
         if high > HIGHEST_NOISE:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.bounds import MAX_DELTA, MAX_EPSILON, MIN_DELTA, MIN_EPSILON
 from ...protocol.learning import MODALITY_KINDS, POLICIES
 from ..store.files import read_limited
 from .policy import Bound
@@ -79,7 +80,7 @@ def parse(source_text: str, source: str) -> Jurisdiction:
     """Read a preset's text; `source` names it in errors. Unknown keys are errors. Raises UsageError."""
     try:
         found = tomllib.loads(source_text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
         raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
     _known(source, "", found, {"name", "title", "caveat", "default", "kinds"})
     kinds = found.get("kinds", {})
@@ -106,8 +107,8 @@ def _rule(source: str, where: str, table: object) -> Rule:
         raise UsageError(f"{source}: {where}.lifetime cannot be {lifetime!r}", f"Allowed is {LIFETIMES[0]!r}.")
     epsilon = delta = 0
     if policy == "dp":
-        epsilon = int(_number(source, f"{where}.epsilon", table.get("epsilon"), 0.001, 1000.0) * 1000 + 1e-6)
-        delta = int(_number(source, f"{where}.delta", table.get("delta"), 1e-9, 0.1) * 1e9 + 1e-6)
+        epsilon = int(_number(source, f"{where}.epsilon", table.get("epsilon"), MIN_EPSILON, MAX_EPSILON) * 1000 + 1e-6)
+        delta = int(_number(source, f"{where}.delta", table.get("delta"), MIN_DELTA, MAX_DELTA) * 1e9 + 1e-6)
     elif "epsilon" in table or "delta" in table:
         raise UsageError(f'{source}: {where} has an ε or δ, but its policy is "{policy}"', 'Only "dp" has them.')
     return Rule(Bound(policy, epsilon, delta), lifetime, _words(source, f"{where}.reason", table.get("reason")))

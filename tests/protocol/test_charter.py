@@ -19,6 +19,7 @@ from collegium.protocol.charter import (
     unsigned_members,
 )
 from collegium.protocol.components import TensorSpec, base_digest, base_vector, state_digest, weights
+from collegium.protocol.learning import PrivacyFloor
 from collegium.sims.cluster import small_charter
 
 IDS = [Identity.from_seed(sha256(bytes([n]))) for n in range(3)]
@@ -176,3 +177,70 @@ def test_states_and_weights() -> None:
 
 KNOWN_BASE = "00a2f3be0004a43e00f8ecbd00909bbe0000008000000000"
 KNOWN_DIGEST = "f0b64d0ec7a973b3dc443f18bcb8858eacba9058d48be8db3db0a35dfe66cf6c"
+
+
+def with_text(value: object, at: list[int], text: str) -> object:
+    """The map with its text number `at[0]` replaced."""
+    if isinstance(value, str):
+        at[0] -= 1
+        return text if at[0] == -1 else value
+    if isinstance(value, dict):
+        return {key: with_text(item, at, text) for key, item in value.items()}
+    return [with_text(item, at, text) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\x1b[2J", "\n", "\r", "\x9b", "\u202e", "\u2028", "\u200b", "\ufeff", "\u3164", "\ufe0f", "\U000e0041"],
+)
+def test_no_text_of_a_charter_has_characters_that_cannot_be_seen(character: str) -> None:
+    """Whichever field it is: names, addresses, kinds, tensors. They reach the screen on which ids are compared."""
+    drawn = replace(CHARTER, members=tuple(replace(m, addresses=("/ip4/192.0.2.1/tcp/1",)) for m in CHARTER.members))
+    check(drawn)
+    mapped = schema.to_map(drawn)
+    count = 0
+    while True:
+        left = [count]
+        changed = with_text(mapped, left, f"a{character}b")
+        if left[0] >= 0:
+            break
+        with pytest.raises(UsageError, match="cannot be seen") as caught:
+            check(schema.from_map(Charter, changed))
+        assert character not in str(caught.value)
+        count += 1
+    assert count > 15
+
+
+@pytest.mark.parametrize(
+    "name", ["head/task:0", "head/", "/task0", "head/a/b", "Head/task0", "head/ta sk", "head/../x", "head/é"]
+)
+def test_the_name_of_a_component_has_a_grammar(name: str) -> None:
+    """Timers are texts that are split at colons: with head/task:0 no deadline ever fired."""
+    spec = CHARTER.components[0]
+    with pytest.raises(UsageError, match="no name of a component"):
+        check(replace(CHARTER, components=(replace(spec, name=name),)))
+
+
+@pytest.mark.parametrize("name", ["a=b", "north ", " north", "Zu\u0308rich", "x" * 129])
+def test_names_of_members_can_be_typed_and_told_apart(name: str) -> None:
+    people = (replace(CHARTER.members[0], name=name), *CHARTER.members[1:])
+    with pytest.raises(UsageError):
+        check(replace(CHARTER, members=people))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"floors": (PrivacyFloor("made-up", "dp", 1_000_000_000, 10_000),)}, "ε = 1e"),
+        ({"floors": (PrivacyFloor("made-up", "dp", 1, 10_000),)}, "ε = 0.001"),
+        ({"floors": (PrivacyFloor("made-up", "dp", 8000, 0),)}, "δ = 0"),
+        ({"floors": (PrivacyFloor("made-up", "dp", 8000, 900_000_000),)}, "δ = 0.9"),
+        ({"planned_rounds": 2**20}, "rounds are not between"),
+        ({"steps": 2**20}, "steps of a round"),
+        ({"planned_rounds": 10_000, "steps": 10_000}, "more draws"),
+    ],
+)
+def test_the_numbers_of_a_charter_have_the_bounds_of_config_toml(changes: dict[str, object], problem: str) -> None:
+    learning = replace(CHARTER.learning, **changes)  # type: ignore[arg-type]  # by name
+    with pytest.raises(UsageError, match=problem):
+        check(replace(CHARTER, learning=learning))

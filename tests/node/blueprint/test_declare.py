@@ -244,7 +244,7 @@ WRONG = {
     "a task of an unknown modality": (MINIMAL + 'modalities = ["x"]\n', "'x'"),
     "a task of nothing": (MINIMAL + "modalities = []\n", "modalities is empty"),
     "no classes": (MINIMAL.replace("binary", "multiclass"), "classes is missing"),
-    "one class": (MINIMAL.replace("binary", "ordinal") + "classes = 1\n", "1 classes"),
+    "one class": (MINIMAL.replace("binary", "ordinal") + "classes = 1\n", "has from 2 to"),
     "three classes of a binary task": (MINIMAL + "classes = 3\n", "a binary task has 2"),
     "a layout that is no digest": (TABLE + 'layout = "ab"\n' + TASK, "table: layout = 'ab' is no digest"),
     "a layout of a task that is no digest": (MINIMAL + f'layout = "{"G" * 64}"\n', "pass: layout"),

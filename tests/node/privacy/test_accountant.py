@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from math import inf
+from math import inf, sqrt
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.accountants import PRVAccountant
 
+from collegium.node.privacy import accountant
 from collegium.node.privacy.accountant import (
     MILLION,
     UNBOUNDED,
@@ -115,3 +116,19 @@ def test_importing_privacy_imports_neither_dp_accounting_nor_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('dp_accounting', 'torch', 'opacus', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_noise_is_looked_for_from_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At too little noise the distribution of so many steps takes gigabytes, and minutes."""
+    asked = []
+
+    def costs(events: list[tuple[float, float, int]], delta: float) -> float:
+        asked.append(events[0][1])
+        (q, sigma, steps), *_ = events
+        return 5.0 * q * sqrt(steps) / sigma  # as a Gaussian mechanism of many small steps, roughly
+
+    monkeypatch.setattr(accountant, "epsilon", costs)
+    for target, q, steps in ((6.0, 0.1, 100_000), (100.0, 0.5, 100_000), (1.0, 1.0, 100_000)):
+        asked.clear()
+        noise = calibrate(target, 1.1e-5, q, steps) / MILLION
+        assert min(asked) > noise / 4
