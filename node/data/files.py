@@ -184,7 +184,7 @@ class _Utf8(io.RawIOBase):
         self._file, self._entry = file, entry
         self._decoder = codecs.getincrementaldecoder(entry.encoding)(errors="replace")
         self._left, self._begun, self._ended, self._read = bytearray(), False, False, 0
-        self.blank, self.damaged = 0, False
+        self.blank, self.damaged, self._last = 0, False, ""
 
     def readable(self) -> bool:
         return True
@@ -217,8 +217,9 @@ class _Utf8(io.RawIOBase):
             self.blank += text[: len(text) - len(bare)].replace("\r\n", "\n").count("\n")
             text, self._begun = bare, bool(bare)
         self._left += text.encode()
+        self._last = text[-1:] or self._last
         self._ended = not chunk
-        if self._ended and self._begun:
+        if self._ended and self._last not in {"", "\n", "\r"}:
             self._left += b"\n"
 
 

@@ -36,7 +36,7 @@ def read_modality(
     if entry.kind == "series":
         rows, step = _series_steps(table, entry, subject, record)
     else:
-        rows = single_rows(table, source.key, subject, record)
+        rows = single_rows(table, source.key, records, subject, record)
         step = np.zeros(rows.size, dtype=np.int64)
     values, steps, texts = blank(manifest, entry, records.shape)
     if texts is not None:

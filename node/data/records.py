@@ -26,6 +26,7 @@ class Records:
 
     `counts` [S] is the number of each subject's records; `unread` counts those beyond `max_records`, `filtered` those
     that the unit table's filters drop. `spoiled` [S] marks subjects with a cell that cannot be used: they are left out.
+    `unit` is the name of the unit table.
     """
 
     subjects: tuple[str, ...]
@@ -35,6 +36,7 @@ class Records:
     unread: int
     filtered: int
     spoiled: npt.NDArray[np.bool_]
+    unit: str
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,7 +87,8 @@ def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Re
             continue
         if record in first:
             what = f": this record is there twice, first in line {table.line(first[record])}"
-            table.fail(unit.key, [row, first[record]], what, "Remove one of the rows, or give each a name of its own.")
+            table.bad[first[record]] = True
+            table.fail(unit.key, [row], what, "Remove one of the rows, or give each a name of its own.")
             continue
         first[record] = row
         if counts[owner] == most:
@@ -110,7 +113,7 @@ def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Re
         held_out = np.array(sides, dtype=np.bool_)
     counts = np.maximum(counts, 1)
     spoiled = np.zeros(len(subjects), dtype=np.bool_)
-    found = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled)
+    found = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled, unit.name)
     found.spoil(table, subject)
     return found
 
@@ -162,11 +165,11 @@ def rows_of(table: Table, key: str, records: Records) -> tuple[Index, Index]:
     return found[:, 0], found[:, 1]
 
 
-def single_rows(table: Table, key: str, subject: Index, record: Index) -> Index:
-    """Return the rows that are read; that a record has two is noted as a problem."""
+def single_rows(table: Table, key: str, records: Records, subject: Index, record: Index) -> Index:
+    """Return the rows that are read; that a record has two is noted as a problem, of the unit table once before."""
     rows = np.flatnonzero(subject >= 0)
     _, first = np.unique(subject[rows] * (int(record.max(initial=0)) + 1) + record[rows], return_index=True)
-    if first.size < rows.size:
+    if first.size < rows.size and table.name != records.unit:
         advice = "One row a record, or declare the modality as a series."
         table.fail(key, np.delete(rows, first), ": a second row for this record", advice)
     kept: Index = rows[np.sort(first)]

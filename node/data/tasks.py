@@ -19,7 +19,7 @@ def read_task(manifest: Manifest, entry: TaskEntry, records: Records, findings: 
     source = manifest.tables[entry.table]
     table = Table(source, [source.key, entry.column], findings, lenient=lenient)
     subject, record = rows_of(table, source.key, records)
-    rows = single_rows(table, source.key, subject, record)
+    rows = single_rows(table, source.key, records, subject, record)
     labels, use = unlabelled(entry, records.shape), f"task {entry.name!r}"
     if entry.kind == "regression":
         numbers = table.numbers(entry.column)
@@ -57,7 +57,7 @@ def _one(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:
     words = (*entry.positive, *entry.negative) if entry.kind == "binary" else entry.classes
     places = table.levels(entry.column, words, use)
     if entry.kind != "binary" or entry.negative:
-        _no_class(table, entry, np.flatnonzero(places == len(words)))
+        _no_class(table, entry, np.flatnonzero((places == len(words)) & ~table.bad))
     if entry.kind != "binary":
         return np.where((places < 0) | (places == len(words)), np.nan, places.astype(np.float64))
     table.count_levels(entry.column, use, places, len(words), rows)
@@ -89,7 +89,7 @@ def read_group(
     source = manifest.tables[manifest.groups_table]
     table = Table(source, [source.key, column.name], findings, lenient=lenient)
     subject, record = rows_of(table, source.key, records)
-    rows = single_rows(table, source.key, subject, record)
+    rows = single_rows(table, source.key, records, subject, record)
     codes = ungrouped(column, records.shape)
     found = table.levels(column.name, column.levels, "sensitive")
     table.count_levels(column.name, "sensitive", found, len(column.levels), rows)

@@ -1,0 +1,491 @@
+"""`collegium data check` on what spreadsheets and registers really write: ids, labels, numbers, files, limits."""
+
+import gzip
+import struct
+import wave
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from collegium.node.data.arrays import load, load_file
+
+if TYPE_CHECKING:
+    from .conftest import Answer, Run
+
+SECRET = "Mia-Szabo-private"  # stands for what a pupil wrote or is called: no message may repeat it
+TOML = """format = 1
+[unit]
+subject = "pupil"
+table = "work"
+[tables.work]
+path = "work.csv"
+key = "id"
+[[modality]]
+name = "about"
+kind = "tabular"
+columns = [{ name = "age", low = 5, high = 20 }, { name = "town", levels = ["north", "south"] }]
+[[task]]
+name = "result"
+kind = "binary"
+column = "result"
+positive = "pass"
+[split]
+share = 0.3
+salt = "s"
+"""
+HEADER = "id,pupil,age,town,result"
+Rows = Sequence[Sequence[object]]
+
+
+def table(rows: Rows, header: str = HEADER, separator: str = ",") -> str:
+    lines = [header, *(",".join(map(str, row)) for row in rows)]
+    return "\r\n".join(lines).replace(",", separator) + "\r\n"
+
+
+def pupils(count: int = 40) -> list[list[object]]:
+    return [
+        [f"r{n}", f"s{n}", 8 + n % 5, ("north", "south")[n % 2], ("pass", "fail")[n % 3 == 0]] for n in range(count)
+    ]
+
+
+@pytest.fixture
+def school(tmp_path: Path) -> Path:
+    write(tmp_path, pupils())
+    return tmp_path
+
+
+def write(folder: Path, rows: Rows, toml: str = TOML) -> None:
+    (folder / "dataset.toml").write_text(toml, encoding="utf-8")
+    (folder / "work.csv").write_text(table(rows), encoding="utf-8", newline="")
+
+
+def problems(answer: "Answer") -> list[str]:
+    assert answer.code == 3, answer.out + answer.err
+    return [problem["text"].rpartition("work.csv: ")[2] for problem in answer.value["problems"]]
+
+
+def column(answer: "Answer", name: str) -> dict[str, Any]:
+    (found,) = [each for each in answer.value["columns"] if each["column"] == name]
+    return found  # type: ignore[no-any-return]
+
+
+# ---- ids
+
+SAME = ["s2", "s2 ", " s2", "s2\u00a0", "\ufeffs2", "s2\u200b", "\ts2"]
+ACCENTS = ["Zo\u00e9", "Zoe\u0301"]
+
+
+def test_one_pupil_in_several_spellings_is_one_subject(run: "Run", school: Path) -> None:
+    names = [*SAME, *ACCENTS]
+    write(school, [[f"r{n}", f'"{name}"', 9, "north", "pass"] for n, name in enumerate(names)])
+    found = run("data", "check", school, "--json")
+    assert (found.code, found.value["subjects"], found.value["records"]) == (0, 2, len(names))
+    assert found.value["near_ids"] == []
+    assert load(school).subjects == ("s2", "Zo\u00e9")
+
+
+def test_ids_that_may_be_one_pupil_are_named_and_strict_refuses_them(run: "Run", school: Path) -> None:
+    names = ["s2", "S2", "0s2", "\uff53\uff12", "s3", "1001", "1001.0", "0", "00"]
+    write(school, [[f"r{n}", name, 9, "north", "pass"] for n, name in enumerate(names)])
+    found = run("data", "check", school, "--json")
+    assert (found.code, found.value["subjects"]) == (0, 9)
+    assert found.value["near_ids"] == [["s2", "S2", "0s2", "\uff53\uff12"], ["1001", "1001.0"], ["0", "00"]]
+    assert "'s2', 'S2', '0s2'" in run("data", "check", school).out
+    assert run("data", "check", school, "--strict").code == 1
+    write(school, pupils())
+    assert run("data", "check", school, "--strict").code == 0
+
+
+def test_keys_join_across_tables_in_any_spelling(run: "Run", school: Path) -> None:
+    toml = TOML.replace('name = "about"', 'name = "about"\ntable = "more"')
+    write(school, [["r1", "ann", 9, "north", "pass"], ["\u00e9", "bob", 9, "north", "fail"]],
+          toml + '[tables.more]\npath = "more.csv"\nkey = "Nr"\n')  # fmt: skip
+    (school / "more.csv").write_text("\ufeffNr , age\u00a0,town\nr1 ,8,south\ne\u0301,9,north \n", encoding="utf-8")
+    found = run("data", "check", school, "--json")
+    assert found.code == 0, found.out + found.err
+    assert found.value["modalities"][0]["present"] == 2
+    assert load(school).modalities["about"].values[1, 0, 0].tolist()[1:] == [1, 0, 0]
+
+
+def test_the_split_does_not_depend_on_the_spelling(run: "Run", school: Path) -> None:
+    write(school, [[f"r{n}", f"{'' if n < 40 else ' '}s{n % 40}\u00a0", 9, "north", "pass"] for n in range(80)])
+    assert run("data", "check", school, "--json").value["subjects"] == 40
+    plain = load(school)
+    write(school, pupils())
+    assert plain.subjects == load(school).subjects
+    assert plain.held_out.tolist() == load(school).held_out.tolist()
+
+
+# ---- labels, levels, numbers
+
+
+def test_a_space_after_a_label_changes_nothing(run: "Run", school: Path) -> None:
+    rows = [[*row[:4], f"{row[4]} " if n % 4 == 0 else row[4]] for n, row in enumerate(pupils())]
+    write(school, rows)
+    found = run("data", "check", school, "--json").value
+    assert found["tasks"][0]["counts"] == {"other": 14, "pass": 26}
+
+
+@pytest.mark.parametrize("written", ["Pass", "PASS", "p ass", "\uff50ass"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_a_label_in_another_case_or_with_a_space_is_an_error(run: "Run", school: Path, written: str, kind: str) -> None:
+    toml = TOML if kind == "binary" else TOML.replace('"binary"', '"multiclass"').replace(
+        'positive = "pass"', 'classes = ["pass", "fail"]')  # fmt: skip
+    rows = pupils()
+    rows[20][4] = written
+    write(school, rows, toml)
+    said = problems(run("data", "check", school, "--json"))
+    assert said == ["column 'result', line 22 is written otherwise than the declared 'pass': case or space differs"]
+    assert "error: " in run("data", "check", school).out
+
+
+def test_a_level_in_another_case_is_an_error_and_two_that_differ_so_are_named(run: "Run", school: Path) -> None:
+    rows = pupils()
+    rows[1][3], rows[2][3], rows[3][3] = "North", "east", "EAST"
+    write(school, rows)
+    said = problems(run("data", "check", school, "--json"))
+    assert said[0].startswith("column 'town', line 3 is written otherwise than the declared 'north'")
+    assert "column 'town', lines 4 and 5: two values differ in case or space alone" in said[1]
+    assert load(school, tolerant=True).left_out == ("s1",)  # east and EAST are both "other": nobody is left out
+
+
+def test_no_in_two_spellings_is_named_and_counts_as_no(run: "Run", school: Path) -> None:
+    rows = pupils()
+    rows[3][4] = "Fail"
+    write(school, rows)
+    found = run("data", "check", school, "--json")
+    assert "lines 2 and 5: two values differ" in problems(found)[0]
+    assert found.value["tasks"][0]["counts"] == {"other": 14, "pass": 26}
+    assert found.value["left_out_subjects"] == 0
+    assert column(found, "result")["other"] == 14
+    assert column(found, "result")["words"] == [["fail", 13]]
+
+
+def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> None:
+    rows = pupils()
+    rows[5][4] = "witdrawn"
+    write(school, rows, TOML.replace('"pass"', '"pass"\nnegative = "fail"'))
+    assert problems(run("data", "check", school, "--json")) == ["column 'result', line 7 is no class of 'result'"]
+
+
+def test_classes_that_are_declared_may_differ_in_case(run: "Run", school: Path) -> None:
+    toml = TOML.replace('"binary"', '"multiclass"').replace('positive = "pass"', 'classes = ["a", "A"]')
+    write(school, [["r1", "x", 9, "north", "a"], ["r2", "y", 9, "north", "A"]], toml)
+    assert run("data", "check", school, "--json").value["tasks"][0]["counts"] == {"a": 1, "A": 1}
+
+
+def test_what_is_not_declared_missing_or_clamped_is_counted_and_named(run: "Run", school: Path) -> None:
+    rows = pupils()
+    cells = [(-999, "west"), (-999, "west"), (9999, SECRET), ("1e308", "NA"), (21, ""), (2, "N/A")]
+    for n, two in enumerate(cells):
+        rows[n][2:4] = two
+    write(school, rows)
+    found = run("data", "check", school, "--json")
+    assert found.code == 0
+    age, town = column(found, "age"), column(found, "town")
+    assert (age["below"], age["above"]) == (3, 3)
+    assert age["sentinels"] == [["-999", 2], ["9999", 1], ["1e+308", 1]]
+    assert (town["other"], town["words"], town["missing"]) == (3, [["west", 2]], 3)
+    assert sorted(town["missing_words"]) == [["N/A", 1], ["NA", 1]]
+    shown = run("data", "check", school)
+    assert "-999 occurs 2 times outside the bounds and looks like a code for no value" in shown.out
+    assert "(west 2)" in shown.out
+    assert SECRET not in shown.out
+    assert run("data", "check", school, "--strict").code == 1
+
+
+def test_a_code_for_no_value_can_be_declared(run: "Run", school: Path) -> None:
+    rows = pupils()
+    rows[0][2], rows[1][2], rows[2][3] = -999, "-999.0", "k.A."
+    toml = TOML.replace('key = "id"', 'key = "id"\nmissing_values = [-999, "-999.0", "k.A."]')
+    write(school, rows, toml.replace("high = 20 }", "high = 20, missing = true }"))
+    found = run("data", "check", school, "--json")
+    assert found.code == 0, found.out
+    assert (column(found, "age")["missing"], column(found, "age")["below"]) == (2, 0)
+    assert column(found, "town")["missing"] == 1
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "null", "nan", ""])
+def test_a_word_for_no_value_cannot_be_a_class_or_level(run: "Run", school: Path, word: str) -> None:
+    for old, new in (('"south"', f'"{word}"'), ('positive = "pass"', f'positive = ["{word}"]')):
+        (school / "dataset.toml").write_text(TOML.replace(old, new))
+        answer = run("data", "check", school)
+        assert answer.code == 2
+        assert "can never occur" in answer.err
+
+
+# ---- lines, rows, quoting
+
+WRONG: dict[str, tuple[Callable[[list[list[object]]], object], str]] = {
+    "text for a number": (lambda rows: rows[20].__setitem__(2, SECRET), "column 'age', line 22 is not a number"),
+    "an underscore": (lambda rows: rows[20].__setitem__(2, "1_0"), "column 'age', line 22 is not a number"),
+    "a gap": (lambda rows: rows[20].__setitem__(2, ""), "column 'age', line 22 is empty"),
+    "infinity": (lambda rows: rows[20].__setitem__(2, "inf"), "column 'age', line 22 is infinite"),
+    "one cell more": (lambda rows: rows[20].append(SECRET), "line 22 has 6 cells, not 5"),
+    "one cell less": (lambda rows: rows[20].pop(), "line 22 has 4 cells, not 5"),
+    "no pupil": (lambda rows: rows[20].__setitem__(1, " "), "column 'pupil', line 22 is empty"),
+    "no id": (lambda rows: rows[20].__setitem__(0, ""), "column 'id', line 22 is empty"),
+    "an id twice": (lambda rows: rows[20].__setitem__(0, "r1"),
+                    "column 'id', line 22: this record is there twice, first in line 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_cell_is_named_by_its_line_in_the_spreadsheet(run: "Run", school: Path, name: str) -> None:
+    spoil, text = WRONG[name]
+    rows = pupils()
+    rows[3][0] = '"r3\nin two lines"'  # a spreadsheet counts it once
+    spoil(rows)
+    write(school, rows)
+    answer = run("data", "check", school, "--json")
+    assert problems(answer) == [text]
+    shown = run("data", "check", school)
+    assert shown.code == 3
+    assert text in shown.out
+    assert SECRET not in shown.out + shown.err + answer.out
+
+
+def test_empty_rows_are_skipped_and_counted_and_lines_stay_right(run: "Run", school: Path) -> None:
+    rows = pupils()
+    text = table(rows[:10]) + "\r\n,,,,\r\n , ,\u00a0,,\r\n" + table(rows[10:], "").lstrip()
+    assert run("data", "check", school, "--json").value["empty_rows"] == {}
+    text = text.replace("\r\nr30,", f"\r\nr30,s30,{SECRET},north,pass\r\nr31b,") + ",,,,\r\n,,,,\r\n"
+    (school / "work.csv").write_text(text, encoding="utf-8", newline="")
+    answer = run("data", "check", school, "--json")
+    assert answer.value["empty_rows"] == {"work": 5}
+    assert problems(answer) == ["column 'age', line 35 is not a number"]
+    assert "5 in work" in run("data", "check", school).out
+
+
+def test_keep_comes_before_everything_else(run: "Run", school: Path) -> None:
+    rows: list[list[object]] = [["", "", "x", "old", "?"], *pupils(), ["r99", "s99", "x", "old", "Pass"]]
+    write(
+        school,
+        rows,
+        TOML.replace('key = "id"', 'key = "id"\nkeep = [{ column = "town", values = ["north", "south"] }]'),
+    )
+    found = run("data", "check", school, "--json")
+    assert (found.code, found.value["subjects"], found.value["filtered_records"]) == (0, 40, 2)
+    rows[5][3] = "NORTH"
+    write(
+        school,
+        rows,
+        TOML.replace('key = "id"', 'key = "id"\nkeep = [{ column = "town", values = ["north", "south"] }]'),
+    )
+    assert (
+        "'town', line 7 is written otherwise than the declared 'north'"
+        in problems(run("data", "check", school, "--json"))[0]
+    )
+
+
+def test_a_split_with_words_of_its_own(run: "Run", school: Path) -> None:
+    toml = TOML.replace('share = 0.3\nsalt = "s"', 'column = "town"')
+    toml = toml.replace(', { name = "town", levels = ["north", "south"] }', "")
+    write(school, pupils(), toml)
+    answer = run("data", "check", school)
+    assert answer.code == 3
+    assert "column 'town', line 2 is no part of the split" in answer.err
+    assert "train = [...]" in answer.err
+    write(school, pupils(), toml + 'train = ["north"]\ntest = ["south"]\n')
+    found = run("data", "check", school, "--json").value
+    assert (found["subjects"], found["held_out_subjects"]) == (40, 20)
+
+
+# ---- how files are written
+
+FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "semicolons": (
+        lambda path: path.write_text(table(pupils(), separator=";"), encoding="utf-8-sig"),
+        'separator = ";"',
+        'separator = ";"',
+    ),
+    "tabs": (lambda path: path.write_text(table(pupils(), separator="\t")), r'separator = "\t"', r'separator = "\t"'),
+    "UTF-16": (
+        lambda path: path.write_text(table(pupils()), encoding="utf-16"),
+        'encoding = "utf-16"',
+        'encoding = "utf-16"',
+    ),
+    "Windows": (
+        lambda path: path.write_bytes(table(pupils()).replace("s7,", "Zo\u00e9,").encode("cp1252")),
+        'encoding = "windows-1252"',
+        'encoding = "windows-1252"',
+    ),
+    "a decimal comma": (
+        lambda path: path.write_text(table(pupils()).replace("s7,10", 's7,"10,5"')),
+        'decimal = ","',
+        'decimal = ","',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_how_a_file_is_written_is_recognised_and_can_be_declared(run: "Run", school: Path, name: str) -> None:
+    make, advice, key = FILES[name]
+    make(school / "work.csv")
+    answer = run("data", "check", school)
+    assert answer.code in (2, 3)
+    assert advice in answer.out + answer.err
+    (school / "dataset.toml").write_text(TOML.replace('key = "id"', f'key = "id"\n{key}'))
+    found = run("data", "check", school, "--json")
+    assert (found.code, found.value["subjects"]) == (0, 40), found.out
+
+
+def test_one_cell_in_another_encoding_leaves_one_pupil_out(run: "Run", school: Path) -> None:
+    (school / "work.csv").write_bytes(table(pupils()).encode().replace(b"s7,10,south", b"s7,10,s\xfcd"))
+    said = problems(run("data", "check", school, "--json"))
+    assert said == ["column 'town', line 9 is not UTF-8"]
+    assert load(school, tolerant=True).left_out == ("s7",)
+
+
+def test_a_workbook_is_named_as_one(run: "Run", school: Path) -> None:
+    with zipfile.ZipFile(school / "work.csv", "w") as book:
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    answer = run("data", "check", school)
+    assert answer.code == 3
+    assert "workbook, not CSV" in answer.err
+    (school / "work.csv").write_bytes(gzip.compress(table(pupils()).encode()))
+    assert "Let its name end in .csv.gz" in run("data", "check", school).err
+
+
+def test_a_number_with_groups_of_thousands_gets_its_own_advice(run: "Run", school: Path) -> None:
+    rows = pupils()
+    rows[3][2] = '"1,234.5"'
+    write(school, rows)
+    assert "without a separator between thousands" in run("data", "check", school).out
+
+
+# ---- files that data name, and limits
+
+IMAGES = TOML.replace('kind = "tabular"\ncolumns = [{ name = "age", low = 5, high = 20 }, { name = "town", levels = '
+                      '["north", "south"] }]', 'kind = "image"\nfile = "town"\nsize = 4')  # fmt: skip
+
+
+def test_backslashes_of_windows_are_slashes(run: "Run", school: Path) -> None:
+    (school / "scans").mkdir()
+    Image.new("L", (8, 8), 9).save(school / "scans" / "a.png")
+    write(school, [["r1", "ann", 9, "scans\\a.png", "pass"], ["r2", "bob", 9, "..\\a.png", "fail"],
+                   ["r3", "cat", 9, "C:\\a.png", "fail"]], IMAGES)  # fmt: skip
+    answer = run("data", "check", school, "--json")
+    assert answer.value["modalities"][0]["present"] == 1
+    assert problems(answer) == [f"column 'town', line {line}: the path leads out of the data folder" for line in (3, 4)]
+
+
+@pytest.mark.parametrize("which", ["image", "table", "manifest"])
+def test_a_symbolic_link_that_leads_out_is_refused_and_not_quoted(
+    run: "Run", school: Path, tmp_path_factory: pytest.TempPathFactory, which: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "file"
+    outside.write_text(f"{SECRET},{SECRET}\n{SECRET} = \n")
+    write(school, [["r1", "ann", 9, "a.png", "pass"], ["r2", "bob", 9, "", "fail"]], IMAGES)
+    name = {"image": "a.png", "table": "work.csv", "manifest": "dataset.toml"}[which]
+    (school / name).unlink(missing_ok=True)
+    (school / name).symlink_to(outside)
+    answer = run("data", "check", school)
+    assert answer.code in (2, 3)
+    assert "a symbolic link leads out of the data folder" in answer.out + answer.err
+    assert SECRET not in answer.out + answer.err
+    (school / name).unlink()
+    (school / "kept").mkdir()
+    Image.new("L", (8, 8), 9).save(school / "kept" / "b.png")
+    if which == "image":  # one that stays inside is followed
+        (school / name).symlink_to(school / "kept" / "b.png")
+        assert run("data", "check", school, "--json").value["modalities"][0]["present"] == 1
+
+
+def test_a_packed_file_unfolds_to_its_limit_and_no_further(run: "Run", school: Path) -> None:
+    toml = TOML.replace("work.csv", "work.csv.gz")
+    with gzip.open(school / "work.csv.gz", "wb") as file:
+        file.write(table(pupils()).encode())
+        for _ in range(40):
+            file.write(b'r,"' + b"x" * 100_000 + b'",9,north,pass\r\n' * 1)
+    (school / "dataset.toml").write_text(toml.replace('key = "id"', 'key = "id"\nmax_mib = 2'))
+    answer = run("data", "check", school)
+    assert answer.code == 3
+    assert "more than 10000000 rows or 2 MiB unpacked" in answer.err
+    assert "max_mib in [tables.work]" in answer.err
+    with gzip.open(school / "work.csv.gz", "wb") as file:
+        file.write(table(pupils()).encode() + b"\r\n" * 100_000)
+    (school / "dataset.toml").write_text(toml.replace('key = "id"', 'key = "id"\nmax_rows = 5000'))
+    assert "more than 5000 rows" in run("data", "check", school).err
+
+
+def test_parquet_is_bounded_too(run: "Run", school: Path) -> None:
+    rows = pupils()
+    columns = {name: [row[n] for row in rows] for n, name in enumerate(HEADER.split(","))}
+    pyarrow.parquet.write_table(pa.table(columns), school / "work.parquet")
+    toml = TOML.replace("work.csv", "work.parquet")
+    (school / "dataset.toml").write_text(toml)
+    assert run("data", "check", school, "--json").value["subjects"] == 40
+    (school / "dataset.toml").write_text(toml.replace('key = "id"', 'key = "id"\nmax_rows = 39'))
+    assert "more than 39 rows" in run("data", "check", school).err
+    columns["town"] = ["x" * (1 << 16)] * 40  # a word of a dictionary: small in the file, and here
+    pyarrow.parquet.write_table(pa.table(columns), school / "work.parquet")
+    (school / "dataset.toml").write_text(toml.replace('key = "id"', 'key = "id"\nmax_mib = 1'))
+    found = run("data", "check", school, "--json")
+    assert (found.code, column(found, "town")["other"]) == (0, 40)
+    columns["town"] = [f"{n}" + "x" * (1 << 16) for n in range(40)]
+    pyarrow.parquet.write_table(pa.table(columns), school / "work.parquet")
+    assert "1 MiB unpacked" in run("data", "check", school).err
+
+
+def extensible(path: Path, samples: np.ndarray, *, width: int = 3, rate: int = 8000, kind: int = 1) -> None:
+    """Write a .wav as recorders do: WAVE_FORMAT_EXTENSIBLE, with a chunk of odd length before the samples."""
+    raw = np.round(samples * 2.0 ** (8 * width - 1)).astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
+    guid = struct.pack("<H", kind) + bytes.fromhex("000000001000800000aa00389b71")
+    head = struct.pack("<HHIIHHHHI", 0xFFFE, 1, rate, rate * width, width, 8 * width, 22, 8 * width, 4) + guid
+    chunks = b"fmt " + struct.pack("<I", len(head)) + head + b"LIST" + struct.pack("<I", 3) + b"abc\0"
+    chunks += b"data" + struct.pack("<I", len(raw)) + raw
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
+
+
+def test_extensible_clips_of_24_bit_sound_as_plain_ones(run: "Run", school: Path) -> None:
+    tone = 0.5 * np.sin(np.arange(8000) / 5)
+    with wave.open(str(school / "plain.wav"), "wb") as clip:
+        clip.setparams((1, 2, 8000, 0, "NONE", ""))
+        clip.writeframes(np.round(tone * 2**15).astype("<i2").tobytes())
+    extensible(school / "extensible.wav", tone)
+    extensible(school / "float.wav", tone, width=4, kind=3)
+    toml = IMAGES.replace('"image"', '"audio"').replace("size = 4", "rate = 8000\nmax_seconds = 1.0")
+    names = ("plain", "extensible", "float")
+    write(school, [[f"r{n}", f"s{n}", 9, f"{name}.wav", "pass"] for n, name in enumerate(names)], toml)
+    answer = run("data", "check", school, "--json")
+    assert problems(answer) == ["column 'town', line 4: the file cannot be read: it is not PCM"]
+    values = load(school, tolerant=True).modalities["about"].values
+    assert np.abs(values[0] - values[1]).max() < 0.05
+
+
+# ---- what training makes of it
+
+
+def test_whether_a_pupil_is_left_out_depends_on_their_own_rows(run: "Run", school: Path) -> None:
+    """G6: taking one pupil away changes nothing for any other, whatever is wrong in the tables."""
+    rows = pupils(12)
+    rows[1][2], rows[2][3], rows[3][4], rows[4][0], rows[5][2] = "old", "North", "PASS", "", ""
+    rows += [["x1", "s1", 9, "north", "pass"], ["x6", "s6", 9, "north", "pass"], ["x6", "s6", 9, "north", "fail"]]
+    write(school, rows)
+    assert run("data", "check", school).code == 3
+    whole = load(school, tolerant=True)
+    assert set(whole.left_out) == {"s1", "s2", "s3", "s4", "s5", "s6"}
+    for gone in {str(row[1]) for row in rows}:
+        write(school, [row for row in rows if row[1] != gone])
+        left = load(school, tolerant=True)
+        assert set(left.subjects) == set(whole.subjects) - {gone}
+        assert set(left.left_out) == set(whole.left_out) - {gone}
+        for place, name in enumerate(left.subjects):
+            before = whole.subjects.index(name)
+            one, other = left.modalities["about"].values[place], whole.modalities["about"].values[before]
+            assert np.array_equal(one[: len(other)], other[: len(one)])
+
+
+def test_a_record_to_predict_is_read_in_any_spelling(school: Path) -> None:
+    (school / "new.csv").write_text("\ufeffid ,pupil,age,town\nn1\u00a0, s1 ,9, north\n", encoding="utf-8")
+    data = load_file(school, school / "new.csv")
+    assert (data.subjects, data.records.tolist()) == (("s1",), [["n1"]])
+    assert data.modalities["about"].values[0, 0, 0].tolist()[1:] == [1, 0, 0]
