@@ -12,7 +12,8 @@ import pytest
 # The tests run side by side already: threads of torch and numpy that wait for each other cost a third more CPU.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Files by their measured length, longest first. The others of tests/node/runtime come next: most start daemons too.
+# Files by their measured length, longest first. Others in the folders of daemons come next.
+DAEMONS = {"firstweek", "runtime"}
 LONGEST = (
     "runtime/test_membership.py",
     "sims/test_demo.py",
@@ -29,6 +30,6 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         name = "/".join(item.path.parts[-2:])
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + ("runtime" not in item.path.parts)
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + DAEMONS.isdisjoint(item.path.parts)
 
     items.sort(key=place)

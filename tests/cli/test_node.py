@@ -6,9 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +15,8 @@ from collegium.cli import node as node_module
 from collegium.crypto.errors import CollegiumError, RefusedError, UnreachableError
 from collegium.node.home import Home, running
 from collegium.sims.datasets import prepare_digits
+
+from ..waiting import LIMIT, wait_for
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -75,22 +76,24 @@ def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp
     root = alone.root
     try:
         assert run("node", "start", "--home", root).code == 0
-        deadline = time.monotonic() + 60
-        while (status := run("node", "status", "--home", root, "--json").value)["live"]["learner"]["state"] != "failed":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        assert "'image': the data have image of 2 features" in status["live"]["learner"]["detail"]
-        assert any("nothing is trained here" in note and "2 features" in note for note in status["notes"])
+
+        def status() -> Any:
+            return run("node", "status", "--home", root, "--json").value
+
+        wait_for(lambda: status()["live"]["learner"]["state"] == "failed", status)
+        found = status()
+        assert "'image': the data have image of 2 features" in found["live"]["learner"]["detail"]
+        assert any("nothing is trained here" in note and "2 features" in note for note in found["notes"])
         shown = " ".join(run("node", "status", "--home", root).out.split())
         assert "2 features" in shown
-        found = run("doctor", "--home", root, "--json")
-        assert found.code == 1
-        (check,) = [check for check in found.value["checks"] if check["check"] == "learner"]
+        checked = run("doctor", "--home", root, "--json")
+        assert checked.code == 1
+        (check,) = [check for check in checked.value["checks"] if check["check"] == "learner"]
         assert check["verdict"] == "fail"
         assert "2 features" in check["found"]
         assert "dataset.toml" in check["found"]
         assert "collegium node start" in check["advice"]
-        assert sum("2 features" in check["found"] for check in found.value["checks"]) == 1
+        assert sum("2 features" in check["found"] for check in checked.value["checks"]) == 1
     finally:
         run("node", "stop", "--home", root, "--force")
         pid = running(alone)
@@ -128,28 +131,29 @@ def test_old_lines_of_the_log_are_not_the_reason(alone: Home) -> None:
     alone.log.write_text("collegium: an old error\n")
     offset = alone.log.stat().st_size
     with pytest.raises(RefusedError, match="wrote nothing"):
-        node_module.wait_until_up(alone, process_that("import sys; sys.exit(5)", alone), offset, 30)
+        node_module.wait_until_up(alone, process_that("import sys; sys.exit(5)", alone), offset, LIMIT)
     said = "import sys; print('collegium: the new one', file=sys.stderr); sys.exit(5)"
     with pytest.raises(RefusedError, match="the new one"):
-        node_module.wait_until_up(alone, process_that(said, alone), offset, 30)
+        node_module.wait_until_up(alone, process_that(said, alone), offset, LIMIT)
 
 
 def test_a_silent_death_gives_the_status(alone: Home) -> None:
     alone.log.write_text("")
     with pytest.raises(CollegiumError, match="ended with status -9 and wrote nothing"):
-        node_module.wait_until_up(alone, process_that("import os; os.kill(os.getpid(), 9)", alone), 0, 30)
+        node_module.wait_until_up(alone, process_that("import os; os.kill(os.getpid(), 9)", alone), 0, LIMIT)
 
 
 def test_a_crash_without_a_word_of_ours_gives_the_last_lines(alone: Home) -> None:
     alone.log.write_text("")
     with pytest.raises(CollegiumError, match="ZeroDivisionError"):
-        node_module.wait_until_up(alone, process_that("1/0", alone), 0, 30)
+        node_module.wait_until_up(alone, process_that("1/0", alone), 0, LIMIT)
 
 
 def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: Home) -> None:
     alone.log.write_text("")
-    process = process_that("import time; print('loading', flush=True); time.sleep(60)", alone)
+    process = process_that("import time; print('loading', flush=True); time.sleep(600)", alone)
     try:
+        wait_for(lambda: "loading" in alone.log.read_text())
         with pytest.raises(UnreachableError, match="loading"):
             node_module.wait_until_up(alone, process, 0, 1.5)
         assert process.poll() is None
@@ -185,14 +189,14 @@ def test_stop_reaches_a_daemon_that_lost_its_socket(run: "Run", tmp_path: Path) 
     home.make()
     code = (
         "import sys, time; from pathlib import Path; from collegium.node.home import Home, hold\n"
-        "with hold(Home(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(60)"
+        "with hold(Home(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(home.root)], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         assert run("node", "stop", "--home", home.root).code == 0
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(LIMIT) == -signal.SIGTERM
     finally:
         process.kill()
         process.wait()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ import pytest
 
 from collegium.sims.play import play
 from collegium.sims.scenario import load, shipped
+
+from ..waiting import LIMIT, wait_for
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -78,7 +79,7 @@ def run(jobs, step=None):
 
 def shrink(*rest):
     marker.write_text("shrinking")
-    time.sleep(60 if slow else 0)
+    time.sleep(600 if slow else 0)
     return shrunk(*rest)
 
 seeds.run, seeds.shrink = run, shrink
@@ -102,13 +103,10 @@ def test_ctrl_c_tells_what_was_found_until_then(tmp_path: Path, stage: str, last
         start_new_session=True,
     )
     try:
-        until = time.monotonic() + 120
-        while not (marker.exists() and marker.read_text() == stage):
-            assert child.poll() is None, child.communicate()
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        wait_for(lambda: child.poll() is not None or (marker.exists() and marker.read_text() == stage))
+        assert child.poll() is None, child.communicate()
         os.killpg(child.pid, signal.SIGINT)  # all of them, as a terminal does
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=LIMIT)
     finally:
         child.kill()
     assert child.returncode == 130

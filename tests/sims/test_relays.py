@@ -10,6 +10,8 @@ import pytest
 
 from collegium.sims.relays import Relays
 
+from ..waiting import LIMIT
+
 
 @pytest.fixture
 def echo() -> Iterator[int]:
@@ -46,7 +48,7 @@ def test_what_crosses_the_cut_is_closed_until_it_is_healed(echo: int) -> None:
     relays.serve([echo] * 3)
 
     def dial(node: int) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", relays.ports[node]), timeout=10)
+        return socket.create_connection(("127.0.0.1", relays.ports[node]), timeout=LIMIT)
 
     with dial(1) as near, dial(2) as far:
         assert heard(near) == heard(far) == b"hello"
@@ -66,6 +68,6 @@ def test_what_crosses_the_cut_is_closed_until_it_is_healed(echo: int) -> None:
 def test_a_stranger_is_not_let_through(echo: int) -> None:
     relays = Relays(1, lambda _: None)
     relays.serve([echo])
-    with socket.create_connection(("127.0.0.1", relays.ports[0]), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", relays.ports[0]), timeout=LIMIT) as connection:
         assert heard(connection) == b""
     relays.close()

@@ -6,7 +6,6 @@ Strict files, equal runs, and a short way from a failure to the scenario that sh
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from collegium.sims.liars import LIES
 from collegium.sims.play import Outcome, Play, play
 from collegium.sims.scenario import Expect, Scenario, dump, load, parse, shipped
 from collegium.sims.shrink import MOST_RUNS, _only, _simpler, shrink
+
+from ..waiting import wait_for
 
 CALM = """
 name = "test"
@@ -578,10 +579,7 @@ def test_workers_end_with_who_started_them() -> None:
         child.kill()
         child.wait()
     assert len(workers) >= 2
-    until = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < until, workers
-        time.sleep(0.1)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 def test_partitions_that_overlap_do_not_heal_each_other() -> None:

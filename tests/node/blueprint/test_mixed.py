@@ -1,6 +1,5 @@
 """Members with different modalities under the model file that `charter model` prints."""
 
-import time
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from collegium.protocol.charter import Charter, Member, Rules, check
 from collegium.protocol.schema import to_map
 from collegium.sims.federation import Daemon, found
 from collegium.sims.watch import View, closed, fold_ledger, look
+
+from ...waiting import wait_for
 
 MEMBERS = {
     "n1": ("table", "clicks"),
@@ -263,23 +264,26 @@ def test_daemons_with_different_modalities_close_every_round_of_every_component(
 ) -> None:
     drawn, institutions = found(
         tmp_path, [(name, folder, 4.0) for name, folder in folders.items()], charter.components, charter.learning,
-        charter.seed, name="mixed", rounds=2, fault_model="crash", deadline_ms=20_000,
+        charter.seed, name="mixed", rounds=2, fault_model="crash", deadline_ms=120_000,
     )  # fmt: skip
     daemons, views = [Daemon(institution) for institution in institutions], [View() for _ in institutions]
     held = {name: {spec.name for spec in drawn.components} for name in folders}
     for name, modalities in MEMBERS.items():
         held[name] = set(needed(drawn.learning, sorted(held[name]), set(modalities), {"pass", "level"}))
+
+    def said() -> str:
+        return "\n".join(f"--- {i.name}\n{i.home.log.read_text(errors='replace')[-2000:]}" for i in institutions)
+
+    def both_closed() -> bool:
+        assert "the data folder cannot be used" not in said(), said()
+        assert [daemon.dead() for daemon in daemons] == [None] * 4
+        views[:] = [look(i, v) for i, v in zip(institutions, views, strict=True)]
+        return closed(views[3], drawn) >= 2
+
     try:
         for daemon in daemons:
             daemon.start()
-        deadline = time.monotonic() + 300
-        while closed(views[3], drawn) < 2:
-            said = [f"--- {i.name}\n{i.home.log.read_text(errors='replace')[-2000:]}" for i in institutions]
-            assert not any("the data folder cannot be used" in text for text in said), "\n".join(said)
-            assert time.monotonic() < deadline, "\n".join(said)
-            assert [daemon.dead() for daemon in daemons] == [None] * 4
-            time.sleep(0.3)
-            views = [look(i, v) for i, v in zip(institutions, views, strict=True)]
+        wait_for(both_closed, said)
     finally:
         for daemon in daemons:
             daemon.kill()

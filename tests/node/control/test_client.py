@@ -16,6 +16,8 @@ from collegium.node.control.app import build
 from collegium.node.control.client import Client, error_of
 from collegium.node.home import hold
 
+from ...waiting import LIMIT
+
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
 
@@ -43,8 +45,8 @@ def serving(daemon: "FakeDaemon") -> Iterator[Client]:
         thread = threading.Thread(target=lambda: trio.run(run))
         thread.start()
         try:
-            assert begun.wait(10)
-            yield Client(daemon.home, timeout=10)
+            assert begun.wait(LIMIT)
+            yield Client(daemon.home, timeout=LIMIT)
         finally:
             tokens[0].run_sync_soon(end.set)
             thread.join(10)
@@ -117,8 +119,8 @@ def test_garbage_on_the_socket_is_an_error_not_a_traceback(daemon: "FakeDaemon",
         thread = threading.Thread(target=speak)
         thread.start()
         with pytest.raises(UnreachableError):
-            Client(daemon.home, timeout=5).get("/status")
-        thread.join(5)
+            Client(daemon.home, timeout=LIMIT).get("/status")
+        thread.join(LIMIT)
 
 
 def test_the_end_of_a_daemon_is_waited_for(daemon: "FakeDaemon") -> None:

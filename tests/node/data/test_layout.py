@@ -43,7 +43,7 @@ def test_what_is_no_order_is_not_guessed_and_takes_no_time() -> None:
     many: Layout = {"kind": "multiclass", "classes": [f"class {number}" for number in range(20_000)]}
     began = time.monotonic()
     assert guess(many, bytes(32)) is None
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # a comparison of all pairs would take hours
 
 
 def test_a_difference_of_numbers_and_of_length_is_told() -> None:

@@ -18,6 +18,8 @@ from collegium.protocol.schema import to_map
 from collegium.sims.datasets import prepare_digits
 from collegium.sims.presets import NO_SEED, preset
 
+from ...waiting import LIMIT
+
 Process = subprocess.Popen[bytes]
 
 
@@ -201,11 +203,11 @@ def test_an_oversized_frame_ends_the_worker_with_a_named_error(worker: Process) 
     answer = read_frame(responses)
     assert answer is not None
     assert answer["ok"] is False
-    assert worker.wait(30) == 3
+    assert worker.wait(LIMIT) == 3
 
 
 def test_closing_the_input_ends_the_worker_and_its_log_is_json(worker: Process) -> None:
-    _, errors = worker.communicate(timeout=30)
+    _, errors = worker.communicate(timeout=LIMIT)
     assert worker.returncode == 0
     assert [json.loads(line)["event"] for line in errors.splitlines()] == ["ready"]
 
@@ -220,6 +222,6 @@ def test_a_killed_worker_ends_the_stream(shared: Process, folder: Path) -> None:
     )
     assert read_frame(responses) is not None  # it is training
     os.kill(shared.pid, signal.SIGKILL)
-    assert shared.wait(30) == -signal.SIGKILL
+    assert shared.wait(LIMIT) == -signal.SIGKILL
     while (message := read_frame(responses)) is not None:
         assert "progress" in message

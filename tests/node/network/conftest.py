@@ -11,6 +11,8 @@ import trio
 
 from collegium.node.network import Network, NetworkConfig, open_network
 
+from ...waiting import LIMIT, until
+
 TOPIC = "test"
 ECHO = "/test/echo/1"
 
@@ -44,13 +46,16 @@ class Node:
 
     async def alive(self, other: "Node") -> None:
         """`other` still answers us."""
-        assert await self.network.request(other.key, ECHO, b"alive?", timeout=5) == b"alive?"
+        assert await self.network.request(other.key, ECHO, b"alive?", timeout=LIMIT) == b"alive?"
 
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    with trio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110 - it looks at what announces nothing
-            await trio.sleep(0.01)
+    async def publishes_until(self, done: Callable[[], object], same: bytes = b"") -> None:
+        """Publish, the same bytes or always others, until it is so: whoever joined a moment ago may miss the first."""
+        end, number = trio.current_time() + LIMIT, 0
+        while not done():
+            assert trio.current_time() < end, f"{number} messages did not arrive"
+            await self.network.publish(same or b"message %d" % number)
+            number += 1
+            await trio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -90,7 +95,7 @@ def wait() -> Callable[..., Awaitable[None]]:
 
 @pytest.fixture
 def run() -> Callable[[Callable[[], Awaitable[None]]], None]:
-    def run_it(test: Callable[[], Awaitable[None]], seconds: float = 30.0) -> None:
+    def run_it(test: Callable[[], Awaitable[None]], seconds: float = 2 * LIMIT) -> None:
         async def limited() -> None:
             with trio.fail_after(seconds):
                 await test()

@@ -18,10 +18,10 @@ def test_a_peer_that_restarts_on_its_address_is_dialled_again(run: Any, node: An
                 a.network.set_address_book({b.key: [address]})
                 await wait(lambda: b.key in a.network.neighbours())
                 key = b.key
-            await wait(lambda: key not in a.network.neighbours(), 3)
+            await wait(lambda: key not in a.network.neighbours())
             await trio.sleep(0.5)
             async with node(2, listen=address.split("/p2p/")[0]) as b:
-                await wait(lambda: key in a.network.neighbours(), 8)
+                await wait(lambda: key in a.network.neighbours())
                 await a.alive(b)
                 assert [connected for _, connected in a.peers] == [True, False, True]
 
@@ -33,7 +33,7 @@ def test_a_dead_first_address_does_not_hide_a_good_second(run: Any, node: Any, w
         async with node(1) as a, node(2) as b:
             dead = "/ip4/127.0.0.1/tcp/1/p2p/" + b.address.split("/p2p/")[1]
             a.network.set_address_book({b.key: [dead, b.address]})
-            await wait(lambda: b.key in a.network.neighbours(), 3)
+            await wait(lambda: b.key in a.network.neighbours())
 
     run(test)
 

@@ -12,6 +12,8 @@ from collegium.node.network import guests
 from collegium.node.network.blobs import PROTOCOL as BLOB
 from collegium.node.network.identity import peer_id
 
+from ...waiting import LIMIT
+
 DOOR = "/test/door/1"
 ECHO = "/test/echo/1"
 GUEST = Identity.from_seed((2).to_bytes(32, "big")).public_key
@@ -33,7 +35,7 @@ def test_a_guest_gets_its_protocol_and_nothing_else(run: Any, node: Any) -> None
                 await guest.network.request(host.key, DOOR, b"refuse")
             for protocol in (ECHO, BLOB, "/meshsub/1.1.0", "/ipfs/id/1.0.0"):
                 with pytest.raises(UnreachableError):
-                    await guest.network.request(host.key, protocol, b"x", timeout=3)
+                    await guest.network.request(host.key, protocol, b"x", timeout=LIMIT)
             assert not host.peers, "the node was told of a neighbour"
             assert not host.network.neighbours()
             for number in range(20):
@@ -71,7 +73,8 @@ def test_a_guest_overstays_its_time(run: Any, node: Any, wait: Any, monkeypatch:
     async def test() -> None:
         async with node(1, friends=set(), guests={GUEST: {DOOR: door}}) as host, node(2) as guest:
             await guest.network.connect(host.address)
-            await wait(lambda: not guest.network.neighbours(), 4)
+            await wait(lambda: not guest.network.neighbours())
+            monkeypatch.setattr(guests, "STAY", LIMIT)
             await guest.network.connect(host.address)
             assert await guest.network.request(host.key, DOOR, b"x") == b"welcome x"
 
@@ -85,7 +88,7 @@ def test_a_guest_that_opens_streams_without_end_is_sent_away(run: Any, node: Any
             with contextlib.suppress(Exception):
                 for _ in range(50):
                     await guest.network._swarm.new_stream(peer_id(host.key))
-            await wait(lambda: not guest.network.neighbours(), 5)
+            await wait(lambda: not guest.network.neighbours())
             host.friends = None
             await friend.joins(host)
             await friend.alive(host)

@@ -11,6 +11,8 @@ from collegium.crypto.errors import LocalProtocolError, RemoteProtocolError, Unr
 from collegium.node.network import limits, rpc, streams
 from collegium.node.network.identity import peer_id
 
+from ...waiting import LIMIT
+
 ECHO = "/test/echo/1"
 
 
@@ -87,7 +89,7 @@ def test_a_request_over_the_cap_loses_its_stream_before_its_body_is_read(run: An
             await b.joins(a)
             stream = await b.host.new_stream(peer_id(a.key), [ECHO])
             await stream.write(struct.pack(">IB", (1 << 20) + 1, 0))
-            with trio.fail_after(2), pytest.raises(Exception):  # noqa: PT011, B017 - a reset
+            with trio.fail_after(LIMIT), pytest.raises(Exception):  # noqa: PT011, B017 - a reset
                 await stream.read(1)
             await b.alive(a)
 
@@ -102,7 +104,7 @@ def test_half_a_frame_times_out_and_resets(run: Any, node: Any, monkeypatch: pyt
             await b.joins(a)
             stream = await b.host.new_stream(peer_id(a.key), [ECHO])
             await stream.write(struct.pack(">IB", 100, 0) + b"half")
-            with trio.fail_after(2), pytest.raises(Exception):  # noqa: PT011, B017 - a reset
+            with trio.fail_after(LIMIT), pytest.raises(Exception):  # noqa: PT011, B017 - a reset
                 await stream.read(1)
             await b.alive(a)
 
@@ -110,15 +112,14 @@ def test_half_a_frame_times_out_and_resets(run: Any, node: Any, monkeypatch: pyt
 
 
 def test_an_answer_that_does_not_come_is_unreachable_and_does_not_meet_the_next_request(run: Any, node: Any) -> None:
-    late = []
-
-    async def slow(peer: bytes, payload: bytes) -> bytes:
-        late.append(payload)
-        if payload == b"slow":
-            await trio.sleep(0.4)
-        return payload
-
     async def test() -> None:
+        given_up = trio.Event()
+
+        async def slow(peer: bytes, payload: bytes) -> bytes:
+            if payload == b"slow":
+                await given_up.wait()
+            return payload
+
         async with node(1, handlers={"/slow/1": slow}) as a, node(2) as b:
             await b.joins(a)
             with pytest.raises(UnreachableError, match=r"0\.2 s"):
@@ -127,7 +128,8 @@ def test_an_answer_that_does_not_come_is_unreachable_and_does_not_meet_the_next_
             with trio.move_on_after(0.1):
                 await b.network.request(a.key, "/slow/1", b"slow")
             assert await b.network.request(a.key, "/slow/1", b"next") == b"next"
-            await trio.sleep(0.5)
+            given_up.set()
+            await trio.sleep(0.1)  # the late answers are under way
             assert await b.network.request(a.key, "/slow/1", b"last") == b"last"
 
     run(test)

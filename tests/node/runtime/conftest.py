@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ from collegium.protocol.charter import Charter
 from collegium.sims.cluster import small_charter
 from collegium.sims.federation import Daemon, found
 from collegium.sims.watch import View, closed, look
+
+from ...waiting import source, wait_for
 
 SYNTHETIC = (sys.executable, "-m", "collegium.sims.synthetic_learner")
 
@@ -56,19 +57,21 @@ class Federation:
         self.views = [look(i, v) for i, v in zip(self.institutions, self.views, strict=True)]
         return self.views
 
-    def wait(self, done: Callable[[], bool], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not done():
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Wait until it is so, while every daemon that was started lives."""
+
+        def seen() -> bool:
             for daemon in self.daemons:
                 reason = daemon.dead()
                 assert reason is None, f"{daemon.institution.name} ended: {reason}"
-            assert time.monotonic() < deadline, self.tail()
-            time.sleep(0.1)
             self.look()
+            return done()
 
-    def wait_rounds(self, round_: int, seconds: float = 60, nodes: list[int] | None = None) -> None:
+        wait_for(seen, lambda: f"{source(done)}\n{self.tail()}")
+
+    def wait_rounds(self, round_: int, nodes: list[int] | None = None) -> None:
         chosen = range(len(self.views)) if nodes is None else nodes
-        self.wait(lambda: all(closed(self.views[n], self.charter) >= round_ for n in chosen), seconds)
+        self.wait(lambda: all(closed(self.views[n], self.charter) >= round_ for n in chosen))
 
     def last(self) -> int:
         """The last round that anybody has a note of."""
@@ -90,7 +93,7 @@ def _federations(root: Path) -> Iterator[Callable[..., Federation]]:
     made: list[Federation] = []
 
     def make(
-        count: int = 4, rounds: int = 4, deadline_ms: int = 5000, dimension: int = 2000, **where: Any
+        count: int = 4, rounds: int = 4, deadline_ms: int = 60_000, dimension: int = 2000, **where: Any
     ) -> Federation:
         folder = root / f"federation-{len(made)}"
         folder.mkdir()

@@ -19,6 +19,8 @@ from collegium.node import __main__ as daemon
 from collegium.node.control.client import Client
 from collegium.sims.watch import View, snapshot
 
+from ...waiting import LIMIT
+
 Make = Callable[..., Any]
 Begin = Callable[[Path], tuple[int, str]]
 
@@ -29,7 +31,7 @@ def run(home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         check=False,
         text=True,
-        timeout=30,
+        timeout=LIMIT,
         env=os.environ | environment,
     )
 
@@ -125,7 +127,7 @@ def test_a_second_daemon_in_one_directory(federation: Make) -> None:
 @pytest.fixture(scope="module")
 def four(lasting: Make) -> Any:
     """Four that have closed all their rounds, three."""
-    these = lasting(rounds=3, deadline_ms=2000)
+    these = lasting(rounds=3)
     these.start()
     these.wait_rounds(3)
     return these
@@ -172,7 +174,7 @@ def test_a_corrupt_blob_is_fetched_again(four: Any) -> None:
                 good += sha256(path.read_bytes()).hexdigest() == path.name
         return good == len(blobs)
 
-    four.wait(mended, 40)
+    four.wait(mended)
 
 
 def test_a_full_disk_ends_the_daemon_with_a_reason_and_loses_nothing(federation: Make, tmp_path: Path) -> None:

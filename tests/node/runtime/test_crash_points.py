@@ -21,11 +21,12 @@ from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader
 from collegium.sims.watch import fold_ledger, snapshot
 
+from ...waiting import LIMIT, wait_for
+
 Make = Callable[..., Any]
 Word = tuple[object, ...]
 HOWS = ("before", "after", "fails")
 LAST = 60  # by this point a life has started, caught up, trained, and been through a round
-SECONDS = 30
 
 
 class Victim:
@@ -55,12 +56,12 @@ class Victim:
         daemon = self.federation.daemons[3]
         daemon.process = process
         try:
-            deadline = time.monotonic() + SECONDS
-            while not self.log.exists() and process.poll() is None:
-                assert time.monotonic() < deadline, f"point {at} was not reached: {self.federation.tail()}"
-                time.sleep(0.02)
+            wait_for(
+                lambda: self.log.exists() or process.poll() is not None,
+                lambda: f"point {at} was not reached: {self.federation.tail()}",
+            )
             try:
-                code = process.wait(3)
+                code = process.wait(3 if how == "fails" else LIMIT)
             except subprocess.TimeoutExpired:
                 assert how == "fails", "it was killed"  # and what failed was something that it can do without
             else:

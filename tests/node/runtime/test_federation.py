@@ -19,6 +19,8 @@ from collegium.node.verify import verify_home_states, verify_home_withdrawal
 from collegium.protocol.update import payload_values
 from collegium.sims.watch import fold_ledger, snapshot
 
+from ...waiting import LIMIT
+
 Make = Callable[..., Any]
 
 
@@ -62,7 +64,7 @@ def test_g8_kill_9_at_random_moments_loses_and_doubles_nothing(federation: Make)
             key = (record.value.author, record.value.seq)
             assert signed.setdefault(key, record.digest) == record.digest, f"two records {key[1]}"
         four.daemons[victim].start()
-    four.wait_rounds(12, seconds=90)
+    four.wait_rounds(12)
     for institution in four.institutions:
         found = snapshot(institution)
         seen = {
@@ -150,7 +152,7 @@ def test_the_control_socket_is_private_and_stop_leaves_nothing(federation: Make)
     Client(home).stop()
     process = one.daemons[0].process
     assert process is not None
-    assert process.wait(10) == 0
+    assert process.wait(LIMIT) == 0
     assert not home.socket.exists()
     one.daemons[0].process = None
 
@@ -169,7 +171,7 @@ def test_g3_three_of_four_go_on_without_the_fourth_and_say_who_is_missing(federa
     assert len(children) == 1
     os.kill(children[0], signal.SIGKILL)
     four.daemons[3].kill()
-    four.wait_rounds(5, nodes=[0, 1, 2], seconds=90)
+    four.wait_rounds(5, nodes=[0, 1, 2])
     key = four.institutions[3].identity.public_key
     assert any(key.hex() in note.get("missing", {}) for note in four.views[0].notes.values())
     four.wait(lambda: four.institutions[0].home.log.read_text().count('"learner ready"') == 2)

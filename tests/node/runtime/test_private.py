@@ -27,6 +27,8 @@ from collegium.sims.datasets import prepare_digits
 from collegium.sims.federation import found
 from collegium.sims.presets import NO_SEED, preset
 
+from ...waiting import LIMIT
+
 ROUNDS, EVERY = 4, 2
 
 
@@ -100,7 +102,7 @@ class Ran:
 
     async def _until_done(self, runtime: Runtime, private: bool) -> None:
         async def wait() -> None:
-            with trio.fail_after(60):
+            with trio.fail_after(LIMIT):
                 while not any(  # noqa: ASYNC110 - the store tells nobody
                     m.round == ROUNDS and m.personal is private for m in runtime.store.metrics()
                 ):

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from collegium.protocol.update import Engaged, UpdateHeader, payload
 from collegium.sims.cluster import small_charter
 from collegium.sims.federation import Daemon, found
 from collegium.sims.watch import snapshot
+
+from ...waiting import wait_for
 
 RECORDER = (sys.executable, str(Path(__file__).with_name("recording_learner.py")))
 NOISE = 2_500_000  # millionths
@@ -171,21 +175,22 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
         tmp_path, [("one", tmp_path, 100.0)], template.components, learning, template.seed,
         name="t", rounds=0, learner=(*RECORDER, str(record)),
     )  # fmt: skip
-    daemon = Daemon(institutions[0])
+    daemon, steps = Daemon(institutions[0]), learning.steps
+
+    def draws() -> Sequence[ev.PutDraw]:
+        try:
+            return snapshot(institutions[0]).draws
+        except OperatorError:  # there is no database yet
+            return ()
+
+    def drawn(goal: int) -> bool:
+        return len(draws()) >= goal or daemon.dead() is not None
+
     try:
-        for _ in range(2):
+        for goal in (1, 12 // steps):
             daemon.start()
-
-            def spent() -> int:
-                return len(asked(record, "budget")) if record.exists() else 0
-
-            before = spent()
-            deadline = time.monotonic() + 40
-            while time.monotonic() < deadline and not (
-                record.exists() and spent() > before and asked(record, "budget")[-1]["modalities"][0]["spent"]
-            ):
-                assert daemon.dead() is None, daemon.dead()
-                time.sleep(0.1)
+            wait_for(partial(drawn, goal), daemon.dead)
+            assert daemon.dead() is None, daemon.dead()
             time.sleep(2)
             daemon.kill()
     finally:
@@ -194,14 +199,12 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
     assert trained
     assert all(request["engaged"]["head/task0"]["noise"] == NOISE / 1e6 for request in trained)
     assert all(request["steps"] == charter.learning.steps for request in trained)
-    draws = snapshot(institutions[0]).draws
-    steps = charter.learning.steps
-    assert len(trained) <= len(draws)
-    assert sum(put.steps for put in draws) <= 12
-    assert [sum(line[2] for line in q["modalities"][0]["spent"]) for q in asked(record, "budget")][: len(draws)] == [
-        n * steps for n in range(len(draws))
+    # A spent budget goes on being spent after a restart; a draw may be paid for and not made when the power fails.
+    assert sum(put.steps for put in draws()) == 12
+    assert len(draws()) - 1 <= len(trained) <= len(draws())
+    assert [sum(line[2] for line in q["modalities"][0]["spent"]) for q in asked(record, "budget")][: len(draws())] == [
+        n * steps for n in range(len(draws()))
     ]
-    assert len(trained) == 12 // steps, "a spent budget goes on being spent after a restart"
 
 
 def test_g9_a_stranger_who_knows_the_address_is_refused(tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_g9_a_stranger_who_knows_the_address_is_refused(tmp_path: Path) -> None:
             rpc_handlers={},
             blob_path=lambda _digest: None,
         ) as network:
-            for _ in range(100):
+            for _ in range(3000):
                 try:
                     await network.connect(f"{charter.members[0].addresses[0]}/p2p/{peer_id(member)}")
                 except RefusedError:

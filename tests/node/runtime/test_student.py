@@ -49,7 +49,7 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
         mine = {e.update for r in ledger.components[T].rounds for e in r.entries if e.author == me}
         return len(mine - before) >= 2 and not mine & before and not ledger.components[T].erasures
 
-    four.wait(replaced, 120)
+    four.wait(replaced)
     left = {e.update for r in fold_ledger(school, four.charter).components[T].rounds for e in r.entries}
     assert others <= left, "what the others contributed stays"
     four.wait(lambda: Client(home).settled(sent["updates"]))
@@ -68,7 +68,7 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     for _ in range(3):  # each time the worker begins anew
         assert Client(home).forget_student(WHO)["withdrawn_updates"] == 0, "again changes nothing"
     last = max(r for view in four.look() for (_, r) in view.notes)
-    four.wait(lambda: school_counts(four, me, last + 1), 60)
+    four.wait(lambda: school_counts(four, me, last + 1))
 
 
 def school_counts(four: Any, me: bytes, since: int) -> bool:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from ...waiting import LIMIT
+
 _numbers = count()
 
 
@@ -90,7 +92,7 @@ class Wires:
 
 def _run(*command: str) -> None:
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
     except FileNotFoundError as error:
         raise WiresError(f"there is no {command[0]}: install iproute2") from error
     except subprocess.CalledProcessError as error:
