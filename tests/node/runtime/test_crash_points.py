@@ -99,10 +99,16 @@ def words(found: Any, federation: bytes) -> Iterator[tuple[Word, bytes]]:
         yield ("header", value.author, value.component, value.round, value.epoch), header.digest
 
 
-def lives(federation: Make, tmp_path: Path, points: list[tuple[int, str, str]]) -> Victim:
-    four = federation(rounds=0, deadline_ms=1000)
-    four.start()
-    four.wait_rounds(1)
+@pytest.fixture(scope="module")
+def four(lasting: Make) -> Any:
+    """Four that all live, before each test and after it, and go on and on."""
+    these = lasting(rounds=0, deadline_ms=1000)
+    these.start()
+    these.wait_rounds(1)
+    return these
+
+
+def lives(four: Any, tmp_path: Path, points: list[tuple[int, str, str]]) -> Victim:
     victim = Victim(four, tmp_path / "point")
     four.daemons[3].kill()
     for at, how, only in points:
@@ -127,35 +133,36 @@ def counted(four: Any, author: bytes) -> bool:
     return rounds[3] >= rounds[0] - 1 and author.hex() in note.get("counted", []) and "digest" in note
 
 
-def test_g8_a_sample_of_points(federation: Make, tmp_path: Path) -> None:
+def test_g8_a_sample_of_points(four: Any, tmp_path: Path) -> None:
     # What is stored in a transaction leaves next: if it is not waited for, it left before, and the dead knows nothing.
     points = [(1, "before", "PutPublished"), (1, "before", "PutMessage")]
     points += [(2, "after", "PutMessage"), (1, "fails", "PutHeader")]
-    lives(federation, tmp_path, points)
+    lives(four, tmp_path, points)
 
 
-def test_g7_who_dies_while_it_erases_has_erased_in_the_end(federation: Make, tmp_path: Path) -> None:
+def test_g7_who_dies_while_it_erases_has_erased_in_the_end(four: Any, tmp_path: Path) -> None:
     """Between a certificate and the last byte: what is left is erased at the next start."""
-    four = federation(rounds=0, deadline_ms=1000)
-    four.start()
-    four.wait_rounds(2)
     victim, owner = Victim(four, tmp_path / "point"), four.institutions[0]
-    four.daemons[3].kill()
     author = owner.identity.public_key
-    ledger = fold_ledger(victim.institution, four.charter)
-    gone = [e.blob.hex() for r in ledger.components["head/task0"].rounds for e in r.entries if e.author == author]
 
-    def left() -> list[str]:
-        return [path.name for path in victim.institution.home.blobs.rglob("*") if path.name in gone]
+    def counted() -> set[str]:
+        rounds = fold_ledger(victim.institution, four.charter).components["head/task0"].rounds
+        return {e.blob.hex() for r in rounds for e in r.entries if e.author == author}
 
-    assert len(left()) >= 2
+    def here(blobs: set[str]) -> set[str]:
+        return blobs & {path.name for path in victim.institution.home.blobs.rglob("*")}
+
+    four.wait(lambda: len(here(counted())) >= 2)
+    four.daemons[3].kill()
+    gone = counted()
+    assert len(here(gone)) >= 2
     Client(owner.home).request_withdrawal()
     victim.live(1, "before", "os.unlink of a blob")
-    assert left(), "it was killed before the first went"
+    assert here(gone), "it was killed before the first went"
     victim.live(1, "after", "os.unlink of a blob")
     victim.check("while it erased")
     four.daemons[3].start()
-    four.wait(lambda: not left())
+    four.wait(lambda: not here(gone))
     began = four.last()
     four.wait(lambda: bool(four.folded_by_all(began)))
     assert verify_home_withdrawal(victim.institution.home, author)["verified"] is True
@@ -163,7 +170,7 @@ def test_g7_who_dies_while_it_erases_has_erased_in_the_end(federation: Make, tmp
 
 @pytest.mark.soak
 @pytest.mark.parametrize("how", HOWS)
-def test_g8_every_point_of_a_life(federation: Make, tmp_path: Path, how: str) -> None:
-    victim = lives(federation, tmp_path, [(at, how, "") for at in range(1, LAST)])
+def test_g8_every_point_of_a_life(four: Any, tmp_path: Path, how: str) -> None:
+    victim = lives(four, tmp_path, [(at, how, "") for at in range(1, LAST)])
     assert victim.points[how] >= {"os.write", "os.fsync", "os.replace", "network.publish"}
     assert any(name.startswith("transaction Put") for name in victim.points[how])

@@ -156,12 +156,16 @@ def _open(institution: Institution) -> bool:
     return bool(Client(institution.home).get("/motions")["open"])
 
 
-def test_g9_who_is_not_invited_gets_nothing_and_an_invitation_is_used_once(
-    federation: Make, cli: Run, tmp_path: Path
-) -> None:
-    four = federation(rounds=1)
-    four.start()
-    four.wait_rounds(1)
+@pytest.fixture(scope="module")
+def four(lasting: Make) -> Any:
+    """Four for two tests, that go on and on."""
+    these = lasting(rounds=0, deadline_ms=3000)
+    these.start()
+    these.wait_rounds(1)
+    return these
+
+
+def test_g9_who_is_not_invited_gets_nothing_and_an_invitation_is_used_once(four: Any, cli: Run) -> None:
     home = four.institutions[0].home.root
     text = cli("peer", "invite", "--hold", "--home", home)["text"]
     invitation = from_text(text).value
@@ -195,10 +199,7 @@ def test_g9_who_is_not_invited_gets_nothing_and_an_invitation_is_used_once(
     assert apply(invitation, first, "first", ())[1] == "held", "it is on disk"
 
 
-def test_a_member_rotates_its_key_while_rounds_close(federation: Make, cli: Run) -> None:
-    four = federation(rounds=60, deadline_ms=3000)
-    four.start()
-    four.wait_rounds(2)
+def test_a_member_rotates_its_key_while_rounds_close(four: Any, cli: Run) -> None:
     home = four.institutions[1].home
     found = cli("peer", "rekey", "--yes", "--home", home.root)
     assert (home.root / found["kept"]).exists()
