@@ -59,11 +59,12 @@ def spawn(home: "Home", passphrase: str | None) -> tuple[subprocess.Popen[bytes]
     if passphrase is not None:
         # Not an argument: every user of the machine can read those.
         environment["COLLEGIUM_PASSPHRASE"] = passphrase
-    descriptor = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log_path = home.log.absolute()
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as log:
         offset = log.tell()
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", "collegium.node", "--home", str(home.root.absolute())],
+            [sys.executable, "-P", "-m", "collegium.node", "--home", str(home.root.absolute()), "--log", str(log_path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -100,7 +101,8 @@ def why(home: "Home", offset: int) -> str:
     """Return what the log says since `offset`: the daemon's own last error, else its last lines."""
     try:
         with home.log.open("rb") as file:
-            file.seek(max(offset, file.seek(0, os.SEEK_END) - (64 << 10)))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(offset if offset <= end else 0, end - (64 << 10)))  # it may have been rotated
             lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""

@@ -14,6 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="collegium.node", description="Run one node's daemon in the foreground.")
     parser.add_argument("--home", required=True, type=Path, help="the node's directory")
     parser.add_argument("--passphrase-file", type=Path, help="a file whose first line opens the key")
+    parser.add_argument("--log", type=Path, help="write the log to this file, and rotate it by size")
     arguments = parser.parse_args()
     passphrase = os.environ.pop("COLLEGIUM_PASSPHRASE", None)
     if arguments.passphrase_file is not None:
@@ -25,7 +26,7 @@ def main() -> int:
     from .runtime import serve  # noqa: PLC0415 - a wrong option should not take a second to be told
 
     try:
-        serve(Home(arguments.home), passphrase or None)
+        serve(Home(arguments.home), passphrase or None, log=arguments.log)
     except CollegiumError as error:
         sys.stderr.write(f"collegium: {error}\n")
         return error.exit_code

@@ -20,6 +20,8 @@ from ..protocol.charter import Charter, Member, Rules, SignedCharter, add_signat
 from ..protocol.components import ComponentSpec
 from ..protocol.learning import Learning
 
+NODE = (sys.executable, "-P", "-m", "collegium.node")
+
 
 @dataclass(frozen=True, slots=True)
 class Institution:
@@ -45,9 +47,10 @@ class Daemon:
     def start(self) -> None:
         """Start the daemon; its log goes to node.log in its home."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        with self.institution.home.log.open("ab") as log:
+        home = self.institution.home
+        with home.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*self.prefix, sys.executable, "-P", "-m", "collegium.node", "--home", str(self.institution.home.root)],
+                [*self.prefix, *NODE, "--home", str(home.root), "--log", str(home.log)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -9,6 +9,7 @@ import trio
 
 from ...crypto.errors import CollegiumError, OperatorError
 from ..learner.protocol import HEADER, Message, decode_frame, encode_frame, frame_length
+from .logs import pass_on
 
 log = structlog.get_logger(__name__)
 
@@ -170,5 +171,4 @@ async def _forward(process: trio.Process) -> None:
     """Pass the worker's log lines on as they are."""
     assert process.stderr is not None
     async for data in process.stderr:
-        sys.stderr.write(data.decode(errors="replace"))
-        sys.stderr.flush()
+        pass_on(data.decode(errors="replace"))

@@ -264,6 +264,7 @@ class Runtime:
         while True:
             await self.door.tend()
             self._readdress()
+            logs.tell_repeats(log)
             with unless_scarce():
                 known = joining.load(self.home)
                 if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
@@ -906,16 +907,21 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
     return config, charter, signed, identity
 
 
-def serve(home: Home, passphrase: str | None, started: Callable[[], None] = lambda: None) -> None:
-    """Run a node's daemon in this process until it is stopped. Raises CollegiumError with advice."""
-    while _serve(home, passphrase, started):
+def serve(
+    home: Home, passphrase: str | None, started: Callable[[], None] = lambda: None, log: Path | None = None
+) -> None:
+    """Run a node's daemon in this process until it is stopped; its log goes to stderr, or to a file that is rotated.
+
+    Raises CollegiumError with advice.
+    """
+    while _serve(home, passphrase, started, log):
         started = _nothing  # once is enough
 
 
-def _serve(home: Home, passphrase: str | None, started: Callable[[], None]) -> bool:
+def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_file: Path | None) -> bool:
     """Run the daemon; return whether it is to begin anew, with the key that it moved to."""
     config, charter, signed, identity = load(home, passphrase)
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, log_file)
     descriptors = raise_limit()
     if descriptors < FEW_DESCRIPTORS:
         log.warning("few open files are allowed", limit=descriptors, advice=f"Allow {FEW_DESCRIPTORS}: ulimit -n.")
