@@ -160,19 +160,41 @@ def status(
         return
     if as_json:
         raise UsageError("--watch and --json do not go together", "Ask with --json as often as you need.")
+    _watch(place, interval)
+
+
+def _watch(place: "Home", interval: float) -> None:
     from rich.live import Live  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415
 
     from .output import console  # noqa: PLC0415
 
     out = console()
-    with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+
+    def picture() -> Text:
+        # Drawn on a console of its own: what is printed on the live one goes to the screen, above the picture.
+        page = console(like=out)
+        with page.capture() as capture:
+            try:
+                show(page, look(place))
+            except CollegiumError as error:  # a daemon that restarts is no reason to look away
+                page.print(str(error))
+        lines = list(Text.from_ansi(capture.get()).split("\n"))
+        if out.is_terminal and len(lines) > out.height:
+            hidden = len(lines) - out.height + 1
+            last = Text(f"{hidden} more lines: make the window higher, or leave --watch out", style="bold")
+            lines = lines[: out.height - 1]
+            lines.append(last)
+        return Text("\n").join(lines)
+
+    if not out.is_terminal:  # one picture below the other
         while True:
-            with out.capture() as capture:
-                try:
-                    show(out, look(place))
-                except CollegiumError as error:  # a daemon that restarts is no reason to look away
-                    out.print(str(error))
-            live.update(capture.get(), refresh=True)
+            out.print(picture())
+            sys.stdout.flush()
+            time.sleep(interval)
+    with Live(console=out, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(picture(), refresh=True)
             time.sleep(interval)
 
 

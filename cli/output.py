@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.names import shown, visible
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[str, int, int], None]
+
+GAP = 2  # cells between columns
+NARROW = 16  # cells: no column of text becomes narrower
+INDENT = 2
 
 
 def emit(value: object, as_json: bool, show: "Callable[[Console], None]") -> None:
@@ -33,14 +38,20 @@ def json_text(value: object) -> str:
     return text + "\n"
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Return a console; text is not read as markup, and what in it would act on the terminal is written out."""
+def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console":
+    """Return a console; text is not read as markup, and what in it would act on the terminal is written out.
+
+    `like`: not to a stream, but to be captured, as wide as that one and in its colours.
+    """
     from rich.console import Console  # noqa: PLC0415 - `--help` must not wait for it
 
     class Safe(Console):
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(shown(o, breaks=True) if isinstance(o, str) else o for o in objects), **options)
 
+    if like is not None:
+        colours: dict[str, Any] = {"force_terminal": like.is_terminal, "no_color": like.no_color}
+        return Safe(file=StringIO(), width=like.width, markup=False, highlight=False, **colours)
     stream = sys.stderr if stderr else sys.stdout
     # In a pipe a digest must stay in one piece for grep, however wide the line becomes.
     return Safe(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 400)
@@ -52,36 +63,113 @@ def say(text: str) -> None:
 
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Print rows under their columns, or say that there are none."""
+    """Print rows under their columns, or say that there are none. Too wide for the screen: each row as a paragraph."""
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415
 
     if not rows:
         out.print(empty)
         return
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(_cell(cell)) for cell, _ in zip(row, columns, strict=True)))
-    out.print(drawn)
-
-
-def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
-    """Print names and values."""
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415
-
-    drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    drawn.add_column(style="bold", no_wrap=True)
-    drawn.add_column(overflow="fold")
-    for name, value in pairs:
-        drawn.add_row(Text(name), Text(_cell(value)))
+    cells = [[_cell(cell) for cell, _ in zip(row, columns, strict=True)] for row in rows]
+    widths = _widths([list(columns), *cells], out.width - GAP * (len(columns) - 1))
+    if widths is None:
+        _paragraphs(out, columns, cells)
+        return
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
+        drawn.add_column(column, width=width, overflow="fold")
+    for row in cells:
+        drawn.add_row(*map(Text, row))
     out.print(drawn)
 
 
 def _cell(value: object) -> str:
-    return "–" if value is None else shown(str(value))
+    return shown(plain(value))
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Return how wide each column is where `room` cells are for all; None if words would have to be broken for it.
+
+    A column of text gives way, word by word, but not below `NARROW`: nobody reads a sentence of one word a line.
+    """
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
+
+    widths, least = [], []
+    for column in zip(*rows, strict=True):
+        whole = max(map(cell_len, column))
+        word = max(cell_len(word) for cell in column for word in (cell.split() or [""]))
+        widths.append(whole)
+        least.append(min(whole, max(word, NARROW)))
+    while sum(widths) > room:
+        spare, column_ = max((width - low, n) for n, (width, low) in enumerate(zip(widths, least, strict=True)))
+        if spare <= 0:
+            return None
+        widths[column_] -= 1
+    return widths
+
+
+def _paragraphs(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print each row as its first cell and, indented, pairs of name and value: none is broken if it fits on a line."""
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    room = out.width - INDENT
+    for row in rows:
+        out.print(Text.assemble((f"{columns[0]} ", "bold"), row[0]))
+        line = Text()
+        for name, value in zip(columns[1:], row[1:], strict=True):
+            pair = Text.assemble((name, "bold"), " ", value)
+            if line and line.cell_len + GAP + cell_len(pair.plain) > room:
+                out.print(Padding(line, (0, 0, 0, INDENT), expand=False))
+                line = Text()
+            line = Text.assemble(line, " " * GAP, pair) if line else pair
+        if line:
+            out.print(Padding(line, (0, 0, 0, INDENT), expand=False))
+
+
+def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
+    """Print names and values; a value with a word too long for its column (a digest) stands below its name."""
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    names_ = max((cell_len(name) for name, _ in pairs), default=0)
+    room = out.width - names_ - GAP
+
+    def columns() -> Table:
+        drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
+        drawn.add_column(style="bold", no_wrap=True, width=names_)
+        drawn.add_column(overflow="fold")
+        return drawn
+
+    drawn = columns()
+    for name, value in pairs:
+        text = _cell(value)
+        if max(map(cell_len, text.split() or [""])) <= room:
+            drawn.add_row(Text(name), Text(text))
+            continue
+        if drawn.row_count:
+            out.print(drawn)
+            drawn = columns()
+        out.print(Text(name, style="bold"))
+        out.print(Padding(Text(text, overflow="fold"), (0, 0, 0, INDENT), expand=False))
+    if drawn.row_count:
+        out.print(drawn)
+
+
+def plain(value: object) -> str:
+    """Return a value of an answer in words: no quotes, braces or capitals of the programming language."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {plain(each)}" for name, each in value.items()) or "–"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(map(plain, value)) or "–"
+    return str(value)
 
 
 def names(members: Any) -> str:

@@ -299,6 +299,7 @@ class Node:
                 blobs[recipe.component] = (sha256(data), len(data))
             self.later(cluster.random.randint(*(self.training or cluster.training)), ev.Trained(effect.draw, blobs))
         elif isinstance(effect, ev.Erase):
+            cluster.watch.erased(self, effect)
             for blob in effect.blobs:
                 self.store.blobs.pop(blob, None)
         elif isinstance(effect, ev.Notice):

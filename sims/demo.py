@@ -300,8 +300,8 @@ class Demo:
                     f"Look into node.log of whoever is behind, in {self.root}.",
                 )
 
-    def _table(self) -> report.Renderable:
-        return report.progress(
+    def _table(self) -> report.Progress:
+        return report.Progress(
             self.views, self.institutions, self.charter, self.result.metric, self.started, self.names
         )
 

@@ -338,6 +338,7 @@ class Invariants:
                         "G4", f"the frozen list of {name} round {old.number} lost what nobody withdrew"
                     )
         self._voted(before, now)
+        self._awaited(before, now)
         self._kept(node, before)
 
     def _seated(self, now: Ledger) -> None:
@@ -365,6 +366,23 @@ class Invariants:
         may = set(before.members) - subject
         if len(motion.yes & may) < self._needed(len(may)):
             raise InvariantError("G2", f"{len(motion.yes & may)} of {len(may)} members {motion.action} somebody")
+
+    def _awaited(self, before: Ledger, now: Ledger) -> None:
+        """G7: withdrawn bytes may go only after a state of the generation without them is certified."""
+        for name, component in now.components.items():
+            gone = [each.epoch for each in before.components[name].erasures if each not in component.erasures]
+            if gone and (component.certified is None or component.certified.epoch < max(gone)):
+                raise InvariantError(
+                    "G7", f"withdrawn bytes of {name} may go before generation {max(gone)} is certified"
+                )
+
+    def erased(self, node: Node, erase: ev.Erase) -> None:
+        """G7: a host keeps withdrawn bytes until the state without them is certified."""
+        core = node.core
+        assert core is not None
+        waiting = {blob for n in core.hosted for each in core.ledger.components[n].erasures for blob in each.blobs}
+        if not self.cluster.lies(node) and waiting.intersection(erase.blobs):
+            raise InvariantError("G7", f"node {node.index} erases withdrawn bytes before the new state is certified")
 
     def _kept(self, node: Node, before: Ledger) -> None:
         """Counted updates have acks of a host quorum, and honest ackers hold the bytes."""

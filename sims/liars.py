@@ -329,6 +329,33 @@ def splits(node: Node, data: bytes) -> Told | None:
     return [(n, said(node, replace(vote, block=halves[n % 2]))) for n in nodes]
 
 
+def claims_prevotes(node: Node, data: bytes) -> Told | None:
+    """As the proposer of a later view, propose another block as if it had been prevoted, with its own prevote alone."""
+    vote = own_vote(node, data)
+    if vote is not None and vote.step == PREVOTE:
+        return []  # else its prevote for the other block were proof of a lie
+    if not data or data[0] != Kind.PROPOSAL:
+        return None
+    proposal = open_signed(Proposal, data[1:], node.cluster.federation, trusted=True).value
+    block = schema.load(Block, proposal.block, len(proposal.block))
+    if proposal.author != node.identity.public_key or proposal.view == 0:
+        return None
+    for head in block.cut:
+        less = _without(node, block, head.author)
+        if less is not None:
+            before = Vote(
+                proposal.federation,
+                proposal.author,
+                proposal.height,
+                proposal.view - 1,
+                PREVOTE,
+                block_id(schema.dump(less)),
+            )
+            again = replace(proposal, valid_view=proposal.view, block=schema.dump(less))
+            return everybody(node, said(node, before), said(node, again))
+    return None
+
+
 def forgets_locks(node: Node) -> None:
     """Vote for every block that is proposed in whatever view, prevotes or none: nothing proves it."""
     agreement = node.core.agreement if node.core else None
@@ -607,6 +634,7 @@ _SAYS = (
     reorders,
     breaks_chain,
     splits,
+    claims_prevotes,
     forged_receipts,
 )
 _ACTS = (

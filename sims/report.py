@@ -4,11 +4,12 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -19,45 +20,65 @@ from .watch import View, closed, round_seconds
 if TYPE_CHECKING:
     from .demo import Result
 
-Renderable: TypeAlias = Group
 LAST_ROWS = 12
 
 
-def progress(
-    views: Sequence[View],
-    institutions: Sequence[Institution],
-    charter: Charter,
-    metric: str,
-    started: float,
-    names: Mapping[bytes, str],
-) -> Renderable:
-    """Return the live table: for each round who took part, who is missing and why, quality, ε, bytes, seconds."""
-    table = Table(title="rounds", expand=False)
-    for column in ("round", "in", "missing", f"mean own {metric}", "ε", "kB received", "s without training"):
-        table.add_column(column, justify="left" if column in ("in", "missing") else "right")
-    rounds = sorted({r for view in views for (_, r), note in view.notes.items() if "counted" in note})
-    for round_ in rounds[-LAST_ROWS:]:
-        values = [view.metrics[0, round_] for view in views if (0, round_) in view.metrics]
-        seconds = round_seconds(views, charter, round_)
-        counted, missing = _who(views, charter, round_, names)
-        table.add_row(
-            str(round_),
-            counted,
-            missing or "nobody",
-            f"{sum(values) / len(values):.3f}" if values else "…",
-            f"{max(view.epsilon for view in views) / 1000:.2f}" if round_ == rounds[-1] else "",
-            _kilobytes(views, charter, round_),
-            "…" if math.isnan(seconds) else f"{seconds:.2f}",
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The live table: for each round who took part, who is missing and why, quality, ε, bytes, seconds.
+
+    It has the newest rounds that the screen has room for.
+    """
+
+    views: Sequence[View]
+    institutions: Sequence[Institution]
+    charter: Charter
+    metric: str
+    started: float
+    names: Mapping[bytes, str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it as high as the screen allows."""
+        views = self.views
+        rounds = sorted({r for view in views for (_, r), note in view.notes.items() if "counted" in note})
+        room = (console.height if console.is_terminal else 1000) - 1  # a line is left for the cursor
+        whole = options.update(height=None)
+        for count in range(min(LAST_ROWS, len(rounds)), -1, -1):
+            found = Group(self._table(rounds[len(rounds) - count :], rounds), self._below(rounds, count))
+            if len(console.render_lines(found, whole, pad=False)) <= room:
+                break
+        yield found
+
+    def _table(self, shown: Sequence[int], rounds: Sequence[int]) -> Table:
+        table = Table(title="rounds", expand=False)
+        for column in ("round", "in", "missing", f"mean own {self.metric}", "ε", "kB received", "s without training"):
+            table.add_column(column, justify="left" if column in ("in", "missing") else "right")
+        for round_ in shown:
+            values = [view.metrics[0, round_] for view in self.views if (0, round_) in view.metrics]
+            seconds = round_seconds(self.views, self.charter, round_)
+            counted, missing = _who(self.views, self.charter, round_, self.names)
+            table.add_row(
+                str(round_),
+                f"{counted} of {len(self.views)}",
+                missing or "nobody",
+                f"{sum(values) / len(values):.3f}" if values else "…",
+                f"{max(view.epsilon for view in self.views) / 1000:.2f}" if round_ == rounds[-1] else "",
+                _kilobytes(self.views, self.charter, round_),
+                "…" if math.isnan(seconds) else f"{seconds:.2f}",
+            )
+        return table
+
+    def _below(self, rounds: Sequence[int], shown: int) -> Text:
+        waiting = ", ".join(
+            f"{i.name}: height {v.height}, {v.draws} draws, round {closed(v, self.charter)}"
+            for i, v in zip(self.institutions, self.views, strict=True)
         )
-    waiting = ", ".join(
-        f"{i.name}: height {v.height}, {v.draws} draws, round {closed(v, charter)}"
-        for i, v in zip(institutions, views, strict=True)
-    )
-    elapsed = f"{time.time() - started:.0f} s" if started else ""
-    return Group(table, Text(f"{elapsed}  {waiting}", style="dim"))
+        elapsed = f"{time.time() - self.started:.0f} s" if self.started else ""
+        above = f"  (rounds before {rounds[-shown]} are not shown)" if 0 < shown < len(rounds) else ""
+        return Text(f"{elapsed}  {waiting}{above}", style="dim")
 
 
-def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[bytes, str]) -> tuple[str, str]:
+def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[bytes, str]) -> tuple[int, str]:
     counted: set[str] = set()
     missing: dict[str, str] = {}
     for view in views:
@@ -71,7 +92,7 @@ def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[by
                 for key, why in absent.items():
                     missing[names.get(bytes.fromhex(key), key[:8])] = str(why)
     text = ", ".join(f"{name} ({why})" for name, why in sorted(missing.items()))
-    return ", ".join(sorted(counted)), text
+    return len(counted), text
 
 
 def _kilobytes(views: Sequence[View], charter: Charter, round_: int) -> str:
@@ -161,7 +182,7 @@ def show(console: Console, result: "Result", keep: Path | None) -> None:
     facts = Table(show_header=False)
     for component, digests in result.state_digests.items():
         same = len(set(digests.values())) == 1
-        shown = f"{next(iter(digests.values()))[:16]} at all {len(digests)} hosts" if same else str(digests)
+        shown = f"{next(iter(digests.values()))[:16]} at all {len(digests)} hosts" if same else _apart(digests)
         facts.add_row(f"state of {component} after the withdrawal", shown)
     facts.add_row(
         f"head of {result.statistic}, released once, on everybody's data",
@@ -189,6 +210,10 @@ def show(console: Console, result: "Result", keep: Path | None) -> None:
     console.print(
         "[bold green]All of it held.[/bold green]" if result.ok else "[bold red]Not all of it held.[/bold red]"
     )
+
+
+def _apart(digests: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {digest[:16] or 'none'}" for name, digest in digests.items())
 
 
 def _mean(values: Mapping[str, float]) -> float:

@@ -335,6 +335,23 @@ def test_a_false_valid_view_does_not_unlock(liar_says: int) -> None:
     assert votes_of(peer)[-1] == (1, PREVOTE, NIL)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_prevotes_than_a_quorum_do_not_unlock(count: int) -> None:
+    """G2, line 28: a re-proposal needs a quorum of prevotes in the view that it names; a liar has one or so."""
+    net, peer = alone(3)
+    lock_on_a(net, peer)
+    to_view(net, peer, 1)
+    zero, _, two, _ = net.identities
+    to_view(net, peer, 2)
+    hear(peer, *(vote(who, 1, PREVOTE, B.id) for who in (two, zero)[:count]))
+    hear(peer, proposal(two, 2, B, 2))
+    peer.punctual()
+    assert not [v for v in votes_of(peer) if v[:2] == (2, PREVOTE)], "it waits for the prevotes"
+    peer.do(peer.agreement.timeout(2, Step.PROPOSE))
+    assert votes_of(peer)[-1] == (2, PREVOTE, NIL)
+    assert peer.agreement.locked == (A.id, 0)
+
+
 def test_a_later_polka_unlocks() -> None:
     """G3, line 28: others changed over to B in view 1, so B may be prevoted in view 2."""
     net, peer = alone(3)

@@ -511,6 +511,22 @@ def test_erasure_waits_for_the_new_epochs_certificate(book: Book) -> None:
     assert book.component.erasures == ()
 
 
+def test_late_words_for_the_generation_before_let_no_bytes_go(book: Book) -> None:
+    """G7: they are of the state that contained them."""
+    book.round(1)
+    book.block(book.withdraw(book.ids[0]))
+    waiting = book.component.erasures
+    book.block(*(book.attest(who, sha256(b"old"), epoch=0) for who in book.ids))
+    assert (book.component.certified, book.component.erasures) == (None, waiting)
+    book.block(*(book.update(who, 2, epoch=1) for who in book.ids[1:]), close=[2])
+    book.block(book.withdraw(book.ids[1]))
+    assert [each.epoch for each in book.component.erasures] == [1, 2]
+    book.block(*(book.attest(who, sha256(b"between"), epoch=1) for who in book.ids))
+    assert [each.epoch for each in book.component.erasures] == [1, 2], "a state of generation 1 contains the second's"
+    book.block(*(book.attest(who, sha256(b"new")) for who in book.ids[1:]))
+    assert book.component.erasures == ()
+
+
 def test_the_bound_of_a_withdrawal(book: Book) -> None:
     """G7: `through` covers feed entries up to it; what was contributed later stays."""
     a = book.ids[0]

@@ -47,6 +47,19 @@ MUTATIONS = (
         ("G2",),
     ),
     Mutation(
+        "one prevote unlocks",
+        (
+            (
+                AGREEMENT,
+                "self._count(before, PREVOTE, identifier) < self.quorum:",
+                "not self._count(before, PREVOTE, identifier):",
+            ),
+        ),
+        "liar-claims-prevotes",
+        4,
+        ("G2",),
+    ),
+    Mutation(
         "locks are lost at a restart",
         ((AGREEMENT, "if locks and (self.locked is None", "if False and (self.locked is None"),),
         "hasty-crashes",
@@ -327,6 +340,26 @@ MUTATIONS = (
         ((CORE, "            if gone:\n", "            if False:\n"),),
         "withdrawal",
         1,
+        ("G7",),
+    ),
+    Mutation(
+        "withdrawn bytes go before the state without them is certified",
+        (
+            (
+                CORE,
+                "e not in before.components[name].erasures and name not in self.hosted",
+                "e not in before.components[name].erasures",
+            ),
+        ),
+        "withdrawal",
+        1,
+        ("G7",),
+    ),
+    Mutation(
+        "bytes that wait for their erasure count as unneeded",
+        ((CORE, "            blobs -= {blob for erasure in c.erasures for blob in erasure.blobs}\n", ""),),
+        "withdrawal",
+        3,
         ("G7",),
     ),
     Mutation(
