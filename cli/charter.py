@@ -150,6 +150,7 @@ def _components(
     from ..node.blueprint.declare import read_model  # noqa: PLC0415
     from ..node.blueprint.recipe import Budget, charter_parts  # noqa: PLC0415
     from ..sims.presets import preset as recipe  # noqa: PLC0415
+    from .learners import try_models  # noqa: PLC0415
 
     epsilon, delta, rounds = budget
     if model is None:
@@ -167,6 +168,7 @@ def _components(
     if preset is not None:
         raise UsageError("--preset and --model both say what is trained", "Give one of them.")
     declared = read_model(model)
+    try_models(declared.models)
     planned = rounds or declared.rounds or ROUNDS
     specs, learning = charter_parts(
         declared.recipe,

@@ -1,10 +1,12 @@
 """A learner worker on this institution's own data, opened as its daemon opens it; nothing there is changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..crypto.errors import RefusedError, UsageError
+from .output import say
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
@@ -39,3 +41,18 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
     }
     with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
         yield learner
+
+
+def try_models(folders: Sequence[Path]) -> None:
+    """Embed with each pretrained model in a learner worker: once a charter names it, it cannot be mended.
+
+    Raises UsageError where one does not load, or does not tell texts apart.
+    """
+    if not folders:
+        return
+    from ..sims.offline import process  # noqa: PLC0415 - as above
+
+    with process() as learner:
+        for folder in folders:
+            say(f"trying the model in {folder} …")
+            learner.ask({"op": "try_model", "folder": str(folder.absolute())})

@@ -6,11 +6,13 @@ the quick ones.
 """
 
 import os
+from pathlib import Path
 
 import pytest
 
 # The tests run side by side already: threads of torch and numpy that wait for each other cost a third more CPU.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 # Files by their measured length, longest first. Others in the folders of daemons come next.
 DAEMONS = {"firstweek", "runtime"}
@@ -33,3 +35,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(name) if name in LONGEST else len(LONGEST) + DAEMONS.isdisjoint(item.path.parts)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with random weights in a folder, as `save_pretrained` leaves it."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)  # as in the worker; the models are small
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "fraction", "why", "hello"]
+    (folder / "vocab.txt").write_text("\n".join([*words, *LETTERS, *(f"##{letter}" for letter in LETTERS)]) + "\n")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(words) + 2 * len(LETTERS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=40,
+        initializer_range=0.3,  # so that texts differ
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        transformers.BertModel(config).save_pretrained(folder)
+    return folder

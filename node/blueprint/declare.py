@@ -52,6 +52,7 @@ from ..data.manifest import MODALITY_KINDS
 from ..data.section import Section
 from ..pretrained.find import find
 from ..pretrained.folder import dimensions, is_model, weights_digest
+from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, LORA
 from . import parts
 from .parts import Part, Transformer
@@ -68,11 +69,15 @@ SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a file declares: the recipe; the rounds it is planned for and the rule of all components, if it says so."""
+    """What a file declares: the recipe; the rounds it is planned for and the rule of all components, if it says so.
+
+    `models` are the folders of the pretrained models that it names.
+    """
 
     recipe: Recipe
     rounds: int | None
     rule: str | None
+    models: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ class _Modality:
     own: Mapping[str, "_Own"]
     privacy: Privacy | None
     features: int  # of a text's projection, 0: all
+    folder: Path | None  # of its pretrained model
 
     @property
     def shared(self) -> bool:
@@ -175,7 +181,8 @@ def _declared(
     rule = _rule(training)
     rounds = training.whole("rounds", 0, 1, MAX_ROUNDS) if "rounds" in training.raw else None
     training.done()
-    return Declared(recipe, rounds, rule)
+    models = dict.fromkeys(entry.folder for entry in found if entry.folder is not None)
+    return Declared(recipe, rounds, rule, tuple(models))
 
 
 def _modality(section: Section, hidden: int, base: Path) -> _Modality:
@@ -214,7 +221,7 @@ def _modality(section: Section, hidden: int, base: Path) -> _Modality:
             raise section.fail(f'{key}: nothing is shared of a modality under "never"', f"Remove {key}.")
     section.done()
     owned = {name: _Own(own.rate, own.rule or rule) for name, own in owned.items()}
-    return _Modality(modality, tuple(components), owned, privacy, features)
+    return _Modality(modality, tuple(components), owned, privacy, features, folder)
 
 
 def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, int, _Own]:
@@ -288,7 +295,7 @@ def _pretrained(section: Section, base: Path) -> tuple[Pretrained, Path]:
     try:
         folder = local if is_model(local) else find(text, {})
         name = folder.resolve().name if folder in (local, Path(text).expanduser()) else text
-        dimensions(folder)
+        check_sound(folder)
         return Pretrained(name, weights_digest(folder)), folder
     except UsageError as error:
         raise UsageError(f"{section.where}: pretrained: {error.message}", error.advice) from error

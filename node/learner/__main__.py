@@ -67,6 +67,7 @@ def _failure(number: object, error: Exception) -> Message:
 
 def main() -> int:
     """Keep standard output for frames alone, and serve."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # whatever a model's files ask for: nothing is downloaded
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon stops the worker by closing its input
     responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # also what libraries in C print goes to the log

@@ -93,6 +93,13 @@ def open_data(request: Message) -> tuple[Session, Message]:
     return session, answer
 
 
+def try_model(request: Message) -> None:
+    """Load a pretrained model and embed with it. Raises UsageError where it is not whole, or tells no texts apart."""
+    from .text import pretrained_encoder  # noqa: PLC0415  # only who has text needs it
+
+    pretrained_encoder(Path(field(request, "folder", str)))
+
+
 def _excluded(found: object) -> Excluded | None:
     if found is None:
         return None

@@ -30,6 +30,7 @@ FRAME_LIMIT = 256 * 2**20
 HEADER = 4
 OPERATIONS = (
     "open",
+    "try_model",
     "respec",
     "train",
     "evaluate",

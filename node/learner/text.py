@@ -20,10 +20,13 @@ from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec
 from ..pretrained.folder import Dimensions, dimensions
+from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, HEAD_SIZE, backbone_tensors, scratch_tensors
 
 MAX_TOKENS = 128  # of one text, special tokens included; the rest is cut off
 EMBED_BATCH = 32
+# Two texts of as many words each: a tokenizer that knows a language's words tells them apart.
+TRIALS = (("the cat sat here", "why do plants grow"), ("一二三四", "水火木金"), ("12 34 56", "98 76 51"))
 Texts = Sequence[Any] | npt.NDArray[np.object_]  # each a str, or None
 Tokeniser = Callable[[list[str], int], list[list[int]]]  # texts, at most so many tokens -> ids
 
@@ -132,8 +135,10 @@ class OffsetNorm(nn.Module):
 def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncoder:
     """Load a pretrained model and its tokenizer from a folder, all frozen. Nothing is downloaded, no code of it runs.
 
-    Raises UsageError. That the folder holds what the charter means is for `pretrained.folder.check`.
+    Raises UsageError, also for a folder that is not whole or a model that does not tell texts apart. That the folder
+    holds what the charter means is for `pretrained.folder.check`.
     """
+    check_sound(folder)
     import transformers  # noqa: PLC0415  # takes seconds, and only texts need it
     from safetensors import SafetensorError  # noqa: PLC0415
 
@@ -144,10 +149,13 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        config: Any = transformers.AutoConfig.from_pretrained(folder, **options)
+        # What config.json says of attention can be code on the hub, to be fetched and run (G9).
+        config._attn_implementation = "eager"
         model, loaded = transformers.AutoModel.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"cannot load the model in {folder} ({error})", "Install the model again.") from error
     # What the file lacks would be random, another embedding in every process. The pooler is not used.
     lacking = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
@@ -161,7 +169,26 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
 
     encoder = TextEncoder(model, tokens, found.hidden, found.positions, max_tokens)
     encoder.dimensions = found
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UsageError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, its model embeddings of {rows} only",
+            "Take both from the same release of the model.",
+        )
+    _try(encoder, folder)
     return encoder
+
+
+def _try(encoder: TextEncoder, folder: Path) -> None:
+    """Embed a few texts. Raises UsageError where they come out as no numbers, or all alike."""
+    found = encoder.embed([text for pair in TRIALS for text in pair])
+    if not np.isfinite(found).all() or not np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3):
+        raise UsageError(f"the model in {folder} embeds a text as numbers that are none", "Fetch the model again.")
+    if not (np.abs(found[::2] - found[1::2]).max(axis=1) > 1e-4).any():
+        raise UsageError(
+            f"the model in {folder} embeds different texts alike: nothing could be learned from them",
+            "Are its tokenizer and weights those that belong to it? Fetch the model again.",
+        )
 
 
 def scratch_encoder(spec: ComponentSpec) -> TextEncoder:

@@ -9,6 +9,7 @@
   modalities: {name: {kind, width, length, records}},
   tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
+- `try_model` {folder} → {}: loads a pretrained model of text and embeds with it; needs no session
 - `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)
 - `train` {states: {name: int32 LE}, engaged: {name: {clip, noise, learning_rate}}, steps, sample_rate, lot} →
   {updates: {name: integers LE in the spec's width}, saturated: {name: int}, scaled: {name: float}, seconds, subjects:
@@ -79,6 +80,9 @@ class Worker:
         key = str(request.get("session", ""))
         if name == "audit" and not request.get("own"):
             return _audit(request, None, progress)
+        if name == "try_model":
+            operations.try_model(request)
+            return {}
         if name == "open":
             self._sessions.pop(key, None)  # a new one takes its place, and its memory
             self._sessions[key], answer = operations.open_data(request)

@@ -37,8 +37,12 @@ READ_BY_ITSELF = "adapter_config.json"  # transformers would put the adapter on 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a `model_type` of transformers calls its parts; `{}` is the number of the layer."""
+    """How a `model_type` of transformers calls its parts; `{}` is the number of the layer.
 
+    `prefix` stands before the names of tensors that were saved with a head on the model.
+    """
+
+    prefix: str
     query: str
     key: str
     value: str
@@ -50,16 +54,21 @@ class Family:
 _SELF = "encoder.layer.{}.attention.self"
 _MPNET = "encoder.layer.{}.attention.attn"
 _DISTILBERT = "transformer.layer.{}.attention"
-_BERT = Family(f"{_SELF}.query", f"{_SELF}.key", f"{_SELF}.value")
-_ROBERTA = Family(_BERT.query, _BERT.key, _BERT.value, shifted=True)
+_BERT = Family("bert", f"{_SELF}.query", f"{_SELF}.key", f"{_SELF}.value")
+_ROBERTA = Family("roberta", _BERT.query, _BERT.key, _BERT.value, shifted=True)
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "mpnet": Family(f"{_MPNET}.q", f"{_MPNET}.k", f"{_MPNET}.v", shifted=True),
+    "mpnet": Family("mpnet", f"{_MPNET}.q", f"{_MPNET}.k", f"{_MPNET}.v", shifted=True),
     "distilbert": Family(
-        f"{_DISTILBERT}.q_lin", f"{_DISTILBERT}.k_lin", f"{_DISTILBERT}.v_lin", hidden="dim", layers="n_layers"
+        "distilbert",
+        f"{_DISTILBERT}.q_lin",
+        f"{_DISTILBERT}.k_lin",
+        f"{_DISTILBERT}.v_lin",
+        hidden="dim",
+        layers="n_layers",
     ),
 }
 
@@ -84,7 +93,7 @@ def weights_digest(folder: Path) -> bytes:
 
     Read again only if a file's size or time changed. Raises UsageError for a folder without safetensors weights.
     """
-    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in _decisive(folder)))
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in decisive_files(folder)))
 
 
 def check(folder: Path, expected: bytes) -> None:
@@ -100,6 +109,22 @@ def check(folder: Path, expected: bytes) -> None:
 def dimensions(folder: Path) -> Dimensions:
     """Read the dimensions of a model from its configuration. Raises UsageError, CorruptError."""
     path = folder / CONFIG
+    config, family = _configuration(path)
+    hidden, layers = _whole(path, config, family.hidden), _whole(path, config, family.layers)
+    positions = _whole(path, config, "max_position_embeddings")
+    if family.shifted:
+        positions -= _whole(path, config, "pad_token_id", 1) + 1
+    templates = {"query": family.query, "key": family.key, "value": family.value}
+    names = {name: tuple(template.format(layer) for layer in range(layers)) for name, template in templates.items()}
+    return Dimensions(hidden, layers, positions, names)
+
+
+def prefix_of(folder: Path) -> str:
+    """Return what may stand before the names of a model's tensors. Raises UsageError, CorruptError."""
+    return _configuration(folder / CONFIG)[1].prefix
+
+
+def _configuration(path: Path) -> tuple[dict[str, Any], Family]:
     try:
         config = json.loads(path.read_bytes())
     except OSError as error:
@@ -110,16 +135,11 @@ def dimensions(folder: Path) -> Dimensions:
     family = FAMILIES.get(kind) if type(kind) is str else None
     if family is None:
         raise UsageError(f"{path}: models of type {kind!r} are not supported", f"Known: {', '.join(sorted(FAMILIES))}.")
-    hidden, layers = _whole(path, config, family.hidden), _whole(path, config, family.layers)
-    positions = _whole(path, config, "max_position_embeddings")
-    if family.shifted:
-        positions -= _whole(path, config, "pad_token_id", 1) + 1
-    templates = {"query": family.query, "key": family.key, "value": family.value}
-    names = {name: tuple(template.format(layer) for layer in range(layers)) for name, template in templates.items()}
-    return Dimensions(hidden, layers, positions, names)
+    return config, family
 
 
-def _decisive(folder: Path) -> list[Path]:
+def decisive_files(folder: Path) -> list[Path]:
+    """Return the files that decide a model's embeddings, sorted. Raises UsageError without safetensors weights."""
     try:
         files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name.encode())
     except OSError as error:

@@ -1,0 +1,219 @@
+"""A pretrained model is looked at before its digest stands in a charter, through `charter create` as users run it."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from collegium.node.pretrained.folder import weights_digest
+
+if TYPE_CHECKING:
+    from .conftest import Answer, Run
+
+FILE = """
+[[modality]]
+name = "essay"
+kind = "text"
+pretrained = "encoder"
+privacy = "open"
+[[task]]
+name = "pass"
+kind = "binary"
+"""
+Weights = dict[str, Any]
+
+
+@pytest.fixture
+def create(run: "Run", tiny: Path, tmp_path: Path, one_worker: None) -> Callable[..., "Answer"]:
+    """Return a function that changes a good model, draws up a charter that names it, and returns what was said."""
+    member = run("init", "--home", tmp_path / "a", "--listen", "/ip4/127.0.0.1/tcp/4001", "--json").value["member"]
+    (tmp_path / "model.toml").write_text(FILE)
+
+    def made(change: Callable[[Path], object] = lambda _: None) -> "Answer":
+        shutil.rmtree(tmp_path / "encoder", ignore_errors=True)
+        shutil.copytree(tiny, tmp_path / "encoder")
+        change(tmp_path / "encoder")
+        (tmp_path / "charter").unlink(missing_ok=True)
+        words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+        found = run(*words, "--out", tmp_path / "charter")
+        assert (tmp_path / "charter").exists() == (found.code == 0)
+        return found
+
+    return made
+
+
+def tensors(folder: Path) -> Weights:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def save(folder: Path, found: Mapping[str, Any], name: str = "model.safetensors") -> None:
+    from safetensors.numpy import save_file
+
+    save_file(dict(found), folder / name, {"format": "pt"})
+
+
+def changed(change: Callable[[Weights], object]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        found = tensors(folder)
+        change(found)
+        save(folder, found)
+
+    return apply
+
+
+def no_tokenizer(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in {"config.json", "model.safetensors"}:
+            path.unlink()
+
+
+def pointer(name: str) -> Callable[[Path], object]:
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 90868376\n"
+    return lambda folder: (folder / name).write_bytes(text)
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_in_the_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def more(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def shards(folder: Path) -> None:
+    """Share the tensors out to two files with an index, as large models come."""
+    found = tensors(folder)
+    (folder / "model.safetensors").unlink()
+    names = sorted(found)
+    files = {name: f"model-0000{1 + (at >= 10)}-of-00002.safetensors" for at, name in enumerate(names)}
+    for file in set(files.values()):
+        save(folder, {name: found[name] for name in names if files[name] == file}, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
+def lacking_shard(folder: Path) -> None:
+    shards(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
+def another_shard(folder: Path) -> None:
+    shards(folder)
+    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors")
+
+
+def prefixed(folder: Path, prefix: str = "module.") -> None:
+    save(folder, {prefix + name: values for name, values in tensors(folder).items()})
+
+
+def number(value: float) -> Callable[[Path], None]:
+    def spoil(found: Weights) -> None:
+        found["encoder.layer.1.output.dense.weight"][3, 5] = value
+
+    return changed(spoil)
+
+
+def half_with_nan(folder: Path) -> None:
+    """One weight of a model in bfloat16, which numpy does not know, is NaN."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    found = {name: values.to(torch.bfloat16) for name, values in load_file(folder / "model.safetensors").items()}
+    found["embeddings.LayerNorm.bias"][3] = torch.nan
+    save_file(found, folder / "model.safetensors", {"format": "pt"})
+
+
+def two_words_more(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    size = len(whole["model"]["vocab"])
+    whole["model"]["vocab"] |= {"photosynthesis": size, "chlorophyll": size + 1}
+    path.write_text(json.dumps(whole))
+
+
+def an_added_word(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text('{"[PUPIL]": 4000}')
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no tokenizer": (no_tokenizer, "has no tokenizer"),
+    "a pointer of git-lfs": (pointer("model.safetensors"), "model.safetensors is a pointer of git-lfs"),
+    "a tokenizer that is a pointer": (pointer("tokenizer.json"), "tokenizer.json is a pointer of git-lfs"),
+    "an empty tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "has no vocabulary"),
+    "cut in half": (cut, "is cut short"),
+    "cut in the header": (cut_in_the_header, "only the beginning of one"),
+    "bytes too many": (more, "more than its header says"),
+    "a shard is missing": (lacking_shard, "lacks model-00002-of-00002.safetensors"),
+    "a shard twice": (another_shard, "which its index says is there"),
+    "saved from DataParallel": (prefixed, "are called module.…"),
+    "a wrapper of sentence-transformers": (lambda folder: prefixed(folder, "0.auto_model."), "called 0.auto_model.…"),
+    "NaN": (number(float("nan")), "encoder.layer.1.output.dense.weight holds numbers that are NaN or infinite"),
+    "infinite": (number(float("inf")), "NaN or infinite"),
+    "NaN in bfloat16": (half_with_nan, "embeddings.LayerNorm.bias holds numbers that are NaN or infinite"),
+    "a layer is missing": (
+        changed(lambda found: found.pop("encoder.layer.1.attention.self.value.weight")),
+        "lack encoder.layer.1.attention.self.value.weight",
+    ),
+    "a larger vocabulary": (two_words_more, "they do not belong together"),
+    "a word added": (an_added_word, "they do not belong together"),
+    "quantised": (
+        lambda folder: edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        "quantised weights are not supported",
+    ),
+    # These only an embedding shows.
+    "every text embeds alike": (
+        changed(lambda found: found["encoder.layer.1.output.LayerNorm.weight"].fill(0.0)),
+        "embeds different texts alike",
+    ),
+    "a tensor that no name of the layers tells of": (
+        changed(lambda found: found.pop("encoder.layer.1.output.dense.bias")),
+        "lack encoder.layer.1.output.dense.bias",
+    ),
+}
+
+
+def edit(folder: Path, **more: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_model_does_not_get_into_a_charter(create: Callable[..., "Answer"], what: str) -> None:
+    change, said = BROKEN[what]
+    found = create(change)
+    assert found.code == 2, found.err
+    assert said in found.err
+    assert "internal error" not in found.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: None,
+        shards,
+        lambda folder: prefixed(folder, "bert."),  # saved with a head on it, which transformers takes off
+        lambda folder: (folder / "tokenizer.json").unlink() or (folder / "README.md").write_text(""),
+        # The code of a hub would be fetched and run, or, where that cannot be reached, nothing would load.
+        lambda folder: edit(folder, attn_implementation="somebody/kernels", _attn_implementation="somebody/kernels"),
+    ],
+    ids=["as saved", "in shards", "with a head's prefix", "with vocab.txt alone", "with another's kernels"],
+)
+def test_a_good_model_is_taken(
+    create: Callable[..., "Answer"], change: Callable[[Path], object], run: "Run", tmp_path: Path
+) -> None:
+    found = create(change)
+    assert found.code == 0, found.err
+    shown = run("charter", "show", tmp_path / "charter", "--json").value["charter"]
+    (pretrained,) = shown["learning"]["modalities"][0]["pretrained"]
+    assert pretrained == {"model": "encoder", "digest": weights_digest(tmp_path / "encoder").hex()}
