@@ -65,6 +65,11 @@ class TextEncoder(nn.Module):
         """Return ids [n, L] int64, padded on the right to the longest text, and mask [n, L] bool; L is at least 1."""
         return _padded(self._ids(texts))
 
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Return of each text whether it has more than `max_tokens`, so that its end is not read."""
+        ids = self._tokeniser(list(texts), self.max_tokens + 1) if texts else []
+        return [len(tokens) > self.max_tokens for tokens in ids]
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids [n, L] int64, mask [n, L] bool → [n, width] float32; zero where a mask is empty."""
         count = ids.shape[0]
@@ -183,7 +188,10 @@ def _try(encoder: TextEncoder, folder: Path) -> None:
     """Embed a few texts. Raises UsageError where they come out as no numbers, or all alike."""
     found = encoder.embed([text for pair in TRIALS for text in pair])
     if not np.isfinite(found).all() or not np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3):
-        raise UsageError(f"the model in {folder} embeds a text as numbers that are none", "Fetch the model again.")
+        raise UsageError(
+            f"the model in {folder} embeds a text as nothing, or as numbers that are not finite",
+            "Fetch the model again.",
+        )
     if not (np.abs(found[::2] - found[1::2]).max(axis=1) > 1e-4).any():
         raise UsageError(
             f"the model in {folder} embeds different texts alike: nothing could be learned from them",

@@ -1,6 +1,6 @@
 """Founding a federation from the command line."""
 
-import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,15 +258,12 @@ def test_large_components_under_noise_are_warned_of(run: "Run", tmp_path: Path) 
     assert not [text for text in found if "parameters" in text]
 
 
-def test_a_pretrained_model_is_shown_with_its_digest(run: "Run", tmp_path: Path) -> None:
+def test_a_pretrained_model_is_shown_with_its_digest(run: "Run", tiny: Path, tmp_path: Path, one_worker: None) -> None:
     from collegium.node.pretrained.folder import weights_digest
 
     member = node(run, tmp_path, "a", 4001)["member"]
     folder = tmp_path / "encoder"
-    folder.mkdir()
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "max_position_embeddings": 32}
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    shutil.copytree(tiny, folder)
     text = '[[modality]]\nname = "essay"\nkind = "text"\npretrained = "encoder"\n'
     (tmp_path / "model.toml").write_text(text + '[[task]]\nname = "pass"\nkind = "binary"\n')
     words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
