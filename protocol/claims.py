@@ -10,13 +10,15 @@ from math import isqrt
 from typing import Annotated
 
 from ..crypto.errors import RemoteProtocolError
-from .components import MILLION
+from .components import MILLION, ComponentSpec
 from .learning import OF_MODALITY, Learning
 from .schema import U32, Between, Name, Size
 
 NO_EPSILON = 2**32 - 1  # `epsilon` of a claim of no differential privacy
 MOST_LINES = 64  # of one receipt
 ALL_LINES = 192  # of all receipts of a header, which has to stay small enough to be proved
+MOST_DRAWS = 2**24  # of a receipt: no member trains so many steps
+MOST_NOISE = 16  # × the charter's: a declared noise widens the norm bound (G5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,31 @@ def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
 def lines_for(claims: int) -> int:
     """Return how many lines each of so many receipts may have."""
     return max(1, min(MOST_LINES, ALL_LINES // max(1, claims)))
+
+
+def check_receipts(
+    claims: Sequence[Claim], learning: Learning, specs: Sequence[ComponentSpec], *, author: bytes
+) -> None:
+    """Check that receipts hold only what draws under the charter can have been: it bounds who computes their ε (G9).
+
+    `specs` are all components of the charter: no draw has less noise than all of them together, or more than MOST_NOISE
+    times that of one. Raises RemoteProtocolError("receipt-lines" | "receipt-draws" | "receipt-rate" | "receipt-noise").
+    """
+    noises = [spec.noise_multiplier for spec in specs if spec.noise_multiplier]
+    least, most = effective_noise(noises), MOST_NOISE * max(noises, default=0)
+    rates = {MILLION} if any(spec.additive for spec in specs) else set()
+    for claim in claims:
+        for reason, ok in (
+            ("receipt-lines", len(claim.draws) <= lines_for(len(claims))),
+            ("receipt-draws", sum(line.count for line in claim.draws) <= MOST_DRAWS),
+            ("receipt-rate", all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.draws)),
+            (
+                "receipt-noise",  # what had none costs everything, and is quickly computed
+                all(d.noise_multiplier == 0 or least <= d.noise_multiplier <= most for d in claim.draws),
+            ),
+        ):
+            if not ok:
+                raise RemoteProtocolError(reason, claim.modality, author)
 
 
 def check_claims(

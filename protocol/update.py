@@ -16,14 +16,13 @@ import zstandard
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from .charter import Charter
-from .claims import Claim, check_claims
+from .claims import MOST_NOISE, Claim, check_claims, check_receipts
 from .components import MILLION, ComponentSpec
 from .schema import U32, U63, Between, Bytes32, Name, Size
 from .statistics import most_students
 
 PREFIX_SIZE = 104
-# A declared noise widens the norm bound, and so does a small lot: neither may be had without limit (G5).
-MOST_NOISE = 16  # × the charter's
+# A small lot widens the norm bound, as a declared noise does: neither may be had without limit (G5).
 LEAST_LOT = 1000  # L = 1
 SCALE = 2**32  # fixed point of the norm bounds
 Positive = Annotated[int, Between(1, 2**40)]
@@ -223,6 +222,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         if spec.additive and (entry.clip_norm, entry.learning_rate) != (bound.clip_norm, bound.learning_rate):
             raise RemoteProtocolError("recipe-differs", entry.component, header.author)
     noises = {entry.component: entry.noise_multiplier for entry in header.engaged}
+    check_receipts(header.claims, learning, charter.components, author=header.author)
     check_claims(
         header.claims,
         learning,

@@ -3,6 +3,9 @@
 Every rounding is pessimistic: the discretisation, the calibrated noise and the claimed ε only ever overstate the cost.
 `dp_accounting` takes 2 s to import, so it is imported on the first use. An `epsilon` of one kind of event takes 0.05 to
 0.2 s the first time (less for more noise), and nothing when it was asked before.
+
+Time and memory are bounded before anything is computed: too little noise, or a distribution of too many numbers, has an
+infinite ε here. That overstates an ε which protects nobody.
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,9 @@ UNBOUNDED = 2**32 - 1  # the claim of an infinite ε, in thousandths
 INTERVAL = 1e-3
 # Above the error of the Fourier transforms by which distributions are composed, below what a claim resolves.
 SLACK = 1e-6
+LEAST_NOISE = 0.1  # below it one draw at q = 1 has ε of 90 and more
+MOST_NUMBERS = 2**22  # of a composed distribution: 0.5 GB and a second while it is computed
+KEPT_NUMBERS = 2**17  # a larger one is computed anew each time: 2 MB each, at most 192 of them
 HIGHEST_NOISE = 2**40  # millionths: the largest noise multiplier that a charter can hold
 
 Event = tuple[float, float, int]  # (sample rate q, effective noise multiplier, count)
@@ -31,7 +37,8 @@ def effective_noise(noise_multipliers: Sequence[float]) -> float:
 def epsilon(events: Sequence[Event], delta: float) -> float:
     """Return ε at `delta` of all `events` together, for adding or removing one student; `inf` if one has no noise.
 
-    An event (q, σ_eff, count) is `count` Gaussian sums over Poisson draws at rate q. Raises ValueError if a rate is not
+    An event (q, σ_eff, count) is `count` Gaussian sums over Poisson draws at rate q. `inf` too where one has less noise
+    than LEAST_NOISE, or all together would take more than MOST_NUMBERS. Raises ValueError if a rate is not
     in [0, 1], a noise is negative, a count is negative or `delta` is not in (0, 1).
     """
     if not 0.0 < delta < 1.0:
@@ -42,11 +49,23 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
             raise ValueError(f"no event: sample rate {q}, noise {sigma}, count {count}")
         if count and q > 0.0:
             counts[(q, sigma)] = counts.get((q, sigma), 0) + count
-    if any(sigma == 0.0 for _, sigma in counts):
-        return inf
     if not counts:
         return 0.0
-    return _composed(tuple(sorted((q, sigma, count) for (q, sigma), count in counts.items())), delta)
+    together = tuple(sorted((q, sigma, count) for (q, sigma), count in counts.items()))
+    if any(sigma < LEAST_NOISE for _, sigma, _ in together) or numbers(*together) > MOST_NUMBERS:
+        return inf
+    return _composed(together, delta)
+
+
+def numbers(*events: Event) -> int:
+    """Return how many numbers the distribution of these draws takes, generously: its length / INTERVAL.
+
+    A draw reaches 10 standard deviations, and many together 12 of their sum (σ >= LEAST_NOISE; a student is in a draw
+    with chance q, and then the loss has mean 1/(2σ²) and variance 1/σ²).
+    """
+    one = max((20.0 / sigma + 1.0 / sigma**2 for _, sigma, _ in events), default=0.0)
+    variance = sum(count * q * (1.0 / (4.0 * sigma**4) + 1.0 / sigma**2) for q, sigma, count in events)
+    return ceil((one + 24.0 * sqrt(variance)) / INTERVAL)
 
 
 def claimed(value: float) -> int:
@@ -94,7 +113,6 @@ def split_noise(noise: int, shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(ceil(noise * sqrt(total / share)) for share in shares)
 
 
-@lru_cache(maxsize=512)
 def _single(q: float, sigma: float) -> Any:
     from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415  # 2 s: only who needs it pays
 
@@ -103,16 +121,21 @@ def _single(q: float, sigma: float) -> Any:
     )
 
 
-@lru_cache(maxsize=64)
 def _repeated(q: float, sigma: float, count: int) -> Any:
-    return _single(q, sigma).self_compose(count) if count > 1 else _single(q, sigma)
+    one = _kept_single(q, sigma) if numbers((q, sigma, 1)) <= KEPT_NUMBERS else _single(q, sigma)
+    return one.self_compose(count) if count > 1 else one
+
+
+_kept_single = lru_cache(maxsize=128)(_single)
+_kept_repeated = lru_cache(maxsize=64)(_repeated)
 
 
 @lru_cache(maxsize=4096)
 def _composed(events: tuple[Event, ...], delta: float) -> float:
     whole: Any = None
     for q, sigma, count in events:
-        part = _repeated(q, sigma, count)
+        small = numbers((q, sigma, count)) <= KEPT_NUMBERS
+        part = _kept_repeated(q, sigma, count) if small else _repeated(q, sigma, count)
         whole = part if whole is None else whole.compose(part)
     value = float(whole.get_epsilon_for_delta(delta))
     return inf if isnan(value) else max(value, 0.0) + SLACK

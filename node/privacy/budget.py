@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from ...protocol.claims import Draws, effective_noise, merge
-from ...protocol.update import MOST_NOISE
+from ...protocol.claims import MOST_NOISE, Draws, effective_noise, merge
 from .accountant import MILLION, UNBOUNDED, Event, claimed, epsilon
 
 FORECAST_LIMIT = 1000  # rounds

@@ -29,7 +29,7 @@ from ...crypto.errors import (
 from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.charter import Charter, SignedCharter, load_file, unsigned_members
-from ...protocol.claims import NO_EPSILON, Draws
+from ...protocol.claims import NO_EPSILON
 from ...protocol.components import MILLION, state_digest
 from ...protocol.records import GENESIS
 from ...protocol.signing import Signed
@@ -61,6 +61,7 @@ from .evaluation import metric_rows
 from .exchange import Exchange
 from .learner import Learner, LearnerError
 from .patience import in_thread, unless_scarce
+from .receipts import Receipts
 
 log = structlog.get_logger(__name__)
 
@@ -130,6 +131,7 @@ class Runtime:
         if not self._excluded()[1]:  # a crash came in between
             self._forget_private()
         self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
+        self.receipts = Receipts()
 
     def _opening(self) -> Message | None:
         if not self.config.data.path:
@@ -223,6 +225,7 @@ class Runtime:
                 self.core.options = replace(self.core.options, addresses=tuple(self.network.addresses()[:8]))
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self.learner.run)
+            nursery.start_soon(self.receipts.run)
             nursery.start_soon(self._watch_signals)
             self._sweep()
             self.refresh_peers()
@@ -321,7 +324,7 @@ class Runtime:
         elif isinstance(effect, ev.CheckBudget):
             nursery.start_soon(self._check_budget, effect)
         elif isinstance(effect, ev.CheckReceipt):
-            nursery.start_soon(self._check_receipt, effect)
+            self.receipts.add(effect.header)
         elif isinstance(effect, ev.Train):
             nursery.start_soon(self._train, effect)
         elif isinstance(effect, ev.Evaluate):
@@ -593,27 +596,6 @@ class Runtime:
             event = replace(event, reason=kept)
         self.submit(event)
 
-    async def _check_receipt(self, check: ev.CheckReceipt) -> None:
-        for claim in check.header.claims:
-            if not claim.draws:
-                continue
-            events = [_event(draws) for draws in claim.draws]
-            request: Message = {"op": "epsilon", "events": events, "delta": claim.delta / 1e9}
-            author = check.header.author
-            try:
-                answer = await self.learner.request(request)
-            except LearnerError as error:  # the next receipt of this member covers the same draws
-                log.warning("a member's receipt could not be checked", member=author, reason=str(error))
-                return
-            if claim.epsilon < int(answer["claimed"]):
-                log.warning(
-                    "a member claims less ε than its draws compose to",
-                    member=author,
-                    modality=claim.modality,
-                    claimed=claim.epsilon / 1000,
-                    recomputed=answer["epsilon"],
-                )
-
     async def _train(self, train: ev.Train) -> None:
         try:
             trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
@@ -862,10 +844,6 @@ class Runtime:
 
 def _now() -> int:
     return time.monotonic_ns() // 1_000_000
-
-
-def _event(draws: Draws) -> list[object]:
-    return [draws.sample_rate / MILLION, draws.noise_multiplier / MILLION, draws.count]
 
 
 def _full(value: object) -> object:

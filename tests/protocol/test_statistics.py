@@ -13,11 +13,10 @@ from collegium.crypto.identity import Identity
 from collegium.protocol import charter as charters
 from collegium.protocol import statistics
 from collegium.protocol.charter import Charter
-from collegium.protocol.claims import NO_EPSILON, Claim, Draws
+from collegium.protocol.claims import MOST_NOISE, NO_EPSILON, Claim, Draws
 from collegium.protocol.components import MILLION, ComponentSpec, base_digest, base_vector
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import (
-    MOST_NOISE,
     Engaged,
     UpdateHeader,
     check_header,

@@ -16,6 +16,7 @@ from collegium.protocol import schema
 from collegium.protocol.charter import Charter
 from collegium.protocol.claims import (
     ALL_LINES,
+    MOST_DRAWS,
     MOST_LINES,
     NO_EPSILON,
     Claim,
@@ -314,6 +315,26 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     ),
     "draws at a lower rate": (claiming(draws=(Draws(99_999, MILLION, 4),)), "receipt-lacks-draw"),
     "two engaged with the noise of one": (replace(GOOD, engaged=(engaged(), engaged(TWO))), "receipt-lacks-draw"),
+    "more lines than a receipt may have": (
+        claiming(draws=tuple(Draws(100_000, MILLION - n, 4) for n in range(65))),
+        "receipt-lines",
+    ),
+    "more draws than anybody makes": (
+        claiming(draws=(Draws(100_000, MILLION, 4), Draws(100_000, MILLION, MOST_DRAWS))),
+        "receipt-draws",
+    ),
+    "draws at a rate that the charter has not": (
+        claiming(draws=(PAID.draws[0], Draws(MILLION, MILLION, 1))),
+        "receipt-rate",
+    ),
+    "draws with less noise than all components together": (
+        claiming(draws=(PAID.draws[0], Draws(100_000, 100, 1))),
+        "receipt-noise",
+    ),
+    "draws with more noise than any component may have": (
+        claiming(draws=(PAID.draws[0], Draws(100_000, 16 * MILLION + 1, 1))),
+        "receipt-noise",
+    ),
     "claims out of order": (claiming(replace(PAID, modality="a")), "claims-order"),
     "a modality twice": (claiming(PAID), "claims-order"),
     "a modality that the charter has not": (claiming(modality="other"), "claims-order"),

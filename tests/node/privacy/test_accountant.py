@@ -132,3 +132,46 @@ def test_the_noise_is_looked_for_from_above(monkeypatch: pytest.MonkeyPatch) -> 
         asked.clear()
         noise = calibrate(target, 1.1e-5, q, steps) / MILLION
         assert min(asked) > noise / 4
+
+
+HOSTILE: list[list[Event]] = [
+    [(0.1, 1e-6, 1)],
+    [(1.0, 0.0999, 1)],
+    [(1.0, 0.1, 2**24)],
+    [(0.1, 0.5, 2**32 - 1)],
+    [(0.1, 0.1 + n / 1e6, 80) for n in range(64)],
+]
+
+
+@pytest.mark.parametrize("events", HOSTILE)
+def test_g9_what_would_take_too_much_is_infinite_before_anything_is_computed(
+    events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object) -> None:
+        raise AssertionError("a distribution was asked for")
+
+    monkeypatch.setattr(accountant, "_kept_single", computed)
+    monkeypatch.setattr(accountant, "_single", computed)
+    assert epsilon(events, DELTA) == inf
+
+
+@pytest.mark.parametrize(("q", "sigma", "count"), [(1.0, 0.1, 1), (0.1, 0.1, 30), (1.0, 0.7, 40), (0.1, 1.0, 2000)])
+def test_g9_a_distribution_is_no_larger_than_is_said_before(q: float, sigma: float, count: int) -> None:
+    for loss in accountant._repeated(q, sigma, count)._pmf_remove, accountant._repeated(q, sigma, count)._pmf_add:
+        assert loss.size <= accountant.numbers((q, sigma, count))
+
+
+def test_g9_large_distributions_are_not_kept() -> None:
+    for kept in (accountant._kept_single, accountant._kept_repeated):
+        kept.cache_clear()
+    assert epsilon([(1.0, 0.12, 2)], DELTA) > 50.0
+    assert accountant._kept_single.cache_info().currsize == accountant._kept_repeated.cache_info().currsize == 0
+    for n in range(140):
+        accountant._kept_single(0.1, 8.0 + n)
+    assert accountant._kept_single.cache_info().currsize <= 128
+
+
+def test_what_institutions_plan_is_far_below_the_bounds() -> None:
+    # A thousand rounds of eight steps; as many lines as a receipt may have.
+    assert epsilon([(0.1, 1.0, 8000)], DELTA) < 200.0
+    assert accountant.numbers(*((0.1, 0.5 + n / 1000, 80) for n in range(64))) < accountant.MOST_NUMBERS
