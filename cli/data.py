@@ -122,7 +122,10 @@ def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder with the source's own files.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write; must be empty or not exist.")],
     by: Annotated[
-        str, typer.Option("--by", help="What makes an institution. oulad: module, region, four; sra: group, module.")
+        str,
+        typer.Option(
+            "--by", help="What makes an institution. oulad: module, region, four, presentation; sra: group, module."
+        ),
     ] = "",
     institutions: Annotated[
         int,
@@ -135,7 +138,11 @@ def import_(
         ),
     ] = 0,
     split: Annotated[
-        str, typer.Option("--split", help="What is held out. sra: official, student; fsdd: speaker, index.")
+        str,
+        typer.Option(
+            "--split",
+            help="What is held out. oulad: student, presentation; sra: official, student; fsdd: speaker, index.",
+        ),
     ] = "",
     unit: Annotated[
         str, typer.Option("--unit", help="Whom privacy would protect. omniglot: drawer, record; fsdd: speaker, record.")

@@ -66,7 +66,7 @@ DIGITS = Recipe(
     width=8,
 )
 
-DEMOGRAPHICS, ASSESSMENTS = Modality("demographics", "tabular", 45, 1), Modality("assessments", "series", 13, 12)
+DEMOGRAPHICS, ASSESSMENTS = Modality("demographics", "tabular", 10, 1), Modality("assessments", "series", 13, 12)
 PASS = Task("pass", "binary", 2, ("assessments", "demographics"))
 OULAD = Recipe(
     modalities=(DEMOGRAPHICS, ASSESSMENTS),

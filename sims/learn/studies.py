@@ -80,7 +80,7 @@ def _recipe(
 
 # ---- OULAD
 
-DEMOGRAPHICS = Modality("demographics", "tabular", 45, 1)
+DEMOGRAPHICS = Modality("demographics", "tabular", 10, 1)
 ASSESSMENTS = Modality("assessments", "series", 13, 12)
 CLICKS = Modality("clicks", "series", 12, 12)
 PASS = Task("pass", "binary", 2, ("assessments", "demographics"))
@@ -89,7 +89,7 @@ WITHDRAW = Task("withdraw", "binary", 2, ("assessments", "demographics"))
 
 def _oulad(rate: float, students: float) -> Recipe:
     # The features themselves, and no encoder: one adds little without noise, and under it costs the rest their budget.
-    parts = (head(PASS, 1), skip(PASS, {"assessments": 13, "demographics": 45}))
+    parts = (head(PASS, 1), skip(PASS, {"assessments": 13, "demographics": 10}))
     return _recipe((DEMOGRAPHICS, ASSESSMENTS), (PASS,), parts, rate, students, steps=20)
 
 
@@ -174,8 +174,8 @@ def everything(rate: float, students: float) -> Recipe:
         encoder(SPEECH, HIDDEN, "conv-series", channels=(32, 64), missing=False),
         backbone(HIDDEN, HIDDEN),
         *(head(task, HIDDEN) for task in tasks),
-        skip(PASS, {"assessments": 13, "demographics": 45}),
-        skip(WITHDRAW, {"assessments": 13, "demographics": 45}),
+        skip(PASS, {"assessments": 13, "demographics": 10}),
+        skip(WITHDRAW, {"assessments": 13, "demographics": 10}),
         skip(GRADE, {"answer": PROJECTED}),
     )
     return _recipe(

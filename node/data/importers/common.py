@@ -1,6 +1,6 @@
 """What the importers share: options, reading the source, writing a data folder, sharing out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -44,22 +44,58 @@ class Importer:
     most: int = 0
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a CSV file. Raises UsageError (no such file) or CorruptError (unreadable)."""
+def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Return the rows of a CSV file: of each of `columns` its text, None where the cell is empty.
+
+    Raises UsageError (no such file) or CorruptError (unreadable, or without one of the columns).
+    """
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
-        parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        rows: list[Row] = pyarrow.csv.read_csv(existing(path), parse_options=parse).to_pylist()
+        with pyarrow.csv.open_csv(existing(path), parse_options=parse) as reader:
+            names = reader.schema.names
+        lacking = [name for name in columns if name not in names]
+        if lacking:
+            raise damaged(path, f"it has no column {', '.join(lacking)}")
+        convert = pyarrow.csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types=dict.fromkeys(columns, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        rows: list[Row] = pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise damaged(path, error) from error
+        raise damaged(path, "it is damaged, or no CSV in UTF-8") from error
     return rows
+
+
+def whole(value: object, where: str) -> int | None:
+    """Return a cell's whole number, None where it is empty or "?". Raises CorruptError, naming `where`."""
+    found = decimal(value, where)
+    return None if found is None else int(found)
+
+
+def decimal(value: object, where: str) -> float | None:
+    """Return a cell's number, None where it is empty or "?". Raises CorruptError, naming `where`."""
+    if value in (None, "", "?"):
+        return None
+    try:
+        return float(str(value))
+    except ValueError as error:
+        raise CorruptError(f"{where} holds something that is no number", "Fetch the source again.") from error
+
+
+def one_of(folder: Path, *names: str) -> Path:
+    """Return the first of these files that the folder has. Raises UsageError, naming all, if it has none."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    advice = "Name the folder that holds the source's files as they were published: docs/data.md lists them."
+    raise UsageError(f"{folder}: {' or '.join(names)} does not exist", advice)
 
 
 def existing(path: Path) -> Path:
     """Return a path. Raises UsageError if there is no such file."""
-    if not path.is_file():
-        advice = "Name the folder that holds the source's files as they were published."
-        raise UsageError(f"{path} does not exist", advice)
-    return path
+    return one_of(path.parent, path.name)
 
 
 def damaged(path: Path, error: object) -> CorruptError:

@@ -11,12 +11,13 @@ LEVELS = {"ele": "elementary", "int": "intermediate", "adv": "advanced"}
 
 def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
     """Write the articles, dealt out by the hash of their names; the versions of an article stay together."""
-    rows = read_rows(source / FILE)
-    owner = deal((row["article"] for row in rows), options.institutions)
+    rows = read_rows(source / FILE, ("article", "level", "text"))
+    owner = deal((str(row["article"]) for row in rows), options.institutions)
     parts: list[list[Row]] = [[] for _ in range(options.institutions)]
-    for row in rows:
-        if row["level"] not in LEVELS:
-            raise CorruptError(f"{FILE} has an unknown level {row['level']!r}", "Fetch the source again.")
+    for number, row in enumerate(rows, 2):
+        if row["level"] not in LEVELS or not row["article"]:
+            what = f"{FILE}: line {number} has no article, or no level of {', '.join(LEVELS)}"
+            raise CorruptError(what, "Fetch the source again.")
         record = {"record": f"{row['article']}-{row['level']}", "article": row["article"], "text": row["text"]}
         parts[owner[row["article"]]].append(record | {"level": LEVELS[row["level"]]})
     made = []

@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 
 from ....crypto.errors import CorruptError
+from . import sra_xml
 from .common import Importer, Made, Options, Progress, Row, read_rows, write_institution
 
 FILE = "sra_3way.csv.gz"
+COLUMNS = ("corpus", "module", "question", "reference_answer", "answer_id", "answer", "label", "split")
+LABELS = ("contradictory", "incorrect", "correct")
 # Balanced by the number of answers in train and test-unseen-answers: 2,747 and 2,762.
 GROUPS = {"a": ("FN", "ME", "MS", "PS", "SE"), "b": ("EM", "II", "LF", "LP", "MX", "ST", "VB")}
 _BEETLE_STUDENT = re.compile(r"\.(sbjb?\d+)-")
@@ -15,12 +18,18 @@ _BEETLE_STUDENT = re.compile(r"\.(sbjb?\d+)-")
 def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
     """Write SciEntsBank as two groups of modules or a folder for each module, and Beetle as one more institution."""
     parts: dict[str, list[Row]] = {}
-    for row in read_rows(source / FILE):
+    rows = read_rows(source / FILE, COLUMNS) if (source / FILE).is_file() else sra_xml.read(source, FILE)
+    for number, row in enumerate(rows, 2):
+        if None in (row["answer_id"], row["module"]) or row["label"] not in LABELS:
+            what = (
+                f"answer {number - 1} of {source} has no id or module, or a label that is none of {', '.join(LABELS)}"
+            )
+            raise CorruptError(what, "Fetch the source again, with labels in three ways.")
         if row["corpus"] == "beetle":
             name, subject, side = "beetle", _beetle_student(row), ""
         elif row["split"] == "train" or row["split"] == f"test-{options.test}":
             name = _institution(row["module"], options.by)
-            subject = f"{row['module']}.{row['answer_id'].split('.')[2]}"
+            subject = f"{row['module']}.{_student(row)}"
             side = "train" if row["split"] == "train" else "test"
         else:
             continue
@@ -28,6 +37,14 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
         parts.setdefault(name, []).append(
             {"record": row["answer_id"], "student": subject, **texts, "grade": row["label"], "side": side}
         )
+    sides = {row["side"] for name, part in parts.items() if name != "beetle" for row in part}
+    needed = {"train", "test"} if options.split == "official" else {"train"}
+    if not parts or (sides and not needed <= sides):
+        wanted = "train" if "train" not in sides else f"test-{options.test}"
+        there = sorted({str(row["split"]) for row in rows if row["corpus"] != "beetle"})
+        what = f"{source} has no SciEntsBank answer of the part {wanted!r}"
+        known = f"It has {', '.join(there[:8])}. " if there else ""
+        raise CorruptError(what, f"{known}Fetch the whole source, or choose another part by --test.")
     made = []
     for number, (name, rows) in enumerate(sorted(parts.items())):
         progress("writing", number, len(parts))
@@ -51,14 +68,21 @@ IMPORTER = Importer(
 def _institution(module: str, by: str) -> str:
     group = next((name for name, modules in GROUPS.items() if module in modules), None)
     if group is None:
-        raise CorruptError(f"{FILE} has an unknown module {module!r}", "Fetch the source again.")
+        raise CorruptError(f"the source has an unknown module {module!r}", "Fetch the source again.")
     return f"scientsbank-{group if by == 'group' else module.lower()}"
+
+
+def _student(row: Row) -> str:
+    parts = str(row["answer_id"]).split(".")
+    if len(parts) < 3:
+        raise CorruptError("the name of a SciEntsBank answer has fewer than three parts", "Fetch the source again.")
+    return parts[2]
 
 
 def _beetle_student(row: Row) -> str:
     match = _BEETLE_STUDENT.search(row["answer_id"])
     if match is None:
-        raise CorruptError(f"{FILE}: answer {row['answer_id']!r} names no student", "Fetch the source again.")
+        raise CorruptError("the name of a Beetle answer has no student in it", "Fetch the source again.")
     return match[1]
 
 

@@ -25,6 +25,7 @@ from collegium.crypto.errors import CorruptError, OperatorError, UsageError
 from collegium.node.data.arrays import Dataset, load
 from collegium.node.data.importers.common import Options
 from collegium.node.data.importers.registry import IMPORTERS, run_import
+from collegium.node.data.manifest import read_manifest
 
 DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
 FOLDERS = {"omniglot": "omniglot_small"}
@@ -63,7 +64,7 @@ def test_oulad(tmp_path: Path, by: str, institutions: int) -> None:
     apart(made)
     assert len(made) == institutions
     for data in made.values():
-        assert (data.modalities["demographics"].width, data.modalities["assessments"].width) == (45, 13)
+        assert (data.modalities["demographics"].width, data.modalities["assessments"].width) == (10, 13)
         assert list(data.tasks) == ["pass", "withdraw", "grade", "score"]
         passed, left = data.tasks["pass"].labels[..., 0], data.tasks["withdraw"].labels[..., 0]
         grade, there = data.tasks["grade"].labels[..., 0], data.weights > 0
@@ -383,7 +384,7 @@ def test_known_students_of_oulad(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[str, Options, str]] = {
     "no such importer": ("mnist", Options(), "no importer is called 'mnist'"),
     "no such choice": ("sra", Options(by="region"), "--by region is unknown. Choose from group, module"),
-    "an option without use": ("oulad", Options(split="index"), "Leave the option out"),
+    "an option without use": ("oulad", Options(unit="record"), "Leave the option out"),
     "a number without use": ("oulad", Options(institutions=3), "follows from --by"),
     "too many": ("omniglot", Options(institutions=11), "Ask for 1 to 10"),
     "fewer than one": ("omniglot", Options(institutions=-1), "Ask for 1 to 10"),
@@ -462,3 +463,199 @@ def test_what_is_there_is_not_touched(tmp_path: Path) -> None:
         run_import("sra", source("sra"), tmp_path / "out", Options(), quiet)
     (tmp_path / "out" / "mine").unlink()
     run_import("sra", source("sra"), tmp_path / "out", Options(), quiet)
+
+
+# ---- the sources as they were published, and the commands
+
+
+def published_oulad(folder: Path) -> None:
+    """Write the Open University's own files, as they are quoted there, of six presentations and five students each."""
+    modules = {"AAA": ("2013J", "2014J"), "CCC": ("2014B", "2014J"), "GGG": ("2013B", "2013J")}
+    info, registration, assessments, handed, sites, views = [], [], [], [], [], []
+    number = 0
+    for module, presentations in modules.items():
+        for presentation in presentations:
+            key = f'"{module}","{presentation}"'
+            number += 1
+            assessments += [f'{key},"{number}1","TMA","19","10"', f'{key},"{number}2","Exam","","100"']
+            sites.append(f'"{number}7",{key},"oucontent","",""')
+            students = [f"{number}0{place}" for place in range(5)]
+            if (module, presentation) == ("AAA", "2014J"):
+                students[0] = "100"  # who was there the year before
+            for place, student in enumerate(students):
+                result = ("Pass", "Fail", "Withdrawn", "Distinction", "Pass")[place]
+                info.append(
+                    f'{key},"{student}","{"MF"[place % 2]}","Scotland","HE Qualification","10-20","0-35","0","60",'
+                    f'"{"YN"[place % 2]}","{result}"'
+                )
+                registration.append(f'{key},"{student}","-{place + 1}","{"12" if place == 1 else ""}"')
+                handed += [
+                    f'"{number}1","{student}","18","0","{70 + place}"',
+                    f'"{number}2","{student}","200","0","50"',
+                ]
+                views += [f'{key},"{student}","{number}7","{day}","3"' for day in (-1, 0, 6, 7, 56, 200)]
+    shared = '"code_module","code_presentation"'
+    files = {
+        "studentInfo": (f'{shared},"id_student","gender","region","highest_education","imd_band","age_band",'
+                        '"num_of_prev_attempts","studied_credits","disability","final_result"', info),
+        "studentRegistration": (f'{shared},"id_student","date_registration","date_unregistration"', registration),
+        "assessments": (f'{shared},"id_assessment","assessment_type","date","weight"', assessments),
+        "studentAssessment": ('"id_assessment","id_student","date_submitted","is_banked","score"', handed),
+        "vle": (f'"id_site",{shared},"activity_type","week_from","week_to"', sites),
+        "studentVle": (f'{shared},"id_student","id_site","date","sum_click"', views),
+    }  # fmt: skip
+    for name, (head, rows) in files.items():
+        (folder / f"{name}.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+def test_the_open_universitys_own_files_are_read(tmp_path: Path) -> None:
+    published_oulad(tmp_path)
+    made = made_of("oulad", tmp_path)
+    apart_or_small = {name: (len(data.subjects), int((data.weights > 0).sum())) for name, data in made.items()}
+    assert apart_or_small == {"AAA": (7, 8), "CCC": (8, 8), "GGG": (8, 8)}  # place 1 left on day 12
+    person = rows_of(tmp_path / "out" / "AAA", "students")["AAA-2013J-100"]
+    assert (person["disability"], person["imd_band"], person["registered"], person["score"]) == (
+        "true",
+        "10-20",
+        -1,
+        50,
+    )
+    weeks = pyarrow.parquet.read_table(tmp_path / "out" / "GGG" / "clicks.parquet").to_pylist()
+    found = {row["week"]: row for row in weeks if row["record"] == "GGG-2013B-500"}
+    assert sorted(found) == [-1, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert np.expm1([found[week]["oucontent"] for week in (-1, 0, 1, 2, 7)]) == pytest.approx([3, 6, 3, 0, 0])
+    handed = pyarrow.parquet.read_table(tmp_path / "out" / "CCC" / "assessments.parquet").to_pylist()
+    assert {(row["day"], row["late"], row["banked"], row["type"]) for row in handed} == {(18, -1, "false", "TMA")}
+    (tmp_path / "vle.csv").unlink()
+    with pytest.raises(UsageError, match=r"vle\.csv or vle\.csv\.gz does not exist"):
+        run_import("oulad", tmp_path, tmp_path / "again", Options(), quiet)
+
+
+SENSITIVE = {"gender", "disability", "imd_band", "age_band", "region"}
+
+
+def test_sensitive_attributes_are_groups_and_no_features(tmp_path: Path) -> None:
+    published_oulad(tmp_path)
+    made = made_of("oulad", tmp_path)
+    for name, data in made.items():
+        manifest = read_manifest(tmp_path / "out" / name)
+        assert not SENSITIVE & {column.name for entry in manifest.modalities for column in entry.columns}
+        assert set(data.groups) == SENSITIVE
+        assert (data.groups["gender"].codes[data.weights > 0] >= 0).all()
+
+
+def test_the_last_presentation_is_held_out_and_nobody_is_on_both_sides(tmp_path: Path) -> None:
+    published_oulad(tmp_path)
+    made = made_of("oulad", tmp_path, Options(split="presentation"))
+    for name, last in (("AAA", "2014J"), ("CCC", "2014J"), ("GGG", "2013J")):
+        data = made[name]
+        for (subject, _), record in np.ndenumerate(data.records):
+            assert not record or data.held_out[subject] == (record.split("-")[1] == last)
+    # student 100 came back in the last one: that record would put them on both sides
+    assert [record for record in made["AAA"].records.ravel() if record.endswith("-100")] == ["AAA-2013J-100"]
+    by = made_of_options(tmp_path, Options(by="presentation"))
+    assert sorted(by) == ["AAA-2013J", "AAA-2014J", "CCC-2014B", "CCC-2014J", "GGG-2013B", "GGG-2013J"]
+    with pytest.raises(UsageError, match="one presentation of its module only"):
+        run_import("oulad", tmp_path, tmp_path / "none", Options(by="presentation", split="presentation"), quiet)
+
+
+def made_of_options(folder: Path, options: Options) -> dict[str, Path]:
+    return dict(run_import("oulad", folder, folder / "others", options, quiet))
+
+
+def test_oulad_by_presentation(tmp_path: Path) -> None:
+    made = imported("oulad", tmp_path / "out", Options(split="presentation"), only_modalities=set())
+    subjects = [subject for data in made.values() for subject in data.subjects]
+    assert len(subjects) == len(set(subjects))
+    assert sum(bool(data.held_out.any()) for data in made.values()) >= 5
+    for data in made.values():
+        sides: dict[str, set[bool]] = {}
+        for (subject, _), record in np.ndenumerate(data.records):
+            if record:
+                sides.setdefault(record.split("-")[1], set()).add(bool(data.held_out[subject]))
+        assert sides == {name: {name == max(sides) and len(sides) > 1} for name in sides}  # of AAA there is one here
+
+
+def question(path: Path, module: str, answers: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = "".join(f'<studentAnswer id="{name}" accuracy="{label}">It is {name} &amp; so</studentAnswer>'
+                   for name, label in answers.items())  # fmt: skip
+    path.write_text(
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<question id="Q" module="{module}">\n'
+        "<questionText>Why?</questionText>"
+        '<referenceAnswers><referenceAnswer id="a0" category="GOOD">Perhaps.</referenceAnswer>'
+        '<referenceAnswer id="a1" category="BEST">Because.</referenceAnswer></referenceAnswers>'
+        f"<studentAnswers>{said}</studentAnswers></question>"
+    )
+
+
+def test_the_published_xml_of_sra_is_read(tmp_path: Path) -> None:
+    train, test = tmp_path / "training" / "3way", tmp_path / "test" / "3way"
+    question(train / "sciEntsBank" / "EM-1.xml", "EM", {"EM.1.7.1": "correct", "EM.1.8.1": "incorrect"})
+    question(test / "sciEntsBank" / "test-unseen-answers" / "EM-1.xml", "EM", {"EM.1.9.1": "contradictory"})
+    question(train / "beetle" / "F.xml", "F", {f"F-Q.sbj{n}-l1.qa{n}": "correct" for n in range(9)})
+    question(tmp_path / "training" / "2way" / "sciEntsBank" / "EM-1.xml", "EM", {"EM.1.1.1": "correct"})
+    made = made_of("sra", tmp_path)
+    assert sorted(made) == ["beetle", "scientsbank-b"]
+    data = made["scientsbank-b"]
+    assert [is_held_out(data, f"EM.1.{n}.1") for n in (7, 8, 9)] == [False, False, True]
+    assert label(data, "grade", "EM.1.9.1") == "contradictory"
+    texts = data.modalities["answer"].texts
+    assert texts is not None
+    assert texts[data.records == "EM.1.7.1"].tolist() == [["Why?", "Because.", "It is EM.1.7.1 & so"]]
+
+
+@pytest.mark.parametrize(("split", "wanted"), [("test-unseen-answers", "train"), ("train", "test-unseen-questions")])
+def test_a_source_without_the_part_that_is_asked_for_is_refused(tmp_path: Path, split: str, wanted: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_gz(source / "sra_3way.csv.gz", [answer(f"EM.1.{n}.1", "correct", split) for n in range(3)])
+    test = "unseen-answers" if wanted == "train" else "unseen-questions"
+    with pytest.raises(CorruptError, match=rf"no SciEntsBank answer of the part '{wanted}'. It has {split}\."):
+        run_import("sra", source, tmp_path / "out", Options(test=test), quiet)
+    write_gz(source / "sra_3way.csv.gz", [answer("EM.1.1.1", "correct", "dev")])
+    with pytest.raises(CorruptError, match="It has dev"):
+        run_import("sra", source, tmp_path / "out", Options(), quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_the_published_recordings_of_fsdd_are_read(tmp_path: Path, published: bool) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for place, speaker in enumerate(("ada", "bob", "cat", "dan")):
+        for index in (4, 5):
+            with wave.open(str(folder / f"7_{speaker}_{index}.wav"), "wb") as clip:
+                clip.setparams((1, 2, 8000, 0, "NONE", ""))
+                clip.writeframes(np.full(400, 100 * place + index, dtype="<i2").tobytes())
+    if published:
+        about = {name: {"gender": "female", "accent": "north"} for name in ("ada", "bob", "cat", "dan")}
+        (tmp_path / "metadata.py").write_text(f"metadata = {about}\n")
+    made = made_of("fsdd", tmp_path)
+    assert sorted(made) == ["institution-1", "institution-2"]
+    assert {name for data in made.values() for name in data.groups} == ({"accent"} if published else set())
+    data = made["institution-2"]
+    assert sorted(data.subjects) == ["bob", "dan"]
+    assert is_held_out(data, "7_dan_4")
+    assert samples_of(tmp_path / "out" / "institution-2" / "audio" / "7_dan_4.wav") == [304] * 400
+    (folder / "7_ada_4.wav").write_bytes(b"RIFF")
+    with pytest.raises(CorruptError, match=r"7_ada_4\.wav cannot be read"):
+        run_import("fsdd", tmp_path, tmp_path / "again", Options(), quiet)
+
+
+LACKING = {
+    "sra": ("sra_3way.csv.gz", "corpus,module\nb,EM\n", "no column question"),
+    "onestopenglish": ("onestopenglish.csv.gz", "article,text\na,b\n", "no column level"),
+    "oulad": ("assessments.csv", "code_module\nAAA\n", "no column code_presentation"),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_a_source_without_a_column_is_named_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    file, text, message = LACKING[name]
+    (tmp_path / "source").mkdir()
+    data = text.encode()
+    (tmp_path / "source" / file).write_bytes(gzip.compress(data) if file.endswith(".gz") else data)
+    with pytest.raises(CorruptError, match=message):
+        run_import(name, tmp_path / "source", tmp_path / "out", Options(), quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
