@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +81,9 @@ def create(
         float,
         typer.Option(min=MIN_DEADLINE, max=MAX_DEADLINE, help="Seconds that a round waits for a host that is late."),
     ] = 60.0,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Draw it up although members could not reach each other by it.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -91,6 +95,7 @@ def create(
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
         raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
+    _check_addresses(people, anyway=anyway)
     path = out if out is not None else home_of(home).charter
     if path.exists():
         raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
@@ -244,6 +249,9 @@ def sign(
         list[Path] | None, typer.Option(metavar="FILE", help="Take over the signatures of another copy; repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a copy there as well.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Sign although members could not reach each other by it.")
+    ] = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -270,6 +278,7 @@ def sign(
             f"key {keys_public.hex()[:16]} is not a member of federation {charter.name!r}",
             "Ask whoever drafts the charter to add your public key (`collegium init` prints it).",
         )
+    _check_addresses(charter.members, anyway=anyway)
     if all(entry.member != keys_public for entry in signed.signatures):
         signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
     _write(place.charter, signed)
@@ -355,6 +364,23 @@ def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":
     return Member(raw, name, tuple(addresses))
 
 
+def _check_addresses(people: "Sequence[Member]", *, anyway: bool) -> None:
+    """Refuse addresses by which members could not reach each other. Raises RefusedError unless `anyway`."""
+    problems = _address_problems(people)
+    if problems and not anyway:
+        raise RefusedError(
+            "Members could not reach each other by these addresses: " + "; ".join(problems),
+            "Each member gives an address that the others can dial (`collegium init --advertise`). If they find each"
+            " other in another way (mdns, `peer add`): --anyway.",
+        )
+
+
+def _address_problems(people: "Sequence[Member]") -> list[str]:
+    from ..node.home.addresses import members_problems  # noqa: PLC0415 - as above
+
+    return members_problems([(person.name, person.addresses) for person in people])
+
+
 def _pretrained(modality: "Modality") -> str | None:
     return ", ".join(f"{each.model} {each.digest.hex()[:16]}" for each in modality.pretrained) or None
 
@@ -409,10 +435,14 @@ def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
 
 
 def _warnings(charter: "Charter") -> list[str]:
+    from ..node.home.addresses import is_loopback  # noqa: PLC0415 - as above
     from ..protocol.blocks import tolerated  # noqa: PLC0415 - as above
 
     count, model = len(charter.members), charter.rules.fault_model
-    found = []
+    found = [f"addresses: {problem}" for problem in _address_problems(charter.members)]
+    told = [address for member in charter.members for address in member.addresses]
+    if count > 1 and told and all(map(is_loopback, told)):
+        found.append("all addresses are of one machine: nobody on another one can take part")
     if tolerated(count, model) == 0:
         least = 4 if model == "byzantine" else 3
         found.append(

@@ -5,13 +5,14 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from ..crypto.errors import CollegiumError, OperatorError
 from ..node.home import config as settings
 from ..node.home import keys
+from ..node.home.addresses import members_problems, own_problem
 from ..node.home.lock import running
 from ..node.home.paths import Home
 from ..node.views.status import LEARNER_FAILED
@@ -221,7 +222,12 @@ def _data(home: Home) -> Iterator[Check]:
 def _ports(home: Home) -> Iterator[Check]:
     if running(home) is not None:
         return  # its own daemon holds them
-    for address in settings.load(home.config).node.listen:
+    node = settings.load(home.config).node
+    problem, advice = own_problem(node.listen, node.advertise)
+    if problem and not node.mdns:
+        yield Check("addresses", "warn", problem, advice.replace("--advertise", "[node] advertise in config.toml:"))
+    yield from _told(home, node.advertise or node.listen)
+    for address in node.listen:
         _, family, host, _, port = address.split("/")[:5]
         with socket.socket(socket.AF_INET6 if family == "ip6" else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -231,10 +237,24 @@ def _ports(home: Home) -> Iterator[Check]:
                 advice = "Choose another under [node] listen, or stop who holds it."
                 yield Check("ports", "fail", f"{address}: {error.strerror}", advice)
                 continue
-        if port == "0" and host not in ("127.0.0.1", "::1"):
-            yield Check("ports", "warn", f"{address} changes at every start", "Set a fixed port: others dial it.")
-        else:
-            yield Check("ports", "ok", address)
+        yield Check("ports", "ok", address)
+
+
+def _told(home: Home, own: Sequence[str]) -> Iterator[Check]:
+    """Whether the charter has addresses of this node's own that it listens on, and that others can dial."""
+    from ..node.verify import read_charter  # noqa: PLC0415 - numpy; only these checks need it
+    from .read import public_key  # noqa: PLC0415
+
+    if not home.charter.exists():
+        return
+    members = read_charter(home.charter)[0].members
+    for problem in members_problems([(member.name, member.addresses) for member in members]):
+        yield Check("addresses", "warn", f"charter: {problem}", "`collegium peer add MEMBER ADDRESS` helps, here.")
+    key = public_key(home)
+    mine = next((member for member in members if member.key == key), None)
+    if mine is not None and mine.addresses and not set(mine.addresses) & set(own):
+        found = f"the charter has {', '.join(mine.addresses)}, and this node tells others {', '.join(own)}"
+        yield Check("addresses", "warn", found, "Set [node] listen or advertise to what the charter has.")
 
 
 def _database(home: Home) -> Iterator[Check]:

@@ -1,15 +1,19 @@
 """`collegium init`: a node's directory, its key and its configuration."""
 
 import sys
+import unicodedata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_STUDENTS
 from .options import HomeOption, JsonOption, home_of, read_passphrase
-from .output import emit, facts
+from .output import emit, facts, say
+
+if TYPE_CHECKING:
+    from ..node.home.config import Config
 
 
 def init(
@@ -18,6 +22,13 @@ def init(
     listen: Annotated[
         list[str] | None,
         typer.Option(metavar="MULTIADDR", help="Where to listen, as /ip4/192.168.1.20/tcp/4001; may be repeated."),
+    ] = None,
+    advertise: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MULTIADDR",
+            help="What others dial, if it is not --listen: /dns4/node.example.org/tcp/4001; may be repeated.",
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder with dataset.toml.")] = None,
     lot_size: Annotated[
@@ -37,6 +48,7 @@ def init(
     """Make a node's directory with a key and a config.toml, and print the public key."""
     from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.home import keys  # noqa: PLC0415
+    from ..node.home.addresses import is_loopback, peer_id  # noqa: PLC0415
 
     place = home_of(home)
     secret = read_passphrase(passphrase_file)
@@ -44,26 +56,29 @@ def init(
         if not sys.stdin.isatty():
             raise UsageError("There is nobody to ask for a passphrase", "Give --passphrase-file.")
         secret = str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
-    chosen = settings.Config(
-        node=settings.Node(name=name, listen=tuple(listen or settings.Node().listen)),
-        data=settings.Data(None if data is None else data.expanduser().absolute()),
-        learning=settings.Learning(lot_size=lot_size),
-    )
+    chosen = chosen_config(name, listen, advertise, data, lot_size)
     # Checked before the key is made: a mistyped address must not leave half a node behind.
-    settings.parse(settings.default_text(chosen), "these options")
     identity = keys.create(place, secret)
     if not place.config.exists():
         settings.create(place.config, chosen)
     key = identity.public_key.hex()
-    member = f"{name}={key}@{','.join(chosen.node.advertise or chosen.node.listen)}"
+    name = chosen.node.name
+    told = chosen.node.advertise or chosen.node.listen
+    member = f"{name}={key}@{','.join(told)}"
     found = {
         "home": str(place.root),
         "name": name,
         "public_key": key,
+        "peer_id": peer_id(identity.public_key),
         "sealed": secret is not None,
         "config": str(place.config),
         "member": member,
     }
+    if all(map(is_loopback, told)):
+        say(
+            f"note: {', '.join(told)} can be dialled from this machine only. For members on other machines set listen"
+            f" and advertise in {place.config}."
+        )
     emit(
         found,
         as_json,
@@ -72,6 +87,7 @@ def init(
             [
                 ("directory", place.root),
                 ("public key", key),
+                ("peer id", found["peer_id"]),
                 (
                     "key file",
                     f"{place.key} ({'sealed' if secret is not None else 'not sealed: only its mode guards it'})",
@@ -81,3 +97,39 @@ def init(
             ],
         ),
     )
+
+
+def chosen_config(
+    name: str, listen: list[str] | None, advertise: list[str] | None, data: Path | None, lot_size: float
+) -> "Config":
+    """Return the configuration of a new directory, checked as config.toml is, and for what only an operator can mend.
+
+    Without `listen` it is a free port of this machine alone. Raises UsageError.
+    """
+    from ..node.home import config as settings  # noqa: PLC0415 - as above
+    from ..node.home.addresses import free_loopback, own_problem  # noqa: PLC0415
+    from ..protocol.names import person_problem  # noqa: PLC0415
+
+    name = unicodedata.normalize("NFC", name)
+    problem = person_problem(name)
+    if problem:
+        raise UsageError(f"--name {name!r} cannot be used: {problem}", "Choose another name.")
+    folder = None if data is None else data.expanduser().absolute()
+    if folder is not None and not folder.is_dir():
+        raise UsageError(
+            f"There is no folder {folder}",
+            "Give the folder that holds dataset.toml. If it comes later, leave --data out and set [data] path then.",
+        )
+    listen = list(listen or ([] if advertise else [free_loopback()]))
+    if not listen:
+        raise UsageError("--advertise without --listen", "Say where this node listens, too: --listen.")
+    chosen = settings.Config(
+        node=settings.Node(name=name, listen=tuple(listen), advertise=tuple(advertise or ())),
+        data=settings.Data(folder),
+        learning=settings.Learning(lot_size=lot_size),
+    )
+    settings.parse(settings.default_text(chosen), "these options")
+    problem, advice = own_problem(chosen.node.listen, chosen.node.advertise)
+    if problem:
+        raise UsageError(problem, advice)
+    return chosen

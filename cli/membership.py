@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from ..crypto.errors import CollegiumError, RefusedError, UnreachableError, UsageError
 from ..protocol.bounds import MAX_STUDENTS, MAX_WAIT
 from .files import check_new, write_new
+from .init import chosen_config
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
 from .output import emit, facts, names, say, short, table
 from .read import answer, public_key
@@ -119,6 +120,12 @@ def join(
     listen: Annotated[
         list[str] | None, typer.Option(metavar="MULTIADDR", help="Where to listen, for a new directory.")
     ] = None,
+    advertise: Annotated[
+        list[str] | None, typer.Option(metavar="MULTIADDR", help="What others dial, for a new directory.")
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Apply although nobody can dial this node: it dials the others.")
+    ] = False,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data folder, for a new directory.")] = None,
     lot_size: Annotated[float, typer.Option(min=0, max=MAX_STUDENTS, help="As for `init`, for a new directory.")] = 0.0,
     new_key: Annotated[
@@ -144,7 +151,7 @@ def join(
         raise RefusedError("this invitation has expired", "Ask for another one.")
     place = home_of(home)
     if not place.key.exists():
-        _make(place, name or invited.name or "node", listen, data, lot_size, passphrase_file)
+        _make(place, name or invited.name or "node", listen, advertise, data, lot_size, passphrase_file)
     if place.charter.exists() and read_charter(place.charter)[0].federation != invited.federation:
         raise UsageError(
             f"{place.root} belongs to another federation", "Name another directory for this one: --home DIR."
@@ -154,9 +161,7 @@ def join(
     config = load_config(place.config)
     identity = keys.load(place, key_passphrase(place, passphrase_file))
     title = name or config.node.name
-    addresses = tuple(
-        config.node.advertise or [a for a in config.node.listen if "/0.0.0.0/" not in a and "/::/" not in a]
-    )
+    addresses = _told(config.node.listen, config.node.advertise, invited.addresses, anyway)
     if not as_json:
         say(f"asking {invited.author.hex()[:16]} at {invited.addresses[0]} …")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))  # stdout is for the answer
@@ -236,10 +241,27 @@ def _text(invitation: str) -> str:
         raise UsageError(f"cannot read the invitation {path}: {error}", "Name the file, or paste the text.") from error
 
 
+def _told(
+    listen: "Sequence[str]", advertise: "Sequence[str]", members: "Sequence[str]", anyway: bool
+) -> tuple[str, ...]:
+    """Return the addresses that the members are told to dial. Raises RefusedError if none of them would lead here."""
+    from ..node.home.addresses import check_advertised, is_loopback, own_problem, published  # noqa: PLC0415 - as above
+
+    problem, advice = own_problem(listen, advertise)
+    usable = published([a for a in advertise or listen if not check_advertised(a)], members)
+    if usable or anyway:
+        return usable
+    if not problem:
+        problem = f"{', '.join(filter(is_loopback, advertise or listen))} leads others to their own machines"
+        advice = "Set [node] listen and advertise in config.toml to addresses of this machine."
+    raise RefusedError(problem, f"{advice} If nobody needs to dial this node: --anyway.")
+
+
 def _make(
     place: "Home",
     name: str,
     listen: list[str] | None,
+    advertise: list[str] | None,
     data: Path | None,
     lot_size: float,
     passphrase_file: Path | None,
@@ -248,12 +270,7 @@ def _make(
     from ..node.home import config as settings  # noqa: PLC0415 - as above
     from ..node.home import keys  # noqa: PLC0415
 
-    chosen = settings.Config(
-        node=settings.Node(name=name, listen=tuple(listen or settings.Node().listen)),
-        data=settings.Data(None if data is None else data.expanduser().absolute()),
-        learning=settings.Learning(lot_size=lot_size),
-    )
-    settings.parse(settings.default_text(chosen), "these options")
+    chosen = chosen_config(name, listen, advertise, data, lot_size)
     keys.create(place, read_passphrase(passphrase_file))
     if not place.config.exists():
         settings.create(place.config, chosen)

@@ -224,7 +224,7 @@ def show(out: Any, found: Any) -> None:
         learner = live["learner"]
         pairs += [
             ("connected", names(live["connected"])),
-            ("not connected", names(live["not_connected"])),
+            ("not connected", "; ".join(_absent(member) for member in live["not_connected"]) or "–"),
             ("learner", " ".join(filter(None, (learner["state"], learner["device"] or "", learner["detail"])))),
             ("traffic", f"received {size(live['bytes_received'])}, sent {size(live['bytes_sent'])}"),
         ]
@@ -247,3 +247,7 @@ def show(out: Any, found: Any) -> None:
     table(out, ("component", "round", "epoch", "counted", "hosts", "state", "digest"), rows, empty="No components.")
     for remark in found["notes"]:
         out.print(f"note: {remark}")
+
+
+def _absent(member: Any) -> str:
+    return f"{member['name']} ({member['why']})" if member["why"] else str(member["name"])

@@ -1,13 +1,17 @@
 """`collegium peer`: members and how to reach them."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..crypto.errors import UsageError
 from . import membership
 from .options import HomeOption, JsonOption, existing_home
-from .output import emit, table
+from .output import emit, facts, table
 from .read import answer
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
 
 app = typer.Typer(help="Members: who they are, how they are reached, who comes and goes.", no_args_is_help=True)
 membership.register(app)
@@ -34,24 +38,40 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 peer["state"],
                 peer["records"],
                 ", ".join(peer["components"]) or "–",
-                " ".join(peer["addresses"]) or "–",
             )
             for peer in found["peers"]
         ]
-        columns = ("name", "key", "connection", "state", "records", "offers", "addresses")
+        columns = ("name", "key", "connection", "state", "records", "offers")
         table(out, columns, rows, empty="Nobody is a member.")
+        out.print()
+        facts(out, [(peer["name"], _ways(peer)) for peer in found["peers"]])
+        for peer in found["peers"]:
+            if peer["why"]:
+                out.print(f"not connected to {peer['name']}: {peer['why']}")
         if found["added"]:
             out.print("added here: " + " ".join(found["added"]))
 
     emit(found, as_json, people)
 
 
+def _ways(peer: Any) -> str:
+    return " ".join([f"peer id {peer['peer_id']}", *peer["addresses"]])
+
+
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="/ip4/192.0.2.7/tcp/4001/p2p/<peer id>")]
 
 
 @app.command("add")
-def add(address: AddressArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def add(
+    member: Annotated[str, typer.Argument(metavar="[MEMBER]", help="A member's name or the beginning of its key.")],
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="/ip4/192.0.2.7/tcp/4001; without MEMBER with /p2p/<peer id>.")
+    ] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Remember a member's address; a running daemon dials it at once."""
+    address = _whole(existing_home(home), member, address) if address else member
     from ..node.control.client import Client  # noqa: PLC0415 - as above
     from ..node.home.lock import running  # noqa: PLC0415
     from ..node.home.peers import edit_peers  # noqa: PLC0415
@@ -80,3 +100,31 @@ def remove(address: AddressArgument, home: HomeOption = None, as_json: JsonOptio
     else:
         found = {"address": address, "added": list(edit_peers(place, remove=[address]))}
     emit(found, as_json, lambda out: out.print(f"forgotten: {address}"))
+
+
+def _whole(home: "Home", member: str, address: str) -> str:
+    """Return a member's address with the peer id that follows from the member's key. Raises UsageError."""
+    from ..node.home.addresses import check_advertised, with_peer  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node.views import find_member  # noqa: PLC0415
+
+    problem = check_advertised(address.partition("/p2p/")[0])
+    if problem:
+        raise UsageError(problem, "Write it as /ip4/192.0.2.7/tcp/4001 or /dns4/node.example.org/tcp/4001.")
+    if home.database.exists():
+        text = answer(
+            home,
+            lambda client: str(client.member(member)["key"]),
+            lambda context: find_member(context, member).hex(),
+        )
+        key = bytes.fromhex(text)
+    else:
+        people = read_charter(home.charter)[0].members
+        known = [p.key for p in people if p.name == member or (len(member) >= 4 and p.key.hex().startswith(member))]
+        if len(known) != 1:
+            raise UsageError(f"{member!r} names no one member", f"Members are {', '.join(p.name for p in people)}.")
+        key = known[0]
+    whole = with_peer(address, key)
+    if "/p2p/" in address and whole != address:
+        raise UsageError(f"{address} ends with the peer id of another node than {member}", "Leave the /p2p/ part out.")
+    return whole

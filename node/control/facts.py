@@ -70,6 +70,10 @@ class Network(Protocol):
         """Members that a connection is held with."""
         ...
 
+    def why(self, peer: bytes) -> str:
+        """Why no connection is held with a peer."""
+        ...
+
     def connect(self, address: str) -> Awaitable[bytes]:
         """Dial an address; return the member's key."""
         ...
@@ -168,6 +172,9 @@ def _live(daemon: Daemon) -> Live:
         started=daemon.started,
         addresses=tuple(network.addresses()),
         neighbours=network.neighbours(),
+        unreached={
+            key: network.why(key) for key in core.ledger.members if key != core.me and key not in network.neighbours()
+        },
         max_neighbours=daemon.config.node.max_neighbours,
         received=received,
         sent=sent,

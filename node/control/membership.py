@@ -93,7 +93,12 @@ def routes(daemon: Daemon) -> list[Route]:
             raise UsageError("the candidate's key is not 64 hexadecimal digits", "`collegium init` prints it.")
         if any(name and name == g.name and not g.withdrawn and not g.application for g in daemon.door.given):
             raise UsageError(f"an invitation for {name!r} is open", "Withdraw it first, or choose another name.")
-        addresses = tuple(daemon.core.options.addresses) or tuple(daemon.network.addresses())
+        addresses = tuple(daemon.core.options.addresses)
+        if not addresses:
+            raise RefusedError(
+                "this node has no address that others can dial, so an invitation would lead nowhere",
+                "Set [node] listen and advertise in config.toml, and start the daemon again.",
+            )
         addresses = tuple(_dialable(address, daemon) for address in addresses)
         signed = await daemon.door.invite(name, addresses, days, key, bool(body["hold"]), bool(body["charter"]))
         given = daemon.door.given[-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from ...crypto.errors import CollegiumError
+from ...crypto.errors import CollegiumError, OperatorError
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +24,7 @@ class _Peer:
     next_try: float = 0.0
     connected_at: float | None = None
     dialling: bool = False
+    error: str = ""  # why the last attempt failed
 
 
 class Dialer:
@@ -72,7 +73,8 @@ class Dialer:
 
     def connected(self, peer: bytes) -> None:
         """A connection is up."""
-        self._state(peer).connected_at = trio.current_time()
+        state = self._state(peer)
+        state.connected_at, state.error = trio.current_time(), ""
 
     def disconnected(self, peer: bytes) -> None:
         """The last connection is gone: dial again, at once if it had been stable."""
@@ -83,6 +85,17 @@ class Dialer:
         else:
             self._failed(state)
         self._wake.set()
+
+    def why(self, peer: bytes) -> str:
+        """Return why there is no connection with a peer: the last dial's error with advice, or why none was made."""
+        if not (self._book.get(peer) or self._found.get(peer)):
+            return "no address of it is known. Add one: collegium peer add MEMBER ADDRESS."
+        state = self._peers.get(peer)
+        if state is not None and state.error:
+            return state.error
+        if len(self._neighbours()) >= self._wanted:
+            return f"not dialled: this node keeps {self._wanted} connections ([node] max_neighbours), and has them"
+        return "not dialled yet" if state is None or not state.dialling else "being dialled"
 
     def _state(self, peer: bytes) -> _Peer:
         return self._peers.setdefault(peer, _Peer())
@@ -131,7 +144,9 @@ class Dialer:
                 try:
                     if await self._dial(address) == peer:
                         return
+                    state.error = f"{address} is another node's. Check the address."
                 except CollegiumError as error:
+                    state.error = _sentence(error)
                     log.debug("dial failed", peer=peer.hex()[:16], address=address, error=str(error))
             self._failed(state)
         except Exception as error:  # noqa: BLE001 - one bad address may not stop the dialer
@@ -140,3 +155,9 @@ class Dialer:
         finally:
             state.dialling = False
             self._wake.set()
+
+
+def _sentence(error: CollegiumError) -> str:
+    if not isinstance(error, OperatorError):
+        return str(error)
+    return f"{error.message}. {error.advice[:1].upper()}{error.advice[1:]}" if error.advice else error.message

@@ -39,6 +39,7 @@ from .guests import GuestHandlers, Guests
 from .identity import KEY_SIZE, parse_address, peer_id, public_key
 from .links import Links
 from .listening import dialable, parse_listen
+from .resolver import resolve
 from .rpc import Handler, RpcClient, RpcServer
 from .streams import CutError, SilentError, Streams
 from .workarounds import install
@@ -141,16 +142,29 @@ class Network:
             return key
         self._swarm._negative_peer_cache.evict(str(peer))
         with trio.move_on_after(DIAL_TIMEOUT):
-            try:
-                await self._swarm.dial_addr(where, peer)
-            except Exception as error:
-                raise UnreachableError(
-                    f"{address} cannot be reached: {_cause(error)}", "check that it is up, and the address"
-                ) from error
+            await self._dial(address, await resolve(where), peer)
             return await self._shake_hands(address, peer, key)
         raise UnreachableError(
-            f"{address} does not answer within {DIAL_TIMEOUT:g} s", "check the address and firewalls"
+            f"{address} does not answer within {DIAL_TIMEOUT:g} s", "Check the address, and firewalls on the way."
         )
+
+    async def _dial(self, address: str, places: Sequence[Multiaddr], peer: ID) -> None:
+        last: Exception | None = None
+        for place in places:
+            try:
+                await self._swarm.dial_addr(place, peer)
+            except Exception as error:  # noqa: BLE001 - libp2p raises what its parts raise; the next place may do
+                last = error
+            else:
+                return
+        raise UnreachableError(
+            f"{address} cannot be reached: {'nothing to dial' if last is None else _cause(last)}",
+            "Check that its daemon runs, that the address and port are its own, and firewalls on the way.",
+        ) from last
+
+    def why(self, peer: bytes) -> str:
+        """Return why there is no connection with a peer, as far as this node's own dialling shows."""
+        return self._dialer.why(peer)
 
     async def _shake_hands(self, address: str, peer: ID, key: bytes) -> bytes:
         refused = RefusedError(

@@ -1,12 +1,12 @@
 """Addresses of our own: taking ports without sharing them, and naming what others can dial."""
 
-import contextlib
 import socket
 from collections.abc import Iterable
 
 from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import UsageError
+from ..home.addresses import own_hosts
 
 
 def parse_listen(addresses: Iterable[str]) -> list[Multiaddr]:
@@ -64,18 +64,8 @@ def dialable(addresses: Iterable[Multiaddr], peer: str) -> list[str]:
         ):
             if text.startswith(wildcard):
                 rest = text.removeprefix(wildcard)
-                found |= {f"{prefix}{host}/{rest}/p2p/{peer}": None for host in _own(family)}
+                found |= {f"{prefix}{host}/{rest}/p2p/{peer}": None for host in own_hosts(family)}
                 break
         else:
             found[f"{text}/p2p/{peer}"] = None
     return list(found)
-
-
-def _own(family: socket.AddressFamily) -> list[str]:
-    # Connecting a UDP socket sends nothing; it asks the kernel which of our addresses the default route uses.
-    outside, loopback = ("192.0.2.1", "127.0.0.1") if family == socket.AF_INET else ("2001:db8::1", "::1")
-    hosts = []
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((outside, 9))
-        hosts.append(str(probe.getsockname()[0]))
-    return list(dict.fromkeys([*hosts, loopback]))

@@ -40,6 +40,7 @@ from ..core.core import Core, Options
 from ..core.messages import SYNC_LIMIT, SyncRequest
 from ..core.sync import answer
 from ..home import joining, keys, lock
+from ..home.addresses import published
 from ..home.config import Config
 from ..home.config import load as load_config
 from ..home.paths import Home
@@ -186,6 +187,11 @@ class Runtime:
             self._book = found
             self.network.set_address_book(found)
 
+    def _addresses(self) -> tuple[str, ...]:
+        """Return what this node's offer tells the others to dial."""
+        others = (a for key, seat in self.core.ledger.roll.seats.items() if key != self.core.me for a in seat.addresses)
+        return published(self.network.addresses(), others)[:8]
+
     def _read_named(self) -> tuple[str, ...]:
         """Return the addresses that the operator named, as last read while there is no descriptor for the files."""
         with unless_scarce():
@@ -222,7 +228,7 @@ class Runtime:
         ):
             nursery = self._nursery
             if not self.config.node.advertise:
-                self.core.options = replace(self.core.options, addresses=tuple(self.network.addresses()[:8]))
+                self.core.options = replace(self.core.options, addresses=self._addresses())
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self.learner.run)
             nursery.start_soon(self.receipts.run)
@@ -367,7 +373,7 @@ class Runtime:
 
         A machine without a network has none but its own; it offers nothing new until it is on one again.
         """
-        found, known = tuple(self.network.addresses()[:8]), self.core.options.addresses
+        found, known = self._addresses(), self.core.options.addresses
         if self.config.node.advertise or found == known or (set(found) < set(known)):
             return
         log.info("addresses changed", addresses=list(found))

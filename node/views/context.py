@@ -1,7 +1,7 @@
 """What a view reads from, and how it names things."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,6 +54,7 @@ class Live:
     taking: tuple[str, ...] = ()  # components whose certified state is being fetched
     # Who applied and waits for this node's operator: the name it chose, the invitation's id and name, its key.
     held: tuple[tuple[str, str, str, bytes], ...] = ()
+    unreached: Mapping[bytes, str] = field(default_factory=dict)  # members without a connection, and why
 
 
 @dataclass(frozen=True, slots=True)

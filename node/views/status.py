@@ -7,6 +7,7 @@ from ...consensus.membership import earlier
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ..core.motions import undecided
+from ..home.addresses import peer_id
 from .context import Context, Json, moment
 from .membership import sentence
 
@@ -43,7 +44,10 @@ def status(context: Context) -> Json:
             "started_at": moment(live.started),
             "addresses": list(live.addresses),
             "connected": context.members(connected),
-            "not_connected": context.members(set(ledger.members) - connected - {context.me}),
+            "not_connected": [
+                {**member, "why": live.unreached.get(bytes.fromhex(member["key"]), "")}
+                for member in context.members(set(ledger.members) - connected - {context.me})
+            ],
             "bytes_received": live.received,
             "bytes_sent": live.sent,
             "signing": live.signing,
@@ -164,6 +168,8 @@ def peers(context: Context) -> list[Json]:
                 "me": mine,
                 "state": _standing(context, member.key),
                 "connected": None if live is None or mine else member.key in live.neighbours,
+                "why": None if live is None else live.unreached.get(member.key),
+                "peer_id": peer_id(member.key),
                 "addresses": list(dict.fromkeys([*(offer.addresses if offer else ()), *member.addresses])),
                 "components": list(offer.components) if offer is not None else [],
                 "records": seq,

@@ -130,6 +130,68 @@ def test_copies_of_different_charters_are_not_merged(run: "Run", tmp_path: Path)
     assert (answer.code, "different charters" in answer.err) == (5, True)
 
 
+UNREACHABLE = {
+    "the wildcard": ("/ip4/0.0.0.0/tcp/4001", "nobody can dial 0.0.0.0"),
+    "port 0": ("/ip4/192.0.2.1/tcp/0", "nobody can dial port 0"),
+    "loopback beside others": ("/ip4/127.0.0.1/tcp/4001", "a has only an address of its own machine"),
+    "another one's": ("/ip4/192.0.2.9/tcp/4001", "a and b have the same address"),
+    "none": ("", "a has no address"),
+}
+
+
+@pytest.mark.parametrize("what", UNREACHABLE)
+def test_addresses_that_nobody_can_dial_are_not_drawn_up_and_not_signed(run: "Run", tmp_path: Path, what: str) -> None:
+    address, problem = UNREACHABLE[what]
+    key = node(run, tmp_path, "a", 4001)["public_key"]
+    members = (f"a={key}@{address}", f"b={'00' * 32}@/ip4/192.0.2.9/tcp/4001")
+    refused = create(run, tmp_path / "a", *members)
+    assert refused.code in (2, 5)
+    assert problem in refused.out  # --json
+    if refused.code == 2:
+        return  # it can never be meant
+    words = ["charter", "create", "--home", tmp_path / "a", "--name", "t", "--no-dp", "--anyway", "--preset", "digits"]
+    made = run(*words, *(word for member in members for word in ("--member", member)))
+    assert (made.code, problem in made.err) == (0, True)
+    sign = run("charter", "sign", "--home", tmp_path / "a")
+    assert (sign.code, problem in sign.err) == (5, True)
+    assert run("charter", "sign", "--home", tmp_path / "a", "--anyway").code == 0
+
+
+def test_init_says_what_others_dial(run: "Run", tmp_path: Path) -> None:
+    everywhere = ("init", "--home", tmp_path / "n", "--listen", "/ip4/0.0.0.0/tcp/4001")
+    refused = run(*everywhere)
+    assert (refused.code, "--advertise /ip4/" in refused.err) == (2, True)
+    assert not (tmp_path / "n" / "key.json").exists()
+    made = run(*everywhere, "--advertise", "/dns4/a.example.org/tcp/4001", "--json").value
+    assert made["member"].endswith("@/dns4/a.example.org/tcp/4001")
+    assert made["peer_id"].startswith("12D3Koo")
+    assert 'advertise = ["/dns4/a.example.org/tcp/4001"]' in (tmp_path / "n" / "config.toml").read_text()
+    for listen in ("/ip4/192.0.2.1/tcp/0", "/ip4/127.0.0.1/tcp/0"):
+        assert run("init", "--home", tmp_path / "m", "--listen", listen).code == 2
+    alone = run("init", "--home", tmp_path / "m", "--json")
+    assert "this machine only" in alone.err
+    assert not alone.value["member"].endswith("/tcp/0")
+
+
+@pytest.mark.parametrize("name", ["a=b", "", " north", "no\nrth", "\x1b[2Jnorth", "nor\u202eth", "x" * 129])
+def test_init_takes_no_name_that_a_charter_would_refuse(run: "Run", tmp_path: Path, name: str) -> None:
+    answer = run("init", "--home", tmp_path / "n", "--name", name)
+    assert (answer.code, "\x1b" in answer.err) == (2, False)
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_name_with_accents_is_kept_composed(run: "Run", tmp_path: Path) -> None:
+    made = run("init", "--home", tmp_path / "n", "--name", "Zu\u0308rich, Universita\u0308t", "--json").value
+    assert made["name"] == "Zürich, Universität"
+    assert create(run, tmp_path / "n", made["member"]).code == 0
+
+
+def test_init_takes_no_folder_that_is_not_there(run: "Run", tmp_path: Path) -> None:
+    answer = run("init", "--home", tmp_path / "n", "--data", tmp_path / "share")
+    assert (answer.code, "There is no folder" in answer.err) == (2, True)
+    assert not (tmp_path / "n" / "key.json").exists()
+
+
 def test_members_come_from_a_file_too(run: "Run", tmp_path: Path) -> None:
     a, b = node(run, tmp_path, "a", 4001), node(run, tmp_path, "b", 4002)
     text = "".join(

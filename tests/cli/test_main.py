@@ -154,10 +154,10 @@ def test_demo_and_bench_hand_on_their_options_and_exit_code(
     assert attributes.items() <= seen.items()
 
 
-@pytest.mark.parametrize("epsilon", ["nan", "0", "-1", "-inf"])
+@pytest.mark.parametrize("epsilon", ["nan", "0", "-1", "-inf", "1e6"])
 def test_an_epsilon_that_is_none_is_refused(run: "Run", epsilon: str) -> None:
     answer = run("bench", "learn", "--epsilon", epsilon)
-    assert (answer.code, "is no ε" in answer.err, "inf" in answer.err) == (2, True, True)
+    assert (answer.code, "--epsilon" in answer.err) == (2, True)
 
 
 def test_open_tasks_are_said_to_have_no_epsilon(run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:

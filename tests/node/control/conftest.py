@@ -1,6 +1,7 @@
 """A daemon as the control API sees one: a real core and store, a network that does as it is told."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ class FakeNetwork:
         self.members = members
         self.answer = "member"
         self.dialled: list[str] = []
+
+    def why(self, peer: bytes) -> str:
+        return f"{peer.hex()[:4]} does not answer"
 
     def addresses(self) -> list[str]:
         return [ADDRESS]
@@ -54,6 +58,7 @@ class FakeDaemon:
         self.home, self.charter, self.core, self.store = home, charter, core, store
         self.config = Config()
         self.network = FakeNetwork([core.me, *(m.key for m in charter.members if m.key != core.me)])
+        core.options = replace(core.options, addresses=(ADDRESS,))
         self.learner = FakeLearner()
         self.door = Door(self, core.identity, SignedCharter(schema.dump(charter), ()))
         self.started = 1.8e9

@@ -156,6 +156,7 @@ def test_a_name_of_two_held_applications_decides_nothing(daemon: "FakeDaemon") -
 def test_a_name_of_a_held_application_and_a_motion_decides_nothing(daemon: "FakeDaemon", moved: Cluster) -> None:
     core = moved.nodes[1].core
     assert core is not None
+    core.options = daemon.core.options
     daemon.core = core
     (motion,) = core.ledger.roll.motions
     name = core.ledger.roll.seats[motion.subject].name

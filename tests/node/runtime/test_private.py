@@ -39,6 +39,9 @@ class RecordingNetwork:
         self.counters = Counters(0, 0)
         self.said: list[bytes] = []
 
+    def why(self, peer: bytes) -> str:
+        return f"{peer.hex()[:4]} does not answer"
+
     def addresses(self) -> list[str]:
         return ["/ip4/127.0.0.1/tcp/4001"]
 
