@@ -10,10 +10,10 @@ WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # Run a command; say what it is for, and how long it took.
 timed = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
-# What pip did not compile is compiled when it is first imported, and kept: each process would compile torch again.
+# What pip did not compile is compiled when it is first imported, and kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test lint types contracts soak clean
+.PHONY: setup demo test lint types contracts collect soak clean
 
 setup: $(VENV)/.ready
 
@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/collegium demo $(if $(DATA),--data $(DATA))
 
 test: setup
-	$(call timed,style and types and contracts,$(MAKE) --no-print-directory -j 3 lint types contracts)
+	$(call timed,style and types and contracts,$(MAKE) --no-print-directory -j 4 lint types contracts collect)
 	$(call timed,tests by $(WORKERS) workers,$(BIN)/pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 lint: setup
@@ -40,6 +40,10 @@ types: setup
 
 contracts: setup
 	$(BIN)/lint-imports
+
+# That every test can be imported; what they import is compiled here once, else each worker compiles torch at first.
+collect: setup
+	@found=$$($(BIN)/pytest --collect-only -q) || { echo "$$found"; exit 1; }
 
 soak: setup
 	$(BIN)/pytest -m soak

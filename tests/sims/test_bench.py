@@ -67,7 +67,7 @@ def test_the_worker_is_set_beside_bare_torch_and_what_is_not_here_is_left_out(
 @pytest.mark.soak
 def test_a_round_of_seven_institutions_is_timed(tmp_path: Path) -> None:
     if not (DATA / "oulad").is_dir():
-        pytest.skip("OULAD is not here: set COLLEGIUM_DATA to the folder that holds oulad/")
+        pytest.skip(f"there is no folder {DATA / 'oulad'}: set COLLEGIUM_DATA to the folder that holds oulad/")
     both, against = _round(tmp_path, True)
     assert both.goal == "≤ 15"
     assert both.ours == against.ours > 0

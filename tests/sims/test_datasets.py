@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[3] / "sha
 @pytest.fixture(scope="module")
 def oulad() -> Path:
     if not (DATA / "oulad").is_dir():
-        pytest.skip("OULAD is not here: set COLLEGIUM_DATA to the folder that holds oulad/")
+        pytest.skip(f"there is no folder {DATA / 'oulad'}: set COLLEGIUM_DATA to the folder that holds oulad/")
     return DATA / "oulad"
 
 

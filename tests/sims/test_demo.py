@@ -121,7 +121,7 @@ HONEST = {f"module-{name}" for name in ("AAA", "BBB", "CCC", "DDD", "GGG")}
 @pytest.mark.soak
 def test_g5_two_liars_of_seven_cost_the_honest_little_under_the_robust_rule_and_much_under_the_mean() -> None:
     if not (DATA / "oulad").is_dir():
-        pytest.skip("OULAD is not here: set COLLEGIUM_DATA to the folder that holds oulad/")
+        pytest.skip(f"there is no folder {DATA / 'oulad'}: set COLLEGIUM_DATA to the folder that holds oulad/")
     without = honest_auc()
     robust = honest_auc("--liars", "2")
     spoilt = honest_auc("--liars", "2", "--rule", "mean")

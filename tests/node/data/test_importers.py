@@ -38,7 +38,7 @@ def quiet(_what: str, _done: int, _total: int) -> None:
 def source(name: str) -> Path:
     folder = DATA / FOLDERS.get(name, name)
     if not folder.is_dir():
-        pytest.skip(f"{folder.name} is not here: set COLLEGIUM_DATA to the folder that holds {folder.name}/")
+        pytest.skip(f"there is no folder {folder}: set COLLEGIUM_DATA to the folder that holds {folder.name}/")
     return folder
 
 
