@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.crypto.identity import Identity
@@ -43,6 +43,7 @@ def test_what_can_be_dialled_is_taken(address: str) -> None:
     assert is_loopback(address) == (address in LOCAL)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_text_makes_the_checks_fail(text: str) -> None:
     for address in (text, f"/ip4/{text}/tcp/1", f"/dns4/{text}/tcp/1", f"/{text}"):
