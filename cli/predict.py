@@ -33,6 +33,7 @@ def predict(
 ) -> None:
     """Predict every task for the records of a file, with the last certified states. A daemon may run or not."""
     from ..node.verify import home_model  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.views.worth import MANY, certain, no_better  # noqa: PLC0415 - as above
 
     place = existing_home(home)
     if not file.exists():
@@ -46,7 +47,7 @@ def predict(
     known = sorted(name.split("/", 1)[1] for name in model.components if name.startswith("head/"))
     if task is not None and task not in known:
         raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
-    answer = _ask(place, model, file, personal, task)
+    answer, own = _ask(place, model, file, personal, task)
     chosen = {name: answer["tasks"][name] for name in sorted(answer["tasks"])}
     columns, rows = _table(answer["records"], chosen)
     missing = _missing(answer)
@@ -59,6 +60,9 @@ def predict(
             for name, c in model.components.items()
         },
         "missing": missing,
+        "held_out": {name: own[name]["n"] for name in chosen if name in own},
+        "no_better": {name: found for name in chosen if (found := no_better(own.get(name, {}).get("metrics", {})))},
+        "certain": {name: certain(found["scores"]) for name, found in chosen.items() if found["kind"] != "regression"},
     }
     if not as_json:
         for name, c in model.components.items():
@@ -66,6 +70,14 @@ def predict(
         for name, count in missing.items():
             where = "all" if count == len(rows) else f"{count} of {len(rows)}"
             say(f"{name}: missing in {where} records")
+        for name, reasons in told["no_better"].items():
+            say(f"warning: {name} is no better than a constant on the held-out records here: {'; '.join(reasons)}")
+        for name, count in told["certain"].items():
+            if count and count >= MANY * len(rows):
+                say(
+                    f"warning: {name}: {count} of {len(rows)} records have a probability of 0.0 or 1.0."
+                    " Under noise that is no certainty: large weights look like it."
+                )
     if out is not None or not as_json:
         with out.open("w", newline="", encoding="utf-8") if out is not None else nullcontext(sys.stdout) as stream:
             _write(stream, columns, rows)
@@ -78,14 +90,17 @@ def predict(
         emit(told, as_json, lambda _: None)
 
 
-def _ask(home: "Home", model: "Model", file: Path, personal: bool, task: str | None) -> Any:
+def _ask(home: "Home", model: "Model", file: Path, personal: bool, task: str | None) -> tuple[Any, Any]:
+    """Return the predictions, and how the tasks do on this node's own held-out records with the same states."""
     from .learners import own_learner  # noqa: PLC0415 - as above
 
     advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
     with own_learner(home, model, advice, personal=personal) as learner:
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         request = {"op": "predict", "states": states, "file": str(file.absolute()), "personal": personal}
-        return learner.ask(request | {"task": task})
+        answer = learner.ask(request | {"task": task})
+        own = learner.ask({"op": "evaluate", "states": states, "split": "held_out"})
+        return answer, own.get("personal", {}) if personal else own["tasks"]
 
 
 def _missing(answer: Any) -> dict[str, int]:

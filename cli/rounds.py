@@ -100,6 +100,9 @@ def detail(
         if local:
             columns = ("task", "metric", "own held-out", "shared", "personal", "count")
             table(out, columns, _figures(found["evaluation"]), empty="Nothing was evaluated here after this round.")
+            for task in found["no_better"]:
+                which = ", with the private components," if task["personal"] else ""
+                out.print(f"{task['task']}{which} is no better than a constant here: {'; '.join(task['reasons'])}.")
 
     emit(found, as_json, people)
 

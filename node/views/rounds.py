@@ -13,6 +13,7 @@ from ...protocol.statistics import KIND
 from ...protocol.update import UpdateHeader
 from ..store.observations import RoundNote
 from .context import Context, Json, moment
+from .worth import no_better
 
 LIMIT = 200
 
@@ -68,6 +69,7 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
     )
     if local:
         summary["evaluation"] = _evaluation(context, component, number)
+        summary["no_better"] = _no_better(summary["evaluation"])
     return summary
 
 
@@ -96,6 +98,20 @@ def _evaluation(context: Context, component: str, number: int) -> list[Json]:
         }
         for metric in context.store.metrics(round_=number)
         if metric.task in tasks
+    ]
+
+
+def _no_better(evaluation: list[Json]) -> list[Json]:
+    """Return which tasks are no better than a constant on all own held-out records, and by what."""
+    told: dict[tuple[int, str, bool], dict[str, float | None]] = {}
+    for figure in evaluation:
+        if figure["group"] is None:
+            key = (figure["epoch"], figure["task"], figure["personal"])
+            told.setdefault(key, {})[figure["metric"]] = figure["value"]
+    return [
+        {"epoch": epoch, "task": task, "personal": personal, "reasons": reasons}
+        for (epoch, task, personal), metrics in told.items()
+        if (reasons := no_better(metrics))
     ]
 
 

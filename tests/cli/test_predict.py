@@ -93,6 +93,8 @@ def test_every_class_has_its_probability_and_the_states_are_named(
     for name in core.hosted:
         assert f"{name}: round {ROUNDS}, epoch 0, certified, digest {core.folded[name][3].hex()[:16]}" in answer.err
     assert "missing" not in answer.err
+    # A few rounds of noise: the held-out students here say so.
+    assert "warning: digit is no better than a constant on the held-out records here: accuracy 0.0" in answer.err
     for row in rows:
         found = [float(row[name]) for name in names]
         assert sum(found) == pytest.approx(1, abs=1e-5)
@@ -128,6 +130,8 @@ def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_
     told = answer.value
     assert (told["records"], told["out"], told["missing"]) == (7, str(out), {})
     assert {c["state"] for c in told["components"].values()} == {"certified"}
+    assert set(told["no_better"]) == set(told["certain"]) == set(told["held_out"]) == {"digit"}
+    assert told["held_out"]["digit"] > 0
     assert len(out.read_text().splitlines()) == 8
 
 

@@ -13,6 +13,7 @@ from collegium.node.learner.model import M3TModel
 from collegium.node.learner.session import Part
 from collegium.node.learner.tasks import METRICS, area_under_curve, macro_f1, metrics, record_losses, scores
 from collegium.node.store.observations import LEAST_CELL
+from collegium.node.views.worth import certain, no_better
 from collegium.protocol.components import ComponentSpec, TensorSpec
 from collegium.protocol.learning import TASK_KINDS, Learning, Modality, PrivacyFloor, Task
 
@@ -48,6 +49,30 @@ def test_metrics_equal_scikit_learn() -> None:
     several = source.integers(0, 2, (200, 4)).astype(float)
     assert metrics("multilabel", values, several)["auc"] == pytest.approx(roc_auc_score(several, values))
     assert macro_f1(np.array([0, 0]), np.array([1, 1])) == 0.0
+
+
+def test_a_constant_is_what_it_is_compared_with() -> None:
+    """The best constant has exactly its own figures; what is right has better ones, and certainty alone has not."""
+    labels = np.array([[0.0], [1.0], [1.0], [2.0]])
+    rates = np.tile([0.25, 0.5, 0.25], (4, 1))
+    right, wrong = np.eye(3)[labels[:, 0].astype(int)], np.eye(3)[[1, 0, 0, 1]]
+    for kind in ("multiclass", "ordinal"):
+        constant = metrics(kind, rates, labels)
+        assert constant["accuracy"] == constant["accuracy_constant"] == 0.5
+        assert constant["brier"] == pytest.approx(constant["brier_constant"])
+        assert constant["brier"] == pytest.approx(0.625)
+        assert len(no_better(constant)) == 2
+        assert no_better(metrics(kind, right, labels)) == []
+        assert len(no_better(metrics(kind, wrong, labels))) == 2
+    both = np.array([[0.0], [1.0], [1.0], [1.0]])
+    assert "0.500 is not above 0.750" in no_better(metrics("binary", np.eye(2)[[0, 1, 0, 0]], both))[0]
+    several = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    assert no_better(metrics("multilabel", several * 0.8 + 0.1, several)) == []
+    assert len(no_better(metrics("multilabel", np.tile([0.25, 0.75], (4, 1)), several))) == 2
+    assert no_better(metrics("regression", both * 0 - 5.0, both)) == ["R² -176 is not above 0, which the mean has"]
+    assert no_better(metrics("regression", both * 0.9, both)) == []
+    assert no_better(metrics("regression", both[:1], both[:1])) == []  # not defined of one record
+    assert certain([[0.2, 0.8], [0.0, 1.0], [1e-7, 1 - 1e-7], [1e-5, 1 - 1e-5]]) == 2
 
 
 def test_losses_by_hand() -> None:

@@ -1,0 +1,29 @@
+"""Whether a task is told better than by a constant, judged by this node's own held-out records. Nothing leaves."""
+
+from collections.abc import Mapping
+
+NAMES = {"accuracy": "accuracy", "brier": "Brier score"}
+SATURATED = 1e-6  # a probability so near 0 or 1 is written as 0.0 or 1.0
+MANY = 0.1  # of the records: so many certain ones are said
+
+
+def no_better(metrics: Mapping[str, float | None]) -> list[str]:
+    """Return in words by which of its metrics (node/learner/tasks.py) a task is no better than the best constant."""
+    found = []
+    r2 = metrics.get("r2")
+    if r2 is not None and r2 <= 0.0:
+        found.append(f"R² {r2:.3g} is not above 0, which the mean has")
+    for name, called in NAMES.items():
+        value, constant = metrics.get(name), metrics.get(f"{name}_constant")
+        if value is None or constant is None:
+            continue
+        if name == "brier" and value >= constant:
+            found.append(f"{called} {value:.3f} is not below {constant:.3f}, which the base rates have")
+        if name == "accuracy" and value <= constant:
+            found.append(f"{called} {value:.3f} is not above {constant:.3f}, which the commonest class has")
+    return found
+
+
+def certain(scores: list[list[float]]) -> int:
+    """Return for how many records some class has a probability of 0.0 or 1.0, as it is written."""
+    return sum(any(p <= SATURATED or p >= 1.0 - SATURATED for p in row) for row in scores)
