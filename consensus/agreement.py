@@ -177,6 +177,15 @@ class Agreement:
         self._take(message)
         return self._settle()
 
+    def is_news(self, value: Proposal | Vote) -> bool:
+        """Whether a member's message that was not seen yet changes anything; its signature need not be checked yet."""
+        if value.view > self.view + VIEWS_AHEAD:
+            return value.view > self.views_of.get(value.author, 0)
+        if isinstance(value, Proposal):
+            return value.view not in self.proposals or value.view > self.views_of.get(value.author, 0)
+        told = (value.view, value.step, value.author) in self.first  # a second one proves a lie, a third only counts
+        return not (told and value.author in self.convicted and value.block != NIL and value.block not in self.blocks)
+
     def judged(self, identifier: bytes, valid: bool) -> list[Action]:
         """Answer to `Judge`: whether the block is valid (deterministic)."""
         self.verdicts[identifier] = valid

@@ -42,7 +42,7 @@ from ...crypto.errors import LocalProtocolError, RemoteProtocolError
 from ...crypto.hashing import digest
 from ...crypto.identity import Identity
 from ...protocol import schema
-from ...protocol.blocks import Block, Certificate, Close, Head, Proposal, Vote, quorum, verify_certificate
+from ...protocol.blocks import Block, Certificate, Close, Head, Proposal, Vote, quorum
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON
 from ...protocol.components import state_digest
@@ -66,14 +66,14 @@ from ...protocol.records import (
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_gossip, sign
 from ...protocol.update import UpdateHeader, check_header
 from ..privacy import policy as governing
-from . import catchup, motions
+from . import catchup, incoming, motions
 from . import contribution as contributing
 from . import events as ev
 from .flights import Flight, Flights, slot
-from .messages import SYNC_LIMIT, Acked, Kind, SyncRequest, SyncResponse, message, tag
+from .messages import Acked, Kind, SyncRequest, message, tag
 from .pool import Pool
 
-WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # kept of each member for each of the next heights
+_NEXT = ev.TimerFired(incoming.TIMER)
 RETRY_MS = 2000
 MOST_FAILURES = 3
 NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
@@ -183,6 +183,7 @@ class Core:
         self.failures = 0
         self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
         self.progress = catchup.Progress()
+        self.answers = incoming.Answers()
         self.exhausted = ""
         self.unaffordable = ""  # why no statistic is contributed, though the rounds go on
         self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
@@ -284,20 +285,24 @@ class Core:
     def handle(self, events: Iterable[ev.Event], now: int) -> list[ev.Effect]:
         """Absorb a batch of events and return every effect that follows."""
         self._now = now
+        events = list(events)
         for event in events:
             peer = getattr(event, "peer", None)
             try:
                 self._absorb(event)
             except RemoteProtocolError as error:
                 self._refuse(error.peer or peer or bytes(32), error)
-        self._advance()
+        if not self.answers.steps or any(
+            event != _NEXT for event in events
+        ):  # in the middle of an answer nothing follows
+            self._advance()
         return self._drain()
 
     def _absorb(self, event: ev.Event) -> None:
         if isinstance(event, ev.Gossip):
             self._on_message(event.data)
         elif isinstance(event, ev.SyncReply):
-            self._on_sync(event.peer, event.data)
+            incoming.begin(self, event)
         elif isinstance(event, ev.PeerUp):
             self.neighbours.add(event.peer)
             if self.reports or len(self.neighbours) == 1:
@@ -336,15 +341,17 @@ class Core:
         elif isinstance(event, ev.StateStored | ev.StateMissing):
             catchup.on_state(self, event)
 
-    def _on_message(self, data: bytes) -> None:
+    def _on_message(self, data: bytes) -> bool:
+        """Take what a neighbour told; False if it was no news, by what is cheaper to ask than whose signature it is."""
         if not data:
             raise RemoteProtocolError("malformed", "an empty message")
         kind, wire = data[0], data[1:]
+        if not incoming.is_news(self, kind, wire):
+            return False
         if kind == Kind.RECORD:
             self._on_record(wire)
         elif kind == Kind.HEADER:
-            if digest(UpdateHeader.DOMAIN, wire[SIGNATURE_SIZE:]) not in self.flights:
-                self._on_header(open_gossip(UpdateHeader, wire, self.federation))
+            self._on_header(open_gossip(UpdateHeader, wire, self.federation))
         elif kind == Kind.ACK:
             self._on_ack(schema.load(Acked, wire, Acked.LIMIT))
         elif kind == Kind.PROPOSAL:
@@ -353,6 +360,7 @@ class Core:
             self._on_vote(self._open(Vote, wire))
         else:
             raise RemoteProtocolError("unknown-message", f"kind {kind}")
+        return True
 
     def _open(self, cls: type[Proposal] | type[Vote], wire: bytes) -> Message:
         """Decode a proposal or vote, checking its signature only if it is news."""
@@ -533,53 +541,10 @@ class Core:
                 self.muted.add(height)
                 self._notice("own-vote-recovered", "warning", height=height)
             self._agree(self.agreement.receive(vote))
-        elif height <= self.ledger.height + 8:
+        elif height <= self.ledger.height + incoming.HEIGHTS_AHEAD and incoming.has_room(self, vote.value, vote.digest):
             if height not in self.later:  # who signs nothing, or is no member, takes none of them out again
                 self.later = {h: found for h, found in self.later.items() if h > self.ledger.height}
-            waiting = self.later.setdefault(height, [])
-            same = [known for known in waiting if known.value.author == vote.value.author]
-            if all(vote.digest != known.digest for known in same):
-                proposals = sum(isinstance(known.value, Proposal) for known in same)
-                room = proposals < WAITING_PROPOSALS if isinstance(vote.value, Proposal) else len(same) < WAITING_VOTES
-                if room:
-                    waiting.append(vote)
-
-    def _on_sync(self, peer: bytes, data: bytes) -> None:
-        response = schema.load(SyncResponse, data, SYNC_LIMIT)
-        if response.federation != self.federation:
-            raise RemoteProtocolError("wrong-federation", response.federation.hex()[:16], peer)
-        before = (self.ledger.height, self.pool.version)
-        self.progress.hear(peer, response.height)
-        wires = [*response.records, *(item[1:] for item in response.messages if item[0] == Kind.RECORD)]
-        sent = {digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]): wire for wire in wires}
-        for decided in response.blocks:
-            block = schema.load(Block, decided.block, len(decided.block))
-            if block.height == self.ledger.height + 1:
-                verify_certificate(block, decided.certificate, frozenset(self.ledger.members), self.ledger.fault_model)
-                self._take_under(block, sent)
-                if not self._adopt(block, decided.certificate):
-                    break
-        for identifier, block in self.judging.items():
-            if identifier not in self.prepared:
-                self._take_under(block, sent)
-        rest = [item for item in response.messages if item[0] != Kind.RECORD]
-        for item in (*(message(Kind.RECORD, wire) for wire in sent.values()), *rest):
-            try:
-                self._on_message(item)
-            except RemoteProtocolError as error:
-                self._refuse(error.peer or peer, error)
-        catchup.tell(self, peer, before[0])
-        if response.more:
-            if (self.ledger.height, self.pool.version) != before:  # else it leads us in circles
-                self.progress.part(self._now, self.ledger.height - before[0], len(data))
-                self._sync(peer)
-            return
-        self.progress.more = -catchup.PATIENCE
-        if response.height <= self.ledger.height and peer in self.ledger.members:
-            for other in () if self.reports else sorted(self.neighbours - {peer}):
-                self._sync(other)
-            self.reports.add(peer)
-            self._maybe_sign()
+            self.later.setdefault(height, []).append(vote)
 
     def _take_under(self, block: Block, sent: dict[bytes, bytes]) -> None:
         """Take the records under a decided or proposed cut from an answer, whatever else is known of their feeds."""
@@ -609,7 +574,9 @@ class Core:
 
     def _on_timer(self, name: str) -> None:
         what, *rest = name.split(":")
-        if what == "sync":
+        if what == incoming.TIMER:
+            incoming.go_on(self)
+        elif what == "sync":
             self._emit(ev.SetTimer("sync", self.options.sync_ms))
             if self.neighbours and not self.progress.goes_on(self._now):
                 ordered = sorted(self.neighbours)
@@ -1565,6 +1532,8 @@ class Core:
         return schema.dump(SyncRequest(self.federation, self.ledger.height, known, have))
 
     def _sync(self, peer: bytes) -> None:
+        if peer in self.answers:
+            return  # its last answer is not taken yet
         self._emit(ev.Sync(peer, self.sync_request()))
 
     def _ask_somebody(self) -> None:

@@ -27,6 +27,13 @@ class Pool:
     def __len__(self) -> int:
         return len(self.records)
 
+    def has_room(self, record: Signed[Record], last: int) -> bool:
+        """Whether `add` has something to do with a record after the agreed seq `last`, asked before it is believed."""
+        slots = self.by_seq.get(record.value.author, {})
+        if record.value.seq > last + self.per_author:
+            return len(slots) >= self.per_author  # refused by name, else it comes again when this node has got there
+        return len(slots.get(record.value.seq, ())) < 2
+
     def add(self, record: Signed[Record], heads: Heads, *, agreed: bool = False) -> bool:
         """Take a record; True if it is new. `agreed`: a decided block needs it, so the bound does not apply.
 

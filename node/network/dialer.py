@@ -16,6 +16,8 @@ LAST_BACKOFF = 60.0
 STABLE = 10.0  # seconds; a connection that ended sooner counts as a failed dial
 DIALS_AT_ONCE = 3
 MAX_ADDRESSES = 16  # per peer
+MAX_FOUND, MAX_FOUND_ADDRESSES = 1024, 4  # that announced themselves on this network, and addresses of each
+FOUND_FOR = 3600.0  # seconds that a stranger is kept who did, in case it is admitted meanwhile
 
 
 @dataclass(slots=True)
@@ -25,6 +27,12 @@ class _Peer:
     connected_at: float | None = None
     dialling: bool = False
     error: str = ""  # why the last attempt failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    addresses: tuple[str, ...]
+    at: float
 
 
 class Dialer:
@@ -47,7 +55,7 @@ class Dialer:
         self._neighbours = neighbours
         self._allowed = allowed
         self._book: dict[bytes, tuple[str, ...]] = {}
-        self._found: dict[bytes, tuple[str, ...]] = {}  # by mDNS
+        self._found: dict[bytes, _Found] = {}  # by mDNS, the oldest first
         self._peers: dict[bytes, _Peer] = {}
         self._wake = trio.Event()
 
@@ -59,10 +67,33 @@ class Dialer:
         self._wake.set()
 
     def found(self, peer: bytes, addresses: Sequence[str]) -> None:
-        """Someone on this network announced itself; it is dialled if it is allowed and there is room."""
-        if peer != self._me and len(self._found) < 1024:
-            self._found[peer] = tuple(addresses)[:MAX_ADDRESSES]
-            self._wake.set()
+        """Someone on this network announced itself; it is dialled if it is allowed and there is room.
+
+        Keys are free to make, so strangers can announce thousands: they are kept for a while only, in case one is
+        admitted meanwhile, and the oldest of them goes first.
+        """
+        if peer == self._me:
+            return
+        self._found.pop(peer, None)
+        self._found[peer] = _Found(tuple(addresses)[:MAX_FOUND_ADDRESSES], trio.current_time())
+        if len(self._found) > MAX_FOUND:
+            oldest = next((key for key in self._found if not self._known(key)), next(iter(self._found)))
+            del self._found[oldest]
+        self._wake.set()
+
+    def _known(self, peer: bytes) -> bool:
+        return peer in self._book or self._allowed(peer)
+
+    def _announced(self, peer: bytes) -> tuple[str, ...]:
+        found = self._found.get(peer)
+        return found.addresses if found is not None else ()
+
+    def _expire(self, now: float) -> None:
+        """Forget strangers who announced themselves long ago. Members stay: each announces itself once."""
+        for peer in [peer for peer, found in self._found.items() if now - found.at > FOUND_FOR]:
+            if not self._known(peer):
+                del self._found[peer]
+                self._peers.pop(peer, None)
 
     def reset(self, peer: bytes | None = None) -> None:
         """Forget failures, of one peer or all, and try again now."""
@@ -117,8 +148,9 @@ class Dialer:
     def _start_dials(self, nursery: trio.Nursery) -> float:
         """Start what is due; the seconds until something else can be."""
         now = trio.current_time()
+        self._expire(now)
         addresses = {
-            peer: tuple(dict.fromkeys((*self._found.get(peer, ()), *self._book.get(peer, ()))))
+            peer: tuple(dict.fromkeys((*self._announced(peer), *self._book.get(peer, ()))))
             for peer in self._found.keys() | self._book.keys()
         }
         neighbours = self._neighbours()
@@ -127,7 +159,7 @@ class Dialer:
         candidates = [
             peer
             for peer, known in addresses.items()
-            if known and peer not in neighbours and not self._state(peer).dialling and self._allowed(peer)
+            if known and peer not in neighbours and self._allowed(peer) and not self._state(peer).dialling
         ]
         due = [peer for peer in candidates if self._peers[peer].next_try <= now]
         random.shuffle(due)

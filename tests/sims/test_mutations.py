@@ -17,6 +17,7 @@ import pytest
 from collegium.sims.play import play
 from collegium.sims.scenario import load
 
+INCOMING = "collegium.node.core.incoming"
 CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
 WITHDRAWAL = "collegium.consensus.withdrawal"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
@@ -180,7 +181,7 @@ MUTATIONS = (
     ),
     Mutation(
         "others' certificates are believed",
-        ((CORE, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
+        ((INCOMING, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
         "liar-serves-false-blocks",
         1,
         ("G2",),

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from collegium.crypto.errors import UnreachableError
-from collegium.node.network.dialer import Dialer
+from collegium.node.network.dialer import FOUND_FOR, MAX_FOUND, MAX_FOUND_ADDRESSES, Dialer
 
 
 def test_a_peer_that_restarts_on_its_address_is_dialled_again(run: Any, node: Any, wait: Any) -> None:
@@ -153,5 +153,71 @@ def test_a_peer_that_hangs_up_at_once_is_not_dialled_in_a_loop() -> None:
         with trio.move_on_after(60):
             await dialer.run()
         assert len(times) < 15
+
+    clocked(test)
+
+
+def flood(dialer: Dialer, count: int, name: str = "stranger") -> None:
+    for n in range(count):
+        dialer.found(b"%s %d" % (name.encode(), n), [f"{name} {n}"])
+
+
+def test_g9_strangers_that_announce_themselves_keep_no_member_out() -> None:
+    tried: list[str] = []
+
+    async def dial(address: str) -> bytes:
+        tried.append(address)
+        raise UnreachableError(address)
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 6, dial, frozenset, lambda peer: peer.startswith(b"member"))
+        dialer.found(b"member 1", ["first"])
+        flood(dialer, 5 * MAX_FOUND)
+        dialer.found(b"member 2", ["after them"])
+        flood(dialer, 5 * MAX_FOUND, "another")
+        assert len(dialer._found) == MAX_FOUND
+        with trio.move_on_after(0.2):
+            await dialer.run()
+        assert sorted(tried) == ["after them", "first"]
+        assert dialer._peers.keys() == {b"member 1", b"member 2"}
+
+    clocked(test)
+
+
+def test_strangers_that_announced_themselves_are_forgotten_and_members_are_not() -> None:
+    admitted = {b"member 0"}
+
+    async def dial(address: str) -> bytes:
+        raise UnreachableError(address)
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 6, dial, frozenset, admitted.__contains__)
+        flood(dialer, 10, "member")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.run)
+            await trio.sleep(FOUND_FOR - 10)
+            assert len(dialer._found) == 10
+            admitted.add(b"member 1")  # in time
+            await trio.sleep(20)
+            assert dialer._found.keys() == {b"member 0", b"member 1"}
+            nursery.cancel_scope.cancel()
+
+    clocked(test)
+
+
+def test_whoever_announces_many_addresses_for_a_member_costs_few_dials() -> None:
+    tried: list[str] = []
+
+    async def dial(address: str) -> bytes:
+        tried.append(address)
+        raise UnreachableError(address)
+
+    async def test() -> None:
+        dialer = Dialer(b"me", 6, dial, frozenset, lambda peer: True)
+        dialer.set_book({b"member": ["its own"]})
+        dialer.found(b"member", [f"dead {n}" for n in range(100)])
+        with trio.move_on_after(0.2):
+            await dialer.run()
+        assert tried == [*(f"dead {n}" for n in range(MAX_FOUND_ADDRESSES)), "its own"]
 
     clocked(test)

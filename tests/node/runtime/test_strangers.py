@@ -9,12 +9,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import trio
+import trio.lowlevel
+
+from collegium.crypto.hashing import sha256
+from collegium.crypto.identity import Identity
 from collegium.node.control.client import Client
+from collegium.node.core import events as ev
+from collegium.node.core.incoming import MOST_IDLE, PIECE
+from collegium.node.core.messages import SyncResponse
 from collegium.node.home import config as settings
 from collegium.node.home.lock import running
+from collegium.protocol import schema
+from collegium.protocol.records import Record
 
 Make = Callable[..., Any]
 DESCRIPTORS = 1024
@@ -115,3 +126,34 @@ def test_g9_thousands_of_connections_cost_a_daemon_neither_descriptors_nor_lines
         for client in held:
             client.close()
         command("node", "stop", "--force", "--home", home.root)
+
+
+def test_g9_a_neighbours_useless_answer_leaves_the_daemon_time_for_others(runtime: Any) -> None:
+    """What answers the operator runs on the same thread: it has its turn between the pieces of an answer."""
+    core = runtime.core
+    member, *others = [Identity.from_seed(sha256(b"member %d" % number)) for number in range(6)]
+    keys = (*core.ledger.members, member.public_key, *(other.public_key for other in others))
+    core.ledger = replace(core.ledger, members=tuple(sorted(keys)))  # it signs nothing before more of them answer
+    core.ledger = replace(core.ledger, heads={**core.ledger.heads, member.public_key: (10**6, bytes(32))})
+    old = Record(core.federation, member.public_key, 1, bytes(32), "offer", b"")
+    records = tuple(bytes(64) + schema.dump(replace(old, seq=number + 1)) for number in range(MOST_IDLE - 1))
+    data = schema.dump(SyncResponse(core.federation, 0, (), records, (), 0))
+    turns = [0]
+
+    async def operator() -> None:
+        while member.public_key not in core.reports:
+            turns[0] += member.public_key in core.answers
+            await trio.lowlevel.checkpoint()
+
+    async def test() -> None:
+        with trio.fail_after(300):
+            async with trio.open_nursery() as runtime._nursery:
+                runtime._nursery.start_soon(runtime._work)
+                runtime._nursery.start_soon(operator)
+                runtime.submit(ev.SyncReply(member.public_key, data))
+                while member.public_key not in core.reports:  # noqa: ASYNC110 - it announces nothing
+                    await trio.sleep(0.01)
+                runtime._nursery.cancel_scope.cancel()
+
+    trio.run(test)
+    assert turns[0] >= MOST_IDLE // PIECE - 2
