@@ -4,7 +4,6 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from ..protocol.bounds import (
     MIN_DELTA,
     MIN_EPSILON,
 )
+from . import founding
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import emit, facts, say, table
 
@@ -40,8 +40,7 @@ RULES = (
     "clip+nnm+trimmed_mean",
     "centered_clipping",
 )
-ROBUST, LEAST_ROBUST = "clip+nnm+trimmed_mean", 4  # where members may lie and one liar of so many can be borne
-DIMENSIONS = 10_000  # of a component under noise (DESIGN.md section 5)
+ROBUST = "clip+nnm+trimmed_mean"  # the rule where members may lie and one liar of so many can be borne
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
 
@@ -49,7 +48,7 @@ FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A cha
 def create(
     name: Annotated[str, typer.Option(help="The federation's name.")],
     preset: Annotated[
-        str | None, typer.Option(help=f"Components and recipe: {' or '.join(PRESETS)}; by default digits.")
+        str | None, typer.Option(help=f"Components and recipe that are shipped: {' or '.join(PRESETS)}.")
     ] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Components and recipe in TOML, as `charter model` writes them.")
@@ -82,7 +81,7 @@ def create(
         typer.Option(min=MIN_DEADLINE, max=MAX_DEADLINE, help="Seconds that a round waits for a host that is late."),
     ] = 60.0,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Draw it up although members could not reach each other by it.")
+        bool, typer.Option("--anyway", help="Draw it up although members cannot reach each other, or it is noise.")
     ] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
     home: HomeOption = None,
@@ -95,20 +94,20 @@ def create(
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
         raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
-    _check_addresses(people, anyway=anyway)
+    founding.check_addresses(people, anyway=anyway)
     path = out if out is not None else home_of(home).charter
     if path.exists():
         raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
     seed = os.urandom(32)
     budget = (epsilon, delta, rounds)
-    specs, learning = _components(
+    specs, learning, students = _components(
         preset,
         model,
         budget,
         dp=not no_dp,
         institutions=len(people),
         rule=rule,
-        usual=ROBUST if fault_model == "byzantine" and len(people) >= LEAST_ROBUST else "mean",
+        usual=ROBUST if fault_model == "byzantine" and len(people) >= founding.LEAST_ROBUST else "mean",
         seed=seed,
     )
     drawn = Charter(
@@ -122,6 +121,13 @@ def create(
         learning=learning,
     )
     check(drawn)
+    drowned = founding.noise(drawn, students)
+    if drowned and not anyway:
+        raise RefusedError(
+            f"This recipe is noise, with {len(people)} members of {students:g} students each: {'; '.join(drowned)}",
+            "Allow a larger ε, plan fewer rounds, take a smaller model, or say how many students a typical member has"
+            " (students under [training] of the model file). To draw it up all the same: --anyway.",
+        )
     signed = SignedCharter(schema.dump(drawn), ())
     _write(path, signed)
     found = {"file": str(path), **_overview(drawn, signed)}
@@ -130,7 +136,7 @@ def create(
         facts(console, [("charter", path), ("federation", found["federation"])])
         console.print("Give this file to every member; each runs `collegium charter sign FILE`.")
 
-    for warning in _warnings(drawn):
+    for warning in [*founding.warnings(drawn), *drowned]:
         say(f"warning: {warning}")
     emit(found, as_json, show_it)
 
@@ -145,31 +151,39 @@ def _components(
     rule: str | None,
     usual: str,
     seed: bytes,
-) -> "tuple[tuple[ComponentSpec, ...], Learning]":
-    """Return the specs and the learning map of a preset or a model file, under a budget of ε, δ and rounds.
+) -> "tuple[tuple[ComponentSpec, ...], Learning, float]":
+    """Return the specs, the learning map and the students of a typical member, of a preset or a model file.
 
-    `usual` is the rule of a model file that names none; a preset's is the mean, with which it was chosen.
+    The budget is of ε, δ and rounds; `usual` is the rule where neither the option nor the file names one.
     """
     from dataclasses import replace  # noqa: PLC0415 - as above
 
     from ..node.blueprint.declare import read_model  # noqa: PLC0415
     from ..node.blueprint.recipe import Budget, charter_parts  # noqa: PLC0415
+    from ..sims.presets import RECIPES  # noqa: PLC0415
     from ..sims.presets import preset as recipe  # noqa: PLC0415
     from .learners import try_models  # noqa: PLC0415
 
     epsilon, delta, rounds = budget
     if model is None:
-        return recipe(
-            preset or PRESETS[0],
+        if preset is None:
+            raise UsageError(
+                "Nothing says what is trained",
+                "Give --model FILE (`collegium charter model FOLDER` prints one for your data), or --preset"
+                f" {' or '.join(PRESETS)}.",
+            )
+        specs, learning = recipe(
+            preset,
             dp=dp,
             epsilon=epsilon,
             delta=delta,
             rounds=rounds or ROUNDS,
             institutions=institutions,
-            rule=rule or "mean",
+            rule=rule or usual,
             base_seed=seed,
             statistic=True,
         )
+        return specs, learning, RECIPES[preset].students / institutions
     if preset is not None:
         raise UsageError("--preset and --model both say what is trained", "Give one of them.")
     declared = read_model(model)
@@ -182,7 +196,7 @@ def _components(
         rule=rule or declared.rule or usual,
         base_seed=seed,
     )
-    return specs, replace(learning, planned_rounds=planned)
+    return specs, replace(learning, planned_rounds=planned), declared.recipe.students
 
 
 @app.command("model")
@@ -250,7 +264,8 @@ def sign(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a copy there as well.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Sign although members could not reach each other by it.")
+        bool,
+        typer.Option("--anyway", help="Sign although members cannot reach each other, or nothing trains here."),
     ] = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
@@ -278,7 +293,8 @@ def sign(
             f"key {keys_public.hex()[:16]} is not a member of federation {charter.name!r}",
             "Ask whoever drafts the charter to add your public key (`collegium init` prints it).",
         )
-    _check_addresses(charter.members, anyway=anyway)
+    founding.check_addresses(charter.members, anyway=anyway)
+    founding.check_policy(place, charter, anyway=anyway)
     if all(entry.member != keys_public for entry in signed.signatures):
         signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
     _write(place.charter, signed)
@@ -364,23 +380,6 @@ def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":
     return Member(raw, name, tuple(addresses))
 
 
-def _check_addresses(people: "Sequence[Member]", *, anyway: bool) -> None:
-    """Refuse addresses by which members could not reach each other. Raises RefusedError unless `anyway`."""
-    problems = _address_problems(people)
-    if problems and not anyway:
-        raise RefusedError(
-            "Members could not reach each other by these addresses: " + "; ".join(problems),
-            "Each member gives an address that the others can dial (`collegium init --advertise`). If they find each"
-            " other in another way (mdns, `peer add`): --anyway.",
-        )
-
-
-def _address_problems(people: "Sequence[Member]") -> list[str]:
-    from ..node.home.addresses import members_problems  # noqa: PLC0415 - as above
-
-    return members_problems([(person.name, person.addresses) for person in people])
-
-
 def _pretrained(modality: "Modality") -> str | None:
     return ", ".join(f"{each.model} {each.digest.hex()[:16]}" for each in modality.pretrained) or None
 
@@ -430,36 +429,8 @@ def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
         "tolerated_losses": tolerated(count, model),
         "missing": sorted(m.name for m in charter.members if m.key not in done),
         "complete": len(done) == count,
-        "warnings": _warnings(charter),
+        "warnings": founding.warnings(charter),
     }
-
-
-def _warnings(charter: "Charter") -> list[str]:
-    from ..node.home.addresses import is_loopback  # noqa: PLC0415 - as above
-    from ..protocol.blocks import tolerated  # noqa: PLC0415 - as above
-
-    count, model = len(charter.members), charter.rules.fault_model
-    found = [f"addresses: {problem}" for problem in _address_problems(charter.members)]
-    told = [address for member in charter.members for address in member.addresses]
-    if count > 1 and told and all(map(is_loopback, told)):
-        found.append("all addresses are of one machine: nobody on another one can take part")
-    if tolerated(count, model) == 0:
-        least = 4 if model == "byzantine" else 3
-        found.append(
-            f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
-            f" (from {least} members on, one can be)"
-        )
-    if count < LEAST_ROBUST and any(spec.rule != "mean" and not spec.additive for spec in charter.components):
-        found.append(f"with {count} members no rule can bear one that lies: from {LEAST_ROBUST} on, one can be borne")
-    if any(floor.policy == "open" for floor in charter.learning.floors):
-        found.append("a modality is open: updates may show what single students' records were like")
-    found += [
-        f"{spec.name} has {spec.dimension:,} parameters under noise: at some hundred students of an institution the"
-        f" noise drowns what they say of more than {DIMENSIONS:,} (docs/models.md)"
-        for spec in charter.components
-        if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.additive
-    ]
-    return found
 
 
 def _members(out: Any, found: dict[str, Any]) -> None:

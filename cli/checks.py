@@ -52,6 +52,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         ("disk", _disk),
         ("ports", _ports),
         ("database", _database),
+        ("policy", _policy),
         ("privacy", _privacy),
         ("daemon", _daemon),
     ]
@@ -265,6 +266,17 @@ def _database(home: Home) -> Iterator[Check]:
 
     with Store.open_readonly(home.database) as store:
         yield Check("database", "ok", f"height {store.height()}")
+
+
+def _policy(home: Home) -> Iterator[Check]:
+    if not home.charter.exists():
+        return
+    from ..node.verify import read_charter  # noqa: PLC0415 - numpy; only this check needs it
+    from .founding import MEND_POLICY, withheld_here  # noqa: PLC0415
+
+    said, everything = withheld_here(home, read_charter(home.charter)[0])
+    if said:
+        yield Check("policy", "fail" if everything else "warn", said, f"{MEND_POLICY}.")
 
 
 def _privacy(home: Home) -> Iterator[Check]:

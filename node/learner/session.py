@@ -128,6 +128,12 @@ def open_session(
     reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
     wanted = reads | (withheld if private is not None else frozenset())
     if not any(name.startswith("head/") for name in specs) or not reads:
+        if withheld:
+            out = ", ".join(sorted(withheld))
+            raise UsageError(
+                f"nothing to train: the policy in force here keeps {out} out of training",
+                "`collegium doctor` says which policy, and what to do.",
+            )
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted, tolerant=True) for folder in folders]
     everybody = tuple(subject for data in sets for subject in (*data.subjects, *data.left_out))

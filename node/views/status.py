@@ -110,7 +110,13 @@ def _remarks(context: Context) -> list[str]:
                 f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
                 " (`collegium peer list`). What this node signs meanwhile is kept, and goes on by itself."
             )
-        if live.exhausted:
+        withheld = "; ".join((context.withheld or {}).values())
+        if withheld and live.exhausted in ("", withheld):
+            found.append(
+                f'This node does not train with all its data: {withheld}. Write policy = "open" under [privacy] in'
+                " config.toml if your institution allows it (`collegium doctor`)."
+            )
+        elif live.exhausted:
             found.append(f"This node trains no more: {live.exhausted}.")
         found += [_runs_out(name, last) for name, (left, last) in sorted(live.forecast.items()) if left < 1000]
         if not live.contributing:

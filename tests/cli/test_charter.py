@@ -23,7 +23,18 @@ def node(run: "Run", root: Path, name: str, port: int) -> Any:
 
 
 def create(run: "Run", home: Path, *members: str, **options: str) -> Any:
-    words: list[object] = ["charter", "create", "--home", home, "--name", "test", "--no-dp", "--json"]
+    words: list[object] = [
+        "charter",
+        "create",
+        "--home",
+        home,
+        "--name",
+        "test",
+        "--no-dp",
+        "--preset",
+        "digits",
+        "--json",
+    ]
     for member in members:
         words += ["--member", member]
     for option, value in options.items():
@@ -100,7 +111,20 @@ def test_four_members_bear_a_loss_and_no_warning(run: "Run", tmp_path: Path) -> 
 
 def test_dp_noise_is_in_the_charter(run: "Run", tmp_path: Path) -> None:
     member = node(run, tmp_path, "a", 4001)["member"]
-    words = ("charter", "create", "--home", tmp_path / "a", "--name", "t", "--member", member, "--epsilon", "3")
+    words = (
+        "charter",
+        "create",
+        "--home",
+        tmp_path / "a",
+        "--name",
+        "t",
+        "--preset",
+        "digits",
+        "--member",
+        member,
+        "--epsilon",
+        "3",
+    )
     assert run(*words, "--rounds", "4").code == 0
     shown = run("charter", "show", "--home", tmp_path / "a", "--json").value["charter"]
     assert all(c["noise_multiplier"] > 0 for c in shown["components"])
@@ -245,7 +269,8 @@ def test_other_wrong_options_are_usage_errors(run: "Run", tmp_path: Path) -> Non
         "deadline": "0",
         "epsilon": "-1",
     }.items():
-        words = ("charter", "create", "--name", "t", "--member", member, "--out", tmp_path / "c")
+        words = ["charter", "create", "--name", "t", "--member", member, "--out", tmp_path / "c"]
+        words += [] if option == "preset" else ["--preset", "digits"]
         assert run(*words, f"--{option.replace('_', '-')}", value).code == 2, option
     assert run("charter", "create", "--name", "t", "--out", tmp_path / "c").code == 2
     assert run("charter", "show", tmp_path / "missing").code == 2
@@ -309,6 +334,57 @@ def test_a_charter_of_a_model_file_is_shown_with_its_tasks(run: "Run", tmp_path:
     assert {f["policy"] for f in learning["floors"]} == {"open"}
 
 
+def test_what_is_trained_has_to_be_said(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    answer = run("charter", "create", "--name", "t", "--member", member, "--out", tmp_path / "c")
+    assert (answer.code, "--model FILE" in answer.err, "--preset" in answer.err) == (2, True, True)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_recipe_that_is_noise_is_refused_in_numbers(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    text = """[training]
+students = STUDENTS
+[[modality]]
+name = "table"
+kind = "tabular"
+width = 200
+[[task]]
+name = "grade"
+kind = "binary"
+"""
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml", "--epsilon")
+    (tmp_path / "model.toml").write_text(text.replace("STUDENTS", "30"))
+    refused = run(*words, "0.5", "--out", tmp_path / "c")
+    assert refused.code == 5
+    assert "This recipe is noise, with 1 members of 30 students each" in refused.err
+    assert "encoder/table: over 20 rounds the noise adds up to a norm of" in refused.err
+    assert not (tmp_path / "c").exists()
+    anyway = run(*words, "0.5", "--out", tmp_path / "c", "--anyway")
+    assert (anyway.code, "warning: encoder/table" in anyway.err) == (0, True)
+    (tmp_path / "model.toml").write_text(text.replace("STUDENTS", "3000"))
+    assert run(*words, "0.5", "--out", tmp_path / "d").code == 0
+
+
+def test_a_charter_that_a_home_could_not_train_under_is_not_signed(run: "Run", tmp_path: Path) -> None:
+    """--no-dp, and the policy of config.toml as init writes it: the strictest holds, so nothing would be trained."""
+    member = node(run, tmp_path, "a", 4001)["member"]
+    made = create(run, tmp_path / "a", member)
+    assert 'policy = "open" under [privacy]' in made.err
+    sign = ("charter", "sign", "--home", tmp_path / "a")
+    hosts = run(*sign)
+    assert (hosts.code, "warning: data of image take no part" in hosts.err) == (0, True)  # no data: it only hosts
+    config = tmp_path / "a" / "config.toml"
+    config.write_text(config.read_text().replace('path = ""', f'path = "{tmp_path}"'))
+    refused = run(*sign)
+    assert (refused.code, "Nothing could be trained" in refused.err, "--anyway" in refused.err) == (5, True, True)
+    checks = run("doctor", "--home", tmp_path / "a", "--no-data", "--json").value["checks"]
+    (policy,) = [check for check in checks if check["check"] == "policy"]
+    assert (policy["verdict"], 'policy = "open"' in policy["advice"]) == ("fail", True)
+    config.write_text(config.read_text().replace('policy = "dp"', 'policy = "open"'))
+    assert (run(*sign).code, run(*sign).err) == (0, "")
+
+
 def test_large_components_under_noise_are_warned_of(run: "Run", tmp_path: Path) -> None:
     member = node(run, tmp_path, "a", 4001)["member"]
     (tmp_path / "model.toml").write_text(MODEL.replace('privacy = "open"', ""))
@@ -351,11 +427,14 @@ def test_the_rule_is_the_option_s_then_the_file_s_then_what_the_members_can_bear
         out.unlink()
         return {component["rule"] for component in found["charter"]["components"]} - {"sum"}  # of statistics
 
+    preset = ("--preset", "digits")
     silent, median = ("--model", tmp_path / "silent.toml"), ("--model", tmp_path / "median.toml")
     assert rules(*silent) == {"clip+nnm+trimmed_mean"}
-    assert rules(*silent, people=3) == rules(*silent, "--fault-model", "crash") == rules() == {"mean"}
+    assert rules(*silent, people=3) == rules(*silent, "--fault-model", "crash") == {"mean"}
+    assert rules(*preset) == {"clip+nnm+trimmed_mean"}
+    assert rules(*preset, people=3) == rules(*preset, "--fault-model", "crash") == {"mean"}
     assert rules(*median) == {"median"}
-    assert rules(*median, "--rule", "multi_krum") == rules("--rule", "multi_krum") == {"multi_krum"}
+    assert rules(*median, "--rule", "multi_krum") == rules(*preset, "--rule", "multi_krum") == {"multi_krum"}
 
 
 def test_a_robust_rule_that_can_bear_nobody_is_warned_of(run: "Run", tmp_path: Path) -> None:

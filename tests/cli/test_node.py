@@ -27,7 +27,19 @@ def alone(run: "Run", tmp_path: Path) -> Home:
     """A federation of one, ready to start."""
     root = tmp_path / "n"
     made = run("init", "--home", root, "--name", "alone", "--json").value
-    words = ("charter", "create", "--home", root, "--name", "solo", "--no-dp", "--fault-model", "crash")
+    words = (
+        "charter",
+        "create",
+        "--home",
+        root,
+        "--name",
+        "solo",
+        "--no-dp",
+        "--preset",
+        "digits",
+        "--fault-model",
+        "crash",
+    )
     assert run(*words, "--member", made["member"]).code == 0
     assert run("charter", "sign", "--home", root).code == 0
     return Home(root)

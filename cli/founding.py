@@ -1,0 +1,112 @@
+"""What to know, and what to refuse, before a charter is drawn up or signed."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..crypto.errors import RefusedError
+from .output import say
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
+    from ..protocol.charter import Charter, Member
+
+LEAST_ROBUST = 4  # members, of whom one that lies can be borne
+MEND_POLICY = (
+    'If your institution allows it, write policy = "open" under [privacy] in config.toml. Else ask for a charter with'
+    " noise (without --no-dp), or take part as a node that only hosts"
+)
+DIMENSIONS = 10_000  # of a component under noise (DESIGN.md section 5)
+
+
+def check_addresses(people: "Sequence[Member]", *, anyway: bool) -> None:
+    """Refuse addresses by which members could not reach each other. Raises RefusedError unless `anyway`."""
+    problems = _address_problems(people)
+    if problems and not anyway:
+        raise RefusedError(
+            "Members could not reach each other by these addresses: " + "; ".join(problems),
+            "Each member gives an address that the others can dial (`collegium init --advertise`). If they find each"
+            " other in another way (mdns, `peer add`): --anyway.",
+        )
+
+
+def _address_problems(people: "Sequence[Member]") -> list[str]:
+    from ..node.home.addresses import members_problems  # noqa: PLC0415 - imports of commands wait until they run
+
+    return members_problems([(person.name, person.addresses) for person in people])
+
+
+def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
+    """Refuse a charter under which this home's own policy lets nothing be trained; warn where it withholds something.
+
+    Raises RefusedError unless `anyway`; UsageError for a config.toml that cannot be read.
+    """
+    if not home.config.exists():
+        return
+    said, everything = withheld_here(home, charter)
+    if everything and not anyway:
+        raise RefusedError(
+            f"Nothing could be trained at this node under this charter: {said}", f"{MEND_POLICY}: --anyway."
+        )
+    if said:
+        say(f"warning: {said}")
+
+
+def withheld_here(home: "Home", charter: "Charter") -> tuple[str, bool]:
+    """Return which data this home's policy keeps out of the training, and whether a node with data trains nothing."""
+    from ..node.home import config as settings  # noqa: PLC0415 - as above
+    from ..node.home.policies import policies  # noqa: PLC0415
+    from ..node.privacy.policy import withheld  # noqa: PLC0415
+
+    config = settings.load(home.config)
+    reasons = withheld(charter, policies(config, charter), [spec.name for spec in charter.components])
+    if not reasons:
+        return "", False
+    said = "; ".join(dict.fromkeys(reasons.values()))
+    everything = len(reasons) == len(charter.learning.modalities)
+    trains = config.learning.contribute and config.data.path is not None
+    return f"data of {', '.join(reasons)} take no part in training here: {said}", everything and trains
+
+
+def noise(charter: "Charter", students: float) -> list[str]:
+    """Say of each component that is all noise, with so many students at every member, how much, in numbers."""
+    from ..node.blueprint.noise import drowned  # noqa: PLC0415 - as above
+
+    rounds = charter.learning.planned_rounds
+    return [
+        f"{one.component}: over {rounds} rounds the noise adds up to a norm of {one.noise:,.3g}, where all clipped"
+        f" gradients together reach at most {one.signal:,.3g}"
+        for one in drowned(charter.components, charter.learning, students, len(charter.members))
+    ]
+
+
+def warnings(charter: "Charter") -> list[str]:
+    """Say what to know about a charter: losses, liars, addresses, open modalities, large components."""
+    from ..node.home.addresses import is_loopback  # noqa: PLC0415 - as above
+    from ..protocol.blocks import tolerated  # noqa: PLC0415
+
+    count, model = len(charter.members), charter.rules.fault_model
+    found = [f"addresses: {problem}" for problem in _address_problems(charter.members)]
+    told = [address for member in charter.members for address in member.addresses]
+    if count > 1 and told and all(map(is_loopback, told)):
+        found.append("all addresses are of one machine: nobody on another one can take part")
+    if tolerated(count, model) == 0:
+        least = 4 if model == "byzantine" else 3
+        found.append(
+            f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
+            f" (from {least} members on, one can be)"
+        )
+    if count < LEAST_ROBUST and any(spec.rule != "mean" and not spec.additive for spec in charter.components):
+        found.append(f"with {count} members no rule can bear one that lies: from {LEAST_ROBUST} on, one can be borne")
+    if any(floor.policy == "open" for floor in charter.learning.floors):
+        found.append(
+            "a modality is open: updates may show what single students' records were like. A node keeps its data out of"
+            ' what has no noise until its operator allows it: policy = "open" under [privacy] in config.toml, where'
+            ' `init` writes "dp"'
+        )
+    found += [
+        f"{spec.name} has {spec.dimension:,} parameters under noise: at some hundred students of an institution the"
+        f" noise drowns what they say of more than {DIMENSIONS:,} (docs/models.md)"
+        for spec in charter.components
+        if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.additive
+    ]
+    return found
