@@ -1,0 +1,99 @@
+"""What a draw leaves behind, step by step and student by student: noise in every step, and everybody who was drawn."""
+
+from itertools import pairwise
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from collegium.node.learner.dpsgd import train
+from collegium.node.learner.quantise import Engagement
+from collegium.node.learner.randomness import randomness
+from collegium.node.learner.worker import Worker
+from collegium.protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector
+from collegium.protocol.learning import Learning, Modality, PrivacyFloor, Task
+from collegium.protocol.schema import to_map
+
+from .test_dpsgd import MODELS, SEED, batch_of, model_of
+
+STUDENTS = 40
+
+
+def test_g6_every_step_carries_its_own_noise() -> None:
+    """Noise once at the end, times √τ, has the same sum: but all steps before it would be free of any."""
+    specs, steps, clip, noise, rate, lot = MODELS["everything"], 5, 0.5, 1.5, 2.0, 20.0
+    model, seen = model_of(specs), []
+
+    def weights() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        found = torch.cat([p.detach().reshape(-1) for item in specs for p in model.tensors(item)])
+        return found.double().numpy().copy()
+
+    seen.append(weights())
+    train(
+        model, {item.name: item for item in specs}, {item.name: Engagement(clip, noise, rate) for item in specs},
+        batch_of(6), steps=steps, sample_rate=1e-12, lot=lot, source=randomness(4),
+        progress=lambda _done, _total: seen.append(weights()),
+    )  # fmt: skip
+    assert len(seen) == steps + 1
+    moved = np.diff(np.stack(seen), axis=0) / (rate * noise * clip / lot)
+    for step in moved:  # almost nobody is drawn: what moves the weights is the noise of this step
+        assert abs(float(np.square(step).mean()) - 1.0) < 6 * sqrt(2 / step.size)
+    for one, other in pairwise(moved):
+        assert abs(float((one * other).mean())) < 6 / sqrt(one.size)
+
+
+def hot(folder: Path) -> Worker:
+    """Students with a feature of their own each, and a linear map of the features: the update shows who was in."""
+    folder.mkdir()
+    names = [f"f{n}" for n in range(STUDENTS)]
+    rows = [f"s{n}," + ",".join("1" if n == m else "0" for m in range(STUDENTS)) + f",{n % 2}" for n in range(STUDENTS)]
+    (folder / "rows.csv").write_text("\n".join([f"student,{','.join(names)},passed", *rows]))
+    columns = ", ".join(f'{{ name = "{name}", low = -1, high = 1 }}' for name in names)
+    (folder / "dataset.toml").write_text(
+        '[unit]\nkind = "record"\n[tables.rows]\npath = "rows.csv"\nkey = "student"\n'
+        f'[[modality]]\nname = "table"\nkind = "tabular"\ncolumns = [{columns}]\n'
+        '[[task]]\nname = "pass"\nkind = "binary"\ncolumn = "passed"\npositive = "1"\n[split]\nshare = 0\nsalt = ""\n'
+    )
+    shapes = {
+        "head/pass": ("linear", {"linear.weight": (2, 1), "linear.bias": (2,)}),
+        "skip/pass": ("linear-skip", {"table.weight": (2, STUDENTS)}),
+    }
+    specs = []
+    for name, (architecture, tensors) in shapes.items():
+        own = tuple(TensorSpec(tensor, shape, 500_000) for tensor, shape in tensors.items())
+        base = base_digest(base_vector(SEED, name, own))
+        specs.append(ComponentSpec(name, architecture, own, 14, 16, "mean", 1, 1_000_000, 1_000_000, 1_000_000, base))
+    learning = Learning(
+        (Modality("table", "tabular", STUDENTS, 1),), (Task("pass", "binary", 2, ("table",)),),
+        (PrivacyFloor("table", "dp", 1000, 10),), 4, 1_000_000, 0, 1,
+    )  # fmt: skip
+    worker = Worker()
+    worker.handle(
+        {
+            "op": "open", "data": str(folder), "components": [to_map(item) for item in specs],
+            "learning": to_map(learning), "base_seed": SEED, "hosted": list(shapes), "seed": 7,
+        },
+        lambda _done, _total: None,
+    )  # fmt: skip
+    return worker
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_g6_everybody_whose_data_are_in_an_update_is_named_for_its_manifest(tmp_path: Path, steps: int) -> None:
+    worker = hot(tmp_path / "data")
+    rule = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
+    request = {
+        "op": "train", "states": {}, "engaged": dict.fromkeys(("head/pass", "skip/pass"), rule), "steps": steps,
+        "sample_rate": 0.2, "lot": 8.0,
+    }  # fmt: skip
+    named = set()
+    for _ in range(12):
+        answer = worker.handle(request, lambda _done, _total: None)
+        values = np.frombuffer(answer["updates"]["skip/pass"], "<i2").reshape(2, STUDENTS)
+        inside = {f"s{n}" for n in np.flatnonzero(np.abs(values).sum(0))}
+        assert set(answer["subjects"]) == inside
+        assert len(answer["subjects"]) == len(inside)
+        named |= inside
+    assert len(named) > STUDENTS / 2
