@@ -14,8 +14,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
-# Files by their measured length, longest first. Others in the folders of daemons come next.
-DAEMONS = {"firstweek", "runtime"}
+# Files by their measured length, longest first: after tests/firstweek, and before the others of tests/node/runtime.
 LONGEST = (
     "runtime/test_membership.py",
     "sims/test_demo.py",
@@ -32,7 +31,9 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         name = "/".join(item.path.parts[-2:])
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + DAEMONS.isdisjoint(item.path.parts)
+        if "firstweek" in item.path.parts:
+            return -1
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + ("runtime" not in item.path.parts)
 
     items.sort(key=place)
 
