@@ -56,7 +56,7 @@ def hot(folder: Path) -> Worker:
         f'[[modality]]\nname = "table"\nkind = "tabular"\ncolumns = [{columns}]\n'
         '[[task]]\nname = "pass"\nkind = "binary"\ncolumn = "passed"\npositive = "1"\n[split]\nshare = 0\nsalt = ""\n'
     )
-    shapes = {
+    shapes: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         "head/pass": ("linear", {"linear.weight": (2, 1), "linear.bias": (2,)}),
         "skip/pass": ("linear-skip", {"table.weight": (2, STUDENTS)}),
     }
