@@ -80,6 +80,9 @@ def create(
         float,
         typer.Option(min=MIN_DEADLINE, max=MAX_DEADLINE, help="Seconds that a round waits for a host that is late."),
     ] = 60.0,
+    min_students: Annotated[
+        int, typer.Option(min=0, max=2**20, help="Who declares fewer students hosts and does not train.")
+    ] = 20,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw it up although members cannot reach each other, or it is noise.")
     ] = False,
@@ -88,6 +91,8 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Draw up a charter. Every member then signs it (`charter sign`)."""
+    from dataclasses import replace  # noqa: PLC0415 - imports of commands wait until they run
+
     from ..protocol import schema  # noqa: PLC0415 - imports of commands wait until they run
     from ..protocol.charter import Charter, Rules, SignedCharter, check  # noqa: PLC0415
 
@@ -118,7 +123,7 @@ def create(
         members=tuple(sorted(people, key=lambda person: person.key)),
         rules=Rules(fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000),
         components=tuple(sorted(specs, key=lambda spec: spec.name)),
-        learning=learning,
+        learning=replace(learning, min_students=min_students),
     )
     check(drawn)
     drowned = founding.noise(drawn, students)
@@ -234,6 +239,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
                 ("deadline", f"{rules.round_deadline / 1000:g} s a round"),
                 ("staleness", f"updates of up to {rules.max_staleness} rounds ago count"),
                 ("refold horizon", f"{rules.refold_horizon} rounds"),
+                ("trains", f"who declares at least {charter.learning.min_students} students"),
             ],
         )
         _members(out, found)

@@ -31,6 +31,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 short(c["digest"] or c["certified_digest"]),
                 "hosted" if c["hosted_here"] else "followed" if c["followed_here"] else None,
                 names(c["hosts"]),
+                ", ".join(f"{m['name']} ({m['why']})" for m in c["not_training"]) or None,
                 names(c["open_round"]["waiting_for"]),
             )
             for c in found
@@ -45,6 +46,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
             "digest",
             "here",
             "hosts",
+            "not training",
             "waiting for",
         )
         table(out, columns, rows, empty="The charter names no component.")

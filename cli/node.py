@@ -219,6 +219,7 @@ def show(out: Any, found: Any) -> None:
             "ledger",
             f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
         ),
+        ("training", _training(found["training"])),
     ]
     if live:
         learner = live["learner"]
@@ -238,7 +239,7 @@ def show(out: Any, found: Any) -> None:
             c["round"],
             c["epoch"],
             c["counted_last"],
-            c["active_hosts"],
+            c["active_hosts"] if c["trainers"] == c["active_hosts"] else f"{c['active_hosts']} ({c['trainers']} train)",
             c["label"],
             short(c["digest"] or c["certified_digest"]),
         )
@@ -251,3 +252,14 @@ def show(out: Any, found: Any) -> None:
 
 def _absent(member: Any) -> str:
     return f"{member['name']} ({member['why']})" if member["why"] else str(member["name"])
+
+
+def _training(found: Any) -> str:
+    """Say what this node trains of what it hosts, and why not the rest."""
+    reasons: dict[str, int] = {}
+    for entry in found["idle"]:
+        reasons[entry["meaning"]] = reasons.get(entry["meaning"], 0) + 1
+    count = len(found["trained"])
+    parts = [f"{count} component{'' if count == 1 else 's'}"] if count else []
+    parts += [f"{'not ' + str(n) if count else 'nothing'}: {why}" for why, n in reasons.items()]
+    return "; ".join(parts) or "nothing is hosted here"

@@ -83,7 +83,7 @@ def detail(
             out,
             [
                 ("round", f"{found['component']} round {found['round']}, epoch {found['epoch']}"),
-                ("closed", f"at height {found['height']}, {found['closed_at'] or '–'}"),
+                ("closed", f"at height {found['height']}, {found['closed_at'] or '–'}{_deadline(found)}"),
                 ("state", f"{found['label']}, digest {found['digest'] or '–'}"),
                 ("missing", missing(found["missing"])),
                 ("withdrawn since", names(found["withdrawn"])),
@@ -105,6 +105,10 @@ def detail(
                 out.print(f"{task['task']}{which} is no better than a constant here: {'; '.join(task['reasons'])}.")
 
     emit(found, as_json, people)
+
+
+def _deadline(found: Any) -> str:
+    return ", after its deadline" if found["deadline_passed"] else ""
 
 
 def _figures(evaluation: Any) -> list[tuple[object, ...]]:

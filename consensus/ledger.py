@@ -51,7 +51,7 @@ from ..protocol.records import (
 from ..protocol.schema import MOST_HOSTS
 from ..protocol.signing import Signed, open_signed
 from ..protocol.update import UpdateHeader, check_header
-from . import membership, rules, withdrawal
+from . import membership, rules, trainers, withdrawal
 from .components import Entry, Round, chained
 from .membership import Outcome, Roll
 from .withdrawal import Erasure, Withdrawn
@@ -210,7 +210,10 @@ def summary(ledger: Ledger) -> bytes:
             ledger.height,
             [[author, seq, head] for author, (seq, head) in sorted(ledger.heads.items())],
             list(ledger.members),
-            [[author, list(offer.components)] for author, offer in sorted(ledger.offers.items())],
+            [
+                [author, list(offer.components), [[entry.component, entry.why] for entry in offer.idle]]
+                for author, offer in sorted(ledger.offers.items())
+            ],
             components,
             [w.summary() for w in ledger.withdrawn],
             list(ledger.expelled),
@@ -333,8 +336,7 @@ def apply_records(
                 if withdrawing[value.author] > withdrawal.MOST_AT_A_HEIGHT:
                     raise RemoteProtocolError("quota-withdrawals", "too many at one height", value.author)
             if isinstance(body, Offer):
-                known = tuple(sorted({name for name in body.components if name in components}))
-                offers = {**offers, value.author: Offer(known, body.addresses)}
+                offers = {**offers, value.author: trainers.checked(body, components, value.author)}
             elif isinstance(body, Update):
                 _add_update(charter, roll, ledger.withdrawn, components, value, body, trusted)
             elif isinstance(body, Attest):
@@ -613,6 +615,10 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             ledger,
             offers={author: offer for author, offer in ledger.offers.items() if author != motion.subject},
             components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},
+        )
+    if motion.action == "suspend-training":
+        return replace(
+            ledger, offers={**ledger.offers, motion.subject: trainers.silenced(ledger.offers[motion.subject])}
         )
     gone = "left" if motion.action == "leave" else "expelled"
     state = _without(ledger, {motion.subject})

@@ -6,6 +6,7 @@
     rekey     a member's new key takes the place of the old one: at once if the old key moves it, else (a key was lost)
               by the others' vote
     suspend   a host that fell silent is no host until it offers again; it has no vote on that itself
+    suspend-training  a host that says that it trains and sends nothing trains nothing until it offers again; as above
     withdraw  what a member or former member contributed is withdrawn (withdrawal.py); it has no vote on that itself
     rewind    all states go back to before what it contributed; everybody has a vote, for it costs everybody's ε
 
@@ -38,7 +39,7 @@ from ..protocol.membership import (
     check_person,
 )
 from ..protocol.names import visible
-from ..protocol.records import WITHDRAWAL_LIMIT, WithdrawalStatement
+from ..protocol.records import WITHDRAWAL_LIMIT, Offer, WithdrawalStatement
 from ..protocol.schema import MOST_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
@@ -47,6 +48,7 @@ MOST_KEYS = 8  # that a member moves to by its own word; to more by the others' 
 MOST_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
 MOST_OPEN = 4  # motions of one author that may be open at a time
 WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the modes that they decide on
+ABOUT_OTHERS = ("expel", "suspend", "suspend-training")  # actions that nobody moves about itself
 LEAST_VOTED = 3  # members, from which on some can decide about another one
 
 
@@ -171,7 +173,7 @@ def terms(action: str, statement: bytes, federation: bytes) -> WithdrawalStateme
 def check_motion(
     roll: Roll,
     members: Collection[bytes],
-    offering: Collection[bytes],
+    offering: Mapping[bytes, Offer],
     federation: bytes,
     height: int,
     author: bytes,
@@ -194,9 +196,9 @@ def check_motion(
         raise RemoteProtocolError("too-many-keys", f"{MOST_KEYS} by its own word", author)
     if motion.action == "leave" and not own:
         raise RemoteProtocolError("not-the-owner", "to leave", author)
-    if motion.action in ("expel", "suspend") and own:
+    if motion.action in ABOUT_OTHERS and own:
         raise RemoteProtocolError("own-key", f"to {motion.action}", author)
-    if motion.action in ("expel", "suspend", "rekey", "withdraw") and not own and len(members) < LEAST_VOTED:
+    if motion.action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < LEAST_VOTED:
         raise RemoteProtocolError("too-few-members", f"{len(members)} members cannot decide about one", author)
     why = obstacle(roll, members, offering, federation, motion)
     if why:
@@ -204,7 +206,11 @@ def check_motion(
 
 
 def obstacle(
-    roll: Roll, members: Collection[bytes], offering: Collection[bytes], federation: bytes, motion: Motion | OpenMotion
+    roll: Roll,
+    members: Collection[bytes],
+    offering: Mapping[bytes, Offer],
+    federation: bytes,
+    motion: Motion | OpenMotion,
 ) -> str:
     """Return why a motion cannot be carried out as things stand, by name, or "". Raises RemoteProtocolError."""
     if motion.action == "admit":
@@ -217,8 +223,10 @@ def obstacle(
         return "not-a-member"
     if motion.action in ("leave", "expel") and len(members) == 1:
         return "last-member"
-    if motion.action == "suspend" and motion.subject not in offering:
+    if motion.action in ("suspend", "suspend-training") and motion.subject not in offering:
         return "not-a-host"
+    if motion.action == "suspend-training" and not _trains(offering[motion.subject]):
+        return "not-a-trainer"
     if motion.action == "rekey":
         statement = _rekeying(motion.statement, federation).value
         if statement.old != motion.subject:
@@ -228,6 +236,10 @@ def obstacle(
         if len(roll.seats) >= MOST_SEATS:
             return "too-many-seats"
     return ""
+
+
+def _trains(offer: Offer) -> bool:
+    return len(offer.idle) < len(offer.components)
 
 
 def _no_admission(roll: Roll, members: Collection[bytes], federation: bytes, motion: Motion | OpenMotion) -> str:
@@ -305,7 +317,7 @@ def needed(motion: OpenMotion, members: Collection[bytes], fault_model: str) -> 
 def next_outcome(
     roll: Roll,
     members: Collection[bytes],
-    offering: Collection[bytes],
+    offering: Mapping[bytes, Offer],
     federation: bytes,
     fault_model: str,
     height: int,
@@ -363,7 +375,7 @@ def move(roll: Roll, old: bytes, new: bytes, motion: OpenMotion, height: int) ->
     motions = tuple(
         replace(
             known,
-            subject=new if known.subject == old and known.action in ("expel", "suspend") else known.subject,
+            subject=new if known.subject == old and known.action in ABOUT_OTHERS else known.subject,
             yes=follow(known.yes),
             no=follow(known.no),
         )

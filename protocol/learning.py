@@ -78,7 +78,8 @@ class Learning:
     """The recipe of one round: `steps` DP-SGD steps, each drawing students by Poisson at `sample_rate` (millionths).
 
     Steps and sample rate are upper bounds on what an update may declare. `recovery_share` (millionths) of every ε is
-    kept for the rounds after a withdrawal. `planned_rounds` is what the noise was calibrated for.
+    kept for the rounds after a withdrawal. `planned_rounds` is what the noise was calibrated for. Who declares fewer
+    than `min_students` does not train.
     """
 
     modalities: Annotated[tuple[Modality, ...], Size(1, 64)]
@@ -88,6 +89,14 @@ class Learning:
     sample_rate: Annotated[int, Between(1, 1_000_000)]
     recovery_share: Annotated[int, Between(0, 1_000_000)]
     planned_rounds: Annotated[int, Between(1, 2**20)]
+    min_students: Annotated[int, Between(0, 2**20)] = 0
+
+    def enough(self, lot: int) -> bool:
+        """Whether an institution that declares this L (thousandths) declares enough students to train.
+
+        It declares N̂ = L / sample_rate of them; an L of 0 declares none.
+        """
+        return lot * 1000 >= self.min_students * self.sample_rate
 
     def upstream(self, component: str) -> frozenset[str]:
         """Return the modalities whose data reach an update of this component (DESIGN.md section 6).

@@ -22,6 +22,20 @@ PROVABLE = 31 << 10  # bytes on the wire: two records of this size fit into one 
 WITHDRAWAL_LIMIT = 4096
 MOST_UPDATES = 64  # that one withdrawal names
 SCOPES = ("all", "components", "rounds", "updates")
+# Why a host does not train, as others are told (ADR 18): what is declared or configured, what the ledger shows anyway,
+# and one neutral word for all else, so that nothing is told of the data (G6). "silent" is never a member's own word.
+SILENT = "silent"
+PAUSED = "paused"
+IDLE = {
+    "no-data": "it has no data folder",
+    "off": "its operator, or a withdrawal, has switched its training off",
+    "plan-done": "it has trained for as many rounds as it planned",
+    "budget-spent": "its privacy budget is spent",
+    "policy": "its privacy policy does not allow it",
+    "too-few-students": "it declares fewer students than the charter asks for",
+    PAUSED: "it cannot at the moment, and does not say why",
+    SILENT: "it was suspended: it said that it trains, and sent nothing",
+}
 GENESIS = bytes(32)  # `prev` of the first record of a feed and of the first block
 
 
@@ -41,11 +55,23 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """A component that its host does not train now, and why: one of IDLE."""
+
+    component: Name
+    why: Name
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """The author hosts these components and can be reached at these addresses. The last one counts."""
+    """The author hosts these components and can be reached at these addresses. The last one counts.
+
+    It trains those that are not `idle`: rounds wait for its updates of them, and of no others.
+    """
 
     components: Annotated[tuple[Name, ...], Size(0, 256)]
     addresses: Annotated[tuple[Address, ...], Size(0, 8)]
+    idle: Annotated[tuple[Idle, ...], Size(0, 256)] = ()
 
 
 @dataclass(frozen=True, slots=True)

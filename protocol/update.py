@@ -203,6 +203,10 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         ("sample-rate-below", header.sample_rate == MILLION or not spec.additive),
         ("size-above", header.size <= max_frame_size(spec)),
         ("lot-below", header.lot >= LEAST_LOT),
+        (
+            "lot-below",
+            header.lot >= 1000 * learning.min_students if spec.additive else learning.enough(header.lot),
+        ),
         ("lot-above", not spec.additive or header.lot <= 1000 * most_students(spec)),
         ("base-mismatch", not spec.additive or header.base == spec.base),
     )

@@ -160,6 +160,7 @@ class Node:
         self.lag = 0  # ms more for whatever it sends
         self.stays_down = False
         self.fails = ""  # why its training fails
+        self.hung: list[ev.Train] | None = None  # its learner answers no more: what it was asked
         self.spent = False  # its accountant lets no draw pass
         self.lie: Lie | None = None
         self.lied = False
@@ -287,6 +288,8 @@ class Node:
         elif isinstance(effect, ev.CheckBudget):
             spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
             self.later(0, spent if self.spent else _allowed(effect))
+        elif isinstance(effect, ev.Train) and self.hung is not None:
+            self.hung.append(effect)
         elif isinstance(effect, ev.Train) and self.fails:
             self.later(0, ev.TrainingFailed(effect.draw, self.fails))
         elif isinstance(effect, ev.Train):
@@ -305,6 +308,12 @@ class Node:
         elif isinstance(effect, ev.Notice):
             self.notices.append(effect)
             cluster.watch.noticed(self, effect)
+
+    def wake_learner(self) -> None:
+        """Its learner answers again, first what it was asked meanwhile."""
+        asked, self.hung = self.hung or [], None
+        for effect in asked:
+            self._carry_out(effect)
 
     def _fire(self, name: str, due: int) -> None:
         if self.timers.get(name) == due:

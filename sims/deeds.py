@@ -269,6 +269,27 @@ def _break_learner(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
     return undo
 
 
+def _hang_learner(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.hung = []
+
+    def undo() -> None:
+        for node in nodes:
+            node.wake_learner()
+
+    return undo
+
+
+def _no_data(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    def restart(why: str) -> None:
+        for node in nodes:
+            node.options = replace(node.options, idle=why)
+        _start(play, nodes, {})
+
+    restart("no-data")
+    return lambda: restart("")
+
+
 def _spend_budget(_play: Play, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
         node.spent = True
@@ -357,6 +378,8 @@ DEEDS: dict[str, Deed] = {
     "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": read.one_of(*LIES)}, ("lie",)),
     "weather": Deed("the network changes: the keys of [network]", _weather, WEATHER, whom=False),
     "break-learner": Deed("their training fails", _break_learner, {"reason": read.text}),
+    "hang-learner": Deed("their learner answers no more, so they say that they train and send nothing", _hang_learner),
+    "no-data": Deed("they start again without a data folder: they host and train nothing", _no_data),
     "join": Deed(
         "`count` newcomers apply, one member moves each, and the others vote for them",
         _join,

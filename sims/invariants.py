@@ -103,6 +103,8 @@ class Invariants:
                         self._defensible(node, vote)
                     elif vote.step == PREVOTE and vote.block != NIL:
                         self._locked(node, vote)
+            elif isinstance(put, ev.PutDraw) and node.options.idle and not put.recalled:
+                raise InvariantError("G6", f"node {node.index} trains, and says that it does not: {node.options.idle}")
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
                 place = (node.index, value.author, value.component, value.round)
@@ -339,6 +341,7 @@ class Invariants:
                     )
         self._voted(before, now)
         self._awaited(before, now)
+        self._suspended(before, now)
         self._kept(node, before)
 
     def _seated(self, now: Ledger) -> None:
@@ -383,6 +386,21 @@ class Invariants:
         waiting = {blob for n in core.hosted for each in core.ledger.components[n].erasures for blob in each.blobs}
         if not self.cluster.lies(node) and waiting.intersection(erase.blobs):
             raise InvariantError("G7", f"node {node.index} erases withdrawn bytes before the new state is certified")
+
+    def _suspended(self, before: Ledger, now: Ledger) -> None:
+        """G3: who is suspended hosts nothing, or trains nothing, from that block on until it offers again."""
+        if now.height != before.height + 1:
+            return
+        for motion in (o.motion for o in ended(before.roll, now.roll) if o.result == "passed"):
+            offer = now.offers.get(motion.subject)
+            if motion.action == "suspend" and (
+                offer is not None or any(motion.subject in c.hosts for c in now.components.values())
+            ):
+                raise InvariantError("G3", "a host that was suspended is one all the same")
+            if motion.action == "suspend-training" and offer is not None:
+                idle = {entry.component for entry in offer.idle}
+                if not idle.issuperset(offer.components):
+                    raise InvariantError("G3", "a trainer that was suspended is one all the same")
 
     def _kept(self, node: Node, before: Ledger) -> None:
         """Counted updates have acks of a host quorum, and honest ackers hold the bytes."""

@@ -387,6 +387,15 @@ def withheld_blob(node: Node, data: bytes) -> Told | None:
     return None
 
 
+def says_it_trains(node: Node, data: bytes) -> Told | None:
+    """Say that it trains, and say so again whenever it is suspended, and send no update."""
+    header = own_header(node, data)
+    if header is None:
+        return None
+    node.store.blobs.pop(header.blob, None)
+    return []
+
+
 def two_headers(node: Node, data: bytes) -> Told | None:
     """Sign another header for the same place to every second node."""
     header = own_header(node, data)
@@ -628,6 +637,7 @@ _SAYS = (
     malformed_bodies,
     false_attest,
     withheld_blob,
+    says_it_trains,
     two_headers,
     copied_payload,
     hides_update,

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 GROUPS = ("all", "any", "half", "minority")
 FOR_EVER = 2**31
 DOWN = ("crash", "lose", "restore")
-MUTE = ("leave-off", "break-learner", "spend-budget", "withdraw")  # they are there and contribute nothing
+HUNG = ("hang-learner",)  # they say that they contribute, and do not: rounds wait for them at first
+MUTE = ("leave-off", "break-learner", "spend-budget", "withdraw", "no-data", *HUNG)  # there, and contribute nothing
 # With these, or with somebody absent, some honest member that is up has no part in some round.
 NOT_EVERYBODY = (*MUTE, "join", "leave", "expel", "rekey")
 
@@ -118,7 +119,7 @@ def _check_expectations(scenario: Scenario, source: str) -> None:
         if last > expect.within:
             advice = "Let it happen and end earlier, or raise expect.within."
             raise UsageError(f"{source}: {key} may end after {last} ms, and expect.within is {expect.within}", advice)
-    waits = [span for span in (*_faulty(scenario), *_mute(scenario)) if span.since < expect.rounds]
+    waits = [span for span in (*_faulty(scenario), *_mute(scenario, *HUNG)) if span.since < expect.rounds]
     deadline, training = scenario.charter.get("deadline", 0), scenario.pace.training[1]
     if expect.rounds and training > expect.within:
         advice = "Let it be over sooner, or raise expect.within."
@@ -210,8 +211,8 @@ def _until_back(scenario: Scenario, key: str, who: int | str, event: Event | Non
     yield _Span(key, (who,), event.after if event else 0, min(backs, default=FOR_EVER))
 
 
-def _mute(scenario: Scenario) -> Iterator[_Span]:
-    for key, event in _numbered(scenario, *MUTE):
+def _mute(scenario: Scenario, *deeds: str) -> Iterator[_Span]:
+    for key, event in _numbered(scenario, *(deeds or MUTE)):
         if event.lasts is None:
             yield _Span(key, event.node, event.after, event.until or FOR_EVER)
 

@@ -8,6 +8,7 @@ from ...protocol.membership import Invitation
 from ...protocol.signing import Signed
 from ..core.core import Core
 from ..core.events import Event, Move
+from ..core.offers import why_idle
 from ..home.config import Config
 from ..home.invitations import Given
 from ..home.paths import Home
@@ -204,6 +205,7 @@ def _live(daemon: Daemon) -> Live:
         refused=_by_reason(core.refusals),
         goal=core.progress.goal() if core.progress.told >= 0 else 0,
         source=core.progress.source,
+        idle={name: why for name in core.hosted if (why := why_idle(core, name))},
         taking=tuple(sorted(core.progress.fetching)),
         held=tuple(
             (person.name, g.door[:12], g.name, person.author)

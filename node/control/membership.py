@@ -29,6 +29,7 @@ _ADVICE = {
     "frozen-key": "A key that went never comes back: let them join with --new-key, in their same directory.",
     "name-taken": "A member has this name already; choose another one.",
     "not-a-host": "It offers no component at the moment.",
+    "not-a-trainer": "It does not say that it trains anything.",
 }
 Make = Callable[[Context, Request], object]
 

@@ -66,6 +66,11 @@ def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
     return sorted(name for name in hosted if any(fnmatchcase(name, pattern) for pattern in plan.engage))
 
 
+def barred(plan: Plan, learning: Learning) -> str:
+    """Return why this node may not train at all, one of protocol.records.IDLE, or "": too few students declared."""
+    return "" if learning.enough(plan.lot) else "too-few-students"
+
+
 def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
     """Whether these rounds are recovery rounds: within RECOVERY_ROUNDS after a withdrawal took effect.
 

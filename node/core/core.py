@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from ...consensus import membership, withdrawal
+from ...consensus import membership, trainers, withdrawal
 from ...consensus.agreement import (
     Action,
     Agreement,
@@ -48,12 +48,13 @@ from ...protocol.claims import NO_EPSILON
 from ...protocol.components import state_digest
 from ...protocol.records import (
     GENESIS,
+    IDLE,
+    PAUSED,
     PROVABLE,
     Ack,
     Attest,
     Body,
     Evidence,
-    Offer,
     Record,
     Update,
     Withdrawal,
@@ -66,7 +67,7 @@ from ...protocol.records import (
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_gossip, sign
 from ...protocol.update import UpdateHeader, check_header
 from ..privacy import policy as governing
-from . import catchup, incoming, motions
+from . import catchup, incoming, motions, offers
 from . import contribution as contributing
 from . import events as ev
 from .flights import Flight, Flights, slot
@@ -89,12 +90,14 @@ class Options:
     """This node's own choices. Milliseconds: see docs/architecture.md for how to choose them.
 
     `hosted` components are offered, acknowledged, attested and, if the plan says so, trained. `followed` ones are only
-    folded, from bytes that are already agreed on: training and evaluation need their states.
+    folded, from bytes that are already agreed on: training and evaluation need their states. `idle`: why it is to train
+    nothing at all, one of protocol.records.IDLE.
     """
 
     hosted: tuple[str, ...]
     followed: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    idle: str = ""
     plan: contributing.Plan = field(default_factory=contributing.Plan)
     propose_ms: int = 1000
     idle_ms: int = 1000
@@ -148,7 +151,8 @@ class Core:
         others = [name for name in sorted(options.followed) if name in self.specs and name not in known]
         self.followed = governing.admitted(others, self.withheld)
         self.held = tuple(sorted((*self.hosted, *self.followed)))
-        self._engaged = contributing.engaged(options.plan, self.hosted)
+        self.idle = options.idle or contributing.barred(options.plan, charter.learning)
+        self._engaged = [] if self.idle else contributing.engaged(options.plan, self.hosted)
         used = set(governing.used(charter, self.held, self.withheld, self._engaged))
         self._fed = [name for name in self._engaged if charter.learning.upstream(name) & used]
         self.ledger = genesis(charter)
@@ -182,6 +186,10 @@ class Core:
         self.draws: list[ev.PutDraw] = list(snapshot.draws)
         self.failures = 0
         self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
+        self.asked: dict[str, set[bytes]] = {}  # component → who said since its last close that it trains it
+        self.waited: dict[
+            str, dict[bytes, int]
+        ] = {}  # component → host → rounds that it was asked for since it counted
         self.progress = catchup.Progress()
         self.answers = incoming.Answers()
         self.exhausted = ""
@@ -190,7 +198,7 @@ class Core:
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
         self.refusals: dict[tuple[bytes, str], int] = {}
         self.idle_due = False
-        self.offered = False
+        self.stopped: dict[str, str] = {}  # component → why this node trains it no more, until it has trained it again
         self.contributing = bool(snapshot.flags.get("contributing", 1))
         self._learn_partly = self._learn_waits = False
         self._withdraw_waits = bool(snapshot.flags.get("withdraw", 0))
@@ -200,6 +208,7 @@ class Core:
         self._gather_height = -1
         self._posting = ""  # "armed" or "due": my ready updates wait for the others of their draw
         self._asked = -1000
+        self._train_began = 0
         self._now = 0
         self._out: list[ev.Effect] = []
         self._restore(snapshot)
@@ -227,6 +236,7 @@ class Core:
         for name in self.held:
             self.bases[name, 0, 0] = state_digest(name, origin(self.specs[name]))
         self._messages = list(snapshot.messages)
+        offers.recall(self)
         self._recall_earlier_keys(snapshot.blocks)
 
     def _recall_earlier_keys(self, blocks: Iterable[ev.StoredBlock]) -> None:
@@ -312,7 +322,6 @@ class Core:
             self.progress.more = -catchup.PATIENCE
         elif isinstance(event, ev.Readdressed):
             self.options = replace(self.options, addresses=event.addresses)
-            self.offered = False
         elif isinstance(event, ev.TimerFired):
             self._on_timer(event.name)
         elif isinstance(event, ev.BlobStored | ev.BlobRefused):
@@ -324,6 +333,9 @@ class Core:
         elif isinstance(event, ev.LearnerReady):
             self.learner = event.components
             self.evaluated = ()
+            offers.learner_ready(self)
+        elif isinstance(event, ev.LearnerLost):
+            offers.stop(self, PAUSED)
         elif isinstance(event, ev.BudgetAnswer):
             self._on_budget(event)
         elif isinstance(event, ev.Trained):
@@ -920,11 +932,15 @@ class Core:
         component = state.components[name]
         entries = eligible(self.charter, state, name)
         present = {entry.author for entry in entries}
-        expected = set(component.hosts)
-        if component.round == 0 and not set(state.members) <= state.offers.keys():
-            expected = set(state.members)
+        expected = set(trainers.trainers(state.offers, component.hosts, name))
+        if component.round == 0:
+            expected |= set(state.members) - state.offers.keys()
+        held = {entry.author for entry in eligible(self.charter, mine, name)}
+        expected |= held  # whatever they say: nobody is left out whose update is here
         if self.specs[name].additive:
             expected = {host for host in expected if not has_contributed(state.roll, component, host)}
+        patient = {host for host in expected - present if trainers.waited_for(state, host, name, component.round + 1)}
+        expected = expected & (present | held | patient)
         if expected <= present:
             return True
         deadline = self.deadlines.get(name)
@@ -1057,6 +1073,8 @@ class Core:
                 kind=refusal.kind,
                 reason=refusal.reason,
             )
+        offers.note(self, before)
+        motions.note_asked(self, before, records)
         for close in block.close:
             self._closed(before, close)
             motions.note_close(self, before, close)
@@ -1098,7 +1116,13 @@ class Core:
             counted=[entry.author for entry in round_.entries],
             stale=sorted(entry.author for entry in round_.entries if entry.staleness),
             missing=missing,
+            deadline_passed=self._waited_out(close),
         )
+
+    def _waited_out(self, close: Close) -> bool | None:
+        """Whether a round's deadline had passed here when it was closed; None if this node saw none of its updates."""
+        known = self.deadlines.get(close.component)
+        return None if known is None or known.round != close.round else known.due
 
     def _why_missing(self, host: bytes, close: Close) -> str:
         if host not in self.ledger.members:
@@ -1107,6 +1131,9 @@ class Core:
             if flight.refused:
                 return f"refused: {flight.refused}"
             return "acknowledged too late" if len(flight.acks) > 1 else "its update reached too few hosts"
+        why = trainers.idle(self.ledger.offers, host, close.component)
+        if why:
+            return f"it does not train: {IDLE[why]}"
         return "no update" if host in self.neighbours or host == self.me else "no update, no connection from here"
 
     def _drop_flights(self, before: Ledger | None = None) -> None:
@@ -1292,6 +1319,7 @@ class Core:
                 self.unaffordable = event.reason
             else:
                 self.exhausted = event.reason
+            offers.stop(self, "budget-spent", additive=draw.additive)
             self._notice("budget-spent", "warning", reason=event.reason, epsilon=dict(event.epsilon))
             return
         self.draw = replace(
@@ -1329,6 +1357,7 @@ class Core:
         self._emit(ev.Persist(put))
         lot = contributing.lot(draw, self.options.plan, self.charter)
         steps, rate = contributing.event(draw, learning)
+        self._train_began = self._now
         self._emit(ev.Train(draw.number, draw.recipes, steps, rate, lot, self._beside(draw)))
         rounds = {recipe.component: recipe.round for recipe in draw.recipes}
         self._notice("training", draw=draw.number, rounds=rounds, epsilon=dict(put.claims))
@@ -1352,6 +1381,7 @@ class Core:
         self.draw, self.failures = None, 0
         if not self.signing or not self.contributing or self.me not in self.ledger.members:
             return
+        offers.trained(self, sorted(event.blobs), self._now - self._train_began)
         put = next(put for put in self.draws if put.draw == draw.number)
         claims = contributing.claims(self.draws, put, self.policies, self.charter.learning)
         self._emit(ev.Persist(ev.PutPublished(draw.number)))
@@ -1380,6 +1410,7 @@ class Core:
         )
         if self.failures >= MOST_FAILURES:  # each attempt costs its ε: an operator has to look
             self.exhausted = f"training failed {self.failures} times ({event.reason}); mend it and start the node again"
+            offers.stop(self, PAUSED)
 
     def _evaluate(self) -> None:
         if not self.learner:
@@ -1409,24 +1440,6 @@ class Core:
         """G8: nothing is appended while a peer knows a later record of this node than its disk holds up to."""
         ahead = max(self.pool.by_seq.get(self.me, ()), default=0)
         return self.signing and self.me in self.ledger.members and ahead <= self.head[0]
-
-    def _offer(self) -> None:
-        """Offer the hosted components and addresses, when they differ from what this node last offered.
-
-        And again after it was suspended: it is here. Who does not have the states yet cannot train on them, so nobody
-        should wait for it; it offers when it has.
-        """
-        listed = self.me in self.ledger.offers
-        if (self.offered and listed) or not self.signing or self.me not in self.ledger.members:
-            return
-        if not listed and not all(self._current(name) or name in self.halted for name in self.hosted):
-            return
-        self.offered = True
-        offer = Offer(self.hosted, self.options.addresses)
-        bodies = [_body(r) for r in self.pool.chain(self.me, self.ledger.heads) if r.value.kind == "offer"]
-        last = bodies[-1] if bodies else self.ledger.offers.get(self.me)
-        if last != offer:
-            self._append(offer)
 
     def _on_withdraw(self, event: ev.RequestWithdrawal = ev.RequestWithdrawal()) -> None:  # noqa: B008 - frozen
         if not self._may_append() and event.scope != "all":
@@ -1485,7 +1498,7 @@ class Core:
         if self._may_append():
             if self._withdraw_waits:
                 self._on_withdraw()
-            self._offer()
+            offers.renew(self)
             self._convict()
             motions.suspend_silent(self)
             self._acknowledge()

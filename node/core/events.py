@@ -110,6 +110,11 @@ class LearnerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnerLost:
+    """The learner worker cannot train: it refused the data, or does not start. It may be ready again later."""
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetAnswer:
     """Whether another draw is within every modality's budget, and with which noise (millionths) by component.
 
@@ -224,6 +229,7 @@ Event: TypeAlias = (
     | Folded
     | FoldMissing
     | LearnerReady
+    | LearnerLost
     | BudgetAnswer
     | Trained
     | TrainingFailed

@@ -1,20 +1,23 @@
 """A node's part in membership: what its operator moves and votes, what it moves by itself, and what it tells of it.
 
-Operators decide by hand. One thing the daemons do themselves: a host that sent neither an update nor an attestation
-for `SILENT_ROUNDS` closed rounds is moved to be suspended, so that no further round waits for it; it offers again when
-it is back.
+Operators decide by hand. Two things the daemons do themselves. A host that sent neither an update nor an attestation
+for `SILENT_ROUNDS` closed rounds is moved to be suspended; it offers again when it is back. A host that sent no update
+in as many rounds in which it said that it trains is moved to be suspended as a trainer: it stays a host, and no further
+round waits for it until it says again that it trains.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ...consensus import membership
+from ...consensus import membership, trainers
 from ...consensus.ledger import Ledger, check_withdrawal, moved_out
 from ...consensus.membership import OpenMotion
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
 from ...protocol.membership import Ballot, Motion
-from ...protocol.records import Withdrawal, body_of
+from ...protocol.records import Offer, Record, Withdrawal, body_of
+from ...protocol.signing import Signed
 from . import events as ev
 
 if TYPE_CHECKING:
@@ -97,8 +100,32 @@ def undecided(ledger: Ledger, me: bytes | None) -> list[OpenMotion]:
 # ---- silent hosts
 
 
+def note_asked(core: "Core", before: Ledger, records: Iterable[Signed[Record]]) -> None:
+    """After a block: who said at any time of the open rounds that it trains. To change one's word does not help."""
+    said = list(_offers(records))
+    changed = bool(said) or before.offers is not core.ledger.offers
+    for name, component in before.components.items():
+        known = core.asked.get(name)
+        if known is not None and not changed:
+            continue
+        found = {key for key, offer in said if key in component.hosts and trainers.trains({key: offer}, key, name)}
+        for offers in (before.offers, core.ledger.offers):
+            found |= trainers.trainers(offers, component.hosts, name)
+        core.asked[name] = found | (known or set())
+
+
+def _offers(records: Iterable[Signed[Record]]) -> Iterator[tuple[bytes, Offer]]:
+    for record in records:
+        if record.value.kind == "offer":
+            with suppress(RemoteProtocolError):  # nonsense, which the ledger refuses by name
+                body = body_of(record.value)
+                if isinstance(body, Offer):
+                    yield record.value.author, body
+
+
 def note_close(core: "Core", before: Ledger, close: Close) -> None:
-    """Count for how many closed rounds each active host was silent."""
+    """Count for how many closed rounds each active host was silent, and each trainer since an update of it counted."""
+    asked = core.asked.pop(close.component, set())
     if core.specs[close.component].additive:
         return  # who has contributed has nothing more to say
     component = core.ledger.components[close.component]
@@ -109,21 +136,33 @@ def note_close(core: "Core", before: Ledger, close: Close) -> None:
         host: 0 if host in counted | attested else counts.get(host, 0) + 1
         for host in before.components[close.component].hosts
     }
+    waited = core.waited.get(close.component, {})
+    asked = {host for host in asked if trainers.waited_for(before, host, close.component, close.round)}
+    core.waited[close.component] = {
+        host: waited.get(host, 0) + (host in asked)
+        for host in before.components[close.component].hosts
+        if host not in counted
+    }
 
 
 def suspend_silent(core: "Core") -> None:
-    """Move, or support the motion, that a host which fell silent be suspended."""
-    for name, counts in core.silent.items():
-        for host, rounds in counts.items():
-            if rounds < SILENT_ROUNDS or host == core.me or host not in core.ledger.components[name].hosts:
-                continue
-            try:
-                motion = check(core, ev.Move("suspend", host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
-            except RemoteProtocolError:
-                continue  # it was moved or voted on by this node already, or is no host any more
-            counts[host] = 0  # if it does not pass, this node moves it again after as many silent rounds
-            core._append(motion)
-            core._notice("host-silent", "warning", member=host, component=name, rounds=rounds)
+    """Move, or support the motion, that a host or trainer which fell silent be suspended."""
+    for action, told, silent, again in (
+        ("suspend", "host-silent", core.silent, 0),
+        # Who says that it is back, and is not, has to be waited for once more only.
+        ("suspend-training", "trainer-silent", core.waited, SILENT_ROUNDS - 1),
+    ):
+        for name, counts in silent.items():
+            for host, rounds in counts.items():
+                if rounds < SILENT_ROUNDS or host == core.me or host not in core.ledger.components[name].hosts:
+                    continue
+                try:
+                    motion = check(core, ev.Move(action, host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
+                except RemoteProtocolError:
+                    continue  # it was moved or voted on by this node already, or is no host any more
+                counts[host] = again  # if it does not pass, this node moves it again after as many silent rounds
+                core._append(motion)
+                core._notice(told, "warning", member=host, component=name, rounds=rounds)
 
 
 # ---- what it tells

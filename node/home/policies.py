@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.charter import Charter
+from ...protocol.components import MILLION
 from ..blueprint.recipe import needed
 from ..data.manifest import MANIFEST, read_manifest
 from ..privacy import jurisdiction, policy
@@ -79,6 +80,28 @@ def parts_here(config: Config, charter: Charter) -> Parts:
     hosted, followed = wanted_components(config, charter)
     withheld = policy.withheld(charter, policies(config, charter), hosted)
     return Parts(policy.admitted(hosted, withheld), policy.admitted(followed, withheld), withheld)
+
+
+def why_idle(config: Config, charter: Charter) -> str:
+    """Return why this node trains nothing at all by its configuration, one of protocol.records.IDLE; "" if it trains.
+
+    The students are those that it declares, never those in its data: others would learn of one (G6).
+    """
+    if config.data.path is None:
+        return "no-data"
+    if not config.learning.contribute:
+        return "off"
+    return "" if charter.learning.enough(declared_lot(config)) else "too-few-students"
+
+
+def declared_lot(config: Config) -> int:
+    """Return the L that config.toml declares, in thousandths; 0 if it declares none."""
+    return round(config.learning.lot_size * 1000)
+
+
+def declared_students(config: Config, charter: Charter) -> int:
+    """Return how many students config.toml declares: N̂ = L / sampling rate, rounded; 0 if it declares none."""
+    return round(config.learning.lot_size * MILLION / charter.learning.sample_rate)
 
 
 def hosted_components(config: Config, charter: Charter) -> tuple[str, ...]:

@@ -27,10 +27,17 @@ class Learner:
     `state` is "starting", "ready", "training", "failed" or "off"; `detail` says why. `device` is where it computes.
     """
 
-    def __init__(self, command: Sequence[str], opening: Message | None, on_ready: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        opening: Message | None,
+        on_ready: Callable[[Message], None],
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self._command = list(command) or list(BUILT_IN)
         self._opening = opening
-        self._on_ready = on_ready
+        self._on_ready, self._on_lost = on_ready, on_lost
+        self._excused = False  # this worker was ready, or was killed on purpose: that it ends is no failure yet
         self._process: trio.Process | None = None
         self._waiting: dict[int, _Call] = {}
         self._numbers = 0
@@ -54,6 +61,9 @@ class Learner:
                 self.detail = str(error)
             if self.state != "off":
                 self.state = "failed"
+                if not self._excused:
+                    self._on_lost()
+            self._excused = False
             if trio.current_time() - started > MOST_BACKOFF:
                 backoff = LEAST_BACKOFF
             log.warning("learner worker stopped", reason=self.detail, again_in_seconds=backoff)
@@ -86,7 +96,9 @@ class Learner:
         except LearnerError as error:
             self.state, self.detail = "failed", str(error)
             log.error("the data folder cannot be used", reason=str(error))
+            self._on_lost()
             return
+        self._excused = True
         self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
         self.left_out = int(answer.get("left_out") or 0)
         if self.left_out:
@@ -95,7 +107,7 @@ class Learner:
 
     async def reopen(self, opening: Message) -> None:
         """Begin anew with another opening: the worker that runs is killed, and what it was at is lost."""
-        self._opening = opening
+        self._opening, self._excused = opening, True
         process = self._process
         if process is not None:
             process.kill()

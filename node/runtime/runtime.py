@@ -45,7 +45,7 @@ from ..home.config import Config
 from ..home.config import load as load_config
 from ..home.paths import Home
 from ..home.peers import load_peers
-from ..home.policies import policies, wanted_components
+from ..home.policies import declared_lot, policies, wanted_components, why_idle
 from ..home.students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded
 from ..learner.protocol import Message
 from ..network import Network, NetworkConfig, open_network
@@ -103,8 +103,8 @@ class Runtime:
         self._specs = {spec.name: spec for spec in charter.components}
         self._horizon = charter.rules.refold_horizon
         plan = Plan(
-            engage=tuple(config.learning.engage) if config.learning.contribute else (),
-            lot=max(1000, round(config.learning.lot_size * 1000)),
+            engage=tuple(config.learning.engage),
+            lot=max(1000, declared_lot(config)),
             rounds=config.learning.rounds,
             policies=policies(config, charter),
         )
@@ -113,6 +113,7 @@ class Runtime:
             hosted=hosted,
             followed=followed,
             addresses=tuple(config.node.advertise)[:8],
+            idle=why_idle(config, charter),
             plan=plan,
             propose_ms=config.timing.propose_ms,
             idle_ms=config.timing.idle_ms,
@@ -131,7 +132,9 @@ class Runtime:
         self._everybody: frozenset[str] | None = None  # in the data, left out or not; told by the learner
         if not self._excluded()[1]:  # a crash came in between
             self._forget_private()
-        self.learner = Learner(config.learning.learner, self._opening(), self._on_learner_ready)
+        self.learner = Learner(
+            config.learning.learner, self._opening(), self._on_learner_ready, lambda: self.submit(ev.LearnerLost())
+        )
         self.receipts = Receipts()
 
     def _opening(self) -> Message | None:

@@ -51,6 +51,7 @@ class Live:
     refused: Mapping[str, int]
     goal: int = 0  # the height that a catch-up is on its way to, from `source`; 0: none is under way
     source: bytes = b""
+    idle: Mapping[str, str] = field(default_factory=dict)  # what this node hosts and does not train, with the reason
     taking: tuple[str, ...] = ()  # components whose certified state is being fetched
     # Who applied and waits for this node's operator: the name it chose, the invitation's id and name, its key.
     held: tuple[tuple[str, str, str, bytes], ...] = ()

@@ -137,7 +137,8 @@ def _facts(context: Context, record: Signed[Record]) -> Json:
 
 def _say(context: Context, body: Body | None) -> Json:
     if isinstance(body, Offer):
-        return {"components": list(body.components), "addresses": list(body.addresses)}
+        idle = [{"component": entry.component, "why": entry.why} for entry in body.idle]
+        return {"components": list(body.components), "idle": idle, "addresses": list(body.addresses)}
     if isinstance(body, Update):
         header = update_header(body)
         return {

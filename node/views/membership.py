@@ -11,6 +11,7 @@ _VERBS = {
     "expel": "expel",
     "leave": "leave",
     "suspend": "suspend",
+    "suspend-training": "suspend",
     "rekey": "move to a new key",
     "withdraw": "withdraw",
     "rewind": "rewind",
@@ -28,7 +29,7 @@ def sentence(context: Context, motion: OpenMotion) -> str:
         return f"{who} moves to a new key"
     if motion.action in membership.WITHDRAWALS:
         return f"{_VERBS[motion.action]} {scope(terms(context, motion))} of {who}"
-    return f"{_VERBS[motion.action]} {who}"
+    return f"{_VERBS[motion.action]} {who}" + (" as a trainer" if motion.action == "suspend-training" else "")
 
 
 def terms(context: Context, motion: OpenMotion) -> WithdrawalStatement:

@@ -1,13 +1,13 @@
 """Closed rounds: who was counted, who was missing and why, and what became of the state."""
 
-from ...consensus import rules
+from ...consensus import rules, trainers
 from ...consensus.components import Round
 from ...consensus.ledger import ComponentLedger, Ledger, fold_block, genesis
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema
 from ...protocol.learning import OF_MODALITY, OF_TASK
-from ...protocol.records import Update, body_of
+from ...protocol.records import IDLE, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE
 from ...protocol.statistics import KIND
 from ...protocol.update import UpdateHeader
@@ -142,6 +142,7 @@ def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[in
         "missing": None
         if not isinstance(missing, dict)
         else [{**_member_of_hex(context, key), "why": str(why)} for key, why in sorted(missing.items())],
+        "deadline_passed": None if data.get("deadline_passed") is None else bool(data["deadline_passed"]),
         "withdrawn": []
         if not isinstance(counted, list)
         else [_member_of_hex(context, key) for key in counted if key not in present],
@@ -212,7 +213,13 @@ def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[
     spec = context.charter.component(component)
     known = before.components[component].rounds if spec is not None and spec.additive else ()
     missing = sorted(set(hosts) - {entry.author for each in (*known, frozen) for entry in each.entries})
-    came = {author: _arrived(context, component, round_.number, author, round_.height) for author in missing}
+    idle = {author: trainers.idle(after.offers, author, component) for author in missing}
+    came = {
+        author: f"it does not train: {IDLE[idle[author]]}"
+        if idle[author]
+        else _arrived(context, component, round_.number, author, round_.height)
+        for author in missing
+    }
     return [{**context.member(author), "why": came[author]} for author in missing]
 
 

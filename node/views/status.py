@@ -10,6 +10,7 @@ from ..core.motions import undecided
 from ..home.addresses import peer_id
 from .context import Context, Json, moment
 from .membership import sentence
+from .training import not_trained_by, remarks, trained_by, training
 
 LEARNER_FAILED = "The learner failed, so nothing is trained here"
 
@@ -37,6 +38,7 @@ def status(context: Context) -> Json:
         "tree_size": ledger.tree.size,
         "last_block_at": moment(context.store.decided(ledger.height)) if ledger.height else None,
         "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
+        "training": training(context),
         "notes": _remarks(context),
         "live": None
         if live is None
@@ -128,6 +130,7 @@ def _remarks(context: Context) -> list[str]:
             )
         if live.learner == "failed":
             found.append(f"{LEARNER_FAILED}: {live.learner_detail}")
+    found += remarks(context)
     found += [
         f"{spec.name} has {len(ledger.components[spec.name].hosts)} hosts: its states are uncertified."
         for spec in charter.components
@@ -178,6 +181,7 @@ def peers(context: Context) -> list[Json]:
                 "peer_id": peer_id(member.key),
                 "addresses": list(dict.fromkeys([*(offer.addresses if offer else ()), *member.addresses])),
                 "components": list(offer.components) if offer is not None else [],
+                "idle": [{"component": e.component, "why": e.why} for e in offer.idle] if offer is not None else [],
                 "records": seq,
                 "last_record_at": moment(context.store.received(head)) if seq else None,
             }
@@ -236,6 +240,7 @@ def components(context: Context) -> list[Json]:
                 "clip_norm": spec.clip_norm / 1_000_000,
                 "learning_rate": spec.learning_rate / 1_000_000,
                 "hosts": context.members(component.hosts),
+                "not_training": not_trained_by(context, component),
                 "host_quorum": context.ledger.host_quorum(component),
                 "chain": component.chain.hex(),
                 "open_round": _open(context, component),
@@ -257,6 +262,7 @@ def _glance(context: Context, c: ComponentLedger) -> Json:
         "certified_digest": certified.digest.hex() if certified is not None and certified.epoch == c.epoch else None,
         "counted_last": len(c.rounds[-1].entries) if c.rounds else 0,
         "active_hosts": len(c.hosts),
+        "trainers": len(trained_by(context, c)),
         "hosted_here": None if context.hosted is None else c.name in context.hosted,
         "followed_here": None if context.followed is None else c.name in context.followed,
         "folded_round": None if done is None else done[0],
@@ -293,5 +299,5 @@ def _open(context: Context, c: ComponentLedger) -> Json:
             for f in sorted(flying, key=lambda f: (f.round, f.author))
             if f.author not in ready
         ],
-        "waiting_for": context.members(set(c.hosts) - seen),
+        "waiting_for": context.members(set(trained_by(context, c)) - seen),
     }

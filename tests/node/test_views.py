@@ -184,7 +184,9 @@ def test_components_tell_who_the_open_round_waits_for(context: Context, cluster:
     assert isinstance(opened, dict)
     assert [m["name"] for m in opened["on_the_way"]] == [name_of(cluster, 2)]
     assert name_of(cluster, 2) not in [m["name"] for m in opened["waiting_for"]]
-    assert name_of(cluster, 3) in [m["name"] for m in opened["waiting_for"]]
+    assert opened["waiting_for"] == [], "all have trained for as many rounds as they planned"
+    assert {(m["name"], m["why"]) for m in first["not_training"]} >= {(name_of(cluster, 3), "plan-done")}
+    assert first["trainers"] == 0
 
 
 def test_rounds_name_the_counted_the_missing_and_the_withdrawn(context: Context, cluster: Cluster) -> None:

@@ -22,6 +22,7 @@ CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agree
 WITHDRAWAL = "collegium.consensus.withdrawal"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
+OFFERS, TRAINERS = "collegium.node.core.offers", "collegium.consensus.trainers"
 RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
 
 
@@ -452,7 +453,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a suspension never ends",
-        ((CORE, "if (self.offered and listed) or", "if self.offered or"),),
+        (
+            (
+                OFFERS,
+                "not all(core._current(name) or name in core.halted for name in core.hosted)",
+                "core.ledger.height > 3",
+            ),
+        ),
         "silent-host",
         1,
         ("expect.counted",),
@@ -468,6 +475,67 @@ MUTATIONS = (
         "who is suspended is a host all the same",
         ((LEDGER, "components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},", ""),),
         "silent-host",
+        1,
+        ("G3",),
+    ),
+    Mutation(
+        "hosts that do not train are waited for",
+        (
+            (
+                CORE,
+                "expected = set(trainers.trainers(state.offers, component.hosts, name))",
+                "expected = set(component.hosts)",
+            ),
+        ),
+        "hosts-without-data",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "a round closes without waiting for a trainer",
+        (
+            (
+                CORE,
+                "expected = set(trainers.trainers(state.offers, component.hosts, name))",
+                "expected = set[bytes]()",
+            ),
+        ),
+        "calm",
+        1,
+        ("expect.everybody",),
+    ),
+    Mutation(
+        "a node that stops does not say so",
+        ((OFFERS, 'return PAUSED if name in core.halted else core.stopped.get(name, "")', 'return ""'),),
+        "hosts-without-data",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "a silent trainer is not suspended",
+        ((MOTIONS, "waited.get(host, 0) + (host in asked)", "0"),),
+        "hung-learner",
+        1,
+        ("expect.rounds", "expect.told"),
+    ),
+    Mutation(
+        "who is suspended as a trainer is one all the same",
+        ((LEDGER, "trainers.silenced(ledger.offers[motion.subject])", "ledger.offers[motion.subject]"),),
+        "hung-learner",
+        1,
+        ("G3",),
+    ),
+    Mutation(
+        "who trains again does not say so",
+        ((OFFERS, "        del core.stopped[name]\n", "        pass\n"),),
+        "hung-learner",
+        1,
+        ("expect.counted",),
+    ),
+    Mutation(
+        "whoever says again that it trains is waited for in every round",
+        ((TRAINERS, "return times < 2 or ", "return True or "),),
+        "liar-says-it-trains",
         1,
         ("expect.rounds",),
     ),

@@ -335,7 +335,7 @@ def test_nothing_is_appended_over_a_gap_in_the_own_feed() -> None:
     assert core.head[0] == seq
     effects = say(core, cluster.nodes[1], Kind.RECORD, lost.wire)
     made = [e.put.record.value for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutRecord)]
-    assert [(r.seq, r.kind) for r in made] == [(seq + 1, "x"), (seq + 3, "withdrawal")]
+    assert [(r.seq, r.kind) for r in made] == [(seq + 1, "x"), (seq + 3, "withdrawal"), (seq + 4, "offer")]
 
 
 def test_an_own_update_that_the_disk_lost_is_not_made_again() -> None:

@@ -1,0 +1,99 @@
+"""Who trains: each component's trainers, why its other hosts do not, and what that does to its rounds."""
+
+from collections.abc import Iterable
+
+from ...consensus import rules, trainers
+from ...consensus.ledger import ComponentLedger
+from ...protocol.components import MILLION
+from ...protocol.records import IDLE
+from .context import Context, Json
+
+
+def trained_by(context: Context, c: ComponentLedger) -> list[bytes]:
+    """Return the active hosts that say that they train a component, sorted by key."""
+    return sorted(trainers.trainers(context.ledger.offers, c.hosts, c.name))
+
+
+def not_trained_by(context: Context, c: ComponentLedger) -> list[Json]:
+    """Return the active hosts that say that they do not, each with `why` (one of IDLE) and what it means."""
+    offers = context.ledger.offers
+    found = {host: trainers.idle(offers, host, c.name) for host in c.hosts}
+    silent = [host for host, why in found.items() if why]
+    return [
+        {**each, "why": found[bytes.fromhex(each["key"])], "meaning": IDLE[found[bytes.fromhex(each["key"])]]}
+        for each in context.members(silent)
+    ]
+
+
+def idle_here(context: Context) -> dict[str, str]:
+    """Return the components that this node hosts and does not train, with the reason.
+
+    Of a running daemon as it stands now, else as its last agreed offer says.
+    """
+    if context.live is not None:
+        return dict(context.live.idle)
+    offer = None if context.me is None else context.ledger.offers.get(context.me)
+    return {} if offer is None else {entry.component: entry.why for entry in offer.idle}
+
+
+def training(context: Context) -> Json:
+    """Return what this node trains of what it hosts, and what not, by component: `why` and its meaning."""
+    idle = idle_here(context)
+    hosted = context.hosted if context.hosted is not None else tuple(idle)
+    return {
+        "trained": [name for name in hosted if name not in idle],
+        "idle": [{"component": name, "why": why, "meaning": IDLE[why]} for name, why in sorted(idle.items())],
+    }
+
+
+def remarks(context: Context) -> list[str]:
+    """Say why this node does not train, and which components have too few trainers, in sentences."""
+    found = []
+    by_reason: dict[str, list[str]] = {}
+    for name, why in sorted(idle_here(context).items()):
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        more = _advice(context, why)
+        if more:
+            found.append(f"This node does not train {_listed(names)}: {IDLE[why]}. {more}")
+    by_sentence: dict[str, list[str]] = {}
+    for _, c in sorted(context.ledger.components.items()):
+        for sentence in _too_few(context, c):
+            by_sentence.setdefault(sentence, []).append(c.name)
+    return found + [f"{_listed(names)}: {sentence}" for sentence, names in by_sentence.items()]
+
+
+def _advice(context: Context, why: str) -> str:
+    """Return what to do about a reason; "" for one of which other remarks speak."""
+    learning = context.charter.learning
+    if why == "plan-done":
+        return "Raise [learning] rounds in config.toml, or set it to 0, to go on."
+    if why == "too-few-students":
+        least = f"{learning.min_students * learning.sample_rate / MILLION:g}"
+        return (
+            f"That is at least {learning.min_students} students: [learning] lot_size of {least}, the sampling rate"
+            f" {learning.sample_rate / MILLION:g} times the number that you expect. Until then it hosts and votes."
+        )
+    if why == "silent":
+        return "It goes on trying: others wait for it again after a training that takes less than the deadline."
+    return ""
+
+
+def _too_few(context: Context, c: ComponentLedger) -> Iterable[str]:
+    spec = context.charter.component(c.name)
+    if spec is None or spec.additive or not c.hosts:
+        return
+    count, hosts, ledger = len(trained_by(context, c)), len(c.hosts), context.ledger
+    if not count:
+        yield "no host trains it, so no round closes until one does (`collegium component list`)."
+    elif count < spec.min_updates:
+        yield (
+            f"{count} of {hosts} hosts train it, and a round needs {spec.min_updates} updates: no round closes"
+            " (`collegium component list`)."
+        )
+    elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):
+        yield f"{count} of {hosts} hosts train it, so a round bears {rules.faults(count)} lying updates."
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
