@@ -1,4 +1,4 @@
-"""The order of the tests, and how many threads they use.
+"""The order of the tests, how many threads they use, and that none has a stopwatch.
 
 What takes longest begins first, so that no worker is left alone with it at the end.
 `--no-loadscope-reorder` keeps this order: else pytest-xdist begins with the files that have the most tests, which are
@@ -9,6 +9,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# By default hypothesis fails an example that takes over 200 ms, and a test whose examples take long to make.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # The tests run side by side already: threads of torch and numpy that wait for each other cost a third more CPU.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
