@@ -12,6 +12,8 @@ from .output import emit, facts, progress, say, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+ALIKE = 5  # errors with the same advice that are shown
+
 app = typer.Typer(help="An institution's data folder.", no_args_is_help=True)
 
 
@@ -97,10 +99,16 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
         table(out, names, columns, empty="")
     for warning in found["warnings"]:
         out.print(f"warning: {warning}")
+    alike: dict[str, list[str]] = {}
     for problem in found["problems"]:
-        out.print(f"error: {problem['text']}. {problem['advice']}")
-    if found["problem_count"] > len(found["problems"]):
-        out.print(f"error: and {found['problem_count'] - len(found['problems'])} more")
+        alike.setdefault(problem["advice"], []).append(problem["text"])
+    shown = 0
+    for advice, texts in alike.items():
+        for text in texts[:ALIKE]:
+            out.print(f"error: {text}. {advice}")
+        shown += len(texts[:ALIKE])
+    if found["problem_count"] > shown:
+        out.print(f"error: {found['problem_count'] - shown} more such cells (--json lists {len(found['problems'])})")
 
 
 def _words(count: int, words: list[tuple[str, int]]) -> str:

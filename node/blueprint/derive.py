@@ -11,8 +11,9 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
+from ..data.entries import Manifest, ModalityEntry, TaskEntry
 from ..data.layout import Layout, difference, layout_digest, modality_layout, task_layout
-from ..data.manifest import Manifest, ModalityEntry, TaskEntry, read_manifest
+from ..data.manifest import read_manifest
 from ..data.modalities import blank
 from ..data.tasks import class_count
 from .declare import (

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
-from .manifest import Manifest, ModalityEntry, read_manifest
+from .entries import Manifest, ModalityEntry
+from .manifest import read_manifest
 from .modalities import blank, declared_columns, needed, read_modality
 from .problems import Findings
 from .records import allocate, in_test, read_records

@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ...crypto.errors import CorruptError, UsageError
-from .manifest import TableEntry
+from .entries import TableEntry
 from .spelling import clean
 
 LINE = 1 << 20  # bytes of a CSV line that can be read for certain

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ...crypto.hashing import digest
 from ...protocol.codec import encode
-from .manifest import CategoricalColumn, Column, ModalityEntry, TaskEntry
+from .entries import CategoricalColumn, Column, ModalityEntry, TaskEntry
 
 Layout: TypeAlias = dict[str, Any]
 """A canonical map (protocol/codec.py); numbers that are no whole numbers are text, as Python's repr writes them."""
@@ -60,6 +60,11 @@ def difference(one: Layout, other: Layout) -> str:
     return _difference(one, other, "")
 
 
+def described(layout: Layout) -> str:
+    """Return a layout in words: "kind: tabular; columns: age, town"."""
+    return "; ".join(f"{key}: {_shown(value)}" for key, value in layout.items())
+
+
 def guess(own: Layout, wanted: bytes) -> Layout | None:
     """Return the layout with the digest `wanted` if it is `own` with one list in another order, else None.
 
@@ -94,7 +99,9 @@ def _names(items: list[Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(_names(value) or map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(_names(value) or map(str, value))
+    return described(value) if isinstance(value, dict) else str(value)
 
 
 def _reordered(value: Any) -> Iterator[Any]:

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
 from .audio import log_mel, read_wav
+from .entries import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
 from .images import read_image
-from .manifest import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
 from .paths import inside
 from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows

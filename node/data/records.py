@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
-from .manifest import Manifest
+from .entries import Manifest
 from .problems import Findings
 from .spelling import near
 from .tables import Table, column_names

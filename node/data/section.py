@@ -9,13 +9,19 @@ from .spelling import clean
 MAX_NUMBER = 1e300
 
 
+_KINDS: dict[type, str] = {
+    str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false", list: "a list [...]",
+    dict: "a table of keys",
+}  # fmt: skip
+
+
 class Section:
     """One table of the file: typed access with errors that name it, and no key left over."""
 
     def __init__(self, raw: Any, where: str) -> None:
         """Wrap what TOML gave; `where` names it in errors. Raises UsageError if it is no table."""
         if not isinstance(raw, dict):
-            raise UsageError(f"{where}: a table belongs here, not {type(raw).__name__}")
+            raise UsageError(f"{where}: a table of keys belongs here, not {_KINDS.get(type(raw), 'a date')}")
         self.raw = dict(raw)
         self.where = where
 
@@ -29,7 +35,8 @@ class Section:
         if value is None:
             raise self.fail(f"{key} is missing", "Add it: docs/data.md says what it means.")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise self.fail(f"{key} = {value!r} is of the wrong type", f"Write a {kinds[0].__name__}.")
+            wanted = " or ".join(_KINDS.get(kind, "a date") for kind in kinds)
+            raise self.fail(f"{key} is of the wrong type: {_KINDS.get(type(value), 'a date')}", f"Write {wanted}.")
         return value
 
     def text(self, key: str, default: str | None = None) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ...crypto.errors import CorruptError, UsageError
 from . import files
-from .manifest import TableEntry
+from .entries import TableEntry
 from .problems import ColumnCount, Findings, commonest, outside
 from .spelling import MISSING, alike, clean
 

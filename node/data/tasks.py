@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from .manifest import CategoricalColumn, Manifest, TaskEntry
+from .entries import CategoricalColumn, Manifest, TaskEntry
 from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows
 from .spelling import clean

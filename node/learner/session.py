@@ -16,8 +16,9 @@ from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
-from ..data.layout import Layout, difference, guess, layout_digest, modality_layout, task_layout
-from ..data.manifest import Manifest, read_manifest
+from ..data.entries import Manifest
+from ..data.layout import Layout, described, difference, guess, layout_digest, modality_layout, task_layout
+from ..data.manifest import read_manifest
 from ..home.students import Excluded
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
@@ -470,7 +471,8 @@ def _otherwise(own: Layout, wanted: bytes) -> str:
     expected = guess(own, wanted)
     if expected is not None:
         return f"here and in the charter {difference(own, expected)}"
-    return f"here {own} of digest {layout_digest(own).hex()[:16]}, in the charter one of digest {wanted.hex()[:16]}"
+    here, there = layout_digest(own).hex()[:16], wanted.hex()[:16]
+    return f"here {described(own)}, of digest {here}, in the charter one of digest {there}"
 
 
 def _fits(charter: Modality, found: ModalityArray) -> None:

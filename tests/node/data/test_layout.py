@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from collegium.node.data.layout import Layout, difference, guess, layout_digest
+from collegium.node.data.layout import Layout, described, difference, guess, layout_digest
 
 TABLE: Layout = {
     "kind": "tabular",
@@ -48,6 +48,8 @@ def test_what_is_no_order_is_not_guessed_and_takes_no_time() -> None:
 
 def test_a_difference_of_numbers_and_of_length_is_told() -> None:
     bounds = {**TABLE, "columns": [{**TABLE["columns"][0], "high": "2.0"}, TABLE["columns"][1]]}
+    assert described(TABLE) == "kind: tabular; columns: a, b"
+    assert "{" not in difference(TABLE, {**TABLE, "columns": TABLE})
     assert difference(TABLE, bounds) == "columns 'a' high: 1.0; 2.0"
     assert difference(TABLE, {**TABLE, "columns": TABLE["columns"][:1]}) == "columns: a, b; a"
     assert difference({"kind": "text", "columns": ["q"]}, {"kind": "text", "columns": []}) == "columns: q; "

@@ -12,7 +12,7 @@ import pytest
 
 from collegium.crypto.errors import CorruptError, OperatorError, UsageError
 from collegium.node.data.arrays import Dataset, TaskArray, in_test, load
-from collegium.node.data.manifest import TableEntry
+from collegium.node.data.entries import TableEntry
 from collegium.node.data.tables import Table
 
 MANIFEST = """

@@ -106,3 +106,20 @@ def test_a_damaged_list_of_the_excluded_is_told_and_not_taken_for_empty(home: Ho
         load_excluded(home)
     with pytest.raises(CorruptError, match=r"excluded\.json"):
         exclude(home, "student-3")
+
+
+SPELLINGS = ["Zo\u00e9", "Zoe\u0301", " Zo\u00e9\u00a0", "\ufeffZo\u00e9\u200b"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_g7_all_spellings_that_normalise_equal_have_one_tag(home: Home, spelling: str) -> None:
+    manifests = Manifests(home)
+    root = manifests.put([spelling, "other"])
+    found = manifests.get(root)
+    assert found is not None
+    assert all(found.has(each) for each in SPELLINGS)
+    assert not found.has("ZO\u00c9")
+    assert len(found.tags) == 2
+    excluded = exclude(home, spelling)
+    assert all(excluded.has(each) for each in SPELLINGS)
+    assert all(load_excluded(home).has(each) for each in SPELLINGS)
