@@ -61,6 +61,7 @@ from .door import SYNC_PROTOCOL, Door
 from .evaluation import metric_rows
 from .exchange import Exchange
 from .learner import Learner, LearnerError
+from .pace import Pace
 from .patience import in_thread, unless_scarce
 from .receipts import Receipts
 
@@ -136,6 +137,7 @@ class Runtime:
             config.learning.learner, self._opening(), self._on_learner_ready, lambda: self.submit(ev.LearnerLost())
         )
         self.receipts = Receipts()
+        self.pace = Pace(self.charter.rules.round_deadline / 1000)
 
     def _opening(self) -> Message | None:
         if not self.config.data.path:
@@ -606,6 +608,7 @@ class Runtime:
         self.submit(event)
 
     async def _train(self, train: ev.Train) -> None:
+        asked = trio.current_time()
         try:
             trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
             states = await self._states([*trained, *train.beside])
@@ -635,6 +638,7 @@ class Runtime:
             self.submit(ev.TrainingFailed(train.draw, f"the learner's answer cannot be used: {error!r}"))
             return
         log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
+        await self.pace.wait(asked, answer.get("seconds"))
         self.submit(ev.Trained(train.draw, blobs, root))
         await self._note({(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes})
         await self._personalise(after=train.draw)
