@@ -1,0 +1,87 @@
+"""`unlearn subject`: which ids are meant, where the data have others that are written nearly alike."""
+
+import os
+import pty
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from collegium.cli import near
+from collegium.crypto.errors import UsageError
+from collegium.node.home import Config, Home
+from collegium.node.home import config as settings
+
+TOML = """format = 1
+[unit]
+subject = "pupil"
+[tables.work]
+path = "work.csv"
+key = "id"
+keep = [{ column = "y", values = ["0", "1"] }]
+[[modality]]
+name = "x"
+kind = "tabular"
+columns = [{ name = "x", low = 0, high = 1 }]
+[[task]]
+name = "y"
+kind = "binary"
+column = "y"
+positive = "1"
+[split]
+share = 0.2
+salt = "s"
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "node")
+    made.make()
+    settings.create(made.config, Config())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.toml").write_text(TOML)
+    # 0s2 has no row that is kept: an update may have seen it all the same, before
+    rows = ["a,s2,0,1", "b,S2 ,0,0", "c,0s2,0,9", "d,s20,0,1", "e,Zoe\u0301,0,1"]
+    (tmp_path / "data" / "work.csv").write_text("\n".join(["id,pupil,x,y", *rows]) + "\n", encoding="utf-8")
+    text = made.config.read_text().replace('path = ""', f'path = "{tmp_path / "data"}"')
+    made.config.write_text(text.replace("lot_size = 0.0", "lot_size = 20.0"))
+    return made
+
+
+def test_without_a_terminal_it_has_to_be_said_whether_near_ids_are_the_same(home: Home) -> None:
+    with pytest.raises(UsageError, match=r"'S2', '0s2'.*--also S2 --also 0s2; if not, add --exactly") as caught:
+        near.meant(home, " s2", (), exactly=False, yes=True)
+    assert caught.value.exit_code == 2
+    assert near.meant(home, " s2\u00a0", (), exactly=True, yes=True) == ["s2"]
+    assert near.meant(home, "s2", ["S2", "0s2 "], exactly=False, yes=True) == ["s2", "S2", "0s2"]
+    assert near.meant(home, "Zo\u00e9", (), exactly=False, yes=True) == ["Zo\u00e9"]
+    assert near.meant(home, "nobody", (), exactly=False, yes=True) == ["nobody"]
+    with pytest.raises(UsageError, match="is empty"):
+        near.meant(home, " \u200b", (), exactly=False, yes=True)
+
+
+@pytest.mark.parametrize(("typed", "ids"), [(b"y\n", ["s2", "S2", "0s2"]), (b"n\ny\n", ["s2"]), (b"n\nn\n", None)])
+def test_at_a_terminal_it_asks(
+    home: Home, typed: bytes, ids: list[str] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master, slave = pty.openpty()
+    os.write(master, typed)
+    with os.fdopen(slave, "r") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        if ids is None:
+            with pytest.raises(typer.Abort):
+                near.meant(home, "s2", (), exactly=False, yes=False)
+        else:
+            assert near.meant(home, "s2", (), exactly=False, yes=False) == ids
+    os.close(master)
+    assert "'S2', '0s2', which differ from what you gave" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_read_are_no_obstacle(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = settings.load(home.config).data.path
+    assert folder is not None
+    (folder / "work.csv").unlink()
+    assert near.meant(home, "s2", (), exactly=False, yes=True) == ["s2"]
+    assert "cannot be looked up now" in capsys.readouterr().err
