@@ -8,6 +8,7 @@ MIN_DELTA, MAX_DELTA = 1e-9, 0.1
 MAX_ROUNDS = 10_000  # that a charter plans
 MAX_STEPS = 10_000  # of one round
 MAX_DRAWS = 100_000  # of all planned rounds together: the accountant's time and error grow with them
+MIN_STUDENTS = 20  # that a member's lot may stand for: fewer widen no bound of an update's norm
 MIN_DEADLINE, MAX_DEADLINE = 0.1, 7 * 86_400.0  # seconds
 MAX_STUDENTS = 100_000_000  # of one institution
 MAX_INSTITUTIONS = 1024  # of a federation or a simulation

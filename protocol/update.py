@@ -15,9 +15,11 @@ import zstandard
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
+from .bounds import MIN_STUDENTS
 from .charter import Charter
 from .claims import MOST_NOISE, Claim, check_claims, check_receipts
 from .components import MILLION, ComponentSpec
+from .learning import Learning
 from .schema import U32, U63, Between, Bytes32, Name, Size
 from .statistics import most_students
 
@@ -79,6 +81,15 @@ class UpdateHeader:
         raise RemoteProtocolError("not-engaged", self.component, self.author)
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """As much of an update's header as the bounds of its norm depend on. `lot` is in thousandths."""
+
+    recipe: Engaged
+    steps: int
+    lot: int
+
+
 def raw_size(spec: ComponentSpec) -> int:
     """Return the uncompressed size of a payload in bytes."""
     return PREFIX_SIZE + spec.dimension * spec.width // 8
@@ -137,19 +148,30 @@ def divisor(header: UpdateHeader, spec: ComponentSpec) -> int:
     return 1000 if spec.additive else header.lot
 
 
-def norm_bounds(header: UpdateHeader, spec: ComponentSpec) -> tuple[int, int]:
+def least_lot(learning: Learning) -> int:
+    """Return the smallest lot, in thousandths, by which a declared one widens the bound of an update's norm."""
+    return max(LEAST_LOT, learning.sample_rate * MIN_STUDENTS // 1000)
+
+
+def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int = LEAST_LOT) -> tuple[int, int]:
     """Return the least and greatest squared norm of the update in grid units (DESIGN.md section 5, integers only).
 
     Upper: `1.5·τ·η·C + s(√d + 6)` with `s = ησC√τ/L`; lower, under DP: `s₁(√(d-1) - 6)` with `s₁ = ησC/L`. Noised
     values exceed any un-noised bound, and one that is smaller cannot have been noised as declared. Of a statistic:
     `N̂·C + s(√d + 6)` with `s = σC`, and the same lower one.
+
+    What an author declares widens the bounds only so far: s is at most that of the charter's noise over a lot of
+    `least` (thousandths; least_lot). Whoever has more noise scales its update down, which is post-processing.
     """
-    recipe, tau, d = header.recipe, header.steps, spec.dimension
+    recipe, tau, d, noise = header.recipe, header.steps, spec.dimension, header.recipe.noise_multiplier
     grid = 1 << spec.step_log2
     lot, signal = header.lot, 3 * tau * recipe.learning_rate * recipe.clip_norm * grid * SCALE // (2 * MILLION**2)
+    if noise * least > spec.noise_multiplier * lot:
+        noise, lot = spec.noise_multiplier, least
     if spec.additive:
+        noise = recipe.noise_multiplier
         lot, signal = 1000, header.lot * recipe.clip_norm * grid * SCALE // (1000 * MILLION)
-    unit = recipe.learning_rate * recipe.clip_norm * recipe.noise_multiplier * grid * 1000  # s₁ · (10^18 · lot)
+    unit = recipe.learning_rate * recipe.clip_norm * noise * grid * 1000  # s₁ · (10^18 · lot)
     spread = isqrt(tau * d * SCALE**2) + 6 * isqrt(tau * SCALE**2) + 7
     upper = signal + unit * spread // (MILLION**3 * lot) + 2
     root = max(0, isqrt((d - 1) * SCALE**2) - 6 * SCALE)
@@ -172,9 +194,19 @@ def squared_norm(values: Integers) -> int:
     return int(wide @ wide)
 
 
-def check_norm(values: Integers, header: UpdateHeader, spec: ComponentSpec) -> None:
+def within_norm(values: Integers, header: Declared, spec: ComponentSpec, least: int) -> Integers:
+    """Return an update scaled down to the greatest norm that is accepted, shape [d]; as it is if it is within."""
+    _, high = norm_bounds(header, spec, least)
+    norm = squared_norm(values)
+    if norm <= high or spec.additive:
+        return values
+    scaled: Integers = np.trunc(values * (isqrt(high) / (isqrt(norm) + 1))).astype(values.dtype)
+    return scaled
+
+
+def check_norm(values: Integers, header: UpdateHeader, spec: ComponentSpec, least: int = LEAST_LOT) -> None:
     """Check an update's norm (G5, G6). Raises RemoteProtocolError("norm-above" | "norm-below")."""
-    low, high = norm_bounds(header, spec)
+    low, high = norm_bounds(header, spec, least)
     norm = squared_norm(values)
     if norm > high:
         raise RemoteProtocolError("norm-above", f"squared norm {norm} is over {high} grid units", header.author)

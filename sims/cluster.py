@@ -31,7 +31,7 @@ from ..protocol.charter import Charter, Member, Rules
 from ..protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
 from ..protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ..protocol.statistics import KIND
-from ..protocol.update import Integers, check_norm, payload, payload_values, read_payload
+from ..protocol.update import Integers, check_norm, least_lot, payload, payload_values, read_payload
 from .invariants import InvariantError, Invariants
 from .liars import Lie
 from .memory import MemoryStore
@@ -327,7 +327,8 @@ class Node:
                 if pull.header is not None and self.core is not None:
                     spec = self.core.specs[pull.header.component]
                     try:
-                        check_norm(read_payload(data, pull.header, spec), pull.header, spec)
+                        least = least_lot(self.cluster.charter.learning)
+                        check_norm(read_payload(data, pull.header, spec), pull.header, spec, least)
                     except RemoteProtocolError as error:
                         self.deliver(ev.BlobRefused(pull.blob, error.reason))
                         return

@@ -5,7 +5,6 @@ times what its students would have it learn, without the noise that it declares,
 """
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,11 @@ from ..crypto.errors import OperatorError
 from ..node.learner.protocol import Message, read_frame, write_frame
 from ..protocol import schema
 from ..protocol.components import MILLION, ComponentSpec
-from ..protocol.update import Engaged, Integers, norm_bounds
+from ..protocol.update import Declared, Engaged, Integers, norm_bounds
 from .attacks import sign_flip, within
 from .offline import process
 
 LOUD = 3.0  # × the truth
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """As much of an update's header as its norm's bounds depend on."""
-
-    recipe: Engaged
-    steps: int
-    lot: int  # thousandths
 
 
 def lie(truth: Integers, spec: ComponentSpec, declared: Any) -> Integers:

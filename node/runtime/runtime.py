@@ -33,7 +33,16 @@ from ...protocol.claims import NO_EPSILON
 from ...protocol.components import MILLION, state_digest
 from ...protocol.records import GENESIS
 from ...protocol.signing import Signed
-from ...protocol.update import UpdateHeader, check_norm, payload, read_payload
+from ...protocol.update import (
+    Declared,
+    Engaged,
+    UpdateHeader,
+    check_norm,
+    least_lot,
+    payload,
+    read_payload,
+    within_norm,
+)
 from ..core import events as ev
 from ..core.contribution import Plan
 from ..core.core import Core, Options
@@ -461,7 +470,8 @@ class Runtime:
     def _check_bytes(self, pull: ev.Pull) -> None:
         assert pull.header is not None
         spec = self._specs[pull.header.component]
-        check_norm(read_payload(self.blobs.get(pull.blob), pull.header, spec), pull.header, spec)
+        values = read_payload(self.blobs.get(pull.blob), pull.header, spec)
+        check_norm(values, pull.header, spec, least_lot(self.charter.learning))
 
     async def _fetch(self, pull: ev.Pull) -> bool:
         """Try the likely holders first, then every neighbour; each attempt goes on where the last one stopped."""
@@ -660,6 +670,9 @@ class Runtime:
             if values.shape != (spec.dimension,):
                 raise UsageError(f"the learner returned {values.size} values for {recipe.component}")
             me = self.identity.public_key
+            name, noise, clip, rate = recipe.component, recipe.noise_multiplier, recipe.clip_norm, recipe.learning_rate
+            declared = Declared(Engaged(name, spec.base, noise, clip, rate), train.steps, train.lot)
+            values = within_norm(values, declared, spec, least_lot(self.charter.learning))
             data = payload(self.core.federation, me, recipe.component, recipe.round, values)
             blobs[recipe.component] = (self.blobs.put(data), len(data))
         return blobs

@@ -29,11 +29,13 @@ from collegium.protocol.claims import (
 from collegium.protocol.components import MILLION, ComponentSpec, TensorSpec
 from collegium.protocol.learning import Modality, PrivacyFloor, Task
 from collegium.protocol.update import (
+    Declared,
     Engaged,
     Integers,
     UpdateHeader,
     check_header,
     check_norm,
+    least_lot,
     max_frame_size,
     norm_bounds,
     payload,
@@ -41,6 +43,7 @@ from collegium.protocol.update import (
     raw_size,
     read_payload,
     squared_norm,
+    within_norm,
 )
 from collegium.sims.cluster import small_charter
 
@@ -190,7 +193,7 @@ def bounds_in_floats(head: UpdateHeader, spec: ComponentSpec) -> tuple[float, fl
     st.integers(0, 100_000_000),
     st.integers(1, 50_000_000),
     st.integers(1, 50_000_000),
-    st.integers(1, 10**7),
+    st.integers(1000, 10**7),
     st.integers(0, 20),
 )
 def test_norm_bounds_are_the_formulas(
@@ -198,6 +201,7 @@ def test_norm_bounds_are_the_formulas(
 ) -> None:
     """G5, G6: the integers are the formulas, never on the strict side of them by more than rounding."""
     spec = replace(SPEC, tensors=(TensorSpec("w", (d,) if d <= 2**24 else (2**12, d >> 12), 1),), step_log2=step_log2)
+    spec = replace(spec, noise_multiplier=noise)
     recipe = Engaged(spec.name, BASE, noise, clip, eta)
     head = header(spec, steps=tau, lot=lot, engaged=(recipe,))
     low, high = norm_bounds(head, spec)
@@ -207,6 +211,39 @@ def test_norm_bounds_are_the_formulas(
     assert low <= high
     assert high >= high_float * (1 - 1e-9)
     assert low <= low_float * (1 + 1e-9)
+
+
+def test_what_an_author_declares_widens_the_bound_of_its_norm_only_so_far() -> None:
+    """G5: a liar that declared lot 1 and 16 times the noise had room for 240 times an honest update."""
+    learning = replace(CHARTER.learning, sample_rate=100_000)
+    spec = replace(SPEC, tensors=(TensorSpec("w", (400,), 1),), step_log2=10, noise_multiplier=MILLION)
+    least = least_lot(learning)
+    assert least == 2000  # a tenth of 20 students
+
+    def declared(times: int, lot: int) -> Declared:
+        return Declared(Engaged(spec.name, BASE, times * MILLION, MILLION, MILLION), 4, lot)
+
+    honest, widest = norm_bounds(declared(1, 30_000), spec, least), norm_bounds(declared(1, 2000), spec, least)
+    assert honest[1] < widest[1]
+    for times, lot in ((16, 1000), (16, 2000), (1, 1000), (16, 31_000)):
+        assert norm_bounds(declared(times, lot), spec, least) == widest
+    assert norm_bounds(declared(16, 32_000), spec, least)[1] == pytest.approx(widest[1])
+    loud = np.full(400, 20_000, dtype="<i2")
+    lying = replace(header(spec), steps=4, lot=1000, engaged=(declared(16, 1000).recipe,))
+    check_norm(loud, lying, replace(spec, noise_multiplier=16 * MILLION))  # as it was
+    with pytest.raises(RemoteProtocolError, match="norm-above"):
+        check_norm(loud, lying, spec, least)
+
+
+@pytest.mark.parametrize("times", [1, 16])
+def test_who_has_more_noise_than_that_scales_down_and_is_accepted(times: int) -> None:
+    spec = replace(SPEC, tensors=(TensorSpec("w", (400,), 1),), step_log2=8, noise_multiplier=MILLION)
+    recipe = Engaged(spec.name, BASE, times * MILLION, MILLION, MILLION)
+    noise = np.random.default_rng(1).normal(0, times * 2**8, 400)
+    values = np.clip(np.rint(noise), -(2**15) + 1, 2**15 - 1).astype("<i2")
+    sent = within_norm(values, Declared(recipe, 4, 2000), spec, 2000)
+    check_norm(sent, replace(header(spec), steps=4, lot=2000, engaged=(recipe,)), spec, 2000)
+    assert (sent is values) == (times == 1)
 
 
 def test_at_and_over_the_upper_bound() -> None:
@@ -239,7 +276,13 @@ def noised(spec: ComponentSpec, noise: float, lot: float, seed: int, signal: flo
 @pytest.mark.parametrize("width", [8, 16])
 def test_honestly_noised_updates_pass(width: int) -> None:
     """G6: thirty seeds, full signal and none; d = 4000, σ = 1, L = 10."""
-    spec = replace(SPEC, tensors=(TensorSpec("w", (4000,), 1),), step_log2=6 if width == 16 else 5, width=width)
+    spec = replace(
+        SPEC,
+        noise_multiplier=MILLION,
+        tensors=(TensorSpec("w", (4000,), 1),),
+        step_log2=6 if width == 16 else 5,
+        width=width,
+    )
     head = header(spec, noise=1_000_000, lot=10_000)
     for seed in range(30):
         for signal in (0.0, 1.0):
@@ -248,7 +291,7 @@ def test_honestly_noised_updates_pass(width: int) -> None:
 
 def test_an_update_without_the_declared_noise_is_refused() -> None:
     """G6: smaller than the noise of a single step."""
-    spec = replace(SPEC, tensors=(TensorSpec("w", (4000,), 1),), step_log2=6)
+    spec = replace(SPEC, noise_multiplier=MILLION, tensors=(TensorSpec("w", (4000,), 1),), step_log2=6)
     head = header(spec, noise=1_000_000, lot=10_000)
     for values in (noised(spec, 0.0, 10.0, 1, 0.1), np.zeros(4000, dtype="<i1")):
         with pytest.raises(RemoteProtocolError, match="norm-below"):

@@ -12,9 +12,9 @@ import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.protocol.components import MILLION
-from collegium.protocol.update import Engaged, norm_bounds, squared_norm
+from collegium.protocol.update import Declared, Engaged, norm_bounds, squared_norm
 from collegium.sims.demo import Result, run
-from collegium.sims.lying_learner import Declared, lies, quiet
+from collegium.sims.lying_learner import lies, quiet
 from collegium.sims.presets import preset
 
 DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -89,7 +89,7 @@ def test_g5_a_lie_is_the_opposite_of_the_truth_within_the_bounds_of_what_it_decl
     for spec in specs:
         lie = np.frombuffer(found["updates"][spec.name], dtype=spec.integer_type)
         recipe = Engaged(spec.name, bytes(32), spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
-        low, high = norm_bounds(Declared(recipe, learning.steps, 100_500), spec)  # type: ignore[arg-type]  # enough of one
+        low, high = norm_bounds(Declared(recipe, learning.steps, 100_500), spec)
         assert low <= squared_norm(lie) <= high
         against = float(lie.astype(np.float64) @ truth[spec.name])
         assert against < 0 or not truth[spec.name].any()
