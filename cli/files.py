@@ -1,5 +1,9 @@
-"""Files that commands write: never over another one."""
+"""Files that commands write: for their owner alone, never over another one, in a folder that is there.
 
+The places are checked before anything is computed.
+"""
+
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,11 +11,34 @@ from ..crypto.errors import UsageError
 
 
 def check_new(file: Path) -> None:
-    """Check that a file can be made there. Raises UsageError."""
-    if file.exists():
+    """Check that a file can be made there: before anything is computed for it. Raises UsageError."""
+    if file.exists() or file.is_symlink():
         raise UsageError(f"{file} is there already", "Name a new file, or remove that one first.")
-    if not file.parent.is_dir():
-        raise UsageError(f"There is no folder {file.parent}", "Make it, or name another.")
+    check_parent(file)
+
+
+def check_parent(path: Path) -> None:
+    """Check that something can be made in the folder of this path. Raises UsageError."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}", "Make it, or name another.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"Nothing can be written into {folder}", "Name another folder, or ask whose it is.")
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that a folder can be made there, or is an empty one. Raises UsageError."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder", "Name a new one; nothing is overwritten.")
+    if not folder.exists():
+        check_parent(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that files can be written into a folder, or that it can be made. Raises UsageError."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "Name a folder.")
+    check_parent(folder / "a file" if folder.exists() else folder)
 
 
 def check_picture(file: Path, *suffixes: str) -> None:

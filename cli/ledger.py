@@ -7,9 +7,9 @@ import typer
 
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_HEIGHT
-from .files import write_new
+from .files import check_new, write_new
 from .options import HomeOption, JsonOption, existing_home
-from .output import emit, facts, names, progress, short, size, table
+from .output import emit, facts, names, plain, progress, short, size, table
 from .read import answer
 
 app = typer.Typer(help="The ledger: what was agreed on, checked from the charter alone.", no_args_is_help=True)
@@ -67,7 +67,7 @@ def about(facts_: Any) -> str:
         return ", ".join(facts_["components"])
     if "through" in facts_:
         return f"{facts_['owner']['name']} withdraws up to {facts_['through']} by {facts_['mode']}"
-    return ", ".join(f"{name}: {value}" for name, value in facts_.items())
+    return ", ".join(f"{name}: {plain(value)}" for name, value in facts_.items())
 
 
 @app.command("show")
@@ -250,6 +250,7 @@ def export(
     from ..node.verify.outsiders import source_of  # noqa: PLC0415
 
     place = existing_home(home)
+    check_new(file)
     with progress(as_json) as step, source_of(place, step) as source:
         height = source.height(until)
         write_new(file, frames(source, height))
@@ -278,6 +279,7 @@ def prove(
     from ..node.verify.outsiders import source_of  # noqa: PLC0415
 
     place = existing_home(home)
+    check_new(file)
     with progress(as_json) as step, source_of(place, step) as source:
         data, checked = make(source, reference, at)
     write_new(file, [data])
@@ -306,6 +308,8 @@ def consistency(
     from ..node.verify.outsiders import source_of  # noqa: PLC0415
 
     place = existing_home(home)
+    if out_file is not None:
+        check_new(out_file)
     with progress(as_json) as step, source_of(place, step) as source:
         data, checked = make(source, first, second)
     if out_file is not None:

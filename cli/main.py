@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..crypto.errors import CollegiumError, OperatorError
+from ..crypto.errors import CollegiumError, OperatorError, UsageError
 from ..protocol.names import shown
 from . import (
     blame,
@@ -34,6 +34,7 @@ from . import (
 )
 from .options import SETTINGS, HomeOption, home_path
 from .output import json_text
+from .streams import NobodyReads, give_up, guarded
 
 EXIT_CODES = {
     0: "ok",
@@ -45,6 +46,7 @@ EXIT_CODES = {
     6: "verification failed",
     7: "checked, but it shows nothing",
     130: "interrupted",
+    141: "nobody reads the output any more",
 }
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -102,8 +104,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     SETTINGS.home = None
     as_json = "--json" in words
+    with guarded():
+        try:
+            code = _run(words, as_json)
+            sys.stdout.flush()
+        except NobodyReads:
+            give_up()
+            return 141
+        except OperatorError as error:  # of the output itself: there is nowhere else to tell it
+            give_up()
+            return _failed(error, as_json=False)
+        return code
+
+
+def _run(words: Sequence[str], as_json: bool) -> int:
     try:
-        result = app(args=words, prog_name="collegium", standalone_mode=False)
+        result = app(args=list(words), prog_name="collegium", standalone_mode=False)
+    except NobodyReads:
+        raise
     except CollegiumError as error:
         return _failed(error, as_json)
     except typer.TyperException as error:
@@ -118,16 +136,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`); keep the interpreter from complaining when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if error.filename is None:
+            return _internal(error, as_json)
+        # A path that somebody named, or one below the home: unreadable, a folder, a name too long, a full disk.
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        return _failed(UsageError(f"{named}: {error.strerror}", "Look at this path and who may use it."), as_json)
     except Exception as error:  # noqa: BLE001 - an operator is told where the traceback is, not shown it
-        where = _log_traceback()
-        message = f"internal error: {type(error).__name__}: {error}"
-        advice = f"This is a bug. The traceback is in {where}: please report it."
-        return _failed(OperatorError(message, advice), as_json)
+        return _internal(error, as_json)
     return result if isinstance(result, int) else 0
+
+
+def _internal(error: Exception, as_json: bool) -> int:
+    where = _log_traceback()
+    message = f"internal error: {type(error).__name__}: {error}"
+    return _failed(OperatorError(message, f"This is a bug. The traceback is in {where}: please report it."), as_json)
 
 
 def _failed(error: CollegiumError, as_json: bool) -> int:
@@ -151,8 +174,8 @@ def _say_json(message: str, advice: str, exit_code: int) -> int:
 def _log_traceback() -> str:
     """Append the traceback to a file of the node's directory or, failing that, of the temporary one; return which."""
     text = f"--- {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv)}\n{traceback.format_exc()}"
-    root = home_path()
     try:
+        root = home_path()
         if root.is_dir():
             path = root / "cli.log"
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
@@ -161,7 +184,7 @@ def _log_traceback() -> str:
         descriptor, name = tempfile.mkstemp(prefix="collegium-", suffix=".log")
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-    except OSError:
+    except (OSError, OperatorError):
         sys.stderr.write(text)  # nowhere to write: then the screen has to do
         return "the lines above"
     return str(Path(name))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import RefusedError, UsageError
+from ..crypto.errors import UsageError
+from .files import check_new_folder, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, progress
 
@@ -34,8 +35,7 @@ def export(
     from ..node.verify import home_model  # noqa: PLC0415
 
     place = existing_home(home)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RefusedError(f"{folder} is not an empty folder", "Name a new one; nothing is overwritten.")
+    check_new_folder(folder)
     with progress(as_json) as step:
         model = home_model(place, from_bytes=True, progress=step)
     ledger = model.report.ledger
@@ -45,13 +45,13 @@ def export(
         head = store.block(ledger.height)
     assert head is not None  # a closed round has a block
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         files = _weights(model, folder)
         _json(folder / "config.json", _config(model, files))
         proof = _provenance(model, files, head.block, head.certificate)
         _json(folder / "provenance.json", proof)
         told = {"name": model.report.charter.name, "federation": ledger.federation.hex(), "height": ledger.height}
-        (folder / "README.md").write_text(README.format(**told), encoding="utf-8")
+        write_new(folder / "README.md", [README.format(**told).encode()])
     found: Any = {"folder": str(folder), "height": ledger.height, "components": proof["components"]}
 
     def people(out: Any) -> None:
@@ -87,7 +87,7 @@ def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
         plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
         data = save(tensors, metadata={"component": name, "state": component.digest.hex()})
         files[name] = (f"{number:02d}-{plain[:64]}.safetensors", sha256(data).hex())
-        (folder / files[name][0]).write_bytes(data)
+        write_new(folder / files[name][0], [data])
     return files
 
 
@@ -159,4 +159,4 @@ def _plain(value: Any) -> Any:
 
 
 def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_new(path, [(json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()])

@@ -36,9 +36,17 @@ SETTINGS = Settings()
 
 
 def home_path(option: Path | None = None) -> Path:
-    """Return the node's directory: the command's option, the one before the noun, the environment, the default."""
+    """Return the node's directory: the command's option, the one before the noun, the environment, the default.
+
+    Raises UsageError if a ~ in it stands for nothing.
+    """
     named = option or SETTINGS.home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME
-    return Path(named).expanduser()
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{named} cannot be found: there is no home directory", f"Name it by --home or {HOME_VARIABLE}."
+        ) from error
 
 
 def home_of(option: Path | None) -> "Home":

@@ -1,14 +1,15 @@
 """`collegium predict`: what the federation's model says of records, with this institution's own data declaration."""
 
 import csv
+import io
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from ..crypto.errors import UsageError
+from .files import check_new, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, progress, say
 
@@ -38,8 +39,8 @@ def predict(
     place = existing_home(home)
     if not file.exists():
         raise UsageError(f"There is no {file}", "Name a CSV or Parquet file.")
-    if out is not None and out.resolve() == file.resolve():
-        raise UsageError(f"--out would overwrite {file}", "Name another file.")
+    if out is not None:
+        check_new(out)
     with progress(as_json) as step:
         model = home_model(place, from_bytes=False, progress=step)
     if not model.trained:
@@ -78,9 +79,12 @@ def predict(
                     f"warning: {name}: {count} of {len(rows)} records have a probability of 0.0 or 1.0."
                     " Under noise that is no certainty: large weights look like it."
                 )
-    if out is not None or not as_json:
-        with out.open("w", newline="", encoding="utf-8") if out is not None else nullcontext(sys.stdout) as stream:
-            _write(stream, columns, rows)
+    if out is not None:
+        text = io.StringIO(newline="")
+        _write(text, columns, rows)
+        write_new(out, [text.getvalue().encode()])
+    elif not as_json:
+        _write(sys.stdout, columns, rows)
     if as_json:
         told |= (
             {"out": str(out)}

@@ -9,6 +9,7 @@ import typer
 
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_INSTITUTIONS, MAX_SEED
+from .files import check_folder
 from .options import JsonOption
 from .output import emit, progress, table
 
@@ -52,6 +53,8 @@ def run(
     running, reading = _sims("seeds"), _sims("scenario")
     if seed is not None and seeds is not None:
         raise UsageError("--seed and --seeds cannot both be given", "Give one of them.")
+    if out is not None:
+        check_folder(out)
     numbers = running.read_seeds(seeds) if seeds is not None else [1 if seed is None else seed]
     scenarios: dict[str, Scenario] = {}
     for name in running.chosen(scenario):

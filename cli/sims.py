@@ -9,6 +9,7 @@ import typer
 
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_EPSILON, MAX_INSTITUTIONS, MAX_ROUNDS, MIN_EPSILON
+from .files import check_folder
 from .options import JsonOption
 from .output import say
 
@@ -59,6 +60,8 @@ def bench(
     """Measure against references in the same run."""
     if epsilon is not None and MAX_EPSILON < epsilon < inf:
         raise UsageError(f"--epsilon {epsilon:g} is over {MAX_EPSILON:g}", "Give a smaller one, or inf for no privacy.")
+    if out is not None:
+        check_folder(out)
     if name == "learn":
         if epsilon not in {None, inf}:
             _tell_open(only)

@@ -141,6 +141,7 @@ def statement(
     from ..protocol.signing import sign  # noqa: PLC0415
 
     place = existing_home(home)
+    check_new(out)
     charter, _ = read_charter(place.charter)
     identity = keys.load(place, key_passphrase(place, passphrase_file, key_file), key_file)
 

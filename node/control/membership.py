@@ -57,6 +57,9 @@ def routes(daemon: Daemon) -> list[Route]:
         which, yes = str(body["motion"]), bool(body["yes"])
         kept, moved = _held(daemon, which), views.motions_named(context, which)
         if len(kept) + len(moved) != 1:
+            ended = "" if kept or moved else views.how_it_ended(context, which)
+            if ended:
+                raise UsageError(f"{ended}: nothing is open there", "`collegium peer motions` lists what is open.")
             many = "more than one" if kept or moved else "no"
             advice = "Name it by its id: `collegium peer motions` and `collegium peer invitations` list them."
             raise UsageError(f"{which!r} names {many} open motion or held application", advice)

@@ -6,7 +6,7 @@ and the command line without a daemon call the same functions.
 
 from .context import Context, InFlight, Live, moment, offline
 from .ledger import ledger_log, ledger_show
-from .membership import member, motions, motions_named, show_motion
+from .membership import how_it_ended, member, motions, motions_named, show_motion
 from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, member_named, peers, status
@@ -19,6 +19,7 @@ __all__ = [
     "components",
     "find_member",
     "forecast",
+    "how_it_ended",
     "ledger_log",
     "ledger_show",
     "member",

@@ -1,5 +1,7 @@
 """Motions, how they stand and how they ended; and one member's history."""
 
+from collections.abc import Sequence
+
 from ...consensus import membership
 from ...consensus.membership import OpenMotion, Outcome
 from ...consensus.withdrawal import Withdrawn
@@ -139,7 +141,22 @@ def member(context: Context, key: bytes) -> Json:
 
 def motions_named(context: Context, which: str) -> list[OpenMotion]:
     """Return the open motions with this beginning of their digest, or about this name."""
-    plain, every = which.lower(), context.ledger.roll.motions
+    return _with_name(context, which, context.ledger.roll.motions)
+
+
+def how_it_ended(context: Context, which: str) -> str:
+    """Return how the last motion with this beginning of its digest, or about this name, ended; "" if none did."""
+    outcomes = {outcome.motion.digest: outcome for outcome in context.ledger.roll.outcomes}
+    found = _with_name(context, which, [outcome.motion for outcome in outcomes.values()])
+    if not found:
+        return ""
+    last = max((outcomes[motion.digest] for motion in found), key=lambda outcome: outcome.height)
+    why = f" ({last.why})" if last.why else ""
+    return f"{sentence(context, last.motion)}: {last.result} at height {last.height}{why}"
+
+
+def _with_name(context: Context, which: str, every: Sequence[OpenMotion]) -> list[OpenMotion]:
+    plain = which.lower()
     found = [m for m in every if len(plain) >= 4 and m.digest.hex().startswith(plain)]
     return found or [m for m in every if _named(context, m, which)]
 

@@ -128,9 +128,18 @@ def test_the_certificate_bears_out_the_block_by_itself(
 def test_a_folder_with_something_in_it_is_left_alone(run: "Run", home: Home, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     answer = run("model", "export", tmp_path, "--home", home.root, "--json")
-    assert (answer.code, answer.value["exit_code"]) == (5, 5)
+    assert (answer.code, answer.value["exit_code"]) == (2, 2)
     assert (tmp_path / "mine").read_text() == "x"
-    assert run("model", "export", tmp_path / "mine", "--home", home.root).code == 5
+    assert run("model", "export", tmp_path / "mine", "--home", home.root).code == 2
+    assert run("model", "export", tmp_path / "not" / "there", "--home", home.root).code == 2
+
+
+def test_what_is_exported_is_for_its_owner_alone(run: "Run", home: Home, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    assert run("model", "export", out, "--home", home.root).code == 0
+    assert run("ledger", "export", tmp_path / "ledger", "--home", home.root).code == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (out, *out.iterdir(), tmp_path / "ledger")}
+    assert modes == {name: 0o700 if name == "model" else 0o600 for name in modes}
 
 
 def test_nothing_is_written_of_states_that_do_not_verify(run: "Run", home: Home, tmp_path: Path) -> None:

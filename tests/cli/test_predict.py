@@ -133,6 +133,7 @@ def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_
     assert set(told["no_better"]) == set(told["certain"]) == set(told["held_out"]) == {"digit"}
     assert told["held_out"]["digit"] > 0
     assert len(out.read_text().splitlines()) == 8
+    assert out.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_missing_modality_is_told(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:
@@ -234,7 +235,8 @@ def test_what_is_wrong_is_named(run: "Run", node: Home, file: Path, tmp_path: Pa
     for words, code, text in (
         ((tmp_path / "none.csv",), 2, "There is no"),
         ((file, "--task", "weather"), 2, "no task 'weather'"),
-        ((file, "--out", file), 2, "overwrite"),
+        ((file, "--out", file), 2, "is there already"),
+        ((file, "--out", tmp_path / "not" / "there.csv"), 2, "There is no folder"),
     ):
         answer = run("predict", *words, "--home", node.root)
         assert (answer.code, text in answer.err) == (code, True), answer.err

@@ -216,6 +216,11 @@ def test_members_and_motions_are_shown(daemon: "FakeDaemon", moved: Cluster) -> 
     assert any("waits for your ballot" in note for note in views.status(context)["notes"])
     for word in (motion["motion"][:8], motion["subject"]["name"]):
         assert [m.digest.hex() for m in views.motions_named(context, word)] == [motion["motion"]]
+    ended = found["ended"][0]
+    for word in (ended["motion"][:8], "newcomer"):
+        refused = call(daemon, "POST", "/ballots", json={"motion": word, "yes": True, "anyway": False})
+        assert refused.status_code >= 400
+        assert f"passed at height {ended['at_height']}" in refused.text, "it is not said that there is none"
     assert call(daemon, "GET", "/members/newcomer").json()["key"] == NEW.public_key.hex()
     assert (
         call(daemon, "POST", "/ballots", json={"motion": motion["motion"], "yes": True, "anyway": False}).status_code
