@@ -66,6 +66,18 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
     assert whole == ["task0", "auc", "all", "0.7512", "0.8123", "90"]
     assert any("sex=f" in line and "under 50: not shown" in line for line in local.out.splitlines())
     assert len(run(*words, "--local", "--json").value["evaluation"]) == 3
+    assert "no better than a constant" not in local.out
+    with Store.open(home.database, cluster.charter.federation) as store:
+        store.put_metrics(
+            [
+                Metric(2, 1, "task0", "accuracy", 0.44, 90, 1.0),
+                Metric(2, 1, "task0", "accuracy_constant", 0.46, 90, 1.0),
+            ]
+        )
+    worse, told = run(*words, "--local"), run(*words, "--local", "--json").value["no_better"]
+    assert "task0 is no better than a constant here: accuracy 0.440 is not above" in " ".join(worse.out.split())
+    assert [(each["task"], each["personal"]) for each in told] == [("task0", False)]
+    assert "constant" not in run(*words).out
     assert "Nothing was evaluated" in run("round", "show", "head/task0", "3", "--local", "--home", home.root).out
 
 
