@@ -45,6 +45,7 @@ EXIT_CODES = {
     5: "refused by a rule (budget spent, not a member, …)",
     6: "verification failed",
     7: "checked, but it shows nothing",
+    8: "the daemon runs, and cannot train",
     130: "interrupted",
     141: "nobody reads the output any more",
 }

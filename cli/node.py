@@ -13,8 +13,9 @@ import typer
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
 from ..protocol.bounds import MAX_WAIT
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
-from .output import emit, facts, names, short, size, table
+from .output import emit, facts, names, say, short, size, table
 from .read import answer
+from .training import CANNOT_TRAIN, contributes, coverage, problem, tell, wait_for_learner
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
@@ -28,12 +29,14 @@ def start(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run in this process; the log goes to stderr.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=1, max=MAX_WAIT, help="Seconds to wait for the daemon to answer.")] = 60.0,
+    wait: Annotated[
+        float, typer.Option(min=1, max=MAX_WAIT, help="Seconds to wait for the daemon, then for its learner.")
+    ] = 60.0,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the daemon in the background and wait until it answers."""
+    """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
     from ..node.home.lock import running  # noqa: PLC0415 - imports of commands wait until they run
 
     place = existing_home(home)
@@ -48,8 +51,29 @@ def start(
         return
     process, offset = spawn(place, passphrase)
     wait_until_up(place, process, offset, wait)
-    found: Any = {"running": True, "pid": process.pid, "home": str(place.root), "log": str(place.log)}
-    emit(found, as_json, lambda out: out.print(f"running (pid {process.pid}); its log is {place.log}"))
+    learner = wait_for_learner(place, wait)
+    found: Any = {
+        "running": True,
+        "pid": process.pid,
+        "home": str(place.root),
+        "log": str(place.log),
+        "trains": learner["state"] in {"ready", "training"},
+        "learner": learner,
+        "data": coverage(place),
+        "contributes": contributes(place),
+    }
+    wrong = problem(found)
+
+    def people(out: Any) -> None:
+        out.print(f"running (pid {process.pid}); its log is {place.log}")
+        tell(out, found)
+
+    emit(found, as_json, people)
+    if wrong:
+        if not as_json:
+            say(f"error: the daemon runs, and cannot train: {wrong}")
+            say("  It votes and folds meanwhile, and tries again by itself. `collegium doctor` looks for more.")
+        raise typer.Exit(CANNOT_TRAIN)
 
 
 def spawn(home: "Home", passphrase: str | None) -> tuple[subprocess.Popen[bytes], int]:
@@ -213,7 +237,12 @@ def show(out: Any, found: Any) -> None:
         ("federation", f"{federation['name']}, {federation['id'][:16]}"),
         (
             "members",
-            f"{federation['members']}, quorum {federation['quorum']}, bears {federation['tolerated_losses']} lost",
+            f"{federation['members']}, quorum {federation['quorum']}, "
+            + (
+                f"bears {federation['tolerated_losses']} lost"
+                if federation["tolerated_losses"] or federation["members"] == 1
+                else "none can be spared: rounds wait for all"
+            ),
         ),
         (
             "ledger",

@@ -47,12 +47,15 @@ class Door(Protocol):
 
 
 class LearnerStatus(Protocol):
-    """The learner worker as it is shown: "starting", "ready", "training", "failed" or "off", and why."""
+    """The learner worker as it is shown: "starting", "ready", "training", "failed", "waiting" or "off",
+    and why."""
 
     state: str
     detail: str
     device: str
     left_out: int
+    progress: tuple[int, int]
+    cut: dict[str, int]
 
 
 class Network(Protocol):
@@ -188,6 +191,8 @@ def _live(daemon: Daemon) -> Live:
         learner_detail=daemon.learner.detail,
         learner_device=daemon.learner.device,
         learner_left_out=daemon.learner.left_out,
+        learner_progress=daemon.learner.progress,
+        learner_cut=dict(daemon.learner.cut),
         training=core.draw.number if core.draw is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),

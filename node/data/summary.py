@@ -1,5 +1,6 @@
 """What a data folder holds, in figures, and what its owner should know before it is trained on."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +14,8 @@ from .problems import ColumnCount
 from .spelling import near_ids
 
 NAMED = 20  # groups of ids that are named
+READ = 126  # words and signs of a text that are read at most: a pretrained model reads 128 tokens, two of them its own
+WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def summarise(data: Dataset) -> dict[str, Any]:
@@ -138,6 +141,16 @@ def _named(column: ColumnCount) -> str:
     return " (" + ", ".join(f"{word} {number}" for word, number in column.words) + ")" if column.words else ""
 
 
+def _long_texts(modality: ModalityArray) -> int:
+    """Return of how many records a text is certainly cut; by how much more are, only a model's tokenizer can tell."""
+    if modality.texts is None:
+        return 0
+    # A text of so few characters has no more words; of the others all are counted.
+    long = [[text is not None and len(text) > READ and len(WORD.findall(text)) > READ for text in record]
+            for record in modality.texts.reshape(-1, modality.texts.shape[2])]  # fmt: skip
+    return sum(any(record) for record in long)
+
+
 def _warnings(data: Dataset) -> list[str]:
     found = _of_columns(data.findings.columns.values())
     found += near_warnings(data)
@@ -151,6 +164,12 @@ def _warnings(data: Dataset) -> list[str]:
         f"modality {modality.name!r} is missing from every record: look at its table, or leave it out"
         for modality in data.modalities.values()
         if not modality.steps.any()
+    ]
+    found += [
+        f"modality {modality.name!r}: {long} records have a text of over {READ} words and signs: only its beginning is"
+        " read (128 tokens by a pretrained model, which are fewer words; `positions` words by one from scratch)"
+        for modality in data.modalities.values()
+        if (long := _long_texts(modality))
     ]
     for task in data.tasks.values():
         known = _known(task)

@@ -34,7 +34,7 @@ LOGGED = 20  # cells that cannot be used
 torch.set_num_threads(1)  # several workers share a machine; the models are small
 
 
-def open_data(request: Message) -> tuple[Session, Message]:
+def open_data(request: Message, progress: Callable[[int, int], None] | None = None) -> tuple[Session, Message]:
     """Load the data folder and check it against the charter. Raises UsageError, CorruptError, RemoteProtocolError."""
     seed = request.get("seed")
     if seed is not None and type(seed) is not int:
@@ -60,6 +60,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
         private_adapter=None if adapter is None else _private_adapter(adapter),
         purge=bool(request.get("purge")),
         excluded=_excluded(request.get("excluded")),
+        progress=progress,
     )
     answer = {
         "subjects": session.parts["train"].batch.size,
@@ -87,6 +88,7 @@ def open_data(request: Message) -> tuple[Session, Message]:
             for name, task in data.tasks.items()
         },
         "components": {name: spec.dimension for name, spec in session.specs.items()},
+        "cut": dict(session.cut),
         "simulated": seed is not None,
         "device": str(session.device),
     }

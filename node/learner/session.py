@@ -1,6 +1,6 @@
 """What `open` prepares for the other operations: an institution's data, the specs and bases of its components."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +28,7 @@ from .randomness import Randomness, randomness
 
 States = Mapping[str, bytes]
 Vector = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
 SPLITS = ("train", "validation", "held_out")
 
 
@@ -79,6 +80,7 @@ class Session:
     private_adapter: tuple[str, int] | None = None
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
+    cut: dict[str, int] = field(default_factory=dict)  # records of a text modality of which the end is not read
 
     @property
     def modules(self) -> dict[str, ComponentSpec]:
@@ -111,13 +113,14 @@ def open_session(
     private_adapter: tuple[str, int] | None = None,
     purge: bool = False,
     excluded: Excluded | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
 
     Several folders are pooled. `validation` is a share of the students to train on that is set apart. `withheld`
     modalities are read only if there are `private` components. With `purge` the cache of embeddings keeps those of the
     data's subjects alone; the others are gone from the disk, whether or not the data then fit. Who is `excluded` is as
-    if not in the data.
+    if not in the data. `progress` is told of the texts that are embedded.
     """
     specs, bases = specs_of(components, base_seed, hosted)
     for name in sorted(withheld):
@@ -156,7 +159,12 @@ def open_session(
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
-    tokens = Embedder(session)
+    tokens = Embedder(session, progress)
+    for data in sets:
+        for name in sorted(wanted):
+            text = data.modalities.get(name)
+            if text is not None and text.kind == "text":
+                session.cut[name] = session.cut.get(name, 0) + tokens.cut(text)
     whole = [_batch(data, session, wanted, tokens) for data in sets]
     every = [_tokens(data, session, tokens) for data in sets]
     for split in SPLITS:
@@ -245,8 +253,9 @@ def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
 class Embedder:
     """The frozen models of a session's texts, loaded when they are needed."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, progress: Progress | None = None) -> None:
         self._session = session
+        self._progress = progress
         self._encoders: dict[str, Any] = {}
 
     def modality(self, name: str) -> Modality:
@@ -270,16 +279,25 @@ class Embedder:
             self._encoders[name] = encoder
         return self._encoders[name]
 
+    def cut(self, found: ModalityArray) -> int:
+        """Return of how many records a text has more tokens than are read of it."""
+        assert found.texts is not None
+        long = np.zeros(found.texts.shape, dtype=np.bool_)
+        long[found.steps] = self._reader(found.name).cut(found.texts[found.steps].tolist())
+        return int(long.any(axis=2).sum())
+
+    def _reader(self, name: str) -> Any:
+        """Return what reads a text modality's words."""
+        if self.modality(name).pretrained:
+            return self.encoder(name)
+        from .text import scratch_encoder  # noqa: PLC0415
+
+        return scratch_encoder(self._session.specs[f"encoder/{name}"])
+
     def tokens(self, found: ModalityArray) -> Tensor:
         """Return a text modality's token ids [S, K, T, L] int64, -1 where there is none."""
         assert found.texts is not None
-        flat = found.texts.reshape(-1)
-        if self.modality(found.name).pretrained:
-            ids, mask = self.encoder(found.name).tokenise(flat.tolist())
-        else:
-            from .text import scratch_encoder  # noqa: PLC0415
-
-            ids, mask = scratch_encoder(self._session.specs[f"encoder/{found.name}"]).tokenise(flat.tolist())
+        ids, mask = self._reader(found.name).tokenise(found.texts.reshape(-1).tolist())
         return torch.where(mask, ids, torch.full_like(ids, -1)).reshape(*found.texts.shape, -1)
 
     def embeddings(self, found: ModalityArray, data: Dataset) -> Tensor:
@@ -296,7 +314,8 @@ class Embedder:
             rows = self.encoder(found.name).embed(texts)
         else:
             with EmbeddingCache(path, read_only=self._session.texts.read_only) as cache:
-                rows = embed_cached(self.encoder(found.name), wanted.digest, texts, owners[place].tolist(), cache)
+                encoder, subjects = self.encoder(found.name), owners[place].tolist()
+                rows = embed_cached(encoder, wanted.digest, texts, subjects, cache, self._progress)
         values = np.zeros((*found.texts.shape, self.modality(found.name).width), dtype=np.float32)
         values[place] = rows
         return torch.from_numpy(values)

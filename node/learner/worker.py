@@ -7,7 +7,8 @@
   {subjects: int (to train on), held_out: int, everybody: [text] (ids in the data, those of the excluded too),
   left_out: how many of them have a cell that cannot be used, problems: [text] (where; never what the cell holds),
   modalities: {name: {kind, width, length, records}},
-  tasks: {name: {kind, classes, records}}, components: {name: d}, simulated: bool, device}. `seed` is for simulations
+  tasks: {name: {kind, classes, records}}, components: {name: d}, cut: {text modality: records of which the end is not
+  read}, simulated: bool, device}. `seed` is for simulations
   only. All but the first five may be left out. Every operation on a session may name it: {session: text}.
 - `try_model` {folder} → {}: loads a pretrained model of text and embeds with it; needs no session
 - `respec` {components, learning, base_seed, seed} → {}: the same data under other numbers (simulations)
@@ -85,7 +86,7 @@ class Worker:
             return {}
         if name == "open":
             self._sessions.pop(key, None)  # a new one takes its place, and its memory
-            self._sessions[key], answer = operations.open_data(request)
+            self._sessions[key], answer = operations.open_data(request, progress)
             return answer
         session = self._sessions.get(key)
         if session is None:

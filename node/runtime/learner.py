@@ -24,7 +24,10 @@ class LearnerError(OperatorError):
 class Learner:
     """Runs the worker, restarts it with backoff, and answers requests one after the other.
 
-    `state` is "starting", "ready", "training", "failed" or "off"; `detail` says why. `device` is where it computes.
+    `state` is "starting", "ready", "training", "failed", "waiting" (for a data folder) or "off"; `detail` says why.
+    Data that cannot be used, a table that is not there yet say, are looked at again with backoff. `device` is where it
+    computes, `progress` how far it is with what it does (0, 0: not known), `cut` how many records of a text modality
+    have more than is read of them.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Learner:
         opening: Message | None,
         on_ready: Callable[[Message], None],
         on_lost: Callable[[], None] = lambda: None,
+        waiting_for: str = "",
     ) -> None:
         self._command = list(command) or list(BUILT_IN)
         self._opening = opening
@@ -42,15 +46,17 @@ class Learner:
         self._waiting: dict[int, _Call] = {}
         self._numbers = 0
         self._sending = trio.Lock()
-        self.state = "starting"
-        self.detail = ""
+        self.state = "waiting" if waiting_for else "starting"
+        self.detail = waiting_for
         self.device = ""
         self.left_out = 0  # students with a cell that cannot be used
         self.progress = (0, 0)
+        self.cut: dict[str, int] = {}
+        self._reopening = False
 
     async def run(self) -> None:
         """Keep a worker running until cancelled."""
-        if self._opening is None:
+        if self._opening is None and self.state != "waiting":
             self.state, self.detail = "off", "no data folder is configured"
         backoff = LEAST_BACKOFF
         while True:
@@ -59,7 +65,11 @@ class Learner:
                 await self._live()
             except (OSError, CollegiumError) as error:
                 self.detail = str(error)
-            if self.state != "off":
+            if self._reopening:  # it was killed on purpose
+                self._reopening, self._excused, backoff = False, False, LEAST_BACKOFF
+                self.state, self.detail = "starting", "the data are read again"
+                continue
+            if self.state not in {"off", "waiting"}:
                 self.state = "failed"
                 if not self._excused:
                     self._on_lost()
@@ -90,26 +100,40 @@ class Learner:
             self._waiting.clear()
 
     async def _open(self) -> None:
+        """Open the data, again and again until they can be used; what ends the worker ends this."""
         assert self._opening is not None
-        try:
-            answer = await self.request({"op": "open", **self._opening})
-        except LearnerError as error:
-            self.state, self.detail = "failed", str(error)
-            log.error("the data folder cannot be used", reason=str(error))
-            self._on_lost()
+        backoff, told = LEAST_BACKOFF, ""
+        while True:
+            try:
+                answer = await self.request({"op": "open", **self._opening})
+            except LearnerError as error:
+                backoff = min(2 * backoff, MOST_BACKOFF)
+                self.state, self.detail = "failed", str(error)
+                if str(error) != told:
+                    log.error("the data folder cannot be used", reason=str(error), again_in_seconds=backoff)
+                if not told:
+                    self._on_lost()
+                told = str(error)
+                await trio.sleep(backoff)
+                continue
+            self._excused = True
+            self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
+            self.left_out = int(answer.get("left_out") or 0)
+            if self.left_out:
+                log.warning("students left out", students=self.left_out, cells=list(answer.get("problems") or ()))
+            self.cut = {name: int(records) for name, records in (answer.get("cut") or {}).items() if records}
+            for name, records in self.cut.items():
+                log.warning("texts are cut: only their beginning is read", modality=name, records=records)
+            self._on_ready(answer)
             return
-        self._excused = True
-        self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
-        self.left_out = int(answer.get("left_out") or 0)
-        if self.left_out:
-            log.warning("students left out", students=self.left_out, cells=list(answer.get("problems") or ()))
-        self._on_ready(answer)
 
     async def reopen(self, opening: Message) -> None:
         """Begin anew with another opening: the worker that runs is killed, and what it was at is lost."""
         self._opening, self._excused = opening, True
         process = self._process
         if process is not None:
+            self._reopening = True
+            self.state, self.detail = "starting", "the data are read again"
             process.kill()
             await process.wait()
 

@@ -66,6 +66,7 @@ from ..store.errors import disk_errors
 from ..store.files import sync_folder
 from ..store.states import States
 from . import folding, logs
+from .awaiting import held_before, missing_data, wait_for_data
 from .door import SYNC_PROTOCOL, Door
 from .evaluation import metric_rows
 from .exchange import Exchange
@@ -106,7 +107,7 @@ class Runtime:
         self._book: dict[bytes, tuple[str, ...]] = {}
         self._named: tuple[str, ...] = ()
         self._introducers: frozenset[bytes] = frozenset()
-        self.moved = False  # to a new key: the daemon begins anew with it
+        self.moved = False  # to a new key, or to data that came: the daemon begins anew with it
         self._nursery: trio.Nursery
         self._noting = trio.Lock()
         self._turn = trio.Lock()
@@ -118,7 +119,12 @@ class Runtime:
             rounds=config.learning.rounds,
             policies=policies(config, charter),
         )
-        hosted, followed = wanted_components(config, charter)
+        snapshot, self._missing = store.snapshot(), missing_data(config)
+        hosted, followed = (
+            (held_before(config, charter, snapshot, identity.public_key), ())
+            if self._missing
+            else wanted_components(config, charter)
+        )
         options = Options(
             hosted=hosted,
             followed=followed,
@@ -129,7 +135,7 @@ class Runtime:
             idle_ms=config.timing.idle_ms,
             sync_ms=config.timing.sync_ms,
         )
-        self.core = Core(charter, identity, options, store.snapshot())
+        self.core = Core(charter, identity, options, snapshot)
         self._was_member = identity.public_key in self.core.ledger.roll.seats
         self.door = Door(self, identity, signed)
         self.exchange = Exchange(self.states, self._specs, self.core.held, self._horizon)
@@ -143,13 +149,17 @@ class Runtime:
         if not self._excluded()[1]:  # a crash came in between
             self._forget_private()
         self.learner = Learner(
-            config.learning.learner, self._opening(), self._on_learner_ready, lambda: self.submit(ev.LearnerLost())
+            config.learning.learner,
+            self._opening(),
+            self._on_learner_ready,
+            lambda: self.submit(ev.LearnerLost()),
+            self._missing,
         )
         self.receipts = Receipts()
         self.pace = Pace(self.charter.rules.round_deadline / 1000)
 
     def _opening(self) -> Message | None:
-        if not self.config.data.path:
+        if not self.config.data.path or self._missing:
             return None
         return {
             "data": str(self.config.data.path),
@@ -253,6 +263,8 @@ class Runtime:
             await in_thread(self._forget_manifests, set(self.core.flights))
             nursery.start_soon(self._work)
             nursery.start_soon(self._tend)
+            if self._missing:
+                nursery.start_soon(self._await_data)
             self._follow_key()
             log.info(
                 "node started",
@@ -293,6 +305,12 @@ class Runtime:
                 if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
                     self.network.backoff_reset(known.member)  # it lets this node in when the members have admitted it
             await trio.sleep(TEND_EVERY)
+
+    async def _await_data(self) -> None:
+        await wait_for_data(self.config, self.charter)
+        log.info("the data are there; the daemon begins anew with them", folder=str(self.config.data.path))
+        self.moved = True
+        self.request_stop()
 
     def _follow_key(self) -> None:
         """Take up the new key as soon as the members have it in their ledger.
@@ -923,7 +941,7 @@ def serve(
 
 
 def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_file: Path | None) -> bool:
-    """Run the daemon; return whether it is to begin anew, with the key that it moved to."""
+    """Run the daemon; return whether it is to begin anew, with the key that it moved to or the data that came."""
     config, charter, signed, identity = load(home, passphrase)
     logs.configure(config.log.format, config.log.level, log_file)
     descriptors = raise_limit()

@@ -44,6 +44,8 @@ class Live:
     learner_detail: str
     learner_device: str
     learner_left_out: int
+    learner_progress: tuple[int, int]
+    learner_cut: Mapping[str, int]
     training: int | None
     view: int | None
     folded: Mapping[str, tuple[int, int, bytes, bytes]]

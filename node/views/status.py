@@ -1,6 +1,7 @@
 """The node, its peers and its components."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...consensus.ledger import ComponentLedger, Ledger, eligible, has_contributed
 from ...consensus.membership import earlier
@@ -13,6 +14,7 @@ from .membership import sentence
 from .training import not_trained_by, remarks, trained_by, training
 
 LEARNER_FAILED = "The learner failed, so nothing is trained here"
+SOON = 3  # rounds: a budget that lasts for no more is worth a word
 
 
 def status(context: Context) -> Json:
@@ -59,6 +61,8 @@ def status(context: Context) -> Json:
                 "detail": live.learner_detail,
                 "device": live.learner_device or None,
                 "left_out": live.learner_left_out,
+                "progress": list(live.learner_progress),
+                "cut_texts": dict(live.learner_cut),
                 "draw": live.training,
             },
             "view": live.view,
@@ -77,11 +81,6 @@ def _remarks(context: Context) -> list[str]:
     """Say what holds this federation or this node up, in sentences."""
     charter, ledger, live = context.charter, context.ledger, context.live
     found = []
-    if tolerated(len(ledger.members), ledger.fault_model) == 0 and len(ledger.members) > 1:
-        found.append(
-            f"With {len(ledger.members)} members under {ledger.fault_model!r} no lost member can be spared:"
-            " rounds wait for all of them."
-        )
     if context.me is not None and context.me not in ledger.members:
         found.append(_outside(context, context.me))
     found += [
@@ -120,7 +119,13 @@ def _remarks(context: Context) -> list[str]:
             )
         elif live.exhausted:
             found.append(f"This node trains no more: {live.exhausted}.")
-        found += [_runs_out(name, last) for name, (left, last) in sorted(live.forecast.items()) if left < 1000]
+        # That it ends with the planned rounds is how the noise was chosen. A statistic has one round.
+        planned, sums = charter.learning.planned_rounds, {spec.name for spec in charter.components if spec.additive}
+        found += [
+            _runs_out(name, last)
+            for name, (left, last) in sorted(live.forecast.items())
+            if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
+        ]
         if not live.contributing:
             found.append("This node does not contribute (it withdrew, or was told so).")
         if live.learner_left_out:
@@ -129,14 +134,24 @@ def _remarks(context: Context) -> list[str]:
                 " has the places, `collegium data check FOLDER` all of them."
             )
         if live.learner == "failed":
-            found.append(f"{LEARNER_FAILED}: {live.learner_detail}")
+            found.append(f"{LEARNER_FAILED}; it is tried again by itself: {live.learner_detail}")
+        if live.learner == "waiting":
+            found.append(
+                f"The data folder is not there, so nothing is trained here: {live.learner_detail}. It is looked for"
+                " again, and this node goes on by itself."
+            )
     found += remarks(context)
     found += [
         f"{spec.name} has {len(ledger.components[spec.name].hosts)} hosts: its states are uncertified."
         for spec in charter.components
-        if ledger.components[spec.name].round and not ledger.certifiable(ledger.components[spec.name])
+        if ledger.components[spec.name].round and _lacks_hosts(ledger, ledger.components[spec.name])
     ]
     return found
+
+
+def _lacks_hosts(ledger: Ledger, component: ComponentLedger) -> bool:
+    """Whether a component has too few hosts for certificates, where the members would be enough."""
+    return not ledger.certifiable(component) and ledger.certifiable(replace(component, hosts=ledger.members))
 
 
 def _outside(context: Context, me: bytes) -> str:

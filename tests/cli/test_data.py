@@ -103,3 +103,17 @@ def test_import_writes_folders_that_check_accepts(run: "Run", tmp_path: Path) ->
     assert "is not empty" in again.err
     assert run("data", "import", "mnist", source, tmp_path / "x").code == 2
     assert run("data", "import", "onestopenglish", source, tmp_path / "x", "--by", "level").code == 2
+
+
+def test_texts_that_are_cut_are_told_of(run: "Run", tmp_path: Path) -> None:
+    long, short = " ".join(["word"] * 127), " ".join(["word"] * 126)
+    (tmp_path / "t.csv").write_text(f"id,text,label\n1,{long},yes\n2,{short},no\n3,{long},no\n4,,yes\n")
+    (tmp_path / "dataset.toml").write_text(
+        'format = 1\n[unit]\nsubject = "id"\n[tables.t]\npath = "t.csv"\nkey = "id"\n'
+        '[[modality]]\nname = "essay"\nkind = "text"\ncolumns = ["text"]\n'
+        '[[task]]\nname = "pass"\nkind = "binary"\ncolumn = "label"\npositive = ["yes"]\n'
+        '[split]\nshare = 0.0\nsalt = "x"\n'
+    )
+    warnings = run("data", "check", tmp_path, "--json").value["warnings"]
+    (told,) = [warning for warning in warnings if "only its beginning is read" in warning]
+    assert told.startswith("modality 'essay': 2 records have a text of over 126 words")

@@ -87,7 +87,9 @@ def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp
     alone.config.write_text(text)
     root = alone.root
     try:
-        assert run("node", "start", "--home", root).code == 0
+        begun = run("node", "start", "--wait", 600, "--home", root)
+        assert (begun.code, begun.out.split()[0]) == (8, "running"), begun.err
+        assert "cannot train: the learner failed: modality 'image'" in begun.err
 
         def status() -> Any:
             return run("node", "status", "--home", root, "--json").value

@@ -22,7 +22,7 @@ from collegium.cli.output import json_text
 from collegium.node.home import Home, running
 
 COMMAND = Path(sys.executable).with_name("collegium")
-PATIENCE = 300.0  # seconds; a limit for a machine with much other work, nothing is concluded from it
+PATIENCE = 900.0  # seconds; a limit for a machine with much other work, nothing is concluded from it
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Federation:
             for school in self.schools:
                 assert running(Home(school.home)) is not None, f"{school.name} ended\n{school.log()}"
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self.tail()}"
-            time.sleep(0.5)
+            time.sleep(1.0)
 
     def wait_rounds(self, number: int, *, counted: int | None = None, components: Iterable[str] = ()) -> None:
         """Wait until all have folded round `number` of each component, and see that they folded the same.

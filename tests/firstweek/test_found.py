@@ -19,7 +19,9 @@ def test_pupils_with_essays_train(found: Found, essays: Callable[..., Path], tmp
     for name, folder in zip(("north", "south"), folders, strict=True):
         federation.init(name, folder, lot_size=12)
     federation.charter("--model", model, *OPTIONS)
-    for one in federation.start():
-        assert one["running"]
+    for begun in federation.start("--wait", 600):
+        assert begun["trains"], begun
     federation.wait_rounds(2, counted=2)
+    for school in federation.schools:
+        assert school.status()["notes"] == [], "a note that stands there from the first minute is no warning"
     federation.stop()

@@ -92,6 +92,8 @@ def live(cluster: Cluster) -> Live:
         learner_detail="no such folder",
         learner_device="cpu",
         learner_left_out=0,
+        learner_progress=(0, 0),
+        learner_cut={},
         training=None,
         view=0,
         folded={"head/task0": (ROUNDS, 1, b"c" * 32, b"d" * 32)},
@@ -151,11 +153,18 @@ def test_status_says_what_holds_the_node_up(context: Context, cluster: Cluster) 
     assert [m["name"] for m in shown["live"]["not_connected"]] == [name_of(cluster, 0)]
 
 
-def test_too_few_members_are_pointed_out(tmp_path: Path) -> None:
-    small = Cluster(3, 1, rounds=1)
+def test_what_the_charter_makes_so_is_a_fact_and_no_note(tmp_path: Path) -> None:
+    small = Cluster(3, 1, rounds=1)  # no lost member can be spared, and no state can be certified
+    small.start()
+    assert small.run(lambda: small.all_closed(1))
     with Store.open(tmp_path / "node.db", small.charter.federation) as store:
-        context = views.offline(small.charter, store)
-        assert "no lost member can be spared" in str(views.status(context)["notes"])
+        for stored in small.nodes[0].store.snapshot().blocks:
+            store.apply([ev.PutRecord(record) for record in stored.records])
+            store.apply([ev.PutBlock(stored.block, stored.certificate, tuple(r.digest for r in stored.records))])
+        shown = views.status(views.offline(small.charter, store))
+    assert shown["federation"]["tolerated_losses"] == 0
+    assert {c["label"] for c in shown["components"]} == {"uncertified"}
+    assert shown["notes"] == []
 
 
 def test_peers_tell_who_is_who(context: Context, cluster: Cluster) -> None:
@@ -377,6 +386,11 @@ def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context:
 def test_the_status_says_after_which_round_a_budget_runs_out(context: Context, cluster: Cluster) -> None:
     notes = views.status(replace(context, live=live(cluster)))["notes"]
     assert any("made-up runs out after round 7 of head/task0" in note for note in notes)
+    planned = context.charter.learning.planned_rounds
+    as_planned = replace(live(cluster), forecast={"made-up": (40, {"head/task0": planned})})
+    assert not any("runs out" in note for note in views.status(replace(context, live=as_planned))["notes"])
+    soon = replace(live(cluster), forecast={"made-up": (2, {"head/task0": planned})})
+    assert any("runs out" in note for note in views.status(replace(context, live=soon))["notes"])
 
 
 def test_a_plan_adds_to_what_is_spent(context: Context) -> None:

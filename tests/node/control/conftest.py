@@ -51,6 +51,10 @@ class FakeLearner:
     detail = ""
     device = "cpu"
     left_out = 2
+    progress = (0, 0)
+
+    def __init__(self) -> None:
+        self.cut: dict[str, int] = {}
 
 
 class FakeDaemon:

@@ -1,0 +1,118 @@
+"""What `node start` waits for and tells: whether this node's learner can train, and on what."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..crypto.errors import CollegiumError, UnreachableError
+from .output import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..node.home.paths import Home
+
+CANNOT_TRAIN = 8  # the exit code of a daemon that runs and cannot train
+PATIENCE = 2.0  # seconds after which progress is shown
+AGAIN = 10.0  # seconds between two lines of it
+SETTLED = ("ready", "training", "off", "failed", "waiting")
+
+
+def wait_for_learner(home: "Home", seconds: float) -> Any:
+    """Wait until the running daemon's learner has said whether it can train; return the status view's `learner`.
+
+    After `seconds` it is returned as it is then. Raises UnreachableError if the daemon has ended.
+    """
+    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.lock import running  # noqa: PLC0415
+
+    client, begun, shown = Client(home), time.monotonic(), 0.0
+    found: Any = {"state": "starting", "detail": "", "progress": [0, 0], "cut_texts": {}, "left_out": 0}
+    while True:
+        try:
+            found = client.get("/status")["live"]["learner"]
+        except UnreachableError:  # it begins anew, with data that came; or it has ended
+            if running(home) is None:
+                raise
+        now = time.monotonic() - begun
+        if found["state"] in SETTLED or now > seconds:
+            return found
+        if now > PATIENCE and now > shown + AGAIN:
+            shown = now
+            done, total = found["progress"]
+            say(f"the learner opens the data{f': {done} of {total} texts embedded' if total else ''} …")
+        time.sleep(0.2)
+
+
+def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
+    """Return which of the charter's modalities and tasks the data folder has and lacks, and which it has beside.
+
+    None without a data folder, or while its dataset.toml cannot be read: the learner says why.
+    """
+    from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
+    from ..node.home import config as settings  # noqa: PLC0415
+    from ..node.verify import read_charter  # noqa: PLC0415
+
+    folder = settings.load(home.config).data.path
+    if folder is None:
+        return None
+    try:
+        data = read_manifest(folder)
+    except CollegiumError:
+        return None
+    learning = read_charter(home.charter)[0].learning
+    sides = {
+        "modalities": ({each.name for each in learning.modalities}, {each.name for each in data.modalities}),
+        "tasks": ({each.name for each in learning.tasks}, {each.name for each in data.tasks}),
+    }
+    return {
+        what: {"has": sorted(asked & here), "lacks": sorted(asked - here), "unused": sorted(here - asked)}
+        for what, (asked, here) in sides.items()
+    }
+
+
+def contributes(home: "Home") -> bool:
+    """Whether this node is to send updates, as its running daemon says."""
+    from ..node.control.client import Client  # noqa: PLC0415 - as above
+
+    try:
+        return bool(Client(home).get("/status")["live"]["contributing"])
+    except UnreachableError:
+        return True
+
+
+def tell(out: "Console", found: Any) -> None:
+    """Print what `node start` found out: what is trained on, what is missing, and what is wrong."""
+    learner, data = found["learner"], found["data"]
+    if learner["state"] == "off":
+        out.print("no data folder is configured: this node votes and folds, and trains nothing")
+    elif learner["state"] == "starting":
+        out.print("the learner still opens the data: `collegium node status` says when it can train")
+    elif found["trains"]:
+        out.print(f"the learner is ready on {learner['device'] or 'its device'}")
+    for what, sides in (data or {}).items():
+        out.print(f"{what}: {listed(sides['has']) or 'none of the charter'}")
+        if sides["lacks"]:
+            out.print(f"  not in this data folder: {listed(sides['lacks'])}")
+        if sides["unused"]:
+            out.print(f"  in it, but not in the charter: {listed(sides['unused'])}")
+    for name, records in learner["cut_texts"].items():
+        out.print(
+            f"warning: of {records} records only the beginning of {name!r} is read; the rest is cut (docs/data.md)"
+        )
+    if learner["left_out"]:
+        out.print(f"warning: {learner['left_out']} students are left out: `collegium data check` says why")
+    if not found["contributes"]:
+        out.print("this node does not contribute: it withdrew, or config.toml says so")
+
+
+def listed(names: list[str]) -> str:
+    """Return names for people."""
+    return ", ".join(names)
+
+
+def problem(found: Any) -> str:
+    """Return why a running daemon cannot train, or ""."""
+    learner = found["learner"]
+    if learner["state"] == "waiting":
+        return f"the data folder is not there: {learner['detail']}. It is looked for again, no restart is needed"
+    return f"the learner failed: {learner['detail']}" if learner["state"] == "failed" else ""

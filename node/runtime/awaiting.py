@@ -1,0 +1,68 @@
+"""A data folder that is not there yet: a share that is not mounted, an export that is being written.
+
+The daemon runs all the same, since votes and folds need no data, and begins anew by itself when dataset.toml is there:
+which components exist at a node depends on it.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+import trio
+
+from ...crypto.errors import CollegiumError
+from ...protocol.charter import Charter
+from ...protocol.records import Offer, Record, body_of
+from ...protocol.signing import Signed
+from ..core.events import Snapshot
+from ..data.manifest import MANIFEST
+from ..home.config import Config
+from ..home.policies import wanted_components
+from .patience import in_thread
+
+log = structlog.get_logger(__name__)
+
+LEAST_BACKOFF, MOST_BACKOFF = 1.0, 60.0
+
+
+def missing_data(config: Config) -> str:
+    """Return why the configured data folder's dataset.toml cannot be read, or "".
+
+    A node without a data folder, or with a learner of its own, waits for none.
+    """
+    folder = config.data.path
+    if folder is None or config.learning.learner:
+        return ""
+    try:
+        with (folder / MANIFEST).open("rb"):
+            return ""
+    except OSError as error:
+        return f"{folder / MANIFEST}: {error.strerror}"
+
+
+def held_before(config: Config, charter: Charter, snapshot: Snapshot, me: bytes) -> tuple[str, ...]:
+    """Return the components to host while the data are away: those that this node last offered, else all it engages."""
+    known = {spec.name for spec in charter.components}
+    records: Iterable[Signed[Record]] = (*(r for b in snapshot.blocks for r in b.records), *snapshot.records)
+    offers = [body_of(record.value) for record in records if record.value.author == me and record.value.kind == "offer"]
+    last = offers[-1] if offers else None
+    names = last.components if isinstance(last, Offer) else known
+    return tuple(sorted(name for name in names if name in known and config.learning.engages(name)))
+
+
+async def wait_for_data(config: Config, charter: Charter) -> None:
+    """Return when dataset.toml is there and says something that a daemon can start with; look with backoff."""
+    backoff, told = LEAST_BACKOFF, ""
+    while True:
+        await trio.sleep(backoff)
+        backoff = min(2 * backoff, MOST_BACKOFF)
+        reason = await in_thread(missing_data, config)
+        if not reason:
+            try:
+                await in_thread(wanted_components, config, charter)
+            except CollegiumError as error:  # half written, say
+                reason = str(error)
+            else:
+                return
+        if reason != told:
+            log.warning("no data yet; they are looked for again", reason=reason)
+        told = reason
