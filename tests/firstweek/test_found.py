@@ -23,5 +23,6 @@ def test_pupils_with_essays_train(found: Found, essays: Callable[..., Path], tmp
         assert begun["trains"], begun
     federation.wait_rounds(2, counted=2)
     for school in federation.schools:
-        assert school.status()["notes"] == [], "a note that stands there from the first minute is no warning"
+        notes = " ".join(school.status()["notes"])
+        assert not any(word in notes for word in ("spared", "uncertified", "runs out", "earner")), notes
     federation.stop()
