@@ -218,6 +218,16 @@ def _data(home: Home) -> Iterator[Check]:
         yield Check("data", "warn", text, f"`collegium data check {folder}` names each.")
     for warning in near_warnings(dataset):
         yield Check("data", "warn", warning)
+    if home.charter.exists():
+        from ..node.home.declared import data_warnings  # noqa: PLC0415 - numpy; as above
+        from ..node.verify import read_charter  # noqa: PLC0415
+
+        labels = {
+            name: int((task.labels == task.labels).any(axis=(1, 2)).sum()) for name, task in dataset.tasks.items()
+        }
+        charter = read_charter(home.charter)[0]
+        for found, advice in data_warnings(settings.load(home.config), charter, len(dataset.subjects), labels):
+            yield Check("data", "warn", found, advice)
 
 
 def _ports(home: Home) -> Iterator[Check]:

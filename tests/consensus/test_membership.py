@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.consensus import membership
+from collegium.consensus import membership, trainers
 from collegium.consensus.ledger import (
     Ledger,
     check_cut,
@@ -30,6 +30,7 @@ from collegium.protocol.records import (
     Attest,
     Body,
     Evidence,
+    Idle,
     Offer,
     Record,
     Withdrawal,
@@ -186,6 +187,28 @@ def test_an_expelled_host_leaves_the_hosts(book: Book) -> None:
     book.carry(book.motion("expel", book.ids[3]), [0, 1, 2])
     assert book.ledger.components[T].hosts == tuple(i.public_key for i in book.ids[:3])
     assert book.ids[3].public_key not in book.ledger.offers
+
+
+def test_a_suspended_trainer_stays_a_host_until_it_offers_again(book: Book) -> None:
+    """G3: its reasons stay, nobody has a vote on itself, and only the ledger says "silent" of somebody."""
+    book.say(*((n, Offer((T,), ())) for n in range(4)))
+    target = book.ids[3].public_key
+    book.carry(book.motion("suspend-training", book.ids[3]), [0, 1, 2])
+    assert target in book.ledger.components[T].hosts
+    assert trainers.trainers(book.ledger.offers, book.ledger.components[T].hosts, T) == {
+        i.public_key for i in book.ids[:3]
+    }
+    assert trainers.idle(book.ledger.offers, target, T) == "silent"
+    book.say((0, book.motion("suspend-training", book.ids[3])))
+    assert book.refused() == {"not-a-trainer"}
+    book.say((3, Offer((T,), (), (Idle(T, "silent"),))))
+    assert book.refused() == {"unknown-reason"}
+    book.say((3, Offer((T,), ())))
+    assert trainers.trains(book.ledger.offers, target, T)
+    assert trainers.suspensions(book.ledger, target, T) == 1
+    assert all(trainers.waited_for(book.ledger, target, T, n) for n in range(1, 9))
+    book.carry(book.motion("suspend-training", book.ids[3]), [0, 1, 2])
+    assert [n for n in range(1, 9) if trainers.waited_for(book.ledger, target, T, n)] == [2, 4, 6, 8]
 
 
 def test_two_members_cannot_expel_one_of_them() -> None:

@@ -1,0 +1,44 @@
+"""What an institution declares beside what its data hold: told to its operator alone, and decides nothing (G6)."""
+
+from collections.abc import Mapping
+
+from ...protocol.charter import Charter
+from .config import Config
+from .policies import declared_students
+
+FAR = 2  # times more or fewer
+
+
+def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return (what is wrong, what to do) where data and declarations are far apart.
+
+    `subjects` counts those in the data, `labels` for each task of the data those who have one.
+    """
+    found = []
+    learning, declared = charter.learning, declared_students(config, charter)
+    rate = learning.sample_rate / 1_000_000
+    if config.learning.contribute and not learning.enough(round(config.learning.lot_size * 1000)):
+        found.append(
+            (
+                f"{declared or 'no'} students are declared, and the charter asks for {learning.min_students}:"
+                " this node hosts and does not train",
+                f"Set [learning] lot_size to {rate:g} times the number of students that you expect, if it is enough.",
+            )
+        )
+    elif declared and not declared <= FAR * subjects <= FAR * FAR * declared:
+        found.append(
+            (
+                f"lot_size declares {declared} students, and the data have {subjects}",
+                f"Set [learning] lot_size near {rate:g} times the number that you expect, not counted from the data.",
+            )
+        )
+    wanted = {task.name for task in learning.tasks}
+    found += [
+        (
+            f"nobody has a label of task {name!r}: what is trained of it is noise, and spends the budget",
+            "Check the task's column in dataset.toml, or take the task out of it.",
+        )
+        for name, count in sorted(labels.items())
+        if not count and name in wanted
+    ]
+    return found

@@ -1,0 +1,47 @@
+"""What a node offers and does not train: few students, a learner that fails and comes back, a restart."""
+
+from dataclasses import replace
+
+from collegium.node.core import events as ev
+from collegium.node.core.contribution import Plan
+from collegium.node.core.core import Core, Options
+from collegium.node.core.offers import why_idle
+from collegium.sims.cluster import Cluster
+
+T = "head/task0"
+
+
+def test_who_declares_too_few_students_hosts_and_draws_nobody() -> None:
+    """By L over the sampling rate, never by a count: one student more or less would be seen (G6)."""
+    cluster = Cluster(4, 1, rounds=2)
+    charter = replace(cluster.charter, learning=replace(cluster.charter.learning, min_students=20))
+    few, enough = (
+        Core(charter, cluster.nodes[0].identity, Options((T,), plan=Plan(lot=lot)), ev.Snapshot())
+        for lot in (1999, 2000)  # at a rate of .1
+    )
+    assert (why_idle(few, T), why_idle(enough, T)) == ("too-few-students", "")
+    assert few.hosted == (T,)
+    assert not few._fed
+    assert enough._fed == [T]
+
+
+def test_a_learner_that_is_lost_is_told_by_one_word_and_comes_back_with_a_training() -> None:
+    cluster = Cluster(4, 2, rounds=30)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1), 60_000)
+    node, other = cluster.nodes[0], cluster.nodes[1]
+
+    def said() -> list[str]:
+        assert other.core is not None
+        return [entry.why for entry in other.core.ledger.offers[node.identity.public_key].idle]
+
+    node.hung = []
+    assert cluster.run(lambda: bool(node.hung), cluster.now + 60_000), "what was under way is over"
+    node.deliver(ev.LearnerLost())
+    assert cluster.run(lambda: said() == ["paused"], cluster.now + 60_000)
+    node.crash()
+    node.start()  # the word outlives a restart
+    assert node.core is not None
+    assert why_idle(node.core, T) == "paused"
+    node.wake_learner()
+    assert cluster.run(lambda: said() == [], cluster.now + 60_000)
