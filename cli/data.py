@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..protocol.bounds import MAX_INSTITUTIONS
-from .options import JsonOption
+from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
 
 if TYPE_CHECKING:
@@ -21,21 +21,40 @@ app = typer.Typer(help="An institution's data folder.", no_args_is_help=True)
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds dataset.toml.")],
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is any warning.")] = False,
+    home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read everything in a data folder, as training does, and say what is there and what is wrong. Nothing is written.
 
-    Exit 3 if a cell cannot be used: training leaves its student out.
+    With a node's directory that has a charter, what it declares is compared too. Exit 3 if a cell cannot be used:
+    training leaves its student out.
     """
     from ..node.data.arrays import load  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.data.summary import summarise  # noqa: PLC0415
 
-    found = {"folder": str(folder)} | summarise(load(folder, tolerant=True))
+    found: dict[str, Any] = {"folder": str(folder)} | summarise(load(folder, tolerant=True))
+    found["warnings"] = [*found["warnings"], *_declared(home, found)]
     emit(found, as_json, lambda out: _show(out, found))
     if found["problems"]:
         raise typer.Exit(3)
     if strict and found["warnings"]:
         raise typer.Exit(1)
+
+
+def _declared(home: Path | None, found: dict[str, Any]) -> list[str]:
+    """Return where the counts are far from what the node's directory declares; nothing where there is no charter."""
+    from ..node.home import config as settings  # noqa: PLC0415 - as above
+    from ..node.home.declared import data_warnings  # noqa: PLC0415
+    from ..node.verify import read_charter  # noqa: PLC0415
+
+    place = home_of(home)
+    if home is not None:
+        existing_home(home)
+    if not (place.config.exists() and place.charter.exists()):
+        return []
+    labels = {task["name"]: task["labelled"] for task in found["tasks"]}
+    warnings = data_warnings(settings.load(place.config), read_charter(place.charter)[0], found["subjects"], labels)
+    return [f"{what}. {advice}" for what, advice in warnings]
 
 
 def _show(out: "Console", found: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
     from ..node.home.lock import running  # noqa: PLC0415
 
     client, begun, shown = Client(home), time.monotonic(), 0.0
-    found: Any = {"state": "starting", "detail": "", "progress": [0, 0], "cut_texts": {}, "left_out": 0}
+    found: Any = {"state": "starting", "detail": "", "progress": [0, 0], "cut_texts": {}, "left_out": 0, "warnings": []}
     while True:
         try:
             found = client.get("/status")["live"]["learner"]
@@ -101,6 +101,8 @@ def tell(out: "Console", found: Any) -> None:
         )
     if learner["left_out"]:
         out.print(f"warning: {learner['left_out']} students are left out: `collegium data check` says why")
+    for warning in learner["warnings"]:
+        out.print(f"warning: {warning}")
     if not found["contributes"]:
         out.print("this node does not contribute: it withdrew, or config.toml says so")
 

@@ -10,6 +10,7 @@ from ..core.core import Core
 from ..core.events import Event, Move
 from ..core.offers import why_idle
 from ..home.config import Config
+from ..home.declared import data_warnings
 from ..home.invitations import Given
 from ..home.paths import Home
 from ..home.peers import load_peers
@@ -54,6 +55,8 @@ class LearnerStatus(Protocol):
     detail: str
     device: str
     left_out: int
+    students: int | None
+    labelled: dict[str, int]
     progress: tuple[int, int]
     cut: dict[str, int]
 
@@ -169,6 +172,14 @@ def held(daemon: Daemon) -> list[Given]:
     return [g for g in daemon.door.given if g.hold and daemon.door.state(g) == "held"]
 
 
+def _warnings(daemon: Daemon) -> tuple[str, ...]:
+    learner = daemon.learner
+    if learner.students is None:
+        return ()
+    found = data_warnings(daemon.config, daemon.charter, learner.students, learner.labelled)
+    return tuple(f"{what}. {advice}" for what, advice in found)
+
+
 def _live(daemon: Daemon) -> Live:
     core, network = daemon.core, daemon.network
     received, sent = network.counters.snapshot()
@@ -193,6 +204,7 @@ def _live(daemon: Daemon) -> Live:
         learner_left_out=daemon.learner.left_out,
         learner_progress=daemon.learner.progress,
         learner_cut=dict(daemon.learner.cut),
+        learner_warnings=_warnings(daemon),
         training=core.draw.number if core.draw is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),

@@ -49,7 +49,9 @@ def class_count(entry: TaskEntry) -> int:
 
 def class_names(entry: TaskEntry) -> tuple[str, ...]:
     """Return what the classes are called in dataset.toml; nothing for regression."""
-    return (OTHER, " or ".join(entry.positive)) if entry.kind == "binary" else entry.classes
+    return (
+        (" or ".join(entry.negative) or OTHER, " or ".join(entry.positive)) if entry.kind == "binary" else entry.classes
+    )
 
 
 def _one(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:

@@ -50,6 +50,8 @@ class Learner:
         self.detail = waiting_for
         self.device = ""
         self.left_out = 0  # students with a cell that cannot be used
+        self.students: int | None = None  # those in the data, held out or not; None: not known
+        self.labelled: dict[str, int] = {}  # for each task of the data the records with a label
         self.progress = (0, 0)
         self.cut: dict[str, int] = {}
         self._reopening = False
@@ -119,6 +121,8 @@ class Learner:
             self._excused = True
             self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
             self.left_out = int(answer.get("left_out") or 0)
+            self.students = int(answer.get("subjects") or 0) + int(answer.get("held_out") or 0)
+            self.labelled = {name: int(task["records"]) for name, task in (answer.get("tasks") or {}).items()}
             if self.left_out:
                 log.warning("students left out", students=self.left_out, cells=list(answer.get("problems") or ()))
             self.cut = {name: int(records) for name, records in (answer.get("cut") or {}).items() if records}

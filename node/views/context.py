@@ -46,6 +46,7 @@ class Live:
     learner_left_out: int
     learner_progress: tuple[int, int]
     learner_cut: Mapping[str, int]
+    learner_warnings: tuple[str, ...]  # where what is declared and what the data hold are far apart
     training: int | None
     view: int | None
     folded: Mapping[str, tuple[int, int, bytes, bytes]]

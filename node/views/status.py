@@ -63,6 +63,7 @@ def status(context: Context) -> Json:
                 "left_out": live.learner_left_out,
                 "progress": list(live.learner_progress),
                 "cut_texts": dict(live.learner_cut),
+                "warnings": list(live.learner_warnings),
                 "draw": live.training,
             },
             "view": live.view,
@@ -133,6 +134,7 @@ def _remarks(context: Context) -> list[str]:
                 f"{live.learner_left_out} students are left out of training: a cell of theirs cannot be used. node.log"
                 " has the places, `collegium data check FOLDER` all of them."
             )
+        found += live.learner_warnings
         if live.learner == "failed":
             found.append(f"{LEARNER_FAILED}; it is tried again by itself: {live.learner_detail}")
         if live.learner == "waiting":

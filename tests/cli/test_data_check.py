@@ -172,7 +172,9 @@ def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> N
     rows = pupils()
     rows[5][4] = "witdrawn"
     write(school, rows, TOML.replace('"pass"', '"pass"\nnegative = "fail"'))
-    assert problems(run("data", "check", school, "--json")) == ["column 'result', line 7 is no class of 'result'"]
+    found = run("data", "check", school, "--json")
+    assert problems(found) == ["column 'result', line 7 is no class of 'result'"]
+    assert set(found.value["tasks"][0]["counts"]) == {"fail", "pass"}
 
 
 def test_classes_that_are_declared_may_differ_in_case(run: "Run", school: Path) -> None:

@@ -94,6 +94,7 @@ def live(cluster: Cluster) -> Live:
         learner_left_out=0,
         learner_progress=(0, 0),
         learner_cut={},
+        learner_warnings=(),
         training=None,
         view=0,
         folded={"head/task0": (ROUNDS, 1, b"c" * 32, b"d" * 32)},

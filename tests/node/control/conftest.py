@@ -52,9 +52,11 @@ class FakeLearner:
     device = "cpu"
     left_out = 2
     progress = (0, 0)
+    students: int | None = None
 
     def __init__(self) -> None:
         self.cut: dict[str, int] = {}
+        self.labelled: dict[str, int] = {}
 
 
 class FakeDaemon:
