@@ -54,9 +54,11 @@ def test_a_start_says_what_is_trained_and_data_that_come_later_are_found(
     found: Found, essays: Callable[..., Path], tmp_path: Path
 ) -> None:
     whole, data = essays(60, 3), tmp_path / "share" / "data"
+    data.mkdir(parents=True)
     federation, school = alone(found, data, tmp_path)
 
-    # The share is not mounted.
+    # The share is not mounted any more.
+    data.rmdir()
     begun = school.command("node", "start", code=8)
     assert begun.out.startswith("running (pid ")
     assert "dataset.toml: No such file or directory" in begun.err
