@@ -1281,12 +1281,12 @@ class Core:
         )
 
     def _rounds_ahead(self, draw: contributing.Draw) -> int:
-        """How many rounds are still planned, the draw's own included."""
+        """How many rounds are still planned, the draw's own included: 0 if it is beyond them."""
         if draw.additive:
             return 1
         planned = self.options.plan.rounds or self.charter.learning.planned_rounds
         components = self.ledger.components
-        return max(1, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
+        return max(0, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
 
     def _trainable(self, name: str) -> bool:
         if not self._current(name) or name in self.doubted:

@@ -422,7 +422,8 @@ class Part:
 class CheckBudget:
     """Ask the accountant whether one more draw fits, and with which noise; answer BudgetAnswer.
 
-    `rounds` are those still planned, this one included: what is left of every budget should last for them.
+    `rounds` are those still planned, this one included: what is left of every budget should last for them. 0: this one
+    is beyond them.
     """
 
     draw: int

@@ -93,8 +93,11 @@ def decide_draw(
     The charter's noise, or what was used last, if that is enough for all; else as much more as the shortest budgets
     need, at most MOST_NOISE times the charter's. Where even that is too little, the rounds run out before. Nobody looks
     further ahead than FORECAST_LIMIT.
+
+    `rounds` of 0 is a draw beyond what was planned: no noise is added for it, so it is made only if the charter's, or
+    what was used last, fits. Else a budget that was used up as planned would end in a round of noise alone.
     """
-    draw, rounds = _Draw(sample_rate, steps, lines), min(rounds, FORECAST_LIMIT)
+    draw, planned, rounds = _Draw(sample_rate, steps, lines), rounds > 0, max(1, min(rounds, FORECAST_LIMIT))
     least = {part.name: part.noise for part in parts}
     last = {part.name: min(max(part.noise, part.last), MOST_NOISE * part.noise) for part in parts}
     noises = least
@@ -102,7 +105,7 @@ def decide_draw(
         noises = last if last != least and _last_for(modalities, last, draw, rounds) else {}
     if not noises:
         noises = dict(least)
-        for modality in modalities:
+        for modality in modalities if planned else ():
             for name, noise in _needed(modality, parts, draw, rounds).items():
                 noises[name] = max(noises[name], noise)
     found = {modality.name: _decide(modality, noises, draw) for modality in modalities}

@@ -96,6 +96,17 @@ def put_of(effects: Iterable[ev.Effect]) -> ev.PutDraw:
     return put
 
 
+def test_a_round_beyond_the_plan_is_asked_for_as_such() -> None:
+    charter = wide()
+    core, effects = started(charter)
+    planned = charter.learning.planned_rounds
+    assert asked(effects).rounds == planned
+    assert core.draw is not None
+    for number, ahead in ((planned, 1), (planned + 1, 0), (planned + 9, 0)):
+        later = replace(core.draw, recipes=tuple(replace(recipe, round=number) for recipe in core.draw.recipes))
+        assert core._rounds_ahead(later) == ahead
+
+
 # ---- what trains
 
 

@@ -115,6 +115,20 @@ def test_what_was_used_last_is_used_again_while_it_is_enough() -> None:
     assert again.noises == first.noises
 
 
+def test_beyond_what_was_planned_no_noise_is_added() -> None:
+    """A budget that the planned rounds used up must not end in one more round that is noise alone."""
+    first = decide(modality(), rounds=0)
+    assert first.noises == {part.name: part.noise for part in PARTS}
+    assert first.allowed, "as long as it fits, it is trained"
+    spent = (Draws(Q, noise_of(first), STEPS * first.modalities["marks"].rounds_left),)
+    one_more = decide(modality(spent=spent), rounds=1)
+    assert one_more.allowed
+    assert one_more.noises["head"] > HEAD.noise, "it would fit with more noise"
+    assert not decide(modality(spent=spent), rounds=0).allowed
+    parts = tuple(replace(part, last=one_more.noises[part.name]) for part in PARTS)
+    assert decide(modality(spent=spent), rounds=0, parts=parts).allowed, "what was used last may go on"
+
+
 def test_noise_is_bounded_and_then_the_rounds_run_out() -> None:
     spent = (Draws(Q, 1_250_000, 4 * STEPS),)
     little = Budget(claimed(epsilon(events(spent), 1e-5)) + 5, 1e-5, 0, recovery_open=False)
