@@ -141,7 +141,7 @@ def create(
         facts(console, [("charter", path), ("federation", found["federation"])])
         console.print("Give this file to every member; each runs `collegium charter sign FILE`.")
 
-    for warning in [*founding.warnings(drawn), *drowned]:
+    for warning in [*founding.warnings(drawn), *drowned, *founding.faint(drawn, students)]:
         say(f"warning: {warning}")
     emit(found, as_json, show_it)
 

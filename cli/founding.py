@@ -15,6 +15,7 @@ MEND_POLICY = (
     'If your institution allows it, write policy = "open" under [privacy] in config.toml. Else ask for a charter with'
     " noise (without --no-dp), or take part as a node that only hosts"
 )
+FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
 DIMENSIONS = 10_000  # of a component under noise (DESIGN.md section 5)
 
 
@@ -76,6 +77,20 @@ def noise(charter: "Charter", students: float) -> list[str]:
         f"{one.component}: over {rounds} rounds the noise adds up to a norm of {one.noise:,.3g}, where all clipped"
         f" gradients together reach at most {one.signal:,.3g}"
         for one in drowned(charter.components, charter.learning, students, len(charter.members))
+    ]
+
+
+def faint(charter: "Charter", students: float) -> list[str]:
+    """Say of each component that learns little under its noise, with so many students at every member, how much."""
+    from ..node.blueprint.noise import drowned  # noqa: PLC0415 - as above
+
+    found = drowned(charter.components, charter.learning, students, len(charter.members), FAINT)
+    return [
+        f"{one.component} may learn little: with {students:g} students at each member its noise is"
+        f" {one.noise / one.signal:.0%} of the most that all clipped gradients could add up to, and real ones add up to"
+        " a small part of that. A smaller component, fewer rounds or a larger ε help (docs/models.md)"
+        for one in found
+        if one.noise <= one.signal
     ]
 
 

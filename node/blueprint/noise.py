@@ -22,8 +22,13 @@ class Drowned:
     signal: float
 
 
-def drowned(specs: Iterable[ComponentSpec], learning: Learning, students: float, members: int) -> list[Drowned]:
-    """Return the components that are noise with `students` in each of so many members, worst first."""
+def drowned(
+    specs: Iterable[ComponentSpec], learning: Learning, students: float, members: int, share: float = 1.0
+) -> list[Drowned]:
+    """Return the components whose noise is above this share of the signal, worst first; at 1 they are noise alone.
+
+    `students` is their number at each of so many members.
+    """
     found = []
     for spec in specs:
         sigma, d = spec.noise_multiplier / MILLION, spec.dimension
@@ -32,6 +37,6 @@ def drowned(specs: Iterable[ComponentSpec], learning: Learning, students: float,
         else:
             draws, lot = learning.planned_rounds * learning.steps, learning.sample_rate / MILLION * students
             noise, signal = sigma * sqrt(draws * d / members) / lot, float(draws)
-        if noise > signal:
+        if noise > share * signal:
             found.append(Drowned(spec.name, noise, signal))
     return sorted(found, key=lambda one: one.signal / one.noise)
