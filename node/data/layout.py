@@ -61,8 +61,8 @@ def difference(one: Layout, other: Layout) -> str:
 
 
 def described(layout: Layout) -> str:
-    """Return a layout in words: "kind: tabular; columns: age, town"."""
-    return "; ".join(f"{key}: {_shown(value)}" for key, value in layout.items())
+    """Return a layout in words: "kind: tabular; columns: age (low 0.0, high 99.0, missing 0), town (levels a, b)"."""
+    return "; ".join(f"{key}: {_told(value)}" for key, value in layout.items())
 
 
 def guess(own: Layout, wanted: bytes) -> Layout | None:
@@ -96,6 +96,15 @@ def _difference(one: Any, other: Any, at: str) -> str:
 
 def _names(items: list[Any]) -> list[str]:
     return [item["name"] for item in items if isinstance(item, dict)]
+
+
+def _told(value: Any) -> str:
+    """Return a value whole, columns with what they declare."""
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
+    if isinstance(value, dict) and "name" in value:
+        return f"{value['name']} ({', '.join(f'{k} {_told(v)}' for k, v in value.items() if k != 'name')})"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -228,7 +228,7 @@ WRONG = {
     "an unknown key of an encoder": (TABLE + "encoder = { depth = 2 }\n" + TASK, "table encoder: unknown key 'depth'"),
     "channels where none are": (TABLE + "encoder = { channels = [2] }\n" + TASK, "'channels'"),
     "a misfit encoder": (TABLE + 'encoder = "conv-image"\n' + TASK, "does not read tabular"),
-    "an encoder that is a number": (TABLE + "encoder = 3\n" + TASK, "a table belongs here"),
+    "an encoder that is a number": (TABLE + "encoder = 3\n" + TASK, "a table of keys belongs here"),
     "no modality": (TASK, r"no \[\[modality\]\]"),
     "no task": (TABLE, r"no \[\[task\]\]"),
     "a modality twice": (TABLE + MINIMAL, "'table' is there twice"),

@@ -166,10 +166,10 @@ OTHERWISE = {
         '{ name = "n", low = 0, high = 9 }', '{ name = "m", low = 0, high = 9 }', "'clicks'",
     ),
     "other bounds": (
-        "low = -1, high = 1", "low = 0, high = 1", r"modality 'table' .* 'low': '0.0'.* in the charter one of digest",
+        "low = -1, high = 1", "low = 0, high = 1", r"modality 'table' .*low 0.0.* in the charter one of digest",
     ),
-    "other times": ('time = "day"', 'time = "day"\nuntil = 2', r"modality 'clicks' .* 'until': '2.0'"),
-    "what counts as positive": ('positive = "1"', 'positive = "0"', r"task 'pass' .* 'positive': \['0'\]"),
+    "other times": ('time = "day"', 'time = "day"\nuntil = 2', r"modality 'clicks' .* until: 2.0"),
+    "what counts as positive": ('positive = "1"', 'positive = "0"', r"task 'pass' .* positive: 0"),
 }  # fmt: skip
 
 

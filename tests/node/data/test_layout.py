@@ -48,7 +48,7 @@ def test_what_is_no_order_is_not_guessed_and_takes_no_time() -> None:
 
 def test_a_difference_of_numbers_and_of_length_is_told() -> None:
     bounds = {**TABLE, "columns": [{**TABLE["columns"][0], "high": "2.0"}, TABLE["columns"][1]]}
-    assert described(TABLE) == "kind: tabular; columns: a, b"
+    assert described(TABLE) == "kind: tabular; columns: a (low 0.0, high 1.0, missing 0), b (levels x, y, z)"
     assert "{" not in difference(TABLE, {**TABLE, "columns": TABLE})
     assert difference(TABLE, bounds) == "columns 'a' high: 1.0; 2.0"
     assert difference(TABLE, {**TABLE, "columns": TABLE["columns"][:1]}) == "columns: a, b; a"
