@@ -56,7 +56,7 @@ class Table:
         wanted = sorted({*columns, *(item.column for item in filters)})
         for column in wanted:
             if column not in self.names:
-                raise UsageError(f"{self.path}: no column {column!r}", self._advice())
+                raise UsageError(f"{self.path}: no column {column!r}", self._advice(wanted))
             if self.names.count(column) > 1:
                 raise CorruptError(f"{self.path}: column {column!r} is there twice", "Remove one, or rename it.")
         found = files.read(entry, wanted)
@@ -256,12 +256,19 @@ class Table:
             return "Export numbers without a separator between thousands."
         return f"Correct it, leave the cell empty if it is unknown, or name the word in missing_values in {section}."
 
-    def _advice(self) -> str:
-        shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
+    def _advice(self, wanted: Sequence[str]) -> str:
+        names, other = self.names, ""
         for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|")):
             if len(self.names) == 1 and sign in self.names[0] and self.entry.separator != sign:
-                return f'If cells are divided so, write separator = "{name}" in [tables.{self.name}]. It has: {shown}.'
-        return f"The columns are {shown}."
+                names = [clean(each) for each in self.names[0].split(sign)]
+                other = f'If cells are divided so, write separator = "{name}" in [tables.{self.name}].'
+                break
+        if not {*names} & {*wanted, self.entry.key}:
+            # Most likely the first line is a student's row, and no cell of one is quoted.
+            found = "The first line of the file names no column that dataset.toml names: put the column names there."
+            return f"{found} {other}".rstrip()
+        shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
+        return f"{other} It has: {shown}." if other else f"The columns are {shown}."
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -491,3 +491,17 @@ def test_a_record_to_predict_is_read_in_any_spelling(school: Path) -> None:
     data = load_file(school, school / "new.csv")
     assert (data.subjects, data.records.tolist()) == (("s1",), [["n1"]])
     assert data.modalities["about"].values[0, 0, 0].tolist()[1:] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_file_without_its_line_of_names_has_no_pupil_quoted(run: "Run", school: Path, separator: str) -> None:
+    rows = pupils()
+    rows[0][1] = SECRET
+    (school / "work.csv").write_text(table(rows[1:], ",".join(map(str, rows[0])), separator), encoding="utf-8")
+    answer = run("data", "check", str(school))
+    assert answer.code == 2
+    assert "no column" in answer.err
+    assert "put the column names there" in answer.err
+    assert ("separator" in answer.err) == (separator == ";")
+    for cell in (SECRET, "r0", "north"):
+        assert cell not in answer.err + answer.out
