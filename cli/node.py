@@ -267,14 +267,13 @@ def show(out: Any, found: Any) -> None:
             c["component"],
             c["round"],
             c["epoch"],
-            c["counted_last"],
-            c["active_hosts"] if c["trainers"] == c["active_hosts"] else f"{c['active_hosts']} ({c['trainers']} train)",
+            f"{c['trainers']} of {c['active_hosts']}",
             c["label"],
             short(c["digest"] or c["certified_digest"]),
         )
         for c in found["components"]
     ]
-    table(out, ("component", "round", "epoch", "counted", "hosts", "state", "digest"), rows, empty="No components.")
+    table(out, ("component", "round", "epoch", "trainers", "state", "digest"), rows, empty="No components.")
     for remark in found["notes"]:
         out.print(f"note: {remark}")
 
