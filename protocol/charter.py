@@ -16,6 +16,7 @@ from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learnin
 from .schema import MOST_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
+FILE_LIMIT = CHARTER_LIMIT + 65_536  # of a charter with its signatures
 FAULT_MODELS = ("byzantine", "crash")
 # Of aggregation; consensus/rules.py and consensus/robust.py have them.
 RULES = (
@@ -242,7 +243,7 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
     """
     advice = "Get an intact copy from another member; `collegium charter show` prints its id, compare it by telephone."
     try:
-        signed = schema.load(SignedCharter, data, CHARTER_LIMIT + 65_536)
+        signed = schema.load(SignedCharter, data, FILE_LIMIT)
         charter = schema.load(Charter, signed.charter, CHARTER_LIMIT)
     except RemoteProtocolError as error:
         raise CorruptError(f"{source} is not a charter file or is damaged ({error})", advice) from error

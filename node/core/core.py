@@ -1291,7 +1291,10 @@ class Core:
     def _trainable(self, name: str) -> bool:
         if not self._current(name) or name in self.doubted:
             return False
-        target = self.ledger.components[name].round + 1
+        component = self.ledger.components[name]
+        target = component.round + 1
+        if component.round and component.hosts and self.me not in component.hosts:
+            return False  # who came since the last close is a host from the next one on: ε would be spent for nothing
         if self._barred(name, self.me, target):
             return False  # what was withdrawn stays out, this round included
         return (self.me, name, target) not in self.acked

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...consensus.components import State
 from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
-from ...protocol.charter import Charter, SignedCharter, load_file
+from ...protocol.charter import FILE_LIMIT, Charter, SignedCharter, load_file
 from ..core.events import StoredBlock
 from ..home.config import load as load_config
 from ..home.paths import Home
@@ -24,7 +24,8 @@ def read_charter(path: Path) -> tuple[Charter, SignedCharter]:
     """Read a charter file. Raises UsageError if there is none, CorruptError, RefusedError (a stranger signed)."""
     with disk_errors(path):
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(FILE_LIMIT + 1)  # one more than there may be: then it is refused by its size
         except (FileNotFoundError, IsADirectoryError):
             advice = "Create one (`collegium charter create`), or copy it there from another member."
             raise UsageError(f"There is no charter {path}", advice) from None

@@ -17,6 +17,7 @@ from rich.cells import cell_len
 
 CSI = re.compile(rb"\x1b\[([?>=]?)([0-9;]*)([@-~])")
 OTHER = re.compile(rb"\x1b(?:\][^\x07\x1b]*(?:\x07|\x1b\\\\)|[()][0-9A-B]|[=>78M])")
+AGAIN = 2.0  # seconds between one Ctrl-C and the next
 PATIENCE = 120.0  # seconds for a program to show something, on however busy a machine
 
 
@@ -194,10 +195,12 @@ class Terminal:
 
     def end(self, *, interrupt: bool = False, seconds: float = PATIENCE) -> Screen:
         """Read until the program ends, after Ctrl-C if asked for."""
-        if interrupt:
-            os.kill(self._process.pid, signal.SIGINT)
         deadline = time.monotonic() + seconds
-        while self._read(deadline):
+        while True:
+            if interrupt and self._process.poll() is None:
+                os.kill(self._process.pid, signal.SIGINT)  # again and again: one that meets a destructor is lost
+            if not self._read(min(deadline, time.monotonic() + AGAIN)):
+                break
             assert time.monotonic() < deadline, f"it does not end; the screen:\n{self.screen.text}"
         self.code = self._process.wait(10)
         os.close(self._master)

@@ -482,3 +482,13 @@ def test_one_changed_byte_is_found(run: "Run", tmp_path: Path, at: int) -> None:
     answer = run("charter", "verify", "--home", tmp_path / "a")
     assert answer.code == 3
     assert str(path) in answer.err
+
+
+def test_no_more_of_a_file_is_read_than_a_charter_may_have(run: "Run", tmp_path: Path) -> None:
+    """G9: an endless one too, as /dev/zero."""
+    node(run, tmp_path, "a", 4001)
+    endless = tmp_path / "endless"
+    with endless.open("wb") as file:
+        file.truncate(1 << 30)
+    refused = run("charter", "sign", "--home", tmp_path / "a", endless)
+    assert (refused.code, "1114113 bytes where at most 1114112 are allowed" in refused.err) == (3, True)

@@ -82,7 +82,7 @@ share = 0
 salt = ""
 """
 WORK = '''id,student,course,question,answer,clip,page,mark,level,points,topics,gender
-a1,ann,maths,Why?,Because.,a1.wav,a1.png,good,high,20,algebra;sets,f
+a1,ann,maths,Why?,Because.,a1.wav,a1.png,good,high,20,algebra; sets,f
 a2,ann,art,,NA,,,bad,low,-5,none,f
 b1,bob,maths,"Two
 
@@ -220,8 +220,8 @@ BAD: dict[str, tuple[Callable[[Path], object], type[OperatorError], str]] = {
     "a clip of another rate": (edit(TOML, "rate = 8000", "rate = 16000"), CorruptError, "line 2: .*8000 samples"),
     "an image that is none": (lambda folder: (folder / "a1.png").write_bytes(b"x"), CorruptError, "line 2: .*no PNG"),
     "an unknown level": (edit(CSV, "middle", "highest"), CorruptError, "'level', line 4 is no class"),
-    "an unknown topic": (edit(CSV, "algebra;sets", "algebra;set"), CorruptError, "'topics', line 2 is no class"),
-    "none among topics": (edit(CSV, "algebra;sets", "algebra;none"), CorruptError, "'topics', line 2 is no class"),
+    "an unknown topic": (edit(CSV, "algebra; sets", "algebra;set"), CorruptError, "'topics', line 2 is no class"),
+    "none among topics": (edit(CSV, "algebra; sets", "algebra;none"), CorruptError, "'topics', line 2 is no class"),
     "a point that is no number": (edit(CSV, ",15,", ",many,"), CorruptError, "'points', line 4 is not a number"),
     "a row for an unknown record": (edit("clicks.csv", "b1,5", "b9,5"), CorruptError, "line 13: this record is"),
     "two rows for a record": (edit(CSV, "b1,bob", "a1,bob"), CorruptError, "twice, first in line 2"),

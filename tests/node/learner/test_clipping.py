@@ -121,6 +121,29 @@ def test_g6_records_that_cancel_under_large_weights_stay_within_the_clip(
         assert float(contribution.norm()) <= MOST
 
 
+@pytest.mark.parametrize("alike", ["inputs", "gradients"])
+def test_g6_records_that_are_nearly_alike_do_not_hide_a_norm(alike: str) -> None:
+    """Each factor of the ghost norm needs its digits: of one side nearly equal rows, of the other rows that cancel.
+
+    In float32 the products of the nearly equal rows are all the same, and the norm comes out as zero.
+    """
+    case = Case(lambda: nn.Linear(256, 256, bias=False), 16, 256, ("weight",))
+    for seed in range(20):
+        source = torch.Generator().manual_seed(seed)
+        near = torch.randn(256, generator=source) + 1e-4 * torch.randn(1, 16, 256, generator=source)
+        far = 20.0 * torch.randn(1, 16, 256, generator=source)
+        far -= far.mean(dim=1, keepdim=True)
+        x, pull = (near, far) if alike == "inputs" else (far, near)
+        true = torch.einsum("spo,spi->oi", pull.double(), x.double()).norm()
+        assert float(true) > 1.1 * CLIP, "there is something to clip"
+        # Beside others, whose small gradients leave room under the guard on the whole sum.
+        others = torch.full((4, 16, 256), 1e-3)
+        with watched(case) as (layer, found):
+            whole = clipped(case, layer, found, torch.cat([x, others]), torch.cat([pull, others])).double()
+            rest = clipped(case, layer, found, others, others).double()
+        assert float((whole - rest).norm()) <= MOST, seed
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
 def test_g6_what_is_not_finite_counts_as_nothing_and_the_others_stay(name: str, bad: float) -> None:
