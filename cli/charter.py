@@ -99,6 +99,7 @@ def create(
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
         raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
+    founding.check_twice(people)
     founding.check_addresses(people, anyway=anyway)
     path = out if out is not None else home_of(home).charter
     if path.exists():
@@ -139,7 +140,11 @@ def create(
 
     def show_it(console: Any) -> None:
         facts(console, [("charter", path), ("federation", found["federation"])])
-        console.print("Give this file to every member; each runs `collegium charter sign FILE`.")
+        own = "" if out is None else f" {path}"
+        console.print(
+            f"Next: sign it yourself (`collegium charter sign{own}`), and send the signed file to every member."
+        )
+        console.print("Each runs `collegium charter sign FILE` and sends its own copy back to you.")
 
     for warning in [*founding.warnings(drawn), *drowned, *founding.faint(drawn, students)]:
         say(f"warning: {warning}")
@@ -229,20 +234,26 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
     found: Any = _overview(charter, signed) | {"charter": _hexed(schema.to_map(charter))}
 
     def people(out: Any) -> None:
-        rules = charter.rules
+        rules, rate = charter.rules, charter.learning.sample_rate / 1e6
         facts(
             out,
             [
                 ("name", charter.name),
                 ("federation id", found["federation"]),
-                ("fault model", f"{rules.fault_model}: bears the loss of {found['tolerated_losses']} members"),
-                ("deadline", f"{rules.round_deadline / 1000:g} s a round"),
-                ("staleness", f"updates of up to {rules.max_staleness} rounds ago count"),
-                ("refold horizon", f"{rules.refold_horizon} rounds"),
-                ("trains", f"who declares at least {charter.learning.min_students} students"),
+                ("fault model", f"{rules.fault_model}: goes on without {found['tolerated_losses']} of its members"),
+                ("deadline", f"a round waits {rules.round_deadline / 1000:g} s for a host that is late"),
+                ("late updates", f"count for {rules.max_staleness} more rounds"),
+                ("withdrawals", f"are folded out of the last {rules.refold_horizon} rounds"),
+                ("planned rounds", charter.learning.planned_rounds),
+                ("sample rate", f"{rate:g}: lot_size is this times the number of students that a member expects"),
+                (
+                    "trains",
+                    f"who declares at least {charter.learning.min_students} students (lot_size divided by the sample"
+                    " rate); others host and vote",
+                ),
             ],
         )
-        _members(out, found)
+        _member_table(out, found)
         rows = [
             (s.name, s.dimension, s.architecture, s.rule, s.width, s.noise_multiplier / 1e6, s.clip_norm / 1e6)
             for s in charter.components
@@ -284,15 +295,11 @@ def sign(
 
     place = existing_home(home)
     charter, signed = _read(file, home)
-    others = [read_charter(path) for path in merge or []]
+    others = [(path, *_read(path, home)) for path in merge or []]
     if file is not None and place.charter.exists():
-        others.append(read_charter(place.charter))
-    for other, copy in others:
-        if other.federation != charter.federation:
-            raise RefusedError(
-                f"Two copies are of different charters: {charter.federation.hex()[:16]}, {other.federation.hex()[:16]}",
-                "Compare the federation ids (`collegium charter show`) with the other members by telephone.",
-            )
+        others.append((place.charter, *read_charter(place.charter)))
+    for path, other, copy in others:
+        founding.check_same((file or place.charter, charter), (path, other), kept=place.charter)
         signed = merged(signed, copy)
     if charter.member(keys_public := _public(place)) is None:
         raise RefusedError(
@@ -301,13 +308,20 @@ def sign(
         )
     founding.check_addresses(charter.members, anyway=anyway)
     founding.check_policy(place, charter, anyway=anyway)
+    founding.warn_of_lot(place, charter)
     if all(entry.member != keys_public for entry in signed.signatures):
         signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
     _write(place.charter, signed)
     if out is not None:
         _write(out, signed)
     found = {"file": str(place.charter), **_overview(charter, signed)}
-    emit(found, as_json, lambda console: _members(console, found))
+
+    def people(console: Any) -> None:
+        _members(console, found)
+        for line in founding.next_steps(place.charter, found["missing"]):
+            console.print(line)
+
+    emit(found, as_json, people)
 
 
 @app.command("verify")
@@ -397,6 +411,10 @@ def _floor(floor: "PrivacyFloor") -> tuple[object, ...]:
 def _read(file: Path | None, home: Path | None) -> "tuple[Charter, SignedCharter]":
     from ..node.verify import read_charter  # noqa: PLC0415 - as above
 
+    if file is not None and not file.is_file():
+        raise UsageError(
+            f"There is no charter file {file}", "Check the path, or ask the member who sent you the charter for it."
+        )
     return read_charter(file if file is not None else home_of(home).charter)
 
 
@@ -440,11 +458,15 @@ def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
 
 
 def _members(out: Any, found: dict[str, Any]) -> None:
+    out.print(f"federation {found['federation']}")
+    _member_table(out, found)
+
+
+def _member_table(out: Any, found: dict[str, Any]) -> None:
     rows = [
         (m["name"], m["key"], "signed" if m["signed"] else "not signed", " ".join(m["addresses"]) or None)
         for m in found["members"]
     ]
-    out.print(f"federation {found['federation']}")
     table(out, ("member", "key", "signature", "addresses"), rows, empty="No members.")
 
 

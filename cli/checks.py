@@ -136,7 +136,12 @@ def _config(home: Home) -> Iterator[Check]:
     if config.data.path is None:
         yield Check("config", "warn", "no data folder: this node only hosts", "Set [data] path to contribute.")
     elif config.learning.contribute and not config.learning.lot_size:
-        yield Check("config", "fail", "lot_size is not declared", "Set [learning] lot_size, see its comment.")
+        yield Check(
+            "config",
+            "fail",
+            "lot_size is not declared",
+            "Set [learning] lot_size to the sample rate (`charter show`) times the number of students that you expect.",
+        )
     else:
         yield Check("config", "ok", str(home.config))
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..crypto.errors import RefusedError
+from ..crypto.errors import RefusedError, UsageError
 from .output import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..node.home.paths import Home
     from ..protocol.charter import Charter, Member
 
@@ -34,6 +36,57 @@ def _address_problems(people: "Sequence[Member]") -> list[str]:
     from ..node.home.addresses import members_problems  # noqa: PLC0415 - imports of commands wait until they run
 
     return members_problems([(person.name, person.addresses) for person in people])
+
+
+def check_twice(people: "Sequence[Member]") -> None:
+    """Refuse a name or a key that is given for two members. Raises UsageError."""
+    for what, values in (("name", [p.name for p in people]), ("key", [p.key.hex()[:16] for p in people])):
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise UsageError(f"Two members have the {what} {', '.join(twice)}", "Give each member once.")
+
+
+def check_same(one: "tuple[Path, Charter]", other: "tuple[Path, Charter]", *, kept: "Path") -> None:
+    """Refuse copies of two different charters, and say which file has which id. Raises RefusedError."""
+    if one[1].federation == other[1].federation:
+        return
+    ids = "; ".join(f"{path} is of federation {charter.federation.hex()[:16]}" for path, charter in (one, other))
+    advice = "Ask the member who drew it up which federation id is the right one, by telephone."
+    if kept in (one[0], other[0]):
+        advice += f" If this home's own copy is the wrong one, move {kept} away and sign the right one."
+    else:
+        advice += " Leave the other file out."
+    raise RefusedError(f"These are two different charters: {ids}", advice)
+
+
+def warn_of_lot(home: "Home", charter: "Charter") -> None:
+    """Say now, and not only at the start, that a home with data declares no lot size. Raises UsageError (config)."""
+    from ..node.home import config as settings  # noqa: PLC0415 - as above
+
+    if not home.config.exists():
+        return
+    config = settings.load(home.config)
+    if config.learning.contribute and config.data.path is not None and config.learning.lot_size < 1:
+        say(
+            f"warning: {home.config} declares no lot_size, and `node start` refuses without it. Set lot_size under"
+            f" [learning] to {charter.learning.sample_rate / 1e6:g} (this charter's sample rate) times the number of"
+            " students that you expect, rounded; not a count of your data."
+        )
+
+
+def next_steps(path: "Path", missing: "Sequence[str]") -> list[str]:
+    """Say what to do with a charter that this member has signed, in lines."""
+    if not missing:
+        return [
+            "Signed by everybody. A member whose copy lacks signatures takes them over from this file:"
+            f" `collegium charter sign --merge {path.name}`.",
+            "Next: `collegium node start`.",
+        ]
+    return [
+        f"Still to sign: {', '.join(missing)}.",
+        f"Next: send {path} to them, or back to the member who sent it to you.",
+        "Copies that come back are merged with `collegium charter sign --merge FILE`.",
+    ]
 
 
 def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:

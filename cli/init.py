@@ -1,5 +1,6 @@
 """`collegium init`: a node's directory, its key and its configuration."""
 
+import shlex
 import sys
 import unicodedata
 from pathlib import Path
@@ -79,6 +80,11 @@ def init(
             f"note: {', '.join(told)} can be dialled from this machine only. For members on other machines set listen"
             f" and advertise in {place.config}."
         )
+    if chosen.data.path is not None and chosen.learning.lot_size < 1:
+        say(
+            f"note: without --lot-size this node cannot train. Set lot_size under [learning] in {place.config} to the"
+            " sample rate (in the model file; `charter show` prints it) times the number of students that you expect."
+        )
     emit(
         found,
         as_json,
@@ -93,7 +99,7 @@ def init(
                     f"{place.key} ({'sealed' if secret is not None else 'not sealed: only its mode guards it'})",
                 ),
                 ("configuration", place.config),
-                ("for the charter", f"--member {member}"),
+                ("for the charter", f"--member {shlex.quote(member)}"),
             ],
         ),
     )

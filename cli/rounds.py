@@ -31,23 +31,22 @@ def show(
     )
 
     def people(out: Any) -> None:
+        withdrawn = any(r["withdrawn"] for r in found)
         rows = [
             (
-                r["component"],
                 r["round"],
-                r["height"],
+                r["component"],
                 names(r["counted"]),
                 missing(r["missing"]),
-                names(r["withdrawn"]),
+                *([names(r["withdrawn"])] if withdrawn else []),
                 r["label"],
-                short(r["digest"]),
-                size(r["bytes_of_updates"]),
-                r["seconds"],
             )
-            for r in found
+            for r in sorted(found, key=lambda r: (r["round"], r["component"]))
         ]
-        columns = ("component", "round", "height", "counted", "missing", "withdrawn", "state", "digest", "bytes", "s")
+        columns = ("round", "component", "counted", "missing", *(["withdrawn"] if withdrawn else []), "state")
         table(out, columns, rows, empty="No round is closed yet.")
+        if len(found) == limit:
+            out.print(f"These are the last {limit} at the most: more with --limit N, or of one component by its name.")
 
     emit(found, as_json, people)
 

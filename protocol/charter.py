@@ -246,7 +246,11 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
         signed = schema.load(SignedCharter, data, FILE_LIMIT)
         charter = schema.load(Charter, signed.charter, CHARTER_LIMIT)
     except RemoteProtocolError as error:
-        raise CorruptError(f"{source} is not a charter file or is damaged ({error})", advice) from error
+        raise CorruptError(
+            f"{source} is not a charter file or is damaged",
+            "Give the charter.bin that `collegium charter create` or `charter sign` wrote, or get an intact copy from"
+            " another member.",
+        ) from error
     federation = charter.federation
     for entry in signed.signatures:
         if charter.member(entry.member) is None:

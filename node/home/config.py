@@ -419,9 +419,9 @@ rounds = {c.learning.rounds}  # stop contributing after so many; 0: no limit but
 # Patterns of components to host and train, as "head/*"; of the others that the data need, only the agreed states are
 # followed. What no modality or task of the data needs does not exist here at all.
 engage = {_toml(c.learning.engage)}
-# L, by which sums of clipped gradients are divided. Declare it from a figure that is public, such as the sampling rate
-# times the number of students that you expect; it must not be counted from the data. 0: not declared. A small one that
-# declares the L of a typical institution adds less noise to everybody's model, and moves it less (docs/privacy.md).
+# The sample rate (`collegium charter show` prints it) times the number of students that you expect: 0.1 × 120 = 12. It
+# is public, so it must not be counted from the data. 0: not declared, and nothing is trained. Sums of clipped gradients
+# are divided by it; a small institution may declare that of a typical one (docs/privacy.md).
 lot_size = {c.learning.lot_size!r}
 private = {_toml(c.learning.private)}  # also learn private components, for this institution alone: they never leave
 personalise_every = {c.learning.personalise_every}  # rounds between two trainings of them

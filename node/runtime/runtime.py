@@ -912,7 +912,7 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
     charter, signed = load_file(home.charter.read_bytes(), str(home.charter))
     missing = unsigned_members(charter, signed)
     if missing:
-        names = ", ".join(member.name for member in missing)
+        names = ", ".join(sorted(member.name for member in missing))
         raise RefusedError(
             f"the charter {home.charter} is not signed by {names}", "Let them run `collegium charter sign`."
         )
@@ -924,7 +924,8 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
     if config.learning.contribute and config.data.path and config.learning.lot_size < 1:
         raise UsageError(
             f"{home.config} declares no lot_size of at least 1 under [learning]",
-            "Set it to sample rate × number of students, rounded: a constant, not the count of a batch.",
+            f"Set it to {charter.learning.sample_rate / 1_000_000:g} (the charter's sample rate) times the number of"
+            " students that you expect, rounded; not a count of the data.",
         )
     return config, charter, signed, identity
 

@@ -122,11 +122,13 @@ def _remarks(context: Context) -> list[str]:
             found.append(f"This node trains no more: {live.exhausted}.")
         # That it ends with the planned rounds is how the noise was chosen. A statistic has one round.
         planned, sums = charter.learning.planned_rounds, {spec.name for spec in charter.components if spec.additive}
-        found += [
-            _runs_out(name, last)
-            for name, (left, last) in sorted(live.forecast.items())
-            if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
-        ]
+        found += _run_out(
+            {
+                name: last
+                for name, (left, last) in sorted(live.forecast.items())
+                if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
+            }
+        )
         if not live.contributing:
             found.append("This node does not contribute (it withdrew, or was told so).")
         if live.learner_left_out:
@@ -175,9 +177,18 @@ def _outside(context: Context, me: bytes) -> str:
     )
 
 
-def _runs_out(modality: str, last: Mapping[str, int]) -> str:
-    after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
-    return f"The privacy budget of {modality} runs out after {after}, if nothing changes."
+def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say after which round budgets run out: one sentence for all modalities of which it is the same."""
+    together: dict[str, list[str]] = {}
+    for modality, last in last_rounds.items():
+        after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
+        if len(set(last.values())) == 1:
+            after = f"round {min(last.values())}"
+        together.setdefault(after, []).append(modality)
+    return [
+        f"The privacy budget of {', '.join(names)} runs out after {after}, if nothing changes."
+        for after, names in together.items()
+    ]
 
 
 def peers(context: Context) -> list[Json]:

@@ -1,5 +1,6 @@
 """Founding a federation from the command line."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,74 @@ def test_copies_of_different_charters_are_not_merged(run: "Run", tmp_path: Path)
     create(run, tmp_path / "a", member, out=str(tmp_path / "other.bin"))
     answer = run("charter", "sign", "--merge", tmp_path / "other.bin", "--home", tmp_path / "a")
     assert (answer.code, "different charters" in answer.err) == (5, True)
+    said = " ".join(answer.err.split())
+    for path in (tmp_path / "a" / "charter.bin", tmp_path / "other.bin"):
+        federation = run("charter", "show", path, "--json").value["federation"]
+        assert f"{path} is of federation {federation[:16]}" in said
+    assert f"move {tmp_path / 'a' / 'charter.bin'} away" in said
+
+
+def test_every_step_of_signing_says_the_next(run: "Run", tmp_path: Path) -> None:
+    north, south = node(run, tmp_path, "north", 4001), node(run, tmp_path, "south", 4002)
+    words = ("--preset", "digits", "--no-dp", "--member", north["member"], "--member", south["member"])
+    made = run("charter", "create", "--home", tmp_path / "north", "--name", "t", *words)
+    assert "sign it yourself (`collegium charter sign`)" in made.out
+    charter = tmp_path / "north" / "charter.bin"
+    first = run("charter", "sign", "--home", tmp_path / "north").out
+    assert "Still to sign: south." in first
+    assert f"send {charter} to them" in first
+    last = run("charter", "sign", charter, "--home", tmp_path / "south").out
+    assert "Signed by everybody" in last
+    assert "collegium node start" in last
+
+
+def test_a_file_that_is_no_charter_and_one_that_is_not_there_are_told_apart(run: "Run", tmp_path: Path) -> None:
+    node(run, tmp_path, "a", 4001)
+    wrong = run("charter", "sign", tmp_path / "a" / "config.toml", "--home", tmp_path / "a")
+    assert wrong.code == 3
+    assert "is not a charter file" in wrong.err
+    assert "MessagePack" not in wrong.err
+    for words in ((tmp_path / "no.bin",), ("--merge", tmp_path / "no.bin")):
+        create(run, tmp_path / "a", node(run, tmp_path, f"b{len(words)}", 4002)["member"])
+        absent = run("charter", "sign", *words, "--home", tmp_path / "a")
+        assert absent.code == 2
+        assert "Check the path" in absent.err
+        assert "charter create" not in absent.err
+
+
+def test_a_lot_size_that_is_missing_is_said_at_once_with_the_sample_rate(run: "Run", tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    words = ("--name", "a", "--listen", "/ip4/127.0.0.1/tcp/4001", "--data", tmp_path / "data", "--json")
+    made = run("init", "--home", tmp_path / "a", *words)
+    assert "Set lot_size under [learning]" in made.err
+    create(run, tmp_path / "a", made.value["member"])
+    config = tmp_path / "a" / "config.toml"
+    config.write_text(config.read_text().replace('policy = "dp"', 'policy = "open"'))
+    rate = run("charter", "show", "--home", tmp_path / "a", "--json").value["charter"]["learning"]["sample_rate"] / 1e6
+    shown = run("charter", "show", "--home", tmp_path / "a").out
+    assert f"{rate:g}: lot_size is this times the number of students" in shown
+    assert shown.count("federation id") == 1
+    signed = run("charter", "sign", "--home", tmp_path / "a")
+    assert signed.code == 0, signed.err
+    assert f"Set lot_size under [learning] to {rate:g}" in signed.err
+    config.write_text(config.read_text().replace("lot_size = 0.0", "lot_size = 12.0"))
+    assert "lot_size" not in run("charter", "sign", "--home", tmp_path / "a").err
+
+
+def test_a_member_line_can_be_pasted_into_a_shell(run: "Run", tmp_path: Path) -> None:
+    listen = ("--listen", "/ip4/127.0.0.1/tcp/4001")
+    plain = run("init", "--home", tmp_path / "a", "--name", "school-a", *listen).out
+    assert "--member school-a=" in " ".join(plain.split())
+    odd = run("init", "--home", tmp_path / "b", "--name", "a $(touch x)", *listen).out
+    (line,) = [line for line in odd.splitlines() if "--member" in line]
+    assert shlex.split(line[line.index("--member") :])[1].startswith("a $(touch x)=")
+
+
+def test_a_member_given_twice_is_named_so(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    answer = create(run, tmp_path / "a", member, member)
+    assert answer.code == 2
+    assert answer.value["error"] == "Two members have the name a"
 
 
 UNREACHABLE = {

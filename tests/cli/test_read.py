@@ -101,6 +101,16 @@ def test_reading_changes_nothing(run: "Run", home: Home) -> None:
     assert everything() == before
 
 
+def test_the_list_of_rounds_is_in_order_fits_and_says_where_it_ends(run: "Run", home: Home) -> None:
+    rows = run("round", "list", "--home", home.root).out.splitlines()
+    numbers = [int(line.split()[0]) for line in rows[1:] if line.split()[0].isdigit()]
+    assert len(numbers) > 1
+    assert numbers == sorted(numbers)
+    assert "These are the last" not in rows[-1]
+    ended = run("round", "list", "--limit", "1", "--home", home.root).out
+    assert "These are the last 1 at the most" in ended
+
+
 def test_a_node_that_never_ran_says_so(run: "Run", home: Home) -> None:
     home.database.unlink()
     answer = run("round", "list", "--home", home.root)
