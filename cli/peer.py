@@ -82,7 +82,12 @@ def add(
     else:
         edit_peers(place, add=[address])
         found = {"address": address, "connected": False, "why": "no daemon runs; it is dialled at the next start"}
-    text = f"connected to {found['member']['name']}" if found["connected"] else f"remembered; {found['why']}"
+    if not found["connected"]:
+        text = f"remembered; {found['why']}"
+    elif found["tried"]:
+        text = f"connected to {found['member']['name']}"
+    else:
+        text = f"remembered, and not tried: there is a connection to {found['member']['name']} already"
     emit(found, as_json, lambda out: out.print(text))
 
 

@@ -44,6 +44,7 @@ def build(daemon: Daemon) -> Starlette:
         before = await run_in_threadpool(load_peers, daemon.home)
         await run_in_threadpool(edit_peers, daemon.home, add=[address])
         daemon.refresh_peers()  # a node that is not up to date lets in whom its operator names
+        already = daemon.network.neighbours()
         try:
             key = await daemon.network.connect(address)
         except (RefusedError, UsageError):
@@ -56,7 +57,7 @@ def build(daemon: Daemon) -> Starlette:
             return JSONResponse({"address": address, "connected": False, "why": error.message})
         daemon.refresh_peers()
         member = context_of(daemon).member(key)
-        return JSONResponse({"address": address, "connected": True, "member": member})
+        return JSONResponse({"address": address, "connected": True, "tried": key not in already, "member": member})
 
     async def remove_peer(request: Request) -> Response:
         address = str((await body_of(request, {"address": str}))["address"])

@@ -235,6 +235,7 @@ def test_what_cannot_be_moved_is_said(daemon: "FakeDaemon", change: dict[str, An
 def test_adding_a_peer_dials_it_and_remembers_it(daemon: "FakeDaemon") -> None:
     answer = call(daemon, "POST", "/peers", json={"address": ADDRESS}).json()
     assert answer["connected"] is True
+    assert answer["tried"] is False, "there was a connection already, by another address"
     assert answer["member"]["key"] == daemon.network.members[1].hex()
     assert daemon.network.dialled == [ADDRESS]
     assert load_peers(daemon.home) == (ADDRESS,)
