@@ -125,7 +125,7 @@ def _remarks(context: Context) -> list[str]:
         found += _run_out(
             {
                 name: last
-                for name, (left, last) in sorted(live.forecast.items())
+                for name, (left, last) in sorted(() if live.exhausted else live.forecast.items())
                 if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
             }
         )

@@ -385,15 +385,19 @@ def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context:
 
 
 def test_the_status_says_after_which_round_a_budget_runs_out(context: Context, cluster: Cluster) -> None:
-    notes = views.status(replace(context, live=live(cluster)))["notes"]
+    spent = live(cluster)
+    assert spent.exhausted
+    assert not any("runs out" in note for note in views.status(replace(context, live=spent))["notes"]), "it has"
+    going = replace(spent, exhausted="")
+    notes = views.status(replace(context, live=going))["notes"]
     assert any("made-up runs out after round 7, if nothing changes" in note for note in notes)
     planned = context.charter.learning.planned_rounds
-    both = replace(live(cluster), forecast={"essays": (2, {"head/task0": 7, "b": 7}), "marks": (2, {"head/task0": 7})})
+    both = replace(going, forecast={"essays": (2, {"head/task0": 7, "b": 7}), "marks": (2, {"head/task0": 7})})
     (note,) = [note for note in views.status(replace(context, live=both))["notes"] if "runs out" in note]
     assert "essays, marks runs out after round 7," in note
-    as_planned = replace(live(cluster), forecast={"made-up": (40, {"head/task0": planned})})
+    as_planned = replace(going, forecast={"made-up": (40, {"head/task0": planned})})
     assert not any("runs out" in note for note in views.status(replace(context, live=as_planned))["notes"])
-    soon = replace(live(cluster), forecast={"made-up": (2, {"head/task0": planned})})
+    soon = replace(going, forecast={"made-up": (2, {"head/task0": planned})})
     assert any("runs out" in note for note in views.status(replace(context, live=soon))["notes"])
 
 
