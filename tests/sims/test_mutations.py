@@ -161,6 +161,7 @@ MUTATIONS = (
                 "            votes[vote.author, vote.block] = message\n",
                 "            votes[vote.author, vote.block + bytes([len(votes)])] = message\n",
             ),
+            (INCOMING, "    if agreement is not None and name in agreement.seen:\n        return False\n", ""),
         ),
         "storm",
         1,

@@ -181,7 +181,7 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
             "after round 1 1 members contribute, and charter.min_updates is 2",
         ),
         "a deadline after the end": (
-            '[charter]\ndeadline = 600001\n[[event]]\ndo = "leave-off"\nnode = "a"\nat = 10',
+            '[charter]\ndeadline = 600001\n[[event]]\ndo = "hang-learner"\nnode = "a"\nat = 10',
             "event 1: charter.deadline is 600001 ms, and expect.within is 600000",
         ),
         "training after the end": (
