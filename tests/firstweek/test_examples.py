@@ -29,7 +29,7 @@ class Case:
 
 
 CASES = [
-    Case("oulad", "oulad", ("--by", "module"), ("AAA", "GGG")),
+    Case("oulad", "oulad", ("--by", "module"), ("EEE", "GGG")),
     Case("sra", "sra", ("--by", "module"), ("scientsbank-fn", "scientsbank-ii"), "scientsbank"),
     Case("onestopenglish", "onestopenglish", ("--institutions", "2"), ("institution-1", "institution-2")),
     Case(
