@@ -246,8 +246,9 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
         signed = schema.load(SignedCharter, data, FILE_LIMIT)
         charter = schema.load(Charter, signed.charter, CHARTER_LIMIT)
     except RemoteProtocolError as error:
+        size = f" ({len(data)} bytes where at most {FILE_LIMIT} are allowed)" if len(data) > FILE_LIMIT else ""
         raise CorruptError(
-            f"{source} is not a charter file or is damaged",
+            f"{source} is not a charter file or is damaged{size}",
             "Give the charter.bin that `collegium charter create` or `charter sign` wrote, or get an intact copy from"
             " another member.",
         ) from error

@@ -450,7 +450,8 @@ def test_a_charter_that_a_home_could_not_train_under_is_not_signed(run: "Run", t
     checks = run("doctor", "--home", tmp_path / "a", "--no-data", "--json").value["checks"]
     (policy,) = [check for check in checks if check["check"] == "policy"]
     assert (policy["verdict"], 'policy = "open"' in policy["advice"]) == ("fail", True)
-    config.write_text(config.read_text().replace('policy = "dp"', 'policy = "open"'))
+    text = config.read_text().replace('policy = "dp"', 'policy = "open"')
+    config.write_text(text.replace("lot_size = 0.0", "lot_size = 12.0"))
     assert (run(*sign).code, run(*sign).err) == (0, "")
 
 
