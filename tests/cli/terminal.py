@@ -195,10 +195,11 @@ class Terminal:
 
     def end(self, *, interrupt: bool = False, seconds: float = PATIENCE) -> Screen:
         """Read until the program ends, after Ctrl-C if asked for."""
-        deadline = time.monotonic() + seconds
+        deadline, due = time.monotonic() + seconds, 0.0
         while True:
-            if interrupt and self._process.poll() is None:
+            if interrupt and time.monotonic() >= due and self._process.poll() is None:
                 os.kill(self._process.pid, signal.SIGINT)  # again and again: one that meets a destructor is lost
+                due = time.monotonic() + AGAIN  # output in between is no reason: a second one breaks off its clean-up
             if not self._read(min(deadline, time.monotonic() + AGAIN)):
                 break
             assert time.monotonic() < deadline, f"it does not end; the screen:\n{self.screen.text}"
