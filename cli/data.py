@@ -105,16 +105,17 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             column["use"],
             column["values"],
             _words(column["missing"], column["missing_words"]),
+            column["unreadable"],
             _words(column["other"], column["words"]),
             column["below"],
             column["above"],
         )
         for column in found["columns"]
-        if column["missing"] or column["other"] or column["below"] or column["above"]
+        if any(column[what] for what in ("missing", "unreadable", "other", "below", "above"))
     ]
     if columns:
         out.print()
-        names = ("column", "of", "values", "empty", "not declared", "below low", "above high")
+        names = ("column", "of", "values", "empty", "unreadable", "not declared", "below low", "above high")
         table(out, names, columns, empty="")
     for warning in found["warnings"]:
         out.print(f"warning: {warning}")
@@ -128,6 +129,18 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
         shown += len(texts[:ALIKE])
     if found["problem_count"] > shown:
         out.print(f"error: {found['problem_count'] - shown} more such cells (--json lists {len(found['problems'])})")
+    out.print()
+    out.print(_verdict(found))
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    errors, warnings = found["problem_count"], len(found["warnings"])
+    if errors:
+        left = f"as the folder is now, training leaves out {found['left_out_subjects']} subjects."
+        return f"Errors: {errors}, warnings: {warnings}. Correct the errors: {left}"
+    if warnings:
+        return f"No errors, warnings: {warnings}. A node can train on this folder; read the warnings before."
+    return "No errors, no warnings: a node can train on this folder."
 
 
 def _words(count: int, words: list[tuple[str, int]]) -> str:

@@ -262,6 +262,11 @@ def question(
     )
 
 
+def told(epsilon: Mapping[str, int]) -> dict[str, float | None]:
+    """Return each modality's ε for a log: as a number, None where the privacy policy has none."""
+    return {name: None if value == NO_EPSILON else value / 1000 for name, value in epsilon.items()}
+
+
 def reservation(draw: Draw, epsilon: Mapping[str, int], learning: Learning) -> PutDraw:
     """Return what has to be on disk before a draw is trained."""
     steps, sample_rate = event(draw, learning)

@@ -442,7 +442,7 @@ class Core:
         self.draw = None  # what is under way was reckoned without these: its receipt would say too little
         self._emit(ev.Persist(put))
         self._notice(
-            "spending-recovered", "warning", draws=sum(d.count for _, d in put.recalled), epsilon=dict(put.claims)
+            "spending-recovered", "warning", draws=sum(d.count for _, d in put.recalled), epsilon=contributing.told(dict(put.claims))
         )
 
     def _note_update(self, record: Signed[Record]) -> None:
@@ -1323,7 +1323,7 @@ class Core:
             else:
                 self.exhausted = event.reason
             offers.stop(self, "budget-spent", additive=draw.additive)
-            self._notice("budget-spent", "warning", reason=event.reason, epsilon=dict(event.epsilon))
+            self._notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.told(event.epsilon))
             return
         self.draw = replace(
             draw,
@@ -1363,7 +1363,7 @@ class Core:
         self._train_began = self._now
         self._emit(ev.Train(draw.number, draw.recipes, steps, rate, lot, self._beside(draw)))
         rounds = {recipe.component: recipe.round for recipe in draw.recipes}
-        self._notice("training", draw=draw.number, rounds=rounds, epsilon=dict(put.claims))
+        self._notice("training", draw=draw.number, rounds=rounds, epsilon=contributing.told(dict(put.claims)))
 
     def _beside(self, draw: contributing.Draw) -> tuple[tuple[str, bytes], ...]:
         """Return (component, chain) of what forward passes need beside the components that the draw trains."""

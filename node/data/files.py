@@ -210,6 +210,9 @@ class _Utf8(io.RawIOBase):
         if not self._begun and chunk[:2] in _UTF16 and not self._entry.encoding.startswith("utf-16"):
             where = f"{self._entry.path} is UTF-16, not {self._entry.encoding.upper()}"
             raise CorruptError(where, f'Save it as CSV UTF-8, or write encoding = "utf-16" in {_section(self._entry)}.')
+        if not self._begun and chunk.startswith(codecs.BOM_UTF8) and self._entry.encoding != "utf-8":
+            where = f"{self._entry.path} is UTF-8, not {self._entry.encoding.upper()}"
+            raise CorruptError(where, f'Write encoding = "utf-8" in {_section(self._entry)}, or save it as declared.')
         text = self._decoder.decode(chunk, final=not chunk)
         self.damaged = self.damaged or DAMAGED in text
         if not self._begun:

@@ -3,11 +3,12 @@
 Bounds and levels are declared, never fitted: a fitted scaler would leak outside the accountant (DESIGN.md section 6).
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ...crypto.errors import CorruptError, UsageError
+from ...crypto.errors import UsageError
 from .audio import AudioSpec
 from .entries import (
     CategoricalColumn,
@@ -42,16 +43,35 @@ TASK_KEYS = ("name", "kind", "table", "column", "positive", "negative", "classes
 def read_manifest(folder: Path) -> Manifest:
     """Read and check `folder/dataset.toml`.
 
-    Raises UsageError (missing, or says something wrong: which key and what to write) or CorruptError (not TOML).
+    Raises UsageError: the folder or the file is missing, is not TOML, or says something wrong (which key and what to
+    write).
     """
+    if not folder.exists():
+        raise UsageError(f"{folder}: there is no such folder", "Check the path.")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file", f"Give the folder that holds {MANIFEST} and the tables.")
     path = inside(folder, MANIFEST, str(folder))
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", f"Put a {MANIFEST} into the data folder.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text", "Save it as UTF-8 in a text editor.") from error
+    try:
+        raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
-        raise CorruptError(f"{path} is not TOML: {error}", "Correct the line named here.") from error
+        raise UsageError(f"{path} is not TOML: {error}", _toml_advice(text, str(error))) from error
     return _manifest(Section(raw, str(path)), folder)
+
+
+def _toml_advice(text: str, error: str) -> str:
+    """Return what to do about an error of TOML, which names its line; text without quotes is the commonest."""
+    place = re.search(r"at line (\d+)", error)
+    lines = text.splitlines()
+    line = lines[int(place[1]) - 1] if place and int(place[1]) <= len(lines) else ""
+    if re.search(r"[=\[,]\s*(?!(?:true|false|inf|nan)\b)[^\W\d_]", line.partition("=")[1] + line.partition("=")[2]):
+        return 'Correct the line named here. Text needs quotation marks, as in kind = "text".'
+    return "Correct the line named here."
 
 
 def _manifest(top: Section, folder: Path) -> Manifest:

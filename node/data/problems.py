@@ -41,7 +41,8 @@ class ColumnCount:
 
     `other` counts cells that are none of the declared levels or classes (of a binary task: that count as no); `words`
     are the commonest of them. `below` and `above` count numbers that are clamped, `sentinels` those among them that
-    look like a code for "no value". `missing_words` are words that count as an empty cell.
+    look like a code for "no value". `missing_words` are words that count as an empty cell. `unreadable` cells of a
+    column of numbers hold something else.
     """
 
     table: str
@@ -50,6 +51,7 @@ class ColumnCount:
     values: int
     missing: int
     missing_words: tuple[tuple[str, int], ...] = ()
+    unreadable: int = 0
     other: int = 0
     words: tuple[tuple[str, int], ...] = ()
     below: int = 0

@@ -17,6 +17,7 @@ _EDGE = "".join(
 _UNSEEN = str.maketrans("", "", _EDGE)
 _ZEROS = re.compile(r"(?<!\d)0+(?=\w)")
 _WHOLE = re.compile(r"(\d+)\.0+")
+_FORMATTED = re.compile(r"([+-]?\d+)[.,]0+")
 
 # A cell that holds one of these words is empty.
 MISSING = frozenset({"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "Null"})
@@ -30,6 +31,13 @@ def clean(text: str) -> str:
 def alike(text: str) -> str:
     """Return what is left of a text without case, space and Unicode compatibility forms."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_UNSEEN)
+
+
+def whole(text: str) -> str:
+    """Return a whole number without the ",0" or ".0" that a number format adds; any other text as `alike` has it."""
+    found = alike(text)
+    number = _FORMATTED.fullmatch(found)
+    return number[1] if number else found
 
 
 def near(text: str) -> str:

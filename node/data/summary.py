@@ -10,11 +10,15 @@ import numpy.typing as npt
 
 from ..store.observations import LEAST_CELL
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
-from .problems import ColumnCount
-from .spelling import near_ids
+from .problems import ColumnCount, Problem
+from .spelling import alike, near_ids
 
 NAMED = 20  # groups of ids that are named
 READ = 126  # words and signs of a text that are read at most: a pretrained model reads 128 tokens, two of them its own
+TOTALS = frozenset(  # words that spreadsheets of schools have in place of an id in a last row
+    "total totals sum average mean summe gesamt insgesamt mittelwert durchschnitt somme moyenne suma media totale razem"
+    " średnia totaal gemiddelde".split()
+)
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -22,6 +26,7 @@ def summarise(data: Dataset) -> dict[str, Any]:
     """Return counts of subjects, records, modalities, tasks and groups, and `warnings`, as plain values for JSON."""
     there = data.weights > 0
     per_subject = there.sum(axis=1)
+    unfit = _wholly_outside(data.findings.columns.values())
     return {
         "subjects": len(data.subjects),
         "records": int(there.sum()),
@@ -41,8 +46,10 @@ def summarise(data: Dataset) -> dict[str, Any]:
         "empty_rows": dict(data.findings.empty_rows),
         "columns": [asdict(column) for column in data.findings.columns.values()],
         "near_ids": [list(group) for group in near_ids((*data.subjects, *data.left_out))],
-        "problems": [asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values())],
-        "problem_count": data.findings.number + len(data.findings.clashes),
+        "problems": [
+            asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values(), *unfit)
+        ],
+        "problem_count": data.findings.number + len(data.findings.clashes) + len(unfit),
         "warnings": _warnings(data),
     }
 
@@ -116,6 +123,23 @@ def near_warnings(data: Dataset) -> list[str]:
     return found + ([f"{left} more groups of ids differ in case, leading zeros or form only"] if left > 0 else [])
 
 
+def _all_clamped(column: ColumnCount) -> bool:
+    return column.values > 1 and column.below + column.above == column.values
+
+
+def _wholly_outside(columns: Iterable[ColumnCount]) -> list[Problem]:
+    """Return the columns of which no number is within its bounds: clamped, they say nothing. It cannot be meant."""
+    return [
+        Problem(
+            f"column {column.column!r} of table {column.table!r} ({column.use}): all {column.values} numbers are outside"
+            f" the declared bounds ({column.below} below low, {column.above} above high)",
+            "Every number would be clamped to a bound. Correct low and high, or the unit of the column.",
+        )
+        for column in columns
+        if _all_clamped(column)
+    ]
+
+
 def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
     found = []
     for column in columns:
@@ -126,7 +150,7 @@ def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
                 " these cells, or name it in missing_values of the table"
             )
         coded = sum(number for _, number in column.sentinels)
-        if column.below + column.above > coded:
+        if column.below + column.above > coded and not _all_clamped(column):
             found.append(f"{where}: {column.below} below low and {column.above} above high, which are clamped")
         if column.other and column.use.startswith("modality "):
             found.append(f"{where}: {_times(column.other)} none of the levels and counts as other{_named(column)}")
@@ -154,6 +178,11 @@ def _long_texts(modality: ModalityArray) -> int:
 def _warnings(data: Dataset) -> list[str]:
     found = _of_columns(data.findings.columns.values())
     found += near_warnings(data)
+    found += [
+        f"the id {name!r} looks like a row of totals at the end of a table, not a person: remove the row"
+        for name in (*data.subjects, *data.left_out)
+        if alike(name).rstrip(":") in TOTALS
+    ]
     if data.unread:
         found.append(f"max_records leaves out {data.unread} records: raise it, or be content with the first ones")
     if data.held_out.all():

@@ -6,6 +6,7 @@ Cells of keys, levels, labels and numbers are cleaned (spelling.py) before they 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,14 @@ from ...crypto.errors import CorruptError, UsageError
 from . import files
 from .entries import TableEntry
 from .problems import ColumnCount, Findings, commonest, outside
-from .spelling import MISSING, alike, clean
+from .spelling import MISSING, alike, clean, whole
 
 Texts = list[str | None]
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 _COMMA = re.compile(r"[+-]?\d*,\d+")
+_POINT = re.compile(r"[+-]?\d*\.\d+")
+CLOSE = 6  # letters of a column name from which another one may be called a slip of it
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")
 
 
@@ -56,7 +59,7 @@ class Table:
         wanted = sorted({*columns, *(item.column for item in filters)})
         for column in wanted:
             if column not in self.names:
-                raise UsageError(f"{self.path}: no column {column!r}", self._advice(wanted))
+                raise UsageError(f"{self.path}: no column {column!r}", self._advice(column, wanted))
             if self.names.count(column) > 1:
                 raise CorruptError(f"{self.path}: column {column!r} is there twice", "Remove one, or rename it.")
         found = files.read(entry, wanted)
@@ -65,6 +68,7 @@ class Table:
         self.rows: int = self._data.num_rows
         self.kept: Mask = np.ones(self.rows, dtype=np.bool_)
         self.bad: Mask = np.zeros(self.rows, dtype=np.bool_)
+        self._unread: dict[str, Mask] = {}  # of columns of numbers: cells that hold something else [rows]
         if found.empty:
             self.findings.empty_rows[self.name] = found.empty
         for line, expected, there in found.ragged:
@@ -129,6 +133,7 @@ class Table:
                 raise self._unfit(column, "numbers", "Export it as whole or decimal numbers.") from error
             for word in self.entry.missing_values:
                 found[found == _number(word)] = np.nan
+            wrong = np.zeros(self.rows, dtype=np.bool_)
         else:
             cells = self.cells(column)
             parsed = np.array([*map(self._parse, cells.values), np.nan])
@@ -140,15 +145,17 @@ class Table:
         if infinite.size:
             self.fail(column, infinite, " is infinite", "Correct or empty the cell.")
             found[infinite] = np.nan
+            wrong[infinite] = True
+        self._unread[column] = wrong
         return found
 
     def levels(self, column: str, declared: Sequence[str], use: str) -> Index:
         """Return the place of each cell in `declared` [rows]: -1 for an empty one, len(declared) for another value.
 
-        A value that differs from a declared one in case or space alone is noted as a problem.
+        A value that differs from a declared one in case, in space or in a ".0" alone is noted as a problem.
         """
         cells, index = self.cells(column), {word: place for place, word in enumerate(declared)}
-        forms = {alike(word): word for word in declared}
+        forms, numbers = {alike(word): word for word in declared}, {whole(word): word for word in declared}
         seen: dict[str, int] = {}
         places = np.full(len(cells.values) + 1, len(declared), dtype=np.int64)
         places[-1] = -1
@@ -160,6 +167,10 @@ class Table:
             if form in forms:
                 what = f" is written otherwise than the declared {forms[form]!r}: case or space differs"
                 self.fail(column, np.flatnonzero(cells.codes == code), what, "Write it in one way, here and there.")
+            elif whole(value) in numbers:
+                what = f" is the declared {numbers[whole(value)]!r} in another number format"
+                advice = "Format the column in the spreadsheet as it is declared (3, not 3,0 or 3.0), and export it again."
+                self.fail(column, np.flatnonzero(cells.codes == code), what, advice)
             elif form in seen and (rows := self._both(cells, seen[form], code)):
                 self.findings.clash(
                     f"{self.path}: column {column!r}, lines {rows[0]} and {rows[1]}: two values differ in case or space"
@@ -182,16 +193,20 @@ class Table:
         self, column: str, use: str, numbers: npt.NDArray[np.float64], bounds: tuple[float, float], rows: Index
     ) -> None:
         """Count what a column of numbers holds in the `rows` that are read."""
-        found = numbers[rows]
-        self.findings.count(self._counted(column, use, rows, np.isnan(found), **outside(found, *bounds)))
+        found, unread = numbers[rows], self._unread[column][rows]
+        counts = outside(found, *bounds)
+        self.findings.count(
+            self._counted(column, use, rows, np.isnan(found) & ~unread, unreadable=int(unread.sum()), **counts)
+        )
 
-    def _counted(self, column: str, use: str, rows: Index, missing: Mask, **more: object) -> ColumnCount:
+    def _counted(self, column: str, use: str, rows: Index, missing: Mask, unreadable: int = 0, **more: object) -> ColumnCount:
         words: tuple[tuple[str, int], ...] = ()
         if _is_text(self._data.column(column).type):
             cells = self.cells(column)
             codes, counts = np.unique(cells.words[rows], return_counts=True)
             words = tuple((cells.missing[code], int(n)) for code, n in zip(codes, counts, strict=True) if code >= 0)
-        return ColumnCount(self.name, column, use, int((~missing).sum()), int(missing.sum()), words, **more)  # type: ignore[arg-type]
+        values = int((~missing).sum()) - unreadable
+        return ColumnCount(self.name, column, use, values, int(missing.sum()), words, unreadable, **more)  # type: ignore[arg-type]
 
     def _both(self, cells: Cells, one: int, other: int) -> tuple[int, int] | None:
         rows = [np.flatnonzero((cells.codes == code) & self.kept) for code in (one, other)]
@@ -252,13 +267,15 @@ class Table:
         wrong = [value for value in values if np.isnan(self._parse(value))]
         if self.entry.decimal == "." and any(map(_COMMA.fullmatch, wrong)):
             return f'If the file writes numbers as 0,5, write decimal = "," in {section}.'
+        if self.entry.decimal == "," and any(map(_POINT.fullmatch, wrong)):
+            return f'Declared is decimal = ",". If the file writes numbers as 0.5, write decimal = "." in {section}.'
         if any(map(_GROUPED.fullmatch, wrong)):
             return "Export numbers without a separator between thousands."
         return f"Correct it, leave the cell empty if it is unknown, or name the word in missing_values in {section}."
 
-    def _advice(self, wanted: Sequence[str]) -> str:
+    def _advice(self, column: str, wanted: Sequence[str]) -> str:
         names, other = self.names, ""
-        for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|")):
+        for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
             if len(self.names) == 1 and sign in self.names[0] and self.entry.separator != sign:
                 names = [clean(each) for each in self.names[0].split(sign)]
                 other = f'If cells are divided so, write separator = "{name}" in [tables.{self.name}].'
@@ -267,7 +284,12 @@ class Table:
             # Most likely the first line is a student's row, and no cell of one is quoted.
             found = "The first line of the file names no column that dataset.toml names: put the column names there."
             return f"{found} {other}".rstrip()
-        shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
+        slips = [name for name in names if alike(name) == alike(column)]
+        if not slips and len(column) >= CLOSE:
+            slips = get_close_matches(column, names, 1, 0.8)
+        if slips and not other:
+            return f"There is a column {slips[0]!r}: write the name in one way, in the file and in dataset.toml."
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         return f"{other} It has: {shown}." if other else f"The columns are {shown}."
 
 

@@ -82,7 +82,29 @@ def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
     assert answer.code == 3
     assert answer.value["problems"][0]["text"].endswith("work.csv: column 'grade', line 2 is no class of 'grade'")
     assert answer.value["left_out_subjects"] == 1
-    assert run("data", "check", folder / "none").code == 2
+    assert "training leaves out 1 subjects." in run("data", "check", folder).out.splitlines()[-1]
+
+
+def test_a_folder_that_is_none_and_a_dataset_toml_that_is_no_toml_are_named(run: "Run", folder: Path) -> None:
+    for place, text in (
+        (folder / "none", "none: there is no such folder"),
+        (folder / "work.csv", "is a file Give the"),
+    ):
+        answer = run("data", "check", place)
+        assert answer.code == 2
+        assert text in " ".join(answer.err.split())
+    good = (folder / "dataset.toml").read_text()
+    for old, new, told in (
+        ('kind = "text"', "kind = text", "Text needs quotation marks"),
+        ("format = 1", "format = ", "Correct the line named here."),
+    ):
+        assert old in good
+        (folder / "dataset.toml").write_text(good.replace(old, new, 1))
+        answer = run("data", "check", folder)
+        assert answer.code == 2
+        assert told in " ".join(answer.err.split())
+    (folder / "dataset.toml").write_text("# \u00e9\n" + good, encoding="latin-1")
+    assert "not UTF-8" in " ".join(run("data", "check", folder).err.split())
 
 
 def test_import_writes_folders_that_check_accepts(run: "Run", tmp_path: Path) -> None:

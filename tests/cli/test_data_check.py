@@ -223,6 +223,61 @@ def test_a_word_for_no_value_cannot_be_a_class_or_level(run: "Run", school: Path
         assert "can never occur" in answer.err
 
 
+def test_a_whole_number_with_decimals_is_no_other_class(run: "Run", school: Path) -> None:
+    toml = TOML.replace('"binary"', '"multiclass"').replace('positive = "pass"', 'classes = ["1", "2"]')
+    rows = [[f"r{n}", f"s{n}", 9, "north", ("1", "2", '"1,0"', "2.0")[n]] for n in range(4)]
+    write(school, rows, toml)
+    found = run("data", "check", school, "--json")
+    assert problems(found) == [
+        f"column 'result', line {line} is the declared '{word}' in another number format"
+        for line, word in ((4, 1), (5, 2))
+    ]
+    assert "not 3,0 or 3.0" in found.value["problems"][0]["advice"]
+    write(school, [[f"r{n}", f"s{n}", 9, ("7", "7.0")[n % 2], "pass"] for n in range(4)], TOML.replace("south", "7"))
+    assert len(problems(run("data", "check", school, "--json"))) == 2, "a level of a feature as well"
+
+
+@pytest.mark.parametrize(("declared", "cell"), [(",", "8.5"), (".", '"8,5"')])
+def test_the_wrong_decimal_sign_is_named_and_its_cells_are_not_called_empty(
+    run: "Run", school: Path, declared: str, cell: str
+) -> None:
+    rows = pupils()
+    for row in rows[:30]:
+        row[2] = cell
+    write(school, rows, TOML.replace('key = "id"', f'key = "id"\ndecimal = "{declared}"'))
+    found = run("data", "check", school, "--json")
+    right = "." if declared == "," else ","
+    assert f'write decimal = "{right}" in [tables.work]' in found.value["problems"][0]["advice"]
+    age = column(found, "age")
+    assert (age["values"], age["unreadable"], age["missing"]) == (10, 30, 0)
+
+
+def test_a_column_wholly_beyond_its_bounds_is_an_error(run: "Run", school: Path) -> None:
+    rows = pupils()
+    write(school, rows, TOML.replace("low = 5, high = 20", "low = 0, high = 1"))
+    found = run("data", "check", school, "--json")
+    assert (found.code, found.value["left_out_subjects"], found.value["problem_count"]) == (3, 0, 1)
+    assert (
+        "all 40 numbers are outside the declared bounds (0 below low, 40 above high)"
+        in found.value["problems"][0]["text"]
+    )
+    assert not any("clamped" in warning for warning in found.value["warnings"])
+    rows[0][2] = 1
+    write(school, rows, TOML.replace("low = 5, high = 20", "low = 0, high = 1"))
+    assert run("data", "check", school).code == 0, "one number within them: a warning"
+
+
+def test_a_row_of_totals_is_warned_of(run: "Run", school: Path) -> None:
+    assert (
+        run("data", "check", school).out.splitlines()[-1] == "No errors, no warnings: a node can train on this folder."
+    )
+    write(school, [*pupils(), ["r99", "Summe", 20, "north", "pass"]])
+    shown = run("data", "check", school)
+    assert shown.code == 0
+    assert "'Summe' looks like a row of totals" in " ".join(shown.out.split())
+    assert "No errors, warnings: 1." in shown.out.splitlines()[-1]
+
+
 # ---- lines, rows, quoting
 
 WRONG: dict[str, tuple[Callable[[list[list[object]]], object], str]] = {
@@ -505,3 +560,19 @@ def test_a_file_without_its_line_of_names_has_no_pupil_quoted(run: "Run", school
     assert ("separator" in answer.err) == (separator == ";")
     for cell in (SECRET, "r0", "north"):
         assert cell not in answer.err + answer.out
+
+
+def test_a_slip_in_a_column_name_is_named(run: "Run", school: Path) -> None:
+    for name in ("Result", "results"):
+        (school / "work.csv").write_text(table(pupils(), HEADER.replace("result", name)), encoding="utf-8", newline="")
+        answer = run("data", "check", school)
+        assert answer.code == 2
+        assert f"There is a column {name!r}" in " ".join(answer.err.split())
+
+
+def test_a_file_in_utf8_that_is_declared_otherwise_is_called_so(run: "Run", school: Path) -> None:
+    (school / "work.csv").write_text(table(pupils()), encoding="utf-8-sig", newline="")
+    (school / "dataset.toml").write_text(TOML.replace('key = "id"', 'key = "id"\nencoding = "windows-1252"'))
+    answer = run("data", "check", school)
+    assert answer.code == 3
+    assert 'is UTF-8, not WINDOWS-1252 Write encoding = "utf-8"' in " ".join(answer.err.split())

@@ -215,7 +215,7 @@ HEADER = b"record,student,age,town,result,grade\n"
 TOML, CSV = "dataset.toml", "people.csv"
 BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
     "no manifest": (lambda folder: (folder / TOML).unlink(), UsageError, "dataset.toml"),
-    "not TOML": (edit(TOML, "format = 1", "format = "), CorruptError, "is not TOML"),
+    "not TOML": (edit(TOML, "format = 1", "format = "), UsageError, "is not TOML"),
     "a later format": (edit(TOML, "format = 1", "format = 2"), UsageError, "format is not known"),
     "an unknown key": (edit(TOML, "max_records", "maximum"), UsageError, r"\[unit\]: unknown key 'maximum'"),
     "a number as text": (edit(TOML, "share = 0.5", 'share = "half"'), UsageError, "wrong type"),
