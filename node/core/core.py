@@ -442,7 +442,10 @@ class Core:
         self.draw = None  # what is under way was reckoned without these: its receipt would say too little
         self._emit(ev.Persist(put))
         self._notice(
-            "spending-recovered", "warning", draws=sum(d.count for _, d in put.recalled), epsilon=contributing.told(dict(put.claims))
+            "spending-recovered",
+            "warning",
+            draws=sum(d.count for _, d in put.recalled),
+            epsilon=contributing.told(dict(put.claims)),
         )
 
     def _note_update(self, record: Signed[Record]) -> None:

@@ -15,10 +15,11 @@ from .spelling import alike, near_ids
 
 NAMED = 20  # groups of ids that are named
 READ = 126  # words and signs of a text that are read at most: a pretrained model reads 128 tokens, two of them its own
-TOTALS = frozenset(  # words that spreadsheets of schools have in place of an id in a last row
-    "total totals sum average mean summe gesamt insgesamt mittelwert durchschnitt somme moyenne suma media totale razem"
-    " średnia totaal gemiddelde".split()
-)
+# Words that spreadsheets of schools have in place of an id in a last row.
+TOTALS = frozenset({
+    "total", "totals", "sum", "average", "mean", "summe", "gesamt", "insgesamt", "mittelwert", "durchschnitt", "somme",
+    "moyenne", "suma", "media", "totale", "razem", "średnia", "totaal", "gemiddelde",
+})  # fmt: skip
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -46,9 +47,7 @@ def summarise(data: Dataset) -> dict[str, Any]:
         "empty_rows": dict(data.findings.empty_rows),
         "columns": [asdict(column) for column in data.findings.columns.values()],
         "near_ids": [list(group) for group in near_ids((*data.subjects, *data.left_out))],
-        "problems": [
-            asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values(), *unfit)
-        ],
+        "problems": [asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values(), *unfit)],
         "problem_count": data.findings.number + len(data.findings.clashes) + len(unfit),
         "warnings": _warnings(data),
     }
@@ -131,8 +130,8 @@ def _wholly_outside(columns: Iterable[ColumnCount]) -> list[Problem]:
     """Return the columns of which no number is within its bounds: clamped, they say nothing. It cannot be meant."""
     return [
         Problem(
-            f"column {column.column!r} of table {column.table!r} ({column.use}): all {column.values} numbers are outside"
-            f" the declared bounds ({column.below} below low, {column.above} above high)",
+            f"column {column.column!r} of table {column.table!r} ({column.use}): all {column.values} numbers are"
+            f" outside the declared bounds ({column.below} below low, {column.above} above high)",
             "Every number would be clamped to a bound. Correct low and high, or the unit of the column.",
         )
         for column in columns

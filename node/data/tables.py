@@ -169,7 +169,7 @@ class Table:
                 self.fail(column, np.flatnonzero(cells.codes == code), what, "Write it in one way, here and there.")
             elif whole(value) in numbers:
                 what = f" is the declared {numbers[whole(value)]!r} in another number format"
-                advice = "Format the column in the spreadsheet as it is declared (3, not 3,0 or 3.0), and export it again."
+                advice = "Format the column in the spreadsheet as declared (3, not 3,0 or 3.0), and export it again."
                 self.fail(column, np.flatnonzero(cells.codes == code), what, advice)
             elif form in seen and (rows := self._both(cells, seen[form], code)):
                 self.findings.clash(
@@ -199,7 +199,9 @@ class Table:
             self._counted(column, use, rows, np.isnan(found) & ~unread, unreadable=int(unread.sum()), **counts)
         )
 
-    def _counted(self, column: str, use: str, rows: Index, missing: Mask, unreadable: int = 0, **more: object) -> ColumnCount:
+    def _counted(
+        self, column: str, use: str, rows: Index, missing: Mask, unreadable: int = 0, **more: object
+    ) -> ColumnCount:
         words: tuple[tuple[str, int], ...] = ()
         if _is_text(self._data.column(column).type):
             cells = self.cells(column)
