@@ -51,8 +51,16 @@ CASES = [
 ]
 
 
-def run(federation: Federation, folders: Sequence[Path], model: Path, lot_size: float, *, dp: bool) -> None:
-    """Found a federation of two on these folders, and see two rounds closed."""
+def run(
+    federation: Federation,
+    folders: Sequence[Path],
+    model: Path,
+    lot_size: float,
+    *,
+    dp: bool,
+    components: Sequence[str] = (),
+) -> None:
+    """Found a federation of two on these folders, and see two rounds closed, of these components or of all."""
     for name, folder in zip(("north", "south"), folders, strict=True):
         school = federation.init(name, folder, lot_size=lot_size)
         if not dp:
@@ -64,7 +72,7 @@ def run(federation: Federation, folders: Sequence[Path], model: Path, lot_size: 
     for begun in federation.start("--wait", 600):
         assert begun["trains"], begun
         assert begun["data"]["tasks"]["has"]
-    federation.wait_rounds(2, counted=2)
+    federation.wait_rounds(2, counted=2, components=components)
     for school in federation.schools:
         assert not [note for note in school.status()["notes"] if "earner" in note]
     federation.stop()
@@ -100,7 +108,17 @@ def test_the_made_up_school_trains(found: Callable[[], Federation], tmp_path: Pa
         write_school(folder, number)
         checked = collegium("data", "check", folder)
         assert checked.code == 0, checked.err
-    run(found(), folders, EXAMPLES / "school.toml", 12.0, dp=True)
+    # The charter leaves drawings open; config.toml as `init` writes it does not, and the stricter of the two holds.
+    names = (
+        "backbone",
+        "encoder/background",
+        "encoder/clicks",
+        "encoder/essay",
+        "head/level",
+        "head/pass",
+        "skip/pass",
+    )
+    run(found(), folders, EXAMPLES / "school.toml", 12.0, dp=True, components=names)
 
 
 def write_school(folder: Path, seed: int, pupils: int = 120) -> None:
