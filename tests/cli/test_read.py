@@ -86,7 +86,7 @@ def test_a_data_folder_that_is_away_keeps_nobody_from_reading(run: "Run", home: 
     home.config.write_text(settings)
     answer = run("component", "list", "--home", home.root, "--json")
     assert (answer.code, answer.value[0]["hosted_here"]) == (0, None)
-    assert "dataset.toml" in answer.err
+    assert "gone: there is no such folder" in answer.err
     assert run("ledger", "verify", "--home", home.root).code == 2
 
 

@@ -165,7 +165,7 @@ def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:
         "another base seed": ("open", good | {"base_seed": bytes(31) + b"x"}, "initial weights differ"),
         "a component that the charter lacks": ("open", good | {"hosted": ["head/x"]}, "not in the charter"),
         "another width": ("open", good | {"learning": good["learning"] | {"modalities": wide}}, "64 features"),
-        "a folder that is not there": ("open", good | {"data": str(folder / "x")}, "dataset.toml"),
+        "a folder that is not there": ("open", good | {"data": str(folder / "x")}, "there is no such folder"),
         "a malformed spec": ("open", good | {"components": [{"name": 1}]}, "invalid"),
         "a field of the wrong type": ("open", good | {"data": 3}, "data is missing or no str"),
         "an opening without fields": ("open", {}, "missing"),
