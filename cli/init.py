@@ -57,8 +57,8 @@ def init(
         if not sys.stdin.isatty():
             raise UsageError("There is nobody to ask for a passphrase", "Give --passphrase-file.")
         secret = str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
-    chosen = chosen_config(name, listen, advertise, data, lot_size)
     # Checked before the key is made: a mistyped address must not leave half a node behind.
+    chosen = chosen_config(name, listen, advertise, data, lot_size)
     identity = keys.create(place, secret)
     if not place.config.exists():
         settings.create(place.config, chosen)

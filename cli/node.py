@@ -15,7 +15,7 @@ from ..protocol.bounds import MAX_WAIT
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .read import answer
-from .training import CANNOT_TRAIN, contributes, coverage, problem, tell, wait_for_learner
+from .training import CANNOT_TRAIN, coverage, problem, tell, trained, wait_for_learner
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
@@ -51,16 +51,17 @@ def start(
         return
     process, offset = spawn(place, passphrase)
     wait_until_up(place, process, offset, wait)
-    learner = wait_for_learner(place, wait)
+    now = wait_for_learner(place, wait)
+    learner = now["live"]["learner"]
     found: Any = {
         "running": True,
         "pid": process.pid,
         "home": str(place.root),
         "log": str(place.log),
-        "trains": learner["state"] in {"ready", "training"},
+        "trains": learner["state"] in {"ready", "training"} and bool(now["training"]["trained"]),
         "learner": learner,
         "data": coverage(place),
-        "contributes": contributes(place),
+        "training": now["training"],
     }
     wrong = problem(found)
 
@@ -248,7 +249,7 @@ def show(out: Any, found: Any) -> None:
             "ledger",
             f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
         ),
-        ("training", _training(found["training"])),
+        ("training", trained(found["training"])),
     ]
     if live:
         learner = live["learner"]
@@ -280,14 +281,3 @@ def show(out: Any, found: Any) -> None:
 
 def _absent(member: Any) -> str:
     return f"{member['name']} ({member['why']})" if member["why"] else str(member["name"])
-
-
-def _training(found: Any) -> str:
-    """Say what this node trains of what it hosts, and why not the rest."""
-    reasons: dict[str, int] = {}
-    for entry in found["idle"]:
-        reasons[entry["meaning"]] = reasons.get(entry["meaning"], 0) + 1
-    count = len(found["trained"])
-    parts = [f"{count} component{'' if count == 1 else 's'}"] if count else []
-    parts += [f"{'not ' + str(n) if count else 'nothing'}: {why}" for why, n in reasons.items()]
-    return "; ".join(parts) or "nothing is hosted here"

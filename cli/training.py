@@ -18,7 +18,7 @@ SETTLED = ("ready", "training", "off", "failed", "waiting")
 
 
 def wait_for_learner(home: "Home", seconds: float) -> Any:
-    """Wait until the running daemon's learner has said whether it can train; return the status view's `learner`.
+    """Wait until the running daemon's learner has said whether it can train; return the status view.
 
     After `seconds` it is returned as it is then. Raises UnreachableError if the daemon has ended.
     """
@@ -26,20 +26,22 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
     from ..node.home.lock import running  # noqa: PLC0415
 
     client, begun, shown = Client(home), time.monotonic(), 0.0
-    found: Any = {"state": "starting", "detail": "", "progress": [0, 0], "cut_texts": {}, "left_out": 0, "warnings": []}
+    found: Any = None
     while True:
-        try:
-            found = client.get("/status")["live"]["learner"]
-        except UnreachableError:  # it begins anew, with data that came; or it has ended
-            if running(home) is None:
-                raise
         now = time.monotonic() - begun
-        if found["state"] in SETTLED or now > seconds:
-            return found
-        if now > PATIENCE and now > shown + AGAIN:
-            shown = now
-            done, total = found["progress"]
-            say(f"the learner opens the data{f': {done} of {total} texts embedded' if total else ''} …")
+        try:
+            found = client.get("/status")
+        except UnreachableError:  # it begins anew, with data that came; or it has ended
+            if running(home) is None or (found is None and now > seconds):
+                raise
+        if found is not None:
+            learner = found["live"]["learner"]
+            if learner["state"] in SETTLED or now > seconds:
+                return found
+            if now > PATIENCE and now > shown + AGAIN:
+                shown = now
+                done, total = learner["progress"]
+                say(f"the learner opens the data{f': {done} of {total} texts embedded' if total else ''} …")
         time.sleep(0.2)
 
 
@@ -70,14 +72,15 @@ def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
     }
 
 
-def contributes(home: "Home") -> bool:
-    """Whether this node is to send updates, as its running daemon says."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-
-    try:
-        return bool(Client(home).get("/status")["live"]["contributing"])
-    except UnreachableError:
-        return True
+def trained(status: Any) -> str:
+    """Say what a node trains of what it hosts, and why not the rest: `status` is the status view's `training`."""
+    reasons: dict[str, int] = {}
+    for entry in status["idle"]:
+        reasons[entry["meaning"]] = reasons.get(entry["meaning"], 0) + 1
+    count = len(status["trained"])
+    parts = [f"{count} component{'' if count == 1 else 's'}"] if count else []
+    parts += [f"{'not ' + str(n) if count else 'nothing'}: {why}" for why, n in reasons.items()]
+    return "; ".join(parts) or "nothing is hosted here"
 
 
 def tell(out: "Console", found: Any) -> None:
@@ -87,8 +90,9 @@ def tell(out: "Console", found: Any) -> None:
         out.print("no data folder is configured: this node votes and folds, and trains nothing")
     elif learner["state"] == "starting":
         out.print("the learner still opens the data: `collegium node status` says when it can train")
-    elif found["trains"]:
+    elif not problem(found):
         out.print(f"the learner is ready on {learner['device'] or 'its device'}")
+        out.print(f"training: {trained(found['training'])}")
     for what, sides in (data or {}).items():
         out.print(f"{what}: {listed(sides['has']) or 'none of the charter'}")
         if sides["lacks"]:
@@ -103,8 +107,6 @@ def tell(out: "Console", found: Any) -> None:
         out.print(f"warning: {learner['left_out']} students are left out: `collegium data check` says why")
     for warning in learner["warnings"]:
         out.print(f"warning: {warning}")
-    if not found["contributes"]:
-        out.print("this node does not contribute: it withdrew, or config.toml says so")
 
 
 def listed(names: list[str]) -> str:

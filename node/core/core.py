@@ -187,9 +187,7 @@ class Core:
         self.failures = 0
         self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
         self.asked: dict[str, set[bytes]] = {}  # component → who said since its last close that it trains it
-        self.waited: dict[
-            str, dict[bytes, int]
-        ] = {}  # component → host → rounds that it was asked for since it counted
+        self.waited: dict[str, dict[bytes, int]] = {}  # as `silent`: rounds that it was asked for since it counted
         self.progress = catchup.Progress()
         self.answers = incoming.Answers()
         self.exhausted = ""
@@ -302,10 +300,8 @@ class Core:
                 self._absorb(event)
             except RemoteProtocolError as error:
                 self._refuse(error.peer or peer or bytes(32), error)
-        if not self.answers.steps or any(
-            event != _NEXT for event in events
-        ):  # in the middle of an answer nothing follows
-            self._advance()
+        if not self.answers.steps or any(event != _NEXT for event in events):
+            self._advance()  # in the middle of an answer nothing follows
         return self._drain()
 
     def _absorb(self, event: ev.Event) -> None:
@@ -1304,8 +1300,7 @@ class Core:
 
     def _goes_on(self, name: str) -> bool:
         """Whether this node is to train it at all; else the others do not wait for it."""
-        component, limit = self.ledger.components[name], self.options.plan.rounds
-        return name not in self.halted and not (limit and component.round - component.empty >= limit)
+        return name not in self.halted and not offers.plan_done(self, name)
 
     def _recipe(self, name: str) -> ev.Recipe:
         done = self.folded[name]

@@ -5,10 +5,12 @@ suspension) stay in `core.stopped` and in the ledger, across restarts, until the
 within a round's deadline: only then is it worth waiting for. What it sends before that counts, if it comes in time.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ...consensus import trainers
 from ...consensus.ledger import Ledger, has_contributed
+from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import PAUSED, SILENT, Idle, Offer, body_of
 
 if TYPE_CHECKING:
@@ -26,12 +28,13 @@ def why_idle(core: "Core", name: str) -> str:
     if core.specs[name].additive:
         if has_contributed(core.ledger.roll, core.ledger.components[name], core.me):
             return ""  # nobody waits for it any more
-    elif _plan_done(core, name):
+    elif plan_done(core, name):
         return "plan-done"
     return PAUSED if name in core.halted else core.stopped.get(name, "")
 
 
-def _plan_done(core: "Core", name: str) -> bool:
+def plan_done(core: "Core", name: str) -> bool:
+    """Whether this node has trained a component for as many rounds as its operator planned."""
     component, limit = core.ledger.components[name], core.options.plan.rounds
     return bool(limit) and component.round - component.empty >= limit
 
@@ -76,8 +79,9 @@ def latest(core: "Core") -> Offer | None:
     """Return this node's last offer, in a block or not yet; None if it has none, or was suspended since."""
     for record in reversed(core.pool.chain(core.me, core.ledger.heads)):
         if record.value.kind == "offer":
-            body = body_of(record.value)
-            return body if isinstance(body, Offer) else None
+            with suppress(RemoteProtocolError):  # nonsense under this node's own key: the ledger refuses it by name
+                body = body_of(record.value)
+                return body if isinstance(body, Offer) else None
     return core.ledger.offers.get(core.me)
 
 

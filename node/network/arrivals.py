@@ -1,6 +1,6 @@
 """Connections of whom nobody knows yet who they are: they may cost this node little, and keep no member out.
 
-What bounds them, in this order: descriptors (`Door` lets nobody use the last ones, which disk and operator need),
+What bounds them, in this order: descriptors (`SheddingListener` lets nobody use the last ones: disk and operator do),
 failed handshakes of one address (`Addresses`), and handshakes in flight (`Pending`). All of it comes before the first
 byte of a handshake, so a refusal costs an accept and a close.
 """
@@ -112,7 +112,7 @@ class Arrivals:
         self.addresses = Addresses()
 
 
-class Door(trio.abc.Listener[trio.SocketStream]):
+class SheddingListener(trio.abc.Listener[trio.SocketStream]):
     """A listening socket that sheds connections when descriptors run short, and never fails for want of them."""
 
     def __init__(self, listener: trio.SocketListener) -> None:

@@ -37,7 +37,7 @@ from libp2p.transport.tcp import tcp as tcp_module
 from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
 from ...crypto.errors import OperatorError
-from .arrivals import Arrivals, Door
+from .arrivals import Arrivals, SheddingListener
 
 log = structlog.get_logger(__name__)
 
@@ -190,8 +190,8 @@ def _bound_inbound() -> None:
 
 
 def _mind_descriptors() -> None:
-    async def listeners(host: str | None, port: int) -> list[Door]:
-        return [Door(listener) for listener in await original(host, port)]
+    async def listeners(host: str | None, port: int) -> list[SheddingListener]:
+        return [SheddingListener(listener) for listener in await original(host, port)]
 
     original = tcp_module._open_reuseport_listeners
     tcp_module._open_reuseport_listeners = listeners  # type: ignore[assignment] # they are listeners all the same

@@ -4,15 +4,15 @@ The daemon runs all the same, since votes and folds need no data, and begins ane
 which components exist at a node depends on it.
 """
 
-from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
 
 import structlog
 import trio
 
-from ...crypto.errors import CollegiumError
+from ...crypto.errors import CollegiumError, RemoteProtocolError
 from ...protocol.charter import Charter
-from ...protocol.records import Offer, Record, body_of
-from ...protocol.signing import Signed
+from ...protocol.records import Body, Offer, Record, body_of
 from ..core.events import Snapshot
 from ..data.manifest import MANIFEST
 from ..home.config import Config
@@ -42,11 +42,16 @@ def missing_data(config: Config) -> str:
 def held_before(config: Config, charter: Charter, snapshot: Snapshot, me: bytes) -> tuple[str, ...]:
     """Return the components to host while the data are away: those that this node last offered, else all it engages."""
     known = {spec.name for spec in charter.components}
-    records: Iterable[Signed[Record]] = (*(r for b in snapshot.blocks for r in b.records), *snapshot.records)
-    offers = [body_of(record.value) for record in records if record.value.author == me and record.value.kind == "offer"]
-    last = offers[-1] if offers else None
-    names = last.components if isinstance(last, Offer) else known
+    records = chain(reversed(snapshot.records), (r for b in reversed(snapshot.blocks) for r in reversed(b.records)))
+    own = (record.value for record in records if record.value.author == me and record.value.kind == "offer")
+    names = next((body.components for body in map(_body, own) if isinstance(body, Offer)), known)
     return tuple(sorted(name for name in names if name in known and config.learning.engages(name)))
+
+
+def _body(record: Record) -> Body | None:
+    with suppress(RemoteProtocolError):  # nonsense: the ledger refuses it by name
+        return body_of(record)
+    return None
 
 
 async def wait_for_data(config: Config, charter: Charter) -> None:

@@ -32,7 +32,8 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
     federation.init("few", folders[2], lot_size=1)  # declares ten students
     federation.init("bare", None)
     federation.charter("--model", model, "--rounds", "10", "--deadline", "3600")
-    federation.start()
+    begun = federation.start()
+    assert [one["trains"] for one in begun] == [True, True, False, False], begun
     federation.wait_rounds(3, counted=2)
     north, _, few, bare = federation.schools
     for r in north.ask("round", "list", "--limit", 1000):

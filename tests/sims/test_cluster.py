@@ -552,6 +552,13 @@ def test_one_liar_of_four(lie: Lie, seed: int) -> None:
     play(cluster, 3)
 
 
+def test_nonsense_in_its_own_feed_ends_no_node() -> None:
+    """G9: a body that cannot be read, as a faulty release may have signed it, is inert to its author as well."""
+    cluster = Cluster(4, 100, rounds=3, deadline=1000)
+    with_liars(cluster, {0}, LIES["malformed_bodies"])
+    play(cluster, 3)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [1, *range(100, 105)])
 @pytest.mark.parametrize("name", ["double_votes", "forks_two_each", "two_blocks", "splits", "forgets_locks"])

@@ -20,8 +20,8 @@ from collegium.node.network.arrivals import (
     MAX_PENDING,
     MOST_ADDRESSES,
     Addresses,
-    Door,
     Pending,
+    SheddingListener,
 )
 
 
@@ -126,7 +126,7 @@ def test_without_descriptors_a_door_sheds_connections_and_goes_on_when_there_are
     async def test() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
-        door = Door(listener)
+        door = SheddingListener(listener)
         accepted: list[trio.SocketStream] = []
 
         async def accept() -> None:
@@ -161,7 +161,7 @@ def test_without_descriptors_a_door_sheds_connections_and_goes_on_when_there_are
 def test_the_last_descriptors_are_kept_for_disk_and_operator() -> None:
     async def test() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        door = Door(listener)
+        door = SheddingListener(listener)
         accepted: list[trio.SocketStream] = []
 
         async def accept() -> None:
