@@ -668,12 +668,28 @@ def _matters(ledger: Ledger, found: Withdrawn) -> bool:
 
 
 def _gather_hosts(charter: Charter, ledger: Ledger) -> Ledger:
-    sums = {spec.name for spec in charter.components if spec.additive}
     components = {
-        name: replace(c, hosts=_offering(ledger, name)) if c.round == 0 or not c.hosts or name in sums else c
+        name: replace(c, hosts=_offering(ledger, name)) if _gathers(charter, c, ledger.offers) else c
         for name, c in ledger.components.items()
     }
     return replace(ledger, components=components)
+
+
+def _gathers(charter: Charter, c: ComponentLedger, offers: Mapping[bytes, Offer]) -> bool:
+    """Whether whoever offers a component becomes its host at once, and not only when its next round closes.
+
+    That is so before the first close, for statistics, and while too few of the hosts train for a round to close at all:
+    hosts whose budgets are spent would else keep a new member from ever training (ADR 18).
+    """
+    spec = charter.component(c.name)
+    assert spec is not None
+    return c.round == 0 or spec.additive or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates
+
+
+def active_hosts(charter: Charter, before: Ledger, after: Ledger, name: str) -> tuple[bytes, ...]:
+    """Return the hosts of a component while the block between two ledgers closed a round of it."""
+    c = before.components[name]
+    return (after.components[name] if _gathers(charter, c, after.offers) else c).hosts
 
 
 def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:

@@ -16,6 +16,7 @@ from ..consensus.components import Entry, Round, origin, replay
 from ..consensus.ledger import Ledger, fold_block, genesis
 from ..consensus.ledger import state_digest as ledger_digest
 from ..consensus.membership import ended, present
+from ..consensus.trainers import trains
 from ..consensus.withdrawal import Withdrawn
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -219,10 +220,7 @@ class Invariants:
             if additive:
                 self._once_a_member(name, now)
             for round_ in component.rounds[self._rounds.get(name, 0) :]:
-                # The first hosts gather until the first close; the later ones were frozen at the close before.
-                # Those of a statistic gather at any time.
-                gathering = component if round_.number == 1 or additive else before.components[name]
-                hosts = set(gathering.hosts) - set(now.expelled)
+                hosts = self._hosts_at_close(before, now, name) - set(now.expelled)
                 self._rounds[name] = round_.number
                 where = f"{name} round {round_.number}"
                 authors = [entry.author for entry in round_.entries]
@@ -244,6 +242,18 @@ class Invariants:
                     held = self._receipts[entry.update] & hosts
                     if before.height + 1 == now.height and len(held) < self._needed(max(1, len(hosts))):
                         raise InvariantError("G4", f"{where} counts an update with {len(held)} receipts")
+
+    def _hosts_at_close(self, before: Ledger, now: Ledger, name: str) -> set[bytes]:
+        """Return the hosts whose receipts count in a block that closed a round: frozen at the close before.
+
+        Those that offer it gather at any time before the first close, for a statistic, and while too few train.
+        """
+        c, spec = before.components[name], self.cluster.charter.component(name)
+        assert spec is not None
+        train = sum(1 for host in c.hosts if trains(now.offers, host, name))
+        if c.round == 0 or spec.additive or train < spec.min_updates:
+            return set(now.components[name].hosts)
+        return set(c.hosts)
 
     def _once_a_member(self, name: str, now: Ledger) -> None:
         """G4: no statistic counts a member twice, under whatever key."""
@@ -408,9 +418,7 @@ class Invariants:
         assert core is not None
         for name, component in core.ledger.components.items():
             for round_ in component.rounds[before.components[name].round :]:
-                # The first hosts gather until the first close: one may have come with the block itself.
-                first = round_.number == 1 or core.specs[name].additive
-                hosts = set(() if first else before.components[name].hosts) or set(component.hosts)
+                hosts = self._hosts_at_close(before, core.ledger, name)
                 for entry in round_.entries:
                     held = [n for n in self.cluster.honest() if entry.blob in n.store.blobs]
                     bound = [n for n in self.cluster.honest() if n.index not in self._lost]

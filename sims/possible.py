@@ -168,6 +168,7 @@ def _check_quorum(scenario: Scenario, source: str) -> None:
             )
         out += [s for s in mute if s.since <= closed < s.until]
         there = nodes - _count(scenario, [*left, *(s.who for s in out)])
+        there += sum(int(str(e.more.get("count", 1))) for _, e in _numbered(scenario, "join") if e.after <= closed)
         if there < least:
             advice = "No round closes then: lower charter.min_updates, or raise `nodes`."
             raise UsageError(f"{source}: {when} {there} members contribute, and charter.min_updates is {least}", advice)

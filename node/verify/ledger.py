@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ...consensus.components import Round
-from ...consensus.ledger import Ledger, fold_block, genesis, order
+from ...consensus.ledger import Ledger, active_hosts, fold_block, genesis, order
 from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import CollegiumError, LocalProtocolError, RemoteProtocolError, VerificationError
 from ...crypto.hashing import digest
@@ -183,7 +183,7 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened
     for name, component in report.ledger.components.items():
         for round_ in component.rounds[before.components[name].round :]:
             report.frozen[name, round_.number] = round_
-            report.active[name, round_.number] = before.components[name].hosts or component.hosts
+            report.active[name, round_.number] = active_hosts(report.charter, before, report.ledger, name)
     if report.ledger.withdrawn is not before.withdrawn:
         report.withdrawn += [found for found in report.ledger.withdrawn if found not in before.withdrawn]
     _note_certificates(report, before)

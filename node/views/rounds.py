@@ -2,7 +2,7 @@
 
 from ...consensus import rules, trainers
 from ...consensus.components import Round
-from ...consensus.ledger import ComponentLedger, Ledger, fold_block, genesis
+from ...consensus.ledger import ComponentLedger, Ledger, active_hosts, fold_block, genesis
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema
@@ -208,7 +208,7 @@ def _weights(context: Context, component: str, round_: Round) -> list[float | No
 def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Json]:
     """For a round that this node did not see close: which active hosts were not counted, as far as the ledger says."""
     before, after = _ledgers_around(context, round_.height)
-    hosts = before.components[component].hosts or after.components[component].hosts
+    hosts = active_hosts(context.charter, before, after, component)
     frozen = after.components[component].rounds[round_.number - 1]
     spec = context.charter.component(component)
     known = before.components[component].rounds if spec is not None and spec.additive else ()

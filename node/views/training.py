@@ -1,5 +1,6 @@
 """Who trains: each component's trainers, why its other hosts do not, and what that does to its rounds."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from ...consensus import rules, trainers
@@ -84,12 +85,13 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[str]:
     if spec is None or spec.additive or not c.hosts:
         return
     count, hosts, ledger = len(trained_by(context, c)), len(c.hosts), context.ledger
-    if not count:
-        yield "no host trains it, so no round closes until one does (`collegium component list`)."
-    elif count < spec.min_updates:
+    if count < spec.min_updates:
+        need = f"{spec.min_updates} update{'s' if spec.min_updates > 1 else ''}"
+        reasons = Counter(trainers.idle(ledger.offers, host, c.name) for host in c.hosts)
+        others = ", ".join(f"{IDLE[why]}: {number}" for why, number in sorted(reasons.items()) if why)
         yield (
-            f"{count} of {hosts} hosts train it, and a round needs {spec.min_updates} updates: no round closes"
-            " (`collegium component list`)."
+            f"{count} of {hosts} hosts train it{f' ({others})' if others else ''}, and a round needs {need}. No round"
+            " closes until more do: a member that joins, or one that can go on (`collegium component list`)."
         )
     elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):
         yield f"{count} of {hosts} hosts train it, so a round bears {rules.faults(count)} lying updates."

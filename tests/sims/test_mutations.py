@@ -582,6 +582,13 @@ MUTATIONS = (
         1,
         ("G2",),
     ),
+    Mutation(
+        "hosts wait for a close that cannot come",
+        ((LEDGER, "or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates", "or not c.hosts"),),
+        "joins-when-budgets-are-spent",
+        1,
+        ("expect.rounds",),
+    ),
 )
 
 CHILD = """
