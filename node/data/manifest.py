@@ -5,7 +5,7 @@ Bounds and levels are declared, never fitted: a fitted scaler would leak outside
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...crypto.errors import UsageError
@@ -22,7 +22,7 @@ from .entries import (
 )
 from .paths import inside
 from .section import Section
-from .spelling import MISSING
+from .spelling import MISSING, alike, whole
 
 MANIFEST = "dataset.toml"
 FORMAT = 1
@@ -103,9 +103,10 @@ def _manifest(top: Section, folder: Path) -> Manifest:
         if not 0.0 <= share < 1.0:
             raise split.fail(f"share = {share} is not in [0, 1)")
     else:
-        train, test = split.names("train", ["train"]), split.names("test", ["test"])
-        if not train or not test or set(train) & set(test):
+        train, test = _words(split, "train", ["train"]), _words(split, "test", ["test"])
+        if not train or not test:
             raise split.fail("train and test must be words of their own", 'Write train = ["..."] and test = ["..."].')
+        _apart(split, {"train": train, "test": test})
     split.done()
     tasks = tuple(_task(section, tables, unit_table) for section in top.sections("task"))
     hidden = {(task.table, task.column): f"the label of {task.name!r}" for task in tasks}
@@ -116,18 +117,23 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     top.done()
     if not modalities or not tasks:
         raise top.fail("at least one [[modality]] and one [[task]] are needed")
-    _once(top, "modality", (entry.name for entry in modalities))
-    _once(top, "task", (entry.name for entry in tasks))
+    _once(top, "modality", (entry.name for entry in modalities), alike)
+    _once(top, "task", (entry.name for entry in tasks), alike)
     return Manifest(
         folder, subject, unit_table, max_records, tables, modalities, tasks, groups_table, groups, column, share, salt,
         train, test,
     )  # fmt: skip
 
 
-def _once(top: Section, what: str, entries: Iterable[str]) -> None:
-    names = list(entries)
-    for repeated in {item for item in names if names.count(item) > 1}:
-        raise top.fail(f"{what} {repeated!r} is there twice", "Give each its own name.")
+def _once(top: Section, what: str, entries: Iterable[str], form: Callable[[str], str] = str) -> None:
+    """Refuse two entries of one name, as `form` compares names."""
+    known: dict[str, str] = {}
+    for name in entries:
+        first = known.get(form(name))
+        if first is not None:
+            other = "" if first == name else f" (also as {first!r})"
+            raise top.fail(f"{what} {name!r} is there twice{other}", "Give each its own name.")
+        known[form(name)] = name
 
 
 def _table(section: Section, name: str, folder: Path) -> TableEntry:
@@ -245,7 +251,7 @@ def _column(section: Section) -> Column:
     section.only("name", "low", "high", "missing", "levels")
     name = section.name("name")
     if "levels" in section.raw:
-        levels = _words(section, "levels")
+        levels = _levels(section)
         section.done()
         return CategoricalColumn(name, levels)
     if not {"low", "high"} <= set(section.raw):
@@ -266,21 +272,24 @@ def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> T
             if isinstance(section.raw.get(key), str | int):
                 section.raw[key] = [section.raw[key]]
         positive, negative = _words(section, "positive"), _words(section, "negative", [])
-        if set(positive) & set(negative):
-            raise section.fail("a value is both positive and negative", "Name it once.")
+        _apart(section, {"positive": positive, "negative": negative})
         entry = TaskEntry(name, kind, table, column, positive=positive, negative=negative)
-        _several(section, entry.positive, 1)
+        _several(section, "positive", entry.positive, 1)
     elif kind in {"multiclass", "ordinal"}:
         entry = TaskEntry(name, kind, table, column, _words(section, "classes"))
-        _several(section, entry.classes, 2)
+        _several(section, "classes", entry.classes, 2)
     elif kind == "regression":
         low, high = section.bounds()
         entry = TaskEntry(name, kind, table, column, low=low, high=high)
     elif kind == "multilabel":
         classes = _words(section, "classes")
         separator, none = section.text("separator", ";"), section.name("none", "none")
-        _several(section, classes, 1)
-        if not separator.strip() or not none or any(separator in item or item == none for item in classes):
+        _several(section, "classes", classes, 1)
+        if (
+            not separator.strip()
+            or not none
+            or any(separator in item or alike(item) == alike(none) for item in classes)
+        ):
             raise section.fail("separator and none must not be empty or occur in classes", "Choose other ones.")
         entry = TaskEntry(name, kind, table, column, classes, separator=separator, none=none)
     else:
@@ -290,19 +299,46 @@ def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> T
 
 
 def _words(section: Section, key: str, default: list[str] | None = None) -> tuple[str, ...]:
-    """Take declared levels or classes. Raises UsageError for a word that stands for an empty cell."""
+    """Take declared words that cells are held to.
+
+    Raises UsageError for one that stands for an empty cell, and for two that are one word, written in two ways: a cell
+    that differs from a declared word in case, space or number format alone is taken for a slip.
+    """
     words = section.names(key, default)
     for word in words:
         if word in MISSING:
             advice = f"In a table {word!r} means that there is no value. Choose another word, there and here."
             raise section.fail(f"{key}: {word!r} can never occur", advice)
+    _apart(section, {key: words})
     return words
 
 
-def _several(section: Section, values: Sequence[str], least: int) -> None:
+def _levels(section: Section) -> tuple[str, ...]:
+    levels = _words(section, "levels")
+    if not levels:
+        raise section.fail("levels is empty", 'Name the words that the column may hold, as in levels = ["a", "b"].')
+    return levels
+
+
+def _apart(section: Section, lists: Mapping[str, Sequence[str]]) -> None:
+    """Refuse words of these keys of which two differ in case, space, Unicode form or number format alone."""
+    known: dict[str, tuple[str, str]] = {}
+    for key, words in lists.items():
+        for word in words:
+            there, first = known.setdefault(whole(word), (key, word))
+            if (there, first) == (key, word):
+                continue
+            where = key if there == key else f"{there} and {key}"
+            if first == word:
+                raise section.fail(f"{where}: {word!r} is in both", "Name it once.")
+            advice = "Name it once, and write it in the table in this one way."
+            raise section.fail(f"{where}: {first!r} and {word!r} are one word, written in two ways", advice)
+
+
+def _several(section: Section, key: str, values: Sequence[str], least: int) -> None:
     if len(values) < least:
         advice = "Binary needs positive, multilabel a class, multiclass and ordinal at least two classes."
-        raise section.fail("too few values", advice)
+        raise section.fail(f"{key}: too few values", advice)
 
 
 def _sensitive(
@@ -316,7 +352,7 @@ def _sensitive(
     groups = []
     for item in section.sections("columns"):
         item.only("name", "levels")
-        groups.append(CategoricalColumn(item.name("name"), _words(item, "levels")))
+        groups.append(CategoricalColumn(item.name("name"), _levels(item)))
         item.done()
     section.done()
     _once(section, "column", (group.name for group in groups))

@@ -77,16 +77,18 @@ class Section:
         items = self.take(key, (list,), default)
         if not all(type(item) in (str, int) for item in items):
             raise self.fail(f"{key} holds something that is neither text nor a whole number")
-        if len({str(item) for item in items}) != len(items):
-            raise self.fail(f"{key} names something twice")
-        return tuple(str(item) for item in items)
+        return self._distinct(key, [str(item) for item in items])
 
     def names(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
         """Take a list of distinct strings that are compared with what stands in a table."""
-        items = tuple(clean(item) for item in self.texts(key, default))
-        if len(set(items)) != len(items):
-            raise self.fail(f"{key} names something twice")
-        return items
+        return self._distinct(key, [clean(item) for item in self.texts(key, default)])
+
+    def _distinct(self, key: str, items: list[str]) -> tuple[str, ...]:
+        twice = next((item for place, item in enumerate(items) if item in items[:place]), None)
+        if twice is not None:
+            advice = "Name it once. White space at the ends does not count, nor how an accent is composed."
+            raise self.fail(f"{key} names {twice!r} twice", advice)
+        return tuple(items)
 
     def bounds(self, low: float | None = None, high: float | None = None) -> tuple[float, float]:
         """Take `low` and `high`, finite and in order."""

@@ -175,7 +175,7 @@ class Table:
                 self.findings.clash(
                     f"{self.path}: column {column!r}, lines {rows[0]} and {rows[1]}: two values differ in case or space"
                     f" alone ({use})",
-                    "Write both in one way, or declare both.",
+                    "Write both in one way.",
                 )
             else:
                 seen[form] = code

@@ -177,10 +177,37 @@ def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> N
     assert set(found.value["tasks"][0]["counts"]) == {"fail", "pass"}
 
 
-def test_classes_that_are_declared_may_differ_in_case(run: "Run", school: Path) -> None:
-    toml = TOML.replace('"binary"', '"multiclass"').replace('positive = "pass"', 'classes = ["a", "A"]')
-    write(school, [["r1", "x", 9, "north", "a"], ["r2", "y", 9, "north", "A"]], toml)
-    assert run("data", "check", school, "--json").value["tasks"][0]["counts"] == {"a": 1, "A": 1}
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('["north", "south"]', '["north", "North "]', "[[columns]] town: levels: 'north' and 'North' are one word"),
+        ('["north", "south"]', '["n orth", "NORTH"]', "town: levels: 'n orth' and 'NORTH' are one word"),
+        ('["north", "south"]', '["north", "north\u00a0"]', "town: levels names 'north' twice"),
+        ('["north", "south"]', '["no\u00e9", "noe\u0301"]', "town: levels names 'no\u00e9' twice"),
+        ('["north", "south"]', "[3, '3.0']", "town: levels: '3' and '3.0' are one word"),
+        ('["north", "south"]', "[]", "town: levels is empty"),
+        ('positive = "pass"', 'positive = ["pass", "Pass"]', "result: positive: 'pass' and 'Pass' are one word"),
+        ('positive = "pass"', "positive = []", "result: positive: too few values"),
+        ('positive = "pass"', 'positive = "pass"\nnegative = "PASS"', "positive and negative: 'pass' and 'PASS'"),
+        ('positive = "pass"', 'positive = "pass"\nnegative = "pass"', "positive and negative: 'pass' is in both"),
+        ('"binary"\ncolumn = "result"\npositive = "pass"', '"multiclass"\ncolumn = "result"\nclasses = ["a", "A"]',
+         "result: classes: 'a' and 'A' are one word"),
+        ('"binary"\ncolumn = "result"\npositive = "pass"', '"multilabel"\ncolumn = "result"\nclasses = ["a", "None"]',
+         "result: separator and none"),
+        ('share = 0.3\nsalt = "s"', 'column = "town"\ntest = ["Train"]', "train and test: 'train' and 'Train'"),
+        ("[split]", '[sensitive]\ncolumns = [{ name = "town", levels = [] }]\n[split]', "town: levels is empty"),
+        ("[split]", '[sensitive]\ncolumns = [{ name = "town", levels = ["a", "A"] }]\n[split]', "levels: 'a' and 'A'"),
+        ("[[task]]", '[[modality]]\nname = "ABOUT"\nkind = "text"\ncolumns = ["town"]\n[[task]]',
+         "modality 'ABOUT' is there twice (also as 'about')"),
+    ],
+)  # fmt: skip
+def test_words_that_are_declared_twice_or_not_at_all_are_refused(
+    run: "Run", school: Path, old: str, new: str, said: str
+) -> None:
+    assert old in TOML
+    write(school, pupils(), TOML.replace(old, new))
+    answer = run("data", "check", school)
+    assert (answer.code, str(school / "dataset.toml") in answer.err, said in answer.err) == (2, True, True), answer.err
 
 
 def test_what_is_not_declared_missing_or_clamped_is_counted_and_named(run: "Run", school: Path) -> None:

@@ -227,7 +227,7 @@ BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
     "an unknown kind": (edit(TOML, 'kind = "series"', 'kind = "smell"'), UsageError, "kind = 'smell' is unknown"),
     "an identifier as a feature": (edit(TOML, 'name = "age"', 'name = "record"'), UsageError, "no feature"),
     "a task without values": (edit(TOML, '["Pass", "Distinction"]', "[]"), UsageError, "too few values"),
-    "a class twice": (edit(TOML, '"A", "B"', '"A", "A"'), UsageError, "something twice"),
+    "a class twice": (edit(TOML, '"A", "B"', '"A", "A"'), UsageError, "classes names 'A' twice"),
     "a modality twice": (edit(TOML, 'name = "image"', 'name = "about"'), UsageError, "'about' is there twice"),
     "a share above 1": (edit(TOML, "share = 0.5", "share = 1.5"), UsageError, "not in"),
     "a prefix that fits nothing": (edit(TOML, 'prefix = "p"', 'prefix = "q"'), UsageError, "no column q0"),
