@@ -203,6 +203,6 @@ def progress(as_json: bool) -> Iterator[Progress | None]:
         def step(what: str, done: int, total: int) -> None:
             if what not in known:
                 known[what] = bars.add_task(what, total=total or None)
-            bars.update(known[what], completed=done)
+            bars.update(known[what], completed=done, total=total or None)
 
         yield step

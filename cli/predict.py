@@ -11,13 +11,16 @@ import typer
 from ..crypto.errors import UsageError
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, existing_home
-from .output import emit, progress, say
+from .output import Progress, emit, progress, say
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..node.verify import Model
 
 DIGITS = 6  # of a probability
+OPENING = "starting a learner on the own data"
+PREDICTING = "predicting"
+EVALUATING = "evaluating on the own held-out records"
 
 
 def predict(
@@ -39,16 +42,19 @@ def predict(
     place = existing_home(home)
     if not file.exists():
         raise UsageError(f"There is no {file}", "Name a CSV or Parquet file.")
+    if not (file.is_file() or file.is_dir()):
+        advice = "Name a CSV or Parquet file. What comes through a pipe or from a device, write into a file first."
+        raise UsageError(f"{file} is neither a file nor a folder", advice)
     if out is not None:
         check_new(out)
     with progress(as_json) as step:
         model = home_model(place, from_bytes=False, progress=step)
-    if not model.trained:
-        raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
-    known = sorted(name.split("/", 1)[1] for name in model.components if name.startswith("head/"))
-    if task is not None and task not in known:
-        raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
-    answer, own = _ask(place, model, file, personal, task)
+        if not model.trained:
+            raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
+        known = sorted(name.split("/", 1)[1] for name in model.components if name.startswith("head/"))
+        if task is not None and task not in known:
+            raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
+        answer, own = _ask(place, model, file, personal, task, step)
     chosen = {name: answer["tasks"][name] for name in sorted(answer["tasks"])}
     columns, rows = _table(answer["records"], chosen)
     missing = _missing(answer)
@@ -94,15 +100,26 @@ def predict(
         emit(told, as_json, lambda _: None)
 
 
-def _ask(home: "Home", model: "Model", file: Path, personal: bool, task: str | None) -> tuple[Any, Any]:
+def _ask(
+    home: "Home", model: "Model", file: Path, personal: bool, task: str | None, progress: Progress | None
+) -> tuple[Any, Any]:
     """Return the predictions, and how the tasks do on this node's own held-out records with the same states."""
     from .learners import own_learner  # noqa: PLC0415 - as above
 
+    def step(what: str, done: int = 0) -> None:
+        if progress is not None:
+            progress(what, done, done)  # how long it takes nobody knows before it is done
+
     advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
+    step(OPENING)
     with own_learner(home, model, advice, personal=personal) as learner:
+        step(OPENING, 1)
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         request = {"op": "predict", "states": states, "file": str(file.absolute()), "personal": personal}
+        step(PREDICTING)
         answer = learner.ask(request | {"task": task})
+        step(PREDICTING, 1)
+        step(EVALUATING)
         own = learner.ask({"op": "evaluate", "states": states, "split": "held_out"})
         return answer, own.get("personal", {}) if personal else own["tasks"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import OperatorError, UsageError
-from ..protocol.bounds import MAX_DELTA, MAX_DRAWS, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MIN_EPSILON
+from ..protocol.bounds import MAX_DELTA, MAX_DRAWS, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MIN_DELTA, MIN_EPSILON
 from . import audit
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
@@ -149,9 +149,11 @@ def log(
 @app.command("plan")
 def plan(
     rounds: Annotated[
-        int, typer.Option("--rounds", min=0, max=MAX_ROUNDS, help="So many more rounds [those still planned].")
-    ] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=0, max=MAX_STEPS, help="Steps of a round [the charter's].")] = 0,
+        int | None, typer.Option("--rounds", min=1, max=MAX_ROUNDS, help="So many more rounds [those still planned].")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=MAX_STEPS, help="Steps of a round [the charter's].")
+    ] = None,
     sample_rate: Annotated[
         float | None, typer.Option("--sample-rate", min=1e-6, max=1, help="q [the charter's].")
     ] = None,
@@ -168,8 +170,8 @@ def plan(
         ),
     ] = None,
     delta: Annotated[
-        float, typer.Option("--delta", min=0, max=MAX_DELTA, help="δ [what is in force; else 1e-5].")
-    ] = 0.0,
+        float | None, typer.Option("--delta", min=MIN_DELTA, max=MAX_DELTA, help="δ [what is in force; else 1e-5].")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Ask Opacus' PRV accountant as well (some seconds).")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -196,7 +198,7 @@ def plan(
         )
         found = views.privacy_plan(None, (), rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=small)
     else:
-        found = _plan_here(existing_home(home), rounds, steps, rate, epsilon, small)
+        found = _plan_here(existing_home(home), rounds or 0, steps or 0, rate, epsilon, small)
     if check:
         for line in found["modalities"]:
             line["cross_check"] = _cross_check(line["events"], line["delta"])

@@ -74,7 +74,8 @@ def read(entry: TableEntry, columns: Sequence[str]) -> Read:
 def _raw_header(entry: TableEntry) -> list[str]:
     path = entry.path
     if not path.is_file():
-        raise UsageError(f"{path} does not exist", "Correct the path in dataset.toml, or put the file there.")
+        what = "is a folder, not a file" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {what}", "Correct the path in dataset.toml, or put the file there.")
     with _errors(entry):
         if path.suffix == ".parquet":
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]

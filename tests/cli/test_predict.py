@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,11 +22,13 @@ from collegium.sims.offline import worker
 from collegium.sims.presets import NO_SEED, preset
 
 from .conftest import fill
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from .conftest import Run
 
 ROUNDS = 2
+COMMAND = Path(sys.executable).with_name("collegium")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,20 @@ def test_every_class_has_its_probability_and_the_states_are_named(
         for given, equal in ((states, True), ({}, False)):
             told = learner.ask({"op": "predict", "states": given, "file": str(file)})["tasks"]["digit"]["scores"]
             assert np.allclose(values, told, atol=2e-6) is equal
+
+
+def test_on_a_terminal_it_shows_what_it_waits_for(home_alone: Home, file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    words = (COMMAND, "--home", home_alone.root, "predict", file, "--out", out)
+    terminal = Terminal([str(word) for word in words])
+    try:
+        terminal.until(lambda screen: "starting a learner on the own data" in screen.text)
+        end = terminal.end()
+    finally:
+        terminal.kill()
+    assert terminal.code == 0, end.scroll
+    assert "starting a learner" not in end.scroll, "it is gone when the answer is there"
+    assert len(out.read_text().splitlines()) == 8
 
 
 def state_of(cluster: Cluster, name: str) -> bytes:
@@ -234,6 +251,7 @@ def predictions(run: "Run", node: Home, file: Path, *more: str) -> list[dict[str
 def test_what_is_wrong_is_named(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:
     for words, code, text in (
         ((tmp_path / "none.csv",), 2, "There is no"),
+        (("/dev/null",), 2, "/dev/null is neither a file nor a folder"),
         ((file, "--task", "weather"), 2, "no task 'weather'"),
         ((file, "--out", file), 2, "is there already"),
         ((file, "--out", tmp_path / "not" / "there.csv"), 2, "There is no folder"),

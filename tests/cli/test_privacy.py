@@ -70,6 +70,9 @@ def test_a_plan_needs_no_home(run: "Run", home: Home) -> None:
     assert 3.99 <= fits["epsilon"] <= 4.0
     for wrong in (("--noise", "1", "--epsilon", "2"), ("--noise", "x"), ("--noise", "0,1"), ("--noise", "nan")):
         assert run(*WORKED, *wrong).code == 2
+    for none in ("--rounds", "--steps", "--delta"):  # 0 is no plan; the default is to leave the option out
+        answer = run(*WORKED[:-1], "--noise", "1", none, "0")
+        assert (answer.code, none in answer.err) == (2, True), answer.err
     assert run("privacy", "plan", "--noise", "1").code == 2
     assert run("privacy", "plan").code == 2
 

@@ -211,6 +211,11 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+def folder_instead(folder: Path) -> None:
+    (folder / CSV).unlink()
+    (folder / CSV).mkdir()
+
+
 HEADER = b"record,student,age,town,result,grade\n"
 TOML, CSV = "dataset.toml", "people.csv"
 BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
@@ -232,6 +237,7 @@ BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
     "a share above 1": (edit(TOML, "share = 0.5", "share = 1.5"), UsageError, "not in"),
     "a prefix that fits nothing": (edit(TOML, 'prefix = "p"', 'prefix = "q"'), UsageError, "no column q0"),
     "no such file": (lambda folder: (folder / CSV).unlink(), UsageError, "people.csv does not exist"),
+    "a folder for a file": (folder_instead, UsageError, "people.csv is a folder, not a file"),
     "no such column": (edit(CSV, "town", "city"), UsageError, "people.csv: no column 'town'"),
     "text in a number": (edit(CSV, "25", "old"), CorruptError, "people.csv: column 'age', line 4 is not a number"),
     "infinity": (edit(CSV, "25", "inf"), CorruptError, "column 'age', line 4 is infinite"),
