@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,26 +79,34 @@ def show(
                     " before recovery",
                     f"{line['delta']:g}",
                     left.get("rounds_left"),
-                    ", ".join(f"{name} {round_}" for name, round_ in left.get("last_rounds", {}).items()) or None,
+                    _span(left.get("last_rounds", {}).values()),
                 )
             )
         columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
         table(out, columns, rows, empty="The charter has no modality.")
         for note in found["notes"]:
             out.print(f"note: {note}")
+        components = sorted({name for d in found["draws"] for name in d["rounds"]})
+        told = []
+        for name in components:  # each once, whatever the number of draws
+            of_it = [d for d in found["draws"] if name in d["rounds"]]
+            noise = ", ".join(dict.fromkeys(f"{d['noise_multipliers'][name]:g}" for d in of_it))
+            told.append((name, _span(d["draw"] for d in of_it), _span(d["rounds"][name] for d in of_it), noise))
+        if told:
+            table(out, ("component", "draws", "rounds", "noise"), told, empty="")
         drawn = [
             (
                 d["draw"],
-                ", ".join(f"{name} {round_}" for name, round_ in d["rounds"].items()),
+                _span(d["rounds"].values()),
+                len(d["rounds"]),
                 f"{d['sample_rate']:g}",
-                ", ".join(f"{noise:g}" for noise in d["noise_multipliers"].values()),
                 "recalled" if d["recalled"] else d["steps"],
                 ", ".join(f"{name} {_shown(value)}" for name, value in d["epsilon"].items()),
                 "yes" if d["published"] else "no (spent all the same)",
             )
             for d in found["draws"]
         ]
-        columns = ("draw", "rounds", "sample rate", "noise", "steps", "ε with it", "published")
+        columns = ("draw", "round", "components", "sample rate", "steps", "ε with it", "published")
         table(out, columns, drawn, empty="Nothing was drawn from the students' data.")
 
     emit(found, as_json, people)
@@ -276,6 +285,14 @@ def presets(
         out.print("Technical defaults, no legal advice: `collegium privacy presets NAME` has the reasons.")
 
     emit(found, as_json, people)
+
+
+def _span(numbers: Iterable[int]) -> str | None:
+    """Return whole numbers from the first to the last: "3", "2 to 9"; None where there is none."""
+    found = sorted(numbers)
+    if not found:
+        return None
+    return f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
 
 
 def _shown(epsilon: float | None) -> str:

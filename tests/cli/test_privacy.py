@@ -1,5 +1,6 @@
 """`collegium privacy` on a real home: what is in force, who spent what, what a plan costs."""
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_show_says_which_source_set_what(run: "Run", home: Home) -> None:
     people = run("privacy", "show", "--home", home.root)
     assert "withheld" in people.out
     assert "gdpr-general" in people.out
+
+
+def test_show_names_each_component_once_whatever_the_number_of_draws(run: "Run", home: Home) -> None:
+    found = run("privacy", "show", "--home", home.root, "--json").value
+    assert len(found["draws"]) > 1
+    (name,) = {name for draw in found["draws"] for name in draw["rounds"]}
+    lines = run("privacy", "show", "--home", home.root).out.splitlines()
+    (line,) = [line for line in lines if name in line and not line.startswith("note:")]
+    assert re.fullmatch(rf"{name} +1 to \d+ +1 to 4 +0 *", line), line
 
 
 def test_a_jurisdiction_of_ones_own_and_an_override(run: "Run", home: Home) -> None:
