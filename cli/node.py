@@ -38,6 +38,7 @@ def start(
 ) -> None:
     """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
     from ..node.home.lock import running  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.views.status import older  # noqa: PLC0415
 
     place = existing_home(home)
     pid = running(place)
@@ -62,6 +63,7 @@ def start(
         "learner": learner,
         "data": coverage(place),
         "training": now["training"],
+        "older": older(now["live"]["returned"]),
     }
     wrong = problem(found)
 

@@ -36,13 +36,19 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
                 raise
         if found is not None:
             learner = found["live"]["learner"]
-            if learner["state"] in SETTLED or now > seconds:
+            if (learner["state"] in SETTLED and not _asks_others(found)) or now > seconds:
                 return found
-            if now > PATIENCE and now > shown + AGAIN:
+            if learner["state"] not in SETTLED and now > PATIENCE and now > shown + AGAIN:
                 shown = now
                 done, total = learner["progress"]
                 say(f"the learner opens the data{f': {done} of {total} texts embedded' if total else ''} …")
         time.sleep(0.2)
+
+
+def _asks_others(found: Any) -> bool:
+    """Whether enough members are connected to say what they hold of this node, and have not all said it yet."""
+    enough = len(found["live"]["connected"]) >= found["federation"]["quorum"] - 1
+    return bool(found["is_member"]) and enough and not found["live"]["signing"]
 
 
 def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
@@ -105,7 +111,7 @@ def tell(out: "Console", found: Any) -> None:
         )
     if learner["left_out"]:
         out.print(f"warning: {learner['left_out']} students are left out: `collegium data check` says why")
-    for warning in learner["warnings"]:
+    for warning in (*learner["warnings"], *found["older"]):
         out.print(f"warning: {warning}")
 
 

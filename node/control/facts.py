@@ -220,6 +220,7 @@ def _live(daemon: Daemon) -> Live:
             for flight in core.flights.values()
         ),
         refused=_by_reason(core.refusals),
+        returned=dict(core.returned),
         goal=core.progress.goal() if core.progress.told >= 0 else 0,
         source=core.progress.source,
         idle={name: why for name in core.hosted if (why := why_idle(core, name))},

@@ -194,6 +194,7 @@ class Core:
         self.unaffordable = ""  # why no statistic is contributed, though the rounds go on
         self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
+        self.returned: dict[str, int] = {}  # kind → own records that this disk lacked at the start, and peers had
         self.refusals: dict[tuple[bytes, str], int] = {}
         self.idle_due = False
         self.stopped: dict[str, str] = {}  # component → why this node trains it no more, until it has trained it again
@@ -284,6 +285,8 @@ class Core:
             return  # it has just taken a lost key's place: started again, it reads what that one spent
         self.signing = True
         self._notice("signing", height=self.ledger.height, reports=len(self.reports))
+        if self.returned:
+            self._notice("home-was-older", "warning", own_records_returned=sum(self.returned.values()))
         for flight in self.flights.values():
             self._emit(ev.Publish(message(Kind.HEADER, flight.header.wire)))
         self._begin_height()
@@ -425,8 +428,11 @@ class Core:
         self._notice("own-record-recovered", "warning", seq=record.value.seq)
 
     def _recall_record(self, record: Signed[Record]) -> None:
+        if record.value.author != self.me:
+            return
+        self.returned[record.value.kind] = self.returned.get(record.value.kind, 0) + 1
         body = _body(record)
-        if record.value.author == self.me and isinstance(body, Update):
+        if isinstance(body, Update):
             self._recall_draws(open_gossip(UpdateHeader, body.header, self.federation).value)
 
     def _recall_draws(self, header: UpdateHeader) -> None:

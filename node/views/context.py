@@ -59,6 +59,8 @@ class Live:
     # Who applied and waits for this node's operator: the name it chose, the invitation's id and name, its key.
     held: tuple[tuple[str, str, str, bytes], ...] = ()
     unreached: Mapping[bytes, str] = field(default_factory=dict)  # members without a connection, and why
+    # Own records that this disk lacked at the start and peers had, by kind: an old copy of the home was put back.
+    returned: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

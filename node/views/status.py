@@ -71,6 +71,7 @@ def status(context: Context) -> Json:
             if not live.goal
             else {"of": live.goal, "source": context.member(live.source), "states": list(live.taking)},
             "refused": dict(live.refused),
+            "returned": dict(live.returned),
             "budget_runs_out": {
                 name: {"rounds_left": left, "last_rounds": dict(last)} for name, (left, last) in live.forecast.items()
             },
@@ -101,6 +102,7 @@ def _remarks(context: Context) -> list[str]:
             found.append(f"Catching up: height {ledger.height} of {live.goal}, from {source}.")
         if live.taking:
             found.append(f"Taking the certified state of {', '.join(live.taking)} from a neighbour.")
+        found += older(live.returned)
         if not live.signing and context.me in ledger.members:
             found.append(
                 f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
@@ -150,6 +152,25 @@ def _remarks(context: Context) -> list[str]:
         for spec in charter.components
         if ledger.components[spec.name].round and _lacks_hosts(ledger, ledger.components[spec.name])
     ]
+    return found
+
+
+def older(returned: Mapping[str, int]) -> list[str]:
+    """Say that this home was behind its own signatures, and what follows: nothing, if others returned no records."""
+    count, withdrawals = sum(returned.values()), returned.get("withdrawal", 0)
+    if not count:
+        return []
+    found = [
+        f"This home was older than what the others hold of it (an old copy was put back, or its disk was lost): {count}"
+        " records of its own came back from them. It goes on after the last, votes on nothing twice, and counts what"
+        " these updates spent (`collegium privacy show`). A draw whose update nobody got is not counted."
+    ]
+    if withdrawals:
+        found.append(
+            f"{withdrawals} withdrawals are among these records. If one was for a student, this home has forgotten that"
+            " the student is left out: run `collegium unlearn subject` again for everybody who was removed since the"
+            " copy was made."
+        )
     return found
 
 

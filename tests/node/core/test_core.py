@@ -300,9 +300,24 @@ def test_nothing_is_signed_before_a_quorum_has_reported() -> None:
     assert not core.signing
     own = [e.put.record for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutRecord)]
     assert all(record.digest in cluster.nodes[0].store.records for record in own), "it made a record of its own"
-    core.handle([reply(cluster, core, cluster.nodes[1])], 2)
+    effects = core.handle([reply(cluster, core, cluster.nodes[1])], 2)
     assert core.signing
     assert core.head[0] == core_of(node).head[0], "its feed goes on where its lost disk stopped"
+    assert sum(core.returned.values()) == core.head[0]
+    told = [e for e in effects if isinstance(e, ev.Notice) and e.event == "home-was-older"]
+    assert [dict(e.fields) for e in told] == [{"own_records_returned": core.head[0]}]
+
+
+def test_a_disk_that_holds_all_that_was_signed_is_not_called_older() -> None:
+    cluster = grown()
+    node = cluster.nodes[3]
+    core = Core(cluster.charter, node.identity, node.options, node.store.snapshot())
+    effects = core.start(0)
+    for server in cluster.nodes[:2]:
+        effects += core.handle([reply(cluster, core, server)], 1)
+    assert core.signing
+    assert not core.returned
+    assert not [e for e in effects if isinstance(e, ev.Notice) and e.event == "home-was-older"]
 
 
 def test_who_is_ahead_has_not_reported_before_this_node_is_there() -> None:
