@@ -1,6 +1,5 @@
 """`collegium peer`: who becomes and who remains a member. The commands join those of peer.py."""
 
-import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..protocol.bounds import MAX_STUDENTS, MAX_WAIT
 from .files import check_new, write_new
 from .init import chosen_config
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
-from .output import emit, facts, names, say, short, table
+from .output import confirm, emit, facts, names, say, short, table
 from .read import answer, public_key
 
 if TYPE_CHECKING:
@@ -575,16 +574,6 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
 
 
 # ---- parts
-
-
-def confirm(question: str, yes: bool) -> None:
-    """Ask, unless `yes` says that it is meant. Raises UsageError where nobody can be asked."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("There is nobody to ask", "Give --yes.")
-    if not typer.confirm(question, err=True):
-        raise typer.Abort
 
 
 def known_motions(client: Any) -> set[str]:

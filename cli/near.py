@@ -30,7 +30,7 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
     if exactly:
         return names
     forms = {near(name) for name in names}
-    others = [name for name in _in_data(place) if near(name) in forms and name not in names]
+    others = [name for name in in_data(place) or () if near(name) in forms and name not in names]
     if not others:
         return names
     shown = ", ".join(map(repr, others[:SHOWN])) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
@@ -46,17 +46,30 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
     return names
 
 
-def _in_data(place: "Home") -> list[str]:
-    """Return every id in the institution's data; none, with a word about it, if they cannot be read now."""
+def in_data(place: "Home") -> list[str] | None:
+    """Return every id in the institution's data; None, with a word about it, if they cannot be read now."""
     from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
     from ..node.data.records import subject_ids  # noqa: PLC0415
     from ..node.home import config as settings  # noqa: PLC0415
 
     folder = settings.load(place.config).data.path
     if folder is None:
-        return []
+        return None
     try:
         return subject_ids(read_manifest(folder))
     except OperatorError as error:
-        say(f"Whether the data write this student in another way too cannot be looked up now: {error.message}.")
-        return []
+        say(f"What ids the data have cannot be looked up now: {error.message}.")
+        return None
+
+
+def is_held_out(place: "Home", student: str) -> bool:
+    """Whether the data now set this student apart for evaluation; False if they cannot be read."""
+    from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
+    from ..node.data.records import held_out_subject  # noqa: PLC0415
+    from ..node.home import config as settings  # noqa: PLC0415
+
+    folder = settings.load(place.config).data.path
+    try:
+        return folder is not None and held_out_subject(read_manifest(folder), student)
+    except OperatorError:
+        return False

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from ..crypto.errors import UsageError
 from ..protocol.names import shown, visible
 
 if TYPE_CHECKING:
@@ -60,6 +63,17 @@ def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console"
 def say(text: str) -> None:
     """Tell the operator something beside the answer."""
     sys.stderr.write(shown(text, breaks=True) + "\n")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless `yes` says that it is meant. Raises UsageError, with the question, where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        advice = "Give --yes to confirm. Nothing was done."
+        raise UsageError(f"There is no terminal to ask at: {question}", advice)
+    if not typer.confirm(question, err=True):
+        raise typer.Abort
 
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from ..node.home import Home
     from ..node.verify.receipt import Receipt, Today
 
+NOBODY = "it found this id neither in its data nor in any draw that it has a record of: mistyped, or never used there"
 
-def write(place: "Home", student: str, out: Path) -> dict[str, object]:
+
+def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
     """Write a student's receipt of this node, checked; return what it shows and its key. Raises RefusedError."""
     from ..crypto import sealing  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.home import keys  # noqa: PLC0415
@@ -29,7 +31,8 @@ def write(place: "Home", student: str, out: Path) -> dict[str, object]:
     if me is None:
         raise UsageError("This directory has no key", "Name the directory of the institution's node.")
     with source_of(place) as source:
-        parts = receipt.make(source, me, student, key, headers_of(place), Manifests(place).get, keys.former(place))
+        own = (headers_of(place), Manifests(place).get, keys.former(place))
+        parts = receipt.make(source, me, student, key, *own, id_known=id_known)
         content, checked = receipt.made_and_checked(parts, student, key, str(out))
     write_new(out, [content])
     return {**checked.as_map(), "key": key.hex()}
@@ -114,12 +117,14 @@ def _people(out: Any, found: Any) -> None:
             if count
             else "no other update counts today"
         )
+    known = [] if found["id_known"] else [("note", f"when {who} wrote this, {NOBODY}")]
     facts(
         out,
         [
             ("federation", f"{found['name']}, {found['federation']}"),
             ("institution", f"{who}, {found['institution']}"),
             ("result", result),
+            *known,
             ("since then", since),
             ("updates in force", found["updates_in_force"]),
             ("withdrawn", f"{found['withdrawn_updates']} single updates"),

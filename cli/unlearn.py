@@ -1,25 +1,22 @@
 """`collegium unlearn`: take contributions back, and check that they are gone."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import RefusedError, UsageError
-from . import near, receipts
+from ..crypto.errors import UsageError
+from . import receipts, student, withdrawn
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
-from .output import emit, facts, progress, say, table
+from .output import confirm, emit, facts, progress, say, table
 from .read import answer, from_store
 
 if TYPE_CHECKING:
-    from ..node.home import Home
     from ..node.views import Context
 
 app = typer.Typer(help="Withdraw this node's contributions; check any member's withdrawal.", no_args_is_help=True)
-
+app.command("subject")(student.subject)
 
 ComponentOption = Annotated[
     list[str] | None, typer.Option("--component", metavar="NAME", help="Only of this component; may be repeated.")
@@ -69,12 +66,9 @@ def request(
     scope = parse_scope(component, rounds, update)
     place = existing_home(home)
     client = Client(place)
-    if not yes:
-        status = client.get("/status")  # so that nobody is asked in vain
-        if as_json or not sys.stdin.isatty():
-            raise UsageError("A withdrawal cannot be taken back", "Give --yes to say that it is meant.")
-        name = status["federation"]["name"]
-        typer.confirm(f"Withdraw {_in_words(scope)} that this node contributed to {name!r}?", abort=True, err=True)
+    name = client.get("/status")["federation"]["name"]  # so that nobody is asked in vain
+    stops = "" if any(scope.values()) else " This node then contributes no more."
+    confirm(f"Withdraw {_in_words(scope)} that this node contributed to {name!r}? It cannot be taken back.{stops}", yes)
     found = client.request_withdrawal(scope)
     if not found["signing"]:
         text = "The withdrawal waits until enough members are connected; leave the daemon running."
@@ -109,12 +103,13 @@ def move(
 ) -> None:
     """Move that contributions be withdrawn; the members vote (`peer approve`). Only so can a federation rewind."""
     from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from .membership import confirm, follow, known_motions  # noqa: PLC0415
+    from .membership import follow, known_motions  # noqa: PLC0415
 
     scope = parse_scope(component, rounds, update)
     client = Client(existing_home(home))
     who = client.member(member)
-    confirm(f"Move to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?", yes)
+    again = " All members train the rounds since then once more, and pay for them again." if mode == "rewind" else ""
+    confirm(f"Move to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
     known = known_motions(client)
     sent = client.move_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):
@@ -243,6 +238,8 @@ def _certificate(out: Any, found: Any) -> None:
             ("federation", f"{found['name']}, {found['federation']}"),
             ("withdrawal of", found["member"]),
             ("result", "verified" if found["verified"] else "NOT verified"),
+            ("certified", withdrawn.certified(found["components"]) if found["components"] else None),
+            ("not shown", withdrawn.NOT_SHOWN),
             ("what", ", ".join(f"{w['scope']} by {w['mode']}" for w in found["withdrawals"])),
             ("before", f"height {found['before']['height']}, block {found['before']['block']}"),
             ("trusted height", f"{found['height']}, block {found['block']}"),
@@ -266,123 +263,6 @@ def _certificate(out: Any, found: Any) -> None:
     table(out, columns, rows, empty="Nothing that it withdrew was counted.")
     for problem in found["problems"]:
         out.print(f"problem: {problem}")
-
-
-@app.command("subject")
-def subject(
-    student: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="The student's id in this institution's data; - reads it from a line of input."
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the student's receipt goes.")] = None,
-    wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the hosts' certificate.")] = 120.0,
-    also: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID", help="Another id of the same student, to be forgotten too; may be repeated."),
-    ] = None,
-    exactly: Annotated[bool, typer.Option("--exactly", help="Ids written nearly alike are other students.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Forget one student: withdraw every update that saw them, train on without them, and write a receipt.
-
-    Ids in the data that differ in case, leading zeros or form only are named, and it asks whether they are the same
-    student; with --yes, --also or --exactly must say so. Of several ids each gets a receipt: FILE, FILE.2, FILE.3, ...
-    The id stays on this machine. Running it again is safe: it goes on where it was, and writes a receipt of today.
-    """
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from .membership import confirm  # noqa: PLC0415
-
-    place = existing_home(home)
-    name = sys.stdin.readline().rstrip("\n") if student == "-" else student
-    client = Client(place)
-    client.get("/status")  # so that nobody is asked in vain
-    ids = near.meant(place, name, also or (), exactly=exactly, yes=yes)
-    files: list[Path | None] = [None] * len(ids)
-    if out is not None:
-        files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
-        for file in files:
-            check_new(file or out)
-    confirm("Withdraw every update that saw this student, and train without them from now on?", yes)
-    asked = [client.forget_student(each) for each in ids]  # all are left out before the first wait
-    done = [_forget(client, place, *each, wait) for each in zip(ids, asked, files, strict=True)]
-    found = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
-    lines = [line for each in done for line in _forgotten(each)]
-    emit(found, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
-
-
-def _forget(client: Any, place: "Home", name: str, sent: Any, out: Path | None, wait: float) -> dict[str, Any]:
-    """Wait until an id is forgotten, as `sent` says that it was begun, and write its receipt to `out`."""
-    if not sent["in_data"]:
-        known = "This id is not in the data here" if sent["in_data"] is False else "No learner has read the data yet"
-        say(f"{known}: check how it is written. Of an id that nobody has, all that follows is true.")
-    say(f"{sent['withdrawn_updates'] + sent['remaining']} updates saw this student and are being withdrawn.")
-    if sent["of_unknown_students"]:
-        say(f"Of {sent['of_unknown_students']} of them it is not written down whom they saw: that may be this student.")
-    if sent["beyond_refold_horizon"]:
-        say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
-    for key, count in sent["under_former_keys"].items():
-        say(f"{count} more are in force under the former key {key[:16]}, which the key in use cannot withdraw.")
-    sent = _await_refold(client, name, sent, wait)
-    if sent["under_former_keys"]:
-        raise _under_former(place, sent["under_former_keys"])
-    found: dict[str, Any] = {**sent, "receipt": None}
-    if out is not None:
-        found |= {"receipt": str(out), **receipts.write(place, name, out)}
-    return found
-
-
-def _forgotten(found: dict[str, Any]) -> list[str]:
-    if found["receipt"] is None:
-        return ["left out from now on"]
-    lines = [f"left out from now on; the receipt is in {found['receipt']}"]
-    lines.append(f"its key, for the student alone, shown this once: {found['key']}")
-    if not found["verified"]:
-        lines.append(
-            "no update of this institution is in force now, so it shows nothing of this student yet: run the same"
-            " command again after the next round"
-        )
-    return lines
-
-
-def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
-    from ..node.home import keys  # noqa: PLC0415 - as above
-
-    first, *_ = (shlex.quote(str(keys.kept(place, bytes.fromhex(key)))) for key in counts)
-    return RefusedError(
-        f"{sum(counts.values())} updates under a former key of this node may have seen the student and are in force",
-        f"For each of these keys: `collegium unlearn statement --key-file {first} --out FILE`, then `collegium unlearn"
-        " carry FILE`; then run the same command again.",
-    )
-
-
-def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) -> dict[str, Any]:
-    """Wait until nothing withdrawn counts or may, and the hosts certified states without it; ask for what remains.
-
-    Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.
-    """
-    import time  # noqa: PLC0415 - as above
-
-    from ..crypto.errors import UnreachableError  # noqa: PLC0415
-
-    deadline = time.monotonic() + wait
-    updates, count = set(sent["updates"]), sent["withdrawn_updates"]
-    while not (settled := client.settled(sent["updates"])) or sent["remaining"]:
-        if settled:  # a height takes only so many
-            sent = client.forget_student(student)
-            updates, count = updates | set(sent["updates"]), count + sent["withdrawn_updates"]
-        if time.monotonic() > deadline:
-            more = f"; {sent['remaining']} updates more are withdrawn only then" if sent["remaining"] else ""
-            raise UnreachableError(
-                f"The hosts have not certified the refold after {wait:g} s",
-                "The student is left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
-                f" again for the receipt{more}.",
-            )
-        time.sleep(0.3)
-    return {**sent, "updates": sorted(updates), "withdrawn_updates": count}
 
 
 @app.command("verify")
@@ -471,30 +351,7 @@ def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
         if not reports:
             out.print("Nobody has withdrawn anything.")
         for report in reports:
-            facts(
-                out,
-                [
-                    ("withdrawal of", f"{report['name']}, agreed at height {report['height']}"),
-                    ("result", "verified" if report["verified"] else "NOT verified"),
-                    ("erased here", f"{report['erased_blobs']} blobs"),
-                ],
-            )
-            rows = [
-                (
-                    c["component"],
-                    c["epoch"],
-                    c["round"],
-                    c["removed_updates"] + c["rewound_updates_of_others"],
-                    c["updates_beyond_refold_horizon"],
-                    f"{c['label']} by {c['attested']} (needs {c['needed']})",
-                    c["digest"] or "not hosted here",
-                )
-                for c in report["components"]
-            ]
-            columns = ("component", "epoch", "round", "removed", "too old", "state", "digest without it")
-            table(out, columns, rows, empty="")
-            for problem in report["problems"]:
-                out.print(f"problem: {problem}")
+            withdrawn.tell(out, report)
 
     emit(found, as_json, people)
     if not verified:

@@ -98,6 +98,10 @@ class Client:
         """Withdraw this node's contributions: all, or those in a scope (`SCOPE`)."""
         return self._call("POST", "/unlearn", {**SCOPE, **(scope or {})})
 
+    def look_for_student(self, subject: str) -> Any:
+        """Return what is known here of a student, and how many updates would be withdrawn; nothing is changed."""
+        return self._call("POST", "/unlearn/look", {"subject": subject}, timeout=DIAL_TIMEOUT)
+
     def forget_student(self, subject: str) -> Any:
         """Leave a student out, and withdraw the updates that saw them."""
         return self._call("POST", "/unlearn/students", {"subject": subject}, timeout=DIAL_TIMEOUT)

@@ -138,6 +138,10 @@ class Daemon(Protocol):
         """Hand an event to the core."""
         ...
 
+    def look(self, subject: str) -> Awaitable[Seen]:
+        """Return what is known of a student and of the updates that saw them."""
+        ...
+
     def exclude(self, subject: str) -> Awaitable[Seen]:
         """Leave a student out from now on; return what is known of the updates that saw them."""
         ...

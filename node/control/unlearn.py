@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import trio
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from ..core import motions
 from ..core.contribution import taken_back
 from ..core.events import Carry, Move, RequestWithdrawal
 from ..data.spelling import clean
+from ..home.students import Seen
 from .answers import answering, body_of
 from .facts import Daemon, context_of
 
@@ -41,25 +43,28 @@ def routes(daemon: Daemon) -> list[Route]:
         daemon.submit(asked)
         return JSONResponse({"submitted": True, "signing": daemon.core.signing, "recorded": recorded}, 202)
 
-    async def student(request: Request) -> Response:
-        subject = clean(str((await body_of(request, {"subject": str}))["subject"]))
-        if not subject or len(subject) > 1024:
-            raise UsageError("a student's id has 1 to 1024 characters")
-        seen = await daemon.exclude(subject)
-        ledger: Ledger = daemon.core.ledger
-        live = _ahead(daemon)
-        counted = {
-            e.update: r.number > c.round - daemon.core.charter.rules.refold_horizon
-            for c in ledger.components.values()
-            for r in c.rounds
-            for e in r.entries
+    async def look(request: Request) -> Response:
+        seen = await daemon.look(await _student(request))
+        sought = _sought(daemon, seen)
+        mine = _own_keys(daemon)
+        rounds = [r for c in daemon.core.ledger.components.values() for r in c.rounds]
+        ahead = [author for update, author in _authors(daemon).items() if update in _ahead(daemon)]
+        found = {
+            "in_data": seen.in_data,
+            "drawn": seen.drawn,
+            "left_out": seen.left_out,
+            **sought.told,
+            "would_withdraw": len(sought.whole),
+            "of_unknown_students": sum(update in seen.unknown for update in sought.whole),
+            "own_updates": sum(e.author in mine for r in rounds for e in r.entries) + sum(a in mine for a in ahead),
+            "own_rounds": len({r.number for r in rounds if any(e.author in mine for e in r.entries)}),
         }
-        sought = sorted(update for update in seen.updates if counted.get(update) or update in live)
-        mine, authors = {daemon.core.me, *membership.earlier(ledger.roll, daemon.core.me)}, _authors(daemon)
-        whole = [update for update in sought if authors[update] in mine]
-        gone = whole[: withdrawal.MOST_AT_A_HEIGHT * MOST_UPDATES]  # of more at one height the ledger takes none
-        # A withdrawal under the key in use does not reach what was sent before a return with a new one.
-        former = Counter(authors[update].hex() for update in sought if authors[update] not in mine)
+        return JSONResponse(found)
+
+    async def student(request: Request) -> Response:
+        seen = await daemon.exclude(await _student(request))
+        sought = _sought(daemon, seen)
+        gone = sought.whole[: withdrawal.MOST_AT_A_HEIGHT * MOST_UPDATES]  # of more at one height the ledger takes none
         if gone and not daemon.core.signing:
             raise RefusedError(
                 "the student is left out from now on, but nothing can be withdrawn yet: no quorum is connected",
@@ -70,17 +75,13 @@ def routes(daemon: Daemon) -> list[Route]:
         found = {
             "excluded": True,
             "in_data": seen.in_data,
+            "drawn": seen.drawn,
             "withdrawn_updates": len(gone),
-            "remaining": len(whole) - len(gone),
+            "remaining": len(sought.whole) - len(gone),
             "of_unknown_students": sum(update in seen.unknown for update in gone),
-            "under_former_keys": dict(sorted(former.items())),
-            "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
+            **sought.told,
             # Those withdrawn before may wait for their certificate still.
-            "updates": sorted(
-                update.hex()
-                for update in seen.updates.difference(sought).union(gone)
-                if counted.get(update) is not False
-            ),
+            "updates": sorted(update.hex() for update in sought.settling.union(gone)),
         }
         return JSONResponse(found, 202)
 
@@ -130,6 +131,7 @@ def routes(daemon: Daemon) -> list[Route]:
 
     return [
         Route("/unlearn", answering(withdraw), methods=["POST"]),
+        Route("/unlearn/look", answering(look), methods=["POST"]),
         Route("/unlearn/students", answering(student), methods=["POST"]),
         Route("/unlearn/settled", answering(settled), methods=["POST"]),
         Route("/unlearn/motions", answering(move), methods=["POST"]),
@@ -164,6 +166,52 @@ def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
                 f"{need} rounds would run again, and this node's budget of {modality!r} bears {max(0, left - 1)}",
                 "It would sit out the rest: give --anyway if that is meant.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """Of the updates that saw a student: `whole` can be withdrawn, `settling` are those that went before or never came.
+
+    `told` is what to say of the others.
+    """
+
+    whole: list[bytes]
+    settling: frozenset[bytes]
+    told: dict[str, object]
+
+
+def _sought(daemon: Daemon, seen: Seen) -> _Sought:
+    ledger: Ledger = daemon.core.ledger
+    live = _ahead(daemon)
+    counted = {
+        e.update: r.number > c.round - daemon.core.charter.rules.refold_horizon
+        for c in ledger.components.values()
+        for r in c.rounds
+        for e in r.entries
+    }
+    sought = sorted(update for update in seen.updates if counted.get(update) or update in live)
+    mine, authors = _own_keys(daemon), _authors(daemon)
+    # A withdrawal under the key in use does not reach what was sent before a return with a new one.
+    former = Counter(authors[update].hex() for update in sought if authors[update] not in mine)
+    return _Sought(
+        [update for update in sought if authors[update] in mine],
+        frozenset(update for update in seen.updates.difference(sought) if counted.get(update) is not False),
+        {
+            "under_former_keys": dict(sorted(former.items())),
+            "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
+        },
+    )
+
+
+async def _student(request: Request) -> str:
+    subject = clean(str((await body_of(request, {"subject": str}))["subject"]))
+    if not subject or len(subject) > 1024:
+        raise UsageError("a student's id has 1 to 1024 characters")
+    return subject
+
+
+def _own_keys(daemon: Daemon) -> set[bytes]:
+    return {daemon.core.me, *membership.earlier(daemon.core.ledger.roll, daemon.core.me)}
 
 
 def _asked(daemon: Daemon, body: Mapping[str, object]) -> RequestWithdrawal:

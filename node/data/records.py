@@ -183,6 +183,21 @@ def subject_ids(manifest: Manifest) -> list[str]:
     return list(Table(unit, [column], Findings(strict=False)).cells(column).values)
 
 
+def held_out_subject(manifest: Manifest, subject: str) -> bool:
+    """Whether the split sets this student apart for evaluation."""
+    if not manifest.split_column:
+        return in_test(manifest.split_salt, subject, manifest.split_share)
+    unit = manifest.tables[manifest.unit_table]
+    owner = manifest.subject or unit.key
+    table = Table(unit, [owner, manifest.split_column], Findings(strict=False))
+    owners, sides = table.cells(owner), table.cells(manifest.split_column)
+    if subject not in owners.values:
+        return False
+    rows = owners.codes == list(owners.values).index(subject)
+    test = [code for code, word in enumerate(sides.values) if word in manifest.split_test]
+    return bool(np.isin(sides.codes[rows], test).any())
+
+
 def allocate(shape: Sequence[int], fill: Any, dtype: Any, what: str) -> npt.NDArray[Any]:
     """Return an array full of `fill`. Raises UsageError, naming `what`, if it would exceed MAX_BYTES."""
     size = prod(shape) * np.dtype(dtype).itemsize

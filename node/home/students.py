@@ -140,12 +140,15 @@ class Seen:
     """What a node knows of one student: the updates that saw them, by header digest, `unknown` ones among them.
 
     Of an `unknown` one nobody can tell whom it saw: it counts as having seen everybody. `in_data`: whether the data
-    have this id; None if no learner has read them.
+    have this id; None if no learner has read them. `drawn`: whether a manifest that is here has it. `left_out`:
+    whether the student is left out of training.
     """
 
     updates: frozenset[bytes]
     unknown: frozenset[bytes]
     in_data: bool | None
+    drawn: bool = False
+    left_out: bool = False
 
 
 def _long(salt: bytes, subject: str) -> bytes:

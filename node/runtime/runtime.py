@@ -767,9 +767,13 @@ class Runtime:
             found, forgotten = await in_thread(self._excluded)
             if not (found.has(subject) and forgotten):
                 await self._begin_without(subject)
-            # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
-            flying = [flight.header for flight in self.core.flights.of(self.core.me)]
-            return await in_thread(self._seen, subject, flying, self.core.ledger)
+            return await self.look(subject)
+
+    async def look(self, subject: str) -> Seen:
+        """Return what is known of a student; nothing is changed. Raises CorruptError."""
+        # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
+        flying = [flight.header for flight in self.core.flights.of(self.core.me)]
+        return await in_thread(self._seen, subject, flying, self.core.ledger)
 
     async def _begin_without(self, subject: str) -> None:
         await in_thread(exclude, self.home, subject)
@@ -809,7 +813,8 @@ class Runtime:
         here, saw = set(self.manifests.roots()), self.manifests.of(subject)
         unknown = frozenset(update for update in counted | own.keys() if own.get(update, NONE) not in here)
         seen = unknown.union(update for update, root in own.items() if root in saw)
-        return Seen(seen, unknown, None if self._everybody is None else subject in self._everybody)
+        in_data = None if self._everybody is None else subject in self._everybody
+        return Seen(seen, unknown, in_data, bool(saw), self._excluded()[0].has(subject))
 
     def _own_keys(self, ledger: Ledger) -> set[bytes]:
         """Return this node's keys: who came back with a new one has no link to its former ones in the roll."""

@@ -31,6 +31,7 @@ from .heads import CosignedHead, Walk
 from .outsiders import Source
 
 ADVICE = "Ask the institution for another receipt: collegium unlearn subject."
+END, NOBODY = b"\x01", b"\x02"  # what follows the sealed content; NOBODY: the institution had no record of the id
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is sealed: a byte 1 and zeros follow it, up to a power of two or the limit, so that it tells less."""
+    """What is sealed: END or NOBODY and zeros follow it, up to a power of two or the limit, so that it tells less."""
 
     absent: Annotated[tuple[Absent, ...], Size(0, 2**20)]
 
@@ -64,6 +65,7 @@ class Receipt:
     """A checked receipt. `updates` are those in force; `withdrawn` counts those that were withdrawn one by one.
 
     `name` is the member's in the ledger. With no update in force it is true of every student and of nobody's making.
+    `id_known` is False where the institution says that neither its data nor a draw of which it has a record had the id.
     """
 
     charter: Charter
@@ -73,6 +75,7 @@ class Receipt:
     name: str
     updates: Mapping[bytes, UpdateHeader]
     withdrawn: int
+    id_known: bool = True
 
     @property
     def result(self) -> str:
@@ -89,6 +92,7 @@ class Receipt:
             "institution_name": self.name,
             "verified": bool(self.updates),
             "result": self.result,
+            "id_known": self.id_known,
             "height": self.block.height,
             "block": self.block.id.hex(),
             "updates_in_force": len(self.updates),
@@ -136,12 +140,14 @@ def make(
     headers: Iterable[Signed[UpdateHeader]],
     manifest: Callable[[bytes], Manifest | None],
     former: Iterable[bytes] = (),
+    *,
+    id_known: bool = True,
 ) -> Iterator[bytes]:
     """Yield the bytes of a receipt, as of the last block, sealed under `key`. `headers` are the institution's own.
 
     `former` are keys of the institution that the ledger does not link to `member`: what they sent is not in the
-    receipt, but may stand in its way. Raises RefusedError if an update in force saw the student, or if nobody wrote
-    down whom it saw.
+    receipt, but may stand in its way. With `id_known` False it says that nobody here has this id. Raises RefusedError
+    if an update in force saw the student, or if nobody wrote down whom it saw.
     """
     last = source.height(None)
     ledger: Ledger = genesis(source.charter)
@@ -179,15 +185,15 @@ def make(
     walk = source.walk(ledger, (last,))
     empty = Absence(member, state_of(ledger), sealing.seal(key, b""))
     room = LIMIT - len(schema.dump(empty)) - 8  # its length takes some bytes more
-    claim = replace(empty, sealed=sealing.seal(key, _padded(tuple(absent), room)))
+    claim = replace(empty, sealed=sealing.seal(key, _padded(tuple(absent), room, END if id_known else NOBODY)))
     yield files.opening(files.ABSENCE, source.charter_file, len(walk))
     yield files.frame(schema.dump(claim))
     for head in walk:
         yield files.frame(schema.dump(head))
 
 
-def _padded(absent: tuple[Absent, ...], room: int = LIMIT) -> bytes:
-    content = schema.dump(Shown(absent)) + b"\x01"
+def _padded(absent: tuple[Absent, ...], room: int = LIMIT, end: bytes = END) -> bytes:
+    content = schema.dump(Shown(absent)) + end
     if len(content) > room:
         raise RefusedError(f"{len(absent)} updates are in force: that is more than a receipt holds")
     return content.ljust(min(1 << len(content).bit_length(), room), b"\x00")
@@ -215,18 +221,23 @@ def check(
         listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
         walk = heads.check(found, listed, (claim.state.height,), pins=pins)
         frames.end()
-        return _hold(found, walk, claim, subject, _opened(claim, key))
+        held = _hold(found, walk, claim, subject, _opened(claim, key))
+        return replace(held, id_known=_unsealed(claim, key)[-1:] != NOBODY)
     except VerificationError as error:
         raise VerificationError(f"{source}: {error.message}", error.advice) from error
     except RemoteProtocolError as error:
         raise VerificationError(f"{source}: {error.reason}: {error.detail}", ADVICE) from error
 
 
-def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
+def _unsealed(claim: Absence, key: bytes) -> bytes:
     found = sealing.unseal(key, claim.sealed)
     if found is None:
         raise VerificationError("the key is not the one of this receipt", "It was shown once, when it was written.")
-    return schema.load(Shown, found.rstrip(b"\x00")[:-1], LIMIT).absent
+    return found.rstrip(b"\x00")
+
+
+def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
+    return schema.load(Shown, _unsealed(claim, key)[:-1], LIMIT).absent
 
 
 def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: Iterable[Absent]) -> Receipt:

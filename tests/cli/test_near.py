@@ -10,6 +10,7 @@ import typer
 
 from collegium.cli import near
 from collegium.crypto.errors import UsageError
+from collegium.node.data.records import in_test
 from collegium.node.home import Config, Home
 from collegium.node.home import config as settings
 
@@ -85,3 +86,16 @@ def test_data_that_cannot_be_read_are_no_obstacle(home: Home, capsys: pytest.Cap
     (folder / "work.csv").unlink()
     assert near.meant(home, "s2", (), exactly=False, yes=True) == ["s2"]
     assert "cannot be looked up now" in capsys.readouterr().err
+
+
+def test_who_is_held_out_by_the_split_as_it_stands_is_found(home: Home) -> None:
+    names = ("s2", "S2", "0s2", "s20", *(f"p{n}" for n in range(40)))
+    held = [name for name in names if near.is_held_out(home, name)]
+    assert held == [name for name in names if in_test("s", name, 0.2)] != []
+    folder = settings.load(home.config).data.path
+    assert folder is not None
+    by_column = TOML.replace('share = 0.2\nsalt = "s"', 'column = "y"\ntrain = ["0", "9"]\ntest = ["1"]')
+    (folder / "dataset.toml").write_text(by_column)
+    assert [near.is_held_out(home, name) for name in ("s2", "S2", "0s2", "nobody")] == [True, False, False, False]
+    (folder / "work.csv").unlink()
+    assert not near.is_held_out(home, "s2")

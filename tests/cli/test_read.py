@@ -173,6 +173,8 @@ def test_withdrawn_bytes_that_are_still_there_fail_verification(run: "Run", home
     assert answer.code == 6
     assert answer.value["verified"] is False
     assert any(name in problem for problem in answer.value["withdrawals"][0]["problems"])
+    told = run("unlearn", "verify", "--home", home.root).out
+    assert "NOT verified: see the problems below" in told
     assert "problem: blob-not-erased" in run("unlearn", "verify", "--home", home.root).out
 
 

@@ -1,5 +1,6 @@
 """One student is forgotten, as the command tells it: what it waits for, what it warns of, and the receipt's key."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,11 +65,17 @@ class FakeClient:
     def __init__(self, answers: list[bool], **sent: object) -> None:
         self.answers, self.sent = answers, sent
         self.asked: list[list[str]] = []
+        self.forgotten: list[str] = []
 
     def get(self, path: str) -> dict[str, object]:
         return {}
 
+    def look_for_student(self, subject: str) -> dict[str, object]:
+        known = {"in_data": True, "drawn": True, "left_out": False, "would_withdraw": 2, "of_unknown_students": 0}
+        return {**known, "own_updates": 3, "own_rounds": 3, **self.sent}
+
     def forget_student(self, subject: str) -> dict[str, object]:
+        self.forgotten.append(subject)
         plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
         return {
             **plain,
@@ -95,6 +102,7 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
     client = FakeClient([False, False, True])
     answer = forget(run, home, monkeypatch, client)
     assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 3)
+    assert "2 updates saw this student and are being withdrawn." in answer.err
     assert "not in the data" not in answer.err
     assert "written down" not in answer.err
     answer = forget(run, home, monkeypatch, FakeClient([False]))
@@ -104,8 +112,20 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        ({"in_data": False}, "not in the data here"),
+        ({"in_data": False}, "This id is not in the data here, but in a draw of the past."),
         ({"in_data": None}, "No learner has read the data"),
+        (
+            {"would_withdraw": 0, "withdrawn_updates": 0, "left_out": True},
+            "0 updates saw this student: they are left out already",
+        ),
+        (
+            {"would_withdraw": 0, "withdrawn_updates": 0, "own_updates": 0},
+            "0 updates saw this student: no update of this node",
+        ),
+        (
+            {"would_withdraw": 0, "withdrawn_updates": 0},
+            "not drawn in the 3 rounds in which this node counts. A step draws",
+        ),
         ({"of_unknown_students": 1}, "Of 1 of them it is not written down"),
         ({"beyond_refold_horizon": 3}, "3 more are beyond"),
     ],
@@ -115,6 +135,51 @@ def test_what_is_not_known_of_a_student_is_told(
 ) -> None:
     answer = forget(run, home, monkeypatch, FakeClient([True], **sent))
     assert (answer.code, said in answer.err) == (0, True), answer.err
+
+
+def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([True], in_data=False, drawn=False, would_withdraw=0, withdrawn_updates=0)
+    refused = forget(run, home, monkeypatch, client)
+    assert (refused.code, client.forgotten) == (2, []), refused.err
+    assert "Nobody has this id" in refused.err
+    assert "--anyway" in refused.err
+    assert "anna" not in refused.err
+    answer = forget(run, home, monkeypatch, client, "--anyway", "--json")
+    assert (answer.code, answer.value["id_known"], answer.value["in_data"]) == (0, False, False)
+    assert answer.value["why_none"] == "nobody here has this id"
+    assert client.forgotten == ["anna"]
+    assert "0 updates saw this student: nobody here has this id" in answer.err
+    again = FakeClient([True], in_data=False, drawn=False, would_withdraw=0, withdrawn_updates=0, left_out=True)
+    assert forget(run, home, monkeypatch, again).code == 0, "who is left out already may ask for another receipt"
+
+
+def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient([True], of_unknown_students=1)
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda place: client)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    answer = run("unlearn", "subject", "anna", "--home", home.root)
+    assert (answer.code, client.forgotten) == (2, [])
+    assert "Withdraw the 2 updates that saw this student (of 1 of them it is not written down" in answer.err
+    assert "Give --yes to confirm. Nothing was done." in answer.err
+    monkeypatch.setattr(client, "get", lambda path: {"federation": {"name": "schools"}})
+    answer = run("unlearn", "request", "--home", home.root)
+    assert answer.code == 2
+    assert "Withdraw everything that this node contributed to 'schools'? It cannot be taken back." in answer.err
+    assert "Give --yes to confirm. Nothing was done." in answer.err
+
+
+def test_a_receipt_says_that_nobody_there_had_the_id(run: "Run", cluster: "Cluster", tmp_path: Path) -> None:
+    home, file = Home(tmp_path / "withdrawn"), tmp_path / "nobody.receipt"
+    fill(home, cluster, cluster.nodes[0])
+    key = receipts.write(home, "nobody", file, id_known=False)["key"]
+    words = ("unlearn", "verify", file, "--subject", "nobody", "--key", key)
+    assert run(*words, "--json").value["id_known"] is False
+    assert "when member 0 wrote this, it found this id neither in its data nor in any draw" in run(*words).out
+    file.unlink()
+    key = receipts.write(home, "anna", file)["key"]
+    assert run("unlearn", "verify", file, "--subject", "anna", "--key", key, "--json").value["id_known"] is True
 
 
 def test_with_updates_of_a_former_key_in_force_there_is_no_receipt(

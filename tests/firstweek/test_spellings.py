@@ -65,8 +65,12 @@ def test_a_pupil_is_forgotten_in_every_spelling_and_a_wrong_cell_stops_nothing(
     assert SPOILT not in log
     assert "left out" in north.command("doctor", code=None).out
     _forget(north, tmp_path)
-    again = north.ask("unlearn", "subject", "zoe\u0301", "--exactly", "--yes")
-    assert again["in_data"] is False, "another case is another id, and nobody has it"
+    words = ("unlearn", "subject", "zoe\u0301", "--exactly", "--yes")
+    refused = north.command(*words, code=2)
+    assert "Nobody has this id" in refused.err, "another case is another id, and nobody has it"
+    assert north.ask("node", "status")["live"]["learner"]["state"] != "failed"
+    again = north.ask(*words, "--anyway")
+    assert (again["in_data"], again["id_known"], again["withdrawn_updates"]) == (False, False, 0)
     federation.stop()
 
 

@@ -77,6 +77,9 @@ class FakeDaemon:
     def submit(self, event: ev.Event) -> None:
         self.submitted.append(event)
 
+    async def look(self, subject: str) -> Seen:
+        return self.seen
+
     async def exclude(self, subject: str) -> Seen:
         self.excluded.append(subject)
         return self.seen

@@ -326,6 +326,10 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     mine = [e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me]
     # The last one never entered the ledger, and whom the first one saw is not written down.
     daemon.seen = Seen(frozenset((*mine, bytes(32))), frozenset((mine[0], bytes(32))), in_data=False)
+    look = call(daemon, "POST", "/unlearn/look", json={"subject": "s-17"}).json()
+    assert (look["would_withdraw"], look["of_unknown_students"], look["own_updates"]) == (len(mine), 1, len(mine))
+    assert (look["in_data"], look["drawn"], look["left_out"]) == (False, False, False)
+    assert (daemon.excluded, daemon.submitted) == ([], []), "to look changes nothing"
     answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"})
     assert (answer.status_code, answer.json()["withdrawn_updates"]) == (202, len(mine))
     assert (answer.json()["of_unknown_students"], answer.json()["in_data"]) == (1, False)

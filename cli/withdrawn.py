@@ -1,0 +1,86 @@
+"""A checked withdrawal in words: what is verified, what is not yet, and what nobody can show from here."""
+
+from typing import TYPE_CHECKING, Any
+
+from .output import facts, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NOT_SHOWN = "what is on other members' disks, and whether the institution deleted its own data"
+
+
+def tell(out: "Console", report: Any) -> None:
+    """Print the report of one member's withdrawals as this node's own files show them."""
+    name, components = report["name"], report["components"]
+    removed = sum(c["removed_updates"] for c in components)
+    others = sum(c["rewound_updates_of_others"] for c in components)
+    kept = sum(c["updates_beyond_refold_horizon"] for c in components)
+    lines: list[tuple[str, object]] = [
+        ("withdrawal of", f"{name}, agreed at height {report['height']}"),
+        ("result", _result(report, removed, others)),
+        ("certified", certified(components)),
+    ]
+    if kept:
+        lines.append(("stays", f"{kept} updates of {name}, older than the refold horizon: the model still has them"))
+    lines += [("erased here", f"{report['erased_blobs']} blobs"), ("not shown", NOT_SHOWN)]
+    facts(out, lines)
+    rows = [
+        (
+            c["component"],
+            c["epoch"],
+            c["round"],
+            c["removed_updates"] + c["rewound_updates_of_others"],
+            c["updates_beyond_refold_horizon"],
+            _state(c),
+            c["digest"] or "not hosted here",
+        )
+        for c in components
+    ]
+    columns = ("component", "epoch", "round", "removed", "too old", "state", "digest without it")
+    table(out, columns, rows, empty="")
+    for problem in report["problems"]:
+        out.print(f"problem: {problem}")
+
+
+def certified(components: Any) -> str:
+    """Say of which components the hosts certified the state, and of which not, and why."""
+    waiting = [c for c in components if c["label"] == "not certified yet"]
+    few = [c["component"] for c in components if c["label"] == "uncertified"]
+    parts = []
+    if waiting:
+        names = ", ".join(f"{c['component']}{_signed(c)}" for c in waiting)
+        parts.append(f"not yet: the state of {names}. Ask again after the next round")
+    if few:
+        parts.append(f"not to be had: {', '.join(few)} has too few hosts for a certificate, whoever signs")
+    done = len(components) - len(waiting) - len(few)
+    if done or not parts:
+        parts.insert(0, f"by the hosts, {'all' if done == len(components) else done} of {len(components)} components")
+    return "; ".join(parts)
+
+
+def _signed(c: Any) -> str:
+    return f" ({c['attested']} of {c['needed']} hosts)" if "attested" in c else ""
+
+
+def _result(report: Any, removed: int, others: int) -> str:
+    if not report["verified"]:
+        return "NOT verified: see the problems below"
+    if not removed + others:
+        return "verified: nothing that it withdrew counts in any round"
+    gone = f"the {removed} updates" + (f", and {others} of other members," if others else "")
+    held = sum(c["digest"] is not None for c in report["components"])
+    return (
+        f"verified: {gone} count in no round any more; {held} of {len(report['components'])} states were computed"
+        " again here without them"
+    )
+
+
+def _state(c: Any) -> str:
+    match c["label"]:
+        case "uncertified":
+            return f"signed by {c['attested']}, too few hosts to certify"
+        case "certified":
+            return f"certified by {c['attested']} (needs {c['needed']})"
+        case _:
+            return f"not certified yet: {c['attested']} of {c['needed']}"
