@@ -202,7 +202,8 @@ def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
 
 
 def _disk(home: Home) -> Iterator[Check]:
-    place = home.root if home.root.is_dir() else home.root.absolute().parent
+    root = home.root.absolute()
+    place = next(folder for folder in (root, *root.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     verdict = "fail" if free < LEAST_FREE else "warn" if free < GOOD_FREE else "ok"
     advice = "" if verdict == "ok" else "Free space: a full disk stops the daemon (nothing stored is lost)."

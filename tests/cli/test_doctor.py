@@ -36,7 +36,7 @@ def test_a_good_home_has_no_failures(home: Home) -> None:
 
 
 def test_no_home_at_all_is_one_finding_among_others(run: "Run", tmp_path: Path) -> None:
-    answer = run("doctor", "--home", tmp_path / "none", "--json")
+    answer = run("doctor", "--home", tmp_path / "no folder" / "none", "--json")
     assert answer.code == 1
     assert answer.value["ok"] is False
     assert {c["check"] for c in answer.value["checks"] if c["verdict"] == "fail"} == {
