@@ -1,16 +1,18 @@
 """Printing: tables for people, one JSON value for programs. Messages beside the answer go to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import typer
 
 from ..crypto.errors import UsageError
 from ..protocol.names import shown, visible
+from .streams import Trimmed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +22,8 @@ Progress = Callable[[str, int, int], None]
 GAP = 2  # cells between columns
 NARROW = 16  # cells: no column of text becomes narrower
 INDENT = 2
+PIPE = 80  # columns of facts that go to no terminal; COLUMNS says otherwise
+ENDLESS = 100_000  # columns of all else there: a digest stays in one piece for grep, and a row of a table on one line
 
 
 def emit(value: object, as_json: bool, show: "Callable[[Console], None]") -> None:
@@ -56,8 +60,9 @@ def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console"
         colours: dict[str, Any] = {"force_terminal": like.is_terminal, "no_color": like.no_color}
         return Safe(file=StringIO(), width=like.width, markup=False, highlight=False, **colours)
     stream = sys.stderr if stderr else sys.stdout
-    # In a pipe a digest must stay in one piece for grep, however wide the line becomes.
-    return Safe(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 400)
+    if stream.isatty():
+        return Safe(stderr=stderr, markup=False, highlight=False)
+    return Safe(file=cast("IO[str]", Trimmed(stream)), markup=False, highlight=False, width=ENDLESS)
 
 
 def say(text: str) -> None:
@@ -133,6 +138,8 @@ def _paragraphs(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[
         out.print(Text.assemble((f"{columns[0]} ", "bold"), row[0]))
         line = Text()
         for name, value in zip(columns[1:], row[1:], strict=True):
+            if not value:
+                continue
             pair = Text.assemble((name, "bold"), " ", value)
             if line and line.cell_len + GAP + cell_len(pair.plain) > room:
                 out.print(Padding(line, (0, 0, 0, INDENT), expand=False))
@@ -143,34 +150,47 @@ def _paragraphs(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[
 
 
 def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
-    """Print names and values; a value with a word too long for its column (a digest) stands below its name."""
+    """Print names and values; a value with a word too long for its column (a digest) stands below its name.
+
+    In a pipe such a value stays on the line of its name, in one piece: for `grep`, and to be pasted into a shell.
+    """
     from rich.cells import cell_len  # noqa: PLC0415 - as above
     from rich.padding import Padding  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     names_ = max((cell_len(name) for name, _ in pairs), default=0)
-    room = out.width - names_ - GAP
-
-    def columns() -> Table:
-        drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
-        drawn.add_column(style="bold", no_wrap=True, width=names_)
-        drawn.add_column(overflow="fold")
-        return drawn
-
-    drawn = columns()
+    room = (out.width if out.is_terminal else min(out.width, _columns())) - names_ - GAP
     for name, value in pairs:
         text = _cell(value)
-        if max(map(cell_len, text.split() or [""])) <= room:
-            drawn.add_row(Text(name), Text(text))
+        whole = max(map(cell_len, text.split() or [""])) > room
+        if whole and out.is_terminal:
+            out.print(Text(name, style="bold"))
+            out.print(Padding(Text(text, overflow="fold"), (0, 0, 0, INDENT), expand=False))
             continue
-        if drawn.row_count:
-            out.print(drawn)
-            drawn = columns()
-        out.print(Text(name, style="bold"))
-        out.print(Padding(Text(text, overflow="fold"), (0, 0, 0, INDENT), expand=False))
-    if drawn.row_count:
-        out.print(drawn)
+        first, *others = [text] if whole else _wrapped(text, room)
+        out.print(Text.assemble((name, "bold"), " " * (names_ + GAP - cell_len(name)), first))
+        for line in others:
+            out.print(Text(" " * (names_ + GAP) + line))
+
+
+def _columns() -> int:
+    """Return how wide facts may be where no terminal says it."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isascii() and said.isdigit() and 0 < len(said) < 6 and int(said) else PIPE
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Return a text in lines of at most so many cells, none of its words broken."""
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
+
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cell_len(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def plain(value: object) -> str:

@@ -1,12 +1,15 @@
 """Standard output and error as commands find them: closed, full, a pipe that nobody reads, of any encoding."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..crypto.errors import OperatorError
+
+_PADDING = re.compile(r" +(?=\n)")
 
 
 class NobodyReads(Exception):  # noqa: N818 - it is no error
@@ -31,6 +34,20 @@ class Guarded:
         """Hand over what was written. Raises NobodyReads, OperatorError."""
         with _told():
             self._stream.flush()
+
+
+class Trimmed:
+    """A text stream on which no line ends in a space: tables are padded, and in a pipe nobody needs that."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        return int(self._stream.write(_PADDING.sub("", text)))
 
 
 @contextmanager

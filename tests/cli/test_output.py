@@ -1,11 +1,16 @@
 """What was written by others cannot act on the terminal on which ids are compared."""
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from collegium.cli.output import console, emit, facts, say, table
+from collegium.node.home import Home
 from collegium.protocol.names import shown, visible
+
+if TYPE_CHECKING:
+    from .conftest import Run
 
 EVIL = "Nor\x1b[2K\x1b[1Ath \u202e\x9b31m\u200b\u2028\U000e0041x\r"
 
@@ -37,3 +42,50 @@ def test_what_can_be_seen_is_shown_as_it_is() -> None:
     for text in ("Universität Zürich", "北京大学", "Εθνικό", "a\u0301"):
         assert shown(text) == text
     assert shown("a\nb", breaks=True) == "a\nb"
+
+
+SHOWN = (
+    "node status",
+    "doctor",
+    "doctor --no-data",
+    "privacy show --no-forecast",
+    "privacy log",
+    "peer list",
+    "peer motions",
+    "ledger verify --no-states",
+    "ledger log",
+    "round list",
+    "component list",
+    "charter show",
+    "unlearn status",
+    "charter verify",
+)
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_no_line_in_a_pipe_ends_in_a_space(words: str, home: Home, run: "Run") -> None:
+    answer = run(*words.split(), "--home", home.root)
+    assert answer.out
+    assert [line for line in (answer.out + answer.err).splitlines() if line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize(("columns", "room"), [("", 80), ("50", 50), ("120", 120), ("nonsense", 80)])
+def test_facts_in_a_pipe_keep_to_80_columns(
+    columns: str, room: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COLUMNS says otherwise. A value with a word that does not fit stays in one piece on the line of its name."""
+    monkeypatch.setenv("COLUMNS", columns)
+    digest = "0123456789abcdef" * 10
+    text = "it waits to be admitted, and until then no member lets it in: " * 4
+    facts(console(), [("a long name of a fact", text), ("digest", f"--pin 7:{digest}"), ("none", None)])
+    *lines, long, last = capsys.readouterr().out.splitlines()
+    assert long == f"digest                 --pin 7:{digest}"
+    assert last == "none                   –"
+    assert max(map(len, lines)) <= room
+    assert max(map(len, lines)) > room - 10
+    assert " ".join(" ".join(lines).split()) == f"a long name of a fact {text.strip()}"
+
+
+def test_a_table_in_a_pipe_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    table(console(), ("one", "two"), [("a " * 300, "b"), ("c", "d " * 300)], empty="")
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -175,7 +175,7 @@ def test_a_table_is_never_wider_than_the_screen_and_breaks_no_word() -> None:
 def test_facts_put_what_is_too_long_below_its_name() -> None:
     file = io.StringIO()
     digest = "0123456789abcdef" * 4
-    console = Console(file=file, width=80, markup=False, highlight=False)
+    console = Console(file=file, width=80, markup=False, highlight=False, force_terminal=True, color_system=None)
     output.facts(console, [("federation", f"ours, {digest}"), ("the other public key", digest), ("height", 3)])
     assert [line.rstrip() for line in file.getvalue().splitlines()] == [
         "federation",
