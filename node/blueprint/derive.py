@@ -5,12 +5,13 @@ No record is read for it: what stands in a charter is known to everybody.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
+from ..data.audio import AudioSpec, resample
 from ..data.entries import Manifest, ModalityEntry, TaskEntry
 from ..data.layout import Layout, difference, layout_digest, modality_layout, task_layout
 from ..data.manifest import read_manifest
@@ -49,8 +50,9 @@ def model_toml(folders: Sequence[Path]) -> str:
     """Return a model file for the modalities and tasks of all folders together. Raises UsageError where they differ."""
     modalities: dict[str, _Seen] = {}
     tasks: dict[str, _Seen] = {}
-    for folder in folders:
-        manifest = read_manifest(folder)
+    manifests = [(folder, read_manifest(folder)) for folder in folders]
+    _check_sound(manifests)
+    for folder, manifest in manifests:
         for entry in manifest.modalities:
             _add(modalities, "modality", entry.name, _shape(manifest, entry), folder, modality_layout(entry))
         for task in manifest.tasks:
@@ -143,6 +145,32 @@ def _add(
     return seen
 
 
+def _check_sound(manifests: Sequence[tuple[Path, Manifest]]) -> None:
+    """Raise UsageError naming every folder and every difference where those of one audio modality are not the same."""
+    declared: dict[str, list[tuple[Path, AudioSpec]]] = {}
+    for folder, manifest in manifests:
+        for entry in manifest.modalities:
+            if entry.audio is not None:
+                declared.setdefault(entry.name, []).append((folder, entry.audio))
+    for name, found in declared.items():
+        said, todo = [], []
+        for key in (each.name for each in fields(AudioSpec)):
+            where: dict[object, list[str]] = {}
+            for folder, spec in found:
+                where.setdefault(getattr(spec, key), []).append(str(folder))
+            if len(where) > 1:
+                said.append(
+                    f"{key} is " + ", ".join(f"{_toml(v)} in {' and '.join(each)}" for v, each in where.items())
+                )
+                if key == "rate":
+                    rates = {spec.rate: f"the files of {' and '.join(where[spec.rate])}" for _, spec in found}
+                    todo.append(resample(rates, max(rates)))
+                else:
+                    todo.append(f"Declare the same {key} in each.")
+        if said:
+            raise UsageError(f"modality {name!r} is not the same in every folder: {'; '.join(said)}", " ".join(todo))
+
+
 def _shape(manifest: Manifest, entry: ModalityEntry) -> tuple[object, ...]:
     values, _, _ = blank(manifest, entry, (1, 1))
     return entry.kind, int(values.shape[3]), int(values.shape[2])
@@ -155,6 +183,10 @@ def _labels(task: TaskEntry) -> tuple[object, ...]:
 
 def _said(what: tuple[object, ...]) -> str:
     return ", ".join(" ".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in what if part != ())
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value)
 
 
 def _quoted(text: str) -> str:

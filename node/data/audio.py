@@ -6,6 +6,7 @@ triangles evenly spaced on the mel scale `2595 log10(1 + f/700)` up to half the 
 relative to full scale from FLOOR to CEILING become -1 to 1; `normalise` then takes away the clip's own mean.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from ...crypto.errors import UsageError
 from . import wav
 
 FLOOR, CEILING = -80.0, 0.0  # dB
+FFMPEG = "`ffmpeg -i IN.wav -ar {} OUT.wav` does it"
 LEAST_WINDOW = 0.025  # seconds: two periods of the lowest voices
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +44,24 @@ class AudioSpec:
         return 1 << (int(max(2 * self.hop, LEAST_WINDOW * self.rate)) - 1).bit_length()
 
 
+class OtherRateError(UsageError):
+    """A clip has another sampling rate than is declared."""
+
+
+def resample(found: Mapping[int, str], declared: int) -> str:
+    """Return what to do about files of these rates, each with what has it: it leads to one rate, the lowest of all.
+
+    Going down is always possible, and what a higher rate would add is not in a file of a lower one.
+    """
+    target = min({*found, declared})
+    what = " and ".join(each for rate, each in sorted(found.items()) if rate != target)
+    steps = [f"resample {what} to {target} ({FFMPEG.format(target)})"] if what else []
+    if target != declared:
+        steps.append(f"declare rate = {target} in every institution's dataset.toml")
+    said = ", and ".join(steps)
+    return f"{said[:1].upper()}{said[1:]}: all files of a modality have one rate."
+
+
 def read_wav(path: Path, spec: AudioSpec) -> Floats:
     """Return the samples of the first `max_seconds`, [n] float64 in [-1, 1), the mean of the channels.
 
@@ -50,8 +70,10 @@ def read_wav(path: Path, spec: AudioSpec) -> Floats:
     """
     clip = wav.read(path, spec.hop * spec.frames / spec.rate)
     if clip.rate != spec.rate:
-        advice = f"Resample it, or declare rate = {clip.rate} (every file of a modality has the same)."
-        raise UsageError(f"the file has {clip.rate} samples a second, declared are {spec.rate}", advice)
+        raise OtherRateError(
+            f"the file has {clip.rate} samples a second, declared are {spec.rate}",
+            resample({clip.rate: "it"}, spec.rate),
+        )
     samples: Floats = _samples(clip.raw, clip.width).reshape(-1, clip.channels).mean(axis=1)
     return samples
 

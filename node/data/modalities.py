@@ -1,13 +1,15 @@
 """From a modality's table, and the files that it names, to arrays [S, K, T, width] with masks."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
-from .audio import log_mel, read_wav
+from . import wav
+from .audio import OtherRateError, log_mel, read_wav, resample
 from .entries import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
 from .images import read_image
 from .paths import inside
@@ -15,6 +17,8 @@ from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows
 from .tables import Table, column_names
 
+LISTED = 5  # lines of a table in a message
+INSTANT = 0.001  # seconds of a clip that are read where only its rate is asked for
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.object_]
@@ -102,6 +106,7 @@ def _files(
     steps: Mask,
 ) -> None:
     paths = table.texts(entry.file)
+    of_rates = ""
     for row in rows.tolist():
         text = paths[row]
         if text is None:
@@ -117,8 +122,28 @@ def _files(
                 scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
                 values[place][0] = -scaled if entry.invert else scaled
                 steps[place][0] = True
+        except OtherRateError as error:
+            assert entry.audio is not None
+            of_rates = of_rates or _rates(folder, table, rows, paths, entry.audio.rate)
+            table.fail(entry.file, [row], f": {error.message}", of_rates)
         except (CorruptError, UsageError) as error:
             table.fail(entry.file, [row], f": {error.message.removeprefix(': ')}", error.advice)
+
+
+def _rates(folder: Path, table: Table, rows: Index, paths: list[str | None], declared: int) -> str:
+    """Return which sampling rates the files have, all at once, and what to do about it."""
+    lines: dict[int, list[int]] = {}
+    for row in rows.tolist():
+        text = paths[row]
+        if text is not None:
+            with suppress(CorruptError, UsageError):
+                lines.setdefault(wav.read(inside(folder, text, ""), INSTANT).rate, []).append(table.line(row))
+    said = [
+        f"{len(found)} files have {rate} (lines {', '.join(map(str, found[:LISTED]))}{', …' * (len(found) > LISTED)})"
+        for rate, found in sorted(lines.items())
+    ]
+    todo = resample({rate: f"the files with {rate}" for rate in lines}, declared)
+    return f"Of the files of this column {', '.join(said)} samples a second, declared are {declared}. {todo}"
 
 
 def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floats, Mask]:

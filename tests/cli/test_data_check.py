@@ -1,6 +1,7 @@
 """`collegium data check` on what spreadsheets and registers really write: ids, labels, numbers, files, limits."""
 
 import gzip
+import json
 import struct
 import wave
 import zipfile
@@ -543,6 +544,24 @@ def test_extensible_clips_of_24_bit_sound_as_plain_ones(run: "Run", school: Path
     assert problems(answer) == ["column 'town', line 4: the file cannot be read: it is not PCM"]
     values = load(school, tolerant=True).modalities["about"].values
     assert np.abs(values[0] - values[1]).max() < 0.05
+
+
+def test_files_of_several_sampling_rates_are_told_at_once(run: "Run", school: Path) -> None:
+    """Whichever rate is declared, the advice leads to the same one."""
+    rates = (16000, 8000, 44100, 8000)
+    for number, rate in enumerate(rates):
+        with wave.open(str(school / f"{number}.wav"), "wb") as clip:
+            clip.setparams((1, 2, rate, 0, "NONE", ""))
+            clip.writeframes(bytes(2 * rate))
+    rows = [[f"r{n}", f"s{n}", 9, f"{n}.wav", "pass"] for n in range(len(rates))]
+    for declared in (8000, 16000, 22050):
+        toml = IMAGES.replace('"image"', '"audio"').replace("size = 4", f"rate = {declared}\nmax_seconds = 1.0")
+        write(school, rows, toml)
+        found = json.dumps(run("data", "check", school, "--json").value)
+        for part in ("2 files have 8000 (lines 3, 5)", "1 files have 16000 (lines 2)", "1 files have 44100 (lines 4)"):
+            assert part in found
+        assert "Resample the files with 16000 and the files with 44100 to 8000" in found
+        assert ("declare rate = 8000 in every institution" in found) == (declared != 8000)
 
 
 # ---- what training makes of it

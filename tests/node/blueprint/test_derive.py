@@ -96,6 +96,22 @@ def test_the_union_of_folders_is_a_model_file(tmp_path: Path) -> None:
     assert f"classes = {LISTED + 1}\n" in text
 
 
+def test_audio_folders_of_several_rates_are_all_named_at_once(tmp_path: Path) -> None:
+    """With every other difference, and with one rate to resample to: not the one that the next check refuses."""
+    slow = folder(tmp_path / "slow", AUDIO, PASS)
+    fast = folder(tmp_path / "fast", AUDIO.replace("8000", "16000").replace("bands = 12", "bands = 24"), PASS)
+    hifi = folder(tmp_path / "hifi", AUDIO.replace("8000", "44100"), PASS)
+    for order in ([slow, fast, hifi], [hifi, fast, slow]):
+        with pytest.raises(UsageError) as caught:
+            model_toml(order)
+        error = caught.value
+        for part in (f"8000 in {slow}", f"16000 in {fast}", f"44100 in {hifi}", "bands is", f"24 in {fast}"):
+            assert part in error.message
+        assert f"the files of {fast} and the files of {hifi} to 8000" in error.advice
+        assert "declare rate = 8000 in every" in error.advice
+        assert "the same bands" in error.advice
+
+
 def test_a_text_names_the_pretrained_model_of_the_extra(tmp_path: Path) -> None:
     text = '[[modality]]\nname = "essay"\nkind = "text"\ncolumns = ["question", "answer"]\n'
     found = model_toml([folder(tmp_path / "one", text, PASS)])
