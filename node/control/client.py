@@ -9,6 +9,7 @@ from ...crypto import errors
 from ...crypto.errors import CollegiumError, OperatorError, UnreachableError
 from ..home.lock import running
 from ..home.paths import Home
+from .within import TooLongError, within
 
 if TYPE_CHECKING:
     import httpx  # imported when a daemon is there: it takes a quarter of a second
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 START = "Start it: collegium node start."
 TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
 DIAL_TIMEOUT = 60.0
+GRACE = 1.0
 SCOPE: Mapping[str, object] = {"components": [], "first": 0, "last": 0, "updates": []}  # of a withdrawal: everything
 
 _BY_EXIT_CODE: dict[int, type[OperatorError]] = {
@@ -38,9 +40,9 @@ def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
 class Client:
     """The daemon of one home. Every method raises UnreachableError if none answers, or the error that it answers."""
 
-    def __init__(self, home: Home, timeout: float = TIMEOUT) -> None:
+    def __init__(self, home: Home, timeout: float | None = None) -> None:
         self.home = home
-        self._timeout = timeout
+        self._timeout = TIMEOUT if timeout is None else timeout
 
     def answers(self) -> bool:
         """Whether a daemon answers now."""
@@ -161,10 +163,15 @@ class Client:
         import httpx  # noqa: PLC0415 - see above
 
         parameters = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        limit = timeout or self._timeout
+
+        def ask() -> httpx.Response:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=limit) as http:
+                return http.request(method, f"http://node{path}", params=parameters, json=body)
+
         try:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout or self._timeout) as http:
-                answer = http.request(method, f"http://node{path}", params=parameters, json=body)
-        except httpx.TimeoutException as error:
+            answer = within(limit + GRACE, ask)  # httpx bounds each part of the answer, not the whole
+        except (httpx.TimeoutException, TooLongError) as error:
             advice = f"It may be busy; look into {self.home.log}, or stop it: collegium node stop."
             raise UnreachableError(f"The daemon (pid {pid}) does not answer", advice) from error
         except httpx.TransportError as error:

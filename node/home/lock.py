@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ def hold(home: Home) -> Iterator[None]:
     with disk_errors(home.lock):
         descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
+        _check_regular(home, descriptor)
         if not _try_lock(descriptor):
             pid = _read_pid(descriptor)
             who = f" (pid {pid})" if pid is not None else ""
@@ -38,10 +40,12 @@ def hold(home: Home) -> Iterator[None]:
 def running(home: Home) -> int | None:
     """Return the process id of the daemon that runs in this directory, or None; 0 if one starts at this moment."""
     try:
-        descriptor = os.open(home.lock, os.O_RDONLY | os.O_NOFOLLOW)
+        # Not blocking: a pipe of this name, which nobody of ours makes, would keep every command waiting for ever.
+        descriptor = os.open(home.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:
+        _check_regular(home, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read_pid(descriptor) or 0
@@ -49,6 +53,11 @@ def running(home: Home) -> int | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _check_regular(home: Home, descriptor: int) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise UsageError(f"{home.lock} is no regular file", "Remove it: the daemon makes its own.")
 
 
 def _try_lock(descriptor: int) -> bool:
