@@ -7,21 +7,33 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING
 
 from ..crypto.errors import CollegiumError, OperatorError
+from ..node.control.within import TooLongError, within
 from ..node.home import config as settings
 from ..node.home import keys
 from ..node.home.addresses import members_problems, own_problem
 from ..node.home.lock import running
 from ..node.home.paths import Home
-from ..node.views.status import LEARNER_FAILED
+from ..node.views.notes import LEARNER_FAILED
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
 
+if TYPE_CHECKING:
+    from ..consensus.ledger import Ledger
+
 LEAST_PYTHON = (3, 11)
 LEAST_FREE, GOOD_FREE = 64 << 20, 2 << 30  # bytes
+PATIENCE, DATA_PATIENCE = 45.0, 1800.0  # seconds for a check: all but that of the data are done in a few
 EARLIEST = 1_735_689_600  # 2025-01-01: a clock before that was never set
+OF_FORMER = {"python", "packages", "clock", "directory", "key", "charter", "disk", "database"}
+HANGS = (
+    "Look whether a pipe, a device or a share that hangs is among the files of the directory.",
+    "Look whether its share hangs. If there are that many data, leave them out: --no-data.",
+)
 _PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(?:(==|>=)\s*([0-9][0-9A-Za-z.]*))?")
 
 
@@ -58,16 +70,49 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
     ]
     if data:
         checks.insert(-3, ("data", _data))
+    if _gone(home):
+        checks = [(name, check) for name, check in checks if name in OF_FORMER]
     found: list[Check] = []
     for name, check in checks:
+        patience = DATA_PATIENCE if name == "data" else PATIENCE
         try:
-            found += check(home)
+            found += within(patience, partial(list, check(home)))
+        except TooLongError:
+            text = f"the check did not end within {patience:g} s"
+            found.append(Check(name, "fail", text, HANGS[name == "data"]))
         except CollegiumError as error:
             message = error.message if isinstance(error, OperatorError) else str(error)
             found.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
         except Exception as error:  # noqa: BLE001 - the next checks still have something to say
             found.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
     return found
+
+
+def _gone(home: Home) -> bool:
+    """Whether this node's key was a member's and is none any more: it needs no data, no address and no daemon."""
+
+    def look() -> bool:
+        from ..node.verify import read_charter  # noqa: PLC0415 - numpy; as below
+        from .read import public_key  # noqa: PLC0415
+
+        key = public_key(home)
+        if key is None or not home.database.exists() or not home.charter.exists():
+            return False
+        seat = _ledger(home, read_charter(home.charter)[0], key).roll.seats.get(key)
+        return seat is not None and bool(seat.gone)
+
+    try:
+        return within(PATIENCE, look)
+    except Exception:  # noqa: BLE001 - the checks themselves say what is wrong
+        return False
+
+
+def _ledger(home: Home, charter: Charter, key: bytes) -> "Ledger":
+    from ..node.store.database import Store  # noqa: PLC0415 - numpy; only checks of the ledger need it
+    from ..node.views import offline  # noqa: PLC0415
+
+    with Store.open_readonly(home.database) as store:
+        return offline(charter, store, me=key).ledger
 
 
 def _python(_home: Home) -> Iterator[Check]:
@@ -156,7 +201,7 @@ def _charter(home: Home) -> Iterator[Check]:
     else:
         yield Check("charter", "ok", f"{charter.name}, signed by all {len(charter.members)}")
     yield from _membership(home, charter)
-    if tolerated(len(charter.members), charter.rules.fault_model) == 0:
+    if tolerated(len(charter.members), charter.rules.fault_model) == 0 and not _gone(home):
         found = f"{len(charter.members)} members under {charter.rules.fault_model!r}: no lost member can be spared"
         yield Check("quorum", "warn", found, "Rounds wait for everybody; more members would help.")
 
@@ -179,11 +224,9 @@ def _membership(home: Home, charter: Charter) -> Iterator[Check]:
 def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
     """Whether the ledger on this disk counts the key as a member's."""
     from ..node.core.motions import undecided  # noqa: PLC0415 - numpy; only this check needs it
-    from ..node.store.database import Store  # noqa: PLC0415
-    from ..node.views import offline  # noqa: PLC0415
+    from ..node.views.notes import gone  # noqa: PLC0415
 
-    with Store.open_readonly(home.database) as store:
-        ledger = offline(charter, store, me=key).ledger
+    ledger = _ledger(home, charter, key)
     seat = ledger.roll.seats.get(key)
     waiting = len(undecided(ledger, key))
     if seat is None:
@@ -192,8 +235,8 @@ def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
         advice = "The members decide: ask whoever invited you." if known else "Join by an invitation."
         yield Check("membership", "warn" if known else "fail", found, advice)
     elif seat.gone:
-        advice = "Its data are kept. To come back, in this same directory: collegium peer join INVITATION --new-key."
-        yield Check("membership", "warn", f"not a member since height {seat.until}: {seat.gone}", advice)
+        note = gone(seat)
+        yield Check("membership", "warn", note.found, note.advice)
     elif waiting and running(home) is None:
         found = f"{waiting} motions wait for your ballot"
         yield Check("membership", "warn", found, "Start the daemon, then: collegium peer motions.")
@@ -329,7 +372,7 @@ def _daemon(home: Home) -> Iterator[Check]:
             "Mend what it says; then `collegium node stop` and `collegium node start`: it is read again at the start."
         )
         yield Check("learner", "fail", learner["detail"] or "it failed without a word; node.log may say more", advice)
-    for note in status["notes"]:
-        if not failed or not note.startswith(LEARNER_FAILED):
-            yield Check("daemon", "warn", note)
+    for note in status["findings"]:
+        if not failed or not note["found"].startswith(LEARNER_FAILED):
+            yield Check("daemon", "warn", note["found"], note["advice"])
     yield Check("daemon", "ok", f"answers (pid {pid}), height {status['height']}")

@@ -21,7 +21,7 @@ def doctor(
     found: Any = {"ok": not failed, "checks": [check.as_map() for check in checks]}
 
     def people(out: Any) -> None:
-        rows = [(check.verdict, check.name, check.found, check.advice or None) for check in checks]
+        rows = [(check.verdict, check.name, check.found, check.advice) for check in checks]
         table(out, ("", "check", "found", "what to do"), rows, empty="")
 
     emit(found, as_json, people)

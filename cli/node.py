@@ -38,12 +38,16 @@ def start(
 ) -> None:
     """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
     from ..node.home.lock import running  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.views.status import older  # noqa: PLC0415
+    from ..node.views.notes import older  # noqa: PLC0415
 
     place = existing_home(home)
     pid = running(place)
     if pid is not None:
-        raise UsageError(f"A daemon runs in {place.root} already (pid {pid})", "Stop it first: collegium node stop.")
+        who = f"pid {pid}" if pid else "it starts at this moment"
+        raise UsageError(
+            f"The daemon of {place.root} runs already ({who})",
+            "See it: collegium node status. To start it anew: collegium node stop, then collegium node start.",
+        )
     passphrase = key_passphrase(place, passphrase_file)
     if foreground:
         from ..node.runtime import serve  # noqa: PLC0415 - as above
@@ -63,13 +67,17 @@ def start(
         "learner": learner,
         "data": coverage(place),
         "training": now["training"],
-        "older": older(now["live"]["returned"]),
+        "older": list(map(str, older(now["live"]["returned"]))),
+        "gone": now["gone"],
     }
-    wrong = problem(found)
+    wrong = "" if now["gone"] else problem(found)
 
     def people(out: Any) -> None:
         out.print(f"running (pid {process.pid}); its log is {place.log}")
-        tell(out, found)
+        if now["gone"]:
+            tell_notes(out, now)
+        else:
+            tell(out, found)
 
     emit(found, as_json, people)
     if wrong:
@@ -236,7 +244,7 @@ def show(out: Any, found: Any) -> None:
     """Print the status view."""
     live, federation = found["live"], found["federation"]
     pairs: list[tuple[str, object]] = [
-        ("node", f"{found['member']['name'] if found['member'] else '–'}, {'running' if live else 'not running'}"),
+        ("node", f"{_who(found)}, {'running' if live else 'not running'}"),
         ("federation", f"{federation['name']}, {federation['id'][:16]}"),
         (
             "members",
@@ -251,9 +259,10 @@ def show(out: Any, found: Any) -> None:
             "ledger",
             f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
         ),
-        ("training", trained(found["training"])),
     ]
-    if live:
+    if not found["gone"]:  # who is no member any more trains nothing and connects to nobody
+        pairs.append(("training", trained(found["training"])))
+    if live and not found["gone"]:
         learner = live["learner"]
         pairs += [
             ("connected", names(live["connected"])),
@@ -277,8 +286,25 @@ def show(out: Any, found: Any) -> None:
         for c in found["components"]
     ]
     table(out, ("component", "round", "epoch", "trainers", "state", "digest"), rows, empty="No components.")
-    for remark in found["notes"]:
-        out.print(f"note: {remark}")
+    tell_notes(out, found)
+
+
+def tell_notes(out: Any, found: Any) -> None:
+    """Print the notes of the status view."""
+    for note in found["notes"]:
+        out.print(f"note: {note}")
+
+
+def _who(found: Any) -> str:
+    """Return this node's name, and what it is if it is no member."""
+    if not found["member"]:
+        return "–"
+    name, key = found["member"]["name"], found["member"]["key"][:16]
+    if found["gone"]:
+        return f"{name}, no member since height {found['gone_since_height']}"
+    if found["is_member"]:
+        return str(name)
+    return f"key {key}, no member yet" if name == key else f"{name} (key {key}), no member yet"
 
 
 def _absent(member: Any) -> str:

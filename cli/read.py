@@ -31,7 +31,8 @@ def answer(home: "Home", ask: "Callable[[Client], T]", read: "Callable[[Context]
 
 def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     """Read the store, whether or not a daemon runs. Raises UsageError if the node never ran."""
-    from ..node.home.peers import load_peers  # noqa: PLC0415 - as above
+    from ..node.home import joining  # noqa: PLC0415 - as above
+    from ..node.home.peers import load_peers  # noqa: PLC0415
     from ..node.store.database import Store  # noqa: PLC0415
     from ..node.verify import parts_of_home, read_charter  # noqa: PLC0415
     from ..node.views import offline  # noqa: PLC0415
@@ -40,10 +41,11 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     if not home.database.exists():
         raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
     with Store.open_readonly(home.database) as store:
-        facts: dict[str, object] = {}
+        known = joining.load(home)
+        facts: dict[str, object] = {"title": "" if known is None else known.name}
         try:
             parts = parts_of_home(home, charter)
-            facts = {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
+            facts |= {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
         except (UsageError, CorruptError) as error:  # a data folder that is away keeps nobody from reading the ledger
             say(f"warning: what this node hosts is not known: {error}")
         return read(offline(charter, store, me=public_key(home), added=load_peers(home), **facts))

@@ -17,7 +17,7 @@ from ..home.peers import load_peers
 from ..home.students import Seen
 from ..network.counters import Counters
 from ..store.database import Store
-from ..views.context import Context, InFlight, Live
+from ..views.context import Context, InFlight, Live, Note
 
 
 class Door(Protocol):
@@ -130,6 +130,16 @@ class Daemon(Protocol):
         ...
 
     @property
+    def data_missing(self) -> str:
+        """Why the data folder, which was there at the start, cannot be read now, or ""."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """How this node asked to be called, where it came by an invitation."""
+        ...
+
+    @property
     def door(self) -> Door:
         """Invitations and applications."""
         ...
@@ -168,6 +178,7 @@ def context_of(daemon: Daemon) -> Context:
         hosted=core.hosted,
         followed=core.followed,
         withheld=core.withheld,
+        title=daemon.title,
     )
 
 
@@ -176,12 +187,12 @@ def held(daemon: Daemon) -> list[Given]:
     return [g for g in daemon.door.given if g.hold and daemon.door.state(g) == "held"]
 
 
-def _warnings(daemon: Daemon) -> tuple[str, ...]:
+def _warnings(daemon: Daemon) -> tuple[Note, ...]:
     learner = daemon.learner
     if learner.students is None:
         return ()
     found = data_warnings(daemon.config, daemon.charter, learner.students, learner.labelled)
-    return tuple(f"{what}. {advice}" for what, advice in found)
+    return tuple(Note(f"{what}.", advice) for what, advice in found)
 
 
 def _live(daemon: Daemon) -> Live:
@@ -209,6 +220,7 @@ def _live(daemon: Daemon) -> Live:
         learner_progress=daemon.learner.progress,
         learner_cut=dict(daemon.learner.cut),
         learner_warnings=_warnings(daemon),
+        data_missing=daemon.data_missing,
         training=core.draw.number if core.draw is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),

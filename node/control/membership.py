@@ -62,6 +62,9 @@ def routes(daemon: Daemon) -> list[Route]:
                 raise UsageError(f"{ended}: nothing is open there", "`collegium peer motions` lists what is open.")
             many = "more than one" if kept or moved else "no"
             advice = "Name it by its id: `collegium peer motions` and `collegium peer invitations` list them."
+            near = "" if kept or moved else views.near_motion(context, which, list(map(_title, held(daemon))))
+            if near:
+                advice = f"Did you mean {near!r}? `collegium peer motions` and `peer invitations` list them."
             raise UsageError(f"{which!r} names {many} open motion or held application", advice)
         if kept and not yes:
             await daemon.door.withdraw(kept[0].door)

@@ -120,6 +120,9 @@ class Runtime:
             policies=policies(config, charter),
         )
         snapshot, self._missing = store.snapshot(), missing_data(config)
+        known = joining.load(home)
+        self.title = "" if known is None else known.name
+        self.data_missing = ""  # why the data, which were there at the start, cannot be read now
         hosted, followed = (
             (held_before(config, charter, snapshot, identity.public_key), ())
             if self._missing
@@ -299,12 +302,24 @@ class Runtime:
         while True:
             await self.door.tend()
             self._readdress()
+            await self._look_for_data()
             logs.tell_repeats(log)
             with unless_scarce():
                 known = joining.load(self.home)
                 if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
                     self.network.backoff_reset(known.member)  # it lets this node in when the members have admitted it
             await trio.sleep(TEND_EVERY)
+
+    async def _look_for_data(self) -> None:
+        """Notice a data folder that has gone since the start, or is back."""
+        if self._missing:
+            return
+        found = await in_thread(missing_data, self.config)
+        if found and found != self.data_missing:
+            log.warning("the data folder is not there any more", reason=found)
+        elif self.data_missing and not found:
+            log.info("the data folder is back", folder=str(self.config.data.path))
+        self.data_missing = found
 
     async def _await_data(self) -> None:
         await wait_for_data(self.config, self.charter)

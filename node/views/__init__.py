@@ -4,9 +4,9 @@ Pure reading: from the charter, the ledger, the store, and facts of a running da
 and the command line without a daemon call the same functions.
 """
 
-from .context import Context, InFlight, Live, moment, offline
+from .context import Context, InFlight, Live, Note, moment, offline
 from .ledger import ledger_log, ledger_show
-from .membership import how_it_ended, member, motions, motions_named, show_motion
+from .membership import how_it_ended, member, motions, motions_named, near_motion, show_motion
 from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, member_named, peers, status
@@ -16,6 +16,7 @@ __all__ = [
     "Context",
     "InFlight",
     "Live",
+    "Note",
     "components",
     "find_member",
     "forecast",
@@ -27,6 +28,7 @@ __all__ = [
     "moment",
     "motions",
     "motions_named",
+    "near_motion",
     "offline",
     "peers",
     "privacy",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...consensus.ledger import Ledger, fold_block, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError
@@ -11,6 +11,16 @@ from ...protocol.charter import Charter
 from ..store.database import Store
 
 Json = dict[str, Any]
+
+
+class Note(NamedTuple):
+    """A sentence on what holds a node or its federation up, and one on what to do about it."""
+
+    found: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.found} {self.advice}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class Live:
     learner_left_out: int
     learner_progress: tuple[int, int]
     learner_cut: Mapping[str, int]
-    learner_warnings: tuple[str, ...]  # where what is declared and what the data hold are far apart
+    learner_warnings: tuple[Note, ...]  # where what is declared and what the data hold are far apart
     training: int | None
     view: int | None
     folded: Mapping[str, tuple[int, int, bytes, bytes]]
@@ -61,6 +71,7 @@ class Live:
     unreached: Mapping[bytes, str] = field(default_factory=dict)  # members without a connection, and why
     # Own records that this disk lacked at the start and peers had, by kind: an old copy of the home was put back.
     returned: Mapping[str, int] = field(default_factory=dict)
+    data_missing: str = ""  # why the data folder, which was there at the start, cannot be read now
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +91,13 @@ class Context:
     hosted: tuple[str, ...] | None = None
     followed: tuple[str, ...] | None = None
     withheld: Mapping[str, str] | None = None
+    title: str = ""  # how this node asked to be called, where it came by an invitation
 
     def member(self, key: bytes) -> Json:
         """Return a member as {"name", "key"}."""
         found = self.ledger.roll.seats.get(key)
-        return {"name": found.name if found is not None else key.hex()[:16], "key": key.hex()}
+        asked = self.title if key == self.me else ""
+        return {"name": found.name if found is not None else asked or key.hex()[:16], "key": key.hex()}
 
     def members(self, keys: object) -> list[Json]:
         """Return members, in order of name."""

@@ -1,6 +1,8 @@
 """Motions, how they stand and how they ended; and one member's history."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 
 from ...consensus import membership
 from ...consensus.membership import OpenMotion, Outcome
@@ -24,7 +26,7 @@ def sentence(context: Context, motion: OpenMotion) -> str:
     """Return what a motion asks for, in words."""
     who = _subject(context, motion)
     if motion.action == "admit":
-        return f"admit {who}"
+        return f"admit {who} (key {motion.subject.hex()[:16]})"
     if motion.action == "leave":
         return f"{who} leaves"
     if motion.action == "rekey":
@@ -142,6 +144,16 @@ def member(context: Context, key: bytes) -> Json:
 def motions_named(context: Context, which: str) -> list[OpenMotion]:
     """Return the open motions with this beginning of their digest, or about this name."""
     return _with_name(context, which, context.ledger.roll.motions)
+
+
+def near_motion(context: Context, which: str, others: Sequence[str] = ()) -> str:
+    """Return the name most like this one of those that open motions, or `others`, are about; "" if none is."""
+    names = list(others)
+    for motion in context.ledger.roll.motions:
+        with suppress(RemoteProtocolError):
+            names.append(_subject(context, motion))
+    folded = {name.casefold(): name for name in names}
+    return next((folded[found] for found in get_close_matches(which.casefold(), folded, 1)), "")
 
 
 def how_it_ended(context: Context, which: str) -> str:

@@ -1,30 +1,27 @@
 """The node, its peers and its components."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 from ...consensus.ledger import ComponentLedger, Ledger, eligible, has_contributed
 from ...consensus.membership import earlier
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
-from ..core.motions import undecided
 from ..home.addresses import peer_id
 from .context import Context, Json, moment
-from .membership import sentence
-from .training import not_trained_by, remarks, trained_by, training
-
-LEARNER_FAILED = "The learner failed, so nothing is trained here"
-SOON = 3  # rounds: a budget that lasts for no more is worth a word
+from .notes import notes
+from .training import not_trained_by, trained_by, training
 
 
 def status(context: Context) -> Json:
     """Return the node at a glance. Without a daemon `running` is false and live facts are null."""
     charter, ledger, live = context.charter, context.ledger, context.live
     connected = live.neighbours if live is not None else frozenset()
+    seat = None if context.me is None else ledger.roll.seats.get(context.me)
+    said = notes(context)
     return {
         "running": live is not None,
         "member": None if context.me is None else context.member(context.me),
         "is_member": context.me in ledger.members,
+        "gone": seat.gone or None if seat is not None else None,
+        "gone_since_height": seat.until if seat is not None and seat.gone else None,
         "federation": {
             "id": ledger.federation.hex(),
             "name": charter.name,
@@ -41,7 +38,8 @@ def status(context: Context) -> Json:
         "last_block_at": moment(context.store.decided(ledger.height)) if ledger.height else None,
         "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
         "training": training(context),
-        "notes": _remarks(context),
+        "notes": [str(note) for note in said],
+        "findings": [note._asdict() for note in said],
         "live": None
         if live is None
         else {
@@ -63,7 +61,7 @@ def status(context: Context) -> Json:
                 "left_out": live.learner_left_out,
                 "progress": list(live.learner_progress),
                 "cut_texts": dict(live.learner_cut),
-                "warnings": list(live.learner_warnings),
+                "warnings": list(map(str, live.learner_warnings)),
                 "draw": live.training,
             },
             "view": live.view,
@@ -77,139 +75,6 @@ def status(context: Context) -> Json:
             },
         },
     }
-
-
-def _remarks(context: Context) -> list[str]:
-    """Say what holds this federation or this node up, in sentences."""
-    charter, ledger, live = context.charter, context.ledger, context.live
-    found = []
-    if context.me is not None and context.me not in ledger.members:
-        found.append(_outside(context, context.me))
-    found += [
-        f"A motion waits for your ballot: {sentence(context, motion)}."
-        f" `collegium peer approve|refuse {motion.digest.hex()[:12]}`."
-        for motion in undecided(ledger, context.me)
-    ]
-    if live is not None:
-        found += [
-            f"Who calls itself {name} (key {key.hex()[:16]}) applied by the invitation"
-            f" {f'for {invited}' if invited else 'without a name'}, and the application is held for you:"
-            f" `collegium peer approve|refuse {door}`."
-            for name, door, invited, key in live.held
-        ]
-        if live.goal:
-            source = context.member(live.source)["name"]
-            found.append(f"Catching up: height {ledger.height} of {live.goal}, from {source}.")
-        if live.taking:
-            found.append(f"Taking the certified state of {', '.join(live.taking)} from a neighbour.")
-        found += older(live.returned)
-        if not live.signing and context.me in ledger.members:
-            found.append(
-                f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
-                " have reported. Check that they run and can be reached (`collegium peer list`)."
-            )
-        elif len(live.neighbours) < min(ledger.quorum - 1, live.max_neighbours) and context.me in ledger.members:
-            found.append(
-                f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
-                f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
-                " (`collegium peer list`). What this node signs meanwhile is kept, and goes on by itself."
-            )
-        withheld = "; ".join((context.withheld or {}).values())
-        if withheld and live.exhausted in ("", withheld):
-            found.append(
-                f'This node does not train with all its data: {withheld}. Write policy = "open" under [privacy] in'
-                " config.toml if your institution allows it (`collegium doctor`)."
-            )
-        elif live.exhausted:
-            found.append(f"This node trains no more: {live.exhausted}.")
-        # That it ends with the planned rounds is how the noise was chosen. A statistic has one round.
-        planned, sums = charter.learning.planned_rounds, {spec.name for spec in charter.components if spec.additive}
-        found += _run_out(
-            {
-                name: last
-                for name, (left, last) in sorted(() if live.exhausted else live.forecast.items())
-                if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
-            }
-        )
-        if not live.contributing:
-            found.append("This node does not contribute (it withdrew, or was told so).")
-        if live.learner_left_out:
-            found.append(
-                f"{live.learner_left_out} students are left out of training: a cell of theirs cannot be used. node.log"
-                " has the places, `collegium data check FOLDER` all of them."
-            )
-        found += live.learner_warnings
-        if live.learner == "failed":
-            found.append(f"{LEARNER_FAILED}; it is tried again by itself: {live.learner_detail}")
-        if live.learner == "waiting":
-            found.append(
-                f"The data folder is not there, so nothing is trained here: {live.learner_detail}. It is looked for"
-                " again, and this node goes on by itself."
-            )
-    found += remarks(context)
-    found += [
-        f"{spec.name} has {len(ledger.components[spec.name].hosts)} hosts: its states are uncertified."
-        for spec in charter.components
-        if ledger.components[spec.name].round and _lacks_hosts(ledger, ledger.components[spec.name])
-    ]
-    return found
-
-
-def older(returned: Mapping[str, int]) -> list[str]:
-    """Say that this home was behind its own signatures, and what follows: nothing, if others returned no records."""
-    count, withdrawals = sum(returned.values()), returned.get("withdrawal", 0)
-    if not count:
-        return []
-    found = [
-        f"This home was older than what the others hold of it (an old copy was put back, or its disk was lost): {count}"
-        " records of its own came back from them. It goes on after the last, votes on nothing twice, and counts what"
-        " these updates spent (`collegium privacy show`). A draw whose update nobody got is not counted."
-    ]
-    if withdrawals:
-        found.append(
-            f"{withdrawals} withdrawals are among these records. If one was for a student, this home has forgotten that"
-            " the student is left out: run `collegium unlearn subject` again for everybody who was removed since the"
-            " copy was made."
-        )
-    return found
-
-
-def _lacks_hosts(ledger: Ledger, component: ComponentLedger) -> bool:
-    """Whether a component has too few hosts for certificates, where the members would be enough."""
-    return not ledger.certifiable(component) and ledger.certifiable(replace(component, hosts=ledger.members))
-
-
-def _outside(context: Context, me: bytes) -> str:
-    seat = context.ledger.roll.seats.get(me)
-    if seat is None:
-        return (
-            f"This node's key is not a member's as of height {context.ledger.height}: it waits to be admitted,"
-            " and until then no member lets it in."
-        )
-    what = {
-        "evidence": "This node was expelled: a proof that it lied is in the ledger",
-        "expelled": "This node was expelled by the members",
-        "left": "This node has left the federation",
-        "moved": "This member has moved to another key",
-    }[seat.gone]
-    return (
-        f"{what} (height {seat.until}). It keeps its data, and signs and sends nothing more;"
-        " `collegium ledger verify` works without a daemon."
-    )
-
-
-def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Say after which round budgets run out: one sentence for all modalities of which it is the same."""
-    together: dict[str, list[str]] = {}
-    for modality, last in last_rounds.items():
-        after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
-        if len(set(last.values())) == 1:
-            after = f"round {min(last.values())}"
-        together.setdefault(after, []).append(modality)
-    return [
-        f"The privacy budget of {', '.join(names)} runs out after {after}, if nothing changes."
-        for after, names in together.items()
-    ]
 
 
 def peers(context: Context) -> list[Json]:

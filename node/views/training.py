@@ -7,7 +7,9 @@ from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...protocol.components import MILLION
 from ...protocol.records import IDLE
-from .context import Context, Json
+from .context import Context, Json, Note
+
+_WHY = "`collegium component list` says why the others do not."
 
 
 def trained_by(context: Context, c: ComponentLedger) -> list[bytes]:
@@ -47,7 +49,7 @@ def training(context: Context) -> Json:
     }
 
 
-def remarks(context: Context) -> list[str]:
+def remarks(context: Context) -> list[Note]:
     """Say why this node does not train, and which components have too few trainers, in sentences."""
     found = []
     by_reason: dict[str, list[str]] = {}
@@ -56,12 +58,12 @@ def remarks(context: Context) -> list[str]:
     for why, names in by_reason.items():
         more = _advice(context, why)
         if more:
-            found.append(f"This node does not train {_listed(names)}: {IDLE[why]}. {more}")
-    by_sentence: dict[str, list[str]] = {}
+            found.append(Note(f"This node does not train {listed(names)}: {IDLE[why]}.", more))
+    by_sentence: dict[Note, list[str]] = {}
     for _, c in sorted(context.ledger.components.items()):
         for sentence in _too_few(context, c):
             by_sentence.setdefault(sentence, []).append(c.name)
-    return found + [f"{_listed(names)}: {sentence}" for sentence, names in by_sentence.items()]
+    return found + [Note(f"{listed(names)}: {what}", advice) for (what, advice), names in by_sentence.items()]
 
 
 def _advice(context: Context, why: str) -> str:
@@ -80,7 +82,7 @@ def _advice(context: Context, why: str) -> str:
     return ""
 
 
-def _too_few(context: Context, c: ComponentLedger) -> Iterable[str]:
+def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
     spec = context.charter.component(c.name)
     if spec is None or spec.additive or not c.hosts:
         return
@@ -89,13 +91,15 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[str]:
         need = f"{spec.min_updates} update{'s' if spec.min_updates > 1 else ''}"
         reasons = Counter(trainers.idle(ledger.offers, host, c.name) for host in c.hosts)
         others = ", ".join(f"{IDLE[why]}: {number}" for why, number in sorted(reasons.items()) if why)
-        yield (
+        yield Note(
             f"{count} of {hosts} hosts train it{f' ({others})' if others else ''}, and a round needs {need}. No round"
-            " closes until more do: a member that joins, or one that can go on (`collegium component list`)."
+            " closes until more do.",
+            "What helps is a member that joins, or one that can go on (`collegium component list`).",
         )
     elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):
-        yield f"{count} of {hosts} hosts train it, so a round bears {rules.faults(count)} lying updates."
+        yield Note(f"{count} of {hosts} hosts train it, so a round bears {rules.faults(count)} lying updates.", _WHY)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

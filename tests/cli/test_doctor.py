@@ -1,16 +1,26 @@
 """What doctor finds."""
 
+import json
+import os
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from collegium.cli import checks
+from collegium.node.control import client
+from collegium.node.core import events as ev
 from collegium.node.home import Home
+from collegium.node.home.lock import hold
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, dump_file
 from collegium.sims.cluster import Cluster
+
+from .conftest import fill
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -22,7 +32,7 @@ def verdicts(home: Home) -> dict[str, tuple[str, str]]:
     for check in checks.run(home, data=True):
         if check.name not in found or worst[check.verdict] > worst[found[check.name][0]]:
             found[check.name] = (check.verdict, f"{check.found} {check.advice}")
-        assert check.verdict == "ok" or check.advice or check.name == "daemon"
+        assert check.verdict == "ok" or check.advice, check
     return found
 
 
@@ -126,3 +136,121 @@ def test_a_missing_package_fails(home: Home, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unset_clock_is_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collegium.cli.checks.time.time", lambda: 0.0)
     assert verdicts(home)["clock"][0] == "warn"
+
+
+@contextmanager
+def mute(home: Home, word: bytes) -> Iterator[None]:
+    """A daemon that holds the lock, accepts whoever calls, and says `word` again and again, which is no answer."""
+    end = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        while not end.is_set():
+            with suppress(OSError):
+                caller = listener.accept()[0]
+                threading.Thread(target=talk, args=(caller,), daemon=True).start()
+
+    def talk(caller: socket.socket) -> None:
+        with caller, suppress(OSError):
+            while not end.wait(0.05):
+                caller.sendall(word)
+
+    with hold(home), socket.socket(socket.AF_UNIX) as listener:
+        home.socket_folder()
+        listener.bind(str(home.socket))
+        listener.listen()
+        listener.settimeout(0.1)
+        thread = threading.Thread(target=answer, args=(listener,), daemon=True)
+        thread.start()
+        yield
+        end.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("word", [b"", b"H"], ids=["never answers", "never ends its answer"])
+def test_a_daemon_that_does_not_answer_keeps_no_command_waiting(
+    home: Home, run: "Run", monkeypatch: pytest.MonkeyPatch, word: bytes
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "GRACE", 0.2)
+    with mute(home, word):
+        verdict, text = verdicts(home)["daemon"]
+        assert (verdict, "does not answer" in text or "no control socket" in text) == ("fail", True), text
+        for words in ("node status", "peer list", "privacy show --no-forecast", "component list"):
+            assert run(*words.split(), "--home", home.root).code == 0
+        assert run("peer", "approve", "x", "--home", home.root).code == 4
+
+
+@pytest.mark.parametrize("name", ["charter.bin", "key.json", "lock"])
+def test_a_file_that_nobody_ever_writes_keeps_doctor_from_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(checks, "PATIENCE", 1.0)
+    path = home.root / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    found = verdicts(home)
+    assert "fail" in {verdict for verdict, _ in found.values()}
+    assert found["disk"][0] == "ok"
+
+
+def test_a_daemon_that_runs_already_is_no_reason_to_stop_it(home: Home, run: "Run") -> None:
+    with hold(home):
+        answer = run("node", "start", "--home", home.root)
+    assert answer.code == 2
+    assert f"runs already (pid {os.getpid()})" in answer.err
+    assert "collegium node status" in answer.err
+    assert "Stop it first" not in answer.err
+
+
+@pytest.fixture(scope="module")
+def without_last() -> Cluster:
+    """Four members of whom the last is expelled after two rounds."""
+    cluster = Cluster(4, 8, rounds=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    for node in cluster.nodes[:3]:
+        node.deliver(ev.Move("expel", cluster.nodes[3].identity.public_key, b"", "", 100))
+    assert cluster.run(lambda: all(len(n.core.ledger.members) == 3 for n in cluster.nodes[:3] if n.core))
+    return cluster
+
+
+def test_who_was_expelled_hears_since_when_and_what_it_can_still_do(
+    without_last: Cluster, run: "Run", tmp_path: Path
+) -> None:
+    home, cluster = Home(tmp_path / "gone"), without_last
+    fill(home, cluster, cluster.nodes[0])
+    last = cluster.nodes[3].identity
+    key = {"collegium-key": 1, "public_key": last.public_key.hex(), "seed": last.seed.hex()}
+    home.key.write_text(json.dumps(key))
+    status = run("node", "status", "--home", home.root, "--json").value
+    since = status["gone_since_height"]
+    assert (status["gone"], status["is_member"], since > 0) == ("expelled", False, True)
+    (note,) = status["notes"]
+    for part in (f"no member since height {since}", "ledger verify", "unlearn statement", "--new-key"):
+        assert part in note
+    shown = run("node", "status", "--home", home.root).out
+    assert f"no member since height {since}, not running" in " ".join(shown.split())
+    for word in ("training", "connected", "approve"):
+        assert word not in shown.replace("unlearn", "")
+    found: Any = run("doctor", "--home", home.root, "--json").value["checks"]
+    wrong = {check["check"]: check for check in found if check["verdict"] != "ok"}
+    assert set(wrong) <= {"membership", "disk"}
+    assert f"since height {since}" in wrong["membership"]["found"]
+    assert not {"data", "daemon", "ports", "addresses", "policy", "quorum"} & {check["check"] for check in found}
+    assert run("ledger", "verify", "--no-states", "--home", home.root).code == 0
+    out = tmp_path / "statement"
+    assert run("unlearn", "statement", "--out", out, "--home", home.root).code == 0
+    assert out.exists()
+
+    # A daemon has nothing to do any more, and says no more than that.
+    try:
+        begun = run("node", "start", "--wait", 120, "--home", home.root)
+        assert (begun.code, begun.out.splitlines()[1:]) == (0, [f"note: {note}"])
+        assert run("node", "status", "--home", home.root, "--json").value["notes"] == [note]
+        shown = run("node", "status", "--home", home.root).out
+        assert f"no member since height {since}, running" in " ".join(shown.split())
+        assert "connected" not in shown
+        named = {check["check"] for check in run("doctor", "--home", home.root, "--json").value["checks"]}
+        assert not {"daemon", "learner"} & named
+    finally:
+        run("node", "stop", "--force", "--home", home.root)

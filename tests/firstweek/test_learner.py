@@ -79,6 +79,13 @@ def test_a_start_says_what_is_trained_and_data_that_come_later_are_found(
     status = school.status()
     assert status["live"]["learner"]["cut_texts"] == {"essay": 60}, "8 words are read of each"
     assert not [note for note in status["notes"] if "learner" in note or "spared" in note]
+
+    # The share goes while the daemon runs.
+    data.rename(tmp_path / "elsewhere")
+    gone = f"not there any more: {data / 'dataset.toml'}: No such file or directory"
+    federation.wait(lambda: gone in " ".join(school.status()["notes"]), "it is told that the data are gone")
+    (tmp_path / "elsewhere").rename(data)
+    federation.wait(lambda: gone not in " ".join(school.status()["notes"]), "it is told no more")
     stopped = school.ask("node", "stop")["pid"]
     assert stopped != pid
 

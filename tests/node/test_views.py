@@ -154,6 +154,24 @@ def test_status_says_what_holds_the_node_up(context: Context, cluster: Cluster) 
     assert [m["name"] for m in shown["live"]["not_connected"]] == [name_of(cluster, 0)]
 
 
+def test_one_note_names_all_components_of_which_the_states_are_uncertified(context: Context) -> None:
+    assert not [note for note in views.status(context)["notes"] if "uncertified" in note]
+    components = {name: replace(c, hosts=tuple(sorted(c.hosts)[:2])) for name, c in context.ledger.components.items()}
+    few = replace(context, ledger=replace(context.ledger, components=components))
+    shown = views.status(few)
+    (note,) = [note for note in shown["notes"] if "uncertified" in note]
+    assert note.startswith(f"{', '.join(sorted(components))} have 2 hosts each: their states are uncertified. From 4 ")
+    assert all(finding["advice"] for finding in shown["findings"]), shown["findings"]
+    assert [f"{each['found']} {each['advice']}" for each in shown["findings"]] == shown["notes"]
+
+
+def test_every_note_says_what_to_do(context: Context, cluster: Cluster) -> None:
+    for learner in ("failed", "waiting", "ready"):
+        state = replace(live(cluster), learner=learner, goal=9, taking=("head/task0",), data_missing="no such file")
+        for found in views.status(replace(context, live=state))["findings"]:
+            assert found["advice"], found
+
+
 def test_what_the_charter_makes_so_is_a_fact_and_no_note(tmp_path: Path) -> None:
     small = Cluster(3, 1, rounds=1)  # no lost member can be spared, and no state can be certified
     small.start()

@@ -68,6 +68,7 @@ class FakeDaemon:
         self.learner = FakeLearner()
         self.door = Door(self, core.identity, SignedCharter(schema.dump(charter), ()))
         self.started = 1.8e9
+        self.title = self.data_missing = ""
         self.submitted: list[ev.Event] = []
         self.stops = 0
         self.refreshed = 0

@@ -1,5 +1,6 @@
 """Motions, ballots and invitations over the control API, and how members and motions are shown."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,34 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
     assert {g["state"] for g in call(daemon, "GET", "/invitations").json()["invitations"]} == {"withdrawn"}
     assert not [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
     assert not daemon.submitted
+
+
+def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(daemon: "FakeDaemon") -> None:
+    held(daemon, "", NEW, "Lycee Pasteur")
+    answer = vote(daemon, "lycee pastuer").json()
+    assert answer["exit_code"] == 2
+    assert "Did you mean 'Lycee Pasteur'?" in answer["advice"]
+    assert "Did you mean" not in vote(daemon, "nothing like it").json()["advice"]
+
+
+def test_a_name_that_is_nearly_a_motions_is_answered_with_that_one(daemon: "FakeDaemon", moved: Cluster) -> None:
+    core = moved.nodes[1].core
+    assert core is not None
+    daemon.core = core
+    (motion,) = views.motions(context_of(daemon))["open"]
+    name = motion["subject"]["name"]
+    assert f"Did you mean {name!r}?" in vote(daemon, f"{name}x").json()["advice"]
+
+
+def test_a_candidate_is_shown_by_its_name_and_its_key(daemon: "FakeDaemon", moved: Cluster) -> None:
+    core = moved.nodes[1].core
+    assert core is not None
+    daemon.core = core
+    ended = views.motions(context_of(daemon))["ended"]
+    assert ended[0]["what"] == f"admit newcomer (key {NEW.public_key.hex()[:16]})"
+    context = replace(context_of(daemon), me=OTHER.public_key, title="school-f")
+    assert views.status(context)["member"] == {"name": "school-f", "key": OTHER.public_key.hex()}
+    assert any("waits to be admitted" in note for note in views.status(context)["notes"])
 
 
 def test_an_applicant_cannot_choose_the_name_by_which_it_is_approved(daemon: "FakeDaemon") -> None:

@@ -1,0 +1,233 @@
+"""What holds this federation or this node up, in sentences, each with what to do about it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ...consensus.ledger import ComponentLedger, Ledger
+from ...consensus.membership import Seat
+from ..core.motions import undecided
+from .context import Context, Live, Note
+from .membership import sentence
+from .training import listed, remarks
+
+LEARNER_FAILED = "The learner failed, so nothing is trained here"
+SOON = 3  # rounds: a budget that lasts for no more is worth a word
+BY_ITSELF = "It goes on by itself."
+BOUNDS = "`collegium privacy show` has the draws and who set which bound."
+STILL = (
+    "It keeps its data, and signs and sends nothing more. Without a daemon it can still verify the ledger"
+    " (`collegium ledger verify`), and have what it contributed withdrawn: `collegium unlearn statement --out FILE`,"
+    " which a member carries."
+)
+
+
+def notes(context: Context) -> list[Note]:
+    """Return the notes on a node. Of one that is no member any more: that, and what it can still do."""
+    ledger, live = context.ledger, context.live
+    seat = None if context.me is None else ledger.roll.seats.get(context.me)
+    if seat is not None and seat.gone:
+        return [gone(seat)]
+    found = [_candidate(context)] if context.me is not None and seat is None else []
+    found += [
+        Note(
+            f"A motion waits for your ballot: {sentence(context, motion)}.",
+            f"`collegium peer approve|refuse {motion.digest.hex()[:12]}`.",
+        )
+        for motion in undecided(ledger, context.me)
+    ]
+    if live is not None:
+        found += _running(context, live)
+    return found + remarks(context) + _uncertified(context)
+
+
+def _running(context: Context, live: Live) -> list[Note]:
+    return [
+        *(
+            Note(
+                f"Who calls itself {name} (key {key.hex()[:16]}) applied by the invitation"
+                f" {f'for {invited}' if invited else 'without a name'}, and the application is held for you:",
+                f"`collegium peer approve|refuse {door}`.",
+            )
+            for name, door, invited, key in live.held
+        ),
+        *_network(context, live),
+        *_budget(context, live),
+        *_learner(live),
+    ]
+
+
+def _network(context: Context, live: Live) -> list[Note]:
+    ledger, found = context.ledger, []
+    if live.goal:
+        source = context.member(live.source)["name"]
+        found.append(Note(f"Catching up: height {ledger.height} of {live.goal}, from {source}.", BY_ITSELF))
+    if live.taking:
+        states = ", ".join(live.taking)
+        found.append(Note(f"Taking the certified state of {states} from a neighbour.", BY_ITSELF))
+    found += older(live.returned)
+    if not live.signing and context.me in ledger.members:
+        found.append(
+            Note(
+                f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
+                " have reported.",
+                "Check that they run and can be reached (`collegium peer list`).",
+            )
+        )
+    elif len(live.neighbours) < min(ledger.quorum - 1, live.max_neighbours) and context.me in ledger.members:
+        found.append(
+            Note(
+                f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
+                f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
+                " (`collegium peer list`).",
+                "What this node signs meanwhile is kept, and goes on by itself.",
+            )
+        )
+    return found
+
+
+def older(returned: Mapping[str, int]) -> list[Note]:
+    """Say that this home was behind its own signatures, and what follows: nothing, if others returned no records."""
+    count, withdrawals = sum(returned.values()), returned.get("withdrawal", 0)
+    if not count:
+        return []
+    found = [
+        Note(
+            "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
+            f" {count} records of its own came back from them.",
+            "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium privacy"
+            " show`). A draw whose update nobody got is not counted.",
+        )
+    ]
+    if withdrawals:
+        found.append(
+            Note(
+                f"{withdrawals} withdrawals are among these records. If one was for a student, this home has forgotten"
+                " that the student is left out:",
+                "run `collegium unlearn subject` again for everybody who was removed since the copy was made.",
+            )
+        )
+    return found
+
+
+def _budget(context: Context, live: Live) -> list[Note]:
+    learning, found = context.charter.learning, []
+    withheld = "; ".join((context.withheld or {}).values())
+    if withheld and live.exhausted in ("", withheld):
+        found.append(
+            Note(
+                f"This node does not train with all its data: {withheld}.",
+                'Write policy = "open" under [privacy] in config.toml if your institution allows it'
+                " (`collegium doctor`).",
+            )
+        )
+    elif live.exhausted:
+        found.append(Note(f"This node trains no more: {live.exhausted}.", BOUNDS))
+    # That it ends with the planned rounds is how the noise was chosen. A statistic has one round.
+    planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.additive}
+    found += _run_out(
+        {
+            name: last
+            for name, (left, last) in sorted(() if live.exhausted else live.forecast.items())
+            if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
+        }
+    )
+    if not live.contributing:
+        found.append(
+            Note(
+                "This node does not contribute (it withdrew, or was told so).",
+                "It votes and folds all the same; `collegium unlearn status` lists what it withdrew.",
+            )
+        )
+    return found
+
+
+def _learner(live: Live) -> list[Note]:
+    found = []
+    if live.learner_left_out:
+        found.append(
+            Note(
+                f"{live.learner_left_out} students are left out of training: a cell of theirs cannot be used.",
+                "node.log has the places, `collegium data check FOLDER` all of them.",
+            )
+        )
+    found += [Note(f"{what}.", advice) for what, advice in live.learner_warnings]
+    if live.learner == "failed":
+        found.append(
+            Note(f"{LEARNER_FAILED}; it is tried again by itself: {live.learner_detail}", "Mend what it says.")
+        )
+    if live.learner == "waiting":
+        found.append(
+            Note(
+                f"The data folder is not there, so nothing is trained here: {live.learner_detail}.",
+                "It is looked for again, and this node goes on by itself.",
+            )
+        )
+    elif live.data_missing:
+        found.append(
+            Note(
+                f"The data folder is not there any more: {live.data_missing}. This node trains on with what its"
+                " learner has read of it, as long as the learner runs.",
+                "Put it back where it was, or set [data] path in config.toml and start the daemon anew.",
+            )
+        )
+    return found
+
+
+def _uncertified(context: Context) -> list[Note]:
+    """Say which components have too few hosts: one sentence for all that have as many."""
+    ledger, together = context.ledger, dict[int, list[str]]()
+    for spec in context.charter.components:
+        component = ledger.components[spec.name]
+        if component.round and _lacks_hosts(ledger, component):
+            together.setdefault(len(component.hosts), []).append(spec.name)
+    least = 4 if ledger.fault_model == "byzantine" else 2
+    return [
+        Note(
+            f"{names[0]} has {count} hosts: its states are uncertified."
+            if len(names) == 1
+            else f"{listed(names)} have {count} hosts each: their states are uncertified.",
+            f"From {least} hosts on they are certified: more members have to host them.",
+        )
+        for count, names in sorted(together.items())
+    ]
+
+
+def _lacks_hosts(ledger: Ledger, component: ComponentLedger) -> bool:
+    """Whether a component has too few hosts for certificates, where the members would be enough."""
+    return not ledger.certifiable(component) and ledger.certifiable(replace(component, hosts=ledger.members))
+
+
+def _candidate(context: Context) -> Note:
+    return Note(
+        f"This node's key is not a member's as of height {context.ledger.height}: it waits to be admitted, and until"
+        " then no member lets it in.",
+        "The members decide: ask whoever invited you.",
+    )
+
+
+def gone(seat: Seat) -> Note:
+    """Say why this key is no member's any more, since when, and what its node can still do."""
+    what = {
+        "evidence": "This node was expelled: a proof that it lied is in the ledger",
+        "expelled": "This node was expelled by the members",
+        "left": "This node has left the federation",
+        "moved": "This member has moved to another key",
+    }[seat.gone]
+    if seat.gone == "moved":
+        return Note(f"{what}: this key is no member's since height {seat.until}.", "Use the directory of the new key.")
+    back = "To come back, in this same directory: `collegium peer join INVITATION --new-key`."
+    return Note(f"{what}: it is no member since height {seat.until}.", f"{STILL} {back}")
+
+
+def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[Note]:
+    """Say after which round budgets run out: one sentence for all modalities of which it is the same."""
+    together: dict[str, list[str]] = {}
+    for modality, last in last_rounds.items():
+        after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
+        if len(set(last.values())) == 1:
+            after = f"round {min(last.values())}"
+        together.setdefault(after, []).append(modality)
+    return [
+        Note(f"The privacy budget of {', '.join(names)} runs out after {after}, if nothing changes.", BOUNDS)
+        for after, names in together.items()
+    ]
