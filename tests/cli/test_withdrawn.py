@@ -17,7 +17,7 @@ def told(capsys: pytest.CaptureFixture[str], *parts: dict[str, Any], **more: Any
     report = {"name": "east", "height": 9, "verified": True, "erased_blobs": 2, "problems": [], "components": parts}
     capsys.readouterr()
     withdrawn.tell(console(), {**report, **more})
-    return capsys.readouterr().out
+    return " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_verified_is_said_and_what_nobody_can_show(capsys: pytest.CaptureFixture[str]) -> None:
