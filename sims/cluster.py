@@ -20,10 +20,13 @@ from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core import events as ev
+from ..node.core.catchup import in_flight
 from ..node.core.contribution import Plan
-from ..node.core.core import Core, Options
+from ..node.core.core import handle, load_node, start_node
 from ..node.core.messages import SyncRequest
+from ..node.core.state import NodeState, Options
 from ..node.core.sync import answer
+from ..node.core.updates import needed
 from ..protocol import schema
 from ..protocol import statistics as sums
 from ..protocol.blocks import NIL
@@ -152,7 +155,7 @@ class Node:
     def __init__(self, cluster: "Cluster", index: int, identity: Identity, options: Options) -> None:
         self.cluster, self.index, self.identity, self.options = cluster, index, identity, options
         self.store = MemoryStore()
-        self.core: Core | None = None
+        self.core: NodeState | None = None
         self.life = 0
         self.tempo = 1.0  # of its clock: its timers may run fast or slow
         self._offset = 0.0
@@ -200,15 +203,15 @@ class Node:
         self.timers.clear()
         self.inbox.clear()
         try:
-            self.core = Core(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+            self.core = load_node(self.cluster.charter, self.identity, self.options, self.store.snapshot())
         except Exception as error:
             raise InvariantError("G8", f"node {self.index} could not start again: {error!r}") from error
-        needed = self.core.needed()  # the daemon sweeps as well
-        for blob in [blob for blob in self.store.blobs if blob not in needed]:
+        kept = needed(self.core)  # the daemon sweeps as well
+        for blob in [blob for blob in self.store.blobs if blob not in kept]:
             del self.store.blobs[blob]
         self.cluster.moved = True
         self.cluster.witness(self, b"start")
-        self._perform(self.core.start(self.now))
+        self._perform(start_node(self.core, self.now))
         for other in self.cluster.nodes:
             if other is not self and other.core is not None and self.cluster.linked(self.index, other.index):
                 self.deliver(ev.PeerUp(other.identity.public_key))
@@ -235,7 +238,7 @@ class Node:
                 self.cluster.moved |= isinstance(event, ev.Folded)
                 self.cluster.witness(self, event)
             try:
-                effects = self.core.handle(events, self.now)
+                effects = handle(self.core, events, self.now)
             except Exception as error:
                 raise InvariantError("G9", f"node {self.index} fell over {events!r:.200}: {error!r}") from error
             self._perform(effects)
@@ -534,7 +537,7 @@ class Cluster:
         ledger = server.core.ledger
         seat = ledger.roll.seats[asker.identity.public_key]
         upto = seat.until if seat.gone else None
-        flight = server.core.in_flight()
+        flight = in_flight(server.core)
         data = answer(request, server.core.federation, server.store, ledger.members, flight, upto=upto)
         lie = server.lie
         for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:

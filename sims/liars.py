@@ -15,6 +15,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core import events as ev
+from ..node.core.catchup import in_flight
 from ..node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
 from ..protocol import schema
 from ..protocol.blocks import NIL, PRECOMMIT, PREVOTE, Block, Certificate, Head, Proposal, Vote, VoteSignature, block_id
@@ -495,7 +496,7 @@ def replays_foreign(node: Node) -> None:
         return
     keys = {other.identity.public_key: other.identity for other in node.cluster.nodes}
     records = [message(Kind.RECORD, record.wire) for record in list(node.store.records.values())[-8:]]
-    for data in (*records, *core.in_flight()[:40]):
+    for data in (*records, *in_flight(core)[:40]):
         if data[0] == Kind.ACK:
             ack = schema.load(Acked, data[1:], Acked.LIMIT)
             signature = keys[ack.host].sign("ack", ack_message(OTHER_FEDERATION, ack.header))
@@ -514,7 +515,7 @@ def replays_old(node: Node) -> None:
         return
     heard = node.lore.setdefault("heard", {})
     assert isinstance(heard, dict)
-    heard.update(dict.fromkeys(core.in_flight()))
+    heard.update(dict.fromkeys(in_flight(core)))
     heard.update(dict.fromkeys(message(Kind.RECORD, record.wire) for record in node.store.records.values()))
     known = list(heard)
     for data in node.cluster.random.sample(known, min(12, len(known))):

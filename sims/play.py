@@ -8,8 +8,8 @@ from typing import Any
 
 from ..consensus.membership import present
 from ..node.core import events as ev
-from ..node.core.core import Core
 from ..node.core.motions import undecided
+from ..node.core.state import NodeState
 from .cluster import Cluster, Node
 from .deeds import DEEDS, Undo
 from .invariants import InvariantError
@@ -334,7 +334,7 @@ def _round(node: Node) -> int:
     return min(node.core.ledger.components[name].round for name in _trained(node.core))
 
 
-def _trained(core: Core) -> list[str]:
+def _trained(core: NodeState) -> list[str]:
     """Return the components that go from round to round: all but the statistics."""
     return [name for name, spec in core.specs.items() if not spec.additive]
 

@@ -6,9 +6,9 @@ from typing import Protocol
 from ...protocol.charter import Charter
 from ...protocol.membership import Invitation
 from ...protocol.signing import Signed
-from ..core.core import Core
 from ..core.events import Event, Move
 from ..core.offers import why_idle
+from ..core.state import NodeState
 from ..home.config import Config
 from ..home.declared import data_warnings
 from ..home.invitations import Given
@@ -105,7 +105,7 @@ class Daemon(Protocol):
         ...
 
     @property
-    def core(self) -> Core:
+    def core(self) -> NodeState:
         """The state machine; read on the daemon's own thread only."""
         ...
 

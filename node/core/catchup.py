@@ -7,96 +7,100 @@ differed from the certified one, and one in a component with too few hosts compu
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from ...consensus.ledger import ComponentLedger
+from ...consensus.ledger import (
+    ComponentLedger,
+)
+from ...protocol import schema
+from ...protocol.blocks import Head
 from . import events as ev
-from . import sync
-
-if TYPE_CHECKING:
-    from .core import Core
+from .messages import Kind, SyncRequest, message, tag, wrap, wrap_ack
+from .progress import WORTH_TELLING
+from .state import NodeState
 
 REPLAYED = 3  # rounds of bytes that are rather fetched and folded than taken as a state
 TOLD_EVERY = 5000  # milliseconds between two words on progress
-WORTH_TELLING = 20  # heights
-PATIENCE = 10_000  # milliseconds for the next answer of a neighbour that has more to send
 
 
-@dataclass(slots=True)
-class Progress:
-    """How high the neighbours say they are. A liar can only make this node show a wrong goal."""
-
-    heights: dict[bytes, int] = field(default_factory=dict)
-    source: bytes = b""
-    told: int = -1  # when; -1: not under way
-    tried: dict[str, bytes] = field(default_factory=dict)  # component → chain whose state nobody had
-    more: int = -PATIENCE  # when a neighbour last sent a part of history and said that there is more
-    fetching: dict[str, bytes] = field(default_factory=dict)  # component → chain of the state that is on its way
-
-    def hear(self, peer: bytes, height: int) -> None:
-        """A neighbour told its height."""
-        self.heights[peer] = height
-
-    def goal(self) -> int:
-        """Return the height that the neighbours seem to have."""
-        return max(self.heights.values(), default=0)
-
-    def part(self, now: int, heights: int, size: int) -> None:
-        """A neighbour sent a part of so many bytes, and has more.
-
-        A liar who says so for ever has no decided blocks to go with it; one who trickles true blocks sends small parts.
-        """
-        if heights >= WORTH_TELLING and sync.is_part(size):
-            self.more = now
-
-    def goes_on(self, now: int) -> bool:
-        """Whether the next part is on its way."""
-        return 0 <= now - self.more < PATIENCE
-
-    def behind(self, height: int) -> bool:
-        """Whether somebody is higher."""
-        return self.goal() > height
-
-
-def tell(core: "Core", peer: bytes, before: int) -> None:
+def tell(state: NodeState, peer: bytes, before: int) -> None:
     """Tell how far the catch-up is, every few seconds while it moves from height `before`, and when it is over."""
-    progress, height = core.progress, core.ledger.height
+    progress, height = state.progress, state.ledger.height
     left = progress.heights.get(peer, 0) - height
     if left > 0 and height > before and (progress.told >= 0 or left >= WORTH_TELLING):
         progress.source = peer
-        if progress.told < 0 or core._now - progress.told >= TOLD_EVERY:
-            progress.told = core._now
-            core._notice("catching-up", height=height, of=height + left, source=peer)
+        if progress.told < 0 or state.now - progress.told >= TOLD_EVERY:
+            progress.told = state.now
+            state.notice("catching-up", height=height, of=height + left, source=peer)
     elif left <= 0 and (progress.told >= 0 or height - before >= WORTH_TELLING):
         progress.told, progress.source = -1, b""
-        core._notice("caught-up", height=height)
+        state.notice("caught-up", height=height)
 
 
-def take_state(core: "Core", component: ComponentLedger, missing: Collection[bytes]) -> bool:
+def take_state(state: NodeState, component: ComponentLedger, missing: Collection[bytes]) -> bool:
     """Ask for the certified state in place of the bytes that are missing before it; False if they are to be fetched."""
     name, certified = component.name, component.certified
-    if certified is None or certified.epoch != component.epoch or not core.ledger.certifiable(component):
+    if certified is None or certified.epoch != component.epoch or not state.ledger.certifiable(component):
         return False
-    if name in core.doubted or name in core.halted:
+    if name in state.doubted or name in state.halted:
         return False  # it has to be computed again from the bytes
     lacking = [r for r in component.rounds if any(entry.blob in missing for entry in r.entries)]
     before = [round_ for round_ in lacking if round_.number <= certified.round]
     chain = next((round_.chain for round_ in component.rounds if round_.number == certified.round), b"")
-    if len(before) <= REPLAYED or core.progress.tried.get(name) == chain:
+    if len(before) <= REPLAYED or state.progress.tried.get(name) == chain:
         return False
-    core.progress.fetching[name] = chain
-    sources = tuple(host for host in component.hosts if host != core.me)
-    core._notice("taking-state", component=name, round=certified.round, instead_of=len(before))
-    core._emit(ev.FetchState(name, chain, certified.digest, sources))
+    state.progress.fetching[name] = chain
+    sources = tuple(host for host in component.hosts if host != state.me)
+    state.notice("taking-state", component=name, round=certified.round, instead_of=len(before))
+    state.emit(ev.FetchState(name, chain, certified.digest, sources))
     return True
 
 
-def on_state(core: "Core", event: ev.StateStored | ev.StateMissing) -> None:
+def on_state(state: NodeState, event: ev.StateStored | ev.StateMissing) -> None:
     """Fold again: on the state that came, or else from bytes, until a newer state is certified."""
-    if core.progress.fetching.get(event.component) != event.chain:
+    if state.progress.fetching.get(event.component) != event.chain:
         return
-    del core.progress.fetching[event.component]
+    del state.progress.fetching[event.component]
     if isinstance(event, ev.StateMissing):
-        core.progress.tried[event.component] = event.chain
-    core.folding.discard(event.component)
+        state.progress.tried[event.component] = event.chain
+    state.folding.discard(event.component)
+
+
+def in_flight(state: NodeState) -> list[bytes]:
+    """Return the gossip messages that a neighbour may lack."""
+    found: list[bytes] = []
+    if state.agreement is not None:
+        found += [wrap(item) for item in state.agreement.messages()]
+    for votes in state.later.values():
+        found += [wrap(item) for item in votes]
+    for author in state.proofs:  # both branches: a proposal may contain either
+        for same in state.pool.by_seq.get(author, {}).values():
+            found += [message(Kind.RECORD, state.pool.records[key].wire) for key in same]
+    for flight in state.flights.values():
+        found.append(message(Kind.HEADER, flight.header.wire))
+        for ack in flight.acks.values():
+            found.append(wrap_ack(state.federation, flight.header.digest, ack))
+    return found
+
+
+def sync_request(state: NodeState) -> bytes:
+    """Return what this node has, to ask a neighbour for the rest."""
+    heads = state.pool.heads(state.ledger.heads)
+    members = frozenset(state.ledger.members)  # others' feeds are frozen: what blocks hold of them comes with those
+    known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()) if author in members)
+    have = b"".join(tag(item) for item in in_flight(state)[:16_384])
+    return schema.dump(SyncRequest(state.federation, state.ledger.height, known, have))
+
+
+def sync(state: NodeState, peer: bytes) -> None:
+    """Ask a neighbour for what this node lacks, unless its last answer is still being taken."""
+    if peer in state.answers:
+        return  # its last answer is not taken yet
+    state.emit(ev.Sync(peer, sync_request(state)))
+
+
+def ask_somebody(state: NodeState) -> None:
+    """Ask some neighbour, at most every 100 ms."""
+    if state.neighbours and state.now - state.asked_at >= 100:
+        state.asked_at = state.now
+        ordered = sorted(state.neighbours)
+        sync(state, ordered[state.now % len(ordered)])

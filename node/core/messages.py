@@ -6,11 +6,16 @@ answer, "this is what you lack": decided blocks with their records, later record
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
+from ...consensus.agreement import Message
 from ...crypto.hashing import sha256
-from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head
+from ...protocol import schema
+from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head, Proposal, Vote
+from ...protocol.records import Ack
 from ...protocol.schema import MOST_MEMBERS, U63, Bytes32, Bytes64, Size
+from ...protocol.signing import open_gossip
 
 MESSAGE_LIMIT = BLOCK_LIMIT + 4096
 SYNC_LIMIT = 6 << 20
@@ -110,3 +115,21 @@ class DoorAnswer:
 
     state: Annotated[str, Size(1, 16)]
     charter: Annotated[bytes, Size(0, (1 << 20) + 65_536)]
+
+
+@lru_cache(maxsize=8192)  # each answer to a neighbour names all that are in flight
+def wrap_ack(federation: bytes, header: bytes, ack: Ack) -> bytes:
+    """Return the gossip message of an acknowledgement."""
+    return message(Kind.ACK, schema.dump(Acked(federation, header, ack.host, ack.signature)))
+
+
+def wrap(item: Message) -> bytes:
+    """Return the gossip message of a proposal or vote."""
+    return message(Kind.PROPOSAL if isinstance(item.value, Proposal) else Kind.VOTE, item.wire)
+
+
+def open_message(cls: type[Proposal] | type[Vote], wire: bytes, federation: bytes, *, trusted: bool = False) -> Message:
+    """Decode a proposal or vote, and check its signature unless it is trusted."""
+    if cls is Proposal:
+        return open_gossip(Proposal, wire, federation, trusted=trusted)
+    return open_gossip(Vote, wire, federation, trusted=trusted)

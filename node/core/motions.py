@@ -8,7 +8,6 @@ round waits for it until it says again that it trains.
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ...consensus import membership, trainers
 from ...consensus.ledger import Ledger, check_withdrawal, moved_out
@@ -19,73 +18,71 @@ from ...protocol.membership import Ballot, Motion
 from ...protocol.records import Offer, Record, Withdrawal, body_of
 from ...protocol.signing import Signed
 from . import events as ev
-
-if TYPE_CHECKING:
-    from .core import Core
+from .state import NodeState
 
 SILENT_ROUNDS = 3
 SUSPENSION_HEIGHTS = 50
 
 
-def check(core: "Core", event: ev.Move | ev.Cast) -> Motion | Ballot:
+def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
     """Return what this node would sign now. Raises RemoteProtocolError, by name: "not-signing" or why it is void."""
-    if not core._may_append():
-        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", core.me)
-    ledger, height = core.ledger, core.ledger.height + 1
+    if not state.may_append():
+        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", state.me)
+    ledger, height = state.ledger, state.ledger.height + 1
     if isinstance(event, ev.Cast):
         ballot = Ballot(event.motion, int(event.yes))
-        if any(isinstance(b, Ballot) and b.motion == event.motion for b in waiting(core)):
-            raise RemoteProtocolError("voted-already", event.motion.hex()[:16], core.me)
-        membership.add_ballot(ledger.roll, ballot, core.me)
+        if any(isinstance(b, Ballot) and b.motion == event.motion for b in waiting(state)):
+            raise RemoteProtocolError("voted-already", event.motion.hex()[:16], state.me)
+        membership.add_ballot(ledger.roll, ballot, state.me)
         return ballot
     motion = Motion(event.action, event.subject, event.statement, event.reason, height + event.heights)
     same = (motion.action, motion.subject, motion.statement)
-    if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(core)):
-        raise RemoteProtocolError("moved-already", motion.action, core.me)
-    membership.check_motion(ledger.roll, ledger.members, ledger.offers, core.federation, height, core.me, motion)
+    if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(state)):
+        raise RemoteProtocolError("moved-already", motion.action, state.me)
+    membership.check_motion(ledger.roll, ledger.members, ledger.offers, state.federation, height, state.me, motion)
     if motion.action in membership.WITHDRAWALS and not moved_out(
-        core.charter, ledger, motion.action, motion.statement, height, core.me
+        state.charter, ledger, motion.action, motion.statement, height, state.me
     ):
-        raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", core.me)
-    membership.add_motion(ledger.roll, motion, core.me, 0, bytes(32), height)
+        raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", state.me)
+    membership.add_motion(ledger.roll, motion, state.me, 0, bytes(32), height)
     return motion
 
 
-def say(core: "Core", event: ev.Move | ev.Cast) -> None:
+def say(state: NodeState, event: ev.Move | ev.Cast) -> None:
     """Sign what the operator moves or votes, if it still stands."""
     try:
-        core._append(check(core, event))
+        state.append(check(state, event))
     except RemoteProtocolError as error:
-        core._notice("not-moved", "warning", reason=error.reason, detail=error.detail)
+        state.notice("not-moved", "warning", reason=error.reason, detail=error.detail)
 
 
-def check_carried(core: "Core", event: ev.Carry) -> Withdrawal:
+def check_carried(state: NodeState, event: ev.Carry) -> Withdrawal:
     """Return the record's body that carries a withdrawal. Raises RemoteProtocolError, by name."""
-    statement = check_withdrawal(Withdrawal(event.statement), core.federation)
-    seat = core.ledger.roll.seats.get(statement.author)
+    statement = check_withdrawal(Withdrawal(event.statement), state.federation)
+    seat = state.ledger.roll.seats.get(statement.author)
     if seat is None:
         raise RemoteProtocolError("stranger", "its owner was never a member", statement.author)
     if any(
         w.author == statement.author and w.through >= statement.through and w.scope == "all"
-        for w in core.ledger.withdrawn
+        for w in state.ledger.withdrawn
     ):
         raise RemoteProtocolError("withdrawn-already", "it is in the ledger", statement.author)
-    if not core._may_append():
-        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", core.me)
+    if not state.may_append():
+        raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", state.me)
     return Withdrawal(event.statement)
 
 
-def carry(core: "Core", event: ev.Carry) -> None:
+def carry(state: NodeState, event: ev.Carry) -> None:
     """Sign a record that carries somebody's withdrawal, if it still stands."""
     try:
-        core._append(check_carried(core, event))
+        state.append(check_carried(state, event))
     except RemoteProtocolError as error:
-        core._notice("not-carried", "warning", reason=error.reason, detail=error.detail)
+        state.notice("not-carried", "warning", reason=error.reason, detail=error.detail)
 
 
-def waiting(core: "Core") -> Iterator[object]:
+def waiting(state: NodeState) -> Iterator[object]:
     """Yield the bodies of this node's records that no block has yet."""
-    for record in core.pool.chain(core.me, core.ledger.heads):
+    for record in state.pool.chain(state.me, state.ledger.heads):
         if record.value.kind in ("motion", "ballot"):
             yield body_of(record.value)
 
@@ -100,18 +97,18 @@ def undecided(ledger: Ledger, me: bytes | None) -> list[OpenMotion]:
 # ---- silent hosts
 
 
-def note_asked(core: "Core", before: Ledger, records: Iterable[Signed[Record]]) -> None:
+def note_asked(state: NodeState, before: Ledger, records: Iterable[Signed[Record]]) -> None:
     """After a block: who said at any time of the open rounds that it trains. To change one's word does not help."""
     said = list(_offers(records))
-    changed = bool(said) or before.offers is not core.ledger.offers
+    changed = bool(said) or before.offers is not state.ledger.offers
     for name, component in before.components.items():
-        known = core.asked.get(name)
+        known = state.asked.get(name)
         if known is not None and not changed:
             continue
         found = {key for key, offer in said if key in component.hosts and trainers.trains({key: offer}, key, name)}
-        for offers in (before.offers, core.ledger.offers):
+        for offers in (before.offers, state.ledger.offers):
             found |= trainers.trainers(offers, component.hosts, name)
-        core.asked[name] = found | (known or set())
+        state.asked[name] = found | (known or set())
 
 
 def _offers(records: Iterable[Signed[Record]]) -> Iterator[tuple[bytes, Offer]]:
@@ -123,72 +120,72 @@ def _offers(records: Iterable[Signed[Record]]) -> Iterator[tuple[bytes, Offer]]:
                     yield record.value.author, body
 
 
-def note_close(core: "Core", before: Ledger, close: Close) -> None:
+def note_close(state: NodeState, before: Ledger, close: Close) -> None:
     """Count for how many closed rounds each active host was silent, and each trainer since an update of it counted."""
-    asked = core.asked.pop(close.component, set())
-    if core.specs[close.component].additive:
+    asked = state.asked.pop(close.component, set())
+    if state.specs[close.component].additive:
         return  # who has contributed has nothing more to say
-    component = core.ledger.components[close.component]
+    component = state.ledger.components[close.component]
     counted = {entry.author for entry in component.rounds[-1].entries}
     attested = {host for round_, _, host, _ in component.attests if round_ > close.round - SILENT_ROUNDS}
-    counts = core.silent.get(close.component, {})
-    core.silent[close.component] = {
+    counts = state.silent.get(close.component, {})
+    state.silent[close.component] = {
         host: 0 if host in counted | attested else counts.get(host, 0) + 1
         for host in before.components[close.component].hosts
     }
-    waited = core.waited.get(close.component, {})
+    waited = state.waited.get(close.component, {})
     asked = {host for host in asked if trainers.waited_for(before, host, close.component, close.round)}
-    core.waited[close.component] = {
+    state.waited[close.component] = {
         host: waited.get(host, 0) + (host in asked)
         for host in before.components[close.component].hosts
         if host not in counted
     }
 
 
-def suspend_silent(core: "Core") -> None:
+def suspend_silent(state: NodeState) -> None:
     """Move, or support the motion, that a host or trainer which fell silent be suspended."""
     for action, told, silent, again in (
-        ("suspend", "host-silent", core.silent, 0),
+        ("suspend", "host-silent", state.silent, 0),
         # Who says that it is back, and is not, has to be waited for once more only.
-        ("suspend-training", "trainer-silent", core.waited, SILENT_ROUNDS - 1),
+        ("suspend-training", "trainer-silent", state.waited, SILENT_ROUNDS - 1),
     ):
         for name, counts in silent.items():
             for host, rounds in counts.items():
-                if rounds < SILENT_ROUNDS or host == core.me or host not in core.ledger.components[name].hosts:
+                if rounds < SILENT_ROUNDS or host == state.me or host not in state.ledger.components[name].hosts:
                     continue
                 try:
-                    motion = check(core, ev.Move(action, host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
+                    motion = check(state, ev.Move(action, host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
                 except RemoteProtocolError:
                     continue  # it was moved or voted on by this node already, or is no host any more
                 counts[host] = again  # if it does not pass, this node moves it again after as many silent rounds
-                core._append(motion)
-                core._notice(told, "warning", member=host, component=name, rounds=rounds)
+                state.append(motion)
+                state.notice(told, "warning", member=host, component=name, rounds=rounds)
 
 
 # ---- what it tells
 
 
-def tell(core: "Core", before: Ledger) -> None:
+def tell(state: NodeState, before: Ledger) -> None:
     """Tell the operator what the block changed: motions opened, ended, and who the members are now."""
-    after = core.ledger
+    after = state.ledger
     known = {motion.digest for motion in before.roll.motions}
     for motion in after.roll.motions:
         if motion.digest not in known:
-            core._emit(ev.Notice("motion-opened", "info", {**_facts(motion), "by": motion.author}))
+            state.emit(ev.Notice("motion-opened", "info", {**_facts(motion), "by": motion.author}))
     for outcome in membership.ended(before.roll, after.roll):
         level = "warning" if outcome.result == "passed" and outcome.motion.action != "admit" else "info"
         facts = {**_facts(outcome.motion), "height": outcome.height, "why": outcome.why}
-        core._emit(ev.Notice(f"motion-{outcome.result}", level, facts))
+        state.emit(ev.Notice(f"motion-{outcome.result}", level, facts))
     if after.members == before.members:
         return
     for key in set(before.members) - set(after.members):
-        core.pool.forget(key)
-    core._notice("members", height=after.height, members=len(after.members), quorum=after.quorum)
-    if core.me in before.members and core.me not in after.members:
-        gone = after.roll.seats[core.me].gone
-        core._notice("no-longer-a-member", "error", height=after.height, why=gone)
-    elif core.me in after.members and core.me not in before.members:
-        core._notice("admitted", height=after.height)
+        state.pool.forget(key)
+    state.notice("members", height=after.height, members=len(after.members), quorum=after.quorum)
+    if state.me in before.members and state.me not in after.members:
+        gone = after.roll.seats[state.me].gone
+        state.notice("no-longer-a-member", "error", height=after.height, why=gone)
+    elif state.me in after.members and state.me not in before.members:
+        state.notice("admitted", height=after.height)
 
 
 def _facts(motion: OpenMotion) -> dict[str, object]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Head
-from ...protocol.records import GENESIS, Record
+from ...protocol.records import GENESIS, Body, Record, body_of
 from ...protocol.signing import Signed
 
 Heads = Mapping[bytes, tuple[int, bytes]]
@@ -145,3 +145,11 @@ class Pool:
             for seq in old:
                 for digest in slots.pop(seq):
                     del self.records[digest]
+
+
+def readable_body(record: Signed[Record]) -> Body | None:
+    """Decode the body of a record in the pool: None if its author wrote nonsense (the ledger refuses it by name)."""
+    try:
+        return body_of(record.value)
+    except RemoteProtocolError:
+        return None

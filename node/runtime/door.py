@@ -21,8 +21,8 @@ from ...protocol.membership import Application, Invitation, Motion, check_person
 from ...protocol.signing import Signed, open_signed, sign
 from ..core import events as ev
 from ..core import motions
-from ..core.core import Core
 from ..core.messages import DoorAnswer, Knock, SyncRequest
+from ..core.state import NodeState
 from ..core.sync import answer
 from ..home import invitations
 from ..home.invitations import Given
@@ -47,7 +47,7 @@ class Host(Protocol):
         ...
 
     @property
-    def core(self) -> Core:
+    def core(self) -> NodeState:
         """The state machine."""
         ...
 

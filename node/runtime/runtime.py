@@ -44,10 +44,13 @@ from ...protocol.update import (
     within_norm,
 )
 from ..core import events as ev
+from ..core.catchup import in_flight
 from ..core.contribution import Plan
-from ..core.core import Core, Options
+from ..core.core import handle, load_node, start_node
 from ..core.messages import SYNC_LIMIT, SyncRequest
+from ..core.state import Options
 from ..core.sync import answer
+from ..core.updates import needed
 from ..home import joining, keys, lock
 from ..home.addresses import published
 from ..home.config import Config
@@ -138,7 +141,7 @@ class Runtime:
             idle_ms=config.timing.idle_ms,
             sync_ms=config.timing.sync_ms,
         )
-        self.core = Core(charter, identity, options, snapshot)
+        self.core = load_node(charter, identity, options, snapshot)
         self._was_member = identity.public_key in self.core.ledger.roll.seats
         self.door = Door(self, identity, signed)
         self.exchange = Exchange(self.states, self._specs, self.core.held, self._horizon)
@@ -262,7 +265,7 @@ class Runtime:
             nursery.start_soon(self._watch_signals)
             self._sweep()
             self.refresh_peers()
-            await self._step(lambda: self.core.start(_now()))
+            await self._step(lambda: start_node(self.core, _now()))
             await in_thread(self._forget_manifests, set(self.core.flights))
             nursery.start_soon(self._work)
             nursery.start_soon(self._tend)
@@ -290,7 +293,7 @@ class Runtime:
             while self._inbox:
                 batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
                 before = (self.core.ledger.height, self.core.signing)
-                await self._step(partial(self.core.handle, batch, _now()))
+                await self._step(partial(handle, self.core, batch, _now()))
                 if (self.core.ledger.height, self.core.signing) != before:
                     with unless_scarce():
                         self._follow_key()
@@ -447,7 +450,7 @@ class Runtime:
         request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
         members = self.core.ledger.members
         async with self._turn:
-            flight = self.core.in_flight()
+            flight = in_flight(self.core)
         return await in_thread(answer, request, self.core.federation, self.store, members, flight)
 
     async def _tell(self, effect: ev.Publish) -> None:
@@ -864,7 +867,7 @@ class Runtime:
 
     def _sweep(self) -> None:
         """Delete blobs that nothing refers to: a crash came between a certificate and the erasure it allows."""
-        gone = self.blobs.sweep(self.core.needed())
+        gone = self.blobs.sweep(needed(self.core))
         if gone:
             log.info("swept unreferenced bytes", count=gone)
 

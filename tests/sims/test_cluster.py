@@ -656,7 +656,7 @@ def _in_flight(node: Node, *, posted: bool) -> list[Flight]:
     """The own updates that no block has, in the node's feed already or not yet."""
     core = node.core
     assert core is not None
-    agreed = {p.update for c in core.ledger.components.values() for p in c.pending} | core._counted
+    agreed = {p.update for c in core.ledger.components.values() for p in c.pending} | core.counted
     return [f for f in core.flights.of(core.me) if bool(f.posted) is posted and f.header.digest not in agreed]
 
 

@@ -93,7 +93,7 @@ def check(cluster: Cluster) -> None:
     def level() -> bool:
         up = members(cluster)
         return len({n.core.ledger.height for n in up if n.core is not None}) == 1 and all(
-            n.core is not None and all(n.core._current(name) for name in n.core.held) for n in up
+            n.core is not None and all(n.core.is_current(name) for name in n.core.held) for n in up
         )
 
     run(cluster, lambda: all(n.core is not None for n in cluster.nodes) and level())

@@ -17,8 +17,17 @@ import pytest
 from collegium.sims.play import play
 from collegium.sims.scenario import load
 
-INCOMING = "collegium.node.core.incoming"
-CORE, AGREEMENT, LEDGER = "collegium.node.core.core", "collegium.consensus.agreement", "collegium.consensus.ledger"
+CORE = "collegium.node.core.core"
+INBOX = "collegium.node.core.inbox"
+FEEDS = "collegium.node.core.feeds"
+UPDATES = "collegium.node.core.updates"
+HEIGHTS = "collegium.node.core.heights"
+CANDIDATES = "collegium.node.core.candidates"
+FOLDS = "collegium.node.core.folds"
+TRAINING = "collegium.node.core.training"
+SPENDING = "collegium.node.core.spending"
+CATCHUP = "collegium.node.core.catchup"
+AGREEMENT, LEDGER = "collegium.consensus.agreement", "collegium.consensus.ledger"
 WITHDRAWAL = "collegium.consensus.withdrawal"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
@@ -70,14 +79,14 @@ MUTATIONS = (
     ),
     Mutation(
         "votes leave before they are written",
-        ((CORE, "for item in (*action.proof, action.message):", "for item in action.proof:"),),
+        ((HEIGHTS, "for item in (*action.proof, action.message):", "for item in action.proof:"),),
         "calm",
         1,
         ("G8",),
     ),
     Mutation(
         "precommits are written without their proof",
-        ((CORE, "for item in (*action.proof, action.message):", "for item in (action.message,):"),),
+        ((HEIGHTS, "for item in (*action.proof, action.message):", "for item in (action.message,):"),),
         "calm",
         1,
         ("G2",),
@@ -93,8 +102,8 @@ MUTATIONS = (
         "a block is accepted before everybody is in",
         (
             (
-                CORE,
-                "if all(self._punctual(self._before(identifier), close.component, mine) for close in block.close):",
+                HEIGHTS,
+                "if all(candidates.is_punctual(state, before, close.component, mine) for close in block.close):",
                 "if mine:",
             ),
         ),
@@ -104,21 +113,21 @@ MUTATIONS = (
     ),
     Mutation(
         "rounds close as soon as they can",
-        ((CORE, "        if expected <= present:\n", "        if present:\n"),),
+        ((CANDIDATES, "    if expected <= present:\n", "    if present:\n"),),
         "clock-fast",
         1,
         ("expect.everybody",),
     ),
     Mutation(
         "what was in at the deadline may be left out",
-        ((CORE, "return (deadline.held & still) <= {entry.update for entry in entries}", "return True"),),
+        ((CANDIDATES, "return (deadline.held & still) <= {entry.update for entry in entries}", "return True"),),
         "liar-at-the-deadline",
         6,
         ("expect.everybody",),
     ),
     Mutation(
         "forks are not seen",
-        ((CORE, "if known is None or (not _provable(*known) and _provable(a, b)):", "if False:"),),
+        ((FEEDS, "if known is None or (not provable(*known) and provable(a, b)):", "if False:"),),
         "liar-forks",
         1,
         ("expect.expelled",),
@@ -161,7 +170,7 @@ MUTATIONS = (
                 "            votes[vote.author, vote.block] = message\n",
                 "            votes[vote.author, vote.block + bytes([len(votes)])] = message\n",
             ),
-            (INCOMING, "    if agreement is not None and name in agreement.seen:\n        return False\n", ""),
+            (INBOX, "    if agreement is not None and name in agreement.seen:\n        return False\n", ""),
         ),
         "storm",
         1,
@@ -183,7 +192,7 @@ MUTATIONS = (
     ),
     Mutation(
         "others' certificates are believed",
-        ((INCOMING, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
+        ((INBOX, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
         "liar-serves-false-blocks",
         1,
         ("G2",),
@@ -192,9 +201,9 @@ MUTATIONS = (
         "acknowledged without the bytes",
         (
             (
-                CORE,
-                "flight = self.flights[header.digest] = Flight(header)",
-                "flight, self._unacked[header.digest] = self.flights.setdefault(header.digest, Flight(header)), None",
+                UPDATES,
+                "flight = state.flights[header.digest] = Flight(header)",
+                "flight, state.unacked[header.digest] = state.flights.setdefault(header.digest, Flight(header)), None",
             ),
         ),
         "calm",
@@ -205,11 +214,11 @@ MUTATIONS = (
         "two headers of one place are acknowledged",
         (
             (
-                CORE,
-                "elif self.acked.setdefault(flight.slot, flight.header.digest) == flight.header.digest:",
+                UPDATES,
+                "elif state.acked.setdefault(flight.slot, flight.header.digest) == flight.header.digest:",
                 "elif flight.slot:",
             ),
-            (CORE, "if self.acked.get(place, header.digest) != header.digest:", "if False:"),
+            (UPDATES, "if state.acked.get(place, header.digest) != header.digest:", "if False:"),
         ),
         "liar-two-headers",
         1,
@@ -217,14 +226,20 @@ MUTATIONS = (
     ),
     Mutation(
         "own acknowledgements are forgotten at a restart",
-        ((CORE, "            self.acked[value.author, value.component, value.round] = header.digest\n", ""),),
+        ((CORE, "        state.acked[value.author, value.component, value.round] = header.digest\n", ""),),
         "liar-two-headers-and-crashes",
         3,
         ("G5",),
     ),
     Mutation(
         "a restored node signs before it has asked",
-        ((CORE, "if len(self.reports.intersection(self.ledger.members)) < self.ledger.quorum - 1:", "if False:"),),
+        (
+            (
+                HEIGHTS,
+                "if len(state.reports.intersection(state.ledger.members)) < state.ledger.quorum - 1:",
+                "if False:",
+            ),
+        ),
         "lost-disk",
         7,
         ("G8",),
@@ -233,9 +248,9 @@ MUTATIONS = (
         "an update is sent that no draw was charged for",
         (
             (
-                CORE,
-                "        self.draws.append(put)\n        self._emit(ev.Persist(put))\n        lot",
-                "        self.draws.append(put)\n        lot",
+                TRAINING,
+                "    state.draws.append(put)\n    state.emit(ev.Persist(put))\n    lot",
+                "    state.draws.append(put)\n    lot",
             ),
         ),
         "noised",
@@ -286,9 +301,9 @@ MUTATIONS = (
         "one receipt is enough",
         (
             (
-                CORE,
-                "            need = quorum(max(1, len(hosts)), self.ledger.fault_model)\n",
-                "            need = 1\n",
+                UPDATES,
+                "        need = quorum(max(1, len(hosts)), state.ledger.fault_model)\n",
+                "        need = 1\n",
             ),
             (LEDGER, "_in_common(p.acks, hosts) >= need:", "_in_common(p.acks, hosts) >= 1:"),
         ),
@@ -298,7 +313,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a restart sweeps the bytes of what is in flight",
-        ((CORE, "keep = {flight.header.value.blob for flight in self.flights.values()}", "keep: set[bytes] = set()"),),
+        (
+            (
+                UPDATES,
+                "keep = {flight.header.value.blob for flight in state.flights.values()}",
+                "keep: set[bytes] = set()",
+            ),
+        ),
         "crashes",
         1,
         ("G4",),
@@ -340,7 +361,7 @@ MUTATIONS = (
     ),
     Mutation(
         "withdrawn bytes stay on the disk",
-        ((CORE, "            if gone:\n", "            if False:\n"),),
+        ((HEIGHTS, "        if gone:\n", "        if False:\n"),),
         "withdrawal",
         1,
         ("G7",),
@@ -349,8 +370,8 @@ MUTATIONS = (
         "withdrawn bytes go before the state without them is certified",
         (
             (
-                CORE,
-                "e not in before.components[name].erasures and name not in self.hosted",
+                HEIGHTS,
+                "e not in before.components[name].erasures and name not in state.hosted",
                 "e not in before.components[name].erasures",
             ),
         ),
@@ -360,14 +381,14 @@ MUTATIONS = (
     ),
     Mutation(
         "bytes that wait for their erasure count as unneeded",
-        ((CORE, "            blobs -= {blob for erasure in c.erasures for blob in erasure.blobs}\n", ""),),
+        ((UPDATES, "        blobs -= {blob for erasure in c.erasures for blob in erasure.blobs}\n", ""),),
         "withdrawal",
         3,
         ("G7",),
     ),
     Mutation(
         "deadlines never pass",
-        ((CORE, "                known.due = True\n", ""),),
+        ((CORE, "            known.due = True\n", ""),),
         "dead-member",
         1,
         ("expect.rounds",),
@@ -377,8 +398,8 @@ MUTATIONS = (
         (
             (
                 CORE,
-                '            self._emit(ev.SetTimer("sync", self.options.sync_ms))\n            if self.neighbours and',
-                "            if self.neighbours and",
+                '        state.emit(ev.SetTimer("sync", state.options.sync_ms))\n        if state.neighbours and',
+                "        if state.neighbours and",
             ),
         ),
         "storm",
@@ -387,7 +408,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who was missing is not told",
-        ((CORE, 'return "no update" if host in', 'return "" if host in'),),
+        ((HEIGHTS, 'return "no update" if host in', 'return "" if host in'),),
         "slow-member-robust",
         1,
         ("G3",),
@@ -396,11 +417,11 @@ MUTATIONS = (
         "the quota of a height is not held",
         (
             (LEDGER, "        if count[author] > charter.rules.records_per_height:\n", "        if False:\n"),
-            (CORE, "if head.seq - agreed > self.charter.rules.records_per_height:", "if False:"),
+            (HEIGHTS, "if head.seq - agreed > state.charter.rules.records_per_height:", "if False:"),
             (
-                CORE,
-                "self.pool.chain(author, self.ledger.heads)[: rules.records_per_height]",
-                "self.pool.chain(author, self.ledger.heads)",
+                CANDIDATES,
+                "state.pool.chain(author, state.ledger.heads)[: rules.records_per_height]",
+                "state.pool.chain(author, state.ledger.heads)",
             ),
         ),
         "liar-floods",
@@ -417,8 +438,12 @@ MUTATIONS = (
     Mutation(
         "records under a proposed cut are taken unread",
         (
-            (CORE, "check_record(known, self.federation)", "pass"),
-            (CORE, "size > rules.bytes_per_height or not self._admissible(record)", "size > rules.bytes_per_height"),
+            (FEEDS, "check_record(known, state.federation)", "pass"),
+            (
+                CANDIDATES,
+                "size > rules.bytes_per_height or not _admissible(state, record)",
+                "size > rules.bytes_per_height",
+            ),
         ),
         "liar-names-oversized",
         1,
@@ -427,8 +452,8 @@ MUTATIONS = (
     Mutation(
         "strangers' records under a proposed cut are kept",
         (
-            (CORE, "            if head.author not in self.ledger.members:\n                continue", ""),
-            (CORE, 'raise RemoteProtocolError("stranger", "the author is not a member", head.author)', "pass"),
+            (FEEDS, "        if head.author not in state.ledger.members:\n            continue", ""),
+            (HEIGHTS, 'raise RemoteProtocolError("stranger", "the author is not a member", head.author)', "pass"),
         ),
         "liar-names-strangers",
         1,
@@ -444,8 +469,12 @@ MUTATIONS = (
     Mutation(
         "heights without work",
         (
-            (CORE, "return any(candidate.chains.values()) and self.idle_due and not underway", "return self.idle_due"),
-            (CORE, "if self.agreement is None or not (records or closes):", "if self.agreement is None:"),
+            (
+                CANDIDATES,
+                "return any(candidate.chains.values()) and state.idle_due and not underway",
+                "return state.idle_due",
+            ),
+            (HEIGHTS, "if state.agreement is None or not (records or closes):", "if state.agreement is None:"),
             (LEDGER, "    if not records and not closes:\n", "    if False:\n"),
         ),
         "calm",
@@ -457,8 +486,8 @@ MUTATIONS = (
         (
             (
                 OFFERS,
-                "not all(core._current(name) or name in core.halted for name in core.hosted)",
-                "core.ledger.height > 3",
+                "not all(state.is_current(name) or name in state.halted for name in state.hosted)",
+                "state.ledger.height > 3",
             ),
         ),
         "silent-host",
@@ -483,8 +512,8 @@ MUTATIONS = (
         "hosts that do not train are waited for",
         (
             (
-                CORE,
-                "expected = set(trainers.trainers(state.offers, component.hosts, name))",
+                CANDIDATES,
+                "expected = set(trainers.trainers(ledger.offers, component.hosts, name))",
                 "expected = set(component.hosts)",
             ),
         ),
@@ -496,8 +525,8 @@ MUTATIONS = (
         "a round closes without waiting for a trainer",
         (
             (
-                CORE,
-                "expected = set(trainers.trainers(state.offers, component.hosts, name))",
+                CANDIDATES,
+                "expected = set(trainers.trainers(ledger.offers, component.hosts, name))",
                 "expected = set[bytes]()",
             ),
         ),
@@ -507,7 +536,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a node that stops does not say so",
-        ((OFFERS, 'return PAUSED if name in core.halted else core.stopped.get(name, "")', 'return ""'),),
+        ((OFFERS, 'return PAUSED if name in state.halted else state.stopped.get(name, "")', 'return ""'),),
         "hosts-without-data",
         1,
         ("expect.rounds",),
@@ -528,7 +557,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who trains again does not say so",
-        ((OFFERS, "        del core.stopped[name]\n", "        pass\n"),),
+        ((OFFERS, "        del state.stopped[name]\n", "        pass\n"),),
         "hung-learner",
         1,
         ("expect.counted",),
@@ -563,7 +592,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what a lost key spent is forgotten",
-        ((CORE, "for stored in blocks if keys else ():", "for stored in ():"),),
+        ((SPENDING, "for stored in blocks if keys else ():", "for stored in ():"),),
         "lost-key",
         1,
         ("G6",),

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from collegium.crypto.errors import UsageError
+from collegium.node.core import candidates, feeds
+from collegium.node.core import core as core_module
 from collegium.node.core import events as ev
-from collegium.node.core.core import Core
+from collegium.node.core.state import NodeState
 from collegium.protocol.records import Body, Offer
 from collegium.sims import seeds as many
 from collegium.sims.cluster import Cluster, Node
@@ -335,7 +337,7 @@ expelled = "liar"
 
 
 def test_a_failure_shrinks_to_what_matters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Core, "_note_fork", lambda _core, _record: None)
+    monkeypatch.setattr(feeds, "note_fork", lambda _core, _record: None)
     noisy = parse(NOISY, "noisy")
     failed = play(noisy, 5)
     assert failed.promise == "expect.expelled"
@@ -401,12 +403,12 @@ everybody = true
 """
 
 
-def deaf(core: Core, name: str, real: Any = Core._on_timer) -> None:
+def deaf(core: NodeState, name: str, real: Any = core_module._on_timer) -> None:
     if not name.startswith("deadline:"):
         real(core, name)
 
 
-def discreet(core: Core, event: str, level: str = "info", real: Any = Core._notice, **fields: object) -> None:
+def discreet(core: NodeState, event: str, level: str = "info", real: Any = NodeState.notice, **fields: object) -> None:
     if event != "training-failed":
         real(core, event, level, **fields)
 
@@ -414,18 +416,24 @@ def discreet(core: Core, event: str, level: str = "info", real: Any = Core._noti
 @pytest.mark.parametrize(
     ("scenario", "part", "broken", "promise", "kept"),
     [
-        (CALM.replace("rounds = 2", "rounds = 4") + DEAD, "_on_timer", deaf, "expect.rounds", ["crash"]),
-        (CALM + UNSAID, "_notice", discreet, "expect.told", ["break-learner"]),
-        (CALM + LEFT_OUT, "_punctual", lambda _core, _state, _name, _mine: True, "expect.everybody", []),
+        (CALM.replace("rounds = 2", "rounds = 4") + DEAD, (core_module, "_on_timer"), deaf, "expect.rounds", ["crash"]),
+        (CALM + UNSAID, (NodeState, "notice"), discreet, "expect.told", ["break-learner"]),
+        (
+            CALM + LEFT_OUT,
+            (candidates, "is_punctual"),
+            lambda _core, _state, _name, _mine: True,
+            "expect.everybody",
+            [],
+        ),
     ],
 )
 def test_what_an_expectation_rests_on_stays(
-    monkeypatch: pytest.MonkeyPatch, scenario: str, part: str, broken: Any, promise: str, kept: list[str]
+    monkeypatch: pytest.MonkeyPatch, scenario: str, part: tuple[Any, str], broken: Any, promise: str, kept: list[str]
 ) -> None:
     """The shortest scenario shows the fault and nothing else: with the fault mended it holds."""
     whole = parse(scenario, "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(Core, part, broken)
+        patched.setattr(*part, broken)
         failed = next(outcome for outcome in (play(whole, seed) for seed in range(1, 9)) if not outcome.held)
         assert failed.promise == promise
         shortest, how = shrink(whole, failed)
@@ -438,7 +446,7 @@ def test_what_an_expectation_rests_on_stays(
 
 
 def test_a_liar_without_time_to_lie_is_no_fault_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Core, "_note_fork", lambda _core, _record: None)
+    monkeypatch.setattr(feeds, "note_fork", lambda _core, _record: None)
     late = NOISY.replace("at = 0\nlie", 'after = "round 2"\ndelay = 60000\nlie')
     outcome = play(parse(late, "late"), 1)
     assert outcome.promise == "scenario"
@@ -506,10 +514,10 @@ def test_shrinking_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_core_that_falls_over_is_a_broken_promise_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stumbles(_core: Core) -> None:
+    def stumbles(_core: NodeState) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(Core, "_acknowledge", stumbles)
+    monkeypatch.setattr(NodeState, "_acknowledge", stumbles)
     outcome = play(parse(CALM, "calm"), 3)
     assert (outcome.promise, outcome.seed) == ("G9", 3)
     assert "a bug" in outcome.what
@@ -544,16 +552,16 @@ def test_a_suspended_host_fetches_nothing_that_it_is_not_asked_to_acknowledge(mo
 
 def test_who_was_suspended_or_comes_late_offers_when_it_has_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for an update that cannot be made yet."""
-    append, offered = Core._append, 0
+    append, offered = NodeState.append, 0
 
-    def watched(core: Core, body: Body) -> None:
+    def watched(core: NodeState, body: Body) -> None:
         nonlocal offered
         if isinstance(body, Offer) and core.me not in core.ledger.offers and core.ledger.height > 1:
             offered += 1
-            assert all(core._current(name) for name in core.hosted)
+            assert all(core.is_current(name) for name in core.hosted)
         append(core, body)
 
-    monkeypatch.setattr(Core, "_append", watched)
+    monkeypatch.setattr(NodeState, "append", watched)
     for name in ("silent-host", "member-joins"):
         outcome = play(load(name), 1)
         assert outcome.held, outcome

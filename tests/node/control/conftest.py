@@ -8,7 +8,7 @@ import pytest
 
 from collegium.crypto.errors import RefusedError, UnreachableError
 from collegium.node.core import events as ev
-from collegium.node.core.core import Core
+from collegium.node.core.state import NodeState
 from collegium.node.home import Config, Home
 from collegium.node.home.students import Seen
 from collegium.node.network import Counters
@@ -60,7 +60,7 @@ class FakeLearner:
 
 
 class FakeDaemon:
-    def __init__(self, home: Home, charter: Charter, core: Core, store: Store) -> None:
+    def __init__(self, home: Home, charter: Charter, core: NodeState, store: Store) -> None:
         self.home, self.charter, self.core, self.store = home, charter, core, store
         self.config = Config()
         self.network = FakeNetwork([core.me, *(m.key for m in charter.members if m.key != core.me)])

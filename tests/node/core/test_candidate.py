@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from collegium.consensus.ledger import apply_records
-from collegium.node.core.core import Candidate, Core
+from collegium.node.core import candidates
+from collegium.node.core.state import Candidate, NodeState
 from collegium.protocol.records import Evidence
 from collegium.sims.cluster import Cluster
 from collegium.sims.play import play
@@ -14,14 +15,16 @@ from collegium.sims.scenario import load
 
 @pytest.mark.parametrize("name", ["storm", "crashes", "liar-double-votes", "withdrawal", "small-quota"])
 def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown, compared = Core._grown, 0
+    grown, compared = candidates._grown, 0
 
-    def both(core: Core, known: Candidate) -> Candidate | None:
+    def both(core: NodeState, known: Candidate) -> Candidate | None:
         nonlocal compared
         found = grown(core, known)
         if found is not None:
             compared += 1
-            every = {author: chain for author in core.ledger.members if (chain := core._within_quotas(author))}
+            every = {
+                author: chain for author in core.ledger.members if (chain := candidates._within_quotas(core, author))
+            }
             assert {author: chain for author, chain in found.chains.items() if chain} == every
             whole = apply_records(core.charter, core.ledger, found.records)
             assert (found.state.heads, found.state.offers) == (whole.heads, whole.offers)
@@ -29,7 +32,7 @@ def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, mon
             assert found.state.members == whole.members
         return found
 
-    monkeypatch.setattr(Core, "_grown", both)
+    monkeypatch.setattr(candidates, "_grown", both)
     outcome = play(load(name), 3)
     assert outcome.held, outcome
     assert compared > 50
@@ -47,10 +50,10 @@ def test_g9_a_candidate_keeps_to_the_charters_bytes() -> None:
     core, before = node.core, node.store.height()
     assert core is not None
     for number in range(8):
-        core._append(Evidence("fork", bytes([number]) * 10_000, bytes(10_000)))
+        core.append(Evidence("fork", bytes([number]) * 10_000, bytes(10_000)))
     assert len(core.pool.chain(core.me, core.ledger.heads)) >= 8
-    assert MOST // 2 < sum(len(record.wire) for record in core._within_quotas(core.me)) <= MOST
-    node._perform(core._drain())
+    assert MOST // 2 < sum(len(record.wire) for record in candidates._within_quotas(core, core.me)) <= MOST
+    node._perform(core.drain())
     head = core.head
     assert cluster.run(lambda: core.ledger.heads[core.me] == head, cluster.now + 60_000)
     for height in range(before + 1, node.store.height() + 1):

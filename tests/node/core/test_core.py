@@ -7,8 +7,10 @@ import pytest
 from collegium.consensus import withdrawal
 from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
-from collegium.node.core.core import Core, Options
+from collegium.node.core.catchup import in_flight, sync_request
+from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse, message
+from collegium.node.core.state import NodeState, Options
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Proposal, Vote
@@ -30,7 +32,7 @@ def grown(rounds: int = 2, count: int = 4, **more: object) -> Cluster:
     return cluster
 
 
-def core_of(node: Node) -> Core:
+def core_of(node: Node) -> NodeState:
     assert node.core is not None
     return node.core
 
@@ -59,8 +61,8 @@ def header(cluster: Cluster, author: Node, round_: int, blob: bytes, **more: obj
     return sign(author.identity, replace(value, **more))  # type: ignore[arg-type]  # passed through by name
 
 
-def say(core: Core, peer: Node, kind: Kind, wire: bytes) -> list[ev.Effect]:
-    return core.handle([ev.Gossip(key(peer), message(kind, wire))], 1_000_000)
+def say(core: NodeState, peer: Node, kind: Kind, wire: bytes) -> list[ev.Effect]:
+    return handle(core, [ev.Gossip(key(peer), message(kind, wire))], 1_000_000)
 
 
 def pulls(effects: list[ev.Effect]) -> list[tuple[bytes, bytes | None]]:
@@ -82,13 +84,13 @@ def test_an_answer_counts_for_the_header_that_was_checked() -> None:
     good, copied = header(cluster, honest, 3, blob), header(cluster, liar, 3, blob)
     assert pulls(say(core, honest, Kind.HEADER, good.wire)) == [(blob, key(honest))]
     assert pulls(say(core, liar, Kind.HEADER, copied.wire)) == [], "one pull at a time for equal bytes"
-    effects = core.handle([ev.BlobStored(blob)], 1_000_000)
+    effects = handle(core, [ev.BlobStored(blob)], 1_000_000)
     assert acks(effects) == 1
     assert core.acked[key(honest), T, 3] == good.digest
     assert (key(liar), T, 3) not in core.acked
     (again,) = pulls(effects)
     assert again == (blob, key(liar)), "its own check follows"
-    core.handle([ev.BlobRefused(blob, "copied-payload")], 1_000_000)
+    handle(core, [ev.BlobRefused(blob, "copied-payload")], 1_000_000)
     assert (key(liar), T, 3) not in core.acked
     assert core.flights[good.digest].refused == ""
 
@@ -101,9 +103,9 @@ def test_a_liars_refusal_does_not_censor_the_owner() -> None:
     good, copied = header(cluster, honest, 3, blob), header(cluster, liar, 3, blob)
     say(core, liar, Kind.HEADER, copied.wire)
     say(core, honest, Kind.HEADER, good.wire)
-    effects = core.handle([ev.BlobRefused(blob, "copied-payload")], 1_000_000)
+    effects = handle(core, [ev.BlobRefused(blob, "copied-payload")], 1_000_000)
     assert pulls(effects) == [(blob, key(honest))]
-    assert acks(core.handle([ev.BlobStored(blob)], 1_000_000)) == 1
+    assert acks(handle(core, [ev.BlobStored(blob)], 1_000_000)) == 1
     assert core.acked[key(honest), T, 3] == good.digest
 
 
@@ -121,9 +123,9 @@ def test_wrong_bytes_from_a_source_do_not_condemn_the_author() -> None:
     core, honest = core_of(cluster.nodes[0]), cluster.nodes[1]
     blob = sha256(b"bytes")
     say(core, honest, Kind.HEADER, header(cluster, honest, 3, blob).wire)
-    effects = core.handle([ev.BlobRefused(blob, "blob-digest")], 1_000_000)
+    effects = handle(core, [ev.BlobRefused(blob, "blob-digest")], 1_000_000)
     assert ev.SetTimer("pull", 2000) in effects
-    assert pulls(core.handle([ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
+    assert pulls(handle(core, [ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
 
 
 @pytest.mark.parametrize("scope", ["all", "updates"])
@@ -147,8 +149,8 @@ def test_unavailable_bytes_are_asked_for_again() -> None:
     blob = sha256(b"bytes")
     say(core, honest, Kind.HEADER, header(cluster, honest, 3, blob).wire)
     for attempt in range(3):
-        core.handle([ev.BlobRefused(blob, "unavailable")], 1_000_000 + 2000 * attempt)
-        assert pulls(core.handle([ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
+        handle(core, [ev.BlobRefused(blob, "unavailable")], 1_000_000 + 2000 * attempt)
+        assert pulls(handle(core, [ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
 
 
 def test_a_second_header_for_a_place_is_not_acknowledged() -> None:
@@ -157,9 +159,9 @@ def test_a_second_header_for_a_place_is_not_acknowledged() -> None:
     node, liar = cluster.nodes[0], cluster.nodes[2]
     first, second = sha256(b"first"), sha256(b"second")
     say(core_of(node), liar, Kind.HEADER, header(cluster, liar, 3, first).wire)
-    effects = core_of(node).handle([ev.BlobStored(first)], 1_000_000)
+    effects = handle(core_of(node), [ev.BlobStored(first)], 1_000_000)
     node.store.apply([e.put for e in effects if isinstance(e, ev.Persist)])
-    for core in (core_of(node), Core(cluster.charter, node.identity, node.options, node.store.snapshot())):
+    for core in (core_of(node), load_node(cluster.charter, node.identity, node.options, node.store.snapshot())):
         assert pulls(say(core, liar, Kind.HEADER, header(cluster, liar, 3, second).wire)) == []
         assert core.refusals[key(liar), "second-header"] == 1
 
@@ -181,16 +183,16 @@ def test_a_fold_that_lacks_bytes_asks_once_and_goes_on_when_it_has_all() -> None
     """A joiner lacks thousands of blobs: one fold, one pull each, not one fold for each blob."""
     cluster = grown(rounds=3)
     node = cluster.nodes[0]
-    core = Core(cluster.charter, node.identity, node.options, node.store.snapshot())
-    (fold,) = [e for e in core.start(0) if isinstance(e, ev.Fold)]
+    core = load_node(cluster.charter, node.identity, node.options, node.store.snapshot())
+    (fold,) = [e for e in start_node(core, 0) if isinstance(e, ev.Fold)]
     blobs = [entry.blob for round_ in fold.rounds for entry in round_.entries]
-    effects = core.handle([ev.FoldMissing(T, tuple(blobs))], 1)
+    effects = handle(core, [ev.FoldMissing(T, tuple(blobs))], 1)
     assert sorted(blob for blob, _ in pulls(effects)) == sorted(blobs)
-    assert pulls(core.handle([ev.FoldMissing(T, tuple(blobs))], 2)) == [], "they are on their way"
+    assert pulls(handle(core, [ev.FoldMissing(T, tuple(blobs))], 2)) == [], "they are on their way"
     for blob in blobs[:-1]:
-        effects = core.handle([ev.BlobStored(blob)], 3)
+        effects = handle(core, [ev.BlobStored(blob)], 3)
         assert not [e for e in effects if isinstance(e, ev.Fold | ev.Pull)]
-    effects = core.handle([ev.BlobStored(blobs[-1])], 4)
+    effects = handle(core, [ev.BlobStored(blobs[-1])], 4)
     assert [e.component for e in effects if isinstance(e, ev.Fold)] == [T]
 
 
@@ -236,7 +238,7 @@ def test_an_answer_that_leads_nowhere_is_not_followed() -> None:
     cluster = grown()
     core, liar = core_of(cluster.nodes[0]), cluster.nodes[1]
     endless = schema.dump(SyncResponse(cluster.charter.federation, 99, (), (), (), 1))
-    effects = core.handle([ev.SyncReply(key(liar), endless)], 1_000_000)
+    effects = handle(core, [ev.SyncReply(key(liar), endless)], 1_000_000)
     assert not [e for e in effects if isinstance(e, ev.Sync)]
 
 
@@ -244,7 +246,7 @@ def test_a_request_says_no_more_than_its_schema_holds(monkeypatch: pytest.Monkey
     """G9: many hosts, many receipts in flight."""
     core = core_of(grown().nodes[0])
     monkeypatch.setattr(core, "in_flight", lambda: [b"%d" % n for n in range(20_000)])
-    assert len(core.sync_request()) < 192 << 10
+    assert len(sync_request(core)) < 192 << 10
 
 
 @pytest.mark.parametrize(
@@ -253,24 +255,24 @@ def test_a_request_says_no_more_than_its_schema_holds(monkeypatch: pytest.Monkey
 def test_nonsense_is_refused_by_name(data: bytes) -> None:
     cluster = grown(rounds=1)
     core = core_of(cluster.nodes[0])
-    core.handle([ev.Gossip(key(cluster.nodes[1]), data), ev.SyncReply(key(cluster.nodes[1]), data)], 1_000_000)
+    handle(core, [ev.Gossip(key(cluster.nodes[1]), data), ev.SyncReply(key(cluster.nodes[1]), data)], 1_000_000)
     assert sum(core.refusals.values()) == 2
 
 
 # ---- backups
 
 
-def fresh(cluster: Cluster, node: Node, **more: object) -> Core:
+def fresh(cluster: Cluster, node: Node, **more: object) -> NodeState:
     snapshot = replace(ev.Snapshot(), **more)  # type: ignore[arg-type]  # passed through by name
-    return Core(cluster.charter, node.identity, node.options, snapshot)
+    return load_node(cluster.charter, node.identity, node.options, snapshot)
 
 
-def reply(cluster: Cluster, core: Core, server: Node) -> ev.SyncReply:
+def reply(cluster: Cluster, core: NodeState, server: Node) -> ev.SyncReply:
     from collegium.node.core.messages import SyncRequest
 
-    request = schema.load(SyncRequest, core.sync_request(), SyncRequest.LIMIT)
+    request = schema.load(SyncRequest, sync_request(core), SyncRequest.LIMIT)
     members = [member.key for member in cluster.charter.members]
-    data = answer(request, cluster.charter.federation, server.store, members, core_of(server).in_flight())
+    data = answer(request, cluster.charter.federation, server.store, members, in_flight(core_of(server)))
     return ev.SyncReply(key(server), data)
 
 
@@ -280,9 +282,9 @@ def test_votes_of_a_height_that_others_decided_stay_in_it() -> None:
     node = cluster.nodes[3]
     vote = Vote(cluster.charter.federation, key(node), 1, 5, PREVOTE, sha256(b"block"))
     core = fresh(cluster, node, messages=[(1, message(Kind.VOTE, sign(node.identity, vote).wire))])
-    core.start(0)
+    start_node(core, 0)
     for server in cluster.nodes[:2]:
-        core.handle([reply(cluster, core, server)], 1)
+        handle(core, [reply(cluster, core, server)], 1)
     assert core.signing
     assert core.agreement is not None
     assert core.agreement.height > 1
@@ -295,12 +297,12 @@ def test_nothing_is_signed_before_a_quorum_has_reported() -> None:
     cluster = grown()
     node = cluster.nodes[3]
     core = fresh(cluster, node)
-    effects = core.start(0)
-    effects += core.handle([reply(cluster, core, cluster.nodes[0])], 1)
+    effects = start_node(core, 0)
+    effects += handle(core, [reply(cluster, core, cluster.nodes[0])], 1)
     assert not core.signing
     own = [e.put.record for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutRecord)]
     assert all(record.digest in cluster.nodes[0].store.records for record in own), "it made a record of its own"
-    effects = core.handle([reply(cluster, core, cluster.nodes[1])], 2)
+    effects = handle(core, [reply(cluster, core, cluster.nodes[1])], 2)
     assert core.signing
     assert core.head[0] == core_of(node).head[0], "its feed goes on where its lost disk stopped"
     assert sum(core.returned.values()) == core.head[0]
@@ -311,10 +313,10 @@ def test_nothing_is_signed_before_a_quorum_has_reported() -> None:
 def test_a_disk_that_holds_all_that_was_signed_is_not_called_older() -> None:
     cluster = grown()
     node = cluster.nodes[3]
-    core = Core(cluster.charter, node.identity, node.options, node.store.snapshot())
-    effects = core.start(0)
+    core = load_node(cluster.charter, node.identity, node.options, node.store.snapshot())
+    effects = start_node(core, 0)
     for server in cluster.nodes[:2]:
-        effects += core.handle([reply(cluster, core, server)], 1)
+        effects += handle(core, [reply(cluster, core, server)], 1)
     assert core.signing
     assert not core.returned
     assert not [e for e in effects if isinstance(e, ev.Notice) and e.event == "home-was-older"]
@@ -324,16 +326,16 @@ def test_who_is_ahead_has_not_reported_before_this_node_is_there() -> None:
     """‡ G8: what was said in the blocks that it lacks may be this node's own."""
     cluster = grown()
     core = fresh(cluster, cluster.nodes[3])
-    core.start(0)
+    start_node(core, 0)
     for server in cluster.nodes[:3]:
         response = schema.load(SyncResponse, reply(cluster, core, server).data, SYNC_LIMIT)
         assert response.height > core.ledger.height == 0
         bare = replace(response, blocks=(), records=(), messages=(), more=0)
-        core.handle([ev.SyncReply(key(server), schema.dump(bare))], 1)
+        handle(core, [ev.SyncReply(key(server), schema.dump(bare))], 1)
     assert not core.reports
     assert not core.signing
     for server in cluster.nodes[:2]:
-        core.handle([reply(cluster, core, server)], 2)
+        handle(core, [reply(cluster, core, server)], 2)
     assert core.signing
 
 
@@ -346,7 +348,7 @@ def test_nothing_is_appended_over_a_gap_in_the_own_feed() -> None:
     lost = sign(node.identity, Record(cluster.charter.federation, key(node), seq + 1, core.head[1], "x", b""))
     later = sign(node.identity, Record(cluster.charter.federation, key(node), seq + 2, lost.digest, "x", b""))
     say(core, cluster.nodes[1], Kind.RECORD, later.wire)
-    core.handle([ev.RequestWithdrawal()], 1_000_000)
+    handle(core, [ev.RequestWithdrawal()], 1_000_000)
     assert core.head[0] == seq
     effects = say(core, cluster.nodes[1], Kind.RECORD, lost.wire)
     made = [e.put.record.value for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutRecord)]
@@ -387,9 +389,9 @@ def test_waiting_for_the_other_components_ends() -> None:
     core.learner = tuple(core.hosted)
     core.folded = {T: (0, 0, GENESIS, NIL)}  # the other component is not folded
     core.folding = set(core.hosted)
-    timers = [e for n in range(5) for e in core.handle([], n) if isinstance(e, ev.SetTimer) and e.name == "learn"]
+    timers = [e for n in range(5) for e in handle(core, [], n) if isinstance(e, ev.SetTimer) and e.name == "learn"]
     assert len(timers) == 1
-    effects = core.handle([ev.TimerFired("learn")], 10_000)
+    effects = handle(core, [ev.TimerFired("learn")], 10_000)
     (train,) = [e for e in effects if isinstance(e, ev.Train)]
     assert [recipe.component for recipe in train.recipes] == [T]
 
@@ -397,17 +399,17 @@ def test_waiting_for_the_other_components_ends() -> None:
 def test_the_cost_is_on_disk_before_the_training_starts() -> None:
     """G6: reserve, then train; a crash between leaves the reservation."""
     cluster = Cluster(1, 1, rounds=1, min_updates=1, noise=1_000_000)
-    core = Core(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
-    core.start(0)
-    core.handle([ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
+    core = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
+    start_node(core, 0)
+    handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
     assert core.draw is not None
-    effects = core.handle([ev.BudgetAnswer(core.draw.number, True, "", {}, {"made-up": 5})], 2)
+    effects = handle(core, [ev.BudgetAnswer(core.draw.number, True, "", {}, {"made-up": 5})], 2)
     names = [type(e.put).__name__ if isinstance(e, ev.Persist) else type(e).__name__ for e in effects]
     assert names.index("PutDraw") < names.index("Train")
     put = next(e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutDraw))
-    again = Core(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot(draws=[put]))
-    again.start(0)
-    again.handle([ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
+    again = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot(draws=[put]))
+    start_node(again, 0)
+    handle(again, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
     assert again.draw is not None
     assert again.draw.number == put.draw + 1
 
@@ -415,10 +417,10 @@ def test_the_cost_is_on_disk_before_the_training_starts() -> None:
 def test_a_spent_budget_stops_contributions() -> None:
     """G6."""
     cluster = Cluster(1, 1, rounds=1, min_updates=1, noise=1_000_000)
-    core = Core(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
-    core.start(0)
-    core.handle([ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
+    core = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
+    start_node(core, 0)
+    handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
     assert core.draw is not None
-    effects = core.handle([ev.BudgetAnswer(core.draw.number, False, "spent", {}, {"made-up": 9000})], 2)
-    effects += core.handle([ev.TimerFired("learn"), ev.TimerFired("sync")], 3)
+    effects = handle(core, [ev.BudgetAnswer(core.draw.number, False, "spent", {}, {"made-up": 9000})], 2)
+    effects += handle(core, [ev.TimerFired("learn"), ev.TimerFired("sync")], 3)
     assert not [e for e in effects if isinstance(e, ev.Train | ev.CheckBudget)]

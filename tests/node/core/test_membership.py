@@ -12,7 +12,10 @@ from collegium.consensus.ledger import Certified, ComponentLedger
 from collegium.crypto.hashing import sha256
 from collegium.node.core import catchup
 from collegium.node.core import events as ev
+from collegium.node.core.catchup import sync_request
+from collegium.node.core.core import handle
 from collegium.node.core.messages import SyncRequest
+from collegium.node.core.progress import Progress
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot
 from collegium.sims.cluster import Cluster, Node
@@ -49,7 +52,7 @@ def test_frozen_feeds_are_not_asked_for(grown: Cluster) -> None:
     core = grown.nodes[0].core
     assert core is not None
     assert key(grown.nodes[3]) in core.ledger.heads
-    request = schema.load(SyncRequest, core.sync_request(), SyncRequest.LIMIT)
+    request = schema.load(SyncRequest, sync_request(core), SyncRequest.LIMIT)
     assert {head.author for head in request.heads} == set(core.ledger.members)
 
 
@@ -60,9 +63,9 @@ def test_g6_who_has_left_publishes_nothing_that_was_still_training(grown: Cluste
     draw = max((put.draw for put in core.draws), default=0)
     assert draw
     core.draw = SimpleNamespace(number=draw, recipes=())  # type: ignore[assignment]  # as if it were under way
-    effects = core.handle([ev.Trained(draw, {"head/task0": (sha256(b"x"), 3)})], grown.now)
+    effects = handle(core, [ev.Trained(draw, {"head/task0": (sha256(b"x"), 3)})], grown.now)
     assert not [effect for effect in effects if isinstance(effect, ev.Publish | ev.Persist)]
-    assert core.handle([ev.RequestWithdrawal()], grown.now)
+    assert handle(core, [ev.RequestWithdrawal()], grown.now)
     assert not [r for r in core.pool.chain(core.me, core.ledger.heads) if r.value.kind == "withdrawal"]
 
 
@@ -153,10 +156,10 @@ def asked(c: ComponentLedger, missing: int, **facts: Any) -> list[ev.FetchState]
         ledger=SimpleNamespace(certifiable=lambda _: facts.get("certifiable", True)),
         doubted=facts.get("doubted", set()),
         halted=facts.get("halted", set()),
-        progress=facts.get("progress", catchup.Progress()),
+        progress=facts.get("progress", Progress()),
         me=sha256(b"h0"),
-        _notice=lambda *_, **__: None,
-        _emit=found.append,
+        notice=lambda *_, **__: None,
+        emit=found.append,
     )
     blobs = [entry.blob for round_ in c.rounds[:missing] for entry in round_.entries]
     assert catchup.take_state(core, c, blobs) == bool(found)
@@ -178,9 +181,7 @@ def test_the_certified_state_is_taken_in_place_of_a_long_history() -> None:
         pytest.param(component(20, 19), 20, {"certifiable": False}, id="too few hosts"),
         pytest.param(component(20, 19), 20, {"doubted": {"x"}}, id="this node differed: from the bytes"),
         pytest.param(component(20, 19), 20, {"halted": {"x"}}, id="this node still differs: an operator's act"),
-        pytest.param(
-            component(20, 19), 20, {"progress": catchup.Progress(tried={"x": sha256(b"c19")})}, id="nobody has it"
-        ),
+        pytest.param(component(20, 19), 20, {"progress": Progress(tried={"x": sha256(b"c19")})}, id="nobody has it"),
     ],
 )
 def test_otherwise_it_is_computed_from_the_bytes(c: ComponentLedger, missing: int, facts: dict[str, Any]) -> None:
@@ -188,5 +189,5 @@ def test_otherwise_it_is_computed_from_the_bytes(c: ComponentLedger, missing: in
 
 
 def test_a_newer_certified_state_is_tried_after_an_older_one_was_gone() -> None:
-    progress = catchup.Progress(tried={"x": sha256(b"c18")})
+    progress = Progress(tried={"x": sha256(b"c18")})
     assert asked(component(20, 19), 20, progress=progress)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from collegium.node.core import events as ev
 from collegium.node.core.contribution import Plan
-from collegium.node.core.core import Core, Options
+from collegium.node.core.core import load_node
 from collegium.node.core.offers import why_idle
+from collegium.node.core.state import Options
 from collegium.sims.cluster import Cluster
 
 T = "head/task0"
@@ -16,13 +17,13 @@ def test_who_declares_too_few_students_hosts_and_draws_nobody() -> None:
     cluster = Cluster(4, 1, rounds=2)
     charter = replace(cluster.charter, learning=replace(cluster.charter.learning, min_students=20))
     few, enough = (
-        Core(charter, cluster.nodes[0].identity, Options((T,), plan=Plan(lot=lot)), ev.Snapshot())
+        load_node(charter, cluster.nodes[0].identity, Options((T,), plan=Plan(lot=lot)), ev.Snapshot())
         for lot in (1999, 2000)  # at a rate of .1
     )
     assert (why_idle(few, T), why_idle(enough, T)) == ("too-few-students", "")
     assert few.hosted == (T,)
-    assert not few._fed
-    assert enough._fed == [T]
+    assert not few.fed
+    assert enough.fed == [T]
 
 
 def test_a_learner_that_is_lost_is_told_by_one_word_and_comes_back_with_a_training() -> None:

@@ -10,8 +10,10 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import contribution as contributing
 from collegium.node.core import events as ev
-from collegium.node.core.core import Core, Options
+from collegium.node.core import spending, training
+from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import Kind
+from collegium.node.core.state import NodeState, Options
 from collegium.node.privacy import policy as governing
 from collegium.node.privacy.policy import Bound, InForce
 from collegium.protocol.charter import Charter
@@ -61,15 +63,15 @@ def own(charter: Charter, **policies: str) -> tuple[InForce, ...]:
 
 def started(
     charter: Charter, plan: contributing.Plan | None = None, **snapshot: object
-) -> tuple[Core, list[ev.Effect]]:
+) -> tuple[NodeState, list[ev.Effect]]:
     """A core that is ready to train; what it does then."""
     options = Options(hosted=tuple(spec.name for spec in charter.components), plan=plan or contributing.Plan())
-    core = Core(charter, ME, options, ev.Snapshot(**snapshot))  # type: ignore[arg-type]  # passed through by name
-    effects = core.start(0)
+    core = load_node(charter, ME, options, ev.Snapshot(**snapshot))  # type: ignore[arg-type]  # passed through by name
+    effects = start_node(core, 0)
     folds: list[ev.Event] = [
         ev.Folded(name, 0, 0, GENESIS, state_digest(name, origin(core.specs[name])), 0) for name in core.hosted
     ]
-    return core, effects + core.handle([ev.LearnerReady(core.hosted), *folds], 1)
+    return core, effects + handle(core, [ev.LearnerReady(core.hosted), *folds], 1)
 
 
 def only(effects: Iterable[ev.Effect], kind: type) -> list[ev.Effect]:
@@ -104,7 +106,7 @@ def test_a_round_beyond_the_plan_is_asked_for_as_such() -> None:
     assert core.draw is not None
     for number, ahead in ((planned, 1), (planned + 1, 0), (planned + 9, 0)):
         later = replace(core.draw, recipes=tuple(replace(recipe, round=number) for recipe in core.draw.recipes))
-        assert core._rounds_ahead(later) == ahead
+        assert training._rounds_ahead(core, later) == ahead
 
 
 # ---- what trains
@@ -143,17 +145,17 @@ def test_g6_a_modality_under_never_is_not_hosted_and_not_in_the_draw() -> None:
 def test_g6_data_that_reach_a_trained_head_through_followed_components_are_claimed() -> None:
     charter = wide()
     options = Options(hosted=("head/pass",), followed=("backbone", "encoder/essays", "encoder/marks"))
-    core = Core(charter, ME, options, ev.Snapshot())
-    core.start(0)
+    core = load_node(charter, ME, options, ev.Snapshot())
+    start_node(core, 0)
     folds: list[ev.Event] = [
         ev.Folded(name, 0, 0, GENESIS, state_digest(name, origin(core.specs[name])), 0) for name in core.held
     ]
-    assert not only(core.handle([ev.LearnerReady(core.held), *folds[1:]], 1), ev.CheckBudget), "one is not folded yet"
-    check = asked(core.handle(folds[:1], 2))
+    assert not only(handle(core, [ev.LearnerReady(core.held), *folds[1:]], 1), ev.CheckBudget), "one is not folded yet"
+    check = asked(handle(core, folds[:1], 2))
     assert [reach.modality for reach in check.modalities] == ["essays", "marks"]
     assert all(reach.components == ("head/pass",) for reach in check.modalities)
     epsilon = dict.fromkeys(("essays", "marks"), 1000)
-    (train,) = only(core.handle([ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
+    (train,) = only(handle(core, [ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
     assert isinstance(train, ev.Train)
     assert [recipe.component for recipe in train.recipes] == ["head/pass"]
     assert train.beside == (("backbone", GENESIS), ("encoder/essays", GENESIS), ("encoder/marks", GENESIS))
@@ -163,7 +165,7 @@ def test_g6_a_withheld_modality_is_not_followed_either() -> None:
     charter = wide()
     plan = contributing.Plan(policies=own(charter, essays="never"))
     options = Options(hosted=("head/pass",), followed=("encoder/essays", "encoder/marks"), plan=plan)
-    core = Core(charter, ME, options, ev.Snapshot())
+    core = load_node(charter, ME, options, ev.Snapshot())
     assert (core.hosted, core.followed, core.held) == (
         ("head/pass",), ("encoder/marks",), ("encoder/marks", "head/pass"),
     )  # fmt: skip
@@ -175,12 +177,12 @@ def test_what_is_hosted_and_not_in_the_draw_stands_beside_it_in_training() -> No
     core, _ = started(charter)
     core.acked[core.me, "backbone", 1] = bytes(32)  # its update of this round is out already
     core.draw = None
-    core._learn_partly = True
-    core._out.clear()
-    core._learn()
-    check = asked(core._drain())
+    core.learn_partly = True
+    core.out.clear()
+    training.learn(core)
+    check = asked(core.drain())
     epsilon = {reach.modality: 1000 for reach in check.modalities}
-    (train,) = only(core.handle([ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
+    (train,) = only(handle(core, [ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
     assert isinstance(train, ev.Train)
     assert "backbone" not in {recipe.component for recipe in train.recipes}
     assert train.beside == (("backbone", GENESIS),)
@@ -220,14 +222,14 @@ def test_g6_each_modality_is_asked_about_with_what_its_data_reach() -> None:
     assert stricter.rounds == 7
 
 
-def run_draw(charter: Charter) -> tuple[Core, ev.PutDraw, list[UpdateHeader]]:
+def run_draw(charter: Charter) -> tuple[NodeState, ev.PutDraw, list[UpdateHeader]]:
     core, effects = started(charter)
     noises = {part.component: part.noise_multiplier + 7 for part in asked(effects).parts}
     noises["encoder/marks"] = 1  # whatever a worker answers
     answer = ev.BudgetAnswer(1, True, "", noises, {"essays": 300, "marks": 200}, {"essays": 2, "marks": 1000})
-    effects = core.handle([answer], 2)
+    effects = handle(core, [answer], 2)
     put = put_of(effects)
-    again = core.handle([answer], 2)
+    again = handle(core, [answer], 2)
     assert not only(again, ev.Train) + only(again, ev.Persist), "a second answer reserves nothing"
     told = notices(effects, "budget-runs-out")
     assert [(f["modality"], f["last_rounds"]) for f in told] == [
@@ -239,7 +241,7 @@ def run_draw(charter: Charter) -> tuple[Core, ev.PutDraw, list[UpdateHeader]]:
         (part.component, part.noise_multiplier) for part in put.parts
     ]
     blobs = {name: (sha256(name.encode()), 100) for name in core.hosted}
-    return core, put, headers(core.handle([ev.Trained(1, blobs)], 3), charter)
+    return core, put, headers(handle(core, [ev.Trained(1, blobs)], 3), charter)
 
 
 def test_g6_what_is_reserved_is_what_is_trained_with_and_what_is_claimed() -> None:
@@ -309,10 +311,12 @@ def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:
 def test_a_budget_of_another_draw_reserves_nothing() -> None:
     core, _ = started(wide())
     for answer in (ev.BudgetAnswer(2, True, ""), ev.BudgetAnswer(0, False, "no")):
-        effects = core.handle([answer], 2)
+        effects = handle(core, [answer], 2)
         assert not only(effects, ev.Train)
         assert core.exhausted == ""
-    effects = core.handle([ev.BudgetAnswer(1, False, "essays: spent", {}, {"essays": 9000}), ev.TimerFired("learn")], 3)
+    effects = handle(
+        core, [ev.BudgetAnswer(1, False, "essays: spent", {}, {"essays": 9000}), ev.TimerFired("learn")], 3
+    )
     assert not only(effects, ev.Train | ev.CheckBudget)  # type: ignore[arg-type]  # isinstance takes a union
     assert core.exhausted == "essays: spent"
 
@@ -344,14 +348,14 @@ def test_g6_what_is_recalled_ends_the_draw_that_was_reckoned_without_it() -> Non
     _, _, found = run_draw(charter)
     lost, effects = started(charter)
     assert asked(effects).draw == 1
-    lost._recall_draws(found[0])
+    spending.recall_draws(lost, found[0])
     assert lost.draw is None
-    effects = lost.handle([ev.BudgetAnswer(1, True, "", {}, {"essays": 1, "marks": 1})], 3)
+    effects = handle(lost, [ev.BudgetAnswer(1, True, "", {}, {"essays": 1, "marks": 1})], 3)
     assert not only(effects, ev.Train)
     again = asked(effects)
     assert [reach.spent for reach in again.modalities] == [claim.draws for claim in found[0].claims]
     before = len(lost.draws)
-    lost._recall_draws(found[0])
+    spending.recall_draws(lost, found[0])
     assert len(lost.draws) == before, "once"
 
 

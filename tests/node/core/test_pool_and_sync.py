@@ -8,9 +8,9 @@ from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
-from collegium.node.core.catchup import PATIENCE, Progress
 from collegium.node.core.messages import SYNC_LIMIT, SyncRequest, SyncResponse, tag
 from collegium.node.core.pool import Pool
+from collegium.node.core.progress import PATIENCE, Progress
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from collegium.node.core import events as ev
+from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import DecidedBlock, SyncResponse
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
@@ -47,12 +48,11 @@ def another_view(certificate: Certificate) -> Certificate:
 
 
 def height_after(response: SyncResponse, cluster: Cluster) -> int:
-    from collegium.node.core.core import Core
 
     node = cluster.nodes[0]
-    core = Core(cluster.charter, node.identity, node.options, ev.Snapshot())
-    core.start(0)
-    core.handle([ev.SyncReply(cluster.nodes[1].identity.public_key, schema.dump(response))], 1)
+    core = load_node(cluster.charter, node.identity, node.options, ev.Snapshot())
+    start_node(core, 0)
+    handle(core, [ev.SyncReply(cluster.nodes[1].identity.public_key, schema.dump(response))], 1)
     return core.ledger.height
 
 

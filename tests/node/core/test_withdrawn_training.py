@@ -7,13 +7,14 @@ import pytest
 from collegium.consensus import withdrawal
 from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
-from collegium.node.core.core import Core
+from collegium.node.core.core import handle
 from collegium.node.core.messages import Kind
+from collegium.node.core.state import NodeState
 from collegium.protocol.records import WithdrawalStatement
 from collegium.sims.cluster import Cluster
 
 
-def training() -> tuple[Cluster, Core, ev.Trained]:
+def training() -> tuple[Cluster, NodeState, ev.Trained]:
     """A cluster, a member of it that is at a draw of which the cost is booked, and the learner's answer."""
     cluster = Cluster(4, 3, rounds=6)
     cluster.start()
@@ -40,14 +41,14 @@ def published(effects: list[ev.Effect]) -> list[ev.Effect]:
 
 def test_what_is_trained_is_published_where_nobody_withdraws() -> None:
     cluster, core, trained = training()
-    assert len(published(core.handle([trained], cluster.now))) == 2 * len(trained.blobs)
+    assert len(published(handle(core, [trained], cluster.now))) == 2 * len(trained.blobs)
 
 
 def test_g7_an_author_that_withdraws_while_it_trains_publishes_nothing() -> None:
     cluster, core, trained = training()
-    asked = core.handle([ev.RequestWithdrawal()], cluster.now)
+    asked = handle(core, [ev.RequestWithdrawal()], cluster.now)
     assert not core.contributing
-    assert published(asked) == published(core.handle([trained], cluster.now)) == []
+    assert published(asked) == published(handle(core, [trained], cluster.now)) == []
 
 
 @pytest.mark.parametrize("mode", ["refold", "rewind"])
@@ -58,4 +59,4 @@ def test_g7_an_author_that_the_others_withdraw_while_it_trains_publishes_nothing
     gone = withdrawal.placed(core.charter, core.ledger, terms, core.ledger.height, core.me)
     core.ledger = replace(core.ledger, withdrawn=(gone,))
     assert core.contributing
-    assert published(core.handle([trained], cluster.now)) == []
+    assert published(handle(core, [trained], cluster.now)) == []

@@ -20,7 +20,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.control.client import Client
 from collegium.node.core import events as ev
-from collegium.node.core.incoming import MOST_IDLE, PIECE
+from collegium.node.core.inbox import MOST_IDLE, PIECE
 from collegium.node.core.messages import SyncResponse
 from collegium.node.home import config as settings
 from collegium.node.home.lock import running

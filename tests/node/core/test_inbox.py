@@ -9,10 +9,12 @@ from collegium.crypto import identity
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
-from collegium.node.core import incoming
-from collegium.node.core.core import Core
-from collegium.node.core.incoming import MOST_IDLE, MOST_REFUSED, PIECE
+from collegium.node.core import inbox
+from collegium.node.core.catchup import sync_request
+from collegium.node.core.core import handle, load_node, start_node
+from collegium.node.core.inbox import MOST_IDLE, MOST_REFUSED, PIECE
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncRequest, SyncResponse, message
+from collegium.node.core.state import NodeState
 from collegium.node.core.sync import answer
 from collegium.protocol import schema, signing
 from collegium.protocol.blocks import NIL, PREVOTE, Vote
@@ -22,7 +24,7 @@ from collegium.sims.cluster import Cluster, Node
 
 MANY = 20_000
 STRANGER = Identity.from_seed(sha256(b"a stranger"))
-NEXT = ev.TimerFired(incoming.TIMER)
+NEXT = ev.TimerFired(inbox.TIMER)
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +37,12 @@ def grown() -> Cluster:
 
 
 @pytest.fixture
-def core(grown: Cluster) -> Core:
+def core(grown: Cluster) -> NodeState:
     """A core that remembers what the first node has on its disk."""
     node = grown.nodes[0]
     assert node.core is not None
-    made = Core(grown.charter, node.identity, node.core.options, node.store.snapshot())
-    made.start(0)
+    made = load_node(grown.charter, node.identity, node.core.options, node.store.snapshot())
+    start_node(made, 0)
     return made
 
 
@@ -59,15 +61,15 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     signing._opened.cache_clear()
 
 
-def tell(core: Core, peer: Node, records: Sequence[bytes] = (), messages: Sequence[bytes] = ()) -> int:
+def tell(core: NodeState, peer: Node, records: Sequence[bytes] = (), messages: Sequence[bytes] = ()) -> int:
     """Give the core an answer, and the turns that it asks for; how many there were."""
     value = SyncResponse(core.federation, core.ledger.height, (), tuple(records), tuple(messages), 0)
     data = schema.dump(value)
     assert len(data) <= SYNC_LIMIT
-    effects = core.handle([ev.SyncReply(peer.identity.public_key, data)], 1_000_000)
+    effects = handle(core, [ev.SyncReply(peer.identity.public_key, data)], 1_000_000)
     turns = 1
-    while any(isinstance(effect, ev.SetTimer) and effect.name == incoming.TIMER for effect in effects):
-        effects = core.handle([NEXT], 1_000_000)
+    while any(isinstance(effect, ev.SetTimer) and effect.name == inbox.TIMER for effect in effects):
+        effects = handle(core, [NEXT], 1_000_000)
         turns += 1
     return turns
 
@@ -77,7 +79,7 @@ def forged(federation: bytes, author: bytes, seq: int, number: int) -> bytes:
     return bytes(64) + schema.dump(Record(federation, author, seq, sha256(b"before"), "offer", b"%d" % number))
 
 
-def useless(core: Core, grown: Cluster) -> dict[str, tuple[list[bytes], list[bytes]]]:
+def useless(core: NodeState, grown: Cluster) -> dict[str, tuple[list[bytes], list[bytes]]]:
     """Answers that bring nothing, by why."""
     member, fed, height = grown.nodes[1].identity, core.federation, core.ledger.height
     votes = [Vote(fed, member.public_key, height + 1000 + n, 0, PREVOTE, NIL) for n in range(500)]
@@ -107,17 +109,17 @@ def useless(core: Core, grown: Cluster) -> dict[str, tuple[list[bytes], list[byt
     ],
 )
 def test_g9_a_useless_answer_costs_few_signatures_and_is_given_up(
-    core: Core, grown: Cluster, checks: list[bytes], why: str, monkeypatch: pytest.MonkeyPatch
+    core: NodeState, grown: Cluster, checks: list[bytes], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = 0
-    is_news = incoming.is_news
+    is_news = inbox.is_news
 
     def count(*args: object) -> bool:
         nonlocal looked_at
         looked_at += 1
         return is_news(*args)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(incoming, "is_news", count)
+    monkeypatch.setattr(inbox, "is_news", count)
     records, messages = useless(core, grown)[why]
     before = len(core.pool.records)
     tell(core, grown.nodes[1], records, messages)
@@ -132,7 +134,7 @@ def test_g9_a_useless_answer_costs_few_signatures_and_is_given_up(
         assert liar not in core.reports, "it has not told what it knows of this node (G8)"
 
 
-def test_nobody_is_blamed_for_what_only_claims_to_be_theirs(core: Core, grown: Cluster) -> None:
+def test_nobody_is_blamed_for_what_only_claims_to_be_theirs(core: NodeState, grown: Cluster) -> None:
     liar, other = grown.nodes[1].identity.public_key, grown.nodes[2].identity.public_key
     tell(core, grown.nodes[1], [forged(core.federation, STRANGER.public_key, 1, 1)])
     tell(core, grown.nodes[1], [forged(core.federation, other, core.ledger.heads[other][0] + 1, 1)])
@@ -141,7 +143,7 @@ def test_nobody_is_blamed_for_what_only_claims_to_be_theirs(core: Core, grown: C
 
 
 def test_g9_votes_of_a_convicted_liar_that_change_nothing_are_not_checked(
-    core: Core, grown: Cluster, checks: list[bytes]
+    core: NodeState, grown: Cluster, checks: list[bytes]
 ) -> None:
     """A member signs as many votes for one step as it likes: two prove the lie, the others cost nothing."""
     for node in grown.nodes[1:]:
@@ -154,20 +156,20 @@ def test_g9_votes_of_a_convicted_liar_that_change_nothing_are_not_checked(
     assert len(checks) <= 4
 
 
-def test_other_events_have_their_turn_between_the_pieces_of_an_answer(core: Core, grown: Cluster) -> None:
+def test_other_events_have_their_turn_between_the_pieces_of_an_answer(core: NodeState, grown: Cluster) -> None:
     member = grown.nodes[1].identity.public_key
     records = [forged(core.federation, member, 1, n) for n in range(MOST_IDLE - 1)]
     value = SyncResponse(core.federation, core.ledger.height, (), tuple(records), (), 0)
-    core.handle([ev.SyncReply(member, schema.dump(value))], 1_000_000)
+    handle(core, [ev.SyncReply(member, schema.dump(value))], 1_000_000)
     assert member in core.answers
     assert member not in core.reports
-    core.handle([ev.Readdressed(("/ip4/192.0.2.1/tcp/4001",))], 1_000_000)
+    handle(core, [ev.Readdressed(("/ip4/192.0.2.1/tcp/4001",))], 1_000_000)
     assert core.options.addresses == ("/ip4/192.0.2.1/tcp/4001",)
-    effects = core.handle([ev.TimerFired("sync")], 1_000_001)
+    effects = handle(core, [ev.TimerFired("sync")], 1_000_001)
     assert all(effect.peer != member for effect in effects if isinstance(effect, ev.Sync)), "its answer is being taken"
     turns = 0
     while member in core.answers:
-        core.handle([NEXT], 1_000_002)
+        handle(core, [NEXT], 1_000_002)
         turns += 1
     assert turns >= MOST_IDLE // PIECE - 1
     assert member in core.reports, "at its end"
@@ -178,16 +180,16 @@ def test_g8_an_answer_in_pieces_brings_back_what_a_lost_disk_had(grown: Cluster)
     node, other = grown.nodes[0], grown.nodes[1]
     assert node.core is not None
     cluster = grown
-    made = Core(cluster.charter, node.identity, node.core.options, ev.Snapshot())
-    made.start(0)
+    made = load_node(cluster.charter, node.identity, node.core.options, ev.Snapshot())
+    start_node(made, 0)
     for peer in grown.nodes[1:]:
         for _ in range(50):
-            request = schema.load(SyncRequest, made.sync_request(), SyncRequest.LIMIT)
+            request = schema.load(SyncRequest, sync_request(made), SyncRequest.LIMIT)
             data = answer(request, cluster.charter.federation, peer.store, made.ledger.members, ())
-            effects = made.handle([ev.SyncReply(peer.identity.public_key, data)], 1_000_000)
-            while any(effect == ev.SetTimer(incoming.TIMER, 0) for effect in effects):
+            effects = handle(made, [ev.SyncReply(peer.identity.public_key, data)], 1_000_000)
+            while any(effect == ev.SetTimer(inbox.TIMER, 0) for effect in effects):
                 assert not made.signing
-                effects = made.handle([NEXT], 1_000_000)
+                effects = handle(made, [NEXT], 1_000_000)
             if peer.identity.public_key in made.reports:
                 break
     assert made.signing

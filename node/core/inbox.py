@@ -1,0 +1,218 @@
+"""What comes from a neighbour: cheap checks first, signatures only of what is news, an answer piece by piece.
+
+An answer to a sync request holds up to 6 MiB of whatever a neighbour likes. So one that brings nothing is given up, and
+the votes of others, timers and the operator have their turn between its pieces.
+"""
+
+from collections.abc import Iterator
+
+from ...consensus.agreement import (
+    Message,
+)
+from ...consensus.ledger import (
+    next_round,
+)
+from ...crypto.errors import RemoteProtocolError
+from ...crypto.hashing import digest
+from ...protocol import schema
+from ...protocol.blocks import Block, Proposal, Vote, verify_certificate
+from ...protocol.records import (
+    GENESIS,
+    Record,
+)
+from ...protocol.signing import SIGNATURE_SIZE, open_gossip
+from ...protocol.update import UpdateHeader
+from . import catchup, feeds, heights, updates
+from . import events as ev
+from .messages import SYNC_LIMIT, Acked, Kind, SyncResponse, message, open_message
+from .progress import PATIENCE
+from .state import NodeState
+
+TIMER = "answer"
+PIECE = 256  # messages, or signatures of blocks, that are taken of an answer at a time
+MOST_REFUSED = 64  # messages of an answer; then the rest is not looked at
+MOST_IDLE = 4096  # that are no news: some are honest, since other neighbours tell the same
+
+
+def is_news(state: NodeState, kind: int, wire: bytes) -> bool:
+    """Whether a message may change anything here, by what costs little to ask. Its signature is not checked.
+
+    Raises RemoteProtocolError, which blames whoever told it and not its author: nobody knows yet that it is theirs.
+    """
+    if kind == Kind.RECORD:
+        return _record(state, wire)
+    if kind == Kind.HEADER:
+        return _header(state, wire)
+    if kind in (Kind.PROPOSAL, Kind.VOTE):
+        return _vote(state, Proposal if kind == Kind.PROPOSAL else Vote, wire)
+    return True
+
+
+def _record(state: NodeState, wire: bytes) -> bool:
+    if digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]) in state.pool.records:
+        return False
+    record = open_gossip(Record, wire, state.federation, trusted=True)
+    value = record.value
+    if value.author not in state.ledger.members:
+        if state.progress.behind(state.ledger.height):
+            return False  # admitted by a block that this node does not have yet
+        raise RemoteProtocolError("stranger", "the record's author is not a member")
+    seq, head = state.ledger.heads.get(value.author, (0, GENESIS))
+    if value.seq <= seq:
+        return value.seq == seq and record.digest != head  # a fork of what is agreed
+    return state.pool.has_room(record, seq) or feeds.is_wanted(state, record.digest)
+
+
+def _header(state: NodeState, wire: bytes) -> bool:
+    name = digest(UpdateHeader.DOMAIN, wire[SIGNATURE_SIZE:])
+    if name in state.flights:
+        return False
+    value = open_gossip(UpdateHeader, wire, state.federation, trusted=True).value
+    if value.author == state.me:
+        return True  # what it spent is recalled, whatever becomes of it
+    if value.author not in state.ledger.members:
+        if state.progress.behind(state.ledger.height):
+            return False
+        raise RemoteProtocolError("stranger", "the update's author is not a member")
+    component = state.ledger.components.get(value.component)
+    if component is None:
+        raise RemoteProtocolError("unknown-component", value.component[:64])
+    if name in state.counted or updates.is_void(state, value, name):
+        return False
+    latest = next_round(state.specs[value.component], component, state.ledger.withdrawn, value.author)
+    return value.round <= latest + 1  # else this node is behind: it comes again
+
+
+def _vote(state: NodeState, cls: type[Proposal] | type[Vote], wire: bytes) -> bool:
+    name = digest(cls.DOMAIN, wire[SIGNATURE_SIZE:])
+    agreement = state.agreement
+    if agreement is not None and name in agreement.seen:
+        return False
+    value: Proposal | Vote = _peek(cls, wire, state.federation)
+    height = state.ledger.height
+    if value.author not in state.ledger.members or not height < value.height <= height + heights.HEIGHTS_AHEAD:
+        return False
+    if value.author == state.me:
+        return True  # it may be one that this disk has lost
+    if value.height == height + 1 and agreement is not None:
+        return agreement.is_news(value)
+    return heights.has_room(state, value, name)
+
+
+def _peek(cls: type[Proposal] | type[Vote], wire: bytes, federation: bytes) -> Proposal | Vote:
+    if cls is Proposal:
+        return open_gossip(Proposal, wire, federation, trusted=True).value
+    return open_gossip(Vote, wire, federation, trusted=True).value
+
+
+def begin(state: NodeState, event: ev.SyncReply) -> None:
+    """Take a neighbour's answer, its first piece now. A second one at a time is not taken: it was not asked for."""
+    if event.peer not in state.answers:
+        state.answers.steps[event.peer] = _take(state, event.peer, event.data)
+        if len(state.answers.steps) == 1:
+            go_on(state)
+
+
+def go_on(state: NodeState) -> None:
+    """Take the next piece of the oldest answer; ask for another turn if there is more."""
+    steps = state.answers.steps
+    if not steps:
+        return
+    peer = next(iter(steps))
+    weight = 0
+    try:
+        for cost in steps[peer]:
+            weight += cost
+            if weight >= PIECE:
+                break
+        else:
+            steps.pop(peer, None)
+    except RemoteProtocolError as error:
+        steps.pop(peer, None)
+        state.refuse(error.peer or peer, error)
+    if steps:
+        state.emit(ev.SetTimer(TIMER, 0))
+
+
+def _take(state: NodeState, peer: bytes, data: bytes) -> Iterator[int]:
+    """Take an answer, blocks first; yields what each step has cost. Raises RemoteProtocolError where it is given up."""
+    response = schema.load(SyncResponse, data, SYNC_LIMIT)
+    if response.federation != state.federation:
+        raise RemoteProtocolError("wrong-federation", response.federation.hex()[:16], peer)
+    before = (state.ledger.height, state.pool.version)
+    state.progress.hear(peer, response.height)
+    sent: dict[bytes, bytes] = {}
+    wires = (*response.records, *(item[1:] for item in response.messages if item[0] == Kind.RECORD))
+    for number, wire in enumerate(wires):
+        sent[digest(Record.DOMAIN, wire[SIGNATURE_SIZE:])] = wire
+        if number % PIECE == 0:
+            yield PIECE // 8
+    for decided in response.blocks:
+        block = schema.load(Block, decided.block, len(decided.block))
+        if block.height == state.ledger.height + 1:
+            verify_certificate(block, decided.certificate, frozenset(state.ledger.members), state.ledger.fault_model)
+            feeds.take_under(state, block, sent)
+            if not heights.adopt(state, block, decided.certificate):
+                break
+        yield 1 + len(decided.certificate.signatures)
+    for identifier, block in state.judging.items():
+        if identifier not in state.prepared:
+            feeds.take_under(state, block, sent)
+    refused = idle = 0
+    rest = [item for item in response.messages if item[0] != Kind.RECORD]
+    for item in (*(message(Kind.RECORD, wire) for wire in sent.values()), *rest):
+        try:
+            idle += not on_message(state, item)
+        except RemoteProtocolError as error:
+            state.refuse(error.peer or peer, error)
+            refused += 1
+        if refused > MOST_REFUSED or idle > MOST_IDLE:
+            raise RemoteProtocolError("useless-answer", f"{refused} messages refused, {idle} no news", peer)
+        yield 1
+    state.answers.steps.pop(peer, None)  # whoever said all it had may be asked again
+    _conclude(state, peer, response, before, len(data))
+
+
+def _conclude(state: NodeState, peer: bytes, response: SyncResponse, before: tuple[int, int], size: int) -> None:
+    catchup.tell(state, peer, before[0])
+    if response.more:
+        if (state.ledger.height, state.pool.version) != before:  # else it leads us in circles
+            state.progress.part(state.now, state.ledger.height - before[0], size)
+            catchup.sync(state, peer)
+        return
+    state.progress.more = -PATIENCE
+    if response.height <= state.ledger.height and peer in state.ledger.members:
+        for other in () if state.reports else sorted(state.neighbours - {peer}):
+            catchup.sync(state, other)
+        state.reports.add(peer)
+        heights.maybe_sign(state)
+
+
+def on_message(state: NodeState, data: bytes) -> bool:
+    """Take what a neighbour told; False if it was no news, by what is cheaper to ask than whose signature it is."""
+    if not data:
+        raise RemoteProtocolError("malformed", "an empty message")
+    kind, wire = data[0], data[1:]
+    if not is_news(state, kind, wire):
+        return False
+    if kind == Kind.RECORD:
+        feeds.on_record(state, wire)
+    elif kind == Kind.HEADER:
+        updates.on_header(state, open_gossip(UpdateHeader, wire, state.federation))
+    elif kind == Kind.ACK:
+        updates.on_ack(state, schema.load(Acked, wire, Acked.LIMIT))
+    elif kind == Kind.PROPOSAL:
+        heights.on_vote(state, _open_vote(state, Proposal, wire))
+    elif kind == Kind.VOTE:
+        heights.on_vote(state, _open_vote(state, Vote, wire))
+    else:
+        raise RemoteProtocolError("unknown-message", f"kind {kind}")
+    return True
+
+
+def _open_vote(state: NodeState, cls: type[Proposal] | type[Vote], wire: bytes) -> Message:
+    """Decode a proposal or vote, checking its signature only if it is news."""
+    known = digest(cls.DOMAIN, wire[SIGNATURE_SIZE:])
+    if state.agreement is not None and known in state.agreement.seen:
+        return state.agreement.seen[known]
+    return open_message(cls, wire, state.federation)

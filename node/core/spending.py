@@ -1,0 +1,70 @@
+"""What this node's own updates say was spent (G6), and whether others' lists of spending add up."""
+
+from collections.abc import Iterable
+
+from ...consensus import membership
+from ...protocol.records import (
+    Record,
+    Update,
+)
+from ...protocol.signing import Signed, open_gossip
+from ...protocol.update import UpdateHeader
+from . import contribution as contributing
+from . import events as ev
+from .pool import readable_body
+from .state import NodeState
+
+
+def recall_earlier_keys(state: NodeState, blocks: Iterable[ev.StoredBlock]) -> None:
+    """G6: who took a lost key's place has spent what its updates' receipts list, though its own disk is new."""
+    state.read_keys = keys = set(membership.earlier(state.ledger.roll, state.me))
+    for stored in blocks if keys else ():
+        for record in stored.records:
+            body = readable_body(record) if record.value.author in keys else None
+            if isinstance(body, Update):
+                recall_draws(state, open_gossip(UpdateHeader, body.header, state.federation, trusted=True).value)
+
+
+def recall_record(state: NodeState, record: Signed[Record]) -> None:
+    """Count an own record that this disk lacked, and recall what it says was spent."""
+    if record.value.author != state.me:
+        return
+    state.returned[record.value.kind] = state.returned.get(record.value.kind, 0) + 1
+    body = readable_body(record)
+    if isinstance(body, Update):
+        recall_draws(state, open_gossip(UpdateHeader, body.header, state.federation).value)
+
+
+def recall_draws(state: NodeState, header: UpdateHeader) -> None:
+    """G6: what an own update's receipts list is spent, though this disk was set back and does not know it."""
+    put = contributing.recalled(header, state.draws, state.charter.learning)
+    if put is None:
+        return
+    state.draws.append(put)
+    state.draw = None  # what is under way was reckoned without these: its receipt would say too little
+    state.emit(ev.Persist(put))
+    state.notice(
+        "spending-recovered",
+        "warning",
+        draws=sum(d.count for _, d in put.recalled),
+        epsilon=contributing.told(dict(put.claims)),
+    )
+
+
+def read_receipt(state: NodeState, value: UpdateHeader) -> None:
+    """A receipt lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
+    engaged = tuple((entry.component, entry.base) for entry in value.engaged)
+    grew = False
+    for claim in value.claims:
+        if not claim.draws:
+            continue
+        total = sum(draw.count for draw in claim.draws)
+        before, known = state.receipts.get((value.author, claim.modality), (0, ()))
+        if engaged != known and total < before + value.steps:
+            facts = {"modality": claim.modality, "draws": total, "before": before}
+            state.notice("receipt-shrinks", "warning", member=value.author, **facts)
+        if total > before:
+            state.receipts[value.author, claim.modality] = (total, engaged)
+            grew = True
+    if grew:
+        state.emit(ev.CheckReceipt(value))

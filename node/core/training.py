@@ -1,0 +1,275 @@
+"""When this node trains: which components, at what privacy cost, and what becomes of the result.
+
+The order matters (G6): ask what the budget allows, write the cost to the disk, train, sign, send.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ...consensus import withdrawal
+from ...consensus.ledger import (
+    has_contributed,
+    next_round,
+)
+from ...protocol.claims import NO_EPSILON
+from ...protocol.records import (
+    GENESIS,
+    PAUSED,
+)
+from ...protocol.signing import sign
+from ..privacy import policy as governing
+from . import contribution as contributing
+from . import events as ev
+from . import offers, updates
+from .flights import slot
+from .messages import Kind, message
+from .state import NodeState
+
+MOST_FAILURES = 3
+
+
+def learn(state: NodeState) -> None:
+    """Begin a training if there is something to train and nothing in the way."""
+    ready = state.signing and state.contributing and state.draw is None and not state.exhausted
+    if not ready or state.me not in state.ledger.members:
+        return
+    fed = state.fed
+    if state.engaged and not fed and state.withheld:
+        state.exhausted = "; ".join(state.withheld.values())
+        state.notice("training-forbidden", "warning", reason=state.exhausted)
+        return
+    names = [name for name in fed if name in state.learner]
+    sums = [name for name in names if state.specs[name].additive and _is_to_contribute(state, name)]
+    if (
+        sums and not state.unaffordable
+    ):  # once, of all students, and of no state that had to be waited for: before everything else
+        state.draw = _statistics(state, sums)
+        _pay(state, state.draw)
+        return
+    names = [name for name in names if not state.specs[name].additive and _goes_on(state, name)]
+    open_ = [name for name in names if _is_trainable(state, name)]
+    if not open_ or (len(open_) < len(names) and not state.learn_partly):
+        if open_ and not state.learn_waits:
+            state.learn_waits = True
+            state.emit(ev.SetTimer("learn", 2 * state.charter.rules.round_deadline))
+        return
+    if not all(state.is_current(name) and name not in state.halted | state.doubted for name in state.followed):
+        return  # every forward pass needs them
+    state.learn_partly = state.learn_waits = False
+    state.draw = contributing.Draw(
+        max((put.draw for put in state.draws), default=0) + 1,
+        tuple(_recipe(state, name) for name in open_),
+        {name: state.folded[name][3] for name in open_},
+        {name: state.folded[name][1] for name in open_},
+        governing.used(state.charter, state.held, state.withheld, open_),
+    )
+    _pay(state, state.draw)
+
+
+def _pay(state: NodeState, draw: contributing.Draw) -> None:
+    if any(state.specs[recipe.component].noise_multiplier for recipe in draw.recipes):
+        _ask_budget(state, draw)
+    else:
+        _reserve(state, dict.fromkeys(draw.modalities, NO_EPSILON))
+
+
+def _is_to_contribute(state: NodeState, name: str) -> bool:
+    """Whether this node's part of a statistic is neither counted, nor on its way, nor made and not yet signed."""
+    component = state.ledger.components[name]
+    made = {key: update for key, update in state.acked.items() if key[:2] == (state.me, name)}
+    barred = 0
+    for found in (w for w in state.ledger.withdrawn if w.author == state.me):
+        if any(withdrawal.names(found, name, key[2], update) for key, update in made.items()):
+            barred = max(barred, dict(found.rounds).get(name, 0) + 1)
+    waits = any(key[2] > barred for key in made)
+    return not waits and name not in state.halted and not has_contributed(state.ledger.roll, component, state.me)
+
+
+def _statistics(state: NodeState, names: Sequence[str]) -> contributing.Draw:
+    found = {name: state.ledger.components[name] for name in names}
+    return contributing.Draw(
+        max((put.draw for put in state.draws), default=0) + 1,
+        tuple(
+            _recipe_of(state, name, next_round(state.specs[name], c, state.ledger.withdrawn, state.me), GENESIS)
+            for name, c in found.items()
+        ),
+        {name: state.specs[name].base for name in names},
+        {name: c.epoch for name, c in found.items()},
+        governing.used(state.charter, state.held, state.withheld, names),
+        additive=True,
+    )
+
+
+def _ask_budget(state: NodeState, draw: contributing.Draw) -> None:
+    rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+    state.emit(
+        contributing.question(
+            draw,
+            state.draws,
+            state.policies,
+            state.charter,
+            state.movement,
+            rounds=_rounds_ahead(state, draw),
+            recovery=contributing.recovering(state.ledger, rounds),
+        )
+    )
+
+
+def _rounds_ahead(state: NodeState, draw: contributing.Draw) -> int:
+    """How many rounds are still planned, the draw's own included: 0 if it is beyond them."""
+    if draw.additive:
+        return 1
+    planned = state.options.plan.rounds or state.charter.learning.planned_rounds
+    components = state.ledger.components
+    return max(0, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
+
+
+def _is_trainable(state: NodeState, name: str) -> bool:
+    if not state.is_current(name) or name in state.doubted:
+        return False
+    component = state.ledger.components[name]
+    target = component.round + 1
+    if component.round and component.hosts and state.me not in component.hosts:
+        return False  # who came since the last close is a host from the next one on: ε would be spent for nothing
+    if updates.is_barred(state, name, state.me, target):
+        return False  # what was withdrawn stays out, this round included
+    return (state.me, name, target) not in state.acked
+
+
+def _goes_on(state: NodeState, name: str) -> bool:
+    """Whether this node is to train it at all; else the others do not wait for it."""
+    return name not in state.halted and not offers.plan_done(state, name)
+
+
+def _recipe(state: NodeState, name: str) -> ev.Recipe:
+    done = state.folded[name]
+    return _recipe_of(state, name, done[0] + 1, done[2])
+
+
+def _recipe_of(state: NodeState, name: str, round_: int, chain: bytes) -> ev.Recipe:
+    spec = state.specs[name]
+    return ev.Recipe(name, round_, chain, spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
+
+
+def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
+    """Go on with the training that the budget allows, or stop for good."""
+    draw = state.draw
+    if draw is None or draw.number != event.draw or any(put.draw == draw.number for put in state.draws):
+        return
+    if not event.allowed:
+        state.draw = None
+        if draw.additive:
+            state.unaffordable = event.reason
+        else:
+            state.exhausted = event.reason
+        offers.stop(state, "budget-spent", additive=draw.additive)
+        state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.told(event.epsilon))
+        return
+    state.draw = replace(
+        draw,
+        recipes=tuple(
+            # Whatever the worker answers: no less noise than the charter asks for.
+            replace(
+                recipe,
+                noise_multiplier=max(recipe.noise_multiplier, event.noises.get(recipe.component, 0)),
+            )
+            for recipe in draw.recipes
+        ),
+    )
+    if not draw.additive:
+        _foresee(state, state.draw, event.rounds_left)
+    _reserve(state, {name: event.epsilon.get(name, NO_EPSILON) for name in draw.modalities})
+
+
+def _foresee(state: NodeState, draw: contributing.Draw, rounds_left: Mapping[str, int]) -> None:
+    """Tell once, and again when it changes, after which round a budget does not last as long as is planned."""
+    learning, ahead = state.charter.learning, _rounds_ahead(state, draw)
+    rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+    for name, left in sorted(rounds_left.items()):
+        last = {part: rounds[part] + left - 1 for part in learning.downstream(name, rounds)}
+        known = state.forecast.get(name)
+        state.forecast[name] = (left, last)
+        if left < ahead and (known is None or known[1] != last):
+            state.notice("budget-runs-out", "warning", modality=name, rounds_left=left, last_rounds=last)
+
+
+def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
+    """G6: the cost is on disk before anything is computed from the students' data."""
+    draw, learning = state.draw, state.charter.learning
+    assert draw is not None
+    put = contributing.reservation(draw, epsilon, learning)
+    state.draws.append(put)
+    state.emit(ev.Persist(put))
+    lot = contributing.lot(draw, state.options.plan, state.charter)
+    steps, rate = contributing.event(draw, learning)
+    state.train_began = state.now
+    state.emit(ev.Train(draw.number, draw.recipes, steps, rate, lot, _beside(state, draw)))
+    rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+    state.notice("training", draw=draw.number, rounds=rounds, epsilon=contributing.told(dict(put.claims)))
+
+
+def _beside(state: NodeState, draw: contributing.Draw) -> tuple[tuple[str, bytes], ...]:
+    """Return (component, chain) of what forward passes need beside the components that the draw trains."""
+    trained, found = {recipe.component for recipe in draw.recipes}, []
+    for name in () if draw.additive else state.held:
+        if state.specs[name].additive:
+            continue
+        done = state.folded.get(name)
+        # One that is behind serves as it was; one of another epoch would bring a withdrawn update back.
+        if name not in trained and done is not None and done[1] == state.ledger.components[name].epoch:
+            found.append((name, done[2]))
+    return tuple(found)
+
+
+def on_trained(state: NodeState, event: ev.Trained) -> None:
+    """Sign and send what the learner trained, if it is still in time."""
+    draw = state.draw
+    if draw is None or draw.number != event.draw:
+        return
+    state.draw, state.failures = None, 0
+    if not state.signing or not state.contributing or state.me not in state.ledger.members:
+        return
+    offers.trained(state, sorted(event.blobs), state.now - state.train_began)
+    put = next(put for put in state.draws if put.draw == draw.number)
+    claims = contributing.claims(state.draws, put, state.policies, state.charter.learning)
+    state.emit(ev.Persist(ev.PutPublished(draw.number)))
+    for name, blob in sorted(event.blobs.items()):
+        value = replace(
+            contributing.header(state.charter, state.me, draw, state.options.plan, name, blob, claims),
+            manifest=event.manifest,
+        )
+        component = state.ledger.components[name]
+        place = slot(value)
+        if place in state.acked or updates.is_void(state, value, b""):
+            state.notice("too-late", "warning", component=name, round=value.round, closed=component.round)
+            continue
+        header = sign(state.identity, value)
+        state.acked[place] = header.digest
+        state.flights[header.digest] = updates.own_flight(state, header)
+        state.emit(ev.Persist(ev.PutHeader(header)), ev.Publish(message(Kind.HEADER, header.wire)))
+
+
+def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:
+    """Count a failed training; after MOST_FAILURES an operator has to look."""
+    if state.draw is None or state.draw.number != event.draw:
+        return
+    state.draw = None
+    state.failures += event.counts
+    state.notice("training-failed", "error" if event.counts else "warning", reason=event.reason, attempt=state.failures)
+    if state.failures >= MOST_FAILURES:  # each attempt costs its ε: an operator has to look
+        state.exhausted = f"training failed {state.failures} times ({event.reason}); mend it and start the node again"
+        offers.stop(state, PAUSED)
+
+
+def evaluate(state: NodeState) -> None:
+    """Ask for an evaluation of the current states, once for each."""
+    if not state.learner:
+        return
+    states = []
+    for name in state.held:
+        if not state.is_current(name):
+            return
+        states.append((name, *state.folded[name][:3]))
+    if tuple(states) != state.evaluated:
+        state.evaluated = tuple(states)
+        state.emit(ev.Evaluate(state.evaluated))

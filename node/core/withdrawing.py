@@ -1,0 +1,65 @@
+"""This node's own withdrawals: each is checked and signed once, and what it covers leaves nothing in flight."""
+
+from dataclasses import replace
+
+from ...consensus import withdrawal
+from ...consensus.ledger import (
+    of_all_keys,
+)
+from ...protocol.records import (
+    Withdrawal,
+    WithdrawalStatement,
+)
+from ...protocol.signing import sign
+from . import events as ev
+from . import updates
+from .flights import Flight
+from .state import NodeState
+
+
+def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdrawal()) -> None:  # noqa: B008 - frozen
+    """Sign a withdrawal of this node's own contributions, or keep the wish until it can be signed."""
+    if not state.may_append() and event.scope != "all":
+        state.notice("withdrawal-not-signed", "warning", reason="no quorum of peers is connected yet")
+        return
+    if not state.may_append():
+        state.notice("withdrawal-waits", "warning", reason="no quorum of peers is connected yet")
+        state.withdraw_waits = True
+        state.emit(ev.Persist(ev.PutFlag("withdraw", 1)))
+        return
+    if state.withdraw_waits:
+        state.withdraw_waits = False
+        state.emit(ev.Persist(ev.PutFlag("withdraw", 0)))
+    statement = replace(event.terms(state.federation, state.me), through=state.head[0])
+    height = state.ledger.height + 1
+    if statement.scope == "all":
+        set_contributing(state, False)
+    # In flight: what is covered must not be posted after this, nor after a restart.
+    # What is posted stays until the ledger has both: a block may take the one without the other.
+    covered = [flight for flight in state.flights.of(state.me) if _within(statement, flight)]
+    mine = [flight for flight in covered if not flight.posted]
+    for flight in mine:
+        del state.flights[flight.header.digest]
+        state.emit(ev.Persist(ev.PutFlag(updates.dropped_flag(flight.header.digest), 1)))
+    updates.erase_unneeded(state, {flight.header.value.blob for flight in mine})
+    posted = len(covered) > len(mine)  # in this feed before the withdrawal: a block has it first, or with it
+    agreed = any(
+        withdrawal.reaches(state.ledger, withdrawal.placed(state.charter, state.ledger, terms, height, state.me))
+        for terms in of_all_keys(state.ledger, statement)
+    )
+    if statement.scope != "all" and not posted and not agreed:
+        state.notice("withdrawn-in-flight", scope=statement.scope, updates=len(mine))
+        return  # the ledger has none of it, and will not
+    state.append(Withdrawal(sign(state.identity, statement).wire))
+    state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
+
+
+def set_contributing(state: NodeState, on: bool) -> None:
+    """Switch this node's contributions on or off, across restarts."""
+    state.contributing = on
+    state.emit(ev.Persist(ev.PutFlag("contributing", int(on))))
+
+
+def _within(terms: WithdrawalStatement, flight: Flight) -> bool:
+    header = flight.header
+    return withdrawal.names(terms, header.value.component, header.value.round, header.digest)
