@@ -10,7 +10,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ..node.core.core import handle, load_node, start_node
 from ..node.core.messages import SyncRequest
 from ..node.core.state import NodeState, Options
 from ..node.core.sync import answer
+from ..node.core.timers import Timer
 from ..node.core.updates import needed
 from ..protocol import schema
 from ..protocol import statistics as sums
@@ -168,7 +169,7 @@ class Node:
         self.lie: Lie | None = None
         self.lied = False
         self.lore: dict[object, object] = {}  # what a liar remembers
-        self.timers: dict[str, int] = {}
+        self.timers: dict[Timer, int] = {}
         self.inbox: dict[int, list[ev.Event]] = {}  # by the time at which they arrive
         self.notices: list[ev.Notice] = []
         self.kept: dict[tuple[str, bytes], State] = {}  # by component and chain: what it could hand to a joiner
@@ -272,45 +273,56 @@ class Node:
         cluster, core = self.cluster, self.core
         if core is None:
             return
-        if isinstance(effect, ev.Publish):
-            cluster.watch.said(self, effect.data)
-            lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
-            cluster.broadcast(self, effect.data, effect.to, lies)
-        elif isinstance(effect, ev.Sync):
-            cluster.sync(self, effect)
-        elif isinstance(effect, ev.SetTimer):
-            delay = max(1, round(effect.delay / self.tempo))
-            due = self.timers[effect.name] = cluster.now + delay
-            cluster.schedule(delay, self, lambda: self._fire(effect.name, due))
-        elif isinstance(effect, ev.Pull):
-            cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._pull(effect))
-        elif isinstance(effect, ev.Fold):
-            self.later(0, self._fold(effect))
-        elif isinstance(effect, ev.FetchState):
-            cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._take(effect))
-        elif isinstance(effect, ev.CheckBudget):
-            spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
-            self.later(0, spent if self.spent else _allowed(effect))
-        elif isinstance(effect, ev.Train) and self.hung is not None:
+        match effect:
+            case ev.Persist() | ev.CheckReceipt() | ev.Evaluate():
+                pass  # stored before all else of its batch; nodes here claim no ε, and hold nobody out
+            case ev.Publish():
+                cluster.watch.said(self, effect.data)
+                lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
+                cluster.broadcast(self, effect.data, effect.to, lies)
+            case ev.Sync():
+                cluster.sync(self, effect)
+            case ev.SetTimer():
+                delay = max(1, round(effect.delay / self.tempo))
+                due = self.timers[effect.timer] = cluster.now + delay
+                cluster.schedule(delay, self, lambda: self._fire(effect.timer, due))
+            case ev.Pull():
+                cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._pull(effect))
+            case ev.Fold():
+                self.later(0, self._fold(effect))
+            case ev.FetchState():
+                cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._take(effect))
+            case ev.CheckBudget():
+                spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
+                self.later(0, spent if self.spent else _allowed(effect))
+            case ev.Train():
+                self._train(core, effect)
+            case ev.Erase():
+                cluster.watch.erased(self, effect)
+                for blob in effect.blobs:
+                    self.store.blobs.pop(blob, None)
+            case ev.Notice():
+                self.notices.append(effect)
+                cluster.watch.noticed(self, effect)
+            case _:
+                assert_never(effect)
+
+    def _train(self, core: NodeState, effect: ev.Train) -> None:
+        if self.hung is not None:
             self.hung.append(effect)
-        elif isinstance(effect, ev.Train) and self.fails:
+            return
+        if self.fails:
             self.later(0, ev.TrainingFailed(effect.draw, self.fails))
-        elif isinstance(effect, ev.Train):
-            blobs = {}
-            for recipe in effect.recipes:
-                spec = core.specs[recipe.component]
-                values = values_of(core.me, recipe.component, recipe.round, spec)
-                data = payload(core.federation, core.me, recipe.component, recipe.round, values)
-                self.store.blobs[sha256(data)] = data
-                blobs[recipe.component] = (sha256(data), len(data))
-            self.later(cluster.random.randint(*(self.training or cluster.training)), ev.Trained(effect.draw, blobs))
-        elif isinstance(effect, ev.Erase):
-            cluster.watch.erased(self, effect)
-            for blob in effect.blobs:
-                self.store.blobs.pop(blob, None)
-        elif isinstance(effect, ev.Notice):
-            self.notices.append(effect)
-            cluster.watch.noticed(self, effect)
+            return
+        blobs = {}
+        for recipe in effect.recipes:
+            spec = core.specs[recipe.component]
+            values = values_of(core.me, recipe.component, recipe.round, spec)
+            data = payload(core.federation, core.me, recipe.component, recipe.round, values)
+            self.store.blobs[sha256(data)] = data
+            blobs[recipe.component] = (sha256(data), len(data))
+        took = self.cluster.random.randint(*(self.training or self.cluster.training))
+        self.later(took, ev.Trained(effect.draw, blobs))
 
     def wake_learner(self) -> None:
         """Its learner answers again, first what it was asked meanwhile."""
@@ -318,10 +330,10 @@ class Node:
         for effect in asked:
             self._carry_out(effect)
 
-    def _fire(self, name: str, due: int) -> None:
-        if self.timers.get(name) == due:
-            del self.timers[name]
-            self.deliver(ev.TimerFired(name))
+    def _fire(self, timer: Timer, due: int) -> None:
+        if self.timers.get(timer) == due:
+            del self.timers[timer]
+            self.deliver(ev.TimerFired(timer))
 
     def _pull(self, pull: ev.Pull) -> None:
         for other in self.cluster.nodes:

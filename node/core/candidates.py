@@ -18,6 +18,7 @@ from ...protocol.records import (
 from ...protocol.signing import Signed
 from . import events as ev
 from .state import Candidate, Deadline, NodeState
+from .timers import GatherDue, RoundDeadline
 
 URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
 COMMUTING = frozenset({"offer", "update", "attest"})
@@ -33,7 +34,7 @@ def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
             continue
         if any(entry.staleness == 0 for entry in eligible(state.charter, ledger, name)):
             state.deadlines[name] = Deadline(open_round)
-            state.emit(ev.SetTimer(f"deadline:{name}:{open_round}", state.charter.rules.round_deadline))
+            state.emit(ev.SetTimer(RoundDeadline(name, open_round), state.charter.rules.round_deadline))
 
 
 def current(state: NodeState) -> Candidate:
@@ -148,6 +149,6 @@ def _is_gathering(state: NodeState, closing: set[str]) -> bool:
         if any(value.round == state.ledger.components[name].round + 1 for name in others):
             if state.gather_height != state.ledger.height:
                 state.gather_height = state.ledger.height
-                state.emit(ev.SetTimer("gather", GATHER_MS))
+                state.emit(ev.SetTimer(GatherDue(), GATHER_MS))
             return True
     return False

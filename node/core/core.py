@@ -6,10 +6,8 @@ order: evidence of forks, acknowledgements of my updates, judging of proposals, 
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import assert_never
 
-from ...consensus.agreement import (
-    Step,
-)
 from ...consensus.components import origin
 from ...consensus.ledger import (
     eligible,
@@ -40,8 +38,21 @@ from . import (
 from . import events as ev
 from .progress import PATIENCE
 from .state import NodeState, Options
+from .timers import (
+    FoldDue,
+    GatherDue,
+    IdleDue,
+    NextPiece,
+    PostDue,
+    PullDue,
+    RoundDeadline,
+    SyncDue,
+    Timer,
+    TrainDue,
+    VoteTimeout,
+)
 
-_NEXT = ev.TimerFired(inbox.TIMER)
+_NEXT = ev.TimerFired(NextPiece())
 
 
 def load_node(charter: Charter, identity: Identity, options: Options, snapshot: ev.Snapshot) -> NodeState:
@@ -74,7 +85,7 @@ def load_node(charter: Charter, identity: Identity, options: Options, snapshot: 
 def start_node(state: NodeState, now: int) -> list[ev.Effect]:
     """Return the first effects. Nothing is signed until enough peers reported what they know of this node."""
     state.now = now
-    state.emit(ev.SetTimer("sync", state.options.sync_ms), ev.SetTimer("idle", state.options.idle_ms))
+    state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms), ev.SetTimer(IdleDue(), state.options.idle_ms))
     for name, reason in state.withheld.items():
         state.notice("modality-withheld", "warning", modality=name, reason=reason)
     heights.maybe_sign(state)
@@ -98,82 +109,88 @@ def handle(state: NodeState, events: Iterable[ev.Event], now: int) -> list[ev.Ef
 
 
 def _absorb(state: NodeState, event: ev.Event) -> None:
-    if isinstance(event, ev.Gossip):
-        inbox.on_message(state, event.data)
-    elif isinstance(event, ev.SyncReply):
-        inbox.begin(state, event)
-    elif isinstance(event, ev.PeerUp):
-        state.neighbours.add(event.peer)
-        if state.reports or len(state.neighbours) == 1:
-            catchup.sync(state, event.peer)  # else when the first has brought this node up to date: history comes once
-    elif isinstance(event, ev.PeerDown):
-        state.neighbours.discard(event.peer)
-        state.progress.more = -PATIENCE
-    elif isinstance(event, ev.Readdressed):
-        state.options = replace(state.options, addresses=event.addresses)
-    elif isinstance(event, ev.TimerFired):
-        _on_timer(state, event.name)
-    elif isinstance(event, ev.BlobStored | ev.BlobRefused):
-        updates.on_blob(state, event)
-    elif isinstance(event, ev.Folded):
-        folds.on_folded(state, event)
-    elif isinstance(event, ev.FoldMissing):
-        folds.on_blobs_missing(state, event)
-    elif isinstance(event, ev.LearnerReady):
-        state.learner = event.components
-        state.evaluated = ()
-        offers.learner_ready(state)
-    elif isinstance(event, ev.LearnerLost):
-        offers.stop(state, PAUSED)
-    elif isinstance(event, ev.BudgetAnswer):
-        training.on_budget(state, event)
-    elif isinstance(event, ev.Trained):
-        training.on_trained(state, event)
-    elif isinstance(event, ev.TrainingFailed):
-        training.on_training_failed(state, event)
-    elif isinstance(event, ev.RequestWithdrawal):
-        withdrawing.on_withdraw(state, event)
-    elif isinstance(event, ev.SetContributing):
-        withdrawing.set_contributing(state, event.on)
-    elif isinstance(event, ev.Carry):
-        motions.carry(state, event)
-    elif isinstance(event, ev.Move | ev.Cast):
-        motions.say(state, event)
-    elif isinstance(event, ev.StateStored | ev.StateMissing):
-        catchup.on_state(state, event)
+    match event:
+        case ev.Gossip():
+            inbox.on_message(state, event.data)
+        case ev.SyncReply():
+            inbox.begin(state, event)
+        case ev.PeerUp():
+            state.neighbours.add(event.peer)
+            if state.reports or len(state.neighbours) == 1:
+                catchup.sync(state, event.peer)  # else when the first has brought this node up to date
+        case ev.PeerDown():
+            state.neighbours.discard(event.peer)
+            state.progress.more = -PATIENCE
+        case ev.Readdressed():
+            state.options = replace(state.options, addresses=event.addresses)
+        case ev.TimerFired():
+            _on_timer(state, event.timer)
+        case ev.BlobStored() | ev.BlobRefused():
+            updates.on_blob(state, event)
+        case ev.Folded():
+            folds.on_folded(state, event)
+        case ev.FoldMissing():
+            folds.on_blobs_missing(state, event)
+        case ev.StateStored() | ev.StateMissing():
+            catchup.on_state(state, event)
+        case ev.LearnerReady():
+            state.learner = event.components
+            state.evaluated = ()
+            offers.learner_ready(state)
+        case ev.LearnerLost():
+            offers.stop(state, PAUSED)
+        case ev.BudgetAnswer():
+            training.on_budget(state, event)
+        case ev.Trained():
+            training.on_trained(state, event)
+        case ev.TrainingFailed():
+            training.on_training_failed(state, event)
+        case ev.RequestWithdrawal():
+            withdrawing.on_withdraw(state, event)
+        case ev.SetContributing():
+            withdrawing.set_contributing(state, event.on)
+        case ev.Carry():
+            motions.carry(state, event)
+        case ev.Move() | ev.Cast():
+            motions.say(state, event)
+        case _:
+            assert_never(event)
 
 
-def _on_timer(state: NodeState, name: str) -> None:
-    what, *rest = name.split(":")
-    if what == inbox.TIMER:
-        inbox.go_on(state)
-    elif what == "sync":
-        state.emit(ev.SetTimer("sync", state.options.sync_ms))
-        if state.neighbours and not state.progress.goes_on(state.now):
-            ordered = sorted(state.neighbours)
-            catchup.sync(state, ordered[(state.now // max(1, state.options.sync_ms)) % len(ordered)])
-    elif what == "idle":
-        state.idle_due = True
-    elif what == "post":
-        state.posting = "due"
-    elif what == "gather":
-        state.gather_due = True
-    elif what == "learn":
-        state.failures = min(state.failures, 2)
-        state.learn_partly = True
-    elif what == "pull":
-        updates.pull_all(state, state.flights.values())
-    elif what == "fold":
-        if state.lacking.pop(rest[0], None) is not None:
-            state.folding.discard(rest[0])
-    elif what == "deadline":
-        known = state.deadlines.get(rest[0])
-        if known is not None and known.round == int(rest[1]) and not known.due:
-            ledger = candidates.current(state).state
-            known.held = frozenset(entry.update for entry in eligible(state.charter, ledger, rest[0]))
-            known.due = True
-    elif what == "agree" and state.agreement is not None and int(rest[0]) == state.agreement.height:
-        heights.agree(state, state.agreement.timeout(int(rest[1]), Step(int(rest[2]))))
+def _on_timer(state: NodeState, timer: Timer) -> None:
+    match timer:
+        case NextPiece():
+            inbox.go_on(state)
+        case SyncDue():
+            state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms))
+            if state.neighbours and not state.progress.goes_on(state.now):
+                ordered = sorted(state.neighbours)
+                catchup.sync(state, ordered[(state.now // max(1, state.options.sync_ms)) % len(ordered)])
+        case IdleDue():
+            state.idle_due = True
+        case PostDue():
+            state.posting = "due"
+        case GatherDue():
+            state.gather_due = True
+        case TrainDue():
+            state.failures = min(state.failures, 2)
+            state.learn_partly = True
+        case PullDue():
+            updates.pull_all(state, state.flights.values())
+        case FoldDue(component):
+            if state.lacking.pop(component, None) is not None:
+                state.folding.discard(component)
+        case RoundDeadline(component, round_):
+            known = state.deadlines.get(component)
+            if known is not None and known.round == round_ and not known.due:
+                ledger = candidates.current(state).state
+                known.held = frozenset(entry.update for entry in eligible(state.charter, ledger, component))
+                known.due = True
+        case VoteTimeout(height, view, step):
+            if state.agreement is not None and height == state.agreement.height:
+                heights.agree(state, state.agreement.timeout(view, step))
+        case _:
+            assert_never(timer)
 
 
 def _advance(state: NodeState) -> None:

@@ -1,8 +1,8 @@
 """What goes into the core and what comes out of it.
 
-The shell calls `Core.handle(events, now)`, `now` in milliseconds of a monotonic clock. It then carries out the effects:
-every `Persist` of the batch in one durable transaction, and only after that everything else, in order (G6, G8: disk
-before network).
+The shell calls `core.handle(state, events, now)`, `now` in milliseconds of a monotonic clock. It then carries out the
+effects: every `Persist` of the batch in one durable transaction, and only after that everything else, in order (G6, G8:
+disk before network).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from ...protocol.claims import Draws
 from ...protocol.records import Record, WithdrawalStatement
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
+from .timers import Timer
 
 # ---- events
 
@@ -60,7 +61,7 @@ class PeerDown:
 class TimerFired:
     """A timer set by `SetTimer` ended."""
 
-    name: str
+    timer: Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,9 +362,9 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Fire `TimerFired(name)` after `delay` milliseconds; a timer of the same name is replaced."""
+    """Fire `TimerFired(timer)` after `delay` milliseconds; a timer that equals it is replaced."""
 
-    name: str
+    timer: Timer
     delay: int
 
 

@@ -7,6 +7,7 @@ from . import catchup
 from . import events as ev
 from .pool import readable_body
 from .state import NodeState
+from .timers import FoldDue
 
 RETRY_MS = 2000
 
@@ -61,7 +62,7 @@ def on_blobs_missing(state: NodeState, event: ev.FoldMissing) -> None:
             state.pulls[blob] = b""
             others = tuple(host for host in component.hosts if host != entries[blob].author and host != state.me)
             state.emit(ev.Pull(blob, entries[blob].size, None, (entries[blob].author, *others)))
-    state.emit(ev.SetTimer(f"fold:{event.component}", RETRY_MS))
+    state.emit(ev.SetTimer(FoldDue(event.component), RETRY_MS))
 
 
 def attest(state: NodeState) -> None:

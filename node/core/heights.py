@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from ...consensus import membership, trainers
 from ...consensus.agreement import (
@@ -36,6 +37,7 @@ from . import candidates, catchup, motions, offers, updates
 from . import events as ev
 from .messages import Kind, message, open_message, wrap
 from .state import NodeState
+from .timers import IdleDue, VoteTimeout
 
 HEIGHTS_AHEAD = 8  # of which votes are kept
 WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # of each member for each of these heights
@@ -87,7 +89,7 @@ def _begin(state: NodeState) -> None:
     if not state.signing or state.me not in state.ledger.members:
         state.agreement = None
         return
-    state.emit(ev.SetTimer("idle", state.options.idle_ms))
+    state.emit(ev.SetTimer(IdleDue(), state.options.idle_ms))
     state.agreement = Agreement(
         state.identity, state.federation, height, state.ledger.members, state.ledger.fault_model
     )
@@ -114,29 +116,31 @@ def agree(state: NodeState, actions: Sequence[Action]) -> None:
     agreement = state.agreement
     assert agreement is not None
     for action in actions:
-        if isinstance(action, Say):
-            for item in (*action.proof, action.message):
-                state.emit(ev.Persist(ev.PutMessage(agreement.height, wrap(item))))
-            state.emit(ev.Publish(wrap(action.message)))
-        elif isinstance(action, Keep):
-            for item in action.proof:
-                state.emit(ev.Persist(ev.PutMessage(agreement.height, wrap(item))))
-        elif isinstance(action, Judge):
-            state.judging[action.identifier] = action.block
-        elif isinstance(action, Wait):
-            delay = state.options.propose_ms * (2 + action.view) // 2
-            name = f"agree:{agreement.height}:{action.view}:{int(action.step)}"
-            state.emit(ev.SetTimer(name, delay))
-        elif isinstance(action, Ask):
-            state.ask_view = action.view
-            propose(state, action.view)
-        elif isinstance(action, Equivocation):
-            if state.may_append() and action.a.value.author != state.me:
-                state.append(Evidence("double-vote", action.a.wire, action.b.wire))
-                state.notice("double-vote", "error", member=action.a.value.author)
-        elif isinstance(action, Decided):
-            _decide(state, action.block, action.certificate)
-            return
+        match action:
+            case Say():
+                for item in (*action.proof, action.message):
+                    state.emit(ev.Persist(ev.PutMessage(agreement.height, wrap(item))))
+                state.emit(ev.Publish(wrap(action.message)))
+            case Keep():
+                for item in action.proof:
+                    state.emit(ev.Persist(ev.PutMessage(agreement.height, wrap(item))))
+            case Judge():
+                state.judging[action.identifier] = action.block
+            case Wait():
+                delay = state.options.propose_ms * (2 + action.view) // 2
+                state.emit(ev.SetTimer(VoteTimeout(agreement.height, action.view, action.step), delay))
+            case Ask():
+                state.ask_view = action.view
+                propose(state, action.view)
+            case Equivocation():
+                if state.may_append() and action.a.value.author != state.me:
+                    state.append(Evidence("double-vote", action.a.wire, action.b.wire))
+                    state.notice("double-vote", "error", member=action.a.value.author)
+            case Decided():
+                _decide(state, action.block, action.certificate)
+                return
+            case _:
+                assert_never(action)
 
 
 def propose(state: NodeState, view: int) -> None:

@@ -5,6 +5,7 @@ the votes of others, timers and the operator have their turn between its pieces.
 """
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from ...consensus.agreement import (
     Message,
@@ -24,28 +25,32 @@ from ...protocol.signing import SIGNATURE_SIZE, open_gossip
 from ...protocol.update import UpdateHeader
 from . import catchup, feeds, heights, updates
 from . import events as ev
-from .messages import SYNC_LIMIT, Acked, Kind, SyncResponse, message, open_message
+from .messages import SYNC_LIMIT, Acked, Kind, SyncResponse, kind_of_message, message, open_message
 from .progress import PATIENCE
 from .state import NodeState
+from .timers import NextPiece
 
-TIMER = "answer"
 PIECE = 256  # messages, or signatures of blocks, that are taken of an answer at a time
 MOST_REFUSED = 64  # messages of an answer; then the rest is not looked at
 MOST_IDLE = 4096  # that are no news: some are honest, since other neighbours tell the same
 
 
-def is_news(state: NodeState, kind: int, wire: bytes) -> bool:
+def is_news(state: NodeState, kind: Kind, wire: bytes) -> bool:
     """Whether a message may change anything here, by what costs little to ask. Its signature is not checked.
 
     Raises RemoteProtocolError, which blames whoever told it and not its author: nobody knows yet that it is theirs.
     """
-    if kind == Kind.RECORD:
-        return _record(state, wire)
-    if kind == Kind.HEADER:
-        return _header(state, wire)
-    if kind in (Kind.PROPOSAL, Kind.VOTE):
-        return _vote(state, Proposal if kind == Kind.PROPOSAL else Vote, wire)
-    return True
+    match kind:
+        case Kind.RECORD:
+            return _record(state, wire)
+        case Kind.HEADER:
+            return _header(state, wire)
+        case Kind.PROPOSAL | Kind.VOTE:
+            return _vote(state, Proposal if kind is Kind.PROPOSAL else Vote, wire)
+        case Kind.ACK:
+            return True
+        case _:
+            assert_never(kind)
 
 
 def _record(state: NodeState, wire: bytes) -> bool:
@@ -131,7 +136,7 @@ def go_on(state: NodeState) -> None:
         steps.pop(peer, None)
         state.refuse(error.peer or peer, error)
     if steps:
-        state.emit(ev.SetTimer(TIMER, 0))
+        state.emit(ev.SetTimer(NextPiece(), 0))
 
 
 def _take(state: NodeState, peer: bytes, data: bytes) -> Iterator[int]:
@@ -192,21 +197,22 @@ def on_message(state: NodeState, data: bytes) -> bool:
     """Take what a neighbour told; False if it was no news, by what is cheaper to ask than whose signature it is."""
     if not data:
         raise RemoteProtocolError("malformed", "an empty message")
-    kind, wire = data[0], data[1:]
+    kind, wire = kind_of_message(data), data[1:]
     if not is_news(state, kind, wire):
         return False
-    if kind == Kind.RECORD:
-        feeds.on_record(state, wire)
-    elif kind == Kind.HEADER:
-        updates.on_header(state, open_gossip(UpdateHeader, wire, state.federation))
-    elif kind == Kind.ACK:
-        updates.on_ack(state, schema.load(Acked, wire, Acked.LIMIT))
-    elif kind == Kind.PROPOSAL:
-        heights.on_vote(state, _open_vote(state, Proposal, wire))
-    elif kind == Kind.VOTE:
-        heights.on_vote(state, _open_vote(state, Vote, wire))
-    else:
-        raise RemoteProtocolError("unknown-message", f"kind {kind}")
+    match kind:
+        case Kind.RECORD:
+            feeds.on_record(state, wire)
+        case Kind.HEADER:
+            updates.on_header(state, open_gossip(UpdateHeader, wire, state.federation))
+        case Kind.ACK:
+            updates.on_ack(state, schema.load(Acked, wire, Acked.LIMIT))
+        case Kind.PROPOSAL:
+            heights.on_vote(state, _open_vote(state, Proposal, wire))
+        case Kind.VOTE:
+            heights.on_vote(state, _open_vote(state, Vote, wire))
+        case _:
+            assert_never(kind)
     return True
 
 

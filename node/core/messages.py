@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Annotated, ClassVar
 
 from ...consensus.agreement import Message
+from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import sha256
 from ...protocol import schema
 from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head, Proposal, Vote
@@ -115,6 +116,14 @@ class DoorAnswer:
 
     state: Annotated[str, Size(1, 16)]
     charter: Annotated[bytes, Size(0, (1 << 20) + 65_536)]
+
+
+def kind_of_message(data: bytes) -> Kind:
+    """Return the kind of a gossip message that is not empty. Raises RemoteProtocolError("unknown-message")."""
+    try:
+        return Kind(data[0])
+    except ValueError:
+        raise RemoteProtocolError("unknown-message", f"kind {data[0]}") from None
 
 
 @lru_cache(maxsize=8192)  # each answer to a neighbour names all that are in flight

@@ -24,6 +24,7 @@ from . import offers, updates
 from .flights import slot
 from .messages import Kind, message
 from .state import NodeState
+from .timers import TrainDue
 
 MOST_FAILURES = 3
 
@@ -51,7 +52,7 @@ def learn(state: NodeState) -> None:
     if not open_ or (len(open_) < len(names) and not state.learn_partly):
         if open_ and not state.learn_waits:
             state.learn_waits = True
-            state.emit(ev.SetTimer("learn", 2 * state.charter.rules.round_deadline))
+            state.emit(ev.SetTimer(TrainDue(), 2 * state.charter.rules.round_deadline))
         return
     if not all(state.is_current(name) and name not in state.halted | state.doubted for name in state.followed):
         return  # every forward pass needs them

@@ -30,6 +30,7 @@ from .flights import Flight, slot
 from .messages import Acked, wrap_ack
 from .pool import readable_body
 from .state import NodeState
+from .timers import PostDue, PullDue
 
 RETRY_MS = 2000
 NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
@@ -148,7 +149,7 @@ def on_blob(state: NodeState, event: ev.BlobStored | ev.BlobRefused) -> None:
             erase_unneeded(state, {event.blob})  # G7: withdrawn, expelled or outdated while it was on its way
         folds.resume(state, event.blob)
     elif not refused:
-        state.emit(ev.SetTimer("pull", RETRY_MS))
+        state.emit(ev.SetTimer(PullDue(), RETRY_MS))
     if refused or isinstance(event, ev.BlobStored):
         pull_all(state, state.flights.with_bytes(event.blob))  # another header that names the same bytes: its turn
     if refused and flight is not None:
@@ -219,7 +220,7 @@ def post(state: NodeState) -> None:
     if ready and waiting and state.posting != "due":
         if state.posting != "armed":
             state.posting = "armed"
-            state.emit(ev.SetTimer("post", GATHER_MS))
+            state.emit(ev.SetTimer(PostDue(), GATHER_MS))
         return
     state.posting = ""
     for flight, have, need in ready:

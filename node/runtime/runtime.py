@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import structlog
@@ -50,6 +50,7 @@ from ..core.core import handle, load_node, start_node
 from ..core.messages import SYNC_LIMIT, SyncRequest
 from ..core.state import Options
 from ..core.sync import answer
+from ..core.timers import Timer
 from ..core.updates import needed
 from ..home import joining, keys, lock
 from ..home.addresses import published
@@ -104,7 +105,7 @@ class Runtime:
         self._wake = trio.Event()
         self._stop = trio.Event()
         self._control_closed = trio.Event()
-        self._timers: dict[str, trio.CancelScope] = {}
+        self._timers: dict[Timer, trio.CancelScope] = {}
         self._pulling: set[bytes] = set()
         self._asking: set[bytes] = set()
         self._book: dict[bytes, tuple[str, ...]] = {}
@@ -362,33 +363,38 @@ class Runtime:
 
     async def _carry_out(self, effect: ev.Effect) -> None:
         nursery = self._nursery
-        if isinstance(effect, ev.Publish):
-            if effect.to in self.network.neighbours():
-                nursery.start_soon(self._tell, effect)
-            else:
-                await self.network.publish(effect.data)
-        elif isinstance(effect, ev.Sync):
-            nursery.start_soon(self._sync, effect)
-        elif isinstance(effect, ev.SetTimer):
-            self._set_timer(effect)
-        elif isinstance(effect, ev.Pull):
-            nursery.start_soon(self._guarded, partial(self._pull, effect))
-        elif isinstance(effect, ev.Fold):
-            nursery.start_soon(self._guarded, partial(self._fold, effect))
-        elif isinstance(effect, ev.FetchState):
-            nursery.start_soon(self._take_state, effect)
-        elif isinstance(effect, ev.CheckBudget):
-            nursery.start_soon(self._check_budget, effect)
-        elif isinstance(effect, ev.CheckReceipt):
-            self.receipts.add(effect.header)
-        elif isinstance(effect, ev.Train):
-            nursery.start_soon(self._train, effect)
-        elif isinstance(effect, ev.Evaluate):
-            nursery.start_soon(self._evaluate, effect)
-        elif isinstance(effect, ev.Erase):
-            nursery.start_soon(self._guarded, partial(self._erase, effect))
-        elif isinstance(effect, ev.Notice):
-            getattr(log, effect.level)(effect.event, **effect.fields)
+        match effect:
+            case ev.Persist():
+                pass  # `_store_puts` has stored it, before everything else of its batch
+            case ev.Publish():
+                if effect.to in self.network.neighbours():
+                    nursery.start_soon(self._tell, effect)
+                else:
+                    await self.network.publish(effect.data)
+            case ev.Sync():
+                nursery.start_soon(self._sync, effect)
+            case ev.SetTimer():
+                self._set_timer(effect)
+            case ev.Pull():
+                nursery.start_soon(self._guarded, partial(self._pull, effect))
+            case ev.Fold():
+                nursery.start_soon(self._guarded, partial(self._fold, effect))
+            case ev.FetchState():
+                nursery.start_soon(self._take_state, effect)
+            case ev.CheckBudget():
+                nursery.start_soon(self._check_budget, effect)
+            case ev.CheckReceipt():
+                self.receipts.add(effect.header)
+            case ev.Train():
+                nursery.start_soon(self._train, effect)
+            case ev.Evaluate():
+                nursery.start_soon(self._evaluate, effect)
+            case ev.Erase():
+                nursery.start_soon(self._guarded, partial(self._erase, effect))
+            case ev.Notice():
+                getattr(log, effect.level)(effect.event, **effect.fields)
+            case _:
+                assert_never(effect)
 
     async def _guarded(self, job: Callable[[], Awaitable[None]]) -> None:
         """Errors of one job about bytes from outside end that job; errors of our disk end the daemon."""
@@ -398,18 +404,18 @@ class Runtime:
             log.warning("job failed", error=str(error))
 
     def _set_timer(self, effect: ev.SetTimer) -> None:
-        known = self._timers.pop(effect.name, None)
+        known = self._timers.pop(effect.timer, None)
         if known is not None:
             known.cancel()
-        scope = self._timers[effect.name] = trio.CancelScope()
+        scope = self._timers[effect.timer] = trio.CancelScope()
         self._nursery.start_soon(self._fire, effect, scope)
 
     async def _fire(self, effect: ev.SetTimer, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(effect.delay / 1000)
-            if self._timers.get(effect.name) is scope:
-                del self._timers[effect.name]
-                self.submit(ev.TimerFired(effect.name))
+            if self._timers.get(effect.timer) is scope:
+                del self._timers[effect.timer]
+                self.submit(ev.TimerFired(effect.timer))
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

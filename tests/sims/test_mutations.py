@@ -388,7 +388,7 @@ MUTATIONS = (
     ),
     Mutation(
         "deadlines never pass",
-        ((CORE, "            known.due = True\n", ""),),
+        ((CORE, "                known.due = True\n", ""),),
         "dead-member",
         1,
         ("expect.rounds",),
@@ -398,8 +398,8 @@ MUTATIONS = (
         (
             (
                 CORE,
-                '        state.emit(ev.SetTimer("sync", state.options.sync_ms))\n        if state.neighbours and',
-                "        if state.neighbours and",
+                '            state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms))\n            if state.neighbours and',
+                "            if state.neighbours and",
             ),
         ),
         "storm",

@@ -17,6 +17,7 @@ from collegium.node.core import candidates, feeds
 from collegium.node.core import core as core_module
 from collegium.node.core import events as ev
 from collegium.node.core.state import NodeState
+from collegium.node.core.timers import RoundDeadline, Timer
 from collegium.protocol.records import Body, Offer
 from collegium.sims import seeds as many
 from collegium.sims.cluster import Cluster, Node
@@ -403,9 +404,9 @@ everybody = true
 """
 
 
-def deaf(core: NodeState, name: str, real: Any = core_module._on_timer) -> None:
-    if not name.startswith("deadline:"):
-        real(core, name)
+def deaf(core: NodeState, timer: Timer, real: Any = core_module._on_timer) -> None:
+    if not isinstance(timer, RoundDeadline):
+        real(core, timer)
 
 
 def discreet(core: NodeState, event: str, level: str = "info", real: Any = NodeState.notice, **fields: object) -> None:

@@ -12,6 +12,7 @@ from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse, message
 from collegium.node.core.state import NodeState, Options
 from collegium.node.core.sync import answer
+from collegium.node.core.timers import PullDue, SyncDue, TrainDue
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Proposal, Vote
 from collegium.protocol.claims import NO_EPSILON, Claim
@@ -124,8 +125,8 @@ def test_wrong_bytes_from_a_source_do_not_condemn_the_author() -> None:
     blob = sha256(b"bytes")
     say(core, honest, Kind.HEADER, header(cluster, honest, 3, blob).wire)
     effects = handle(core, [ev.BlobRefused(blob, "blob-digest")], 1_000_000)
-    assert ev.SetTimer("pull", 2000) in effects
-    assert pulls(handle(core, [ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
+    assert ev.SetTimer(PullDue(), 2000) in effects
+    assert pulls(handle(core, [ev.TimerFired(PullDue())], 1_002_000)) == [(blob, key(honest))]
 
 
 @pytest.mark.parametrize("scope", ["all", "updates"])
@@ -150,7 +151,7 @@ def test_unavailable_bytes_are_asked_for_again() -> None:
     say(core, honest, Kind.HEADER, header(cluster, honest, 3, blob).wire)
     for attempt in range(3):
         handle(core, [ev.BlobRefused(blob, "unavailable")], 1_000_000 + 2000 * attempt)
-        assert pulls(handle(core, [ev.TimerFired("pull")], 1_002_000)) == [(blob, key(honest))]
+        assert pulls(handle(core, [ev.TimerFired(PullDue())], 1_002_000)) == [(blob, key(honest))]
 
 
 def test_a_second_header_for_a_place_is_not_acknowledged() -> None:
@@ -389,9 +390,9 @@ def test_waiting_for_the_other_components_ends() -> None:
     core.learner = tuple(core.hosted)
     core.folded = {T: (0, 0, GENESIS, NIL)}  # the other component is not folded
     core.folding = set(core.hosted)
-    timers = [e for n in range(5) for e in handle(core, [], n) if isinstance(e, ev.SetTimer) and e.name == "learn"]
+    timers = [e for n in range(5) for e in handle(core, [], n) if isinstance(e, ev.SetTimer) and e.timer == TrainDue()]
     assert len(timers) == 1
-    effects = handle(core, [ev.TimerFired("learn")], 10_000)
+    effects = handle(core, [ev.TimerFired(TrainDue())], 10_000)
     (train,) = [e for e in effects if isinstance(e, ev.Train)]
     assert [recipe.component for recipe in train.recipes] == [T]
 
@@ -422,5 +423,5 @@ def test_a_spent_budget_stops_contributions() -> None:
     handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
     assert core.draw is not None
     effects = handle(core, [ev.BudgetAnswer(core.draw.number, False, "spent", {}, {"made-up": 9000})], 2)
-    effects += handle(core, [ev.TimerFired("learn"), ev.TimerFired("sync")], 3)
+    effects += handle(core, [ev.TimerFired(TrainDue()), ev.TimerFired(SyncDue())], 3)
     assert not [e for e in effects if isinstance(e, ev.Train | ev.CheckBudget)]

@@ -16,6 +16,7 @@ from collegium.node.core.inbox import MOST_IDLE, MOST_REFUSED, PIECE
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncRequest, SyncResponse, message
 from collegium.node.core.state import NodeState
 from collegium.node.core.sync import answer
+from collegium.node.core.timers import NextPiece, SyncDue
 from collegium.protocol import schema, signing
 from collegium.protocol.blocks import NIL, PREVOTE, Vote
 from collegium.protocol.records import Record
@@ -24,7 +25,7 @@ from collegium.sims.cluster import Cluster, Node
 
 MANY = 20_000
 STRANGER = Identity.from_seed(sha256(b"a stranger"))
-NEXT = ev.TimerFired(inbox.TIMER)
+NEXT = ev.TimerFired(NextPiece())
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def tell(core: NodeState, peer: Node, records: Sequence[bytes] = (), messages: S
     assert len(data) <= SYNC_LIMIT
     effects = handle(core, [ev.SyncReply(peer.identity.public_key, data)], 1_000_000)
     turns = 1
-    while any(isinstance(effect, ev.SetTimer) and effect.name == inbox.TIMER for effect in effects):
+    while any(isinstance(effect, ev.SetTimer) and effect.timer == NextPiece() for effect in effects):
         effects = handle(core, [NEXT], 1_000_000)
         turns += 1
     return turns
@@ -165,7 +166,7 @@ def test_other_events_have_their_turn_between_the_pieces_of_an_answer(core: Node
     assert member not in core.reports
     handle(core, [ev.Readdressed(("/ip4/192.0.2.1/tcp/4001",))], 1_000_000)
     assert core.options.addresses == ("/ip4/192.0.2.1/tcp/4001",)
-    effects = handle(core, [ev.TimerFired("sync")], 1_000_001)
+    effects = handle(core, [ev.TimerFired(SyncDue())], 1_000_001)
     assert all(effect.peer != member for effect in effects if isinstance(effect, ev.Sync)), "its answer is being taken"
     turns = 0
     while member in core.answers:
@@ -187,7 +188,7 @@ def test_g8_an_answer_in_pieces_brings_back_what_a_lost_disk_had(grown: Cluster)
             request = schema.load(SyncRequest, sync_request(made), SyncRequest.LIMIT)
             data = answer(request, cluster.charter.federation, peer.store, made.ledger.members, ())
             effects = handle(made, [ev.SyncReply(peer.identity.public_key, data)], 1_000_000)
-            while any(effect == ev.SetTimer(inbox.TIMER, 0) for effect in effects):
+            while any(effect == ev.SetTimer(NextPiece(), 0) for effect in effects):
                 assert not made.signing
                 effects = handle(made, [NEXT], 1_000_000)
             if peer.identity.public_key in made.reports:

@@ -14,6 +14,7 @@ from collegium.node.core import spending, training
 from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import Kind
 from collegium.node.core.state import NodeState, Options
+from collegium.node.core.timers import TrainDue
 from collegium.node.privacy import policy as governing
 from collegium.node.privacy.policy import Bound, InForce
 from collegium.protocol.charter import Charter
@@ -315,7 +316,7 @@ def test_a_budget_of_another_draw_reserves_nothing() -> None:
         assert not only(effects, ev.Train)
         assert core.exhausted == ""
     effects = handle(
-        core, [ev.BudgetAnswer(1, False, "essays: spent", {}, {"essays": 9000}), ev.TimerFired("learn")], 3
+        core, [ev.BudgetAnswer(1, False, "essays: spent", {}, {"essays": 9000}), ev.TimerFired(TrainDue())], 3
     )
     assert not only(effects, ev.Train | ev.CheckBudget)  # type: ignore[arg-type]  # isinstance takes a union
     assert core.exhausted == "essays: spent"

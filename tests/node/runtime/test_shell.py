@@ -18,6 +18,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.core.messages import SyncRequest
+from collegium.node.core.timers import SyncDue
 from collegium.node.home.config import Models
 from collegium.node.learner.protocol import decode_frame
 from collegium.node.network import NetworkConfig, open_network
@@ -76,10 +77,10 @@ def test_g9_who_is_no_member_any_more_is_dropped_as_soon_as_a_block_says_so(runt
         async with trio.open_nursery() as nursery:
             nursery.start_soon(runtime._work)
             for _ in range(2):
-                runtime.submit(ev.TimerFired("x"))
+                runtime.submit(ev.TimerFired(SyncDue()))
             await trio.testing.wait_all_tasks_blocked()
             assert asked == []
-            runtime.submit(ev.TimerFired("x"))
+            runtime.submit(ev.TimerFired(SyncDue()))
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 

@@ -1,0 +1,70 @@
+"""The timers of the core: what `SetTimer` sets and `TimerFired` brings back. A timer replaces its equal."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ...consensus.agreement import Step
+
+
+@dataclass(frozen=True, slots=True)
+class NextPiece:
+    """Take the next piece of a neighbour's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDue:
+    """Ask a neighbour for what this node lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdleDue:
+    """End a height in which nothing is urgent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostDue:
+    """Write this node's update records without waiting for the others of the same training."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatherDue:
+    """Close rounds without waiting for other components' updates of the same trainings."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainDue:
+    """Train what can be trained, though not all components can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullDue:
+    """Try again to get the bytes of updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldDue:
+    """Try again to fold a component whose bytes are missing."""
+
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDeadline:
+    """A round is no longer held open for updates that are not here."""
+
+    component: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteTimeout:
+    """A step of a view has lasted too long."""
+
+    height: int
+    view: int
+    step: Step
+
+
+Timer: TypeAlias = (
+    NextPiece | SyncDue | IdleDue | PostDue | GatherDue | TrainDue | PullDue | FoldDue | RoundDeadline | VoteTimeout
+)
