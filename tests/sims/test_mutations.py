@@ -398,7 +398,7 @@ MUTATIONS = (
         (
             (
                 CORE,
-                '            state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms))\n            if state.neighbours and',
+                "            state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms))\n            if state.neighbours and",
                 "            if state.neighbours and",
             ),
         ),

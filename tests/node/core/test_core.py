@@ -6,6 +6,7 @@ import pytest
 
 from collegium.consensus import withdrawal
 from collegium.crypto.hashing import sha256
+from collegium.node.core import catchup
 from collegium.node.core import events as ev
 from collegium.node.core.catchup import in_flight, sync_request
 from collegium.node.core.core import handle, load_node, start_node
@@ -246,7 +247,7 @@ def test_an_answer_that_leads_nowhere_is_not_followed() -> None:
 def test_a_request_says_no_more_than_its_schema_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """G9: many hosts, many receipts in flight."""
     core = core_of(grown().nodes[0])
-    monkeypatch.setattr(core, "in_flight", lambda: [b"%d" % n for n in range(20_000)])
+    monkeypatch.setattr(catchup, "in_flight", lambda _: [b"%d" % n for n in range(20_000)])
     assert len(sync_request(core)) < 192 << 10
 
 

@@ -23,6 +23,7 @@ from collegium.node.home.config import Models
 from collegium.node.learner.protocol import decode_frame
 from collegium.node.network import NetworkConfig, open_network
 from collegium.node.network.identity import peer_id
+from collegium.node.runtime import runtime as shell
 from collegium.node.store.errors import DiskFullError
 from collegium.protocol import schema
 from collegium.protocol.claims import NO_EPSILON, Claim
@@ -38,7 +39,9 @@ RECORDER = (sys.executable, str(Path(__file__).with_name("recording_learner.py")
 NOISE = 2_500_000  # millionths
 
 
-def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(runtime: Any, tmp_path: Path) -> None:
+def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(
+    runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     carried: list[ev.Effect] = []
 
     async def carry_out(effect: ev.Effect) -> None:
@@ -48,7 +51,7 @@ def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(runtime: An
         raise DiskFullError(tmp_path)
 
     effects = [ev.Publish(b"said"), ev.Persist(ev.PutFlag("flag", 1)), ev.Publish(b"said too")]
-    runtime.core.handle = lambda events, now: effects
+    monkeypatch.setattr(shell, "handle", lambda state, events, now: effects)
     runtime._carry_out = carry_out
     runtime.store.apply = full
     runtime.submit(ev.SetContributing(True))
@@ -57,7 +60,9 @@ def test_g8_nothing_of_a_batch_is_carried_out_if_it_cannot_be_stored(runtime: An
     assert carried == []
 
 
-def test_g9_who_is_no_member_any_more_is_dropped_as_soon_as_a_block_says_so(runtime: Any) -> None:
+def test_g9_who_is_no_member_any_more_is_dropped_as_soon_as_a_block_says_so(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An open connection outlives what was allowed when it was made."""
     asked: list[int] = []
 
@@ -68,7 +73,7 @@ def test_g9_who_is_no_member_any_more_is_dropped_as_soon_as_a_block_says_so(runt
         async def enforce_gate(self) -> None:
             asked.append(runtime.core.ledger.height)
 
-    def decide(events: list[ev.Event], now: int) -> list[ev.Effect]:
+    def decide(state: object, events: list[ev.Event], now: int) -> list[ev.Effect]:
         if len(events) == 1:  # the second time; the first one changes nothing
             runtime.core.ledger = replace(runtime.core.ledger, height=7)
         return []
@@ -84,7 +89,8 @@ def test_g9_who_is_no_member_any_more_is_dropped_as_soon_as_a_block_says_so(runt
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 
-    runtime.network, runtime.core.handle = Network(), decide
+    runtime.network = Network()
+    monkeypatch.setattr(shell, "handle", decide)
     trio.run(both)
     assert asked == [7]
 
