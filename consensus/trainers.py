@@ -5,13 +5,10 @@ A host that says nothing of a component trains it. An update that comes from a h
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..crypto.errors import RemoteProtocolError
 from ..protocol.records import IDLE, SILENT, Idle, Offer
-
-if TYPE_CHECKING:
-    from .ledger import Ledger
+from .ledger import Ledger
 
 
 def checked(body: Offer, components: Collection[str], author: bytes) -> Offer:
@@ -44,7 +41,7 @@ def trainers(offers: Mapping[bytes, Offer], hosts: Iterable[bytes], component: s
     return frozenset(host for host in hosts if trains(offers, host, component))
 
 
-def waited_for(ledger: "Ledger", host: bytes, component: str, round_: int) -> bool:
+def waited_for(ledger: Ledger, host: bytes, component: str, round_: int) -> bool:
     """Whether a trainer is waited for in a round: in every one, at first.
 
     After the m-th time that it was suspended since an update of it counted, in every 2^(m-1)-th only: whoever says
@@ -54,7 +51,7 @@ def waited_for(ledger: "Ledger", host: bytes, component: str, round_: int) -> bo
     return times < 2 or round_ % (1 << min(times - 1, 62)) == 0
 
 
-def suspensions(ledger: "Ledger", host: bytes, component: str) -> int:
+def suspensions(ledger: Ledger, host: bytes, component: str) -> int:
     """Return how often a host was suspended as a trainer since a round of a component counted it."""
     heights = [
         outcome.height

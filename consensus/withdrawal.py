@@ -7,113 +7,17 @@ rewind   from the first round on that counted a covered update, all that anybody
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 from ..crypto.errors import RemoteProtocolError
 from ..protocol.charter import Charter
-from ..protocol.records import GENESIS, SCOPES, WithdrawalStatement
-from .components import Entry, Round, chained
-
-if TYPE_CHECKING:
-    from .ledger import ComponentLedger, Ledger, Pending
+from ..protocol.records import GENESIS, SCOPES, Withdrawal, WithdrawalStatement
+from ..protocol.signing import open_signed
+from . import membership
+from .components import Round, chained
+from .ledger import ComponentLedger, Erasure, Ledger, Pending, Withdrawn
 
 MOST_AT_A_HEIGHT = 16  # records of one author that withdraw or move to withdraw; each is held against every list
-
-
-# Asked again for every entry of every list.
-@lru_cache(maxsize=1024)
-def _map(pairs: tuple[tuple[str, int], ...]) -> dict[str, int]:
-    return dict(pairs)
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """Blobs to delete everywhere once a state of at least this epoch is certified."""
-
-    epoch: int
-    blobs: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
-    """A withdrawal in force: what it covers in this author's feed up to `through` no longer counts.
-
-    `rounds`: by component, the last round that was closed when it took effect. `since`: by component, the first round
-    that it reaches; what is older is beyond the charter's `refold_horizon`. `motion`: the one that decided it, or b"".
-    """
-
-    author: bytes
-    through: int
-    mode: str
-    height: int
-    carrier: bytes
-    rounds: tuple[tuple[str, int], ...] = ()
-    scope: str = "all"
-    components: tuple[str, ...] = ()
-    first: int = 0
-    last: int = 0
-    updates: tuple[bytes, ...] = ()
-    since: tuple[tuple[str, int], ...] = ()
-    motion: bytes = b""
-
-    def covers(self, component: str, number: int, entry: Entry) -> bool:
-        """Whether it takes this entry out of round `number` of a component."""
-        since, last = _map(self.since).get(component), _map(self.rounds).get(component, 0)
-        if since is None or not since <= number <= last:
-            return False
-        return self.mode == "rewind" or self._counts(component, number, entry)
-
-    def bars(self, component: str, author: bytes, seq: int, number: int, update: bytes) -> bool:
-        """Whether an update that no round counted may not come, or come again: what was in flight then is void too."""
-        last = _map(self.rounds).get(component, 0)
-        if self.mode == "rewind":
-            return component in _map(self.since) and number <= last + 1
-        if author != self.author or not names(self, component, number, update):
-            return False
-        return seq <= self.through or number <= last + 1
-
-    def _counts(self, component: str, number: int, entry: Entry) -> bool:
-        return (
-            entry.author == self.author and entry.seq <= self.through and names(self, component, number, entry.update)
-        )
-
-    def summary(self) -> list[object]:
-        """Return what later blocks depend on, for the ledger's digest."""
-        scope = [self.scope, list(self.components), self.first, self.last, list(self.updates)]
-        pairs = [[list(pair) for pair in self.rounds], [list(pair) for pair in self.since]]
-        return [self.author, self.through, self.mode, self.motion, *pairs, *scope]
-
-    @classmethod
-    def read(cls, row: Any) -> "Withdrawn":
-        """Read what `summary` gave; its height and carrier are not in there. Raises TypeError or ValueError."""
-        author, through, mode, motion, rounds, since, scope, components, first, last, updates = row
-        pairs = [tuple((str(name), int(number)) for name, number in each) for each in (rounds, since)]
-        return cls(
-            author=bytes(author),
-            through=int(through),
-            mode=mode,
-            height=0,
-            carrier=b"",
-            rounds=pairs[0],
-            scope=scope,
-            components=tuple(components),
-            first=int(first),
-            last=int(last),
-            updates=tuple(updates),
-            since=pairs[1],
-            motion=bytes(motion),
-        )
-
-
-def names(terms: WithdrawalStatement | Withdrawn, component: str, number: int, update: bytes) -> bool:
-    """Whether a scope names this update, which counts in, or is for, round `number` of a component."""
-    if terms.scope == "updates":
-        return update in terms.updates
-    if terms.scope != "all" and component not in terms.components:
-        return False
-    return terms.scope != "rounds" or terms.first <= number <= terms.last
 
 
 def check_terms(terms: WithdrawalStatement, known: Iterable[str] | None = None) -> None:
@@ -138,7 +42,7 @@ def check_terms(terms: WithdrawalStatement, known: Iterable[str] | None = None) 
         raise RemoteProtocolError("unknown-component", ", ".join(sorted(set(parts) - set(known))), terms.author)
 
 
-def placed(charter: Charter, ledger: "Ledger", terms: WithdrawalStatement, height: int, carrier: bytes) -> Withdrawn:
+def placed(charter: Charter, ledger: Ledger, terms: WithdrawalStatement, height: int, carrier: bytes) -> Withdrawn:
     """Return what these terms reach as the ledger stands."""
     closed = tuple(sorted((name, _last(charter, c, terms.author)) for name, c in ledger.components.items()))
     horizon = charter.rules.refold_horizon
@@ -159,7 +63,7 @@ def placed(charter: Charter, ledger: "Ledger", terms: WithdrawalStatement, heigh
     return found if terms.mode == "refold" else _rewinding(charter, ledger, found)
 
 
-def _last(charter: Charter, c: "ComponentLedger", author: bytes) -> int:
+def _last(charter: Charter, c: ComponentLedger, author: bytes) -> int:
     """Return the last round that a withdrawal closes to its author, but for the one in flight: the last closed one.
 
     Of a statistic, one that replaced a withdrawn one and was pending may be for a later round.
@@ -183,7 +87,7 @@ def expanded(charter: Charter, terms: WithdrawalStatement) -> tuple[WithdrawalSt
     return (terms, own) if own.components or own.updates else (terms,)
 
 
-def _rewinding(charter: Charter, ledger: "Ledger", found: Withdrawn) -> Withdrawn:
+def _rewinding(charter: Charter, ledger: Ledger, found: Withdrawn) -> Withdrawn:
     """Return the rewind to before the first update that `found` covers, over all that may have learned from it."""
     learned: dict[str, int] = {}  # the heights at which components first counted a covered update
     for name, c in ledger.components.items():
@@ -216,7 +120,7 @@ def linked(charter: Charter, names: Iterable[str]) -> frozenset[str]:
         found, seen = found | more, reached
 
 
-def reaches(ledger: "Ledger", withdrawn: Withdrawn) -> bool:
+def reaches(ledger: Ledger, withdrawn: Withdrawn) -> bool:
     """Whether anything that is in force, or on its way into a round, is covered."""
     return any(
         any(withdrawn.covers(name, r.number, e) for r in c.rounds for e in r.entries)
@@ -225,7 +129,7 @@ def reaches(ledger: "Ledger", withdrawn: Withdrawn) -> bool:
     )
 
 
-def without(before: "ComponentLedger", c: "ComponentLedger", withdrawn: Withdrawn) -> "ComponentLedger":
+def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -> ComponentLedger:
     """Return a component without what a withdrawal covers.
 
     `before` is the component before this block: several withdrawals in one block share one refold and one epoch.
@@ -257,3 +161,74 @@ def without(before: "ComponentLedger", c: "ComponentLedger", withdrawn: Withdraw
         attests=tuple(item for item in c.attests if item[1] == epoch),
         erasures=erasures,
     )
+
+
+def check_withdrawal(body: Withdrawal, federation: bytes) -> WithdrawalStatement:
+    """Check a withdrawal's owner signature and words. Raises RemoteProtocolError."""
+    statement = open_signed(WithdrawalStatement, body.statement, federation).value
+    check_terms(statement)
+    if statement.mode != "refold":
+        raise RemoteProtocolError("unknown-withdrawal", "to rewind is for the members to decide", statement.author)
+    return statement
+
+
+def asked(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) -> list[WithdrawalStatement]:
+    """Return what a record withdraws, feed by feed. Raises RemoteProtocolError."""
+    statement = check_withdrawal(body, ledger.federation)
+    if statement.author not in ledger.roll.seats:
+        raise RemoteProtocolError("stranger", "the withdrawal's owner was never a member", carrier)
+    check_terms(statement, ledger.components)
+    found = [
+        terms
+        for terms in of_all_keys(ledger, statement)
+        if _matters(ledger, placed(charter, ledger, terms, ledger.height + 1, carrier))
+    ]
+    if not found:
+        raise RemoteProtocolError("withdrawn-already", "nothing more is in force", carrier)
+    return found
+
+
+def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalStatement]:
+    """Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen."""
+    older = membership.earlier(ledger.roll, terms.author)
+    return [terms, *(replace(terms, author=k, through=ledger.heads.get(k, (0, GENESIS))[0]) for k in older)]
+
+
+def moved_out(
+    charter: Charter, ledger: Ledger, action: str, statement: bytes, height: int, carrier: bytes, motion: bytes = b""
+) -> list[Withdrawn]:
+    """Return what a motion to withdraw or to rewind would take out as things stand. Raises RemoteProtocolError."""
+    terms = membership.terms(action, statement, ledger.federation)
+    check_terms(terms, ledger.components)
+    if not motion and terms.through > ledger.heads.get(terms.author, (0, GENESIS))[0]:
+        raise RemoteProtocolError("through-ahead", "it reaches beyond what its subject has said so far", carrier)
+    placed = [
+        replace(placed(charter, ledger, each, height, carrier), motion=motion)
+        for part in expanded(charter, terms)
+        for each in of_all_keys(ledger, part)
+    ]
+    return [found for found in placed if reaches(ledger, found)]
+
+
+def applied(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
+    """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (DESIGN.md section 9).
+
+    `before` is the ledger before this block: several withdrawals in one block share one refold and one epoch.
+    """
+    if not _matters(ledger, found):
+        return ledger
+    components = {name: without(before.components[name], c, found) for name, c in ledger.components.items()}
+    return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, found))
+
+
+def _matters(ledger: Ledger, found: Withdrawn) -> bool:
+    """Whether a withdrawal covers anything that the ones in force do not, or keeps anything from coming."""
+    if reaches(ledger, found):
+        return True
+    if found.scope != "all" or found.mode != "refold":
+        return False
+    before = max((w.through for w in ledger.withdrawn if w.author == found.author and w.scope == "all"), default=-1)
+    if before < 0:
+        return True  # for what is in flight
+    # Carried ahead of the feed: what it covers is still to come.
+    return found.carrier != found.author and before <= ledger.heads.get(found.author, (0, GENESIS))[0] < found.through

@@ -6,7 +6,9 @@ For ledgers that are long, and for what only a quorum that colludes could sign.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ..consensus.ledger import Ledger, genesis, next_state, order
+from ..consensus.cut import order
+from ..consensus.fold import next_state
+from ..consensus.ledger import Ledger, genesis
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity
 from ..node.core.events import StoredBlock

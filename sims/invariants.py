@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..consensus.components import Entry, Round, origin, replay
-from ..consensus.ledger import Ledger, fold_block, genesis
-from ..consensus.ledger import state_digest as ledger_digest
+from ..consensus.fold import fold_block
+from ..consensus.ledger import Ledger, Withdrawn, genesis
 from ..consensus.membership import ended, present
+from ..consensus.summary import state_digest as ledger_digest
 from ..consensus.trainers import trains
-from ..consensus.withdrawal import Withdrawn
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from ..crypto.identity import verify

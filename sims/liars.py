@@ -10,7 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..consensus.ledger import apply_records, close_rounds, members_digest, next_state, order, state_digest
+from ..consensus.cut import order
+from ..consensus.fold import apply_records, next_state
+from ..consensus.ledger import members_digest
+from ..consensus.rounds import close_rounds
+from ..consensus.summary import state_digest
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..consensus.components import Entry, Round, origin, replay
-from ..consensus.ledger import Ledger, genesis, next_state, order
+from ..consensus.cut import order
+from ..consensus.fold import next_state
+from ..consensus.ledger import Ledger, genesis
 from ..consensus.membership import Outcome
 from ..crypto.hashing import sha256
 from ..crypto.identity import Identity

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from ..consensus.ledger import Ledger, fold_block, genesis
+from ..consensus.fold import fold_block
+from ..consensus.ledger import Ledger, genesis
 from ..crypto.errors import CollegiumError
 from ..node.core.events import Snapshot
 from ..node.store.database import Store

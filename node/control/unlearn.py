@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...consensus import membership, withdrawal
-from ...consensus.ledger import Ledger, moved_out, of_all_keys
+from ...consensus.ledger import Ledger, names
+from ...consensus.withdrawal import moved_out, of_all_keys
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from ...protocol import schema
 from ...protocol.records import GENESIS, MOST_UPDATES, WithdrawalStatement
@@ -289,9 +290,7 @@ def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> bool:
     if any(_would(daemon, each) for each in of_all_keys(ledger, terms)):
         return True
     flying = [f for f in core.flights.values() if f.header.value.author in keys]
-    named = [
-        f for f in flying if withdrawal.names(terms, f.header.value.component, f.header.value.round, f.header.digest)
-    ]
+    named = [f for f in flying if names(terms, f.header.value.component, f.header.value.round, f.header.digest)]
     if named:
         return asked.scope == "all" or any(f.posted for f in named)
     raise RefusedError("there is nothing to withdraw", "No such update of this node is counted or on its way.")

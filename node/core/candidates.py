@@ -1,15 +1,10 @@
 """What this node could put under the next cut, and whether now is the time for it."""
 
 from ...consensus import trainers
-from ...consensus.ledger import (
-    Ledger,
-    apply_records,
-    check_record,
-    closable,
-    eligible,
-    has_contributed,
-    order,
-)
+from ...consensus.cut import check_record, order
+from ...consensus.fold import apply_records
+from ...consensus.ledger import Ledger
+from ...consensus.rounds import closable, eligible, has_contributed
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
 from ...protocol.records import (

@@ -8,9 +8,7 @@ differed from the certified one, and one in a component with too few hosts compu
 
 from collections.abc import Collection
 
-from ...consensus.ledger import (
-    ComponentLedger,
-)
+from ...consensus.ledger import ComponentLedger
 from ...protocol import schema
 from ...protocol.blocks import Head
 from . import events as ev

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ...consensus.ledger import Ledger
-from ...consensus.withdrawal import Withdrawn
+from ...consensus.ledger import Ledger, Withdrawn
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, Claim, Draws, effective_noise, lines_for, merge, reached_noise
 from ...protocol.components import MILLION

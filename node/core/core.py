@@ -9,10 +9,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from ...consensus.components import origin
-from ...consensus.ledger import (
-    eligible,
-    fold_block,
-)
+from ...consensus.fold import fold_block
+from ...consensus.rounds import eligible
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.identity import Identity
 from ...protocol.charter import Charter

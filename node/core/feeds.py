@@ -1,9 +1,7 @@
 """Records and the feeds that they form: admission to the pool, forks, and evidence of them."""
 
 from ...consensus import membership
-from ...consensus.ledger import (
-    check_record,
-)
+from ...consensus.cut import check_record
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol import schema

@@ -19,13 +19,9 @@ from ...consensus.agreement import (
     Say,
     Wait,
 )
-from ...consensus.ledger import (
-    Ledger,
-    apply_records,
-    fold_block,
-    next_state,
-    order,
-)
+from ...consensus.cut import order
+from ...consensus.fold import apply_records, fold_block, next_state
+from ...consensus.ledger import Ledger
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Block, Certificate, Close, Proposal, Vote
 from ...protocol.records import (

@@ -10,9 +10,7 @@ from typing import assert_never
 from ...consensus.agreement import (
     Message,
 )
-from ...consensus.ledger import (
-    next_round,
-)
+from ...consensus.rounds import next_round
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol import schema

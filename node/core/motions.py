@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from ...consensus import membership, trainers
-from ...consensus.ledger import Ledger, check_withdrawal, moved_out
+from ...consensus.ledger import Ledger
 from ...consensus.membership import OpenMotion
+from ...consensus.withdrawal import check_withdrawal, moved_out
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
 from ...protocol.membership import Ballot, Motion

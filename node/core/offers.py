@@ -8,7 +8,8 @@ within a round's deadline: only then is it worth waiting for. What it sends befo
 from contextlib import suppress
 
 from ...consensus import trainers
-from ...consensus.ledger import Ledger, has_contributed
+from ...consensus.ledger import Ledger
+from ...consensus.rounds import has_contributed
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import PAUSED, SILENT, Idle, Offer, body_of
 from .state import NodeState

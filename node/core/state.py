@@ -11,11 +11,8 @@ from ...consensus.agreement import (
     Agreement,
     Message,
 )
-from ...consensus.ledger import (
-    Ledger,
-    genesis,
-    order,
-)
+from ...consensus.cut import order
+from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import LocalProtocolError, RemoteProtocolError
 from ...crypto.identity import Identity
 from ...protocol import schema

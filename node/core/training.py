@@ -6,11 +6,8 @@ The order matters (G6): ask what the budget allows, write the cost to the disk, 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...consensus import withdrawal
-from ...consensus.ledger import (
-    has_contributed,
-    next_round,
-)
+from ...consensus.ledger import names
+from ...consensus.rounds import has_contributed, next_round
 from ...protocol.claims import NO_EPSILON
 from ...protocol.records import (
     GENESIS,
@@ -80,7 +77,7 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
     made = {key: update for key, update in state.acked.items() if key[:2] == (state.me, name)}
     barred = 0
     for found in (w for w in state.ledger.withdrawn if w.author == state.me):
-        if any(withdrawal.names(found, name, key[2], update) for key, update in made.items()):
+        if any(names(found, name, key[2], update) for key, update in made.items()):
             barred = max(barred, dict(found.rounds).get(name, 0) + 1)
     waits = any(key[2] > barred for key in made)
     return not waits and name not in state.halted and not has_contributed(state.ledger.roll, component, state.me)

@@ -6,11 +6,8 @@ quorum of the component's active hosts the author writes one `Update` record.
 
 from collections.abc import Iterable
 
-from ...consensus.ledger import (
-    Ledger,
-    is_stale,
-    next_round,
-)
+from ...consensus.ledger import Ledger
+from ...consensus.rounds import is_stale, next_round
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol.blocks import quorum

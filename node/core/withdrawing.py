@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from ...consensus import withdrawal
-from ...consensus.ledger import (
-    of_all_keys,
-)
+from ...consensus.ledger import names
+from ...consensus.withdrawal import of_all_keys
 from ...protocol.records import (
     Withdrawal,
     WithdrawalStatement,
@@ -62,4 +61,4 @@ def set_contributing(state: NodeState, on: bool) -> None:
 
 def _within(terms: WithdrawalStatement, flight: Flight) -> bool:
     header = flight.header
-    return withdrawal.names(terms, header.value.component, header.value.round, header.digest)
+    return names(terms, header.value.component, header.value.round, header.digest)

@@ -10,9 +10,8 @@ from math import fsum
 
 from ...consensus import membership
 from ...consensus.components import Entry, Round, taken
-from ...consensus.ledger import ComponentLedger, Ledger
+from ...consensus.ledger import ComponentLedger, Ledger, Withdrawn
 from ...consensus.shares import mean_shares, robust_shares
-from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import UsageError
 from ...protocol.claims import NO_EPSILON, Claim
 from ...protocol.components import SUM, ComponentSpec

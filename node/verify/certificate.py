@@ -15,9 +15,10 @@ from typing import Annotated, BinaryIO
 from zstandard import ZstdError
 
 from ...consensus.components import Entry, Round, chained, fold_round, origin
-from ...consensus.ledger import ComponentSummary, Ledger, Summary, genesis, summary, summary_digest
+from ...consensus.ledger import Ledger, Withdrawn, genesis, names
 from ...consensus.membership import WITHDRAWALS, earlier, present, terms
-from ...consensus.withdrawal import Withdrawn, expanded, names
+from ...consensus.summary import ComponentSummary, Summary, summary, summary_digest
+from ...consensus.withdrawal import expanded
 from ...crypto.errors import RemoteProtocolError, UsageError, VerificationError
 from ...crypto.hashing import sha256
 from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ...consensus.components import Round
-from ...consensus.ledger import Ledger, active_hosts, fold_block, genesis, order
-from ...consensus.withdrawal import Withdrawn
+from ...consensus.cut import order
+from ...consensus.fold import fold_block
+from ...consensus.ledger import Ledger, Withdrawn, genesis
+from ...consensus.rounds import active_hosts
 from ...crypto.errors import CollegiumError, LocalProtocolError, RemoteProtocolError, VerificationError
 from ...crypto.hashing import digest
 from ...protocol.blocks import verify_certificate

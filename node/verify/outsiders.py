@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ...consensus.ledger import Ledger, fold_block, genesis
+from ...consensus.fold import fold_block
+from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError, UsageError
 from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash
 from ...protocol.charter import Charter

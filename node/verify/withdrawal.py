@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ...consensus.components import Entry
-from ...consensus.ledger import ComponentLedger
-from ...consensus.withdrawal import Withdrawn
+from ...consensus.ledger import ComponentLedger, Withdrawn
 from ...crypto.errors import VerificationError
 from .bytes import Bytes
 from .ledger import Progress, Report

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...consensus.ledger import Ledger, fold_block, genesis
+from ...consensus.fold import fold_block
+from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...protocol.charter import Charter
 from ..store.database import Store

@@ -5,8 +5,8 @@ from contextlib import suppress
 from difflib import get_close_matches
 
 from ...consensus import membership
+from ...consensus.ledger import Withdrawn
 from ...consensus.membership import OpenMotion, Outcome
-from ...consensus.withdrawal import Withdrawn
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import WithdrawalStatement
 from .context import Context, Json

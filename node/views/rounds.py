@@ -2,7 +2,9 @@
 
 from ...consensus import rules, trainers
 from ...consensus.components import Round
-from ...consensus.ledger import ComponentLedger, Ledger, active_hosts, fold_block, genesis
+from ...consensus.fold import fold_block
+from ...consensus.ledger import ComponentLedger, Ledger, genesis
+from ...consensus.rounds import active_hosts
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema

@@ -1,7 +1,9 @@
 """The node, its peers and its components."""
 
-from ...consensus.ledger import ComponentLedger, Ledger, eligible, has_contributed
+
+from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.membership import earlier
+from ...consensus.rounds import eligible, has_contributed
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ..home.addresses import peer_id

@@ -1,6 +1,6 @@
 """Withdrawals: agreed, refolded, certified, erased."""
 
-from ...consensus.withdrawal import Withdrawn, names
+from ...consensus.ledger import Withdrawn, names
 from .context import Context, Json, moment
 from .membership import scope
 

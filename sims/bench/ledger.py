@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import nacl.signing
 from rich.console import Console
 
-from ...consensus import ledger
+from ...consensus import fold
 from ...crypto.errors import UsageError
 from ...crypto.hashing import domain_tag, sha256
 from ...crypto.identity import Identity
@@ -69,7 +69,7 @@ def _of_outsiders(quick: bool) -> Sequence[Row]:
 
 def _cold(verify: Callable[[], object]) -> None:
     """Verify as a third party does, that saw none of it before."""
-    for known in (ledger._open_header, ledger._receipts, verify_ack):
+    for known in (fold._open_header, fold._receipts, verify_ack):
         known.cache_clear()
     verify()
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import msgpack
 import nacl.signing
 
-from ...consensus import ledger
+from ...consensus import fold
 from ...crypto.errors import OperatorError
 from ...crypto.hashing import digest, domain_tag
 from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash
@@ -254,7 +254,7 @@ def _frames(path: Path) -> Iterator[bytes]:
 
 def forget() -> None:
     """Empty every cache that a third party's process would begin without."""
-    for known in (ledger._open_header, ledger._receipts, records.verify_ack, records._decoded, signing._opened):
+    for known in (fold._open_header, fold._receipts, records.verify_ack, records._decoded, signing._opened):
         known.cache_clear()
 
 

@@ -7,24 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.consensus import ledger as fold
+from collegium.consensus import fold
 from collegium.consensus.components import Entry, Round, chained
-from collegium.consensus.ledger import (
-    Certified,
-    Ledger,
-    Pending,
-    Refusal,
-    check_cut,
-    check_record,
-    closable,
-    eligible,
-    fold_block,
-    genesis,
-    next_state,
-    order,
-    state_digest,
-)
-from collegium.consensus.withdrawal import Erasure, Withdrawn
+from collegium.consensus.cut import check_cut, check_record, order
+from collegium.consensus.fold import fold_block, next_state
+from collegium.consensus.ledger import Certified, ComponentLedger, Erasure, Ledger, Pending, Refusal, Withdrawn, genesis
+from collegium.consensus.rounds import closable, eligible
+from collegium.consensus.summary import state_digest
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
@@ -66,7 +55,7 @@ class Book:
         self.blocks: list[tuple[Block, list[Signed[Record]]]] = []
 
     @property
-    def component(self) -> fold.ComponentLedger:
+    def component(self) -> ComponentLedger:
         return self.ledger.components[T]
 
     def record(self, who: Identity, body: Body | None = None, *, kind: str = "", raw: bytes = b"") -> Signed[Record]:

@@ -9,16 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.consensus import membership, trainers
-from collegium.consensus.ledger import (
-    Ledger,
-    check_cut,
-    fold_block,
-    genesis,
-    members_digest,
-    next_state,
-    order,
-    state_digest,
-)
+from collegium.consensus.cut import check_cut, order
+from collegium.consensus.fold import fold_block, next_state
+from collegium.consensus.ledger import Ledger, genesis, members_digest
+from collegium.consensus.summary import state_digest
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity

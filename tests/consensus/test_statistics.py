@@ -9,16 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.consensus.components import Entry, Round, fold_round, origin, replay
-from collegium.consensus.ledger import (
-    ComponentLedger,
-    Ledger,
-    closable,
-    eligible,
-    fold_block,
-    genesis,
-    next_state,
-    order,
-)
+from collegium.consensus.cut import order
+from collegium.consensus.fold import fold_block, next_state
+from collegium.consensus.ledger import ComponentLedger, Ledger, genesis
+from collegium.consensus.rounds import closable, eligible
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.protocol import schema

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from collegium.consensus.ledger import ComponentLedger, apply_records, state_digest
+from collegium.consensus.fold import apply_records
+from collegium.consensus.ledger import ComponentLedger
+from collegium.consensus.summary import state_digest
 from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.protocol import schema

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from collegium.consensus.components import Entry, Round, chained
-from collegium.consensus.ledger import Summary, summary, summary_digest
+from collegium.consensus.summary import Summary, summary, summary_digest
 from collegium.crypto.errors import CollegiumError, CorruptError, UsageError, VerificationError
 from collegium.crypto.identity import Identity
 from collegium.crypto.merkle import consistency_proof, leaf_hash

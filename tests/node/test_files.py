@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from collegium.consensus.ledger import next_state
+from collegium.consensus.fold import next_state
 from collegium.crypto.errors import CorruptError, UsageError, VerificationError
 from collegium.crypto.identity import Identity
 from collegium.crypto.merkle import EMPTY, leaf_hash

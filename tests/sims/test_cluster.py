@@ -11,8 +11,9 @@ import pytest
 import zstandard
 
 from collegium.consensus.components import Round, origin, replay
-from collegium.consensus.ledger import fold_block, genesis
-from collegium.consensus.ledger import state_digest as ledger_digest
+from collegium.consensus.fold import fold_block
+from collegium.consensus.ledger import genesis
+from collegium.consensus.summary import state_digest as ledger_digest
 from collegium.node.core import events as ev
 from collegium.node.core.flights import Flight
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from collegium.consensus.ledger import fold_block, genesis
+from collegium.consensus.fold import fold_block
+from collegium.consensus.ledger import genesis
 from collegium.consensus.membership import OpenMotion
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity

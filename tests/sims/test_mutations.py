@@ -27,7 +27,8 @@ FOLDS = "collegium.node.core.folds"
 TRAINING = "collegium.node.core.training"
 SPENDING = "collegium.node.core.spending"
 CATCHUP = "collegium.node.core.catchup"
-AGREEMENT, LEDGER = "collegium.consensus.agreement", "collegium.consensus.ledger"
+AGREEMENT, FOLD, ROUNDS = "collegium.consensus.agreement", "collegium.consensus.fold", "collegium.consensus.rounds"
+LEDGER, CUT = "collegium.consensus.ledger", "collegium.consensus.cut"
 WITHDRAWAL = "collegium.consensus.withdrawal"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
@@ -141,7 +142,7 @@ MUTATIONS = (
     ),
     Mutation(
         "evidence expels nobody",
-        ((LEDGER, "    guilty = guilty & set(ledger.members)\n", "    guilty = set()\n"),),
+        ((FOLD, "    guilty = guilty & set(ledger.members)\n", "    guilty = set()\n"),),
         "liar-double-votes",
         1,
         ("expect.expelled",),
@@ -155,7 +156,7 @@ MUTATIONS = (
     ),
     Mutation(
         "one vote twice is evidence",
-        ((LEDGER, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
+        ((CUT, "if where[0] == where[1] and x.value.block != y.value.block:", "if where[0] == where[1]:"),),
         "liar-false-evidence",
         9,
         ("G8",),
@@ -261,7 +262,7 @@ MUTATIONS = (
         "an update counts again when its author is late",
         (
             (
-                LEDGER,
+                ROUNDS,
                 "            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness"
                 " and not spec.additive))\n",
                 "",
@@ -275,7 +276,7 @@ MUTATIONS = (
         "robust rules take stale updates",
         (
             (
-                LEDGER,
+                ROUNDS,
                 'limit = charter.rules.max_staleness if spec.rule == "mean" else 0',
                 "limit = charter.rules.max_staleness",
             ),
@@ -305,7 +306,7 @@ MUTATIONS = (
                 "        need = quorum(max(1, len(hosts)), state.ledger.fault_model)\n",
                 "        need = 1\n",
             ),
-            (LEDGER, "_in_common(p.acks, hosts) >= need:", "_in_common(p.acks, hosts) >= 1:"),
+            (ROUNDS, "_in_common(p.acks, hosts) >= need:", "_in_common(p.acks, hosts) >= 1:"),
         ),
         "calm",
         1,
@@ -333,14 +334,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a withdrawal of single updates takes the whole component",
-        ((WITHDRAWAL, "        return update in terms.updates\n", "        return True\n"),),
+        ((LEDGER, "        return update in terms.updates\n", "        return True\n"),),
         "withdraws-updates",
         2,
         ("G4",),
     ),
     Mutation(
         "a rewind takes the member's own updates only",
-        ((WITHDRAWAL, 'return self.mode == "rewind" or self._counts(', "return self._counts("),),
+        ((LEDGER, 'return self.mode == "rewind" or self._counts(', "return self._counts("),),
         "rewinds",
         1,
         ("G7",),
@@ -354,7 +355,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what was in flight outlives a rewind",
-        ((WITHDRAWAL, "in _map(self.since) and number <= last + 1", "in _map(self.since) and number < 1"),),
+        ((LEDGER, "in _map(self.since) and number <= last + 1", "in _map(self.since) and number < 1"),),
         "rewinds",
         1,
         ("G7",),
@@ -398,7 +399,8 @@ MUTATIONS = (
         (
             (
                 CORE,
-                "            state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms))\n            if state.neighbours and",
+                "            state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms))\n"
+                "            if state.neighbours and",
                 "            if state.neighbours and",
             ),
         ),
@@ -416,7 +418,7 @@ MUTATIONS = (
     Mutation(
         "the quota of a height is not held",
         (
-            (LEDGER, "        if count[author] > charter.rules.records_per_height:\n", "        if False:\n"),
+            (CUT, "        if count[author] > charter.rules.records_per_height:\n", "        if False:\n"),
             (HEIGHTS, "if head.seq - agreed > state.charter.rules.records_per_height:", "if False:"),
             (
                 CANDIDATES,
@@ -475,7 +477,7 @@ MUTATIONS = (
                 "return state.idle_due",
             ),
             (HEIGHTS, "if state.agreement is None or not (records or closes):", "if state.agreement is None:"),
-            (LEDGER, "    if not records and not closes:\n", "    if False:\n"),
+            (FOLD, "    if not records and not closes:\n", "    if False:\n"),
         ),
         "calm",
         1,
@@ -503,7 +505,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who is suspended is a host all the same",
-        ((LEDGER, "components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},", ""),),
+        ((FOLD, "components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},", ""),),
         "silent-host",
         1,
         ("G3",),
@@ -550,7 +552,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who is suspended as a trainer is one all the same",
-        ((LEDGER, "trainers.silenced(ledger.offers[motion.subject])", "ledger.offers[motion.subject]"),),
+        ((FOLD, "trainers.silenced(ledger.offers[motion.subject])", "ledger.offers[motion.subject]"),),
         "hung-learner",
         1,
         ("G3",),
@@ -585,7 +587,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a key that was moved stays a member's",
-        ((LEDGER, "members=tuple(sorted((*state.members, new)))", "members=tuple(sorted((*ledger.members, new)))"),),
+        ((FOLD, "members=tuple(sorted((*state.members, new)))", "members=tuple(sorted((*ledger.members, new)))"),),
         "moves-to-a-new-key",
         1,
         ("G2",),
@@ -599,21 +601,21 @@ MUTATIONS = (
     ),
     Mutation(
         "who is expelled by motion stays a host",
-        ((LEDGER, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
+        ((FOLD, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
         "expelled-by-motion",
         7,
         ("G2",),
     ),
     Mutation(
         "an expulsion by motion is not carried out",
-        ((LEDGER, "    state = _without(ledger, {motion.subject})\n", "    state = ledger\n"),),
+        ((FOLD, "    state = _without(ledger, {motion.subject})\n", "    state = ledger\n"),),
         "expelled-by-motion",
         1,
         ("G2",),
     ),
     Mutation(
         "hosts wait for a close that cannot come",
-        ((LEDGER, "or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates", "or not c.hosts"),),
+        ((ROUNDS, "or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates", "or not c.hosts"),),
         "joins-when-budgets-are-spent",
         1,
         ("expect.rounds",),

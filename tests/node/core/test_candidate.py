@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from collegium.consensus.ledger import apply_records
+from collegium.consensus.fold import apply_records
 from collegium.node.core import candidates
 from collegium.node.core.state import Candidate, NodeState
 from collegium.protocol.records import Evidence

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from collegium.consensus.ledger import state_digest
+from collegium.consensus.summary import state_digest
 from collegium.crypto.hashing import digest
 from collegium.node.core.messages import Kind
 from collegium.node.store.connection import connect

@@ -1,0 +1,397 @@
+"""The ledger fold: agreed records to ledger state. It reads records only; every member computes the same (G1, G4).
+
+The transition rules all live here. Within one block, in this order:
+
+    1 records   by author key, then seq: heads move, tree grows, offers and attests count, updates become pending,
+                motions open, ballots count, withdrawal statements and evidence are noted
+    2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
+    3 motions   decided ones take effect (membership.py), with the same consequences for whoever goes
+    4 withdraw  entries and pending updates that it covers go; the component's epoch grows by one (withdrawal.py)
+    5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
+                (those of a statistic at any time: whoever comes late contributes late)
+    6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
+    7 certify   a quorum of a component's active hosts attests one digest
+
+The members after a block decide the next one: its header names them.
+
+A record whose body is malformed or breaks a bound is inert: it stays in the feed and is refused by name.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import assert_never
+
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.merkle import leaf_hash
+from ..protocol import schema
+from ..protocol.blocks import Block, Close, Head
+from ..protocol.charter import Charter
+from ..protocol.membership import Ballot, Motion
+from ..protocol.records import (
+    BODY_LIMIT,
+    Attest,
+    Body,
+    Evidence,
+    Offer,
+    Record,
+    Update,
+    Withdrawal,
+    WithdrawalStatement,
+    body_of,
+    verify_ack,
+)
+from ..protocol.signing import Signed, open_signed
+from ..protocol.update import UpdateHeader, check_header
+from . import membership, rules, trainers, withdrawal
+from .cut import check_cut, check_evidence, order
+from .ledger import ComponentLedger, Ledger, Pending, Refusal, Withdrawn, members_digest
+from .membership import Outcome, Roll
+from .rounds import KEEP_ATTESTED, close_rounds, gather_hosts, has_contributed, is_stale, next_round
+from .summary import state_digest
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A block's ledger while its records are applied one by one, and what they ask for after that."""
+
+    charter: Charter
+    before: Ledger
+    trusted: bool
+    heads: dict[bytes, tuple[int, bytes]]
+    offers: Mapping[bytes, Offer]
+    components: dict[str, ComponentLedger]
+    roll: Roll
+    guilty: set[bytes] = field(default_factory=set)
+    withdrawals: list[tuple[WithdrawalStatement, bytes]] = field(default_factory=list)
+    withdrawing: Counter[bytes] = field(default_factory=Counter)
+
+    @property
+    def height(self) -> int:
+        return self.before.height + 1
+
+    @property
+    def now(self) -> Ledger:
+        """The ledger before this block, with what its updates and attestations have changed so far."""
+        return replace(self.before, heads=self.heads, components=self.components)
+
+
+def apply_records(
+    charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]], *, trusted: bool = False
+) -> Ledger:
+    """Apply a block's records (steps 1 to 5 above); `records` are in ledger order and passed check_cut.
+
+    `trusted` skips the signatures inside update records: for blocks that this node itself decided and stored.
+    """
+    draft = _Draft(charter, ledger, trusted, dict(ledger.heads), ledger.offers, dict(ledger.components), ledger.roll)
+    refusals: list[Refusal] = []
+    for record in records:
+        value = record.value
+        draft.heads[value.author] = (value.seq, record.digest)
+        try:
+            _apply(draft, record, body_of(value))
+        except RemoteProtocolError as error:
+            refusals.append(Refusal(value.author, value.seq, value.kind, error.reason))
+    state = replace(
+        ledger,
+        heads=draft.heads,
+        offers=draft.offers,
+        components={name: _in_order(c, ledger.components[name]) for name, c in draft.components.items()},
+        roll=draft.roll,
+        refusals=tuple(refusals),
+        tree=ledger.tree.extend([leaf_hash(record.digest) for record in records]),
+    )
+    state = _expel(state, draft.guilty, draft.height)
+    state = _carry_motions(charter, ledger, state, draft.height)
+    for terms, carrier in draft.withdrawals:
+        state = withdrawal.applied(ledger, state, withdrawal.placed(charter, state, terms, draft.height, carrier))
+    if state.offers is ledger.offers and state.members is ledger.members:
+        return state
+    return gather_hosts(charter, state)
+
+
+def _apply(draft: _Draft, record: Signed[Record], body: Body | None) -> None:
+    """Apply one record. Raises RemoteProtocolError, by name, if it is inert."""
+    author = record.value.author
+    match body:
+        case Offer():
+            draft.offers = {**draft.offers, author: trainers.checked(body, draft.components, author)}
+        case Update():
+            _add_update(draft, record.value, body)
+        case Attest():
+            _add_attest(draft.components, author, body)
+        case Evidence():
+            convict = membership.present(draft.roll, check_evidence(body, draft.before.federation))
+            if convict not in draft.before.members:
+                raise RemoteProtocolError("convicted-already", "it is no member", convict)
+            draft.guilty.add(convict)
+        case Withdrawal():
+            _count_withdrawing(draft, author)
+            draft.withdrawals += [(terms, author) for terms in withdrawal.asked(draft.charter, draft.now, body, author)]
+        case Motion():
+            _add_motion(draft, record, body)
+        case Ballot():
+            draft.roll = membership.add_ballot(draft.roll, body, author)
+        case None:
+            pass  # of a kind that is not known: it stays in the feed
+        case _:
+            assert_never(body)
+
+
+def _count_withdrawing(draft: _Draft, author: bytes) -> None:
+    draft.withdrawing[author] += 1
+    if draft.withdrawing[author] > withdrawal.MOST_AT_A_HEIGHT:
+        raise RemoteProtocolError("quota-withdrawals", "too many at one height", author)
+
+
+def _add_motion(draft: _Draft, record: Signed[Record], body: Motion) -> None:
+    before, author = draft.before, record.value.author
+    withdraws = body.action in membership.WITHDRAWALS
+    if withdraws:
+        _count_withdrawing(draft, author)
+    membership.check_motion(draft.roll, before.members, before.offers, before.federation, draft.height, author, body)
+    if withdraws and not withdrawal.moved_out(
+        draft.charter, draft.now, body.action, body.statement, draft.height, author
+    ):
+        raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", author)
+    draft.roll = membership.add_motion(draft.roll, body, author, record.value.seq, record.digest, draft.height)
+
+
+def _add_update(draft: _Draft, record: Record, body: Update) -> None:
+    charter, components, withdrawn, trusted = draft.charter, draft.components, draft.before.withdrawn, draft.trusted
+    header = _open_header(body.header, record.federation, trusted)
+    value = header.value
+    if value.author != record.author:
+        raise RemoteProtocolError("not-the-author", "the header is another member's", record.author)
+    spec = check_header(value, charter)
+    component = components[value.component]
+    acks = _receipts(record.body, record.federation, header.digest, trusted)
+    if len(acks) != len(body.acks):
+        raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", record.author)
+    if any(header.digest in round_.updates for round_ in component.rounds[-KEEP_ATTESTED:]):
+        raise RemoteProtocolError("counted-already", value.component, record.author)
+    if spec.additive and has_contributed(draft.roll, component, value.author):
+        raise RemoteProtocolError("counted-already", f"{value.component}: once a member", record.author)
+    if is_stale(charter, spec, value.round, component.round):
+        raise RemoteProtocolError("stale", f"round {value.round} after {component.round}", record.author)
+    if value.round > next_round(spec, component, withdrawn, value.author):
+        # Nobody trains before the round before was agreed on; such entries would stay in the ledger for ever.
+        raise RemoteProtocolError("round-ahead", f"round {value.round} after {component.round}", record.author)
+    if any(w.bars(value.component, value.author, record.seq, value.round, header.digest) for w in withdrawn):
+        # What was withdrawn, or was in flight then, must not come back: its bytes are being erased.
+        raise RemoteProtocolError("withdrawn", f"{value.component} round {value.round}", record.author)
+    if value.epoch > component.epoch:
+        raise RemoteProtocolError("epoch-ahead", str(value.epoch), record.author)
+    known = next((p for p in component.pending if p.update == header.digest), None)
+    if known is None and any(
+        p.author == value.author and (p.round == value.round or spec.additive) for p in component.pending
+    ):
+        raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", record.author)
+    pending = Pending(
+        header.digest,
+        value.author,
+        record.seq,
+        value.round,
+        value.epoch,
+        value.blob,
+        value.size,
+        rules.noise_variance(value, spec),
+        acks | known.acks if known else acks,
+    )
+    others = component.pending if known is None else tuple(p for p in component.pending if p is not known)
+    components[value.component] = replace(component, pending=(*others, pending))
+
+
+# The same update record is folded into a candidate, a proposal and a decision: its signatures are checked once.
+@lru_cache(maxsize=4096)
+def _open_header(wire: bytes, federation: bytes, trusted: bool) -> Signed[UpdateHeader]:
+    return open_signed(UpdateHeader, wire, federation, trusted=trusted)
+
+
+@lru_cache(maxsize=4096)
+def _receipts(body: bytes, federation: bytes, header: bytes, trusted: bool) -> frozenset[bytes]:
+    """Return the hosts whose acknowledgements in an update record are true."""
+    update = schema.load(Update, body, BODY_LIMIT)
+    return frozenset(ack.host for ack in update.acks if trusted or verify_ack(federation, header, ack))
+
+
+def _in_order(component: ComponentLedger, before: ComponentLedger) -> ComponentLedger:
+    """Return a component with what its records added in its place: sorted once a block, not once a record."""
+    if component is before:
+        return component
+    pending = sorted(component.pending, key=lambda p: (p.author, p.round, p.update))
+    return replace(component, pending=tuple(pending), attests=tuple(sorted(component.attests)))
+
+
+def _add_attest(components: dict[str, ComponentLedger], author: bytes, body: Attest) -> None:
+    component = components.get(body.component)
+    if component is None:
+        raise RemoteProtocolError("unknown-component", body.component, author)
+    if author not in component.hosts:
+        raise RemoteProtocolError("not-a-host", body.component, author)
+    if body.round > component.round or body.epoch > component.epoch:
+        raise RemoteProtocolError("attest-ahead", f"{body.component} round {body.round}", author)
+    if body.round + KEEP_ATTESTED <= component.round or body.epoch < component.epoch:
+        return  # honest and late: of no use any more
+    if any(item[:3] == (body.round, body.epoch, author) for item in component.attests):
+        raise RemoteProtocolError("attested-already", f"{body.component} round {body.round}", author)
+    attests = (*component.attests, (body.round, body.epoch, author, body.digest))
+    components[body.component] = replace(component, attests=attests)
+
+
+def _expel(ledger: Ledger, guilty: set[bytes], height: int) -> Ledger:
+    guilty = guilty & set(ledger.members)
+    if not guilty:
+        return ledger
+    state = _without(ledger, guilty)
+    roll = membership.unseat(ledger.roll, guilty, "evidence", height)
+    return replace(state, expelled=tuple(sorted({*ledger.expelled, *guilty})), roll=roll)
+
+
+def _without(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
+    """Take members out: closed rounds stand, what is pending of theirs drops."""
+    components = {
+        name: replace(
+            c,
+            hosts=tuple(host for host in c.hosts if host not in gone),
+            pending=tuple(p for p in c.pending if p.author not in gone),
+        )
+        for name, c in ledger.components.items()
+    }
+    return replace(
+        ledger,
+        members=tuple(member for member in ledger.members if member not in gone),
+        offers={author: offer for author, offer in ledger.offers.items() if author not in gone},
+        components=components,
+    )
+
+
+def _carry_motions(charter: Charter, before: Ledger, ledger: Ledger, height: int) -> Ledger:
+    """Decide what is decided, one motion after the other, each on the members that the one before it left."""
+    while True:
+        found = membership.next_outcome(
+            ledger.roll, ledger.members, ledger.offers, ledger.federation, ledger.fault_model, height
+        )
+        if found is None:
+            return ledger
+        motion, taken = found.motion, list[Withdrawn]()
+        if found.result == "passed" and motion.action in membership.WITHDRAWALS:
+            taken = withdrawal.moved_out(
+                charter, ledger, motion.action, motion.statement, height, motion.author, motion.digest
+            )
+            if not taken:
+                found = replace(found, result="void", why="withdrawn-already")
+        ledger = replace(ledger, roll=membership.close(ledger.roll, found))
+        for each in taken:
+            ledger = withdrawal.applied(before, ledger, each)
+        if found.result == "passed" and not taken:
+            ledger = _carry(ledger, found)
+
+
+def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
+    """Let a motion that passed take effect: the members that it leaves decide from the next height on."""
+    motion, height, roll = outcome.motion, outcome.height, ledger.roll
+    if motion.action == "admit":
+        person = membership.applicant(motion, ledger.federation)
+        members = tuple(sorted((*ledger.members, person.author)))
+        return replace(ledger, members=members, roll=membership.seat(roll, person, motion, height))
+    if motion.action == "rekey":
+        new = membership.new_key(motion, ledger.federation)
+        return _moved(ledger, membership.move(roll, motion.subject, new, motion, height), motion.subject, new)
+    if motion.action == "suspend":
+        hosts = {n: tuple(h for h in c.hosts if h != motion.subject) for n, c in ledger.components.items()}
+        return replace(
+            ledger,
+            offers={author: offer for author, offer in ledger.offers.items() if author != motion.subject},
+            components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},
+        )
+    if motion.action == "suspend-training":
+        return replace(
+            ledger, offers={**ledger.offers, motion.subject: trainers.silenced(ledger.offers[motion.subject])}
+        )
+    gone = "left" if motion.action == "leave" else "expelled"
+    state = _without(ledger, {motion.subject})
+    expelled = {*ledger.expelled, motion.subject} if gone == "expelled" else ledger.expelled
+    return replace(
+        state,
+        expelled=tuple(sorted(expelled)),
+        roll=membership.unseat(roll, {motion.subject}, gone, height, motion.digest),
+    )
+
+
+def _moved(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
+    """Let a member's new key sit where the old one sat. What the old one has pending drops: it is trained again."""
+    state = _without(ledger, {old})
+    components = {
+        name: replace(c, hosts=tuple(sorted((*c.hosts, new)))) if old in ledger.components[name].hosts else c
+        for name, c in state.components.items()
+    }
+    offers = dict(state.offers)
+    if old in ledger.offers:
+        offers[new] = ledger.offers[old]
+    return replace(state, members=tuple(sorted((*state.members, new))), offers=offers, components=components, roll=roll)
+
+
+def next_state(
+    charter: Charter,
+    ledger: Ledger,
+    records: Sequence[Signed[Record]],
+    closes: Sequence[Close],
+    *,
+    trusted: bool = False,
+) -> tuple[Ledger, Block]:
+    """Fold one block: return the state after it and the block itself, with everything in it recomputed.
+
+    `records` in ledger order. Raises RemoteProtocolError if the cut or a close breaks a rule.
+    """
+    if not records and not closes:
+        raise RemoteProtocolError("empty", "a block needs at least one record or close")
+    check_cut(charter, ledger, records)
+    height = ledger.height + 1
+    state = close_rounds(charter, apply_records(charter, ledger, records, trusted=trusted), closes, height)
+    state = replace(state, height=height)
+    heads = {record.value.author: Head(record.value.author, record.value.seq, record.digest) for record in records}
+    block = Block(
+        federation=ledger.federation,
+        height=height,
+        prev=ledger.block,
+        cut=tuple(head for _, head in sorted(heads.items())),
+        close=tuple(closes),
+        tree_size=state.tree.size,
+        tree_root=state.tree.root(),
+        members=members_digest(state.members),
+        fold=state_digest(state),
+    )
+    return replace(state, block=block.id), block
+
+
+def fold_block(
+    charter: Charter, ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool = False
+) -> Ledger:
+    """Fold an agreed or proposed block; its header must equal what is recomputed (G2, G4).
+
+    `trusted` first skips the signatures inside update records. An agreed block may hold a liar's record with a false
+    one, which is inert: then the header differs and everything is checked as it was when the block was decided.
+
+    Raises RemoteProtocolError("height" | "prev" | "header-differs") or what next_state raises.
+    """
+    if trusted:
+        try:
+            return _fold(charter, ledger, block, records, trusted=True)
+        except RemoteProtocolError:
+            pass
+    return _fold(charter, ledger, block, records, trusted=False)
+
+
+def _fold(
+    charter: Charter, ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool
+) -> Ledger:
+    if block.height != ledger.height + 1:
+        raise RemoteProtocolError("height", f"{block.height} after {ledger.height}")
+    if block.prev != ledger.block:
+        raise RemoteProtocolError("prev", f"height {block.height} does not follow the agreed block")
+    state, mine = next_state(charter, ledger, order(records), block.close, trusted=trusted)
+    if mine != block:
+        raise RemoteProtocolError("header-differs", f"height {block.height} is not what its records fold to")
+    return state

@@ -1,0 +1,170 @@
+"""Rounds: who hosts a component, which updates its next round would count, closing it, certifying its state.
+
+A component's active hosts acknowledge updates and attest states. They are frozen at each close, so that everybody
+counts the same quorum. Eligibility is decided once, when a round closes, and never judged again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from ..crypto.errors import RemoteProtocolError
+from ..protocol.blocks import Close
+from ..protocol.charter import Charter
+from ..protocol.components import ComponentSpec
+from ..protocol.records import (
+    GENESIS,
+    Offer,
+)
+from ..protocol.schema import MOST_HOSTS
+from . import membership, rules, trainers
+from .components import Entry, Round, chained
+from .ledger import Certified, ComponentLedger, Ledger, Pending, Withdrawn
+from .membership import Roll
+
+KEEP_ATTESTED = 8  # rounds for which late attestations still count
+
+# Asked again after every record: with n hosts, n sets of n acknowledgements.
+_as_set: Callable[[tuple[bytes, ...]], frozenset[bytes]] = lru_cache(maxsize=64)(frozenset)
+
+
+def gather_hosts(charter: Charter, ledger: Ledger) -> Ledger:
+    """Make whoever offers a component its host, where that need not wait for its next close."""
+    components = {
+        name: replace(c, hosts=_offering(ledger, name)) if _gathers(charter, c, ledger.offers) else c
+        for name, c in ledger.components.items()
+    }
+    return replace(ledger, components=components)
+
+
+def _gathers(charter: Charter, c: ComponentLedger, offers: Mapping[bytes, Offer]) -> bool:
+    """Whether whoever offers a component becomes its host at once, and not only when its next round closes.
+
+    That is so before the first close, for statistics, and while too few of the hosts train for a round to close at all:
+    hosts whose budgets are spent would else keep a new member from ever training (ADR 18).
+    """
+    spec = charter.component(c.name)
+    assert spec is not None
+    return c.round == 0 or spec.additive or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates
+
+
+def active_hosts(charter: Charter, before: Ledger, after: Ledger, name: str) -> tuple[bytes, ...]:
+    """Return the hosts of a component while the block between two ledgers closed a round of it."""
+    c = before.components[name]
+    return (after.components[name] if _gathers(charter, c, after.offers) else c).hosts
+
+
+def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
+    found = sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components)
+    return tuple(found[:MOST_HOSTS])
+
+
+def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
+    """Return what the next round of a component would freeze, sorted by author (DESIGN.md section 7).
+
+    Counted: the freshest update of each active host, at most S rounds stale (robust rules: not stale at all), with acks
+    from a quorum of the active hosts. A statistic is never stale, and each member has one at most.
+    """
+    c = ledger.components[name]
+    spec = charter.component(name)
+    assert spec is not None
+    limit = charter.rules.max_staleness if spec.rule == "mean" else 0
+    need = ledger.host_quorum(c)
+    known = c._eligible.get((limit, need))
+    if known is not None:
+        return known
+    hosts = _as_set(c.hosts)
+    best: dict[bytes, Pending] = {}
+    for p in c.pending:
+        staleness = 0 if spec.additive else c.round + 1 - p.round
+        if p.author in hosts and 0 <= staleness <= limit and _in_common(p.acks, hosts) >= need:
+            rival = best.get(p.author)
+            if rival is None or p.round > rival.round:
+                best[p.author] = p
+    found = c._eligible[limit, need] = tuple(
+        Entry(p.update, p.author, p.blob, p.size, 0 if spec.additive else c.round + 1 - p.round, p.variance, p.seq)
+        for _, p in sorted(best.items())
+    )
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _in_common(acks: frozenset[bytes], hosts: frozenset[bytes]) -> int:
+    return len(acks & hosts)
+
+
+def closable(charter: Charter, ledger: Ledger, name: str) -> bool:
+    """Whether a component has at least `min_updates` eligible updates for its next round."""
+    spec = charter.component(name)
+    return spec is not None and len(eligible(charter, ledger, name)) >= spec.min_updates
+
+
+def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], height: int) -> Ledger:
+    """Close rounds and certify (steps 6 and 7). Raises RemoteProtocolError("close-order" | "not-closable")."""
+    names = [close.component for close in closes]
+    if names != sorted(set(names)):
+        raise RemoteProtocolError("close-order", ", ".join(names))
+    components = dict(ledger.components)
+    for close in closes:
+        c = components.get(close.component)
+        if c is None or close.round != c.round + 1 or not closable(charter, ledger, close.component):
+            raise RemoteProtocolError("not-closable", f"{close.component} round {close.round}")
+        spec = charter.component(close.component)
+        assert spec is not None
+        entries = eligible(charter, ledger, close.component)
+        (round_,) = chained([Round(close.round, height, entries, rules.faults(len(entries)), GENESIS)], c.chain)
+        counted = {entry.author: entry for entry in entries}
+        pending = tuple(
+            p
+            for p in c.pending
+            # What a counted author sent before its counted update, and what grew too stale, can never count again.
+            if not is_stale(charter, spec, p.round, close.round)
+            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness and not spec.additive))
+        )
+        components[close.component] = replace(
+            c,
+            round=close.round,
+            rounds=(*c.rounds, round_),
+            pending=pending,
+            hosts=_offering(ledger, close.component),
+            attests=tuple(item for item in c.attests if item[0] + KEEP_ATTESTED > close.round),
+        )
+    state = replace(ledger, components=components)
+    return replace(state, components={name: _certify(state, c) for name, c in state.components.items()})
+
+
+def _certify(ledger: Ledger, c: ComponentLedger) -> ComponentLedger:
+    votes: dict[tuple[int, int, bytes], int] = {}
+    for round_, epoch, host, state in c.attests:
+        if host in c.hosts:
+            votes[round_, epoch, state] = votes.get((round_, epoch, state), 0) + 1
+    done = [key for key, count in votes.items() if count >= ledger.host_quorum(c) and key[1] == c.epoch]
+    if not done:
+        return c
+    round_, epoch, state = max(done)
+    if c.certified is not None and (c.certified.epoch, c.certified.round) >= (epoch, round_):
+        return c
+    erasures = tuple(erasure for erasure in c.erasures if erasure.epoch > epoch)
+    return replace(c, certified=Certified(round_, epoch, state), erasures=erasures)
+
+
+def has_contributed(roll: Roll, component: ComponentLedger, author: bytes) -> bool:
+    """Whether a closed round counts a statistic of this member, under this key or an earlier one."""
+    keys = {author, *membership.earlier(roll, author)}
+    return any(entry.author in keys for round_ in component.rounds for entry in round_.entries)
+
+
+def is_stale(charter: Charter, spec: ComponentSpec, round_: int, closed: int) -> bool:
+    """Whether an update for a round can no longer count after `closed` rounds. A statistic is never stale."""
+    return not spec.additive and round_ + charter.rules.max_staleness < closed + 1
+
+
+def next_round(spec: ComponentSpec, component: ComponentLedger, withdrawn: Iterable[Withdrawn], author: bytes) -> int:
+    """Return the latest round that an update may be for: the one after the last closed.
+
+    What replaces a withdrawn statistic has a number that was never in flight, though no round may have closed since.
+    """
+    last = component.round
+    if spec.additive:
+        last = max([last, *(dict(w.rounds).get(component.name, 0) + 1 for w in withdrawn if w.author == author)])
+    return last + 1

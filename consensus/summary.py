@@ -1,0 +1,96 @@
+"""A ledger state as canonical bytes, and the digest by which a header names it (G1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..crypto.errors import RemoteProtocolError
+from ..crypto.hashing import digest
+from ..protocol.codec import decode, encode
+from . import membership
+from .ledger import Certified, Ledger, Withdrawn
+
+
+def state_digest(ledger: Ledger) -> bytes:
+    """Return the digest of a ledger state (G1), by which a header names it."""
+    return summary_digest(summary(ledger))
+
+
+def summary_digest(data: bytes) -> bytes:
+    """Return the digest of a summary."""
+    return digest("ledger", data)
+
+
+def summary(ledger: Ledger) -> bytes:
+    """Return everything in a ledger state that later blocks depend on, as canonical bytes (`Summary` reads them)."""
+    components = [
+        [
+            c.name,
+            c.round,
+            c.epoch,
+            list(c.hosts),
+            c.chain,
+            [[p.update, p.seq, sorted(p.acks)] for p in c.pending],
+            [list(item) for item in c.attests],
+            [] if c.certified is None else [c.certified.round, c.certified.epoch, c.certified.digest],
+            [[e.epoch, list(e.blobs)] for e in c.erasures],
+        ]
+        for _, c in sorted(ledger.components.items())
+    ]
+    return encode(
+        [
+            ledger.height,
+            [[author, seq, head] for author, (seq, head) in sorted(ledger.heads.items())],
+            list(ledger.members),
+            [
+                [author, list(offer.components), [[entry.component, entry.why] for entry in offer.idle]]
+                for author, offer in sorted(ledger.offers.items())
+            ],
+            components,
+            [w.summary() for w in ledger.withdrawn],
+            list(ledger.expelled),
+            *membership.summary(ledger.roll),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSummary:
+    """One component in a summary."""
+
+    name: str
+    round: int
+    epoch: int
+    hosts: tuple[bytes, ...]
+    chain: bytes
+    attests: tuple[tuple[int, int, bytes, bytes], ...]
+    certified: Certified | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an outsider reads in a ledger state that a cosigned header names: not all of it."""
+
+    height: int
+    components: Mapping[str, ComponentSummary]
+    withdrawn: tuple[Withdrawn, ...]
+    successors: Mapping[bytes, bytes]
+    names: Mapping[bytes, str]  # of the seats that changed since the charter
+
+    @classmethod
+    def read(cls, data: bytes, limit: int) -> "Summary":
+        """Read what `summary` wrote. Raises RemoteProtocolError("invalid" | what a malformed encoding raises)."""
+        raw: Any = decode(data, limit)
+        try:
+            height, _heads, _members, _offers, components, withdrawn, _expelled, *roll = raw
+            found = {}
+            for name, number, epoch, hosts, chain, _pending, attests, certified, _erasures in components:
+                done = Certified(*certified) if certified else None
+                listed = tuple((r, e, host, state) for r, e, host, state in attests)
+                found[name] = ComponentSummary(name, number, epoch, tuple(hosts), chain, listed, done)
+            seats = roll[0] if roll else []
+            successors = {key: after for key, _, _, _, _, _, after in seats if after}
+            names = {key: name for key, name, *_ in seats}
+            return cls(height, found, tuple(Withdrawn.read(row) for row in withdrawn), successors, names)
+        except (TypeError, ValueError) as error:
+            raise RemoteProtocolError("invalid", "it is no summary of a ledger") from error
