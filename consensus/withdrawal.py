@@ -202,12 +202,12 @@ def moved_out(
     check_terms(terms, ledger.components)
     if not motion and terms.through > ledger.heads.get(terms.author, (0, GENESIS))[0]:
         raise RemoteProtocolError("through-ahead", "it reaches beyond what its subject has said so far", carrier)
-    placed = [
+    reached = [
         replace(placed(charter, ledger, each, height, carrier), motion=motion)
         for part in expanded(charter, terms)
         for each in of_all_keys(ledger, part)
     ]
-    return [found for found in placed if reaches(ledger, found)]
+    return [found for found in reached if reaches(ledger, found)]
 
 
 def applied(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
