@@ -13,7 +13,8 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.home.config import Timing
 from collegium.node.home.lock import hold
-from collegium.node.runtime.runtime import Runtime, load
+from collegium.node.runtime.runtime import Runtime
+from collegium.node.runtime.serve import load
 from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.sims.cluster import small_charter

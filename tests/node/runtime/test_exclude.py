@@ -52,10 +52,10 @@ def in_round(runtime: Any, round_: int) -> None:
 
 
 def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path: Path) -> None:
-    runtime.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
+    runtime.jobs.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
     names, at_work, most = [f"student-{n}" for n in range(6)], 0, 0
     submitted: list[ev.Event] = []
-    runtime.submit = submitted.append
+    runtime.submit = runtime.jobs.submit = submitted.append
 
     async def reopen(opening: dict[str, Any]) -> None:
         nonlocal at_work, most
@@ -94,16 +94,16 @@ def test_what_private_components_learned_goes_too(runtime: Any) -> None:
 
 
 def test_private_components_are_due_again_when_the_worker_is_back(runtime: Any) -> None:
-    runtime._personalised, runtime._reopening = (2, 8), True
-    runtime._on_learner_ready({"components": {}})
-    assert runtime._personalised == (0, 0)
-    runtime._personalised = (2, 8)
-    runtime._on_learner_ready({"components": {}})
-    assert runtime._personalised == (2, 8), "a worker that fell over has learned from nobody else"
+    runtime.jobs._personalised, runtime.jobs._reopening = (2, 8), True
+    runtime.jobs._on_learner_ready({"components": {}})
+    assert runtime.jobs._personalised == (0, 0)
+    runtime.jobs._personalised = (2, 8)
+    runtime.jobs._on_learner_ready({"components": {}})
+    assert runtime.jobs._personalised == (2, 8), "a worker that fell over has learned from nobody else"
 
 
 def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> None:
-    root = runtime.manifests.put([WHO])
+    root = runtime.exclusion.manifests.put([WHO])
     sent = header(runtime, root)
     runtime.core.draw = SimpleNamespace(number=3)
     seen = []
@@ -125,7 +125,7 @@ def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> Non
 
 
 def test_an_update_that_a_block_takes_meanwhile_is_seen(runtime: Any) -> None:
-    sent = header(runtime, runtime.manifests.put([WHO]))
+    sent = header(runtime, runtime.exclusion.manifests.put([WHO]))
     runtime.core.flights[sent.digest] = Flight(sent)
     stored = runtime.store.headers
 
@@ -140,7 +140,7 @@ def test_an_update_that_a_block_takes_meanwhile_is_seen(runtime: Any) -> None:
 
 
 def test_of_what_nobody_wrote_down_it_is_not_said_that_it_saw_nobody(runtime: Any) -> None:
-    manifests = runtime.manifests
+    manifests = runtime.exclusion.manifests
     named, unnamed = header(runtime, manifests.put([OTHER])), header(runtime, NONE, 2)
     lost, seen = header(runtime, sha256(b"gone"), 3), header(runtime, manifests.put([WHO]), 4)
     runtime.store.apply([ev.PutHeader(each) for each in (named, unnamed, lost, seen)])
@@ -148,14 +148,14 @@ def test_of_what_nobody_wrote_down_it_is_not_said_that_it_saw_nobody(runtime: An
     assert found.updates == {unnamed.digest, lost.digest, seen.digest}
     assert found.unknown == {unnamed.digest, lost.digest}
     assert found.in_data is None
-    runtime._on_learner_ready({"components": {}, "everybody": [OTHER]})
+    runtime.jobs._on_learner_ready({"components": {}, "everybody": [OTHER]})
     assert trio.run(runtime.exclude, WHO).in_data is False
     assert trio.run(runtime.exclude, OTHER).in_data is True
 
 
 def test_what_was_sent_under_an_earlier_key_is_ones_own(runtime: Any) -> None:
     old = Identity.from_seed(bytes(range(32)))
-    sent = header(runtime, runtime.manifests.put([WHO]), author=old)
+    sent = header(runtime, runtime.exclusion.manifests.put([WHO]), author=old)
     runtime.store.apply([ev.PutHeader(sent)])
     assert not trio.run(runtime.exclude, WHO).updates
     ledger, me = runtime.core.ledger, runtime.core.me
@@ -166,24 +166,24 @@ def test_what_was_sent_under_an_earlier_key_is_ones_own(runtime: Any) -> None:
 
 def test_what_was_sent_before_a_return_with_a_new_key_is_ones_own(runtime: Any) -> None:
     old = Identity.from_seed(bytes(range(32)))
-    drawn = runtime.manifests.put([WHO])
+    drawn = runtime.exclusion.manifests.put([WHO])
     sent = header(runtime, drawn, author=old)
     runtime.store.apply([ev.PutHeader(sent)])
     assert not trio.run(runtime.exclude, WHO).updates
     keys.kept(runtime.home, old.public_key).write_bytes(seal(old, None))
     assert trio.run(runtime.exclude, WHO).updates == {sent.digest}
     in_round(runtime, 1)
-    runtime._forget_manifests(set())
-    assert drawn not in runtime.manifests.roots(), "nothing of it is in force"
+    runtime.exclusion.forget_manifests(set())
+    assert drawn not in runtime.exclusion.manifests.roots(), "nothing of it is in force"
 
 
 def test_manifests_stay_as_long_as_their_updates_may_count(runtime: Any) -> None:
-    manifests = runtime.manifests
+    manifests = runtime.exclusion.manifests
     past, flying, ahead = (manifests.put([WHO]) for _ in range(3))
     headers = [header(runtime, past, 1), header(runtime, flying, 2), header(runtime, ahead, 3)]
     runtime.store.apply([ev.PutHeader(each) for each in headers])
     in_round(runtime, 2)
-    runtime._forget_manifests({headers[1].digest})
+    runtime.exclusion.forget_manifests({headers[1].digest})
     assert set(manifests.roots()) == {flying, ahead}
 
 

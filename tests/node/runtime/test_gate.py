@@ -42,7 +42,7 @@ def test_g9_the_gate_refuses_the_keys_of_former_members_at_both_ends(runtime: An
 
         async with (
             opened(FORMER.seed, allowed=lambda _: True) as former,
-            opened(runtime.identity.seed, allowed=runtime._may, guest_handlers=runtime.door.handlers) as member,
+            opened(runtime.identity.seed, allowed=runtime.book.allows, guest_handlers=runtime.door.handlers) as member,
         ):
             runtime.network = member
             with trio.fail_after(120):
@@ -56,7 +56,7 @@ def test_g9_the_gate_refuses_the_keys_of_former_members_at_both_ends(runtime: An
             assert member.neighbours() == frozenset()
             assert heard == []
             runtime.refresh_peers()
-            assert runtime._book == {}, "and nobody dials them"
+            assert runtime.book._book == {}, "and nobody dials them"
 
     seat = Seat(FORMER.public_key, "former", ("/ip4/127.0.0.1/tcp/1",), 0, 3, gone)
     runtime.core.ledger = replace(ledger, roll=replace(ledger.roll, seats={**ledger.roll.seats, seat.key: seat}))

@@ -66,13 +66,13 @@ def test_g6_the_daemon_hands_an_update_on_at_a_time_that_its_students_do_not_cha
     async def rounds() -> None:
         for number in range(1, len(TIMES) + 1):
             begun = trio.current_time()
-            runtime.submit = lambda _event, begun=begun: handed.append(trio.current_time() - begun)
-            await runtime._train(ev.Train(number, (), 1, 1, 1000))
+            runtime.jobs.submit = lambda _event, begun=begun: handed.append(trio.current_time() - begun)
+            await runtime.jobs.train(ev.Train(number, (), 1, 1, 1000))
 
     runtime.learner.request = request
-    runtime._states = runtime._note = runtime._personalise = nothing
-    runtime._pack = lambda *_: {}
-    runtime._manifest = lambda *_: bytes(32)
+    runtime.jobs._states = runtime.notes.add = runtime.jobs._personalise = nothing
+    runtime.jobs._pack = lambda *_: {}
+    runtime.jobs._manifest = lambda *_: bytes(32)
     trio.run(rounds, clock=trio.testing.MockClock(autojump_threshold=0))
     assert len(handed) == len(TIMES)
     assert max(handed) - min(handed) < 1e-6

@@ -20,7 +20,7 @@ from collegium.node.home.policies import parts_here
 from collegium.node.learner.protocol import Message
 from collegium.node.runtime.learner import LearnerError
 from collegium.node.runtime.runtime import Runtime
-from collegium.node.runtime.runtime import load as load_all
+from collegium.node.runtime.serve import load as load_all
 from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, Task
@@ -184,13 +184,13 @@ def test_the_learner_gets_what_is_held_and_every_state_of_it(tmp_path: Path) -> 
 
     with hold(quiet.home), Store.open(quiet.home.database, charter.federation) as store:
         runtime = Runtime(quiet.home, config, charter, signed, identity, store)
-        assert runtime._opening()["hosted"] == list(HELD)  # type: ignore[index]
+        assert runtime.jobs._opening()["hosted"] == list(HELD)  # type: ignore[index]
         assert (runtime.core.hosted, runtime.core.followed) == (("head/pass",), ("encoder/marks",))
         runtime.learner.request = request  # type: ignore[method-assign]
         recipe = Recipes("head/pass", 1, GENESIS, 0, 1_000_000, 1_000_000)
-        trio.run(runtime._train, Train(1, (recipe,), 1, 500_000, 10_000, (("encoder/marks", GENESIS),)))
+        trio.run(runtime.jobs.train, Train(1, (recipe,), 1, 500_000, 10_000, (("encoder/marks", GENESIS),)))
         states = tuple((name, 0, 0, GENESIS) for name in HELD)
-        trio.run(runtime._measure, Evaluate(states))
+        trio.run(runtime.jobs._measure, Evaluate(states))
     train, evaluate = asked
     assert sorted(train["engaged"]) == ["head/pass"]
     assert sorted(train["states"]) == sorted(evaluate["states"]) == list(HELD)

@@ -19,7 +19,8 @@ from collegium.node.home.lock import hold
 from collegium.node.learner.protocol import Message
 from collegium.node.network import Counters
 from collegium.node.runtime import runtime as module
-from collegium.node.runtime.runtime import Runtime, load
+from collegium.node.runtime.runtime import Runtime
+from collegium.node.runtime.serve import load
 from collegium.node.store import Metric
 from collegium.node.store.database import Store
 from collegium.protocol import schema
@@ -80,9 +81,9 @@ class Ran:
             self.metrics: list[Metric] = store.metrics()
             request = schema.dump(SyncRequest(charter.federation, 0, (), b""))
             served = trio.run(runtime._serve_sync, bytes(32), request)
-            assert set(runtime.states.folder.iterdir())
+            assert set(runtime.holdings.states.folder.iterdir())
             paths = [path for path in home.blobs.rglob("*") if path.is_file() and len(path.name) == 64]
-            blobs = [runtime._blob_path(bytes.fromhex(path.name)) for path in paths]
+            blobs = [runtime.holdings.blob_path(bytes.fromhex(path.name)) for path in paths]
         self.updates = {path.name for path in paths}
         payloads = [blob[0].read_bytes() for blob in blobs if blob is not None]
         self.payloads = [zstandard.ZstdDecompressor().decompress(data) for data in payloads]
@@ -97,7 +98,7 @@ class Ran:
         async def watched(message: Message) -> Message:
             answer = await request(message)
             if message["op"] == "personalise":
-                found.append(runtime._personalised[1])
+                found.append(runtime.jobs._personalised[1])
             return answer
 
         runtime.learner.request = watched  # type: ignore[method-assign]

@@ -127,8 +127,8 @@ def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> N
 
 
 def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_path: Path) -> None:
-    runtime.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
-    opening = runtime._opening()
+    runtime.jobs.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
+    opening = runtime.jobs._opening()
     assert opening["withheld"] == ["made-up"], "dp by its own config, and the charter has no noise"
     assert opening["hosted"] == ["head/task0"]
     assert opening["seed"] is None
@@ -140,8 +140,8 @@ def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_pat
 def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_path: Path) -> None:
     config = replace(runtime.config, models=Models((("minilm", tmp_path / "m"),)))
     learning = replace(config.learning, private=True, private_adapter="dora", private_rank=3)
-    runtime.config = replace(config, data=replace(config.data, path=tmp_path), learning=learning)
-    opening = runtime._opening()
+    runtime.jobs.config = replace(config, data=replace(config.data, path=tmp_path), learning=learning)
+    opening = runtime.jobs._opening()
     assert opening["models"] == {"minilm": str(tmp_path / "m")}
     assert opening["private"] == str(runtime.home.root / "private")
     assert opening["private_adapter"] == {"kind": "dora", "rank": 3}
@@ -152,14 +152,14 @@ def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) ->
     author = runtime.identity.public_key
     values = np.full(spec.dimension, 127, dtype=spec.integer_type)
     data = payload(runtime.core.federation, author, spec.name, 1, values)
-    blob = runtime.blobs.put(data)
+    blob = runtime.holdings.blobs.put(data)
     header = UpdateHeader(
         federation=runtime.core.federation, author=author, component=spec.name, round=1, epoch=0, base=bytes(32),
         blob=blob, size=len(data), steps=1, sample_rate=1000, lot=100_000,
         engaged=(Engaged(spec.name, bytes(32), 0, 1000, 1000),), claims=(Claim("made-up", (), NO_EPSILON, 0),),
     )  # fmt: skip
     with pytest.raises(RemoteProtocolError, match="norm-above"):
-        runtime._check_bytes(ev.Pull(blob, len(data), header, ()))
+        runtime.holdings._check_bytes(ev.Pull(blob, len(data), header, ()))
 
 
 def asked(path: Path, op: str) -> list[dict[str, Any]]:

@@ -1,0 +1,75 @@
+"""Whom this node dials and lets in: the members' seats and offers, and whom its operator named."""
+
+from contextlib import suppress
+
+from ...crypto.errors import (
+    UsageError,
+)
+from ..core.state import NodeState
+from ..home import joining
+from ..home.addresses import published
+from ..home.config import Config
+from ..home.paths import Home
+from ..home.peers import load_peers
+from ..network import Network
+from ..network.identity import parse_address, peer_id
+from .patience import unless_scarce
+
+
+class AddressBook:
+    """The addresses of everybody that a connection is allowed with, by key."""
+
+    def __init__(self, home: Home, config: Config, core: NodeState) -> None:
+        self.home, self.config, self.core = home, config, core
+        self._book: dict[bytes, tuple[str, ...]] = {}
+        self._named: tuple[str, ...] = ()
+        self._introducers: frozenset[bytes] = frozenset()
+
+    def refresh(self, network: Network) -> None:
+        """Take the operator's peers and the members' seats and offers into the address book again."""
+        core, me = self.core, self.core.me
+        book: dict[bytes, list[str]] = {key: list(seat.addresses) for key, seat in core.ledger.roll.seats.items()}
+        for author, offer in core.ledger.offers.items():
+            book.setdefault(author, [])[:0] = offer.addresses
+        named = self._read_named()
+        for address in named:
+            key = _key_of(address)
+            if key is not None:
+                book.setdefault(key, []).insert(0, address)
+        # A node that is not up to date may know none of today's members: whom its operator named is let in until then.
+        self._introducers = frozenset(key for address in named if (key := _key_of(address)) is not None)
+        gone = me in core.ledger.roll.seats and me not in core.ledger.members
+        found = {
+            key: tuple(dict.fromkeys(_with_peer(address, key) for address in addresses))
+            for key, addresses in book.items()
+            if key != me and addresses and self.allows(key) and not gone
+        }
+        if found != self._book:
+            self._book = found
+            network.set_address_book(found)
+
+    def own(self, network: Network) -> tuple[str, ...]:
+        """Return what this node's offer tells the others to dial."""
+        others = (a for key, seat in self.core.ledger.roll.seats.items() if key != self.core.me for a in seat.addresses)
+        return published(network.addresses(), others)[:8]
+
+    def _read_named(self) -> tuple[str, ...]:
+        """Return the addresses that the operator named, as last read while there is no descriptor for the files."""
+        with unless_scarce():
+            known = joining.load(self.home)
+            self._named = (*self.config.peers.addresses, *load_peers(self.home), *(known.addresses if known else ()))
+        return self._named
+
+    def allows(self, key: bytes) -> bool:
+        """Whether a connection with this key is allowed."""
+        return key in self.core.ledger.members or (not self.core.signing and key in self._introducers)
+
+
+def _key_of(address: str) -> bytes | None:
+    with suppress(UsageError):
+        return parse_address(address)[2]
+    return None
+
+
+def _with_peer(address: str, key: bytes) -> str:
+    return address if "/p2p/" in address else f"{address}/p2p/{peer_id(key)}"

@@ -1,0 +1,118 @@
+"""Students who are left out of all that is trained from now on, and the updates that saw them.
+
+Who was drawn for an update is written down before the update leaves (node/home/students.py); so the node can tell which
+updates saw a student, and the worker is opened again without them.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+
+import trio
+
+from ...consensus.ledger import Ledger
+from ...consensus.membership import earlier
+from ...crypto.errors import (
+    CorruptError,
+)
+from ...protocol.signing import Signed
+from ...protocol.update import (
+    UpdateHeader,
+)
+from ..core import events as ev
+from ..core.state import NodeState
+from ..home import keys
+from ..home.paths import Home
+from ..home.students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded
+from ..store.database import Store
+from ..store.errors import disk_errors
+from ..store.files import sync_folder
+from .patience import in_thread
+
+LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
+
+
+class Exclusion:
+    """Who is left out here. `reopen` lets the learner begin anew without them; it returns when that is so."""
+
+    def __init__(self, home: Home, store: Store, core: NodeState, reopen: Callable[[], Awaitable[None]]) -> None:
+        self.home, self.store, self.core = home, store, core
+        self.manifests = Manifests(home)
+        self.everybody: frozenset[str] | None = None  # in the data, left out or not; told by the learner
+        self._reopen = reopen
+        self._excluding = trio.Lock()
+        if not self.load()[1]:  # a crash came in between
+            self._forget_private()
+
+    async def exclude(self, subject: str) -> Seen:
+        """Leave a student out of all that is trained from now on; return the updates that saw them.
+
+        The worker begins anew without the student, so whatever it was at is thrown away. What private components
+        learned is deleted. Raises CorruptError.
+        """
+        async with self._excluding:  # one at a time: each waits for the draw that it threw away
+            found, forgotten = await in_thread(self.load)
+            if not (found.has(subject) and forgotten):
+                await self._begin_without(subject)
+            return await self.look(subject)
+
+    async def look(self, subject: str) -> Seen:
+        """Return what is known of a student; nothing is changed. Raises CorruptError."""
+        # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
+        flying = [flight.header for flight in self.core.flights.of(self.core.me)]
+        return await in_thread(self._seen, subject, flying, self.core.ledger)
+
+    async def _begin_without(self, subject: str) -> None:
+        await in_thread(exclude, self.home, subject)
+        draw = self.core.draw
+        await self._reopen()
+        await in_thread(self._forget_private)
+        # Until the core has what the worker had answered already.
+        while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+
+    def load(self) -> tuple[Excluded, bool]:
+        """Return who is left out, and whether private components have forgotten them. Raises CorruptError."""
+        found, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
+        if len(found.tags) < noted:
+            path = self.home.root / "excluded.json"
+            raise CorruptError(f"{path} is lost or old: it names {len(found.tags)} students of {noted}", RESTORE)
+        return found, len(found.tags) == noted
+
+    def _forget_private(self) -> None:
+        """Delete what private components learned with whoever is left out now; note that it is done."""
+        folder = self.home.private
+        with disk_errors(folder):
+            if folder.is_dir():
+                for path in folder.iterdir():
+                    path.unlink()
+                sync_folder(folder)
+        self.store.apply([ev.PutFlag(LEFT_OUT, len(self.load()[0].tags))])
+
+    def _seen(self, subject: str, flying: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
+        own = {header.digest: header.value.manifest for header in (*flying, *self._own_headers())}
+        mine, components = self._own_keys(ledger), ledger.components.values()
+        counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in mine}
+        counted |= {p.update for c in components for p in c.pending if p.author in mine}
+        here, saw = set(self.manifests.roots()), self.manifests.of(subject)
+        unknown = frozenset(update for update in counted | own.keys() if own.get(update, NONE) not in here)
+        seen = unknown.union(update for update, root in own.items() if root in saw)
+        in_data = None if self.everybody is None else subject in self.everybody
+        return Seen(seen, unknown, in_data, bool(saw), self.load()[0].has(subject))
+
+    def _own_keys(self, ledger: Ledger) -> set[bytes]:
+        """Return this node's keys: who came back with a new one has no link to its former ones in the roll."""
+        here = (self.core.me, *keys.former(self.home))
+        return {each for key in here for each in (key, *earlier(ledger.roll, key))}
+
+    def _own_headers(self) -> list[Signed[UpdateHeader]]:
+        mine = self._own_keys(self.core.ledger)
+        return [header for header in self.store.headers() if header.value.author in mine]
+
+    def forget_manifests(self, flying: Collection[bytes]) -> None:
+        """Delete the manifests of draws of which nothing is in force, in flight, or may come to be."""
+        components = self.core.ledger.components
+        here = {p.update for c in components.values() for p in c.pending}.union(flying)
+        here |= {e.update for c in components.values() for r in c.rounds for e in r.entries}
+        own = self._own_headers()
+        ahead = [h for h in own if h.value.round > components[h.value.component].round]
+        live = {h.value.manifest for h in (*ahead, *(h for h in own if h.digest in here))}
+        self.manifests.delete({h.value.manifest for h in own} - live)

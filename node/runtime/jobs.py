@@ -1,0 +1,288 @@
+"""The learner's jobs: opening it, budgets, training, evaluation, and the private components that stay here."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import structlog
+import trio
+
+from ...crypto.errors import (
+    UsageError,
+)
+from ...protocol import schema
+from ...protocol.claims import NO_EPSILON
+from ...protocol.components import MILLION
+from ...protocol.update import (
+    Declared,
+    Engaged,
+    least_lot,
+    payload,
+    within_norm,
+)
+from ..core import events as ev
+from ..core.state import NodeState
+from ..home.config import Config
+from ..home.paths import Home
+from ..home.students import NONE
+from ..learner.protocol import Message
+from . import folding
+from .evaluation import metric_rows
+from .exclusion import Exclusion
+from .holdings import Holdings
+from .learner import Learner, LearnerError
+from .notes import Notes
+from .pace import Pace
+from .patience import in_thread
+
+log = structlog.get_logger(__name__)
+
+
+class Jobs:
+    """What this node asks of its learner, and what it tells the core of the answers."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        core: NodeState,
+        holdings: Holdings,
+        notes: Notes,
+        exclusion: Exclusion,
+        submit: Callable[[ev.Event], None],
+        missing: Sequence[str],
+    ) -> None:
+        self.home, self.config, self.core, self.charter = home, config, core, core.charter
+        self.holdings, self.notes, self.exclusion, self.submit = holdings, notes, exclusion, submit
+        self._missing = missing
+        self._evaluated: ev.Evaluate | None = None
+        self._personalised = (0, 0)  # the last epoch and round that private components were trained at
+        self._personalising = trio.Lock()
+        self._reopening = False
+        self.pace = Pace(core.charter.rules.round_deadline / 1000)
+        self.learner = Learner(
+            config.learning.learner,
+            self._opening(),
+            self._on_learner_ready,
+            lambda: submit(ev.LearnerLost()),
+            missing,
+        )
+
+    async def reopen(self) -> None:
+        """Let the learner begin anew; whatever it was at is thrown away."""
+        opening = self._opening()
+        if opening is not None:
+            self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
+            self.submit(ev.LearnerReady(()))  # no draw is paid for meanwhile, nor ever if it refuses the data
+            await self.learner.reopen(opening)
+
+    def _opening(self) -> Message | None:
+        if not self.config.data.path or self._missing:
+            return None
+        return {
+            "data": str(self.config.data.path),
+            "components": [schema.to_map(spec) for spec in self.charter.components],
+            "learning": schema.to_map(self.charter.learning),
+            "base_seed": self.charter.seed,
+            "hosted": list(self.core.held),
+            "withheld": list(self.core.withheld),
+            "models": {name: str(path) for name, path in self.config.models.folders},
+            "cache": str(self.home.embeddings),
+            "purge": True,  # the cache is this home's alone: who left the data leaves it too
+            "private": str(self.home.private) if self.config.learning.private else None,
+            "private_adapter": self.config.learning.adapter,
+            "seed": None,
+            "excluded": self.exclusion.load()[0].as_message(),
+        }
+
+    def _on_learner_ready(self, answer: Message) -> None:
+        log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
+        if self._reopening:
+            self._personalised = (0, 0)  # they are to be trained again, without who is left out now
+        self._reopening = False
+        names = answer.get("everybody")
+        self.exclusion.everybody = frozenset(names) if isinstance(names, list) else None
+        self.submit(ev.LearnerReady(tuple(answer["components"])))
+
+    async def check_budget(self, check: ev.CheckBudget) -> None:
+        """Ask the accountant whether another training fits the budgets, and tell the core."""
+        request: Message = {
+            "op": "budget",
+            "modalities": [
+                {
+                    "name": reach.modality,
+                    "epsilon": reach.epsilon,
+                    "delta": reach.delta,
+                    "spent": [[draws.sample_rate, draws.noise_multiplier, draws.count] for draws in reach.spent],
+                    "components": list(reach.components),
+                }
+                for reach in check.modalities
+            ],
+            "components": [
+                {
+                    "name": part.component,
+                    "noise": part.noise_multiplier,
+                    "last": part.last,
+                    "clip": part.clip_norm,
+                    "utility": part.utility,
+                    "dimension": part.dimension,
+                }
+                for part in check.parts
+            ],
+            "sample_rate": check.sample_rate,
+            "steps": check.steps,
+            "rounds": check.rounds,
+            "lines": check.lines,
+            "recovery_share": self.charter.learning.recovery_share,
+            "recovery_open": check.recovery,
+        }
+        try:
+            answer = await self.learner.request(request)
+            found = answer["modalities"]
+            event = ev.BudgetAnswer(
+                check.draw,
+                bool(answer["allowed"]),
+                str(answer["reason"]),
+                {name: int(noise) for name, noise in answer["noises"].items()},
+                {name: int(decision["after"]) for name, decision in found.items()},
+                {
+                    reach.modality: int(found[reach.modality]["rounds_left"])
+                    for reach in check.modalities
+                    if reach.epsilon != NO_EPSILON
+                },
+            )
+        except LearnerError as error:
+            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}", not self._reopening))
+            return
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
+            self.submit(ev.TrainingFailed(check.draw, f"the accountant's answer cannot be used: {error!r}"))
+            return
+        if not event.allowed and not check.recovery and self.charter.learning.recovery_share:
+            kept = f"{event.reason} ({self.charter.learning.recovery_share / 10_000:g} % kept for recovery rounds)"
+            event = replace(event, reason=kept)
+        self.submit(event)
+
+    async def train(self, train: ev.Train) -> None:
+        """Train, pack the updates, write down who was drawn, and tell the core."""
+        asked = trio.current_time()
+        try:
+            trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
+            states = await self._states([*trained, *train.beside])
+            answer = await self.learner.request(
+                {
+                    "op": "train",
+                    "states": states,
+                    "engaged": {
+                        r.component: {
+                            "clip": r.clip_norm / MILLION,
+                            "noise": r.noise_multiplier / MILLION,
+                            "learning_rate": r.learning_rate / MILLION,
+                        }
+                        for r in train.recipes
+                    },
+                    "steps": train.steps,
+                    "sample_rate": train.sample_rate / MILLION,
+                    "lot": train.lot / 1000,
+                }
+            )
+            blobs = await in_thread(self._pack, train, answer["updates"])
+            root = await in_thread(self._manifest, answer.get("subjects"))
+        except (LearnerError, folding.MissingBlobsError, UsageError) as error:
+            self.submit(ev.TrainingFailed(train.draw, str(error), not self._reopening))
+            return
+        except (KeyError, ValueError) as error:  # a learner of the operator's own may answer anything
+            self.submit(ev.TrainingFailed(train.draw, f"the learner's answer cannot be used: {error!r}"))
+            return
+        log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
+        await self.pace.wait(asked, answer.get("seconds"))
+        self.submit(ev.Trained(train.draw, blobs, root))
+        await self.notes.add(
+            {(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes},
+            self.core.ledger.height,
+        )
+        await self._personalise(after=train.draw)
+
+    async def _states(self, chains: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+        """Return states as the learner takes them, from (component, chain). Raises MissingBlobsError."""
+        states = {}
+        for name, chain in chains:
+            rounds = self.core.ledger.components[name].rounds
+            state = await in_thread(self.holdings.state_at, name, rounds, chain)
+            states[name] = folding.state_bytes(state)
+        return states
+
+    def _pack(self, train: ev.Train, updates: dict[str, bytes]) -> dict[str, tuple[bytes, int]]:
+        blobs = {}
+        for recipe in train.recipes:
+            spec = self.core.specs[recipe.component]
+            values = np.frombuffer(updates[recipe.component], dtype=spec.integer_type)
+            if values.shape != (spec.dimension,):
+                raise UsageError(f"the learner returned {values.size} values for {recipe.component}")
+            me = self.core.me
+            name, noise, clip, rate = recipe.component, recipe.noise_multiplier, recipe.clip_norm, recipe.learning_rate
+            declared = Declared(Engaged(name, spec.base, noise, clip, rate), train.steps, train.lot)
+            values = within_norm(values, declared, spec, least_lot(self.charter.learning))
+            data = payload(self.core.federation, me, recipe.component, recipe.round, values)
+            blobs[recipe.component] = (self.holdings.blobs.put(data), len(data))
+        return blobs
+
+    def _manifest(self, subjects: object) -> bytes:
+        """Write down who was drawn, before anything computed from them can leave."""
+        if subjects is None:
+            return NONE
+        if not isinstance(subjects, list) or not all(isinstance(name, str) for name in subjects):
+            raise ValueError("subjects is not a list of texts")
+        return self.exclusion.manifests.put(subjects)
+
+    async def evaluate(self, evaluate: ev.Evaluate) -> None:
+        """Evaluate on this node's own held-out subjects; the figures stay here (G6)."""
+        if await self._measure(evaluate):
+            self._evaluated = evaluate
+            await self._personalise()
+
+    async def _measure(self, evaluate: ev.Evaluate) -> bool:
+        try:
+            states = await self._states((name, chain) for name, _, _, chain in evaluate.states)
+            answer = await self.learner.request({"op": "evaluate", "states": states, "split": "held_out"})
+            rows = metric_rows(answer, evaluate, time.time())
+        except (LearnerError, folding.MissingBlobsError) as error:
+            log.warning("evaluation failed", reason=str(error))
+            return False
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
+            log.warning("evaluation failed", reason=f"the learner's answer cannot be used: {error!r}")
+            return False
+        await in_thread(self.notes.store.put_metrics, rows)
+        log.info(
+            "evaluated",
+            rounds={name: round_ for name, round_, _, _ in evaluate.states},
+            tasks={name: found.get("value") for name, found in answer["tasks"].items()},
+        )
+        return True
+
+    async def _personalise(self, after: int | None = None) -> None:
+        """Train the private components beside the last evaluated states, when they are due and no draw is under way.
+
+        What they learn stays in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
+        the shared states that they were trained beside are no longer in force then.
+        """
+        if not self.config.learning.private or self._personalising.locked():
+            return
+        async with self._personalising:
+            evaluated, every = self._evaluated, self.config.learning.personalise_every
+            draw = self.core.draw
+            if evaluated is None or (draw is not None and draw.number != after):
+                return
+            round_ = max((round_ for _, round_, _, _ in evaluated.states), default=0)
+            epoch = max((epoch for _, _, epoch, _ in evaluated.states), default=0)
+            if (epoch, round_ // every) <= (self._personalised[0], self._personalised[1] // every):
+                return
+            self._personalised = (epoch, round_)
+            try:
+                states = await self._states((name, chain) for name, _, _, chain in evaluated.states)
+                answer = await self.learner.request({"op": "personalise", "states": states})
+            except (LearnerError, folding.MissingBlobsError) as error:
+                log.warning("private components were not trained", reason=str(error))
+                return
+            log.info("private components trained", round=round_, parameters=answer.get("parameters"))
+            await self._measure(evaluated)
