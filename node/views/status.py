@@ -1,6 +1,5 @@
 """The node, its peers and its components."""
 
-
 from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.membership import earlier
 from ...consensus.rounds import eligible, has_contributed
