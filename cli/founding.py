@@ -18,7 +18,7 @@ MEND_POLICY = (
     " noise (without --no-dp), or take part as a node that only hosts"
 )
 FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
-DIMENSIONS = 10_000  # of a component under noise (DESIGN.md section 5)
+DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
 
 def check_addresses(people: "Sequence[Member]", *, anyway: bool) -> None:

@@ -13,7 +13,7 @@ The rules, by the paper's line numbers; `v` is a block, `r` a view, quorums as i
     55  messages of a later view from more members than may lie: go there
     57  timers: propose → prevote nil, prevote → precommit nil, precommit → next view
 
-Two additions (DESIGN.md section 7 ‡). The local clock gates only the first prevote: line 22 waits until the block is
+Two additions (design.md section 7). The local clock gates only the first prevote: line 22 waits until the block is
 `timely`, at most until the propose timer. And without work there is no height: view 0 starts on work that this node
 finds timely, or when more members than may lie have started.
 

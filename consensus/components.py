@@ -1,4 +1,4 @@
-"""The component fold: from frozen lists and update bytes to bit-identical states (DESIGN.md sections 5, 7, 9)."""
+"""The component fold: from frozen lists and update bytes to bit-identical states (design.md sections 5, 7, 9)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

@@ -209,7 +209,7 @@ class Ledger:
         return quorum(max(1, len(component.hosts)), self.fault_model)
 
     def certifiable(self, component: ComponentLedger) -> bool:
-        """Whether the component has enough hosts for its certificates to mean anything (DESIGN.md section 7)."""
+        """Whether the component has enough hosts for its certificates to mean anything (design.md section 7)."""
         return len(component.hosts) >= (4 if self.fault_model == "byzantine" else 2)
 
 

@@ -1,4 +1,4 @@
-"""Robust rules that compare whole updates, in exact integers (DESIGN.md section 8), and the table of all of them.
+"""Robust rules that compare whole updates, in exact integers (design.md section 8), and the table of all of them.
 
 All of them need only the inner products of the updates, exact in int64, and then weighted sums of the updates. The
 scalars in between (whose neighbour is whose, by how much a norm is cut) are Python integers: square roots are `isqrt`,

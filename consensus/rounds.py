@@ -60,7 +60,7 @@ def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
 
 
 def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
-    """Return what the next round of a component would freeze, sorted by author (DESIGN.md section 7).
+    """Return what the next round of a component would freeze, sorted by author (design.md section 7).
 
     Counted: the freshest update of each active host, at most S rounds stale (robust rules: not stale at all), with acks
     from a quorum of the active hosts. A statistic is never stale, and each member has one at most.

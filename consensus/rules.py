@@ -1,4 +1,4 @@
-"""Aggregation rules in exact integers (DESIGN.md section 8): order, threads and BLAS cannot change a bit.
+"""Aggregation rules in exact integers (design.md section 8): order, threads and BLAS cannot change a bit.
 
 Every sum below stays inside the integers that its floating type holds exactly, and every division rounds half to even,
 once. A rule maps updates (int8 or int16, shape [d] each) to the increment of the state (int64, shape [d], in 1/256 grid

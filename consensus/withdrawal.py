@@ -1,4 +1,4 @@
-"""Withdrawals: what they cover, and what is left of the frozen lists (DESIGN.md section 9, ADR 3 and 16).
+"""Withdrawals: what they cover, and what is left of the frozen lists (design.md section 9, ADR 3 and 16).
 
 refold   the covered entries go; the rule runs again over everyone else's
 rewind   from the first round on that counted a covered update, all that anybody contributed goes, in every component
@@ -211,7 +211,7 @@ def moved_out(
 
 
 def applied(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
-    """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (DESIGN.md section 9).
+    """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (design.md section 9).
 
     `before` is the ledger before this block: several withdrawals in one block share one refold and one epoch.
     """

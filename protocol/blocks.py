@@ -1,4 +1,4 @@
-"""Headers, votes, proposals and certificates: what members agree on and how they say so (DESIGN.md section 7)."""
+"""Headers, votes, proposals and certificates: what members agree on and how they say so (design.md section 7)."""
 
 from dataclasses import dataclass
 from functools import cached_property

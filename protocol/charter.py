@@ -44,7 +44,7 @@ class Member:
 class Rules:
     """What everybody holds everybody to. Milliseconds, counts and bytes.
 
-    `round_deadline` runs from the first acknowledged update of a round. `max_staleness` is S of DESIGN.md section 7.
+    `round_deadline` runs from the first acknowledged update of a round. `max_staleness` is S of design.md section 7.
     An author may add at most `records_per_height` records and `bytes_per_height` bytes to one height.
     `refold_horizon`: contributions older than so many rounds can no longer be withdrawn by refold.
     """

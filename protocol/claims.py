@@ -1,4 +1,4 @@
-"""What an update claims of privacy, modality by modality: its author's receipt and ε (DESIGN.md section 6). Integers.
+"""What an update claims of privacy, modality by modality: its author's receipt and ε (design.md section 6). Integers.
 
 The ε of a modality is that of every draw, each with the noise of those engaged components alone that the modality's
 data reach. What is rounded or merged here only ever overstates the cost.

@@ -1,4 +1,4 @@
-"""Canonical MessagePack: one value has one encoding, and decoding refuses every other (DESIGN.md section 4).
+"""Canonical MessagePack: one value has one encoding, and decoding refuses every other (design.md section 4).
 
 Allowed: maps with text keys in UTF-8 byte order, lists, text, bytes and 64-bit integers in their shortest form.
 Not allowed: floats, booleans, nil, extension types, duplicate keys. A float64, a bool and a Timestamp survive a naive

@@ -1,4 +1,4 @@
-"""Component specs: the shape, grid and rules of one named part of the model (DESIGN.md section 5).
+"""Component specs: the shape, grid and rules of one named part of the model (design.md section 5).
 
 The shared part of a component is a flat vector of d parameters, its tensors end to end in order. Its state is
 `X ∈ Z^d` (int32, 8 fractional bits below the grid); the weights in use are `θ_base + Δ·X/256` with `Δ = 2^-step_log2`.

@@ -99,7 +99,7 @@ class Learning:
         return lot * 1000 >= self.min_students * self.sample_rate
 
     def upstream(self, component: str) -> frozenset[str]:
-        """Return the modalities whose data reach an update of this component (DESIGN.md section 6).
+        """Return the modalities whose data reach an update of this component (design.md section 6).
 
         A head, skip or statistic sees those of its task, a backbone all that any task reads. An encoder, adapter or
         prompt sees its own and all that are read beside it: its gradient comes back through logits that depend on them.

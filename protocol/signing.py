@@ -1,4 +1,4 @@
-"""Signed statements: canonical payload, author, signature. The digest excludes the signature (DESIGN.md section 4).
+"""Signed statements: canonical payload, author, signature. The digest excludes the signature (design.md section 4).
 
 On the wire a signed statement is its 64-byte signature followed by its payload. Every signable dataclass names its
 signature domain in `DOMAIN` and its signer in `author`, and binds itself to one federation by a `federation` field.

@@ -1,4 +1,4 @@
-"""Statistics: components that are added up, not averaged (DESIGN.md section 5, docs/adr/0016).
+"""Statistics: components that are added up, not averaged (design.md section 5, docs/adr/0016).
 
 `statistic/TASK` is about the labels of a task and features φ of a record that depend on constants of the charter alone,
 never on what was learned; so a contribution is stale never, and is made once. With ‖φ‖ ≤ 1 and targets ‖y‖ ≤ 1, a

@@ -1,4 +1,4 @@
-"""The update format: signed header and integer payload (DESIGN.md section 5).
+"""The update format: signed header and integer payload (design.md section 5).
 
 The payload is one zstd frame over a prefix that binds it to its place (federation, author, component, round), so that a
 copied payload is recognised, followed by d integers of the component's width, little-endian.
@@ -48,7 +48,7 @@ class UpdateHeader:
 
     `blob` and `size` name the compressed payload; `lot` is L in thousandths. `claims` has one entry for each
     modality that this draw used of the author's data, by name. `manifest` is the root of the students who were drawn,
-    blinded: their institution alone can tell who they were (DESIGN.md section 9); zeros if it does not say.
+    blinded: their institution alone can tell who they were (design.md section 9); zeros if it does not say.
 
     Of a statistic `round` only tells one contribution of its author from another, `base` is the spec's, and `lot` is
     the number of students N̂ that the author declares, in thousandths: one draw of all of them, added up.
@@ -154,7 +154,7 @@ def least_lot(learning: Learning) -> int:
 
 
 def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int = LEAST_LOT) -> tuple[int, int]:
-    """Return the least and greatest squared norm of the update in grid units (DESIGN.md section 5, integers only).
+    """Return the least and greatest squared norm of the update in grid units (design.md section 5, integers only).
 
     Upper: `1.5·τ·η·C + s(√d + 6)` with `s = ησC√τ/L`; lower, under DP: `s₁(√(d-1) - 6)` with `s₁ = ησC/L`. Noised
     values exceed any un-noised bound, and one that is smaller cannot have been noised as declared. Of a statistic:

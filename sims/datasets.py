@@ -1,4 +1,4 @@
-"""Real data, split into institutions: one folder with `dataset.toml` each (DESIGN.md section 12)."""
+"""Real data, split into institutions: one folder with `dataset.toml` each (design.md section 12)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What must never happen, checked after every step of every simulated node (DESIGN.md sections 2 and 12).
+"""What must never happen, checked after every step of every simulated node (design.md sections 2 and 12).
 
 Each check names its promise. A liar's own words bind nobody, so of liars only that the honest stay whole is checked.
 """
@@ -515,7 +515,7 @@ class Invariants:
             self._erased(node)
 
     def _added_up(self, node: Node) -> None:
-        """G4: the states are what DESIGN.md section 8 says of the counted updates, reckoned again in plain integers."""
+        """G4: the states are what design.md section 8 says of the counted updates, reckoned again in plain integers."""
         core = node.core
         assert core is not None
         for name in core.held:
@@ -571,7 +571,7 @@ class Invariants:
 
 
 def _taken(found: Withdrawn, name: str, number: int, entry: Entry) -> bool:
-    """Whether a withdrawal is about this entry, by the words of DESIGN.md section 9; a rewind takes everybody's."""
+    """Whether a withdrawal is about this entry, by the words of design.md section 9; a rewind takes everybody's."""
     if found.mode == "rewind":
         return True
     if entry.author != found.author or entry.seq > found.through:

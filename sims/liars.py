@@ -1,4 +1,4 @@
-"""What lying members do: each lie by its name, with what it tries (DESIGN.md section 2: fewer than a third may).
+"""What lying members do: each lie by its name, with what it tries (design.md section 2: fewer than a third may).
 
 A liar runs the honest core, and this in between: `says` replaces what it gossips, by target; `serves` replaces its
 answers to anti-entropy; `acts` is called every so many milliseconds. Its key is its own, so it signs whatever it likes.

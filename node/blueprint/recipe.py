@@ -13,7 +13,7 @@ from ...protocol.statistics import SENSITIVITY, WIDTH
 from ..privacy.accountant import Event, calibrate, split_noise
 from .parts import Part
 
-RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (DESIGN.md section 9)
+RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (design.md section 9)
 STATISTIC_SHARE = 300_000  # beside draws of ε = 8, a release of ε = 2.4 leaves them 5 % more noise
 MOST_TIMES = 16  # the typical students of an institution may one member declare of a statistic
 # The squared error of a regression has curvature |x|² in its head and skip, which no clip bounds: above 2/|x|² a step

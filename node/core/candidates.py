@@ -92,7 +92,7 @@ def _admissible(state: NodeState, record: Signed[Record]) -> bool:
 
 
 def is_punctual(state: NodeState, ledger: Ledger, name: str, mine: Ledger) -> bool:
-    """Whether closing this component on `ledger` leaves nobody out, by this node's clock (‡ timely)."""
+    """Whether closing this component on `ledger` leaves nobody out, by this node's clock (timely)."""
     component = ledger.components[name]
     entries = eligible(state.charter, ledger, name)
     present = {entry.author for entry in entries}

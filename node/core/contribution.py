@@ -1,4 +1,4 @@
-"""When to train, with which noise, and what an update then declares (DESIGN.md sections 5 and 6).
+"""When to train, with which noise, and what an update then declares (design.md sections 5 and 6).
 
 One draw trains every engaged component at once: it is one event for the accountant, for each modality with the noise of
 what its data reach, and its cost is on disk before the learner sees it.

@@ -80,7 +80,7 @@ def attest(state: NodeState) -> None:
 
 
 def compare(state: NodeState) -> None:
-    """‡ Whose state is not the certified one computes it again from the bytes; if it still differs, halts.
+    """Whose state is not the certified one computes it again from the bytes; if it still differs, halts.
 
     Taking over another host's state would be an operator's act.
     """

@@ -1,6 +1,6 @@
-"""`dataset.toml`: what is in an institution's data folder (DESIGN.md section 10). docs/data.md has every key.
+"""`dataset.toml`: what is in an institution's data folder (design.md section 10). docs/data.md has every key.
 
-Bounds and levels are declared, never fitted: a fitted scaler would leak outside the accountant (DESIGN.md section 6).
+Bounds and levels are declared, never fitted: a fitted scaler would leak outside the accountant (design.md section 6).
 """
 
 import re

@@ -1,7 +1,7 @@
 """What is wrong in an institution's tables, cell by cell, and what its columns hold.
 
 A wrong cell does not stop a node. Its student is left out, with all records, and only this machine is told: a node
-that stopped, or told others, would reveal something of one student (DESIGN.md, promise G6). Whether a student is left
+that stopped, or told others, would reveal something of one student (design.md, promise G6). Whether a student is left
 out follows from this student's own rows and from dataset.toml. The one exception is a record name that two students
 share: both are left out. No text here holds the value of a cell, except `ColumnCount.words`, which is only shown by
 `data check`.

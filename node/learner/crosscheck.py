@@ -1,4 +1,4 @@
-"""ε by a second accountant: Opacus' PRV (Gopi, Lee and Wutschitz 2021), beside the one in use (DESIGN.md section 6)."""
+"""ε by a second accountant: Opacus' PRV (Gopi, Lee and Wutschitz 2021), beside the one in use (design.md section 6)."""
 
 from collections.abc import Sequence
 from math import isinf

@@ -1,4 +1,4 @@
-"""Student-level DP-SGD over all engaged components at once (DESIGN.md section 6; Abadi et al. 2016).
+"""Student-level DP-SGD over all engaged components at once (design.md section 6; Abadi et al. 2016).
 
 Each step draws students by Poisson(q), once for all components; for each engaged component c
 `θ_c ← θ_c - η_c (Σ_s clip(g_{s,c}, C_c) + σ_c C_c ξ) / L`. An empty draw still adds noise.

@@ -2,7 +2,7 @@
 
 For each task a linear map of the shared representation and of the modalities' features, the withheld ones included,
 added to the shared logits. It trains afterwards, with Adam, on detached outputs of the shared model, so that no shared
-update depends on it (DESIGN.md section 6). It lies in a safetensors file under the node's home and nowhere else.
+update depends on it (design.md section 6). It lies in a safetensors file under the node's home and nowhere else.
 
 With a private adapter (adapters.py) each pretrained text model has one of its own, beside the shared one if there is
 one. It then trains together with the maps, from what they have learned alone, and what it makes of a text goes through

@@ -1,4 +1,4 @@
-"""From a change of parameters to the integers of an update (DESIGN.md section 5). All of it is post-processing."""
+"""From a change of parameters to the integers of an update (design.md section 5). All of it is post-processing."""
 
 from dataclasses import dataclass
 from math import sqrt

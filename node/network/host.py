@@ -1,4 +1,4 @@
-"""The network of one node: a gated libp2p host with gossip, requests, bulk pulls and a dialer (DESIGN.md §11)."""
+"""The network of one node: a gated libp2p host with gossip, requests, bulk pulls and a dialer (design.md, 11)."""
 
 import logging
 import os

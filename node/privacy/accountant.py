@@ -1,4 +1,4 @@
-"""ε of what really ran: Poisson-subsampled Gaussian events composed by privacy loss distribution (DESIGN.md section 6).
+"""ε of what really ran: Poisson-subsampled Gaussian events composed by privacy loss distribution (design.md section 6).
 
 Every rounding is pessimistic: the discretisation, the calibrated noise and the claimed ε only ever overstate the cost.
 `dp_accounting` takes 2 s to import, so it is imported on the first use. An `epsilon` of one kind of event takes 0.05 to
@@ -15,7 +15,7 @@ from typing import Any
 
 MILLION = 1_000_000
 UNBOUNDED = 2**32 - 1  # the claim of an infinite ε, in thousandths
-# At 1e-3 the worked case of DESIGN.md section 6 comes out 8e-5 above the value at 1e-4, ten times faster; never below.
+# At 1e-3 the worked case of design.md section 6 comes out 8e-5 above the value at 1e-4, ten times faster; never below.
 INTERVAL = 1e-3
 # Above the error of the Fourier transforms by which distributions are composed, below what a claim resolves.
 SLACK = 1e-6
@@ -103,7 +103,7 @@ def calibrate(target: float, delta: float, q: float, steps: int, beside: tuple[E
 
 
 def split_noise(noise: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Return σ_c in millionths, rounded up, with `σ_c² = σ_eff²·Σ_j a_j / a_c` for the shares a (DESIGN.md section 6).
+    """Return σ_c in millionths, rounded up, with `σ_c² = σ_eff²·Σ_j a_j / a_c` for the shares a (design.md section 6).
 
     `noise` is σ_eff in millionths. A larger share gets less noise; together they never cost more than σ_eff.
     """

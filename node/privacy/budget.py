@@ -60,7 +60,7 @@ class Part:
 
     @property
     def share(self) -> float:
-        """a_c = C_c √(u_c d_c): the larger, the less noise (DESIGN.md section 6)."""
+        """a_c = C_c √(u_c d_c): the larger, the less noise (design.md section 6)."""
         return self.clip / MILLION * sqrt(self.utility / MILLION * self.dimension)
 
 

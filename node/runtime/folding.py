@@ -81,7 +81,7 @@ def _read_ahead(
 def kept(rounds: Sequence[Round], horizon: int) -> set[bytes]:
     """Return the chains whose states are worth keeping; a state that held a withdrawn update is not among them.
 
-    No withdrawal reaches a round that is `horizon` rounds old (DESIGN.md section 9): of the checkpoints from before,
+    No withdrawal reaches a round that is `horizon` rounds old (design.md section 9): of the checkpoints from before,
     the last is what every refold can start from.
     """
     last = rounds[-1].number if rounds else 0

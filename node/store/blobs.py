@@ -4,7 +4,7 @@
     partial/<digest>      pulls that were cut, resumed from where they stopped
     quarantine/<digest>   files that no longer hash to their name: evidence of a failing disk, never served
 
-Guarantees: what `put` returned or `commit` finished survives loss of power (an ack signs that, DESIGN.md section 7);
+Guarantees: what `put` returned or `commit` finished survives loss of power (an ack signs that, design.md section 7);
 what `delete` returned from is gone after it; bytes come out of `get` only if they hash to their name. Methods may be
 called from any thread, and `put` from another process.
 """

@@ -1,4 +1,4 @@
-"""Walk the cosigned tree heads from the charter to a height: what trust needs, and no record (DESIGN.md section 7).
+"""Walk the cosigned tree heads from the charter to a height: what trust needs, and no record (design.md section 7).
 
 A header holds a tree head (`tree_size`, `tree_root`) and names the members that decide the next height; its certificate
 is their quorum under both. A walk has, by height, the headers after which other members decide, each with the list of

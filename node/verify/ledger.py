@@ -1,4 +1,4 @@
-"""Walk the ledger from the charter: signatures, chains, certificates, recomputed headers (DESIGN.md section 7).
+"""Walk the ledger from the charter: signatures, chains, certificates, recomputed headers (design.md section 7).
 
 What the blocks alone cannot show is that they are all: who cut off the end shows a shorter, valid ledger. So the report
 names the height and block id that it trusts, and `pins` holds a ledger to headers that are known from elsewhere.

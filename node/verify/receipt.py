@@ -1,4 +1,4 @@
-"""A student's receipt: no update of this institution that is in force was trained on them (DESIGN.md section 9).
+"""A student's receipt: no update of this institution that is in force was trained on them (design.md section 9).
 
 It opens the ledger state that a cosigned header names, with every frozen list; for each update of the institution on
 them the signed header, whose `manifest` commits to a salt and to the tree of who was drawn; and a proof that the

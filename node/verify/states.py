@@ -21,7 +21,7 @@ class StateReport:
     """One component, recomputed. `digest` is of the state after `round`; certified says what the hosts agreed on.
 
     `certified_round` is the last round of this epoch whose digest a quorum of hosts attested, or None; `enough_hosts`
-    whether such a certificate means anything under the federation's fault model (DESIGN.md section 7). A node that
+    whether such a certificate means anything under the federation's fault model (design.md section 7). A node that
     joined late has no bytes of the rounds up to `since`: it goes on from the state that the hosts certified then.
     """
 

@@ -206,7 +206,7 @@ def _component(
 
 
 def _is_gone(withdrawals: Iterable[Withdrawn], component: str, number: int, entry: Entry) -> bool:
-    """Whether one of these withdrawals takes this entry out of this round (DESIGN.md section 9)."""
+    """Whether one of these withdrawals takes this entry out of this round (design.md section 9)."""
     for found in withdrawals:
         since, last = dict(found.since).get(component), dict(found.rounds)[component]
         if (

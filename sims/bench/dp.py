@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...crypto.errors import OperatorError
 from .rows import Row, at_most
 
-GHOST, HOOKS = 1.5, 6.0  # goals (DESIGN.md section 13): where all gradients are of linear layers, and elsewhere
+GHOST, HOOKS = 1.5, 6.0  # goals (design.md section 13): where all gradients are of linear layers, and elsewhere
 TITLES = {
     "linear": ("tables and steps, linear and attention, 200 students", GHOST),
     "backbone": ("the same with a backbone", GHOST),

@@ -23,7 +23,7 @@ from ..watch import View, bytes_per_round, closed, fold_ledger, look, lower_boun
 from .rows import Row, at_most, limit
 
 NODES = 4
-PAYLOAD = 203_304  # bytes: FIELD.md's 50,826 parameters as float32
+PAYLOAD = 203_304  # bytes: 50,826 parameters as float32, a model of a common tutorial
 WAIT_SECONDS = 120.0
 
 

@@ -33,7 +33,7 @@ def at_most(figure: str, ours: float, reference: float, goal: float) -> Row:
 
 
 def limit(figure: str, ours: float, goal: float) -> Row:
-    """A figure with an absolute limit (FIELD.md)."""
+    """A figure with an absolute limit."""
     return Row(figure, ours, goal=f"≤ {goal:g}", met=ours <= goal)
 
 

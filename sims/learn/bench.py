@@ -27,7 +27,7 @@ from .workers import Hand, hands, share
 
 NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums")
 NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
-LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that DESIGN.md bears
+LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md bears
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
 PRIVATE = "federated + private"

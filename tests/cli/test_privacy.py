@@ -72,7 +72,7 @@ def test_log_names_every_member_or_one(run: "Run", home: Home, cluster: Cluster)
 
 
 def test_a_plan_needs_no_home(run: "Run", home: Home) -> None:
-    """DESIGN.md section 6: 11.78 is true for the three together."""
+    """design.md section 6: 11.78 is true for the three together."""
     found = run(*WORKED, "--noise", "1,1.5,2").value
     (line,) = found["modalities"]
     assert abs(line["epsilon"] - 11.78) < 0.01

@@ -381,7 +381,7 @@ def test_an_earlier_polka_does_not_unlock() -> None:
 
 
 def test_only_the_first_prevote_waits_for_the_clock() -> None:
-    """‡ timely gates line 22 alone: a re-proposal with its prevotes is prevoted at once."""
+    """timely gates line 22 alone: a re-proposal with its prevotes is prevoted at once."""
     net, peer = alone(3)
     hear(peer, proposal(net.identities[0], 0, A))
     assert votes_of(peer) == [], "untimely: wait"
@@ -406,7 +406,7 @@ def test_an_invalid_block_is_never_prevoted_or_decided() -> None:
 
 
 def test_one_starter_starts_nobody() -> None:
-    """DESIGN 7: ⌊(n-1)/3⌋+1 others must have started."""
+    """design.md section 7: ⌊(n-1)/3⌋+1 others must have started."""
     net = Net(4, "byzantine")
     peer = net.peers[3]
     hear(peer, vote(net.identities[0], 0, PREVOTE, NIL))

@@ -82,7 +82,7 @@ def test_an_empty_round_is_the_identity(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", sorted(robust.RULES))
 def test_a_robust_round_of_stale_updates_only_is_the_identity(rule: str) -> None:
-    """DESIGN 7: robust rules take s = 0 only."""
+    """design.md section 7: robust rules take s = 0 only."""
     spec = spec_of(rule)
     state = np.arange(D, dtype=np.int32)
     after, _ = fold_round(state, spec, Round(1, 1, tuple(entry(n, 1, 1) for n in range(4)), 1, b""), values(spec))
@@ -91,7 +91,7 @@ def test_a_robust_round_of_stale_updates_only_is_the_identity(rule: str) -> None
 
 @pytest.mark.parametrize(("left", "faults", "trimmed"), [(4, 1, 1), (3, 1, 0), (2, 1, 0), (7, 2, 2), (6, 2, 1)])
 def test_the_trim_shrinks_with_the_survivors(left: int, faults: int, trimmed: int) -> None:
-    """DESIGN 9: f' = min(f, ⌊(n'-1)/3⌋)."""
+    """design.md section 9: f' = min(f, ⌊(n'-1)/3⌋)."""
     spec = spec_of("trimmed_mean")
     entries = tuple(sorted((entry(n, 1) for n in range(left)), key=lambda e: e.author))
     after, _ = fold_round(origin(spec), spec, Round(1, 1, entries, faults, b""), values(spec))
@@ -115,7 +115,7 @@ def test_saturation_is_symmetric_and_counted(sign: int) -> None:
 
 
 def test_the_fraction_bits_keep_what_the_grid_would_erase() -> None:
-    """‡ DESIGN 5: one grid step from one of four members is 64/256, not zero."""
+    """design.md section 5: one grid step from one of four members is 64/256, not zero."""
     spec = spec_of("mean")
     entries = tuple(sorted((entry(n, 1) for n in range(4)), key=lambda e: e.author))
 

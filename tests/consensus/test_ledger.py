@@ -236,7 +236,7 @@ def test_the_chain_covers_every_part_of_an_entry(part: str) -> None:
 
 
 def test_cuts_name_what_is_wrong(book: Book) -> None:
-    """DESIGN 7 ‡ valid(header): chains extend the last cut, unfrozen, within the quotas."""
+    """design.md section 7 valid(header): chains extend the last cut, unfrozen, within the quotas."""
     a, b = book.ids[:2]
     first, second = book.record(a, kind="x"), book.record(a, kind="x")
     stranger = sign(STRANGER, Record(book.federation, STRANGER.public_key, 1, GENESIS, "x", b""))
@@ -345,7 +345,7 @@ def test_a_restart_folds_a_false_receipt_as_it_was_decided(book: Book) -> None:
 
 
 def test_acks_from_a_quorum_of_the_active_hosts(book: Book) -> None:
-    """DESIGN 7: three of four; strangers' and non-hosts' receipts do not help."""
+    """design.md section 7: three of four; strangers' and non-hosts' receipts do not help."""
     a, b, c, d = book.ids
     book.block(book.update(a, 1, [a, b]), book.update(b, 1, [a, b, STRANGER]), book.update(c, 1, [a, b, c]))
     assert [e.author for e in eligible(book.charter, book.ledger, T)] == [c.public_key]
@@ -360,7 +360,7 @@ def test_later_receipts_add_to_earlier_ones(book: Book) -> None:
 
 
 def test_hosts_are_frozen_at_the_previous_close() -> None:
-    """DESIGN 7: who offers in round 2 hosts, and is counted, from round 3 on."""
+    """design.md section 7: who offers in round 2 hosts, and is counted, from round 3 on."""
     book = Book(5, fault_model="crash")
     late = book.ids[4]
     book.block(*(book.record(who, Offer((T,), ())) for who in book.ids[:4]))
@@ -376,7 +376,7 @@ def test_hosts_are_frozen_at_the_previous_close() -> None:
 
 
 def test_the_freshest_update_of_an_author_counts_and_stale_ones_fade(book: Book) -> None:
-    """DESIGN 7: s = r - ρ ≤ S, one update an author."""
+    """design.md section 7: s = r - ρ ≤ S, one update an author."""
     a, b, c, d = book.ids
     book.round(1, [a, b])
     book.block(book.update(c, 1), book.update(c, 2), book.update(d, 1))
@@ -422,7 +422,7 @@ def test_a_round_closes_without_a_record_in_its_block(book: Book) -> None:
 
 
 def test_a_second_header_needs_its_own_quorum(book: Book) -> None:
-    """DESIGN 7: an honest host acks one header a place, so at most one of two gathers a quorum."""
+    """design.md section 7: an honest host acks one header a place, so at most one of two gathers a quorum."""
     a, b, c, d = book.ids
     book.block(book.update(a, 1, [a, b, c], salt=1), book.update(a, 1, [a, d], salt=2))
     assert [e.blob for e in eligible(book.charter, book.ledger, T)] == [book.header(a, 1, salt=1).value.blob]
@@ -432,7 +432,7 @@ def test_a_second_header_needs_its_own_quorum(book: Book) -> None:
 
 
 def test_a_quorum_of_hosts_certifies(book: Book) -> None:
-    """DESIGN 7: three of four equal digests; others and other digests do not help."""
+    """design.md section 7: three of four equal digests; others and other digests do not help."""
     book.round(1)
     good, bad = sha256(b"good"), sha256(b"bad")
     book.block(book.attest(book.ids[0], good), book.attest(book.ids[1], good), book.attest(book.ids[2], bad))
@@ -486,7 +486,7 @@ def test_withdrawal_drops_entries_and_grows_the_epoch_once(book: Book) -> None:
 
 
 def test_erasure_waits_for_the_new_epochs_certificate(book: Book) -> None:
-    """G7, DESIGN 9: only after it is certified are the bytes deleted."""
+    """G7, design.md section 9: only after it is certified are the bytes deleted."""
     book.round(1)
     old = [book.attest(who, sha256(b"old")) for who in book.ids]
     book.block(*old)
@@ -559,7 +559,7 @@ def test_a_withdrawal_is_believed_once_and_from_its_owner_only(book: Book) -> No
 
 
 def test_an_expelled_author_can_still_withdraw(book: Book) -> None:
-    """‡ DESIGN 4: any member carries the statement."""
+    """design.md section 4: any member carries the statement."""
     a, b, *_ = book.ids
     book.round(1)
     book.block(book.record(b, evidence_of_fork(book, a)))
@@ -569,7 +569,7 @@ def test_an_expelled_author_can_still_withdraw(book: Book) -> None:
 
 
 def test_the_refold_horizon() -> None:
-    """DESIGN 9: older contributions stay in what is folded."""
+    """design.md section 9: older contributions stay in what is folded."""
     book = Book(horizon=1)
     book.open()
     book.round(1)
@@ -595,7 +595,7 @@ def evidence_of_fork(book: Book, who: Identity) -> Evidence:
 
 
 def test_evidence_expels(book: Book) -> None:
-    """‡ DESIGN 4: closed rounds stand, pending updates drop, the feed freezes."""
+    """design.md section 4: closed rounds stand, pending updates drop, the feed freezes."""
     a, b, c, _ = book.ids
     book.round(1)
     book.block(book.update(a, 2), book.update(b, 2))

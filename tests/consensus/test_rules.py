@@ -43,7 +43,7 @@ def oracle_trimmed(updates: Sequence[Integers], trim: int) -> list[int]:
 
 
 def oracle_weights(variances: Sequence[int], staleness: Sequence[int]) -> list[int]:
-    """DESIGN 8, word by word."""
+    """design.md section 8, word by word."""
     n = len(variances)
     v0 = max(1, sorted(variances)[(n - 1) // 2])
     w = [2**16 * v0 // (v0 + v) for v in variances]
@@ -116,7 +116,7 @@ def test_ties_round_to_even() -> None:
 @EXACT
 @given(st.lists(st.one_of(st.sampled_from([0, 1, 2**80]), st.integers(0, 2**90)), min_size=1, max_size=40), st.data())
 def test_weights_formula_and_least_shares(variances: list[int], data: st.DataObject) -> None:
-    """G5, DESIGN 8: at least half an equal share for everybody, at most 2.5 shares for a false σ = 0."""
+    """G5, design.md section 8: at least half an equal share for everybody, at most 2.5 shares for a false σ = 0."""
     n = len(variances)
     staleness = data.draw(st.lists(st.integers(0, 8), min_size=n, max_size=n))
     assert rules.mean_weights(variances, staleness) == oracle_weights(variances, staleness)

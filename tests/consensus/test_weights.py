@@ -1,4 +1,4 @@
-"""The noise that an update declares, from its header to its weight in the fold (DESIGN.md section 8)."""
+"""The noise that an update declares, from its header to its weight in the fold (design.md section 8)."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -87,7 +87,7 @@ def test_shares_are_what_a_count_over_the_lists_gives(withdrawn: Cluster) -> Non
     shares: dict[bytes, float] = {}
     norms: dict[bytes, int] = {}
     for round_ in rounds:
-        # The formula of DESIGN.md section 8, written out.
+        # The formula of design.md section 8, written out.
         v = [entry.variance for entry in round_.entries]
         v0 = max(1, sorted(v)[(len(v) - 1) // 2])
         w = [(v0 << 16) // (v0 + each) for each in v]

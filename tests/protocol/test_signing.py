@@ -79,7 +79,7 @@ def test_a_signature_is_good_in_its_domain_only() -> None:
 
 
 def test_the_digest_excludes_the_signature() -> None:
-    """DESIGN 4."""
+    """design.md section 4."""
     assert sign(OTHER, RECORD).digest == SIGNED.digest
     assert sign(ME, replace(RECORD, seq=2)).digest != SIGNED.digest
 
@@ -105,7 +105,7 @@ def certificate(signers: list[Identity], view: int = 2, block: Block = BLOCK, st
     (1, "crash", 1), (2, "crash", 2), (3, "crash", 2), (4, "crash", 3), (5, "crash", 3), (7, "crash", 4),
 ])  # fmt: skip
 def test_quorums(members: int, model: str, needed: int) -> None:
-    """G2, DESIGN 7."""
+    """G2, design.md section 7."""
     assert quorum(members, model) == needed
     assert tolerated(members, model) == members - needed
 

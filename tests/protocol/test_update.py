@@ -175,7 +175,7 @@ def test_a_damaged_frame_under_its_own_digest_raises_nothing_else(at: int, chang
 
 
 def bounds_in_floats(head: UpdateHeader, spec: ComponentSpec) -> tuple[float, float]:
-    """DESIGN 5, word by word."""
+    """design.md section 5, word by word."""
     recipe, tau, d, grid = head.recipe, head.steps, spec.dimension, spec.grid_step
     eta, clip, sigma = recipe.learning_rate / MILLION, recipe.clip_norm / MILLION, recipe.noise_multiplier / MILLION
     lot = head.lot / 1000

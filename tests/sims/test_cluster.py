@@ -261,7 +261,7 @@ def test_a_joiner_fetches_no_bytes_of_the_middle_of_its_history(seed: int, monke
 @pytest.mark.parametrize("seed", [1])
 @pytest.mark.parametrize("weather", [CALM, STORM])
 def test_no_work_no_heights(weather: Weather, seed: int) -> None:
-    """DESIGN 7: an idle federation stays at its height."""
+    """design.md section 7: an idle federation stays at its height."""
     cluster = Cluster(4, seed, weather=weather, rounds=2)
     play(cluster, 2)
     cluster.run(lambda: False, cluster.now + 60_000)
@@ -624,7 +624,7 @@ def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
 
 
 def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
-    """DESIGN 12: after any crash the lock can be defended."""
+    """design.md section 12: after any crash the lock can be defended."""
     cluster = Cluster(4, 9, weather=STORM, rounds=3, crash_rate=0.01)
     cluster.start()
     found = 0

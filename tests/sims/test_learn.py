@@ -170,7 +170,7 @@ def test_rates_are_tried_until_the_best_is_not_the_last_one(monkeypatch: pytest.
 
 
 def test_a_runs_noise_is_a_function_of_its_seed(work: Path, crew: list[Hand], tmp_path: Path) -> None:
-    """DESIGN 12; and students who are set apart while rates are chosen are not those that are reported."""
+    """design.md section 12; and students who are set apart while rates are chosen are not those that are reported."""
     source = data()
     study = studies.study("oulad")
     everybody = study.institutions(source, work)

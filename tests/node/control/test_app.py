@@ -194,7 +194,7 @@ MOVED = {**SCOPE, "mode": "rewind", "reason": "consent", "heights": 50, "anyway"
 
 
 def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN.md section 9: budgets checked first."""
+    """design.md section 9: budgets checked first."""
     component = next(iter(daemon.core.ledger.components.values()))
     other = next(e.author for r in component.rounds for e in r.entries if e.author != daemon.core.me)
     body = {**MOVED, "who": other.hex()}

@@ -1,4 +1,4 @@
-"""‡ A host that differs from the certified state computes it again, and halts if it still differs (G1)."""
+"""A host that differs from the certified state computes it again, and halts if it still differs (G1)."""
 
 from dataclasses import replace
 from typing import Any

@@ -156,7 +156,7 @@ def test_unavailable_bytes_are_asked_for_again() -> None:
 
 
 def test_a_second_header_for_a_place_is_not_acknowledged() -> None:
-    """G5, DESIGN 7: one for each (author, component, round), also after a restart."""
+    """G5, design.md section 7: one for each (author, component, round), also after a restart."""
     cluster = grown()
     node, liar = cluster.nodes[0], cluster.nodes[2]
     first, second = sha256(b"first"), sha256(b"second")
@@ -295,7 +295,7 @@ def test_votes_of_a_height_that_others_decided_stay_in_it() -> None:
 
 
 def test_nothing_is_signed_before_a_quorum_has_reported() -> None:
-    """‡ G8, DESIGN 7: quorum - 1 peers."""
+    """G8, design.md section 7: quorum - 1 peers."""
     cluster = grown()
     node = cluster.nodes[3]
     core = fresh(cluster, node)
@@ -325,7 +325,7 @@ def test_a_disk_that_holds_all_that_was_signed_is_not_called_older() -> None:
 
 
 def test_who_is_ahead_has_not_reported_before_this_node_is_there() -> None:
-    """‡ G8: what was said in the blocks that it lacks may be this node's own."""
+    """G8: what was said in the blocks that it lacks may be this node's own."""
     cluster = grown()
     core = fresh(cluster, cluster.nodes[3])
     start_node(core, 0)

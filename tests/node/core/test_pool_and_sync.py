@@ -138,7 +138,7 @@ def test_who_has_everything_gets_nothing() -> None:
 
 
 def test_a_decided_block_comes_with_the_branch_that_it_decided() -> None:
-    """‡ DESIGN 4: the asker holds another branch that the answerer knows too, or has never seen."""
+    """design.md section 4: the asker holds another branch that the answerer knows too, or has never seen."""
     common = feed(1)
     decided, lost = feed(3, "a", common[0]), feed(5, "b", common[0])
     for known in (lost, lost[:2], []):
@@ -204,7 +204,7 @@ def test_another_federation_gets_no_answer() -> None:
 
 
 def test_effective_noise_never_claims_too_much() -> None:
-    """G6, DESIGN 6: σ_eff = (Σ σ_c^-2)^(-1/2); worked case 1, 1.5, 2."""
+    """G6, design.md section 6: σ_eff = (Σ σ_c^-2)^(-1/2); worked case 1, 1.5, 2."""
     assert effective_noise([1_000_000]) == 1_000_000
     exact = (1 + 1 / 1.5**2 + 1 / 2**2) ** -0.5
     assert 0 <= exact * 1e6 - effective_noise([1_000_000, 1_500_000, 2_000_000]) < 2

@@ -25,7 +25,7 @@ def size(tensors: tuple[TensorSpec, ...]) -> int:
 
 
 def test_the_sizes_are_those_of_the_design(minilm: Path) -> None:
-    """768 numbers for a core of rank 8 on MiniLM, 36,864 for B (DESIGN.md section 5)."""
+    """768 numbers for a core of rank 8 on MiniLM, 36,864 for B (design.md section 5)."""
     assert size(lora_tensors(minilm, "lora-core", 8)) == 768
     assert size(lora_tensors(minilm, "lora-ffa", 8)) == 36_864
     assert size(prompt_tensors(minilm, 10)) == 3_840

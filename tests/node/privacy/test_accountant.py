@@ -1,4 +1,4 @@
-"""The accountant against Opacus' PRV accountant, the worked case of DESIGN.md section 6, and its own promises."""
+"""The accountant against Opacus' PRV accountant, the worked case of design.md section 6, and its own promises."""
 
 import subprocess
 import sys

@@ -81,7 +81,7 @@ def test_g6_noise_grows_until_the_budget_lasts_for_what_is_planned(spent: tuple[
     assert after(spent, verdict, rounds) >= 0.97 * CLOSED.limit, "and no more than is needed"
     assert verdict.modalities["marks"].rounds_left >= rounds
     assert verdict.noises["encoder/essays"] == ESSAYS.noise, "what marks do not reach is not touched"
-    # σ_c² a_c is the same for all: the split of DESIGN.md section 6.
+    # σ_c² a_c is the same for all: the split of design.md section 6.
     products = [verdict.noises[part.name] ** 2 * part.share for part in (HEAD, MARKS)]
     assert max(products) <= 1.001 * min(products)
 

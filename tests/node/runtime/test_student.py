@@ -1,4 +1,4 @@
-"""One student is forgotten by real daemons: withdrawn, trained without, shown to be absent (DESIGN.md section 9)."""
+"""One student is forgotten by real daemons: withdrawn, trained without, shown to be absent (design.md section 9)."""
 
 import io
 from collections.abc import Callable
