@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from collegium.cli.node import look
 from collegium.cli.output import json_text
+from collegium.node.control.client import Client
 from collegium.node.home import Home, running
 
 COMMAND = Path(sys.executable).with_name("collegium")
@@ -85,6 +87,10 @@ class School:
         """Return what `node status --json` prints, without a process for each look: tests wait by it."""
         return json.loads(json_text(look(Home(self.home))))
 
+    def get(self, path: str, **query: int) -> Any:
+        """Return what the running daemon answers, as the commands ask it: tests wait by it, as by `status`."""
+        return Client(Home(self.home)).get(path, **query)
+
     def log(self, length: int = 4000) -> str:
         """Return the end of node.log."""
         path = self.home / "node.log"
@@ -108,6 +114,12 @@ class Federation:
 
     root: Path
     schools: list[School] = field(default_factory=list)
+    away: list[School] = field(default_factory=list)  # of them those whose daemon does not have to run
+
+    @property
+    def here(self) -> list[School]:
+        """The schools that are not away."""
+        return [school for school in self.schools if school not in self.away]
 
     def init(self, name: str, data: Path | None, *, lot_size: float = 20.0, options: Sequence[object] = ()) -> School:
         """Make a home with `collegium init`."""
@@ -125,30 +137,32 @@ class Federation:
         words = [word for school in self.schools for word in ("--member", school.member)]
         first.command("charter", "create", "--name", "first-week", *words, *options)
         first.command("charter", "sign")
-        signed = []
-        for school in others:
-            school.command("charter", "sign", first.home / "charter.bin")
-            signed += ["--merge", school.home / "charter.bin"]
         if others:
+            self.each("charter", "sign", first.home / "charter.bin", schools=others)
+            signed = [word for school in others for word in ("--merge", school.home / "charter.bin")]
             first.command("charter", "sign", *signed)
-        for school in others:
-            school.command("charter", "sign", first.home / "charter.bin")
+            self.each("charter", "sign", first.home / "charter.bin", schools=others)
         assert first.ask("charter", "verify")["complete"]
 
     def start(self, *options: object, code: int = 0) -> list[Any]:
-        """Start every daemon, one after the other; return what `node start --json` said of each."""
-        return [school.command("node", "start", *options, "--json", code=code).value for school in self.schools]
+        """Start every daemon, all at once; return what `node start --json` said of each."""
+        return [answer.value for answer in self.each("node", "start", *options, "--json", code=code)]
 
     def stop(self) -> None:
         """Stop every daemon."""
-        for school in self.schools:
-            school.command("node", "stop")
+        self.each("node", "stop")
+
+    def each(self, *words: object, schools: Sequence[School] = (), code: int | None = 0) -> list[Answer]:
+        """Run a command in the home of everybody who is not away, or of some schools, in all of them at once."""
+        chosen = schools or self.here
+        with ThreadPoolExecutor(len(chosen)) as pool:
+            return list(pool.map(lambda school: school.command(*words, code=code), chosen))
 
     def wait(self, done: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
         """Wait until `done` says something true. The test fails where a daemon ended, or after `seconds`."""
         deadline = time.monotonic() + seconds
         while not done():
-            for school in self.schools:
+            for school in self.here:
                 assert running(Home(school.home)) is not None, f"{school.name} ended\n{school.log()}"
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self.tail()}"
             time.sleep(1.0)
@@ -173,7 +187,7 @@ class Federation:
             return True
 
         self.wait(there, f"round {number} of {', '.join(sorted(named)) or 'every component'}")
-        rounds = [school.ask("round", "list", "--limit", 1000) for school in self.schools]
+        rounds = [school.get("/rounds", limit=1000) for school in self.schools]
         by_name = [{(r["component"], r["round"]): r["digest"] for r in one if r["digest"]} for one in rounds]
         for key in set(by_name[0]).intersection(*by_name[1:]):
             assert len({one[key] for one in by_name}) == 1, f"states differ after {key}"
