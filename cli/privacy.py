@@ -380,7 +380,7 @@ def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
 
 def _cross_check(events: list[list[float]], delta: float) -> Any:
     """Ask a worker: Opacus brings torch, which no command imports."""
-    from ..node.learner.protocol import encode_frame, read_frame  # noqa: PLC0415 - imports of commands wait
+    from ..node.learner.protocol import encode_frame, failure, read_frame  # noqa: PLC0415 - imports of commands wait
 
     done = subprocess.run(
         [sys.executable, "-P", "-m", "collegium.node.learner"],
@@ -389,7 +389,9 @@ def _cross_check(events: list[list[float]], delta: float) -> Any:
         check=False,
     )
     answer = read_frame(BytesIO(done.stdout))
-    if answer is None or not answer["ok"]:
-        reason = done.stderr.decode(errors="replace")[-500:] if answer is None else answer["error"]
+    if answer is None:
+        reason = done.stderr.decode(errors="replace")[-500:]
         raise OperatorError(f"the cross-check failed: {reason}", "`collegium doctor` looks for what is missing.")
+    if not answer["ok"]:
+        raise failure(answer)
     return {name: answer[name] for name in ("pld", "prv", "error")}

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..crypto.errors import UsageError
+from ..crypto.extras import extra
 from ..node.data.importers import oulad
 from ..node.data.importers.common import Options, write_institution
 
@@ -19,7 +20,8 @@ def prepare_digits(folder: Path, institutions: int, alpha: float, seed: int) -> 
     Every image is its own subject: the writers are not named in the source. About a quarter is held out by salt.
     Returns the institutions' folders. Raises UsageError if the images do not suffice for `institutions`.
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415  # a second that OULAD need not pay
+    with extra("sims"):  # a second that OULAD need not pay
+        from sklearn.datasets import load_digits  # noqa: PLC0415
 
     source = load_digits()
     if not 1 <= institutions <= len(source.target) // (2 * DIGITS_LEAST):

@@ -36,19 +36,76 @@ def test_every_package_has_an_init() -> None:
             assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: its modules would be lost"
 
 
-def test_the_wheel_built_from_the_sdist_lists_every_module(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+
     def build(kind: str, where: Path) -> Path:
         subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(tmp_path)], cwd=where, check=True
+            [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)], cwd=where, check=True
         )
-        return next(tmp_path.glob("*.tar.gz" if kind == "sdist" else "*.whl"))
+        return next(folder.glob("*.tar.gz" if kind == "sdist" else "*.whl"))
 
     with tarfile.open(build("sdist", ROOT)) as archive:
-        archive.extractall(tmp_path, filter="data")
-    unpacked = next(path for path in tmp_path.iterdir() if path.is_dir())
-    with zipfile.ZipFile(build("wheel", unpacked)) as wheel:
-        names = {name for name in wheel.namelist() if name.startswith("collegium/")}
+        archive.extractall(folder, filter="data")
+    return build("wheel", next(path for path in folder.iterdir() if path.is_dir()))
+
+
+def test_the_wheel_built_from_the_sdist_lists_every_module(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("collegium/")}
     assert names == modules()
+
+
+ABSENT = ("opacus", "matplotlib", "sklearn")  # of the extras audit, plots and sims
+BLOCK = f"""
+import sys
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def test_an_installed_wheel_runs_a_node_without_the_extras(wheel: Path, tmp_path: Path) -> None:
+    """Installed as pip does it, in an environment of its own, beside this one's other packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    # The installed package comes first: nothing of this checkout is imported.
+    paths = [path for path in sys.path if path.endswith("site-packages")]
+    place = subprocess.run(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    (Path(place) / "others.pth").write_text("\n".join(paths))
+    (Path(place) / "sitecustomize.py").write_text(BLOCK)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index",
+         "--ignore-installed", str(wheel)],
+        check=True,
+    )  # fmt: skip
+    command = tmp_path / "env" / "bin" / "collegium"
+
+    def run(*args: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [command, *args], capture_output=True, text=True, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    where = subprocess.run(
+        [python, "-c", "import collegium; print(collegium.__file__)"], capture_output=True, text=True, check=True
+    )
+    assert where.stdout.startswith(place)
+    assert run("--version").strip().startswith("collegium ")
+    run("--home", "home", "init", "--name", "north", "--listen", "/ip4/127.0.0.1/tcp/4001")
+    assert "all promises held" in run("sim", "run", "calm")
+    told = run("demo", "--keep", "kept", code=2)
+    assert "sklearn" in told
+    assert "pip install 'collegium[sims]'" in " ".join(told.split())
 
 
 @pytest.mark.parametrize(

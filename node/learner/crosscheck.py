@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from math import isinf
 
-from opacus.accountants import PRVAccountant
-
+from ...crypto.extras import extra
 from ..privacy.accountant import Event, epsilon
 from .protocol import Message
+
+with extra("audit"):
+    from opacus.accountants import PRVAccountant
 
 ERROR = 0.01  # of the PRV accountant's ε; what it returns is the upper end
 

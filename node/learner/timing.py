@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...crypto.extras import extra
 from ...protocol.components import ComponentSpec, base_digest, base_vector
 from ...protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
 from ..blueprint.parts import Part, adapter, backbone, encoder, head, skip
@@ -187,7 +188,8 @@ def opacus_step(module: Any, specs: Sequence[ComponentSpec], batch: Batch, steps
 
 def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mapping[str, float]:
     """Return the median seconds of one step of each kind; they take turns, on models of their own."""
-    from opacus.grad_sample import GradSampleModule  # noqa: PLC0415  # takes seconds
+    with extra("audit"):
+        from opacus.grad_sample import GradSampleModule  # noqa: PLC0415  # takes seconds
 
     specs = specs_of(case)
     live = any(spec.name.startswith("adapter/") for spec in specs)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 
+from ...crypto.extras import extra
 from ..views.context import Json
 
 BAR, HEIGHT, ROW, LEFT = 420, 14, 40, 180  # of the drawing, in pixels
@@ -12,8 +13,9 @@ MEASURES = (("weight_share", "share of weight", "#3b6ea5"), ("norm_share", "shar
 
 def png(found: Json) -> bytes:
     """Return bars of each member's shares as a PNG; a share that is not known here has no bar."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - a second that a table need not wait
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    with extra("plots"):  # a second that a table need not wait
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
 
     members = found["members"]
     figure = Figure(figsize=(8, 1.5 + 0.45 * max(1, len(members))))

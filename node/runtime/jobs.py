@@ -1,7 +1,7 @@
 """The learner's jobs: opening it, budgets, training, evaluation, and the private components that stay here."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +51,7 @@ class Jobs:
         notes: Notes,
         exclusion: Exclusion,
         submit: Callable[[ev.Event], None],
-        missing: Sequence[str],
+        missing: str,
     ) -> None:
         self.home, self.config, self.core, self.charter = home, config, core, core.charter
         self.holdings, self.notes, self.exclusion, self.submit = holdings, notes, exclusion, submit

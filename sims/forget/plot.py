@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
+from ...crypto.extras import extra
+
 
 def draw(found: Mapping[str, Any]) -> bytes:
     """Return a PNG: guesses and canaries with their intervals, distances to the retrained model, and wall time."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - a second that a table need not wait
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    with extra("plots"):  # a second that a table need not wait
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
 
     rows = found["models"]
     names = [row["model"] for row in rows]

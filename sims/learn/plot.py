@@ -6,13 +6,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from ...crypto.extras import extra
+
 
 def draw(name: str, found: Mapping[str, Any], path: Path) -> None:
     """Write a PNG: the metric against ε for each mode with every seed, or by institution if there is one ε."""
-    import matplotlib as mpl  # noqa: PLC0415  # a second that other benchmarks need not wait
+    with extra("plots"):  # a second that other benchmarks need not wait
+        import matplotlib as mpl  # noqa: PLC0415
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt  # noqa: PLC0415
 
     figure, axes = plt.subplots(figsize=(8, 4.5))
     rows = found["rows"]
