@@ -13,7 +13,7 @@ from .options import JsonOption
 from .output import emit, say, table
 
 if TYPE_CHECKING:
-    from ..sims.offline import Worker
+    from ..node.learner.client import Worker
 
 FAULTS = (
     "no-clip",
@@ -109,7 +109,7 @@ def _ask(learner: "Worker", fault: str | None) -> Any:
 @contextmanager
 def _learner() -> Iterator["Worker"]:
     """Run a worker: training brings torch, which no command imports."""
-    from ..sims.offline import Worker  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.learner.client import Worker  # noqa: PLC0415 - imports of commands wait until they run
 
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "collegium.node.learner"],

@@ -169,9 +169,9 @@ def _components(
     from dataclasses import replace  # noqa: PLC0415 - as above
 
     from ..node.blueprint.declare import read_model  # noqa: PLC0415
+    from ..node.blueprint.presets import RECIPES  # noqa: PLC0415
+    from ..node.blueprint.presets import preset as recipe  # noqa: PLC0415
     from ..node.blueprint.recipe import Budget, charter_parts  # noqa: PLC0415
-    from ..sims.presets import RECIPES  # noqa: PLC0415
-    from ..sims.presets import preset as recipe  # noqa: PLC0415
     from .learners import try_models  # noqa: PLC0415
 
     epsilon, delta, rounds = budget

@@ -10,8 +10,8 @@ from .output import say
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
+    from ..node.learner.client import Worker
     from ..node.verify import Model
-    from ..sims.offline import Worker
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
     """
     from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
     from ..node.home.policies import parts_here  # noqa: PLC0415
-    from ..sims.offline import worker  # noqa: PLC0415
+    from ..node.learner.client import worker  # noqa: PLC0415
 
     config = settings.load(home.config)
     if config.data.path is None:
@@ -50,7 +50,7 @@ def try_models(folders: Sequence[Path]) -> None:
     """
     if not folders:
         return
-    from ..sims.offline import process  # noqa: PLC0415 - as above
+    from ..node.learner.client import process  # noqa: PLC0415 - as above
 
     with process() as learner:
         for folder in folders:

@@ -14,9 +14,9 @@ from .options import JsonOption
 from .output import emit, progress, table
 
 if TYPE_CHECKING:
-    from ..sims.play import Outcome
-    from ..sims.scenario import Scenario
-    from ..sims.seeds import Failure
+    from ..sims.scenarios.play import Outcome
+    from ..sims.scenarios.scenario import Scenario
+    from ..sims.scenarios.seeds import Failure
 
 app = typer.Typer(help="Play scenarios: faults, liars and partitions, on a virtual clock.", no_args_is_help=True)
 MOST_LISTED = 200  # runs: of more than these, only the broken ones are listed
@@ -25,7 +25,7 @@ MOST_SHRUNK = 3  # failures: of the others only scenario, seed and promise are t
 
 def _sims(name: str) -> Any:
     # By name: `--help` must not wait for numpy.
-    return importlib.import_module(f"collegium.sims.{name}")
+    return importlib.import_module(f"collegium.sims.scenarios.{name}")
 
 
 @app.command("run")

@@ -36,7 +36,7 @@ def demo(
 ) -> None:
     """Found a federation here, train it, kill a daemon, withdraw an institution, and check all of it."""
     # By name: the module brings scikit-learn along, and no other command should wait for that.
-    run = importlib.import_module("collegium.sims.demo").run
+    run = importlib.import_module("collegium.sims.processes.demo").run
     federation = {"data": data, "institutions": institutions, "rounds": rounds, "dp": not no_dp}
     raise typer.Exit(int(run(**federation, liars=liars, rule=rule, keep=keep, as_json=as_json)))
 

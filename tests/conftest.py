@@ -22,7 +22,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Files by their measured length, longest first: after tests/firstweek, and before the others of tests/node/runtime.
 LONGEST = (
     "runtime/test_membership.py",
-    "sims/test_demo.py",
+    "processes/test_demo.py",
     "runtime/test_federation.py",
     "runtime/test_crash_points.py",
     "runtime/test_hosts.py",

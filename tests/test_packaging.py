@@ -109,7 +109,8 @@ def test_an_installed_wheel_runs_a_node_without_the_extras(wheel: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "module", ["collegium.node.runtime", "collegium.node.__main__", "collegium.cli.main", "collegium.sims.seeds"]
+    "module",
+    ["collegium.node.runtime", "collegium.node.__main__", "collegium.cli.main", "collegium.sims.scenarios.seeds"],
 )
 def test_the_daemon_and_the_command_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([n for n in ('torch', 'opacus', 'dp_accounting') if n in sys.modules])"

@@ -1,1 +1,1 @@
-"""The learner: a worker process that trains and evaluates. Only `protocol` may be imported by the daemon (no torch)."""
+"""The learner: a worker process that trains and evaluates. `protocol` and `client` import no torch, the rest may."""

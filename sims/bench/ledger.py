@@ -14,7 +14,7 @@ from ...node.verify import verify_ledger
 from ...protocol import schema
 from ...protocol.records import Attest, Record, Update, body_of, verify_ack
 from ...protocol.signing import open_signed, sign
-from ..cluster import Cluster
+from ..simulator.cluster import Cluster
 from . import outsiders
 from .rows import Row, at_least, interleaved
 

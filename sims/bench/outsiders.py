@@ -25,9 +25,9 @@ from ...node.verify.files import Consistency, Inclusion
 from ...protocol import records, schema, signing
 from ...protocol.blocks import PRECOMMIT, Vote
 from ...protocol.records import ack_message
-from .. import tampering
-from ..book import Book
-from ..eventful import eventful
+from ..paper import tampering
+from ..paper.book import Book
+from ..paper.eventful import eventful
 from .rows import Row, at_least
 
 PRODUCT, INDEPENDENT = "collegium ledger verify", "docs/verifier"

@@ -25,10 +25,10 @@ from ...node.store.blobs import Blobs
 from ...node.store.database import Store
 from ...node.store.states import States
 from ...protocol import schema
-from ..cluster import Cluster, Node, small_charter
-from ..federation import Daemon, Institution, found
-from ..relays import Relays
-from ..watch import View, fold_ledger, look
+from ..processes.federation import Daemon, Institution, found
+from ..processes.relays import Relays
+from ..processes.watch import View, fold_ledger, look
+from ..simulator.cluster import Cluster, Node, small_charter
 from .rows import Row
 
 NODES = 4
@@ -84,7 +84,7 @@ class _Run:
             rounds=rounds,
             deadline_ms=DEADLINE_MS,
             policy="open",
-            learner=(sys.executable, "-P", "-m", "collegium.sims.synthetic_learner"),
+            learner=(sys.executable, "-P", "-m", "collegium.sims.processes.synthetic_learner"),
             timing=Timing(),
             ways=ways,
         )

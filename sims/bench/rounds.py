@@ -17,9 +17,9 @@ from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...node.home.config import Timing
 from ...protocol.charter import Charter
-from ..cluster import small_charter
-from ..federation import Daemon, found
-from ..watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds
+from ..processes.federation import Daemon, found
+from ..processes.watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds
+from ..simulator.cluster import small_charter
 from .rows import Row, at_most, limit
 
 NODES = 4
@@ -45,7 +45,7 @@ def measure(quick: bool) -> Sequence[Row]:
             rounds=rounds,
             deadline_ms=10_000,
             policy="open",
-            learner=(sys.executable, "-P", "-m", "collegium.sims.synthetic_learner"),
+            learner=(sys.executable, "-P", "-m", "collegium.sims.processes.synthetic_learner"),
             timing=Timing(),
         )
         daemons = [Daemon(institution) for institution in institutions]

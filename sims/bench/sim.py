@@ -13,7 +13,7 @@ from math import log
 from multiprocessing import get_context
 
 from ...node.core.messages import Kind
-from ..cluster import Cluster, Node
+from ..simulator.cluster import Cluster, Node
 from . import recovery
 from .rows import Row, limit
 

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...crypto.errors import UsageError
+from ...node.blueprint.presets import preset
 from ...node.blueprint.recipe import needed
 from ...protocol.components import FRACTION_BITS, MILLION
+from ..learn.baseline import auc
 from ..learn.federate import Learner, Setting, States, opening
 from ..learn.studies import DELTA, holds
 from ..learn.workers import Hand, hands, share
-from ..offline import auc
-from ..presets import preset
 from .ground import Ground, prepare
 from .history import History, begin, follow
 from .inference import Bools, Floats, chance_exposure, exposure, halves, judge, lira, losses, rmia

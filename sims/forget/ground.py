@@ -17,8 +17,8 @@ import pyarrow.parquet
 
 from ...crypto.errors import UsageError
 from ...node.data.manifest import MANIFEST
-from ..datasets import prepare_digits
 from ..learn.bench import data_folder, work_folder
+from ..learn.datasets import prepare_digits
 from ..learn.studies import study
 
 INSTITUTIONS = 4  # that share the digits

@@ -6,10 +6,10 @@ from hashlib import sha256
 
 from ...consensus.components import Entry, Round, fold_round, origin, replay
 from ...consensus.rules import faults
+from ...node.learner.client import Ask
 from ...protocol import schema
 from ...protocol.update import Integers
 from ..learn.federate import Learner, Setting, States, update
-from ..offline import Ask
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from math import floor, log, log2
 import numpy as np
 import numpy.typing as npt
 
-from ..offline import auc
+from ..learn.baseline import auc
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -9,13 +9,13 @@ import numpy as np
 
 from ...consensus.components import Entry, Round, State, fold_round, origin
 from ...consensus.rules import faults, mean, noise_variance
+from ...node.learner.client import Ask
 from ...protocol import schema
 from ...protocol.claims import MOST_NOISE
 from ...protocol.components import FRACTION_BITS, MILLION, STATE_LIMIT, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.records import GENESIS
 from ...protocol.update import LEAST_LOT, Engaged, Integers, norm_bounds
-from ..offline import Ask
 from .lies import LOUDLY, Stage, tell
 
 States = dict[str, State]

@@ -9,8 +9,8 @@ from ...consensus.robust import RULES
 from ...consensus.rules import faults, mean, mean_weights
 from ...protocol.components import FRACTION_BITS, ComponentSpec
 from ...protocol.update import Integers
-from .. import attacks
-from ..attacks import Vectors
+from . import attacks
+from .attacks import Vectors
 
 LOUD = 3.0  # × what an honest update is, of the lies that have no search of their own
 

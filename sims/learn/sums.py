@@ -17,14 +17,14 @@ import numpy as np
 from rich.table import Table
 
 from ...node.blueprint import parts
+from ...node.blueprint.presets import RECIPES
 from ...node.blueprint.recipe import Recipe, charter_parts
 from ...node.privacy.accountant import calibrate
 from ...protocol import schema
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.statistics import words
-from ..datasets import prepare_digits
-from ..presets import RECIPES
+from .datasets import prepare_digits
 from .studies import DELTA, EPSILONS, Institutions
 from .workers import Hand, share
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..offline import Worker
+from ...node.learner.client import Worker
 
 T = TypeVar("T")
 

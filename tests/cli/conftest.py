@@ -13,12 +13,12 @@ from collegium.cli.main import main
 from collegium.node.core import events as ev
 from collegium.node.home import Config, Home
 from collegium.node.home import config as settings
+from collegium.node.learner import client
 from collegium.node.store import Store
 from collegium.node.store.blobs import Blobs
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
-from collegium.sims import offline
-from collegium.sims.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster, Node
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,18 @@ def home(cluster: Cluster, tmp_path: Path) -> Home:
 
 
 @pytest.fixture(scope="session")
-def learner() -> Iterator[offline.Worker]:
+def learner() -> Iterator[client.Worker]:
     """A running learner process that has nothing open yet."""
-    with offline.process() as found:
+    with client.process() as found:
         yield found
 
 
 @pytest.fixture
-def one_worker(learner: offline.Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def one_worker(learner: client.Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command opens its data in one and the same learner process, whose start takes seconds."""
 
     @contextmanager
-    def shared(_: object = ()) -> Iterator[offline.Worker]:
+    def shared(_: object = ()) -> Iterator[client.Worker]:
         yield learner
 
-    monkeypatch.setattr(offline, "process", shared)
+    monkeypatch.setattr(client, "process", shared)

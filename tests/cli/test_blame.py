@@ -10,17 +10,17 @@ import pytest
 
 from collegium.consensus.components import origin, replay
 from collegium.node import provenance
+from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Privacy, default_text
+from collegium.node.learner.client import worker
 from collegium.node.store import files
 from collegium.protocol import statistics
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.update import Integers, payload_values
-from collegium.sims import cluster as simulated
-from collegium.sims.cluster import Cluster
-from collegium.sims.datasets import prepare_digits
-from collegium.sims.offline import worker
-from collegium.sims.presets import NO_SEED, preset
+from collegium.sims.learn.datasets import prepare_digits
+from collegium.sims.simulator import cluster as simulated
+from collegium.sims.simulator.cluster import Cluster
 
 from .conftest import fill
 

@@ -10,7 +10,7 @@ import pytest
 from collegium.cli import charter as charter_command
 from collegium.cli.charter import parse_member
 from collegium.crypto.errors import UsageError
-from collegium.sims.datasets import prepare_digits
+from collegium.sims.learn.datasets import prepare_digits
 
 if TYPE_CHECKING:
     from .conftest import Run

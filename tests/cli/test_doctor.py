@@ -18,7 +18,7 @@ from collegium.node.home import Home
 from collegium.node.home.lock import hold
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, dump_file
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 from .conftest import fill
 

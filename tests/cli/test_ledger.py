@@ -8,8 +8,8 @@ import pytest
 
 from collegium.node.home import Home
 from collegium.node.store import Store
-from collegium.sims.book import Book
-from collegium.sims.cluster import Cluster
+from collegium.sims.paper.book import Book
+from collegium.sims.simulator.cluster import Cluster
 
 if TYPE_CHECKING:
     from .conftest import Run

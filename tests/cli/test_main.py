@@ -134,7 +134,7 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("words", "module", "attributes"),
     [
-        (["demo", "--rounds", "4", "--no-dp", "--json"], "collegium.sims.demo", {"rounds": 4, "dp": False}),
+        (["demo", "--rounds", "4", "--no-dp", "--json"], "collegium.sims.processes.demo", {"rounds": 4, "dp": False}),
         (["bench", "fold", "--quick"], "collegium.sims.bench", {"name": "fold", "quick": True, "as_json": False}),
     ],
 )

@@ -17,7 +17,7 @@ from collegium.node.home.invitations import to_text
 from collegium.node.runtime import candidate
 from collegium.protocol.membership import Invitation
 from collegium.protocol.signing import sign
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 from .conftest import fill
 

@@ -17,7 +17,7 @@ from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, VoteSignature, verify_certificate
 from collegium.protocol.components import base_vector, state_digest
 from collegium.protocol.update import payload_values
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 from .conftest import fill
 

@@ -15,7 +15,7 @@ import pytest
 from collegium.cli import node as node_module
 from collegium.crypto.errors import CollegiumError, RefusedError, UnreachableError
 from collegium.node.home import Home, running
-from collegium.sims.datasets import prepare_digits
+from collegium.sims.learn.datasets import prepare_digits
 
 from ..waiting import LIMIT, wait_for
 

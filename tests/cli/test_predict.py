@@ -14,12 +14,12 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Learning, Privacy, default_text
-from collegium.sims.cluster import Cluster
-from collegium.sims.datasets import prepare_digits
-from collegium.sims.offline import worker
-from collegium.sims.presets import NO_SEED, preset
+from collegium.node.learner.client import worker
+from collegium.sims.learn.datasets import prepare_digits
+from collegium.sims.simulator.cluster import Cluster
 
 from .conftest import fill
 from .terminal import Terminal
@@ -222,7 +222,7 @@ def test_embeddings_of_a_file_are_not_kept(run: "Run", node: Home, file: Path, m
         with worker(*given, **more) as learner:
             yield learner
 
-    monkeypatch.setattr("collegium.sims.offline.worker", recorded)
+    monkeypatch.setattr("collegium.node.learner.client.worker", recorded)
     assert run("predict", file, "--home", node.root).code == 0
     assert (seen["cache"], seen["cache_read_only"]) == (str(node.embeddings), True)
     assert not node.embeddings.exists()

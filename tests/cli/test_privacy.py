@@ -13,7 +13,7 @@ from collegium.node.privacy import jurisdiction
 from collegium.node.privacy.policy import in_force
 from collegium.node.verify import read_charter
 from collegium.protocol.learning import PrivacyFloor
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 if TYPE_CHECKING:
     from .conftest import Run

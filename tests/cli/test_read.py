@@ -11,7 +11,7 @@ from collegium.crypto.errors import UsageError
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, default_text
 from collegium.node.store import Metric, Store
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 if TYPE_CHECKING:
     from .conftest import Run

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.live import Live
 
 from collegium.cli import output
-from collegium.sims.federation import free_ports
-from collegium.sims.report import Progress
-from collegium.sims.watch import View
+from collegium.sims.processes.federation import free_ports
+from collegium.sims.processes.report import Progress
+from collegium.sims.processes.watch import View
 
 from .terminal import Screen, Terminal
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from collegium.sims.play import play
-from collegium.sims.scenario import load, shipped
+from collegium.sims.scenarios.play import play
+from collegium.sims.scenarios.scenario import load, shipped
 
 from ..waiting import LIMIT, wait_for
 

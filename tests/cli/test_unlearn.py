@@ -16,7 +16,7 @@ from collegium.protocol.signing import open_signed
 from .conftest import fill
 
 if TYPE_CHECKING:
-    from collegium.sims.cluster import Cluster
+    from collegium.sims.simulator.cluster import Cluster
 
     from .conftest import Run
 

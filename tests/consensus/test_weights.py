@@ -11,7 +11,7 @@ from collegium.consensus import rules
 from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.components import ComponentSpec, TensorSpec
 from collegium.protocol.update import Engaged, UpdateHeader
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 M = 1_000_000
 ID = bytes(32)

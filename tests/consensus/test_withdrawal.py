@@ -12,7 +12,7 @@ from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot, Motion
-from collegium.sims.sequences import A, B, House, sequence_holds
+from collegium.sims.paper.sequences import A, B, House, sequence_holds
 
 
 @pytest.fixture

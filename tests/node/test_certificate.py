@@ -26,8 +26,8 @@ from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.records import GENESIS
 from collegium.protocol.signing import sign
-from collegium.sims.cluster import Cluster, Node
-from collegium.sims.eventful import eventful
+from collegium.sims.paper.eventful import eventful
+from collegium.sims.simulator.cluster import Cluster, Node
 
 A, B = "head/task0", "head/task1"
 ROUNDS = 5

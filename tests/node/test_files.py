@@ -22,10 +22,10 @@ from collegium.protocol.blocks import PRECOMMIT, Block, Certificate, Close, Head
 from collegium.protocol.charter import Charter, CharterSignature, SignedCharter, dump_file
 from collegium.protocol.records import Attest, Offer, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.sims import tampering
-from collegium.sims.book import Book
-from collegium.sims.eventful import eventful
-from collegium.sims.tampering import VERIFIER, Verifier
+from collegium.sims.paper import tampering
+from collegium.sims.paper.book import Book
+from collegium.sims.paper.eventful import eventful
+from collegium.sims.paper.tampering import VERIFIER, Verifier
 
 KINDS = (files.LEDGER, files.INCLUSION, files.CONSISTENCY)
 

@@ -13,7 +13,7 @@ from collegium.node.verify import heads
 from collegium.node.verify.heads import CosignedHead
 from collegium.node.verify.outsiders import Source
 from collegium.protocol import schema
-from collegium.sims.eventful import eventful
+from collegium.sims.paper.eventful import eventful
 
 Walk = tuple[CosignedHead, ...]
 

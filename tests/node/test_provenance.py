@@ -23,8 +23,8 @@ from collegium.protocol.learning import Learning, Modality, Task
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.signing import sign
 from collegium.protocol.update import Integers, payload_values
-from collegium.sims.cluster import Cluster, Node, small_charter
-from collegium.sims.liars import LIES
+from collegium.sims.simulator.cluster import Cluster, Node, small_charter
+from collegium.sims.simulator.liars import LIES
 
 NAME = "head/task0"
 

@@ -29,7 +29,7 @@ from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.signing import open_signed, sign
 from collegium.protocol.update import UpdateHeader
-from collegium.sims.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster, Node
 
 KEY = bytes(range(32))
 DRAWN, LEFT_OUT = [f"student-{n}" for n in range(30)], "student-99"

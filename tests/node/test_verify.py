@@ -23,7 +23,7 @@ from collegium.protocol.blocks import Certificate
 from collegium.protocol.records import Record
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import payload, payload_values
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 Blocks = list[StoredBlock]
 

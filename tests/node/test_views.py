@@ -15,7 +15,7 @@ from collegium.node.privacy.policy import Bound, InForce, in_force
 from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
 from collegium.protocol.charter import Charter
-from collegium.sims.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster, Node
 
 ROUNDS = 4
 

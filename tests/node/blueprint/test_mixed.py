@@ -20,8 +20,8 @@ from collegium.node.learner.protocol import Message
 from collegium.node.learner.worker import Worker
 from collegium.protocol.charter import Charter, Member, Rules, check
 from collegium.protocol.schema import to_map
-from collegium.sims.federation import Daemon, found
-from collegium.sims.watch import View, closed, fold_ledger, look
+from collegium.sims.processes.federation import Daemon, found
+from collegium.sims.processes.watch import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
 

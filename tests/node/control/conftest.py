@@ -16,7 +16,7 @@ from collegium.node.runtime.door import Door
 from collegium.node.store import Store
 from collegium.protocol import schema
 from collegium.protocol.charter import Charter, SignedCharter
-from collegium.sims.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster, Node
 
 ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v9V7a1zkonXB"
 

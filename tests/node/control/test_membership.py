@@ -20,7 +20,7 @@ from collegium.node.runtime.door import DOOR_PROTOCOL
 from collegium.protocol import schema
 from collegium.protocol.membership import Application, Rekeying, token_digest
 from collegium.protocol.signing import sign
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon

@@ -8,9 +8,9 @@ from collegium.consensus.fold import apply_records
 from collegium.node.core import candidates
 from collegium.node.core.state import Candidate, NodeState
 from collegium.protocol.records import Evidence
-from collegium.sims.cluster import Cluster
-from collegium.sims.play import play
-from collegium.sims.scenario import load
+from collegium.sims.scenarios.play import play
+from collegium.sims.scenarios.scenario import load
+from collegium.sims.simulator.cluster import Cluster
 
 
 @pytest.mark.parametrize("name", ["storm", "crashes", "liar-double-votes", "withdrawal", "small-quota"])

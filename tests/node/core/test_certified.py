@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from collegium.node.core import events as ev
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 
 def broken(cluster: Cluster, index: int, lies: int) -> Any:

@@ -20,7 +20,7 @@ from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.records import GENESIS, Record, WithdrawalStatement
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
-from collegium.sims.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster, Node
 
 T = "head/task0"
 

@@ -21,7 +21,7 @@ from collegium.protocol import schema, signing
 from collegium.protocol.blocks import NIL, PREVOTE, Vote
 from collegium.protocol.records import Record
 from collegium.protocol.signing import sign
-from collegium.sims.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster, Node
 
 MANY = 20_000
 STRANGER = Identity.from_seed(sha256(b"a stranger"))

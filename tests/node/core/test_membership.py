@@ -18,8 +18,8 @@ from collegium.node.core.messages import SyncRequest
 from collegium.node.core.progress import Progress
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot
-from collegium.sims.cluster import Cluster, Node
-from collegium.sims.liars import append
+from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.liars import append
 
 LIMIT = 600_000
 

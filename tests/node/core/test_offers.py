@@ -7,7 +7,7 @@ from collegium.node.core.contribution import Plan
 from collegium.node.core.core import load_node
 from collegium.node.core.offers import why_idle
 from collegium.node.core.state import Options
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 T = "head/task0"
 

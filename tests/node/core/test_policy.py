@@ -24,8 +24,8 @@ from collegium.protocol.learning import Modality, PrivacyFloor, Task
 from collegium.protocol.records import GENESIS
 from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader, check_header
-from collegium.sims.cluster import Cluster, small_charter
-from collegium.sims.memory import MemoryStore
+from collegium.sims.simulator.cluster import Cluster, small_charter
+from collegium.sims.simulator.memory import MemoryStore
 
 ME = Identity.from_seed(sha256(b"me"))
 M = 1_000_000

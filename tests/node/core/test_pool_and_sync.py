@@ -17,7 +17,7 @@ from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
 from collegium.protocol.claims import Draws, effective_noise, merge
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.sims.memory import MemoryStore
+from collegium.sims.simulator.memory import MemoryStore
 
 ME, OTHER = Identity.from_seed(sha256(b"me")), Identity.from_seed(sha256(b"other"))
 FED = sha256(b"federation")

@@ -11,8 +11,8 @@ from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, VoteSignature
 from collegium.protocol.schema import load
-from collegium.sims.cluster import Cluster
-from collegium.sims.memory import MemoryStore
+from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.memory import MemoryStore
 
 
 def history() -> tuple[Cluster, SyncResponse]:

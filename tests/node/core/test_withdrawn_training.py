@@ -11,7 +11,7 @@ from collegium.node.core.core import handle
 from collegium.node.core.messages import Kind
 from collegium.node.core.state import NodeState
 from collegium.protocol.records import WithdrawalStatement
-from collegium.sims.cluster import Cluster
+from collegium.sims.simulator.cluster import Cluster
 
 
 def training() -> tuple[Cluster, NodeState, ev.Trained]:

@@ -15,6 +15,7 @@ import torch
 
 from collegium.cli.audit import FAULTS as NAMES
 from collegium.crypto.errors import UsageError
+from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.learner import canaries, dpsgd
 from collegium.node.learner.audit import CONFIDENCE, PROBES, Prepared, Probe, Witness, answer, refused, run_probe
 from collegium.node.learner.canaries import Mechanism
@@ -26,8 +27,7 @@ from collegium.node.learner.randomness import SystemRandomness
 from collegium.node.learner.worker import Worker
 from collegium.node.privacy.accountant import effective_noise, epsilon
 from collegium.protocol.schema import to_map
-from collegium.sims.datasets import prepare_digits
-from collegium.sims.presets import NO_SEED, preset
+from collegium.sims.learn.datasets import prepare_digits
 
 SHORT = {  # as convincing, of smaller crowds
     "crowd": (800, 120, 120),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint import parts
+from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.blueprint.recipe import Recipe, charter_parts
 from collegium.node.learner import statistics
 from collegium.node.learner.dpsgd import Batch
@@ -25,8 +26,7 @@ from collegium.protocol.components import MILLION, ComponentSpec
 from collegium.protocol.learning import Modality, Task
 from collegium.protocol.schema import to_map
 from collegium.protocol.statistics import CONSTANT, SENSITIVITY, inputs_of_modality, words
-from collegium.sims.datasets import prepare_digits
-from collegium.sims.presets import NO_SEED, preset
+from collegium.sims.learn.datasets import prepare_digits
 
 TABLE, SERIES = Modality("table", "tabular", 5, 1), Modality("clicks", "series", 3, 4)
 TASKS = {

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 
+from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.learner.protocol import FRAME_LIMIT, Message, read_frame, write_frame
 from collegium.protocol.schema import to_map
-from collegium.sims.datasets import prepare_digits
-from collegium.sims.presets import NO_SEED, preset
+from collegium.sims.learn.datasets import prepare_digits
 
 from ...waiting import LIMIT
 

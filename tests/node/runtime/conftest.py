@@ -17,13 +17,13 @@ from collegium.node.runtime.runtime import Runtime
 from collegium.node.runtime.serve import load
 from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
-from collegium.sims.cluster import small_charter
-from collegium.sims.federation import Daemon, found
-from collegium.sims.watch import View, closed, look
+from collegium.sims.processes.federation import Daemon, found
+from collegium.sims.processes.watch import View, closed, look
+from collegium.sims.simulator.cluster import small_charter
 
 from ...waiting import source, wait_for
 
-SYNTHETIC = (sys.executable, "-m", "collegium.sims.synthetic_learner")
+SYNTHETIC = (sys.executable, "-m", "collegium.sims.processes.synthetic_learner")
 
 
 class Federation:

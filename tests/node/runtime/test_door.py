@@ -23,7 +23,7 @@ from collegium.protocol.blocks import Head
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Application, token_digest
 from collegium.protocol.signing import sign
-from collegium.sims.cluster import Cluster, small_charter
+from collegium.sims.simulator.cluster import Cluster, small_charter
 
 NEW = Identity.from_seed(sha256(b"newcomer"))
 OTHER = Identity.from_seed(sha256(b"other"))

@@ -21,8 +21,8 @@ from collegium.node.home.invitations import from_text
 from collegium.node.home.paths import Home
 from collegium.node.runtime.candidate import apply
 from collegium.node.verify import verify_home_ledger, verify_home_states
-from collegium.sims.federation import Daemon, Institution, free_ports
-from collegium.sims.watch import View, fold_ledger
+from collegium.sims.processes.federation import Daemon, Institution, free_ports
+from collegium.sims.processes.watch import View, fold_ledger
 
 from ...waiting import LIMIT
 

@@ -17,6 +17,8 @@ from collegium.node.core.events import Recipe as Recipes
 from collegium.node.home.config import load
 from collegium.node.home.lock import hold
 from collegium.node.home.policies import parts_here
+from collegium.node.learner import client
+from collegium.node.learner.client import Worker, worker
 from collegium.node.learner.protocol import Message
 from collegium.node.runtime.learner import LearnerError
 from collegium.node.runtime.runtime import Runtime
@@ -25,10 +27,8 @@ from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, Task
 from collegium.protocol.records import GENESIS
-from collegium.sims import offline
-from collegium.sims.federation import Daemon, Institution, found
-from collegium.sims.offline import Worker, worker
-from collegium.sims.watch import View, closed, fold_ledger, look
+from collegium.sims.processes.federation import Daemon, Institution, found
+from collegium.sims.processes.watch import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
 from .conftest import SYNTHETIC
@@ -139,7 +139,7 @@ def test_a_node_without_audio_holds_no_audio_weights_on_disk(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[Worker]:
-    with offline.process() as found:
+    with client.process() as found:
         yield found
 
 
@@ -151,7 +151,7 @@ def test_and_neither_does_its_worker(
     engage: tuple[str, ...],
     followed: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(offline, "process", lambda _: nullcontext(process))
+    monkeypatch.setattr(client, "process", lambda _: nullcontext(process))
     charter, (_, quiet) = federation(tmp_path)
     config = load(quiet.home.config)
     config = replace(config, learning=replace(config.learning, engage=engage))

@@ -14,6 +14,7 @@ import trio
 import zstandard
 from safetensors.numpy import load_file
 
+from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.core.messages import SyncRequest
 from collegium.node.home.lock import hold
 from collegium.node.learner.protocol import Message
@@ -24,9 +25,8 @@ from collegium.node.runtime.serve import load
 from collegium.node.store import Metric
 from collegium.node.store.database import Store
 from collegium.protocol import schema
-from collegium.sims.datasets import prepare_digits
-from collegium.sims.federation import found
-from collegium.sims.presets import NO_SEED, preset
+from collegium.sims.learn.datasets import prepare_digits
+from collegium.sims.processes.federation import found
 
 from ...waiting import LIMIT
 

@@ -29,9 +29,9 @@ from collegium.protocol import schema
 from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import Engaged, UpdateHeader, payload
-from collegium.sims.cluster import small_charter
-from collegium.sims.federation import Daemon, found
-from collegium.sims.watch import snapshot
+from collegium.sims.processes.federation import Daemon, found
+from collegium.sims.processes.watch import snapshot
+from collegium.sims.simulator.cluster import small_charter
 
 from ...waiting import wait_for
 

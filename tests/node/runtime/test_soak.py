@@ -21,7 +21,7 @@ from collegium.node.verify import verify_home_ledger, verify_home_states
 from collegium.protocol.blocks import Vote
 from collegium.protocol.signing import SIGNATURE_SIZE, open_signed
 from collegium.protocol.update import UpdateHeader
-from collegium.sims.federation import Daemon, Institution
+from collegium.sims.processes.federation import Daemon, Institution
 
 from ...waiting import LIMIT
 

@@ -1,0 +1,92 @@
+"""The local-only baseline of one institution, and metrics over the held-out records of several."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ...consensus.components import origin
+from ...node.learner.client import Worker
+from ...node.learner.protocol import Message
+from ...protocol.charter import Charter
+from ...protocol.components import FRACTION_BITS, MILLION, ComponentSpec
+from ...protocol.statistics import words
+from ...protocol.update import Integers
+
+States = dict[str, npt.NDArray[np.int32]]
+
+
+def local_only(charter: Charter, learner: Worker, lot: float, rounds: int) -> States:
+    """Train one institution alone, with the federation's own recipe, noise and rounds; statistics are released once.
+
+    `lot` is L.
+    """
+    learning, rate = charter.learning, charter.learning.sample_rate / MILLION
+    trained = [spec for spec in charter.components if not spec.additive]
+    sums = [spec for spec in charter.components if spec.additive]
+    states = {spec.name: origin(spec) for spec in charter.components}
+    for _ in range(rounds):
+        updates = _updates(learner, states, trained, learning.steps, rate, lot)
+        for spec in trained:
+            states[spec.name] = states[spec.name] + (updates[spec.name].astype(np.int32) << FRACTION_BITS)
+    if sums:
+        updates = _updates(learner, {}, sums, 1, 1.0, lot / rate)
+        states |= {spec.name: words(updates[spec.name].astype(np.int64)) for spec in sums}
+    return states
+
+
+def _updates(
+    learner: Worker,
+    states: Mapping[str, npt.NDArray[np.int32]],
+    specs: Sequence[ComponentSpec],
+    steps: int,
+    sample_rate: float,
+    lot: float,
+) -> dict[str, Integers]:
+    answer = learner.ask(
+        {
+            "op": "train",
+            "states": {name: state.tobytes() for name, state in states.items()},
+            "engaged": {
+                spec.name: {
+                    "clip": spec.clip_norm / MILLION,
+                    "noise": spec.noise_multiplier / MILLION,
+                    "learning_rate": spec.learning_rate / MILLION,
+                }
+                for spec in specs
+            },
+            "steps": steps,
+            "sample_rate": sample_rate,
+            "lot": lot,
+        }
+    )
+    return {spec.name: np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type) for spec in specs}
+
+
+def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapping[str, Message]:
+    """Return each task's scores and labels on the institution's held-out records."""
+    packed = {name: state.tobytes() for name, state in states.items()}
+    tasks: Mapping[str, Message] = learner.ask({"op": "predict_scores", "states": packed, "split": "held_out"})["tasks"]
+    return tasks
+
+
+def quality(tasks: Sequence[Mapping[str, Message]], name: str = "") -> float:
+    """Return the metric of a task (the first), or of a statistic of one, over all the given institutions' held-out
+    records together."""
+    name = name or next(iter(tasks[0]))
+    labels = np.concatenate([np.asarray(found[name]["labels"], dtype=np.float64) for found in tasks])[:, 0]
+    values = np.concatenate([np.asarray(found[name]["scores"], dtype=np.float64) for found in tasks])
+    if tasks[0][name]["metric"] == "accuracy":
+        return float(np.mean(values.argmax(axis=1) == labels))
+    return auc(values[:, 1], labels)
+
+
+def auc(values: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    """Return the area under the ROC curve by the rank formula, ties counted half; NaN if a class is missing."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    positives = int((labels == 1).sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return float("nan")
+    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))

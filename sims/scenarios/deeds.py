@@ -1,0 +1,399 @@
+"""What a scenario can do to its nodes: `do = "crash"` and the like, each with the keys that it takes.
+
+A deed returns how to undo it, if it can last (`for`, `until`). Add one to DEEDS and the loader knows it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ...consensus.ledger import Ledger
+from ...consensus.membership import WITHDRAWALS
+from ...crypto.hashing import sha256
+from ...crypto.identity import Identity
+from ...node.core import events as ev
+from ...node.core.motions import undecided
+from ...protocol import schema
+from ...protocol.blocks import quorum
+from ...protocol.membership import Application, Rekeying, token_digest
+from ...protocol.signing import sign
+from ..simulator.invariants import InvariantError
+from ..simulator.liars import LIES
+from ..simulator.memory import MemoryStore
+from . import reading as read
+
+if TYPE_CHECKING:
+    from ..simulator.cluster import Node
+    from .play import Play
+
+More = Mapping[str, object]
+Undo = Callable[[], None]
+MOTION_HEIGHTS = 1000
+LOOK_MS = 100
+WEATHER: Mapping[str, read.Check] = {
+    "delay": read.span(0, 60_000),
+    "loss": read.number(0.0, 0.9),  # of more, nothing may ever arrive
+    "duplicate": read.share,
+    "reorder": read.share,
+    "late": read.span(0, 600_000),
+    "spread": read.number(0.0, 5.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """`run(play, nodes, keys)`. `whom`: whether it is done to nodes; `needs`: the keys that must be there."""
+
+    about: str
+    run: Callable[[Play, Sequence[Node], More], Undo | None]
+    keys: Mapping[str, read.Check] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    whom: bool = True
+    lasts: bool = True
+
+
+def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    cluster = play.cluster
+    here = {node.index for node in nodes}
+    rest = [node for node in cluster.nodes if node.index not in here]
+    cut = {frozenset((node.index, other.index)) for node in nodes for other in rest}
+    cluster.cut_off |= cut
+    play.cuts.append(cut)
+    if more.get("noticed"):
+        _tell(nodes, rest, ev.PeerDown)
+    ledger, members = cluster.latest(), cluster.members()
+    most = 1 if ledger is None else ledger.height + 1  # votes on their way may still decide one
+    needed = quorum(len(members), cluster.charter.rules.fault_model)
+    sides = [[node for node in side if node.identity.public_key in members] for side in (nodes, rest)]
+    lost = [side for side in sides if len(side) < needed]
+
+    def undo() -> None:
+        for side in lost:
+            for node in side:
+                if not node.lied and node.store.height() > most:
+                    raise InvariantError("G2", f"node {node.index} went on to {node.store.height()} without a quorum")
+        play.stopped += len(lost)
+        play.cuts = [other for other in play.cuts if other is not cut]
+        cluster.cut_off -= cut.difference(*play.cuts)  # another partition may still part some of them
+        if more.get("noticed"):
+            _tell(nodes, rest, ev.PeerUp)
+
+    return undo
+
+
+def _tell(nodes: Sequence[Node], rest: Sequence[Node], event: type[ev.PeerUp | ev.PeerDown]) -> None:
+    for node in nodes:
+        for other in rest:
+            if event is ev.PeerDown or (node.core is not None and other.core is not None):
+                node.deliver(event(other.identity.public_key))
+                other.deliver(event(node.identity.public_key))
+
+
+def _heal(play: Play, _nodes: Sequence[Node], _more: More) -> None:
+    play.cluster.cut_off.clear()
+    play.cuts.clear()
+
+
+def _crash(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.crash()
+        node.stays_down = True
+    return lambda: _start(play, nodes, {})
+
+
+def _start(_play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        if node.core is not None:
+            node.crash()
+        node.start()
+
+
+def _lose(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.crash()
+        node.stays_down = True
+        node.store = MemoryStore()
+        play.cluster.watch.set_back(node)
+    return lambda: _start(play, nodes, {})
+
+
+def _backup(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        play.backups[node.index] = copy.deepcopy(node.store)
+
+
+def _restore(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.crash()
+        node.stays_down = True
+        node.store = copy.deepcopy(play.backups.get(node.index) or MemoryStore())
+        play.cluster.watch.set_back(node)
+    return lambda: _start(play, nodes, {})
+
+
+def _withdraw(play: Play, nodes: Sequence[Node], more: More) -> None:
+    if more.get("moved") or more.get("mode") == "rewind":
+        for node in nodes:
+            _move_withdrawal(play, node.identity.public_key, more)
+    elif more.get("scope", "all") != "all":
+        for node in nodes:
+            _withdraw_part(play, node, more)
+    else:
+        play.withdrawn.update(node.index for node in nodes)
+        for node in nodes:
+            node.deliver(ev.RequestWithdrawal())
+
+
+def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | None:
+    """Return what is asked for: of the first component in which anything of this key counts, or None."""
+    for name, c in sorted(ledger.components.items()):
+        counted = [(r.number, e.update) for r in c.rounds for e in r.entries if e.author == key]
+        if not counted:
+            continue
+        match more.get("scope", "all"):
+            case "all":
+                return ev.RequestWithdrawal()
+            case "components":
+                return ev.RequestWithdrawal("components", (name,))
+            case "rounds":
+                return ev.RequestWithdrawal("rounds", (name,), counted[0][0], counted[-1][0])
+            case _:
+                return ev.RequestWithdrawal("updates", updates=tuple(sorted(update for _, update in counted[-2:])))
+    return None
+
+
+def _withdraw_part(play: Play, node: Node, more: More) -> None:
+    before = sum(record.value.kind == "withdrawal" for record in node.store.records.values())
+
+    def signed() -> bool:
+        if sum(record.value.kind == "withdrawal" for record in node.store.records.values()) > before:
+            return True
+        if node.core is not None and node.core.signing:
+            asked = _scope(node.core.ledger, node.core.me, more)
+            if asked is not None:
+                node.deliver(asked)
+        return False
+
+    play.until(signed, LOOK_MS)
+
+
+def _move_withdrawal(play: Play, key: bytes, more: More) -> None:
+    mode = str(more.get("mode", "refold"))
+    action = next(action for action, known in WITHDRAWALS.items() if known == mode)
+
+    def nudge() -> bool:
+        nodes = [(node, node.core) for node in play.members() if node.core is not None]
+        if any(w.author == key and w.motion and w.mode == mode for _, core in nodes for w in core.ledger.withdrawn):
+            return True
+        movers = [(node, core) for node, core in nodes if core.me != key]
+        for node, core in movers[:1]:
+            asked = _scope(core.ledger, key, more)
+            if asked is not None and not any((m.action, m.subject) == (action, key) for m in core.ledger.roll.motions):
+                terms = asked.terms(core.federation, key, mode, core.ledger.heads.get(key, (0, b""))[0])
+                node.deliver(ev.Move(action, key, schema.dump(terms), "", MOTION_HEIGHTS))
+        for node, core in nodes:
+            for motion in undecided(core.ledger, core.me):
+                if (motion.action, motion.subject) == (action, key):
+                    node.deliver(ev.Cast(motion.digest, True))
+        return False
+
+    play.until(nudge, LOOK_MS)
+
+
+def _leave_off(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    def contribute(on: bool) -> None:
+        for node in nodes:
+            node.deliver(ev.SetContributing(on))
+
+    contribute(False)
+    return lambda: contribute(True)
+
+
+def _slow(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    before = [(node.training, node.lag) for node in nodes]
+    for node in nodes:
+        if "training" in more:
+            node.training = more["training"]  # type: ignore[assignment]  # checked when the scenario was read
+        node.lag = int(str(more.get("lag", node.lag)))
+
+    def undo() -> None:
+        for node, (training, lag) in zip(nodes, before, strict=True):
+            node.training, node.lag = training, lag
+
+    return undo
+
+
+def _clock(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    for node in nodes:
+        node.set_clock(float(str(more.get("tempo", node.tempo))), int(str(more.get("jump", 0))))
+
+    def undo() -> None:
+        for node in nodes:
+            node.set_clock(1.0)
+
+    return undo
+
+
+def _lie(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    for node in nodes:
+        node.tell_lies(LIES[str(more["lie"])])
+
+    def undo() -> None:
+        for node in nodes:
+            node.tell_lies(None)
+
+    return undo
+
+
+def _weather(play: Play, _nodes: Sequence[Node], more: More) -> Undo:
+    before = play.cluster.weather
+    play.cluster.weather = replace(before, **more)  # type: ignore[arg-type]  # checked when the scenario was read
+
+    def undo() -> None:
+        play.cluster.weather = before
+
+    return undo
+
+
+def _break_learner(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+    for node in nodes:
+        node.fails = str(more.get("reason", "the worker answered nonsense"))
+
+    def undo() -> None:
+        for node in nodes:
+            node.fails = ""
+
+    return undo
+
+
+def _hang_learner(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    for node in nodes:
+        node.hung = []
+
+    def undo() -> None:
+        for node in nodes:
+            node.wake_learner()
+
+    return undo
+
+
+def _no_data(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+    def restart(why: str) -> None:
+        for node in nodes:
+            node.options = replace(node.options, idle=why)
+        _start(play, nodes, {})
+
+    restart("no-data")
+    return lambda: restart("")
+
+
+def _spend_budget(_play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        node.spent = True
+
+
+def _join(play: Play, _nodes: Sequence[Node], more: More) -> None:
+    for _ in range(int(str(more.get("count", 1)))):
+        number = len(play.cluster.nodes)
+        newcomer = Identity.from_seed(sha256(f"newcomer {play.seed} {number}".encode()))
+        play.cluster.add(newcomer)
+        key, token = newcomer.public_key, token_digest(sha256(b"door"))
+        application = Application(play.cluster.federation, key, f"newcomer-{number}", (), token)
+        play.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS))
+
+
+def _leave(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        play.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), mover=node)
+
+
+def _expel(play: Play, nodes: Sequence[Node], _more: More) -> None:
+    for node in nodes:
+        play.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS))
+
+
+def _rekey(play: Play, nodes: Sequence[Node], more: More) -> None:
+    for node in nodes:
+        _take_key(play, node, lost=bool(more.get("lost")))
+
+
+def _take_key(play: Play, node: Node, *, lost: bool) -> None:
+    """As the daemon does it: the new key's holder begins anew as soon as its own ledger has it as a member."""
+    old = node.identity.public_key
+    new = Identity.from_seed(sha256(b"new key after " + old))
+    statement = sign(new, Rekeying(play.cluster.federation, new.public_key, old)).wire
+    if lost:
+        _lose(play, [node], {})
+        node.identity = new
+        node.start()
+
+    def taken() -> bool:
+        if node.core is None or new.public_key not in node.core.ledger.members:
+            return False
+        node.crash()
+        node.identity = new
+        node.start()
+        return True
+
+    play.insist(ev.Move("rekey", old, statement, "", MOTION_HEIGHTS), mover=None if lost else node)
+    play.until(taken, LOOK_MS)
+
+
+DEEDS: dict[str, Deed] = {
+    "partition": Deed(
+        "cut these off from the others; with noticed = true the connections are seen to break",
+        _partition,
+        {"noticed": read.flag},
+    ),
+    "heal": Deed("all can reach all again", _heal, whom=False, lasts=False),
+    "crash": Deed("kill -9; they stay down until `for` or `until` has passed, or a start", _crash),
+    "start": Deed("start, or restart, from what is on disk", _start, lasts=False),
+    "lose": Deed("kill them, and their disks are empty when they start again; the key is left", _lose),
+    "backup": Deed("keep a copy of their disks", _backup, lasts=False),
+    "restore": Deed("kill them, and their disks are the last backup when they start again", _restore),
+    "withdraw": Deed(
+        "they withdraw what they contributed, or a part (`scope`); with moved = true, or mode = rewind, others move it",
+        _withdraw,
+        {
+            "scope": read.one_of("all", "components", "rounds", "updates"),
+            "mode": read.one_of("refold", "rewind"),
+            "moved": read.flag,
+        },
+        lasts=False,
+    ),
+    "leave-off": Deed("they contribute nothing", _leave_off),
+    "slow": Deed(
+        "they train for `training` milliseconds, and whatever they send takes `lag` more",
+        _slow,
+        {"training": read.span(0, 3_600_000), "lag": read.whole(0, 600_000)},
+    ),
+    "clock": Deed(
+        "their clocks run `tempo` times as fast, and first jump by `jump` milliseconds",
+        _clock,
+        {"tempo": read.number(0.01, 100.0), "jump": read.whole(-(10**9), 10**9)},
+    ),
+    "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": read.one_of(*LIES)}, ("lie",)),
+    "weather": Deed("the network changes: the keys of [network]", _weather, WEATHER, whom=False),
+    "break-learner": Deed("their training fails", _break_learner, {"reason": read.text}),
+    "hang-learner": Deed("their learner answers no more, so they say that they train and send nothing", _hang_learner),
+    "no-data": Deed("they start again without a data folder: they host and train nothing", _no_data),
+    "join": Deed(
+        "`count` newcomers apply, one member moves each, and the others vote for them",
+        _join,
+        {"count": read.whole(1, 64)},
+        whom=False,
+        lasts=False,
+    ),
+    "leave": Deed("they leave the federation", _leave, lasts=False),
+    "expel": Deed("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
+    "rekey": Deed(
+        "they move to a new key by their own word; with lost = true key and disk are gone, and the others vote for it",
+        _rekey,
+        {"lost": read.flag},
+        lasts=False,
+    ),
+    "spend-budget": Deed("their accountant lets no draw pass any more", _spend_budget, lasts=False),
+}

@@ -1,0 +1,360 @@
+"""Play a scenario with a seed, hold it against the invariants and its expectations, and say what came of it."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...consensus.membership import present
+from ...node.core import events as ev
+from ...node.core.motions import undecided
+from ...node.core.state import NodeState
+from ..simulator.cluster import Cluster, Node
+from ..simulator.invariants import InvariantError
+from ..simulator.memory import MemoryStore
+from .deeds import DEEDS, Undo
+from .possible import GROUPS, group_size
+from .scenario import Event, Scenario, Who
+
+SETTLE_MS = 300_000  # how long it may take until all are level, once everything is over
+NUDGE_MS = 2000  # between two attempts at what members have to decide
+IDLE_MS = 30_000  # how long nothing may happen where there is no work
+PROVE_MS = 5000  # how long it may take until a lie that was told last is proved
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one run. `promise` is empty if all held, else "G1" … "G9", "expect.KEY", "scenario" or "error"."""
+
+    scenario: str
+    seed: int
+    promise: str
+    what: str
+    trace: str  # digest of every event and write: two runs of one (scenario, seed) have the same
+    virtual_ms: int
+    steps: int
+    heights: int
+    seconds: float
+
+    @property
+    def held(self) -> bool:
+        """Whether every invariant and expectation held."""
+        return not self.promise
+
+
+def play(scenario: Scenario, seed: int) -> Outcome:
+    """Run a scenario once."""
+    began = time.perf_counter()
+    run = Play(scenario, seed)
+    promise = what = ""
+    try:
+        run.run()
+    except InvariantError as error:
+        promise, what = error.promise, error.what
+    except Exception as error:  # noqa: BLE001 - a bug of core or simulator: told with its seed, like a broken promise
+        promise, what = "error", f"{type(error).__name__}: {error}"
+    cluster = run.cluster
+    heights = max(node.store.height() for node in cluster.nodes)
+    seconds = time.perf_counter() - began
+    return Outcome(scenario.name, seed, promise, what, cluster.trace, cluster.now, cluster.steps, heights, seconds)
+
+
+class Play:
+    """A scenario under way."""
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.scenario, self.seed = scenario, seed
+        # Not the cluster's: what happens when, and to whom, does not depend on the weather.
+        self.random = random.Random(f"{seed} {scenario.nodes}")  # noqa: S311 - a simulation, labelled so
+        charter: dict[str, Any] = {"min_updates": min(2, scenario.nodes), **scenario.charter}
+        pace = scenario.pace
+        self.cluster = Cluster(
+            scenario.nodes,
+            seed,
+            weather=scenario.weather,
+            training=pace.training,
+            rounds=scenario.rounds,
+            crash_rate=scenario.disk.crash,
+            torn=scenario.disk.torn,
+            timing=(pace.propose, pace.idle, pace.sync),
+            **charter,
+        )
+        self.cluster.down = scenario.disk.down
+        self.cluster.watch.alarms -= set(scenario.expect.alarms)
+        self.backups: dict[int, MemoryStore] = {}
+        self.cuts: list[set[frozenset[int]]] = []  # of the partitions that last
+        self.withdrawn: set[int] = set()
+        self.stopped = 0  # sides without a quorum that decided nothing
+        self.roles = self._cast()
+        self.waiting = [event for event in scenario.events if event.after]
+        self.undoing: list[tuple[int, Undo]] = []  # (round, what ends then)
+        self.running = len(scenario.events)  # events that are not over
+
+    # ---- whom and when
+
+    def _cast(self) -> dict[str, int]:
+        named = [who for event in self.scenario.events for who in event.node] + list(self.scenario.absent)
+        free = [n for n in range(self.scenario.nodes) if n not in named]
+        self.random.shuffle(free)
+        roles: dict[str, int] = {}
+        for who in named:
+            if isinstance(who, str) and who not in GROUPS and who not in roles:
+                roles[who] = free.pop()
+        return roles
+
+    def whom(self, who: Who) -> list[Node]:
+        """Return the nodes that are meant; a group is drawn anew each time."""
+        nodes = self.cluster.nodes
+        if who == ("all",):
+            return list(nodes)
+        if len(who) == 1 and who[0] in GROUPS:
+            count = group_size(self.scenario, str(who[0]))
+            return sorted(self.random.sample(nodes, count), key=lambda node: node.index)
+        return [nodes[each if isinstance(each, int) else self.roles[each]] for each in who]
+
+    def _between(self, span: tuple[int, int]) -> int:
+        return self.random.randint(*span)
+
+    def _do(self, event: Event) -> None:
+        undo = DEEDS[event.do].run(self, self.whom(event.node), event.more)
+        self.cluster.moved = True
+        if undo is not None and event.lasts is not None:
+            self.cluster.at(self._between(event.lasts), lambda: self._over(undo))
+        elif undo is not None and event.until:
+            self.undoing.append((event.until, undo))
+        else:
+            self.running -= 1
+
+    def insist(self, move: ev.Move, *, mover: Node | None = None) -> None:
+        """Have a member move it and the others vote for it, again and again until it is done: crashes eat words."""
+        there = move.action == "admit"
+
+        def nudge() -> bool:
+            members = self.members()
+            if (move.subject in self.cluster.members()) is there:
+                return True
+            movers = [node for node in members if node.core is not None and node.core.me != move.subject]
+            for node in [mover] if mover is not None else movers[:1]:
+                node.deliver(move)
+            for node in members:
+                for motion in undecided(node.core.ledger, node.core.me) if node.core is not None else ():
+                    if (motion.action, motion.subject, motion.statement) == (move.action, move.subject, move.statement):
+                        node.deliver(ev.Cast(motion.digest, True))
+            return False
+
+        self.until(nudge, NUDGE_MS)
+
+    def until(self, done: Callable[[], bool], every: int) -> None:
+        """Try this again and again until it returns True; the scenario is not over before."""
+        self.running += 1
+
+        def attempt() -> None:
+            if done():
+                self.running -= 1
+                self.cluster.moved = True
+            else:
+                self.cluster.at(every, attempt)
+
+        attempt()
+
+    def members(self) -> list[Node]:
+        """Return the honest nodes that are members, by the ledger that is furthest."""
+        keys = self.cluster.members()
+        return [node for node in self._honest() if node.identity.public_key in keys]
+
+    def _over(self, undo: Undo) -> None:
+        undo()
+        self.running -= 1
+        self.cluster.moved = True
+
+    def _closed(self) -> int:
+        """Return the last round that some honest node has closed in every component."""
+        return max((_round(node) for node in self._honest() if node.core is not None), default=0)
+
+    def _honest(self) -> list[Node]:
+        return [node for node in self.cluster.nodes if not node.lied]
+
+    def _trigger(self) -> None:
+        """Do what waits for a round; whoever was killed before it had signed its withdrawal asks for it again."""
+        for node in (self.cluster.nodes[index] for index in self.withdrawn):
+            signed = any(record.value.kind == "withdrawal" for record in node.store.records.values())
+            if node.core is not None and node.core.signing and not signed:
+                node.deliver(ev.RequestWithdrawal())
+        closed = self._closed()
+        for event in [event for event in self.waiting if event.after <= closed]:
+            self.waiting.remove(event)
+            delay = self._between(event.delay)
+            if delay:
+                self.cluster.at(delay, lambda event=event: self._do(event))  # type: ignore[misc]  # bound at once
+            else:
+                self._do(event)
+        for entry in [entry for entry in self.undoing if entry[0] <= closed]:
+            self.undoing.remove(entry)
+            self._over(entry[1])
+
+    # ---- the run
+
+    def run(self) -> None:
+        """Play it to its end. Raises InvariantError, for an expectation with the promise "expect.KEY"."""
+        cluster, expect = self.cluster, self.scenario.expect
+        absent = {node.index for node in self.whom(self.scenario.absent)}
+        for event in self.scenario.events:
+            if event.at is not None:
+                cluster.at(self._between(event.at), lambda event=event: self._do(event))  # type: ignore[misc]
+        for node in cluster.nodes:
+            node.stays_down = node.index in absent
+            if node.index not in absent:
+                node.start()
+        if not cluster.run(self._done, expect.within):
+            raise InvariantError("expect.rounds", self._where())
+        self._come_to_rest()
+        cluster.watch.final()
+        self._check()
+
+    def _done(self) -> bool:
+        if not self.cluster.moved:
+            return False
+        self.cluster.moved = False
+        self._trigger()
+        rounds = self.scenario.expect.rounds
+        return not self.running and all(
+            node.stays_down or (node.core is not None and _folded(node) >= rounds) for node in self.members()
+        )
+
+    def _come_to_rest(self) -> None:
+        """No more crashes: all stand at one height, folded, with withdrawals certified and erased."""
+        cluster = self.cluster
+        cluster.crash_rate = 0.0
+        limit = cluster.now + SETTLE_MS
+        if not cluster.run(self._level, limit):
+            raise InvariantError("G3", f"they do not come to one height: {self._where()}")
+        if self.scenario.expect.idle:
+            cluster.run(lambda: False, cluster.now + 5000)  # what was on its way
+            before = self._heights()
+            cluster.run(lambda: False, cluster.now + IDLE_MS)
+            if self._heights() != before:
+                raise InvariantError("expect.idle", f"without work the heights went from {before} to {self._heights()}")
+
+    def _heights(self) -> list[int]:
+        return [node.core.ledger.height for node in self.members() if node.core is not None]
+
+    def _level(self) -> bool:
+        nodes = [node for node in self.members() if not node.stays_down]
+        return (
+            all(node.core is not None and _current(node) for node in nodes)
+            and len(set(self._heights())) == 1
+            and self._withdrawn()
+        )
+
+    def _withdrawn(self) -> bool:
+        """Whether every withdrawal has taken effect everywhere."""
+        keys = {self.cluster.nodes[index].identity.public_key for index in self.withdrawn}
+        return all(
+            keys <= {present(node.core.ledger.roll, withdrawal.author) for withdrawal in node.core.ledger.withdrawn}
+            for node in self.members()
+            if node.core is not None
+        )
+
+    def _where(self) -> str:
+        """Say how far everybody is."""
+        found = []
+        for node in self.cluster.nodes:
+            last = node.notices[-1].event if node.notices else "nothing"
+            place = f"height {node.core.ledger.height} round {_folded(node)}" if node.core else "down"
+            found.append(f"{'liar ' if node.lied else ''}{node.index}: {place}, last said {last}")
+        undone = f"; {self.running} events are not over" if self.running else ""
+        return f"after {self.cluster.now} ms: " + "; ".join(found) + undone
+
+    # ---- expectations
+
+    def _check(self) -> None:
+        expect = self.scenario.expect
+        honest = self._honest()
+        self._check_expelled()
+        core = next(node.core for node in self.members() if node.core is not None)
+        refused = {reason for node in honest if node.core for _, reason in node.core.refusals}
+        notices = [notice for node in honest for notice in node.notices]
+        refused |= {str(notice.fields.get("reason")) for notice in notices if "reason" in notice.fields}
+        for reason in expect.refused:
+            if reason not in refused:
+                raise InvariantError("expect.refused", f"nobody refused anything as {reason!r}")
+        for event in expect.told:
+            if event not in {notice.event for notice in notices}:
+                raise InvariantError("expect.told", f"no honest node said {event!r}")
+        rounds = [round_ for component in core.ledger.components.values() for round_ in component.rounds]
+        sums = {
+            name: {
+                present(core.ledger.roll, entry.author)
+                for round_ in core.ledger.components[name].rounds
+                for entry in round_.entries
+            }
+            for name, spec in core.specs.items()
+            if spec.additive
+        }
+        if expect.everybody:
+            every = {node.identity.public_key for node in honest if not node.stays_down}
+            for name, authors in sums.items():
+                if not every <= authors:
+                    raise InvariantError("expect.everybody", f"somebody was left out of {name}")
+            for round_ in (
+                r for name, found in core.ledger.components.items() if name not in sums for r in found.rounds
+            ):
+                if not every <= {entry.author for entry in round_.entries}:
+                    raise InvariantError("expect.everybody", f"somebody was left out of round {round_.number}")
+        last = {name: found.rounds[-1] for name, found in core.ledger.components.items() if found.rounds}
+        for node in self.whom(expect.counted):
+            for name, round_ in last.items():
+                if node.identity.public_key not in sums.get(name, {entry.author for entry in round_.entries}):
+                    raise InvariantError("expect.counted", f"the last round of {name} is without node {node.index}")
+        if expect.stale and not any(entry.staleness for round_ in rounds for entry in round_.entries):
+            raise InvariantError("expect.stale", "no update counted a round late")
+        if expect.stopped and not self.stopped:
+            raise InvariantError("expect.stopped", "no side was without a quorum")
+
+    def _check_expelled(self) -> None:
+        named = self.whom(self.scenario.expect.expelled)
+
+        def still() -> list[Node]:
+            ledger = self.cluster.latest()
+            return [node for node in named if ledger and node.identity.public_key not in ledger.expelled]
+
+        if self.cluster.run(
+            lambda: not still(), self.cluster.now + PROVE_MS
+        ):  # what it did last may just have been seen
+            return
+        idle = [node.index for node in still() if node.lied and "told" not in node.lore]
+        if idle:
+            raise InvariantError("scenario", f"nodes {idle} were to be expelled, and never came to tell their lie")
+        raise InvariantError("expect.expelled", f"nodes {[node.index for node in still()]} are still members")
+
+
+def _round(node: Node) -> int:
+    assert node.core is not None
+    return min(node.core.ledger.components[name].round for name in _trained(node.core))
+
+
+def _trained(core: NodeState) -> list[str]:
+    """Return the components that go from round to round: all but the statistics."""
+    return [name for name, spec in core.specs.items() if not spec.additive]
+
+
+def _folded(node: Node) -> int:
+    """Return the last round that a node has closed and folded in every component that it holds."""
+    if node.core is None:
+        return 0
+    held = [name for name in _trained(node.core) if name in node.core.held]
+    done = [node.core.folded.get(name, (0, 0, b"", b""))[0] for name in held]
+    return min(_round(node), *done)
+
+
+def _current(node: Node) -> bool:
+    core = node.core
+    assert core is not None
+    if any(component.erasures for component in core.ledger.components.values()):
+        return False
+    return all(
+        core.folded.get(name, (0, 0, b"", b""))[:3] == (found.round, found.epoch, found.chain)
+        for name, found in core.ledger.components.items()
+        if name in core.held
+    )

@@ -1,0 +1,686 @@
+"""What lying members do: each lie by its name, with what it tries (design.md section 2: fewer than a third may).
+
+A liar runs the honest core, and this in between: `says` replaces what it gossips, by target; `serves` replaces its
+answers to anti-entropy; `acts` is called every so many milliseconds. Its key is its own, so it signs whatever it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...consensus.cut import order
+from ...consensus.fold import apply_records, next_state
+from ...consensus.ledger import members_digest
+from ...consensus.rounds import close_rounds
+from ...consensus.summary import state_digest
+from ...crypto.errors import RemoteProtocolError
+from ...crypto.hashing import sha256
+from ...crypto.identity import Identity
+from ...node.core import events as ev
+from ...node.core.catchup import in_flight
+from ...node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
+from ...protocol import schema
+from ...protocol.blocks import (
+    NIL,
+    PRECOMMIT,
+    PREVOTE,
+    Block,
+    Certificate,
+    Head,
+    Proposal,
+    Vote,
+    VoteSignature,
+    block_id,
+)
+from ...protocol.membership import LEAST_OPEN, Ballot, Motion
+from ...protocol.records import GENESIS, PROVABLE, Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
+from ...protocol.signing import Signed, open_signed, sign
+from ...protocol.update import UpdateHeader, payload, payload_values
+
+if TYPE_CHECKING:
+    from .cluster import Node
+
+Told = list[tuple[int, bytes]]  # (target's index, message): all that is told in place of one message
+MOST_MADE_UP = 5  # blocks
+STRANGERS = 20  # under one cut
+MOST_FLOODED = 600  # records: then a flood ends, so that a run can
+OTHER_FEDERATION = sha256(b"another federation of the same members")
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """One way to lie. `says` returns None where the truth is told."""
+
+    name: str
+    about: str
+    says: Callable[[Node, bytes], Told | None] | None = None
+    serves: Callable[[Node, bytes], list[bytes]] | None = None
+    acts: Callable[[Node], None] | None = None
+    every: int = 100
+
+
+def everybody(node: Node, *lies: bytes) -> Told:
+    """Tell all the same."""
+    return [(n, lie) for n in range(len(node.cluster.nodes)) for lie in lies]
+
+
+def own_record(node: Node, data: bytes) -> Signed[Record] | None:
+    """Return the liar's own record in a message; None if it is something else."""
+    if not data or data[0] != Kind.RECORD:
+        return None
+    record = open_signed(Record, data[1:], node.cluster.federation, trusted=True)
+    return record if record.value.author == node.identity.public_key else None
+
+
+def own_header(node: Node, data: bytes) -> UpdateHeader | None:
+    """Return the liar's own update header in a message; None if it is something else."""
+    if not data or data[0] != Kind.HEADER:
+        return None
+    value = open_signed(UpdateHeader, data[1:], node.cluster.federation, trusted=True).value
+    return value if value.author == node.identity.public_key else None
+
+
+def own_vote(node: Node, data: bytes) -> Vote | None:
+    """Return the liar's vote in a message; None if it is something else."""
+    if not data or data[0] != Kind.VOTE:
+        return None
+    return open_signed(Vote, data[1:], node.cluster.federation, trusted=True).value
+
+
+def own_proposal(node: Node, data: bytes) -> tuple[Proposal, Block] | None:
+    """Return the liar's proposal of a new block in a message; None if it is something else, or proposed again."""
+    if not data or data[0] != Kind.PROPOSAL:
+        return None
+    value = open_signed(Proposal, data[1:], node.cluster.federation, trusted=True).value
+    return None if value.valid_view else (value, schema.load(Block, value.block, len(value.block)))
+
+
+def said(node: Node, value: Record | Vote | Proposal | UpdateHeader) -> bytes:
+    """Sign a statement as the liar, as a gossip message."""
+    kinds = {Record: Kind.RECORD, Vote: Kind.VOTE, Proposal: Kind.PROPOSAL, UpdateHeader: Kind.HEADER}
+    return message(kinds[type(value)], sign(node.identity, value).wire)
+
+
+def instead(node: Node, record: Record, kind: str, body: bytes) -> bytes:
+    """Write another record in this one's place, after what the liar told before it."""
+    before = node.lore.get(("record", record.seq - 1), record.prev)
+    assert isinstance(before, bytes)
+    lie = sign(node.identity, replace(record, prev=before, kind=kind, body=body))
+    node.lore["record", record.seq] = lie.digest
+    return message(Kind.RECORD, lie.wire)
+
+
+def append(node: Node, kind: str, body: bytes) -> bytes | None:
+    """Write a record into the liar's feed that its core did not ask for; return the message that tells it."""
+    core = node.core
+    if core is None or not core.signing:
+        return None
+    seq, prev = core.head
+    record = sign(node.identity, Record(core.federation, core.me, seq + 1, prev, kind, body))
+    core.head = (seq + 1, record.digest)
+    core.pool.add(record, core.ledger.heads, agreed=True)
+    node.store.apply([ev.PutRecord(record)])
+    return message(Kind.RECORD, record.wire)
+
+
+# ---- feeds
+
+
+def _branch(node: Node, record: Record, salt: int, body: bytes = b"\xa0") -> bytes:
+    return said(node, replace(record, kind=f"noise-{salt}", body=body))
+
+
+def forks(node: Node, data: bytes) -> Told | None:
+    """Tell everybody another branch of its feed."""
+    record = own_record(node, data)
+    if record is not None and record.value.seq >= 3:
+        return [(n, _branch(node, record.value, n)) for n in range(len(node.cluster.nodes))]
+    return None
+
+
+def forks_two_each(node: Node, data: bytes) -> Told | None:
+    """Tell each node two branches that nobody else knows: no two can take each other's."""
+    record = own_record(node, data)
+    if record is not None and record.value.seq >= 3:
+        nodes = range(len(node.cluster.nodes))
+        return [(n, _branch(node, record.value, 2 * n + k)) for n in nodes for k in (0, 1)]
+    return None
+
+
+def big_forks(node: Node, data: bytes) -> Told | None:
+    """Fork with branches that are too large for an Evidence record."""
+    record = own_record(node, data)
+    if record is not None and record.value.seq >= 3:
+        nodes = range(len(node.cluster.nodes))
+        return [(n, _branch(node, record.value, k, bytes([n, k]) * 20_000)) for n in nodes for k in (0, 1)]
+    return None
+
+
+def malformed_bodies(node: Node, data: bytes) -> Told | None:
+    """Write well-signed records of known kinds whose bodies are nonsense."""
+    record = own_record(node, data)
+    if record is None:
+        return None
+    kind = ("offer", "update", "attest", "evidence", "withdrawal")[record.value.seq % 5]
+    return everybody(node, instead(node, record.value, kind, b"\xc1nonsense"))
+
+
+def false_attest(node: Node, data: bytes) -> Told | None:
+    """Attest another state than it holds."""
+    record = own_record(node, data)
+    if record is None or record.value.kind != "attest":
+        return None
+    body = replace(schema.load(Attest, record.value.body, 4096), digest=sha256(b"another state"))
+    return everybody(node, said(node, replace(record.value, kind=kind_of(body), body=schema.dump(body))))
+
+
+def floods(node: Node) -> None:
+    """Write valid records of no use, several times what the charter lets into one height."""
+    done = node.lore.get("flooded", 0)
+    assert isinstance(done, int)
+    for _ in range(min(5 * node.cluster.charter.rules.records_per_height, MOST_FLOODED - done)):
+        told = append(node, "noise", b"\xa0" * 100)
+        if told is None:
+            return
+        done += 1
+        node.cluster.broadcast(node, told)
+    node.lore["flooded"] = done
+
+
+def false_evidence(node: Node) -> None:
+    """Accuse others by votes and records that they did sign, and that prove nothing."""
+    core = node.core
+    if core is None or not core.signing:
+        return
+    votes = [item for item in core.agreement.messages() if isinstance(item.value, Vote)] if core.agreement else []
+    records = [r for r in node.store.records.values() if r.value.author != core.me and r.value.kind != "evidence"]
+    accusations: tuple[tuple[str, Sequence[Signed[Vote] | Signed[Record]]], ...] = (
+        ("double-vote", votes[:1] * 2),
+        ("fork", records[:2]),
+        ("fork", records[:1] * 2),
+    )
+    for number, (kind, pair) in enumerate(accusations):
+        if len(pair) == 2 and number not in node.lore:
+            node.lore[number] = told = append(node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire)))
+            if told is not None:
+                node.cluster.broadcast(node, told)
+
+
+def floods_motions(node: Node) -> None:
+    """Move against everybody, vote both ways and on motions that nobody made, and carry ballots of strangers."""
+    core = node.core
+    done = node.lore.setdefault("motions", 0)
+    assert isinstance(done, int)
+    if core is None or not core.signing or done >= MOST_FLOODED:
+        return
+    others = [member for member in core.ledger.members if member != core.me]
+    expiry = core.ledger.height + 2 * LEAST_OPEN
+    bodies: list[Motion | Ballot] = [Motion(a, key, b"", "", expiry) for key in others for a in ("expel", "suspend")]
+    bodies += [Ballot(motion.digest, yes) for motion in core.ledger.roll.motions for yes in (1, 0, 1)]
+    bodies += [Ballot(sha256(b"no motion %d" % done), 1), Ballot(core.head[1], 1)]
+    for body in bodies:
+        told = append(node, kind_of(body), schema.dump(body))
+        if told is not None:
+            node.cluster.broadcast(node, told)
+    node.lore["motions"] = done + len(bodies)
+    for motion in core.ledger.roll.motions:
+        stranger = Identity.from_seed(sha256(b"stranger %d" % done))
+        ballot = Record(
+            core.federation, stranger.public_key, 1, GENESIS, "ballot", schema.dump(Ballot(motion.digest, 1))
+        )
+        node.cluster.broadcast(node, message(Kind.RECORD, sign(stranger, ballot).wire))
+
+
+# ---- agreement
+
+
+def double_votes(node: Node, data: bytes) -> Told | None:
+    """Vote for the block to some, for nothing and for a made-up block to others."""
+    vote = own_vote(node, data)
+    if vote is None:
+        return None
+    lies: Told = []
+    for n in range(len(node.cluster.nodes)):
+        block = (vote.block, NIL, sha256(b"made up"))[n % 3]
+        lies += [(n, said(node, replace(vote, block=block))), (n, data)]
+    return lies
+
+
+def two_blocks(node: Node, data: bytes) -> Told | None:
+    """Propose two blocks in a view; one is not what its records fold to, or names a feed that is not there."""
+    found = own_proposal(node, data)
+    if found is None:
+        return None
+    proposal, block = found
+    other = replace(block, cut=block.cut[:1], close=(), tree_root=NIL)
+    wire = said(node, replace(proposal, valid_view=proposal.view, block=schema.dump(other)))
+    return [(n, wire if n % 2 else data) for n in range(len(node.cluster.nodes))]
+
+
+def _without(node: Node, block: Block, victim: bytes) -> Block | None:
+    """Return the block that leaves a member's update out; None if there is none, or that would be no valid block."""
+    core = node.core
+    if core is None or block.height != core.ledger.height + 1:
+        return None
+    records = order(core.pool.under(block.cut, core.ledger.heads) or [])
+    if not any(record.value.author == victim and record.value.kind == "update" for record in records):
+        return None
+    kept = [record for record in records if record.value.author != victim]
+    try:
+        return next_state(core.charter, core.ledger, kept, block.close)[1]
+    except RemoteProtocolError:
+        return None
+
+
+def hides_update(node: Node, data: bytes) -> Told | None:
+    """As the proposer, close the round without the update of somebody whose update is in."""
+    found = own_proposal(node, data)
+    if found is None:
+        return None
+    proposal, block = found
+    for head in block.cut:
+        less = _without(node, block, head.author) if head.author != node.identity.public_key and block.close else None
+        if less is not None:
+            return everybody(node, said(node, replace(proposal, block=schema.dump(less))))
+    return None
+
+
+def reorders(node: Node, data: bytes) -> Told | None:
+    """As the proposer, list feeds and components in another order than the ledger's."""
+    found = own_proposal(node, data)
+    if found is None:
+        return None
+    proposal, block = found
+    other = replace(block, cut=block.cut[::-1], close=block.close[::-1])
+    return everybody(node, said(node, replace(proposal, block=schema.dump(other))))
+
+
+def breaks_chain(node: Node, data: bytes) -> Told | None:
+    """As the proposer, put a record of its own under the cut that does not follow its feed."""
+    found, core = own_proposal(node, data), node.core
+    if found is None or core is None or found[1].height != core.ledger.height + 1:
+        return None
+    proposal, block = found
+    seq = core.ledger.heads.get(core.me, (0, NIL))[0] + 1
+    orphan = sign(node.identity, Record(core.federation, core.me, seq, sha256(b"nowhere"), "noise", b"\xa0"))
+    records = core.pool.under(block.cut, core.ledger.heads) or []
+    kept = [record for record in records if record.value.author != core.me]
+    heads = {core.me: Head(core.me, seq, orphan.digest)} | {h.author: h for h in block.cut if h.author != core.me}
+    # Everything else about the header is right: it is what the records fold to.
+    state = close_rounds(
+        core.charter, apply_records(core.charter, core.ledger, order([*kept, orphan])), (), block.height
+    )
+    state = replace(state, height=block.height)
+    lie = replace(
+        block,
+        cut=tuple(head for _, head in sorted(heads.items())),
+        close=(),
+        tree_size=state.tree.size,
+        tree_root=state.tree.root(),
+        members=members_digest(state.members),
+        fold=state_digest(state),
+    )
+    told = message(Kind.RECORD, orphan.wire)
+    return everybody(node, told, said(node, replace(proposal, block=schema.dump(lie))))
+
+
+def splits(node: Node, data: bytes) -> Told | None:
+    """As the proposer, give two valid blocks to two halves, and vote for each in front of its half."""
+    nodes = range(len(node.cluster.nodes))
+    found = own_proposal(node, data)
+    if found is not None:
+        proposal, block = found
+        for head in block.cut:
+            less = _without(node, block, head.author)
+            if less is not None:
+                node.lore["halves", proposal.height, proposal.view] = (block.id, less.id)
+                other = said(node, replace(proposal, block=schema.dump(less)))
+                return [(n, other if n % 2 else data) for n in nodes]
+    vote = own_vote(node, data)
+    halves = node.lore.get(("halves", vote.height, vote.view)) if vote else None
+    if vote is None or not isinstance(halves, tuple):
+        return None
+    return [(n, said(node, replace(vote, block=halves[n % 2]))) for n in nodes]
+
+
+def claims_prevotes(node: Node, data: bytes) -> Told | None:
+    """As the proposer of a later view, propose another block as if it had been prevoted, with its own prevote alone."""
+    vote = own_vote(node, data)
+    if vote is not None and vote.step == PREVOTE:
+        return []  # else its prevote for the other block were proof of a lie
+    if not data or data[0] != Kind.PROPOSAL:
+        return None
+    proposal = open_signed(Proposal, data[1:], node.cluster.federation, trusted=True).value
+    block = schema.load(Block, proposal.block, len(proposal.block))
+    if proposal.author != node.identity.public_key or proposal.view == 0:
+        return None
+    for head in block.cut:
+        less = _without(node, block, head.author)
+        if less is not None:
+            before = Vote(
+                proposal.federation,
+                proposal.author,
+                proposal.height,
+                proposal.view - 1,
+                PREVOTE,
+                block_id(schema.dump(less)),
+            )
+            again = replace(proposal, valid_view=proposal.view, block=schema.dump(less))
+            return everybody(node, said(node, before), said(node, again))
+    return None
+
+
+def forgets_locks(node: Node) -> None:
+    """Vote for every block that is proposed in whatever view, prevotes or none: nothing proves it."""
+    agreement = node.core.agreement if node.core else None
+    if agreement is None or agreement.mute:
+        return
+    for view, proposal in list(agreement.proposals.items()):
+        for step in (PREVOTE, PRECOMMIT):
+            place = (agreement.height, view, step)
+            if place in node.lore:
+                continue
+            node.lore[place] = True
+            identifier = block_id(proposal.value.block)
+            vote = Vote(agreement.federation, node.identity.public_key, agreement.height, view, step, identifier)
+            node.cluster.broadcast(node, said(node, vote))
+
+
+def _no_votes(node: Node, data: bytes) -> Told | None:
+    return [] if data and data[0] == Kind.VOTE and own_vote(node, data) is not None else None
+
+
+# ---- updates
+
+
+def withheld_blob(node: Node, data: bytes) -> Told | None:
+    """Sign an update whose bytes nobody can get."""
+    header = own_header(node, data)
+    if header is not None:
+        node.store.blobs.pop(header.blob, None)
+    return None
+
+
+def says_it_trains(node: Node, data: bytes) -> Told | None:
+    """Say that it trains, and say so again whenever it is suspended, and send no update."""
+    header = own_header(node, data)
+    if header is None:
+        return None
+    node.store.blobs.pop(header.blob, None)
+    return []
+
+
+def two_headers(node: Node, data: bytes) -> Told | None:
+    """Sign another header for the same place to every second node."""
+    header = own_header(node, data)
+    if header is None:
+        return None
+    core = node.core
+    if core is None or header.blob not in node.store.blobs:
+        return None
+    spec = core.specs[header.component]
+    values = -payload_values(node.store.blobs[header.blob], spec)
+    bytes_ = payload(core.federation, core.me, header.component, header.round, values)
+    node.store.blobs[sha256(bytes_)] = bytes_
+    other = said(node, replace(header, blob=sha256(bytes_), size=len(bytes_)))
+    return [(n, other if n % 2 else data) for n in range(len(node.cluster.nodes))]
+
+
+def copied_payload(node: Node, data: bytes) -> Told | None:
+    """Name the bytes of an honest member's update in its own header."""
+    header = own_header(node, data)
+    if header is None:
+        return None
+    flights = node.core.flights.values() if node.core else ()
+    others = [f.header.value for f in flights if f.header.value.author != header.author]
+    if not others:
+        return []
+    return everybody(node, said(node, replace(header, blob=others[0].blob, size=others[0].size)))
+
+
+def forged_receipts(node: Node, data: bytes) -> Told | None:
+    """Write an update record whose acknowledgements somebody else never signed."""
+    record = own_record(node, data)
+    if record is None or record.value.kind != "update":
+        return None
+    body = bytearray(record.value.body)
+    body[body.index(b"signature") + 20] ^= 1
+    return everybody(node, instead(node, record.value, "update", bytes(body)))
+
+
+def acks_unseen(node: Node) -> None:
+    """Acknowledge every update at once, without having its bytes."""
+    core = node.core
+    if core is None:
+        return
+    for key, flight in core.flights.items():
+        if not flight.stored and ("acked", key) not in node.lore:
+            node.lore["acked", key] = True
+            signature = node.identity.sign("ack", ack_message(core.federation, key))
+            acked = Acked(core.federation, key, core.me, signature)
+            node.cluster.broadcast(node, message(Kind.ACK, schema.dump(acked)), flight.header.value.author)
+
+
+# ---- bytes
+
+
+def garbage(node: Node, data: bytes) -> Told | None:
+    """Say damaged bytes, empty bytes and nonsense in place of everything."""
+    source = node.cluster.random
+    damaged = bytearray(data or b"x")
+    damaged[source.randrange(len(damaged))] ^= 1 + source.randrange(255)
+    return everybody(
+        node, bytes(damaged), b"", data[: len(data) // 2], bytes([source.randrange(8)]) + source.randbytes(99)
+    )
+
+
+def oversized(node: Node) -> None:
+    """Say messages beyond every limit, and a well-signed record that is too large to prove a fork of."""
+    source = node.cluster.random
+    for kind, size in (
+        (Kind.RECORD, 80_000),
+        (Kind.HEADER, 40_000),
+        (Kind.ACK, 5000),
+        (Kind.PROPOSAL, MESSAGE_LIMIT + 1),
+        (Kind.VOTE, 5000),
+    ):
+        node.cluster.broadcast(node, message(kind, source.randbytes(size)))
+    if node.core is not None:
+        seq, prev = node.core.head
+        record = Record(node.core.federation, node.core.me, seq + 1, prev, "noise", bytes(60_000))
+        node.cluster.broadcast(node, said(node, record))
+
+
+def _opened(data: bytes, federation: bytes) -> Record | UpdateHeader | Proposal | Vote:
+    kind, wire = data[0], data[1:]
+    if kind == Kind.RECORD:
+        return open_signed(Record, wire, federation, trusted=True).value
+    if kind == Kind.HEADER:
+        return open_signed(UpdateHeader, wire, federation, trusted=True).value
+    if kind == Kind.PROPOSAL:
+        return open_signed(Proposal, wire, federation, trusted=True).value
+    return open_signed(Vote, wire, federation, trusted=True).value
+
+
+def replays_foreign(node: Node) -> None:
+    """Repeat what the same members signed in another federation."""
+    core = node.core
+    if core is None:
+        return
+    keys = {other.identity.public_key: other.identity for other in node.cluster.nodes}
+    records = [message(Kind.RECORD, record.wire) for record in list(node.store.records.values())[-8:]]
+    for data in (*records, *in_flight(core)[:40]):
+        if data[0] == Kind.ACK:
+            ack = schema.load(Acked, data[1:], Acked.LIMIT)
+            signature = keys[ack.host].sign("ack", ack_message(OTHER_FEDERATION, ack.header))
+            assert verify_ack(OTHER_FEDERATION, ack.header, Ack(ack.host, signature))
+            lie = schema.dump(replace(ack, federation=OTHER_FEDERATION, signature=signature))
+        else:
+            value = _opened(data, core.federation)
+            lie = sign(keys[value.author], replace(value, federation=OTHER_FEDERATION)).wire
+        node.cluster.broadcast(node, bytes([data[0]]) + lie)
+
+
+def replays_old(node: Node) -> None:
+    """Repeat what anybody said before, at random."""
+    core = node.core
+    if core is None:
+        return
+    heard = node.lore.setdefault("heard", {})
+    assert isinstance(heard, dict)
+    heard.update(dict.fromkeys(in_flight(core)))
+    heard.update(dict.fromkeys(message(Kind.RECORD, record.wire) for record in node.store.records.values()))
+    known = list(heard)
+    for data in node.cluster.random.sample(known, min(12, len(known))):
+        node.cluster.broadcast(node, data)
+
+
+# ---- anti-entropy
+
+
+def _naming(node: Node, proposal: Proposal, block: Block, hidden: Sequence[Signed[Record]]) -> Told:
+    """Propose the block with these records under its cut; they are served to who asks for them."""
+    node.lore["hidden"] = tuple(record.wire for record in hidden)
+    heads = {head.author: head for head in block.cut}
+    heads |= {r.value.author: Head(r.value.author, r.value.seq, r.digest) for r in hidden}
+    lie = replace(block, cut=tuple(head for _, head in sorted(heads.items())))
+    return everybody(node, said(node, replace(proposal, block=schema.dump(lie))))
+
+
+def names_oversized(node: Node, data: bytes) -> Told | None:
+    """As the proposer, name a record of its own that is too large for any block."""
+    found, core = own_proposal(node, data), node.core
+    if found is None or core is None:
+        return None
+    record = node.lore.get("oversized")
+    if record is None and append(node, "noise", bytes(PROVABLE)) is not None:
+        record = node.lore["oversized"] = core.pool.records[core.head[1]]
+    return _naming(node, *found, [record]) if isinstance(record, Signed) else None
+
+
+def names_strangers(node: Node, data: bytes) -> Told | None:
+    """As the proposer, name records of people that it made up."""
+    found = own_proposal(node, data)
+    if found is None:
+        return None
+    proposal, block = found
+    hidden = []
+    for number in range(STRANGERS):
+        who = Identity.from_seed(sha256(b"hidden %d %d %d" % (block.height, proposal.view, number)))
+        hidden.append(sign(who, Record(block.federation, who.public_key, 1, GENESIS, "noise", bytes(100))))
+    return _naming(node, proposal, block, hidden)
+
+
+def _serves_hidden(node: Node, data: bytes) -> list[bytes]:
+    response, hidden = schema.load(SyncResponse, data, SYNC_LIMIT), node.lore.get("hidden", ())
+    assert isinstance(hidden, tuple)
+    return [schema.dump(replace(response, records=(*response.records, *hidden)))]
+
+
+def serves_garbage(node: Node, data: bytes) -> list[bytes]:
+    """Answer anti-entropy with noise, with a cut-off answer, and beyond the limit."""
+    source = node.cluster.random
+    return [source.choice((source.randbytes(500), data[: len(data) // 2], b"", bytes(SYNC_LIMIT + 1)))]
+
+
+def serves_old(_node: Node, data: bytes) -> list[bytes]:
+    """Answer as if nothing had happened since the first height, however far it is."""
+    response = schema.load(SyncResponse, data, SYNC_LIMIT)
+    return [schema.dump(replace(response, height=min(1, response.height), blocks=(), records=(), messages=(), more=0))]
+
+
+def serves_endless(node: Node, data: bytes) -> list[bytes]:
+    """Answer that there is always more, with records that nobody will ever need."""
+    response = schema.load(SyncResponse, data, SYNC_LIMIT)
+    core = node.core
+    if core is None:
+        return [data]
+    count = node.lore.get("served", 10_000)
+    assert isinstance(count, int)
+    node.lore["served"] = count + 20
+    junk = tuple(
+        sign(node.identity, Record(core.federation, core.me, count + n, sha256(b"nowhere"), "noise", b"\xa0")).wire
+        for n in range(20)
+    )
+    return [schema.dump(replace(response, records=(*response.records, *junk), more=1))]
+
+
+def serves_false_blocks(node: Node, data: bytes) -> list[bytes]:
+    """Answer with a block of its own making and a certificate that only it signed, several times over."""
+    response = schema.load(SyncResponse, data, SYNC_LIMIT)
+    core = node.core
+    if core is None:
+        return [data]
+    if not core.pool.chain(core.me, core.ledger.heads) and len(node.lore) < MOST_MADE_UP:
+        node.lore["made-up", core.ledger.height] = append(node, "noise", b"\xa0")
+    records = core.pool.chain(core.me, core.ledger.heads)
+    if not records:
+        return [data]
+    _, block = next_state(core.charter, core.ledger, order(records), ())
+    vote = sign(node.identity, Vote(core.federation, core.me, block.height, 0, PRECOMMIT, block.id))
+    signatures = (VoteSignature(core.me, vote.signature),) * len(core.ledger.members)
+    lies = tuple(DecidedBlock(schema.dump(block), Certificate(0, signatures[:n])) for n in (1, len(signatures)))
+    wires = tuple(record.wire for record in records)
+    forged = replace(response, blocks=response.blocks or lies[node.cluster.random.randrange(2) :])
+    return [schema.dump(replace(forged, records=(*response.records, *wires)))]
+
+
+def _marked(says: Callable[[Node, bytes], Told | None]) -> Callable[[Node, bytes], Told | None]:
+    """Remember that it came to tell its lie: else nothing could prove one."""
+
+    def mark(node: Node, data: bytes) -> Told | None:
+        lies = says(node, data)
+        if lies:
+            node.lore["told"] = True
+        return lies
+
+    return mark
+
+
+def _about(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+_SAYS = (
+    forks,
+    forks_two_each,
+    big_forks,
+    double_votes,
+    two_blocks,
+    garbage,
+    malformed_bodies,
+    false_attest,
+    withheld_blob,
+    says_it_trains,
+    two_headers,
+    copied_payload,
+    hides_update,
+    reorders,
+    breaks_chain,
+    splits,
+    claims_prevotes,
+    forged_receipts,
+)
+_ACTS = (
+    (acks_unseen, 20),
+    (false_evidence, 150),
+    (floods, 100),
+    (floods_motions, 200),
+    (oversized, 300),
+    (replays_foreign, 200),
+    (replays_old, 100),
+)
+_SERVES = (serves_garbage, serves_old, serves_endless, serves_false_blocks)
+
+LIES: dict[str, Lie] = {
+    **{says.__name__: Lie(says.__name__, _about(says), says=_marked(says)) for says in _SAYS},
+    **{acts.__name__: Lie(acts.__name__, _about(acts), acts=acts, every=every) for acts, every in _ACTS},
+    **{serves.__name__: Lie(serves.__name__, _about(serves), serves=serves) for serves in _SERVES},
+    **{
+        says.__name__: Lie(says.__name__, _about(says), says=_marked(says), serves=_serves_hidden)
+        for says in (names_oversized, names_strangers)
+    },
+    "forgets_locks": Lie("forgets_locks", _about(forgets_locks), says=_no_votes, acts=forgets_locks, every=10),
+}

@@ -1,0 +1,82 @@
+"""A store in memory with the durability of the real one: what was applied survives a crash, nothing else does."""
+
+from collections.abc import Sequence
+
+from ...node.core import events as ev
+from ...protocol.records import Record
+from ...protocol.signing import Signed
+from ...protocol.update import UpdateHeader
+
+
+class MemoryStore:
+    """Durable state of one simulated node."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, Signed[Record]] = {}
+        self._feeds: dict[bytes, dict[int, list[Signed[Record]]]] = {}  # author → seq → branches
+        self.decided: dict[int, ev.PutBlock] = {}
+        self.agreed: set[bytes] = set()
+        self.messages: dict[tuple[int, bytes], None] = {}  # in order
+        self.headers: dict[tuple[bytes, str, int], Signed[UpdateHeader]] = {}
+        self.draws: list[ev.PutDraw] = []
+        self.published: set[int] = set()
+        self.flags: dict[str, int] = {}
+        self.blobs: dict[bytes, bytes] = {}
+
+    def apply(self, puts: Sequence[ev.Put]) -> None:
+        """Make these durable, in order."""
+        for put in puts:
+            if isinstance(put, ev.PutRecord):
+                if put.record.digest not in self.records:
+                    self.records[put.record.digest] = put.record
+                    author, seq = put.record.value.author, put.record.value.seq
+                    self._feeds.setdefault(author, {}).setdefault(seq, []).append(put.record)
+            elif isinstance(put, ev.PutBlock):
+                self.decided[put.block.height] = put
+                self.agreed.update(put.records)
+                self.messages = {m: None for m in self.messages if m[0] > put.block.height}
+            elif isinstance(put, ev.PutMessage):
+                self.messages[put.height, put.data] = None
+            elif isinstance(put, ev.PutHeader):
+                value = put.header.value
+                self.headers.setdefault((value.author, value.component, value.round), put.header)
+            elif isinstance(put, ev.PutDraw):
+                self.draws.append(put)
+            elif isinstance(put, ev.PutPublished):
+                self.published.add(put.draw)
+            else:
+                self.flags[put.name] = put.value
+
+    def snapshot(self) -> ev.Snapshot:
+        """Return what a restart finds."""
+        return ev.Snapshot(
+            blocks=[stored for height in sorted(self.decided) if (stored := self.block(height))],
+            records=[record for digest, record in self.records.items() if digest not in self.agreed],
+            messages=list(self.messages),
+            headers=list(self.headers.values()),
+            draws=list(self.draws),
+            published=frozenset(self.published),
+            flags=dict(self.flags),
+        )
+
+    def height(self) -> int:
+        """Return the height of the last decided block."""
+        return max(self.decided, default=0)
+
+    def block(self, height: int) -> ev.StoredBlock | None:
+        """Return the decided block at a height."""
+        put = self.decided.get(height)
+        if put is None:
+            return None
+        return ev.StoredBlock(put.block, put.certificate, tuple(self.records[d] for d in put.records))
+
+    def feed(self, author: bytes, after_seq: int, limit: int) -> list[Signed[Record]]:
+        """Return stored records of an author with a later seq, by seq."""
+        slots = self._feeds.get(author)
+        if not slots:
+            return []
+        return [record for seq in sorted(s for s in slots if s > after_seq) for record in slots[seq]][:limit]
+
+    def record_at(self, author: bytes, seq: int) -> list[Signed[Record]]:
+        """Return the stored records of an author at a seq."""
+        return list(self._feeds.get(author, {}).get(seq, ()))
