@@ -1,8 +1,11 @@
 """The ledger as people read it: records in agreed order, a block by height, a record by the beginning of its digest."""
 
+from typing import assert_never
+
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...protocol import schema
 from ...protocol.claims import NO_EPSILON
+from ...protocol.membership import Ballot, Motion
 from ...protocol.records import Attest, Body, Evidence, Offer, Record, Update, Withdrawal, WithdrawalStatement, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed
 from ..core.events import StoredBlock
@@ -136,45 +139,58 @@ def _facts(context: Context, record: Signed[Record]) -> Json:
 
 
 def _say(context: Context, body: Body | None) -> Json:
-    if isinstance(body, Offer):
-        idle = [{"component": entry.component, "why": entry.why} for entry in body.idle]
-        return {"components": list(body.components), "idle": idle, "addresses": list(body.addresses)}
-    if isinstance(body, Update):
-        header = update_header(body)
-        return {
-            "component": header.component,
-            "round": header.round,
-            "epoch": header.epoch,
-            "base": header.base.hex(),
-            "blob": header.blob.hex(),
-            "bytes": header.size,
-            "update": update_digest(body).hex(),
-            "steps": header.steps,
-            "sample_rate": header.sample_rate / 1_000_000,
-            "noise_multiplier": header.recipe.noise_multiplier / 1_000_000,
-            "claims": [
-                {
-                    "modality": claim.modality,
-                    "epsilon": None if claim.epsilon == NO_EPSILON else claim.epsilon / 1000,
-                    "delta": None if claim.epsilon == NO_EPSILON else claim.delta / 1e9,
-                    "draws": sum(draws.count for draws in claim.draws),
-                }
-                for claim in header.claims
-            ],
-            "acks": context.members([ack.host for ack in body.acks]),
-        }
-    if isinstance(body, Attest):
-        facts = {"component": body.component, "round": body.round, "epoch": body.epoch}
-        return {**facts, "digest": body.digest.hex()}
-    if isinstance(body, Evidence):
-        return {"evidence": body.kind}
-    if isinstance(body, Withdrawal):
-        payload = body.statement[SIGNATURE_SIZE:]
-        statement = schema.load(WithdrawalStatement, payload, WithdrawalStatement.LIMIT)
-        return {
-            "owner": context.member(statement.author),
-            "scope": scope(statement),
-            "mode": statement.mode,
-            "through": statement.through,
-        }
-    return {"inert": "a kind that this version does not know"}
+    match body:
+        case Offer():
+            idle = [{"component": entry.component, "why": entry.why} for entry in body.idle]
+            return {"components": list(body.components), "idle": idle, "addresses": list(body.addresses)}
+        case Update():
+            return _say_update(context, body)
+        case Attest():
+            facts = {"component": body.component, "round": body.round, "epoch": body.epoch}
+            return {**facts, "digest": body.digest.hex()}
+        case Evidence():
+            return {"evidence": body.kind}
+        case Withdrawal():
+            payload = body.statement[SIGNATURE_SIZE:]
+            statement = schema.load(WithdrawalStatement, payload, WithdrawalStatement.LIMIT)
+            return {
+                "owner": context.member(statement.author),
+                "scope": scope(statement),
+                "mode": statement.mode,
+                "through": statement.through,
+            }
+        case Motion():
+            facts = {"action": body.action, "subject": context.member(body.subject), "reason": body.reason}
+            return {**facts, "expires_after_height": body.expiry}
+        case Ballot():
+            return {"motion": body.motion.hex(), "vote": "yes" if body.yes else "no"}
+        case None:
+            return {"inert": "a kind that this version does not know"}
+        case _:
+            assert_never(body)
+
+
+def _say_update(context: Context, body: Update) -> Json:
+    header = update_header(body)
+    return {
+        "component": header.component,
+        "round": header.round,
+        "epoch": header.epoch,
+        "base": header.base.hex(),
+        "blob": header.blob.hex(),
+        "bytes": header.size,
+        "update": update_digest(body).hex(),
+        "steps": header.steps,
+        "sample_rate": header.sample_rate / 1_000_000,
+        "noise_multiplier": header.recipe.noise_multiplier / 1_000_000,
+        "claims": [
+            {
+                "modality": claim.modality,
+                "epsilon": None if claim.epsilon == NO_EPSILON else claim.epsilon / 1000,
+                "delta": None if claim.epsilon == NO_EPSILON else claim.delta / 1e9,
+                "draws": sum(draws.count for draws in claim.draws),
+            }
+            for claim in header.claims
+        ],
+        "acks": context.members([ack.host for ack in body.acks]),
+    }

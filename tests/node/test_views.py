@@ -11,6 +11,7 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.node import views
 from collegium.node.core import events as ev
+from collegium.node.core.state import NodeState
 from collegium.node.privacy.policy import Bound, InForce, in_force
 from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
@@ -292,6 +293,35 @@ def test_the_log_is_in_ledger_order_and_filters(context: Context, cluster: Clust
     }
     late = views.ledger_log(context, since=context.ledger.height, limit=1000)
     assert {r["height"] for r in late} == {context.ledger.height}
+
+
+def test_the_log_says_what_a_motion_and_a_ballot_are(tmp_path: Path) -> None:
+    cluster = Cluster(4, 5, rounds=1)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1))
+    subject = cluster.nodes[3].identity.public_key
+    cluster.nodes[0].deliver(ev.Move("suspend", subject, b"", "it is silent", 1000))
+
+    def core(index: int) -> NodeState:
+        found = cluster.nodes[index].core
+        assert found is not None
+        return found
+
+    assert cluster.run(lambda: bool(core(1).ledger.roll.motions))
+    (motion,) = core(1).ledger.roll.motions
+    cluster.nodes[1].deliver(ev.Cast(motion.digest, yes=False))
+    assert cluster.run(lambda: bool(core(1).ledger.roll.outcomes))
+    with Store.open(tmp_path / "node.db", cluster.charter.federation) as store:
+        fill(store, cluster.nodes[1])
+        context = Context(cluster.charter, core(1).ledger, store)
+        moved, cast = (views.ledger_log(context, kind=kind)[0]["about"] for kind in ("motion", "ballot"))
+    assert moved == {
+        "action": "suspend",
+        "subject": {"name": name_of(cluster, 3), "key": subject.hex()},
+        "reason": "it is silent",
+        "expires_after_height": motion.expiry,
+    }
+    assert cast == {"motion": motion.digest.hex(), "vote": "no"}
 
 
 def test_a_block_and_a_record_are_found_by_their_beginnings(context: Context) -> None:
