@@ -72,7 +72,7 @@ def folder(path: Path, *parts: str) -> Path:
 
 def test_the_union_of_folders_is_a_model_file(tmp_path: Path) -> None:
     one = folder(tmp_path / "one", TABLE, SERIES, PASS, LEVEL)
-    two = folder(tmp_path / "two", TABLE, IMAGES, AUDIO, MARK, MANY, PASS.replace('"1"', '["yes", "Yes"]'))
+    two = folder(tmp_path / "two", TABLE, IMAGES, AUDIO, MARK, MANY, PASS.replace('"1"', '["yes", "passed"]'))
     text = model_toml([one, two])
     path = tmp_path / "model.toml"
     path.write_text(text)
@@ -143,7 +143,7 @@ def test_folders_that_differ_are_named(tmp_path: Path, what: str) -> None:
 
 
 def test_the_file_states_what_all_folders_declare_alike(tmp_path: Path) -> None:
-    other = PASS.replace('"1"', '["yes", "Yes"]')
+    other = PASS.replace('"1"', '["yes", "passed"]')
     one, two = folder(tmp_path / "one", TABLE, PASS, LEVEL), folder(tmp_path / "two", TABLE, other, MARK)
     path = tmp_path / "model.toml"
     path.write_text(model_toml([one, two]))
@@ -163,7 +163,7 @@ def test_the_file_states_what_all_folders_declare_alike(tmp_path: Path) -> None:
     )
     assert silent != stated(silent, [one, two]) == learning
     # The order of what counts as positive means nothing, that of classes does.
-    turned = folder(tmp_path / "three", TABLE, PASS.replace('"1"', '["Yes", "yes"]'))
+    turned = folder(tmp_path / "three", TABLE, PASS.replace('"1"', '["passed", "yes"]'))
     digests = {task.name: task.layout for task in stated(silent, [two]).tasks}
     assert {task.name: task.layout for task in stated(silent, [turned]).tasks}["pass"] == digests["pass"] != b""
 
