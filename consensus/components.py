@@ -76,7 +76,7 @@ def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
     """
     if spec.additive:
         return list(round_.entries), 0
-    entries = [entry for entry in round_.entries if spec.rule not in robust.RULES or entry.staleness == 0]
+    entries = [entry for entry in round_.entries if spec.rule == "mean" or entry.staleness == 0]
     faults = min(round_.faults, rules.faults(len(entries)))
     return (entries, faults) if len(entries) >= max(1, 2 * faults + 1) else ([], 0)
 
@@ -94,7 +94,7 @@ def fold_round(
         for entry in round_.entries:
             total += values(entry)
         return words(total), 0
-    rule = robust.RULES.get(spec.rule)  # None is the mean, which takes weights
+    rule = None if spec.rule == "mean" else robust.RULES[spec.rule]  # the mean takes weights
     entries, faults = taken(spec, round_)
     if not entries:
         return state, 0

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import assert_never
 
-from ..crypto.errors import RemoteProtocolError
+from ..crypto.errors import LocalProtocolError, RemoteProtocolError
 from ..crypto.merkle import leaf_hash
 from ..protocol import schema
 from ..protocol.blocks import Block, Close, Head
@@ -291,33 +291,35 @@ def _carry_motions(charter: Charter, before: Ledger, ledger: Ledger, height: int
 
 def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
     """Let a motion that passed take effect: the members that it leaves decide from the next height on."""
-    motion, height, roll = outcome.motion, outcome.height, ledger.roll
-    if motion.action == "admit":
-        person = membership.applicant(motion, ledger.federation)
-        members = tuple(sorted((*ledger.members, person.author)))
-        return replace(ledger, members=members, roll=membership.seat(roll, person, motion, height))
-    if motion.action == "rekey":
-        new = membership.new_key(motion, ledger.federation)
-        return _moved(ledger, membership.move(roll, motion.subject, new, motion, height), motion.subject, new)
-    if motion.action == "suspend":
-        hosts = {n: tuple(h for h in c.hosts if h != motion.subject) for n, c in ledger.components.items()}
-        return replace(
-            ledger,
-            offers={author: offer for author, offer in ledger.offers.items() if author != motion.subject},
-            components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},
-        )
-    if motion.action == "suspend-training":
-        return replace(
-            ledger, offers={**ledger.offers, motion.subject: trainers.silenced(ledger.offers[motion.subject])}
-        )
-    gone = "left" if motion.action == "leave" else "expelled"
-    state = _without(ledger, {motion.subject})
-    expelled = {*ledger.expelled, motion.subject} if gone == "expelled" else ledger.expelled
-    return replace(
-        state,
-        expelled=tuple(sorted(expelled)),
-        roll=membership.unseat(roll, {motion.subject}, gone, height, motion.digest),
-    )
+    motion, height, roll, subject = outcome.motion, outcome.height, ledger.roll, outcome.motion.subject
+    match motion.action:
+        case "admit":
+            person = membership.applicant(motion, ledger.federation)
+            members = tuple(sorted((*ledger.members, person.author)))
+            return replace(ledger, members=members, roll=membership.seat(roll, person, motion, height))
+        case "rekey":
+            new = membership.new_key(motion, ledger.federation)
+            return _moved(ledger, membership.move(roll, subject, new, motion, height), subject, new)
+        case "suspend":
+            return replace(
+                ledger,
+                offers={author: offer for author, offer in ledger.offers.items() if author != subject},
+                components={
+                    name: replace(c, hosts=tuple(h for h in c.hosts if h != subject))
+                    for name, c in ledger.components.items()
+                },
+            )
+        case "suspend-training":
+            return replace(ledger, offers={**ledger.offers, subject: trainers.silenced(ledger.offers[subject])})
+        case "leave":
+            gone = membership.unseat(roll, {subject}, "left", height, motion.digest)
+            return replace(_without(ledger, {subject}), roll=gone)
+        case "expel":
+            gone = membership.unseat(roll, {subject}, "expelled", height, motion.digest)
+            expelled = tuple(sorted({*ledger.expelled, subject}))
+            return replace(_without(ledger, {subject}), expelled=expelled, roll=gone)
+        case unknown:
+            raise LocalProtocolError(f"nobody has said what a motion to {unknown} does")
 
 
 def _moved(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:

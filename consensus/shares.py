@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..crypto.errors import LocalProtocolError
 from ..protocol.components import FRACTION_BITS
 from ..protocol.update import Integers
 from . import robust, rules
@@ -44,30 +45,33 @@ def coefficients(rule: str, updates: Sequence[Integers], faults: int) -> Iterato
     n, d = len(updates), updates[0].size
     width = rules.columns(4 * n, 8)
     columns = [slice(start, min(start + width, d)) for start in range(0, d, width)]
-    if rule == "multi_krum":
-        chosen = robust.krum_choice(updates, faults)
-        fixed = np.isin(np.arange(n), chosen) / len(chosen)
-        for part in columns:
-            yield np.repeat(fixed[:, None], part.stop - part.start, axis=1)
-    elif rule == "centered_clipping":
-        twice = (rules.median(updates) >> (FRACTION_BITS - 1)).astype(np.int32)
-        weights = np.array(robust.centre_weights(updates, twice)) / 2.0**robust.CENTRE_BITS
-        for part in columns:
-            rows = np.stack([update[part] for update in updates])
-            yield weights[:, None] + (1.0 - weights.sum()) * kept(rows, (n - 1) // 2)
-    elif rule in ("trimmed_mean", "median"):
-        trim = faults if rule == "trimmed_mean" else (n - 1) // 2
-        for part in columns:
-            yield kept(np.stack([update[part] for update in updates]), trim)
-    else:
-        products, bits = robust.gram(updates), robust.CLIP_BITS if rule.startswith("clip+") else 0
-        norms = [products[place][place] for place in range(n)]
-        factors = robust.clip_factors(norms, bits) if bits else [1] * n
-        mixing = robust.neighbours(products, factors, n - faults).astype(np.float64)
-        for part in columns:
-            rows = np.stack([update[part] for update in updates]).astype(np.float64)
-            # The sums are whole and under 2^53: what is equal is found equal.
-            yield mixing.T @ kept(mixing @ rows, faults) / (float(1 << bits) * (n - faults))
+    match rule:
+        case "multi_krum":
+            chosen = robust.krum_choice(updates, faults)
+            fixed = np.isin(np.arange(n), chosen) / len(chosen)
+            for part in columns:
+                yield np.repeat(fixed[:, None], part.stop - part.start, axis=1)
+        case "centered_clipping":
+            twice = (rules.median(updates) >> (FRACTION_BITS - 1)).astype(np.int32)
+            weights = np.array(robust.centre_weights(updates, twice)) / 2.0**robust.CENTRE_BITS
+            for part in columns:
+                rows = np.stack([update[part] for update in updates])
+                yield weights[:, None] + (1.0 - weights.sum()) * kept(rows, (n - 1) // 2)
+        case "trimmed_mean" | "median":
+            trim = faults if rule == "trimmed_mean" else (n - 1) // 2
+            for part in columns:
+                yield kept(np.stack([update[part] for update in updates]), trim)
+        case "nnm+trimmed_mean" | "clip+nnm+trimmed_mean":
+            products, bits = robust.gram(updates), robust.CLIP_BITS if rule.startswith("clip+") else 0
+            norms = [products[place][place] for place in range(n)]
+            factors = robust.clip_factors(norms, bits) if bits else [1] * n
+            mixing = robust.neighbours(products, factors, n - faults).astype(np.float64)
+            for part in columns:
+                rows = np.stack([update[part] for update in updates]).astype(np.float64)
+                # The sums are whole and under 2^53: what is equal is found equal.
+                yield mixing.T @ kept(mixing @ rows, faults) / (float(1 << bits) * (n - faults))
+        case _:
+            raise LocalProtocolError(f"{rule}: nobody has said what an update's share of it is")
 
 
 def kept(rows: npt.NDArray[Any], trim: int) -> Weights:

@@ -20,7 +20,7 @@ total}`. `worker.py` gives the types.
 """
 
 import struct
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 import msgpack
 
@@ -28,7 +28,7 @@ from ...crypto.errors import CorruptError, OperatorError, RefusedError, UsageErr
 
 FRAME_LIMIT = 256 * 2**20
 HEADER = 4
-OPERATIONS = (
+Operation = Literal[
     "open",
     "try_model",
     "respec",
@@ -42,7 +42,8 @@ OPERATIONS = (
     "budget",
     "cross_check",
     "audit",
-)
+]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 Message = dict[str, Any]
 

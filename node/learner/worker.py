@@ -45,14 +45,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, assert_never, cast
 
 from ...crypto.errors import UsageError
 from ...protocol.claims import Draws
 from ..privacy.accountant import Event, claimed, epsilon
 from ..privacy.budget import Budget, Modality, Part, decide_draw
 from .fields import field, number
-from .protocol import OPERATIONS, Message
+from .protocol import OPERATIONS, Message, Operation
 
 Progress = Callable[[int, int], None]
 
@@ -68,46 +68,50 @@ class Worker:
         name = field(request, "op", str)
         if name not in OPERATIONS:
             raise UsageError(f"unknown operation {name!r}", f"This worker knows {', '.join(OPERATIONS)}.")
-        if name == "epsilon":
+        operation = cast("Operation", name)
+        if operation == "epsilon":
             return _epsilon(request)
-        if name == "budget":
+        if operation == "budget":
             return _budget(request)
-        if name == "cross_check":
+        if operation == "cross_check":
             from .crosscheck import cross_check  # noqa: PLC0415  # opacus brings torch
 
             return cross_check(_events(request, "events"), number(request, "delta"))
         from . import operations  # noqa: PLC0415  # torch and opacus take seconds; the accountant need not wait
 
         key = str(request.get("session", ""))
-        if name == "audit" and not request.get("own"):
+        if operation == "audit" and not request.get("own"):
             return _audit(request, None, progress)
-        if name == "try_model":
+        if operation == "try_model":
             operations.try_model(request)
             return {}
-        if name == "open":
+        if operation == "open":
             self._sessions.pop(key, None)  # a new one takes its place, and its memory
             self._sessions[key], answer = operations.open_data(request, progress)
             return answer
         session = self._sessions.get(key)
         if session is None:
             raise UsageError("no data folder is open", "Send open first.")
-        if name == "respec":
-            self._sessions[key] = operations.respec(session, request)
-            return {}
-        if name == "train":
-            return operations.train_components(session, request, progress)
-        if name == "audit":
-            return _audit(request, session, progress)
-        if name == "evaluate_variants":
-            return operations.evaluate_variants(session, request, progress)
-        if name == "personalise":
-            return operations.personalise(session, request, progress)
-        answers = {
-            "evaluate": operations.evaluate,
-            "predict_scores": operations.predict_scores,
-            "predict": operations.predict_file,
-        }
-        return answers[name](session, request)
+        match operation:
+            case "respec":
+                self._sessions[key] = operations.respec(session, request)
+                return {}
+            case "train":
+                return operations.train_components(session, request, progress)
+            case "audit":
+                return _audit(request, session, progress)
+            case "evaluate":
+                return operations.evaluate(session, request)
+            case "evaluate_variants":
+                return operations.evaluate_variants(session, request, progress)
+            case "predict_scores":
+                return operations.predict_scores(session, request)
+            case "predict":
+                return operations.predict_file(session, request)
+            case "personalise":
+                return operations.personalise(session, request, progress)
+            case _:
+                assert_never(operation)
 
 
 def _audit(request: Message, session: Any, progress: Progress) -> Message:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import assert_never
 
 from ...crypto.errors import LocalProtocolError, UsageError
 from ...protocol import schema
@@ -232,6 +233,8 @@ class Store:
                     " value = excluded.value, checksum = excluded.checksum",
                     (name, value, checksum("flags", name.encode(), value)),
                 )
+            case _:
+                assert_never(put)
 
     def _put_block(self, connection: sqlite3.Connection, put: PutBlock, now: float) -> None:
         block = put.block

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_the_default_text_shows_every_key() -> None:
         assert f"\n[{section}]" in text
         for key in checks:
             assert f"\n{key} = " in text, key
+
+
+def test_every_field_has_a_key_that_can_be_written() -> None:
+    elsewhere = {"privacy": {"modalities"}, "models": {"folders"}}  # tables of their own
+    for section, (make, checks) in config._SECTIONS.items():
+        assert is_dataclass(make)
+        assert {field.name for field in fields(make)} - elsewhere.get(section, set()) == checks.keys(), section
 
 
 def test_the_text_fits_a_terminal_and_warns_of_the_wildcard_address() -> None:
