@@ -299,7 +299,7 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
             for m in found["open"]
         ]
         columns = ("motion", "what", "by", "yes", "no", "your ballot", "until height", "reason")
-        table(out, columns, rows, empty=f"Nothing is moved (height {found['height']}).")
+        table(out, columns, rows, empty=f"No open motions (height {found['height']}).")
         ended = [(m["motion"][:12], m["what"], m["result"], m["why"] or "–", m["at_height"]) for m in found["ended"]]
         if ended:
             out.print("ended:")

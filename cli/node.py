@@ -250,7 +250,7 @@ def show(out: Any, found: Any) -> None:
             "members",
             f"{federation['members']}, quorum {federation['quorum']}, "
             + (
-                f"bears {federation['tolerated_losses']} lost"
+                f"tolerates {federation['tolerated_losses']} lost"
                 if federation["tolerated_losses"] or federation["members"] == 1
                 else "none can be spared: rounds wait for all"
             ),

@@ -29,7 +29,7 @@ app.command("audit")(audit.audit)
 @app.command("show")
 def show(
     forecast: Annotated[
-        bool, typer.Option("--forecast/--no-forecast", help="Reckon how many rounds still fit (some seconds).")
+        bool, typer.Option("--forecast/--no-forecast", help="Compute how many rounds still fit (some seconds).")
     ] = True,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -49,8 +49,8 @@ def show(
     found = from_store(place, read)
 
     def people(out: Any) -> None:
-        reckoned = found["forecast"]
-        student = reckoned and reckoned["student"]
+        planned_on = found["forecast"]
+        student = planned_on and planned_on["student"]
         facts(
             out,
             [
@@ -62,12 +62,12 @@ def show(
                     else None,
                 ),
                 ("kept for recovery", f"{found['recovery_share']:.0%} of every ε, for the rounds after a withdrawal"),
-                ("planned rounds", reckoned["planned_rounds"] if reckoned else found["planned_rounds"]),
+                ("planned rounds", planned_on["planned_rounds"] if planned_on else found["planned_rounds"]),
             ],
         )
         rows = []
         for line in found["modalities"]:
-            left = (reckoned["modalities"].get(line["modality"]) if reckoned else None) or {}
+            left = (planned_on["modalities"].get(line["modality"]) if planned_on else None) or {}
             rows.append(
                 (
                     line["modality"],

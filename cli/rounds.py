@@ -87,7 +87,7 @@ def detail(
                 ("missing", missing(found["missing"])),
                 ("withdrawn since", names(found["withdrawn"])),
                 ("attested by", names(found["attested"])),
-                ("quorum", f"{found['quorum']} hosts; bears {found['tolerated_liars']} lying updates"),
+                ("quorum", f"{found['quorum']} hosts; tolerates {found['tolerated_liars']} faulty updates"),
                 ("bytes", f"{size(found['bytes_of_updates'])} of updates; received {size(found['bytes_received'])}"),
                 ("block", f"{short(found['block'])}, signed by {names(found['deciding_members'])}"),
             ],

@@ -44,7 +44,7 @@ from ..protocol.schema import MOST_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
 MOST_SEATS = 4096  # members of all times
-MOST_KEYS = 8  # that a member moves to by its own word; to more by the others' vote
+MOST_KEYS = 8  # that a member moves to alone; to more by the others' vote
 MOST_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
 MOST_OPEN = 4  # motions of one author that may be open at a time
 WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the modes that they decide on
@@ -193,7 +193,7 @@ def check_motion(
         raise RemoteProtocolError("quota-motions", f"{MOST_OPEN} are open", author)
     own = motion.subject == author
     if motion.action == "rekey" and own and len(earlier(roll, author)) >= MOST_KEYS:
-        raise RemoteProtocolError("too-many-keys", f"{MOST_KEYS} by its own word", author)
+        raise RemoteProtocolError("too-many-keys", f"{MOST_KEYS} without the others' vote", author)
     if motion.action == "leave" and not own:
         raise RemoteProtocolError("not-the-owner", "to leave", author)
     if motion.action in ABOUT_OTHERS and own:

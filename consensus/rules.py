@@ -138,6 +138,6 @@ def trimmed_mean(updates: Sequence[Integers], trim: int) -> Increment:
 def median(updates: Sequence[Integers], _faults: int = 0) -> Increment:
     """Return the coordinate-wise median; of an even number of updates, half the sum of the two in the middle.
 
-    It is the trimmed mean that trims the most, and bears any ⌊(n-1)/2⌋ updates.
+    It is the trimmed mean that trims the most, and tolerates any ⌊(n-1)/2⌋ faulty updates.
     """
     return trimmed_mean(updates, (len(updates) - 1) // 2)

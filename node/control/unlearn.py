@@ -157,14 +157,14 @@ def check_budget(daemon: Daemon, rounds: Mapping[str, int]) -> None:
     private = {name for name in core.hosted if core.specs[name].noise_multiplier and not core.specs[name].additive}
     if core.contributing and any(rounds.get(name) for name in private - known):
         raise RefusedError(
-            f"what this node's budget bears is not known: {core.exhausted or 'it has not trained since its start'}",
-            "It is reckoned when the node trains: try again after its next round; if it trains no more, give --anyway.",
+            f"what this node's budget allows is not known: {core.exhausted or 'it has not trained since its start'}",
+            "It is computed when the node trains: try again after its next round; if it trains no more, give --anyway.",
         )
     for modality, (left, last) in sorted(core.forecast.items()):
         need = max((rounds.get(name, 0) for name in last), default=0)
         if need and left - 1 < need:  # the forecast counts the round that it was made for
             raise RefusedError(
-                f"{need} rounds would run again, and this node's budget of {modality!r} bears {max(0, left - 1)}",
+                f"{need} rounds would run again, and this node's budget of {modality!r} allows {max(0, left - 1)}",
                 "It would sit out the rest: give --anyway if that is meant.",
             )
 

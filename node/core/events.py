@@ -290,7 +290,7 @@ class Noised:
 class PutDraw:
     """A privacy reservation: this draw counts as spent from now on, whatever becomes of it (G6).
 
-    `claims` has each modality whose data it used, with the ε of all draws up to it (thousandths, as reckoned then).
+    `claims` has each modality whose data it used, with the ε of all draws up to it (thousandths, as computed then).
     `recalled` is not empty for what a lost disk had and an own update told again: by modality, and no other field says
     what was spent then.
     """

@@ -41,7 +41,7 @@ def recall_draws(state: NodeState, header: UpdateHeader) -> None:
     if put is None:
         return
     state.draws.append(put)
-    state.draw = None  # what is under way was reckoned without these: its receipt would say too little
+    state.draw = None  # what is under way was computed without these: its receipt would say too little
     state.emit(ev.Persist(put))
     state.notice(
         "spending-recovered",

@@ -7,7 +7,7 @@ where its attack is strong enough, and each probe is strong against other mistak
 | probe | canaries | strong against |
 |---|---|---|
 | `crowd` | all in one run of three components; 8 records each | gradients that are not clipped, or not by student |
-| `draw` | all in one run of 64 components; a low sample rate | ε reckoned as if each component drew for itself |
+| `draw` | all in one run of 64 components; a low sample rate | ε computed as if each component drew for itself |
 | `rate` | all in one run; a very low sample rate | students who are drawn more often than they are told |
 | `seed` | all in one run; the attacker tries the scenario's seed | noise that can be drawn again |
 | `count` | one in each of many tiny runs, beside one student | a divisor that follows the number of students |

@@ -48,7 +48,7 @@ class Model:
 
 
 def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None) -> Model:
-    """Verify the ledger in a node's directory, and return the states in force with digests that it bears out.
+    """Verify the ledger in a node's directory, and return the states in force with digests that it confirms.
 
     `from_bytes`: fold every state from the updates' bytes (who joined late: from the certified state that it took on);
     else take stored ones where there are. Nothing is changed.

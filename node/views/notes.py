@@ -44,8 +44,8 @@ def _running(context: Context, live: Live) -> list[Note]:
     return [
         *(
             Note(
-                f"Who calls itself {name} (key {key.hex()[:16]}) applied by the invitation"
-                f" {f'for {invited}' if invited else 'without a name'}, and the application is held for you:",
+                f"Pending application: {name} (key {key.hex()[:16]}), invited"
+                f" {f'as {invited}' if invited else 'without a name'}. Approve or refuse it:",
                 f"`collegium peer approve|refuse {door}`.",
             )
             for name, door, invited, key in live.held

@@ -97,7 +97,8 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
             "What helps is a member that joins, or one that can go on (`collegium component list`).",
         )
     elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):
-        yield Note(f"{count} of {hosts} hosts train it, so a round bears {rules.faults(count)} lying updates.", _WHY)
+        faulty = rules.faults(count)
+        yield Note(f"{count} of {hosts} hosts train it, so a round tolerates {faulty} faulty updates.", _WHY)
 
 
 def listed(names: list[str]) -> str:

@@ -99,7 +99,7 @@ def _refold(members: int, rounds: int, dimension: int, repeats: int) -> list[Row
     ]
     if step is not None:
         again = step * STEPS * (members - 1) * rounds
-        title = f"the same against retraining them on one core, {STEPS} DP steps a round and member (reckoned from one)"
+        title = f"the same against retraining them on one core, {STEPS} DP steps a round and member (from one)"
         rows.append(at_least(f"{title}, rate", 1 / times["refold"], 1 / again, 1000.0))
     return rows
 

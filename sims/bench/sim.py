@@ -98,7 +98,7 @@ def measure(quick: bool) -> Sequence[Row]:
     power = log(after / before) / log(more / fewer)
     rows.append(Row(f"seconds of a round, from {fewer} to {more} nodes, grow as nodes to the power of", power))
     reckoned = 10 * after * (MANY / more) ** power
-    rows.append(limit(f"{MANY} nodes: 10 rounds, s, reckoned from that growth and not run", reckoned, 60.0))
+    rows.append(limit(f"{MANY} nodes: 10 rounds, s, estimated from that growth and not run", reckoned, 60.0))
     return [*rows, *recovery.measure(quick)]
 
 

@@ -41,7 +41,7 @@ def text(federation: bytes = bytes(32), expires: int | None = None, address: str
 def test_members_and_motions_are_read_from_the_files(run: "Run", home: Home, cluster: Cluster) -> None:
     found = run("peer", "motions", "--home", home.root, "--json").value
     assert (found["open"], found["ended"]) == ([], [])
-    assert "Nothing is moved" in run("peer", "motions", "--home", home.root).out
+    assert "No open motions" in run("peer", "motions", "--home", home.root).out
     name = cluster.charter.members[0].name
     shown = run("peer", "show", name, "--home", home.root, "--json").value
     assert (shown["key"], shown["since_height"], shown["gone"]) == (cluster.charter.members[0].key.hex(), 0, None)

@@ -206,7 +206,7 @@ def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypa
     noisy = {name: replace(spec, noise_multiplier=1_000_000) for name, spec in daemon.core.specs.items()}
     monkeypatch.setattr(daemon.core, "specs", noisy)
     unknown = call(daemon, "POST", "/unlearn/motions", json=body)
-    assert "not known" in unknown.json()["error"], "right after a start: what it bears was not reckoned yet"
+    assert "not known" in unknown.json()["error"], "right after a start: what it allows was not computed yet"
     assert "if it trains no more, give --anyway" in unknown.json()["advice"]
     monkeypatch.setattr(daemon.core, "forecast", {"made-up": (component.round, {component.name: 9})})
     refused = call(daemon, "POST", "/unlearn/motions", json=body)

@@ -115,7 +115,7 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
         daemon.submitted.clear()
     for word in ("", "school", door[:3], "nobody", "school-f"):
         assert vote(daemon, word).status_code == 400, word
-    notes = [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
+    notes = [note for note in views.status(context_of(daemon))["notes"] if "Pending application" in note]
     assert len(notes) == 2
     assert "school-e" in notes[0]
     assert door in notes[0]
@@ -128,7 +128,7 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
     for word in ("school-e", "school-f"):
         assert vote(daemon, word).status_code == 400, "it was turned down"
     assert {g["state"] for g in call(daemon, "GET", "/invitations").json()["invitations"]} == {"withdrawn"}
-    assert not [note for note in views.status(context_of(daemon))["notes"] if "held" in note]
+    assert not [note for note in views.status(context_of(daemon))["notes"] if "Pending application" in note]
     assert not daemon.submitted
 
 

@@ -344,7 +344,7 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
     assert any(put.recalled for put in node.store.draws)
 
 
-def test_g6_what_is_recalled_ends_the_draw_that_was_reckoned_without_it() -> None:
+def test_g6_what_is_recalled_ends_the_draw_that_was_computed_without_it() -> None:
     charter = wide()
     _, _, found = run_draw(charter)
     lost, effects = started(charter)

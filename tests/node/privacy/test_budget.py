@@ -178,7 +178,7 @@ def test_a_draw_without_noise_never_fits_a_budget_and_always_fits_none() -> None
     assert decide(modality(budget=free)).modalities["marks"].after < UNBOUNDED
 
 
-def test_merged_receipts_are_what_is_reckoned_with() -> None:
+def test_merged_receipts_are_what_is_counted() -> None:
     """The ε that is claimed is that of the lines that the receipt has room for."""
     spent = tuple(Draws(Q, (20 + n) * 100_000, 4) for n in range(6))
     verdict = decide(modality(spent=spent), lines=3)

@@ -108,7 +108,7 @@ def check(cluster: Cluster) -> None:
     states = [[n.core.folded[name][3] for name in n.core.held] for n in members(cluster) if n.core is not None]
     assert states[0]
     assert all(found == states[0] for found in states)
-    cluster.watch.final()  # and they are the fold of what is counted, reckoned again
+    cluster.watch.final()  # and they are the fold of what is counted, computed again
 
 
 def test_the_check_sees_one_state_that_differs() -> None:
