@@ -1,5 +1,40 @@
 """The ledger fold: agreed records to ledger state. It reads records only; every member computes the same (G1, G4).
 
+**Why a fold.** Members never send each other their ledger state. They agree on a list of blocks (agreement.py), and
+each member computes the state alone:
+
+    state(0) = genesis(charter)
+    state(h) = fold_block(charter, state(h - 1), block h, the records of block h)
+
+The function is pure: the result depends on the arguments and on nothing else. Equal blocks therefore give equal
+states, and agreement on blocks is agreement on all their consequences: members, hosts, closed rounds, withdrawals.
+Textbooks call this state machine replication (Lamport 1978; Schneider 1990). A balance computed from a list of
+bookings is the everyday case. Three things come without more code: a late member folds the blocks it missed, a restart
+folds the blocks on its disk, and an auditor folds from the charter on and trusts nobody.
+
+**What is deterministic.** Each header carries a digest of the state after its block (summary.py). A node that computes
+another digest finds the block invalid before it votes ("header-differs"). To come out equal on every machine, the fold
+has
+
+- no clock: time is the height. Deadlines are judged outside, before a vote (node/core/candidates.py);
+- no randomness and no floating point: charter and records hold integers, and division is of integers;
+- one order: records by author key, then sequence number (cut.py), in whatever order they arrived; and a sort wherever
+  the order of a set or map could show;
+- no input from outside: no configuration, disk or network. It does not know whose node runs it;
+- errors as results: a record with a malformed body, or against a bound, is *inert*. It stays in its feed, everybody
+  refuses it by the same name, and the block is valid all the same. A broken chain, quota or close makes a block
+  invalid.
+
+A change of a rule here is a change of what members agree on: nodes of the old and the new version fall apart at the
+first block that both fold differently.
+
+**Why no update bytes are read here.** The bytes of an update are large and lie with the hosts of its component; a
+school without that modality never has them. A fold over bytes would depend on which files a disk holds. So this fold
+sees the signed header, and signed acknowledgements of hosts that hold the bytes and checked them. The states of
+components come from a second fold (components.py), which runs at hosts and followers; its digest returns as an
+`Attest` record, and a quorum of equal digests certifies it (step 7). ε is not computed here either: it needs floating
+point (design.md section 4).
+
 The transition rules all live here. Within one block, in this order:
 
     1 records   by author key, then seq: heads move, tree grows, offers and attests count, updates become pending,

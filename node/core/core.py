@@ -1,7 +1,53 @@
 """The node's core: one state machine from events to effects. It persists before it says.
 
-Reading order: `handle` takes a batch of events, `_on_*` absorb them, `_advance` then draws every consequence, in this
-order: evidence of forks, acknowledgements of my updates, judging of proposals, starting a height, folding, training.
+**A pure state machine.** `handle(state, events, now)` takes a batch of events (a message came, a timer ended, bytes
+are stored, the learner is done, the operator asks; events.py) and returns a list of effects (write, send, set a timer,
+fold, train). It opens no file and no socket, reads no clock (`now` is an argument) and draws no random number;
+import-linter holds that. The shell (node/runtime/runtime.py) carries the effects out and turns their results into new
+events. So the simulator runs this very code on a made-up network, clock and disk (sims/simulator), one seed always
+gives one run, and a test is a list of events and a look at the effects. The pattern is known as sans-I/O (h11,
+iroh-gossip).
+
+**Disk before network.** The effect `Persist` asks for a durable write. The shell puts every `Persist` of a batch into
+one transaction, waits until the disk has it, and only then carries out the other effects, in order. So a room emits
+`Persist(vote)` and `Publish(vote)` in one batch, and a crash at any instruction leaves one of two worlds: nothing
+written and nothing sent, or written and perhaps sent. The third world, in which a vote was sent and forgotten, cannot
+occur; a restart would vote a second time there (G8). New code keeps to this: the write and the message in the same
+batch, and no write beside `Persist`. For privacy the same holds: `Persist(PutDraw)` is in the batch of its `Train`
+(G6).
+
+**The order of consequences.** `handle` absorbs the whole batch first: `_absorb` has one case for each event, notes
+facts, and answers what needs an answer at once. `_advance` then draws the consequences, once for the batch: a hundred
+messages cost one look at the ledger. In this order:
+
+1. this node's own records, if it may sign: a withdrawal that waits, its offer, evidence of forks, motions about silent
+   hosts, acknowledgements, update records, attestations;
+2. proposed blocks are judged, deadlines of rounds are set;
+3. a block is proposed if it is this node's turn; a height begins if there is work;
+4. states are compared with the certified ones, and folded;
+5. evaluation and training come last: they start from the newest state.
+
+In the middle of a long answer from a neighbour (inbox.py) nothing of this runs until the last piece.
+
+**The rooms.** There is one `NodeState` (state.py); rooms are modules of functions over it, and a room imports rooms
+below it only (pyproject.toml, "The rooms of the core"). From the top:
+
+    core          this file: dispatch and order
+    inbox         messages of neighbours: cheap checks first, signatures only of news
+    heights       agreement on the next block: propose, judge, decide
+    feeds         records: admission, forks, evidence
+    training      when to train, at which cost; withdrawing: own withdrawals
+    updates       from a signed header to an update record
+    spending, folds, offers, motions, candidates    one subject each, none of which knows another
+    catchup       what this node lacks, and certified states in place of history
+    state         NodeState, and `append`, `emit`, `notice`, `refuse`
+    pool, flights, progress, contribution           parts of the state, with classes of their own
+    sync, messages, events, timers                  types and their encoding
+
+An error in a neighbour's bytes is a RemoteProtocolError. `handle` catches it for each event, counts it against the
+peer and goes on (G9). Any other exception is a bug, and is not caught here.
+
+Reading order: `handle`, `_absorb`, `_advance`, then the room that you need.
 """
 
 from collections.abc import Iterable

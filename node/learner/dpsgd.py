@@ -1,7 +1,36 @@
 """Student-level DP-SGD over all engaged components at once (design.md section 6; Abadi et al. 2016).
 
-Each step draws students by Poisson(q), once for all components; for each engaged component c
-`θ_c ← θ_c - η_c (Σ_s clip(g_{s,c}, C_c) + σ_c C_c ξ) / L`. An empty draw still adds noise.
+**In ten lines**, for one component with clip norm C, noise multiplier σ, learning rate η and lot L:
+
+    for step in range(steps):
+        drawn = [s for s in students if uniform() < q]           # Poisson: each student for itself
+        total = zeros(d)
+        for s in drawn:
+            g = gradient(mean of the losses of the records of s)  # a student, never a row
+            total += g * min(1, C / norm(g))                      # nobody moves the total by more than C
+        total += σ * C * normal(d)                                # hides a move of that size
+        weights -= η * total / L                                  # L is declared, and never len(drawn)
+
+Students' data enter in the fifth line alone. Clipping bounds one student's influence, noise hides an influence of that
+size, and further computation on the noised weights costs nothing more (post-processing: rounding to a grid and scaling
+down in quantise.py). privacy/accountant.py tells what `steps` such steps cost.
+
+**Why the lot is a constant.** Divide by the number of drawn students, and the scale of the update tells how many there
+were. Worse, one student more would change the weight of everybody else's gradient, so that C would no longer bound the
+effect of one student. L is declared by the operator, about q times the number of students expected, and is public. The
+same reason makes an empty draw add its noise: a step without noise would tell that nobody was drawn.
+
+**Why Poisson.** The accountant's gain from subsampling holds for independent coins. Shuffled batches of a fixed size
+are another mechanism, and claiming Poisson's ε for them claims too little (Chua et al. 2024). There is one draw a step
+for all components, and one event for the accountant. Coins and noise come from the operating system (randomness.py): a
+draw that somebody could foresee would be no protection.
+
+**Ghost norms.** Clipping needs the norm of each student's gradient, and then one sum of clipped gradients; the
+gradients themselves would be students × parameters numbers. For a linear layer, with inputs a and output gradients g
+of the student's records, the squared norm is Σ_pq (a_p·a_q)(g_p·g_q), and the clipped sum over students is one product
+of matrices with rows weighted by min(1, C/norm). Both come from one ordinary backward pass (gradients.py; Goodfellow
+2015; Li et al. 2022; Bu et al. 2023). Rounding must not help a student past C: where records nearly cancel, the error
+of the sum counts as part of the norm.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,4 +1,31 @@
-"""ε of what really ran: Poisson-subsampled Gaussian events composed by privacy loss distribution (design.md section 6).
+"""ε of what really ran: Poisson-subsampled Gaussian events composed by privacy loss distribution (design.md section
+6).
+
+**What (ε, δ) bounds.** Take an institution's data, and the same data without one student. An onlooker sees every
+update that the node ever sent, knows all other students, has any computer, and guesses which of the two it was. Under
+(ε, δ), for every set S of outcomes, `P(S | with) ≤ e^ε · P(S | without) + δ`, and the same the other way round (Dwork
+and Roth 2014). So a fair bet is won with a chance of at most about e^ε/(1 + e^ε): .73 at ε = 1, .95 at 3, .9997 at 8.
+A large ε says little by itself. δ is the part of the chance that lies outside the bound; it has to be far below one
+over the number of students. All records of a student count together; a student of k institutions pays k times.
+
+**One step.** A step gives out a sum of clipped gradients with Gaussian noise. One student moves the sum by at most C,
+and the noise has standard deviation σC, so σ alone decides. The *privacy loss* of an outcome is the logarithm of the
+ratio of its two probabilities. For one Gaussian step it is normal, with mean 1/(2σ²) and variance 1/σ².
+
+**Subsampling.** In each step a student is drawn with chance q, independently of all others. An onlooker who cannot
+know whether the student was drawn learns less: for small q the loss shrinks by about q (Balle, Barthe and Gaboardi
+2018). The outcome with the student is the mixture (1 − q)·N(0, σ²) + q·N(1, σ²). This holds only if draws are Poisson
+and stay secret; batches of a fixed size or a shuffle once an epoch are other mechanisms, with another ε.
+
+**Composition.** Losses of steps add up, so the loss of T steps has the T-fold convolution of one step's distribution.
+The accountant holds that distribution as a list of numbers on a grid (PLD: Meiser and Mohammadi 2018; Koskela et al.
+2020; Google's dp_accounting) and reads off the ε at which `E[max(0, 1 − e^(ε − loss))] = δ`. That is nearly exact. A
+sum of the steps' ε would be many times as large; Rényi bounds (Mironov 2017) lie in between.
+
+**Several components at once.** One draw of students trains all engaged components, each with noise σ_c of its own.
+Divide each gradient by its σ_c C_c: the student then moves the whole by at most √(Σ σ_c^-2), under noise of 1. So a
+draw is one event with `σ_eff = (Σ σ_c^-2)^-1/2`, and not one event a component: the same student is in all of them or
+in none.
 
 Every rounding is pessimistic: the discretisation, the calibrated noise and the claimed ε only ever overstate the cost.
 `dp_accounting` takes 2 s to import, so it is imported on the first use. An `epsilon` of one kind of event takes 0.05 to

@@ -1,6 +1,36 @@
 """Whether one more draw fits into what is left of every modality's ε, and with which noise (G6). Pure arithmetic.
 
-A reserved event counts whether or not its training finished: it may have been published, and is never refunded.
+**What a budget bounds.** The (ε, δ) of accountant.py, for any one student, over all updates that this node ever sends
+in its federation. It is a budget for a lifetime and not for a round. The ε of rounds are not added up: all draws
+together are composed anew, and that gives less than the sum. "Is there room for another draw?" therefore means:
+compute ε of all draws and this one, and compare it with the limit. The answer is known before a student's record is
+touched, since ε depends on rates, noise and counts only.
+
+**Why nothing is refunded.** A draw is reserved on disk first, then trained, then sent (node/core/training.py). After a
+crash nobody can tell whether its update left. So a reserved event counts whether or not its training finished. A share
+of ε, `recovery_share`, is kept back for the rounds after a withdrawal: else a federation that spent everything could
+not heal.
+
+**Why each modality has its own.** Essays may be more delicate than click counts, and each has an ε of its own. Data of
+a modality reach every component whose gradient depends on them: their encoder, the backbone, the heads of their tasks
+(protocol/learning.py, `upstream`). The price of a draw for a modality is the event with σ_eff over the components that
+it reaches. The shortest budget decides for all, since one draw trains all.
+
+**Why σ is split as it is.** A modality's ε fixes σ_eff of a draw, and many (σ_c) give the same σ_eff = (Σ
+σ_c^-2)^-1/2. Which does least harm? The noise in the sum of component c has d_c coordinates of variance (σ_c C_c)².
+With a weight u_c for how useful the component is now, the harm is Σ u_c d_c C_c² σ_c². With x_c = σ_c^-2 this is:
+minimise Σ a_c²/x_c for a given Σ x_c, where a_c = C_c √(u_c d_c). The derivative is equal in all x_c where x_c is
+proportional to a_c (Lagrange), and so
+
+    σ_c² = σ_eff² · Σ_j a_j / a_c
+
+A component with many parameters, a large clip norm or much use gets less noise, and pays with a larger part of the
+event. u_c is how far the component's *folded* state has moved beside the others (node/core/contribution.py). That is
+public, so it costs nothing; a utility measured on students' data would have to be charged.
+
+**Why noise grows.** The charter's noise is the least. Where a budget would end before the planned rounds,
+`decide_draw` raises the noise until the budget lasts, to at most MOST_NOISE times the charter's: a node that stopped
+early would leave the others without its students. Beyond the planned rounds no noise is added.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

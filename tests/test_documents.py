@@ -1,0 +1,42 @@
+"""What the pages for engineers name is there: whoever moves a file or a function moves it there too."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("CONTRIBUTING.md", "docs/paths.md", "docs/architecture.md")
+NAME = re.compile(r"`([^`\n]+)`")
+FILE = re.compile(r"[\w.\-/]+/[\w.\-]+\.(?:py|md|toml|json)")
+WORD = re.compile(r"[A-Za-z_]\w+")
+
+
+def files(text: str) -> set[str]:
+    return {name for name in NAME.findall(text) if FILE.fullmatch(name) and not name.endswith("/NAME.toml")}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    found = {name for name in files((ROOT / page).read_text()) if "NOUN" not in name}
+    assert len(found) >= 4
+    assert not [name for name in sorted(found) if not (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_every_name_of_a_path_is_in_the_file_before_it() -> None:
+    looked_at = 0
+    for line in (ROOT / "docs/paths.md").read_text().splitlines():
+        place, told = "", ""
+        for name in NAME.findall(line):
+            if FILE.fullmatch(name):
+                place, told = name, (ROOT / name).read_text()
+            elif place and WORD.fullmatch(name):
+                looked_at += 1
+                assert re.search(rf"\b{name}\b", told), f"{name} is not in {place}"
+    assert looked_at > 50
