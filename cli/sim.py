@@ -50,7 +50,7 @@ def run(
 
     Ctrl-C ends it with what was found until then.
     """
-    running, reading = _sims("seeds"), _sims("scenario")
+    running, reading = _sims("seeds"), _sims("loading")
     if seed is not None and seeds is not None:
         raise UsageError("--seed and --seeds cannot both be given", "Give one of them.")
     if out is not None:

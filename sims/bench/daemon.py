@@ -13,7 +13,7 @@ from ...crypto.errors import OperatorError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ..processes.federation import found
-from ..simulator.cluster import small_charter
+from ..simulator.small import small_charter
 from .rows import Row, at_most
 
 BARE_HOST = """

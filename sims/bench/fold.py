@@ -21,7 +21,7 @@ from ...node.store.states import States
 from ...protocol.components import ComponentSpec
 from ...protocol.update import Integers, payload
 from ..paper.sequences import sequence_holds
-from ..simulator.cluster import small_charter
+from ..simulator.small import small_charter
 from .rows import Row, at_least, at_most, interleaved
 
 STEPS = 8  # of one member in a round

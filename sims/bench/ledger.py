@@ -15,6 +15,7 @@ from ...protocol import schema
 from ...protocol.records import Attest, Record, Update, body_of, verify_ack
 from ...protocol.signing import open_signed, sign
 from ..simulator.cluster import Cluster
+from ..simulator.invariants import Invariants
 from . import outsiders
 from .rows import Row, at_least, interleaved
 
@@ -31,7 +32,7 @@ def measure(quick: bool) -> Sequence[Row]:
         record = sign(identity, Record(federation, identity.public_key, seq, bytes(32), "attest", body))
         wires.append(record.wire)
         bare.append((_framed(record.payload), record.signature))
-    cluster = Cluster(4, 1, rounds=5 if quick else 25)
+    cluster = Cluster(4, 1, Invariants, rounds=5 if quick else 25)
     cluster.start()
     cluster.run(lambda: cluster.all_closed(5 if quick else 25))
     store = cluster.nodes[0].store

@@ -28,7 +28,8 @@ from ...protocol import schema
 from ..processes.federation import Daemon, Institution, found
 from ..processes.relays import Relays
 from ..processes.watch import View, fold_ledger, look
-from ..simulator.cluster import Cluster, Node, small_charter
+from ..simulator.cluster import Cluster, Node
+from ..simulator.small import small_charter
 from .rows import Row
 
 NODES = 4
@@ -240,10 +241,9 @@ def _rest(run: _Run) -> int:
 
 def _history(run: _Run, rounds: int) -> Sequence[Node]:
     """Play the federation without its last member in the simulator, unwatched: so many rounds, each of a block."""
-    cluster = Cluster(NODES + 1, 1, rounds=rounds, timing=(1000, 1000, 60_000))
-    cluster.charter = run.charter
     quiet: Any = SimpleNamespace(**dict.fromkeys(UNWATCHED, lambda *_, **__: None))
-    cluster.watch = quiet
+    cluster = Cluster(NODES + 1, 1, lambda _: quiet, rounds=rounds, timing=(1000, 1000, 60_000))
+    cluster.charter = run.charter
     cluster.witness = quiet.witness  # type: ignore[method-assign]  # nobody asks for the trace
     for node, institution in zip(cluster.nodes, run.institutions, strict=True):
         node.identity = institution.identity

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 
 from ...node.core.messages import Kind
 from ..simulator.cluster import Cluster, Node
+from ..simulator.invariants import Invariants
 from . import recovery
 from .rows import Row, limit
 
@@ -57,7 +58,9 @@ class Counting(Cluster):
 def simulate(nodes: int, rounds: int) -> Figures:
     """Run one size here: every node hosts one component, and no component has more than HOSTS hosts."""
     components = -(-nodes // HOSTS)
-    cluster = Counting(nodes, 1, rounds=rounds, components=components, timing=(400, 300, 500 * components), grain=GRAIN)
+    cluster = Counting(
+        nodes, 1, Invariants, rounds=rounds, components=components, timing=(400, 300, 500 * components), grain=GRAIN
+    )
     names = [spec.name for spec in cluster.charter.components]
     for node in cluster.nodes:
         node.options = replace(node.options, hosted=(names[node.index % components],))

@@ -19,7 +19,7 @@ from ...protocol.claims import NO_EPSILON, Claim
 from ...protocol.records import GENESIS, Ack, Attest, Body, Offer, Record, Update, ack_message, kind_of
 from ...protocol.signing import Signed, sign
 from ...protocol.update import Engaged, UpdateHeader
-from ..simulator.cluster import small_charter
+from ..simulator.small import small_charter
 
 BASE = sha256(b"base")
 

@@ -18,6 +18,7 @@ from ...protocol.charter import SignedCharter, add_signature, dump_file
 from ...protocol.membership import Application, Rekeying, token_digest
 from ...protocol.signing import sign
 from ..simulator.cluster import Cluster, Node
+from ..simulator.invariants import Invariants
 from ..simulator.liars import LIES
 
 LIMIT_MS = 900_000
@@ -27,7 +28,7 @@ COMPONENT = "head/task0"
 
 def eventful(seed: int = 1) -> Source:
     """Return the ledger of a node that was there from the beginning to the end, to make files of."""
-    cluster = Cluster(5, seed, rounds=30, training=(300, 900))
+    cluster = Cluster(5, seed, Invariants, rounds=30, training=(300, 900))
     signed = SignedCharter(schema.dump(cluster.charter), ())
     for node in cluster.nodes:
         signed = add_signature(cluster.charter, signed, node.identity)

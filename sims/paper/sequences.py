@@ -37,7 +37,7 @@ from ...protocol.records import (
 )
 from ...protocol.signing import Signed, sign
 from ...protocol.update import Engaged, Integers, UpdateHeader
-from ..simulator.cluster import small_charter
+from ..simulator.small import small_charter
 
 A, B = "head/task0", "head/task1"
 

@@ -9,10 +9,9 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -40,6 +39,7 @@ from ..learn.baseline import local_only, quality, scores
 from ..learn.datasets import prepare_digits, prepare_oulad
 from . import report
 from .federation import Daemon, Institution, found
+from .result import Result
 from .watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds, snapshot
 
 ALPHA = 0.3
@@ -48,51 +48,6 @@ ROBUST = "clip+nnm+trimmed_mean"  # the rule where some lie, unless another one 
 LYING = (sys.executable, "-P", "-m", "collegium.sims.processes.lying_learner")
 STALL_SECONDS = 180.0
 HOLD_SECONDS = 20.0
-
-
-@dataclass(slots=True)
-class Result:
-    """What the demo found; `report.as_json` turns it into the one JSON object."""
-
-    task: str
-    metric: str
-    rounds: int
-    nodes: list[str]
-    dp: bool
-    rule: str = "mean"
-    liars: list[str] = field(default_factory=list)
-    first_round_seconds: float = math.nan
-    round_seconds: list[float] = field(default_factory=list)
-    bytes_per_node_round: float = math.nan
-    bytes_lower_bound: float = math.nan
-    state_digests: dict[str, dict[str, str]] = field(default_factory=dict)
-    local: dict[str, float] = field(default_factory=dict)
-    federated: dict[str, float] = field(default_factory=dict)
-    own_local: dict[str, float] = field(default_factory=dict)
-    own_federated: dict[str, float] = field(default_factory=dict)
-    statistic: str = ""  # the component that is a sum; its head's quality on everybody's held-out data
-    statistic_local: dict[str, float] = field(default_factory=dict)
-    statistic_federated: float = math.nan
-    statistic_after_withdrawal: float = math.nan
-    after_withdrawal: float = math.nan
-    epsilon: dict[str, float] = field(default_factory=dict)
-    killed: str = ""
-    recovered: bool = False
-    withdrawn: str = ""
-    withdrawal_digest: str = ""
-    withdrawal_verified: bool = False
-    verified: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def honest(self, figures: Mapping[str, float]) -> float:
-        """Return the mean of a figure over the institutions that do not lie; NaN if one is missing."""
-        found = [figures.get(name, math.nan) for name in self.nodes if name not in self.liars]
-        return sum(found) / len(found)
-
-    @property
-    def ok(self) -> bool:
-        """Whether all of it held."""
-        return not self.problems
 
 
 def run(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
@@ -15,10 +14,8 @@ from rich.text import Text
 
 from ...protocol.charter import Charter
 from .federation import Institution
+from .result import Result
 from .watch import View, closed, round_seconds
-
-if TYPE_CHECKING:
-    from .demo import Result
 
 LAST_ROWS = 12
 
@@ -104,7 +101,7 @@ def _kilobytes(views: Sequence[View], charter: Charter, round_: int) -> str:
     return f"{median(found) / 1000:.1f}" if found else "…"
 
 
-def as_json(result: "Result") -> str:
+def as_json(result: Result) -> str:
     """Return the one JSON object of `collegium demo --json`."""
     return json.dumps(
         {
@@ -161,7 +158,7 @@ def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: _number(value) for name, value in values.items()}
 
 
-def show(console: Console, result: "Result", keep: Path | None) -> None:
+def show(console: Console, result: Result, keep: Path | None) -> None:
     """Print the closing table."""
     table = Table(title=f"{result.task}: {result.metric} on held-out data after {result.rounds} rounds")
     for column in ("institution", "own: alone", "own: federated", "everybody's: alone", "everybody's: federated", "ε"):

@@ -3,12 +3,9 @@
 A deed returns how to undo it, if it can last (`for`, `until`). Add one to DEEDS and the loader knows it.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from ...consensus.ledger import Ledger
 from ...consensus.membership import WITHDRAWALS
@@ -20,14 +17,12 @@ from ...protocol import schema
 from ...protocol.blocks import quorum
 from ...protocol.membership import Application, Rekeying, token_digest
 from ...protocol.signing import sign
-from ..simulator.invariants import InvariantError
+from ..simulator.cluster import Node
 from ..simulator.liars import LIES
 from ..simulator.memory import MemoryStore
+from ..simulator.promise import InvariantError
 from . import reading as read
-
-if TYPE_CHECKING:
-    from ..simulator.cluster import Node
-    from .play import Play
+from .stage import Stage
 
 More = Mapping[str, object]
 Undo = Callable[[], None]
@@ -45,23 +40,23 @@ WEATHER: Mapping[str, read.Check] = {
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """`run(play, nodes, keys)`. `whom`: whether it is done to nodes; `needs`: the keys that must be there."""
+    """`run(stage, nodes, keys)`. `whom`: whether it is done to nodes; `needs`: the keys that must be there."""
 
     about: str
-    run: Callable[[Play, Sequence[Node], More], Undo | None]
+    run: Callable[[Stage, Sequence[Node], More], Undo | None]
     keys: Mapping[str, read.Check] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     whom: bool = True
     lasts: bool = True
 
 
-def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
-    cluster = play.cluster
+def _partition(stage: Stage, nodes: Sequence[Node], more: More) -> Undo:
+    cluster = stage.cluster
     here = {node.index for node in nodes}
     rest = [node for node in cluster.nodes if node.index not in here]
     cut = {frozenset((node.index, other.index)) for node in nodes for other in rest}
     cluster.cut_off |= cut
-    play.cuts.append(cut)
+    stage.cuts.append(cut)
     if more.get("noticed"):
         _tell(nodes, rest, ev.PeerDown)
     ledger, members = cluster.latest(), cluster.members()
@@ -75,9 +70,9 @@ def _partition(play: Play, nodes: Sequence[Node], more: More) -> Undo:
             for node in side:
                 if not node.lied and node.store.height() > most:
                     raise InvariantError("G2", f"node {node.index} went on to {node.store.height()} without a quorum")
-        play.stopped += len(lost)
-        play.cuts = [other for other in play.cuts if other is not cut]
-        cluster.cut_off -= cut.difference(*play.cuts)  # another partition may still part some of them
+        stage.stopped += len(lost)
+        stage.cuts = [other for other in stage.cuts if other is not cut]
+        cluster.cut_off -= cut.difference(*stage.cuts)  # another partition may still part some of them
         if more.get("noticed"):
             _tell(nodes, rest, ev.PeerUp)
 
@@ -92,57 +87,57 @@ def _tell(nodes: Sequence[Node], rest: Sequence[Node], event: type[ev.PeerUp | e
                 other.deliver(event(node.identity.public_key))
 
 
-def _heal(play: Play, _nodes: Sequence[Node], _more: More) -> None:
-    play.cluster.cut_off.clear()
-    play.cuts.clear()
+def _heal(stage: Stage, _nodes: Sequence[Node], _more: More) -> None:
+    stage.cluster.cut_off.clear()
+    stage.cuts.clear()
 
 
-def _crash(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+def _crash(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     for node in nodes:
         node.crash()
         node.stays_down = True
-    return lambda: _start(play, nodes, {})
+    return lambda: _start(stage, nodes, {})
 
 
-def _start(_play: Play, nodes: Sequence[Node], _more: More) -> None:
+def _start(_stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
         if node.core is not None:
             node.crash()
         node.start()
 
 
-def _lose(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+def _lose(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     for node in nodes:
         node.crash()
         node.stays_down = True
         node.store = MemoryStore()
-        play.cluster.watch.set_back(node)
-    return lambda: _start(play, nodes, {})
+        stage.cluster.watch.set_back(node)
+    return lambda: _start(stage, nodes, {})
 
 
-def _backup(play: Play, nodes: Sequence[Node], _more: More) -> None:
+def _backup(stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        play.backups[node.index] = copy.deepcopy(node.store)
+        stage.backups[node.index] = copy.deepcopy(node.store)
 
 
-def _restore(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+def _restore(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     for node in nodes:
         node.crash()
         node.stays_down = True
-        node.store = copy.deepcopy(play.backups.get(node.index) or MemoryStore())
-        play.cluster.watch.set_back(node)
-    return lambda: _start(play, nodes, {})
+        node.store = copy.deepcopy(stage.backups.get(node.index) or MemoryStore())
+        stage.cluster.watch.set_back(node)
+    return lambda: _start(stage, nodes, {})
 
 
-def _withdraw(play: Play, nodes: Sequence[Node], more: More) -> None:
+def _withdraw(stage: Stage, nodes: Sequence[Node], more: More) -> None:
     if more.get("moved") or more.get("mode") == "rewind":
         for node in nodes:
-            _move_withdrawal(play, node.identity.public_key, more)
+            _move_withdrawal(stage, node.identity.public_key, more)
     elif more.get("scope", "all") != "all":
         for node in nodes:
-            _withdraw_part(play, node, more)
+            _withdraw_part(stage, node, more)
     else:
-        play.withdrawn.update(node.index for node in nodes)
+        stage.withdrawn.update(node.index for node in nodes)
         for node in nodes:
             node.deliver(ev.RequestWithdrawal())
 
@@ -165,7 +160,7 @@ def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | Non
     return None
 
 
-def _withdraw_part(play: Play, node: Node, more: More) -> None:
+def _withdraw_part(stage: Stage, node: Node, more: More) -> None:
     before = sum(record.value.kind == "withdrawal" for record in node.store.records.values())
 
     def signed() -> bool:
@@ -177,15 +172,15 @@ def _withdraw_part(play: Play, node: Node, more: More) -> None:
                 node.deliver(asked)
         return False
 
-    play.until(signed, LOOK_MS)
+    stage.until(signed, LOOK_MS)
 
 
-def _move_withdrawal(play: Play, key: bytes, more: More) -> None:
+def _move_withdrawal(stage: Stage, key: bytes, more: More) -> None:
     mode = str(more.get("mode", "refold"))
     action = next(action for action, known in WITHDRAWALS.items() if known == mode)
 
     def nudge() -> bool:
-        nodes = [(node, node.core) for node in play.members() if node.core is not None]
+        nodes = [(node, node.core) for node in stage.members() if node.core is not None]
         if any(w.author == key and w.motion and w.mode == mode for _, core in nodes for w in core.ledger.withdrawn):
             return True
         movers = [(node, core) for node, core in nodes if core.me != key]
@@ -200,10 +195,10 @@ def _move_withdrawal(play: Play, key: bytes, more: More) -> None:
                     node.deliver(ev.Cast(motion.digest, True))
         return False
 
-    play.until(nudge, LOOK_MS)
+    stage.until(nudge, LOOK_MS)
 
 
-def _leave_off(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+def _leave_off(_stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     def contribute(on: bool) -> None:
         for node in nodes:
             node.deliver(ev.SetContributing(on))
@@ -212,7 +207,7 @@ def _leave_off(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
     return lambda: contribute(True)
 
 
-def _slow(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+def _slow(_stage: Stage, nodes: Sequence[Node], more: More) -> Undo:
     before = [(node.training, node.lag) for node in nodes]
     for node in nodes:
         if "training" in more:
@@ -226,7 +221,7 @@ def _slow(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
     return undo
 
 
-def _clock(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+def _clock(_stage: Stage, nodes: Sequence[Node], more: More) -> Undo:
     for node in nodes:
         node.set_clock(float(str(more.get("tempo", node.tempo))), int(str(more.get("jump", 0))))
 
@@ -237,7 +232,7 @@ def _clock(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
     return undo
 
 
-def _lie(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+def _lie(_stage: Stage, nodes: Sequence[Node], more: More) -> Undo:
     for node in nodes:
         node.tell_lies(LIES[str(more["lie"])])
 
@@ -248,17 +243,17 @@ def _lie(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
     return undo
 
 
-def _weather(play: Play, _nodes: Sequence[Node], more: More) -> Undo:
-    before = play.cluster.weather
-    play.cluster.weather = replace(before, **more)  # type: ignore[arg-type]  # checked when the scenario was read
+def _weather(stage: Stage, _nodes: Sequence[Node], more: More) -> Undo:
+    before = stage.cluster.weather
+    stage.cluster.weather = replace(before, **more)  # type: ignore[arg-type]  # checked when the scenario was read
 
     def undo() -> None:
-        play.cluster.weather = before
+        stage.cluster.weather = before
 
     return undo
 
 
-def _break_learner(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
+def _break_learner(_stage: Stage, nodes: Sequence[Node], more: More) -> Undo:
     for node in nodes:
         node.fails = str(more.get("reason", "the worker answered nonsense"))
 
@@ -269,7 +264,7 @@ def _break_learner(_play: Play, nodes: Sequence[Node], more: More) -> Undo:
     return undo
 
 
-def _hang_learner(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+def _hang_learner(_stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     for node in nodes:
         node.hung = []
 
@@ -280,53 +275,53 @@ def _hang_learner(_play: Play, nodes: Sequence[Node], _more: More) -> Undo:
     return undo
 
 
-def _no_data(play: Play, nodes: Sequence[Node], _more: More) -> Undo:
+def _no_data(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     def restart(why: str) -> None:
         for node in nodes:
             node.options = replace(node.options, idle=why)
-        _start(play, nodes, {})
+        _start(stage, nodes, {})
 
     restart("no-data")
     return lambda: restart("")
 
 
-def _spend_budget(_play: Play, nodes: Sequence[Node], _more: More) -> None:
+def _spend_budget(_stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
         node.spent = True
 
 
-def _join(play: Play, _nodes: Sequence[Node], more: More) -> None:
+def _join(stage: Stage, _nodes: Sequence[Node], more: More) -> None:
     for _ in range(int(str(more.get("count", 1)))):
-        number = len(play.cluster.nodes)
-        newcomer = Identity.from_seed(sha256(f"newcomer {play.seed} {number}".encode()))
-        play.cluster.add(newcomer)
+        number = len(stage.cluster.nodes)
+        newcomer = Identity.from_seed(sha256(f"newcomer {stage.seed} {number}".encode()))
+        stage.cluster.add(newcomer)
         key, token = newcomer.public_key, token_digest(sha256(b"door"))
-        application = Application(play.cluster.federation, key, f"newcomer-{number}", (), token)
-        play.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS))
+        application = Application(stage.cluster.federation, key, f"newcomer-{number}", (), token)
+        stage.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS))
 
 
-def _leave(play: Play, nodes: Sequence[Node], _more: More) -> None:
+def _leave(stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        play.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), mover=node)
+        stage.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), mover=node)
 
 
-def _expel(play: Play, nodes: Sequence[Node], _more: More) -> None:
+def _expel(stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        play.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS))
+        stage.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS))
 
 
-def _rekey(play: Play, nodes: Sequence[Node], more: More) -> None:
+def _rekey(stage: Stage, nodes: Sequence[Node], more: More) -> None:
     for node in nodes:
-        _take_key(play, node, lost=bool(more.get("lost")))
+        _take_key(stage, node, lost=bool(more.get("lost")))
 
 
-def _take_key(play: Play, node: Node, *, lost: bool) -> None:
+def _take_key(stage: Stage, node: Node, *, lost: bool) -> None:
     """As the daemon does it: the new key's holder begins anew as soon as its own ledger has it as a member."""
     old = node.identity.public_key
     new = Identity.from_seed(sha256(b"new key after " + old))
-    statement = sign(new, Rekeying(play.cluster.federation, new.public_key, old)).wire
+    statement = sign(new, Rekeying(stage.cluster.federation, new.public_key, old)).wire
     if lost:
-        _lose(play, [node], {})
+        _lose(stage, [node], {})
         node.identity = new
         node.start()
 
@@ -338,8 +333,8 @@ def _take_key(play: Play, node: Node, *, lost: bool) -> None:
         node.start()
         return True
 
-    play.insist(ev.Move("rekey", old, statement, "", MOTION_HEIGHTS), mover=None if lost else node)
-    play.until(taken, LOOK_MS)
+    stage.insist(ev.Move("rekey", old, statement, "", MOTION_HEIGHTS), mover=None if lost else node)
+    stage.until(taken, LOOK_MS)
 
 
 DEEDS: dict[str, Deed] = {

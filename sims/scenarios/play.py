@@ -2,23 +2,21 @@
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ...consensus.membership import present
 from ...node.core import events as ev
-from ...node.core.motions import undecided
 from ...node.core.state import NodeState
 from ..simulator.cluster import Cluster, Node
-from ..simulator.invariants import InvariantError
-from ..simulator.memory import MemoryStore
+from ..simulator.invariants import Invariants
+from ..simulator.promise import InvariantError
 from .deeds import DEEDS, Undo
-from .possible import GROUPS, group_size
-from .scenario import Event, Scenario, Who
+from .possible import group_size
+from .scenario import GROUPS, Event, Scenario, Who
+from .stage import Stage
 
 SETTLE_MS = 300_000  # how long it may take until all are level, once everything is over
-NUDGE_MS = 2000  # between two attempts at what members have to decide
 IDLE_MS = 30_000  # how long nothing may happen where there is no work
 PROVE_MS = 5000  # how long it may take until a lie that was told last is proved
 
@@ -60,18 +58,16 @@ def play(scenario: Scenario, seed: int) -> Outcome:
     return Outcome(scenario.name, seed, promise, what, cluster.trace, cluster.now, cluster.steps, heights, seconds)
 
 
-class Play:
+class Play(Stage):
     """A scenario under way."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.scenario, self.seed = scenario, seed
-        # Not the cluster's: what happens when, and to whom, does not depend on the weather.
-        self.random = random.Random(f"{seed} {scenario.nodes}")  # noqa: S311 - a simulation, labelled so
         charter: dict[str, Any] = {"min_updates": min(2, scenario.nodes), **scenario.charter}
         pace = scenario.pace
-        self.cluster = Cluster(
+        cluster = Cluster(
             scenario.nodes,
             seed,
+            Invariants,
             weather=scenario.weather,
             training=pace.training,
             rounds=scenario.rounds,
@@ -80,12 +76,12 @@ class Play:
             timing=(pace.propose, pace.idle, pace.sync),
             **charter,
         )
-        self.cluster.down = scenario.disk.down
-        self.cluster.watch.alarms -= set(scenario.expect.alarms)
-        self.backups: dict[int, MemoryStore] = {}
-        self.cuts: list[set[frozenset[int]]] = []  # of the partitions that last
-        self.withdrawn: set[int] = set()
-        self.stopped = 0  # sides without a quorum that decided nothing
+        cluster.down = scenario.disk.down
+        cluster.watch.alarms -= set(scenario.expect.alarms)
+        super().__init__(cluster, seed)
+        self.scenario = scenario
+        # Not the cluster's: what happens when, and to whom, does not depend on the weather.
+        self.random = random.Random(f"{seed} {scenario.nodes}")  # noqa: S311 - a simulation, labelled so
         self.roles = self._cast()
         self.waiting = [event for event in scenario.events if event.after]
         self.undoing: list[tuple[int, Undo]] = []  # (round, what ends then)
@@ -126,43 +122,6 @@ class Play:
         else:
             self.running -= 1
 
-    def insist(self, move: ev.Move, *, mover: Node | None = None) -> None:
-        """Have a member move it and the others vote for it, again and again until it is done: crashes eat words."""
-        there = move.action == "admit"
-
-        def nudge() -> bool:
-            members = self.members()
-            if (move.subject in self.cluster.members()) is there:
-                return True
-            movers = [node for node in members if node.core is not None and node.core.me != move.subject]
-            for node in [mover] if mover is not None else movers[:1]:
-                node.deliver(move)
-            for node in members:
-                for motion in undecided(node.core.ledger, node.core.me) if node.core is not None else ():
-                    if (motion.action, motion.subject, motion.statement) == (move.action, move.subject, move.statement):
-                        node.deliver(ev.Cast(motion.digest, True))
-            return False
-
-        self.until(nudge, NUDGE_MS)
-
-    def until(self, done: Callable[[], bool], every: int) -> None:
-        """Try this again and again until it returns True; the scenario is not over before."""
-        self.running += 1
-
-        def attempt() -> None:
-            if done():
-                self.running -= 1
-                self.cluster.moved = True
-            else:
-                self.cluster.at(every, attempt)
-
-        attempt()
-
-    def members(self) -> list[Node]:
-        """Return the honest nodes that are members, by the ledger that is furthest."""
-        keys = self.cluster.members()
-        return [node for node in self._honest() if node.identity.public_key in keys]
-
     def _over(self, undo: Undo) -> None:
         undo()
         self.running -= 1
@@ -170,10 +129,7 @@ class Play:
 
     def _closed(self) -> int:
         """Return the last round that some honest node has closed in every component."""
-        return max((_round(node) for node in self._honest() if node.core is not None), default=0)
-
-    def _honest(self) -> list[Node]:
-        return [node for node in self.cluster.nodes if not node.lied]
+        return max((_round(node) for node in self.honest() if node.core is not None), default=0)
 
     def _trigger(self) -> None:
         """Do what waits for a round; whoever was killed before it had signed its withdrawal asks for it again."""
@@ -270,7 +226,7 @@ class Play:
 
     def _check(self) -> None:
         expect = self.scenario.expect
-        honest = self._honest()
+        honest = self.honest()
         self._check_expelled()
         core = next(node.core for node in self.members() if node.core is not None)
         refused = {reason for node in honest if node.core for _, reason in node.core.refusals}

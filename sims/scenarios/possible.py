@@ -3,19 +3,13 @@
 A scenario that asks for what nobody can do would be told as a broken promise. `check` refuses it by file and key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...consensus.membership import LEAST_VOTED
 from ...crypto.errors import UsageError
+from .scenario import GROUPS, Event, Scenario, Who
 
-if TYPE_CHECKING:
-    from .scenario import Event, Scenario, Who
-
-GROUPS = ("all", "any", "half", "minority")
 FOR_EVER = 2**31
 DOWN = ("crash", "lose", "restore")
 HUNG = ("hang-learner",)  # they say that they contribute, and do not: rounds wait for them at first

@@ -11,8 +11,9 @@ from pathlib import Path
 from shlex import quote
 
 from ...crypto.errors import UsageError
+from .loading import dump, load, shipped
 from .play import Outcome, play
-from .scenario import Scenario, dump, load, shipped
+from .scenario import Scenario
 from .shrink import shrink
 
 Step = Callable[[str, int, int], None]

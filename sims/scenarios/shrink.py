@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ...crypto.errors import UsageError
-from ..simulator.cluster import Weather
+from ..simulator.weather import Weather
+from .loading import dump, parse
 from .play import Outcome, play
-from .scenario import Disk, Event, Expect, Scenario, dump, parse
+from .scenario import Disk, Event, Expect, Scenario
 
 MOST_RUNS = 60
 MOST_STEPS = 4  # × the steps of the first failing run: what takes longer is no shorter scenario

@@ -2,14 +2,14 @@
 
 A run is a function of its settings and the seed: `Cluster.trace` is the digest of every event and write. The network
 delays, loses, duplicates and reorders; nodes crash, and restart from what their store had made durable; some lie
-(liars.py). Invariants are checked after every step (invariants.py).
+(liars.py). An observer looks at every step (invariants.py).
 """
 
 import hashlib
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 import numpy as np
@@ -29,106 +29,17 @@ from ...node.core.sync import answer
 from ...node.core.timers import Timer
 from ...node.core.updates import needed
 from ...protocol import schema
-from ...protocol import statistics as sums
 from ...protocol.blocks import NIL
-from ...protocol.charter import Charter, Member, Rules
-from ...protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector, state_digest
-from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
-from ...protocol.statistics import KIND
+from ...protocol.components import ComponentSpec, state_digest
 from ...protocol.update import Integers, check_norm, least_lot, payload, payload_values, read_payload
-from .invariants import InvariantError, Invariants
-from .liars import Lie
+from .lie import Lie
 from .memory import MemoryStore
+from .observer import Observer
+from .promise import InvariantError
+from .small import small_charter
+from .weather import Weather
 
 KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
-
-
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """What the network does. Milliseconds and probabilities."""
-
-    delay: tuple[int, int] = (1, 40)
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0  # of the messages: they take `late` milliseconds more
-    late: tuple[int, int] = (100, 2000)
-    spread: float = 0.0  # above 0: delays are log-normal around the middle of `delay`, with this σ
-
-    def draw(self, source: random.Random) -> int:
-        """Return how long one message takes."""
-        delay = source.randint(*self.delay)
-        if self.spread:
-            delay = min(60_000, round(sum(self.delay) / 2 * source.lognormvariate(0.0, self.spread)))
-        if self.reorder and source.random() < self.reorder:
-            delay += source.randint(*self.late)
-        return delay
-
-
-def small_charter(
-    identities: list[Identity],
-    *,
-    components: int = 1,
-    statistics: int = 0,
-    dimension: int = 16,
-    width: int = 8,
-    rule: str = "mean",
-    fault_model: str = "byzantine",
-    noise: int = 0,
-    clip_norm: int = 1_000_000,
-    deadline: int = 3000,
-    min_updates: int = 2,
-    horizon: int = 1000,
-    records_per_height: int = 64,
-) -> Charter:
-    """Return a charter for tests and benchmarks: linear components over one made-up modality, and statistics of tasks.
-
-    There are at least as many components as statistics.
-    """
-    seed = sha256(b"small charter")
-    tensors = (TensorSpec("weight", (dimension,), 1000),)
-    specs = []
-    for index in range(components):
-        name = f"head/task{index}"
-        specs.append(
-            ComponentSpec(
-                name=name,
-                architecture="linear",
-                tensors=tensors,
-                step_log2=6,
-                width=width,
-                rule=rule,
-                min_updates=min_updates,
-                clip_norm=clip_norm,
-                noise_multiplier=noise,
-                learning_rate=1_000_000,
-                base=base_digest(base_vector(seed, name, tensors)),
-            )
-        )
-    for index in range(statistics):
-        name, parts = f"{KIND}/task{index}", sums.tensors("ridge", 3, 2)
-        base = base_digest(base_vector(seed, name, parts))
-        sensitivity = sums.SENSITIVITY["ridge"]
-        specs.append(ComponentSpec(name, "ridge", parts, 16, sums.WIDTH, SUM, 1, sensitivity, noise, 1_000_000, base))
-    return Charter(
-        version=1,
-        name="simulated",
-        created=0,
-        seed=seed,
-        members=tuple(
-            sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
-        ),
-        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon),
-        components=tuple(sorted(specs, key=lambda spec: spec.name)),
-        learning=Learning(
-            modalities=(Modality("made-up", "tabular", dimension, 1),),
-            tasks=tuple(Task(f"task{index}", "binary", 2, ("made-up",)) for index in range(components)),
-            floors=(PrivacyFloor("made-up", "open", 0, 0),),
-            steps=4,
-            sample_rate=100_000,
-            recovery_share=0,
-            planned_rounds=100,
-        ),
-    )
 
 
 def values_of(author: bytes, component: str, round_: int, spec: ComponentSpec) -> Integers:
@@ -166,7 +77,7 @@ class Node:
         self.fails = ""  # why its training fails
         self.hung: list[ev.Train] | None = None  # its learner answers no more: what it was asked
         self.spent = False  # its accountant lets no draw pass
-        self.lie: Lie | None = None
+        self.lie: Lie[Node] | None = None
         self.lied = False
         self.lore: dict[object, object] = {}  # what a liar remembers
         self.timers: dict[Timer, int] = {}
@@ -185,13 +96,13 @@ class Node:
         self._offset += self.cluster.now * (self.tempo - tempo) + jump
         self.tempo = tempo
 
-    def tell_lies(self, lie: Lie | None) -> None:
+    def tell_lies(self, lie: "Lie[Node] | None") -> None:
         """From now on it lies like this, or no more; invariants never again take its word."""
         self.lie = lie
         self.lied = self.lied or lie is not None
         self._act(lie)
 
-    def _act(self, lie: Lie | None) -> None:
+    def _act(self, lie: "Lie[Node] | None") -> None:
         if lie is not None and lie.acts is not None and self.lie is lie:
             if self.core is not None:
                 lie.acts(self)
@@ -398,6 +309,7 @@ class Cluster:
         self,
         count: int,
         seed: int,
+        observe: Callable[["Cluster"], Observer[Node]],
         *,
         weather: Weather | None = None,
         training: tuple[int, int] = (5, 200),
@@ -423,7 +335,7 @@ class Cluster:
         self.numbers = 0
         self.cut_off: set[frozenset[int]] = set()
         self._by_key: dict[bytes, Node] = {}
-        self.watch = Invariants(self)
+        self.watch = observe(self)
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
         names = tuple(spec.name for spec in self.charter.components)

@@ -3,12 +3,10 @@
 Each check names its promise. A liar's own words bind nobody, so of liars only that the honest stay whole is checked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,23 +27,13 @@ from ...protocol.components import state_digest
 from ...protocol.records import Record, Update, body_of, verify_ack
 from ...protocol.signing import open_gossip
 from ...protocol.update import UpdateHeader, payload_values
-
-if TYPE_CHECKING:
-    from .cluster import Cluster, Node
+from .cluster import Cluster, Node
+from .promise import InvariantError
 
 MOST_MOVED = 4  # motions of one member that are open
 MOST_RECKONED = 256  # parameters: more are not added up again in plain integers
 K = TypeVar("K", bound=Hashable)
 ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
-
-
-class InvariantError(AssertionError):
-    """A promise was broken: `promise` is its name, as "G2"."""
-
-    def __init__(self, promise: str, what: str) -> None:
-        super().__init__(f"{promise}: {what}")
-        self.promise = promise
-        self.what = what
 
 
 class Invariants:

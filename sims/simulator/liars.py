@@ -4,11 +4,8 @@ A liar runs the honest core, and this in between: `says` replaces what it gossip
 answers to anti-entropy; `acts` is called every so many milliseconds. Its key is its own, so it signs whatever it likes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from ...consensus.cut import order
 from ...consensus.fold import apply_records, next_state
@@ -38,27 +35,13 @@ from ...protocol.membership import LEAST_OPEN, Ballot, Motion
 from ...protocol.records import GENESIS, PROVABLE, Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
 from ...protocol.signing import Signed, open_signed, sign
 from ...protocol.update import UpdateHeader, payload, payload_values
+from .cluster import Node
+from .lie import Lie, Told
 
-if TYPE_CHECKING:
-    from .cluster import Node
-
-Told = list[tuple[int, bytes]]  # (target's index, message): all that is told in place of one message
 MOST_MADE_UP = 5  # blocks
 STRANGERS = 20  # under one cut
 MOST_FLOODED = 600  # records: then a flood ends, so that a run can
 OTHER_FEDERATION = sha256(b"another federation of the same members")
-
-
-@dataclass(frozen=True, slots=True)
-class Lie:
-    """One way to lie. `says` returns None where the truth is told."""
-
-    name: str
-    about: str
-    says: Callable[[Node, bytes], Told | None] | None = None
-    serves: Callable[[Node, bytes], list[bytes]] | None = None
-    acts: Callable[[Node], None] | None = None
-    every: int = 100
 
 
 def everybody(node: Node, *lies: bytes) -> Told:
@@ -674,7 +657,7 @@ _ACTS = (
 )
 _SERVES = (serves_garbage, serves_old, serves_endless, serves_false_blocks)
 
-LIES: dict[str, Lie] = {
+LIES: dict[str, Lie[Node]] = {
     **{says.__name__: Lie(says.__name__, _about(says), says=_marked(says)) for says in _SAYS},
     **{acts.__name__: Lie(acts.__name__, _about(acts), acts=acts, every=every) for acts, every in _ACTS},
     **{serves.__name__: Lie(serves.__name__, _about(serves), serves=serves) for serves in _SERVES},

@@ -19,6 +19,7 @@ from collegium.node.store.blobs import Blobs
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def fill(home: Home, cluster: Cluster, node: Node) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """Four members, two rounds, a withdrawal by the first and two rounds more."""
-    cluster = Cluster(4, 5, rounds=4)
+    cluster = Cluster(4, 5, Invariants, rounds=4)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     cluster.nodes[0].deliver(ev.RequestWithdrawal())

@@ -21,6 +21,7 @@ from collegium.protocol.update import Integers, payload_values
 from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.simulator import cluster as simulated
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
 
@@ -34,7 +35,7 @@ SUM = "statistic/digit"
 @pytest.fixture(scope="module")
 def trained() -> Cluster:
     """Four members of the digits' charter whose made-up updates are large enough to change what is predicted."""
-    cluster = Cluster(4, 5, rounds=2)
+    cluster = Cluster(4, 5, Invariants, rounds=2)
     specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=2, institutions=4, statistic=True)
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:

@@ -19,6 +19,7 @@ from collegium.node.home.lock import hold
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, dump_file
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
 
@@ -205,7 +206,7 @@ def test_a_daemon_that_runs_already_is_no_reason_to_stop_it(home: Home, run: "Ru
 @pytest.fixture(scope="module")
 def without_last() -> Cluster:
     """Four members of whom the last is expelled after two rounds."""
-    cluster = Cluster(4, 8, rounds=2)
+    cluster = Cluster(4, 8, Invariants, rounds=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     for node in cluster.nodes[:3]:

@@ -18,6 +18,7 @@ from collegium.node.runtime import candidate
 from collegium.protocol.membership import Invitation
 from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
 
@@ -106,7 +107,7 @@ def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluste
 @pytest.fixture
 def former(tmp_path: Path) -> tuple[Home, bytes]:
     """Return the directory of a member that has left, and its federation."""
-    cluster = Cluster(4, 6, rounds=2)
+    cluster = Cluster(4, 6, Invariants, rounds=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     gone = cluster.nodes[3].identity

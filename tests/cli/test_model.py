@@ -18,6 +18,7 @@ from collegium.protocol.blocks import Block, Certificate, VoteSignature, verify_
 from collegium.protocol.components import base_vector, state_digest
 from collegium.protocol.update import payload_values
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
 
@@ -62,7 +63,7 @@ def test_the_weights_are_base_and_grid_times_the_certified_state(
 
 
 def test_a_statistic_is_exported_as_the_sum_that_it_is(run: "Run", tmp_path: Path) -> None:
-    cluster = Cluster(4, 9, rounds=1, statistics=1)
+    cluster = Cluster(4, 9, Invariants, rounds=1, statistics=1)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(1))
     cluster.run(lambda: False, cluster.now + 20_000)
@@ -83,7 +84,7 @@ def test_a_statistic_is_exported_as_the_sum_that_it_is(run: "Run", tmp_path: Pat
 
 
 def test_a_later_round_that_nobody_certified_yet_is_not_the_model(run: "Run", tmp_path: Path) -> None:
-    cluster = Cluster(4, 7, rounds=4)
+    cluster = Cluster(4, 7, Invariants, rounds=4)
     cluster.start()
     node = cluster.nodes[1]
 

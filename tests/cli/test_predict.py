@@ -20,6 +20,7 @@ from collegium.node.home.config import Config, Data, Learning, Privacy, default_
 from collegium.node.learner.client import worker
 from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
 from .terminal import Terminal
@@ -34,7 +35,7 @@ COMMAND = Path(sys.executable).with_name("collegium")
 @pytest.fixture(scope="module")
 def cluster() -> Cluster:
     """Four members whose charter is the digits' one; their updates are made up."""
-    cluster = Cluster(4, 5, rounds=ROUNDS)
+    cluster = Cluster(4, 5, Invariants, rounds=ROUNDS)
     specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=ROUNDS, institutions=4)
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from collegium.sims.scenarios.loading import load, shipped
 from collegium.sims.scenarios.play import play
-from collegium.sims.scenarios.scenario import load, shipped
 
 from ..waiting import LIMIT, wait_for
 
@@ -67,7 +67,7 @@ CHILD = """
 import signal, sys, time
 from pathlib import Path
 from collegium.cli.main import main
-from collegium.sims import seeds
+from collegium.sims.scenarios import seeds
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests in the background ignores it
 marker, slow = Path(sys.argv[1]), sys.argv[2] == "shrinking"
 played, shrunk = seeds.run, seeds.shrink

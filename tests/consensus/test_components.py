@@ -15,7 +15,7 @@ from collegium.crypto.identity import Identity
 from collegium.protocol.charter import RULES
 from collegium.protocol.components import STATE_LIMIT, ComponentSpec
 from collegium.protocol.update import Integers
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 D = 5
 

@@ -37,7 +37,7 @@ from collegium.protocol.records import (
 )
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 T = "head/task0"
 STRANGER = Identity.from_seed(sha256(b"stranger"))

@@ -32,7 +32,7 @@ from collegium.protocol.records import (
     kind_of,
 )
 from collegium.protocol.signing import Signed, sign
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 T = "head/task0"
 NEW = Identity.from_seed(sha256(b"newcomer"))

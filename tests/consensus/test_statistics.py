@@ -34,7 +34,7 @@ from collegium.protocol.records import (
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.statistics import numbers
 from collegium.protocol.update import Engaged, Integers, UpdateHeader
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 NAME, HEAD = "statistic/task0", "head/task0"
 

@@ -12,6 +12,7 @@ from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.components import ComponentSpec, TensorSpec
 from collegium.protocol.update import Engaged, UpdateHeader
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 M = 1_000_000
 ID = bytes(32)
@@ -49,7 +50,7 @@ def test_more_noise_weighs_less_and_a_larger_lot_more() -> None:
 
 def test_a_ledger_freezes_what_the_headers_declare() -> None:
     """End to end: the member whose lot is four times the others' has a sixteenth of their variance."""
-    cluster = Cluster(4, 2, rounds=2, noise=M)
+    cluster = Cluster(4, 2, Invariants, rounds=2, noise=M)
     large = cluster.nodes[1]
     large.options = replace(large.options, plan=replace(large.options.plan, lot=4000))
     cluster.start()

@@ -28,6 +28,7 @@ from collegium.protocol.records import GENESIS
 from collegium.protocol.signing import sign
 from collegium.sims.paper.eventful import eventful
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 A, B = "head/task0", "head/task1"
 ROUNDS = 5
@@ -82,7 +83,7 @@ class Case:
 @pytest.fixture(scope="module")
 def case() -> Case:
     """Five members, two components. 0 withdraws a component, then single updates; the others rewind 1's last update."""
-    cluster = Cluster(5, 3, rounds=ROUNDS, components=2)
+    cluster = Cluster(5, 3, Invariants, rounds=ROUNDS, components=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(3))
     cluster.nodes[0].deliver(ev.RequestWithdrawal("components", (A,)))
@@ -348,7 +349,7 @@ def test_g7_lists_that_a_quorum_signed_and_no_rule_gives_are_refused(case: Case)
 
 
 def test_a_member_that_moved_to_a_new_key_gets_one_under_either(case: Case) -> None:
-    cluster = Cluster(4, 9, rounds=6)
+    cluster = Cluster(4, 9, Invariants, rounds=6)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     mover, others = cluster.nodes[0], cluster.nodes[1:]

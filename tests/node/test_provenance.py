@@ -23,8 +23,10 @@ from collegium.protocol.learning import Learning, Modality, Task
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.signing import sign
 from collegium.protocol.update import Integers, payload_values
-from collegium.sims.simulator.cluster import Cluster, Node, small_charter
+from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.liars import LIES
+from collegium.sims.simulator.small import small_charter
 
 NAME = "head/task0"
 
@@ -43,7 +45,7 @@ class Memory:
 
 
 def grown(rounds: int = 4, seed: int = 7, prepare: Callable[[Cluster], None] | None = None, **more: object) -> Cluster:
-    cluster = Cluster(4, seed, rounds=rounds, **more)  # type: ignore[arg-type]  # passed through by name
+    cluster = Cluster(4, seed, Invariants, rounds=rounds, **more)  # type: ignore[arg-type]  # passed through by name
     if prepare is not None:
         prepare(cluster)
     cluster.start()

@@ -30,6 +30,7 @@ from collegium.protocol.membership import Rekeying
 from collegium.protocol.signing import open_signed, sign
 from collegium.protocol.update import UpdateHeader
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 KEY = bytes(range(32))
 DRAWN, LEFT_OUT = [f"student-{n}" for n in range(30)], "student-99"
@@ -75,7 +76,7 @@ class School:
 def school(tmp_path_factory: pytest.TempPathFactory) -> School:
     home = Home(tmp_path_factory.mktemp("school") / "node")
     home.make()
-    cluster = Cluster(4, 9, rounds=20)
+    cluster = Cluster(4, 9, Invariants, rounds=20)
     node, manifests = cluster.nodes[0], Manifests(home)
     note(node, manifests, DRAWN)
     cluster.start()
@@ -218,7 +219,7 @@ def test_a_salt_of_another_day_is_refused(school: School) -> None:
 def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path: Path) -> None:
     home = Home(tmp_path / "node")
     home.make()
-    cluster = Cluster(4, 9, rounds=20)
+    cluster = Cluster(4, 9, Invariants, rounds=20)
     founders, (node, *others) = [each.identity for each in cluster.nodes], cluster.nodes
     old, new = node.identity.public_key, Identity.from_seed(KEY)
     manifests = Manifests(home)

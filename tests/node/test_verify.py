@@ -24,6 +24,7 @@ from collegium.protocol.records import Record
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import payload, payload_values
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 Blocks = list[StoredBlock]
 
@@ -40,7 +41,7 @@ class Memory:
 
 
 def grown(*, withdraw: bool, rounds: int = 4, **charter: object) -> Cluster:
-    cluster = Cluster(4, 7, rounds=rounds, components=2, **charter)  # type: ignore[arg-type]  # passed through by name
+    cluster = Cluster(4, 7, Invariants, rounds=rounds, components=2, **charter)  # type: ignore[arg-type]  # passed through by name
     cluster.start()
     if withdraw:
         assert cluster.run(lambda: cluster.all_closed(2))

@@ -17,6 +17,7 @@ from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
 from collegium.protocol.charter import Charter
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 ROUNDS = 4
 
@@ -24,7 +25,7 @@ ROUNDS = 4
 @pytest.fixture(scope="module")
 def cluster() -> Cluster:
     """Four nodes, two components; one is cut off for a while, and another withdraws."""
-    cluster = Cluster(4, 11, rounds=ROUNDS, components=2)
+    cluster = Cluster(4, 11, Invariants, rounds=ROUNDS, components=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(1))
     cluster.nodes[3].crash()
@@ -174,7 +175,7 @@ def test_every_note_says_what_to_do(context: Context, cluster: Cluster) -> None:
 
 
 def test_what_the_charter_makes_so_is_a_fact_and_no_note(tmp_path: Path) -> None:
-    small = Cluster(3, 1, rounds=1)  # no lost member can be spared, and no state can be certified
+    small = Cluster(3, 1, Invariants, rounds=1)  # no lost member can be spared, and no state can be certified
     small.start()
     assert small.run(lambda: small.all_closed(1))
     with Store.open(tmp_path / "node.db", small.charter.federation) as store:
@@ -296,7 +297,7 @@ def test_the_log_is_in_ledger_order_and_filters(context: Context, cluster: Clust
 
 
 def test_the_log_says_what_a_motion_and_a_ballot_are(tmp_path: Path) -> None:
-    cluster = Cluster(4, 5, rounds=1)
+    cluster = Cluster(4, 5, Invariants, rounds=1)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(1))
     subject = cluster.nodes[3].identity.public_key

@@ -20,7 +20,7 @@ from collegium.protocol.charter import (
 )
 from collegium.protocol.components import TensorSpec, base_digest, base_vector, state_digest, weights
 from collegium.protocol.learning import PrivacyFloor
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 IDS = [Identity.from_seed(sha256(bytes([n]))) for n in range(3)]
 STRANGER = Identity.from_seed(sha256(b"stranger"))

@@ -26,7 +26,7 @@ from collegium.protocol.update import (
     read_payload,
     squared_norm,
 )
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 NAME = "statistic/task0"
 ME = Identity.from_seed(sha256(b"a member"))

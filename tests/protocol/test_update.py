@@ -45,7 +45,7 @@ from collegium.protocol.update import (
     squared_norm,
     within_norm,
 )
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 ME = Identity.from_seed(sha256(b"me"))
 CHARTER = small_charter([ME], dimension=400, components=2)

@@ -17,6 +17,7 @@ from collegium.node.store import Store
 from collegium.protocol import schema
 from collegium.protocol.charter import Charter, SignedCharter
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v9V7a1zkonXB"
 
@@ -100,7 +101,7 @@ def fill(store: Store, node: Node) -> None:
 
 @pytest.fixture(scope="session")
 def grown_cluster() -> Cluster:
-    cluster = Cluster(4, 3, rounds=2)
+    cluster = Cluster(4, 3, Invariants, rounds=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     return cluster

@@ -21,6 +21,7 @@ from collegium.protocol import schema
 from collegium.protocol.membership import Application, Rekeying, token_digest
 from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
@@ -205,7 +206,7 @@ def test_a_withdrawal_to_carry_is_checked_first(daemon: "FakeDaemon") -> None:
 @pytest.fixture(scope="module")
 def moved() -> Cluster:
     """Four members; one is admitted, one expelled, and one more motion is open."""
-    cluster = Cluster(4, 8, rounds=2)
+    cluster = Cluster(4, 8, Invariants, rounds=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     application = Application(cluster.federation, NEW.public_key, "newcomer", (), token_digest(sha256(b"d")))

@@ -8,9 +8,10 @@ from collegium.consensus.fold import apply_records
 from collegium.node.core import candidates
 from collegium.node.core.state import Candidate, NodeState
 from collegium.protocol.records import Evidence
+from collegium.sims.scenarios.loading import load
 from collegium.sims.scenarios.play import play
-from collegium.sims.scenarios.scenario import load
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 
 @pytest.mark.parametrize("name", ["storm", "crashes", "liar-double-votes", "withdrawal", "small-quota"])
@@ -42,7 +43,7 @@ MOST = 65_536  # bytes: the least that a charter may give a member at a height
 
 
 def test_g9_a_candidate_keeps_to_the_charters_bytes() -> None:
-    cluster = Cluster(4, 1, rounds=1)
+    cluster = Cluster(4, 1, Invariants, rounds=1)
     cluster.charter = replace(cluster.charter, rules=replace(cluster.charter.rules, bytes_per_height=MOST))
     cluster.start()
     assert cluster.run(lambda: cluster.moved and cluster.all_closed(1))

@@ -7,6 +7,7 @@ import pytest
 
 from collegium.node.core import events as ev
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 
 def broken(cluster: Cluster, index: int, lies: int) -> Any:
@@ -32,7 +33,7 @@ def told(node: Any, event: str) -> int:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_g1_a_host_that_keeps_differing_halts_once_and_loudly(seed: int) -> None:
-    cluster = Cluster(4, seed, rounds=12)
+    cluster = Cluster(4, seed, Invariants, rounds=12)
     cluster.watch.alarms = set()
     node = broken(cluster, 3, lies=10_000)
     cluster.start()
@@ -49,7 +50,7 @@ def test_g1_a_host_that_keeps_differing_halts_once_and_loudly(seed: int) -> None
 
 @pytest.mark.parametrize("seed", range(3))
 def test_g1_a_host_that_was_wrong_once_mends_itself(seed: int) -> None:
-    cluster = Cluster(4, seed, rounds=8)
+    cluster = Cluster(4, seed, Invariants, rounds=8)
     cluster.watch.alarms = {"component-halted"}
     node = broken(cluster, 3, lies=1)
     cluster.start()

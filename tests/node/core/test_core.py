@@ -21,13 +21,14 @@ from collegium.protocol.records import GENESIS, Record, WithdrawalStatement
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 T = "head/task0"
 
 
 def grown(rounds: int = 2, count: int = 4, **more: object) -> Cluster:
     """A cluster that has closed some rounds and come to rest."""
-    cluster = Cluster(count, 1, rounds=rounds, **more)  # type: ignore[arg-type]  # passed through by name
+    cluster = Cluster(count, 1, Invariants, rounds=rounds, **more)  # type: ignore[arg-type]  # passed through by name
     cluster.start()
     cluster.run(lambda: cluster.all_closed(rounds))
     cluster.run(lambda: False, cluster.now + 20_000)
@@ -203,7 +204,7 @@ def test_a_fold_that_lacks_bytes_asks_once_and_goes_on_when_it_has_all() -> None
 
 def test_malformed_bodies_in_the_pool_do_not_stop_a_node() -> None:
     """G9: a member's nonsense of every kind, while the first hosts are still gathering."""
-    cluster = Cluster(4, 1, rounds=2, deadline=1000)
+    cluster = Cluster(4, 1, Invariants, rounds=2, deadline=1000)
     for node in cluster.nodes[:3]:
         node.start()
     liar, prev, wires = cluster.nodes[3].identity, GENESIS, []
@@ -383,7 +384,7 @@ def test_an_unknown_own_vote_silences() -> None:
 
 def test_waiting_for_the_other_components_ends() -> None:
     """G3: the timer is set once, not pushed back by every event."""
-    cluster = Cluster(4, 1, rounds=3, components=2)
+    cluster = Cluster(4, 1, Invariants, rounds=3, components=2)
     node = cluster.nodes[0]
     node.start()
     core = core_of(node)
@@ -400,7 +401,7 @@ def test_waiting_for_the_other_components_ends() -> None:
 
 def test_the_cost_is_on_disk_before_the_training_starts() -> None:
     """G6: reserve, then train; a crash between leaves the reservation."""
-    cluster = Cluster(1, 1, rounds=1, min_updates=1, noise=1_000_000)
+    cluster = Cluster(1, 1, Invariants, rounds=1, min_updates=1, noise=1_000_000)
     core = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
     start_node(core, 0)
     handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
@@ -418,7 +419,7 @@ def test_the_cost_is_on_disk_before_the_training_starts() -> None:
 
 def test_a_spent_budget_stops_contributions() -> None:
     """G6."""
-    cluster = Cluster(1, 1, rounds=1, min_updates=1, noise=1_000_000)
+    cluster = Cluster(1, 1, Invariants, rounds=1, min_updates=1, noise=1_000_000)
     core = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
     start_node(core, 0)
     handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)

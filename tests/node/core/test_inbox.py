@@ -22,6 +22,7 @@ from collegium.protocol.blocks import NIL, PREVOTE, Vote
 from collegium.protocol.records import Record
 from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 
 MANY = 20_000
 STRANGER = Identity.from_seed(sha256(b"a stranger"))
@@ -30,7 +31,7 @@ NEXT = ev.TimerFired(NextPiece())
 
 @pytest.fixture(scope="module")
 def grown() -> Cluster:
-    cluster = Cluster(4, 1, rounds=3)
+    cluster = Cluster(4, 1, Invariants, rounds=3)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(3))
     cluster.run(lambda: False, cluster.now + 20_000)

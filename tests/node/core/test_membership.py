@@ -19,6 +19,7 @@ from collegium.node.core.progress import Progress
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot
 from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.liars import append
 
 LIMIT = 600_000
@@ -39,7 +40,7 @@ def left(cluster: Cluster, node: Node) -> bool:
 @pytest.fixture
 def grown() -> Cluster:
     """Four members, two rounds, and the last of them has left."""
-    cluster = Cluster(4, 6, rounds=2)
+    cluster = Cluster(4, 6, Invariants, rounds=2)
     cluster.start()
     run(cluster, lambda: cluster.all_closed(2))
     cluster.nodes[3].deliver(ev.Move("leave", key(cluster.nodes[3]), b"", "", 100))
@@ -77,7 +78,7 @@ def test_records_of_who_left_are_forgotten(grown: Cluster) -> None:
 
 def test_a_motion_does_not_wait_for_a_slow_round() -> None:
     """A round's deadline may be days; that is no reason to keep a lost member in so long."""
-    cluster = Cluster(5, 3, rounds=3, deadline=86_400_000)
+    cluster = Cluster(5, 3, Invariants, rounds=3, deadline=86_400_000)
     cluster.start()
     run(cluster, lambda: cluster.all_closed(1))
     lost = cluster.nodes[4]
@@ -101,7 +102,7 @@ def test_g9_inert_motions_close_no_more_heights_than_any_record() -> None:
     """A liar may write them without end; each of them would be a block of its own."""
 
     def heights(lie: str) -> int:
-        cluster = Cluster(4, 3, rounds=1)
+        cluster = Cluster(4, 3, Invariants, rounds=1)
         cluster.start()
         run(cluster, lambda: cluster.all_closed(1))
         liar, core = cluster.nodes[3], cluster.nodes[0].core
@@ -120,7 +121,7 @@ def test_g9_inert_motions_close_no_more_heights_than_any_record() -> None:
 
 
 def test_g3_a_host_that_was_cut_off_offers_again_by_itself() -> None:
-    cluster = Cluster(5, 9, rounds=40, training=(200, 600))
+    cluster = Cluster(5, 9, Invariants, rounds=40, training=(200, 600))
     cluster.start()
     run(cluster, lambda: cluster.all_closed(1))
     silent = cluster.nodes[4]

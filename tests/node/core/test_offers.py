@@ -8,13 +8,14 @@ from collegium.node.core.core import load_node
 from collegium.node.core.offers import why_idle
 from collegium.node.core.state import Options
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 T = "head/task0"
 
 
 def test_who_declares_too_few_students_hosts_and_draws_nobody() -> None:
     """By L over the sampling rate, never by a count: one student more or less would be seen (G6)."""
-    cluster = Cluster(4, 1, rounds=2)
+    cluster = Cluster(4, 1, Invariants, rounds=2)
     charter = replace(cluster.charter, learning=replace(cluster.charter.learning, min_students=20))
     few, enough = (
         load_node(charter, cluster.nodes[0].identity, Options((T,), plan=Plan(lot=lot)), ev.Snapshot())
@@ -27,7 +28,7 @@ def test_who_declares_too_few_students_hosts_and_draws_nobody() -> None:
 
 
 def test_a_learner_that_is_lost_is_told_by_one_word_and_comes_back_with_a_training() -> None:
-    cluster = Cluster(4, 2, rounds=30)
+    cluster = Cluster(4, 2, Invariants, rounds=30)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(1), 60_000)
     node, other = cluster.nodes[0], cluster.nodes[1]

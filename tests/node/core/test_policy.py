@@ -24,8 +24,10 @@ from collegium.protocol.learning import Modality, PrivacyFloor, Task
 from collegium.protocol.records import GENESIS
 from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader, check_header
-from collegium.sims.simulator.cluster import Cluster, small_charter
+from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.memory import MemoryStore
+from collegium.sims.simulator.small import small_charter
 
 ME = Identity.from_seed(sha256(b"me"))
 M = 1_000_000
@@ -119,7 +121,7 @@ def trained(cluster: Cluster, index: int) -> int:
 
 @pytest.mark.parametrize(("policy", "noise", "trains"), [("open", 0, True), ("dp", 0, False), ("never", 0, False)])
 def test_g6_a_stricter_institution_does_not_train(policy: str, noise: int, trains: bool) -> None:
-    cluster = Cluster(4, 3, rounds=2, noise=noise)
+    cluster = Cluster(4, 3, Invariants, rounds=2, noise=noise)
     node = cluster.nodes[0]
     plan = replace(node.options.plan, policies=own(cluster.charter, **{"made-up": policy}))
     node.options = replace(node.options, plan=plan)
@@ -326,7 +328,7 @@ def test_a_budget_of_another_draw_reserves_nothing() -> None:
 
 
 def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent() -> None:
-    cluster = Cluster(4, 4, rounds=4, noise=1)
+    cluster = Cluster(4, 4, Invariants, rounds=4, noise=1)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(4))
     node = cluster.nodes[0]

@@ -12,12 +12,13 @@ from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, VoteSignature
 from collegium.protocol.schema import load
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.memory import MemoryStore
 
 
 def history() -> tuple[Cluster, SyncResponse]:
     """Return a cluster that decided some blocks, and what a member that lost everything would be sent."""
-    cluster = Cluster(4, 1, rounds=3)
+    cluster = Cluster(4, 1, Invariants, rounds=3)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(3))
     node, server = cluster.nodes[0], cluster.nodes[1]

@@ -12,11 +12,12 @@ from collegium.node.core.messages import Kind
 from collegium.node.core.state import NodeState
 from collegium.protocol.records import WithdrawalStatement
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
 
 
 def training() -> tuple[Cluster, NodeState, ev.Trained]:
     """A cluster, a member of it that is at a draw of which the cost is booked, and the learner's answer."""
-    cluster = Cluster(4, 3, rounds=6)
+    cluster = Cluster(4, 3, Invariants, rounds=6)
     cluster.start()
     core = cluster.nodes[0].core
     assert core is not None

@@ -12,7 +12,7 @@ from collegium.node.home.config import Config, Data, Learning, ModalityPrivacy, 
 from collegium.node.home.policies import Parts, hosted_components, parts_here, policies
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, PrivacyFloor
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 ME = Identity.from_seed(bytes(32))
 

@@ -19,7 +19,7 @@ from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.sims.processes.federation import Daemon, found
 from collegium.sims.processes.watch import View, closed, look
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 from ...waiting import source, wait_for
 

@@ -23,7 +23,9 @@ from collegium.protocol.blocks import Head
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Application, token_digest
 from collegium.protocol.signing import sign
-from collegium.sims.simulator.cluster import Cluster, small_charter
+from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
+from collegium.sims.simulator.small import small_charter
 
 NEW = Identity.from_seed(sha256(b"newcomer"))
 OTHER = Identity.from_seed(sha256(b"other"))
@@ -33,7 +35,7 @@ class Place:
     """One member's door, without a network."""
 
     def __init__(self, root: Path) -> None:
-        self.cluster = Cluster(4, 4, rounds=3)
+        self.cluster = Cluster(4, 4, Invariants, rounds=3)
         self.cluster.start()
         assert self.cluster.run(lambda: self.cluster.all_closed(3))
         self.home = Home(root / "home")

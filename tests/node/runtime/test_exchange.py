@@ -16,7 +16,7 @@ from collegium.node.core import events as ev
 from collegium.node.runtime.exchange import Exchange, state_name
 from collegium.node.store.states import States, file_size
 from collegium.protocol.components import state_digest
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 T = "head/task0"
 CHAIN = sha256(b"chain")

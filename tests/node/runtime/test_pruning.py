@@ -15,7 +15,7 @@ from collegium.node.store.states import States
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.records import GENESIS
 from collegium.protocol.update import payload, payload_values
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 MEMBERS = [Identity.from_seed(bytes([n]) * 32) for n in range(4)]
 CHARTER = small_charter(MEMBERS)

@@ -31,7 +31,7 @@ from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import Engaged, UpdateHeader, payload
 from collegium.sims.processes.federation import Daemon, found
 from collegium.sims.processes.watch import snapshot
-from collegium.sims.simulator.cluster import small_charter
+from collegium.sims.simulator.small import small_charter
 
 from ...waiting import wait_for
 

@@ -14,8 +14,9 @@ from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import preset
 from collegium.protocol.components import MILLION
 from collegium.protocol.update import Declared, Engaged, norm_bounds, squared_norm
-from collegium.sims.processes.demo import Result, run
+from collegium.sims.processes.demo import run
 from collegium.sims.processes.lying_learner import lies, quiet
+from collegium.sims.processes.result import Result
 
 DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
 MARGIN = 0.03  # AUC that two liars of seven may cost the honest, as a mean; rounds and noise differ from run to run

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from collegium.sims.scenarios.loading import load
 from collegium.sims.scenarios.play import play
-from collegium.sims.scenarios.scenario import load
 
 CORE = "collegium.node.core.core"
 INBOX = "collegium.node.core.inbox"
@@ -647,7 +647,7 @@ class Finder:
 
 sys.meta_path.insert(0, Finder)
 from collegium.sims.scenarios.play import play
-from collegium.sims.scenarios.scenario import load
+from collegium.sims.scenarios.loading import load
 scenario = load(task["scenario"])
 for seed in task["seeds"]:
     outcome = play(scenario, seed)

@@ -21,8 +21,9 @@ from collegium.node.core.timers import RoundDeadline, Timer
 from collegium.protocol.records import Body, Offer
 from collegium.sims.scenarios import seeds as many
 from collegium.sims.scenarios.deeds import DEEDS
+from collegium.sims.scenarios.loading import dump, load, parse, shipped
 from collegium.sims.scenarios.play import Outcome, Play, play
-from collegium.sims.scenarios.scenario import Expect, Scenario, dump, load, parse, shipped
+from collegium.sims.scenarios.scenario import Expect, Scenario
 from collegium.sims.scenarios.shrink import MOST_RUNS, _only, _simpler, shrink
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.liars import LIES
@@ -270,7 +271,7 @@ def test_a_run_is_a_function_of_scenario_and_seed(name: str) -> None:
     """Also in another process, whose dicts and sets hash otherwise."""
     outcome = play(load(name), 7)
     code = (
-        "from collegium.sims.scenarios.play import play; from collegium.sims.scenarios.scenario import load;"
+        "from collegium.sims.scenarios.play import play; from collegium.sims.scenarios.loading import load;"
         f"print(play(load({name!r}), 7).trace)"
     )
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -284,7 +285,7 @@ def test_a_run_is_a_function_of_scenario_and_seed(name: str) -> None:
 def test_a_scenario_imports_neither_torch_nor_libp2p() -> None:
     code = (
         "import sys; from collegium.sims.scenarios.seeds import run;"
-        "from collegium.sims.scenarios.scenario import load;"
+        "from collegium.sims.scenarios.loading import load;"
         "assert all(outcome.held for outcome in run([(load('calm'), 1)]));"
         "print([n for n in ('torch', 'libp2p', 'transformers', 'trio', 'sklearn') if n in sys.modules])"
     )
@@ -577,7 +578,7 @@ def path() -> dict[str, str]:
 @pytest.mark.skipif(os.cpu_count() == 1, reason="one core plays in one process")
 def test_workers_end_with_who_started_them() -> None:
     code = (
-        "from collegium.sims.scenarios.seeds import run; from collegium.sims.scenarios.scenario import load\n"
+        "from collegium.sims.scenarios.seeds import run; from collegium.sims.scenarios.loading import load\n"
         "if __name__ == '__main__':\n"
         "    for _ in run([(load('calm'), seed) for seed in range(10_000)]): print('one', flush=True)"
     )

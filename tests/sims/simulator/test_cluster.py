@@ -23,8 +23,11 @@ from collegium.protocol.components import state_digest
 from collegium.protocol.records import Attest, Update, body_of
 from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader, payload_values
-from collegium.sims.simulator.cluster import Cluster, Node, Weather
-from collegium.sims.simulator.liars import LIES, Lie
+from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
+from collegium.sims.simulator.liars import LIES
+from collegium.sims.simulator.lie import Lie
+from collegium.sims.simulator.weather import Weather
 
 CALM = Weather()
 STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
@@ -115,7 +118,7 @@ def play(cluster: Cluster, rounds: int, limit: int = LIMIT) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_rounds_close_in_calm_weather_one_height_each(count: int, model: str, seed: int) -> None:
     """G1, G3: also where no lost member can be spared."""
-    cluster = Cluster(count, seed, rounds=3, fault_model=model, min_updates=min(2, count))
+    cluster = Cluster(count, seed, Invariants, rounds=3, fault_model=model, min_updates=min(2, count))
     play(cluster, 3)
     node = cluster.nodes[0]
     assert node.core is not None
@@ -128,27 +131,27 @@ def test_rounds_close_in_calm_weather_one_height_each(count: int, model: str, se
 @pytest.mark.parametrize("count", [3, 4])
 def test_rounds_close_in_a_storm(count: int, model: str, seed: int) -> None:
     """G1, G2, G3 under loss, duplication and reordering."""
-    play(Cluster(count, seed, weather=STORM, rounds=3, fault_model=model, components=2), 3)
+    play(Cluster(count, seed, Invariants, weather=STORM, rounds=3, fault_model=model, components=2), 3)
 
 
 @pytest.mark.parametrize("seed", [3, *soak(range(100, 110))])
 @pytest.mark.parametrize("model", MODELS)
 def test_seven_nodes_in_a_storm_with_crashes(model: str, seed: int) -> None:
-    play(Cluster(7, seed, weather=STORM, rounds=2, crash_rate=0.003, fault_model=model), 2)
+    play(Cluster(7, seed, Invariants, weather=STORM, rounds=2, crash_rate=0.003, fault_model=model), 2)
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 140))])
 @pytest.mark.parametrize("model", MODELS)
 def test_crashes_before_and_after_writes(model: str, seed: int) -> None:
     """G8: killed on either side of a write; the cluster's invariants watch records, votes and blocks."""
-    play(Cluster(4, seed, rounds=3, crash_rate=0.02, fault_model=model), 3)
+    play(Cluster(4, seed, Invariants, rounds=3, crash_rate=0.02, fault_model=model), 3)
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 120))])
 @pytest.mark.parametrize(("model", "count", "minority"), [("byzantine", 4, 1), ("byzantine", 7, 2), ("crash", 5, 2)])
 def test_a_partition_and_its_healing(model: str, count: int, minority: int, seed: int) -> None:
     """G2, G3: the quorum's side goes on, the other side decides nothing, and both are one after healing."""
-    cluster = Cluster(count, seed, rounds=6, fault_model=model, deadline=1000)
+    cluster = Cluster(count, seed, Invariants, rounds=6, fault_model=model, deadline=1000)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 1), LIMIT)
     few = set(range(minority))
@@ -167,7 +170,7 @@ def test_a_partition_and_its_healing(model: str, count: int, minority: int, seed
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_split_without_a_quorum_decides_nothing_and_goes_on_when_healed(seed: int) -> None:
-    cluster = Cluster(4, seed, rounds=4)
+    cluster = Cluster(4, seed, Invariants, rounds=4)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 1), LIMIT)
     assert cluster.run(lambda: level(cluster), LIMIT)
@@ -183,7 +186,7 @@ def test_a_split_without_a_quorum_decides_nothing_and_goes_on_when_healed(seed: 
 @pytest.mark.parametrize("seed", [1, *soak(range(2, 3))])
 def test_a_lost_member_costs_a_deadline_and_no_more(seed: int) -> None:
     """G3: n = 4, one never starts."""
-    cluster = Cluster(4, seed, rounds=3, deadline=1000)
+    cluster = Cluster(4, seed, Invariants, rounds=3, deadline=1000)
     for node in cluster.nodes[:3]:
         node.start()
 
@@ -199,7 +202,7 @@ def test_a_lost_member_costs_a_deadline_and_no_more(seed: int) -> None:
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
 def test_a_joiner_catches_up_to_the_same_state(seed: int) -> None:
     """G1: it folds a history that it did not take part in, bytes and all."""
-    cluster = Cluster(4, seed, rounds=6, deadline=800)
+    cluster = Cluster(4, seed, Invariants, rounds=6, deadline=800)
     for node in cluster.nodes[:3]:
         node.start()
     assert cluster.run(
@@ -217,7 +220,7 @@ def test_a_joiner_catches_up_to_the_same_state(seed: int) -> None:
 @pytest.mark.parametrize("seed", [1, *soak(range(2, 3))])
 def test_a_joiner_is_sent_the_history_once(seed: int) -> None:
     """Not once by every neighbour: the others are asked when the first has brought it up to date."""
-    cluster = Cluster(4, seed, rounds=8)
+    cluster = Cluster(4, seed, Invariants, rounds=8)
     late = cluster.nodes[3]
     for node in cluster.nodes[:3]:
         node.start()
@@ -244,7 +247,7 @@ def test_a_joiner_fetches_no_bytes_of_the_middle_of_its_history(seed: int, monke
     """It comes in several answers; where the first of them ends nobody keeps a state."""
     monkeypatch.setattr("collegium.node.core.sync.SYNC_TARGET", 20_000)
     monkeypatch.setattr("collegium.node.core.catchup.WORTH_TELLING", 2)
-    cluster = Cluster(5, seed, rounds=12)
+    cluster = Cluster(5, seed, Invariants, rounds=12)
     late = cluster.nodes[4]
     for node in cluster.nodes[:4]:
         node.start()
@@ -262,7 +265,7 @@ def test_a_joiner_fetches_no_bytes_of_the_middle_of_its_history(seed: int, monke
 @pytest.mark.parametrize("weather", [CALM, STORM])
 def test_no_work_no_heights(weather: Weather, seed: int) -> None:
     """design.md section 7: an idle federation stays at its height."""
-    cluster = Cluster(4, seed, weather=weather, rounds=2)
+    cluster = Cluster(4, seed, Invariants, weather=weather, rounds=2)
     play(cluster, 2)
     cluster.run(lambda: False, cluster.now + 60_000)
     before = {node.core.ledger.height for node in running(cluster) if node.core}
@@ -274,7 +277,7 @@ def test_no_work_no_heights(weather: Weather, seed: int) -> None:
 @pytest.mark.parametrize("seed", [1])
 def test_slow_learners_count_with_staleness(seed: int) -> None:
     """Training longer than the deadline: the rounds of the others go on, the late updates count one round later."""
-    cluster = Cluster(4, seed, rounds=6, deadline=600, training=(5, 1500))
+    cluster = Cluster(4, seed, Invariants, rounds=6, deadline=600, training=(5, 1500))
     play(cluster, 4)
     node = cluster.nodes[0]
     assert node.core is not None
@@ -285,7 +288,7 @@ def test_slow_learners_count_with_staleness(seed: int) -> None:
 @pytest.mark.parametrize("seed", [1])
 def test_a_component_that_cannot_close_does_not_stop_the_others(seed: int) -> None:
     """G3: three nodes host only one of two components; the fourth alone cannot close the other and goes on partly."""
-    cluster = Cluster(4, seed, rounds=3, components=2, deadline=1000)
+    cluster = Cluster(4, seed, Invariants, rounds=3, components=2, deadline=1000)
     for node in cluster.nodes[:3]:
         node.options = replace(node.options, hosted=("head/task0",))
     cluster.start()
@@ -306,7 +309,7 @@ def test_a_component_that_cannot_close_does_not_stop_the_others(seed: int) -> No
 
 def with_follower(seed: int, *, follows: bool = True, **more: object) -> Cluster:
     """Five nodes and two components; the last node trains the first only and follows the second."""
-    cluster = Cluster(5, seed, components=2, **more)  # type: ignore[arg-type]  # passed through by name
+    cluster = Cluster(5, seed, Invariants, components=2, **more)  # type: ignore[arg-type]  # passed through by name
     if follows:
         last = cluster.nodes[4]
         last.options = replace(last.options, hosted=("head/task0",), followed=("head/task1",))
@@ -381,7 +384,7 @@ def test_g7_a_follower_refolds_and_keeps_none_of_the_withdrawn_bytes(seed: int) 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 120))])
 def test_a_restored_backup_signs_nothing_twice(seed: int) -> None:
     """G8: the disk goes back in time; what peers know of this node binds it."""
-    cluster = Cluster(4, seed, rounds=6)
+    cluster = Cluster(4, seed, Invariants, rounds=6)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 1), LIMIT)
     node = cluster.nodes[seed % 4]
@@ -427,6 +430,7 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
     cluster = Cluster(
         4,
         seed,
+        Invariants,
         weather=weather,
         rounds=6,
         deadline=1500,
@@ -474,7 +478,7 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
 
 def test_a_withdrawal_before_the_node_may_sign_is_not_forgotten() -> None:
     """G7, G8: it waits on disk, across a crash, until peers have reported."""
-    cluster = Cluster(4, 1, rounds=4)
+    cluster = Cluster(4, 1, Invariants, rounds=4)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     leaver = cluster.nodes[0]
@@ -495,7 +499,7 @@ def test_a_withdrawal_before_the_node_may_sign_is_not_forgotten() -> None:
 
 def test_a_round_closes_at_its_deadline_though_every_record_is_agreed_already() -> None:
     """G3: a withdrawal and a motion bring the others' records under blocks that close nothing; then nobody has more."""
-    cluster = Cluster(4, 1, rounds=4, deadline=8000)
+    cluster = Cluster(4, 1, Invariants, rounds=4, deadline=8000)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     leaver, silent, *others = cluster.nodes
@@ -515,7 +519,7 @@ def test_a_round_closes_at_its_deadline_though_every_record_is_agreed_already() 
 
 def test_who_withdrew_and_contributes_again_is_counted_only_later() -> None:
     """G7: the round in flight at the withdrawal stays without it, and it spends no budget on that round."""
-    cluster = Cluster(4, 5, rounds=8, deadline=1000)
+    cluster = Cluster(4, 5, Invariants, rounds=8, deadline=1000)
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     leaver = cluster.nodes[0]
@@ -538,7 +542,7 @@ def test_who_withdrew_and_contributes_again_is_counted_only_later() -> None:
 # ---- liars
 
 
-def with_liars(cluster: Cluster, liars: set[int], lie: Lie) -> None:
+def with_liars(cluster: Cluster, liars: set[int], lie: Lie[Node]) -> None:
     for index in liars:
         cluster.nodes[index].tell_lies(lie)
 
@@ -546,16 +550,16 @@ def with_liars(cluster: Cluster, liars: set[int], lie: Lie) -> None:
 @pytest.mark.soak  # the scenarios of the gate have each lie already
 @pytest.mark.parametrize("seed", [1, *range(100, 110)])
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-def test_one_liar_of_four(lie: Lie, seed: int) -> None:
+def test_one_liar_of_four(lie: Lie[Node], seed: int) -> None:
     """G1, G2, G3, G9: the honest ones agree, go on, and fold to one state."""
-    cluster = Cluster(4, seed, rounds=3, deadline=1000)
+    cluster = Cluster(4, seed, Invariants, rounds=3, deadline=1000)
     with_liars(cluster, {seed % 4}, lie)
     play(cluster, 3)
 
 
 def test_nonsense_in_its_own_feed_ends_no_node() -> None:
     """G9: a body that cannot be read, as a faulty release may have signed it, is inert to its author as well."""
-    cluster = Cluster(4, 100, rounds=3, deadline=1000)
+    cluster = Cluster(4, 100, Invariants, rounds=3, deadline=1000)
     with_liars(cluster, {0}, LIES["malformed_bodies"])
     play(cluster, 3)
 
@@ -564,14 +568,14 @@ def test_nonsense_in_its_own_feed_ends_no_node() -> None:
 @pytest.mark.parametrize("seed", [1, *range(100, 105)])
 @pytest.mark.parametrize("name", ["double_votes", "forks_two_each", "two_blocks", "splits", "forgets_locks"])
 def test_two_liars_of_seven_in_a_storm(name: str, seed: int) -> None:
-    cluster = Cluster(7, seed, weather=STORM, rounds=2, deadline=1500)
+    cluster = Cluster(7, seed, Invariants, weather=STORM, rounds=2, deadline=1500)
     with_liars(cluster, {1, 4}, LIES[name])
     play(cluster, 2)
 
 
 @pytest.mark.parametrize("name", ["forks", "double_votes"])
 def test_a_proven_liar_is_expelled(name: str) -> None:
-    cluster = Cluster(4, 2, rounds=4, deadline=1000)
+    cluster = Cluster(4, 2, Invariants, rounds=4, deadline=1000)
     with_liars(cluster, {2}, LIES[name])
     play(cluster, 4)
     node = cluster.nodes[0]
@@ -584,13 +588,13 @@ def test_a_proven_liar_is_expelled(name: str) -> None:
 
 def test_words_of_another_federation_mean_nothing_here() -> None:
     """G9: everything said in one federation, replayed into another with the same members."""
-    other = Cluster(4, 1, rounds=3, min_updates=3)
+    other = Cluster(4, 1, Invariants, rounds=3, min_updates=3)
     heard: list[bytes] = []
     with_liars(other, {0, 1, 2, 3}, Lie("listens", "", says=lambda _node, data: heard.append(data)))
     other.start()
     other.run(lambda: all(n.core is not None and n.core.ledger.height >= 3 for n in other.nodes))
     assert len(heard) > 50
-    cluster = Cluster(4, 1, rounds=3)
+    cluster = Cluster(4, 1, Invariants, rounds=3)
     assert cluster.charter.federation != other.charter.federation
     cluster.start()
     for data in heard:
@@ -605,7 +609,7 @@ def test_words_of_another_federation_mean_nothing_here() -> None:
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
 def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
     """G8: an agreed, inert record with forged acks must not keep nodes from starting again."""
-    cluster = Cluster(4, seed, rounds=4, deadline=1000)
+    cluster = Cluster(4, seed, Invariants, rounds=4, deadline=1000)
 
     with_liars(cluster, {3}, LIES["forged_receipts"])
     cluster.start()
@@ -625,7 +629,7 @@ def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
 
 def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
     """design.md section 12: after any crash the lock can be defended."""
-    cluster = Cluster(4, 9, weather=STORM, rounds=3, crash_rate=0.01)
+    cluster = Cluster(4, 9, Invariants, weather=STORM, rounds=3, crash_rate=0.01)
     cluster.start()
     found = 0
 
@@ -664,7 +668,7 @@ def _in_flight(node: Node, *, posted: bool) -> list[Flight]:
 @pytest.mark.parametrize("posted", [False, True])
 def test_g7_what_is_withdrawn_in_flight_never_counts(posted: bool) -> None:
     """Not posted yet, it is dropped for good, over a restart too; posted, the withdrawal follows it into the ledger."""
-    cluster = Cluster(5, 3, rounds=30)
+    cluster = Cluster(5, 3, Invariants, rounds=30)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(3))
     node = cluster.nodes[0]

@@ -19,7 +19,9 @@ from collegium.protocol.blocks import verify_certificate
 from collegium.protocol.membership import Application, Rekeying, token_digest
 from collegium.protocol.records import WithdrawalStatement
 from collegium.protocol.signing import sign
-from collegium.sims.simulator.cluster import Cluster, Node, Weather
+from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
+from collegium.sims.simulator.weather import Weather
 
 CALM = Weather()
 STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
@@ -124,7 +126,13 @@ def test_the_check_sees_one_state_that_differs() -> None:
 
 def cluster_of(count: int, seed: int, *, storm: bool = False, crashes: float = 0.0, rounds: int = 14) -> Cluster:
     found = Cluster(
-        count, seed, weather=STORM if storm else CALM, training=(300, 900), rounds=rounds, crash_rate=crashes
+        count,
+        seed,
+        Invariants,
+        weather=STORM if storm else CALM,
+        training=(300, 900),
+        rounds=rounds,
+        crash_rate=crashes,
     )
     found.start()
     return found
@@ -246,7 +254,7 @@ def test_g7_what_an_earlier_key_contributed_is_withdrawn(scope: str) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
 def test_g6_a_lost_key_is_replaced_by_the_others_and_what_it_spent_is_spent(seed: int) -> None:
-    cluster = Cluster(4, seed, training=(300, 900), rounds=14, noise=1)
+    cluster = Cluster(4, seed, Invariants, training=(300, 900), rounds=14, noise=1)
     cluster.start()
     run(cluster, lambda: closed(cluster, 2))
     cluster.nodes[3].crash()  # with its disk

@@ -1,0 +1,261 @@
+"""Scenarios as TOML files: read and written.
+
+Reading is strict (reading.py). docs/simulator.md explains every key. A run is a function of (scenario, seed).
+"""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from ...crypto.errors import UsageError
+from ...protocol.charter import FAULT_MODELS, RULES
+from ...protocol.schema import MOST_MEMBERS
+from ..simulator.invariants import ALARMS
+from . import possible
+from . import reading as read
+from .deeds import DEEDS, WEATHER
+from .scenario import GROUPS, NOBODY, Disk, Event, Expect, Pace, Scenario, Who
+
+FOLDER = Path(__file__).parent
+FILE_LIMIT = 64 << 10
+MOST_CRASHES = 0.1  # of the writes: where nodes die at more of them, nothing has to close
+MOST_NODES = MOST_MEMBERS  # of a charter and a federation
+NO_TABLE: object = {}
+NO_EVENTS: object = []
+
+CHARTER: Mapping[str, read.Check] = {
+    "fault_model": read.one_of(*FAULT_MODELS),
+    "rule": read.one_of(*RULES),
+    "components": read.whole(1, 64),
+    "statistics": read.whole(0, 64),
+    "deadline": read.whole(100, 3_600_000),
+    "min_updates": read.whole(1, 256),
+    "noise": read.whole(0, 2**40),
+    "horizon": read.whole(1, 2**20),
+    "records_per_height": read.whole(1, 2**16),
+    "width": read.whole(8, 16),
+}
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the scenarios that come with the package."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load(reference: str, nodes: int | None = None) -> Scenario:
+    """Read a shipped scenario by its name, or a file by its path, which ends in .toml; `nodes` instead of its own.
+
+    Raises UsageError that names the file, the key and what is allowed there.
+    """
+    path = Path(reference)
+    if not reference.endswith(".toml"):
+        if reference not in shipped():
+            advice = "`collegium sim list` shows those that are shipped; the name of a file ends in .toml."
+            raise UsageError(f"There is no scenario {reference!r}", advice)
+        path = FOLDER / f"{reference}.toml"
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_LIMIT + 1)
+        if len(data) > FILE_LIMIT:
+            raise UsageError(f"{path} is over {FILE_LIMIT} bytes", "It holds one scenario only.")
+        return parse(data.decode(), str(path), nodes)
+    except OSError as error:
+        advice = "`collegium sim list` shows the scenarios that are shipped."
+        raise UsageError(f"Cannot read the scenario {path}: {error.strerror}", advice) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
+
+
+def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
+    """Read a scenario's text; `source` names it in errors, `nodes` is taken instead of its own. Raises UsageError."""
+    try:
+        found = tomllib.loads(source_text)
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
+        raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
+    if nodes is not None:
+        found["nodes"] = nodes
+    top = read.Table(source, "", found)
+    count = top.take("nodes", read.whole(1, MOST_NODES))
+    rounds = top.take("rounds", read.whole(1, 10_000))
+    name, about = top.take("name", read.name), top.take("about", read.text)
+    absent = top.take("absent", _who(count), NOBODY)
+    charter = _checked(source, "charter", top.take("charter", _as_is, NO_TABLE), CHARTER)
+    network = _checked(source, "network", top.take("network", _as_is, NO_TABLE), WEATHER)
+    disk = read.Table(source, "disk", top.take("disk", _as_is, NO_TABLE))
+    pace = read.Table(source, "pace", top.take("pace", _as_is, NO_TABLE))
+    events = top.take("event", _as_is, NO_EVENTS)
+    if not isinstance(events, list):
+        raise top.wrong("event", "must be a list of tables", "Write [[event]] and its keys below it, for each.")
+    expect = read.Table(source, "expect", top.take("expect", _as_is, NO_TABLE))
+    top.done()
+    scenario = Scenario(
+        name=name,
+        about=about,
+        nodes=count,
+        rounds=rounds,
+        expect=_expect(expect, count, rounds),
+        absent=absent,
+        charter=charter,
+        network=network,
+        disk=Disk(
+            disk.take("crash", read.number(0.0, MOST_CRASHES), 0.0),
+            disk.take("torn", read.share, 0.0),
+            disk.take("down", read.span(0, 3_600_000), Disk().down),
+        ),
+        pace=Pace(
+            pace.take("training", read.span(0, 3_600_000), (5, 200)),
+            pace.take("propose", read.whole(1, 600_000), 400),
+            pace.take("idle", read.whole(1, 600_000), 300),
+            pace.take("sync", read.whole(1, 600_000), 500),
+        ),
+        events=tuple(_event(source, n, table, count, rounds) for n, table in enumerate(events, 1)),
+    )
+    disk.done()
+    pace.done()
+    possible.check(scenario, source)
+    return scenario
+
+
+def _as_is(value: object) -> object:
+    return value
+
+
+def _checked(source: str, where: str, found: object, checks: Mapping[str, read.Check]) -> dict[str, object]:
+    table = read.Table(source, where, found)
+    taken = {key: table.take(key, check) for key, check in checks.items() if key in table.found}
+    table.known = list(checks)
+    table.done()
+    return taken
+
+
+def _who(count: int) -> Callable[[object], Who]:
+    """Whom an event is done to: numbers below `count`, roles that the seed casts, or a group."""
+
+    def check(value: object) -> Who:
+        every = value if isinstance(value, list) else [value]
+        for who in every:
+            number = type(who) is int and 0 <= who < count
+            role = isinstance(who, str) and who.replace("-", "").isalpha() and who.islower()
+            if not (number or (role and (who not in GROUPS or len(every) == 1))):
+                raise ValueError(
+                    f"a number from 0 to {count - 1}, a role in small letters, {', '.join(GROUPS)}, or a list"
+                )
+        if not every or len(set(every)) != len(every):
+            raise ValueError("a node, or a list of different ones")
+        return tuple(every)
+
+    return check
+
+
+def _event(source: str, number: int, found: object, count: int, rounds: int) -> Event:
+    table = read.Table(source, f"event {number}", found)
+    do = table.take("do", read.one_of(*DEEDS))
+    deed = DEEDS[do]
+    node: Who = table.take("node", _who(count)) if deed.whom else ()
+    at = table.take("at", read.span(0, 10**9), (-1, -1))
+    after = table.take("after", read.after_round, 0)
+    if (at[0] < 0) == (after == 0):
+        raise table.wrong("at", "or after: one of them has to be there", 'Write at = 1000, or after = "round 2".')
+    if after >= rounds:
+        raise table.wrong("after", f"cannot be round {after}", f"It has to happen before round {rounds}, the last one.")
+    delay = table.take("delay", read.span(0, 10**9), (0, 0))
+    if delay != (0, 0) and not after:
+        raise table.wrong("delay", "belongs to `after`", "With `at`, write the time there.")
+    lasts, until = (-1, -1), 0
+    if deed.lasts:
+        lasts = table.take("for", read.span(1, 10**9), (-1, -1))
+        until = table.take("until", read.after_round, 0)
+        if lasts[0] > 0 and until:
+            raise table.wrong("for", "and until cannot both be there", "Choose one.")
+        if until > rounds or (after and 0 < until <= after):
+            raise table.wrong("until", f"cannot be round {until}", f"It has to come after `after`, and up to {rounds}.")
+    more = {}
+    for key, check in deed.keys.items():
+        if key in table.found or key in deed.needs:
+            more[key] = table.take(key, check)
+    table.known += deed.keys
+    table.done()
+    return Event(do, node, at if at[0] >= 0 else None, after, delay, lasts if lasts[0] > 0 else None, until, more)
+
+
+def _expect(table: read.Table, count: int, rounds: int) -> Expect:
+    expect = Expect(
+        rounds=table.take("rounds", read.whole(0, rounds), rounds),
+        within=table.take("within", read.whole(1, 10**9), Expect(0).within),
+        expelled=table.take("expelled", _who(count), NOBODY),
+        refused=table.take("refused", read.words, ()),
+        told=table.take("told", read.words, ()),
+        alarms=table.take("alarms", read.words, ()),
+        counted=table.take("counted", _who(count), NOBODY),
+        everybody=table.take("everybody", read.flag, False),
+        stale=table.take("stale", read.flag, False),
+        stopped=table.take("stopped", read.flag, False),
+        idle=table.take("idle", read.flag, False),
+    )
+    for alarm in expect.alarms:
+        if alarm not in ALARMS:
+            raise table.wrong("alarms", f"cannot contain {alarm!r}", f"Known are {', '.join(sorted(ALARMS))}.")
+    table.done()
+    return expect
+
+
+# ---- writing
+
+
+def dump(scenario: Scenario) -> str:
+    """Return the text of a scenario's file; `parse` reads the same scenario from it."""
+    lines = [
+        f"name = {_value(scenario.name)}",
+        f"about = {_value(scenario.about)}",
+        f"nodes = {scenario.nodes}",
+        f"rounds = {scenario.rounds}",
+    ]
+    if scenario.absent:
+        lines.append(f"absent = {_who_text(scenario.absent)}")
+    lines += _table("charter", scenario.charter)
+    lines += _table("network", scenario.network)
+    lines += _table("disk", _changed(scenario.disk, Disk()))
+    lines += _table("pace", _changed(scenario.pace, Pace()))
+    for event in scenario.events:
+        lines += ["", "[[event]]", f"do = {_value(event.do)}"]
+        if event.node:
+            lines.append(f"node = {_who_text(event.node)}")
+        if event.at is not None:
+            lines.append(f"at = {_value(event.at)}")
+        else:
+            lines.append(f'after = "round {event.after}"')
+            if event.delay != (0, 0):
+                lines.append(f"delay = {_value(event.delay)}")
+        if event.lasts is not None:
+            lines.append(f"for = {_value(event.lasts)}")
+        if event.until:
+            lines.append(f'until = "round {event.until}"')
+        lines += [f"{key} = {_value(value)}" for key, value in event.more.items()]
+    lines += _table("expect", _changed(scenario.expect, Expect(scenario.rounds)))
+    return "\n".join(lines) + "\n"
+
+
+def _changed(value: Disk | Pace | Expect, default: Disk | Pace | Expect) -> dict[str, object]:
+    return {f.name: found for f in fields(value) if (found := getattr(value, f.name)) != getattr(default, f.name)}
+
+
+def _table(name: str, found: Mapping[str, object]) -> list[str]:
+    return ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in found.items())] if found else []
+
+
+def _who_text(who: Who) -> str:
+    return _value(who[0] if len(who) == 1 else who)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # its escapes are TOML's too
+    if isinstance(value, tuple):
+        if len(value) == 2 and type(value[0]) is int and value[0] == value[1]:
+            return str(value[0])
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return str(value)

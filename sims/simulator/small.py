@@ -1,0 +1,76 @@
+"""A small charter, for the simulator, tests and benchmarks."""
+
+from ...crypto.hashing import sha256
+from ...crypto.identity import Identity
+from ...protocol import statistics as sums
+from ...protocol.charter import Charter, Member, Rules
+from ...protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector
+from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
+from ...protocol.statistics import KIND
+
+
+def small_charter(
+    identities: list[Identity],
+    *,
+    components: int = 1,
+    statistics: int = 0,
+    dimension: int = 16,
+    width: int = 8,
+    rule: str = "mean",
+    fault_model: str = "byzantine",
+    noise: int = 0,
+    clip_norm: int = 1_000_000,
+    deadline: int = 3000,
+    min_updates: int = 2,
+    horizon: int = 1000,
+    records_per_height: int = 64,
+) -> Charter:
+    """Return a charter for tests and benchmarks: linear components over one made-up modality, and statistics of tasks.
+
+    There are at least as many components as statistics.
+    """
+    seed = sha256(b"small charter")
+    tensors = (TensorSpec("weight", (dimension,), 1000),)
+    specs = []
+    for index in range(components):
+        name = f"head/task{index}"
+        specs.append(
+            ComponentSpec(
+                name=name,
+                architecture="linear",
+                tensors=tensors,
+                step_log2=6,
+                width=width,
+                rule=rule,
+                min_updates=min_updates,
+                clip_norm=clip_norm,
+                noise_multiplier=noise,
+                learning_rate=1_000_000,
+                base=base_digest(base_vector(seed, name, tensors)),
+            )
+        )
+    for index in range(statistics):
+        name, parts = f"{KIND}/task{index}", sums.tensors("ridge", 3, 2)
+        base = base_digest(base_vector(seed, name, parts))
+        sensitivity = sums.SENSITIVITY["ridge"]
+        specs.append(ComponentSpec(name, "ridge", parts, 16, sums.WIDTH, SUM, 1, sensitivity, noise, 1_000_000, base))
+    return Charter(
+        version=1,
+        name="simulated",
+        created=0,
+        seed=seed,
+        members=tuple(
+            sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
+        ),
+        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon),
+        components=tuple(sorted(specs, key=lambda spec: spec.name)),
+        learning=Learning(
+            modalities=(Modality("made-up", "tabular", dimension, 1),),
+            tasks=tuple(Task(f"task{index}", "binary", 2, ("made-up",)) for index in range(components)),
+            floors=(PrivacyFloor("made-up", "open", 0, 0),),
+            steps=4,
+            sample_rate=100_000,
+            recovery_share=0,
+            planned_rounds=100,
+        ),
+    )
