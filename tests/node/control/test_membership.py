@@ -122,7 +122,7 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
     assert door in notes[0]
     assert NEW.public_key.hex()[:16] in notes[0]
     assert "school-f" in notes[1]
-    assert "for the school in the valley" in notes[1]
+    assert "as the school in the valley" in notes[1]
     answer = vote(daemon, "the school in the valley", yes=False).json()
     assert answer == {"submitted": False, "withdrawn": "the school in the valley"}
     assert vote(daemon, "school-e", yes=False).json()["withdrawn"] == "school-e"
