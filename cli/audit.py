@@ -109,7 +109,7 @@ def _ask(learner: "Worker", fault: str | None) -> Any:
 @contextmanager
 def _learner() -> Iterator["Worker"]:
     """Run a worker: training brings torch, which no command imports."""
-    from ..node.learner.client import Worker  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.learner.client import Worker
 
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "collegium.node.learner"],

@@ -36,8 +36,8 @@ def blame(
     as_json: JsonOption = False,
 ) -> None:
     """Show who is behind a component's state as it is now: rounds, shares, ε, staleness, what was refused and why."""
-    from ..node.provenance import home_blame  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.provenance.plot import COLUMNS, html, png, row  # noqa: PLC0415
+    from ..node.provenance import home_blame
+    from ..node.provenance.plot import COLUMNS, html, png, row
 
     place = _ran(existing_home(home))
     if plot is not None:
@@ -87,8 +87,8 @@ def influence(
     as_json: JsonOption = False,
 ) -> None:
     """Refold a component without a member, and evaluate both states on this institution's own held-out data."""
-    from ..node.provenance import coalitions_of, leave_one_out, most_coalitions, shapley  # noqa: PLC0415 - as above
-    from ..node.verify import Disk, home_model  # noqa: PLC0415
+    from ..node.provenance import coalitions_of, leave_one_out, most_coalitions, shapley
+    from ..node.verify import Disk, home_model
 
     if not peer and not everybody and not samples:
         raise UsageError("Nobody is named", "Give --peer NAME (may be repeated), --all or --shapley N.")
@@ -139,8 +139,8 @@ def _held(model: "Model", component: str) -> "Component":
 
 def _members(model: "Model", asked: list[str]) -> list[bytes]:
     """Return the present keys of the members that are asked for, each once. Raises UsageError."""
-    from ..consensus.membership import present  # noqa: PLC0415 - as above
-    from ..node.views import member_named  # noqa: PLC0415
+    from ..consensus.membership import present
+    from ..node.views import member_named
 
     ledger = model.report.ledger
     keys = [present(ledger.roll, member_named(ledger, model.report.charter.name, who)) for who in asked]
@@ -153,10 +153,10 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
 
     All other components are as they are now. Raises UsageError if no held-out subject has a label that counts.
     """
-    import numpy as np  # noqa: PLC0415 - as above
+    import numpy as np
 
-    from ..node.provenance import judged_by  # noqa: PLC0415
-    from .learners import own_learner  # noqa: PLC0415
+    from ..node.provenance import judged_by
+    from .learners import own_learner
 
     states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
     name = part.spec.name

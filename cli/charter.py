@@ -91,10 +91,10 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Draw up a charter. Every member then signs it (`charter sign`)."""
-    from dataclasses import replace  # noqa: PLC0415 - imports of commands wait until they run
+    from dataclasses import replace
 
-    from ..protocol import schema  # noqa: PLC0415 - imports of commands wait until they run
-    from ..protocol.charter import Charter, Rules, SignedCharter, check  # noqa: PLC0415
+    from ..protocol import schema
+    from ..protocol.charter import Charter, Rules, SignedCharter, check
 
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
@@ -166,13 +166,13 @@ def _components(
 
     The budget is of ε, δ and rounds; `usual` is the rule where neither the option nor the file names one.
     """
-    from dataclasses import replace  # noqa: PLC0415 - as above
+    from dataclasses import replace
 
-    from ..node.blueprint.declare import read_model  # noqa: PLC0415
-    from ..node.blueprint.presets import RECIPES  # noqa: PLC0415
-    from ..node.blueprint.presets import preset as recipe  # noqa: PLC0415
-    from ..node.blueprint.recipe import Budget, charter_parts  # noqa: PLC0415
-    from .learners import try_models  # noqa: PLC0415
+    from ..node.blueprint.declare import read_model
+    from ..node.blueprint.presets import RECIPES
+    from ..node.blueprint.presets import preset as recipe
+    from ..node.blueprint.recipe import Budget, charter_parts
+    from .learners import try_models
 
     epsilon, delta, rounds = budget
     if model is None:
@@ -215,7 +215,7 @@ def model_(
     as_json: JsonOption = False,
 ) -> None:
     """Print a model file, to edit, for the modalities and tasks of data folders: `charter create --model` reads it."""
-    from ..node.blueprint.derive import model_toml  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.blueprint.derive import model_toml
 
     text = model_toml(folders)
 
@@ -228,7 +228,7 @@ def model_(
 @app.command("show")
 def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show a charter: members, rules, components, privacy."""
-    from ..protocol import schema  # noqa: PLC0415 - as above
+    from ..protocol import schema
 
     charter, signed = _read(file, home)
     found: Any = _overview(charter, signed) | {"charter": _hexed(schema.to_map(charter))}
@@ -289,9 +289,9 @@ def sign(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a charter with this node's key and keep it in the home; merge the signatures of other copies."""
-    from ..node.home import keys  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter  # noqa: PLC0415
-    from ..protocol.charter import add_signature  # noqa: PLC0415
+    from ..node.home import keys
+    from ..node.verify import read_charter
+    from ..protocol.charter import add_signature
 
     place = existing_home(home)
     charter, signed = _read(file, home)
@@ -343,7 +343,7 @@ def verify(file: FileArgument = None, home: HomeOption = None, as_json: JsonOpti
 
 def merged(a: "SignedCharter", b: "SignedCharter") -> "SignedCharter":
     """Return a copy with the signatures of both; each was checked when its file was read."""
-    from ..protocol.charter import SignedCharter  # noqa: PLC0415 - as above
+    from ..protocol.charter import SignedCharter
 
     by_member = {entry.member: entry for entry in (*b.signatures, *a.signatures)}
     return SignedCharter(a.charter, tuple(by_member[key] for key in sorted(by_member)))
@@ -379,8 +379,8 @@ def read_members(path: Path) -> "list[Member]":
 
 
 def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":
-    from ..node.home.addresses import check_advertised  # noqa: PLC0415 - as above
-    from ..protocol.charter import Member  # noqa: PLC0415
+    from ..node.home.addresses import check_advertised
+    from ..protocol.charter import Member
 
     try:
         raw = bytes.fromhex(key)
@@ -409,7 +409,7 @@ def _floor(floor: "PrivacyFloor") -> tuple[object, ...]:
 
 
 def _read(file: Path | None, home: Path | None) -> "tuple[Charter, SignedCharter]":
-    from ..node.verify import read_charter  # noqa: PLC0415 - as above
+    from ..node.verify import read_charter
 
     if file is not None and not file.is_file():
         raise UsageError(
@@ -419,8 +419,8 @@ def _read(file: Path | None, home: Path | None) -> "tuple[Charter, SignedCharter
 
 
 def _write(path: Path, signed: "SignedCharter") -> None:
-    from ..node.store.files import write_atomic  # noqa: PLC0415 - as above
-    from ..protocol.charter import dump_file  # noqa: PLC0415
+    from ..node.store.files import write_atomic
+    from ..protocol.charter import dump_file
 
     if not path.absolute().parent.is_dir():
         raise UsageError(f"There is no folder {path.absolute().parent}", "Make it, or run `collegium init` first.")
@@ -428,7 +428,7 @@ def _write(path: Path, signed: "SignedCharter") -> None:
 
 
 def _public(home: Any) -> bytes:
-    from .read import public_key  # noqa: PLC0415 - as above
+    from .read import public_key
 
     key = public_key(home)
     if key is None:
@@ -437,7 +437,7 @@ def _public(home: Any) -> bytes:
 
 
 def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
-    from ..protocol.blocks import quorum, tolerated  # noqa: PLC0415 - as above
+    from ..protocol.blocks import quorum, tolerated
 
     done = {entry.member for entry in signed.signatures}
     count, model = len(charter.members), charter.rules.fault_model

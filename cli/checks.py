@@ -92,8 +92,8 @@ def _gone(home: Home) -> bool:
     """Whether this node's key was a member's and is none any more: it needs no data, no address and no daemon."""
 
     def look() -> bool:
-        from ..node.verify import read_charter  # noqa: PLC0415 - numpy; as below
-        from .read import public_key  # noqa: PLC0415
+        from ..node.verify import read_charter
+        from .read import public_key
 
         key = public_key(home)
         if key is None or not home.database.exists() or not home.charter.exists():
@@ -108,8 +108,8 @@ def _gone(home: Home) -> bool:
 
 
 def _ledger(home: Home, charter: Charter, key: bytes) -> "Ledger":
-    from ..node.store.database import Store  # noqa: PLC0415 - numpy; only checks of the ledger need it
-    from ..node.views import offline  # noqa: PLC0415
+    from ..node.store.database import Store  # numpy; only checks of the ledger need it
+    from ..node.views import offline
 
     with Store.open_readonly(home.database) as store:
         return offline(charter, store, me=key).ledger
@@ -192,7 +192,7 @@ def _config(home: Home) -> Iterator[Check]:
 
 
 def _charter(home: Home) -> Iterator[Check]:
-    from ..node.verify import read_charter  # noqa: PLC0415 - numpy; only this check needs it
+    from ..node.verify import read_charter  # numpy; only this check needs it
 
     charter, signed = read_charter(home.charter)
     missing = ", ".join(member.name for member in unsigned_members(charter, signed))
@@ -207,7 +207,7 @@ def _charter(home: Home) -> Iterator[Check]:
 
 
 def _membership(home: Home, charter: Charter) -> Iterator[Check]:
-    from .read import public_key  # noqa: PLC0415 - as above
+    from .read import public_key
 
     key = public_key(home)
     if key is None or (charter.member(key) is not None and not home.database.exists()):
@@ -223,8 +223,8 @@ def _membership(home: Home, charter: Charter) -> Iterator[Check]:
 
 def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
     """Whether the ledger on this disk counts the key as a member's."""
-    from ..node.core.motions import undecided  # noqa: PLC0415 - numpy; only this check needs it
-    from ..node.views.notes import gone  # noqa: PLC0415
+    from ..node.core.motions import undecided  # numpy; only this check needs it
+    from ..node.views.notes import gone
 
     ledger = _ledger(home, charter, key)
     seat = ledger.roll.seats.get(key)
@@ -257,8 +257,8 @@ def _data(home: Home) -> Iterator[Check]:
     folder = settings.load(home.config).data.path
     if folder is None:
         return
-    from ..node.data.arrays import load  # noqa: PLC0415 - pyarrow; only this check needs it
-    from ..node.data.summary import near_warnings  # noqa: PLC0415
+    from ..node.data.arrays import load  # pyarrow; only this check needs it
+    from ..node.data.summary import near_warnings
 
     dataset = load(folder, tolerant=True)
     yield Check("data", "ok", f"{len(dataset.subjects)} subjects in {folder}")
@@ -268,8 +268,8 @@ def _data(home: Home) -> Iterator[Check]:
     for warning in near_warnings(dataset):
         yield Check("data", "warn", warning)
     if home.charter.exists():
-        from ..node.home.declared import data_warnings  # noqa: PLC0415 - numpy; as above
-        from ..node.verify import read_charter  # noqa: PLC0415
+        from ..node.home.declared import data_warnings
+        from ..node.verify import read_charter
 
         labels = {
             name: int((task.labels == task.labels).any(axis=(1, 2)).sum()) for name, task in dataset.tasks.items()
@@ -302,8 +302,8 @@ def _ports(home: Home) -> Iterator[Check]:
 
 def _told(home: Home, own: Sequence[str]) -> Iterator[Check]:
     """Whether the charter has addresses of this node's own that it listens on, and that others can dial."""
-    from ..node.verify import read_charter  # noqa: PLC0415 - numpy; only these checks need it
-    from .read import public_key  # noqa: PLC0415
+    from ..node.verify import read_charter  # numpy; only these checks need it
+    from .read import public_key
 
     if not home.charter.exists():
         return
@@ -321,7 +321,7 @@ def _database(home: Home) -> Iterator[Check]:
     if not home.database.exists():
         yield Check("database", "ok", "none yet: the daemon makes it at its first start")
         return
-    from ..node.store.database import Store  # noqa: PLC0415 - only this check needs it
+    from ..node.store.database import Store
 
     with Store.open_readonly(home.database) as store:
         yield Check("database", "ok", f"height {store.height()}")
@@ -330,8 +330,8 @@ def _database(home: Home) -> Iterator[Check]:
 def _policy(home: Home) -> Iterator[Check]:
     if not home.charter.exists():
         return
-    from ..node.verify import read_charter  # noqa: PLC0415 - numpy; only this check needs it
-    from .founding import MEND_POLICY, withheld_here  # noqa: PLC0415
+    from ..node.verify import read_charter  # numpy; only this check needs it
+    from .founding import MEND_POLICY, withheld_here
 
     said, everything = withheld_here(home, read_charter(home.charter)[0])
     if said:
@@ -341,10 +341,10 @@ def _policy(home: Home) -> Iterator[Check]:
 def _privacy(home: Home) -> Iterator[Check]:
     if not home.database.exists() or not home.charter.exists():
         return
-    from ..node.home.policies import policies  # noqa: PLC0415 - numpy; only this check needs it
-    from ..node.store.database import Store  # noqa: PLC0415
-    from ..node.verify import read_charter  # noqa: PLC0415
-    from ..node.views import spent_notes  # noqa: PLC0415
+    from ..node.home.policies import policies  # numpy; only this check needs it
+    from ..node.store.database import Store
+    from ..node.verify import read_charter
+    from ..node.views import spent_notes
 
     charter, _ = read_charter(home.charter)
     with Store.open_readonly(home.database) as store:
@@ -358,7 +358,7 @@ def _privacy(home: Home) -> Iterator[Check]:
 
 
 def _daemon(home: Home) -> Iterator[Check]:
-    from ..node.control.client import Client  # noqa: PLC0415 - httpx; only this check needs it
+    from ..node.control.client import Client  # httpx; only this check needs it
 
     pid = running(home)
     if pid is None:

@@ -15,7 +15,7 @@ app = typer.Typer(help="The parts of the model that are trained together.", no_a
 @app.command("list")
 def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the components: rounds, hosts, what is certified, and who the open round waits for."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/components"), views.components)
 

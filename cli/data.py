@@ -29,8 +29,8 @@ def check(
     With a node's directory that has a charter, what it declares is compared too. Exit 3 if a cell cannot be used:
     training leaves its student out.
     """
-    from ..node.data.arrays import load  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.data.summary import summarise  # noqa: PLC0415
+    from ..node.data.arrays import load
+    from ..node.data.summary import summarise
 
     found: dict[str, Any] = {"folder": str(folder)} | summarise(load(folder, tolerant=True))
     found["warnings"] = [*found["warnings"], *_declared(home, found)]
@@ -43,9 +43,9 @@ def check(
 
 def _declared(home: Path | None, found: dict[str, Any]) -> list[str]:
     """Return where the counts are far from what the node's directory declares; nothing where there is no charter."""
-    from ..node.home import config as settings  # noqa: PLC0415 - as above
-    from ..node.home.declared import data_warnings  # noqa: PLC0415
-    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home.declared import data_warnings
+    from ..node.verify import read_charter
 
     place = home_of(home)
     if home is not None:
@@ -193,8 +193,8 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Turn a public data set into data folders, one for each institution. All of them are written, or none."""
-    from ..node.data.importers.common import Options  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.data.importers.registry import run_import  # noqa: PLC0415
+    from ..node.data.importers.common import Options
+    from ..node.data.importers.registry import run_import
 
     options = Options(by=by, test=test, split=split, unit=unit, institutions=institutions)
     with progress(as_json) as step:

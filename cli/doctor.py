@@ -14,7 +14,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check this machine and the node's directory; every finding is ok, warn or fail, with advice."""
-    from .checks import run  # noqa: PLC0415 - imports of commands wait until they run
+    from .checks import run
 
     checks = run(home_of(home), data=data)
     failed = any(check.verdict == "fail" for check in checks)

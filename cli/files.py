@@ -50,7 +50,7 @@ def check_picture(file: Path, *suffixes: str) -> None:
 
 def write_new(file: Path, parts: Iterable[bytes]) -> None:
     """Write a file that is not there yet, whole or not at all. Raises UsageError, DiskFullError."""
-    from ..node.store.files import write_stream  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.store.files import write_stream
 
     check_new(file)
     try:

@@ -51,8 +51,8 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what refold, rewind and retraining leave of a withdrawn member. A simulation: no network and no home."""
-    from ..sims.forget import audit as forget  # noqa: PLC0415 - imports of commands wait until they run
-    from ..sims.forget.plot import draw  # noqa: PLC0415
+    from ..sims.forget import audit as forget
+    from ..sims.forget.plot import draw
 
     if plot is not None:
         check_picture(plot, ".png")

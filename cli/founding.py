@@ -33,7 +33,7 @@ def check_addresses(people: "Sequence[Member]", *, anyway: bool) -> None:
 
 
 def _address_problems(people: "Sequence[Member]") -> list[str]:
-    from ..node.home.addresses import members_problems  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.home.addresses import members_problems
 
     return members_problems([(person.name, person.addresses) for person in people])
 
@@ -61,7 +61,7 @@ def check_same(one: "tuple[Path, Charter]", other: "tuple[Path, Charter]", *, ke
 
 def warn_of_lot(home: "Home", charter: "Charter") -> None:
     """Say now, and not only at the start, that a home with data declares no lot size. Raises UsageError (config)."""
-    from ..node.home import config as settings  # noqa: PLC0415 - as above
+    from ..node.home import config as settings
 
     if not home.config.exists():
         return
@@ -107,9 +107,9 @@ def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
 
 def withheld_here(home: "Home", charter: "Charter") -> tuple[str, bool]:
     """Return which data this home's policy keeps out of the training, and whether a node with data trains nothing."""
-    from ..node.home import config as settings  # noqa: PLC0415 - as above
-    from ..node.home.policies import policies  # noqa: PLC0415
-    from ..node.privacy.policy import withheld  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home.policies import policies
+    from ..node.privacy.policy import withheld
 
     config = settings.load(home.config)
     reasons = withheld(charter, policies(config, charter), [spec.name for spec in charter.components])
@@ -123,7 +123,7 @@ def withheld_here(home: "Home", charter: "Charter") -> tuple[str, bool]:
 
 def noise(charter: "Charter", students: float) -> list[str]:
     """Say of each component that is all noise, with so many students at every member, how much, in numbers."""
-    from ..node.blueprint.noise import drowned  # noqa: PLC0415 - as above
+    from ..node.blueprint.noise import drowned
 
     rounds = charter.learning.planned_rounds
     return [
@@ -135,7 +135,7 @@ def noise(charter: "Charter", students: float) -> list[str]:
 
 def faint(charter: "Charter", students: float) -> list[str]:
     """Say of each component that learns little under its noise, with so many students at every member, how much."""
-    from ..node.blueprint.noise import drowned  # noqa: PLC0415 - as above
+    from ..node.blueprint.noise import drowned
 
     found = drowned(charter.components, charter.learning, students, len(charter.members), FAINT)
     return [
@@ -149,8 +149,8 @@ def faint(charter: "Charter", students: float) -> list[str]:
 
 def warnings(charter: "Charter") -> list[str]:
     """Say what to know about a charter: losses, liars, addresses, open modalities, large components."""
-    from ..node.home.addresses import is_loopback  # noqa: PLC0415 - as above
-    from ..protocol.blocks import tolerated  # noqa: PLC0415
+    from ..node.home.addresses import is_loopback
+    from ..protocol.blocks import tolerated
 
     count, model = len(charter.members), charter.rules.fault_model
     found = [f"addresses: {problem}" for problem in _address_problems(charter.members)]

@@ -47,9 +47,9 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Make a node's directory with a key and a config.toml, and print the public key."""
-    from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home import keys  # noqa: PLC0415
-    from ..node.home.addresses import is_loopback, peer_id  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home import keys
+    from ..node.home.addresses import is_loopback, peer_id
 
     place = home_of(home)
     secret = read_passphrase(passphrase_file)
@@ -112,9 +112,9 @@ def chosen_config(
 
     Without `listen` it is a free port of this machine alone. Raises UsageError.
     """
-    from ..node.home import config as settings  # noqa: PLC0415 - as above
-    from ..node.home.addresses import free_loopback, own_problem  # noqa: PLC0415
-    from ..protocol.names import person_problem  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home.addresses import free_loopback, own_problem
+    from ..protocol.names import person_problem
 
     name = unicodedata.normalize("NFC", name)
     problem = person_problem(name)

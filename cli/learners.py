@@ -20,9 +20,9 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
 
     Raises UsageError with `advice` if it names none, RefusedError if `personal` and there are no private components.
     """
-    from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home.policies import parts_here  # noqa: PLC0415
-    from ..node.learner.client import worker  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home.policies import parts_here
+    from ..node.learner.client import worker
 
     config = settings.load(home.config)
     if config.data.path is None:
@@ -50,7 +50,7 @@ def try_models(folders: Sequence[Path]) -> None:
     """
     if not folders:
         return
-    from ..node.learner.client import process  # noqa: PLC0415 - as above
+    from ..node.learner.client import process
 
     with process() as learner:
         for folder in folders:

@@ -28,7 +28,7 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """List agreed records in the order of the ledger."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node import views
 
     query = {"author": author, "kind": kind, "component": component, "since": since, "limit": limit}
     found: Any = answer(
@@ -77,7 +77,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a block or a record."""
-    from ..node import views  # noqa: PLC0415 - as above
+    from ..node import views
 
     found: Any = answer(
         existing_home(home),
@@ -129,7 +129,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every signature, certificate and header, from the charter alone: of this node's files, or of FILE."""
-    from ..node.verify import verify_home_ledger, verify_home_states  # noqa: PLC0415 - as above
+    from ..node.verify import verify_home_ledger, verify_home_states
 
     if file is not None:
         if home is not None:
@@ -178,8 +178,8 @@ def verify(
 
 
 def _verify_file(file: Path, charter_file: Path | None, pin: list[str], as_json: bool) -> None:
-    from ..node.store.errors import disk_errors  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter, verify_file  # noqa: PLC0415
+    from ..node.store.errors import disk_errors
+    from ..node.verify import read_charter, verify_file
 
     pins = dict(map(parse_pin, pin))
     charter = None if charter_file is None else read_charter(charter_file)[0]
@@ -246,8 +246,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the whole ledger (charter, blocks, certificates, records) for outsiders to verify."""
-    from ..node.verify.outsiders import export as frames  # noqa: PLC0415 - as above
-    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+    from ..node.verify.outsiders import export as frames
+    from ..node.verify.outsiders import source_of
 
     place = existing_home(home)
     check_new(file)
@@ -275,8 +275,8 @@ def prove(
     as_json: JsonOption = False,
 ) -> None:
     """Write a proof that a record is in the ledger, for outsiders to verify without the ledger."""
-    from ..node.verify.outsiders import prove as make  # noqa: PLC0415 - as above
-    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+    from ..node.verify.outsiders import prove as make
+    from ..node.verify.outsiders import source_of
 
     place = existing_home(home)
     check_new(file)
@@ -304,8 +304,8 @@ def consistency(
     as_json: JsonOption = False,
 ) -> None:
     """Check that the ledger at height B appends to the ledger at height A; with --out, write the proof."""
-    from ..node.verify.outsiders import consistency as make  # noqa: PLC0415 - as above
-    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+    from ..node.verify.outsiders import consistency as make
+    from ..node.verify.outsiders import source_of
 
     place = existing_home(home)
     if out_file is not None:

@@ -84,7 +84,7 @@ app.command("bench")(sims.bench)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - `--help` need not wait for it
+        from importlib.metadata import version
 
         sys.stdout.write(f"collegium {version('collegium')}\n")
         raise typer.Exit

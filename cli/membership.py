@@ -60,7 +60,7 @@ def invite(
     as_json: JsonOption = False,
 ) -> None:
     """Invite an institution: print a text that lets it apply once. Whoever has it can apply: send it in private."""
-    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.control.client import Client
 
     client = Client(existing_home(home))
     if withdraw is not None:
@@ -92,7 +92,7 @@ def invite(
 
 def invitations(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the invitations that this node gave out, and who applied by them."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from ..node.control.client import Client
 
     found = Client(existing_home(home)).get("/invitations")
 
@@ -136,14 +136,14 @@ def join(
     as_json: JsonOption = False,
 ) -> None:
     """Apply to become a member: check the charter, keep it, and hand in an application. Again: see how it stands."""
-    import structlog  # noqa: PLC0415 - as above
+    import structlog
 
-    from ..node.home import joining, keys  # noqa: PLC0415
-    from ..node.home.config import load as load_config  # noqa: PLC0415
-    from ..node.home.invitations import from_text  # noqa: PLC0415
-    from ..node.runtime.candidate import apply, check_charter  # noqa: PLC0415
-    from ..node.store.files import write_atomic  # noqa: PLC0415
-    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node.home import joining, keys
+    from ..node.home.config import load as load_config
+    from ..node.home.invitations import from_text
+    from ..node.runtime.candidate import apply, check_charter
+    from ..node.store.files import write_atomic
+    from ..node.verify import read_charter
 
     invited = from_text(_text(invitation)).value
     if invited.expires < time.time():
@@ -207,9 +207,9 @@ def join(
 
 def _leave_old_key(place: "Home", passphrase: str | None) -> None:
     """Make a new key, unless the one in use is a member's or was never one."""
-    from ..node.home import keys  # noqa: PLC0415 - as above
-    from ..node.home.lock import hold, running  # noqa: PLC0415
-    from .read import from_store  # noqa: PLC0415
+    from ..node.home import keys
+    from ..node.home.lock import hold, running
+    from .read import from_store
 
     mine = public_key(place)
     seat = from_store(place, lambda context: context.ledger.roll.seats.get(mine or b""))
@@ -244,7 +244,7 @@ def _told(
     listen: "Sequence[str]", advertise: "Sequence[str]", members: "Sequence[str]", anyway: bool
 ) -> tuple[str, ...]:
     """Return the addresses that the members are told to dial. Raises RefusedError if none of them would lead here."""
-    from ..node.home.addresses import check_advertised, is_loopback, own_problem, published  # noqa: PLC0415 - as above
+    from ..node.home.addresses import check_advertised, is_loopback, own_problem, published
 
     problem, advice = own_problem(listen, advertise)
     usable = published([a for a in advertise or listen if not check_advertised(a)], members)
@@ -266,8 +266,8 @@ def _make(
     passphrase_file: Path | None,
 ) -> None:
     """Make the directory as `init` does."""
-    from ..node.home import config as settings  # noqa: PLC0415 - as above
-    from ..node.home import keys  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home import keys
 
     chosen = chosen_config(name, listen, advertise, data, lot_size)
     keys.create(place, read_passphrase(passphrase_file))
@@ -280,7 +280,7 @@ def _make(
 
 def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List what is moved about members, and how earlier motions ended."""
-    from ..node import views  # noqa: PLC0415 - as above
+    from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/motions"), views.motions)
 
@@ -335,7 +335,7 @@ def refuse(
 
 
 def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool, *, anyway: bool = False) -> None:
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from ..node.control.client import Client
 
     client = Client(existing_home(home))
     known = known_motions(client)
@@ -359,7 +359,7 @@ def expel(
     as_json: JsonOption = False,
 ) -> None:
     """Move that a member be expelled; the others vote. Its closed rounds stand, its key never comes back."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from ..node.control.client import Client
 
     client = Client(existing_home(home))
     who = client.member(member)
@@ -377,7 +377,7 @@ def leave(
     as_json: JsonOption = False,
 ) -> None:
     """Leave the federation. What was contributed stays, unless it is withdrawn: before or after, `unlearn request`."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from ..node.control.client import Client
 
     client = Client(existing_home(home))
     status = client.get("/status")
@@ -393,7 +393,7 @@ def leave(
 
 def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
     """Say what the federation loses with this member, an active host of the components in `hosted`."""
-    from ..protocol.blocks import quorum, tolerated  # noqa: PLC0415 - as above
+    from ..protocol.blocks import quorum, tolerated
 
     federation = status["federation"]
     left, model = federation["members"] - 1, federation["fault_model"]
@@ -416,7 +416,7 @@ def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
 
 def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show one member: since when, by which motion, under which keys, and what is or was moved about it."""
-    from ..node import views  # noqa: PLC0415 - as above
+    from ..node import views
 
     found: Any = answer(
         existing_home(home),
@@ -480,10 +480,10 @@ def rekey(
 
 
 def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path | None, as_json: bool) -> None:
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from ..node.home import keys  # noqa: PLC0415
-    from ..protocol.membership import Rekeying  # noqa: PLC0415
-    from ..protocol.signing import sign  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..node.home import keys
+    from ..protocol.membership import Rekeying
+    from ..protocol.signing import sign
 
     place = existing_home(home)
     client = Client(place)
@@ -516,13 +516,13 @@ def _runs_as(client: Any, key: bytes) -> bool:
 def _claim(
     member: str, charter: Path | None, out: Path | None, passphrase_file: Path | None, home: Path | None, as_json: bool
 ) -> None:
-    from ..node.home import joining, keys  # noqa: PLC0415 - as above
-    from ..node.home.config import load as load_config  # noqa: PLC0415
-    from ..node.store.files import write_atomic  # noqa: PLC0415
-    from ..node.verify import read_charter  # noqa: PLC0415
-    from ..protocol.charter import dump_file  # noqa: PLC0415
-    from ..protocol.membership import Rekeying  # noqa: PLC0415
-    from ..protocol.signing import sign  # noqa: PLC0415
+    from ..node.home import joining, keys
+    from ..node.home.config import load as load_config
+    from ..node.store.files import write_atomic
+    from ..node.verify import read_charter
+    from ..protocol.charter import dump_file
+    from ..protocol.membership import Rekeying
+    from ..protocol.signing import sign
 
     place = existing_home(home)
     path = out or place.root / "rekey.statement"
@@ -555,9 +555,9 @@ def _claim(
 
 
 def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_json: bool) -> None:
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from ..protocol.membership import Rekeying  # noqa: PLC0415
-    from ..protocol.signing import open_signed  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..protocol.membership import Rekeying
+    from ..protocol.signing import open_signed
 
     client = Client(existing_home(home))
     federation = bytes.fromhex(client.get("/status")["federation"]["id"])

@@ -30,9 +30,9 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the last certified weights, what they are of, and the proof; every state is folded anew and checked."""
-    from ..node.store.database import Store  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.store.errors import disk_errors  # noqa: PLC0415
-    from ..node.verify import home_model  # noqa: PLC0415
+    from ..node.store.database import Store
+    from ..node.store.errors import disk_errors
+    from ..node.verify import home_model
 
     place = existing_home(home)
     check_new_folder(folder)
@@ -64,13 +64,13 @@ def export(
 
 def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
     """Write a file for each component; return their names and SHA-256 digests by component."""
-    from math import prod  # noqa: PLC0415 - as above
+    from math import prod
 
-    from safetensors.numpy import save  # noqa: PLC0415
+    from safetensors.numpy import save
 
-    from ..crypto.hashing import sha256  # noqa: PLC0415
-    from ..protocol.components import base_vector, weights  # noqa: PLC0415
-    from ..protocol.statistics import numbers  # noqa: PLC0415
+    from ..crypto.hashing import sha256
+    from ..protocol.components import base_vector, weights
+    from ..protocol.statistics import numbers
 
     files = {}
     for number, (name, component) in enumerate(sorted(model.components.items())):
@@ -92,7 +92,7 @@ def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def _config(model: "Model", files: dict[str, tuple[str, str]]) -> Any:
-    from ..protocol import schema  # noqa: PLC0415 - as above
+    from ..protocol import schema
 
     charter = model.report.charter
     components = [
@@ -113,7 +113,7 @@ def _config(model: "Model", files: dict[str, tuple[str, str]]) -> Any:
 def _provenance(
     model: "Model", files: dict[str, tuple[str, str]], block: "Block", certificate: "Certificate"
 ) -> dict[str, Any]:
-    from ..protocol import schema  # noqa: PLC0415 - as above
+    from ..protocol import schema
 
     ledger = model.report.ledger
 

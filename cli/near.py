@@ -22,7 +22,7 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
     `also` does not name. With `yes`, or where nobody can be asked, it has to be said by `exactly` or `also` instead.
     Raises UsageError.
     """
-    from ..node.data.spelling import clean, near  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.data.spelling import clean, near
 
     names = list(dict.fromkeys(map(clean, (student, *also))))
     if not all(names):
@@ -48,9 +48,9 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
 
 def in_data(place: "Home") -> list[str] | None:
     """Return every id in the institution's data; None, with a word about it, if they cannot be read now."""
-    from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
-    from ..node.data.records import subject_ids  # noqa: PLC0415
-    from ..node.home import config as settings  # noqa: PLC0415
+    from ..node.data.manifest import read_manifest
+    from ..node.data.records import subject_ids
+    from ..node.home import config as settings
 
     folder = settings.load(place.config).data.path
     if folder is None:
@@ -64,9 +64,9 @@ def in_data(place: "Home") -> list[str] | None:
 
 def is_held_out(place: "Home", student: str) -> bool:
     """Whether the data now set this student apart for evaluation; False if they cannot be read."""
-    from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
-    from ..node.data.records import held_out_subject  # noqa: PLC0415
-    from ..node.home import config as settings  # noqa: PLC0415
+    from ..node.data.manifest import read_manifest
+    from ..node.data.records import held_out_subject
+    from ..node.home import config as settings
 
     folder = settings.load(place.config).data.path
     try:

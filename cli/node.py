@@ -37,8 +37,8 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
-    from ..node.home.lock import running  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.views.notes import older  # noqa: PLC0415
+    from ..node.home.lock import running
+    from ..node.views.notes import older
 
     place = existing_home(home)
     pid = running(place)
@@ -50,7 +50,7 @@ def start(
         )
     passphrase = key_passphrase(place, passphrase_file)
     if foreground:
-        from ..node.runtime import serve  # noqa: PLC0415 - as above
+        from ..node.runtime import serve
 
         serve(place, passphrase)
         return
@@ -111,7 +111,7 @@ def spawn(home: "Home", passphrase: str | None) -> tuple[subprocess.Popen[bytes]
 
 def wait_until_up(home: "Home", process: subprocess.Popen[bytes], offset: int, seconds: float) -> None:
     """Wait until the daemon answers. Raises its own error if it ends first, UnreachableError if it takes too long."""
-    from ..node.control.client import Client, error_of  # noqa: PLC0415 - as above
+    from ..node.control.client import Client, error_of
 
     client = Client(home)
     deadline = time.monotonic() + seconds
@@ -155,8 +155,8 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Stop the daemon."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from ..node.home.lock import running  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..node.home.lock import running
 
     place = existing_home(home)
     client = Client(place)
@@ -199,10 +199,10 @@ def status(
 
 
 def _watch(place: "Home", interval: float) -> None:
-    from rich.live import Live  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415
+    from rich.live import Live
+    from rich.text import Text
 
-    from .output import console  # noqa: PLC0415
+    from .output import console
 
     out = console()
 
@@ -235,7 +235,7 @@ def _watch(place: "Home", interval: float) -> None:
 
 def look(home: "Home") -> Any:
     """Return the status view."""
-    from ..node import views  # noqa: PLC0415 - as above
+    from ..node import views
 
     return answer(home, lambda client: client.get("/status"), views.status)
 

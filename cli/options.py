@@ -51,7 +51,7 @@ def home_path(option: Path | None = None) -> Path:
 
 def home_of(option: Path | None) -> "Home":
     """Return the paths of the node's directory; it need not exist."""
-    from ..node.home.paths import Home  # noqa: PLC0415 - see above
+    from ..node.home.paths import Home
 
     return Home(home_path(option))
 
@@ -84,9 +84,9 @@ def key_passphrase(home: "Home", path: Path | None, key: Path | None = None) -> 
 
     It is from a file, the environment or, at a terminal, the operator.
     """
-    import sys  # noqa: PLC0415 - with the rest of this function's imports
+    import sys
 
-    from ..node.home import keys  # noqa: PLC0415
+    from ..node.home import keys
 
     given = read_passphrase(path) or os.environ.get("COLLEGIUM_PASSPHRASE")
     if given is not None or not keys.needs_passphrase(home, key):

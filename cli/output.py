@@ -50,7 +50,7 @@ def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console"
 
     `like`: not to a stream, but to be captured, as wide as that one and in its colours.
     """
-    from rich.console import Console  # noqa: PLC0415 - `--help` must not wait for it
+    from rich.console import Console
 
     class Safe(Console):
         def print(self, *objects: Any, **options: Any) -> None:
@@ -83,8 +83,8 @@ def confirm(question: str, yes: bool) -> None:
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
     """Print rows under their columns, or say that there are none. Too wide for the screen: each row as a paragraph."""
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     if not rows:
         out.print(empty)
@@ -111,7 +111,7 @@ def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
     A column of text gives way, word by word, but not below `NARROW`: nobody reads a sentence of one word a line.
     """
-    from rich.cells import cell_len  # noqa: PLC0415 - as above
+    from rich.cells import cell_len
 
     widths, least = [], []
     for column in zip(*rows, strict=True):
@@ -129,9 +129,9 @@ def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
 def _paragraphs(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print each row as its first cell and, indented, pairs of name and value: none is broken if it fits on a line."""
-    from rich.cells import cell_len  # noqa: PLC0415 - as above
-    from rich.padding import Padding  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.cells import cell_len
+    from rich.padding import Padding
+    from rich.text import Text
 
     room = out.width - INDENT
     for row in rows:
@@ -154,9 +154,9 @@ def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
 
     In a pipe such a value stays on the line of its name, in one piece: for `grep`, and to be pasted into a shell.
     """
-    from rich.cells import cell_len  # noqa: PLC0415 - as above
-    from rich.padding import Padding  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.cells import cell_len
+    from rich.padding import Padding
+    from rich.text import Text
 
     names_ = max((cell_len(name) for name, _ in pairs), default=0)
     room = (out.width if out.is_terminal else min(out.width, _columns())) - names_ - GAP
@@ -181,7 +181,7 @@ def _columns() -> int:
 
 def _wrapped(text: str, room: int) -> list[str]:
     """Return a text in lines of at most so many cells, none of its words broken."""
-    from rich.cells import cell_len  # noqa: PLC0415 - as above
+    from rich.cells import cell_len
 
     lines = [""]
     for word in text.split(" "):
@@ -229,7 +229,7 @@ def progress(as_json: bool) -> Iterator[Progress | None]:
     if as_json or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import Progress as Bars  # noqa: PLC0415 - as above
+    from rich.progress import Progress as Bars
 
     with Bars(console=console(stderr=True), transient=True) as bars:
         known: dict[str, Any] = {}

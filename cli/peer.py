@@ -21,7 +21,7 @@ membership.register(app)
 @app.command("list")
 def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the members and whether this node is connected to them."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node import views
 
     found: Any = answer(
         existing_home(home),
@@ -72,9 +72,9 @@ def add(
 ) -> None:
     """Remember a member's address; a running daemon dials it at once."""
     address = _whole(existing_home(home), member, address) if address else member
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from ..node.home.lock import running  # noqa: PLC0415
-    from ..node.home.peers import edit_peers  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..node.home.lock import running
+    from ..node.home.peers import edit_peers
 
     place = existing_home(home)
     if running(place) is not None:
@@ -95,9 +95,9 @@ def add(
 @app.command("remove")
 def remove(address: AddressArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Forget an address that was added."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from ..node.home.lock import running  # noqa: PLC0415
-    from ..node.home.peers import edit_peers  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..node.home.lock import running
+    from ..node.home.peers import edit_peers
 
     place = existing_home(home)
     if running(place) is not None:
@@ -109,9 +109,9 @@ def remove(address: AddressArgument, home: HomeOption = None, as_json: JsonOptio
 
 def _whole(home: "Home", member: str, address: str) -> str:
     """Return a member's address with the peer id that follows from the member's key. Raises UsageError."""
-    from ..node.home.addresses import check_advertised, with_peer  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter  # noqa: PLC0415
-    from ..node.views import find_member  # noqa: PLC0415
+    from ..node.home.addresses import check_advertised, with_peer
+    from ..node.verify import read_charter
+    from ..node.views import find_member
 
     problem = check_advertised(address.partition("/p2p/")[0])
     if problem:

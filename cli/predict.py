@@ -36,8 +36,8 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Predict every task for the records of a file, with the last certified states. A daemon may run or not."""
-    from ..node.verify import home_model  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.views.worth import MANY, certain, no_better  # noqa: PLC0415 - as above
+    from ..node.verify import home_model
+    from ..node.views.worth import MANY, certain, no_better
 
     place = existing_home(home)
     if not file.exists():
@@ -104,7 +104,7 @@ def _ask(
     home: "Home", model: "Model", file: Path, personal: bool, task: str | None, progress: Progress | None
 ) -> tuple[Any, Any]:
     """Return the predictions, and how the tasks do on this node's own held-out records with the same states."""
-    from .learners import own_learner  # noqa: PLC0415 - as above
+    from .learners import own_learner
 
     def step(what: str, done: int = 0) -> None:
         if progress is not None:

@@ -35,7 +35,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show for each modality the policy in force and who set it, ε spent, and the round in which it runs out."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node import views
 
     place = existing_home(home)
 
@@ -125,7 +125,7 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """List what was spent by whom on what: every member's claims, and own draws that were never published."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node import views
 
     place = existing_home(home)
     found = from_store(
@@ -186,9 +186,9 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a plan costs: by default this home's, modality by modality, on top of what is spent."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home.policies import billionths  # noqa: PLC0415
-    from ..node.privacy.policy import DEFAULT_DELTA  # noqa: PLC0415
+    from ..node import views
+    from ..node.home.policies import billionths
+    from ..node.privacy.policy import DEFAULT_DELTA
 
     if noise and epsilon:
         raise UsageError("--noise and --epsilon do not go together", "Give the noise, or the ε to find it for.")
@@ -269,9 +269,9 @@ def presets(
     as_json: JsonOption = False,
 ) -> None:
     """List the jurisdiction presets, or print one as the TOML file that it is."""
-    from dataclasses import asdict  # noqa: PLC0415 - imports of commands wait until they run
+    from dataclasses import asdict
 
-    from ..node.privacy import jurisdiction  # noqa: PLC0415
+    from ..node.privacy import jurisdiction
 
     known = {each: jurisdiction.parse(jurisdiction.text(each), each) for each in jurisdiction.shipped()}
     if name is not None:
@@ -300,21 +300,21 @@ def _shown(epsilon: float | None) -> str:
 
 
 def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce, ...]]":
-    from ..node.home import config as settings  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home.policies import policies  # noqa: PLC0415
+    from ..node.home import config as settings
+    from ..node.home.policies import policies
 
     config = settings.load(home.config)
     return config, policies(config, charter)
 
 
 def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> Any:
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.core.events import Noised, PutDraw  # noqa: PLC0415
-    from ..node.home.policies import hosted_components  # noqa: PLC0415
-    from ..node.privacy.accountant import MILLION  # noqa: PLC0415
-    from ..node.privacy.accountant import split_noise as split  # noqa: PLC0415
-    from ..node.store.database import Store  # noqa: PLC0415
-    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node import views
+    from ..node.core.events import Noised, PutDraw
+    from ..node.home.policies import hosted_components
+    from ..node.privacy.accountant import MILLION
+    from ..node.privacy.accountant import split_noise as split
+    from ..node.store.database import Store
+    from ..node.verify import read_charter
 
     charter, _ = read_charter(home.charter)
     config, policies = _in_force(home, charter)
@@ -370,7 +370,7 @@ def _noises(text: str) -> list[int]:
 
 
 def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
-    from ..node.privacy.accountant import calibrate  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.privacy.accountant import calibrate
 
     try:
         return calibrate(epsilon, delta / 1e9, rate / 1_000_000, steps)
@@ -380,7 +380,7 @@ def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
 
 def _cross_check(events: list[list[float]], delta: float) -> Any:
     """Ask a worker: Opacus brings torch, which no command imports."""
-    from ..node.learner.protocol import encode_frame, failure, read_frame  # noqa: PLC0415 - imports of commands wait
+    from ..node.learner.protocol import encode_frame, failure, read_frame
 
     done = subprocess.run(
         [sys.executable, "-P", "-m", "collegium.node.learner"],

@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 def answer(home: "Home", ask: "Callable[[Client], T]", read: "Callable[[Context], T]") -> T:
     """Ask the daemon; without one, or while it starts, read the store as the daemon left it."""
-    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home.lock import running  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..node.home.lock import running
 
     if running(home) is not None:
         try:
@@ -31,11 +31,11 @@ def answer(home: "Home", ask: "Callable[[Client], T]", read: "Callable[[Context]
 
 def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     """Read the store, whether or not a daemon runs. Raises UsageError if the node never ran."""
-    from ..node.home import joining  # noqa: PLC0415 - as above
-    from ..node.home.peers import load_peers  # noqa: PLC0415
-    from ..node.store.database import Store  # noqa: PLC0415
-    from ..node.verify import parts_of_home, read_charter  # noqa: PLC0415
-    from ..node.views import offline  # noqa: PLC0415
+    from ..node.home import joining
+    from ..node.home.peers import load_peers
+    from ..node.store.database import Store
+    from ..node.verify import parts_of_home, read_charter
+    from ..node.views import offline
 
     charter, _ = read_charter(home.charter)
     if not home.database.exists():

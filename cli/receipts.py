@@ -21,11 +21,11 @@ NOBODY = "it found this id neither in its data nor in any draw that it has a rec
 
 def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
     """Write a student's receipt of this node, checked; return what it shows and its key. Raises RefusedError."""
-    from ..crypto import sealing  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home import keys  # noqa: PLC0415
-    from ..node.home.students import Manifests  # noqa: PLC0415
-    from ..node.verify import receipt  # noqa: PLC0415
-    from ..node.verify.outsiders import headers_of, source_of  # noqa: PLC0415
+    from ..crypto import sealing
+    from ..node.home import keys
+    from ..node.home.students import Manifests
+    from ..node.verify import receipt
+    from ..node.verify.outsiders import headers_of, source_of
 
     me, key = from_store(place, lambda context: context.me), sealing.new_key()
     if me is None:
@@ -48,9 +48,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """Check a receipt, and tell how it stands to this node's own ledger, if there is one."""
-    from ..crypto.sealing import KEY_BYTES  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter, receipt  # noqa: PLC0415
-    from .ledger import parse_pin  # noqa: PLC0415
+    from ..crypto.sealing import KEY_BYTES
+    from ..node.verify import read_charter, receipt
+    from .ledger import parse_pin
 
     if student is None or key is None:
         raise UsageError(
@@ -80,8 +80,8 @@ def verify(
 
 def _own_ledger(checked: "Receipt", home: Path | None, as_json: bool) -> "Today | None":
     """Hold a receipt against this node's own ledger; None if there is none here of this federation."""
-    from ..node.verify import read_charter, receipt  # noqa: PLC0415 - as above
-    from ..node.verify.outsiders import source_of  # noqa: PLC0415
+    from ..node.verify import read_charter, receipt
+    from ..node.verify.outsiders import source_of
 
     place = home_of(home)
     given = home is not None or SETTINGS.home is not None

@@ -22,7 +22,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """List closed rounds."""
-    from ..node import views  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node import views
 
     found: Any = answer(
         existing_home(home),
@@ -69,7 +69,7 @@ def detail(
     as_json: JsonOption = False,
 ) -> None:
     """Show one closed round."""
-    from ..node import views  # noqa: PLC0415 - as above
+    from ..node import views
 
     found: Any = answer(
         existing_home(home),
@@ -112,7 +112,7 @@ def _deadline(found: Any) -> str:
 
 def _figures(evaluation: Any) -> list[tuple[object, ...]]:
     """Return a row for each task, metric and group, with the shared and the personal figure side by side."""
-    from ..node.store.observations import LEAST_CELL  # noqa: PLC0415 - as above
+    from ..node.store.observations import LEAST_CELL
 
     rows: dict[tuple[object, ...], list[Any]] = {}
     for figure in evaluation:

@@ -46,7 +46,7 @@ def subject(
     student; with --yes, --also or --exactly must say so. Of several ids each gets a receipt: FILE, FILE.2, FILE.3, ...
     The id stays on this machine. Running it again is safe: it goes on where it was, and writes a receipt of today.
     """
-    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.control.client import Client
 
     place = existing_home(home)
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
@@ -84,8 +84,8 @@ def _known(client: Any, place: "Home", name: str, anyway: bool) -> dict[str, Any
 
 def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
     """Say why no update that counts or may come to count saw this student."""
-    from ..node.verify import read_charter  # noqa: PLC0415 - as above
-    from ..protocol.components import MILLION  # noqa: PLC0415
+    from ..node.verify import read_charter
+    from ..protocol.components import MILLION
 
     if look["left_out"]:
         return "they are left out already, and what saw them was withdrawn before"
@@ -158,7 +158,7 @@ def _forgotten(found: dict[str, Any]) -> list[str]:
 
 
 def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
-    from ..node.home import keys  # noqa: PLC0415 - as above
+    from ..node.home import keys
 
     first, *_ = (shlex.quote(str(keys.kept(place, bytes.fromhex(key)))) for key in counts)
     return RefusedError(
@@ -173,9 +173,9 @@ def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) 
 
     Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.
     """
-    import time  # noqa: PLC0415 - as above
+    import time
 
-    from ..crypto.errors import UnreachableError  # noqa: PLC0415
+    from ..crypto.errors import UnreachableError
 
     deadline = time.monotonic() + wait
     updates, count = set(sent["updates"]), sent["withdrawn_updates"]

@@ -22,8 +22,8 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
 
     After `seconds` it is returned as it is then. Raises UnreachableError if the daemon has ended.
     """
-    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
-    from ..node.home.lock import running  # noqa: PLC0415
+    from ..node.control.client import Client
+    from ..node.home.lock import running
 
     client, begun, shown = Client(home), time.monotonic(), 0.0
     found: Any = None
@@ -56,9 +56,9 @@ def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
 
     None without a data folder, or while its dataset.toml cannot be read: the learner says why.
     """
-    from ..node.data.manifest import read_manifest  # noqa: PLC0415 - as above
-    from ..node.home import config as settings  # noqa: PLC0415
-    from ..node.verify import read_charter  # noqa: PLC0415
+    from ..node.data.manifest import read_manifest
+    from ..node.home import config as settings
+    from ..node.verify import read_charter
 
     folder = settings.load(home.config).data.path
     if folder is None:

@@ -61,7 +61,7 @@ def request(
     as_json: JsonOption = False,
 ) -> None:
     """Withdraw what this node contributed, for good: all of it (then it stops contributing), or a part (it goes on)."""
-    from ..node.control.client import Client  # noqa: PLC0415 - imports of commands wait until they run
+    from ..node.control.client import Client
 
     scope = parse_scope(component, rounds, update)
     place = existing_home(home)
@@ -102,8 +102,8 @@ def move(
     as_json: JsonOption = False,
 ) -> None:
     """Move that contributions be withdrawn; the members vote (`peer approve`). Only so can a federation rewind."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
-    from .membership import follow, known_motions  # noqa: PLC0415
+    from ..node.control.client import Client
+    from .membership import follow, known_motions
 
     scope = parse_scope(component, rounds, update)
     client = Client(existing_home(home))
@@ -129,11 +129,11 @@ def statement(
     as_json: JsonOption = False,
 ) -> None:
     """Sign the withdrawal of all that this key contributed, for a member to carry: for who is no longer one."""
-    from ..consensus.membership import earlier  # noqa: PLC0415 - as above
-    from ..node.home import keys  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter  # noqa: PLC0415
-    from ..protocol.records import WithdrawalStatement  # noqa: PLC0415
-    from ..protocol.signing import sign  # noqa: PLC0415
+    from ..consensus.membership import earlier
+    from ..node.home import keys
+    from ..node.verify import read_charter
+    from ..protocol.records import WithdrawalStatement
+    from ..protocol.signing import sign
 
     place = existing_home(home)
     check_new(out)
@@ -161,7 +161,7 @@ def carry(
     as_json: JsonOption = False,
 ) -> None:
     """Carry the withdrawal of somebody who is no longer a member into the ledger."""
-    from ..node.control.client import Client  # noqa: PLC0415 - as above
+    from ..node.control.client import Client
 
     try:
         data = bytes.fromhex(file.read_text(encoding="ascii").strip())
@@ -174,7 +174,7 @@ def carry(
 @app.command("status")
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show every withdrawal and how far it got."""
-    from ..node import views  # noqa: PLC0415 - as above
+    from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/unlearn"), views.unlearn)
 
@@ -214,10 +214,10 @@ def certificate(
     as_json: JsonOption = False,
 ) -> None:
     """Write one file from which anybody can check, offline, that a member's withdrawn contributions are gone."""
-    from ..node.verify import certificate as certificates  # noqa: PLC0415
-    from ..node.verify.bytes import Disk  # noqa: PLC0415
-    from ..node.verify.outsiders import source_of  # noqa: PLC0415
-    from ..node.views import find_member  # noqa: PLC0415
+    from ..node.verify import certificate as certificates
+    from ..node.verify.bytes import Disk
+    from ..node.verify.outsiders import source_of
+    from ..node.views import find_member
 
     place = existing_home(home)
     check_new(out)
@@ -308,10 +308,10 @@ def verify(
 
 
 def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: list[str], as_json: bool) -> None:
-    from ..node.verify import certificate as certificates  # noqa: PLC0415 - as above
-    from ..node.verify import read_charter  # noqa: PLC0415
-    from ..node.verify.bytes import Disk  # noqa: PLC0415
-    from .ledger import parse_pin  # noqa: PLC0415
+    from ..node.verify import certificate as certificates
+    from ..node.verify import read_charter
+    from ..node.verify.bytes import Disk
+    from .ledger import parse_pin
 
     if updates is not None and not updates.is_dir():
         raise UsageError(f"There is no folder {updates}", "Name a node's directory, or its blobs folder.")
@@ -326,9 +326,9 @@ def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: l
 
 
 def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
-    from ..consensus.membership import earlier  # noqa: PLC0415 - as above
-    from ..node.verify import verify_home_withdrawal  # noqa: PLC0415
-    from ..node.views import Context, find_member  # noqa: PLC0415
+    from ..consensus.membership import earlier
+    from ..node.verify import verify_home_withdrawal
+    from ..node.views import Context, find_member
 
     place = existing_home(home)
 
