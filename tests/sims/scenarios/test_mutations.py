@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -505,7 +506,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who is suspended is a host all the same",
-        ((FOLD, "components={name: replace(c, hosts=hosts[name]) for name, c in ledger.components.items()},", ""),),
+        ((FOLD, "hosts=tuple(h for h in c.hosts if h != subject)", "hosts=c.hosts"),),
         "silent-host",
         1,
         ("G3",),
@@ -552,7 +553,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who is suspended as a trainer is one all the same",
-        ((FOLD, "trainers.silenced(ledger.offers[motion.subject])", "ledger.offers[motion.subject]"),),
+        ((FOLD, "trainers.silenced(ledger.offers[subject])", "ledger.offers[subject]"),),
         "hung-learner",
         1,
         ("G3",),
@@ -608,7 +609,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an expulsion by motion is not carried out",
-        ((FOLD, "    state = _without(ledger, {motion.subject})\n", "    state = ledger\n"),),
+        ((FOLD, "return replace(_without(ledger, {subject}), expelled=", "return replace(ledger, expelled="),),
         "expelled-by-motion",
         1,
         ("G2",),
@@ -695,6 +696,16 @@ def test_it_is_caught_within_so_many_seeds(mutation: Mutation) -> None:
 def test_the_code_as_it_is_passes_the_same(scenario: str, seed: int) -> None:
     outcome = play(load(scenario), seed)
     assert outcome.held, outcome
+
+
+def test_every_planted_text_is_in_its_module() -> None:
+    """In a second, for whoever moves code; the children that plant it take minutes."""
+    for mutation in MUTATIONS:
+        for module, text, _ in mutation.edits:
+            spec = find_spec(module)
+            assert spec is not None, (mutation.name, module)
+            assert spec.origin is not None
+            assert text in Path(spec.origin).read_text(encoding="utf-8"), (mutation.name, module)
 
 
 def test_the_documentation_has_the_list() -> None:
