@@ -5,16 +5,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
-from . import membership
+from . import joining, motions
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, table
 from .read import answer
+from .rekey import rekey
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
 
 app = typer.Typer(help="Members: who they are, how they are reached, who comes and goes.", no_args_is_help=True)
-membership.register(app)
+for _name, _command in (
+    ("invite", joining.invite),
+    ("invitations", joining.invitations),
+    ("join", joining.join),
+    ("motions", motions.motions),
+    ("approve", motions.approve),
+    ("refuse", motions.refuse),
+    ("expel", motions.expel),
+    ("leave", motions.leave),
+    ("rekey", rekey),
+    ("show", motions.show),
+):
+    app.command(_name)(_command)
 
 
 @app.command("ls", hidden=True)

@@ -103,7 +103,7 @@ def move(
 ) -> None:
     """Move that contributions be withdrawn; the members vote (`peer approve`). Only so can a federation rewind."""
     from ..node.control.client import Client
-    from .membership import follow, known_motions
+    from .motions import follow, known_motions
 
     scope = parse_scope(component, rounds, update)
     client = Client(existing_home(home))

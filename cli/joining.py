@@ -1,0 +1,250 @@
+"""`collegium peer invite`, `invitations` and `join`: how an institution comes in."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import CollegiumError, RefusedError, UsageError
+from ..protocol.bounds import MAX_STUDENTS
+from .files import check_new, write_new
+from .init import chosen_config
+from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
+from .output import emit, facts, say, short, table
+from .read import public_key
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
+    from ..protocol.membership import Invitation
+
+
+def invite(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="For whom it is, as a note to yourself.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file, with the charter.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="For how long it is good.")] = 7,
+    key: Annotated[str, typer.Option(metavar="HEX", help="Good for this public key only.")] = "",
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Keep the application for `peer approve` instead of moving it at once.")
+    ] = False,
+    withdraw: Annotated[
+        str | None, typer.Option(metavar="INVITATION", help="Withdraw an invitation instead: its name or id.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Invite an institution: print a text that lets it apply once. Whoever has it can apply: send it in private."""
+    from ..node.control.client import Client
+
+    client = Client(existing_home(home))
+    if withdraw is not None:
+        gone = client.uninvite(withdraw)
+        emit(gone, as_json, lambda console: console.print(f"withdrawn: {gone['withdrawn']}"))
+        return
+    if out is not None:
+        check_new(out)
+    found: Any = client.invite(name, days=days, key=key, hold=hold, charter=out is not None)
+    if out is not None:
+        try:
+            write_new(out, [(found.pop("text") + "\n").encode()])
+        except CollegiumError:
+            client.uninvite(found["invitation"])  # nobody has its text
+            raise
+        found["file"] = str(out)
+
+    def people(console: Any) -> None:
+        if out is not None:
+            console.print(f"invitation {found['invitation']} written to {out}, good until {found['expires']}")
+        else:
+            console.print(found["text"], soft_wrap=True)
+            say(f"invitation {found['invitation']}, good until {found['expires']}")
+        say(f"it leads to {', '.join(found['addresses'])}")
+        say("The institution runs: collegium peer join FILE-OR-TEXT")
+
+    emit(found, as_json, people)
+
+
+def invitations(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the invitations that this node gave out, and who applied by them."""
+    from ..node.control.client import Client
+
+    found = Client(existing_home(home)).get("/invitations")
+
+    def people(out: Any) -> None:
+        rows = [
+            (
+                given["invitation"],
+                given["name"] or "–",
+                given["state"],
+                given["applicant"]["name"] if given["applicant"] else "–",
+                short(given["applicant"]["key"]) if given["applicant"] else "–",
+                given["expires"],
+            )
+            for given in found["invitations"]
+        ]
+        table(out, ("invitation", "for", "state", "applicant", "key", "expires"), rows, empty="No invitations.")
+
+    emit(found, as_json, people)
+
+
+def join(
+    invitation: Annotated[str, typer.Argument(metavar="INVITATION", help="The file or text that a member sent.")],
+    name: Annotated[str | None, typer.Option(help="How to be called; without it, the config's name.")] = None,
+    listen: Annotated[
+        list[str] | None, typer.Option(metavar="MULTIADDR", help="Where to listen, for a new directory.")
+    ] = None,
+    advertise: Annotated[
+        list[str] | None, typer.Option(metavar="MULTIADDR", help="What others dial, for a new directory.")
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Apply although nobody can dial this node: it dials the others.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data folder, for a new directory.")] = None,
+    lot_size: Annotated[float, typer.Option(min=0, max=MAX_STUDENTS, help="As for `init`, for a new directory.")] = 0.0,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="Come back under a new key, with what was spent of privacy."),
+    ] = False,
+    passphrase_file: PassphraseOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply to become a member: check the charter, keep it, and hand in an application. Again: see how it stands."""
+    import structlog
+
+    from ..node.home import joining, keys
+    from ..node.home.config import load as load_config
+    from ..node.home.invitations import from_text
+    from ..node.runtime.candidate import apply, check_charter
+    from ..node.store.files import write_atomic
+    from ..node.verify import read_charter
+
+    invited = from_text(_text(invitation)).value
+    if invited.expires < time.time():
+        raise RefusedError("this invitation has expired", "Ask for another one.")
+    place = home_of(home)
+    if not place.key.exists():
+        _make(place, name or invited.name or "node", listen, advertise, data, lot_size, passphrase_file)
+    if place.charter.exists() and read_charter(place.charter)[0].federation != invited.federation:
+        raise UsageError(
+            f"{place.root} belongs to another federation", "Name another directory for this one: --home DIR."
+        )
+    if new_key and place.database.exists():
+        _leave_old_key(place, key_passphrase(place, passphrase_file))
+    config = load_config(place.config)
+    identity = keys.load(place, key_passphrase(place, passphrase_file))
+    title = name or config.node.name
+    addresses = _told(config.node.listen, config.node.advertise, invited.addresses, anyway)
+    if not as_json:
+        say(f"asking {invited.author.hex()[:16]} at {invited.addresses[0]} …")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))  # stdout is for the answer
+    charter_bytes, state = apply(invited, identity, title, addresses)
+    charter = check_charter(charter_bytes, invited)
+    write_atomic(place.charter, charter_bytes)
+    joining.save(place, joining.Joining(title, invited.author, _of_member(invited)))
+    found: Any = {
+        "state": state,
+        "name": title,
+        "key": identity.public_key.hex(),
+        "federation": charter.federation.hex(),
+        "federation_name": charter.name,
+        "home": str(place.root),
+    }
+    words = {
+        "held": "The member keeps the application until its operator decides.",
+        "waiting": "The member moves the admission as soon as enough others are connected to it.",
+        "moved": "The admission is moved; the members vote.",
+        "admitted": "This node is a member.",
+        "refused": "The members refused it, or the motion lapsed: ask whoever invited you.",
+    }
+
+    def people(out: Any) -> None:
+        facts(
+            out,
+            [
+                ("federation", f"{charter.name}, {charter.federation.hex()[:16]} (compare it by telephone)"),
+                ("name", title),
+                ("key", found["key"]),
+                ("directory", place.root),
+                ("application", words.get(state, state)),
+            ],
+        )
+        if state != "refused":
+            out.print(
+                "next: set [data] in config.toml if you have not, then `collegium node start`: it waits to be let in"
+            )
+
+    emit(found, as_json, people)
+    if state == "refused":
+        raise typer.Exit(5)
+
+
+def _leave_old_key(place: "Home", passphrase: str | None) -> None:
+    """Make a new key, unless the one in use is a member's or was never one."""
+    from ..node.home import keys
+    from ..node.home.lock import hold, running
+    from .read import from_store
+
+    mine = public_key(place)
+    seat = from_store(place, lambda context: context.ledger.roll.seats.get(mine or b""))
+    if seat is None:
+        return
+    if not seat.gone:
+        raise UsageError("this directory's key is a member's", "To change it: collegium peer rekey.")
+    pid = running(place)
+    if pid is not None:
+        raise UsageError(f"A daemon runs with the old key (pid {pid})", "Stop it first: collegium node stop.")
+    with hold(place):
+        keys.replace_gone(place, passphrase)
+
+
+def _of_member(invited: "Invitation") -> tuple[str, ...]:
+    return tuple(address for address in invited.addresses if "/p2p/" in address)
+
+
+def _text(invitation: str) -> str:
+    if invitation.startswith("collegium:"):
+        return invitation
+    path = Path(invitation)
+    try:
+        if path.stat().st_size > 8 << 20:
+            raise UsageError(f"{path} is too large for an invitation", "Name the file that the member sent.")
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the invitation {path}: {error}", "Name the file, or paste the text.") from error
+
+
+def _told(
+    listen: "Sequence[str]", advertise: "Sequence[str]", members: "Sequence[str]", anyway: bool
+) -> tuple[str, ...]:
+    """Return the addresses that the members are told to dial. Raises RefusedError if none of them would lead here."""
+    from ..node.home.addresses import check_advertised, is_loopback, own_problem, published
+
+    problem, advice = own_problem(listen, advertise)
+    usable = published([a for a in advertise or listen if not check_advertised(a)], members)
+    if usable or anyway:
+        return usable
+    if not problem:
+        problem = f"{', '.join(filter(is_loopback, advertise or listen))} leads others to their own machines"
+        advice = "Set [node] listen and advertise in config.toml to addresses of this machine."
+    raise RefusedError(problem, f"{advice} If nobody needs to dial this node: --anyway.")
+
+
+def _make(
+    place: "Home",
+    name: str,
+    listen: list[str] | None,
+    advertise: list[str] | None,
+    data: Path | None,
+    lot_size: float,
+    passphrase_file: Path | None,
+) -> None:
+    """Make the directory as `init` does."""
+    from ..node.home import config as settings
+    from ..node.home import keys
+
+    chosen = chosen_config(name, listen, advertise, data, lot_size)
+    keys.create(place, read_passphrase(passphrase_file))
+    if not place.config.exists():
+        settings.create(place.config, chosen)

@@ -1,0 +1,253 @@
+"""`collegium peer motions`, `approve`, `expel`, …: what members decide about members, and how it stands."""
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..crypto.errors import RefusedError, UnreachableError
+from ..protocol.bounds import MAX_WAIT
+from .options import HomeOption, JsonOption, existing_home
+from .output import confirm, emit, facts, names, say, table
+from .read import answer
+
+WhoArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name, or the beginning of its key.")]
+WaitOption = Annotated[float, typer.Option(min=0, max=MAX_WAIT, help="Seconds to wait for the block that has it.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+ReasonOption = Annotated[str, typer.Option(help="Told to all members, and kept in the ledger.")]
+
+
+def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List what is moved about members, and how earlier motions ended."""
+    from ..node import views
+
+    found: Any = answer(existing_home(home), lambda client: client.get("/motions"), views.motions)
+
+    def people(out: Any) -> None:
+        rows = [
+            (
+                m["motion"][:12],
+                m["what"],
+                m["by"]["name"],
+                f"{len(m['yes'])} of {m['needed']}",
+                names(m["no"]),
+                m["your_ballot"],
+                m["expires_after_height"],
+                m["reason"] or "–",
+            )
+            for m in found["open"]
+        ]
+        columns = ("motion", "what", "by", "yes", "no", "your ballot", "until height", "reason")
+        table(out, columns, rows, empty=f"No open motions (height {found['height']}).")
+        ended = [(m["motion"][:12], m["what"], m["result"], m["why"] or "–", m["at_height"]) for m in found["ended"]]
+        if ended:
+            out.print("ended:")
+            table(out, ("motion", "what", "result", "why", "height"), ended, empty="")
+
+    emit(found, as_json, people)
+
+
+MotionArgument = Annotated[
+    str,
+    typer.Argument(metavar="MOTION", help="The beginning of its id, or the name that it is about."),
+]
+
+
+def approve(
+    motion: MotionArgument,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Want rounds run again though this node's budget does not bear them all.")
+    ] = False,
+    wait: WaitOption = 20.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Vote yes on a motion, or move the admission of a held application. A ballot is final."""
+    _vote(motion, True, wait, home, as_json, anyway=anyway)
+
+
+def refuse(
+    motion: MotionArgument, wait: WaitOption = 20.0, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Vote no on a motion, or turn a held application down. A ballot is final."""
+    _vote(motion, False, wait, home, as_json)
+
+
+def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool, *, anyway: bool = False) -> None:
+    from ..node.control.client import Client
+
+    client = Client(existing_home(home))
+    known = known_motions(client)
+    sent: Any = client.vote(motion, yes=yes, anyway=anyway)
+    if not sent["submitted"]:
+        emit(sent, as_json, lambda out: out.print(f"turned down: {sent['withdrawn']}"))
+        return
+    if sent["motion"] is None:
+        follow(client, "admit", sent["subject"], wait, as_json, known)
+        return
+    _follow_motion(client, sent["motion"], wait, as_json)
+
+
+def expel(
+    member: WhoArgument,
+    reason: ReasonOption = "",
+    heights: Annotated[int, typer.Option(min=50, max=100_000, help="For how many heights it is open.")] = 500,
+    yes: YesOption = False,
+    wait: WaitOption = 20.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move that a member be expelled; the others vote. Its closed rounds stand, its key never comes back."""
+    from ..node.control.client import Client
+
+    client = Client(existing_home(home))
+    who = client.member(member)
+    confirm(f"Move to expel {who['name']} ({who['key'][:16]})?", yes)
+    known = known_motions(client)
+    client.move("expel", who["key"], reason=reason, heights=heights)
+    follow(client, "expel", who["key"], wait, as_json, known)
+
+
+def leave(
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+    wait: WaitOption = 60.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Leave the federation. What was contributed stays, unless it is withdrawn: before or after, `unlearn request`."""
+    from ..node.control.client import Client
+
+    client = Client(existing_home(home))
+    status = client.get("/status")
+    if not status["is_member"]:
+        raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
+    for warning in _consequences(status, client.member(status["member"]["key"])["active_host_of"]):
+        say(f"warning: {warning}")
+    confirm("Leave? This key never comes back.", yes)
+    known = known_motions(client)
+    client.move("leave", reason=reason)
+    follow(client, "leave", status["member"]["key"], wait, as_json, known)
+
+
+def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
+    """Say what the federation loses with this member, an active host of the components in `hosted`."""
+    from ..protocol.blocks import quorum, tolerated
+
+    federation = status["federation"]
+    left, model = federation["members"] - 1, federation["fault_model"]
+    found = []
+    if left < 1:
+        return ["this is the last member: nobody could decide anything any more"]
+    if tolerated(left, model) < federation["tolerated_losses"]:
+        found.append(
+            f"{left} members would remain, of whom {quorum(left, model)} have to agree: the federation would bear"
+            f" {tolerated(left, model)} lost members instead of {federation['tolerated_losses']}"
+        )
+    least = 4 if model == "byzantine" else 2
+    found += [
+        f"{c['component']} would have {c['active_hosts'] - 1} hosts: its states would be uncertified"
+        for c in status["components"]
+        if c["component"] in hosted and c["active_hosts"] - 1 < least <= c["active_hosts"]
+    ]
+    return found
+
+
+def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show one member: since when, by which motion, under which keys, and what is or was moved about it."""
+    from ..node import views
+
+    found: Any = answer(
+        existing_home(home),
+        lambda client: client.member(member),
+        lambda context: views.member(context, views.find_member(context, member)),
+    )
+
+    def people(out: Any) -> None:
+        since = "the charter" if not found["since_height"] else f"height {found['since_height']}"
+        pairs: list[tuple[str, object]] = [
+            ("name", found["name"]),
+            ("key", found["key"]),
+            ("member since", since + (f", by motion {found['admitted_by'][:12]}" if found["admitted_by"] else "")),
+        ]
+        if found["gone"]:
+            by = f", by motion {found['ended_by'][:12]}" if found["ended_by"] else ""
+            pairs.append(("until", f"height {found['until_height']}: {found['gone']}{by}"))
+        pairs += [("earlier key", key) for key in found["earlier_keys"]]
+        if found["later_key"]:
+            pairs.append(("later key", found["later_key"]))
+        pairs += [
+            ("addresses", " ".join(found["addresses"]) or None),
+            ("active host of", ", ".join(found["active_host_of"]) or None),
+        ]
+        facts(out, pairs)
+        for m in found["open_motions"]:
+            out.print(f"open: {m['what']}, {len(m['yes'])} of {m['needed']} yes, motion {m['motion'][:12]}")
+        for m in found["ended_motions"]:
+            out.print(f"{m['result']} at height {m['at_height']}: {m['what']}, motion {m['motion'][:12]}")
+
+    emit(found, as_json, people)
+
+
+# ---- how a motion stands
+
+
+def known_motions(client: Any) -> set[str]:
+    """Return the motions that ended, or that this node has no vote left on: what is moved next is none of them."""
+    found = client.get("/motions")
+    return {m["motion"] for m in (*found["open"], *found["ended"]) if not _to_vote(m)}
+
+
+def _to_vote(motion: Any) -> bool:
+    return bool(motion.get("your_ballot") == "not cast")  # to make the same motion again would be a yes
+
+
+def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
+    """Wait until a block has what was moved, or this node's yes to the same, and tell how it stands.
+
+    `known` are the `known_motions` of just before.
+    """
+
+    def find(found: Any) -> Any:
+        every = [*found["open"], *found["ended"]]
+        same = (m for m in every if m["action"] == action and m["subject"]["key"] == subject)
+        return next((m for m in same if m["motion"] not in known and not _to_vote(m)), None)
+
+    _await(client, find, wait, as_json)
+
+
+def _follow_motion(client: Any, digest: str, wait: float, as_json: bool) -> None:
+    """Wait until a block has this node's ballot, and tell how the motion stands."""
+
+    def find(found: Any) -> Any:
+        ended = next((m for m in found["ended"] if m["motion"] == digest), None)
+        voted = next((m for m in found["open"] if m["motion"] == digest and m["your_ballot"] in ("yes", "no")), None)
+        return ended or voted
+
+    _await(client, find, wait, as_json)
+
+
+def _await(client: Any, find: Any, wait: float, as_json: bool) -> None:
+    deadline = time.monotonic() + wait
+    while (motion := find(client.get("/motions"))) is None:
+        if time.monotonic() > deadline:
+            raise UnreachableError(
+                f"It is signed, and no block has it after {wait:g} s",
+                "It is in the next one that the members agree on: `collegium node status`, `collegium peer motions`.",
+            )
+        time.sleep(0.2)
+
+    def people(out: Any) -> None:
+        if "result" in motion:
+            why = f" ({motion['why']})" if motion["why"] else ""
+            out.print(f"{motion['result']} at height {motion['at_height']}: {motion['what']}{why}")
+        else:
+            out.print(
+                f"open: {motion['what']}, {len(motion['yes'])} of {motion['needed']} yes,"
+                f" motion {motion['motion'][:12]}"
+            )
+            out.print(f"still to vote: {names(motion['undecided'])}")
+
+    emit(motion, as_json, people)

@@ -1,0 +1,134 @@
+"""`collegium peer rekey`: a new key in place of one that is in use, or lost."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..crypto.errors import CollegiumError, UnreachableError, UsageError
+from .files import check_new, write_new
+from .motions import WaitOption, YesOption, follow, known_motions
+from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
+from .output import confirm, emit
+from .read import public_key
+
+
+def rekey(
+    statement: Annotated[
+        Path | None,
+        typer.Argument(metavar="[STATEMENT]", help="Another member's statement: move that its lost key be replaced."),
+    ] = None,
+    claim: Annotated[
+        str | None,
+        typer.Option(metavar="MEMBER", help="This directory's new key is to replace this member's lost one."),
+    ] = None,
+    charter: Annotated[Path | None, typer.Option(metavar="FILE", help="With --claim: the charter.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --claim: where the statement goes.")] = None,
+    yes: YesOption = False,
+    wait: WaitOption = 60.0,
+    passphrase_file: PassphraseOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move this member to a new key: at once. A lost key: --claim makes a statement, which another member moves."""
+    if claim is not None:
+        _claim(claim, charter, out, passphrase_file, home, as_json)
+    elif statement is not None:
+        _move_lost(statement, yes, wait, home, as_json)
+    else:
+        _move_own(yes, wait, passphrase_file, home, as_json)
+
+
+def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path | None, as_json: bool) -> None:
+    from ..node.control.client import Client
+    from ..node.home import keys
+    from ..protocol.membership import Rekeying
+    from ..protocol.signing import sign
+
+    place = existing_home(home)
+    client = Client(place)
+    status = client.get("/status")
+    old = bytes.fromhex(status["member"]["key"])
+    confirm(f"Move from key {old.hex()[:16]} to a new one?", yes)
+    new = keys.create_next(place, key_passphrase(place, passphrase_file))
+    federation = bytes.fromhex(status["federation"]["id"])
+    wire = sign(new, Rekeying(federation, new.public_key, old)).wire
+    client.move("rekey", old.hex(), statement=wire.hex())
+    deadline = time.monotonic() + wait
+    while public_key(place) != new.public_key or not _runs_as(client, new.public_key):
+        if time.monotonic() > deadline:
+            raise UnreachableError(
+                f"The new key {new.public_key.hex()[:16]} is not in force after {wait:g} s",
+                "Nothing is lost: the daemon takes it up as soon as a block has the motion (`collegium peer motions`).",
+            )
+        time.sleep(0.2)
+    found: Any = {"old_key": old.hex(), "key": new.public_key.hex(), "kept": f"key.{old.hex()[:16]}.json"}
+    emit(found, as_json, lambda out: out.print(f"moved to key {found['key']}; the old one is kept as {found['kept']}"))
+
+
+def _runs_as(client: Any, key: bytes) -> bool:
+    try:
+        return bool(client.get("/status")["member"]["key"] == key.hex())
+    except CollegiumError:
+        return False  # it is beginning anew
+
+
+def _claim(
+    member: str, charter: Path | None, out: Path | None, passphrase_file: Path | None, home: Path | None, as_json: bool
+) -> None:
+    from ..node.home import joining, keys
+    from ..node.home.config import load as load_config
+    from ..node.store.files import write_atomic
+    from ..node.verify import read_charter
+    from ..protocol.charter import dump_file
+    from ..protocol.membership import Rekeying
+    from ..protocol.signing import sign
+
+    place = existing_home(home)
+    path = out or place.root / "rekey.statement"
+    check_new(path)
+    known, signed = read_charter(charter or place.charter)
+    founder = next((m.key for m in known.members if m.name == member), None)
+    try:
+        old = founder or bytes.fromhex(member)
+    except ValueError:
+        old = b""
+    if len(old) != 32:
+        raise UsageError(
+            f"{member!r} is no founding member's name and no key", "Give the lost key in full: `peer show` has it."
+        )
+    identity = keys.load(place, key_passphrase(place, passphrase_file))
+    wire = sign(identity, Rekeying(known.federation, identity.public_key, old)).wire
+    if not place.charter.exists():
+        write_atomic(place.charter, dump_file(signed))
+    joining.save(place, joining.Joining(load_config(place.config).node.name, replaces=old))
+    write_new(path, [(wire.hex() + "\n").encode()])
+    found: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
+
+    def people(console: Any) -> None:
+        console.print(f"statement written to {path}: key {found['key']} replaces {old.hex()}")
+        console.print(
+            "next: a member asks you by telephone, runs `collegium peer rekey STATEMENT`, and the others vote"
+        )
+
+    emit(found, as_json, people)
+
+
+def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_json: bool) -> None:
+    from ..node.control.client import Client
+    from ..protocol.membership import Rekeying
+    from ..protocol.signing import open_signed
+
+    client = Client(existing_home(home))
+    federation = bytes.fromhex(client.get("/status")["federation"]["id"])
+    try:
+        wire = bytes.fromhex(statement.read_text(encoding="ascii").strip())
+        value = open_signed(Rekeying, wire, federation).value
+    except (OSError, ValueError, CollegiumError) as error:
+        raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
+    who = client.member(value.old.hex())
+    confirm(f"Move that {who['name']} goes from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
+    known = known_motions(client)
+    client.move("rekey", value.old.hex(), statement=wire.hex())
+    follow(client, "rekey", value.old.hex(), wait, as_json, known)
