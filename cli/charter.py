@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,17 +19,16 @@ from ..protocol.bounds import (
     MIN_EPSILON,
 )
 from . import founding
+from .members import parse_member, read_members
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import emit, facts, say, table
+from .recipes import PRESETS, components
 
 if TYPE_CHECKING:
-    from ..protocol.charter import Charter, Member, SignedCharter
-    from ..protocol.components import ComponentSpec
-    from ..protocol.learning import Learning, Modality, PrivacyFloor
+    from ..protocol.charter import Charter, SignedCharter
+    from ..protocol.learning import Modality, PrivacyFloor
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
-PRESETS = ("digits", "oulad")
-ROUNDS = 20
 RULES = (
     "mean",
     "trimmed_mean",
@@ -106,7 +104,7 @@ def create(
         raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
     seed = os.urandom(32)
     budget = (epsilon, delta, rounds)
-    specs, learning, students = _components(
+    specs, learning, students = components(
         preset,
         model,
         budget,
@@ -149,64 +147,6 @@ def create(
     for warning in [*founding.warnings(drawn), *drowned, *founding.faint(drawn, students)]:
         say(f"warning: {warning}")
     emit(found, as_json, show_it)
-
-
-def _components(
-    preset: str | None,
-    model: Path | None,
-    budget: "tuple[float, float, int | None]",
-    *,
-    dp: bool,
-    institutions: int,
-    rule: str | None,
-    usual: str,
-    seed: bytes,
-) -> "tuple[tuple[ComponentSpec, ...], Learning, float]":
-    """Return the specs, the learning map and the students of a typical member, of a preset or a model file.
-
-    The budget is of ε, δ and rounds; `usual` is the rule where neither the option nor the file names one.
-    """
-    from dataclasses import replace
-
-    from ..node.blueprint.declare import read_model
-    from ..node.blueprint.presets import RECIPES
-    from ..node.blueprint.presets import preset as recipe
-    from ..node.blueprint.recipe import Budget, charter_parts
-    from .learners import try_models
-
-    epsilon, delta, rounds = budget
-    if model is None:
-        if preset is None:
-            raise UsageError(
-                "Nothing says what is trained",
-                "Give --model FILE (`collegium charter model FOLDER` prints one for your data), or --preset"
-                f" {' or '.join(PRESETS)}.",
-            )
-        specs, learning = recipe(
-            preset,
-            dp=dp,
-            epsilon=epsilon,
-            delta=delta,
-            rounds=rounds or ROUNDS,
-            institutions=institutions,
-            rule=rule or usual,
-            base_seed=seed,
-            statistic=True,
-        )
-        return specs, learning, RECIPES[preset].students / institutions
-    if preset is not None:
-        raise UsageError("--preset and --model both say what is trained", "Give one of them.")
-    declared = read_model(model)
-    try_models(declared.models)
-    planned = rounds or declared.rounds or ROUNDS
-    specs, learning = charter_parts(
-        declared.recipe,
-        Budget(epsilon, delta, planned) if dp else None,
-        min_updates=min(2, institutions),
-        rule=rule or declared.rule or usual,
-        base_seed=seed,
-    )
-    return specs, replace(learning, planned_rounds=planned), declared.recipe.students
 
 
 @app.command("model")
@@ -347,57 +287,6 @@ def merged(a: "SignedCharter", b: "SignedCharter") -> "SignedCharter":
 
     by_member = {entry.member: entry for entry in (*b.signatures, *a.signatures)}
     return SignedCharter(a.charter, tuple(by_member[key] for key in sorted(by_member)))
-
-
-def parse_member(text: str) -> "Member":
-    """Read NAME=HEXKEY@ADDR[,ADDR]. Raises UsageError."""
-    name, _, rest = text.partition("=")
-    key, _, addresses = rest.partition("@")
-    return _member(name, key, [part for part in addresses.split(",") if part], text)
-
-
-def read_members(path: Path) -> "list[Member]":
-    """Read members from a TOML file. Raises UsageError."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"Cannot read {path}: {error}", "Write [[member]] tables with name, key, addresses."
-        ) from error
-    entries = tables.get("member")
-    if tables.keys() != {"member"} or not isinstance(entries, list):
-        raise UsageError(f"{path} holds no [[member]] tables, or something else", "See docs/cli.md.")
-    found = []
-    for entry in entries:
-        if not isinstance(entry, dict) or not entry.keys() <= {"name", "key", "addresses"}:
-            raise UsageError(f"{path}: a member has name, key and addresses, not {entry!r}")
-        addresses = entry.get("addresses", [])
-        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
-            raise UsageError(f"{path}: addresses of {entry.get('name')!r} is not a list of text")
-        found.append(_member(str(entry.get("name", "")), str(entry.get("key", "")), addresses, str(path)))
-    return found
-
-
-def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":
-    from ..node.home.addresses import check_advertised
-    from ..protocol.charter import Member
-
-    try:
-        raw = bytes.fromhex(key)
-    except ValueError:
-        raw = b""
-    if not name or not name.isprintable() or len(name.encode()) > 128 or len(raw) != 32:
-        raise UsageError(
-            f"{source!r} names no member",
-            "Write NAME=HEXKEY@ADDR, the key in 64 hexadecimal digits, as `init` prints it.",
-        )
-    if len(addresses) > 8:
-        raise UsageError(f"{name} has {len(addresses)} addresses; at most 8 are allowed")
-    for address in addresses:
-        problem = check_advertised(address)
-        if problem:
-            raise UsageError(f"member {name}: {problem}")
-    return Member(raw, name, tuple(addresses))
 
 
 def _pretrained(modality: "Modality") -> str | None:

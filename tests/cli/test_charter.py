@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collegium.cli import charter as charter_command
-from collegium.cli.charter import parse_member
+from collegium.cli.members import parse_member
 from collegium.crypto.errors import UsageError
 from collegium.sims.learn.datasets import prepare_digits
 

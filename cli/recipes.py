@@ -1,0 +1,71 @@
+"""What a charter trains: a preset, or a model file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..crypto.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..protocol.components import ComponentSpec
+    from ..protocol.learning import Learning
+
+PRESETS = ("digits", "oulad")
+ROUNDS = 20
+
+
+def components(
+    preset: str | None,
+    model: Path | None,
+    budget: "tuple[float, float, int | None]",
+    *,
+    dp: bool,
+    institutions: int,
+    rule: str | None,
+    usual: str,
+    seed: bytes,
+) -> "tuple[tuple[ComponentSpec, ...], Learning, float]":
+    """Return the specs, the learning map and the students of a typical member, of a preset or a model file.
+
+    The budget is of ε, δ and rounds; `usual` is the rule where neither the option nor the file names one.
+    """
+    from dataclasses import replace
+
+    from ..node.blueprint.declare import read_model
+    from ..node.blueprint.presets import RECIPES
+    from ..node.blueprint.presets import preset as recipe
+    from ..node.blueprint.recipe import Budget, charter_parts
+    from .learners import try_models
+
+    epsilon, delta, rounds = budget
+    if model is None:
+        if preset is None:
+            raise UsageError(
+                "Nothing says what is trained",
+                "Give --model FILE (`collegium charter model FOLDER` prints one for your data), or --preset"
+                f" {' or '.join(PRESETS)}.",
+            )
+        specs, learning = recipe(
+            preset,
+            dp=dp,
+            epsilon=epsilon,
+            delta=delta,
+            rounds=rounds or ROUNDS,
+            institutions=institutions,
+            rule=rule or usual,
+            base_seed=seed,
+            statistic=True,
+        )
+        return specs, learning, RECIPES[preset].students / institutions
+    if preset is not None:
+        raise UsageError("--preset and --model both say what is trained", "Give one of them.")
+    declared = read_model(model)
+    try_models(declared.models)
+    planned = rounds or declared.rounds or ROUNDS
+    specs, learning = charter_parts(
+        declared.recipe,
+        Budget(epsilon, delta, planned) if dp else None,
+        min_updates=min(2, institutions),
+        rule=rule or declared.rule or usual,
+        base_seed=seed,
+    )
+    return specs, replace(learning, planned_rounds=planned), declared.recipe.students
