@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-import numpy as np
-
 from ...consensus.components import Entry, State, origin, replay
 from ...consensus.ledger import Ledger
 from ...crypto.errors import RemoteProtocolError
@@ -30,22 +28,16 @@ from ...node.core.timers import Timer
 from ...node.core.updates import needed
 from ...protocol import schema
 from ...protocol.blocks import NIL
-from ...protocol.components import ComponentSpec, state_digest
+from ...protocol.components import state_digest
 from ...protocol.update import Integers, check_norm, least_lot, payload, payload_values, read_payload
 from .lie import Lie
 from .memory import MemoryStore
 from .observer import Observer
 from .promise import InvariantError
-from .small import small_charter
+from .small import small_charter, values_of
 from .weather import Weather
 
 KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
-
-
-def values_of(author: bytes, component: str, round_: int, spec: ComponentSpec) -> Integers:
-    """Return the made-up update of an author: small integers that depend on nothing else, shape [d]."""
-    generator = np.random.Generator(np.random.PCG64(list(sha256(author + component.encode() + bytes([round_ % 256])))))
-    return generator.integers(-2, 3, spec.dimension).astype(spec.integer_type)
 
 
 def _allowed(check: ev.CheckBudget) -> ev.BudgetAnswer:

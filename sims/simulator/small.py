@@ -1,4 +1,6 @@
-"""A small charter, for the simulator, tests and benchmarks."""
+"""A small charter, and what its members would have learned: for the simulator, tests and benchmarks."""
+
+import numpy as np
 
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
@@ -7,6 +9,7 @@ from ...protocol.charter import Charter, Member, Rules
 from ...protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector
 from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.statistics import KIND
+from ...protocol.update import Integers
 
 
 def small_charter(
@@ -74,3 +77,9 @@ def small_charter(
             planned_rounds=100,
         ),
     )
+
+
+def values_of(author: bytes, component: str, round_: int, spec: ComponentSpec) -> Integers:
+    """Return the made-up update of an author: small integers that depend on nothing else, shape [d]."""
+    generator = np.random.Generator(np.random.PCG64(list(sha256(author + component.encode() + bytes([round_ % 256])))))
+    return generator.integers(-2, 3, spec.dimension).astype(spec.integer_type)

@@ -22,6 +22,7 @@ from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.simulator import cluster as simulated
 from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
+from collegium.sims.simulator.small import values_of
 
 from .conftest import fill
 
@@ -40,7 +41,7 @@ def trained() -> Cluster:
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:
         node.options = replace(node.options, hosted=tuple(spec.name for spec in specs))
-    small = simulated.values_of
+    small = values_of
 
     def large(author: bytes, component: str, round_: int, spec: ComponentSpec) -> Integers:
         return small(author, component, round_, spec) * 700
