@@ -25,7 +25,7 @@ from ...node.verify.files import Consistency, Inclusion
 from ...protocol import records, schema, signing
 from ...protocol.blocks import PRECOMMIT, Vote
 from ...protocol.records import ack_message
-from ..paper import tampering
+from ..paper import tampering, verifying
 from ..paper.book import Book
 from ..paper.eventful import eventful
 from .rows import Row, at_least
@@ -37,7 +37,7 @@ CHILDREN = {  # no more imported than whoever verifies needs
     PRODUCT: "from collegium.node.verify import verify_file; check = lambda file: verify_file(file, 'it')",
     INDEPENDENT: f"""
 import sys
-sys.path.insert(0, {str(tampering.VERIFIER.parent)!r})
+sys.path.insert(0, {str(verifying.VERIFIER.parent)!r})
 from collegium_verify import verify as check
 """,
 }
@@ -73,7 +73,7 @@ def measure(quick: bool) -> Sequence[Row]:
 
 def verifiers() -> dict[str, Callable[[BinaryIO], object]]:
     """Return what is measured. Raises UsageError outside of a checkout: the second one is no part of the package."""
-    return {PRODUCT: _product, INDEPENDENT: tampering.load_independent().verify}
+    return {PRODUCT: _product, INDEPENDENT: verifying.load_independent().verify}
 
 
 def _product(stream: BinaryIO) -> object:
@@ -275,11 +275,11 @@ def peak(name: str, path: Path) -> float:
 
 def caught(count: int) -> Row:
     """Tamper with the three files of an eventful ledger; both verifiers have to refuse each."""
-    module = tampering.load_independent()
+    module = verifying.load_independent()
     originals = tampering.originals(eventful())
-    with tampering.remembered(module):
+    with verifying.remembered(module):
         tally = tampering.tamper(
-            originals, {PRODUCT: tampering.product, INDEPENDENT: tampering.independent(module)}, count=count
+            originals, {PRODUCT: verifying.product, INDEPENDENT: verifying.independent(module)}, count=count
         )
     missed = len({number for _, number, _, _ in tally.missed})
     title = f"mutations of {len(tally.tried)} classes that both verifiers refuse"

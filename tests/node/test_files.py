@@ -22,10 +22,10 @@ from collegium.protocol.blocks import PRECOMMIT, Block, Certificate, Close, Head
 from collegium.protocol.charter import Charter, CharterSignature, SignedCharter, dump_file
 from collegium.protocol.records import Attest, Offer, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.sims.paper import tampering
+from collegium.sims.paper import tampering, verifying
 from collegium.sims.paper.book import Book
 from collegium.sims.paper.eventful import eventful
-from collegium.sims.paper.tampering import VERIFIER, Verifier
+from collegium.sims.paper.verifying import VERIFIER, Verifier
 
 KINDS = (files.LEDGER, files.INCLUSION, files.CONSISTENCY)
 
@@ -42,12 +42,12 @@ def originals(source: Source) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    return tampering.load_independent()
+    return verifying.load_independent()
 
 
 @pytest.fixture(scope="module")
 def verifiers(module: ModuleType) -> dict[str, Verifier]:
-    return {"product": tampering.product, "independent": tampering.independent(module)}
+    return {"product": verifying.product, "independent": verifying.independent(module)}
 
 
 @pytest.fixture(params=["product", "independent"])
@@ -311,7 +311,7 @@ def check_tally(tally: tampering.Tally) -> None:
 def test_mutations_are_caught_by_both(
     originals: dict[str, bytes], verifiers: dict[str, Verifier], module: ModuleType
 ) -> None:
-    with tampering.remembered(module):
+    with verifying.remembered(module):
         tally = tampering.tamper(originals, verifiers, count=600)
     check_tally(tally)
     assert sum(tally.tried.values()) == 600
@@ -323,7 +323,7 @@ def test_mutations_are_caught_by_both(
 def test_ten_thousand_mutations_are_caught_by_both(
     originals: dict[str, bytes], verifiers: dict[str, Verifier], module: ModuleType
 ) -> None:
-    with tampering.remembered(module):
+    with verifying.remembered(module):
         check_tally(tampering.tamper(originals, verifiers, count=10_000))
 
 
@@ -384,8 +384,8 @@ def test_the_forged_block_is_refused_for_its_fold_alone(module: ModuleType) -> N
     """The ground of the tests below: without a lie in it, only the product, which folds, finds one."""
     book, first, records = begun()
     data = ledger_file(book, [first, resealed(book, first, records, ())])
-    assert "header-differs" in str(tampering.product(data))
-    assert tampering.independent(module)(data) is None
+    assert "header-differs" in str(verifying.product(data))
+    assert verifying.independent(module)(data) is None
 
 
 def begun() -> tuple[Book, StoredBlock, list[Signed[Record]]]:

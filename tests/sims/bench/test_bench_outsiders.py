@@ -7,7 +7,7 @@ import pytest
 from collegium.node.verify import verify_file
 from collegium.sims.bench import outsiders
 from collegium.sims.bench.outsiders import INDEPENDENT, PRODUCT, History
-from collegium.sims.paper import tampering
+from collegium.sims.paper import verifying
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,6 @@ def test_proofs_are_weighed(ledgers: tuple[Path, Path, History]) -> None:
 
 def test_what_is_missed_misses_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outsiders.caught(20).met is True
-    monkeypatch.setattr(tampering, "product", lambda data: None)
+    monkeypatch.setattr(verifying, "product", lambda data: None)
     row = outsiders.caught(20)
     assert (row.ours, row.met) == (0, False)
