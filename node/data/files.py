@@ -1,6 +1,7 @@
 """CSV, CSV.gz and Parquet files, read within limits. CSV columns come as UTF-8 text, whatever the file is written in.
 
-A small file can unfold to any size. The limits of a table (`max_mib` unpacked, `max_rows`) hold while it is read.
+A small file can unfold to any size. The limits of a table hold while it is read: `max_mib` unpacked, and
+`max_rows`, which of CSV are counted once it is parsed.
 """
 
 import codecs
@@ -79,8 +80,8 @@ def _raw_header(entry: TableEntry) -> list[str]:
     with _errors(entry):
         if path.suffix == ".parquet":
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-        with _stream(entry) as stream, _open(entry, stream, None, []) as reader:
-            names = [str(name) for name in reader.schema.names]
+        with _stream(entry) as stream:
+            names = [str(name) for name in _parsed(entry, _native(stream, LINE), None, []).column_names]
     if any(DAMAGED in name for name in names):
         raise CorruptError(f"{path}: the line of column names is not {entry.encoding.upper()}", _recode(entry))
     return names
@@ -88,14 +89,10 @@ def _raw_header(entry: TableEntry) -> list[str]:
 
 def _csv(entry: TableEntry, columns: list[str]) -> Read:
     ragged: list[tuple[int, int, int]] = []
-    with _errors(entry), _stream(entry) as stream, _open(entry, stream, columns, ragged) as reader:
-        batches, rows = [], 0
-        for batch in reader:
-            rows += batch.num_rows
-            if rows > entry.max_rows:
-                raise TooLargeError
-            batches.append(batch)
-        data = pa.Table.from_batches(batches, reader.schema)
+    with _errors(entry), _stream(entry) as stream:
+        data = _parsed(entry, _native(stream), columns, ragged)
+        if data.num_rows > entry.max_rows:
+            raise TooLargeError
     if len(ragged) > RAGGED:
         line, expected, there = ragged[0]
         where = f"{entry.path}: more than {RAGGED} rows, the first in line {line}, do not have {expected} cells"
@@ -107,9 +104,27 @@ def _csv(entry: TableEntry, columns: list[str]) -> Read:
     return found
 
 
-def _open(
-    entry: TableEntry, stream: "_Utf8", columns: list[str] | None, ragged: list[tuple[int, int, int]]
-) -> pyarrow.csv.CSVStreamingReader:
+def _native(stream: "_Utf8", most: int = 0) -> pa.Buffer:
+    """Return a file's text in memory of Arrow's own: all of it, or the whole lines in its first `most` bytes."""
+    sink = pa.BufferOutputStream()
+    while chunk := stream.read(most or -1):
+        if most and len(chunk) == most:
+            chunk = chunk[: chunk.rfind(b"\n") + 1] or chunk
+        sink.write(chunk)
+        if most:
+            break
+    return sink.getvalue()
+
+
+def _parsed(
+    entry: TableEntry, text: pa.Buffer, columns: list[str] | None, ragged: list[tuple[int, int, int]]
+) -> pa.Table:
+    """Parse text in this thread.
+
+    Arrow reads ahead in another thread. It must hold no object of Python's: letting go of one while the interpreter
+    ends aborts the process.
+    """
+
     def unfit(row: pyarrow.csv.InvalidRow) -> str:
         if len(ragged) <= RAGGED:
             ragged.append((row.number or 0, row.expected_columns, row.actual_columns))
@@ -129,8 +144,8 @@ def _open(
         null_values=[""],
         strings_can_be_null=True,
     )
-    return pyarrow.csv.open_csv(
-        pa.PythonFile(stream, "r"), read_options=options, parse_options=parse, convert_options=convert
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(text), read_options=options, parse_options=parse, convert_options=convert
     )
 
 

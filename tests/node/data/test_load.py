@@ -1,9 +1,11 @@
 """The loader: what it makes of a good folder, and what it says of a bad one."""
 
 import gzip
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +13,11 @@ import pyarrow.parquet
 import pytest
 
 from collegium.crypto.errors import CorruptError, OperatorError, UsageError
+from collegium.node.data import files
 from collegium.node.data.arrays import Dataset, TaskArray, in_test, load
 from collegium.node.data.entries import TableEntry
+from collegium.node.data.manifest import read_manifest
+from collegium.node.data.records import subject_ids
 from collegium.node.data.tables import Table
 
 MANIFEST = """
@@ -165,6 +170,27 @@ def same(one: Dataset, other: Dataset) -> bool:
         and all(np.array_equal(one.modalities[name].values, other.modalities[name].values) for name in one.modalities)
         and all(np.array_equal(one.tasks[name].labels, other.tasks[name].labels, equal_nan=True) for name in one.tasks)
     )
+
+
+def test_no_thread_of_arrow_touches_an_object_of_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lets go of such an object while the interpreter ends aborts the process: exit status 134."""
+    read, threads = files._Utf8.read, set()
+
+    def noted(stream: Any, size: int = -1) -> bytes:
+        threads.add(threading.get_ident())
+        return read(stream, size)
+
+    monkeypatch.setattr(files._Utf8, "read", noted)
+    assert subject_ids(read_manifest(folder))
+    assert threads == {threading.get_ident()}
+
+
+def test_column_names_are_read_where_the_first_block_ends_within_a_cell(tmp_path: Path) -> None:
+    file = tmp_path / "long.csv"
+    file.write_text("Id,Essay\n" + "".join(f'r{n},"{"y" * 40}\n{"z" * 30} ""q""\n\nend"\n' for n in range(20_000)))
+    entry = TableEntry("long", file, "Id")
+    assert files.header(entry) == ["Id", "Essay"]
+    assert files.read(entry, ["Id"]).data.num_rows == 20_000
 
 
 def test_a_split_column(folder: Path) -> None:
