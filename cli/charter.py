@@ -134,10 +134,17 @@ def create(
         )
     signed = SignedCharter(schema.dump(drawn), ())
     _write(path, signed)
-    found = {"file": str(path), **_overview(drawn, signed)}
+    found = {"file": str(path), **_overview(drawn, signed), "student": founding.student(drawn)}
 
     def show_it(console: Any) -> None:
-        facts(console, [("charter", path), ("federation", found["federation"])])
+        facts(
+            console,
+            [
+                ("charter", path),
+                ("federation", found["federation"]),
+                ("one student", founding.student_fact(found["student"])),
+            ],
+        )
         own = "" if out is None else f" {path}"
         console.print(
             f"Next: sign it yourself (`collegium charter sign{own}`), and send the signed file to every member."
@@ -171,7 +178,10 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
     from ..protocol import schema
 
     charter, signed = _read(file, home)
-    found: Any = _overview(charter, signed) | {"charter": _hexed(schema.to_map(charter))}
+    found: Any = _overview(charter, signed) | {
+        "charter": _hexed(schema.to_map(charter)),
+        "student": founding.student(charter),
+    }
 
     def people(out: Any) -> None:
         rules, rate = charter.rules, charter.learning.sample_rate / 1e6
@@ -185,6 +195,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
                 ("late updates", f"count for {rules.max_staleness} more rounds"),
                 ("withdrawals", f"are folded out of the last {rules.refold_horizon} rounds"),
                 ("planned rounds", charter.learning.planned_rounds),
+                ("one student", founding.student_fact(found["student"])),
                 ("sample rate", f"{rate:g}: lot_size is this times the number of students that a member expects"),
                 (
                     "trains",
@@ -254,10 +265,11 @@ def sign(
     _write(place.charter, signed)
     if out is not None:
         _write(out, signed)
-    found = {"file": str(place.charter), **_overview(charter, signed)}
+    found = {"file": str(place.charter), **_overview(charter, signed), "student": founding.student(charter)}
 
     def people(console: Any) -> None:
         _members(console, found)
+        facts(console, [("one student", founding.student_fact(found["student"]))])
         for line in founding.next_steps(place.charter, found["missing"]):
             console.print(line)
 

@@ -1,7 +1,7 @@
 """What to know, and what to refuse, before a charter is drawn up or signed."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import RefusedError, UsageError
 from .output import say
@@ -178,3 +178,26 @@ def warnings(charter: "Charter") -> list[str]:
         if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.additive
     ]
     return found
+
+
+def student(charter: "Charter") -> "dict[str, object] | None":
+    """Return what the planned rounds cost one student with data of every modality; None if nothing is under dp."""
+    from dataclasses import asdict
+
+    from ..node.blueprint.student import planned_cost
+
+    cost = planned_cost(charter.components, charter.learning)
+    if cost is None:
+        return None
+    return asdict(cost) | {"epsilon": None if cost.epsilon is None else cost.epsilon / 1000}
+
+
+def student_fact(found: "Mapping[str, Any] | None") -> str:
+    """Say what `student` returned in one sentence."""
+    if found is None:
+        return "without a bound: no modality is under dp"
+    many = len(found["modalities"]) > 1
+    over = f" over {', '.join(found['modalities'])}{' together' if many else ''}"
+    value = "without a bound" if found["epsilon"] is None else f"ε {found['epsilon']:g} at δ {found['delta']:g}"
+    more = "; the ε of each modality bounds that modality alone" if many else ""
+    return f"{value} after all {found['rounds']} planned rounds{over}{more}"

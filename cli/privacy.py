@@ -58,6 +58,11 @@ def show(
                 (
                     f"one {found['unit']}",
                     f"ε {_shown(student['epsilon'])} at δ {student['delta']:g}, over {', '.join(student['modalities'])}"
+                    + (
+                        "; the budget of each modality bounds that modality alone"
+                        if len(student["modalities"]) > 1
+                        else ""
+                    )
                     if student
                     else None,
                 ),

@@ -29,7 +29,7 @@ PAUSED = "paused"
 IDLE = {
     "no-data": "it has no data folder",
     "off": "its operator, or a withdrawal, has switched its training off",
-    "plan-done": "it has trained for as many rounds as it planned",
+    "plan-done": "the rounds that it planned to train are over",
     "budget-spent": "its privacy budget is spent",
     "policy": "its privacy policy does not allow it",
     "too-few-students": "it declares fewer students than the charter asks for",

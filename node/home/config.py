@@ -415,7 +415,7 @@ path = {_toml(data)}  # the folder with dataset.toml, relative to this file; "" 
 
 [learning]
 contribute = {_toml(c.learning.contribute)}  # train on the data and publish updates
-rounds = {c.learning.rounds}  # stop contributing after so many; 0: no limit but the privacy budget
+rounds = {c.learning.rounds}  # train up to this round of the federation's; 0: no limit but the privacy budget
 # Patterns of components to host and train, as "head/*"; of the others that the data need, only the agreed states are
 # followed. What no modality or task of the data needs does not exist here at all.
 engage = {_toml(c.learning.engage)}
@@ -432,9 +432,10 @@ private_rank = {c.learning.private_rank}  # of it: the higher, the more it can l
 learner = {_toml(c.learning.learner)}  # the learner's command and arguments; empty: the built-in one
 
 [privacy]
-# For each student, over all that this node ever publishes in the federation: what is spent stays spent, whatever is
-# written here. "dp": with (epsilon, delta); "never": publish nothing learned from data; "open": no bound of one's own.
-# For each modality the strictest of charter, jurisdiction and this is in force: `collegium privacy show`.
+# For each modality of each student, over all that this node ever publishes in the federation. What is spent stays
+# spent, whatever is written here. "dp": with (epsilon, delta); "never": publish nothing learned from data;
+# "open": no bound of one's own. For each modality the strictest of charter, jurisdiction and this is in force:
+# `collegium privacy show`.
 epsilon = {c.privacy.epsilon!r}
 delta = {c.privacy.delta!r}
 policy = {_toml(c.privacy.policy)}

@@ -90,7 +90,9 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
     if count < spec.min_updates:
         need = f"{spec.min_updates} update{'s' if spec.min_updates > 1 else ''}"
         reasons = Counter(trainers.idle(ledger.offers, host, c.name) for host in c.hosts)
-        others = ", ".join(f"{IDLE[why]}: {number}" for why, number in sorted(reasons.items()) if why)
+        others = "; ".join(
+            f"{number} host{'s' if number > 1 else ''}: {IDLE[why]}" for why, number in sorted(reasons.items()) if why
+        )
         yield Note(
             f"{count} of {hosts} hosts train it{f' ({others})' if others else ''}, and a round needs {need}. No round"
             " closes until more do.",

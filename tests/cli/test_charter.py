@@ -389,6 +389,13 @@ def test_a_charter_of_a_model_file_is_shown_with_its_tasks(run: "Run", tmp_path:
     assert {f["modality"]: (f["policy"], f["epsilon"]) for f in learning["floors"]} == {
         "table": ("dp", 3000), "scan": ("open", 0), "clicks": ("dp", 2000),
     }  # fmt: skip
+    student = run("charter", "show", "--home", tmp_path / "a", "--json").value["student"]
+    assert student == run(*words, "--out", tmp_path / "b.bin", "--epsilon", "3", "--json").value["student"]
+    assert student["modalities"] == ["clicks", "table"]
+    assert 1.5 <= student["epsilon"] <= 2.25, "both feed one task: the loosest of their shares bounds them together"
+    assert f"ε {student['epsilon']:g} at δ 1e-05 after all 4 planned rounds over clicks, table together" in " ".join(
+        shown.out.split()
+    )
     lines = [line.split() for line in shown.out.splitlines()]
     assert ["grade", "ordinal", "3", "clicks,", "table"] in lines
     assert ["theme", "multiclass", "7", "scan"] in lines
@@ -401,6 +408,18 @@ def test_a_charter_of_a_model_file_is_shown_with_its_tasks(run: "Run", tmp_path:
     learning = run("charter", "show", tmp_path / "other.bin", "--json").value["charter"]["learning"]
     assert learning["planned_rounds"] == 6
     assert {f["policy"] for f in learning["floors"]} == {"open"}
+
+
+def test_a_student_pays_for_tasks_that_read_different_modalities_together(run: "Run", tmp_path: Path) -> None:
+    member = node(run, tmp_path, "a", 4001)["member"]
+    apart = MODEL.replace('privacy = "open"', "").replace("epsilon = 2.0", "")
+    (tmp_path / "model.toml").write_text(apart)
+    words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
+    drawn = run(*words, "--home", tmp_path / "a", "--epsilon", "8", "--anyway", "--json").value["student"]
+    assert drawn["modalities"] == ["clicks", "scan", "table"]
+    assert drawn["epsilon"] > 8, "each modality has 8 for itself, of which 6 for the planned rounds"
+    signed = run("charter", "sign", "--home", tmp_path / "a", "--anyway")
+    assert "over clicks, scan, table together" in " ".join(signed.out.split())
 
 
 def test_what_is_trained_has_to_be_said(run: "Run", tmp_path: Path) -> None:
