@@ -171,9 +171,8 @@ def join(
             ],
         )
         if state != "refused":
-            out.print(
-                "next: set [data] in config.toml if you have not, then `collegium node start`: it waits to be let in"
-            )
+            set_data = "" if config.data.path else "set [data] path in config.toml if you have data, then "
+            out.print(f"next: {set_data}`collegium node start`: it waits to be let in")
 
     emit(found, as_json, people)
     if state == "refused":

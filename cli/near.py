@@ -34,13 +34,15 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
     if not others:
         return names
     shown = ", ".join(map(repr, others[:SHOWN])) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
-    what = f"The data also have {shown}, which differ from what you gave in case, leading zeros or form only"
+    differ = "differs" if len(others) == 1 else "differ"
+    what = f"The data also have {shown}, which {differ} from what you gave in case, leading zeros or form only"
     if yes or not sys.stdin.isatty():
         again = " ".join(f"--also {name}" for name in others[:SHOWN])
         advice = f"If they are the same student, add {again}; if not, add --exactly. Nothing was done."
         raise UsageError(what, advice)
     say(what + ".")
-    if typer.confirm("Are all of these the same student, to be forgotten too?", err=True):
+    these = "Is this" if len(others) == 1 else "Are all of these"
+    if typer.confirm(f"{these} the same student, to be forgotten too?", err=True):
         return names + others
     typer.confirm("Forget the given id alone, and go on training on the others?", abort=True, err=True)
     return names

@@ -68,6 +68,7 @@ def start(
         "data": coverage(place),
         "training": now["training"],
         "older": list(map(str, older(now["live"]["returned"]))),
+        "is_member": now["is_member"],
         "gone": now["gone"],
     }
     wrong = "" if now["gone"] else problem(found)

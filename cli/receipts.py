@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ..node.home import Home
     from ..node.verify.receipt import Receipt, Today
 
-NOBODY = "it found this id neither in its data nor in any draw that it has a record of: mistyped, or never used there"
+NOBODY = (
+    "it found this id neither in its data nor in any draw that it has a record of: mistyped, never used there, or"
+    " removed before"
+)
 
 
 def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:

@@ -117,11 +117,13 @@ def _forget(
 ) -> dict[str, Any]:
     """Wait until an id is forgotten, as `sent` says that it was begun, and write its receipt to `out`."""
     known = bool(look["in_data"] or look["drawn"])
-    if look["in_data"] is None:
+    if look["left_out"]:
+        pass  # it is known: what follows says so
+    elif look["in_data"] is None:
         say("No learner has read the data yet: whether they have this id is not known.")
     elif not look["in_data"]:
         say("This id is not in the data here" + (", but in a draw of the past." if look["drawn"] else "."))
-    if not known:
+    if not known and not look["left_out"]:
         say("No draw that this node has a record of has it. Of an id that nobody has, all that follows is true.")
     count = sent["withdrawn_updates"] + sent["remaining"]
     if count:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CANNOT_TRAIN = 8  # the exit code of a daemon that runs and cannot train
 PATIENCE = 2.0  # seconds after which progress is shown
 AGAIN = 10.0  # seconds between two lines of it
+WAITS = "nothing yet: this node waits to be admitted. The members decide; ask whoever invited you"
 SETTLED = ("ready", "training", "off", "failed", "waiting")
 
 
@@ -98,7 +99,7 @@ def tell(out: "Console", found: Any) -> None:
         out.print("the learner still opens the data: `collegium node status` says when it can train")
     elif not problem(found):
         out.print(f"the learner is ready on {learner['device'] or 'its device'}")
-        out.print(f"training: {trained(found['training'])}")
+        out.print(f"training: {trained(found['training']) if found['is_member'] else WAITS}")
     for what, sides in (data or {}).items():
         out.print(f"{what}: {listed(sides['has']) or 'none of the charter'}")
         if sides["lacks"]:

@@ -23,7 +23,6 @@ def log(event: str, **fields: object) -> None:
 def serve(requests: BinaryIO, responses: BinaryIO) -> int:
     """Answer requests until they end; return the exit status."""
     worker = Worker()
-    log("ready", pid=os.getpid())
     while True:
         try:
             request = read_frame(requests)

@@ -382,6 +382,6 @@ def _watch_sockets(swarm: Any, sockets: WeakSet[TrioTCPStream], counters: Counte
 
 
 def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__  # type: ignore[assignment]
     return str(error) or repr(error)

@@ -93,17 +93,19 @@ def older(returned: Mapping[str, int]) -> list[Note]:
     found = [
         Note(
             "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
-            f" {count} records of its own came back from them.",
+            f" {count} record{'' if count == 1 else 's'} of its own came back from them.",
             "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium privacy"
             " show`). A draw whose update nobody got is not counted.",
         )
     ]
     if withdrawals:
+        these = "1 withdrawal is" if withdrawals == 1 else f"{withdrawals} withdrawals are"
         found.append(
             Note(
-                f"{withdrawals} withdrawals are among these records. If one was for a student, this home has forgotten"
-                " that the student is left out:",
-                "run `collegium unlearn subject` again for everybody who was removed since the copy was made.",
+                f"{these} among these records. If one was for a student, this home has forgotten that the student is"
+                " left out:",
+                "run `collegium unlearn subject` again for everybody who was removed since the copy was made and who is"
+                " still in the data folder. Of who is not, nothing can be trained.",
             )
         )
     return found

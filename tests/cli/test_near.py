@@ -55,6 +55,8 @@ def test_without_a_terminal_it_has_to_be_said_whether_near_ids_are_the_same(home
     with pytest.raises(UsageError, match=r"'S2', '0s2'.*--also S2 --also 0s2; if not, add --exactly") as caught:
         near.meant(home, " s2", (), exactly=False, yes=True)
     assert caught.value.exit_code == 2
+    with pytest.raises(UsageError, match="'0s2', which differs from what"):
+        near.meant(home, "s2", ["S2"], exactly=False, yes=True)
     assert near.meant(home, " s2\u00a0", (), exactly=True, yes=True) == ["s2"]
     assert near.meant(home, "s2", ["S2", "0s2 "], exactly=False, yes=True) == ["s2", "S2", "0s2"]
     assert near.meant(home, "Zo\u00e9", (), exactly=False, yes=True) == ["Zo\u00e9"]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collegium.cli import node as node_module
+from collegium.cli import training
+from collegium.cli.output import console
 from collegium.crypto.errors import CollegiumError, RefusedError, UnreachableError
 from collegium.node.home import Home, running
 from collegium.sims.learn.datasets import prepare_digits
@@ -175,6 +177,17 @@ def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: H
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.CaptureFixture[str]) -> None:
+    learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
+    found: Any = {"learner": learner, "data": None, "older": [], "training": {"trained": ["head/a"], "idle": []}}
+    training.tell(console(), {**found, "is_member": True})
+    assert "training: 1 component\n" in capsys.readouterr().out
+    training.tell(console(), {**found, "is_member": False})
+    told = " ".join(capsys.readouterr().out.split())
+    assert "training: nothing yet: this node waits to be admitted. The members decide" in told
+    assert "1 component" not in told
 
 
 def test_the_passphrase_travels_by_environment_and_is_not_an_argument(

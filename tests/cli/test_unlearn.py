@@ -152,7 +152,11 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
     assert client.forgotten == ["anna"]
     assert "0 updates saw this student: nobody here has this id" in answer.err
     again = FakeClient([True], in_data=False, drawn=False, would_withdraw=0, withdrawn_updates=0, left_out=True)
-    assert forget(run, home, monkeypatch, again).code == 0, "who is left out already may ask for another receipt"
+    answer = forget(run, home, monkeypatch, again)
+    assert answer.code == 0, "who is left out already may ask for another receipt"
+    assert answer.err == (
+        "0 updates saw this student: they are left out already, and what saw them was withdrawn before.\n"
+    )
 
 
 def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

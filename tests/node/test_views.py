@@ -15,6 +15,7 @@ from collegium.node.core.state import NodeState
 from collegium.node.privacy.policy import Bound, InForce, in_force
 from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
+from collegium.node.views.notes import older
 from collegium.protocol.charter import Charter
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
@@ -172,6 +173,14 @@ def test_every_note_says_what_to_do(context: Context, cluster: Cluster) -> None:
         state = replace(live(cluster), learner=learner, goal=9, taking=("head/task0",), data_missing="no such file")
         for found in views.status(replace(context, live=state))["findings"]:
             assert found["advice"], found
+
+
+def test_an_older_home_is_told_to_forget_again_who_can_still_be_trained_on() -> None:
+    one, two = (" ".join(map(str, older({"withdrawal": n, "update": 3}))) for n in (1, 2))
+    assert "1 withdrawal is among these records" in one
+    assert "2 withdrawals are among these records" in two
+    assert "still in the data folder" in one
+    assert [len(older({"update": 1})), older({})] == [1, []]
 
 
 def test_what_the_charter_makes_so_is_a_fact_and_no_note(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import trio
 
 from collegium.crypto.errors import CollegiumError
 from collegium.node import scarce
-from collegium.node.network import arrivals
+from collegium.node.network import arrivals, host
 from collegium.node.network.arrivals import (
     FAILURES,
     KNOWN_FAILURES,
@@ -205,3 +205,12 @@ def test_scarcity_is_known_by_its_number_below_other_errors_too(code: int) -> No
     error.__cause__ = OSError(code, "no")
     assert scarce.is_scarce(error)
     assert not scarce.is_scarce(OSError(errno.ENOSPC, "no"))
+
+
+def test_the_reason_of_a_failed_dial_is_the_innermost_one() -> None:
+    """A group of one says "(1 sub-exception)", which tells nobody anything."""
+    group = ExceptionGroup("all attempts failed", [OSError("connection refused")])
+    error = ValueError("of it")
+    error.__cause__ = group
+    assert host._cause(error) == "connection refused"
+    assert host._cause(ExceptionGroup("outer", [group])) == "connection refused"
