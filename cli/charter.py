@@ -129,8 +129,9 @@ def create(
     if drowned and not anyway:
         raise RefusedError(
             f"This recipe is noise, with {len(people)} members of {students:g} students each: {'; '.join(drowned)}",
-            "Allow a larger ε, plan fewer rounds, take a smaller model, or say how many students a typical member has"
-            " (students under [training] of the model file). To draw it up all the same: --anyway.",
+            "Let each task read only the modalities that it needs, allow a larger ε, plan fewer rounds, take a smaller"
+            " model, or say how many students a typical member has (students under [training] of the model file). To"
+            " draw it up all the same: --anyway.",
         )
     signed = SignedCharter(schema.dump(drawn), ())
     _write(path, signed)

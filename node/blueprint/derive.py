@@ -88,7 +88,8 @@ def model_toml(folders: Sequence[Path]) -> str:
         if isinstance(classes, tuple) and kind not in {"binary", "regression"}:
             named = f"[{', '.join(_quoted(each) for each in classes)}]"
             lines.append(f"classes = {named if len(classes) <= LISTED else len(classes)}")
-        lines.append(f"modalities = [{', '.join(_quoted(each) for each in sorted(seen.read))}]")
+        note = "   # leave out what this task need not read: each one brings noise" if len(seen.read) > 1 else ""
+        lines.append(f"modalities = [{', '.join(_quoted(each) for each in sorted(seen.read))}]{note}")
         lines += _stated(seen)
         skip = any(modalities[each].what[0] in SKIPPED for each in seen.read)
         lines.append(f"skip = {str(skip).lower()}")

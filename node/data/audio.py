@@ -62,20 +62,23 @@ def resample(found: Mapping[int, str], declared: int) -> str:
     return f"{said[:1].upper()}{said[1:]}: all files of a modality have one rate."
 
 
-def read_wav(path: Path, spec: AudioSpec) -> Floats:
-    """Return the samples of the first `max_seconds`, [n] float64 in [-1, 1), the mean of the channels.
+def read_wav(path: Path, spec: AudioSpec) -> tuple[Floats, bool]:
+    """Return the samples of the first `max_seconds`, and whether the recording is longer.
+
+    Samples are [n] float64 in [-1, 1), the mean of the channels.
 
     Raises UsageError (another rate) or CorruptError (no file, not PCM, cut off, empty) without the file's name, which
     may be a student's: the caller names the cell.
     """
-    clip = wav.read(path, spec.hop * spec.frames / spec.rate)
+    seconds = spec.hop * spec.frames / spec.rate
+    clip = wav.read(path, seconds)
     if clip.rate != spec.rate:
         raise OtherRateError(
             f"the file has {clip.rate} samples a second, declared are {spec.rate}",
             resample({clip.rate: "it"}, spec.rate),
         )
     samples: Floats = _samples(clip.raw, clip.width).reshape(-1, clip.channels).mean(axis=1)
-    return samples
+    return samples, clip.frames > round(clip.rate * spec.max_seconds)
 
 
 def log_mel(samples: Floats, spec: AudioSpec) -> tuple[npt.NDArray[np.float32], int]:

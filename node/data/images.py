@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ...crypto.errors import CorruptError
+from .absent import absent
 
 MAX_PIXELS = 64_000_000  # a small file can unfold to many gigabytes
 MAX_FILE = 256 << 20  # bytes
@@ -20,7 +21,7 @@ def read_image(path: Path, size: int) -> npt.NDArray[np.float64]:
     damaged, too large) without the file's name, which may be a student's: the caller names the cell.
     """
     if not path.is_file():
-        raise CorruptError("the file does not exist", "Put it there, correct the path, or empty the cell.")
+        raise absent(path)
     if path.stat().st_size > MAX_FILE:
         raise CorruptError(f"the file has more than {MAX_FILE >> 20} MiB", "Scale it down.")
     try:

@@ -115,8 +115,10 @@ def _files(
         try:
             path = inside(folder, text, "")
             if entry.audio is not None:
-                values[place], filled = log_mel(read_wav(path, entry.audio), entry.audio)
+                samples, longer = read_wav(path, entry.audio)
+                values[place], filled = log_mel(samples, entry.audio)
                 steps[place][:filled] = True
+                table.findings.cut[entry.name] += longer
             else:
                 grey = read_image(path, entry.size)
                 scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0

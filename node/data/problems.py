@@ -7,6 +7,7 @@ share: both are left out. No text here holds the value of a cell, except `Column
 `data check`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,7 @@ class Findings:
         self.clashes: dict[str, Problem] = {}
         self.columns: dict[tuple[str, str, str], ColumnCount] = {}
         self.empty_rows: dict[str, int] = {}
+        self.cut: Counter[str] = Counter()  # modality → recordings of which only the beginning is read
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, where: str, what: str, advice: str) -> None:

@@ -194,6 +194,11 @@ def _warnings(data: Dataset) -> list[str]:
         if not modality.steps.any()
     ]
     found += [
+        f"modality {name!r}: {number} of the recordings are longer than max_seconds, and cut there"
+        for name, number in sorted(data.findings.cut.items())
+        if number
+    ]
+    found += [
         f"modality {modality.name!r}: {long} records have a text of over {READ} words and signs: only its beginning is"
         " read (128 tokens by a pretrained model, which are fewer words; `positions` words by one from scratch)"
         for modality in data.modalities.values()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...crypto.errors import CorruptError
+from .absent import absent
 
 PCM, EXTENSIBLE = 1, 0xFFFE
 SUBFORMAT = bytes.fromhex("0000000010008000 00aa00389b71".replace(" ", ""))  # of every format, after its number
@@ -31,7 +32,7 @@ def read(path: Path, seconds: float) -> Wav:
     Raises CorruptError (no file, no PCM, damaged) without the file's name.
     """
     if not path.is_file():
-        raise CorruptError("the file does not exist", "Put it there, correct the path, or empty the cell.")
+        raise absent(path)
     try:
         with path.open("rb") as file:
             return _read(file, seconds)

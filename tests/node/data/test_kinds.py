@@ -1,5 +1,6 @@
 """The kinds of modality and task beyond columns of numbers, filters, groups, and records to predict."""
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -378,6 +379,7 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
     assert found["warnings"] == [
         "column 'points' of table 'work' (task 'points'): 1 below low and 0 above high, which are clamped",
         "no subject is held out: there is nothing to evaluate on",
+        "modality 'voice': 1 of the recordings are longer than max_seconds, and cut there",
     ]
     edit(TOML, 'table = "work"\n', 'table = "work"\nmax_records = 1\n')(folder)
     edit(TOML, 'file = "page"', 'file = "course2"')(folder)
@@ -391,3 +393,19 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
     assert "every subject is held out" in warnings
     assert "modality 'scan' is missing from every record" in warnings
     assert "task 'pass' has one class only" in warnings
+
+
+def test_recordings_that_are_cut_are_counted(folder: Path) -> None:
+    """b1.wav has two seconds, and max_seconds is one."""
+    (told,) = [warning for warning in summarise(load(folder))["warnings"] if "recordings" in warning]
+    assert told.startswith("modality 'voice': 1 of the recordings are longer than max_seconds")
+
+
+def test_a_file_under_another_form_of_its_name_is_pointed_at(folder: Path) -> None:
+    """As a zip program of another system leaves it; the name itself is not shown."""
+    composed, decomposed = "Zoë.png", unicodedata.normalize("NFD", "Zoë.png")
+    (folder / "a1.png").rename(folder / decomposed)
+    (folder / CSV).write_text(WORK.replace("a1.png", composed), encoding="utf-8")
+    with pytest.raises(CorruptError, match="differs only in case or in how its accents are written") as caught:
+        load(folder)
+    assert "Zo" not in str(caught.value)

@@ -1,0 +1,27 @@
+"""A file that a cell names and that is not there, though one that looks the same may be."""
+
+import unicodedata
+from pathlib import Path
+
+from ...crypto.errors import CorruptError
+
+
+def absent(path: Path) -> CorruptError:
+    """Return the error of a file that is not there, without its name, which may be a student's.
+
+    A name with accents can be written in two forms: one zip program keeps the one, another the other.
+    """
+    try:
+        alike = any(_plain(each.name) == _plain(path.name) for each in path.parent.iterdir())
+    except OSError:
+        alike = False
+    if alike:
+        return CorruptError(
+            "the file does not exist; there is one whose name differs only in case or in how its accents are written",
+            "Rename that one as the cell has it, or correct the cell.",
+        )
+    return CorruptError("the file does not exist", "Put it there, correct the path, or empty the cell.")
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
