@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from ..crypto.errors import OperatorError, UsageError
 from ..protocol.bounds import MAX_DELTA, MAX_DRAWS, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MIN_DELTA, MIN_EPSILON
-from . import audit
+from . import audit, spent
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
 from .read import from_store
@@ -48,73 +47,7 @@ def show(
 
     found = from_store(place, read)
 
-    def people(out: Any) -> None:
-        planned_on = found["forecast"]
-        student = planned_on and planned_on["student"]
-        facts(
-            out,
-            [
-                ("jurisdiction", found["jurisdiction"]),
-                (
-                    f"one {found['unit']}",
-                    f"ε {_shown(student['epsilon'])} at δ {student['delta']:g}, over {', '.join(student['modalities'])}"
-                    + (
-                        "; the budget of each modality bounds that modality alone"
-                        if len(student["modalities"]) > 1
-                        else ""
-                    )
-                    if student
-                    else None,
-                ),
-                ("kept for recovery", f"{found['recovery_share']:.0%} of every ε, for the rounds after a withdrawal"),
-                ("planned rounds", planned_on["planned_rounds"] if planned_on else found["planned_rounds"]),
-            ],
-        )
-        rows = []
-        for line in found["modalities"]:
-            left = (planned_on["modalities"].get(line["modality"]) if planned_on else None) or {}
-            rows.append(
-                (
-                    line["modality"],
-                    f"{line['policy']} ({line['policy_from']})" + (", withheld" if line["withheld"] else ""),
-                    _shown(line["epsilon_spent"]),
-                    None
-                    if line["epsilon_budget"] is None
-                    else f"{line['epsilon_budget']:g} ({line['epsilon_from']}), {line['epsilon_before_recovery']:g}"
-                    " before recovery",
-                    f"{line['delta']:g}",
-                    left.get("rounds_left"),
-                    _span(left.get("last_rounds", {}).values()),
-                )
-            )
-        columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
-        table(out, columns, rows, empty="The charter has no modality.")
-        for note in found["notes"]:
-            out.print(f"note: {note}")
-        components = sorted({name for d in found["draws"] for name in d["rounds"]})
-        told = []
-        for name in components:  # each once, whatever the number of draws
-            of_it = [d for d in found["draws"] if name in d["rounds"]]
-            noise = ", ".join(dict.fromkeys(f"{d['noise_multipliers'][name]:g}" for d in of_it))
-            told.append((name, _span(d["draw"] for d in of_it), _span(d["rounds"][name] for d in of_it), noise))
-        if told:
-            table(out, ("component", "draws", "rounds", "noise"), told, empty="")
-        drawn = [
-            (
-                d["draw"],
-                _span(d["rounds"].values()),
-                len(d["rounds"]),
-                f"{d['sample_rate']:g}",
-                "recalled" if d["recalled"] else d["steps"],
-                ", ".join(f"{name} {_shown(value)}" for name, value in d["epsilon"].items()),
-                "yes" if d["published"] else "no (spent all the same)",
-            )
-            for d in found["draws"]
-        ]
-        columns = ("draw", "round", "components", "sample rate", "steps", "ε with it", "published")
-        table(out, columns, drawn, empty="Nothing was drawn from the students' data.")
-
-    emit(found, as_json, people)
+    emit(found, as_json, lambda out: spent.people(out, found))
 
 
 @app.command("log")
@@ -148,7 +81,7 @@ def log(
                 ", ".join(f"{name} {round_}" for name, round_ in line["rounds"].items()),
                 line["modality"],
                 line["draws"],
-                _shown(line["epsilon"]),
+                spent.shown(line["epsilon"]),
                 None if line["delta"] is None else f"{line['delta']:g}",
                 "yes" if line["published"] else "no (spent all the same)",
             )
@@ -240,15 +173,15 @@ def plan(
                     line.get("modality", "all"),
                     f"{line['noise_multiplier']:g}",
                     f"{line['delta']:g}",
-                    _shown(line["epsilon_spent"]),
-                    _shown(line["epsilon_of_plan"]),
-                    _shown(line["epsilon"]),
+                    spent.shown(line["epsilon_spent"]),
+                    spent.shown(line["epsilon_of_plan"]),
+                    spent.shown(line["epsilon"]),
                     None
                     if line["epsilon_budget"] is None
                     else f"{line['epsilon_budget']:g}, {line['epsilon_before_recovery']:g} before recovery",
                     None if line["fits"] is None else "yes" if line["fits"] else "no: it stops before the end",
-                    ", ".join(f"{point['rounds']}: {_shown(point['epsilon'])}" for point in line["by_round"]),
-                    *(() if both is None else (_shown(both["pld"]), _shown(both["prv"]))),
+                    ", ".join(f"{point['rounds']}: {spent.shown(point['epsilon'])}" for point in line["by_round"]),
+                    *(() if both is None else (spent.shown(both["pld"]), spent.shown(both["prv"]))),
                 )
             )
         columns = (
@@ -290,18 +223,6 @@ def presets(
         out.print("Technical defaults, no legal advice: `collegium privacy presets NAME` has the reasons.")
 
     emit(found, as_json, people)
-
-
-def _span(numbers: Iterable[int]) -> str | None:
-    """Return whole numbers from the first to the last: "3", "2 to 9"; None where there is none."""
-    found = sorted(numbers)
-    if not found:
-        return None
-    return f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
-
-
-def _shown(epsilon: float | None) -> str:
-    return "no bound" if epsilon is None else f"{epsilon:.4g}"
 
 
 def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce, ...]]":

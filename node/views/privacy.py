@@ -118,7 +118,7 @@ def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json |
             return claimed(epsilon(events([*spent, more]), delta)) <= limit
 
         left[name] = count_rounds(fits)
-    rounds = {part.component: part.round for part in last.parts}
+    rounds = {part.component: _newest(context, draws, part.component) for part in last.parts}
     reached = learning.downstream(policy.modality, rounds)
     return {
         **left,
@@ -126,6 +126,14 @@ def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json |
         "epsilon_now": _thousandths(claimed(epsilon(events(spent), delta))),
         "last_rounds": {name: rounds[name] + left["rounds_left"] for name in reached},
     }
+
+
+def _newest(context: Context, draws: Sequence[PutDraw], component: str) -> int:
+    """Return the last round of a component that this node trained, by its draws or, where they are lost, the ledger."""
+    drawn = [part.round for draw in draws for part in draw.parts if part.component == component]
+    known = context.ledger.components.get(component)
+    mine = [r.number for r in known.rounds if any(e.author == context.me for e in r.entries)] if known else []
+    return max([*drawn, *mine])
 
 
 def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1000) -> list[Json]:
@@ -163,7 +171,7 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
 def _unpublished(context: Context) -> Iterator[Json]:
     assert context.me is not None
     for draw in context.store.draws():
-        if draw.draw in context.published:
+        if draw.draw in context.published or draw.recalled:  # the line of a recalled one is its update's
             continue
         for modality, epsilon in draw.claims:
             yield {
@@ -172,7 +180,7 @@ def _unpublished(context: Context) -> Iterator[Json]:
                 "rounds": {part.component: part.round for part in draw.parts},
                 "components": [part.component for part in draw.parts],
                 "modality": modality,
-                "draws": sum(d.count for name, d in draw.recalled if name == modality) or draw.steps,
+                "draws": draw.steps,
                 "epsilon": _thousandths(epsilon),
                 "delta": None,
                 "published": False,
@@ -237,7 +245,8 @@ def _draw(context: Context, draw: PutDraw) -> Json:
         "sample_rate": draw.sample_rate / MILLION,
         "steps": draw.steps,
         "epsilon": {modality: _thousandths(epsilon) for modality, epsilon in draw.claims},
-        "published": draw.draw in context.published,
+        # A recalled one came back by its update, which others have.
+        "published": draw.draw in context.published or bool(draw.recalled),
         "recalled": bool(draw.recalled),
     }
 

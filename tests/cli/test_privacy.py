@@ -11,7 +11,9 @@ from collegium.node.core.events import Noised, PutDraw
 from collegium.node.home import Home
 from collegium.node.privacy import jurisdiction
 from collegium.node.privacy.policy import in_force
+from collegium.node.store import Store
 from collegium.node.verify import read_charter
+from collegium.protocol.claims import Draws
 from collegium.protocol.learning import PrivacyFloor
 from collegium.sims.simulator.cluster import Cluster
 
@@ -42,6 +44,30 @@ def test_show_names_each_component_once_whatever_the_number_of_draws(run: "Run",
     lines = run("privacy", "show", "--home", home.root).out.splitlines()
     (line,) = [line for line in lines if name in line and not line.startswith("note:")]
     assert re.fullmatch(rf"{name} +1 to \d+ +1 to 4 +0 *", line), line
+
+
+def test_show_says_which_draws_came_back_and_that_their_components_are_not_known(
+    run: "Run", home: Home, cluster: Cluster
+) -> None:
+    before = run("privacy", "show", "--no-forecast", "--home", home.root, "--json").value["draws"]
+    name = next(iter(before[0]["rounds"]))
+    lost = PutDraw(
+        99,
+        (Noised(name, 77, 1_500_000),),
+        100_000,
+        0,
+        (("made-up", 900),),
+        (("made-up", Draws(100_000, 1_500_000, 4)),),
+    )
+    with Store.open(home.database, cluster.charter.federation) as store:
+        store.apply([lost])
+    text = run("privacy", "show", "--no-forecast", "--home", home.root).out
+    assert "not computed without the forecast" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("99 ")]
+    assert re.search(r"77 +not known +0\.1 +not known +made-up 0\.9 +yes; recalled from its update", line), line
+    assert not [line for line in text.splitlines() if line.startswith(name) and "77" in line], "not its alone"
+    logged = run("privacy", "log", "--home", home.root, "--json").value
+    assert not [line for line in logged if line["rounds"].get(name) == 77], "its line is that of its update"
 
 
 def test_a_jurisdiction_of_ones_own_and_an_override(run: "Run", home: Home) -> None:

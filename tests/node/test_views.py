@@ -17,6 +17,7 @@ from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
 from collegium.node.views.notes import older
 from collegium.protocol.charter import Charter
+from collegium.protocol.claims import Draws
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
@@ -413,6 +414,16 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
             loose = replace(context.charter, learning=replace(context.charter.learning, floors=(free,)))
             later = views.forecast(replace(context, charter=loose), own(replace(context, charter=loose), policy))
             assert later["student"]["epsilon"] == found["student"]["epsilon"], "what was spent stays spent"
+        lost = ev.PutDraw(
+            2, put(2, 8, 0).parts, 100_000, 0, (("made-up", 950),), (("made-up", Draws(100_000, 9_000_000, 1)),)
+        )
+        store.apply([lost])
+        later = views.forecast(context, own(context))
+        assert later["student"]["epsilon"] > found["student"]["epsilon"], "what was recalled counts"
+        again = later["modalities"]["made-up"]
+        assert again["last_rounds"] == {"head/task0": 8 + again["rounds_left"]}, "rounds of a recalled draw are over"
+        (drawn, recalled) = views.privacy(context, own(context))["draws"]
+        assert [(d["published"], d["recalled"]) for d in (drawn, recalled)] == [(False, False), (True, True)]
 
 
 def test_a_spent_budget_is_told_and_what_to_do(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""What `privacy show` prints for people: what this node's students have paid, for what, and what is left."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .output import facts, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RECALLED = "yes; recalled from its update in the ledger"
+
+
+def people(out: "Console", found: Any) -> None:
+    """Print the view of what this node's students have paid."""
+    planned_on = found["forecast"]
+    facts(
+        out,
+        [
+            ("jurisdiction", found["jurisdiction"]),
+            (f"one {found['unit']}", _student(planned_on)),
+            ("kept for recovery", f"{found['recovery_share']:.0%} of every ε, for the rounds after a withdrawal"),
+            ("planned rounds", planned_on["planned_rounds"] if planned_on else found["planned_rounds"]),
+        ],
+    )
+    rows = []
+    for line in found["modalities"]:
+        left = (planned_on["modalities"].get(line["modality"]) if planned_on else None) or {}
+        rows.append(
+            (
+                line["modality"],
+                f"{line['policy']} ({line['policy_from']})" + (", withheld" if line["withheld"] else ""),
+                shown(line["epsilon_spent"]),
+                None
+                if line["epsilon_budget"] is None
+                else f"{line['epsilon_budget']:g} ({line['epsilon_from']}), {line['epsilon_before_recovery']:g}"
+                " before recovery",
+                f"{line['delta']:g}",
+                left.get("rounds_left"),
+                span(left.get("last_rounds", {}).values()),
+            )
+        )
+    columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
+    table(out, columns, rows, empty="The charter has no modality.")
+    for note in found["notes"]:
+        out.print(f"note: {note}")
+    known = [d for d in found["draws"] if not d["recalled"]]
+    told = []
+    for name in sorted({name for d in known for name in d["rounds"]}):  # each once, whatever the number of draws
+        of_it = [d for d in known if name in d["rounds"]]
+        noise = ", ".join(dict.fromkeys(f"{d['noise_multipliers'][name]:g}" for d in of_it))
+        told.append((name, span(d["draw"] for d in of_it), span(d["rounds"][name] for d in of_it), noise))
+    if told:
+        table(out, ("component", "draws", "rounds", "noise"), told, empty="")
+    drawn = [
+        (
+            d["draw"],
+            span(d["rounds"].values()),
+            "not known" if d["recalled"] else len(d["rounds"]),
+            f"{d['sample_rate']:g}",
+            "not known" if d["recalled"] else d["steps"],
+            ", ".join(f"{name} {shown(value)}" for name, value in d["epsilon"].items()),
+            RECALLED if d["recalled"] else "yes" if d["published"] else "no (spent all the same)",
+        )
+        for d in found["draws"]
+    ]
+    columns = ("draw", "round", "components", "sample rate", "steps", "ε with it", "published")
+    table(out, columns, drawn, empty="Nothing was drawn from the students' data.")
+
+
+def _student(forecast: Any) -> str:
+    """Say what one student has paid over all modalities; `forecast` is None where it was not made."""
+    if forecast is None:
+        return "not computed without the forecast (leave out --no-forecast)"
+    if (student := forecast["student"]) is None:
+        return "no bound: no modality is under dp"
+    names = student["modalities"]
+    alone = "; the budget of each modality bounds that modality alone" if len(names) > 1 else ""
+    return f"ε {shown(student['epsilon'])} at δ {student['delta']:g}, over {', '.join(names)}{alone}"
+
+
+def span(numbers: Iterable[int]) -> str | None:
+    """Return whole numbers from the first to the last: "3", "2 to 9"; None where there is none."""
+    found = sorted(numbers)
+    if not found:
+        return None
+    return f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+
+
+def shown(epsilon: float | None) -> str:
+    """Return an ε for people; None is no bound."""
+    return "no bound" if epsilon is None else f"{epsilon:.4g}"
