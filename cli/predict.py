@@ -85,12 +85,13 @@ def predict(
                     f"warning: {name}: {count} of {len(rows)} records have a probability of 0.0 or 1.0."
                     " Under noise that is no certainty: large weights look like it."
                 )
+    separator, decimal = _spelling(place)
     if out is not None:
         text = io.StringIO(newline="")
-        _write(text, columns, rows)
+        _write(text, columns, rows, separator, decimal)
         write_new(out, [text.getvalue().encode()])
     elif not as_json:
-        _write(sys.stdout, columns, rows)
+        _write(sys.stdout, columns, rows, separator, decimal)
     if as_json:
         told |= (
             {"out": str(out)}
@@ -153,7 +154,22 @@ def _named(found: Any, scores: list[float]) -> str:
     return str(classes[scores.index(max(scores))])
 
 
-def _write(stream: TextIO, columns: list[str], rows: list[list[object]]) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
+def _spelling(home: "Home") -> tuple[str, str]:
+    """Return the separator and the decimal sign that dataset.toml declares for the unit table."""
+    from ..node.data.manifest import MANIFEST, read_manifest
+    from ..node.home import config as settings
+
+    folder = settings.load(home.config).data.path
+    if folder is None or not (folder / MANIFEST).exists():  # a learner of one's own reads what it likes
+        return ",", "."
+    manifest = read_manifest(folder)
+    unit = manifest.tables[manifest.unit_table]
+    return unit.separator, unit.decimal
+
+
+def _write(stream: TextIO, columns: list[str], rows: list[list[object]], separator: str, decimal: str) -> None:
+    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows(
+        [str(cell).replace(".", decimal) if isinstance(cell, float) else cell for cell in row] for row in rows
+    )

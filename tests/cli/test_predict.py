@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +114,24 @@ def test_every_class_has_its_probability_and_the_states_are_named(
         for given, equal in ((states, True), ({}, False)):
             told = learner.ask({"op": "predict", "states": given, "file": str(file)})["tasks"]["digit"]["scores"]
             assert np.allclose(values, told, atol=2e-6) is equal
+
+
+def test_predictions_are_spelled_as_the_schools_own_table(
+    run: "Run", home_alone: Home, data: Path, file: Path, tmp_path: Path, one_worker: None
+) -> None:
+    plain = list(csv.DictReader(io.StringIO(run("predict", file, "--home", home_alone.root).out)))
+    own, out = tmp_path / "own", tmp_path / "out.csv"
+    shutil.copytree(data, own)
+    text = (own / "dataset.toml").read_text()
+    (own / "dataset.toml").write_text(re.sub(r"(?m)^key = ", 'separator = ";"\ndecimal = ","\nkey = ', text, count=1))
+    records = tmp_path / "records.parquet"  # it has no separator of its own
+    configure(home_alone, own)
+    answer = run("predict", records, "--out", out, "--home", home_alone.root)
+    assert answer.code == 0, answer.err
+    rows = list(csv.DictReader(out.open(newline=""), delimiter=";"))
+    assert [[cell.replace(",", ".") for cell in row.values()] for row in rows] == [list(row.values()) for row in plain]
+    assert "," in rows[0]["digit:0"] + rows[0]["digit:1"]
+    assert run("predict", records, "--home", home_alone.root).out == out.read_text()
 
 
 def test_on_a_terminal_it_shows_what_it_waits_for(home_alone: Home, file: Path, tmp_path: Path) -> None:
