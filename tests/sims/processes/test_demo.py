@@ -18,18 +18,27 @@ from collegium.sims.processes.demo import run
 from collegium.sims.processes.lying_learner import lies, quiet
 from collegium.sims.processes.result import Result
 
+from ...tour import FOLDER, KEY, PAGE, follow, lacking, steps
+
 DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
 MARGIN = 0.03  # AUC that two liars of seven may cost the honest, as a mean; rounds and noise differ from run to run
 
 
-def test_the_demo_holds_and_says_what_it_promises() -> None:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The demo, and the folder that it left."""
+    folder = tmp_path_factory.mktemp("demo") / "tour"
     done = subprocess.run(
-        [sys.executable, "-m", "collegium.cli.main", "demo", "--json", "--rounds", "3"],
+        [sys.executable, "-m", "collegium.cli.main", "demo", "--json", "--rounds", "3", "--keep", str(folder)],
         capture_output=True,
         text=True,
-        timeout=1200,
         check=False,
     )
+    return done, folder
+
+
+def test_the_demo_holds_and_says_what_it_promises(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, _ = demo
     found = json.loads(done.stdout)
     assert found["problems"] == [], done.stderr[-3000:]
     assert found["ok"] is True
@@ -53,6 +62,22 @@ def test_the_demo_holds_and_says_what_it_promises() -> None:
     assert found["withdrawal"]["verified"] is True
     assert found["withdrawal"]["member"] in nodes
     assert len(found["withdrawal"]["digest"]) == 64
+
+
+def test_the_tour_s_commands_work_and_print_what_it_shows(
+    demo: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    _, folder = demo
+    key, wrong = "", []
+    for step in steps(PAGE.read_text(encoding="utf-8")):
+        done = follow(step, folder, key)
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, f"{step.command}\n{printed}"
+        found = KEY.search(done.stdout)
+        key = found[1] if found else key
+        wrong += [(step.command, line) for line in lacking(step, printed.replace(str(folder), FOLDER))]
+    assert key
+    assert not wrong, "python tests/tour.py FOLDER takes the outputs anew"
 
 
 def test_a_problem_is_no_success() -> None:
