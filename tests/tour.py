@@ -28,17 +28,19 @@ class Step:
 
 def steps(page: str) -> Iterator[Step]:
     """Yield the page's commands in their order: lines that begin with a dollar sign, in blocks without a language."""
-    for block in re.findall(r"^```\n(.*?)^```", page, re.M | re.S):
-        step: Step | None = None
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                if step is not None:
-                    yield step
-                step = Step(line[2:], [])
-            elif step is not None:
-                step.shown.append(line)
-        if step is not None:
-            yield step
+    inside, step = "", None
+    for line in page.splitlines():
+        if line.startswith("```"):
+            inside = "" if inside else line
+            if step is not None:
+                yield step
+            step = None
+        elif inside == "```" and line.startswith("$ "):
+            if step is not None:
+                yield step
+            step = Step(line[2:], [])
+        elif step is not None:
+            step.shown.append(line)
 
 
 def follow(step: Step, folder: Path, key: str) -> subprocess.CompletedProcess[str]:
