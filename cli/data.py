@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_INSTITUTIONS
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ..node.data.arrays import Dataset
+    from ..node.home.paths import Home
+    from ..protocol.charter import Charter
 
 ALIKE = 5  # errors with the same advice that are shown
 
@@ -26,14 +31,20 @@ def check(
 ) -> None:
     """Read everything in a data folder, as training does, and say what is there and what is wrong. Nothing is written.
 
-    With a node's directory that has a charter, what it declares is compared too. Exit 3 if a cell cannot be used:
-    training leaves its student out.
+    With a node's directory that has a charter, the folder is compared with it as the learner does that opens it, and
+    the counts with what config.toml declares. Exit 3 if a cell cannot be used: training leaves its student out. Exit 2
+    if the node could not train on this folder.
     """
     from ..node.data.arrays import load
     from ..node.data.summary import summarise
 
-    found: dict[str, Any] = {"folder": str(folder)} | summarise(load(folder, tolerant=True))
-    found["warnings"] = [*found["warnings"], *_declared(home, found)]
+    known = _federation(home)
+    data = load(folder, tolerant=True)
+    if known is not None:
+        _compare(*known, folder, data)
+    found: dict[str, Any] = {"folder": str(folder)} | summarise(data)
+    if known is not None:
+        found["warnings"] = [*found["warnings"], *_declared(*known, found)]
     emit(found, as_json, lambda out: _show(out, found))
     if found["problems"]:
         raise typer.Exit(3)
@@ -41,19 +52,37 @@ def check(
         raise typer.Exit(1)
 
 
-def _declared(home: Path | None, found: dict[str, Any]) -> list[str]:
-    """Return where the counts are far from what the node's directory declares; nothing where there is no charter."""
-    from ..node.home import config as settings
-    from ..node.home.declared import data_warnings
+def _federation(home: Path | None) -> "tuple[Home, Charter] | None":
+    """Return the node's directory and its charter; None where there is none."""
     from ..node.verify import read_charter
 
     place = home_of(home)
     if home is not None:
         existing_home(home)
     if not (place.config.exists() and place.charter.exists()):
-        return []
+        return None
+    return place, read_charter(place.charter)[0]
+
+
+def _compare(place: "Home", charter: "Charter", folder: Path, data: "Dataset") -> None:
+    """Compare the folder with the charter as the node's learner does. Raises UsageError."""
+    from ..node.home import config as settings
+    from ..node.home.declared import check_folder
+
+    try:
+        check_folder(settings.load(place.config), charter, folder, data)
+    except UsageError as error:
+        advice = f"{error.advice} The charter is {place.charter}."
+        raise UsageError(error.message, advice.strip()) from error
+
+
+def _declared(place: "Home", charter: "Charter", found: dict[str, Any]) -> list[str]:
+    """Return where the counts are far from what the node's directory declares."""
+    from ..node.home import config as settings
+    from ..node.home.declared import data_warnings
+
     labels = {task["name"]: task["labelled"] for task in found["tasks"]}
-    warnings = data_warnings(settings.load(place.config), read_charter(place.charter)[0], found["subjects"], labels)
+    warnings = data_warnings(settings.load(place.config), charter, found["subjects"], labels)
     return [f"{what}. {advice}" for what, advice in warnings]
 
 

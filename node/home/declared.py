@@ -1,10 +1,15 @@
 """What an institution declares beside what its data hold: told to its operator alone, and decides nothing (G6)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from ...protocol.charter import Charter
+from ..data.arrays import Dataset
+from ..data.fits import check_fit, reads_of
+from ..data.manifest import read_manifest
 from .config import Config
-from .policies import declared_students
+from .policies import declared_students, parts_here
 
 FAR = 2  # times more or fewer
 
@@ -42,3 +47,17 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
         if not count and name in wanted
     ]
     return found
+
+
+def check_folder(config: Config, charter: Charter, folder: Path, data: Dataset) -> None:
+    """Compare a data folder with the charter, as the learner does that opens it at this node. Raises UsageError.
+
+    What a learner of the node's own makes of a folder, nobody knows here.
+    """
+    if config.learning.learner:
+        return
+    parts = parts_here(replace(config, data=replace(config.data, path=folder)), charter)
+    specs = {spec.name: spec for spec in charter.components if spec.name in parts.held}
+    manifests, withheld = [read_manifest(folder)], frozenset(parts.withheld)
+    reads = reads_of(manifests, specs, charter.learning, charter.components, withheld)
+    check_fit([data], manifests, charter.learning, specs, reads)

@@ -16,8 +16,7 @@ from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
-from ..data.entries import Manifest
-from ..data.layout import Layout, described, difference, guess, layout_digest, modality_layout, task_layout
+from ..data.fits import check_fit, check_shapes, reads_of
 from ..data.manifest import read_manifest
 from ..home.students import Excluded
 from ..pretrained.find import find
@@ -128,26 +127,15 @@ def open_session(
             raise UsageError(f"{spec} is hosted, but the policy for {name!r} is never")
     texts = texts or Texts()
     manifests = [read_manifest(folder) for folder in folders]
-    declared = {entry.name for manifest in manifests for entry in manifest.modalities}
-    reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
+    reads = reads_of(manifests, specs, learning, components, withheld)
     wanted = reads | (withheld if private is not None else frozenset())
-    if not any(name.startswith("head/") for name in specs) or not reads:
-        if withheld:
-            out = ", ".join(sorted(withheld))
-            raise UsageError(
-                f"nothing to train: the policy in force here keeps {out} out of training",
-                "`collegium doctor` says which policy, and what to do.",
-            )
-        raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     sets = [load(folder, only_modalities=wanted, tolerant=True) for folder in folders]
     everybody = tuple(subject for data in sets for subject in (*data.subjects, *data.left_out))
     if excluded is not None:
         sets = [data.without(excluded.has) for data in sets]
     if purge:
         _purge(texts.cache, {subject for data in sets for subject in data.subjects})
-    _check(sets, learning, specs, reads)
-    for manifest in manifests:
-        _check_layouts(manifest, learning, specs, reads)
+    check_fit(sets, manifests, learning, specs, reads)
     here = wanted & {name for data in sets for name in data.modalities}
     adapted = {m.name for m in learning.modalities if m.name in here and m.kind == "text" and m.pretrained}
     if private is None or private_adapter is None:
@@ -195,23 +183,6 @@ def specs_of(
     return specs, bases
 
 
-def read_by(
-    specs: Mapping[str, ComponentSpec], learning: Learning, charter: Collection[str], declared: Collection[str]
-) -> frozenset[str]:
-    """Return the modalities that the hosted components `specs` read, of those that a hosted task reads.
-
-    These are the modalities with a hosted encoder. One to which the whole `charter` (names of components) gives no
-    encoder is read by skips alone, where the data have it (`declared`). One that has an encoder, but not here, is not
-    at this node or kept out of its training: no skip brings it back.
-    """
-    encoders = {name.split("/", 1)[1] for name in specs if name.startswith("encoder/")}
-    tasks = [task for task in learning.tasks if f"head/{task.name}" in specs]
-    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
-    bare = {name for name in skips & set(declared) if f"encoder/{name}" not in charter}
-    seen = {modality for task in tasks for modality in task.modalities}
-    return frozenset((encoders | bare) & seen)
-
-
 def load_states(session: Session, states: States) -> dict[str, Vector]:
     """Return the weights [d] of `states` (int32 little-endian bytes; a component not named: its base).
 
@@ -244,7 +215,7 @@ def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
     # What is withheld is read for private components alone.
     wanted = session.reads | (session.withheld if session.private is not None else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted)
-    _check([data], session.learning, session.specs, wanted, labelled=False)
+    check_shapes([data], session.learning, session.specs, wanted, labelled=False)
     embedder = Embedder(session)
     batch = _batch(data, session, wanted, embedder)
     return data, _split(data, batch, _tokens(data, session, embedder), "held_out", 0.0)
@@ -427,88 +398,3 @@ def _padded(tensor: Tensor, shape: Sequence[int], fill: float) -> Tensor:
         n for size, have in zip(reversed(shape), reversed(tensor.shape[1:]), strict=True) for n in (0, size - have)
     ]
     return pad(tensor, missing, value=fill) if any(missing) else tensor
-
-
-def _check(
-    sets: Sequence[Dataset],
-    learning: Learning,
-    specs: Mapping[str, ComponentSpec],
-    wanted: Collection[str],
-    *,
-    labelled: bool = True,
-) -> None:
-    modalities = {modality.name: modality for modality in learning.modalities}
-    for name in sorted(wanted):
-        charter, here = modalities.get(name), [data.modalities[name] for data in sets if name in data.modalities]
-        if charter is None:
-            raise UsageError(f"encoder/{name}: the charter has no modality {name!r}")
-        if not here and labelled:
-            advice = f"Add the modality to dataset.toml, or do not host encoder/{name}."
-            raise UsageError(f"the data have no modality {name!r}", advice)
-        for found in here:
-            _fits(charter, found)
-        _check_width(charter, specs)
-    tasks = {task.name: task for task in learning.tasks}
-    for name in [spec.split("/", 1)[1] for spec in specs if spec.startswith("head/")]:
-        if name not in tasks:
-            raise UsageError(f"head/{name}: the charter has no task {name!r}")
-        if not any(name in data.tasks for data in sets) and labelled:
-            advice = f"Add the task to dataset.toml, or do not host head/{name}."
-            raise UsageError(f"the data have no task {name!r}", advice)
-        task = tasks[name]
-        for data in sets:
-            here_task = data.tasks.get(name)
-            if here_task is not None and (here_task.kind, here_task.classes) != (task.kind, task.classes):
-                raise UsageError(
-                    f"task {name!r}: the data have {here_task.kind} with {here_task.classes} classes,"
-                    f" the charter {task.kind} with {task.classes}",
-                    "Declare the same classes in dataset.toml as the other members do.",
-                )
-        outputs = {t.name: t.shape for t in specs[f"head/{name}"].tensors}["linear.weight"][0]
-        if outputs != task.outputs:
-            raise UsageError(f"head/{name} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
-
-
-def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
-    """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
-    stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
-    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if f"head/{task.name}" in specs}
-    here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
-    here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
-    for what, wanted in sorted(stated.items()):
-        own = here.get(what)
-        if not wanted or own is None or layout_digest(own) == wanted:
-            continue
-        raise UsageError(
-            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_otherwise(own, wanted)}",
-            "Declare the same columns, levels, bounds, times and classes in dataset.toml, in the same order, as the"
-            " other members do.",
-        )
-
-
-def _otherwise(own: Layout, wanted: bytes) -> str:
-    expected = guess(own, wanted)
-    if expected is not None:
-        return f"here and in the charter {difference(own, expected)}"
-    here, there = layout_digest(own).hex()[:16], wanted.hex()[:16]
-    return f"here {described(own)}, of digest {here}, in the charter one of digest {there}"
-
-
-def _fits(charter: Modality, found: ModalityArray) -> None:
-    width = charter.width if found.kind == "text" else found.width
-    segments = found.kind != "text" or found.length == charter.length
-    if (found.kind, width) != (charter.kind, charter.width) or found.length > charter.length or not segments:
-        raise UsageError(
-            f"modality {charter.name!r}: the data have {found.kind} of {width} features and {found.length} steps,"
-            f" the charter {charter.kind} of {charter.width} and at most {charter.length}",
-            "Declare the same columns, levels and max_len in dataset.toml as the other members do.",
-        )
-
-
-def _check_width(charter: Modality, specs: Mapping[str, ComponentSpec]) -> None:
-    spec = specs.get(f"encoder/{charter.name}")
-    if spec is None or spec.architecture not in {"linear-tanh", "attention-pool"}:
-        return
-    width = next(tensor.shape[1] for tensor in spec.tensors if tensor.name == "project.weight")
-    if width != charter.width:
-        raise UsageError(f"{spec.name} reads {width} features, the charter's modality has {charter.width}")

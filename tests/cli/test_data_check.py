@@ -77,6 +77,44 @@ def column(answer: "Answer", name: str) -> dict[str, Any]:
     return found  # type: ignore[no-any-return]
 
 
+# ---- the charter
+
+
+def test_a_folder_is_held_to_the_charter_of_the_home(
+    run: "Run", school: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, model = tmp_path / "home", tmp_path / "model.toml"
+    model.write_text(run("charter", "model", school).out)
+    member = run("init", "--home", home, "--name", "north", "--data", school, "--lot-size", 4, "--json").value["member"]
+    words = ("charter", "create", "--home", home, "--name", "n", "--member", member, "--model", model)
+    made = run(*words, "--fault-model", "crash", "--no-dp")
+    assert made.code == 0, made.err
+    config = home / "config.toml"
+    config.write_text(config.read_text().replace('policy = "dp"', 'policy = "open"'))
+    fine = run("data", "check", school, "--home", home)
+    assert (fine.code, "can train on this folder" in fine.out) == (0, True), fine.err
+
+    for old, new, said in (
+        ("high = 20", "high = 21", "modality 'about' is declared otherwise in"),
+        ('["north", "south"]', '["south", "north"]', "modality 'about' is declared otherwise in"),
+        ('kind = "binary"\ncolumn = "result"\npositive = "pass"',
+         'kind = "ordinal"\ncolumn = "result"\nclasses = ["fail", "pass", "more"]',
+         "task 'result': the data have ordinal"),
+    ):  # fmt: skip
+        assert TOML.count(old) == 1
+        write(school, pupils(), TOML.replace(old, new))
+        answer = run("data", "check", school, "--home", home)
+        told = " ".join(answer.err.split())
+        assert (answer.code, said in told) == (2, True), answer.out + answer.err
+        assert "as the other members do" in told
+        assert "charter.bin" in told
+        assert "can train" not in answer.out
+        assert run("data", "check", school).code == 0, "no home is at hand"
+        monkeypatch.setenv("COLLEGIUM_HOME", str(home))
+        assert run("data", "check", school).code == 2
+        monkeypatch.delenv("COLLEGIUM_HOME")
+
+
 # ---- ids
 
 SAME = ["s2", "s2 ", " s2", "s2\u00a0", "\ufeffs2", "s2\u200b", "\ts2"]

@@ -1,0 +1,153 @@
+"""Whether data are what the charter states: the learner asks when it opens them, and `data check` before that."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ...crypto.errors import UsageError
+from ...protocol.components import ComponentSpec
+from ...protocol.learning import Learning, Modality
+from .arrays import Dataset, ModalityArray
+from .entries import Manifest
+from .layout import Layout, described, difference, guess, layout_digest, modality_layout, task_layout
+
+
+def reads_of(
+    manifests: Sequence[Manifest],
+    specs: Mapping[str, ComponentSpec],
+    learning: Learning,
+    components: Sequence[ComponentSpec],
+    withheld: frozenset[str],
+) -> frozenset[str]:
+    """Return the modalities that the hosted components `specs` read of these folders. Raises UsageError if none.
+
+    `components` are all that the charter has, `withheld` the modalities that no shared update may see.
+    """
+    declared = {entry.name for manifest in manifests for entry in manifest.modalities}
+    reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
+    if not any(name.startswith("head/") for name in specs) or not reads:
+        if withheld:
+            out = ", ".join(sorted(withheld))
+            raise UsageError(
+                f"nothing to train: the policy in force here keeps {out} out of training",
+                "`collegium doctor` says which policy, and what to do.",
+            )
+        raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
+    return reads
+
+
+def read_by(
+    specs: Mapping[str, ComponentSpec], learning: Learning, charter: Collection[str], declared: Collection[str]
+) -> frozenset[str]:
+    """Return the modalities that the hosted components `specs` read, of those that a hosted task reads.
+
+    These are the modalities with a hosted encoder. One to which the whole `charter` (names of components) gives no
+    encoder is read by skips alone, where the data have it (`declared`). One that has an encoder, but not here, is not
+    at this node or kept out of its training: no skip brings it back.
+    """
+    encoders = {name.split("/", 1)[1] for name in specs if name.startswith("encoder/")}
+    tasks = [task for task in learning.tasks if f"head/{task.name}" in specs]
+    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
+    bare = {name for name in skips & set(declared) if f"encoder/{name}" not in charter}
+    seen = {modality for task in tasks for modality in task.modalities}
+    return frozenset((encoders | bare) & seen)
+
+
+def check_fit(
+    sets: Sequence[Dataset],
+    manifests: Sequence[Manifest],
+    learning: Learning,
+    specs: Mapping[str, ComponentSpec],
+    reads: Collection[str],
+) -> None:
+    """Compare data and what their dataset.toml declare with the charter. Raises UsageError."""
+    check_shapes(sets, learning, specs, reads)
+    for manifest in manifests:
+        _check_layouts(manifest, learning, specs, reads)
+
+
+def check_shapes(
+    sets: Sequence[Dataset],
+    learning: Learning,
+    specs: Mapping[str, ComponentSpec],
+    wanted: Collection[str],
+    *,
+    labelled: bool = True,
+) -> None:
+    """Compare kinds, widths, lengths and classes with the charter; unless `labelled`, data may lack a task.
+
+    Raises UsageError.
+    """
+    modalities = {modality.name: modality for modality in learning.modalities}
+    for name in sorted(wanted):
+        charter, here = modalities.get(name), [data.modalities[name] for data in sets if name in data.modalities]
+        if charter is None:
+            raise UsageError(f"encoder/{name}: the charter has no modality {name!r}")
+        if not here and labelled:
+            advice = f"Add the modality to dataset.toml, or do not host encoder/{name}."
+            raise UsageError(f"the data have no modality {name!r}", advice)
+        for found in here:
+            _fits(charter, found)
+        _check_width(charter, specs)
+    tasks = {task.name: task for task in learning.tasks}
+    for name in [spec.split("/", 1)[1] for spec in specs if spec.startswith("head/")]:
+        if name not in tasks:
+            raise UsageError(f"head/{name}: the charter has no task {name!r}")
+        if not any(name in data.tasks for data in sets) and labelled:
+            advice = f"Add the task to dataset.toml, or do not host head/{name}."
+            raise UsageError(f"the data have no task {name!r}", advice)
+        task = tasks[name]
+        for data in sets:
+            here_task = data.tasks.get(name)
+            if here_task is not None and (here_task.kind, here_task.classes) != (task.kind, task.classes):
+                raise UsageError(
+                    f"task {name!r}: the data have {here_task.kind} with {here_task.classes} classes,"
+                    f" the charter {task.kind} with {task.classes}",
+                    "Declare the same classes in dataset.toml as the other members do.",
+                )
+        outputs = {t.name: t.shape for t in specs[f"head/{name}"].tensors}["linear.weight"][0]
+        if outputs != task.outputs:
+            raise UsageError(f"head/{name} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
+
+
+def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
+    """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
+    stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
+    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if f"head/{task.name}" in specs}
+    here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
+    here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
+    for what, wanted in sorted(stated.items()):
+        own = here.get(what)
+        if not wanted or own is None or layout_digest(own) == wanted:
+            continue
+        raise UsageError(
+            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_otherwise(own, wanted)}",
+            "Declare the same columns, levels, bounds, times and classes in dataset.toml, in the same order, as the"
+            " other members do.",
+        )
+
+
+def _otherwise(own: Layout, wanted: bytes) -> str:
+    expected = guess(own, wanted)
+    if expected is not None:
+        return f"here and in the charter {difference(own, expected)}"
+    here, there = layout_digest(own).hex()[:16], wanted.hex()[:16]
+    return f"here {described(own)}, of digest {here}, in the charter one of digest {there}"
+
+
+def _fits(charter: Modality, found: ModalityArray) -> None:
+    width = charter.width if found.kind == "text" else found.width
+    segments = found.kind != "text" or found.length == charter.length
+    if (found.kind, width) != (charter.kind, charter.width) or found.length > charter.length or not segments:
+        raise UsageError(
+            f"modality {charter.name!r}: the data have {found.kind} of {width} features and {found.length} steps,"
+            f" the charter {charter.kind} of {charter.width} and at most {charter.length}",
+            "Declare the same columns, levels and max_len in dataset.toml as the other members do.",
+        )
+
+
+def _check_width(charter: Modality, specs: Mapping[str, ComponentSpec]) -> None:
+    spec = specs.get(f"encoder/{charter.name}")
+    if spec is None or spec.architecture not in {"linear-tanh", "attention-pool"}:
+        return
+    width = next(tensor.shape[1] for tensor in spec.tensors if tensor.name == "project.weight")
+    if width != charter.width:
+        raise UsageError(f"{spec.name} reads {width} features, the charter's modality has {charter.width}")
