@@ -365,14 +365,7 @@ def _daemon(home: Home) -> Iterator[Check]:
         yield Check("daemon", "warn", "not running", "Start it: collegium node start.")
         return
     status = Client(home).get("/status")
-    learner = status["live"]["learner"]
-    failed = learner["state"] == "failed"
-    if failed:
-        advice = (
-            "Mend what it says; then `collegium node stop` and `collegium node start`: it is read again at the start."
-        )
-        yield Check("learner", "fail", learner["detail"] or "it failed without a word; node.log may say more", advice)
     for note in status["findings"]:
-        if not failed or not note["found"].startswith(LEARNER_FAILED):
-            yield Check("daemon", "warn", note["found"], note["advice"])
+        failed = note["found"].startswith(LEARNER_FAILED)
+        yield Check(*(("learner", "fail") if failed else ("daemon", "warn")), note["found"], note["advice"])
     yield Check("daemon", "ok", f"answers (pid {pid}), height {status['height']}")

@@ -155,7 +155,11 @@ def _learner(live: Live) -> list[Note]:
     found += [Note(f"{what}.", advice) for what, advice in live.learner_warnings]
     if live.learner == "failed":
         found.append(
-            Note(f"{LEARNER_FAILED}; it is tried again by itself: {live.learner_detail}", "Mend what it says.")
+            Note(
+                f"{LEARNER_FAILED}; it is tried again by itself:"
+                f" {live.learner_detail or 'it failed without a word; node.log may say more'}",
+                "Mend what it says; no restart is needed, but after a change of config.toml.",
+            )
         )
     if live.learner == "waiting":
         found.append(

@@ -84,7 +84,8 @@ def test_a_daemon_starts_answers_and_stops(
 def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp_path: Path) -> None:
     data = prepare_digits(tmp_path / "data", 4, 0.5, 1)[0]
     manifest = data / "dataset.toml"
-    manifest.write_text(manifest.read_text().replace('prefix = "pixel"', 'columns = ["pixel0", "pixel1"]'))
+    good = manifest.read_text()
+    manifest.write_text(good.replace('prefix = "pixel"', 'columns = ["pixel0", "pixel1"]'))
     text = alone.config.read_text().replace('path = ""', f'path = "{data}"').replace("lot_size = 0.0", "lot_size = 9.0")
     text = text.replace('policy = "dp"', 'policy = "open"')
     alone.config.write_text(text)
@@ -109,8 +110,23 @@ def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp
         assert check["verdict"] == "fail"
         assert "2 features" in check["found"]
         assert "dataset.toml" in check["found"]
-        assert "collegium node start" in check["advice"]
+        (note,) = [note for note in found["notes"] if "2 features" in note]
+        assert "no restart is needed" in note
+        assert note == f"{check['found']} {check['advice']}"
         assert sum("2 features" in check["found"] for check in checked.value["checks"]) == 1
+
+        # The check of the folder says the same, and the daemon comes back by itself once it is mended.
+        checked = run("data", "check", data, "--home", root)
+        assert checked.code == 2
+        reason, advice = found["live"]["learner"]["detail"].split(". Declare ")
+        assert reason in " ".join(checked.err.split())
+        assert advice in " ".join(checked.err.split())
+        assert "can train" not in checked.out
+        assert run("data", "check", data).code == 0, "no charter is at hand"
+        manifest.write_text(good)
+        checked = run("data", "check", data, "--home", root)
+        assert (checked.code, "can train on this folder" in checked.out) == (0, True), checked.err
+        wait_for(lambda: status()["live"]["learner"]["state"] in {"ready", "training"}, status)
     finally:
         run("node", "stop", "--home", root, "--force")
         pid = running(alone)
