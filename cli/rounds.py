@@ -97,11 +97,7 @@ def detail(
         ]
         table(out, ("counted", "stale by", "weight", "bytes", "update"), rows, empty="Nobody's update is left.")
         if local:
-            columns = ("task", "metric", "own held-out", "shared", "personal", "count")
-            table(out, columns, _figures(found["evaluation"]), empty="Nothing was evaluated here after this round.")
-            for task in found["no_better"]:
-                which = ", with the private components," if task["personal"] else ""
-                out.print(f"{task['task']}{which} is no better than a constant here: {'; '.join(task['reasons'])}.")
+            _evaluation(out, found)
 
     emit(found, as_json, people)
 
@@ -110,16 +106,32 @@ def _deadline(found: Any) -> str:
     return ", after its deadline" if found["deadline_passed"] else ""
 
 
+def _evaluation(out: Any, found: Any) -> None:
+    """Print the figures and what they are worth; those of lists before a withdrawal apart from those in force."""
+    times = sorted({(figure["in_force"], figure["epoch"]) for figure in found["evaluation"]}) or [(True, 0)]
+    for now, epoch in times:
+        if len(times) > 1 or not now:
+            out.print(f"now (epoch {epoch}):" if now else f"before a withdrawal, not in force (epoch {epoch}):")
+        figures = [f for f in found["evaluation"] if (f["in_force"], f["epoch"]) == (now, epoch)]
+        columns = ("task", "metric", "own held-out", "shared", "personal", "count")
+        table(out, columns, _figures(figures), empty="Nothing was evaluated here after this round.")
+        shown = {figure["task"] for figure in figures}
+        for task in found["no_better"]:
+            if task["epoch"] == epoch and task["task"] in shown:
+                which = ", with the private components," if task["personal"] else ""
+                out.print(f"{task['task']}{which} is no better than a constant here: {'; '.join(task['reasons'])}.")
+
+
 def _figures(evaluation: Any) -> list[tuple[object, ...]]:
     """Return a row for each task, metric and group, with the shared and the personal figure side by side."""
     from ..node.store.observations import LEAST_CELL
 
     rows: dict[tuple[object, ...], list[Any]] = {}
     for figure in evaluation:
-        key = (figure["epoch"], figure["task"], figure["metric"], figure["group"] or "")
+        key = (figure["task"], figure["metric"], figure["group"] or "")
         rows.setdefault(key, [None, None])[figure["personal"]] = figure
     shown = []
-    for (_, task, metric, group), (shared, personal) in rows.items():
+    for (task, metric, group), (shared, personal) in rows.items():
         some = shared or personal
         values = [
             f"under {LEAST_CELL}: not shown" if figure and figure["too_few"] else figure and _rounded(figure["value"])

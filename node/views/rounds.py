@@ -97,10 +97,17 @@ def _evaluation(context: Context, component: str, number: int) -> list[Json]:
             "count": metric.count,
             "too_few": metric.count is None,
             "epoch": metric.epoch,
+            "in_force": metric.epoch == _epoch(context, metric.task),
         }
         for metric in context.store.metrics(round_=number)
         if metric.task in tasks
     ]
+
+
+def _epoch(context: Context, task: str) -> int:
+    """Return the epoch that figures of a task, or of a statistic, are of now."""
+    c = context.ledger.components.get(f"head/{task}") or context.ledger.components.get(task)
+    return max(each.epoch for each in context.ledger.components.values()) if c is None else c.epoch
 
 
 def _no_better(evaluation: list[Json]) -> list[Json]:

@@ -79,6 +79,24 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
     assert [(each["task"], each["personal"]) for each in told] == [("task0", False)]
     assert "constant" not in run(*words).out
     assert "Nothing was evaluated" in run("round", "show", "head/task0", "3", "--local", "--home", home.root).out
+    assert "epoch 1)" not in worse.out
+    with Store.open(home.database, cluster.charter.federation) as store:
+        store.put_metrics(
+            [
+                Metric(2, 0, "task0", "accuracy", 0.43, 90, 1.0),
+                Metric(2, 0, "task0", "accuracy_constant", 0.46, 90, 1.0),
+            ]
+        )
+    lines = run(*words, "--local").out.splitlines()
+    (old,), (now,) = (
+        [number for number, line in enumerate(lines) if line.startswith(what)]
+        for what in ("before a withdrawal, not in force (epoch 0)", "now (epoch 1)")
+    )
+    assert "0.4300" in "".join(lines[old:now])
+    assert "accuracy 0.430 is not above" in " ".join(lines[old:now])
+    assert "0.4400" not in "".join(lines[old:now])
+    assert "0.4400" in "".join(lines[now:])
+    assert "0.430" not in "".join(lines[now:])
 
 
 def test_a_data_folder_that_is_away_keeps_nobody_from_reading(run: "Run", home: Home) -> None:

@@ -253,6 +253,7 @@ def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) 
     shown = views.round_detail(context, "head/task0", 2, local=True)
     assert sum(entry["weight"] for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
     shared = {"task": "task0", "metric": "auc", "epoch": 0, "personal": False, "too_few": False, "group": None}
+    shared["in_force"] = False  # of the lists before the withdrawal
     assert shown["evaluation"] == [
         {**shared, "value": 0.75, "count": 40},
         {**shared, "value": 0.8, "count": 40, "personal": True},
