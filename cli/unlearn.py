@@ -355,4 +355,4 @@ def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
 
     emit(found, as_json, people)
     if not verified:
-        raise typer.Exit(6)
+        raise typer.Exit(6 if any(report["problems"] for report in reports) else 4)

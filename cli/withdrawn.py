@@ -7,6 +7,7 @@ from .output import facts, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+ALIKE = 5  # problems that are shown
 NOT_SHOWN = "what is on other members' disks, and whether the institution deleted its own data"
 
 
@@ -39,8 +40,10 @@ def tell(out: "Console", report: Any) -> None:
     ]
     columns = ("component", "epoch", "round", "removed", "too old", "state", "digest without it")
     table(out, columns, rows, empty="")
-    for problem in report["problems"]:
+    for problem in report["problems"][:ALIKE]:
         out.print(f"problem: {problem}")
+    if len(report["problems"]) > ALIKE:
+        out.print(f"{len(report['problems']) - ALIKE} more problems: --json lists them all.")
 
 
 def certified(components: Any) -> str:
@@ -64,8 +67,10 @@ def _signed(c: Any) -> str:
 
 
 def _result(report: Any, removed: int, others: int) -> str:
-    if not report["verified"]:
+    if report["problems"]:
         return "NOT verified: see the problems below"
+    if report["pending"]:
+        return _pending(report)
     if not removed + others:
         return "verified: nothing that it withdrew counts in any round"
     gone = f"the {removed} updates" + (f", and {others} of other members," if others else "")
@@ -74,6 +79,17 @@ def _result(report: Any, removed: int, others: int) -> str:
         f"verified: {gone} count in no round any more; {held} of {len(report['components'])} states were computed"
         " again here without them"
     )
+
+
+def _pending(report: Any) -> str:
+    """Say in one sentence that a withdrawal is agreed and not carried out yet."""
+    unsigned = sum("not-certified" in what for what in report["pending"])
+    kept = sum(what.startswith("blob-not-erased") for what in report["pending"])
+    parts = [f"the hosts have still to sign {unsigned} of {len(report['components'])} states without it"]
+    parts = parts if unsigned else []
+    if kept:
+        parts.append(f"{kept} withdrawn blobs are erased once they have")
+    return f"not yet: {'; '.join(parts) or 'old states are still erased'}; try again after the next round"
 
 
 def _state(c: Any) -> str:

@@ -37,7 +37,10 @@ class ComponentWithdrawal:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalReport:
-    """What was checked. It holds if there are no `problems`."""
+    """What was checked. It holds if there are no `problems`, and nothing is `pending`: agreed, and not done yet.
+
+    Pending are certificates that enough hosts can still sign, and bytes that the ledger keeps until they have.
+    """
 
     member: bytes
     through: int
@@ -47,18 +50,20 @@ class WithdrawalReport:
     components: tuple[ComponentWithdrawal, ...]
     erased: int
     problems: tuple[str, ...]
+    pending: tuple[str, ...]
 
     @property
     def verified(self) -> bool:
         """Whether every check passed."""
-        return not self.problems
+        return not self.problems and not self.pending
 
     def require(self) -> None:
-        """Raise VerificationError with the first problem, if there is one."""
-        if self.problems:
-            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        """Raise VerificationError with the first of what is wrong or not done yet, if there is one."""
+        wrong = (*self.problems, *self.pending)
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise VerificationError(
-                f"{self.problems[0]}{more}",
+                f"{wrong[0]}{more}",
                 "If the refold is still being attested, wait for it (`collegium unlearn status`) and verify again.",
             )
 
@@ -72,6 +77,7 @@ class WithdrawalReport:
             "height": self.height,
             "verified": self.verified,
             "problems": list(self.problems),
+            "pending": list(self.pending),
             "erased_blobs": self.erased,
             "components": [
                 {
@@ -118,21 +124,42 @@ def verify_withdrawal(
         )
     last = withdrawals[-1]
     problems: list[str] = []
+    pending: list[str] = []
     found = []
     for name in sorted(report.ledger.components):
         hosted = components is None or name in components
         found.append(
-            _component(report, withdrawals, report.ledger.components[name], data, hosted, stored, problems, progress)
+            _component(
+                report, withdrawals, report.ledger.components[name], data, hosted, stored, problems, pending, progress
+            )
         )
     gone = _withdrawn_blobs(report, withdrawals)
     left = sorted(blob for blob in gone if data.has(blob))
-    problems += [f"blob-not-erased: the withdrawn bytes {blob.hex()} are still on this disk" for blob in left]
+    waiting = _waiting(report)
+    for blob in left:
+        told = pending if blob in waiting else problems
+        told.append(f"blob-not-erased: the withdrawn bytes {blob.hex()} are still on this disk")
     chains = {round_.chain for c in report.ledger.components.values() for round_ in c.rounds}
     old = sorted(chain for chain in checkpoints if chain not in chains)
-    problems += [f"checkpoint-not-erased: a state of earlier lists is on this disk: {chain.hex()}" for chain in old]
+    told = pending if waiting else problems
+    told += [f"checkpoint-not-erased: a state of earlier lists is on this disk: {chain.hex()}" for chain in old]
     return WithdrawalReport(
-        member, last.through, last.mode, last.scope, last.height, tuple(found), len(gone) - len(left), tuple(problems)
+        member,
+        last.through,
+        last.mode,
+        last.scope,
+        last.height,
+        tuple(found),
+        len(gone) - len(left),
+        tuple(problems),
+        tuple(pending),
     )
+
+
+def _waiting(report: Report) -> set[bytes]:
+    """Return the withdrawn bytes that every node keeps until enough hosts have signed the state without them."""
+    open_ = [c for c in report.ledger.components.values() if report.ledger.certifiable(c)]
+    return {blob for c in open_ for erasure in c.erasures for blob in erasure.blobs}
 
 
 def _component(
@@ -143,9 +170,10 @@ def _component(
     hosted: bool,
     stored: Stored | None,
     problems: list[str],
+    pending: list[str],
     progress: Progress | None,
 ) -> ComponentWithdrawal:
-    """Check one component, adding what is wrong to `problems`."""
+    """Check one component, adding what is wrong to `problems` and what its hosts have still to do to `pending`."""
     expected, removed, others, kept = [], 0, 0, 0
     member = withdrawals[0].author
     for number in range(1, c.round + 1):
@@ -167,7 +195,8 @@ def _component(
     attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
     needed = report.ledger.host_quorum(c)
     if (removed or others) and (proof is None or len(proof.hosts) < proof.needed):
-        problems.append(
+        told = pending if proof is None and report.ledger.certifiable(c) else problems
+        told.append(
             f"{c.name} epoch {c.epoch}: not-certified: {attested} of the needed {needed} hosts attested the refold"
         )
     digest = None

@@ -8,10 +8,14 @@ import pytest
 
 from collegium.cli.ledger import parse_pin
 from collegium.crypto.errors import UsageError
+from collegium.node.core import events as ev
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, default_text
 from collegium.node.store import Metric, Store
 from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
+
+from .conftest import fill
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -194,6 +198,29 @@ def test_withdrawn_bytes_that_are_still_there_fail_verification(run: "Run", home
     told = run("unlearn", "verify", "--home", home.root).out
     assert "NOT verified: see the problems below" in told
     assert "problem: blob-not-erased" in run("unlearn", "verify", "--home", home.root).out
+
+
+def test_a_withdrawal_that_is_agreed_and_not_carried_out_is_not_yet_verified(run: "Run", tmp_path: Path) -> None:
+    cluster = Cluster(4, 5, Invariants, rounds=4)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    cluster.nodes[0].deliver(ev.RequestWithdrawal())
+    node = cluster.nodes[1]
+    assert cluster.run(lambda: node.core is not None and bool(node.core.ledger.withdrawn))
+    home = Home(tmp_path / "early")
+    fill(home, cluster, node)
+    answer = run("unlearn", "verify", "--home", home.root, "--json")
+    (report,) = answer.value["withdrawals"]
+    assert (answer.code, answer.value["verified"], report["problems"]) == (4, False, [])
+    kept = sum(what.startswith("blob-not-erased") for what in report["pending"])
+    assert kept > 0
+    answer = run("unlearn", "verify", "--home", home.root)
+    told = " ".join(answer.out.split())
+    assert answer.code == 4
+    assert "not yet: the hosts have still to sign" in told
+    assert f"{kept} withdrawn blobs are erased once they have; try again after the next round" in told
+    assert "problem:" not in told
+    assert "NOT verified" not in told
 
 
 def test_members_are_named_or_refused(run: "Run", home: Home, cluster: Cluster) -> None:

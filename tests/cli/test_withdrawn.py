@@ -14,7 +14,15 @@ PART = {
 
 
 def told(capsys: pytest.CaptureFixture[str], *parts: dict[str, Any], **more: Any) -> str:
-    report = {"name": "east", "height": 9, "verified": True, "erased_blobs": 2, "problems": [], "components": parts}
+    report = {
+        "name": "east",
+        "height": 9,
+        "verified": True,
+        "erased_blobs": 2,
+        "problems": [],
+        "pending": [],
+        "components": parts,
+    }
     capsys.readouterr()
     withdrawn.tell(console(), {**report, **more})
     return " ".join(capsys.readouterr().out.split())

@@ -386,7 +386,7 @@ def problems(report: Report, cluster: Cluster, memory: Memory, **options: object
     assert not found.verified
     with pytest.raises(VerificationError):
         found.require()
-    return " / ".join(found.problems)
+    return " / ".join((*found.problems, *found.pending))
 
 
 def test_a_list_that_still_holds_the_withdrawn_is_found_out(withdrawn: Cluster) -> None:
@@ -421,6 +421,11 @@ def test_a_refold_that_is_not_certified_is_no_withdrawal_yet(withdrawn: Cluster)
     early = replace(c, certified=None)
     report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task1": early})
     assert "head/task1 epoch 1: not-certified" in problems(report, withdrawn, bytes_of(withdrawn))
+    found = verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn))
+    assert (found.problems, len(found.pending)) == ((), 1)
+    few = replace(early, hosts=early.hosts[:3])  # too few for any certificate: waiting does not help
+    report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task1": few})
+    assert len(verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn)).problems) == 1
 
 
 def test_bytes_that_are_still_there_are_found(withdrawn: Cluster) -> None:
