@@ -331,11 +331,11 @@ def _policy(home: Home) -> Iterator[Check]:
     if not home.charter.exists():
         return
     from ..node.verify import read_charter  # numpy; only this check needs it
-    from .founding import MEND_POLICY, withheld_here
+    from .founding import withheld_here
 
-    said, everything = withheld_here(home, read_charter(home.charter)[0])
+    said, advice, everything = withheld_here(home, read_charter(home.charter)[0])
     if said:
-        yield Check("policy", "fail" if everything else "warn", said, f"{MEND_POLICY}.")
+        yield Check("policy", "fail" if everything else "warn", said, advice)
 
 
 def _privacy(home: Home) -> Iterator[Check]:

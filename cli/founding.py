@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from ..protocol.charter import Charter, Member
 
 LEAST_ROBUST = 4  # members, of whom one that lies can be borne
-MEND_POLICY = (
-    'If your institution allows it, write policy = "open" under [privacy] in config.toml. Else ask for a charter with'
-    " noise (without --no-dp), or take part as a node that only hosts"
-)
 FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
@@ -96,29 +92,32 @@ def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
     """
     if not home.config.exists():
         return
-    said, everything = withheld_here(home, charter)
+    said, advice, everything = withheld_here(home, charter)
     if everything and not anyway:
         raise RefusedError(
-            f"Nothing could be trained at this node under this charter: {said}", f"{MEND_POLICY}: --anyway."
+            f"Nothing could be trained at this node under this charter: {said}",
+            f"{advice} To sign all the same: --anyway.",
         )
     if said:
         say(f"warning: {said}")
 
 
-def withheld_here(home: "Home", charter: "Charter") -> tuple[str, bool]:
-    """Return which data this home's policy keeps out of the training, and whether a node with data trains nothing."""
+def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
+    """Return which data this home's policy keeps out of the training, what helps, and whether nothing is left."""
     from ..node.home import config as settings
     from ..node.home.policies import policies
-    from ..node.privacy.policy import withheld
+    from ..node.privacy.policy import remedy, withheld
 
     config = settings.load(home.config)
-    reasons = withheld(charter, policies(config, charter), [spec.name for spec in charter.components])
+    in_force = policies(config, charter)
+    reasons = withheld(charter, in_force, [spec.name for spec in charter.components])
     if not reasons:
-        return "", False
+        return "", "", False
     said = "; ".join(dict.fromkeys(reasons.values()))
     everything = len(reasons) == len(charter.learning.modalities)
     trains = config.learning.contribute and config.data.path is not None
-    return f"data of {', '.join(reasons)} take no part in training here: {said}", everything and trains
+    told = f"data of {', '.join(reasons)} take no part in training here: {said}"
+    return told, remedy(in_force, reasons), everything and trains
 
 
 def noise(charter: "Charter", students: float) -> list[str]:

@@ -27,8 +27,9 @@ def reads_of(
         if withheld:
             out = ", ".join(sorted(withheld))
             raise UsageError(
-                f"nothing to train: the policy in force here keeps {out} out of training",
-                "`collegium doctor` says which policy, and what to do.",
+                f"no modality is left: the policy in force here keeps {out} out of training, so this node holds none of"
+                " the components that read them, to train or to predict with",
+                "`collegium doctor` says whose policy, and what to do.",
             )
         raise UsageError("nothing to train: no head or no encoder is hosted", "Host one of each at least.")
     return reads

@@ -81,6 +81,32 @@ def withheld(charter: Charter, policies: Sequence[InForce], engaged: Iterable[st
     return dict(sorted(found.items()))
 
 
+_REMEDY = {
+    ("never", "charter"): "The charter says never: only another charter would let these data in.",
+    ("never", "jurisdiction"): (
+        "The jurisdiction's preset says never. If your institution may depart from it, name another one, or a file of"
+        " your own, as jurisdiction under [privacy] in config.toml (`collegium privacy presets`)."
+    ),
+    ("never", "institution"): "This institution's own policy says never: policy under [privacy] in config.toml.",
+    ("dp", "institution"): (
+        'If your institution allows it, write policy = "open" under [privacy] in config.toml. Else ask for a charter'
+        " with noise (without --no-dp)."
+    ),
+    ("dp", "jurisdiction"): (
+        "The jurisdiction's preset asks for noise, and the charter has none there: ask for a charter with noise"
+        " (without --no-dp)."
+    ),
+}
+
+
+def remedy(policies: Sequence[InForce], withheld: Iterable[str]) -> str:
+    """Return what would let withheld modalities take part, by whose policy keeps them out."""
+    out = set(withheld)
+    whose = dict.fromkeys((policy.policy, policy.why[0]) for policy in policies if policy.modality in out)
+    told = [_REMEDY[key] for key in whose if key in _REMEDY]
+    return " ".join([*told, "A node that trains nothing still hosts and votes."])
+
+
 def admitted(names: Iterable[str], withheld: Iterable[str]) -> tuple[str, ...]:
     """Return the components without those that belong to a withheld modality, in the same order."""
     out = set(withheld)

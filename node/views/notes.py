@@ -118,8 +118,7 @@ def _budget(context: Context, live: Live) -> list[Note]:
         found.append(
             Note(
                 f"This node does not train with all its data: {withheld}.",
-                'Write policy = "open" under [privacy] in config.toml if your institution allows it'
-                " (`collegium doctor`).",
+                "`collegium doctor` says what would let them take part.",
             )
         )
     elif live.exhausted:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from collegium.crypto.errors import UsageError
 from collegium.node.privacy import jurisdiction
-from collegium.node.privacy.policy import Bound, in_force
+from collegium.node.privacy.policy import Bound, in_force, remedy
 from collegium.protocol.claims import NO_EPSILON
 from collegium.protocol.learning import MODALITY_KINDS, POLICIES, PrivacyFloor
 
@@ -106,3 +106,14 @@ def test_a_broken_preset_is_a_usage_error(name: str, tmp_path: Path) -> None:
 def test_a_preset_that_is_not_there(reference: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         jurisdiction.load(reference, tmp_path)
+
+
+def test_what_helps_is_told_by_whose_policy_keeps_data_out() -> None:
+    """To open one's own policy helps nobody whose jurisdiction says never."""
+    charter = PrivacyFloor("m", "dp", 8000, 10_000)
+    by_law = in_force(charter, Bound("never", 0, 0), Bound("dp", 8000, 10_000))
+    own = in_force(charter, None, Bound("never", 0, 0))
+    assert "jurisdiction" in remedy([by_law], ["m"])
+    assert "open" not in remedy([by_law], ["m"])
+    assert "own policy says never" in remedy([own], ["m"])
+    assert "own policy" not in remedy([own], ["other"])
