@@ -70,6 +70,12 @@ def say(text: str) -> None:
     sys.stderr.write(shown(text, breaks=True) + "\n")
 
 
+RECOVERY_PRICE = (
+    "What it takes from the model is learned anew in 5 rounds that it opens: every member that trains in them pays from"
+    " the share of ε that it keeps for that."
+)
+
+
 def confirm(question: str, yes: bool) -> None:
     """Ask, unless `yes` says that it is meant. Raises UsageError, with the question, where nobody can be asked."""
     if yes:

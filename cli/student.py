@@ -11,7 +11,7 @@ from ..crypto.errors import RefusedError, UsageError
 from . import near, receipts
 from .files import check_new
 from .options import HomeOption, JsonOption, existing_home
-from .output import confirm, emit, say
+from .output import RECOVERY_PRICE, confirm, emit, say
 
 if TYPE_CHECKING:
     from ..node.home import Home
@@ -109,7 +109,8 @@ def _price(looks: list[dict[str, Any]]) -> str:
     what = f"Withdraw the {count} updates that saw {who}" if count else f"No update saw {who}, none is withdrawn;"
     unknown = sum(look["of_unknown_students"] for look in looks)
     may = f" (of {unknown} of them it is not written down whom they saw)" if unknown else ""
-    return f"{what}{may}{' and' if count else ''} train without them from now on?"
+    cost = f" {RECOVERY_PRICE}" if count else ""
+    return f"{what}{may}{' and' if count else ''} train without them from now on?{cost}"
 
 
 def _forget(
