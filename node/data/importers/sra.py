@@ -9,6 +9,7 @@ from .common import Importer, Made, Options, Progress, Row, read_rows, write_ins
 
 FILE = "sra_3way.csv.gz"
 COLUMNS = ("corpus", "module", "question", "reference_answer", "answer_id", "answer", "label", "split")
+PARTS = ("train", "test-unseen-answers", "test-unseen-questions", "test-unseen-domains")
 LABELS = ("contradictory", "incorrect", "correct")
 # Balanced by the number of answers in train and test-unseen-answers: 2,747 and 2,762.
 GROUPS = {"a": ("FN", "ME", "MS", "PS", "SE"), "b": ("EM", "II", "LF", "LP", "MX", "ST", "VB")}
@@ -31,15 +32,19 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
             name = _institution(row["module"], options.by)
             subject = f"{row['module']}.{_student(row)}"
             side = "train" if row["split"] == "train" else "test"
+        elif row["split"] in PARTS:
+            continue  # another test part than the one that was asked for
         else:
-            continue
+            what = f"answer {number - 1} of {source} is of no known part: its split is none of {', '.join(PARTS)}"
+            raise CorruptError(what, "Fetch the source again, or correct its column split.")
         texts = {key: row[key] for key in ("question", "reference_answer", "answer")}
         parts.setdefault(name, []).append(
             {"record": row["answer_id"], "student": subject, **texts, "grade": row["label"], "side": side}
         )
     sides = {row["side"] for name, part in parts.items() if name != "beetle" for row in part}
     needed = {"train", "test"} if options.split == "official" else {"train"}
-    if not parts or (sides and not needed <= sides):
+    bank = any(row["corpus"] != "beetle" for row in rows)
+    if not parts or (bank and not needed <= sides):
         wanted = "train" if "train" not in sides else f"test-{options.test}"
         there = sorted({str(row["split"]) for row in rows if row["corpus"] != "beetle"})
         what = f"{source} has no SciEntsBank answer of the part {wanted!r}"

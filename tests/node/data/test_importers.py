@@ -614,7 +614,19 @@ def test_a_source_without_the_part_that_is_asked_for_is_refused(tmp_path: Path, 
     with pytest.raises(CorruptError, match=rf"no SciEntsBank answer of the part '{wanted}'. It has {split}\."):
         run_import("sra", source, tmp_path / "out", Options(test=test), quiet)
     write_gz(source / "sra_3way.csv.gz", [answer("EM.1.1.1", "correct", "dev")])
-    with pytest.raises(CorruptError, match="It has dev"):
+    with pytest.raises(CorruptError, match=r"answer 1 of .* is of no known part: its split is none of train, test-"):
+        run_import("sra", source, tmp_path / "out", Options(), quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("split", ["training", "", "test-unseen-domains"])
+def test_beetle_beside_it_hides_no_part_that_is_missing(tmp_path: Path, split: str) -> None:
+    """Its answers are in no part, so that it would be written alone, and thousands of others dropped without a word."""
+    source = tmp_path / "source"
+    source.mkdir()
+    beetle = answer("FaultFinding.sbj3-l1.qa1", "correct", "train") | {"corpus": "beetle"}
+    write_gz(source / "sra_3way.csv.gz", [beetle, *(answer(f"EM.1.{n}.1", "correct", split) for n in range(3))])
+    with pytest.raises(CorruptError):
         run_import("sra", source, tmp_path / "out", Options(), quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
