@@ -6,9 +6,11 @@ the quick ones.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # By default hypothesis fails an example that takes over 200 ms, and a test whose examples take long to make.
@@ -41,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(name) if name in LONGEST else len(LONGEST) + ("runtime" not in item.path.parts)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def log_settings() -> Iterator[None]:
+    """Put back what a test's own command set for the logs of its process: `peer join` shows errors only."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

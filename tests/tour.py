@@ -56,6 +56,11 @@ def follow(step: Step, folder: Path, key: str) -> subprocess.CompletedProcess[st
     )
 
 
+def holds(step: Step, code: int) -> bool:
+    """Whether a command ended as it should: a receipt may be older than the round that closed meanwhile (exit 7)."""
+    return code == 0 or (code == 7 and "verify /tmp/tour/receipt" in step.command)
+
+
 def label(line: str) -> str:
     """Return what a line begins with in every run: the name of a fact or row, or the sentence without its numbers."""
     name = re.split(r"  +", line.strip(), maxsplit=1)[0]
@@ -73,7 +78,7 @@ def retaken(page: str, folder: Path) -> str:
     key = ""
     for step in steps(page):
         done = follow(step, folder, key)
-        if done.returncode:
+        if not holds(step, done.returncode):
             raise SystemExit(f"{step.command}: {done.returncode}\n{done.stdout}{done.stderr}")
         found = KEY.search(done.stdout)
         key = found[1] if found else key

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from collegium.crypto.errors import UsageError
-from collegium.node.core import candidates, feeds
+from collegium.node.core import candidates, feeds, updates
 from collegium.node.core import core as core_module
 from collegium.node.core import events as ev
 from collegium.node.core.state import NodeState
@@ -520,7 +520,7 @@ def test_a_core_that_falls_over_is_a_broken_promise_with_its_seed(monkeypatch: p
     def stumbles(_core: NodeState) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(NodeState, "_acknowledge", stumbles)
+    monkeypatch.setattr(updates, "acknowledge", stumbles)
     outcome = play(parse(CALM, "calm"), 3)
     assert (outcome.promise, outcome.seed) == ("G9", 3)
     assert "a bug" in outcome.what
