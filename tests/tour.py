@@ -72,7 +72,8 @@ def lacking(step: Step, printed: str) -> list[str]:
     if "/receipt" in step.command:
         return []
     found = {label(line) for line in printed.splitlines()}
-    return [line for line in step.shown if line != CUT and label(line) not in found]
+    # A line that begins with space goes on with a sentence: where it breaks depends on the numbers in it.
+    return [line for line in step.shown if line != CUT and line[:1] != " " and label(line) not in found]
 
 
 def retaken(page: str, folder: Path) -> str:
