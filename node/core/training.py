@@ -6,14 +6,12 @@ The order matters (G6): ask what the budget allows, write the cost to the disk, 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...consensus import trainers
 from ...consensus.ledger import names
 from ...consensus.rounds import has_contributed, next_round
 from ...protocol.claims import NO_EPSILON
 from ...protocol.records import (
     GENESIS,
     PAUSED,
-    SILENT,
 )
 from ...protocol.signing import sign
 from ..privacy import policy as governing
@@ -46,9 +44,7 @@ def learn(state: NodeState) -> None:
         state.draw = _statistics(state, sums)
         _pay(state, state.draw)
         return
-    names = [
-        name for name in names if not state.specs[name].additive and _goes_on(state, name) and _can_close(state, name)
-    ]
+    names = [name for name in names if not state.specs[name].additive and _goes_on(state, name)]
     open_ = [name for name in names if _is_trainable(state, name)]
     if not open_ or (len(open_) < len(names) and not state.learn_partly):
         if open_ and not state.learn_waits:
@@ -136,17 +132,6 @@ def _is_trainable(state: NodeState, name: str) -> bool:
     if updates.is_barred(state, name, state.me, target):
         return False  # what was withdrawn stays out, this round included
     return (state.me, name, target) not in state.acked
-
-
-def _can_close(state: NodeState, name: str) -> bool:
-    """Whether enough hosts may train for a round to close: else whoever trains spends ε for nothing.
-
-    Who is paused or was silent may: it goes on by training once.
-    """
-    component = state.ledger.components[name]
-    reasons = [trainers.idle(state.ledger.offers, host, name) for host in component.hosts if host != state.me]
-    may = 1 + sum(why in ("", PAUSED, SILENT) for why in reasons)
-    return component.round == 0 or may >= state.specs[name].min_updates
 
 
 def _goes_on(state: NodeState, name: str) -> bool:
