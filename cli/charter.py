@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
-from ..protocol.bounds import (
-    MAX_DEADLINE,
-    MAX_DELTA,
-    MAX_EPSILON,
-    MAX_ROUNDS,
-    MIN_DEADLINE,
-    MIN_DELTA,
-    MIN_EPSILON,
-)
+from ..protocol.bounds import MAX_DEADLINE, MAX_DELTA, MAX_EPSILON, MAX_ROUNDS, MIN_DEADLINE, MIN_DELTA, MIN_EPSILON
 from . import founding
 from .members import parse_member, read_members
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase

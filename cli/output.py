@@ -70,10 +70,14 @@ def say(text: str) -> None:
     sys.stderr.write(shown(text, breaks=True) + "\n")
 
 
-RECOVERY_PRICE = (
-    "What it takes from the model is learned anew in 5 rounds that it opens: every member that trains in them pays from"
-    " the share of ε that it keeps for that."
-)
+def recovery_price() -> str:
+    """Say what a withdrawal costs the others."""
+    from ..node.core.contribution import RECOVERY_ROUNDS
+
+    return (
+        f"What it takes from the model is learned anew in {RECOVERY_ROUNDS} rounds that it opens: every member that"
+        " trains in them pays from the share of ε that it keeps for that."
+    )
 
 
 def confirm(question: str, yes: bool) -> None:

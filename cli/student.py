@@ -11,7 +11,7 @@ from ..crypto.errors import RefusedError, UsageError
 from . import near, receipts
 from .files import check_new
 from .options import HomeOption, JsonOption, existing_home
-from .output import RECOVERY_PRICE, confirm, emit, say
+from .output import confirm, emit, recovery_price, say
 
 if TYPE_CHECKING:
     from ..node.home import Home
@@ -109,7 +109,7 @@ def _price(looks: list[dict[str, Any]]) -> str:
     what = f"Withdraw the {count} updates that saw {who}" if count else f"No update saw {who}, none is withdrawn;"
     unknown = sum(look["of_unknown_students"] for look in looks)
     may = f" (of {unknown} of them it is not written down whom they saw)" if unknown else ""
-    cost = f" {RECOVERY_PRICE}" if count else ""
+    cost = f" {recovery_price()}" if count else ""
     return f"{what}{may}{' and' if count else ''} train without them from now on?{cost}"
 
 

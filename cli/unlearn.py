@@ -9,7 +9,7 @@ from ..crypto.errors import UsageError
 from . import receipts, student, withdrawn
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
-from .output import RECOVERY_PRICE, confirm, emit, facts, progress, say, table
+from .output import confirm, emit, facts, progress, recovery_price, say, table
 from .read import answer, from_store
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def request(
     name = client.get("/status")["federation"]["name"]  # so that nobody is asked in vain
     stops = "" if any(scope.values()) else " This node then contributes no more."
     what = f"Withdraw {_in_words(scope)} that this node contributed to {name!r}? It cannot be taken back.{stops}"
-    confirm(f"{what} {RECOVERY_PRICE}", yes)
+    confirm(f"{what} {recovery_price()}", yes)
     found = client.request_withdrawal(scope)
     if not found["signing"]:
         text = "The withdrawal waits until enough members are connected; leave the daemon running."

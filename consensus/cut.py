@@ -5,16 +5,7 @@ from collections.abc import Iterable, Sequence
 from ..crypto.errors import RemoteProtocolError
 from ..protocol.blocks import Vote
 from ..protocol.charter import Charter
-from ..protocol.records import (
-    GENESIS,
-    PROVABLE,
-    Evidence,
-    Record,
-    body_of,
-    check_chain,
-    check_size,
-    is_fork,
-)
+from ..protocol.records import GENESIS, PROVABLE, Evidence, Record, body_of, check_chain, check_size, is_fork
 from ..protocol.signing import Signed, open_signed
 from .ledger import Ledger
 

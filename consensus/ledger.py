@@ -9,11 +9,7 @@ from ..crypto.hashing import digest
 from ..crypto.merkle import EMPTY, Frontier
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
-from ..protocol.records import (
-    GENESIS,
-    Offer,
-    WithdrawalStatement,
-)
+from ..protocol.records import GENESIS, Offer, WithdrawalStatement
 from . import membership
 from .components import Entry, Round
 from .membership import Roll

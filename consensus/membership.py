@@ -28,16 +28,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..protocol import schema
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
-from ..protocol.membership import (
-    ACTIONS,
-    EXPIRY_LIMIT,
-    LEAST_OPEN,
-    Application,
-    Ballot,
-    Motion,
-    Rekeying,
-    check_person,
-)
+from ..protocol.membership import ACTIONS, EXPIRY_LIMIT, LEAST_OPEN, Application, Ballot, Motion, Rekeying, check_person
 from ..protocol.names import visible
 from ..protocol.records import WITHDRAWAL_LIMIT, Offer, WithdrawalStatement
 from ..protocol.schema import MOST_MEMBERS

@@ -12,10 +12,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..protocol.blocks import Close
 from ..protocol.charter import Charter
 from ..protocol.components import ComponentSpec
-from ..protocol.records import (
-    GENESIS,
-    Offer,
-)
+from ..protocol.records import GENESIS, Offer
 from ..protocol.schema import MOST_HOSTS
 from . import membership, rules, trainers
 from .components import Entry, Round, chained

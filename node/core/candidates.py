@@ -7,9 +7,7 @@ from ...consensus.ledger import Ledger
 from ...consensus.rounds import closable, eligible, has_contributed
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
-from ...protocol.records import (
-    Record,
-)
+from ...protocol.records import Record
 from ...protocol.signing import Signed
 from . import events as ev
 from .state import Candidate, Deadline, NodeState

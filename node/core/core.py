@@ -61,10 +61,7 @@ from ...crypto.errors import RemoteProtocolError
 from ...crypto.identity import Identity
 from ...protocol.charter import Charter
 from ...protocol.components import state_digest
-from ...protocol.records import (
-    GENESIS,
-    PAUSED,
-)
+from ...protocol.records import GENESIS, PAUSED
 from . import (
     candidates,
     catchup,

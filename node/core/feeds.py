@@ -6,12 +6,7 @@ from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol import schema
 from ...protocol.blocks import Block
-from ...protocol.records import (
-    GENESIS,
-    PROVABLE,
-    Evidence,
-    Record,
-)
+from ...protocol.records import GENESIS, PROVABLE, Evidence, Record
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_gossip
 from . import events as ev
 from . import spending, updates

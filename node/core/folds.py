@@ -1,8 +1,6 @@
 """Folding closed rounds into states, attesting the states, and comparing them with the certified ones."""
 
-from ...protocol.records import (
-    Attest,
-)
+from ...protocol.records import Attest
 from . import catchup
 from . import events as ev
 from .pool import readable_body

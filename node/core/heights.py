@@ -7,28 +7,13 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from ...consensus import membership, trainers
-from ...consensus.agreement import (
-    Action,
-    Agreement,
-    Ask,
-    Decided,
-    Equivocation,
-    Judge,
-    Keep,
-    Message,
-    Say,
-    Wait,
-)
+from ...consensus.agreement import Action, Agreement, Ask, Decided, Equivocation, Judge, Keep, Message, Say, Wait
 from ...consensus.cut import order
 from ...consensus.fold import apply_records, fold_block, next_state
 from ...consensus.ledger import Ledger
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Block, Certificate, Close, Proposal, Vote
-from ...protocol.records import (
-    GENESIS,
-    IDLE,
-    Evidence,
-)
+from ...protocol.records import GENESIS, IDLE, Evidence
 from . import candidates, catchup, motions, offers, updates
 from . import events as ev
 from .messages import Kind, message, open_message, wrap

@@ -7,18 +7,13 @@ the votes of others, timers and the operator have their turn between its pieces.
 from collections.abc import Iterator
 from typing import assert_never
 
-from ...consensus.agreement import (
-    Message,
-)
+from ...consensus.agreement import Message
 from ...consensus.rounds import next_round
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol import schema
 from ...protocol.blocks import Block, Proposal, Vote, verify_certificate
-from ...protocol.records import (
-    GENESIS,
-    Record,
-)
+from ...protocol.records import GENESIS, Record
 from ...protocol.signing import SIGNATURE_SIZE, open_gossip
 from ...protocol.update import UpdateHeader
 from . import catchup, feeds, heights, updates

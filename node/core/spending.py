@@ -3,10 +3,7 @@
 from collections.abc import Iterable
 
 from ...consensus import membership
-from ...protocol.records import (
-    Record,
-    Update,
-)
+from ...protocol.records import Record, Update
 from ...protocol.signing import Signed, open_gossip
 from ...protocol.update import UpdateHeader
 from . import contribution as contributing

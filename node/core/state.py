@@ -7,10 +7,7 @@ anything of its own. `NodeState` itself only appends to this node's feed, counts
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...consensus.agreement import (
-    Agreement,
-    Message,
-)
+from ...consensus.agreement import Agreement, Message
 from ...consensus.cut import order
 from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import LocalProtocolError, RemoteProtocolError
@@ -18,12 +15,7 @@ from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.blocks import Block
 from ...protocol.charter import Charter
-from ...protocol.records import (
-    GENESIS,
-    Body,
-    Record,
-    kind_of,
-)
+from ...protocol.records import GENESIS, Body, Record, kind_of
 from ...protocol.signing import Signed, sign
 from ..privacy import policy as governing
 from . import contribution as contributing

@@ -9,10 +9,7 @@ from dataclasses import replace
 from ...consensus.ledger import names
 from ...consensus.rounds import has_contributed, next_round
 from ...protocol.claims import NO_EPSILON
-from ...protocol.records import (
-    GENESIS,
-    PAUSED,
-)
+from ...protocol.records import GENESIS, PAUSED
 from ...protocol.signing import sign
 from ..privacy import policy as governing
 from . import contribution as contributing

@@ -11,14 +11,7 @@ from ...consensus.rounds import is_stale, next_round
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
 from ...protocol.blocks import quorum
-from ...protocol.records import (
-    Ack,
-    Record,
-    Update,
-    ack_message,
-    body_of,
-    verify_ack,
-)
+from ...protocol.records import Ack, Record, Update, ack_message, body_of, verify_ack
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_gossip
 from ...protocol.update import UpdateHeader, check_header
 from . import candidates, folds, spending

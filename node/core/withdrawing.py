@@ -5,10 +5,7 @@ from dataclasses import replace
 from ...consensus import withdrawal
 from ...consensus.ledger import names
 from ...consensus.withdrawal import of_all_keys
-from ...protocol.records import (
-    Withdrawal,
-    WithdrawalStatement,
-)
+from ...protocol.records import Withdrawal, WithdrawalStatement
 from ...protocol.signing import sign
 from . import events as ev
 from . import updates

@@ -1,6 +1,7 @@
 """A file that a cell names and that is not there, though one that looks the same may be."""
 
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 
 from ...crypto.errors import CorruptError
@@ -12,7 +13,7 @@ def absent(path: Path) -> CorruptError:
     A name with accents can be written in two forms: one zip program keeps the one, another the other.
     """
     try:
-        alike = any(_plain(each.name) == _plain(path.name) for each in path.parent.iterdir())
+        alike = _plain(path.name) in _names(path.parent, path.parent.stat().st_mtime_ns)
     except OSError:
         alike = False
     if alike:
@@ -21,6 +22,11 @@ def absent(path: Path) -> CorruptError:
             "Rename that one as the cell has it, or correct the cell.",
         )
     return CorruptError("the file does not exist", "Put it there, correct the path, or empty the cell.")
+
+
+@lru_cache(maxsize=4)  # one listing of a folder, however many of its files are missing
+def _names(folder: Path, _changed_ns: int) -> frozenset[str]:
+    return frozenset(_plain(each.name) for each in folder.iterdir())
 
 
 def _plain(name: str) -> str:

@@ -10,16 +10,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from .audio import AudioSpec
-from .entries import (
-    CategoricalColumn,
-    Column,
-    Filter,
-    Manifest,
-    ModalityEntry,
-    NumericColumn,
-    TableEntry,
-    TaskEntry,
-)
+from .entries import CategoricalColumn, Column, Filter, Manifest, ModalityEntry, NumericColumn, TableEntry, TaskEntry
 from .paths import inside
 from .section import Section
 from .spelling import MISSING, alike, whole

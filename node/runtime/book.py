@@ -2,9 +2,7 @@
 
 from contextlib import suppress
 
-from ...crypto.errors import (
-    UsageError,
-)
+from ...crypto.errors import UsageError
 from ..core.state import NodeState
 from ..home import joining
 from ..home.addresses import published

@@ -10,13 +10,9 @@ import trio
 
 from ...consensus.ledger import Ledger
 from ...consensus.membership import earlier
-from ...crypto.errors import (
-    CorruptError,
-)
+from ...crypto.errors import CorruptError
 from ...protocol.signing import Signed
-from ...protocol.update import (
-    UpdateHeader,
-)
+from ...protocol.update import UpdateHeader
 from ..core import events as ev
 from ..core.state import NodeState
 from ..home import keys

@@ -7,18 +7,10 @@ from pathlib import Path
 import structlog
 
 from ...consensus.components import Round, State
-from ...crypto.errors import (
-    CorruptError,
-    RemoteProtocolError,
-    UnreachableError,
-)
+from ...crypto.errors import CorruptError, RemoteProtocolError, UnreachableError
 from ...protocol.components import state_digest
 from ...protocol.records import GENESIS
-from ...protocol.update import (
-    check_norm,
-    least_lot,
-    read_payload,
-)
+from ...protocol.update import check_norm, least_lot, read_payload
 from ..core import events as ev
 from ..core.state import NodeState
 from ..core.updates import needed

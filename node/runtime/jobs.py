@@ -8,19 +8,11 @@ import numpy as np
 import structlog
 import trio
 
-from ...crypto.errors import (
-    UsageError,
-)
+from ...crypto.errors import UsageError
 from ...protocol import schema
 from ...protocol.claims import NO_EPSILON
 from ...protocol.components import MILLION
-from ...protocol.update import (
-    Declared,
-    Engaged,
-    least_lot,
-    payload,
-    within_norm,
-)
+from ...protocol.update import Declared, Engaged, least_lot, payload, within_norm
 from ..core import events as ev
 from ..core.state import NodeState
 from ..home.config import Config

@@ -11,10 +11,7 @@ from typing import assert_never
 import structlog
 import trio
 
-from ...crypto.errors import (
-    RemoteProtocolError,
-    UnreachableError,
-)
+from ...crypto.errors import RemoteProtocolError, UnreachableError
 from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.charter import Charter, SignedCharter

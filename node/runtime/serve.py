@@ -8,11 +8,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from ...crypto.errors import (
-    CollegiumError,
-    RefusedError,
-    UsageError,
-)
+from ...crypto.errors import CollegiumError, RefusedError, UsageError
 from ...crypto.identity import Identity
 from ...protocol.charter import Charter, SignedCharter, load_file, unsigned_members
 from ..home import keys, lock
