@@ -67,7 +67,7 @@ def start(
         "learner": learner,
         "data": coverage(place),
         "training": now["training"],
-        "older": list(map(str, older(now["live"]["returned"]))),
+        "older": list(map(str, older(now["live"]["returned"], now["live"]["removals_unknown"]))),
         "is_member": now["is_member"],
         "gone": now["gone"],
     }

@@ -80,6 +80,28 @@ def request(
     emit(found, as_json, lambda out: out.print(text))
 
 
+@app.command("resume")
+def resume(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train again after an old copy of the home was put back that had forgotten who is removed."""
+    from ..node.control.client import Client
+
+    client = Client(existing_home(home))
+    held = client.get("/status")["live"]["removals_unknown"]
+    if held:
+        confirm(
+            "Is everybody who was removed since this copy was made removed again (`collegium unlearn subject`), or"
+            " out of the data folder? Who is not is trained on from now on.",
+            yes,
+        )
+        client.resume_training()
+    text = "This node trains again." if held else "Nothing to resume: this node has forgotten nobody."
+    emit({"resumed": held}, as_json, lambda out: out.print(text))
+
+
 @app.command("move")
 def move(
     member: Annotated[str, typer.Argument(help="Whose contributions: a name, or the beginning of a key.")],

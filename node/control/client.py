@@ -108,6 +108,10 @@ class Client:
         """Leave a student out, and withdraw the updates that saw them."""
         return self._call("POST", "/unlearn/students", {"subject": subject}, timeout=DIAL_TIMEOUT)
 
+    def resume_training(self) -> Any:
+        """Say that everybody who was removed before is left out again; returns whether nothing was trained till now."""
+        return self._call("POST", "/unlearn/resume", {})
+
     def settled(self, updates: Sequence[str]) -> bool:
         """Whether none of these updates counts or may come to count, and the hosts certified states without them."""
         parts = [updates[at : at + 500] for at in range(0, len(updates), 500)] or [[]]  # a body has a limit

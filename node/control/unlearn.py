@@ -18,7 +18,7 @@ from ...protocol.records import GENESIS, MOST_UPDATES, WithdrawalStatement
 from .. import views
 from ..core import motions
 from ..core.contribution import taken_back
-from ..core.events import Carry, Move, RequestWithdrawal
+from ..core.events import Carry, Move, RequestWithdrawal, ResumeTraining
 from ..data.spelling import clean
 from ..home.students import Seen
 from .answers import answering, body_of
@@ -86,6 +86,12 @@ def routes(daemon: Daemon) -> list[Route]:
         }
         return JSONResponse(found, 202)
 
+    async def resume(request: Request) -> Response:
+        await body_of(request, {})
+        held = daemon.core.removals_unknown
+        daemon.submit(ResumeTraining())
+        return JSONResponse({"held": held}, 202)
+
     async def settled(request: Request) -> Response:
         asked = _texts((await body_of(request, {"updates": list}))["updates"])
         if not asked:
@@ -134,6 +140,7 @@ def routes(daemon: Daemon) -> list[Route]:
         Route("/unlearn", answering(withdraw), methods=["POST"]),
         Route("/unlearn/look", answering(look), methods=["POST"]),
         Route("/unlearn/students", answering(student), methods=["POST"]),
+        Route("/unlearn/resume", answering(resume), methods=["POST"]),
         Route("/unlearn/settled", answering(settled), methods=["POST"]),
         Route("/unlearn/motions", answering(move), methods=["POST"]),
         Route("/unlearn/carried", answering(carry), methods=["POST"]),

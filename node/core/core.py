@@ -71,6 +71,7 @@ from . import (
     inbox,
     motions,
     offers,
+    removals,
     spending,
     training,
     updates,
@@ -189,7 +190,9 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
         case ev.RequestWithdrawal():
             withdrawing.on_withdraw(state, event)
         case ev.SetContributing():
-            withdrawing.set_contributing(state, event.on)
+            removals.set_contributing(state, event.on)
+        case ev.ResumeTraining():
+            removals.resume(state)
         case ev.Carry():
             motions.carry(state, event)
         case ev.Move() | ev.Cast():

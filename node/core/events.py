@@ -177,6 +177,11 @@ class SetContributing:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeTraining:
+    """The operator confirms that everybody removed before is left out of this home again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Carry:
     """The operator carries the signed withdrawal of somebody who is no longer a member."""
 
@@ -236,6 +241,7 @@ Event: TypeAlias = (
     | TrainingFailed
     | RequestWithdrawal
     | SetContributing
+    | ResumeTraining
     | Carry
     | Move
     | Cast

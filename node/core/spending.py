@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from ...consensus import membership
-from ...protocol.records import Record, Update
-from ...protocol.signing import Signed, open_gossip
+from ...protocol.records import Record, Update, Withdrawal, WithdrawalStatement
+from ...protocol.signing import Signed, open_gossip, open_signed
 from ...protocol.update import UpdateHeader
 from . import contribution as contributing
 from . import events as ev
+from . import removals
 from .pool import readable_body
 from .state import NodeState
 
@@ -30,6 +31,8 @@ def recall_record(state: NodeState, record: Signed[Record]) -> None:
     body = readable_body(record)
     if isinstance(body, Update):
         recall_draws(state, open_gossip(UpdateHeader, body.header, state.federation).value)
+    elif isinstance(body, Withdrawal):
+        removals.recalled(state, open_signed(WithdrawalStatement, body.statement, state.federation).value)
 
 
 def recall_draws(state: NodeState, header: UpdateHeader) -> None:

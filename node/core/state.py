@@ -25,6 +25,7 @@ from .messages import Kind, message
 from .pool import Pool
 from .progress import Progress
 
+REMOVALS_UNKNOWN = "removals-unknown"  # the flag of `NodeState.removals_unknown`
 MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
 
 
@@ -152,6 +153,8 @@ class NodeState:
         self.idle_due = False
         self.stopped: dict[str, str] = {}  # component → why this node trains it no more, until it has trained it again
         self.contributing = bool(snapshot.flags.get("contributing", 1))
+        # Own withdrawals of updates that this disk lacked: a student may be left out no more. Nothing is trained.
+        self.removals_unknown = bool(snapshot.flags.get(REMOVALS_UNKNOWN, 0))
         self.learn_partly = self.learn_waits = False
         self.withdraw_waits = bool(snapshot.flags.get("withdraw", 0))
         self.ask_view: int | None = None

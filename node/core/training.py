@@ -25,7 +25,8 @@ MOST_FAILURES = 3
 
 def learn(state: NodeState) -> None:
     """Begin a training if there is something to train and nothing in the way."""
-    ready = state.signing and state.contributing and state.draw is None and not state.exhausted
+    ready = state.signing and state.contributing and not state.removals_unknown
+    ready = ready and state.draw is None and not state.exhausted
     if not ready or state.me not in state.ledger.members:
         return
     fed = state.fed

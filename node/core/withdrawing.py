@@ -8,7 +8,7 @@ from ...consensus.withdrawal import of_all_keys
 from ...protocol.records import Withdrawal, WithdrawalStatement
 from ...protocol.signing import sign
 from . import events as ev
-from . import updates
+from . import removals, updates
 from .flights import Flight
 from .state import NodeState
 
@@ -29,7 +29,7 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
     statement = replace(event.terms(state.federation, state.me), through=state.head[0])
     height = state.ledger.height + 1
     if statement.scope == "all":
-        set_contributing(state, False)
+        removals.set_contributing(state, False)
     # In flight: what is covered must not be posted after this, nor after a restart.
     # What is posted stays until the ledger has both: a block may take the one without the other.
     covered = [flight for flight in state.flights.of(state.me) if _within(statement, flight)]
@@ -48,12 +48,6 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
         return  # the ledger has none of it, and will not
     state.append(Withdrawal(sign(state.identity, statement).wire))
     state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
-
-
-def set_contributing(state: NodeState, on: bool) -> None:
-    """Switch this node's contributions on or off, across restarts."""
-    state.contributing = on
-    state.emit(ev.Persist(ev.PutFlag("contributing", int(on))))
 
 
 def _within(terms: WithdrawalStatement, flight: Flight) -> bool:

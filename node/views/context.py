@@ -72,6 +72,7 @@ class Live:
     unreached: Mapping[bytes, str] = field(default_factory=dict)  # members without a connection, and why
     # Own records that this disk lacked at the start and peers had, by kind: an old copy of the home was put back.
     returned: Mapping[str, int] = field(default_factory=dict)
+    removals_unknown: bool = False  # nothing is trained until `collegium unlearn resume`
     data_missing: str = ""  # why the data folder, which was there at the start, cannot be read now
 
 

@@ -64,7 +64,7 @@ def _network(context: Context, live: Live) -> list[Note]:
     if live.taking:
         states = ", ".join(live.taking)
         found.append(Note(f"Taking the certified state of {states} from a neighbour.", BY_ITSELF))
-    found += older(live.returned)
+    found += older(live.returned, live.removals_unknown)
     if not live.signing and context.me in ledger.members:
         found.append(
             Note(
@@ -85,27 +85,25 @@ def _network(context: Context, live: Live) -> list[Note]:
     return found
 
 
-def older(returned: Mapping[str, int]) -> list[Note]:
-    """Say that this home was behind its own signatures, and what follows: nothing, if others returned no records."""
-    count, withdrawals = sum(returned.values()), returned.get("withdrawal", 0)
-    if not count:
-        return []
-    found = [
-        Note(
-            "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
-            f" {count} record{'' if count == 1 else 's'} of its own came back from them.",
-            "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium privacy"
-            " show`). A draw whose update nobody got is not counted.",
-        )
-    ]
-    if withdrawals:
-        these = "1 withdrawal is" if withdrawals == 1 else f"{withdrawals} withdrawals are"
+def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
+    """Say that this home was behind its own signatures, and what follows; nothing of both is an empty list."""
+    count, found = sum(returned.values()), []
+    if count:
         found.append(
             Note(
-                f"{these} among these records. If one was for a student, this home has forgotten that the student is"
-                " left out:",
-                "run `collegium unlearn subject` again for everybody who was removed since the copy was made and who is"
-                " still in the data folder. Of who is not, nothing can be trained.",
+                "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
+                f" {count} record{'' if count == 1 else 's'} of its own came back from them.",
+                "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium"
+                " privacy show`). A draw whose update nobody got is not counted.",
+            )
+        )
+    if removals_unknown:
+        found.append(
+            Note(
+                "This node trains nothing: updates were withdrawn after this copy of the home was made. If a student"
+                " was removed then, this home has forgotten that the student is left out.",
+                "Run `collegium unlearn subject` again for everybody who was removed since and who is still in the data"
+                " folder; then `collegium unlearn resume`.",
             )
         )
     return found

@@ -71,6 +71,7 @@ def status(context: Context) -> Json:
             else {"of": live.goal, "source": context.member(live.source), "states": list(live.taking)},
             "refused": dict(live.refused),
             "returned": dict(live.returned),
+            "removals_unknown": live.removals_unknown,
             "budget_runs_out": {
                 name: {"rounds_left": left, "last_rounds": dict(last)} for name, (left, last) in live.forecast.items()
             },

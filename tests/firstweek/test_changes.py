@@ -256,15 +256,21 @@ def test_a_pupil_is_removed_and_an_old_home_that_knows_nothing_of_it_is_put_back
     assert (told["result"], told["institution_name"]) == ("verified", "west")
     east.command("unlearn", "verify")
 
-    # An old copy is put back, which still trains with the pupil: the operator is told to remove them again.
+    # An old copy is put back, which has forgotten that the pupil is left out: it trains nothing until that is mended.
     paid, before = spent(west), last_counted(north, "west")
     west.command("node", "stop")
     begun = put_back(west, tmp_path / "copy")
     is_told_that_it_was_older(west, begun)
     assert "unlearn subject" in " ".join(begun["older"]), begun
     assert spent(west) >= paid - 0.001, "what is spent stays spent"
-    wait_counted(federation, north, "west", max(before, last_round(north)))
+    assert not begun["trains"], begun
+    federation.wait(lambda: west.status()["live"]["removals_unknown"], "west to hear of its own withdrawals")
+    assert "trains nothing" in " ".join(west.command("node", "status").out.split())
+    again = last_round(north)
+    federation.wait(lambda: last_round(north) > again + 2, "the others to go on")
+    assert last_counted(north, "west") <= max(before, again), "nothing was trained"
     removed("receipt-3")
+    assert west.command("unlearn", "resume", "--yes", "--json").value == {"resumed": True}
     wait_counted(federation, west, "west", last_round(west))
     assert verified("receipt-4", removed("receipt-4")["key"])["result"] == "verified"
     federation.stop()

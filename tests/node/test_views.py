@@ -177,11 +177,13 @@ def test_every_note_says_what_to_do(context: Context, cluster: Cluster) -> None:
 
 
 def test_an_older_home_is_told_to_forget_again_who_can_still_be_trained_on() -> None:
-    one, two = (" ".join(map(str, older({"withdrawal": n, "update": 3}))) for n in (1, 2))
-    assert "1 withdrawal is among these records" in one
-    assert "2 withdrawals are among these records" in two
-    assert "still in the data folder" in one
-    assert [len(older({"update": 1})), older({})] == [1, []]
+    (behind,), both = older({"update": 3}, False), older({"update": 3, "withdrawal": 1}, True)
+    assert "3 records of its own came back" in behind.found
+    assert "4 records of its own came back" in both[0].found
+    assert "trains nothing" in both[1].found
+    assert "`collegium unlearn resume`" in both[1].advice
+    assert older({}, False) == []
+    assert older({}, True) == both[1:], "after a restart, when nothing comes back any more, it still trains nothing"
 
 
 def test_what_the_charter_makes_so_is_a_fact_and_no_note(tmp_path: Path) -> None:

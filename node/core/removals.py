@@ -1,0 +1,39 @@
+"""Whether this node contributes at all, and what it does after its home has forgotten who was removed."""
+
+from ...protocol.records import PAUSED, WithdrawalStatement
+from . import events as ev
+from . import offers
+from .state import REMOVALS_UNKNOWN, NodeState
+
+
+def set_contributing(state: NodeState, on: bool) -> None:
+    """Switch this node's contributions on or off, across restarts."""
+    state.contributing = on
+    state.emit(ev.Persist(ev.PutFlag("contributing", int(on))))
+
+
+def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
+    """Take an own withdrawal that this disk lacked: the home was set back to before it, or its disk was lost.
+
+    After a withdrawal of everything this node contributes no more, as before. A withdrawal of single updates may have
+    been for a student (`unlearn subject`), whom the home has then forgotten to leave out: nothing is trained until the
+    operator says that this is mended.
+    """
+    if statement.mode != "refold":
+        return
+    if statement.scope == "all":
+        set_contributing(state, False)
+    elif statement.scope == "updates" and not state.removals_unknown:
+        state.removals_unknown = True
+        state.draw = None
+        offers.stop(state, PAUSED)
+        state.emit(ev.Persist(ev.PutFlag(REMOVALS_UNKNOWN, 1)))
+        state.notice("removals-unknown", "warning")
+
+
+def resume(state: NodeState) -> None:
+    """Train again: everybody who was removed is left out again."""
+    if state.removals_unknown:
+        state.removals_unknown = False
+        state.emit(ev.Persist(ev.PutFlag(REMOVALS_UNKNOWN, 0)))
+        state.notice("training-resumed")
