@@ -36,7 +36,6 @@ class Size:
     high: int
 
 
-U16 = Annotated[int, Between(0, 2**16 - 1)]
 U32 = Annotated[int, Between(0, 2**32 - 1)]
 U63 = Annotated[int, Between(0, 2**63 - 1)]
 Bytes32 = Annotated[bytes, Size(32, 32)]

@@ -1,6 +1,6 @@
 """Records that are known and well signed but under no agreed block yet, by digest, up to two for each (author, seq)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Head
@@ -66,13 +66,6 @@ class Pool:
         self._chains.pop(author, None)
         self.touched.add(author)
         self.version += 1
-
-    def forks(self) -> Iterator[tuple[Signed[Record], Signed[Record]]]:
-        """Yield the pairs that prove a fork."""
-        for slots in self.by_seq.values():
-            for same in slots.values():
-                if len(same) >= 2:
-                    yield self.records[same[0]], self.records[same[1]]
 
     def chain(self, author: bytes, heads: Heads) -> tuple[Signed[Record], ...]:
         """Return the author's records that follow its agreed head without a gap; at a fork, the branch known first."""

@@ -267,11 +267,6 @@ def scratch_layers(spec: ComponentSpec) -> nn.ModuleList:
     return found  # type: ignore[no-any-return]  # transformers is untyped
 
 
-def scratch_parameters(encoder: TextEncoder, spec: ComponentSpec) -> list[nn.Parameter]:
-    """Return the parameters of `scratch_encoder(spec)` in the order of the spec's tensors."""
-    return [encoder.model.get_parameter(tensor.name) for tensor in spec.tensors]
-
-
 def hashed_words(text: str, buckets: int) -> list[int]:
     """Return the bucket of each word and sign of a text by SHA-256: a vocabulary that nobody's texts were read for."""
     words = findall(r"\w+|[^\w\s]", text.lower())

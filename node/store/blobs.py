@@ -202,7 +202,6 @@ class BlobWriter:
         except BaseException:
             os.close(self._descriptor)
             raise
-        self.resumed = self.offset > 0
         self._done = False
 
     def write(self, chunk: bytes) -> None:

@@ -157,12 +157,8 @@ class Store:
                 ],
             )
 
-    def put_round_note(self, component: str, round_: int, height: int, data: Mapping[str, object]) -> None:
-        """Store what this node saw of a closed round; a note on the same round replaces the one before."""
-        self.put_round_notes([(component, round_, height, data)])
-
     def put_round_notes(self, notes: Iterable[tuple[str, int, int, Mapping[str, object]]]) -> None:
-        """Store (component, round, height, data) of many closed rounds in one durable transaction."""
+        """Store (component, round, height, data) of closed rounds durably; a later note on a round replaces theit."""
         rows = [(round_, component, height, dump_note(data), time.time()) for component, round_, height, data in notes]
         with self._transaction() as connection:
             connection.executemany(

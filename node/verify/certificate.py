@@ -407,10 +407,6 @@ def opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[
     return found, lists
 
 
-def _entry(e: Listed) -> Entry:
-    return Entry(e.update, e.author, e.blob, e.size, e.staleness, _whole(e.variance), e.seq)
-
-
 def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit() or (text[0] == "0" and text != "0"):
         raise VerificationError(f"{text[:20]!r} is not a whole number", ADVICE)

@@ -225,13 +225,3 @@ class Terminal:
             return False
         self.screen.feed(data)
         return bool(data)
-
-
-def on_terminal(words: Sequence[str], columns: int = 80, rows: int = 24, **environment: str) -> Terminal:
-    """Run a program to its end on a terminal."""
-    terminal = Terminal(words, columns, rows, environment)
-    try:
-        terminal.end()
-    finally:
-        terminal.kill()
-    return terminal

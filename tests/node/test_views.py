@@ -63,9 +63,8 @@ def context(cluster: Cluster, tmp_path: Path) -> Iterator[Context]:
         for notice in node.notices:
             if notice.event == "round-closed":
                 facts = {name: hexed(value) for name, value in notice.fields.items()}
-                store.put_round_note(
-                    str(facts["component"]), int(str(facts["round"])), int(str(facts["height"])), facts
-                )
+                component, round_, height = str(facts["component"]), int(str(facts["round"])), int(str(facts["height"]))
+                store.put_round_notes([(component, round_, height, facts)])
         yield views.offline(cluster.charter, store, me=node.identity.public_key, hosted=("head/task0",))
 
 

@@ -36,7 +36,6 @@ TASKS = {
     "multilabel": Task("t", "multilabel", 3, ("clicks", "table")),
     "regression": Task("t", "regression", 1, ("clicks", "table")),
 }
-STEP = 2.0**-16
 
 
 def a_session(kind: str = "multiclass", architecture: str = "ridge", features: int | None = None) -> Session:

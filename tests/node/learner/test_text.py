@@ -17,7 +17,6 @@ from collegium.node.learner.text import (
     hashed_words,
     pretrained_encoder,
     scratch_encoder,
-    scratch_parameters,
 )
 from collegium.node.pretrained.find import find
 from collegium.node.pretrained.tensors import scratch_tensors
@@ -35,7 +34,7 @@ BERT = spec("encoder/essay", "bert", scratch_tensors(32, 2, 50, positions=12, in
 
 def scratch() -> tuple[TextEncoder, list[nn.Parameter]]:
     encoder = scratch_encoder(BERT)
-    parameters, start = scratch_parameters(encoder, BERT), 0
+    parameters, start = [encoder.model.get_parameter(tensor.name) for tensor in BERT.tensors], 0
     base = torch.from_numpy(base_vector(bytes(32), BERT.name, BERT.tensors))
     # Norms and biases start at zero; moved, so that no gradient is right by being zero.
     base = base + 0.05 * torch.sin(torch.arange(base.numel()))

@@ -106,13 +106,13 @@ def test_g9_a_damaged_blob_is_quarantined_and_never_returned(name: str, tmp_path
 
 def test_a_cut_pull_resumes_where_it_stopped(blobs: Blobs) -> None:
     with blobs.writer(DIGEST, len(DATA)) as writer:
-        assert (writer.offset, writer.resumed) == (0, False)
+        assert writer.offset == 0
         writer.write(DATA[:30_000])
         writer.write(DATA[30_000:40_000])
     assert not blobs.has(DIGEST)
     for end in (70_000, len(DATA)):
         with Blobs(blobs.folder).writer(DIGEST, len(DATA)) as writer:  # as after a restart
-            assert writer.resumed
+            assert writer.offset
             writer.write(DATA[writer.offset : end])
             assert writer.offset == end
     with blobs.writer(DIGEST, len(DATA)) as writer:
@@ -159,12 +159,12 @@ def test_a_damaged_partial_file_is_found_out_and_started_over(blobs: Blobs) -> N
         writer.write(DATA[:100])
     (blobs.folder / "partial" / DIGEST.hex()).write_bytes(bytes(100))
     with blobs.writer(DIGEST, len(DATA)) as writer:
-        assert writer.resumed  # so the peer is not to blame
+        assert writer.offset  # so the peer is not to blame
         writer.write(DATA[100:])
         with pytest.raises(RemoteProtocolError):
             writer.commit()
     with blobs.writer(DIGEST, len(DATA)) as writer:
-        assert (writer.offset, writer.resumed) == (0, False)
+        assert writer.offset == 0
 
 
 def test_a_partial_file_over_the_size_is_started_over(blobs: Blobs) -> None:

@@ -270,9 +270,8 @@ def test_a_metric_may_be_undefined(store: Store) -> None:
 
 def test_notes_on_rounds_come_back(store: Store) -> None:
     facts = {"in": ["ü"], "missing": {"bob": "deadline"}, "bytes_received": 2**40, "seconds": 1.5}
-    store.put_round_note("head/pass", 2, 9, {"old": 1})
-    store.put_round_note("head/pass", 2, 10, facts)
-    store.put_round_note("backbone", 3, 10, {})
+    store.put_round_notes([("head/pass", 2, 9, {"old": 1})])
+    store.put_round_notes([("head/pass", 2, 10, facts), ("backbone", 3, 10, {})])
     assert [(n.round, n.component, n.height, n.data) for n in store.notes()] == [
         (2, "head/pass", 10, facts),
         (3, "backbone", 10, {}),
@@ -285,7 +284,7 @@ def test_notes_on_rounds_come_back(store: Store) -> None:
 @pytest.mark.parametrize("data", [{"x": object()}, {"x": math.nan}, {"x": "y" * 70_000}, {"x": "\ud800"}])
 def test_a_note_that_is_no_json_is_our_bug(store: Store, data: dict[str, object]) -> None:
     with pytest.raises(LocalProtocolError, match="note"):
-        store.put_round_note("backbone", 1, 1, data)
+        store.put_round_notes([("backbone", 1, 1, data)])
 
 
 # ---- what must never be stored
