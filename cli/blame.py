@@ -23,7 +23,7 @@ LOCAL = (
     "computed from this institution's own held-out students under no privacy budget: it is for this house alone, and"
     " publishing it, or acting on it visibly, tells of them"
 )
-MOST_SAMPLES = 100_000
+MAX_SAMPLES = 100_000
 Component_ = Annotated[str, typer.Argument(metavar="COMPONENT", help="As `component list` names it.")]
 
 
@@ -77,7 +77,7 @@ def influence(
     ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Leave out every counted member, one at a time.")] = False,
     samples: Annotated[
-        int, typer.Option("--shapley", metavar="N", min=0, max=MOST_SAMPLES, help="Also Shapley values, N samples.")
+        int, typer.Option("--shapley", metavar="N", min=0, max=MAX_SAMPLES, help="Also Shapley values, N samples.")
     ] = 0,
     tolerance: Annotated[
         float, typer.Option(min=0.0, max=1e6, help="Cut a sample short where every figure is this near to everybody's.")

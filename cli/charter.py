@@ -103,7 +103,7 @@ def create(
         dp=not no_dp,
         institutions=len(people),
         rule=rule,
-        usual=ROBUST if fault_model == "byzantine" and len(people) >= founding.LEAST_ROBUST else "mean",
+        usual=ROBUST if fault_model == "byzantine" and len(people) >= founding.MIN_ROBUST else "mean",
         seed=seed,
     )
     drawn = Charter(

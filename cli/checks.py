@@ -25,8 +25,8 @@ from ..protocol.charter import Charter, unsigned_members
 if TYPE_CHECKING:
     from ..consensus.ledger import Ledger
 
-LEAST_PYTHON = (3, 11)
-LEAST_FREE, GOOD_FREE = 64 << 20, 2 << 30  # bytes
+MIN_PYTHON = (3, 11)
+MIN_FREE, GOOD_FREE = 64 << 20, 2 << 30  # bytes
 PATIENCE, DATA_PATIENCE = 45.0, 1800.0  # seconds for a check: all but that of the data are done in a few
 EARLIEST = 1_735_689_600  # 2025-01-01: a clock before that was never set
 OF_FORMER = {"python", "packages", "clock", "directory", "key", "charter", "disk", "database"}
@@ -117,8 +117,8 @@ def _ledger(home: Home, charter: Charter, key: bytes) -> "Ledger":
 
 def _python(_home: Home) -> Iterator[Check]:
     here = ".".join(map(str, sys.version_info[:3]))
-    good = sys.version_info[:2] >= LEAST_PYTHON
-    advice = "" if good else f"Install Python {'.'.join(map(str, LEAST_PYTHON))} or later."
+    good = sys.version_info[:2] >= MIN_PYTHON
+    advice = "" if good else f"Install Python {'.'.join(map(str, MIN_PYTHON))} or later."
     yield Check("python", "ok" if good else "fail", here, advice)
 
 
@@ -248,7 +248,7 @@ def _disk(home: Home) -> Iterator[Check]:
     root = home.root.absolute()
     place = next(folder for folder in (root, *root.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
-    verdict = "fail" if free < LEAST_FREE else "warn" if free < GOOD_FREE else "ok"
+    verdict = "fail" if free < MIN_FREE else "warn" if free < GOOD_FREE else "ok"
     advice = "" if verdict == "ok" else "Free space: a full disk stops the daemon (nothing stored is lost)."
     yield Check("disk", verdict, f"{free / 1e9:.1f} GB free", advice)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..protocol.charter import Charter, Member
 
-LEAST_ROBUST = 4  # members, of whom one that lies can be borne
+MIN_ROBUST = 4  # members, of whom one that lies can be borne
 FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
@@ -162,8 +162,8 @@ def warnings(charter: "Charter") -> list[str]:
             f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
             f" (from {least} members on, one can be)"
         )
-    if count < LEAST_ROBUST and any(spec.rule != "mean" and not spec.additive for spec in charter.components):
-        found.append(f"with {count} members no rule can bear one that lies: from {LEAST_ROBUST} on, one can be borne")
+    if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.additive for spec in charter.components):
+        found.append(f"with {count} members no rule can bear one that lies: from {MIN_ROBUST} on, one can be borne")
     if any(floor.policy == "open" for floor in charter.learning.floors):
         found.append(
             "a modality is open: updates may show what single students' records were like. A node keeps its data out of"

@@ -124,7 +124,7 @@ def _evaluation(out: Any, found: Any) -> None:
 
 def _figures(evaluation: Any) -> list[tuple[object, ...]]:
     """Return a row for each task, metric and group, with the shared and the personal figure side by side."""
-    from ..node.store.observations import LEAST_CELL
+    from ..node.store.observations import MIN_CELL
 
     rows: dict[tuple[object, ...], list[Any]] = {}
     for figure in evaluation:
@@ -134,7 +134,7 @@ def _figures(evaluation: Any) -> list[tuple[object, ...]]:
     for (task, metric, group), (shared, personal) in rows.items():
         some = shared or personal
         values = [
-            f"under {LEAST_CELL}: not shown" if figure and figure["too_few"] else figure and _rounded(figure["value"])
+            f"under {MIN_CELL}: not shown" if figure and figure["too_few"] else figure and _rounded(figure["value"])
             for figure in (shared, personal)
         ]
         shown.append((task, metric, group or "all", *values, some["count"]))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..sims.scenarios.seeds import Failure
 
 app = typer.Typer(help="Play scenarios: faults, liars and partitions, on a virtual clock.", no_args_is_help=True)
-MOST_LISTED = 200  # runs: of more than these, only the broken ones are listed
-MOST_SHRUNK = 3  # failures: of the others only scenario, seed and promise are told
+MAX_LISTED = 200  # runs: of more than these, only the broken ones are listed
+MAX_MINIMISED = 3  # failures: of the others only scenario, seed and promise are told
 
 
 def _sims(name: str) -> Any:
@@ -71,9 +71,9 @@ def run(
                 totals["runs"] += 1
                 for key in ("steps", "heights", "virtual_ms"):
                     totals[key] += getattr(outcome, key)
-                if len(jobs) <= MOST_LISTED or not outcome.held:
+                if len(jobs) <= MAX_LISTED or not outcome.held:
                     outcomes.append(outcome)
-            for each in _broken(outcomes)[:MOST_SHRUNK]:
+            for each in _broken(outcomes)[:MAX_MINIMISED]:
                 failures.append(running.explain(scenarios[each.scenario], each, out, step))  # noqa: PERF401 - Ctrl-C
         except KeyboardInterrupt:
             interrupted = True

@@ -176,7 +176,7 @@ def _apply(draft: _Draft, record: Signed[Record], body: Body | None) -> None:
 
 def _count_withdrawing(draft: _Draft, author: bytes) -> None:
     draft.withdrawing[author] += 1
-    if draft.withdrawing[author] > withdrawal.MOST_AT_A_HEIGHT:
+    if draft.withdrawing[author] > withdrawal.MAX_AT_A_HEIGHT:
         raise RemoteProtocolError("quota-withdrawals", "too many at one height", author)
 
 

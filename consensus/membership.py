@@ -28,19 +28,19 @@ from ..crypto.errors import RemoteProtocolError
 from ..protocol import schema
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
-from ..protocol.membership import ACTIONS, EXPIRY_LIMIT, LEAST_OPEN, Application, Ballot, Motion, Rekeying, check_person
+from ..protocol.membership import ACTIONS, EXPIRY_LIMIT, MIN_OPEN, Application, Ballot, Motion, Rekeying, check_person
 from ..protocol.names import visible
 from ..protocol.records import WITHDRAWAL_LIMIT, Offer, WithdrawalStatement
-from ..protocol.schema import MOST_MEMBERS
+from ..protocol.schema import MAX_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
-MOST_SEATS = 4096  # members of all times
-MOST_KEYS = 8  # that a member moves to alone; to more by the others' vote
-MOST_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
-MOST_OPEN = 4  # motions of one author that may be open at a time
+MAX_SEATS = 4096  # members of all times
+MAX_KEYS = 8  # that a member moves to alone; to more by the others' vote
+MAX_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
+MAX_OPEN = 4  # motions of one author that may be open at a time
 WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the modes that they decide on
 ABOUT_OTHERS = ("expel", "suspend", "suspend-training")  # actions that nobody moves about itself
-LEAST_VOTED = 3  # members, from which on some can decide about another one
+MIN_VOTED = 3  # members, from which on some can decide about another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,22 +174,22 @@ def check_motion(
     if motion.action not in ACTIONS:
         raise RemoteProtocolError("unknown-action", motion.action, author)
     # Each gets a block of its own: of one that lapsed at once, a member could make heights as fast as others vote.
-    if not height + LEAST_OPEN <= motion.expiry <= height + EXPIRY_LIMIT:
+    if not height + MIN_OPEN <= motion.expiry <= height + EXPIRY_LIMIT:
         raise RemoteProtocolError("expiry", f"height {motion.expiry}, moved at {height}", author)
     if not visible(motion.reason):
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)
     if (motion.action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
         raise RemoteProtocolError("statement", f"to {motion.action}", author)
-    if _same(roll, motion) is None and sum(known.author == author for known in roll.motions) >= MOST_OPEN:
-        raise RemoteProtocolError("quota-motions", f"{MOST_OPEN} are open", author)
+    if _same(roll, motion) is None and sum(known.author == author for known in roll.motions) >= MAX_OPEN:
+        raise RemoteProtocolError("quota-motions", f"{MAX_OPEN} are open", author)
     own = motion.subject == author
-    if motion.action == "rekey" and own and len(earlier(roll, author)) >= MOST_KEYS:
-        raise RemoteProtocolError("too-many-keys", f"{MOST_KEYS} without the others' vote", author)
+    if motion.action == "rekey" and own and len(earlier(roll, author)) >= MAX_KEYS:
+        raise RemoteProtocolError("too-many-keys", f"{MAX_KEYS} without the others' vote", author)
     if motion.action == "leave" and not own:
         raise RemoteProtocolError("not-the-owner", "to leave", author)
     if motion.action in ABOUT_OTHERS and own:
         raise RemoteProtocolError("own-key", f"to {motion.action}", author)
-    if motion.action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < LEAST_VOTED:
+    if motion.action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < MIN_VOTED:
         raise RemoteProtocolError("too-few-members", f"{len(members)} members cannot decide about one", author)
     why = obstacle(roll, members, offering, federation, motion)
     if why:
@@ -224,7 +224,7 @@ def obstacle(
             return "other-key"
         if statement.author in roll.seats:
             return "known-key"
-        if len(roll.seats) >= MOST_SEATS:
+        if len(roll.seats) >= MAX_SEATS:
             return "too-many-seats"
     return ""
 
@@ -244,7 +244,7 @@ def _no_admission(roll: Roll, members: Collection[bytes], federation: bytes, mot
     check_person(found.name, found.addresses)
     if any(roll.seats[key].name == found.name for key in members):
         return "name-taken"
-    if len(members) >= MOST_MEMBERS or len(roll.seats) >= MOST_SEATS:
+    if len(members) >= MAX_MEMBERS or len(roll.seats) >= MAX_SEATS:
         return "too-many-members"
     return ""
 
@@ -331,7 +331,7 @@ def next_outcome(
 def close(roll: Roll, outcome: Outcome) -> Roll:
     """Take a decided motion from the open ones."""
     left = tuple(motion for motion in roll.motions if motion.digest != outcome.motion.digest)
-    return replace(roll, motions=left, outcomes=(*roll.outcomes, outcome)[-MOST_OUTCOMES:])
+    return replace(roll, motions=left, outcomes=(*roll.outcomes, outcome)[-MAX_OUTCOMES:])
 
 
 def ended(before: Roll, after: Roll) -> list[Outcome]:

@@ -13,7 +13,7 @@ from ..protocol.blocks import Close
 from ..protocol.charter import Charter
 from ..protocol.components import ComponentSpec
 from ..protocol.records import GENESIS, Offer
-from ..protocol.schema import MOST_HOSTS
+from ..protocol.schema import MAX_HOSTS
 from . import membership, rules, trainers
 from .components import Entry, Round, chained
 from .ledger import Certified, ComponentLedger, Ledger, Pending, Withdrawn
@@ -53,7 +53,7 @@ def active_hosts(charter: Charter, before: Ledger, after: Ledger, name: str) -> 
 
 def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
     found = sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components)
-    return tuple(found[:MOST_HOSTS])
+    return tuple(found[:MAX_HOSTS])
 
 
 def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:

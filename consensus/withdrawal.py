@@ -17,7 +17,7 @@ from . import membership
 from .components import Round, chained
 from .ledger import ComponentLedger, Erasure, Ledger, Pending, Withdrawn
 
-MOST_AT_A_HEIGHT = 16  # records of one author that withdraw or move to withdraw; each is held against every list
+MAX_AT_A_HEIGHT = 16  # records of one author that withdraw or move to withdraw; each is held against every list
 
 
 def check_terms(terms: WithdrawalStatement, known: Iterable[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
 from ..crypto.identity import verify
 from . import schema
-from .schema import MOST_MEMBERS, U32, U63, Between, Bytes32, Bytes64, Name, Size
+from .schema import MAX_MEMBERS, U32, U63, Between, Bytes32, Bytes64, Name, Size
 
 PREVOTE, PRECOMMIT = 1, 2
 NIL = bytes(32)  # the block id of a vote for nothing
@@ -43,7 +43,7 @@ class Block:
     federation: Bytes32
     height: U63
     prev: Bytes32
-    cut: Annotated[tuple[Head, ...], Size(0, MOST_MEMBERS)]
+    cut: Annotated[tuple[Head, ...], Size(0, MAX_MEMBERS)]
     close: Annotated[tuple[Close, ...], Size(0, 256)]
     tree_size: U63
     tree_root: Bytes32
@@ -104,7 +104,7 @@ class Certificate:
     """A quorum of precommits for one block. It stands outside the block; signatures are sorted by author."""
 
     view: U32
-    signatures: Annotated[tuple[VoteSignature, ...], Size(1, MOST_MEMBERS)]
+    signatures: Annotated[tuple[VoteSignature, ...], Size(1, MAX_MEMBERS)]
 
 
 def quorum(members: int, fault_model: str) -> int:

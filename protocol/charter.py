@@ -13,7 +13,7 @@ from . import schema, statistics
 from .bounds import NO_PRIVACY, delta_problem, draws_problem, epsilon_problem
 from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learning, Task
-from .schema import MOST_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
+from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
 FILE_LIMIT = CHARTER_LIMIT + 65_536  # of a charter with its signatures
@@ -65,7 +65,7 @@ class Charter:
     name: Name
     created: U32
     seed: Bytes32
-    members: Annotated[tuple[Member, ...], Size(1, MOST_MEMBERS)]
+    members: Annotated[tuple[Member, ...], Size(1, MAX_MEMBERS)]
     rules: Rules
     components: Annotated[tuple[ComponentSpec, ...], Size(1, 256)]
     learning: Learning
@@ -102,7 +102,7 @@ class SignedCharter:
     """What a charter file holds: the charter's canonical bytes and the founding members' signatures."""
 
     charter: Annotated[bytes, Size(1, CHARTER_LIMIT)]
-    signatures: Annotated[tuple[CharterSignature, ...], Size(0, MOST_MEMBERS)]
+    signatures: Annotated[tuple[CharterSignature, ...], Size(0, MAX_MEMBERS)]
 
 
 def check(charter: Charter) -> None:

@@ -15,10 +15,10 @@ from .learning import OF_MODALITY, Learning
 from .schema import U32, Between, Name, Size
 
 NO_EPSILON = 2**32 - 1  # `epsilon` of a claim of no differential privacy
-MOST_LINES = 64  # of one receipt
+MAX_LINES = 64  # of one receipt
 ALL_LINES = 192  # of all receipts of a header, which has to stay small enough to be proved
-MOST_DRAWS = 2**24  # of a receipt: no member trains so many steps
-MOST_NOISE = 16  # × the charter's: a declared noise widens the norm bound (G5)
+MAX_EVENTS = 2**24  # of a receipt: no member trains so many steps
+MAX_NOISE = 16  # × the charter's: a declared noise widens the norm bound (G5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Claim:
     """
 
     modality: Name
-    draws: Annotated[tuple[Draws, ...], Size(0, MOST_LINES)]
+    draws: Annotated[tuple[Draws, ...], Size(0, MAX_LINES)]
     epsilon: U32
     delta: U32
 
@@ -89,7 +89,7 @@ def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
 
 def lines_for(claims: int) -> int:
     """Return how many lines each of so many receipts may have."""
-    return max(1, min(MOST_LINES, ALL_LINES // max(1, claims)))
+    return max(1, min(MAX_LINES, ALL_LINES // max(1, claims)))
 
 
 def check_receipts(
@@ -97,16 +97,16 @@ def check_receipts(
 ) -> None:
     """Check that receipts hold only what draws under the charter can have been: it bounds who computes their ε (G9).
 
-    `specs` are all components of the charter: no draw has less noise than all of them together, or more than MOST_NOISE
+    `specs` are all components of the charter: no draw has less noise than all of them together, or more than MAX_NOISE
     times that of one. Raises RemoteProtocolError("receipt-lines" | "receipt-draws" | "receipt-rate" | "receipt-noise").
     """
     noises = [spec.noise_multiplier for spec in specs if spec.noise_multiplier]
-    least, most = effective_noise(noises), MOST_NOISE * max(noises, default=0)
+    least, most = effective_noise(noises), MAX_NOISE * max(noises, default=0)
     rates = {MILLION} if any(spec.additive for spec in specs) else set()
     for claim in claims:
         for reason, ok in (
             ("receipt-lines", len(claim.draws) <= lines_for(len(claims))),
-            ("receipt-draws", sum(line.count for line in claim.draws) <= MOST_DRAWS),
+            ("receipt-draws", sum(line.count for line in claim.draws) <= MAX_EVENTS),
             ("receipt-rate", all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.draws)),
             (
                 "receipt-noise",  # what had none costs everything, and is quickly computed

@@ -15,7 +15,7 @@ from .schema import U63, Between, Bytes32, Name, Size
 
 ACTIONS = ("admit", "expel", "leave", "rekey", "rewind", "suspend", "suspend-training", "withdraw")
 STATEMENT_LIMIT = 4096
-LEAST_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
+MIN_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
 
 
 @dataclass(frozen=True, slots=True)

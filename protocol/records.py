@@ -14,13 +14,13 @@ from ..crypto.identity import verify
 from . import schema
 from .charter import Address
 from .membership import Ballot, Motion
-from .schema import MOST_HOSTS, U32, U63, Bytes32, Bytes64, Name, Size
+from .schema import MAX_HOSTS, U32, U63, Bytes32, Bytes64, Name, Size
 from .signing import Signed
 
 BODY_LIMIT = 64 << 10
 PROVABLE = 31 << 10  # bytes on the wire: two records of this size fit into one Evidence
 WITHDRAWAL_LIMIT = 4096
-MOST_UPDATES = 64  # that one withdrawal names
+MAX_UPDATES = 64  # that one withdrawal names
 SCOPES = ("all", "components", "rounds", "updates")
 # Why a host does not train, as others are told (ADR 18): what is declared or configured, what the ledger shows anyway,
 # and one neutral word for all else, so that nothing is told of the data (G6). "silent" is never a member's own word.
@@ -87,7 +87,7 @@ class Update:
     """A signed update header with acks from a quorum of the component's active hosts."""
 
     header: Annotated[bytes, Size(65, 32 << 10)]
-    acks: Annotated[tuple[Ack, ...], Size(0, MOST_HOSTS)]
+    acks: Annotated[tuple[Ack, ...], Size(0, MAX_HOSTS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class WithdrawalStatement:
     components: Annotated[tuple[Name, ...], Size(0, 256)] = ()
     first: U63 = 0
     last: U63 = 0
-    updates: Annotated[tuple[Bytes32, ...], Size(0, MOST_UPDATES)] = ()
+    updates: Annotated[tuple[Bytes32, ...], Size(0, MAX_UPDATES)] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,8 @@ U63 = Annotated[int, Between(0, 2**63 - 1)]
 Bytes32 = Annotated[bytes, Size(32, 32)]
 Bytes64 = Annotated[bytes, Size(64, 64)]
 Name = Annotated[str, Size(1, 128)]
-MOST_MEMBERS = 1024  # of a federation
-MOST_HOSTS = 256  # of a component: an update's record names those that acknowledged it
+MAX_MEMBERS = 1024  # of a federation
+MAX_HOSTS = 256  # of a component: an update's record names those that acknowledged it
 
 
 @cache

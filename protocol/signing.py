@@ -14,7 +14,7 @@ from ..crypto.identity import Identity, verify
 from . import schema
 
 SIGNATURE_SIZE = 64
-MOST_KEPT = 16 << 10  # bytes of a statement that is not decoded and checked again when it comes again
+MAX_KEPT = 16 << 10  # bytes of a statement that is not decoded and checked again when it comes again
 
 
 class Signable(Protocol):
@@ -86,7 +86,7 @@ def open_gossip(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool =
 
     With `trusted` also to look at what is not to be believed yet: decoding costs a tenth of checking the signature.
     """
-    if len(wire) > MOST_KEPT:
+    if len(wire) > MAX_KEPT:
         return open_signed(cls, wire, federation, trusted=trusted)
     found: Signed[Any] = _decoded(cls, wire, federation) if trusted else _opened(cls, wire, federation)
     return cast("Signed[S]", found)

@@ -27,7 +27,7 @@ KIND = "statistic"
 WIDTH = 32  # bits of an update's integers
 SENSITIVITY = {"ridge": 1_414_214, "prototypes": MILLION}  # millionths, rounded up
 CONSTANT = {"ridge": 0.25, "prototypes": 0.5}  # β of φ = (β, √(1-β²)·z/‖z‖), the same in every record
-MOST_FEATURES = 4096
+MAX_FEATURES = 4096
 Numbers = npt.NDArray[np.int64]
 
 
@@ -86,7 +86,7 @@ def check(spec: ComponentSpec, learning: Learning) -> None:
             task is not None and (spec.architecture != "prototypes" or task.kind in ("binary", "multiclass")),
             "prototypes are of classes",
         ),
-        (1 < features <= MOST_FEATURES, f"it has under 2 features, or over {MOST_FEATURES}"),
+        (1 < features <= MAX_FEATURES, f"it has under 2 features, or over {MAX_FEATURES}"),
         (task is not None and outputs == task.outputs, "its outputs are not its task's"),
         (spec.tensors == tensors(spec.architecture, features, outputs), "its tensors are not its architecture's"),
     ):

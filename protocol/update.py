@@ -17,7 +17,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from .bounds import MIN_STUDENTS
 from .charter import Charter
-from .claims import MOST_NOISE, Claim, check_claims, check_receipts
+from .claims import MAX_NOISE, Claim, check_claims, check_receipts
 from .components import MILLION, ComponentSpec
 from .learning import Learning
 from .schema import U32, U63, Between, Bytes32, Name, Size
@@ -25,7 +25,7 @@ from .statistics import most_students
 
 PREFIX_SIZE = 104
 # A small lot widens the norm bound, as a declared noise does: neither may be had without limit (G5).
-LEAST_LOT = 1000  # L = 1
+MIN_LOT = 1000  # L = 1
 SCALE = 2**32  # fixed point of the norm bounds
 Positive = Annotated[int, Between(1, 2**40)]
 Integers = npt.NDArray[np.signedinteger]
@@ -150,10 +150,10 @@ def divisor(header: UpdateHeader, spec: ComponentSpec) -> int:
 
 def least_lot(learning: Learning) -> int:
     """Return the smallest lot, in thousandths, by which a declared one widens the bound of an update's norm."""
-    return max(LEAST_LOT, learning.sample_rate * MIN_STUDENTS // 1000)
+    return max(MIN_LOT, learning.sample_rate * MIN_STUDENTS // 1000)
 
 
-def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int = LEAST_LOT) -> tuple[int, int]:
+def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int = MIN_LOT) -> tuple[int, int]:
     """Return the least and greatest squared norm of the update in grid units (design.md section 5, integers only).
 
     Upper: `1.5·τ·η·C + s(√d + 6)` with `s = ησC√τ/L`; lower, under DP: `s₁(√(d-1) - 6)` with `s₁ = ησC/L`. Noised
@@ -204,7 +204,7 @@ def within_norm(values: Integers, header: Declared, spec: ComponentSpec, least: 
     return scaled
 
 
-def check_norm(values: Integers, header: UpdateHeader, spec: ComponentSpec, least: int = LEAST_LOT) -> None:
+def check_norm(values: Integers, header: UpdateHeader, spec: ComponentSpec, least: int = MIN_LOT) -> None:
     """Check an update's norm (G5, G6). Raises RemoteProtocolError("norm-above" | "norm-below")."""
     low, high = norm_bounds(header, spec, least)
     norm = squared_norm(values)
@@ -234,7 +234,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         ("sample-rate-above", header.sample_rate <= draw[1]),
         ("sample-rate-below", header.sample_rate == MILLION or not spec.additive),
         ("size-above", header.size <= max_frame_size(spec)),
-        ("lot-below", header.lot >= LEAST_LOT),
+        ("lot-below", header.lot >= MIN_LOT),
         (
             "lot-below",
             header.lot >= 1000 * learning.min_students if spec.additive else learning.enough(header.lot),
@@ -249,7 +249,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         bound = specs[entry.component]
         if entry.noise_multiplier < bound.noise_multiplier:
             raise RemoteProtocolError("noise-below", entry.component, header.author)
-        if entry.noise_multiplier > MOST_NOISE * bound.noise_multiplier:
+        if entry.noise_multiplier > MAX_NOISE * bound.noise_multiplier:
             raise RemoteProtocolError("noise-above", entry.component, header.author)
         if entry.clip_norm > bound.clip_norm:
             raise RemoteProtocolError("clip-above", entry.component, header.author)

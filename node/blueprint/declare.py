@@ -47,7 +47,7 @@ from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import RULES
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
-from ...protocol.statistics import MOST_FEATURES, SENSITIVITY
+from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
 from ..data.manifest import MODALITY_KINDS
 from ..data.section import Section
 from ..pretrained.find import find
@@ -362,7 +362,7 @@ def _statistic(section: Section, task: Task, shared: Collection["_Modality"]) ->
         raise options.fail(f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(SENSITIVITY)}.")
     if architecture == "prototypes" and task.kind not in {"binary", "multiclass"}:
         raise options.fail(f"a {task.kind} task has no class means", 'Write "ridge".')
-    features = options.whole("features", 0, 2, MOST_FEATURES) if "features" in options.raw else None
+    features = options.whole("features", 0, 2, MAX_FEATURES) if "features" in options.raw else None
     options.done()
     return [parts.statistic(task, [entry.modality for entry in shared], architecture, features)]
 

@@ -15,7 +15,7 @@ from ...protocol.statistics import KIND, inputs_of_modality, tensors
 from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
-MOST_INPUTS = 96  # of a statistic whose features nobody chose: a ridge head's noise grows with their square
+MAX_INPUTS = 96  # of a statistic whose features nobody chose: a ridge head's noise grows with their square
 FITTING = {
     "tabular": ("linear-tanh",),
     "image": ("linear-tanh", "conv-image"),
@@ -162,9 +162,9 @@ def statistic(
 ) -> Part:
     """Return a statistic of a task over the given number of features, one of them constant.
 
-    By default all inputs of the modalities that it reads, or MOST_INPUTS random ones made of more.
+    By default all inputs of the modalities that it reads, or MAX_INPUTS random ones made of more.
     """
     if features is None:
         inputs = sum(inputs_of_modality(entry) for entry in modalities if entry.name in task.modalities)
-        features = min(inputs, MOST_INPUTS) + 1
+        features = min(inputs, MAX_INPUTS) + 1
     return Part(f"{KIND}/{task.name}", architecture, tensors(architecture, features, task.outputs))

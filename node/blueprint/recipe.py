@@ -15,7 +15,7 @@ from .parts import Part
 
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (design.md section 9)
 STATISTIC_SHARE = 300_000  # beside draws of ε = 8, a release of ε = 2.4 leaves them 5 % more noise
-MOST_TIMES = 16  # the typical students of an institution may one member declare of a statistic
+MAX_TIMES = 16  # the typical students of an institution may one member declare of a statistic
 # The squared error of a regression has curvature |x|² in its head and skip, which no clip bounds: above 2/|x|² a step
 # goes further than the optimum, and grows. Cross-entropy's is a quarter of it at the most, and vanishes with certainty.
 REGRESSION_RATE = 100_000
@@ -205,7 +205,7 @@ def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> Comp
         name=part.name,
         architecture=part.architecture,
         tensors=part.tensors,
-        step_log2=max(0, 30 - ceil(log2(max(1.0, MOST_TIMES * recipe.students)))),
+        step_log2=max(0, 30 - ceil(log2(max(1.0, MAX_TIMES * recipe.students)))),
         width=WIDTH,
         rule=SUM,
         min_updates=1,

@@ -14,7 +14,7 @@ from ...consensus.ledger import Ledger, names
 from ...consensus.withdrawal import moved_out, of_all_keys
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from ...protocol import schema
-from ...protocol.records import GENESIS, MOST_UPDATES, WithdrawalStatement
+from ...protocol.records import GENESIS, MAX_UPDATES, WithdrawalStatement
 from .. import views
 from ..core import motions
 from ..core.contribution import taken_back
@@ -65,14 +65,14 @@ def routes(daemon: Daemon) -> list[Route]:
     async def student(request: Request) -> Response:
         seen = await daemon.exclude(await _student(request))
         sought = _sought(daemon, seen)
-        gone = sought.whole[: withdrawal.MOST_AT_A_HEIGHT * MOST_UPDATES]  # of more at one height the ledger takes none
+        gone = sought.whole[: withdrawal.MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
         if gone and not daemon.core.signing:
             raise RefusedError(
                 "the student is left out from now on, but nothing can be withdrawn yet: no quorum is connected",
                 "Run the same command again when `collegium node status` shows one.",
             )
-        for start in range(0, len(gone), MOST_UPDATES):
-            daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MOST_UPDATES])))
+        for start in range(0, len(gone), MAX_UPDATES):
+            daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
         found = {
             "excluded": True,
             "in_data": seen.in_data,
@@ -236,8 +236,8 @@ def _asked(daemon: Daemon, body: Mapping[str, object]) -> RequestWithdrawal:
         raise UsageError("rounds are those of a component", "Name it: --component NAME --rounds A..B.")
     if (first or last) and not 1 <= first <= last:
         raise UsageError(f"there are no rounds {first} to {last}")
-    if len(prefixes) > MOST_UPDATES:
-        raise UsageError(f"{len(prefixes)} updates at once; a withdrawal names at most {MOST_UPDATES}")
+    if len(prefixes) > MAX_UPDATES:
+        raise UsageError(f"{len(prefixes)} updates at once; a withdrawal names at most {MAX_UPDATES}")
     if prefixes:
         updates = tuple(sorted({_update(daemon, prefix) for prefix in prefixes}))
         return RequestWithdrawal("updates", updates=updates)

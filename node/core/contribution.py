@@ -14,12 +14,12 @@ from ...protocol.claims import NO_EPSILON, Claim, Draws, effective_noise, lines_
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
 from ...protocol.statistics import most_students
-from ...protocol.update import LEAST_LOT, Engaged, UpdateHeader
+from ...protocol.update import MIN_LOT, Engaged, UpdateHeader
 from ..privacy.policy import InForce
 from .events import CheckBudget, Noised, Part, PutDraw, Reach, Recipe
 
 RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε that the charter keeps
-MOST_UTILITY = 16  # × the mean of the components of a draw; the least is its inverse
+MAX_UTILITY = 16  # × the mean of the components of a draw; the least is its inverse
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def lot(draw: Draw, plan: Plan, charter: Charter) -> int:
     if not draw.additive:
         return plan.lot
     most = min(most_students(spec) for spec in charter.components if spec.name in draw.bases)
-    return max(LEAST_LOT, min(plan.lot * MILLION // charter.learning.sample_rate, 1000 * most))
+    return max(MIN_LOT, min(plan.lot * MILLION // charter.learning.sample_rate, 1000 * most))
 
 
 def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
@@ -225,13 +225,13 @@ def parts(draw: Draw, charter: Charter, last: Mapping[str, int], movement: Mappi
 def utilities(names: Sequence[str], movement: Mapping[str, int]) -> dict[str, int]:
     """Return u_c in millionths: how far a component has moved beside the mean of all, by folded states only.
 
-    Within 1/MOST_UTILITY and MOST_UTILITY; one for each before all of them have moved.
+    Within 1/MAX_UTILITY and MAX_UTILITY; one for each before all of them have moved.
     """
     moved = [movement.get(name, 0) for name in names]
     if not names or min(moved) <= 0:
         return dict.fromkeys(names, MILLION)
     return {
-        name: max(MILLION // MOST_UTILITY, min(MOST_UTILITY * MILLION, MILLION * move * len(moved) // sum(moved)))
+        name: max(MILLION // MAX_UTILITY, min(MAX_UTILITY * MILLION, MILLION * move * len(moved) // sum(moved)))
         for name, move in zip(names, moved, strict=True)
     }
 

@@ -24,8 +24,8 @@ from .state import NodeState
 from .timers import NextPiece
 
 PIECE = 256  # messages, or signatures of blocks, that are taken of an answer at a time
-MOST_REFUSED = 64  # messages of an answer; then the rest is not looked at
-MOST_IDLE = 4096  # that are no news: some are honest, since other neighbours tell the same
+MAX_REFUSED = 64  # messages of an answer; then the rest is not looked at
+MAX_IDLE = 4096  # that are no news: some are honest, since other neighbours tell the same
 
 
 def is_news(state: NodeState, kind: Kind, wire: bytes) -> bool:
@@ -164,7 +164,7 @@ def _take(state: NodeState, peer: bytes, data: bytes) -> Iterator[int]:
         except RemoteProtocolError as error:
             state.refuse(error.peer or peer, error)
             refused += 1
-        if refused > MOST_REFUSED or idle > MOST_IDLE:
+        if refused > MAX_REFUSED or idle > MAX_IDLE:
             raise RemoteProtocolError("useless-answer", f"{refused} messages refused, {idle} no news", peer)
         yield 1
     state.answers.steps.pop(peer, None)  # whoever said all it had may be asked again

@@ -15,7 +15,7 @@ from ...crypto.hashing import sha256
 from ...protocol import schema
 from ...protocol.blocks import BLOCK_LIMIT, Certificate, Head, Proposal, Vote
 from ...protocol.records import Ack
-from ...protocol.schema import MOST_MEMBERS, U63, Bytes32, Bytes64, Size
+from ...protocol.schema import MAX_MEMBERS, U63, Bytes32, Bytes64, Size
 from ...protocol.signing import open_gossip
 
 MESSAGE_LIMIT = BLOCK_LIMIT + 4096
@@ -57,7 +57,7 @@ class SyncRequest:
 
     federation: Bytes32
     height: U63
-    heads: Annotated[tuple[Head, ...], Size(0, MOST_MEMBERS)]
+    heads: Annotated[tuple[Head, ...], Size(0, MAX_MEMBERS)]
     have: Annotated[bytes, Size(0, TAG_SIZE * 16_384)]
 
 

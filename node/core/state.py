@@ -26,7 +26,7 @@ from .pool import Pool
 from .progress import Progress
 
 REMOVALS_UNKNOWN = "removals-unknown"  # the flag of `NodeState.removals_unknown`
-MOST_REFUSALS = 1024  # pairs of peer and reason that are counted
+MAX_REFUSALS = 1024  # pairs of peer and reason that are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class NodeState:
     def refuse(self, peer: bytes, error: RemoteProtocolError) -> None:
         """Count every refusal, tell the operator of the first of its kind."""
         key = (peer, error.reason)
-        if key not in self.refusals and len(self.refusals) >= MOST_REFUSALS:
+        if key not in self.refusals and len(self.refusals) >= MAX_REFUSALS:
             key = (bytes(32), "others")  # strangers' keys are free to make: they may not fill the memory
         self.refusals[key] = self.refusals.get(key, 0) + 1
         if self.refusals[key] == 1:

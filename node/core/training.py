@@ -20,7 +20,7 @@ from .messages import Kind, message
 from .state import NodeState
 from .timers import TrainDue
 
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 
 
 def learn(state: NodeState) -> None:
@@ -246,13 +246,13 @@ def on_trained(state: NodeState, event: ev.Trained) -> None:
 
 
 def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:
-    """Count a failed training; after MOST_FAILURES an operator has to look."""
+    """Count a failed training; after MAX_FAILURES an operator has to look."""
     if state.draw is None or state.draw.number != event.draw:
         return
     state.draw = None
     state.failures += event.counts
     state.notice("training-failed", "error" if event.counts else "warning", reason=event.reason, attempt=state.failures)
-    if state.failures >= MOST_FAILURES:  # each attempt costs its ε: an operator has to look
+    if state.failures >= MAX_FAILURES:  # each attempt costs its ε: an operator has to look
         state.exhausted = f"training failed {state.failures} times ({event.reason}); mend it and start the node again"
         offers.stop(state, PAUSED)
 

@@ -24,7 +24,7 @@ from .timers import PostDue, PullDue
 
 RETRY_MS = 2000
 NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
-MOST_ACKS = 128  # in an update record: of more hosts only a quorum's, for a fork of it has to fit into a proof
+MAX_ACKS = 128  # in an update record: of more hosts only a quorum's, for a fork of it has to fit into a proof
 GATHER_MS = 150  # how long one component waits for the others of the same draws
 
 
@@ -215,7 +215,7 @@ def post(state: NodeState) -> None:
     state.posting = ""
     for flight, have, need in ready:
         # All of them, so that the rest still is a quorum when a host goes; of very many hosts, what fits a record.
-        named = sorted(have) if len(have) <= MOST_ACKS else sorted(have)[:need]
+        named = sorted(have) if len(have) <= MAX_ACKS else sorted(have)[:need]
         flight.posted = frozenset(named)
         state.append(Update(flight.header.wire, tuple(flight.acks[host] for host in named)))
 

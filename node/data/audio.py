@@ -19,7 +19,7 @@ from . import wav
 
 FLOOR, CEILING = -80.0, 0.0  # dB
 FFMPEG = "`ffmpeg -i IN.wav -ar {} OUT.wav` does it"
-LEAST_WINDOW = 0.025  # seconds: two periods of the lowest voices
+MIN_WINDOW = 0.025  # seconds: two periods of the lowest voices
 Floats = npt.NDArray[np.float64]
 
 
@@ -41,7 +41,7 @@ class AudioSpec:
     @property
     def window(self) -> int:
         """Samples in a frame."""
-        return 1 << (int(max(2 * self.hop, LEAST_WINDOW * self.rate)) - 1).bit_length()
+        return 1 << (int(max(2 * self.hop, MIN_WINDOW * self.rate)) - 1).bit_length()
 
 
 class OtherRateError(UsageError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..store.observations import LEAST_CELL
+from ..store.observations import MIN_CELL
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
 from .problems import ColumnCount, Problem
 from .spelling import alike, near_ids
@@ -106,7 +106,7 @@ def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
         few = int((inside & held_out).any(axis=1).sum())  # subjects, as evaluation counts them
         cells.append({"level": level, "records": int((inside & there).sum()),
                       "held_out": int((inside & held_out).sum()), "held_out_subjects": few,
-                      "too_small": few < LEAST_CELL})  # fmt: skip
+                      "too_small": few < MIN_CELL})  # fmt: skip
     return {"name": group.name, "cells": cells, "unknown": int(((group.codes < 0) & there).sum())}
 
 

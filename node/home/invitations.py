@@ -17,7 +17,7 @@ from ..store.files import read_limited, write_atomic
 from .paths import Home
 
 PREFIX = "collegium:"
-MOST = 64  # given out and not withdrawn, used or expired
+MAX_OPEN = 64  # given out and not withdrawn, used or expired
 _FILE_LIMIT = 4 << 20
 
 
@@ -78,9 +78,9 @@ def save(home: Home, given: Iterable[Given]) -> None:
 def add(home: Home, new: Given, now: float) -> None:
     """Keep one more; those long gone are forgotten. Raises UsageError if too many are open."""
     known = [given for given in load(home) if given.application or given.open(now)]
-    if sum(given.open(now) and not given.application for given in known) >= MOST:
-        raise UsageError(f"{MOST} invitations are open", "Withdraw some: `collegium peer invitations`.")
-    save(home, [*known[-4 * MOST :], new])
+    if sum(given.open(now) and not given.application for given in known) >= MAX_OPEN:
+        raise UsageError(f"{MAX_OPEN} invitations are open", "Withdraw some: `collegium peer invitations`.")
+    save(home, [*known[-4 * MAX_OPEN :], new])
 
 
 def change(home: Home, door: str, **fields: object) -> tuple[Given, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..store.observations import LEAST_CELL
+from ..store.observations import MIN_CELL
 from .dpsgd import Batch
 from .model import M3TModel
 from .session import Part
@@ -47,7 +47,7 @@ def report(
 
     A name is a task's, or has its task in `labels`.
 
-    A group of fewer than LEAST_CELL subjects has value None and n None: what is told of few is told of persons. Where
+    A group of fewer than MIN_CELL subjects has value None and n None: what is told of few is told of persons. Where
     it is the only one of its attribute, so has the smallest of the others: the rest would follow by subtraction.
     """
     found = {}
@@ -63,7 +63,7 @@ def report(
                 for index, level in enumerate(levels)
                 if (code == index).any()
             }
-            hidden = [level for level, size in sizes.items() if size < LEAST_CELL]
+            hidden = [level for level, size in sizes.items() if size < MIN_CELL]
             if len(hidden) == 1 and len(sizes) > 1:
                 hidden.append(min(sizes.keys() - set(hidden), key=lambda level: (sizes[level], level)))
             groups[attribute] = {}

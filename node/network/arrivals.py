@@ -24,7 +24,7 @@ RESERVED = 128  # descriptors that no inbound connection may use, or a quarter o
 PAUSE = 0.1  # seconds before the next accept, when the system has no room for one
 FAILURES, FAILURES_PER_SECOND = 32.0, 1.0  # of an address from which nobody has been let in
 KNOWN_FAILURES, KNOWN_FAILURES_PER_SECOND = 256.0, 16.0  # of one that a member shares, maybe with others
-MOST_ADDRESSES = 1024
+MAX_ADDRESSES = 1024
 
 
 class Pending:
@@ -80,7 +80,7 @@ class Addresses:
             bucket = self._buckets[net] = TokenBucket(rate, burst, burst, now)
         self._buckets.move_to_end(net)
         bucket.take(now)
-        if len(self._buckets) > MOST_ADDRESSES:
+        if len(self._buckets) > MAX_ADDRESSES:
             self._buckets.popitem(last=False)
 
     def succeeded(self, host: str) -> None:
@@ -90,7 +90,7 @@ class Addresses:
             self._buckets.pop(net, None)
         self._known[net] = True
         self._known.move_to_end(net)
-        if len(self._known) > MOST_ADDRESSES:
+        if len(self._known) > MAX_ADDRESSES:
             self._known.popitem(last=False)
 
 

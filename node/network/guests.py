@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 
 GuestHandlers = Callable[[bytes], Mapping[str, Handler]]  # by protocol; empty: not let in
 
-MOST_GUESTS = 16
-MOST_STREAMS = 8  # of one guest, open or being negotiated
+MAX_GUESTS = 16
+MAX_STREAMS = 8  # of one guest, open or being negotiated
 STAY = 120.0  # seconds
 NEGOTIATION = 10  # seconds
 
@@ -62,7 +62,7 @@ class Guests:
     def admits(self, peer: bytes) -> bool:
         """Whether a stranger may come in as a guest now; a door that fails is shut."""
         try:
-            return len(self._here) < MOST_GUESTS and peer not in self._here and bool(self._handlers(peer))
+            return len(self._here) < MAX_GUESTS and peer not in self._here and bool(self._handlers(peer))
         except Exception:
             log.exception("door failed", peer=peer.hex()[:16])
             return False
@@ -102,7 +102,7 @@ class Guests:
             except Exception as error:  # noqa: BLE001 - the connection ended, in whatever words
                 log.debug("guest's connection ended", error=repr(error))
                 return
-            if len(connection.streams) > MOST_STREAMS:  # type: ignore[attr-defined] # Yamux
+            if len(connection.streams) > MAX_STREAMS:  # type: ignore[attr-defined] # Yamux
                 log.warning("guest opens too many streams")
                 return
             nursery.start_soon(self._one, _Stream(stream, connection), server)

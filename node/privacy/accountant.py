@@ -46,8 +46,8 @@ UNBOUNDED = 2**32 - 1  # the claim of an infinite ε, in thousandths
 INTERVAL = 1e-3
 # Above the error of the Fourier transforms by which distributions are composed, below what a claim resolves.
 SLACK = 1e-6
-LEAST_NOISE = 0.1  # below it one draw at q = 1 has ε of 90 and more
-MOST_NUMBERS = 2**22  # of a composed distribution: 0.5 GB and a second while it is computed
+MIN_NOISE = 0.1  # below it one draw at q = 1 has ε of 90 and more
+MAX_NUMBERS = 2**22  # of a composed distribution: 0.5 GB and a second while it is computed
 KEPT_NUMBERS = 2**17  # a larger one is computed anew each time: 2 MB each, at most 192 of them
 HIGHEST_NOISE = 2**40  # millionths: the largest noise multiplier that a charter can hold
 
@@ -65,7 +65,7 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     """Return ε at `delta` of all `events` together, for adding or removing one student; `inf` if one has no noise.
 
     An event (q, σ_eff, count) is `count` Gaussian sums over Poisson draws at rate q. `inf` too where one has less noise
-    than LEAST_NOISE, or all together would take more than MOST_NUMBERS. Raises ValueError if a rate is not
+    than MIN_NOISE, or all together would take more than MAX_NUMBERS. Raises ValueError if a rate is not
     in [0, 1], a noise is negative, a count is negative or `delta` is not in (0, 1).
     """
     if not 0.0 < delta < 1.0:
@@ -79,7 +79,7 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     if not counts:
         return 0.0
     together = tuple(sorted((q, sigma, count) for (q, sigma), count in counts.items()))
-    if any(sigma < LEAST_NOISE for _, sigma, _ in together) or numbers(*together) > MOST_NUMBERS:
+    if any(sigma < MIN_NOISE for _, sigma, _ in together) or numbers(*together) > MAX_NUMBERS:
         return inf
     return _composed(together, delta)
 
@@ -87,7 +87,7 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
 def numbers(*events: Event) -> int:
     """Return how many numbers the distribution of these draws takes, generously: its length / INTERVAL.
 
-    A draw reaches 10 standard deviations, and many together 12 of their sum (σ >= LEAST_NOISE; a student is in a draw
+    A draw reaches 10 standard deviations, and many together 12 of their sum (σ >= MIN_NOISE; a student is in a draw
     with chance q, and then the loss has mean 1/(2σ²) and variance 1/σ²).
     """
     one = max((20.0 / sigma + 1.0 / sigma**2 for _, sigma, _ in events), default=0.0)

@@ -29,7 +29,7 @@ event. u_c is how far the component's *folded* state has moved beside the others
 public, so it costs nothing; a utility measured on students' data would have to be charged.
 
 **Why noise grows.** The charter's noise is the least. Where a budget would end before the planned rounds,
-`decide_draw` raises the noise until the budget lasts, to at most MOST_NOISE times the charter's: a node that stopped
+`decide_draw` raises the noise until the budget lasts, to at most MAX_NOISE times the charter's: a node that stopped
 early would leave the others without its students. Beyond the planned rounds no noise is added.
 """
 
@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from ...protocol.claims import MOST_NOISE, Draws, effective_noise, merge
+from ...protocol.claims import MAX_NOISE, Draws, effective_noise, merge
 from .accountant import MILLION, UNBOUNDED, Event, claimed, epsilon
 
 FORECAST_LIMIT = 1000  # rounds
@@ -121,7 +121,7 @@ def decide_draw(
     """Decide on one draw over all `parts`, and choose the noise by which every budget lasts for `rounds` like it.
 
     The charter's noise, or what was used last, if that is enough for all; else as much more as the shortest budgets
-    need, at most MOST_NOISE times the charter's. Where even that is too little, the rounds run out before. Nobody looks
+    need, at most MAX_NOISE times the charter's. Where even that is too little, the rounds run out before. Nobody looks
     further ahead than FORECAST_LIMIT.
 
     `rounds` of 0 is a draw beyond what was planned: no noise is added for it, so it is made only if the charter's, or
@@ -129,7 +129,7 @@ def decide_draw(
     """
     draw, planned, rounds = _Draw(sample_rate, steps, lines), rounds > 0, max(1, min(rounds, FORECAST_LIMIT))
     least = {part.name: part.noise for part in parts}
-    last = {part.name: min(max(part.noise, part.last), MOST_NOISE * part.noise) for part in parts}
+    last = {part.name: min(max(part.noise, part.last), MAX_NOISE * part.noise) for part in parts}
     noises = least
     if not _last_for(modalities, least, draw, rounds):
         noises = last if last != least and _last_for(modalities, last, draw, rounds) else {}
@@ -191,7 +191,7 @@ def _needed(modality: Modality, parts: Sequence[Part], draw: _Draw, rounds: int)
 
 
 def _reach(parts: Sequence[Part], noise: int) -> dict[str, int]:
-    """Split σ_eff = `noise` by the parts' shares, none below the charter's noise or above MOST_NOISE times it."""
+    """Split σ_eff = `noise` by the parts' shares, none below the charter's noise or above MAX_NOISE times it."""
     low, high = 0.0, 1.0
     while effective_noise(list(spread(parts, high).values())) < noise and high < 2.0**80:
         low, high = high, high * 2
@@ -210,8 +210,7 @@ def spread(parts: Sequence[Part], level: float) -> dict[str, int]:
     Where no part is at a bound, that is `σ_c² = σ_eff²·Σ_j a_j / a_c` for level² = σ_eff²·Σ_j a_j.
     """
     return {
-        part.name: max(part.noise, ceil(min(float(MOST_NOISE * part.noise), level / sqrt(part.share))))
-        for part in parts
+        part.name: max(part.noise, ceil(min(float(MAX_NOISE * part.noise), level / sqrt(part.share)))) for part in parts
     }
 
 

@@ -23,7 +23,7 @@ from ..verify.bytes import Bytes
 from ..verify.ledger import Progress, Report
 from ..verify.states import checked
 
-MOST_AT_ONCE = 64  # states that are evaluated in one call
+MAX_AT_ONCE = 64  # states that are evaluated in one call
 BYTES_AT_ONCE = 32 << 20  # of them
 
 Players = frozenset[bytes]
@@ -60,7 +60,7 @@ class Coalitions:
     ) -> list[Figures]:
         """Return what the states of coalitions are worth. Each is folded and evaluated once; `seen` is shown them."""
         new = [each for each in dict.fromkeys(coalitions) if each not in self._known]
-        at_once = max(1, min(MOST_AT_ONCE, BYTES_AT_ONCE // (4 * self.spec.words)))
+        at_once = max(1, min(MAX_AT_ONCE, BYTES_AT_ONCE // (4 * self.spec.words)))
         for start in range(0, len(new), at_once):
             part = new[start : start + at_once]
             states = [self.state(each) for each in part]

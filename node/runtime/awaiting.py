@@ -21,7 +21,7 @@ from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 
-LEAST_BACKOFF, MOST_BACKOFF = 1.0, 60.0
+MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 
 
 def missing_data(config: Config) -> str:
@@ -56,10 +56,10 @@ def _body(record: Record) -> Body | None:
 
 async def wait_for_data(config: Config, charter: Charter) -> None:
     """Return when dataset.toml is there and says something that a daemon can start with; look with backoff."""
-    backoff, told = LEAST_BACKOFF, ""
+    backoff, told = MIN_BACKOFF, ""
     while True:
         await trio.sleep(backoff)
-        backoff = min(2 * backoff, MOST_BACKOFF)
+        backoff = min(2 * backoff, MAX_BACKOFF)
         reason = await in_thread(missing_data, config)
         if not reason:
             try:

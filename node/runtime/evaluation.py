@@ -5,13 +5,13 @@ from math import nan
 
 from ..core.events import Evaluate
 from ..learner.protocol import Message
-from ..store.observations import LEAST_CELL, Metric
+from ..store.observations import MIN_CELL, Metric
 
 
 def metric_rows(answer: Message, evaluate: Evaluate, now: float) -> list[Metric]:
     """Return every figure of an evaluation. Each is of the round and epoch of its task's head, or of its statistic.
 
-    A group of under LEAST_CELL subjects is kept as that alone, whatever the learner says of it. Raises KeyError,
+    A group of under MIN_CELL subjects is kept as that alone, whatever the learner says of it. Raises KeyError,
     TypeError, ValueError or AttributeError for an answer that is none.
     """
     rounds = {name: (round_, epoch) for name, round_, epoch, _ in evaluate.states}
@@ -39,7 +39,7 @@ def _figures(told: Message) -> Iterator[tuple[str, str, float, int | None]]:
     for attribute, levels in (told.get("groups") or {}).items():
         for level, cell in levels.items():
             count = cell["n"]
-            enough = count is not None and int(count) >= LEAST_CELL
+            enough = count is not None and int(count) >= MIN_CELL
             value = _number(cell["value"]) if enough else nan
             yield main, f"{attribute}={level}", value, int(count) if enough else None
 

@@ -13,7 +13,7 @@ from .logs import pass_on
 
 log = structlog.get_logger(__name__)
 
-LEAST_BACKOFF, MOST_BACKOFF = 1.0, 60.0
+MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 BUILT_IN = (sys.executable, "-P", "-m", "collegium.node.learner")
 
 
@@ -60,7 +60,7 @@ class Learner:
         """Keep a worker running until cancelled."""
         if self._opening is None and self.state != "waiting":
             self.state, self.detail = "off", "no data folder is configured"
-        backoff = LEAST_BACKOFF
+        backoff = MIN_BACKOFF
         while True:
             started = trio.current_time()
             try:
@@ -68,7 +68,7 @@ class Learner:
             except (OSError, CollegiumError) as error:
                 self.detail = str(error)
             if self._reopening:  # it was killed on purpose
-                self._reopening, self._excused, backoff = False, False, LEAST_BACKOFF
+                self._reopening, self._excused, backoff = False, False, MIN_BACKOFF
                 self.state, self.detail = "starting", "the data are read again"
                 continue
             if self.state not in {"off", "waiting"}:
@@ -76,11 +76,11 @@ class Learner:
                 if not self._excused:
                     self._on_lost()
             self._excused = False
-            if trio.current_time() - started > MOST_BACKOFF:
-                backoff = LEAST_BACKOFF
+            if trio.current_time() - started > MAX_BACKOFF:
+                backoff = MIN_BACKOFF
             log.warning("learner worker stopped", reason=self.detail, again_in_seconds=backoff)
             await trio.sleep(backoff)
-            backoff = min(2 * backoff, MOST_BACKOFF)
+            backoff = min(2 * backoff, MAX_BACKOFF)
 
     async def _live(self) -> None:
         self._process = process = await trio.lowlevel.open_process(
@@ -104,12 +104,12 @@ class Learner:
     async def _open(self) -> None:
         """Open the data, again and again until they can be used; what ends the worker ends this."""
         assert self._opening is not None
-        backoff, told = LEAST_BACKOFF, ""
+        backoff, told = MIN_BACKOFF, ""
         while True:
             try:
                 answer = await self.request({"op": "open", **self._opening})
             except LearnerError as error:
-                backoff = min(2 * backoff, MOST_BACKOFF)
+                backoff = min(2 * backoff, MAX_BACKOFF)
                 self.state, self.detail = "failed", str(error)
                 if str(error) != told:
                     log.error("the data folder cannot be used", reason=str(error), again_in_seconds=backoff)

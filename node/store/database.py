@@ -37,7 +37,7 @@ from ..core.events import (
     StoredBlock,
 )
 from . import connection as db
-from .observations import LEAST_CELL, Metric, RoundNote, dump_note
+from .observations import MIN_CELL, Metric, RoundNote, dump_note
 from .rows import Reader, Row, dump_draw
 from .schema import checksum
 
@@ -137,11 +137,11 @@ class Store:
     def put_metrics(self, rows: Sequence[Metric]) -> None:
         """Store metrics; a figure replaces the one before for its round, epoch, task, metric, cell and kind of model.
 
-        Raises LocalProtocolError for a figure of a group that has under LEAST_CELL subjects.
+        Raises LocalProtocolError for a figure of a group that has under MIN_CELL subjects.
         """
         groups = [m for m in rows if m.cell]
-        if any(m.count < LEAST_CELL if m.count is not None else not math.isnan(m.value) for m in groups):
-            raise LocalProtocolError(f"a figure of a group of under {LEAST_CELL} subjects is not kept")
+        if any(m.count < MIN_CELL if m.count is not None else not math.isnan(m.value) for m in groups):
+            raise LocalProtocolError(f"a figure of a group of under {MIN_CELL} subjects is not kept")
         with self._transaction() as connection:
             connection.executemany(
                 "INSERT INTO metrics (round, epoch, task, metric, cell, personal, value, count, recorded)"

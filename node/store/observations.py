@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...crypto.errors import LocalProtocolError
 
 NOTE_LIMIT = 64 << 10  # bytes of JSON
-LEAST_CELL = 50  # subjects of a group below which no figure of it is kept: what is told of few is told of persons
+MIN_CELL = 50  # subjects of a group below which no figure of it is kept: what is told of few is told of persons
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Metric:
     """One figure of an evaluation on this node's own held-out subjects. `value` may be NaN: not defined there.
 
     `cell` is "" for all subjects, else a sensitive group as "gender=F"; `personal` is with the private components.
-    `count` None: the group has under LEAST_CELL subjects, and neither figure nor count is kept. `recorded` is Unix time
+    `count` None: the group has under MIN_CELL subjects, and neither figure nor count is kept. `recorded` is Unix time
     in seconds, as everywhere in the store.
     """
 

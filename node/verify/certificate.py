@@ -28,7 +28,7 @@ from ...protocol.charter import Charter
 from ...protocol.components import ComponentSpec, state_digest
 from ...protocol.membership import Motion
 from ...protocol.records import GENESIS, Record, Withdrawal, WithdrawalStatement, body_of
-from ...protocol.schema import MOST_HOSTS, U32, U63, Bytes32, Name, Size
+from ...protocol.schema import MAX_HOSTS, U32, U63, Bytes32, Name, Size
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ...protocol.update import Integers, max_frame_size, payload_values
 from ..store.blobs import BLOB_LIMIT
@@ -61,7 +61,7 @@ class Frozen:
 
     number: U63
     faults: U32
-    entries: Annotated[tuple[Listed, ...], Size(0, MOST_HOSTS)]
+    entries: Annotated[tuple[Listed, ...], Size(0, MAX_HOSTS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from ...crypto.errors import LocalProtocolError, RemoteProtocolError, Verificati
 from ...protocol.blocks import Block, Certificate, verify_certificate
 from ...protocol.charter import Charter
 from ...protocol.records import GENESIS
-from ...protocol.schema import MOST_MEMBERS, Bytes32, Size
+from ...protocol.schema import MAX_MEMBERS, Bytes32, Size
 from ..core.events import StoredBlock
 
-MOST_HEADS = 8192  # a federation has at most 4096 seats of all times (consensus/membership.py)
+MAX_HEADS = 8192  # a federation has at most 4096 seats of all times (consensus/membership.py)
 ADVICE = "Whoever made it was deceived, or changed it: ask for another one, and compare the federation's id."
 
 
@@ -32,10 +32,10 @@ class CosignedHead:
 
     block: Block
     certificate: Certificate
-    members: Annotated[tuple[Bytes32, ...], Size(0, MOST_MEMBERS)]
+    members: Annotated[tuple[Bytes32, ...], Size(0, MAX_MEMBERS)]
 
 
-Heads = Annotated[tuple[CosignedHead, ...], Size(0, MOST_HEADS)]  # a field of this type holds a walk
+Heads = Annotated[tuple[CosignedHead, ...], Size(0, MAX_HEADS)]  # a field of this type holds a walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
 
 
 def _evaluation(context: Context, component: str, number: int) -> list[Json]:
-    """Return the figures of the tasks that a component is part of; of groups under LEAST_CELL that they are too few."""
+    """Return the figures of the tasks that a component is part of; of groups under MIN_CELL that they are too few."""
     kind, _, name = component.partition("/")
     tasks = (
         {component}

@@ -27,7 +27,7 @@ from .inference import Bools, Floats, chance_exposure, exposure, halves, judge, 
 BEFORE, REFOLD, REWIND, RETRAINED, AGAIN = "before", "refold", "rewind", "retrained", "retrained, other seed"
 FAULTS = ("no-refold",)  # to see that the audit would tell
 CLIP = 1e-6  # of a probability
-LEAST_SHADOWS = 4
+MIN_SHADOWS = 4
 TARGET = "member"  # the session of the member's own data
 
 REMAINS = {
@@ -77,8 +77,8 @@ class Request:
                 f"{self.rounds} rounds, the member from round {self.first} on, {self.recovery} after: no audit",
                 "Ask for 2 rounds or more, and let the member join in one of them.",
             )
-        if self.shadows and (self.shadows < LEAST_SHADOWS or self.shadows % 2):
-            advice = f"Ask for an even number from {LEAST_SHADOWS} on, or 0: canaries and distances alone."
+        if self.shadows and (self.shadows < MIN_SHADOWS or self.shadows % 2):
+            advice = f"Ask for an even number from {MIN_SHADOWS} on, or 0: canaries and distances alone."
             raise UsageError(f"{self.shadows} shadow federations are too few, or odd", advice)
         if not self.epsilon > 0.0:
             raise UsageError(f"ε = {self.epsilon} is none", "Ask for inf, 8, 3 or another number above 0.")

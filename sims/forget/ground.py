@@ -23,8 +23,8 @@ from ..learn.studies import study
 
 INSTITUTIONS = 4  # that share the digits
 ALPHA = 1.0  # of their Dirichlet split by label
-MOST_PLANTED = 24
-LEAST_STUDENTS = 40  # of the withdrawn member's
+MAX_PLANTED = 24
+MIN_STUDENTS = 40  # of the withdrawn member's
 DIGITS = tuple(str(n) for n in range(10))
 
 
@@ -119,11 +119,11 @@ def prepare(name: str, work: Path, member: str | None, seed: int) -> Ground:
         )
     }
     pool = sorted(labels)
-    if len(pool) < LEAST_STUDENTS:
+    if len(pool) < MIN_STUDENTS:
         raise UsageError(f"{member} has {len(pool)} {source.unit}s: too few to audit", "Name another --member.")
     chance = random.Random(f"{seed} {name} {member}")  # noqa: S311 - a simulation, labelled so
     chance.shuffle(pool)
-    planted = min(MOST_PLANTED, len(pool) // 12)
+    planted = min(MAX_PLANTED, len(pool) // 12)
     canaries, candidates = pool[: 4 * planted], pool[4 * planted :]
     return Ground(
         source,

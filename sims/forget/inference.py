@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 RESAMPLES = 1000
 FALSE_POSITIVES = 0.01
-LEAST_SPREAD = 1e-3  # of the logits over shadows: less is numerical
+MIN_SPREAD = 1e-3  # of the logits over shadows: less is numerical
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def lira(logits: Floats, shadows: Floats, inside: Bools) -> Floats:
         # Each mean took a degree of freedom.
         freedom = max(1, int(mask.sum()) - mask.shape[1])
         means.append(mean)
-        spreads.append(max(LEAST_SPREAD, float(np.sqrt((left**2).sum() / freedom))))
+        spreads.append(max(MIN_SPREAD, float(np.sqrt((left**2).sum() / freedom))))
     within, without = ((logits - mean) / spread for mean, spread in zip(means, spreads, strict=True))
     found: Floats = 0.5 * (without**2 - within**2) + log(spreads[1] / spreads[0])
     return found

@@ -32,7 +32,7 @@ ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are
 MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
 PRIVATE = "federated + private"
 EXCLUSIVE = ("school-1", "school-2")  # nobody else has handwriting or speech
-MOST_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
+MAX_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
 TOLERANCE = 0.005  # of two figures on some hundred students that count as no worse
 
 Reports = Mapping[str, Mapping[str, Any]]
@@ -204,7 +204,7 @@ class _Bench:
         seeds = [0] if self.name == "m3t" else [1 - seed for seed in self.seeds]
         known: list[dict[float, float]] = [{} for _ in kinds]
         wanted = [(index, rate) for index in range(len(kinds)) for rate in self.rates]
-        for _ in range(1 + MOST_RATES_MORE):
+        for _ in range(1 + MAX_RATES_MORE):
             runs = [replace(kinds[i], rate=rate, seed=seed, tune=True) for i, rate in wanted for seed in seeds]
             values = [value(reports) for reports in self._perform(runs, "choosing rates")]
             for place, (index, rate) in enumerate(wanted):

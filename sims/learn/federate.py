@@ -11,11 +11,11 @@ from ...consensus.components import Entry, Round, State, fold_round, origin
 from ...consensus.rules import faults, mean, noise_variance
 from ...node.learner.client import Ask
 from ...protocol import schema
-from ...protocol.claims import MOST_NOISE
+from ...protocol.claims import MAX_NOISE
 from ...protocol.components import FRACTION_BITS, MILLION, STATE_LIMIT, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.records import GENESIS
-from ...protocol.update import LEAST_LOT, Engaged, Integers, norm_bounds
+from ...protocol.update import MIN_LOT, Engaged, Integers, norm_bounds
 from .lies import LOUDLY, Stage, tell
 
 States = dict[str, State]
@@ -152,9 +152,9 @@ def _lied(
     Each liar declares the noise and the lot that an honest member with its data would declare, and its norm is bounded
     accordingly; or, to be loud, the most noise and the least lot that are not refused.
     """
-    loud = {name: MOST_NOISE * spec.noise_multiplier for name, spec in setting.specs.items()}
+    loud = {name: MAX_NOISE * spec.noise_multiplier for name, spec in setting.specs.items()}
     if setting.attack in LOUDLY:
-        learners = [replace(learner, lot=LEAST_LOT / 1000, noises=loud) for learner in learners]
+        learners = [replace(learner, lot=MIN_LOT / 1000, noises=loud) for learner in learners]
     for index, (name, spec) in enumerate(setting.specs.items()):
         liars = [place for place, learner in enumerate(learners) if learner.name in lying and name in learner.hosted]
         told = [each[name] for each in updates if name in each]

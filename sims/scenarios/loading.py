@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.charter import FAULT_MODELS, RULES
-from ...protocol.schema import MOST_MEMBERS
+from ...protocol.schema import MAX_MEMBERS
 from ..simulator.invariants import ALARMS
 from . import possible
 from . import reading as read
@@ -20,8 +20,8 @@ from .scenario import GROUPS, NOBODY, Disk, Event, Expect, Pace, Scenario, Who
 
 FOLDER = Path(__file__).parent
 FILE_LIMIT = 64 << 10
-MOST_CRASHES = 0.1  # of the writes: where nodes die at more of them, nothing has to close
-MOST_NODES = MOST_MEMBERS  # of a charter and a federation
+MAX_CRASHES = 0.1  # of the writes: where nodes die at more of them, nothing has to close
+MAX_NODES = MAX_MEMBERS  # of a charter and a federation
 NO_TABLE: object = {}
 NO_EVENTS: object = []
 
@@ -77,7 +77,7 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
     if nodes is not None:
         found["nodes"] = nodes
     top = read.Table(source, "", found)
-    count = top.take("nodes", read.whole(1, MOST_NODES))
+    count = top.take("nodes", read.whole(1, MAX_NODES))
     rounds = top.take("rounds", read.whole(1, 10_000))
     name, about = top.take("name", read.name), top.take("about", read.text)
     absent = top.take("absent", _who(count), NOBODY)
@@ -100,7 +100,7 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
         charter=charter,
         network=network,
         disk=Disk(
-            disk.take("crash", read.number(0.0, MOST_CRASHES), 0.0),
+            disk.take("crash", read.number(0.0, MAX_CRASHES), 0.0),
             disk.take("torn", read.share, 0.0),
             disk.take("down", read.span(0, 3_600_000), Disk().down),
         ),

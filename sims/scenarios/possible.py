@@ -6,7 +6,7 @@ A scenario that asks for what nobody can do would be told as a broken promise. `
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...consensus.membership import LEAST_VOTED
+from ...consensus.membership import MIN_VOTED
 from ...crypto.errors import UsageError
 from .scenario import GROUPS, Event, Scenario, Who
 
@@ -168,8 +168,8 @@ def _check_quorum(scenario: Scenario, source: str) -> None:
             raise UsageError(f"{source}: {when} {there} members contribute, and charter.min_updates is {least}", advice)
         for key, event in _numbered(scenario, "expel", "rekey"):
             voted = event.do == "expel" or event.more.get("lost")
-            if voted and event.after == closed and members < LEAST_VOTED:
-                advice = f"Allowed is that from {LEAST_VOTED} members on."
+            if voted and event.after == closed and members < MIN_VOTED:
+                advice = f"Allowed is that from {MIN_VOTED} members on."
                 raise UsageError(f"{source}: {key}: {members} members cannot decide about one of them", advice)
 
 

@@ -18,7 +18,7 @@ from .shrink import shrink
 
 Step = Callable[[str, int, int], None]
 ALL = "all"
-MOST_SEEDS, MOST_DIGITS = 1_000_000, 18  # each is a job that is kept in a list
+MAX_SEEDS, MAX_DIGITS = 1_000_000, 18  # each is a job that is kept in a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ def chosen(reference: str) -> list[str]:
 def read_seeds(text: str) -> range:
     """Read "A..B". Raises UsageError."""
     first, dots, last = text.partition("..")
-    numbers = [int(part) for part in (first, last) if part.isdecimal() and len(part) <= MOST_DIGITS]
-    if not dots or len(numbers) < 2 or not 0 <= numbers[1] - numbers[0] < MOST_SEEDS:
-        advice = f"Write the first and the last one, {MOST_SEEDS:,} at most: --seeds 0..99."
+    numbers = [int(part) for part in (first, last) if part.isdecimal() and len(part) <= MAX_DIGITS]
+    if not dots or len(numbers) < 2 or not 0 <= numbers[1] - numbers[0] < MAX_SEEDS:
+        advice = f"Write the first and the last one, {MAX_SEEDS:,} at most: --seeds 0..99."
         raise UsageError(f"--seeds {text[:40]} is no range of seeds", advice)
     return range(numbers[0], numbers[1] + 1)
 

@@ -21,8 +21,8 @@ from .loading import dump, parse
 from .play import Outcome, play
 from .scenario import Disk, Event, Expect, Scenario
 
-MOST_RUNS = 60
-MOST_STEPS = 4  # × the steps of the first failing run: what takes longer is no shorter scenario
+MAX_RUNS = 60
+MAX_STEPS = 4  # × the steps of the first failing run: what takes longer is no shorter scenario
 SEEDS = 3  # tried for each simpler scenario: another number of nodes is another run altogether
 SETTINGS = ("slow", "clock", "weather")
 CAUSES = {
@@ -37,7 +37,7 @@ CAUSES = {
 def shrink(
     scenario: Scenario, failed: Outcome, step: Callable[[int, int], None] = lambda _done, _most: None
 ) -> tuple[Scenario, Outcome]:
-    """Return the simplest scenario found in MOST_RUNS runs in which the same promise breaks, and how it broke.
+    """Return the simplest scenario found in MAX_RUNS runs in which the same promise breaks, and how it broke.
 
     It drops events and nodes and rounds and calms the network, one after the other, until nothing more can go.
     """
@@ -47,12 +47,12 @@ def shrink(
         shrunk = False
         for simpler in _simpler(best, failed.promise):
             for seed in dict.fromkeys((how.seed, *range(1, SEEDS))):
-                if runs >= MOST_RUNS:
+                if runs >= MAX_RUNS:
                     return best, how
                 runs += 1
-                step(runs, MOST_RUNS)
+                step(runs, MAX_RUNS)
                 outcome = play(simpler, seed)
-                if outcome.promise == failed.promise and outcome.steps <= MOST_STEPS * failed.steps:
+                if outcome.promise == failed.promise and outcome.steps <= MAX_STEPS * failed.steps:
                     best, how, shrunk = simpler, outcome, True
                     break
             if shrunk:

@@ -30,8 +30,8 @@ from ...protocol.update import UpdateHeader, payload_values
 from .cluster import Cluster, Node
 from .promise import InvariantError
 
-MOST_MOVED = 4  # motions of one member that are open
-MOST_RECKONED = 256  # parameters: more are not added up again in plain integers
+MAX_OPEN = 4  # motions of one member that are open
+MAX_COMPUTED = 256  # parameters: more are not added up again in plain integers
 K = TypeVar("K", bound=Hashable)
 ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
 
@@ -352,7 +352,7 @@ class Invariants:
             moved[motion.author] = moved.get(motion.author, 0) + 1
             if motion.yes & motion.no:
                 raise InvariantError("G2", f"at height {now.height} a member votes both ways")
-        if max(moved.values(), default=0) > MOST_MOVED:
+        if max(moved.values(), default=0) > MAX_OPEN:
             raise InvariantError("G9", f"{max(moved.values())} motions of one member are open")
 
     def _voted(self, before: Ledger, now: Ledger) -> None:
@@ -508,7 +508,7 @@ class Invariants:
         assert core is not None
         for name in core.held:
             component, spec = core.ledger.components[name], core.specs[name]
-            if spec.rule != "mean" or spec.dimension > MOST_RECKONED:
+            if spec.rule != "mean" or spec.dimension > MAX_COMPUTED:
                 continue
             state = [0] * spec.dimension
             for round_ in component.rounds:

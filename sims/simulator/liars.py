@@ -31,16 +31,16 @@ from ...protocol.blocks import (
     VoteSignature,
     block_id,
 )
-from ...protocol.membership import LEAST_OPEN, Ballot, Motion
+from ...protocol.membership import MIN_OPEN, Ballot, Motion
 from ...protocol.records import GENESIS, PROVABLE, Ack, Attest, Evidence, Record, ack_message, kind_of, verify_ack
 from ...protocol.signing import Signed, open_signed, sign
 from ...protocol.update import UpdateHeader, payload, payload_values
 from .cluster import Node
 from .lie import Lie, Told
 
-MOST_MADE_UP = 5  # blocks
+MAX_MADE_UP = 5  # blocks
 STRANGERS = 20  # under one cut
-MOST_FLOODED = 600  # records: then a flood ends, so that a run can
+MAX_FLOODED = 600  # records: then a flood ends, so that a run can
 OTHER_FEDERATION = sha256(b"another federation of the same members")
 
 
@@ -163,7 +163,7 @@ def floods(node: Node) -> None:
     """Write valid records of no use, several times what the charter lets into one height."""
     done = node.lore.get("flooded", 0)
     assert isinstance(done, int)
-    for _ in range(min(5 * node.cluster.charter.rules.records_per_height, MOST_FLOODED - done)):
+    for _ in range(min(5 * node.cluster.charter.rules.records_per_height, MAX_FLOODED - done)):
         told = append(node, "noise", b"\xa0" * 100)
         if told is None:
             return
@@ -196,10 +196,10 @@ def floods_motions(node: Node) -> None:
     core = node.core
     done = node.lore.setdefault("motions", 0)
     assert isinstance(done, int)
-    if core is None or not core.signing or done >= MOST_FLOODED:
+    if core is None or not core.signing or done >= MAX_FLOODED:
         return
     others = [member for member in core.ledger.members if member != core.me]
-    expiry = core.ledger.height + 2 * LEAST_OPEN
+    expiry = core.ledger.height + 2 * MIN_OPEN
     bodies: list[Motion | Ballot] = [Motion(a, key, b"", "", expiry) for key in others for a in ("expel", "suspend")]
     bodies += [Ballot(motion.digest, yes) for motion in core.ledger.roll.motions for yes in (1, 0, 1)]
     bodies += [Ballot(sha256(b"no motion %d" % done), 1), Ballot(core.head[1], 1)]
@@ -596,7 +596,7 @@ def serves_false_blocks(node: Node, data: bytes) -> list[bytes]:
     core = node.core
     if core is None:
         return [data]
-    if not core.pool.chain(core.me, core.ledger.heads) and len(node.lore) < MOST_MADE_UP:
+    if not core.pool.chain(core.me, core.ledger.heads) and len(node.lore) < MAX_MADE_UP:
         node.lore["made-up", core.ledger.height] = append(node, "noise", b"\xa0")
     records = core.pool.chain(core.me, core.ledger.heads)
     if not records:

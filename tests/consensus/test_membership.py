@@ -18,7 +18,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, quorum
-from collegium.protocol.membership import EXPIRY_LIMIT, LEAST_OPEN, Application, Ballot, Motion, Rekeying, token_digest
+from collegium.protocol.membership import EXPIRY_LIMIT, MIN_OPEN, Application, Ballot, Motion, Rekeying, token_digest
 from collegium.protocol.records import (
     GENESIS,
     Attest,
@@ -136,7 +136,7 @@ def test_the_same_motion_again_is_a_yes(book: Book) -> None:
 def test_a_motion_is_refused_when_it_can_no_longer_pass_and_lapses_at_its_expiry(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "LEAST_OPEN", 1)
+    monkeypatch.setattr(membership, "MIN_OPEN", 1)
     book.say((0, book.admit()))
     book.say((1, book.no()))
     assert book.ledger.roll.motions
@@ -151,7 +151,7 @@ def test_a_motion_is_refused_when_it_can_no_longer_pass_and_lapses_at_its_expiry
 
 
 def test_a_vote_at_the_expiry_still_counts(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "LEAST_OPEN", 1)
+    monkeypatch.setattr(membership, "MIN_OPEN", 1)
     book.say((0, book.admit(expiry=2)))
     book.say((1, book.yes()), (2, book.yes()))
     assert NEW.public_key in book.ledger.members
@@ -283,7 +283,7 @@ def test_a_member_moves_to_a_new_key_by_itself(book: Book) -> None:
 
 def test_g9_a_member_moves_by_its_own_word_only_so_often(book: Book) -> None:
     """Every key takes a seat for good: without a bound one member could use them all up."""
-    keys = [book.ids[0], *(Identity.from_seed(sha256(b"key %d" % n)) for n in range(membership.MOST_KEYS + 1))]
+    keys = [book.ids[0], *(Identity.from_seed(sha256(b"key %d" % n)) for n in range(membership.MAX_KEYS + 1))]
     for old, new in pairwise(keys[:-1]):
         book.say((old, book.rekey(old, new)))
         assert new.public_key in book.ledger.members
@@ -297,8 +297,8 @@ def test_g9_a_member_moves_by_its_own_word_only_so_often(book: Book) -> None:
 def test_g9_motions_that_ended_are_kept_for_people_and_not_for_ever(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "MOST_OUTCOMES", 3)
-    monkeypatch.setattr(membership, "LEAST_OPEN", 1)
+    monkeypatch.setattr(membership, "MAX_OUTCOMES", 3)
+    monkeypatch.setattr(membership, "MIN_OPEN", 1)
     for number in range(5):
         before = book.ledger.roll
         book.say((0, book.motion("expel", book.ids[1], expiry=book.ledger.height + 2)))
@@ -469,10 +469,10 @@ def test_what_cannot_be_moved_is_refused_by_name(book: Book) -> None:
         book.say((0, motion))
         assert book.refused() == {reason}
         assert book.ledger.roll.motions == ()
-    # The block that has it is the next one: it is open for LEAST_OPEN heights after that, or not at all.
-    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + LEAST_OPEN)))
+    # The block that has it is the next one: it is open for MIN_OPEN heights after that, or not at all.
+    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + MIN_OPEN)))
     assert book.refused() == {"expiry"}
-    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + 1 + LEAST_OPEN)))
+    book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + 1 + MIN_OPEN)))
     assert not book.refused()
     book.say((0, book.rekey(them, OTHER)), (1, replace(book.rekey(me, OTHER), subject=them.public_key)))
     assert book.refused() == {"other-key"}
@@ -518,10 +518,10 @@ def test_a_key_that_went_never_comes_back(how: str) -> None:
 
 def test_motions_of_one_author_are_bounded() -> None:
     book = Book(7)
-    many = [Identity.from_seed(sha256(b"m%d" % n)) for n in range(membership.MOST_OPEN + 1)]
+    many = [Identity.from_seed(sha256(b"m%d" % n)) for n in range(membership.MAX_OPEN + 1)]
     book.say(*((0, book.admit(who, f"school {n}")) for n, who in enumerate(many)))
     assert book.refused() == {"quota-motions"}
-    assert len(book.ledger.roll.motions) == membership.MOST_OPEN
+    assert len(book.ledger.roll.motions) == membership.MAX_OPEN
     book.say((1, book.admit(many[-1], "school")))
     assert book.refused() == set()
 

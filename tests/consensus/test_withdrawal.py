@@ -8,7 +8,7 @@ import pytest
 from collegium.consensus.fold import apply_records
 from collegium.consensus.ledger import ComponentLedger
 from collegium.consensus.summary import state_digest
-from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT, check_terms, linked
+from collegium.consensus.withdrawal import MAX_AT_A_HEIGHT, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot, Motion
@@ -203,7 +203,7 @@ def test_g7_no_withdrawal_is_ever_forgotten() -> None:
 def test_g9_a_member_withdraws_so_often_at_one_height(house: House) -> None:
     """Each is held against every list: a flood of void ones would stop the others."""
     me = house.ids[0]
-    said = [(me, house.statement(me, "rounds", components=(A,), first=99, last=99)) for _ in range(MOST_AT_A_HEIGHT)]
+    said = [(me, house.statement(me, "rounds", components=(A,), first=99, last=99)) for _ in range(MAX_AT_A_HEIGHT)]
     assert house.say(*said, (me, house.statement(me))) == {"withdrawn-already", "quota-withdrawals"}
     assert house.counted(A) == [ALL] * 3
     assert not house.withdraw(me), "at the next height it can"

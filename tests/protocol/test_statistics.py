@@ -13,7 +13,7 @@ from collegium.crypto.identity import Identity
 from collegium.protocol import charter as charters
 from collegium.protocol import statistics
 from collegium.protocol.charter import Charter
-from collegium.protocol.claims import MOST_NOISE, NO_EPSILON, Claim, Draws
+from collegium.protocol.claims import MAX_NOISE, NO_EPSILON, Claim, Draws
 from collegium.protocol.components import MILLION, ComponentSpec, base_digest, base_vector
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import (
@@ -145,7 +145,7 @@ def test_a_header_is_one_draw_of_all_students_and_of_no_state() -> None:
         "mixed-draw": {"engaged": (beside, entry)},
         "recipe-differs": {"engaged": (replace(entry, clip_norm=MILLION),)},
         "noise-below": {"engaged": (replace(entry, noise_multiplier=MILLION),)},
-        "noise-above": {"engaged": (replace(entry, noise_multiplier=2 * MOST_NOISE * MILLION + 1),)},
+        "noise-above": {"engaged": (replace(entry, noise_multiplier=2 * MAX_NOISE * MILLION + 1),)},
     }.items():
         assert refused(lambda c=changes: check_header(a_header(charter, **c), charter)) == reason  # type: ignore[misc]
     shared = a_header(charter, component=head.name, base=bytes(32), engaged=(beside, entry), steps=4)

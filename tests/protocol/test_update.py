@@ -16,8 +16,8 @@ from collegium.protocol import schema
 from collegium.protocol.charter import Charter
 from collegium.protocol.claims import (
     ALL_LINES,
-    MOST_DRAWS,
-    MOST_LINES,
+    MAX_EVENTS,
+    MAX_LINES,
     NO_EPSILON,
     Claim,
     Draws,
@@ -363,7 +363,7 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
         "receipt-lines",
     ),
     "more draws than anybody makes": (
-        claiming(draws=(Draws(100_000, MILLION, 4), Draws(100_000, MILLION, MOST_DRAWS))),
+        claiming(draws=(Draws(100_000, MILLION, 4), Draws(100_000, MILLION, MAX_EVENTS))),
         "receipt-draws",
     ),
     "draws at a rate that the charter has not": (
@@ -503,7 +503,7 @@ DRAWS = st.builds(Draws, st.integers(1, 3), st.integers(0, 10**7), st.integers(0
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(DRAWS, max_size=80), st.integers(1, MOST_LINES))
+@given(st.lists(DRAWS, max_size=80), st.integers(1, MAX_LINES))
 def test_merged_draws_never_cost_less(draws: list[Draws], lines: int) -> None:
     """G6: whatever the bound, as many draws at a rate and noise as before, or worse ones."""
     merged = merge(draws, lines)
@@ -518,7 +518,7 @@ def test_merged_draws_never_cost_less(draws: list[Draws], lines: int) -> None:
 
 
 def test_the_largest_receipts_fit_a_header() -> None:
-    assert all(lines_for(n) * n <= ALL_LINES and 1 <= lines_for(n) <= MOST_LINES for n in range(1, 65))
+    assert all(lines_for(n) * n <= ALL_LINES and 1 <= lines_for(n) <= MAX_LINES for n in range(1, 65))
     draws = tuple(Draws(MILLION, 2**40 - n, 2**32 - 1) for n in range(lines_for(64)))
     claims = tuple(Claim(f"modality-{n:02}", draws, 2**32 - 1, 2**32 - 1) for n in range(64))
     many = tuple(engaged(f"encoder/modality-{n:02}", noise_multiplier=2**40) for n in range(64))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.parts import backbone, encoder, head, skip, statistic
-from collegium.node.blueprint.recipe import MOST_TIMES, Budget, Privacy, Recipe, charter_parts, needed
+from collegium.node.blueprint.recipe import MAX_TIMES, Budget, Privacy, Recipe, charter_parts, needed
 from collegium.node.privacy.accountant import MILLION, effective_noise, epsilon
 from collegium.protocol.components import ComponentSpec
 from collegium.protocol.learning import Learning, Modality, Task
@@ -144,4 +144,4 @@ def test_g6_rounds_and_statistics_together_cost_what_the_floors_leave() -> None:
     ]
     assert all(1.0 < ratio < 1.1 for ratio in more), "a share of 30 % costs the rounds some percent of noise"
     most = 1 << (30 - next(s for s in specs if s.additive).step_log2)
-    assert MOST_TIMES * plain.students <= most < 2 * MOST_TIMES * plain.students
+    assert MAX_TIMES * plain.students <= most < 2 * MAX_TIMES * plain.students

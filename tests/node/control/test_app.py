@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from collegium.consensus.withdrawal import MOST_AT_A_HEIGHT
+from collegium.consensus.withdrawal import MAX_AT_A_HEIGHT
 from collegium.crypto.errors import CorruptError
 from collegium.node import views
 from collegium.node.control.answers import BODY_LIMIT
@@ -19,7 +19,7 @@ from collegium.node.control.client import SCOPE
 from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 from collegium.node.home.students import Seen
-from collegium.protocol.records import MOST_UPDATES
+from collegium.protocol.records import MAX_UPDATES
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
@@ -384,14 +384,14 @@ def test_what_a_former_key_sent_is_told_and_not_withdrawn_in_vain(daemon: "FakeD
 def test_no_more_is_withdrawn_at_a_time_than_a_height_takes(
     daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most = MOST_AT_A_HEIGHT * MOST_UPDATES
+    most = MAX_AT_A_HEIGHT * MAX_UPDATES
     value = SimpleNamespace(author=daemon.core.me)
     flights = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
     monkeypatch.setattr(daemon.core, "flights", flights)
     daemon.seen = Seen(frozenset(flights), frozenset(), in_data=True)
     found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
     assert (found["withdrawn_updates"], found["remaining"], len(found["updates"])) == (most, 70, most)
-    assert len(daemon.submitted) == MOST_AT_A_HEIGHT
+    assert len(daemon.submitted) == MAX_AT_A_HEIGHT
     for update in found["updates"]:
         del flights[bytes.fromhex(update)]
     found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()

@@ -39,12 +39,12 @@ def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, mon
     assert compared > 50
 
 
-MOST = 65_536  # bytes: the least that a charter may give a member at a height
+LIMIT = 65_536  # bytes: the least that a charter may give a member at a height
 
 
 def test_g9_a_candidate_keeps_to_the_charters_bytes() -> None:
     cluster = Cluster(4, 1, Invariants, rounds=1)
-    cluster.charter = replace(cluster.charter, rules=replace(cluster.charter.rules, bytes_per_height=MOST))
+    cluster.charter = replace(cluster.charter, rules=replace(cluster.charter.rules, bytes_per_height=LIMIT))
     cluster.start()
     assert cluster.run(lambda: cluster.moved and cluster.all_closed(1))
     node = cluster.nodes[0]
@@ -53,11 +53,11 @@ def test_g9_a_candidate_keeps_to_the_charters_bytes() -> None:
     for number in range(8):
         core.append(Evidence("fork", bytes([number]) * 10_000, bytes(10_000)))
     assert len(core.pool.chain(core.me, core.ledger.heads)) >= 8
-    assert MOST // 2 < sum(len(record.wire) for record in candidates._within_quotas(core, core.me)) <= MOST
+    assert LIMIT // 2 < sum(len(record.wire) for record in candidates._within_quotas(core, core.me)) <= LIMIT
     node._perform(core.drain())
     head = core.head
     assert cluster.run(lambda: core.ledger.heads[core.me] == head, cluster.now + 60_000)
     for height in range(before + 1, node.store.height() + 1):
         block = node.store.block(height)
         assert block is not None
-        assert sum(len(r.wire) for r in block.records if r.value.author == core.me) <= MOST
+        assert sum(len(r.wire) for r in block.records if r.value.author == core.me) <= LIMIT

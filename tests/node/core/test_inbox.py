@@ -12,7 +12,7 @@ from collegium.node.core import events as ev
 from collegium.node.core import inbox
 from collegium.node.core.catchup import sync_request
 from collegium.node.core.core import handle, load_node, start_node
-from collegium.node.core.inbox import MOST_IDLE, MOST_REFUSED, PIECE
+from collegium.node.core.inbox import MAX_IDLE, MAX_REFUSED, PIECE
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncRequest, SyncResponse, message
 from collegium.node.core.state import NodeState
 from collegium.node.core.sync import answer
@@ -125,8 +125,8 @@ def test_g9_a_useless_answer_costs_few_signatures_and_is_given_up(
     records, messages = useless(core, grown)[why]
     before = len(core.pool.records)
     tell(core, grown.nodes[1], records, messages)
-    assert len(checks) <= MOST_REFUSED + 1
-    assert looked_at <= MOST_IDLE + MOST_REFUSED + 2
+    assert len(checks) <= MAX_REFUSED + 1
+    assert looked_at <= MAX_IDLE + MAX_REFUSED + 2
     assert len(core.pool.records) == before
     if why == "not signed":
         assert checks, "of what would be news, the signature is checked"
@@ -160,7 +160,7 @@ def test_g9_votes_of_a_convicted_liar_that_change_nothing_are_not_checked(
 
 def test_other_events_have_their_turn_between_the_pieces_of_an_answer(core: NodeState, grown: Cluster) -> None:
     member = grown.nodes[1].identity.public_key
-    records = [forged(core.federation, member, 1, n) for n in range(MOST_IDLE - 1)]
+    records = [forged(core.federation, member, 1, n) for n in range(MAX_IDLE - 1)]
     value = SyncResponse(core.federation, core.ledger.height, (), tuple(records), (), 0)
     handle(core, [ev.SyncReply(member, schema.dump(value))], 1_000_000)
     assert member in core.answers
@@ -173,7 +173,7 @@ def test_other_events_have_their_turn_between_the_pieces_of_an_answer(core: Node
     while member in core.answers:
         handle(core, [NEXT], 1_000_002)
         turns += 1
-    assert turns >= MOST_IDLE // PIECE - 1
+    assert turns >= MAX_IDLE // PIECE - 1
     assert member in core.reports, "at its end"
 
 

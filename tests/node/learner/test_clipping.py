@@ -17,7 +17,7 @@ from collegium.node.learner.gradients import StudentGradients
 from .test_dpsgd import MODELS, batch_of, model_of
 
 CLIP = 1.0
-MOST = CLIP * (1 + 1e-3)
+LIMIT = CLIP * (1 + 1e-3)
 VICTIM = 1  # the student whose records cancel
 
 
@@ -118,7 +118,7 @@ def test_g6_records_that_cancel_under_large_weights_stay_within_the_clip(
         rest = clipped(case, layer, found, x[others], pull[others])
     for contribution in (alone.double(), whole.double() - rest.double()):
         assert bool(contribution.isfinite().all())
-        assert float(contribution.norm()) <= MOST
+        assert float(contribution.norm()) <= LIMIT
 
 
 @pytest.mark.parametrize("alike", ["inputs", "gradients"])
@@ -141,7 +141,7 @@ def test_g6_records_that_are_nearly_alike_do_not_hide_a_norm(alike: str) -> None
         with watched(case) as (layer, found):
             whole = clipped(case, layer, found, torch.cat([x, others]), torch.cat([pull, others])).double()
             rest = clipped(case, layer, found, others, others).double()
-        assert float((whole - rest).norm()) <= MOST, seed
+        assert float((whole - rest).norm()) <= LIMIT, seed
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -155,7 +155,7 @@ def test_g6_what_is_not_finite_counts_as_nothing_and_the_others_stay(name: str, 
         whole = clipped(case, layer, found, x, pull)
         rest = clipped(case, layer, found, x[others], pull[others])
     assert bool(whole.isfinite().all())
-    assert float((whole.double() - rest.double()).norm()) <= MOST
+    assert float((whole.double() - rest.double()).norm()) <= LIMIT
     if bad != 3e38:
         assert whole.tolist() == pytest.approx(rest.tolist(), abs=1e-5)
 
@@ -170,7 +170,7 @@ def test_g6_a_sum_is_never_longer_than_all_its_students_clips(monkeypatch: pytes
     monkeypatch.setattr(StudentGradients, "_squared_norm", wrong)
     x, pull = records(case, 2, 1e6, 1.0)
     with watched(case) as (layer, found):
-        assert float(clipped(case, layer, found, x, pull).norm()) <= 3 * MOST
+        assert float(clipped(case, layer, found, x, pull).norm()) <= 3 * LIMIT
         pull[0] = float("nan")
         assert clipped(case, layer, found, x, pull).tolist() == [0.0] * 28
 
@@ -198,4 +198,4 @@ def test_g6_no_architecture_lets_a_student_beyond_the_clip_under_large_weights(n
         rest = found.clipped_sums(clips)
     for component in whole:
         assert bool(whole[component].isfinite().all())
-        assert float((whole[component].double() - rest[component].double()).norm()) <= MOST
+        assert float((whole[component].double() - rest[component].double()).norm()) <= LIMIT

@@ -12,7 +12,7 @@ from collegium.node.learner.evaluate import labelled, report
 from collegium.node.learner.model import M3TModel
 from collegium.node.learner.session import Part
 from collegium.node.learner.tasks import METRICS, area_under_curve, macro_f1, metrics, record_losses, scores
-from collegium.node.store.observations import LEAST_CELL
+from collegium.node.store.observations import MIN_CELL
 from collegium.node.views.worth import certain, no_better
 from collegium.protocol.components import ComponentSpec, TensorSpec
 from collegium.protocol.learning import TASK_KINDS, Learning, Modality, PrivacyFloor, Task
@@ -119,8 +119,8 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
         1, 1, 0, 1,
     )  # fmt: skip
     model = M3TModel([head], learning)
-    size = 2 * LEAST_CELL - 1
-    codes = np.array([[0, 0]] * LEAST_CELL + [[1, 1]] * (LEAST_CELL - 1))
+    size = 2 * MIN_CELL - 1
+    codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * (MIN_CELL - 1))
     labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
@@ -130,10 +130,10 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     assert found["groups"]["sex"]["m"] == {"value": None, "n": None}
     assert set(found["groups"]["sex"]) == {"f", "m"}
     assert found["groups"]["sex"]["f"] == {"value": None, "n": None}, "what is left of everybody would tell of the few"
-    assert LEAST_CELL == 50
+    assert MIN_CELL == 50
 
-    size = 4 * LEAST_CELL - 1
-    codes = np.array([[0, 0]] * LEAST_CELL + [[1, 1]] * (LEAST_CELL - 1) + [[2, 2]] * (2 * LEAST_CELL))
+    size = 4 * MIN_CELL - 1
+    codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * (MIN_CELL - 1) + [[2, 2]] * (2 * MIN_CELL))
     # A third of the students has two labelled records: subjects are counted.
     labels = torch.tensor([[[float(n % 2)], [1.0 if n % 3 == 0 else NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
@@ -142,14 +142,14 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     found = report(kinds_of(model), part, {"pass": logits})["pass"]
     assert (found["n"], found["records"]) == (size, size + len(range(0, size, 3)))
     assert [level for level, cell in found["groups"]["sex"].items() if cell["n"] is None] == ["f", "m"]
-    assert found["groups"]["sex"]["other"]["n"] == 2 * LEAST_CELL
+    assert found["groups"]["sex"]["other"]["n"] == 2 * MIN_CELL
 
-    size = 2 * LEAST_CELL
-    codes = np.array([[0, 0]] * LEAST_CELL + [[1, 1]] * LEAST_CELL)
+    size = 2 * MIN_CELL
+    codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * MIN_CELL)
     labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     found = report(kinds_of(model), part, {"pass": logits[:size]})["pass"]
-    first = logits[:LEAST_CELL, 0]
-    expected = roc_auc_score([n % 2 for n in range(LEAST_CELL)], first[:, 1] - first[:, 0])
-    assert found["groups"]["sex"]["f"] == {"value": pytest.approx(expected), "n": LEAST_CELL}
+    first = logits[:MIN_CELL, 0]
+    expected = roc_auc_score([n % 2 for n in range(MIN_CELL)], first[:, 1] - first[:, 0])
+    assert found["groups"]["sex"]["f"] == {"value": pytest.approx(expected), "n": MIN_CELL}

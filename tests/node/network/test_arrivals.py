@@ -17,8 +17,8 @@ from collegium.node.network import arrivals, host
 from collegium.node.network.arrivals import (
     FAILURES,
     KNOWN_FAILURES,
+    MAX_ADDRESSES,
     MAX_PENDING,
-    MOST_ADDRESSES,
     Addresses,
     Pending,
     SheddingListener,
@@ -76,11 +76,11 @@ def test_addresses_of_one_ipv6_network_are_one_and_the_table_is_bounded() -> Non
         addresses.failed(f"2001:db8::{n:x}", 0.0)
     assert not addresses.may("2001:db8::ffff", 0.0)
     assert addresses.may("2001:db8:0:1::1", 0.0)
-    for n in range(2 * MOST_ADDRESSES):
+    for n in range(2 * MAX_ADDRESSES):
         addresses.failed(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}", 0.0)
         addresses.succeeded(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
-    assert len(addresses._buckets) <= MOST_ADDRESSES
-    assert len(addresses._known) <= MOST_ADDRESSES
+    assert len(addresses._buckets) <= MAX_ADDRESSES
+    assert len(addresses._known) <= MAX_ADDRESSES
 
 
 def test_handshakes_of_a_strangers_key_are_not_begun_for_ever(run: Any, node: Any) -> None:

@@ -97,7 +97,7 @@ def test_a_guest_that_opens_streams_without_end_is_sent_away(run: Any, node: Any
 
 
 def test_guests_are_few(run: Any, node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guests, "MOST_GUESTS", 0)
+    monkeypatch.setattr(guests, "MAX_GUESTS", 0)
 
     async def test() -> None:
         async with node(1, friends=set(), guests={GUEST: {DOOR: door}}) as host, node(2) as guest:

@@ -291,7 +291,7 @@ def test_the_member_keeps_no_token_and_a_damaged_file_is_named(place: Place) -> 
 
 
 def test_invitations_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invitations, "MOST", 2)
+    monkeypatch.setattr(invitations, "MAX_OPEN", 2)
     place.invite("a")
     place.invite("b")
     with pytest.raises(UsageError, match="are open"):

@@ -7,7 +7,7 @@ import pytest
 
 from collegium.node.core.events import Evaluate
 from collegium.node.runtime.evaluation import metric_rows
-from collegium.node.store.observations import LEAST_CELL, Metric
+from collegium.node.store.observations import MIN_CELL, Metric
 
 STATES = Evaluate((("backbone", 7, 1, b""), ("head/a", 5, 0, b""), ("head/b", 7, 1, b"")))
 
@@ -27,7 +27,7 @@ def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
 
 
 def test_groups_and_personal_figures() -> None:
-    shared, personal = told(0.7, sex={"f": {"value": 0.6, "n": LEAST_CELL}}), told(0.8)
+    shared, personal = told(0.7, sex={"f": {"value": 0.6, "n": MIN_CELL}}), told(0.8)
     found = metric_rows({"tasks": {"a": shared}, "personal": {"a": personal}}, STATES, 2.0)
     assert [(m.metric, m.cell, m.value, m.personal) for m in found] == [
         ("auc", "", 0.7, False),
@@ -39,7 +39,7 @@ def test_groups_and_personal_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [{"value": None, "n": None}, {"value": 0.9, "n": None}, {"value": 0.9, "n": LEAST_CELL - 1}]
+    "cell", [{"value": None, "n": None}, {"value": 0.9, "n": None}, {"value": 0.9, "n": MIN_CELL - 1}]
 )
 def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_says(cell: dict[str, Any]) -> None:
     (small,) = [m for m in metric_rows({"tasks": {"a": told(0.7, sex={"m": cell})}}, STATES, 2.0) if m.cell]

@@ -39,7 +39,7 @@ async def until(found: Learner, state: str) -> set[str]:
 
 
 def test_data_that_are_not_there_yet_are_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAST_BACKOFF", 0.01)
+    monkeypatch.setattr(module, "MIN_BACKOFF", 0.01)
     ready: list[Message] = []
     found = learner(tmp_path / "data", ready)
 

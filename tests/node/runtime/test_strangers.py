@@ -20,7 +20,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.control.client import Client
 from collegium.node.core import events as ev
-from collegium.node.core.inbox import MOST_IDLE, PIECE
+from collegium.node.core.inbox import MAX_IDLE, PIECE
 from collegium.node.core.messages import SyncResponse
 from collegium.node.home import config as settings
 from collegium.node.home.lock import running
@@ -29,8 +29,8 @@ from collegium.protocol.records import Record
 
 Make = Callable[..., Any]
 DESCRIPTORS = 1024
-LEAST_SPARE = 600
-MOST_LINES = 50  # that thousands of refused connections may add to the log
+MIN_SPARE = 600
+MAX_LINES = 50  # that thousands of refused connections may add to the log
 
 
 def descriptors(pid: int) -> int:
@@ -108,13 +108,13 @@ def test_g9_thousands_of_connections_cost_a_daemon_neither_descriptors_nor_lines
             garbage(port)
             if number % 50 == 0:
                 until_accepted(port)
-        assert len(home.log.read_text().splitlines()) < before + MOST_LINES
+        assert len(home.log.read_text().splitlines()) < before + MAX_LINES
         for _ in range(100):
             knock(port, held, keep=900)
         status = command("node", "status", "--json", "--home", home.root)
         assert status.returncode == 0, status.stderr + home.log.read_text()[-2000:]
         assert json.loads(status.stdout)["live"]
-        assert most < DESCRIPTORS - LEAST_SPARE
+        assert most < DESCRIPTORS - MIN_SPARE
         two.daemons[1].start()  # the other member, from the same address, while all these connections are held
         deadline = time.monotonic() + 120
         while not (found := Client(home).get("/status")["live"])["connected"]:
@@ -136,7 +136,7 @@ def test_g9_a_neighbours_useless_answer_leaves_the_daemon_time_for_others(runtim
     core.ledger = replace(core.ledger, members=tuple(sorted(keys)))  # it signs nothing before more of them answer
     core.ledger = replace(core.ledger, heads={**core.ledger.heads, member.public_key: (10**6, bytes(32))})
     old = Record(core.federation, member.public_key, 1, bytes(32), "offer", b"")
-    records = tuple(bytes(64) + schema.dump(replace(old, seq=number + 1)) for number in range(MOST_IDLE - 1))
+    records = tuple(bytes(64) + schema.dump(replace(old, seq=number + 1)) for number in range(MAX_IDLE - 1))
     data = schema.dump(SyncResponse(core.federation, 0, (), records, (), 0))
     turns = [0]
 
@@ -156,4 +156,4 @@ def test_g9_a_neighbours_useless_answer_leaves_the_daemon_time_for_others(runtim
                 runtime._nursery.cancel_scope.cancel()
 
     trio.run(test)
-    assert turns[0] >= MOST_IDLE // PIECE - 2
+    assert turns[0] >= MAX_IDLE // PIECE - 2

@@ -35,7 +35,7 @@ from collegium.node.core.events import (
 )
 from collegium.node.store import DiskFullError, Metric, Store
 from collegium.node.store import connection as connection_module
-from collegium.node.store.observations import LEAST_CELL
+from collegium.node.store.observations import MIN_CELL
 from collegium.node.store.schema import VERSION
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
 from collegium.protocol.claims import Claim, Draws
@@ -241,8 +241,8 @@ def test_figures_of_groups_and_of_private_components_stand_beside_each_other(sto
     every = [
         Metric(1, 0, "pass", "auc", 0.5, 200, 1.0),
         Metric(1, 0, "pass", "auc", 0.6, 200, 1.0, personal=True),
-        Metric(1, 0, "pass", "auc", 0.7, LEAST_CELL, 1.0, "sex=f"),
-        Metric(1, 0, "pass", "auc", 0.8, LEAST_CELL, 1.0, "sex=f", True),
+        Metric(1, 0, "pass", "auc", 0.7, MIN_CELL, 1.0, "sex=f"),
+        Metric(1, 0, "pass", "auc", 0.8, MIN_CELL, 1.0, "sex=f", True),
     ]
     store.put_metrics(every)
     assert store.metrics() == every
@@ -252,7 +252,7 @@ def test_figures_of_groups_and_of_private_components_stand_beside_each_other(sto
 
 def test_a_figure_of_a_small_group_is_refused_and_that_it_is_small_is_kept(store: Store) -> None:
     small = Metric(1, 0, "pass", "auc", math.nan, None, 1.0, "sex=m")
-    for told in ({"value": 0.7}, {"value": 0.7, "count": LEAST_CELL - 1}, {"count": LEAST_CELL - 1}):
+    for told in ({"value": 0.7}, {"value": 0.7, "count": MIN_CELL - 1}, {"count": MIN_CELL - 1}):
         with pytest.raises(LocalProtocolError, match="under 50"):
             store.put_metrics([Metric(2, 0, "pass", "auc", 0.1, 9, 1.0), replace(small, **told)])
     assert store.metrics() == []

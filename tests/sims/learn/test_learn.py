@@ -144,7 +144,7 @@ def test_a_rate_is_chosen_by_the_mean_over_seeds(monkeypatch: pytest.MonkeyPatch
         return [values[run.rate, run.seed] + (run.mode == "local") * run.rate for run in runs]
 
     monkeypatch.setattr(bench._Bench, "_perform", perform)
-    monkeypatch.setattr(bench, "MOST_RATES_MORE", 0)
+    monkeypatch.setattr(bench, "MAX_RATES_MORE", 0)
     tuned = bench._Bench.__new__(bench._Bench)
     tuned.name, tuned.seeds, tuned.rates = "oulad", range(1, 3), (2.0, 1.0)
     kinds = [Run("federated", None, 0.0, 0), Run("local", None, 0.0, 0)]

@@ -579,7 +579,7 @@ MUTATIONS = (
     ),
     Mutation(
         "motions of a member have no bound",
-        ((MEMBERSHIP, "for known in roll.motions) >= MOST_OPEN:", "for known in roll.motions) >= 99:"),),
+        ((MEMBERSHIP, "for known in roll.motions) >= MAX_OPEN:", "for known in roll.motions) >= 99:"),),
         "liar-floods-motions",
         1,
         ("G9",),

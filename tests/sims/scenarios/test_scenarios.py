@@ -24,7 +24,7 @@ from collegium.sims.scenarios.deeds import DEEDS
 from collegium.sims.scenarios.loading import dump, load, parse, shipped
 from collegium.sims.scenarios.play import Outcome, Play, play
 from collegium.sims.scenarios.scenario import Expect, Scenario
-from collegium.sims.scenarios.shrink import MOST_RUNS, _only, _simpler, shrink
+from collegium.sims.scenarios.shrink import MAX_RUNS, _only, _simpler, shrink
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.liars import LIES
 
@@ -513,7 +513,7 @@ def test_shrinking_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = Outcome("noisy", 1, "G2", "two blocks", "", 0, 0, 0, 0.0)
     monkeypatch.setattr("collegium.sims.scenarios.shrink.play", never)
     assert shrink(scenario, failed) == (scenario, failed)
-    assert 0 < runs <= MOST_RUNS
+    assert 0 < runs <= MAX_RUNS
 
 
 def test_a_core_that_falls_over_is_a_broken_promise_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
