@@ -53,6 +53,8 @@ class Check:
 
 def run(home: Home, *, data: bool = True) -> list[Check]:
     """Run all checks on a node's directory; one that stumbles is a finding, and the next ones run all the same."""
+    ledger = _agreed(home)
+    gone = _gone(home, ledger)
     checks: list[tuple[str, Callable[[Home], Iterator[Check]]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -60,7 +62,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         ("directory", _directory),
         ("key", _key),
         ("config", _config),
-        ("charter", _charter),
+        ("charter", partial(_charter, ledger=ledger, gone=gone)),
         ("disk", _disk),
         ("ports", _ports),
         ("database", _database),
@@ -70,7 +72,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
     ]
     if data:
         checks.insert(-3, ("data", _data))
-    if _gone(home):
+    if gone:
         checks = [(name, check) for name, check in checks if name in OF_FORMER]
     found: list[Check] = []
     for name, check in checks:
@@ -88,23 +90,30 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
     return found
 
 
-def _gone(home: Home) -> bool:
-    """Whether this node's key was a member's and is none any more: it needs no data, no address and no daemon."""
+def _agreed(home: Home) -> "Ledger | None":
+    """Return the ledger on this disk, folded once for all checks; None: the checks themselves say what is wrong."""
 
-    def look() -> bool:
+    def look() -> "Ledger | None":
         from ..node.verify import read_charter
         from .read import public_key
 
         key = public_key(home)
         if key is None or not home.database.exists() or not home.charter.exists():
-            return False
-        seat = _ledger(home, read_charter(home.charter)[0], key).roll.seats.get(key)
-        return seat is not None and bool(seat.gone)
+            return None
+        return _ledger(home, read_charter(home.charter)[0], key)
 
     try:
         return within(PATIENCE, look)
     except Exception:  # noqa: BLE001 - the checks themselves say what is wrong
-        return False
+        return None
+
+
+def _gone(home: Home, ledger: "Ledger | None") -> bool:
+    """Whether this node's key was a member's and is none any more: it needs no data, no address and no daemon."""
+    from .read import public_key
+
+    seat = None if ledger is None else ledger.roll.seats.get(public_key(home) or b"")
+    return seat is not None and bool(seat.gone)
 
 
 def _ledger(home: Home, charter: Charter, key: bytes) -> "Ledger":
@@ -191,7 +200,7 @@ def _config(home: Home) -> Iterator[Check]:
         yield Check("config", "ok", str(home.config))
 
 
-def _charter(home: Home) -> Iterator[Check]:
+def _charter(home: Home, *, ledger: "Ledger | None", gone: bool) -> Iterator[Check]:
     from ..node.verify import read_charter  # numpy; only this check needs it
 
     charter, signed = read_charter(home.charter)
@@ -200,20 +209,20 @@ def _charter(home: Home) -> Iterator[Check]:
         yield Check("charter", "fail", f"not signed by {missing}", "Let them run `collegium charter sign`, then merge.")
     else:
         yield Check("charter", "ok", f"{charter.name}, signed by all {len(charter.members)}")
-    yield from _membership(home, charter)
-    if tolerated(len(charter.members), charter.rules.fault_model) == 0 and not _gone(home):
+    yield from _membership(home, charter, ledger)
+    if tolerated(len(charter.members), charter.rules.fault_model) == 0 and not gone:
         found = f"{len(charter.members)} members under {charter.rules.fault_model!r}: no lost member can be spared"
         yield Check("quorum", "warn", found, "Rounds wait for everybody; more members would help.")
 
 
-def _membership(home: Home, charter: Charter) -> Iterator[Check]:
+def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterator[Check]:
     from .read import public_key
 
     key = public_key(home)
     if key is None or (charter.member(key) is not None and not home.database.exists()):
         return
     if home.database.exists():
-        yield from _standing(home, charter, key)
+        yield from _standing(home, _ledger(home, charter, key) if ledger is None else ledger, key)
     elif home.joining.exists():
         yield Check("membership", "warn", f"key {key.hex()[:16]} waits to be admitted", "Start the daemon: it waits.")
     else:
@@ -221,12 +230,11 @@ def _membership(home: Home, charter: Charter) -> Iterator[Check]:
         yield Check("membership", "fail", f"key {key.hex()[:16]} is not a member", advice)
 
 
-def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
+def _standing(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
     """Whether the ledger on this disk counts the key as a member's."""
     from ..node.core.motions import undecided  # numpy; only this check needs it
     from ..node.views.notes import gone
 
-    ledger = _ledger(home, charter, key)
     seat = ledger.roll.seats.get(key)
     waiting = len(undecided(ledger, key))
     if seat is None:
@@ -235,7 +243,7 @@ def _standing(home: Home, charter: Charter, key: bytes) -> Iterator[Check]:
         advice = "The members decide: ask whoever invited you." if known else "Join by an invitation."
         yield Check("membership", "warn" if known else "fail", found, advice)
     elif seat.gone:
-        note = gone(seat)
+        note = gone(seat, ledger.roll)
         yield Check("membership", "warn", note.found, note.advice)
     elif waiting and running(home) is None:
         found = f"{waiting} motions wait for your ballot"

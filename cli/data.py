@@ -97,7 +97,7 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             ("for each subject", f"{each['min']} to {each['max']} records, median {each['median']:g}"),
             ("filtered", f"{found['filtered_records']} records do not pass keep"),
             ("empty rows", ", ".join(f"{number} in {name}" for name, number in found["empty_rows"].items()) or "0"),
-            ("left out", f"{found['left_out_subjects']} subjects with a cell that cannot be used"),
+            ("left out", f"{found['left_out_subjects']} with a cell that cannot be used"),
         ],
     )
     out.print()
@@ -165,7 +165,8 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
 def _verdict(found: dict[str, Any]) -> str:
     errors, warnings = found["problem_count"], len(found["warnings"])
     if errors:
-        left = f"as the folder is now, training leaves out {found['left_out_subjects']} subjects."
+        count = found["left_out_subjects"]
+        left = f"as the folder is now, training leaves out {count} subject{'' if count == 1 else 's'}."
         return f"Errors: {errors}, warnings: {warnings}. Correct the errors: {left}"
     if warnings:
         return f"No errors, warnings: {warnings}. A node can train on this folder; read the warnings before."

@@ -41,10 +41,13 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
         ]
         columns = ("motion", "what", "by", "yes", "no", "your ballot", "until height", "reason")
         table(out, columns, rows, empty=f"No open motions (height {found['height']}).")
-        ended = [(m["motion"][:12], m["what"], m["result"], m["why"] or "–", m["at_height"]) for m in found["ended"]]
+        ended = [
+            (m["motion"][:12], m["what"], m["result"], m["why"] or "–", m["at_height"], m["reason"] or "–")
+            for m in found["ended"]
+        ]
         if ended:
             out.print("ended:")
-            table(out, ("motion", "what", "result", "why", "height"), ended, empty="")
+            table(out, ("motion", "what", "result", "why", "height", "reason"), ended, empty="")
 
     emit(found, as_json, people)
 
@@ -184,11 +187,16 @@ def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = Fal
         ]
         facts(out, pairs)
         for m in found["open_motions"]:
-            out.print(f"open: {m['what']}, {len(m['yes'])} of {m['needed']} yes, motion {m['motion'][:12]}")
+            out.print(f"open: {m['what']}, {len(m['yes'])} of {m['needed']} yes, {_motion(m)}")
         for m in found["ended_motions"]:
-            out.print(f"{m['result']} at height {m['at_height']}: {m['what']}, motion {m['motion'][:12]}")
+            out.print(f"{m['result']} at height {m['at_height']}: {m['what']}, {_motion(m)}")
 
     emit(found, as_json, people)
+
+
+def _motion(m: Any) -> str:
+    reason = f" ({m['reason']})" if m["reason"] else ""
+    return f"motion {m['motion'][:12]}{reason}"
 
 
 # ---- how a motion stands

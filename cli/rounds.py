@@ -116,6 +116,8 @@ def _evaluation(out: Any, found: Any) -> None:
         columns = ("task", "metric", "own held-out", "shared", "personal", "count")
         table(out, columns, _figures(figures), empty="Nothing was evaluated here after this round.")
         shown = {figure["task"] for figure in figures}
+        for task, unit in sorted({(figure["task"], figure["unit"]) for figure in figures if figure["unit"]}):
+            out.print(f"{task}: mae is the mean absolute error in {unit}.")
         for task in found["no_better"]:
             if task["epoch"] == epoch and task["task"] in shown:
                 which = ", with the private components," if task["personal"] else ""

@@ -30,7 +30,7 @@ IDLE = {
     "no-data": "it has no data folder",
     "off": "its operator, or a withdrawal, has switched its training off",
     "plan-done": "the rounds that it planned to train are over",
-    "budget-spent": "its privacy budget is spent",
+    "budget-spent": "its privacy budget is spent, or what is left is kept for rounds after a withdrawal",
     "policy": "its privacy policy does not allow it",
     "too-few-students": "it declares fewer students than the charter asks for",
     PAUSED: "it cannot at the moment, and does not say why",

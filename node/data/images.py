@@ -12,13 +12,15 @@ from .absent import absent
 
 MAX_PIXELS = 64_000_000  # a small file can unfold to many gigabytes
 MAX_FILE = 256 << 20  # bytes
+SQUEEZED = 1.25  # the longer side by the shorter one: above it a person sees that the picture is distorted
 
 
-def read_image(path: Path, size: int) -> npt.NDArray[np.float64]:
+def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.float64], bool]:
     """Return grey values [size · size] in [0, 255], row by row, each the mean of the area that it covers.
 
-    A transparent image lies on white; a photograph is turned upright. Raises CorruptError (no file, not PNG or JPEG,
-    damaged, too large) without the file's name, which may be a student's: the caller names the cell.
+    And whether that squeezes the picture: its sides are too different. A transparent image lies on white; a photograph
+    is turned upright. Raises CorruptError (no file, not PNG or JPEG, damaged, too large) without the file's name, which
+    may be a student's: the caller names the cell.
     """
     if not path.is_file():
         raise absent(path)
@@ -35,7 +37,7 @@ def read_image(path: Path, size: int) -> npt.NDArray[np.float64]:
         advice = "Export it again, as PNG or JPEG."
         raise CorruptError("the file is no PNG or JPEG, or is damaged", advice) from None
     resized = grey.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(resized, dtype=np.float64).reshape(-1)
+    return np.asarray(resized, dtype=np.float64).reshape(-1), max(grey.size) > SQUEEZED * min(grey.size)
 
 
 def _grey(image: Image.Image) -> Image.Image:

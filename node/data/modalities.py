@@ -120,7 +120,8 @@ def _files(
                 steps[place][:filled] = True
                 table.findings.cut[entry.name] += longer
             else:
-                grey = read_image(path, entry.size)
+                grey, squeezed = read_image(path, entry.size)
+                table.findings.squeezed[entry.name] += squeezed
                 scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
                 values[place][0] = -scaled if entry.invert else scaled
                 steps[place][0] = True

@@ -71,6 +71,7 @@ class Findings:
         self.columns: dict[tuple[str, str, str], ColumnCount] = {}
         self.empty_rows: dict[str, int] = {}
         self.cut: Counter[str] = Counter()  # modality → recordings of which only the beginning is read
+        self.squeezed: Counter[str] = Counter()  # modality → pictures that are far from square
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, where: str, what: str, advice: str) -> None:

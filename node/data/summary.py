@@ -199,6 +199,12 @@ def _warnings(data: Dataset) -> list[str]:
         if number
     ]
     found += [
+        f"modality {name!r}: {number} of the pictures are far from square, and are squeezed into one: crop or pad them"
+        " if shapes matter"
+        for name, number in sorted(data.findings.squeezed.items())
+        if number
+    ]
+    found += [
         f"modality {modality.name!r}: {long} records have a text of over {READ} words and signs: only its beginning is"
         " read (128 tokens by a pretrained model, which are fewer words; `positions` words by one from scratch)"
         for modality in data.modalities.values()

@@ -280,7 +280,10 @@ class Table:
         for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
             if len(self.names) == 1 and sign in self.names[0] and self.entry.separator != sign:
                 names = [clean(each) for each in self.names[0].split(sign)]
-                other = f'If cells are divided so, write separator = "{name}" in [tables.{self.name}].'
+                other = (
+                    f'If cells are divided so, write separator = "{name}" in [tables.{self.name}], or save the file'
+                    f" with {self.entry.separator!r} between them."
+                )
                 break
         if not {*names} & {*wanted, self.entry.key}:
             # Most likely the first line is a student's row, and no cell of one is quoted.

@@ -277,7 +277,9 @@ def predict_file(session: Session, request: Message) -> Message:
     kinds = {name: kind for name, kind in session.kinds.items() if only in (None, name)}
     for task in session.learning.tasks:
         if task.name in kinds and not there & set(task.modalities):
-            advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}."
+            told = [each.name for each in session.learning.tasks if there & set(each.modalities)]
+            other = f", or ask for what they can tell: --task {told[0]}" if told else ""
+            advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}{other}."
             raise UsageError(f"{file}: no record has anything that task {task.name!r} is told from", advice)
     model = build(session, field(request, "states", dict))
     logits = predict(model, part.batch.without(session.withheld))

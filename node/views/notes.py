@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...consensus.ledger import ComponentLedger, Ledger
-from ...consensus.membership import Seat
+from ...consensus.membership import OpenMotion, Roll, Seat, needed
 from ..core.motions import undecided
 from .context import Context, Live, Note
 from .membership import sentence
@@ -26,7 +26,7 @@ def notes(context: Context) -> list[Note]:
     ledger, live = context.ledger, context.live
     seat = None if context.me is None else ledger.roll.seats.get(context.me)
     if seat is not None and seat.gone:
-        return [gone(seat)]
+        return [gone(seat, ledger.roll)]
     found = [_candidate(context)] if context.me is not None and seat is None else []
     found += [
         Note(
@@ -34,6 +34,16 @@ def notes(context: Context) -> list[Note]:
             f"`collegium peer approve|refuse {motion.digest.hex()[:12]}`.",
         )
         for motion in undecided(ledger, context.me)
+    ]
+    found += [
+        Note(
+            f"The members vote on it: {sentence(context, motion)}{_reason(motion)}; {len(motion.yes)} of"
+            f" {needed(motion, ledger.members, ledger.fault_model)} have voted yes.",
+            f"This node has no vote on it. Speak with the others; `collegium peer show"
+            f" {context.member(motion.author)['name']}` says who made the motion.",
+        )
+        for motion in ledger.roll.motions
+        if motion.action == "expel" and motion.subject == context.me
     ]
     if live is not None:
         found += _running(context, live)
@@ -208,11 +218,16 @@ def _candidate(context: Context) -> Note:
     )
 
 
-def gone(seat: Seat) -> Note:
+def _reason(motion: OpenMotion) -> str:
+    return f" (reason: {motion.reason})" if motion.reason else ""
+
+
+def gone(seat: Seat, roll: Roll) -> Note:
     """Say why this key is no member's any more, since when, and what its node can still do."""
+    reason = next((_reason(each.motion) for each in roll.outcomes if each.motion.digest == seat.end), "")
     what = {
         "evidence": "This node was expelled: a proof that it lied is in the ledger",
-        "expelled": "This node was expelled by the members",
+        "expelled": f"This node was expelled by the members{reason}",
         "left": "This node has left the federation",
         "moved": "This member has moved to another key",
     }[seat.gone]

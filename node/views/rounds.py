@@ -18,6 +18,10 @@ from .context import Context, Json, moment
 from .worth import no_better
 
 LIMIT = 200
+UNITS = {  # of a mean absolute error, by the kind of the task
+    "regression": "halves of the declared range (0.5 is a quarter of it)",
+    "ordinal": "levels",
+}
 
 
 def rounds(context: Context, component: str | None = None, *, since: int = 1, limit: int = LIMIT) -> list[Json]:
@@ -87,6 +91,7 @@ def _evaluation(context: Context, component: str, number: int) -> list[Json]:
             if (name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities)
         }
     )
+    units = {task.name: UNITS[task.kind] for task in context.charter.learning.tasks if task.kind in UNITS}
     return [
         {
             "task": metric.task,
@@ -94,6 +99,7 @@ def _evaluation(context: Context, component: str, number: int) -> list[Json]:
             "group": metric.cell or None,
             "personal": metric.personal,
             "value": None if metric.value != metric.value else metric.value,
+            "unit": units.get(metric.task) if metric.metric == "mae" else None,
             "count": metric.count,
             "too_few": metric.count is None,
             "epoch": metric.epoch,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from collegium.consensus.ledger import Ledger
 from collegium.crypto.errors import UsageError
 from collegium.node import views
 from collegium.node.core import events as ev
@@ -254,7 +255,7 @@ def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) 
     shown = views.round_detail(context, "head/task0", 2, local=True)
     assert sum(entry["weight"] for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
     shared = {"task": "task0", "metric": "auc", "epoch": 0, "personal": False, "too_few": False, "group": None}
-    shared["in_force"] = False  # of the lists before the withdrawal
+    shared |= {"in_force": False, "unit": None}  # of the lists before the withdrawal
     assert shown["evaluation"] == [
         {**shared, "value": 0.75, "count": 40},
         {**shared, "value": 0.8, "count": 40, "personal": True},
@@ -335,6 +336,28 @@ def test_the_log_says_what_a_motion_and_a_ballot_are(tmp_path: Path) -> None:
         "expires_after_height": motion.expiry,
     }
     assert cast == {"motion": motion.digest.hex(), "vote": "no"}
+
+
+def test_who_is_to_be_expelled_is_told_so_and_why(tmp_path: Path) -> None:
+    cluster = Cluster(4, 5, Invariants, rounds=1)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1))
+    subject = cluster.nodes[3].identity.public_key
+
+    def ledgers() -> list[Ledger]:
+        return [node.core.ledger for node in cluster.nodes if node.core is not None]
+
+    cluster.nodes[0].deliver(ev.Move("expel", subject, b"", "it sends noise", 1000))
+    assert cluster.run(lambda: all(ledger.roll.motions for ledger in ledgers()))
+    with Store.open(tmp_path / "node.db", cluster.charter.federation) as store:
+        told = views.status(Context(cluster.charter, ledgers()[3], store, me=subject))["notes"]
+        assert any("The members vote on it" in note and "(reason: it sends noise)" in note for note in told), told
+        (motion,) = ledgers()[0].roll.motions
+        for other in cluster.nodes[1:3]:
+            other.deliver(ev.Cast(motion.digest, yes=True))
+        assert cluster.run(lambda: ledgers()[0].roll.seats[subject].gone == "expelled")
+        (note,) = views.status(Context(cluster.charter, ledgers()[0], store, me=subject))["notes"]
+    assert note.startswith("This node was expelled by the members (reason: it sends noise): it is no member since")
 
 
 def test_a_block_and_a_record_are_found_by_their_beginnings(context: Context) -> None:

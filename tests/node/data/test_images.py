@@ -14,7 +14,7 @@ from collegium.node.data.images import read_image
 def test_a_pixel_is_the_mean_of_its_area(tmp_path: Path) -> None:
     pixels = np.array([[0, 100, 10, 10], [100, 200, 10, 10], [0, 0, 255, 255], [0, 0, 255, 255]], dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 2).tolist() == [100, 10, 0, 255]
+    assert read_image(tmp_path / "a.png", 2)[0].tolist() == [100, 10, 0, 255]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_pixel_is_the_mean_of_its_area(tmp_path: Path) -> None:
 )
 def test_every_mode_becomes_grey(tmp_path: Path, mode: str, colour: int | tuple[int, ...], grey: int) -> None:
     Image.new(mode, (5, 3), colour).save(tmp_path / "a.png")
-    assert np.allclose(read_image(tmp_path / "a.png", 4), grey, atol=1)
+    assert np.allclose(read_image(tmp_path / "a.png", 4)[0], grey, atol=1)
 
 
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # taken upside down
     picture.save(tmp_path / "a.jpg", exif=exif)
-    found = read_image(tmp_path / "a.jpg", 2)
+    found, _ = read_image(tmp_path / "a.jpg", 2)
     assert (found[:2] < 10).all()
     assert (found[2:] > 245).all()
 
@@ -59,3 +59,9 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(images, "MAX_PIXELS", 3599)
     with pytest.raises(CorruptError, match="60 × 60 pixels"):
         read_image(path, 4)
+
+
+def test_who_is_far_from_square_is_squeezed(tmp_path: Path) -> None:
+    for width, height, squeezed in ((40, 40, False), (45, 40, False), (60, 40, True), (40, 60, True)):
+        Image.new("L", (width, height), 9).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png", 4)[1] is squeezed, (width, height)
