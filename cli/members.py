@@ -1,6 +1,5 @@
 """A charter's members, as options and files name them."""
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,23 +18,17 @@ def parse_member(text: str) -> "Member":
 
 def read_members(path: Path) -> "list[Member]":
     """Read members from a TOML file. Raises UsageError."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"Cannot read {path}: {error}", "Write [[member]] tables with name, key, addresses."
-        ) from error
-    entries = tables.get("member")
-    if tables.keys() != {"member"} or not isinstance(entries, list):
-        raise UsageError(f"{path} holds no [[member]] tables, or something else", "See docs/cli.md.")
-    found = []
-    for entry in entries:
-        if not isinstance(entry, dict) or not entry.keys() <= {"name", "key", "addresses"}:
-            raise UsageError(f"{path}: a member has name, key and addresses, not {entry!r}")
-        addresses = entry.get("addresses", [])
-        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
-            raise UsageError(f"{path}: addresses of {entry.get('name')!r} is not a list of text")
-        found.append(_member(str(entry.get("name", "")), str(entry.get("key", "")), addresses, str(path)))
+    from ..node import toml
+
+    top = toml.read(path, "Write [[member]] tables with name, key, addresses.", "docs/cli.md")
+    found, tables = [], top.tables("member")
+    top.done()
+    if not tables:
+        raise top.fail("no [[member]]", "Write a table for each, with name, key, addresses.")
+    for table in tables:
+        addresses = list(map(str, table.take("addresses", toml.kind(list), [])))
+        found.append(_member(table.text("name"), table.text("key"), addresses, str(path)))
+        table.done()
     return found
 
 

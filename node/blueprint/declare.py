@@ -37,7 +37,6 @@ statistic = "ridge"         # or "prototypes", or { architecture, features }: a 
 """
 
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +47,13 @@ from ...protocol.charter import RULES
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
+from .. import toml
 from ..data.manifest import MODALITY_KINDS
-from ..data.section import Section
 from ..pretrained.find import find
 from ..pretrained.folder import dimensions, is_model, weights_digest
 from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, LORA
+from ..toml import Table
 from . import parts
 from .parts import Part, Transformer
 from .recipe import STATISTIC_SHARE, Privacy, Recipe
@@ -110,26 +110,20 @@ def read_model(path: Path) -> Declared:
 
     Raises UsageError, naming the file and the key.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", "`collegium charter model FOLDER` prints one to edit.") from error
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
-        raise UsageError(f"{path} is not TOML: {error}", "Mend the line named here.") from error
-    top = Section(raw, str(path))
-    model = Section(top.take("model", (dict,), {}), f"{path} [model]")
+    top = toml.read(path, "`collegium charter model FOLDER` prints one to edit.", "docs/models.md")
+    model = top.table("model", {})
     hidden, middle = model.whole("hidden", HIDDEN, 1, 4096), model.whole("backbone", 0, 0, 4096)
     layers = model.whole("layers", 0, 0, 4)
     model.done()
-    training = Section(top.take("training", (dict,), {}), f"{path} [training]")
-    found = [_modality(section, hidden, path.parent) for section in top.sections("modality")]
+    training = top.table("training", {})
+    found = [_modality(section, hidden, path.parent) for section in top.tables("modality")]
     if not found:
         raise top.fail("no [[modality]]", "Name at least one.")
     _once(top, "modality", [entry.modality.name for entry in found])
     known = {entry.modality.name: entry for entry in found}
     tasks, components = [], [part for entry in found for part in entry.parts]
     owned: dict[str, _Own] = {}
-    for section in top.sections("task"):
+    for section in top.tables("task"):
         task, added, own = _task(section, known, hidden)
         tasks.append(task)
         components += added
@@ -153,7 +147,7 @@ def read_model(path: Path) -> Declared:
 
 
 def _declared(
-    training: Section, found: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, _Own]
+    training: Table, found: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, _Own]
 ) -> Declared:
     rate = _millionths(training, "learning_rate", LEARNING_RATE)
     width = training.whole("width", WIDTH, 8, 16)
@@ -185,7 +179,7 @@ def _declared(
     return Declared(recipe, rounds, rule, tuple(models))
 
 
-def _modality(section: Section, hidden: int, base: Path) -> _Modality:
+def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     name, kind = _name(section), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
@@ -224,12 +218,12 @@ def _modality(section: Section, hidden: int, base: Path) -> _Modality:
     return _Modality(modality, tuple(components), owned, privacy, features, folder)
 
 
-def _encoder(section: Section, modality: Modality, hidden: int) -> tuple[Part, int, _Own]:
+def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int, _Own]:
     """Return the encoder, the features that a text is projected to, and what it has of its own."""
     given = section.raw.pop("encoder", {})
-    options = Section({"architecture": given} if isinstance(given, str) else given, f"{section.where} encoder")
+    options = section.below("encoder", {"architecture": given} if isinstance(given, str) else given)
     architecture = options.text("architecture", _usual(modality))
-    missing = bool(options.take("missing", (bool,), True)) if architecture != BERT else False
+    missing = options.flag("missing", True) if architecture != BERT else False
     channels: tuple[int, ...] = ()
     features, transformer, usual = 0, None, Transformer()
     if architecture in CHANNELS:
@@ -267,8 +261,8 @@ def _usual(modality: Modality) -> str:
     return parts.architectures(modality)[0]
 
 
-def _adapted(section: Section, key: str, modality: Modality, folder: Path | None) -> tuple[Part, _Own]:
-    options = Section(section.raw.pop(key), f"{section.where} {key}")
+def _adapted(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, _Own]:
+    options = section.table(key)
     if folder is None:
         raise options.fail("there is no pretrained model to adapt", "Name one with pretrained, or train an encoder.")
     try:
@@ -288,7 +282,7 @@ def _adapted(section: Section, key: str, modality: Modality, folder: Path | None
     return part, own
 
 
-def _pretrained(section: Section, base: Path) -> tuple[Pretrained, Path]:
+def _pretrained(section: Table, base: Path) -> tuple[Pretrained, Path]:
     """Return what the charter says of a model, and its folder. A folder goes by its name there, not by its path."""
     text = section.text("pretrained")
     local = base / Path(text).expanduser()
@@ -301,7 +295,7 @@ def _pretrained(section: Section, base: Path) -> tuple[Pretrained, Path]:
         raise UsageError(f"{section.where}: pretrained: {error.message}", error.advice) from error
 
 
-def _privacy(section: Section) -> Privacy | None:
+def _privacy(section: Table) -> Privacy | None:
     policy = section.text("privacy", "")
     asked = [section.number(key) if key in section.raw else None for key in ("epsilon", "delta")]
     if not policy and asked == [None, None]:
@@ -314,7 +308,7 @@ def _privacy(section: Section) -> Privacy | None:
     return Privacy(policy, *asked)
 
 
-def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], _Own]:
+def _task(section: Table, known: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], _Own]:
     name, kind = _name(section), section.text("kind")
     if kind not in TASK_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
@@ -325,7 +319,7 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
     if not shared:
         raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
     components = [parts.head(task, hidden if any(entry.parts for entry in known.values()) else 1)]  # 1: its bias alone
-    skipped = section.take("skip", (bool, list), False)
+    skipped = section.take("skip", toml.kind(bool, list), False)
     if skipped is True:
         widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
         if not widths:
@@ -351,12 +345,12 @@ def _task(section: Section, known: Mapping[str, _Modality], hidden: int) -> tupl
     return task, [*components, *added], own
 
 
-def _statistic(section: Section, task: Task, shared: Collection["_Modality"]) -> list[Part]:
+def _statistic(section: Table, task: Task, shared: Collection["_Modality"]) -> list[Part]:
     """Return the statistic of a task, if the file asks for one."""
     given = section.raw.pop("statistic", None)
     if given is None:
         return []
-    options = Section({"architecture": given} if isinstance(given, str) else given, f"{section.where} statistic")
+    options = section.below("statistic", {"architecture": given} if isinstance(given, str) else given)
     architecture = options.text("architecture", "ridge")
     if architecture not in SENSITIVITY:
         raise options.fail(f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(SENSITIVITY)}.")
@@ -367,7 +361,7 @@ def _statistic(section: Section, task: Task, shared: Collection["_Modality"]) ->
     return [parts.statistic(task, [entry.modality for entry in shared], architecture, features)]
 
 
-def _skip_width(section: Section, entry: _Modality) -> int:
+def _skip_width(section: Table, entry: _Modality) -> int:
     """Return the number of features that a skip reads of a modality."""
     modality = entry.modality
     if modality.kind != "text":
@@ -377,9 +371,9 @@ def _skip_width(section: Section, entry: _Modality) -> int:
     return entry.features or parts.pair_width(modality)
 
 
-def _classes(section: Section, kind: str) -> int:
+def _classes(section: Table, kind: str) -> int:
     fixed = {"binary": 2, "regression": 1}.get(kind)
-    given = section.take("classes", (int, list), fixed)
+    given = section.take("classes", toml.kind(int, list), fixed)
     if isinstance(given, list):
         section.raw["classes"] = given
         given = len(section.texts("classes"))
@@ -391,7 +385,7 @@ def _classes(section: Section, kind: str) -> int:
     return int(given)
 
 
-def _layout(section: Section) -> bytes:
+def _layout(section: Table) -> bytes:
     """Return the digest of what the members' dataset.toml declare; empty where the file does not state it."""
     text = section.text("layout", "")
     if text and not DIGEST.fullmatch(text):
@@ -401,14 +395,14 @@ def _layout(section: Section) -> bytes:
     return bytes.fromhex(text)
 
 
-def _name(section: Section) -> str:
+def _name(section: Table) -> str:
     name = section.text("name")
     if not NAMES.fullmatch(name):
         raise section.fail(f"name = {name!r} is not allowed", "Use letters, digits, - and _, at most 64.")
     return name
 
 
-def _are_known(section: Section, key: str, names: Collection[str], known: Collection[str]) -> None:
+def _are_known(section: Table, key: str, names: Collection[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise section.fail(f"{key}: there is no shared modality {name!r}", f"Known: {', '.join(sorted(known))}.")
@@ -416,26 +410,26 @@ def _are_known(section: Section, key: str, names: Collection[str], known: Collec
         raise section.fail(f"{key} is empty")
 
 
-def _millionths(section: Section, key: str, default: float) -> int:
+def _millionths(section: Table, key: str, default: float) -> int:
     value = section.number(key, default)
     if not 1 / MILLION <= value <= MILLION:  # neither is NaN
         raise section.fail(f"{key} = {value} is not between 0.000001 and a million")
     return round(value * MILLION)
 
 
-def _share(section: Section) -> int:
+def _share(section: Table) -> int:
     value = section.number("statistic_share", STATISTIC_SHARE / MILLION)
     if not 0.0 < value < 1.0:
         raise section.fail(f"statistic_share = {value} is not between 0 and 1", "It is a share of every ε.")
     return max(1, round(value * MILLION))
 
 
-def _own(section: Section) -> _Own:
+def _own(section: Table) -> _Own:
     rate = _millionths(section, "learning_rate", LEARNING_RATE) if "learning_rate" in section.raw else None
     return _Own(rate, _rule(section))
 
 
-def _rule(section: Section) -> str | None:
+def _rule(section: Table) -> str | None:
     if "rule" not in section.raw:
         return None
     rule = section.text("rule")
@@ -444,13 +438,13 @@ def _rule(section: Section) -> str | None:
     return rule
 
 
-def _wholes(section: Section, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    values = section.take(key, (list,), list(default))
+def _wholes(section: Table, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    values = section.take(key, toml.kind(list), list(default))
     if not values or not all(type(value) is int and 1 <= value <= 1024 for value in values) or len(values) > 8:
         raise section.fail(f"{key} = {values!r} is no list of 1 to 8 whole numbers from 1 to 1024")
     return tuple(values)
 
 
-def _once(top: Section, what: str, names: list[str]) -> None:
+def _once(top: Table, what: str, names: list[str]) -> None:
     for repeated in {name for name in names if names.count(name) > 1}:
         raise top.fail(f"{what} {repeated!r} is there twice", "Give each its own name.")

@@ -3,19 +3,19 @@
 Bounds and levels are declared, never fitted: a fitted scaler would leak outside the accountant (design.md section 6).
 """
 
-import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from .. import toml
+from ..toml import Table
 from .audio import AudioSpec
 from .entries import CategoricalColumn, Column, Filter, Manifest, ModalityEntry, NumericColumn, TableEntry, TaskEntry
 from .paths import inside
-from .section import Section
-from .spelling import MISSING, alike, whole
+from .spelling import MISSING, alike, clean, whole
 
 MANIFEST = "dataset.toml"
+GUIDE = "docs/data.md"
 FORMAT = 1
 MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
 TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
@@ -23,7 +23,6 @@ PIXELS = (0.0, 255.0)
 ENCODINGS = ("utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15", "windows-1250", "windows-1251")
 # What may stand in each table of the file, whatever its kind.
 TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
-TABLE_KEYS = ("path", "key", "keep", "separator", "decimal", "encoding", "missing_values", "max_rows", "max_mib")
 MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
     "invert", "rate", "max_seconds", "bands", "frames", "normalise",
@@ -42,51 +41,27 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file", f"Give the folder that holds {MANIFEST} and the tables.")
     path = inside(folder, MANIFEST, str(folder))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", f"Put a {MANIFEST} into the data folder.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", "Save it as UTF-8 in a text editor.") from error
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
-        raise UsageError(f"{path} is not TOML: {error}", _toml_advice(text, str(error))) from error
-    return _manifest(Section(raw, str(path)), folder)
+    return _manifest(toml.read(path, f"Put a {MANIFEST} into the data folder.", GUIDE), folder)
 
 
-def _toml_advice(text: str, error: str) -> str:
-    """Return what to do about an error of TOML, which names its line; text without quotes is the commonest."""
-    place = re.search(r"at line (\d+)", error)
-    lines = text.splitlines()
-    line = lines[int(place[1]) - 1] if place and int(place[1]) <= len(lines) else ""
-    if re.search(r"[=\[,]\s*(?!(?:true|false|inf|nan)\b)[^\W\d_]", line.partition("=")[1] + line.partition("=")[2]):
-        return 'Correct the line named here. Text needs quotation marks, as in kind = "text".'
-    return "Correct the line named here."
-
-
-def _manifest(top: Section, folder: Path) -> Manifest:
+def _manifest(top: Table, folder: Path) -> Manifest:
     if top.whole("format", FORMAT, 1, 2**31) != FORMAT:
         raise top.fail("this format is not known", f"Write format = {FORMAT}, or use a newer Collegium.")
     top.only(*TOP_KEYS)
-    tables = {
-        name: _table(Section(raw, f"{top.where} [tables.{name}]"), name, folder)
-        for name, raw in top.take("tables", (dict,)).items()
-    }
+    tables = {name: _table(table, name, folder) for name, table in top.named("tables").items()}
     if not tables:
         raise top.fail("no [tables.NAME]", "Name at least one table.")
-    unit = Section(top.take("unit", (dict,)), f"{top.where} [unit]")
-    unit.only("subject", "kind", "table", "max_records")
+    unit = top.table("unit")
     kind = unit.text("kind", "subject")
     if kind not in {"subject", "record"}:
         raise unit.fail(f'kind = "{kind}" is unknown', 'Write kind = "record", or subject = a column.')
-    subject = unit.name("subject") if kind == "subject" else ""
+    subject = _name(unit, "subject") if kind == "subject" else ""
     unit_table = _known(unit, "table", tables, next(iter(tables)) if len(tables) == 1 else None)
     max_records = unit.whole("max_records", 16, 1, 2**16)
     unit.done()
-    split = Section(top.take("split", (dict,)), f"{top.where} [split]")
+    split = top.table("split")
     split.only("share", "salt", "column", "train", "test")
-    column, share, salt = split.name("column", ""), 0.0, ""
+    column, share, salt = _name(split, "column", ""), 0.0, ""
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     if not column:
@@ -99,11 +74,11 @@ def _manifest(top: Section, folder: Path) -> Manifest:
             raise split.fail("train and test must be words of their own", 'Write train = ["..."] and test = ["..."].')
         _apart(split, {"train": train, "test": test})
     split.done()
-    tasks = tuple(_task(section, tables, unit_table) for section in top.sections("task"))
+    tasks = tuple(_task(section, tables, unit_table) for section in top.tables("task"))
     hidden = {(task.table, task.column): f"the label of {task.name!r}" for task in tasks}
     hidden |= {(name, table.key): "the key of its table" for name, table in tables.items()}
     hidden |= {(unit_table, subject): "the subject"} if subject else {}
-    modalities = tuple(_modality(section, tables, unit_table, hidden) for section in top.sections("modality"))
+    modalities = tuple(_modality(section, tables, unit_table, hidden) for section in top.tables("modality"))
     groups_table, groups = _sensitive(top, tables, unit_table)
     top.done()
     if not modalities or not tasks:
@@ -116,7 +91,7 @@ def _manifest(top: Section, folder: Path) -> Manifest:
     )  # fmt: skip
 
 
-def _once(top: Section, what: str, entries: Iterable[str], form: Callable[[str], str] = str) -> None:
+def _once(top: Table, what: str, entries: Iterable[str], form: Callable[[str], str] = str) -> None:
     """Refuse two entries of one name, as `form` compares names."""
     known: dict[str, str] = {}
     for name in entries:
@@ -127,10 +102,9 @@ def _once(top: Section, what: str, entries: Iterable[str], form: Callable[[str],
         known[form(name)] = name
 
 
-def _table(section: Section, name: str, folder: Path) -> TableEntry:
-    section.only(*TABLE_KEYS)
-    path, key = inside(folder, section.text("path"), section.where), section.name("key")
-    keep = tuple(_filter(item) for item in section.sections("keep", "column"))
+def _table(section: Table, name: str, folder: Path) -> TableEntry:
+    path, key = inside(folder, section.text("path"), section.where), _name(section, "key")
+    keep = tuple(_filter(item) for item in section.tables("keep", "column"))
     separator, decimal = section.text("separator", ","), section.text("decimal", ".")
     if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
         raise section.fail(f"separator = {separator!r} is not one character", 'Write ",", ";" or "\\t".')
@@ -139,23 +113,23 @@ def _table(section: Section, name: str, folder: Path) -> TableEntry:
     encoding = section.text("encoding", "utf-8").lower()
     if encoding not in ENCODINGS:
         raise section.fail(f"encoding = {encoding!r} is unknown", f"Write one of {', '.join(ENCODINGS)}.")
-    missing = frozenset(section.names("missing_values", []))
+    missing = frozenset(_names(section, "missing_values", []))
     rows, mib = section.whole("max_rows", 10_000_000, 1, 10**9), section.whole("max_mib", 1024, 1, 2**20)
     section.done()
     return TableEntry(name, path, key, keep, separator, decimal, encoding, missing, rows, mib)
 
 
-def _filter(section: Section) -> Filter:
+def _filter(section: Table) -> Filter:
     section.only("column", "values", "low", "high")
-    column, values = section.name("column"), section.names("values", [])
+    column, values = _name(section, "column"), _names(section, "values", [])
     if bool(values) == bool({"low", "high"} & set(section.raw)):
         raise section.fail("a filter needs either values or bounds", "Write values = [...], or low and high.")
-    low, high = (0.0, 0.0) if values else section.bounds()
+    low, high = (0.0, 0.0) if values else _bounds(section)
     section.done()
     return Filter(column, values, low, high)
 
 
-def _known(section: Section, key: str, tables: dict[str, TableEntry], default: str | None) -> str:
+def _known(section: Table, key: str, tables: dict[str, TableEntry], default: str | None) -> str:
     name = section.text(key, default)
     if name not in tables:
         raise section.fail(f"table {name!r} is unknown", f"The tables are {', '.join(tables)}.")
@@ -163,7 +137,7 @@ def _known(section: Section, key: str, tables: dict[str, TableEntry], default: s
 
 
 def _modality(
-    section: Section, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
+    section: Table, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
 ) -> ModalityEntry:
     section.only(*MODALITY_KEYS)
     name, kind = section.text("name"), section.text("kind")
@@ -181,82 +155,82 @@ def _modality(
     return entry
 
 
-def _tabular(section: Section, name: str, table: str) -> ModalityEntry:
+def _tabular(section: Table, name: str, table: str) -> ModalityEntry:
     return ModalityEntry(name, "tabular", table, _columns(section))
 
 
-def _series(section: Section, name: str, table: str) -> ModalityEntry:
-    time, until = section.name("time"), section.number("until", float("inf"))
+def _series(section: Table, name: str, table: str) -> ModalityEntry:
+    time, until = _name(section, "time"), section.number("until", float("inf"))
     max_len, resample = section.whole("max_len", None, 1, 2**16), section.flag("resample")
     return ModalityEntry(
         name, "series", table, _columns(section), time=time, until=until, max_len=max_len, resample=resample
     )
 
 
-def _text(section: Section, name: str, table: str) -> ModalityEntry:
-    segments = section.names("columns")
+def _text(section: Table, name: str, table: str) -> ModalityEntry:
+    segments = _names(section, "columns")
     if not segments:
         raise section.fail("columns is empty", "Name the columns that hold text.")
     return ModalityEntry(name, "text", table, segments=segments, max_len=len(segments))
 
 
-def _image(section: Section, name: str, table: str) -> ModalityEntry:
-    file, prefix, names = section.name("file", ""), section.text("prefix", ""), section.names("columns", [])
+def _image(section: Table, name: str, table: str) -> ModalityEntry:
+    file, prefix, names = _name(section, "file", ""), section.text("prefix", ""), _names(section, "columns", [])
     if [bool(file), bool(prefix), bool(names)].count(True) != 1:
         raise section.fail("an image needs either prefix or columns or file")
     if file:
-        low, high = section.bounds(*PIXELS)
+        low, high = _bounds(section, *PIXELS)
         size, invert = section.whole("size", None, 1, 1024), section.flag("invert")
         return ModalityEntry(name, "image", table, file=file, low=low, high=high, size=size, invert=invert)
-    low, high = section.bounds()
+    low, high = _bounds(section)
     columns = tuple(NumericColumn(column, low, high, missing=False) for column in names)
     return ModalityEntry(name, "image", table, columns, prefix=prefix, low=low, high=high)
 
 
-def _audio(section: Section, name: str, table: str) -> ModalityEntry:
-    file, rate = section.name("file"), section.whole("rate", None, 1000, 384_000)
+def _audio(section: Table, name: str, table: str) -> ModalityEntry:
+    file, rate = _name(section, "file"), section.whole("rate", None, 1000, 384_000)
     seconds = section.number("max_seconds")
     if not 0.0 < seconds <= 3600.0:
         raise section.fail(f"max_seconds = {seconds} is not in (0, 3600]")
     bands, frames = section.whole("bands", 32, 1, 512), section.whole("frames", 32, 1, 2**16)
     if rate * seconds < frames:
         raise section.fail(f"{frames} frames in {seconds} s: less than a sample each", "Lower frames.")
-    normalise = bool(section.take("normalise", (bool,), True))
+    normalise = section.flag("normalise", True)
     spec = AudioSpec(rate, seconds, bands, frames, normalise)
     return ModalityEntry(name, "audio", table, file=file, audio=spec, max_len=frames)
 
 
-_READERS: dict[str, Callable[[Section, str, str], ModalityEntry]] = {
+_READERS: dict[str, Callable[[Table, str, str], ModalityEntry]] = {
     "tabular": _tabular, "series": _series, "text": _text, "image": _image, "audio": _audio,
 }  # fmt: skip
 
 
-def _columns(section: Section) -> tuple[Column, ...]:
-    columns = tuple(_column(item) for item in section.sections("columns"))
+def _columns(section: Table) -> tuple[Column, ...]:
+    columns = tuple(_column(item) for item in section.tables("columns"))
     if not columns:
         raise section.fail("columns is missing or empty", "List columns with bounds or levels.")
     return columns
 
 
-def _column(section: Section) -> Column:
+def _column(section: Table) -> Column:
     section.only("name", "low", "high", "missing", "levels")
-    name = section.name("name")
+    name = _name(section, "name")
     if "levels" in section.raw:
         levels = _levels(section)
         section.done()
         return CategoricalColumn(name, levels)
     if not {"low", "high"} <= set(section.raw):
         raise section.fail("no bounds and no levels", "Write low and high (known beforehand, not fitted), or levels.")
-    low, high = section.bounds()
+    low, high = _bounds(section)
     missing = section.flag("missing")
     section.done()
     return NumericColumn(name, low, high, missing)
 
 
-def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
+def _task(section: Table, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
     section.only(*TASK_KEYS)
     name, kind = section.text("name"), section.text("kind")
-    table, column = _known(section, "table", tables, unit_table), section.name("column")
+    table, column = _known(section, "table", tables, unit_table), _name(section, "column")
     entry = TaskEntry(name, kind, table, column)
     if kind == "binary":
         for key in ("positive", "negative"):
@@ -270,11 +244,11 @@ def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> T
         entry = TaskEntry(name, kind, table, column, _words(section, "classes"))
         _several(section, "classes", entry.classes, 2)
     elif kind == "regression":
-        low, high = section.bounds()
+        low, high = _bounds(section)
         entry = TaskEntry(name, kind, table, column, low=low, high=high)
     elif kind == "multilabel":
         classes = _words(section, "classes")
-        separator, none = section.text("separator", ";"), section.name("none", "none")
+        separator, none = section.text("separator", ";"), _name(section, "none", "none")
         _several(section, "classes", classes, 1)
         if (
             not separator.strip()
@@ -289,13 +263,31 @@ def _task(section: Section, tables: dict[str, TableEntry], unit_table: str) -> T
     return entry
 
 
-def _words(section: Section, key: str, default: list[str] | None = None) -> tuple[str, ...]:
+def _name(section: Table, key: str, default: str | None = None) -> str:
+    """Take a text that is compared with what stands in a table."""
+    return clean(section.text(key, default))
+
+
+def _names(section: Table, key: str, default: list[str] | None = None) -> tuple[str, ...]:
+    """Take a list of distinct texts that are compared with what stands in a table."""
+    return section.distinct(key, (clean(item) for item in section.texts(key, default)))
+
+
+def _bounds(section: Table, low: float | None = None, high: float | None = None) -> tuple[float, float]:
+    """Take `low` and `high`, finite and in order."""
+    bottom, top = section.number("low", low), section.number("high", high)
+    if not bottom < top:
+        raise section.fail(f"low = {bottom} and high = {top} are no bounds", "Write finite numbers, low below high.")
+    return bottom, top
+
+
+def _words(section: Table, key: str, default: list[str] | None = None) -> tuple[str, ...]:
     """Take declared words that cells are held to.
 
     Raises UsageError for one that stands for an empty cell, and for two that are one word, written in two ways: a cell
     that differs from a declared word in case, space or number format alone is taken for a slip.
     """
-    words = section.names(key, default)
+    words = _names(section, key, default)
     for word in words:
         if word in MISSING:
             advice = f"In a table {word!r} means that there is no value. Choose another word, there and here."
@@ -304,14 +296,14 @@ def _words(section: Section, key: str, default: list[str] | None = None) -> tupl
     return words
 
 
-def _levels(section: Section) -> tuple[str, ...]:
+def _levels(section: Table) -> tuple[str, ...]:
     levels = _words(section, "levels")
     if not levels:
         raise section.fail("levels is empty", 'Name the words that the column may hold, as in levels = ["a", "b"].')
     return levels
 
 
-def _apart(section: Section, lists: Mapping[str, Sequence[str]]) -> None:
+def _apart(section: Table, lists: Mapping[str, Sequence[str]]) -> None:
     """Refuse words of these keys of which two differ in case, space, Unicode form or number format alone."""
     known: dict[str, tuple[str, str]] = {}
     for key, words in lists.items():
@@ -326,24 +318,20 @@ def _apart(section: Section, lists: Mapping[str, Sequence[str]]) -> None:
             raise section.fail(f"{where}: {first!r} and {word!r} are one word, written in two ways", advice)
 
 
-def _several(section: Section, key: str, values: Sequence[str], least: int) -> None:
+def _several(section: Table, key: str, values: Sequence[str], least: int) -> None:
     if len(values) < least:
         advice = "Binary needs positive, multilabel a class, multiclass and ordinal at least two classes."
         raise section.fail(f"{key}: too few values", advice)
 
 
-def _sensitive(
-    top: Section, tables: dict[str, TableEntry], unit_table: str
-) -> tuple[str, tuple[CategoricalColumn, ...]]:
+def _sensitive(top: Table, tables: dict[str, TableEntry], unit_table: str) -> tuple[str, tuple[CategoricalColumn, ...]]:
     if "sensitive" not in top.raw:
         return unit_table, ()
-    section = Section(top.take("sensitive", (dict,)), f"{top.where} [sensitive]")
-    section.only("table", "columns")
+    section = top.table("sensitive")
     table = _known(section, "table", tables, unit_table)
     groups = []
-    for item in section.sections("columns"):
-        item.only("name", "levels")
-        groups.append(CategoricalColumn(item.name("name"), _levels(item)))
+    for item in section.tables("columns"):
+        groups.append(CategoricalColumn(_name(item, "name"), _levels(item)))
         item.done()
     section.done()
     _once(section, "column", (group.name for group in groups))

@@ -4,12 +4,11 @@ Reading is strict: a key that is not known is an error, because a misspelt priva
 """
 
 import json
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from ...crypto.errors import RefusedError, UsageError
 from ...protocol.bounds import (
@@ -24,13 +23,12 @@ from ...protocol.bounds import (
 )
 from ...protocol.learning import POLICIES
 from ...protocol.names import person_problem
-from ..store.errors import disk_errors
-from ..store.files import read_limited, write_atomic
+from .. import toml
+from ..store.files import write_atomic
 from .addresses import check_advertised, check_listen, check_peer
 
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-CONFIG_LIMIT = 1 << 20  # bytes
 PRIVATE_ADAPTERS = ("lora", "rslora", "dora")  # as the learner has them (learner/adapters.py)
 
 
@@ -160,68 +158,13 @@ class Config:
     peers: Peers = field(default_factory=Peers)
 
 
-class _WrongError(Exception):
-    """Says what is allowed."""
-
-
-T = TypeVar("T")
-Check = Callable[[object], object]
-
-
-def _boolean(value: object) -> bool:
-    if type(value) is not bool:
-        raise _WrongError("true or false")
-    return value
-
-
-def _integer(low: int, high: int) -> Check:
-    def check(value: object) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise _WrongError(f"a whole number from {low} to {high}")
-        return value
-
-    return check
-
-
-def _number(allowed: str, fits: Callable[[float], bool]) -> Check:
-    def check(value: object) -> float:
-        # Before float(): TOML integers have any size, and the largest do not fit.
-        if (type(value) is not int and type(value) is not float) or not abs(value) < 1e300 or not fits(float(value)):
-            raise _WrongError(allowed)
-        return float(value)
-
-    return check
-
-
-def _one_of(*words: str) -> Check:
-    def check(value: object) -> str:
-        if type(value) is not str or value not in words:
-            raise _WrongError("one of " + ", ".join(f'"{word}"' for word in words))
-        return value
-
-    return check
-
-
 def _person(value: object) -> str:
     if type(value) is not str:
-        raise _WrongError("text")
+        raise ValueError("a name in quotes")
     problem = person_problem(value)
     if problem:
-        raise _WrongError(f"a name; {problem}")
+        raise ValueError(f"a name; {problem}")
     return value
-
-
-def _list(what: str, low: int, high: int, wrong: Callable[[object], str]) -> Check:
-    def check(value: object) -> tuple[object, ...]:
-        if type(value) is not list or not low <= len(value) <= high:
-            raise _WrongError(f"a list of {low} to {high} {what}")
-        for item in value:
-            problem = wrong(item)
-            if problem:
-                raise _WrongError(f"a list of {what}; {problem}")
-        return tuple(value)
-
-    return check
 
 
 def _word(value: object) -> str:
@@ -230,61 +173,64 @@ def _word(value: object) -> str:
 
 def _folder(value: object) -> Path | None:
     if type(value) is not str or "\0" in value:
-        raise _WrongError('the path of a folder, or "" for none')
+        raise ValueError('the path of a folder, or "" for none')
     return Path(value) if value else None
+
+
+def _model(value: object) -> Path:
+    if type(value) is not str or not value or "\0" in value:
+        raise ValueError("the path of a model's folder")
+    return Path(value)
 
 
 def _jurisdiction(value: object) -> str:
     if type(value) is not str or "\0" in value:
-        raise _WrongError('the name of a preset, the path of a file that ends in .toml, or "" for none')
+        raise ValueError('the name of a preset, the path of a file that ends in .toml, or "" for none')
     return value
 
 
-_MILLISECONDS = _integer(10, 3_600_000)
-_EPSILON = _number(
-    f'a number from {MIN_EPSILON:g} to {MAX_EPSILON:g}; where no privacy is wanted, policy = "open"',
-    lambda value: not epsilon_problem(value),
-)
-_DELTA = _number(f"a number from {MIN_DELTA:g}, under {MAX_DELTA:g}", lambda value: not delta_problem(value))
-_BOUNDS: dict[str, Check] = {"epsilon": _EPSILON, "delta": _DELTA, "policy": _one_of(*POLICIES)}
+_MILLISECONDS = toml.whole(10, 3_600_000)
+_BOUNDS: dict[str, toml.Check[Any]] = {
+    "epsilon": toml.number(
+        f'a number from {MIN_EPSILON:g} to {MAX_EPSILON:g}; where no privacy is wanted, policy = "open"',
+        lambda value: not epsilon_problem(value),
+    ),
+    "delta": toml.number(f"a number from {MIN_DELTA:g}, under {MAX_DELTA:g}", lambda value: not delta_problem(value)),
+    "policy": toml.one_of(*POLICIES),
+}
+_LOT = toml.number(f"a number from 0 (not declared) to {MAX_STUDENTS}", lambda value: 0.0 <= value <= MAX_STUDENTS)
 
-_SECTIONS: dict[str, tuple[Callable[..., object], dict[str, Check]]] = {
+_SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] = {
     "node": (
         Node,
         {
             "name": _person,
-            "listen": _list("addresses", 1, 8, check_listen),
-            "advertise": _list("addresses", 0, 8, check_advertised),
-            "mdns": _boolean,
-            "max_neighbours": _integer(1, 64),
+            "listen": toml.list_of("addresses", 1, 8, check_listen),
+            "advertise": toml.list_of("addresses", 0, 8, check_advertised),
+            "mdns": toml.flag,
+            "max_neighbours": toml.whole(1, 64),
         },
     ),
     "data": (Data, {"path": _folder}),
     "learning": (
         Learning,
         {
-            "contribute": _boolean,
-            "rounds": _integer(0, MAX_ROUNDS),
-            "engage": _list("patterns", 0, 256, _word),
-            "lot_size": _number(
-                f"a number from 0 (not declared) to {MAX_STUDENTS}", lambda value: 0.0 <= value <= MAX_STUDENTS
-            ),
-            "private": _boolean,
-            "personalise_every": _integer(1, 2**31 - 1),
-            "private_adapter": _one_of("", *PRIVATE_ADAPTERS),
-            "private_rank": _integer(1, 256),
-            "learner": _list("words of a command", 0, 256, _word),
+            "contribute": toml.flag,
+            "rounds": toml.whole(0, MAX_ROUNDS),
+            "engage": toml.list_of("patterns", 0, 256, _word),
+            "lot_size": _LOT,
+            "private": toml.flag,
+            "personalise_every": toml.whole(1, 2**31 - 1),
+            "private_adapter": toml.one_of("", *PRIVATE_ADAPTERS),
+            "private_rank": toml.whole(1, 256),
+            "learner": toml.list_of("words of a command", 0, 256, _word),
         },
     ),
-    "privacy": (
-        Privacy,
-        {**_BOUNDS, "jurisdiction": _jurisdiction},
-    ),
-    "models": (Models, {}),
-    "log": (Log, {"format": _one_of(*LOG_FORMATS), "level": _one_of(*LOG_LEVELS)}),
+    "privacy": (Privacy, {**_BOUNDS, "jurisdiction": _jurisdiction}),
+    "log": (Log, {"format": toml.one_of(*LOG_FORMATS), "level": toml.one_of(*LOG_LEVELS)}),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
-    "storage": (Storage, {"prune": _boolean}),
-    "peers": (Peers, {"addresses": _list("addresses", 0, 256, check_peer)}),
+    "storage": (Storage, {"prune": toml.flag}),
+    "peers": (Peers, {"addresses": toml.list_of("addresses", 0, 256, check_peer)}),
 }
 
 
@@ -293,21 +239,8 @@ def load(path: Path) -> Config:
 
     Raises UsageError naming the file, the key and what is allowed there.
     """
-    with disk_errors(path):
-        try:
-            data = read_limited(path, CONFIG_LIMIT)
-        except FileNotFoundError:
-            raise UsageError(
-                f"There is no {path}", "Run `collegium init` first, or name the node's directory."
-            ) from None
-        except OSError as error:
-            raise UsageError(f"Cannot read {path}: {error.strerror}") from error
-    if data is None:
-        raise UsageError(f"{path} is over {CONFIG_LIMIT} bytes", "It holds settings only.")
-    try:
-        config = parse(data.decode(), str(path))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
+    advice = "Run `collegium init` first, or name the node's directory."
+    config = _config(toml.read(path, advice, links=False))
     base, folder, preset = path.parent.absolute(), config.data.path, config.privacy.jurisdiction
     if folder is not None:
         config = replace(config, data=Data(base / folder.expanduser()))
@@ -319,69 +252,30 @@ def load(path: Path) -> Config:
 
 def parse(text: str, source: str) -> Config:
     """Read the text of a config.toml; `source` names it in errors. Raises UsageError as `load` does."""
-    try:
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
-        raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
-    sections: dict[str, object] = {}
-    for name, table in tables.items():
-        if name not in _SECTIONS:
-            raise UsageError(f"{source}: [{name}] is not known", f"Known are {_listed(_SECTIONS)}.")
-        if not isinstance(table, dict):
-            raise UsageError(f"{source}: {name} must be a table", f"Write [{name}] and its keys below it.")
-        if name == "models":
-            sections[name] = _models(source, table)
-            continue
-        make, checks = _SECTIONS[name]
-        more: dict[str, object] = {}
-        if name == "privacy" and "modalities" in table:
-            more["modalities"] = _modalities(source, table["modalities"])
-        plain = {key: value for key, value in table.items() if key not in more}
-        sections[name] = make(**_checked(source, name, plain, checks), **more)
-    learning = sections.get("learning")
-    if isinstance(learning, Learning) and learning.private_adapter and not learning.private:
+    return _config(toml.parse(text, source))
+
+
+def _config(top: toml.Table) -> Config:
+    sections: dict[str, Any] = {}
+    top.only(*_SECTIONS, "models")
+    for name, (make, checks) in _SECTIONS.items():
+        table = top.table(name, {})
+        more = {"modalities": _modalities(table)} if name == "privacy" else {}
+        sections[name] = make(**table.given(checks), **more)
+    models = top.table("models", {})
+    folders = tuple((name, models.take(name, _model)) for name in sorted(models.raw))
+    learning = sections["learning"]
+    if learning.private_adapter and not learning.private:
         raise UsageError(
-            f'{source}: learning.private_adapter cannot be "{learning.private_adapter}" without private = true',
-            'Set private = true under [learning], or private_adapter = "".',
+            f'{top.where} [learning]: private_adapter cannot be "{learning.private_adapter}" without private = true',
+            'Set private = true, or private_adapter = "".',
         )
-    return Config(**sections)  # type: ignore[arg-type] # each was made by the class that _SECTIONS names for it
+    return Config(**sections, models=Models(folders))
 
 
-def _models(source: str, table: dict[str, object]) -> Models:
-    found = []
-    for name, value in sorted(table.items()):
-        if type(value) is not str or not value or "\0" in value:
-            raise UsageError(f"{source}: models.{name} cannot be {value!r}", "Allowed is the path of a model's folder.")
-        found.append((name, Path(value)))
-    return Models(tuple(found))
-
-
-def _modalities(source: str, tables: object) -> tuple[ModalityPrivacy, ...]:
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        advice = "Write [privacy.modalities.NAME] and its keys below it."
-        raise UsageError(f"{source}: privacy.modalities must hold tables", advice)
-    return tuple(
-        ModalityPrivacy(name, **_checked(source, f"privacy.modalities.{name}", table, _BOUNDS))  # type: ignore[arg-type]
-        for name, table in sorted(tables.items())
-    )
-
-
-def _checked(source: str, section: str, table: dict[str, object], checks: dict[str, Check]) -> dict[str, object]:
-    values = {}
-    for key, value in table.items():
-        if key not in checks:
-            raise UsageError(f"{source}: {section}.{key} is not known", f"Known there are {_listed(checks)}.")
-        try:
-            values[key] = checks[key](value)
-        except _WrongError as wrong:
-            large = type(value) is int and abs(value) >= 10**40  # Python refuses to print thousands of digits
-            shown = repr(value) if not large and len(repr(value)) <= 80 else "this value"
-            raise UsageError(f"{source}: {section}.{key} cannot be {shown}", f"Allowed is {wrong}.") from None
-    return values
-
-
-def _listed(names: dict[str, T]) -> str:
-    return ", ".join(names)
+def _modalities(privacy: toml.Table) -> tuple[ModalityPrivacy, ...]:
+    tables = privacy.named("modalities", {})
+    return tuple(ModalityPrivacy(name, **table.given(_BOUNDS)) for name, table in sorted(tables.items()))
 
 
 def create(path: Path, config: Config) -> None:

@@ -6,11 +6,13 @@ A deed returns how to undo it, if it can last (`for`, `until`). Add one to DEEDS
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...consensus.ledger import Ledger
 from ...consensus.membership import WITHDRAWALS
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
+from ...node import toml
 from ...node.core import events as ev
 from ...node.core.motions import undecided
 from ...protocol import schema
@@ -28,13 +30,13 @@ More = Mapping[str, object]
 Undo = Callable[[], None]
 MOTION_HEIGHTS = 1000
 LOOK_MS = 100
-WEATHER: Mapping[str, read.Check] = {
+WEATHER: Mapping[str, toml.Check[Any]] = {
     "delay": read.span(0, 60_000),
-    "loss": read.number(0.0, 0.9),  # of more, nothing may ever arrive
+    "loss": toml.between(0.0, 0.9),  # of more, nothing may ever arrive
     "duplicate": read.share,
     "reorder": read.share,
     "late": read.span(0, 600_000),
-    "spread": read.number(0.0, 5.0),
+    "spread": toml.between(0.0, 5.0),
 }
 
 
@@ -44,7 +46,7 @@ class Deed:
 
     about: str
     run: Callable[[Stage, Sequence[Node], More], Undo | None]
-    keys: Mapping[str, read.Check] = field(default_factory=dict)
+    keys: Mapping[str, toml.Check[Any]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     whom: bool = True
     lasts: bool = True
@@ -341,7 +343,7 @@ DEEDS: dict[str, Deed] = {
     "partition": Deed(
         "cut these off from the others; with noticed = true the connections are seen to break",
         _partition,
-        {"noticed": read.flag},
+        {"noticed": toml.flag},
     ),
     "heal": Deed("all can reach all again", _heal, whom=False, lasts=False),
     "crash": Deed("kill -9; they stay down until `for` or `until` has passed, or a start", _crash),
@@ -353,9 +355,9 @@ DEEDS: dict[str, Deed] = {
         "they withdraw what they contributed, or a part (`scope`); with moved = true, or mode = rewind, others move it",
         _withdraw,
         {
-            "scope": read.one_of("all", "components", "rounds", "updates"),
-            "mode": read.one_of("refold", "rewind"),
-            "moved": read.flag,
+            "scope": toml.one_of("all", "components", "rounds", "updates"),
+            "mode": toml.one_of("refold", "rewind"),
+            "moved": toml.flag,
         },
         lasts=False,
     ),
@@ -363,14 +365,14 @@ DEEDS: dict[str, Deed] = {
     "slow": Deed(
         "they train for `training` milliseconds, and whatever they send takes `lag` more",
         _slow,
-        {"training": read.span(0, 3_600_000), "lag": read.whole(0, 600_000)},
+        {"training": read.span(0, 3_600_000), "lag": toml.whole(0, 600_000)},
     ),
     "clock": Deed(
         "their clocks run `tempo` times as fast, and first jump by `jump` milliseconds",
         _clock,
-        {"tempo": read.number(0.01, 100.0), "jump": read.whole(-(10**9), 10**9)},
+        {"tempo": toml.between(0.01, 100.0), "jump": toml.whole(-(10**9), 10**9)},
     ),
-    "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": read.one_of(*LIES)}, ("lie",)),
+    "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": toml.one_of(*LIES)}, ("lie",)),
     "weather": Deed("the network changes: the keys of [network]", _weather, WEATHER, whom=False),
     "break-learner": Deed("their training fails", _break_learner, {"reason": read.text}),
     "hang-learner": Deed("their learner answers no more, so they say that they train and send nothing", _hang_learner),
@@ -378,7 +380,7 @@ DEEDS: dict[str, Deed] = {
     "join": Deed(
         "`count` newcomers apply, one member moves each, and the others vote for them",
         _join,
-        {"count": read.whole(1, 64)},
+        {"count": toml.whole(1, 64)},
         whom=False,
         lasts=False,
     ),
@@ -387,7 +389,7 @@ DEEDS: dict[str, Deed] = {
     "rekey": Deed(
         "they move to a new key by their own word; with lost = true key and disk are gone, and the others vote for it",
         _rekey,
-        {"lost": read.flag},
+        {"lost": toml.flag},
         lasts=False,
     ),
     "spend-budget": Deed("their accountant lets no draw pass any more", _spend_budget, lasts=False),

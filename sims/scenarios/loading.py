@@ -4,12 +4,13 @@ Reading is strict (reading.py). docs/simulator.md explains every key. A run is a
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from ...crypto.errors import UsageError
+from ...node import toml
 from ...protocol.charter import FAULT_MODELS, RULES
 from ...protocol.schema import MAX_MEMBERS
 from ..simulator.invariants import ALARMS
@@ -19,23 +20,21 @@ from .deeds import DEEDS, WEATHER
 from .scenario import GROUPS, NOBODY, Disk, Event, Expect, Pace, Scenario, Who
 
 FOLDER = Path(__file__).parent
-FILE_LIMIT = 64 << 10
+GUIDE = "docs/simulator.md"
 MAX_CRASHES = 0.1  # of the writes: where nodes die at more of them, nothing has to close
 MAX_NODES = MAX_MEMBERS  # of a charter and a federation
-NO_TABLE: object = {}
-NO_EVENTS: object = []
 
-CHARTER: Mapping[str, read.Check] = {
-    "fault_model": read.one_of(*FAULT_MODELS),
-    "rule": read.one_of(*RULES),
-    "components": read.whole(1, 64),
-    "statistics": read.whole(0, 64),
-    "deadline": read.whole(100, 3_600_000),
-    "min_updates": read.whole(1, 256),
-    "noise": read.whole(0, 2**40),
-    "horizon": read.whole(1, 2**20),
-    "records_per_height": read.whole(1, 2**16),
-    "width": read.whole(8, 16),
+CHARTER: Mapping[str, toml.Check[Any]] = {
+    "fault_model": toml.one_of(*FAULT_MODELS),
+    "rule": toml.one_of(*RULES),
+    "components": toml.whole(1, 64),
+    "statistics": toml.whole(0, 64),
+    "deadline": toml.whole(100, 3_600_000),
+    "min_updates": toml.whole(1, 256),
+    "noise": toml.whole(0, 2**40),
+    "horizon": toml.whole(1, 2**20),
+    "records_per_height": toml.whole(1, 2**16),
+    "width": toml.whole(8, 16),
 }
 
 
@@ -55,40 +54,25 @@ def load(reference: str, nodes: int | None = None) -> Scenario:
             advice = "`collegium sim list` shows those that are shipped; the name of a file ends in .toml."
             raise UsageError(f"There is no scenario {reference!r}", advice)
         path = FOLDER / f"{reference}.toml"
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_LIMIT + 1)
-        if len(data) > FILE_LIMIT:
-            raise UsageError(f"{path} is over {FILE_LIMIT} bytes", "It holds one scenario only.")
-        return parse(data.decode(), str(path), nodes)
-    except OSError as error:
-        advice = "`collegium sim list` shows the scenarios that are shipped."
-        raise UsageError(f"Cannot read the scenario {path}: {error.strerror}", advice) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from error
+    advice = "`collegium sim list` shows the scenarios that are shipped."
+    return _scenario(toml.read(path, advice, GUIDE), nodes)
 
 
 def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
     """Read a scenario's text; `source` names it in errors, `nodes` is taken instead of its own. Raises UsageError."""
-    try:
-        found = tomllib.loads(source_text)
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError
-        raise UsageError(f"{source} is not TOML: {error}", "See https://toml.io for how to write it.") from error
+    return _scenario(toml.parse(source_text, source, GUIDE), nodes)
+
+
+def _scenario(top: toml.Table, nodes: int | None) -> Scenario:
     if nodes is not None:
-        found["nodes"] = nodes
-    top = read.Table(source, "", found)
-    count = top.take("nodes", read.whole(1, MAX_NODES))
-    rounds = top.take("rounds", read.whole(1, 10_000))
+        top.raw["nodes"] = nodes
+    count = top.take("nodes", toml.whole(1, MAX_NODES))
+    rounds = top.take("rounds", toml.whole(1, 10_000))
     name, about = top.take("name", read.name), top.take("about", read.text)
     absent = top.take("absent", _who(count), NOBODY)
-    charter = _checked(source, "charter", top.take("charter", _as_is, NO_TABLE), CHARTER)
-    network = _checked(source, "network", top.take("network", _as_is, NO_TABLE), WEATHER)
-    disk = read.Table(source, "disk", top.take("disk", _as_is, NO_TABLE))
-    pace = read.Table(source, "pace", top.take("pace", _as_is, NO_TABLE))
-    events = top.take("event", _as_is, NO_EVENTS)
-    if not isinstance(events, list):
-        raise top.wrong("event", "must be a list of tables", "Write [[event]] and its keys below it, for each.")
-    expect = read.Table(source, "expect", top.take("expect", _as_is, NO_TABLE))
+    charter, network = top.table("charter", {}).given(CHARTER), top.table("network", {}).given(WEATHER)
+    disk, pace, expect = (top.table(key, {}) for key in ("disk", "pace", "expect"))
+    events = top.tables("event", "")
     top.done()
     scenario = Scenario(
         name=name,
@@ -100,34 +84,22 @@ def parse(source_text: str, source: str, nodes: int | None = None) -> Scenario:
         charter=charter,
         network=network,
         disk=Disk(
-            disk.take("crash", read.number(0.0, MAX_CRASHES), 0.0),
+            disk.take("crash", toml.between(0.0, MAX_CRASHES), 0.0),
             disk.take("torn", read.share, 0.0),
             disk.take("down", read.span(0, 3_600_000), Disk().down),
         ),
         pace=Pace(
             pace.take("training", read.span(0, 3_600_000), (5, 200)),
-            pace.take("propose", read.whole(1, 600_000), 400),
-            pace.take("idle", read.whole(1, 600_000), 300),
-            pace.take("sync", read.whole(1, 600_000), 500),
+            pace.take("propose", toml.whole(1, 600_000), 400),
+            pace.take("idle", toml.whole(1, 600_000), 300),
+            pace.take("sync", toml.whole(1, 600_000), 500),
         ),
-        events=tuple(_event(source, n, table, count, rounds) for n, table in enumerate(events, 1)),
+        events=tuple(_event(table, count, rounds) for table in events),
     )
     disk.done()
     pace.done()
-    possible.check(scenario, source)
+    possible.check(scenario, top.source)
     return scenario
-
-
-def _as_is(value: object) -> object:
-    return value
-
-
-def _checked(source: str, where: str, found: object, checks: Mapping[str, read.Check]) -> dict[str, object]:
-    table = read.Table(source, where, found)
-    taken = {key: table.take(key, check) for key, check in checks.items() if key in table.found}
-    table.known = list(checks)
-    table.done()
-    return taken
 
 
 def _who(count: int) -> Callable[[object], Who]:
@@ -149,54 +121,53 @@ def _who(count: int) -> Callable[[object], Who]:
     return check
 
 
-def _event(source: str, number: int, found: object, count: int, rounds: int) -> Event:
-    table = read.Table(source, f"event {number}", found)
-    do = table.take("do", read.one_of(*DEEDS))
+def _event(table: toml.Table, count: int, rounds: int) -> Event:
+    do = table.take("do", toml.one_of(*DEEDS))
     deed = DEEDS[do]
     node: Who = table.take("node", _who(count)) if deed.whom else ()
     at = table.take("at", read.span(0, 10**9), (-1, -1))
     after = table.take("after", read.after_round, 0)
     if (at[0] < 0) == (after == 0):
-        raise table.wrong("at", "or after: one of them has to be there", 'Write at = 1000, or after = "round 2".')
+        raise table.fail("at or after: one of them has to be there", 'Write at = 1000, or after = "round 2".')
     if after >= rounds:
-        raise table.wrong("after", f"cannot be round {after}", f"It has to happen before round {rounds}, the last one.")
+        raise table.fail(f"after cannot be round {after}", f"It has to happen before round {rounds}, the last one.")
     delay = table.take("delay", read.span(0, 10**9), (0, 0))
     if delay != (0, 0) and not after:
-        raise table.wrong("delay", "belongs to `after`", "With `at`, write the time there.")
+        raise table.fail("delay belongs to `after`", "With `at`, write the time there.")
     lasts, until = (-1, -1), 0
     if deed.lasts:
         lasts = table.take("for", read.span(1, 10**9), (-1, -1))
         until = table.take("until", read.after_round, 0)
         if lasts[0] > 0 and until:
-            raise table.wrong("for", "and until cannot both be there", "Choose one.")
+            raise table.fail("for and until cannot both be there", "Choose one.")
         if until > rounds or (after and 0 < until <= after):
-            raise table.wrong("until", f"cannot be round {until}", f"It has to come after `after`, and up to {rounds}.")
+            raise table.fail(f"until cannot be round {until}", f"It has to come after `after`, and up to {rounds}.")
     more = {}
     for key, check in deed.keys.items():
-        if key in table.found or key in deed.needs:
+        if key in table.raw or key in deed.needs:
             more[key] = table.take(key, check)
-    table.known += deed.keys
+    table.known |= dict.fromkeys(deed.keys)
     table.done()
     return Event(do, node, at if at[0] >= 0 else None, after, delay, lasts if lasts[0] > 0 else None, until, more)
 
 
-def _expect(table: read.Table, count: int, rounds: int) -> Expect:
+def _expect(table: toml.Table, count: int, rounds: int) -> Expect:
     expect = Expect(
-        rounds=table.take("rounds", read.whole(0, rounds), rounds),
-        within=table.take("within", read.whole(1, 10**9), Expect(0).within),
+        rounds=table.take("rounds", toml.whole(0, rounds), rounds),
+        within=table.take("within", toml.whole(1, 10**9), Expect(0).within),
         expelled=table.take("expelled", _who(count), NOBODY),
         refused=table.take("refused", read.words, ()),
         told=table.take("told", read.words, ()),
         alarms=table.take("alarms", read.words, ()),
         counted=table.take("counted", _who(count), NOBODY),
-        everybody=table.take("everybody", read.flag, False),
-        stale=table.take("stale", read.flag, False),
-        stopped=table.take("stopped", read.flag, False),
-        idle=table.take("idle", read.flag, False),
+        everybody=table.take("everybody", toml.flag, False),
+        stale=table.take("stale", toml.flag, False),
+        stopped=table.take("stopped", toml.flag, False),
+        idle=table.take("idle", toml.flag, False),
     )
     for alarm in expect.alarms:
         if alarm not in ALARMS:
-            raise table.wrong("alarms", f"cannot contain {alarm!r}", f"Known are {', '.join(sorted(ALARMS))}.")
+            raise table.fail(f"alarms cannot contain {alarm!r}", f"Known are {', '.join(sorted(ALARMS))}.")
     table.done()
     return expect
 

@@ -263,8 +263,8 @@ WRONG = {
     "no sample rate": ("[training]\nsample_rate = 0\n" + MINIMAL, "sample_rate"),
     "a rate that is no number": ("[training]\nlearning_rate = nan\n" + MINIMAL, "learning_rate"),
     "a width of 12 bits": ("[training]\nwidth = 12\n" + MINIMAL, "neither 8 nor 16"),
-    "no steps": ("[training]\nsteps = 0\n" + MINIMAL, "steps = 0"),
-    "no rounds": ("[training]\nrounds = 0\n" + MINIMAL, "rounds = 0"),
+    "no steps": ("[training]\nsteps = 0\n" + MINIMAL, "steps cannot be 0"),
+    "no rounds": ("[training]\nrounds = 0\n" + MINIMAL, "rounds cannot be 0"),
     "an adapter without an encoder": (
         PRETRAINED + 'encoder = "none"\nadapter = { kind = "lora-core" }\n' + TASK, "adapter without an encoder"
     ),

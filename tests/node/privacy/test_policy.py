@@ -78,17 +78,17 @@ def test_a_printed_and_edited_preset_is_read_from_its_path(tmp_path: Path) -> No
 GOOD = jurisdiction.text("gdpr-general")
 BROKEN: dict[str, tuple[str, str]] = {
     "no TOML": ("[", "not TOML"),
-    "no default": ('name = "n"\ntitle = "t"\ncaveat = "c"', r"no table \[default\]"),
-    "an unknown key": (GOOD.replace("delta =", "detla ="), "default.detla is not known"),
-    "an unknown kind": (GOOD.replace("kinds.text", "kinds.txet"), "kinds.txet is not known"),
-    "no reason": (GOOD.replace("reason = ", "lifetime2 = "), "not known"),
-    "an empty reason": (GOOD[: GOOD.index("reason")] + 'reason = ""', "default.reason"),
-    "no ε": (GOOD.replace("epsilon = 8.0\n", ""), "default.epsilon"),
-    "ε of 0": (GOOD.replace("epsilon = 8.0", "epsilon = 0"), "default.epsilon"),
-    "a truth for an ε": (GOOD.replace("epsilon = 8.0", "epsilon = true"), "default.epsilon"),
+    "no default": ('name = "n"\ntitle = "t"\ncaveat = "c"', "default is missing"),
+    "an unknown key": (GOOD.replace("delta =", "detla ="), "delta is missing Is it misspelt as 'detla'"),
+    "an unknown kind": (GOOD.replace("kinds.text", "kinds.txet"), r"\[kinds\]: unknown key 'txet'"),
+    "no reason": (GOOD.replace("reason = ", "lifetime2 = "), "reason is missing"),
+    "an empty reason": (GOOD[: GOOD.index("reason")] + 'reason = ""', r"\[default\]: reason"),
+    "no ε": (GOOD.replace("epsilon = 8.0\n", ""), r"\[default\]: epsilon"),
+    "ε of 0": (GOOD.replace("epsilon = 8.0", "epsilon = 0"), r"\[default\]: epsilon"),
+    "a truth for an ε": (GOOD.replace("epsilon = 8.0", "epsilon = true"), r"\[default\]: epsilon"),
     "a bound under open": (GOOD.replace('"dp"', '"open"'), "only|Only"),
-    "a policy that is none": (GOOD.replace('"dp"', '"maybe"'), "default.policy"),
-    "a lifetime that nobody keeps": (GOOD.replace('"federation"', '"yearly"'), "default.lifetime"),
+    "a policy that is none": (GOOD.replace('"dp"', '"maybe"'), r"\[default\]: policy"),
+    "a lifetime that nobody keeps": (GOOD.replace('"federation"', '"yearly"'), r"\[default\]: lifetime"),
     "kinds that are no table": (GOOD[: GOOD.index("[kinds")].replace("[default]", "kinds = 1\n[default]"), "kinds"),
 }
 
