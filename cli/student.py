@@ -53,31 +53,49 @@ def subject(
     client = Client(place)
     client.get("/status")  # so that nobody is asked in vain
     ids = near.meant(place, name, also or (), exactly=exactly, yes=yes)
+    looks = {each: _look(client, place, each) for each in ids}
+    ids = _known(looks, anyway)
     files: list[Path | None] = [None] * len(ids)
     if out is not None:
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
         for file in files:
             check_new(file or out)
-    looks = [_known(client, place, each, anyway) for each in ids]
-    confirm(_price(looks), yes)
+    confirm(_price([looks[each] for each in ids]), yes)
     asked = [client.forget_student(each) for each in ids]  # all are left out before the first wait
-    done = [_forget(client, place, *each, wait) for each in zip(ids, looks, asked, files, strict=True)]
+    done = [
+        _forget(client, place, each, looks[each], sent, file, wait)
+        for each, sent, file in zip(ids, asked, files, strict=True)
+    ]
     found = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
     lines = [line for each in done for line in _forgotten(each)]
     emit(found, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
 
 
-def _known(client: Any, place: "Home", name: str, anyway: bool) -> dict[str, Any]:
-    """Return what is known here of a student, before anything is done. Raises UsageError where nobody has the id."""
+def _look(client: Any, place: "Home", name: str) -> dict[str, Any]:
+    """Return what is known here of a student, before anything is done."""
     look: dict[str, Any] = client.look_for_student(name)
     if not look["in_data"] and (ids := near.in_data(place)) is not None:
         look["in_data"] = name in ids  # the learner may have opened the data before, or not at all
-    if look["in_data"] or look["drawn"] or look["left_out"] or anyway:
-        return look | {"why_none": None if look["would_withdraw"] else _why_none(place, name, look)}
-    if look["in_data"] is None:
-        what = "No draw of the past has this id, and whether the data have it cannot be looked up now"
+    return look | {"why_none": None if look["would_withdraw"] else _why_none(place, name, look)}
+
+
+def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
+    """Return the ids that somebody here has. Raises UsageError where nobody has any.
+
+    Of several ids of one student some may be spellings that nobody has: with them nothing is to be done.
+    """
+    if anyway:
+        return list(looks)
+    known = [name for name, look in looks.items() if look["in_data"] or look["drawn"] or look["left_out"]]
+    if known:
+        if len(known) < len(looks):
+            say(f"{len(looks) - len(known)} of the {len(looks)} ids are spellings that nobody here has: nothing to do.")
+        return known
+    these = "this id" if len(looks) == 1 else "any of these ids"
+    if any(look["in_data"] is None for look in looks.values()):
+        what = f"No draw of the past has {these}, and whether the data have it cannot be looked up now"
     else:
-        what = "Nobody has this id: neither the data now nor any draw that this node has a record of"
+        what = f"Nobody has {these}: neither the data now nor any draw that this node has a record of"
     advice = "Check how it is written. Nothing was done. --anyway leaves it out all the same; its receipt says so."
     raise UsageError(what, advice)
 

@@ -66,13 +66,15 @@ class FakeClient:
         self.answers, self.sent = answers, sent
         self.asked: list[list[str]] = []
         self.forgotten: list[str] = []
+        self.known: set[str] = set()  # who is in the data, whatever is told of all
 
     def get(self, path: str) -> dict[str, object]:
         return {}
 
     def look_for_student(self, subject: str) -> dict[str, object]:
         known = {"in_data": True, "drawn": True, "left_out": False, "would_withdraw": 2, "of_unknown_students": 0}
-        return {**known, "own_updates": 3, "own_rounds": 3, **self.sent}
+        here = {"in_data": True} if subject in self.known else {}
+        return {**known, "own_updates": 3, "own_rounds": 3, **self.sent, **here}
 
     def forget_student(self, subject: str) -> dict[str, object]:
         self.forgotten.append(subject)
@@ -151,6 +153,11 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
     assert answer.value["why_none"] == "nobody here has this id"
     assert client.forgotten == ["anna"]
     assert "0 updates saw this student: nobody here has this id" in answer.err
+    client.known = {"Anna"}
+    client.forgotten.clear()
+    answer = forget(run, home, monkeypatch, client, "--also", "Anna")
+    assert (answer.code, client.forgotten) == (0, ["Anna"]), "what is advised for a spelling of nobody's can be done"
+    assert "1 of the 2 ids are spellings that nobody here has" in answer.err
     again = FakeClient([True], in_data=False, drawn=False, would_withdraw=0, withdrawn_updates=0, left_out=True)
     answer = forget(run, home, monkeypatch, again)
     assert answer.code == 0, "who is left out already may ask for another receipt"

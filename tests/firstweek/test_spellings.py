@@ -69,6 +69,10 @@ def test_a_pupil_is_forgotten_in_every_spelling_and_a_wrong_cell_stops_nothing(
     refused = north.command(*words, code=2)
     assert "Nobody has this id" in refused.err, "another case is another id, and nobody has it"
     assert north.ask("node", "status")["live"]["learner"]["state"] != "failed"
+    near = ("unlearn", "subject", "zO\u00e9", "--yes", "--also", "Zo\u00e9", "--also", "ZO\u00c9", "--json")
+    done = north.command(*near)  # what is advised for a spelling that nobody has can be done
+    assert "1 of the 3 ids are spellings that nobody here has" in done.err, done.err
+    assert (done.value["in_data"], len(done.value["also"])) == (True, 1)
     again = north.ask(*words, "--anyway")
     assert (again["in_data"], again["id_known"], again["withdrawn_updates"]) == (False, False, 0)
     federation.stop()
