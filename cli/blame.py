@@ -50,7 +50,7 @@ def blame(
 
     def people(out: Any) -> None:
         out.print(
-            f"{component}: round {found['round']}, epoch {found['epoch']}, rule {found['rule']}, at height"
+            f"{component}: round {found['round']}, generation {found['generation']}, rule {found['rule']}, at height"
             f" {found['height']}; {found['rounds_folded']} rounds move the state"
         )
         table(out, COLUMNS, [row(member) for member in found["members"]], empty="Nobody is a member.")
@@ -198,7 +198,7 @@ def _told(
     return {
         "component": part.spec.name,
         "round": part.round,
-        "epoch": part.epoch,
+        "generation": part.generation,
         "digest": part.digest.hex(),
         "tasks": {
             name: {"metric": task["metric"], "value": task["value"], "n": task["n"]} for name, task in tasks.items()

@@ -57,8 +57,8 @@ def about(facts_: Any) -> str:
     """Say in a line what a record is about."""
     if "component" in facts_:
         text = f"{facts_['component']} round {facts_['round']}"
-        if facts_["epoch"]:
-            text += f" epoch {facts_['epoch']}"
+        if facts_["generation"]:
+            text += f" generation {facts_['generation']}"
         if "acks" in facts_:
             claims = [f"ε {c['epsilon']:g} of {c['modality']}" for c in facts_["claims"] if c["epsilon"] is not None]
             return ", ".join([text, f"{len(facts_['acks'])} acks", *claims])
@@ -167,11 +167,15 @@ def verify(
         )
         _inert(out, found["refused_records"])
         rows = [
-            (s["component"], s["round"], s["epoch"], s["label"], s["updates"], s["digest"]) for s in found["states"]
+            (s["component"], s["round"], s["generation"], s["label"], s["updates"], s["digest"])
+            for s in found["states"]
         ]
         if states:
             table(
-                out, ("component", "round", "epoch", "state", "updates", "digest"), rows, empty="Nothing hosted here."
+                out,
+                ("component", "round", "generation", "state", "updates", "digest"),
+                rows,
+                empty="Nothing hosted here.",
             )
 
     emit(found, as_json, people)

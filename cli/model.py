@@ -57,7 +57,7 @@ def export(
     def people(out: Any) -> None:
         out.print(f"{len(files)} components at height {ledger.height} in {folder}")
         for name, c in model.components.items():
-            out.print(f"{name}: round {c.round}, epoch {c.epoch}, {c.label}, digest {c.digest.hex()[:16]}")
+            out.print(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
 
     emit(found, as_json, people)
 
@@ -135,7 +135,7 @@ def _provenance(
         "components": {
             name: {
                 "round": c.round,
-                "epoch": c.epoch,
+                "generation": c.generation,
                 "digest": c.digest.hex(),
                 "certified": c.certified,
                 "label": c.label,

@@ -279,14 +279,14 @@ def show(out: Any, found: Any) -> None:
         (
             c["component"],
             c["round"],
-            c["epoch"],
+            c["generation"],
             f"{c['trainers']} of {c['active_hosts']}",
             c["label"],
             short(c["digest"] or c["certified_digest"]),
         )
         for c in found["components"]
     ]
-    table(out, ("component", "round", "epoch", "trainers", "state", "digest"), rows, empty="No components.")
+    table(out, ("component", "round", "generation", "trainers", "state", "digest"), rows, empty="No components.")
     tell_notes(out, found)
 
 

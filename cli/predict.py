@@ -63,7 +63,7 @@ def predict(
         "personal": personal,
         "block": {"height": model.report.ledger.height, "id": model.report.ledger.block.hex()},
         "components": {
-            name: {"round": c.round, "epoch": c.epoch, "digest": c.digest.hex(), "state": c.label}
+            name: {"round": c.round, "generation": c.generation, "digest": c.digest.hex(), "state": c.label}
             for name, c in model.components.items()
         },
         "missing": missing,
@@ -73,7 +73,7 @@ def predict(
     }
     if not as_json:
         for name, c in model.components.items():
-            say(f"{name}: round {c.round}, epoch {c.epoch}, {c.label}, digest {c.digest.hex()[:16]}")
+            say(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
         for name, count in missing.items():
             where = "all" if count == len(rows) else f"{count} of {len(rows)}"
             say(f"{name}: missing in {where} records")

@@ -81,7 +81,7 @@ def detail(
         facts(
             out,
             [
-                ("round", f"{found['component']} round {found['round']}, epoch {found['epoch']}"),
+                ("round", f"{found['component']} round {found['round']}, generation {found['generation']}"),
                 ("closed", f"at height {found['height']}, {found['closed_at'] or '–'}{_deadline(found)}"),
                 ("state", f"{found['label']}, digest {found['digest'] or '–'}"),
                 ("missing", missing(found["missing"])),
@@ -108,18 +108,22 @@ def _deadline(found: Any) -> str:
 
 def _evaluation(out: Any, found: Any) -> None:
     """Print the figures and what they are worth; those of lists before a withdrawal apart from those in force."""
-    times = sorted({(figure["in_force"], figure["epoch"]) for figure in found["evaluation"]}) or [(True, 0)]
-    for now, epoch in times:
+    times = sorted({(figure["in_force"], figure["generation"]) for figure in found["evaluation"]}) or [(True, 0)]
+    for now, generation in times:
         if len(times) > 1 or not now:
-            out.print(f"now (epoch {epoch}):" if now else f"before a withdrawal, not in force (epoch {epoch}):")
-        figures = [f for f in found["evaluation"] if (f["in_force"], f["epoch"]) == (now, epoch)]
+            out.print(
+                f"now (generation {generation}):"
+                if now
+                else f"before a withdrawal, not in force (generation {generation}):"
+            )
+        figures = [f for f in found["evaluation"] if (f["in_force"], f["generation"]) == (now, generation)]
         columns = ("task", "metric", "own held-out", "shared", "personal", "count")
         table(out, columns, _figures(figures), empty="Nothing was evaluated here after this round.")
         shown = {figure["task"] for figure in figures}
         for task, unit in sorted({(figure["task"], figure["unit"]) for figure in figures if figure["unit"]}):
             out.print(f"{task}: mae is the mean absolute error in {unit}.")
         for task in found["no_better"]:
-            if task["epoch"] == epoch and task["task"] in shown:
+            if task["generation"] == generation and task["task"] in shown:
                 which = ", with the private components," if task["personal"] else ""
                 out.print(f"{task['task']}{which} is no better than a constant here: {'; '.join(task['reasons'])}.")
 

@@ -211,7 +211,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 w["mode"],
                 w["what"],
                 c["component"],
-                c["epoch"],
+                c["generation"],
                 f"{c['attested']} of {c['needed']}" if not c["certified"] else "certified",
                 c["blobs_to_erase"],
                 c["updates_beyond_refold_horizon"],
@@ -219,7 +219,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             for w in found["withdrawals"]
             for c in w["components"]
         ]
-        columns = ("member", "height", "mode", "what", "component", "epoch", "new state", "to erase", "too old")
+        columns = ("member", "height", "mode", "what", "component", "generation", "new state", "to erase", "too old")
         table(out, columns, rows, empty="Nobody has withdrawn anything.")
 
     emit(found, as_json, people)
@@ -271,7 +271,7 @@ def _certificate(out: Any, found: Any) -> None:
     rows = [
         (
             c["component"],
-            c["epoch"],
+            c["generation"],
             c["round"],
             c["removed_updates"],
             c["rewound_updates_of_others"],
@@ -282,7 +282,7 @@ def _certificate(out: Any, found: Any) -> None:
         )
         for c in found["components"]
     ]
-    columns = ("component", "epoch", "round", "removed", "of others", "too old", "state", "digest", "checked")
+    columns = ("component", "generation", "round", "removed", "of others", "too old", "state", "digest", "checked")
     table(out, columns, rows, empty="Nothing that it withdrew was counted.")
     for problem in found["problems"]:
         out.print(f"problem: {problem}")

@@ -29,7 +29,7 @@ def tell(out: "Console", report: Any) -> None:
     rows = [
         (
             c["component"],
-            c["epoch"],
+            c["generation"],
             c["round"],
             c["removed_updates"] + c["rewound_updates_of_others"],
             c["updates_beyond_refold_horizon"],
@@ -38,7 +38,7 @@ def tell(out: "Console", report: Any) -> None:
         )
         for c in components
     ]
-    columns = ("component", "epoch", "round", "removed", "too old", "state", "digest without it")
+    columns = ("component", "generation", "round", "removed", "too old", "state", "digest without it")
     table(out, columns, rows, empty="")
     for problem in report["problems"][:ALIKE]:
         out.print(f"problem: {problem}")

@@ -38,7 +38,7 @@ class Round:
     """A closed round: the list that the fold runs over, sorted by author, and f at its closing.
 
     `chain` is the running digest of the frozen lists up to and with this one: it names the state after this
-    round, a function of them alone, so a stored state is found again under any epoch.
+    round, a function of them alone, so a stored state is found again under any generation.
     """
 
     number: int

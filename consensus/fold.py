@@ -41,7 +41,7 @@ The transition rules all live here. Within one block, in this order:
                 motions open, ballots count, withdrawal statements and evidence are noted
     2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
     3 motions   decided ones take effect (membership.py), with the same consequences for whoever goes
-    4 withdraw  entries and pending updates that it covers go; the component's epoch grows by one (withdrawal.py)
+    4 withdraw  entries and pending updates that it covers go; the component's generation grows by one (withdrawal.py)
     5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
                 (those of a statistic at any time: whoever comes late contributes late)
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
@@ -216,8 +216,8 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
     if any(w.bars(value.component, value.author, record.seq, value.round, header.digest) for w in withdrawn):
         # What was withdrawn, or was in flight then, must not come back: its bytes are being erased.
         raise RemoteProtocolError("withdrawn", f"{value.component} round {value.round}", record.author)
-    if value.epoch > component.epoch:
-        raise RemoteProtocolError("epoch-ahead", str(value.epoch), record.author)
+    if value.generation > component.generation:
+        raise RemoteProtocolError("generation-ahead", str(value.generation), record.author)
     known = next((p for p in component.pending if p.update == header.digest), None)
     if known is None and any(
         p.author == value.author and (p.round == value.round or spec.additive) for p in component.pending
@@ -228,7 +228,7 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
         value.author,
         record.seq,
         value.round,
-        value.epoch,
+        value.generation,
         value.blob,
         value.size,
         rules.noise_variance(value, spec),
@@ -265,13 +265,13 @@ def _add_attest(components: dict[str, ComponentLedger], author: bytes, body: Att
         raise RemoteProtocolError("unknown-component", body.component, author)
     if author not in component.hosts:
         raise RemoteProtocolError("not-a-host", body.component, author)
-    if body.round > component.round or body.epoch > component.epoch:
+    if body.round > component.round or body.generation > component.generation:
         raise RemoteProtocolError("attest-ahead", f"{body.component} round {body.round}", author)
-    if body.round + KEEP_ATTESTED <= component.round or body.epoch < component.epoch:
+    if body.round + KEEP_ATTESTED <= component.round or body.generation < component.generation:
         return  # honest and late: of no use any more
-    if any(item[:3] == (body.round, body.epoch, author) for item in component.attests):
+    if any(item[:3] == (body.round, body.generation, author) for item in component.attests):
         raise RemoteProtocolError("attested-already", f"{body.component} round {body.round}", author)
-    attests = (*component.attests, (body.round, body.epoch, author, body.digest))
+    attests = (*component.attests, (body.round, body.generation, author, body.digest))
     components[body.component] = replace(component, attests=attests)
 
 

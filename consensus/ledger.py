@@ -23,9 +23,9 @@ def _map(pairs: tuple[tuple[str, int], ...]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """Blobs to delete everywhere once a state of at least this epoch is certified."""
+    """Blobs to delete everywhere once a state of at least this generation is certified."""
 
-    epoch: int
+    generation: int
     blobs: tuple[bytes, ...]
 
 
@@ -117,7 +117,7 @@ class Pending:
     author: bytes
     seq: int
     round: int
-    epoch: int
+    generation: int
     blob: bytes
     size: int
     variance: int
@@ -129,7 +129,7 @@ class Certified:
     """A state digest that a quorum of the component's active hosts attested."""
 
     round: int
-    epoch: int
+    generation: int
     digest: bytes
 
 
@@ -139,11 +139,11 @@ class ComponentLedger:
 
     name: str
     round: int = 0
-    epoch: int = 0
+    generation: int = 0
     hosts: tuple[bytes, ...] = ()
     rounds: tuple[Round, ...] = ()
     pending: tuple[Pending, ...] = ()
-    attests: tuple[tuple[int, int, bytes, bytes], ...] = ()  # (round, epoch, host, digest), sorted
+    attests: tuple[tuple[int, int, bytes, bytes], ...] = ()  # (round, generation, host, digest), sorted
     certified: Certified | None = None
     erasures: tuple[Erasure, ...] = ()
 

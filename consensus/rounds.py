@@ -132,17 +132,17 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
 
 def _certify(ledger: Ledger, c: ComponentLedger) -> ComponentLedger:
     votes: dict[tuple[int, int, bytes], int] = {}
-    for round_, epoch, host, state in c.attests:
+    for round_, generation, host, state in c.attests:
         if host in c.hosts:
-            votes[round_, epoch, state] = votes.get((round_, epoch, state), 0) + 1
-    done = [key for key, count in votes.items() if count >= ledger.host_quorum(c) and key[1] == c.epoch]
+            votes[round_, generation, state] = votes.get((round_, generation, state), 0) + 1
+    done = [key for key, count in votes.items() if count >= ledger.host_quorum(c) and key[1] == c.generation]
     if not done:
         return c
-    round_, epoch, state = max(done)
-    if c.certified is not None and (c.certified.epoch, c.certified.round) >= (epoch, round_):
+    round_, generation, state = max(done)
+    if c.certified is not None and (c.certified.generation, c.certified.round) >= (generation, round_):
         return c
-    erasures = tuple(erasure for erasure in c.erasures if erasure.epoch > epoch)
-    return replace(c, certified=Certified(round_, epoch, state), erasures=erasures)
+    erasures = tuple(erasure for erasure in c.erasures if erasure.generation > generation)
+    return replace(c, certified=Certified(round_, generation, state), erasures=erasures)
 
 
 def has_contributed(roll: Roll, component: ComponentLedger, author: bytes) -> bool:

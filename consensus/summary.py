@@ -27,13 +27,13 @@ def summary(ledger: Ledger) -> bytes:
         [
             c.name,
             c.round,
-            c.epoch,
+            c.generation,
             list(c.hosts),
             c.chain,
             [[p.update, p.seq, sorted(p.acks)] for p in c.pending],
             [list(item) for item in c.attests],
-            [] if c.certified is None else [c.certified.round, c.certified.epoch, c.certified.digest],
-            [[e.epoch, list(e.blobs)] for e in c.erasures],
+            [] if c.certified is None else [c.certified.round, c.certified.generation, c.certified.digest],
+            [[e.generation, list(e.blobs)] for e in c.erasures],
         ]
         for _, c in sorted(ledger.components.items())
     ]
@@ -60,7 +60,7 @@ class ComponentSummary:
 
     name: str
     round: int
-    epoch: int
+    generation: int
     hosts: tuple[bytes, ...]
     chain: bytes
     attests: tuple[tuple[int, int, bytes, bytes], ...]
@@ -84,10 +84,10 @@ class Summary:
         try:
             height, _heads, _members, _offers, components, withdrawn, _expelled, *roll = raw
             found = {}
-            for name, number, epoch, hosts, chain, _pending, attests, certified, _erasures in components:
+            for name, number, generation, hosts, chain, _pending, attests, certified, _erasures in components:
                 done = Certified(*certified) if certified else None
                 listed = tuple((r, e, host, state) for r, e, host, state in attests)
-                found[name] = ComponentSummary(name, number, epoch, tuple(hosts), chain, listed, done)
+                found[name] = ComponentSummary(name, number, generation, tuple(hosts), chain, listed, done)
             seats = roll[0] if roll else []
             successors = {key: after for key, _, _, _, _, _, after in seats if after}
             names = {key: name for key, name, *_ in seats}

@@ -132,7 +132,7 @@ def reaches(ledger: Ledger, withdrawn: Withdrawn) -> bool:
 def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -> ComponentLedger:
     """Return a component without what a withdrawal covers.
 
-    `before` is the component before this block: several withdrawals in one block share one refold and one epoch.
+    `before` is the component before this block: several withdrawals in one block share one refold and one generation.
     """
     gone: list[bytes] = []
     rounds: list[Round] = []
@@ -150,15 +150,15 @@ def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -
     gone += [p.blob for p in c.pending if p not in pending]
     if not changed:  # what no state held goes at once, with whatever held it for the round
         return replace(c, pending=pending) if gone else c
-    epoch = before.epoch + 1
-    erasures = (*c.erasures, Erasure(epoch, tuple(sorted(set(gone))))) if gone else c.erasures
+    generation = before.generation + 1
+    erasures = (*c.erasures, Erasure(generation, tuple(sorted(set(gone))))) if gone else c.erasures
     return replace(
         c,
         round=len(rounds),
-        epoch=epoch,
+        generation=generation,
         rounds=chained(rounds, GENESIS),
         pending=pending,
-        attests=tuple(item for item in c.attests if item[1] == epoch),
+        attests=tuple(item for item in c.attests if item[1] == generation),
         erasures=erasures,
     )
 
@@ -213,7 +213,7 @@ def moved_out(
 def applied(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
     """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (design.md section 9).
 
-    `before` is the ledger before this block: several withdrawals in one block share one refold and one epoch.
+    `before` is the ledger before this block: several withdrawals in one block share one refold and one generation.
     """
     if not _matters(ledger, found):
         return ledger

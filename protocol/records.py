@@ -92,11 +92,11 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """The author folded this component up to this round and epoch and holds the state with this digest."""
+    """The author folded this component up to this round and generation and holds the state with this digest."""
 
     component: Name
     round: U63
-    epoch: U32
+    generation: U32
     digest: Bytes32
 
 

@@ -61,7 +61,7 @@ class UpdateHeader:
     author: Bytes32
     component: Name
     round: Annotated[int, Between(1, 2**63 - 1)]
-    epoch: U32
+    generation: U32
     base: Bytes32
     blob: Bytes32
     size: U63

@@ -122,7 +122,7 @@ INCLUSION = {"height": U63, "index": U63, "path": Many(B32, 0, 128), "record": (
 CONSISTENCY = {"first": U63, "second": U63, "path": Many(B32, 0, 128)}
 UPDATE = {"header": (bytes, 65, 2**15), "acks": Many({"host": B32, "signature": B64}, 0, 256)}
 HEADER = dict.fromkeys(("engaged", "claims"), ANY) | {"federation": B32, "author": B32, "component": NAME, "base": B32}
-HEADER |= {"blob": B32, "epoch": U32, "manifest": B32} | dict.fromkeys(
+HEADER |= {"blob": B32, "generation": U32, "manifest": B32} | dict.fromkeys(
     ("round", "size", "steps", "sample_rate", "lot"), U63
 )
 

@@ -101,7 +101,10 @@ def routes(daemon: Daemon) -> list[Route]:
         about = {names.get(update) for update in asked}
         components = [c for name, c in daemon.core.ledger.components.items() if name in about or None in about]
         live = _ahead(daemon) | {e.update for c in components for r in c.rounds for e in r.entries}
-        certified = [c.epoch == 0 or (c.certified is not None and c.certified.epoch == c.epoch) for c in components]
+        certified = [
+            c.generation == 0 or (c.certified is not None and c.certified.generation == c.generation)
+            for c in components
+        ]
         erased = not any(c.erasures for c in components)
         left = {update.hex() for update in live}.intersection(asked)
         return JSONResponse({"left": len(left), "certified": all(certified) and erased})

@@ -37,7 +37,7 @@ def tell(state: NodeState, peer: bytes, before: int) -> None:
 def take_state(state: NodeState, component: ComponentLedger, missing: Collection[bytes]) -> bool:
     """Ask for the certified state in place of the bytes that are missing before it; False if they are to be fetched."""
     name, certified = component.name, component.certified
-    if certified is None or certified.epoch != component.epoch or not state.ledger.certifiable(component):
+    if certified is None or certified.generation != component.generation or not state.ledger.certifiable(component):
         return False
     if name in state.doubted or name in state.halted:
         return False  # it has to be computed again from the bytes

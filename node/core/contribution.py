@@ -42,7 +42,7 @@ class Draw:
     number: int
     recipes: tuple[Recipe, ...]
     bases: Mapping[str, bytes]
-    epochs: Mapping[str, int]
+    generations: Mapping[str, int]
     modalities: tuple[str, ...]
     additive: bool = False
 
@@ -159,7 +159,7 @@ def header(
         author=author,
         component=component,
         round=recipe_of(draw, component).round,
-        epoch=draw.epochs[component],
+        generation=draw.generations[component],
         base=draw.bases[component],
         blob=blob[0],
         size=blob[1],

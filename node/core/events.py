@@ -88,7 +88,7 @@ class Folded:
 
     component: str
     round: int
-    epoch: int
+    generation: int
     chain: bytes
     digest: bytes
     saturated: int
@@ -383,7 +383,7 @@ class Fold:
 
     component: str
     round: int
-    epoch: int
+    generation: int
     rounds: tuple[Round, ...]
     fresh: bool = False
 
@@ -482,12 +482,12 @@ class Train:
 class Evaluate:
     """All components held here are folded up to here: evaluate on this node's own held-out subjects (stays local)."""
 
-    states: tuple[tuple[str, int, int, bytes], ...]  # (component, round, epoch, chain)
+    states: tuple[tuple[str, int, int, bytes], ...]  # (component, round, generation, chain)
 
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Delete what is no longer in force: blobs of withdrawn updates, states of older epochs."""
+    """Delete what is no longer in force: blobs of withdrawn updates, states of older generations."""
 
     blobs: tuple[bytes, ...]
 

@@ -20,9 +20,9 @@ def resume(state: NodeState, blob: bytes) -> None:
 
 
 def folded_to(state: NodeState, name: str) -> tuple[int, int]:
-    """Return the (epoch, round) that this node has folded a component up to."""
-    round_, epoch, _, _ = state.folded.get(name, (0, 0, b"", b""))
-    return (epoch, round_)
+    """Return the (generation, round) that this node has folded a component up to."""
+    round_, generation, _, _ = state.folded.get(name, (0, 0, b"", b""))
+    return (generation, round_)
 
 
 def fold(state: NodeState) -> None:
@@ -33,14 +33,14 @@ def fold(state: NodeState) -> None:
         component = state.ledger.components[name]
         if not state.is_current(name) and name not in state.folding and name not in state.halted:
             state.folding.add(name)
-            state.emit(ev.Fold(name, component.round, component.epoch, component.rounds))
+            state.emit(ev.Fold(name, component.round, component.generation, component.rounds))
 
 
 def on_folded(state: NodeState, event: ev.Folded) -> None:
     """Note a folded state's digest."""
     state.folding.discard(event.component)
-    state.folded[event.component] = (event.round, event.epoch, event.chain, event.digest)
-    state.bases[event.component, event.round, event.epoch] = event.digest
+    state.folded[event.component] = (event.round, event.generation, event.chain, event.digest)
+    state.bases[event.component, event.round, event.generation] = event.digest
     state.movement[event.component] = event.movement
     for key in [k for k in state.bases if k[0] == event.component and k[1] and k[1] < event.round - 16]:
         del state.bases[key]
@@ -71,10 +71,10 @@ def attest(state: NodeState) -> None:
         component = state.ledger.components[name]
         if not state.is_current(name) or not component.rounds or name in state.halted:
             continue
-        key = (component.round, component.epoch, state.me)
+        key = (component.round, component.generation, state.me)
         mine = any(item[:3] == key for item in component.attests)
         if state.me in component.hosts and not mine and (name, *key[:2]) not in _attested(state):
-            state.append(Attest(name, component.round, component.epoch, state.folded[name][3]))
+            state.append(Attest(name, component.round, component.generation, state.folded[name][3]))
 
 
 def compare(state: NodeState) -> None:
@@ -85,9 +85,9 @@ def compare(state: NodeState) -> None:
     for name in state.held:
         component = state.ledger.components[name]
         certified = component.certified
-        if certified is None or certified.epoch != component.epoch or name in state.halted:
+        if certified is None or certified.generation != component.generation or name in state.halted:
             continue
-        mine = state.bases.get((name, certified.round, certified.epoch))
+        mine = state.bases.get((name, certified.round, certified.generation))
         if mine is None:
             continue
         if mine == certified.digest:
@@ -102,7 +102,7 @@ def compare(state: NodeState) -> None:
             for key in [key for key in state.bases if key[0] == name and key[1]]:
                 del state.bases[key]
             rounds = tuple(round_ for round_ in component.rounds if round_.number <= certified.round)
-            state.emit(ev.Fold(name, certified.round, certified.epoch, rounds, fresh=True))
+            state.emit(ev.Fold(name, certified.round, certified.generation, rounds, fresh=True))
         elif name not in state.folding:
             state.halted.add(name)
             state.notice("component-halted", "error", component=name, round=certified.round, mine=mine.hex())
@@ -114,5 +114,5 @@ def _attested(state: NodeState) -> set[tuple[str, int, int]]:
         if record.value.kind == "attest":
             body = readable_body(record)
             if isinstance(body, Attest):
-                found.add((body.component, body.round, body.epoch))
+                found.add((body.component, body.round, body.generation))
     return found

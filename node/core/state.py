@@ -173,7 +173,7 @@ class NodeState:
     def is_current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""
         component, done = self.ledger.components[name], self.folded.get(name)
-        return done is not None and done[:3] == (component.round, component.epoch, component.chain)
+        return done is not None and done[:3] == (component.round, component.generation, component.chain)
 
     def append(self, body: Body) -> None:
         """Sign the next record of this node's feed. Raises LocalProtocolError before this node may sign."""

@@ -90,7 +90,7 @@ def _statistics(state: NodeState, names: Sequence[str]) -> contributing.Draw:
             for name, c in found.items()
         ),
         {name: state.specs[name].base for name in names},
-        {name: c.epoch for name, c in found.items()},
+        {name: c.generation for name, c in found.items()},
         governing.used(state.charter, state.held, state.withheld, names),
         additive=True,
     )
@@ -211,8 +211,8 @@ def _beside(state: NodeState, draw: contributing.Draw) -> tuple[tuple[str, bytes
         if state.specs[name].additive:
             continue
         done = state.folded.get(name)
-        # One that is behind serves as it was; one of another epoch would bring a withdrawn update back.
-        if name not in trained and done is not None and done[1] == state.ledger.components[name].epoch:
+        # One that is behind serves as it was; one of another generation would bring a withdrawn update back.
+        if name not in trained and done is not None and done[1] == state.ledger.components[name].generation:
             found.append((name, done[2]))
     return tuple(found)
 

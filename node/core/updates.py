@@ -166,10 +166,10 @@ def acknowledge(state: NodeState) -> None:
         value = flight.header.value
         if value.component in state.halted:
             continue
-        base = state.bases.get((value.component, value.round - 1, value.epoch))
+        base = state.bases.get((value.component, value.round - 1, value.generation))
         if state.specs[value.component].additive:
             base = value.base  # of no state
-        if base is None and (value.epoch, value.round - 1) > folds.folded_to(state, value.component):
+        if base is None and (value.generation, value.round - 1) > folds.folded_to(state, value.component):
             continue  # this node has not folded that far yet
         if base is not None and base != value.base:
             flight.refused = "base-mismatch"

@@ -106,7 +106,7 @@ def blame(
         "component": component,
         "rule": spec.rule,
         "round": c.round,
-        "epoch": c.epoch,
+        "generation": c.generation,
         "height": ledger.height,
         "block": ledger.block.hex(),
         "rounds_folded": folded,

@@ -104,7 +104,7 @@ def _shown(cell: object) -> str:
 
 
 def _title(found: Json) -> str:
-    return f"{found['component']}: round {found['round']}, epoch {found['epoch']}, rule {found['rule']}"
+    return f"{found['component']}: round {found['round']}, generation {found['generation']}, rule {found['rule']}"
 
 
 def _label(member: Json) -> str:

@@ -9,13 +9,14 @@ from ..store.observations import MIN_CELL, Metric
 
 
 def metric_rows(answer: Message, evaluate: Evaluate, now: float) -> list[Metric]:
-    """Return every figure of an evaluation. Each is of the round and epoch of its task's head, or of its statistic.
+    """Return every figure of an evaluation. Each is of the round and generation of its task's head, or of its
+    statistic.
 
     A group of under MIN_CELL subjects is kept as that alone, whatever the learner says of it. Raises KeyError,
     TypeError, ValueError or AttributeError for an answer that is none.
     """
-    rounds = {name: (round_, epoch) for name, round_, epoch, _ in evaluate.states}
-    last = (max(round_ for round_, _ in rounds.values()), max(epoch for _, epoch in rounds.values()))
+    rounds = {name: (round_, generation) for name, round_, generation, _ in evaluate.states}
+    last = (max(round_ for round_, _ in rounds.values()), max(generation for _, generation in rounds.values()))
     found = []
     for personal, tasks in ((False, answer["tasks"]), (True, answer.get("personal") or {})):
         for task, told in tasks.items():

@@ -129,8 +129,8 @@ class Holdings:
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
         found = state_digest(fold.component, state)
         moved = folding.movement(spec, state)
-        self.submit(ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated, moved))
-        log.info("folded", component=fold.component, round=fold.round, epoch=fold.epoch, digest=found)
+        self.submit(ev.Folded(fold.component, fold.round, fold.generation, chain, found, saturated, moved))
+        log.info("folded", component=fold.component, round=fold.round, generation=fold.generation, digest=found)
         if fold.rounds:
             facts: dict[str, object] = {"folded_at": time.time(), "digest": found.hex()}
             await self.notes.add({(fold.component, fold.round): facts}, ledger.height)

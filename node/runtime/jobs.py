@@ -49,7 +49,7 @@ class Jobs:
         self.holdings, self.notes, self.exclusion, self.submit = holdings, notes, exclusion, submit
         self._missing = missing
         self._evaluated: ev.Evaluate | None = None
-        self._personalised = (0, 0)  # the last epoch and round that private components were trained at
+        self._personalised = (0, 0)  # the last generation and round that private components were trained at
         self._personalising = trio.Lock()
         self._reopening = False
         self.pace = Pace(core.charter.rules.round_deadline / 1000)
@@ -266,10 +266,10 @@ class Jobs:
             if evaluated is None or (draw is not None and draw.number != after):
                 return
             round_ = max((round_ for _, round_, _, _ in evaluated.states), default=0)
-            epoch = max((epoch for _, _, epoch, _ in evaluated.states), default=0)
-            if (epoch, round_ // every) <= (self._personalised[0], self._personalised[1] // every):
+            generation = max((generation for _, _, generation, _ in evaluated.states), default=0)
+            if (generation, round_ // every) <= (self._personalised[0], self._personalised[1] // every):
                 return
-            self._personalised = (epoch, round_)
+            self._personalised = (generation, round_)
             try:
                 states = await self._states((name, chain) for name, _, _, chain in evaluated.states)
                 answer = await self.learner.request({"op": "personalise", "states": states})

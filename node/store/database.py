@@ -135,7 +135,8 @@ class Store:
                 self._put(connection, put, now)
 
     def put_metrics(self, rows: Sequence[Metric]) -> None:
-        """Store metrics; a figure replaces the one before for its round, epoch, task, metric, cell and kind of model.
+        """Store metrics; a figure replaces the one before for its round, generation, task, metric, cell and kind of
+        model.
 
         Raises LocalProtocolError for a figure of a group that has under MIN_CELL subjects.
         """
@@ -144,13 +145,13 @@ class Store:
             raise LocalProtocolError(f"a figure of a group of under {MIN_CELL} subjects is not kept")
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT INTO metrics (round, epoch, task, metric, cell, personal, value, count, recorded)"
+                "INSERT INTO metrics (round, generation, task, metric, cell, personal, value, count, recorded)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                 " value = excluded.value, count = excluded.count, recorded = excluded.recorded",
                 [
                     # SQLite has no NaN: it becomes NULL, and comes back as NaN.
                     (
-                        *(m.round, m.epoch, m.task, m.metric, m.cell, int(m.personal)),
+                        *(m.round, m.generation, m.task, m.metric, m.cell, int(m.personal)),
                         *(None if math.isnan(m.value) else m.value, m.count, m.recorded),
                     )
                     for m in rows
@@ -384,11 +385,13 @@ class Store:
         since: int = 0,
         limit: int = READ_LIMIT,
     ) -> list[Metric]:
-        """Return metrics by round, epoch, task, metric, cell, shared before personal: the last `limit` that match."""
+        """Return metrics by round, generation, task, metric, cell, shared before personal: the last `limit` that
+        match.
+        """
         rows = self._all(
-            "SELECT round, epoch, task, metric, value, count, recorded, cell, personal FROM metrics WHERE round >= ?1"
-            " AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR metric = ?3) AND (?4 IS NULL OR round = ?4)"
-            " ORDER BY round DESC, epoch DESC, task DESC, metric DESC, cell DESC, personal DESC LIMIT ?5",
+            "SELECT round, generation, task, metric, value, count, recorded, cell, personal FROM metrics WHERE round"
+            " >= ?1 AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR metric = ?3) AND (?4 IS NULL OR round = ?4)"
+            " ORDER BY round DESC, generation DESC, task DESC, metric DESC, cell DESC, personal DESC LIMIT ?5",
             since,
             task,
             metric,

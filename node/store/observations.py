@@ -20,7 +20,7 @@ class Metric:
     """
 
     round: int
-    epoch: int
+    generation: int
     task: str
     metric: str
     value: float

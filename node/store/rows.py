@@ -108,10 +108,12 @@ class Reader:
         return name, value
 
     def metric(self, row: Row) -> Metric:
-        """(round, epoch, task, metric, value, count, recorded, cell, personal) to a metric; NaN is kept as NULL."""
-        round_, epoch, task, metric, value, count, recorded, cell, personal = row
+        """(round, generation, task, metric, value, count, recorded, cell, personal) to a metric; NaN is kept as
+        NULL.
+        """
+        round_, generation, task, metric, value, count, recorded, cell, personal = row
         value = nan if value is None else value
-        return Metric(round_, epoch, task, metric, value, count, recorded, cell, bool(personal))
+        return Metric(round_, generation, task, metric, value, count, recorded, cell, bool(personal))
 
     def note(self, row: Row) -> RoundNote:
         """(round, component, height, data, recorded) to a note."""

@@ -13,7 +13,7 @@ from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
 
 APPLICATION_ID = 0x436F6C6C  # "Coll", in the header where `file` and SQLite look for it
-VERSION = 3
+VERSION = 4
 
 TABLES = """
 CREATE TABLE meta (
@@ -79,7 +79,7 @@ CREATE TABLE flags (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE metrics (
   round INTEGER NOT NULL,
-  epoch INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
   task TEXT NOT NULL,
   metric TEXT NOT NULL,
   cell TEXT NOT NULL,
@@ -87,7 +87,7 @@ CREATE TABLE metrics (
   value REAL,
   count INTEGER,
   recorded REAL NOT NULL,
-  PRIMARY KEY (round, epoch, task, metric, cell, personal)
+  PRIMARY KEY (round, generation, task, metric, cell, personal)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE notes (
   round INTEGER NOT NULL,

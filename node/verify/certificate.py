@@ -111,7 +111,7 @@ class Gone:
     """
 
     component: str
-    epoch: int
+    generation: int
     round: int
     removed: int
     others: int
@@ -161,7 +161,7 @@ class Checked:
             "components": [
                 {
                     "component": c.component,
-                    "epoch": c.epoch,
+                    "generation": c.generation,
                     "round": c.round,
                     "removed_updates": c.removed,
                     "rewound_updates_of_others": c.others,
@@ -471,15 +471,17 @@ def _component(
         removed += sum(e.author in keys for e in gone)
         others += sum(e.author not in keys and any(w.covers(c.name, round_.number, e) for w in mine) for e in gone)
         kept += sum(any(_named(w, c.name, round_.number, e) for w in mine) for e in round_.entries)
-    certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+    certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
     needed = quorum(max(1, len(c.hosts)), charter.rules.fault_model)
     enough = len(c.hosts) >= (4 if charter.rules.fault_model == "byzantine" else 2)
     attested = 0
     if certified is not None:
-        key = (certified.round, certified.epoch, certified.digest)
+        key = (certified.round, certified.generation, certified.digest)
         attested = sum((r, e, d) == key and host in c.hosts for r, e, host, d in c.attests)
-    elif c.epoch:
-        problems.append(f"{c.name} epoch {c.epoch}: not-certified: the hosts have not attested the refold yet")
+    elif c.generation:
+        problems.append(
+            f"{c.name} generation {c.generation}: not-certified: the hosts have not attested the refold yet"
+        )
     spec = charter.component(c.name)
     assert spec is not None  # lists are held against the charter's components
     folded = _refold(spec, new[: certified.round], data) if certified is not None else None
@@ -491,7 +493,7 @@ def _component(
         )
     return Gone(
         c.name,
-        c.epoch,
+        c.generation,
         c.round,
         removed,
         others,

@@ -38,12 +38,12 @@ class Counted:
 class Certification:
     """A state digest that `hosts` attested, at least `needed` of them active, from this height on.
 
-    `chain` names the frozen lists that the state is the fold of: it holds as long as they do, whatever the epoch.
+    `chain` names the frozen lists that the state is the fold of: it holds as long as they do, whatever the generation.
     """
 
     component: str
     round: int
-    epoch: int
+    generation: int
     digest: bytes
     height: int
     hosts: tuple[bytes, ...]
@@ -220,7 +220,7 @@ def _note_certificates(report: Report, before: Ledger) -> None:
         certified = component.certified
         if certified is None or certified == before.components[name].certified:
             continue
-        key = (certified.round, certified.epoch, certified.digest)
+        key = (certified.round, certified.generation, certified.digest)
         hosts = tuple(h for r, e, h, d in component.attests if (r, e, d) == key and h in component.hosts)
         report.certifications.append(
             Certification(

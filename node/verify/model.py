@@ -19,7 +19,8 @@ from .states import anchor, label, refold
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One component's state X, [d] int32: the last that is certified in this epoch; if none is, the last frozen one.
+    """One component's state X, [d] int32: the last that is certified in this generation; if none is, the last frozen
+    one.
 
     `label` says what a certificate is worth here; `attested` are the hosts that signed this digest.
     """
@@ -27,7 +28,7 @@ class Component:
     spec: ComponentSpec
     state: State
     round: int
-    epoch: int
+    generation: int
     digest: bytes
     certified: bool
     label: str
@@ -71,7 +72,7 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
     for name in held:
         spec, c = report.charter.component(name), report.ledger.components[name]
         assert spec is not None  # parts are the charter's
-        certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+        certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
         number = c.round if certified is None else certified.round
         rounds = c.rounds[:number]
         state = stored.get(name, rounds[-1].chain) if stored is not None and rounds else None
@@ -86,20 +87,20 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
             spec,
             state,
             number,
-            c.epoch,
+            c.generation,
             digest,
             certified is not None and enough,
             label(certified is not None, enough) if number else "no round yet",
-            tuple(h for r, e, h, d in c.attests if (r, e, d) == (number, c.epoch, digest)),
+            tuple(h for r, e, h, d in c.attests if (r, e, d) == (number, c.generation, digest)),
         )
     return Model(report, found)
 
 
 def _check(c: ComponentLedger, number: int, digest: bytes, certified: bytes | None) -> None:
-    attested = {d for r, e, _, d in c.attests if (r, e) == (number, c.epoch)}
+    attested = {d for r, e, _, d in c.attests if (r, e) == (number, c.generation)}
     if digest != certified if certified is not None else attested and digest not in attested:
         raise VerificationError(
-            f"{c.name} round {number}, epoch {c.epoch}: state-differs: the state here is {digest.hex()},"
+            f"{c.name} round {number}, generation {c.generation}: state-differs: the state here is {digest.hex()},"
             f" the hosts signed {', '.join(sorted(d.hex() for d in attested | ({certified} if certified else set())))}",
             "Do not use this state. `collegium ledger verify` says more.",
         )

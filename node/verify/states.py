@@ -20,14 +20,15 @@ Stored = Callable[[str, bytes], State | None]  # (component, chain) to the state
 class StateReport:
     """One component, recomputed. `digest` is of the state after `round`; certified says what the hosts agreed on.
 
-    `certified_round` is the last round of this epoch whose digest a quorum of hosts attested, or None; `enough_hosts`
-    whether such a certificate means anything under the federation's fault model (design.md section 7). A node that
-    joined late has no bytes of the rounds up to `since`: it goes on from the state that the hosts certified then.
+    `certified_round` is the last round of this generation whose digest a quorum of hosts attested, or None;
+    `enough_hosts` whether such a certificate means anything under the federation's fault model (design.md section 7). A
+    node that joined late has no bytes of the rounds up to `since`: it goes on from the state that the hosts certified
+    then.
     """
 
     component: str
     round: int
-    epoch: int
+    generation: int
     digest: bytes
     certified_round: int | None
     enough_hosts: bool
@@ -41,7 +42,7 @@ class StateReport:
         return {
             "component": self.component,
             "round": self.round,
-            "epoch": self.epoch,
+            "generation": self.generation,
             "digest": self.digest.hex(),
             "certified_round": self.certified_round,
             "label": label(self.certified_round is not None, self.enough_hosts) if self.round else "no round yet",
@@ -93,29 +94,31 @@ def _verify_state(
     assert spec is not None  # the ledger's components are the charter's
     since, first = anchor(report, c, data, stored)
     digests, state, saturated = refold(report, spec, c.rounds, data, step, since=since, first=first)
-    certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+    certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
     if certified is not None and digests.get(certified.round, certified.digest) != certified.digest:
         raise VerificationError(
-            f"{c.name} round {certified.round}, epoch {c.epoch}: state-differs: the frozen updates fold to"
+            f"{c.name} round {certified.round}, generation {c.generation}: state-differs: the frozen updates fold to"
             f" {digests[certified.round].hex()}, certified is {certified.digest.hex()}",
             "Do not use this state. Compare `ledger verify --states` at other hosts.",
         )
-    attested = {d for r, e, _, d in c.attests if (r, e) == (c.round, c.epoch)}
+    attested = {d for r, e, _, d in c.attests if (r, e) == (c.round, c.generation)}
     if attested and digests[c.round] not in attested:
         raise VerificationError(
-            f"{c.name} round {c.round}, epoch {c.epoch}: state-differs: no host attests {digests[c.round].hex()}",
+            f"{c.name} round {c.round}, generation {c.generation}: state-differs: no host attests"
+            f" {digests[c.round].hex()}",
             "Do not use this state. Compare `ledger verify --states` at other hosts.",
         )
     kept = stored(c.name, c.chain) if stored is not None and c.rounds else None
     if kept is not None and not np.array_equal(kept, state):
         raise VerificationError(
-            f"{c.name} round {c.round}, epoch {c.epoch}: stored-state-differs: the state on this disk is not the fold",
+            f"{c.name} round {c.round}, generation {c.generation}: stored-state-differs: the state on this disk is"
+            " not the fold",
             "Stop the daemon and move the states folder away: it folds them again from the updates.",
         )
     return StateReport(
         component=c.name,
         round=c.round,
-        epoch=c.epoch,
+        generation=c.generation,
         digest=digests[c.round],
         certified_round=None if certified is None else certified.round,
         enough_hosts=report.ledger.certifiable(c),
@@ -137,7 +140,7 @@ def anchor(report: Report, c: ComponentLedger, data: Bytes, stored: Stored | Non
     if not missing or stored is None or not report.ledger.certifiable(c):
         return 0, None
     known = {(x.chain, x.digest) for x in report.certifications if x.component == c.name}
-    later = c.certified.round if c.certified is not None and c.certified.epoch == c.epoch else 0
+    later = c.certified.round if c.certified is not None and c.certified.generation == c.generation else 0
     for round_ in c.rounds[max(missing) - 1 :]:
         state = stored(c.name, round_.chain)
         if state is not None and (round_.number <= later or (round_.chain, state_digest(c.name, state)) in known):

@@ -24,7 +24,7 @@ class ComponentWithdrawal:
     """
 
     component: str
-    epoch: int
+    generation: int
     round: int
     removed: int
     others: int
@@ -82,7 +82,7 @@ class WithdrawalReport:
             "components": [
                 {
                     "component": c.component,
-                    "epoch": c.epoch,
+                    "generation": c.generation,
                     "round": c.round,
                     "removed_updates": c.removed,
                     "rewound_updates_of_others": c.others,
@@ -187,17 +187,18 @@ def _component(
         now = c.rounds[number - 1]
         if now.entries != survivors:
             problems.append(f"{c.name} round {number}: list-differs: it is not the frozen list without the withdrawn")
-    certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+    certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
     proof = None
     if certified is not None:
-        key = (c.name, certified.round, c.epoch)
-        proof = next(p for p in report.certifications if (p.component, p.round, p.epoch) == key)
-    attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
+        key = (c.name, certified.round, c.generation)
+        proof = next(p for p in report.certifications if (p.component, p.round, p.generation) == key)
+    attested = sum((r, e) == (c.round, c.generation) for r, e, _, _ in c.attests)
     needed = report.ledger.host_quorum(c)
     if (removed or others) and (proof is None or len(proof.hosts) < proof.needed):
         told = pending if proof is None and report.ledger.certifiable(c) else problems
         told.append(
-            f"{c.name} epoch {c.epoch}: not-certified: {attested} of the needed {needed} hosts attested the refold"
+            f"{c.name} generation {c.generation}: not-certified: {attested} of the needed {needed} hosts attested the"
+            " refold"
         )
     digest = None
     if hosted:
@@ -217,12 +218,12 @@ def _component(
             digest = digests[c.round]
             if certified is not None and digests.get(certified.round, certified.digest) != certified.digest:
                 problems.append(
-                    f"{c.name} round {certified.round}, epoch {c.epoch}: state-differs: the fold without the withdrawn"
-                    f" updates is {digests[certified.round].hex()}, certified is {certified.digest.hex()}"
+                    f"{c.name} round {certified.round}, generation {c.generation}: state-differs: the fold without"
+                    f" the withdrawn updates is {digests[certified.round].hex()}, certified is {certified.digest.hex()}"
                 )
     return ComponentWithdrawal(
         c.name,
-        c.epoch,
+        c.generation,
         c.round,
         removed,
         others,

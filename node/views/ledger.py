@@ -146,7 +146,7 @@ def _say(context: Context, body: Body | None) -> Json:
         case Update():
             return _say_update(context, body)
         case Attest():
-            facts = {"component": body.component, "round": body.round, "epoch": body.epoch}
+            facts = {"component": body.component, "round": body.round, "generation": body.generation}
             return {**facts, "digest": body.digest.hex()}
         case Evidence():
             return {"evidence": body.kind}
@@ -175,7 +175,7 @@ def _say_update(context: Context, body: Update) -> Json:
     return {
         "component": header.component,
         "round": header.round,
-        "epoch": header.epoch,
+        "generation": header.generation,
         "base": header.base.hex(),
         "blob": header.blob.hex(),
         "bytes": header.size,

@@ -64,9 +64,11 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
         }
         for entry, weight in zip(round_.entries, weights, strict=True)
     ]
-    epoch = c.epoch
+    generation = c.generation
     summary["attested"] = [
-        {**context.member(host), "digest": found.hex()} for r, e, host, found in c.attests if (r, e) == (number, epoch)
+        {**context.member(host), "digest": found.hex()}
+        for r, e, host, found in c.attests
+        if (r, e) == (number, generation)
     ]
     block = context.store.block(round_.height)
     summary["block"] = None if block is None else block.block.id.hex()
@@ -102,18 +104,18 @@ def _evaluation(context: Context, component: str, number: int) -> list[Json]:
             "unit": units.get(metric.task) if metric.metric == "mae" else None,
             "count": metric.count,
             "too_few": metric.count is None,
-            "epoch": metric.epoch,
-            "in_force": metric.epoch == _epoch(context, metric.task),
+            "generation": metric.generation,
+            "in_force": metric.generation == _generation(context, metric.task),
         }
         for metric in context.store.metrics(round_=number)
         if metric.task in tasks
     ]
 
 
-def _epoch(context: Context, task: str) -> int:
-    """Return the epoch that figures of a task, or of a statistic, are of now."""
+def _generation(context: Context, task: str) -> int:
+    """Return the generation that figures of a task, or of a statistic, are of now."""
     c = context.ledger.components.get(f"head/{task}") or context.ledger.components.get(task)
-    return max(each.epoch for each in context.ledger.components.values()) if c is None else c.epoch
+    return max(each.generation for each in context.ledger.components.values()) if c is None else c.generation
 
 
 def _no_better(evaluation: list[Json]) -> list[Json]:
@@ -121,11 +123,11 @@ def _no_better(evaluation: list[Json]) -> list[Json]:
     told: dict[tuple[int, str, bool], dict[str, float | None]] = {}
     for figure in evaluation:
         if figure["group"] is None:
-            key = (figure["epoch"], figure["task"], figure["personal"])
+            key = (figure["generation"], figure["task"], figure["personal"])
             told.setdefault(key, {})[figure["metric"]] = figure["value"]
     return [
-        {"epoch": epoch, "task": task, "personal": personal, "reasons": reasons}
-        for (epoch, task, personal), metrics in told.items()
+        {"generation": generation, "task": task, "personal": personal, "reasons": reasons}
+        for (generation, task, personal), metrics in told.items()
         if (reasons := no_better(metrics))
     ]
 
@@ -148,7 +150,7 @@ def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[in
     return {
         "component": c.name,
         "round": round_.number,
-        "epoch": c.epoch,
+        "generation": c.generation,
         "height": round_.height,
         "closed_at": moment(closed),
         "seconds": None if closed is None or before is None else round(max(0.0, closed - before), 3),
@@ -190,16 +192,16 @@ def _grown(notes: dict[int, RoundNote], number: int, what: str) -> int | None:
 
 def _certificate(context: Context, c: ComponentLedger, round_: Round, note: object) -> Json:
     """Return digest and label. A later round's certificate covers this one: its state was folded from this one's."""
-    attests = {(host, found) for r, e, host, found in c.attests if (r, e) == (round_.number, c.epoch)}
+    attests = {(host, found) for r, e, host, found in c.attests if (r, e) == (round_.number, c.generation)}
     digests = {found for _, found in attests}
-    certified = c.certified if c.certified is not None and c.certified.epoch == c.epoch else None
+    certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
     if certified is not None and certified.round == round_.number:
         state: str | None = certified.digest.hex()
     elif len(digests) == 1:
         state = digests.pop().hex()
     else:
         # A digest that this node noted holds for the lists of that time: a refold since then made another state.
-        seen = note.get("digest") if isinstance(note, dict) and c.epoch == 0 else None
+        seen = note.get("digest") if isinstance(note, dict) and c.generation == 0 else None
         state = str(seen) if seen is not None else None
     if not context.ledger.certifiable(c):
         label = "uncertified"

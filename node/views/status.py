@@ -172,10 +172,12 @@ def _glance(context: Context, c: ComponentLedger) -> Json:
     return {
         "component": c.name,
         "round": c.round,
-        "epoch": c.epoch,
+        "generation": c.generation,
         "label": state_label(context, c),
-        "certified_round": certified.round if certified is not None and certified.epoch == c.epoch else None,
-        "certified_digest": certified.digest.hex() if certified is not None and certified.epoch == c.epoch else None,
+        "certified_round": certified.round if certified is not None and certified.generation == c.generation else None,
+        "certified_digest": certified.digest.hex()
+        if certified is not None and certified.generation == c.generation
+        else None,
         "counted_last": len(c.rounds[-1].entries) if c.rounds else 0,
         "active_hosts": len(c.hosts),
         "trainers": len(trained_by(context, c)),
@@ -192,9 +194,9 @@ def state_label(context: Context, c: ComponentLedger) -> str:
         return "no round yet"
     if not context.ledger.certifiable(c):
         return "uncertified"
-    if c.certified is not None and (c.certified.round, c.certified.epoch) == (c.round, c.epoch):
+    if c.certified is not None and (c.certified.round, c.certified.generation) == (c.round, c.generation):
         return "certified"
-    attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
+    attested = sum((r, e) == (c.round, c.generation) for r, e, _, _ in c.attests)
     return f"attested by {attested} of {context.ledger.host_quorum(c)}"
 
 

@@ -17,8 +17,8 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
     closed = dict(withdrawal.rounds)
     components: list[Json] = []
     for name, c in sorted(context.ledger.components.items()):
-        certified = c.certified is not None and c.certified.epoch == c.epoch
-        attested = sum((r, e) == (c.round, c.epoch) for r, e, _, _ in c.attests)
+        certified = c.certified is not None and c.certified.generation == c.generation
+        attested = sum((r, e) == (c.round, c.generation) for r, e, _, _ in c.attests)
         still = sum(
             entry.author == withdrawal.author
             and entry.seq <= withdrawal.through
@@ -30,11 +30,11 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
             {
                 "component": name,
                 "round": c.round,
-                "epoch": c.epoch,
+                "generation": c.generation,
                 "closed_rounds_then": closed.get(name, 0),
                 "reaches_back_to_round": dict(withdrawal.since).get(name),
                 "updates_beyond_refold_horizon": still,
-                "certified": certified or c.epoch == 0,
+                "certified": certified or c.generation == 0,
                 "attested": attested,
                 "needed": context.ledger.host_quorum(c),
                 "blobs_to_erase": sum(len(erasure.blobs) for erasure in c.erasures),

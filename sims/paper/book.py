@@ -62,7 +62,7 @@ class Book:
                 author=who.public_key,
                 component=component,
                 round=round_,
-                epoch=0,
+                generation=0,
                 base=BASE,
                 blob=sha256(who.public_key + round_.to_bytes(8, "big") + component.encode()),
                 size=100,

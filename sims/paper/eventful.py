@@ -53,7 +53,7 @@ def eventful(seed: int = 1) -> Source:
     _insist(cluster, founders[0], admission, newcomer.public_key, there=True)
 
     founders[1].deliver(ev.RequestWithdrawal())
-    _until(cluster, lambda: _ledger(founders[0]).components[COMPONENT].epoch > 0)
+    _until(cluster, lambda: _ledger(founders[0]).components[COMPONENT].generation > 0)
 
     old = founders[2].identity.public_key
     statement = sign(heir, Rekeying(cluster.federation, heir.public_key, old)).wire

@@ -68,7 +68,7 @@ class House:
         self.ledger, _ = next_state(self.charter, self.ledger, records, close)
         return {refusal.reason for refusal in self.ledger.refusals}
 
-    def update(self, who: Identity, name: str, number: int, epoch: int | None = None) -> Update:
+    def update(self, who: Identity, name: str, number: int, generation: int | None = None) -> Update:
         """Make an update that everybody acknowledged."""
         c, spec = self.ledger.components[name], self.specs[name]
         base = spec.base if spec.additive else sha256(b"base")
@@ -80,7 +80,7 @@ class House:
                 author=who.public_key,
                 component=name,
                 round=number,
-                epoch=c.epoch if epoch is None else epoch,
+                generation=c.generation if generation is None else generation,
                 base=base,
                 blob=sha256(b"%d" % self.salt),
                 size=100,

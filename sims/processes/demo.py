@@ -328,7 +328,10 @@ class Demo:
         def certified() -> bool:
             components = [fold_ledger(i, self.charter).components.values() for i in self.institutions]
             return all(
-                c.epoch >= 1 and c.certified is not None and c.certified.epoch == c.epoch and not c.erasures
+                c.generation >= 1
+                and c.certified is not None
+                and c.certified.generation == c.generation
+                and not c.erasures
                 for found in components
                 for c in found
             )

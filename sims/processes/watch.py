@@ -25,7 +25,7 @@ class View:
 
     height: int = 0
     notes: dict[tuple[str, int], dict[str, object]] = field(default_factory=dict)
-    metrics: dict[tuple[int, int], float] = field(default_factory=dict)  # by (epoch, round)
+    metrics: dict[tuple[int, int], float] = field(default_factory=dict)  # by (generation, round)
     draws: int = 0
     epsilon: int = 0
 
@@ -40,7 +40,7 @@ def look(institution: Institution, before: View) -> View:
                 notes={(note.component, note.round): dict(note.data) for note in store.notes()},
                 # In the order of the store the first metric of every kind of task comes last among these.
                 metrics={
-                    (m.epoch, m.round): m.value
+                    (m.generation, m.round): m.value
                     for m in store.metrics()
                     if m.metric in MAIN and not m.cell and not m.personal and not m.task.startswith(f"{KIND}/")
                 },

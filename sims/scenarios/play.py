@@ -310,7 +310,7 @@ def _current(node: Node) -> bool:
     if any(component.erasures for component in core.ledger.components.values()):
         return False
     return all(
-        core.folded.get(name, (0, 0, b"", b""))[:3] == (found.round, found.epoch, found.chain)
+        core.folded.get(name, (0, 0, b"", b""))[:3] == (found.round, found.generation, found.chain)
         for name, found in core.ledger.components.items()
         if name in core.held
     )

@@ -291,7 +291,7 @@ class Node:
             del self.kept[place]
         found = state_digest(fold.component, state)
         self.cluster.watch.folded(self, fold, found)
-        return ev.Folded(fold.component, fold.round, fold.epoch, chain, found, saturated)
+        return ev.Folded(fold.component, fold.round, fold.generation, chain, found, saturated)
 
 
 class Cluster:

@@ -371,8 +371,8 @@ class Invariants:
     def _awaited(self, before: Ledger, now: Ledger) -> None:
         """G7: withdrawn bytes may go only after a state of the generation without them is certified."""
         for name, component in now.components.items():
-            gone = [each.epoch for each in before.components[name].erasures if each not in component.erasures]
-            if gone and (component.certified is None or component.certified.epoch < max(gone)):
+            gone = [each.generation for each in before.components[name].erasures if each not in component.erasures]
+            if gone and (component.certified is None or component.certified.generation < max(gone)):
                 raise InvariantError(
                     "G7", f"withdrawn bytes of {name} may go before generation {max(gone)} is certified"
                 )
@@ -537,7 +537,7 @@ class Invariants:
                 raise InvariantError("G7", f"{name} at node {node.index} is not the fold of what is in force")
 
     def _erased(self, node: Node) -> None:
-        """G7: what was withdrawn is gone from every disk but its owner's once the new epoch is certified."""
+        """G7: what was withdrawn is gone from every disk but its owner's once the new generation is certified."""
         core = node.core
         assert core is not None
         if any(component.erasures for component in core.ledger.components.values()):

@@ -85,7 +85,7 @@ def cluster() -> Cluster:
 
     def settled() -> bool:
         components = [c for node in cluster.nodes if node.core for c in node.core.ledger.components.values()]
-        return all(c.certified and (c.certified.round, c.certified.epoch) == (4, 1) for c in components)
+        return all(c.certified and (c.certified.round, c.certified.generation) == (4, 1) for c in components)
 
     assert cluster.run(settled)
     return cluster

@@ -88,7 +88,7 @@ def test_blame_tells_shares_and_what_was_withdrawn(run: "Run", home: Home, clust
         share = sum(1 / len(r.entries) for r in rounds for e in r.entries if e.author == key) / len(rounds)
         assert member["weight_share"] == pytest.approx(share, abs=1e-3)
         assert member["rounds"] == sum(e.author == key for r in rounds for e in r.entries)
-    assert (found["height"], found["round"], found["epoch"]) == (cluster.nodes[1].core.ledger.height, 4, 1)  # type: ignore[union-attr]
+    assert (found["height"], found["round"], found["generation"]) == (cluster.nodes[1].core.ledger.height, 4, 1)  # type: ignore[union-attr]
     gone = named(found["members"], "member 0")
     assert (gone["state"], gone["withdrawn"], gone["rounds"]) == ("withdrew", 2, 0)
     told = run("ledger", "blame", "head/task0", "--home", home.root)

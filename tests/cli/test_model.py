@@ -46,7 +46,7 @@ def test_the_weights_are_base_and_grid_times_the_certified_state(
     state, _ = replay(origin(spec), spec, c.rounds, lambda e: payload_values(node.store.blobs[e.blob], spec))
     assert c.certified is not None
     assert told["digest"] == state_digest(NAME, state).hex() == c.certified.digest.hex()
-    assert (told["round"], told["epoch"], told["certified"]) == (4, 1, True)
+    assert (told["round"], told["generation"], told["certified"]) == (4, 1, True)
     assert {member["key"] for member in told["attested_by"]} <= {n.identity.public_key.hex() for n in cluster.nodes}
     assert len(told["attested_by"]) >= 3
     entry = config["components"][0]  # type: ignore[index]

@@ -97,7 +97,9 @@ def test_every_class_has_its_probability_and_the_states_are_named(
     core = cluster.nodes[1].core
     assert core is not None
     for name in core.hosted:
-        assert f"{name}: round {ROUNDS}, epoch 0, certified, digest {core.folded[name][3].hex()[:16]}" in answer.err
+        assert (
+            f"{name}: round {ROUNDS}, generation 0, certified, digest {core.folded[name][3].hex()[:16]}" in answer.err
+        )
     assert "missing" not in answer.err
     # A few rounds of noise: the held-out students here say so.
     assert "warning: digit is no better than a constant on the held-out records here: accuracy 0.0" in answer.err

@@ -83,7 +83,7 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
     assert [(each["task"], each["personal"]) for each in told] == [("task0", False)]
     assert "constant" not in run(*words).out
     assert "Nothing was evaluated" in run("round", "show", "head/task0", "3", "--local", "--home", home.root).out
-    assert "epoch 1)" not in worse.out
+    assert "generation 1)" not in worse.out
     with Store.open(home.database, cluster.charter.federation) as store:
         store.put_metrics(
             [
@@ -94,7 +94,7 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
     lines = run(*words, "--local").out.splitlines()
     (old,), (now,) = (
         [number for number, line in enumerate(lines) if line.startswith(what)]
-        for what in ("before a withdrawal, not in force (epoch 0)", "now (epoch 1)")
+        for what in ("before a withdrawal, not in force (generation 0)", "now (generation 1)")
     )
     assert "0.4300" in "".join(lines[old:now])
     assert "accuracy 0.430 is not above" in " ".join(lines[old:now])

@@ -84,7 +84,7 @@ def test_the_watched_status_stands_on_the_screen(
     assert not any("Text" in line or "\x1b" in line or "[" in line for line in lines), "no code, no escape"
     assert sum(line.startswith("federation") for line in lines) == 1, "the pictures stand one over the other"
     (head,) = (line for line in lines if line.startswith("component"))
-    assert head.split() == ["component", "round", "epoch", "trainers", "state", "digest"]
+    assert head.split() == ["component", "round", "generation", "trainers", "state", "digest"]
     seen.end(interrupt=True)
     assert (screen.full, seen.code) == (False, 130)
 

@@ -8,7 +8,7 @@ from collegium.cli import withdrawn
 from collegium.cli.output import console
 
 PART = {
-    "component": "head/pass", "epoch": 1, "round": 3, "removed_updates": 2, "rewound_updates_of_others": 0,
+    "component": "head/pass", "generation": 1, "round": 3, "removed_updates": 2, "rewound_updates_of_others": 0,
     "updates_beyond_refold_horizon": 0, "digest": "ab" * 32, "label": "certified", "attested": 4, "needed": 3,
 }  # fmt: skip
 

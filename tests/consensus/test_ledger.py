@@ -66,7 +66,7 @@ class Book:
         return record
 
     def header(
-        self, who: Identity, round_: int, *, epoch: int = 0, salt: int = 0, name: str = T
+        self, who: Identity, round_: int, *, generation: int = 0, salt: int = 0, name: str = T
     ) -> Signed[UpdateHeader]:
         base = sha256(b"base")
         return sign(
@@ -76,7 +76,7 @@ class Book:
                 author=who.public_key,
                 component=name,
                 round=round_,
-                epoch=epoch,
+                generation=generation,
                 base=base,
                 blob=sha256(who.public_key + bytes([round_, salt])),
                 size=100,
@@ -93,9 +93,9 @@ class Book:
         return tuple(Ack(h.public_key, h.sign("ack", text)) for h in sorted(hosts, key=lambda h: h.public_key))
 
     def update(
-        self, who: Identity, round_: int, hosts: Iterable[Identity] | None = None, *, epoch: int = 0, salt: int = 0
+        self, who: Identity, round_: int, hosts: Iterable[Identity] | None = None, *, generation: int = 0, salt: int = 0
     ) -> Signed[Record]:
-        header = self.header(who, round_, epoch=epoch, salt=salt)
+        header = self.header(who, round_, generation=generation, salt=salt)
         return self.record(who, Update(header.wire, self.acks(header, self.ids if hosts is None else hosts)))
 
     def block(self, *records: Signed[Record], close: Sequence[int] = ()) -> Ledger:
@@ -121,11 +121,14 @@ class Book:
         return self.record(carrier or owner, Withdrawal(sign(owner, statement).wire))
 
     def attest(
-        self, who: Identity, digest: bytes, *, round_: int | None = None, epoch: int | None = None
+        self, who: Identity, digest: bytes, *, round_: int | None = None, generation: int | None = None
     ) -> Signed[Record]:
         c = self.component
         return self.record(
-            who, Attest(T, c.round if round_ is None else round_, c.epoch if epoch is None else epoch, digest)
+            who,
+            Attest(
+                T, c.round if round_ is None else round_, c.generation if generation is None else generation, digest
+            ),
         )
 
     def reasons(self) -> list[str]:
@@ -204,7 +207,7 @@ def test_the_digest_covers_every_part_of_the_state(book: Book) -> None:
     }
     components = {
         "round": replace(c, round=5),
-        "epoch": replace(c, epoch=5),
+        "generation": replace(c, generation=5),
         "hosts": replace(c, hosts=c.hosts[1:]),
         "rounds": replace(c, rounds=chained([replace(c.rounds[0], entries=c.rounds[0].entries[1:])], GENESIS)),
         "faults": replace(c, rounds=chained([replace(c.rounds[0], faults=0)], GENESIS)),
@@ -305,7 +308,7 @@ def test_inert_records_are_named_and_change_nothing_else(book: Book) -> None:
         "one receipt twice": ("false-receipt", Update(good.wire, twice * 2)),
         "counted already": ("counted-already", Update(counted.wire, book.acks(counted, book.ids))),
         "a round far ahead": ("round-ahead", Update(book.header(a, 3).wire, ())),
-        "an epoch ahead": ("epoch-ahead", Update(book.header(a, 2, epoch=1).wire, ())),
+        "a generation ahead": ("generation-ahead", Update(book.header(a, 2, generation=1).wire, ())),
         "attest of an open round": ("attest-ahead", Attest(T, 2, 0, NIL)),
         "attest of an unknown component": ("unknown-component", Attest("head/none", 1, 0, NIL)),
         "scope unknown": ("unknown-withdrawal", Withdrawal(sign(a, bad_scope).wire)),
@@ -464,14 +467,14 @@ def test_who_does_not_host_certifies_nothing() -> None:
 # ---- withdrawal
 
 
-def test_withdrawal_drops_entries_and_grows_the_epoch_once(book: Book) -> None:
+def test_withdrawal_drops_entries_and_grows_the_generation_once(book: Book) -> None:
     """G7: two withdrawals in one block are one refold."""
     a, b, c, d = book.ids
     book.round(1)
     book.round(2)
     chain = book.component.chain
     book.block(book.withdraw(a), book.withdraw(b))
-    assert book.component.epoch == 1
+    assert book.component.generation == 1
     assert book.counted() == [[c.public_key, d.public_key]] * 2
     assert book.component.chain != chain
     blobs = {blob for erasure in book.component.erasures for blob in erasure.blobs}
@@ -485,7 +488,7 @@ def test_withdrawal_drops_entries_and_grows_the_epoch_once(book: Book) -> None:
     assert [[(e.update, e.staleness, e.variance) for e in r.entries] for r in book.component.rounds] == strip
 
 
-def test_erasure_waits_for_the_new_epochs_certificate(book: Book) -> None:
+def test_erasure_waits_for_the_new_generations_certificate(book: Book) -> None:
     """G7, design.md section 9: only after it is certified are the bytes deleted."""
     book.round(1)
     old = [book.attest(who, sha256(b"old")) for who in book.ids]
@@ -505,13 +508,15 @@ def test_late_words_for_the_generation_before_let_no_bytes_go(book: Book) -> Non
     book.round(1)
     book.block(book.withdraw(book.ids[0]))
     waiting = book.component.erasures
-    book.block(*(book.attest(who, sha256(b"old"), epoch=0) for who in book.ids))
+    book.block(*(book.attest(who, sha256(b"old"), generation=0) for who in book.ids))
     assert (book.component.certified, book.component.erasures) == (None, waiting)
-    book.block(*(book.update(who, 2, epoch=1) for who in book.ids[1:]), close=[2])
+    book.block(*(book.update(who, 2, generation=1) for who in book.ids[1:]), close=[2])
     book.block(book.withdraw(book.ids[1]))
-    assert [each.epoch for each in book.component.erasures] == [1, 2]
-    book.block(*(book.attest(who, sha256(b"between"), epoch=1) for who in book.ids))
-    assert [each.epoch for each in book.component.erasures] == [1, 2], "a state of generation 1 contains the second's"
+    assert [each.generation for each in book.component.erasures] == [1, 2]
+    book.block(*(book.attest(who, sha256(b"between"), generation=1) for who in book.ids))
+    assert [each.generation for each in book.component.erasures] == [1, 2], (
+        "a state of generation 1 contains the second's"
+    )
     book.block(*(book.attest(who, sha256(b"new")) for who in book.ids[1:]))
     assert book.component.erasures == ()
 
@@ -535,12 +540,12 @@ def test_withdrawn_updates_do_not_come_back(book: Book) -> None:
     assert [p.author for p in book.component.pending] == [b.public_key]
     book.block(book.update(a, 2))
     assert book.reasons() == ["withdrawn"]
-    book.block(book.update(a, 2, salt=3, epoch=1))
+    book.block(book.update(a, 2, salt=3, generation=1))
     assert book.reasons() == ["withdrawn"]
     book.block(book.update(c, 2), book.update(d, 2), close=[2])
     book.round(3)
     assert a.public_key in book.counted()[2], "it may contribute again from the second round on"
-    assert book.component.epoch == 1
+    assert book.component.generation == 1
 
 
 def test_a_withdrawal_is_believed_once_and_from_its_owner_only(book: Book) -> None:
@@ -550,11 +555,11 @@ def test_a_withdrawal_is_believed_once_and_from_its_owner_only(book: Book) -> No
     forged = sign(b, replace(statement, author=b.public_key)).wire[:64] + schema.dump(statement)
     book.block(book.record(b, Withdrawal(forged)))
     assert book.reasons() == ["bad-signature"]
-    assert book.component.epoch == 0
+    assert book.component.generation == 0
     wire = sign(a, statement).wire
     book.block(book.record(b, Withdrawal(wire)))
     book.block(book.record(b, Withdrawal(wire)))
-    assert book.component.epoch == 1
+    assert book.component.generation == 1
     assert len(book.ledger.withdrawn) == 1
 
 
@@ -581,8 +586,8 @@ def test_the_refold_horizon() -> None:
 def test_others_updates_in_flight_stay_eligible_after_a_refold(book: Book) -> None:
     a, b, *_ = book.ids
     book.round(1)
-    book.block(book.update(b, 2, epoch=0), book.withdraw(a))
-    assert book.component.epoch == 1
+    book.block(book.update(b, 2, generation=0), book.withdraw(a))
+    assert book.component.generation == 1
     assert [e.author for e in eligible(book.charter, book.ledger, T)] == [b.public_key]
 
 

@@ -61,7 +61,7 @@ class Book:
         self.heads[who.public_key] = (seq + 1, record.digest)
         return record
 
-    def update(self, who: Identity, round_: int, *, epoch: int = 0, salt: int = 0) -> Signed[Record]:
+    def update(self, who: Identity, round_: int, *, generation: int = 0, salt: int = 0) -> Signed[Record]:
         blob = sha256(who.public_key + bytes([round_, salt]))
         values = np.random.default_rng(list(blob)).integers(-(2**31), 2**31, self.spec.dimension)
         self.sums[blob] = values.astype("<i4")
@@ -72,7 +72,7 @@ class Book:
                 author=who.public_key,
                 component=NAME,
                 round=round_,
-                epoch=epoch,
+                generation=generation,
                 base=self.spec.base,
                 blob=blob,
                 size=100,
@@ -196,7 +196,7 @@ def test_what_was_withdrawn_does_not_come_back_and_is_replaced() -> None:
     book.block(*(book.update(i, 1) for i in book.ids), close=True)
     _, everybody = book.folded()
     assert book.block(book.withdraw(a)) == []
-    assert (book.component.epoch, book.component.round) == (1, 1)
+    assert (book.component.generation, book.component.round) == (1, 1)
     _, rest = book.folded()
     mine = book.sums[sha256(a.public_key + bytes([1, 0]))]
     assert (np.array(everybody) - mine).tolist() == rest
@@ -239,7 +239,7 @@ def test_any_history_ends_in_the_sum_of_who_is_in(seed: int) -> None:
             else:
                 barred = max((dict(w.rounds)[NAME] + 1 for w in book.ledger.withdrawn if w.author == key), default=0)
                 round_ = max(book.component.round, barred) + 1
-                records.append(book.update(who, round_, epoch=book.component.epoch))
+                records.append(book.update(who, round_, generation=book.component.generation))
                 inside[key] = sha256(key + bytes([round_, 0]))
         assert book.block(*records) == []
         if closable(book.charter, book.ledger, NAME):

@@ -31,7 +31,7 @@ def test_g7_a_component_is_withdrawn_and_the_others_stay(house: House) -> None:
     assert not house.withdraw(me, "components", components=(A,))
     assert house.counted(A) == [BUT_0] * 3
     assert house.counted(B) == [ALL] * 3
-    assert (house.ledger.components[A].epoch, house.ledger.components[B].epoch) == (1, 0)
+    assert (house.ledger.components[A].generation, house.ledger.components[B].generation) == (1, 0)
     assert [len(e.blobs) for e in house.ledger.components[A].erasures] == [3]
     assert house.withdraw(me, "components", components=(A,)) == {"withdrawn-already"}
     # It goes on: not in the round that was under way, but from the next on.
@@ -56,7 +56,7 @@ def test_g7_single_updates_are_withdrawn_again_and_again(house: House) -> None:
         assert not house.withdraw(me, "updates", updates=(update,))
         assert house.withdraw(me, "updates", updates=(update,)) == {"withdrawn-already"}
     assert house.counted(B) == [BUT_0, ALL, BUT_0]
-    assert house.ledger.components[B].epoch == 2
+    assert house.ledger.components[B].generation == 2
     foreign = house.entry(house.ids[1], B, 2).update
     assert house.withdraw(me, "updates", updates=(foreign,)) == {"withdrawn-already"}, "another member's"
     assert house.counted(B)[1] == ALL
@@ -70,11 +70,11 @@ def test_g7_what_no_round_counted_waits_for_no_certificate(house: House) -> None
     (pending,) = house.ledger.components[A].pending
     assert not house.withdraw(me, "updates", updates=(pending.update,))
     found = house.ledger.components[A]
-    assert (found.pending, found.erasures, found.epoch) == ((), (), 0)
+    assert (found.pending, found.erasures, found.generation) == ((), (), 0)
     assert house.say((me, update)) == {"withdrawn"}
 
 
-def test_g7_overlapping_withdrawals_in_one_block_are_one_epoch(house: House) -> None:
+def test_g7_overlapping_withdrawals_in_one_block_are_one_generation(house: House) -> None:
     me, other = house.ids[:2]
     said = (
         (me, house.statement(me, "rounds", components=(A,), first=1, last=2)),
@@ -83,10 +83,10 @@ def test_g7_overlapping_withdrawals_in_one_block_are_one_epoch(house: House) -> 
     )
     assert not house.say(*said)
     assert house.counted(A) == [[2, 3, 4]] * 3
-    assert (house.ledger.components[A].epoch, house.ledger.components[B].epoch) == (1, 1)
+    assert (house.ledger.components[A].generation, house.ledger.components[B].generation) == (1, 1)
     assert not house.withdraw(me), "what it has in B is in force still"
     assert house.counted(B) == [[2, 3, 4]] * 3
-    assert (house.ledger.components[A].epoch, house.ledger.components[B].epoch) == (1, 2)
+    assert (house.ledger.components[A].generation, house.ledger.components[B].generation) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_is_not_in_force_cannot_be_moved_and_a_motion_overtaken_is_void(hou
     house.withdraw(owner)
     house.vote(*others[1:3])
     assert (house.outcome().result, house.outcome().why) == ("void", "withdrawn-already")
-    assert house.ledger.components[A].epoch == 1
+    assert house.ledger.components[A].generation == 1
 
 
 def test_a_motions_terms_are_its_own(house: House) -> None:
@@ -240,14 +240,14 @@ def test_g7_a_rewind_goes_back_to_before_the_first_update_everywhere(house: Hous
     # A: round 2, which counted it, and what followed. B: its round 2 closed in the same block, and was trained before.
     assert house.counted(A) == [ALL, [], [], []]
     assert house.counted(B) == [ALL, ALL, [], []]
-    assert [house.ledger.components[name].epoch for name in (A, B)] == [1, 1]
+    assert [house.ledger.components[name].generation for name in (A, B)] == [1, 1]
     (found,) = house.ledger.withdrawn
     assert (found.mode, dict(found.since), dict(found.rounds)) == ("rewind", {A: 2, B: 3}, {A: 3, B: 3})
     erased = {blob for e in house.ledger.components[A].erasures for blob in e.blobs}
     assert len(erased) == 10, "everybody's: they learned from it"
-    # In flight for the round that was under way: void, whoever made it, and whatever epoch it says.
-    for epoch in (0, 1):
-        assert house.say((others[1], house.update(others[1], A, 4, epoch))) == {"withdrawn"}
+    # In flight for the round that was under way: void, whoever made it, and whatever generation it says.
+    for generation in (0, 1):
+        assert house.say((others[1], house.update(others[1], A, 4, generation))) == {"withdrawn"}
     house.round(A, B)
     assert house.counted(A)[-1] == ALL, "the owner too: that update alone was withdrawn"
 
@@ -271,7 +271,7 @@ def test_a_rewind_and_a_withdrawal_in_one_block(house: House) -> None:
     assert not house.say(*ballots, (other, house.statement(other)))
     assert house.counted(B) == [[0, 2, 3, 4], [0, 2, 3, 4], [], []]
     assert house.counted(A) == [[0, 2, 3, 4]] * 3 + [[]]
-    assert [house.ledger.components[name].epoch for name in (A, B)] == [1, 1]
+    assert [house.ledger.components[name].generation for name in (A, B)] == [1, 1]
 
 
 SUM = "statistic/task0"
@@ -297,7 +297,7 @@ def test_g7_of_a_statistic_a_rewind_takes_the_subjects_own(scope: str, more: dic
     house.vote(*others[1:])
     assert house.counted(A)[-1] == house.counted(B)[-1] == []
     assert house.counted(SUM) == [BUT_0 if own else ALL], "and no empty round is put after it"
-    assert house.ledger.components[SUM].epoch == int(own)
+    assert house.ledger.components[SUM].generation == int(own)
     assert [(w.mode, w.components == (SUM,)) for w in house.ledger.withdrawn] == [("rewind", False), ("refold", True)][
         : 1 + own
     ], "the subject's sums alone, in a withdrawal of their own"

@@ -53,11 +53,11 @@ def source_of(cluster: Cluster, node: Node) -> Source:
     return Source(cluster.charter, dump_file(signed), blocks.get, max(blocks), "the store")
 
 
-def settled(cluster: Cluster, epoch: Callable[[str], int]) -> bool:
+def settled(cluster: Cluster, generation: Callable[[str], int]) -> bool:
     return all(
         node.core is not None
         and all(
-            c.certified is not None and c.epoch >= epoch(name) and c.certified.epoch == c.epoch
+            c.certified is not None and c.generation >= generation(name) and c.certified.generation == c.generation
             for name, c in node.core.ledger.components.items()
         )
         for node in cluster.nodes
@@ -187,8 +187,8 @@ def test_the_summary_is_what_the_header_names(case: Case) -> None:
     for stored, ledger in case.source.history(case.source.top):
         assert summary_digest(summary(ledger)) == stored.block.fold
         read = Summary.read(summary(ledger), 1 << 20)
-        assert {n: (c.round, c.epoch, c.chain, c.certified) for n, c in read.components.items()} == {
-            n: (c.round, c.epoch, c.chain, c.certified) for n, c in ledger.components.items()
+        assert {n: (c.round, c.generation, c.chain, c.certified) for n, c in read.components.items()} == {
+            n: (c.round, c.generation, c.chain, c.certified) for n, c in ledger.components.items()
         }
         assert [replace(w, height=0, carrier=b"") for w in ledger.withdrawn] == list(read.withdrawn)
 

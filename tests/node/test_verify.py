@@ -53,12 +53,14 @@ def grown(*, withdraw: bool, rounds: int = 4, **charter: object) -> Cluster:
 
 
 def refolded(core: object) -> bool:
-    return all(c.epoch == 1 for c in core.ledger.components.values())  # type: ignore[attr-defined]
+    return all(c.generation == 1 for c in core.ledger.components.values())  # type: ignore[attr-defined]
 
 
 def certified(core: object, rounds: int) -> bool:
     components = core.ledger.components.values()  # type: ignore[attr-defined]
-    return all(c.certified and (c.certified.round, c.certified.epoch) == (rounds, c.epoch) for c in components)
+    return all(
+        c.certified and (c.certified.round, c.certified.generation) == (rounds, c.generation) for c in components
+    )
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +281,7 @@ def test_a_certificate_over_another_state_is_found_out(plain: Cluster) -> None:
     assert c.certified is not None
     wrong = replace(c, certified=replace(c.certified, digest=flip(c.certified.digest, 0)))
     report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task1": wrong})
-    with pytest.raises(VerificationError, match="head/task1 round 4, epoch 0: state-differs"):
+    with pytest.raises(VerificationError, match="head/task1 round 4, generation 0: state-differs"):
         verify_states(report, bytes_of(plain))
 
 
@@ -412,7 +414,7 @@ def test_a_state_that_still_contains_the_withdrawn_is_found_out(withdrawn: Clust
     assert c.certified is not None
     false = replace(c, certified=replace(c.certified, digest=flip(c.certified.digest, 1)))
     report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task0": false})
-    assert "head/task0 round 4, epoch 1: state-differs" in problems(report, withdrawn, bytes_of(withdrawn))
+    assert "head/task0 round 4, generation 1: state-differs" in problems(report, withdrawn, bytes_of(withdrawn))
 
 
 def test_a_refold_that_is_not_certified_is_no_withdrawal_yet(withdrawn: Cluster) -> None:
@@ -420,7 +422,7 @@ def test_a_refold_that_is_not_certified_is_no_withdrawal_yet(withdrawn: Cluster)
     c = report.ledger.components["head/task1"]
     early = replace(c, certified=None)
     report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task1": early})
-    assert "head/task1 epoch 1: not-certified" in problems(report, withdrawn, bytes_of(withdrawn))
+    assert "head/task1 generation 1: not-certified" in problems(report, withdrawn, bytes_of(withdrawn))
     found = verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn))
     assert (found.problems, len(found.pending)) == ((), 1)
     few = replace(early, hosts=early.hosts[:3])  # too few for any certificate: waiting does not help

@@ -39,7 +39,8 @@ def cluster() -> Cluster:
     def settled() -> bool:
         components = [c for node in cluster.nodes if node.core for c in node.core.ledger.components.values()]
         return all(
-            c.epoch == 1 and c.certified and (c.certified.round, c.certified.epoch) == (ROUNDS, 1) for c in components
+            c.generation == 1 and c.certified and (c.certified.round, c.certified.generation) == (ROUNDS, 1)
+            for c in components
         )
 
     assert cluster.run(settled)
@@ -219,7 +220,7 @@ def test_who_withdrew_a_part_is_a_member(context: Context, cluster: Cluster) -> 
 
 def test_components_tell_who_the_open_round_waits_for(context: Context, cluster: Cluster) -> None:
     first, second = views.components(replace(context, live=live(cluster)))
-    assert (first["round"], first["epoch"], first["label"]) == (ROUNDS, 1, "certified")
+    assert (first["round"], first["generation"], first["label"]) == (ROUNDS, 1, "certified")
     assert (first["hosted_here"], second["hosted_here"]) == (True, False)
     assert first["digest"] == (b"d" * 32).hex()
     opened = first["open_round"]
@@ -254,7 +255,7 @@ def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) 
     assert "evaluation" not in views.round_detail(context, "head/task0", 2), "it is this institution's own"
     shown = views.round_detail(context, "head/task0", 2, local=True)
     assert sum(entry["weight"] for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
-    shared = {"task": "task0", "metric": "auc", "epoch": 0, "personal": False, "too_few": False, "group": None}
+    shared = {"task": "task0", "metric": "auc", "generation": 0, "personal": False, "too_few": False, "group": None}
     shared |= {"in_force": False, "unit": None}  # of the lists before the withdrawal
     assert shown["evaluation"] == [
         {**shared, "value": 0.75, "count": 40},
@@ -515,4 +516,4 @@ def test_unlearn_shows_how_far_it_got(context: Context, cluster: Cluster) -> Non
     (withdrawal,) = shown["withdrawals"]
     assert withdrawal["member"]["name"] == name_of(cluster, 0)
     assert withdrawal["state"] == "refolded, certified, erased"
-    assert all(c["certified"] and c["epoch"] == 1 for c in withdrawal["components"])
+    assert all(c["certified"] and c["generation"] == 1 for c in withdrawal["components"])

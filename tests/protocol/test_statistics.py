@@ -56,7 +56,7 @@ def a_header(charter: Charter, **changes: object) -> UpdateHeader:
         author=ME.public_key,
         component=NAME,
         round=1,
-        epoch=0,
+        generation=0,
         base=spec.base,
         blob=sha256(b"bytes"),
         size=100,

@@ -63,7 +63,7 @@ def header(
         author=ME.public_key,
         component=spec.name,
         round=3,
-        epoch=0,
+        generation=0,
         base=BASE,
         blob=sha256(frame),
         size=len(frame),

@@ -355,7 +355,7 @@ def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(
 
     assert settled() == {"left": 0, "certified": True}
     assert settled(*mine, "00" * 32)["left"] == len(mine)
-    refolded = replace(component, epoch=1, rounds=())
+    refolded = replace(component, generation=1, rounds=())
     monkeypatch.setattr(daemon.core, "ledger", replace(ledger, components={**ledger.components, name: refolded}))
     assert settled(*mine) == {"left": 0, "certified": False}
     assert settled() == {"left": 0, "certified": True}, "nothing of this student's is refolded"

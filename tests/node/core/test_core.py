@@ -51,7 +51,7 @@ def header(cluster: Cluster, author: Node, round_: int, blob: bytes, **more: obj
         author=key(author),
         component=T,
         round=round_,
-        epoch=0,
+        generation=0,
         base=base,
         blob=blob,
         size=130,

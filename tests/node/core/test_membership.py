@@ -178,7 +178,7 @@ def test_the_certified_state_is_taken_in_place_of_a_long_history() -> None:
     [
         pytest.param(component(20, 19), catchup.REPLAYED, {}, id="a few rounds are replayed"),
         pytest.param(component(20, None), 20, {}, id="nothing is certified"),
-        pytest.param(replace(component(20, 19), epoch=1), 20, {}, id="certified before a withdrawal"),
+        pytest.param(replace(component(20, 19), generation=1), 20, {}, id="certified before a withdrawal"),
         pytest.param(component(20, 19), 20, {"certifiable": False}, id="too few hosts"),
         pytest.param(component(20, 19), 20, {"doubted": {"x"}}, id="this node differed: from the bytes"),
         pytest.param(component(20, 19), 20, {"halted": {"x"}}, id="this node still differs: an operator's act"),

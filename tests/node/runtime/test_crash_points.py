@@ -96,7 +96,7 @@ def words(found: Any, federation: bytes) -> Iterator[tuple[Word, bytes]]:
             yield ("vote", vote.author, vote.height, vote.view, vote.step), vote.block
     for header in found.headers:
         value: UpdateHeader = header.value
-        yield ("header", value.author, value.component, value.round, value.epoch), header.digest
+        yield ("header", value.author, value.component, value.round, value.generation), header.digest
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ def told(value: float | None, **groups: dict[str, Any]) -> dict[str, Any]:
     return {"metric": "auc", "value": value, "n": 90, "metrics": {"auc": value, "accuracy": 0.5}, "groups": groups}
 
 
-def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
+def test_a_task_has_the_round_and_generation_of_its_head() -> None:
     found = metric_rows({"tasks": {"a": told(0.7), "b": told(None)}}, STATES, 2.0)
     assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
     assert found[1] == Metric(5, 0, "a", "accuracy", 0.5, 90, 2.0)
-    assert [(m.round, m.epoch, m.task, math.isnan(m.value)) for m in found[2:]] == [
+    assert [(m.round, m.generation, m.task, math.isnan(m.value)) for m in found[2:]] == [
         (7, 1, "b", True),
         (7, 1, "b", False),
     ]
@@ -46,7 +46,7 @@ def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_say
     assert (small.cell, small.count, math.isnan(small.value)) == ("sex=m", None, True)
 
 
-def test_a_statistic_has_the_round_and_epoch_of_its_own() -> None:
+def test_a_statistic_has_the_round_and_generation_of_its_own() -> None:
     evaluate = Evaluate((*STATES.states, ("statistic/a", 2, 3, b"")))
     found = metric_rows({"tasks": {"a": told(0.7)}, "statistics": {"statistic/a": told(0.6)}}, evaluate, 2.0)
     assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)

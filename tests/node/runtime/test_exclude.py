@@ -36,7 +36,7 @@ def header(runtime: Any, manifest: bytes, round_: int = 1, author: Identity | No
     return sign(
         identity,
         UpdateHeader(
-            federation=runtime.core.federation, author=identity.public_key, component=T, round=round_, epoch=0,
+            federation=runtime.core.federation, author=identity.public_key, component=T, round=round_, generation=0,
             base=bytes(32), blob=sha256(bytes([round_])), size=9, steps=1, sample_rate=1000, lot=100_000,
             engaged=(Engaged(T, bytes(32), 0, 1000, 1000),), claims=(Claim("made-up", (), NO_EPSILON, 0),),
             manifest=manifest,

@@ -119,7 +119,7 @@ def test_g7_a_withdrawal_is_verified_from_another_ledger_and_its_bytes_are_gone(
 
 def _certified(ledger: Ledger) -> bool:
     c = ledger.components["head/task0"]
-    return c.certified is not None and c.certified.epoch == c.epoch
+    return c.certified is not None and c.certified.generation == c.generation
 
 
 def _blob(four: Any, blob: bytes) -> bytes:

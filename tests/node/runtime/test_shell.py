@@ -154,7 +154,7 @@ def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) ->
     data = payload(runtime.core.federation, author, spec.name, 1, values)
     blob = runtime.holdings.blobs.put(data)
     header = UpdateHeader(
-        federation=runtime.core.federation, author=author, component=spec.name, round=1, epoch=0, base=bytes(32),
+        federation=runtime.core.federation, author=author, component=spec.name, round=1, generation=0, base=bytes(32),
         blob=blob, size=len(data), steps=1, sample_rate=1000, lot=100_000,
         engaged=(Engaged(spec.name, bytes(32), 0, 1000, 1000),), claims=(Claim("made-up", (), NO_EPSILON, 0),),
     )  # fmt: skip

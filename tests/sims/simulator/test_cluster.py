@@ -65,7 +65,7 @@ def current(node: Node) -> bool:
     core = node.core
     assert core is not None
     return all(
-        name in core.folded and core.folded[name][:3] == (c.round, c.epoch, c.chain)
+        name in core.folded and core.folded[name][:3] == (c.round, c.generation, c.chain)
         for name, c in core.ledger.components.items()
     )
 
@@ -329,7 +329,9 @@ def test_g1_a_follower_folds_the_same_bits_and_says_nothing_of_them(weather: Wea
             core = follower.core
             assert core is not None
             followed = core.ledger.components["head/task1"]
-            assert core.folded["head/task1"][:3] == (followed.round, followed.epoch, followed.chain), "it waits for it"
+            assert core.folded["head/task1"][:3] == (followed.round, followed.generation, followed.chain), (
+                "it waits for it"
+            )
             assert effect.beside == (("head/task1", followed.chain),)
             trains.append(effect)
         carry_out(effect)
@@ -424,7 +426,7 @@ def check_refolded(cluster: Cluster, gone: bytes) -> None:
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 120))])
 @pytest.mark.parametrize("case", ["calm", "storm", "partition", "crashes", "while-training"])
 def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
-    """G7: every host refolds, the bytes go after certification, the epoch grows once."""
+    """G7: every host refolds, the bytes go after certification, the generation grows once."""
     weather = STORM if case == "storm" else CALM
     training = (900, 1500) if case == "while-training" else (5, 200)
     cluster = Cluster(
@@ -461,7 +463,7 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
             node.core is not None
             and node.core.ledger.withdrawn != ()
             and all(
-                c.round >= 6 and c.certified is not None and c.certified.epoch == c.epoch and not c.erasures
+                c.round >= 6 and c.certified is not None and c.certified.generation == c.generation and not c.erasures
                 for c in node.core.ledger.components.values()
             )
             for node in cluster.nodes
@@ -472,7 +474,7 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
     check_refolded(cluster, gone)
     for node in cluster.nodes:
         assert node.core is not None
-        assert all(c.epoch == 1 for c in node.core.ledger.components.values())
+        assert all(c.generation == 1 for c in node.core.ledger.components.values())
         assert node is leaver or gone not in authors_on_disk(node), f"node {node.index} still holds withdrawn bytes"
 
 
