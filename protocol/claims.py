@@ -17,13 +17,13 @@ from .schema import U32, Between, Name, Size
 NO_EPSILON = 2**32 - 1  # `epsilon` of a claim of no differential privacy
 MAX_LINES = 64  # of one receipt
 ALL_LINES = 192  # of all receipts of a header, which has to stay small enough to be proved
-MAX_EVENTS = 2**24  # of a receipt: no member trains so many steps
+MAX_EVENTS = 2**24  # of a spend statement: no member trains so many steps
 MAX_NOISE = 16  # × the charter's: a declared noise widens the norm bound (G5)
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
-    """`count` draws at `sample_rate` with effective noise `noise_multiplier` (both in millionths)."""
+class DpEvents:
+    """`count` noised steps at `sample_rate` with effective noise `noise_multiplier` (both in millionths)."""
 
     sample_rate: Annotated[int, Between(1, MILLION)]
     noise_multiplier: Annotated[int, Between(0, 2**40)]
@@ -32,14 +32,14 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What this author's draws have cost one modality, in all its life in the federation.
+    """What this author's training has cost one modality, in all its life in the federation.
 
-    `draws` is the receipt, up to and with this update; `epsilon` (thousandths) and `delta` (billionths) are what it
-    says they compose to. Without differential privacy: no draws, NO_EPSILON and 0.
+    `events` is the spend statement, up to and with this update; `epsilon` (thousandths) and `delta` (billionths) are
+    what it says they compose to. Without differential privacy: no events, NO_EPSILON and 0.
     """
 
     modality: Name
-    draws: Annotated[tuple[Draws, ...], Size(0, MAX_LINES)]
+    events: Annotated[tuple[DpEvents, ...], Size(0, MAX_LINES)]
     epsilon: U32
     delta: U32
 
@@ -61,15 +61,15 @@ def reached_noise(learning: Learning, modality: str, noises: Mapping[str, int]) 
     return effective_noise([noises[name] for name in reached]) if reached else None
 
 
-def merge(draws: Iterable[Draws], lines: int = 0) -> tuple[Draws, ...]:
-    """Return draws of equal rate and noise as one event with their total count, sorted.
+def merge(events: Iterable[DpEvents], lines: int = 0) -> tuple[DpEvents, ...]:
+    """Return the events with those of equal rate and noise added up, sorted.
 
     More than `lines` kinds (0: no limit) are made fewer: two become one of the higher rate and the lower noise.
     """
     counts: dict[tuple[int, int], int] = {}
-    for draw in draws:
-        key = (draw.sample_rate, draw.noise_multiplier)
-        counts[key] = counts.get(key, 0) + draw.count
+    for event in events:
+        key = (event.sample_rate, event.noise_multiplier)
+        counts[key] = counts.get(key, 0) + event.count
     found = sorted(counts.items())
     while lines and len(found) > lines:
         # The pair of neighbours whose noises differ least, relative to the lower one.
@@ -79,7 +79,7 @@ def merge(draws: Iterable[Draws], lines: int = 0) -> tuple[Draws, ...]:
         rest = dict([*found[:at], *found[at + 2 :]])
         rest[joined[0]] = rest.get(joined[0], 0) + joined[1]
         found = sorted(rest.items())
-    return tuple(Draws(rate, noise, count) for (rate, noise), count in found)
+    return tuple(DpEvents(rate, noise, count) for (rate, noise), count in found)
 
 
 def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
@@ -105,12 +105,15 @@ def check_receipts(
     rates = {MILLION} if any(spec.additive for spec in specs) else set()
     for claim in claims:
         for reason, ok in (
-            ("receipt-lines", len(claim.draws) <= lines_for(len(claims))),
-            ("receipt-draws", sum(line.count for line in claim.draws) <= MAX_EVENTS),
-            ("receipt-rate", all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.draws)),
+            ("receipt-lines", len(claim.events) <= lines_for(len(claims))),
+            ("receipt-draws", sum(line.count for line in claim.events) <= MAX_EVENTS),
+            (
+                "receipt-rate",
+                all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.events),
+            ),
             (
                 "receipt-noise",  # what had none costs everything, and is quickly computed
-                all(d.noise_multiplier == 0 or least <= d.noise_multiplier <= most for d in claim.draws),
+                all(d.noise_multiplier == 0 or least <= d.noise_multiplier <= most for d in claim.events),
             ),
         ):
             if not ok:
@@ -146,13 +149,13 @@ def check_claims(
             raise RemoteProtocolError("claim-unreached", claim.modality, author)
         if floor.policy == "open" and claim.epsilon == NO_EPSILON:
             continue
-        if not claim.draws or claim.delta == 0:
+        if not claim.events or claim.delta == 0:
             raise RemoteProtocolError("receipt-missing", claim.modality, author)
         noise = reached_noise(learning, claim.modality, noises)
         # A line that costs no less than this draw stands for it: lines are merged towards what costs more.
         if noise is None or not any(
             line.count >= steps and line.sample_rate >= sample_rate and line.noise_multiplier <= noise
-            for line in claim.draws
+            for line in claim.events
         ):
             raise RemoteProtocolError("receipt-lacks-draw", claim.modality, author)
         if floor.policy == "dp" and (claim.epsilon > floor.epsilon or claim.delta > floor.delta):

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from ...consensus.ledger import Ledger, Withdrawn
 from ...protocol.charter import Charter
-from ...protocol.claims import NO_EPSILON, Claim, Draws, effective_noise, lines_for, merge, reached_noise
+from ...protocol.claims import NO_EPSILON, Claim, DpEvents, effective_noise, lines_for, merge, reached_noise
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
 from ...protocol.statistics import most_students
@@ -91,28 +91,28 @@ def taken_back(withdrawn: Withdrawn, component: str) -> int:
     return dict(withdrawn.rounds)[component] - since + 2
 
 
-def events(put: PutDraw, modality: str, learning: Learning) -> list[Draws]:
+def events(put: PutDraw, modality: str, learning: Learning) -> list[DpEvents]:
     """Return what a reservation has cost one modality."""
     if put.recalled:
         return [draws for name, draws in put.recalled if name == modality]
     if modality not in dict(put.claims):
         return []
     noise = reached_noise(learning, modality, {part.component: part.noise_multiplier for part in put.parts})
-    return [] if noise is None else [Draws(put.sample_rate, noise, put.steps)]
+    return [] if noise is None else [DpEvents(put.sample_rate, noise, put.steps)]
 
 
-def receipt(spent: Iterable[PutDraw], modality: str, learning: Learning, lines: int = 0) -> tuple[Draws, ...]:
+def receipt(spent: Iterable[PutDraw], modality: str, learning: Learning, lines: int = 0) -> tuple[DpEvents, ...]:
     """Return every draw that a modality has paid for, in at most so many lines (0: no limit)."""
     return merge((draws for put in spent for draws in events(put, modality, learning)), lines)
 
 
-def whole(spent: Iterable[PutDraw], modalities: Iterable[str], learning: Learning) -> tuple[Draws, ...]:
+def whole(spent: Iterable[PutDraw], modalities: Iterable[str], learning: Learning) -> tuple[DpEvents, ...]:
     """Return the draws that some of these modalities have paid for, each with the noise of all that they reach.
 
     Draws that were recalled modality by modality are overstated: nothing says which of them were the same.
     """
     chosen = sorted(set(modalities))
-    found: list[Draws] = []
+    found: list[DpEvents] = []
     for put in spent:
         if put.recalled:
             found += _recalled(put, chosen)
@@ -125,17 +125,17 @@ def whole(spent: Iterable[PutDraw], modalities: Iterable[str], learning: Learnin
         }
         if noises:
             noise = effective_noise(list(noises.values()))
-            found.append(Draws(put.sample_rate, noise, put.steps))
+            found.append(DpEvents(put.sample_rate, noise, put.steps))
     return merge(found)
 
 
-def _recalled(put: PutDraw, chosen: Sequence[str]) -> list[Draws]:
+def _recalled(put: PutDraw, chosen: Sequence[str]) -> list[DpEvents]:
     lines = {name: [draws for other, draws in put.recalled if other == name] for name in chosen}
     least = [min(draws.noise_multiplier for draws in found) for found in lines.values() if found]
     every = [draws for found in lines.values() for draws in found]
     if not every:
         return []
-    return [Draws(max(d.sample_rate for d in every), effective_noise(least), sum(d.count for d in every))]
+    return [DpEvents(max(d.sample_rate for d in every), effective_noise(least), sum(d.count for d in every))]
 
 
 def recipe_of(draw: Draw, component: str) -> Recipe:
@@ -280,14 +280,14 @@ def reservation(draw: Draw, epsilon: Mapping[str, int], learning: Learning) -> P
 
 def recalled(header: UpdateHeader, spent: Sequence[PutDraw], learning: Learning) -> PutDraw | None:
     """Return what an own update's receipts list beyond what is known here, as a reservation; None if nothing."""
-    missing: list[tuple[str, Draws]] = []
+    missing: list[tuple[str, DpEvents]] = []
     for claim in header.claims:
         lines = receipt(spent, claim.modality, learning)
         known = {(draws.sample_rate, draws.noise_multiplier): draws.count for draws in lines}
-        for draws in claim.draws:
+        for draws in claim.events:
             count = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
             if count > 0:
-                missing.append((claim.modality, Draws(draws.sample_rate, draws.noise_multiplier, count)))
+                missing.append((claim.modality, DpEvents(draws.sample_rate, draws.noise_multiplier, count)))
     if not missing:
         return None
     return PutDraw(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from ...consensus.components import Round
 from ...protocol.blocks import Block, Certificate
-from ...protocol.claims import Draws
+from ...protocol.claims import DpEvents
 from ...protocol.records import Record, WithdrawalStatement
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
@@ -306,7 +306,7 @@ class PutDraw:
     sample_rate: int
     steps: int
     claims: tuple[tuple[str, int], ...]
-    recalled: tuple[tuple[str, Draws], ...] = ()
+    recalled: tuple[tuple[str, DpEvents], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +406,7 @@ class Reach:
     modality: str
     epsilon: int
     delta: int
-    spent: tuple[Draws, ...]
+    spent: tuple[DpEvents, ...]
     components: tuple[str, ...]
 
 

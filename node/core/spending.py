@@ -56,9 +56,9 @@ def read_receipt(state: NodeState, value: UpdateHeader) -> None:
     engaged = tuple((entry.component, entry.base) for entry in value.engaged)
     grew = False
     for claim in value.claims:
-        if not claim.draws:
+        if not claim.events:
             continue
-        total = sum(draw.count for draw in claim.draws)
+        total = sum(draw.count for draw in claim.events)
         before, known = state.receipts.get((value.author, claim.modality), (0, ()))
         if engaged != known and total < before + value.steps:
             facts = {"modality": claim.modality, "draws": total, "before": before}

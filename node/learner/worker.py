@@ -48,7 +48,7 @@ from dataclasses import asdict
 from typing import Any, assert_never, cast
 
 from ...crypto.errors import UsageError
-from ...protocol.claims import Draws
+from ...protocol.claims import DpEvents
 from ..privacy.accountant import Event, claimed, epsilon
 from ..privacy.budget import Budget, Modality, Part, decide_draw
 from .fields import field, number
@@ -131,7 +131,7 @@ def _budget(request: Message) -> Message:
         Modality(
             field(item, "name", str),
             Budget(field(item, "epsilon", int), field(item, "delta", int) / 1e9, share, is_open),
-            tuple(_draws(line) for line in field(item, "spent", list)),
+            tuple(_dp_events(line) for line in field(item, "spent", list)),
             tuple(field(item, "components", list)),
         )
         for item in _maps(request, "modalities")
@@ -162,10 +162,10 @@ def _maps(request: Message, key: str) -> list[Message]:
     return items
 
 
-def _draws(item: Any) -> Draws:
+def _dp_events(item: Any) -> DpEvents:
     if type(item) is not list or [type(part) for part in item] != [int, int, int]:
         raise UsageError(f"no draws: {item!r}", "Send [rate, noise, count], whole numbers.")
-    return Draws(*item)
+    return DpEvents(*item)
 
 
 def _events(request: Message, key: str) -> list[Event]:

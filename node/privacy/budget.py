@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from ...protocol.claims import MAX_NOISE, Draws, effective_noise, merge
+from ...protocol.claims import MAX_NOISE, DpEvents, effective_noise, merge
 from .accountant import MILLION, UNBOUNDED, Event, claimed, epsilon
 
 FORECAST_LIMIT = 1000  # rounds
@@ -70,7 +70,7 @@ class Modality:
 
     name: str
     budget: Budget
-    spent: tuple[Draws, ...]
+    spent: tuple[DpEvents, ...]
     components: tuple[str, ...]
 
 
@@ -155,7 +155,7 @@ class _Draw:
 
 
 def _cost(modality: Modality, noise: int, draw: _Draw, rounds: int) -> int:
-    more = [Draws(draw.sample_rate, noise, draw.steps * rounds)] if rounds else []
+    more = [DpEvents(draw.sample_rate, noise, draw.steps * rounds)] if rounds else []
     return claimed(epsilon(events(merge([*modality.spent, *more], draw.lines)), modality.budget.delta))
 
 
@@ -221,7 +221,7 @@ def _decide(modality: Modality, noises: Mapping[str, int], draw: _Draw) -> Decis
     return Decision(after <= limit, before, after, limit, left)
 
 
-def events(draws: Iterable[Draws]) -> list[Event]:
+def events(draws: Iterable[DpEvents]) -> list[Event]:
     """Return draws as the accountant takes them."""
     return [(d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count) for d in draws]
 

@@ -49,8 +49,8 @@ class Receipts:
 
     async def check(self, headers: Sequence[UpdateHeader]) -> None:
         """Recompute the claims of `headers`, the shortest first, and log those that are too low or too costly."""
-        open_ = [(header.author, claim) for header in headers for claim in header.claims if claim.draws]
-        open_.sort(key=lambda pair: len(pair[1].draws))
+        open_ = [(header.author, claim) for header in headers for claim in header.claims if claim.events]
+        open_.sort(key=lambda pair: len(pair[1].events))
         while open_:
             answers = await self._answers([claim for _, claim in open_])
             for (author, claim), found in zip(open_, answers, strict=False):
@@ -77,7 +77,7 @@ class Receipts:
         lines = [
             json.dumps(
                 {
-                    "events": [[d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count] for d in claim.draws],
+                    "events": [[d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count] for d in claim.events],
                     "delta": claim.delta / 1e9,
                 }
             )

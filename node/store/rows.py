@@ -11,7 +11,7 @@ from typing import Any
 from ...crypto.errors import CorruptError, LocalProtocolError, RemoteProtocolError
 from ...protocol import codec, schema
 from ...protocol.blocks import BLOCK_LIMIT, Block, Certificate
-from ...protocol.claims import Draws
+from ...protocol.claims import DpEvents
 from ...protocol.records import Record
 from ...protocol.signing import Signed, open_signed
 from ...protocol.update import UpdateHeader
@@ -90,7 +90,7 @@ class Reader:
                 sample_rate,
                 steps,
                 tuple((modality, epsilon) for modality, epsilon in claims),
-                tuple((modality, Draws(*draws)) for modality, *draws in recalled),
+                tuple((modality, DpEvents(*draws)) for modality, *draws in recalled),
             )
 
     def published(self, row: Row) -> int:

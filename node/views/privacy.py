@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.charter import Charter
-from ...protocol.claims import NO_EPSILON, Draws, effective_noise
+from ...protocol.claims import NO_EPSILON, DpEvents, effective_noise
 from ...protocol.components import MILLION
 from ...protocol.learning import OF_MODALITY
 from ...protocol.records import Update, body_of
@@ -114,7 +114,7 @@ def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json |
         limit = Budget(policy.epsilon, delta, learning.recovery_share, is_open).limit
 
         def fits(rounds: int, limit: int = limit) -> bool:
-            more = Draws(once.sample_rate, once.noise_multiplier, once.count * rounds)
+            more = DpEvents(once.sample_rate, once.noise_multiplier, once.count * rounds)
             return claimed(epsilon(events([*spent, more]), delta)) <= limit
 
         left[name] = count_rounds(fits)
@@ -155,9 +155,9 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
                     "rounds": {},
                     "components": [entry.component for entry in header.engaged],
                     "modality": claim.modality,
-                    "draws": sum(draws.count for draws in claim.draws),
+                    "draws": sum(draws.count for draws in claim.events),
                     "epsilon": _thousandths(claim.epsilon),
-                    "delta": claim.delta / 1e9 if claim.draws else None,
+                    "delta": claim.delta / 1e9 if claim.events else None,
                     "published": True,
                 },
             )
@@ -298,7 +298,7 @@ def privacy_plan(
 def _cost(
     policy: InForce | None,
     delta: int,
-    before: Sequence[Draws],
+    before: Sequence[DpEvents],
     noises: Sequence[int],
     sample_rate: int,
     steps: int,
@@ -311,11 +311,11 @@ def _cost(
     noise = effective_noise(noises)
 
     def draws(count: int) -> list[tuple[float, float, int]]:
-        return events([*before, Draws(sample_rate, noise, steps * count)] if count else before)
+        return events([*before, DpEvents(sample_rate, noise, steps * count)] if count else before)
 
     points = sorted({count for count in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count < rounds} | {rounds})
     rows = [(count, claimed(epsilon(draws(count), delta / 1e9))) for count in points]
-    alone = epsilon(events([Draws(sample_rate, noise, steps * rounds)]), delta / 1e9)
+    alone = epsilon(events([DpEvents(sample_rate, noise, steps * rounds)]), delta / 1e9)
     limit = None
     if policy is not None and policy.policy == "dp":
         limit = policy.epsilon * (MILLION - recovery_share) // MILLION

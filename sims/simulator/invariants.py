@@ -446,7 +446,7 @@ class Invariants:
         if not part:
             raise InvariantError("G6", f"{value.component} round {value.round} left without a draw on disk")
         for claim in value.claims:
-            told = sum(entry.count for entry in claim.draws)
+            told = sum(entry.count for entry in claim.events)
             spent = sum(d.steps for d in draws if d.draw <= part[-1].draw and any(p.noise_multiplier for p in d.parts))
             if told < spent:
                 raise InvariantError("G6", f"a claim of {told} steps where {spent} were drawn")

@@ -13,7 +13,7 @@ from collegium.node.privacy import jurisdiction
 from collegium.node.privacy.policy import in_force
 from collegium.node.store import Store
 from collegium.node.verify import read_charter
-from collegium.protocol.claims import Draws
+from collegium.protocol.claims import DpEvents
 from collegium.protocol.learning import PrivacyFloor
 from collegium.sims.simulator.cluster import Cluster
 
@@ -57,7 +57,7 @@ def test_show_says_which_draws_came_back_and_that_their_components_are_not_known
         100_000,
         0,
         (("made-up", 900),),
-        (("made-up", Draws(100_000, 1_500_000, 4)),),
+        (("made-up", DpEvents(100_000, 1_500_000, 4)),),
     )
     with Store.open(home.database, cluster.charter.federation) as store:
         store.apply([lost])

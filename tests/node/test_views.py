@@ -18,7 +18,7 @@ from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
 from collegium.node.views.notes import older
 from collegium.protocol.charter import Charter
-from collegium.protocol.claims import Draws
+from collegium.protocol.claims import DpEvents
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
@@ -441,7 +441,7 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
             later = views.forecast(replace(context, charter=loose), own(replace(context, charter=loose), policy))
             assert later["student"]["epsilon"] == found["student"]["epsilon"], "what was spent stays spent"
         lost = ev.PutDraw(
-            2, put(2, 8, 0).parts, 100_000, 0, (("made-up", 950),), (("made-up", Draws(100_000, 9_000_000, 1)),)
+            2, put(2, 8, 0).parts, 100_000, 0, (("made-up", 950),), (("made-up", DpEvents(100_000, 9_000_000, 1)),)
         )
         store.apply([lost])
         later = views.forecast(context, own(context))

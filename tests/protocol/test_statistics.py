@@ -13,7 +13,7 @@ from collegium.crypto.identity import Identity
 from collegium.protocol import charter as charters
 from collegium.protocol import statistics
 from collegium.protocol.charter import Charter
-from collegium.protocol.claims import MAX_NOISE, NO_EPSILON, Claim, Draws
+from collegium.protocol.claims import MAX_NOISE, NO_EPSILON, Claim, DpEvents
 from collegium.protocol.components import MILLION, ComponentSpec, base_digest, base_vector
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import (
@@ -50,7 +50,7 @@ def a_header(charter: Charter, **changes: object) -> UpdateHeader:
     spec = spec_of(charter)
     claim = Claim("made-up", (), NO_EPSILON, 0)
     if spec.noise_multiplier:
-        claim = Claim("made-up", (Draws(MILLION, spec.noise_multiplier, 1),), 1000, 10_000)
+        claim = Claim("made-up", (DpEvents(MILLION, spec.noise_multiplier, 1),), 1000, 10_000)
     made = UpdateHeader(
         federation=charter.federation,
         author=ME.public_key,
@@ -155,7 +155,7 @@ def test_a_header_is_one_draw_of_all_students_and_of_no_state() -> None:
 def test_a_receipt_has_to_list_the_release() -> None:
     """G6: draws of a tenth of the students do not stand for a draw of all of them."""
     charter = a_charter(2 * MILLION)
-    claim = Claim("made-up", (Draws(100_000, 2 * MILLION, 1),), 1000, 10_000)
+    claim = Claim("made-up", (DpEvents(100_000, 2 * MILLION, 1),), 1000, 10_000)
     assert refused(lambda: check_header(a_header(charter, claims=(claim,)), charter)) == "receipt-lacks-draw"
 
 

@@ -20,7 +20,7 @@ from collegium.protocol.claims import (
     MAX_LINES,
     NO_EPSILON,
     Claim,
-    Draws,
+    DpEvents,
     effective_noise,
     lines_for,
     merge,
@@ -327,7 +327,7 @@ def engaged(name: str = ONE, **more: int) -> Engaged:
     return replace(Engaged(name, BASE, MILLION, MILLION, MILLION), **more)  # type: ignore[arg-type]  # integers only
 
 
-PAID = Claim("made-up", (Draws(100_000, MILLION, 4),), 8000, 10_000)
+PAID = Claim("made-up", (DpEvents(100_000, MILLION, 4),), 8000, 10_000)
 
 
 def claiming(*more: Claim, **changes: object) -> UpdateHeader:
@@ -335,7 +335,7 @@ def claiming(*more: Claim, **changes: object) -> UpdateHeader:
 
 
 GOOD = header(SPEC, engaged=(engaged(),), claims=(PAID,))
-BOTH = merge((Draws(100_000, effective_noise([MILLION, MILLION]), 4),))
+BOTH = merge((DpEvents(100_000, effective_noise([MILLION, MILLION]), 4),))
 BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "a component that is not in the charter": (replace(GOOD, component="head/none"), "unknown-component"),
     "engaged components out of order": (replace(GOOD, engaged=(engaged(TWO), engaged(ONE))), "engaged-order"),
@@ -349,33 +349,33 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "more ε than the floor": (claiming(epsilon=8001), "epsilon-above"),
     "no ε at all under the floor": (claiming(epsilon=NO_EPSILON), "epsilon-above"),
     "more δ than the floor": (claiming(delta=10_001), "epsilon-above"),
-    "no draws in the receipt": (claiming(draws=()), "receipt-missing"),
+    "no draws in the receipt": (claiming(events=()), "receipt-missing"),
     "no δ at all": (claiming(delta=0), "receipt-missing"),
-    "fewer draws than steps": (claiming(draws=(Draws(100_000, MILLION, 3),)), "receipt-lacks-draw"),
+    "fewer draws than steps": (claiming(events=(DpEvents(100_000, MILLION, 3),)), "receipt-lacks-draw"),
     "draws enough, but not of this one": (
-        claiming(draws=(Draws(100_000, MILLION, 3), Draws(100_000, MILLION + 1, 9))),
+        claiming(events=(DpEvents(100_000, MILLION, 3), DpEvents(100_000, MILLION + 1, 9))),
         "receipt-lacks-draw",
     ),
-    "draws at a lower rate": (claiming(draws=(Draws(99_999, MILLION, 4),)), "receipt-lacks-draw"),
+    "draws at a lower rate": (claiming(events=(DpEvents(99_999, MILLION, 4),)), "receipt-lacks-draw"),
     "two engaged with the noise of one": (replace(GOOD, engaged=(engaged(), engaged(TWO))), "receipt-lacks-draw"),
     "more lines than a receipt may have": (
-        claiming(draws=tuple(Draws(100_000, MILLION - n, 4) for n in range(65))),
+        claiming(events=tuple(DpEvents(100_000, MILLION - n, 4) for n in range(65))),
         "receipt-lines",
     ),
     "more draws than anybody makes": (
-        claiming(draws=(Draws(100_000, MILLION, 4), Draws(100_000, MILLION, MAX_EVENTS))),
+        claiming(events=(DpEvents(100_000, MILLION, 4), DpEvents(100_000, MILLION, MAX_EVENTS))),
         "receipt-draws",
     ),
     "draws at a rate that the charter has not": (
-        claiming(draws=(PAID.draws[0], Draws(MILLION, MILLION, 1))),
+        claiming(events=(PAID.events[0], DpEvents(MILLION, MILLION, 1))),
         "receipt-rate",
     ),
     "draws with less noise than all components together": (
-        claiming(draws=(PAID.draws[0], Draws(100_000, 100, 1))),
+        claiming(events=(PAID.events[0], DpEvents(100_000, 100, 1))),
         "receipt-noise",
     ),
     "draws with more noise than any component may have": (
-        claiming(draws=(PAID.draws[0], Draws(100_000, 16 * MILLION + 1, 1))),
+        claiming(events=(PAID.events[0], DpEvents(100_000, 16 * MILLION + 1, 1))),
         "receipt-noise",
     ),
     "claims out of order": (claiming(replace(PAID, modality="a")), "claims-order"),
@@ -398,7 +398,7 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
 
 def test_a_header_at_every_bound_passes() -> None:
     assert check_header(GOOD, PRIVATE).name == ONE
-    two = replace(GOOD, engaged=(engaged(), engaged(TWO)), claims=(replace(PAID, draws=BOTH),))
+    two = replace(GOOD, engaged=(engaged(), engaged(TWO)), claims=(replace(PAID, events=BOTH),))
     assert check_header(two, PRIVATE).name == ONE
     assert check_header(replace(GOOD, size=max_frame_size(SPEC)), PRIVATE).name == ONE
 
@@ -439,7 +439,7 @@ def drawn(names: tuple[str, ...], claims: tuple[Claim, ...]) -> UpdateHeader:
 
 
 def paid(modality: str, parts: int, count: int = 4) -> Claim:
-    return Claim(modality, (Draws(100_000, effective_noise([MILLION] * parts), count),), 8000, 10_000)
+    return Claim(modality, (DpEvents(100_000, effective_noise([MILLION] * parts), count),), 8000, 10_000)
 
 
 FREE = Claim("c", (), NO_EPSILON, 0)
@@ -499,12 +499,12 @@ def test_what_is_restricted_has_no_less_noise_and_is_never_overstated(noises: di
             assert found <= sum(float(noise) ** -2 for noise in reached) ** -0.5 * (1 + 1e-9)
 
 
-DRAWS = st.builds(Draws, st.integers(1, 3), st.integers(0, 10**7), st.integers(0, 1000))
+DRAWS = st.builds(DpEvents, st.integers(1, 3), st.integers(0, 10**7), st.integers(0, 1000))
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(DRAWS, max_size=80), st.integers(1, MAX_LINES))
-def test_merged_draws_never_cost_less(draws: list[Draws], lines: int) -> None:
+def test_merged_draws_never_cost_less(draws: list[DpEvents], lines: int) -> None:
     """G6: whatever the bound, as many draws at a rate and noise as before, or worse ones."""
     merged = merge(draws, lines)
     assert len(merged) <= lines
@@ -519,7 +519,7 @@ def test_merged_draws_never_cost_less(draws: list[Draws], lines: int) -> None:
 
 def test_the_largest_receipts_fit_a_header() -> None:
     assert all(lines_for(n) * n <= ALL_LINES and 1 <= lines_for(n) <= MAX_LINES for n in range(1, 65))
-    draws = tuple(Draws(MILLION, 2**40 - n, 2**32 - 1) for n in range(lines_for(64)))
+    draws = tuple(DpEvents(MILLION, 2**40 - n, 2**32 - 1) for n in range(lines_for(64)))
     claims = tuple(Claim(f"modality-{n:02}", draws, 2**32 - 1, 2**32 - 1) for n in range(64))
     many = tuple(engaged(f"encoder/modality-{n:02}", noise_multiplier=2**40) for n in range(64))
     assert len(schema.dump(replace(GOOD, engaged=many, claims=claims))) <= UpdateHeader.LIMIT

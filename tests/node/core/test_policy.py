@@ -18,7 +18,7 @@ from collegium.node.core.timers import TrainDue
 from collegium.node.privacy import policy as governing
 from collegium.node.privacy.policy import Bound, InForce
 from collegium.protocol.charter import Charter
-from collegium.protocol.claims import NO_EPSILON, Claim, Draws, effective_noise
+from collegium.protocol.claims import NO_EPSILON, Claim, DpEvents, effective_noise
 from collegium.protocol.components import state_digest
 from collegium.protocol.learning import Modality, PrivacyFloor, Task
 from collegium.protocol.records import GENESIS
@@ -260,10 +260,10 @@ def test_g6_what_is_reserved_is_what_is_trained_with_and_what_is_claimed() -> No
         assert {entry.component: entry.noise_multiplier for entry in head.engaged} == noises
         essays, marks = head.claims
         reached = [noises[n] for n in ("backbone", "encoder/essays", "encoder/marks", "head/pass", "head/style")]
-        assert essays.draws == (Draws(100_000, effective_noise(reached), 4),)
+        assert essays.events == (DpEvents(100_000, effective_noise(reached), 4),)
         assert (marks.epsilon, marks.delta) == (200, 10_000)
         reached = [noises[n] for n in ("backbone", "encoder/essays", "encoder/marks", "head/pass")]
-        assert marks.draws == (Draws(100_000, effective_noise(reached), 4),)
+        assert marks.events == (DpEvents(100_000, effective_noise(reached), 4),)
 
 
 def test_g6_a_restart_asks_with_what_was_reserved() -> None:
@@ -298,13 +298,13 @@ def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:
     _, put, _ = run_draw(charter)
     every = effective_noise([part.noise_multiplier for part in put.parts])
     both = contributing.whole([put], ["essays", "marks"], charter.learning)
-    assert both == (Draws(100_000, every, 4),)
+    assert both == (DpEvents(100_000, every, 4),)
     assert contributing.whole([put], ["marks"], charter.learning) == contributing.receipt(
         [put], "marks", charter.learning
     )
     recalled = ev.PutDraw(
         2, (), 100_000, 0, (("essays", 1), ("marks", 1)),
-        (("essays", Draws(100_000, 2 * M, 3)), ("marks", Draws(100_000, 3 * M, 4))),
+        (("essays", DpEvents(100_000, 2 * M, 3)), ("marks", DpEvents(100_000, 3 * M, 4))),
     )  # fmt: skip
     (line,) = contributing.whole([recalled], ["essays", "marks"], charter.learning)
     assert line.noise_multiplier <= effective_noise([2 * M, 3 * M]), "never less than the truth"
@@ -356,7 +356,7 @@ def test_g6_what_is_recalled_ends_the_draw_that_was_computed_without_it() -> Non
     effects = handle(lost, [ev.BudgetAnswer(1, True, "", {}, {"essays": 1, "marks": 1})], 3)
     assert not only(effects, ev.Train)
     again = asked(effects)
-    assert [reach.spent for reach in again.modalities] == [claim.draws for claim in found[0].claims]
+    assert [reach.spent for reach in again.modalities] == [claim.events for claim in found[0].claims]
     before = len(lost.draws)
     spending.recall_draws(lost, found[0])
     assert len(lost.draws) == before, "once"

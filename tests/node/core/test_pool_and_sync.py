@@ -14,7 +14,7 @@ from collegium.node.core.progress import PATIENCE, Progress
 from collegium.node.core.sync import answer
 from collegium.protocol import schema
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
-from collegium.protocol.claims import Draws, effective_noise, merge
+from collegium.protocol.claims import DpEvents, effective_noise, merge
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
 from collegium.sims.simulator.memory import MemoryStore
@@ -213,8 +213,8 @@ def test_effective_noise_never_claims_too_much() -> None:
 
 
 def test_draws_of_one_kind_are_one_event() -> None:
-    draws = [Draws(5, 7, 2), Draws(5, 9, 1), Draws(5, 7, 3)]
-    assert merge(draws) == (Draws(5, 7, 5), Draws(5, 9, 1))
+    draws = [DpEvents(5, 7, 2), DpEvents(5, 9, 1), DpEvents(5, 7, 3)]
+    assert merge(draws) == (DpEvents(5, 7, 5), DpEvents(5, 9, 1))
 
 
 def test_g3_only_great_parts_of_history_keep_a_joiner_from_asking_others() -> None:

@@ -17,7 +17,7 @@ from collegium.node.privacy.budget import (
     rounds_left,
     spread,
 )
-from collegium.protocol.claims import Draws, effective_noise, merge
+from collegium.protocol.claims import DpEvents, effective_noise, merge
 
 Q, STEPS = 100_000, 8
 CLOSED = Budget(epsilon=4000, delta=1e-5, recovery_share=250_000, recovery_open=False)
@@ -30,7 +30,7 @@ HEAD, MARKS, ESSAYS = (
 PARTS = (HEAD, MARKS, ESSAYS)
 
 
-def modality(name: str = "marks", budget: Budget = CLOSED, spent: tuple[Draws, ...] = ()) -> Modality:
+def modality(name: str = "marks", budget: Budget = CLOSED, spent: tuple[DpEvents, ...] = ()) -> Modality:
     return Modality(name, budget, spent, (f"encoder/{name}", "head"))
 
 
@@ -42,18 +42,18 @@ def noise_of(verdict: Verdict, name: str = "marks") -> int:
     return effective_noise([verdict.noises[f"encoder/{name}"], verdict.noises["head"]])
 
 
-def after(spent: tuple[Draws, ...], verdict: Verdict, rounds: int, name: str = "marks") -> int:
-    return claimed(epsilon(events([*spent, Draws(Q, noise_of(verdict, name), STEPS * rounds)]), 1e-5))
+def after(spent: tuple[DpEvents, ...], verdict: Verdict, rounds: int, name: str = "marks") -> int:
+    return claimed(epsilon(events([*spent, DpEvents(Q, noise_of(verdict, name), STEPS * rounds)]), 1e-5))
 
 
 def test_g6_draws_are_allowed_until_the_limit_and_never_above() -> None:
-    spent: tuple[Draws, ...] = ()
+    spent: tuple[DpEvents, ...] = ()
     drawn, forecast = 0, -1
     while (verdict := decide(modality(spent=spent))).allowed:
         found = verdict.modalities["marks"]
         if forecast < 0:
             forecast = found.rounds_left
-        spent = merge([*spent, Draws(Q, noise_of(verdict), STEPS)])
+        spent = merge([*spent, DpEvents(Q, noise_of(verdict), STEPS)])
         drawn += 1
         assert found.after == claimed(epsilon(events(spent), 1e-5)) <= CLOSED.limit
         assert drawn < 200
@@ -72,8 +72,8 @@ def test_the_charters_noise_is_used_where_it_is_enough() -> None:
     assert decide(modality(), rounds=left + 1).noises != {part.name: part.noise for part in PARTS}
 
 
-@pytest.mark.parametrize("spent", [(), (Draws(Q, 1_300_000, 4 * STEPS),)])
-def test_g6_noise_grows_until_the_budget_lasts_for_what_is_planned(spent: tuple[Draws, ...]) -> None:
+@pytest.mark.parametrize("spent", [(), (DpEvents(Q, 1_300_000, 4 * STEPS),)])
+def test_g6_noise_grows_until_the_budget_lasts_for_what_is_planned(spent: tuple[DpEvents, ...]) -> None:
     rounds = 400
     verdict = decide(modality(spent=spent), rounds=rounds)
     assert verdict.allowed
@@ -99,7 +99,7 @@ def test_g6_every_budget_holds_at_once() -> None:
 
 
 def test_g6_one_spent_modality_stops_the_draw_by_its_name() -> None:
-    verdict = decide(modality(), modality("essays", spent=(Draws(Q, 300_000, 100),)))
+    verdict = decide(modality(), modality("essays", spent=(DpEvents(Q, 300_000, 100),)))
     assert not verdict.allowed
     assert "essays" in verdict.reason
     assert "marks" not in verdict.reason
@@ -111,7 +111,7 @@ def test_what_was_used_last_is_used_again_while_it_is_enough() -> None:
     first = decide(modality(), rounds=400)
     parts = tuple(replace(part, last=first.noises[part.name]) for part in PARTS)
     # Ten rounds fewer than were planned would bear less noise; but every other noise is another line of the receipt.
-    again = decide(modality(spent=(Draws(Q, noise_of(first), STEPS),)), rounds=389, parts=parts)
+    again = decide(modality(spent=(DpEvents(Q, noise_of(first), STEPS),)), rounds=389, parts=parts)
     assert again.noises == first.noises
 
 
@@ -120,7 +120,7 @@ def test_beyond_what_was_planned_no_noise_is_added() -> None:
     first = decide(modality(), rounds=0)
     assert first.noises == {part.name: part.noise for part in PARTS}
     assert first.allowed, "as long as it fits, it is trained"
-    spent = (Draws(Q, noise_of(first), STEPS * first.modalities["marks"].rounds_left),)
+    spent = (DpEvents(Q, noise_of(first), STEPS * first.modalities["marks"].rounds_left),)
     one_more = decide(modality(spent=spent), rounds=1)
     assert one_more.allowed
     assert one_more.noises["head"] > HEAD.noise, "it would fit with more noise"
@@ -130,7 +130,7 @@ def test_beyond_what_was_planned_no_noise_is_added() -> None:
 
 
 def test_noise_is_bounded_and_then_the_rounds_run_out() -> None:
-    spent = (Draws(Q, 1_250_000, 4 * STEPS),)
+    spent = (DpEvents(Q, 1_250_000, 4 * STEPS),)
     little = Budget(claimed(epsilon(events(spent), 1e-5)) + 5, 1e-5, 0, recovery_open=False)
     verdict = decide(modality(budget=little, spent=spent), rounds=2**31)
     assert verdict.allowed
@@ -157,7 +157,7 @@ def test_a_level_between_the_bounds_is_the_formula() -> None:
 def test_the_recovery_share_opens_only_after_a_withdrawal() -> None:
     assert CLOSED.limit == 3000
     assert OPEN.limit == 4000
-    spent: tuple[Draws, ...] = (Draws(Q, 2 * MILLION, STEPS),)
+    spent: tuple[DpEvents, ...] = (DpEvents(Q, 2 * MILLION, STEPS),)
     while claimed(epsilon(events(spent), 1e-5)) <= CLOSED.limit:
         spent = (replace(spent[0], count=spent[0].count + 10 * STEPS),)
     assert not decide(modality(spent=spent)).allowed
@@ -180,9 +180,9 @@ def test_a_draw_without_noise_never_fits_a_budget_and_always_fits_none() -> None
 
 def test_merged_receipts_are_what_is_counted() -> None:
     """The ε that is claimed is that of the lines that the receipt has room for."""
-    spent = tuple(Draws(Q, (20 + n) * 100_000, 4) for n in range(6))
+    spent = tuple(DpEvents(Q, (20 + n) * 100_000, 4) for n in range(6))
     verdict = decide(modality(spent=spent), lines=3)
-    lines = merge([*spent, Draws(Q, noise_of(verdict), STEPS)], 3)
+    lines = merge([*spent, DpEvents(Q, noise_of(verdict), STEPS)], 3)
     assert len(lines) == 3
     assert verdict.modalities["marks"].after == claimed(epsilon(events(lines), 1e-5))
 

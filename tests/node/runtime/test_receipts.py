@@ -7,13 +7,13 @@ import structlog
 import trio
 
 from collegium.node.runtime.receipts import Receipts
-from collegium.protocol.claims import Claim, Draws
+from collegium.protocol.claims import Claim, DpEvents
 from collegium.protocol.components import MILLION
 from collegium.protocol.update import Engaged, UpdateHeader
 
-HONEST = Claim("made-up", (Draws(100_000, MILLION, 80),), 6400, 10_000)  # 6.35
-LOW = Claim("made-up", (Draws(100_000, MILLION, 80),), 5000, 10_000)
-LONG = Claim("made-up", tuple(Draws(100_000, MILLION + n, 1) for n in range(3)), 8000, 10_000)
+HONEST = Claim("made-up", (DpEvents(100_000, MILLION, 80),), 6400, 10_000)  # 6.35
+LOW = Claim("made-up", (DpEvents(100_000, MILLION, 80),), 5000, 10_000)
+LONG = Claim("made-up", tuple(DpEvents(100_000, MILLION + n, 1) for n in range(3)), 8000, 10_000)
 
 
 def header(author: int, *claims: Claim) -> UpdateHeader:
@@ -61,5 +61,5 @@ def test_g9_the_process_has_limits_of_memory_and_time() -> None:
 def test_the_last_receipt_of_a_member_takes_the_place_of_those_before() -> None:
     receipts = Receipts()
     for epsilon in range(1, 1000):
-        receipts.add(header(1, Claim("made-up", HONEST.draws, epsilon, 10_000)))
+        receipts.add(header(1, Claim("made-up", HONEST.events, epsilon, 10_000)))
     assert [claim.epsilon for waiting in receipts._waiting.values() for claim in waiting.claims] == [999]

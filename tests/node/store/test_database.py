@@ -38,7 +38,7 @@ from collegium.node.store import connection as connection_module
 from collegium.node.store.observations import MIN_CELL
 from collegium.node.store.schema import VERSION
 from collegium.protocol.blocks import Block, Certificate, Head, VoteSignature
-from collegium.protocol.claims import Claim, Draws
+from collegium.protocol.claims import Claim, DpEvents
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
@@ -68,7 +68,7 @@ def put_block(height: int, records: list[Signed[Record]], prev: bytes = GENESIS)
 
 def header(author: Identity, component: str = "backbone", round_: int = 1, blob: int = 0) -> Signed[UpdateHeader]:
     recipe = Engaged(component, bytes(32), 1_000_000, 1_000_000, 1_000_000)
-    claims = (Claim("clicks", (Draws(100_000, 1_000_000, 1),), 1, 1),)
+    claims = (Claim("clicks", (DpEvents(100_000, 1_000_000, 1),), 1, 1),)
     return sign(
         author,
         UpdateHeader(
@@ -83,7 +83,7 @@ def draw(number: int, epsilon: int = 100) -> PutDraw:
     return PutDraw(number, parts, 100_000, 7, (("clicks", epsilon), ("text", 2**32 - 1)))
 
 
-RECALLED = PutDraw(1, (), 1, 0, (("text", 0),), (("text", Draws(1, 0, 0)), ("text", Draws(2, 1, 2**32 - 1))))
+RECALLED = PutDraw(1, (), 1, 0, (("text", 0),), (("text", DpEvents(1, 0, 0)), ("text", DpEvents(2, 1, 2**32 - 1))))
 
 
 A, B = feed(ALICE, 3), feed(BOB, 2)
