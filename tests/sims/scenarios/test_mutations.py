@@ -228,7 +228,7 @@ MUTATIONS = (
         "own acknowledgements are forgotten at a restart",
         ((CORE, "        state.acked[value.author, value.component, value.round] = header.digest\n", ""),),
         "liar-two-headers-and-crashes",
-        3,
+        1,
         ("G5",),
     ),
     Mutation(
