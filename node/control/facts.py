@@ -226,14 +226,14 @@ def _live(daemon: Daemon) -> Live:
         folded=dict(core.folded),
         in_flight=tuple(
             InFlight(
-                flight.header.value.author,
-                flight.header.value.component,
-                flight.header.value.round,
-                len(flight.acks),
-                flight.stored,
-                flight.refused,
+                update.header.value.author,
+                update.header.value.component,
+                update.header.value.round,
+                len(update.acks),
+                update.stored,
+                update.refused,
             )
-            for flight in core.flights.values()
+            for update in core.in_flight.values()
         ),
         refused=_by_reason(core.refusals),
         returned=dict(core.returned),

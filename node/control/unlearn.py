@@ -263,16 +263,16 @@ def _update(daemon: Daemon, prefix: str) -> bytes:
 def _ahead(daemon: Daemon) -> set[bytes]:
     """Return the updates that no list holds yet: agreed on and waiting for a round to close, or in flight."""
     ledger: Ledger = daemon.core.ledger
-    return {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.flights)
+    return {p.update for c in ledger.components.values() for p in c.pending} | set(daemon.core.in_flight)
 
 
 def _authors(daemon: Daemon) -> dict[bytes, bytes]:
     """Return whose each update is that counts or is on its way."""
-    flying = {update: flight.header.value.author for update, flight in daemon.core.flights.items()}
+    in_flight = {digest: update.header.value.author for digest, update in daemon.core.in_flight.items()}
     ledger: Ledger = daemon.core.ledger
     components = ledger.components.values()
     counted = {e.update: e.author for c in components for r in c.rounds for e in r.entries}
-    return {**flying, **counted, **{p.update: p.author for c in components for p in c.pending}}
+    return {**in_flight, **counted, **{p.update: p.author for c in components for p in c.pending}}
 
 
 def _texts(value: object) -> list[str]:
@@ -299,8 +299,8 @@ def _check_own(daemon: Daemon, asked: RequestWithdrawal) -> bool:
     keys = [core.me, *membership.earlier(ledger.roll, core.me)]
     if any(_would(daemon, each) for each in of_all_keys(ledger, terms)):
         return True
-    flying = [f for f in core.flights.values() if f.header.value.author in keys]
-    named = [f for f in flying if names(terms, f.header.value.component, f.header.value.round, f.header.digest)]
+    in_flight = [f for f in core.in_flight.values() if f.header.value.author in keys]
+    named = [f for f in in_flight if names(terms, f.header.value.component, f.header.value.round, f.header.digest)]
     if named:
         return asked.scope == "all" or any(f.posted for f in named)
     raise RefusedError("there is nothing to withdraw", "No such update of this node is counted or on its way.")

@@ -136,8 +136,8 @@ def has_work(state: NodeState, candidate: Candidate) -> bool:
 
 def _is_gathering(state: NodeState, closing: set[str]) -> bool:
     """Whether other components' updates of the same draws are on their way: a round should cost one height."""
-    for flight in state.flights.values():
-        value = flight.header.value
+    for update in state.in_flight.values():
+        value = update.header.value
         others = {entry.component for entry in value.engaged} - closing
         if any(value.round == state.ledger.components[name].round + 1 for name in others):
             if state.gather_height != state.ledger.height:

@@ -63,7 +63,7 @@ def on_state(state: NodeState, event: ev.StateStored | ev.StateMissing) -> None:
     state.folding.discard(event.component)
 
 
-def in_flight(state: NodeState) -> list[bytes]:
+def in_flight_messages(state: NodeState) -> list[bytes]:
     """Return the gossip messages that a neighbour may lack."""
     found: list[bytes] = []
     if state.agreement is not None:
@@ -73,10 +73,10 @@ def in_flight(state: NodeState) -> list[bytes]:
     for author in state.proofs:  # both branches: a proposal may contain either
         for same in state.pool.by_seq.get(author, {}).values():
             found += [message(Kind.RECORD, state.pool.records[key].wire) for key in same]
-    for flight in state.flights.values():
-        found.append(message(Kind.HEADER, flight.header.wire))
-        for ack in flight.acks.values():
-            found.append(wrap_ack(state.federation, flight.header.digest, ack))
+    for update in state.in_flight.values():
+        found.append(message(Kind.HEADER, update.header.wire))
+        for ack in update.acks.values():
+            found.append(wrap_ack(state.federation, update.header.digest, ack))
     return found
 
 
@@ -85,7 +85,7 @@ def sync_request(state: NodeState) -> bytes:
     heads = state.pool.heads(state.ledger.heads)
     members = frozenset(state.ledger.members)  # others' feeds are frozen: what blocks hold of them comes with those
     known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()) if author in members)
-    have = b"".join(tag(item) for item in in_flight(state)[:16_384])
+    have = b"".join(tag(item) for item in in_flight_messages(state)[:16_384])
     return schema.dump(SyncRequest(state.federation, state.ledger.height, known, have))
 
 

@@ -41,7 +41,7 @@ below it only (pyproject.toml, "The rooms of the core"). From the top:
     spending, folds, offers, motions, candidates    one subject each, none of which knows another
     catchup       what this node lacks, and certified states in place of history
     state         NodeState, and `append`, `emit`, `notice`, `refuse`
-    pool, flights, progress, contribution           parts of the state, with classes of their own
+    pool, in_flight, progress, contribution           parts of the state, with classes of their own
     sync, messages, events, timers                  types and their encoding
 
 An error in a neighbour's bytes is a RemoteProtocolError. `handle` catches it for each event, counts it against the
@@ -114,7 +114,7 @@ def load_node(charter: Charter, identity: Identity, options: Options, snapshot: 
         component = state.ledger.components.get(value.component)
         dropped = bool(snapshot.flags.get(updates.dropped_flag(header.digest), 0))
         if component and not dropped and not updates.is_outdated(state, value.component, value.round, component.round):
-            state.flights[header.digest] = updates.own_flight(state, header)
+            state.in_flight[header.digest] = updates.own_update(state, header)
     updates.restore_posted(state)
     updates.drop(state)
     for name in state.held:
@@ -220,7 +220,7 @@ def _on_timer(state: NodeState, timer: Timer) -> None:
             state.failures = min(state.failures, 2)
             state.learn_partly = True
         case PullDue():
-            updates.pull_all(state, state.flights.values())
+            updates.pull_all(state, state.in_flight.values())
         case FoldDue(component):
             if state.lacking.pop(component, None) is not None:
                 state.folding.discard(component)

@@ -36,8 +36,8 @@ def maybe_sign(state: NodeState) -> None:
     state.notice("signing", height=state.ledger.height, reports=len(state.reports))
     if state.returned:
         state.notice("home-was-older", "warning", own_records_returned=sum(state.returned.values()))
-    for flight in state.flights.values():
-        state.emit(ev.Publish(message(Kind.HEADER, flight.header.wire)))
+    for update in state.in_flight.values():
+        state.emit(ev.Publish(message(Kind.HEADER, update.header.wire)))
     _begin(state)
 
 
@@ -228,7 +228,7 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
         _closed(state, before, close)
         motions.note_close(state, before, close)
     if block.close:
-        updates.pull_all(state, state.flights.values())  # it may be an active host from now on
+        updates.pull_all(state, state.in_flight.values())  # it may be an active host from now on
     motions.tell(state, before)
     if state.ledger.withdrawn != before.withdrawn:
         state.exhausted = state.unaffordable = ""  # the share of ε kept for recovery is open now
@@ -279,10 +279,10 @@ def _waited_out(state: NodeState, close: Close) -> bool | None:
 def _why_missing(state: NodeState, host: bytes, close: Close) -> str:
     if host not in state.ledger.members:
         return state.ledger.roll.seats[host].gone
-    for flight in state.flights.at((host, close.component, close.round)):
-        if flight.refused:
-            return f"refused: {flight.refused}"
-        return "acknowledged too late" if len(flight.acks) > 1 else "its update reached too few hosts"
+    for update in state.in_flight.at((host, close.component, close.round)):
+        if update.refused:
+            return f"refused: {update.refused}"
+        return "acknowledged too late" if len(update.acks) > 1 else "its update reached too few hosts"
     why = trainers.idle(state.ledger.offers, host, close.component)
     if why:
         return f"it does not train: {IDLE[why]}"

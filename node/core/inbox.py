@@ -63,7 +63,7 @@ def _record(state: NodeState, wire: bytes) -> bool:
 
 def _header(state: NodeState, wire: bytes) -> bool:
     name = digest(UpdateHeader.DOMAIN, wire[SIGNATURE_SIZE:])
-    if name in state.flights:
+    if name in state.in_flight:
         return False
     value = open_gossip(UpdateHeader, wire, state.federation, trusted=True).value
     if value.author == state.me:

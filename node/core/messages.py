@@ -1,7 +1,7 @@
 """What nodes say to each other: gossip messages, and the two halves of anti-entropy.
 
 A gossip message is one kind byte and a signed statement. Anti-entropy is one request, "this is what I have", and its
-answer, "this is what you lack": decided blocks with their records, later records, and what is in flight.
+answer, "this is what you lack": decided blocks with their records, later records, and what is in update.
 """
 
 from dataclasses import dataclass

@@ -69,7 +69,7 @@ def _idle(state: NodeState, last: Offer | None) -> tuple[Idle, ...]:
 def _on_the_way(state: NodeState, name: str) -> bool:
     """Whether an update by this node for the open round is on its way to the ledger, or waits there."""
     closed = state.ledger.components[name].round
-    headers = (flight.header.value for flight in state.flights.of(state.me))
+    headers = (update.header.value for update in state.in_flight.of(state.me))
     return any(header.component == name and header.round > closed for header in headers)
 
 

@@ -20,7 +20,7 @@ from ...protocol.signing import Signed, sign
 from ..privacy import policy as governing
 from . import contribution as contributing
 from . import events as ev
-from .flights import Flights
+from .in_flight import InFlightUpdates
 from .messages import Kind, message
 from .pool import Pool
 from .progress import Progress
@@ -118,8 +118,8 @@ class NodeState:
         self.signing = False
         self.muted: set[int] = set()
         self.later: dict[int, list[Message]] = {}
-        self.flights = Flights()
-        self.unacked: dict[bytes, None] = {}  # flights whose bytes are here, until they are acknowledged or refused
+        self.in_flight = InFlightUpdates()
+        self.unacked: dict[bytes, None] = {}  # updates whose bytes are here, until they are acknowledged or refused
         self.acked: dict[tuple[bytes, str, int], bytes] = {}
         self.deadlines: dict[str, Deadline] = {}
         self.judging: dict[bytes, Block] = {}

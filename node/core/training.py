@@ -15,7 +15,7 @@ from ..privacy import policy as governing
 from . import contribution as contributing
 from . import events as ev
 from . import offers, updates
-from .flights import slot
+from .in_flight import update_key
 from .messages import Kind, message
 from .state import NodeState
 from .timers import TrainDue
@@ -235,13 +235,13 @@ def on_trained(state: NodeState, event: ev.Trained) -> None:
             manifest=event.manifest,
         )
         component = state.ledger.components[name]
-        place = slot(value)
-        if place in state.acked or updates.is_void(state, value, b""):
+        key = update_key(value)
+        if key in state.acked or updates.is_void(state, value, b""):
             state.notice("too-late", "warning", component=name, round=value.round, closed=component.round)
             continue
         header = sign(state.identity, value)
-        state.acked[place] = header.digest
-        state.flights[header.digest] = updates.own_flight(state, header)
+        state.acked[key] = header.digest
+        state.in_flight[header.digest] = updates.own_update(state, header)
         state.emit(ev.Persist(ev.PutHeader(header)), ev.Publish(message(Kind.HEADER, header.wire)))
 
 

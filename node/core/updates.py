@@ -16,7 +16,7 @@ from ...protocol.signing import SIGNATURE_SIZE, Signed, open_gossip
 from ...protocol.update import UpdateHeader, check_header
 from . import candidates, folds, spending
 from . import events as ev
-from .flights import Flight, slot
+from .in_flight import InFlightUpdate, update_key
 from .messages import Acked, wrap_ack
 from .pool import readable_body
 from .state import NodeState
@@ -32,20 +32,20 @@ def restore_posted(state: NodeState) -> None:
     """Recall which acknowledgements my update records already carry."""
     for component in state.ledger.components.values():
         for pending in component.pending:
-            if pending.update in state.flights:
-                state.flights[pending.update].posted = pending.acks
+            if pending.update in state.in_flight:
+                state.in_flight[pending.update].posted = pending.acks
     for record in state.pool.chain(state.me, state.ledger.heads):
         body = readable_body(record)
         if isinstance(body, Update):
-            flight = state.flights.get(digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]))
-            if flight is not None:
-                flight.posted = frozenset(ack.host for ack in body.acks)
+            update = state.in_flight.get(digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]))
+            if update is not None:
+                update.posted = frozenset(ack.host for ack in body.acks)
 
 
-def own_flight(state: NodeState, header: Signed[UpdateHeader]) -> Flight:
-    """A flight whose bytes this node holds and acknowledged."""
+def own_update(state: NodeState, header: Signed[UpdateHeader]) -> InFlightUpdate:
+    """An update whose bytes this node holds and acknowledged."""
     signature = state.identity.sign("ack", ack_message(state.federation, header.digest))
-    return Flight(header, {state.me: Ack(state.me, signature)}, stored=True)
+    return InFlightUpdate(header, {state.me: Ack(state.me, signature)}, stored=True)
 
 
 def note_update(state: NodeState, record: Signed[Record]) -> None:
@@ -55,7 +55,7 @@ def note_update(state: NodeState, record: Signed[Record]) -> None:
     body = body_of(record.value)
     if not isinstance(body, Update):
         return
-    if digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]) not in state.flights:
+    if digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:]) not in state.in_flight:
         on_header(state, open_gossip(UpdateHeader, body.header, state.federation))
 
 
@@ -68,8 +68,8 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
         raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
     check_header(value, state.charter)
     component = state.ledger.components[value.component]
-    place = slot(value)
-    if value.author == state.me and state.acked.get(place) != header.digest:
+    key = update_key(value)
+    if value.author == state.me and state.acked.get(key) != header.digest:
         spending.recall_draws(state, value)
     spec = state.specs[value.component]
     latest = next_round(spec, component, state.ledger.withdrawn, value.author)
@@ -77,93 +77,93 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
         return  # too stale to count, or this node is behind: anti-entropy brings it again
     if value.author == state.me:
         # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
-        state.acked.setdefault(place, header.digest)
+        state.acked.setdefault(key, header.digest)
     if header.digest in state.counted or value.author == state.me:
         return
-    if state.acked.get(place, header.digest) != header.digest:
+    if state.acked.get(key, header.digest) != header.digest:
         raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
-    if len(state.flights.at(place)) >= 2:
+    if len(state.in_flight.at(key)) >= 2:
         raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
     if _is_copied(state, header):
         raise RemoteProtocolError("copied-payload", f"{value.component} round {value.round}", value.author)
     spending.read_receipt(state, value)
-    flight = state.flights[header.digest] = Flight(header)
-    pull_all(state, (flight,))
+    update = state.in_flight[header.digest] = InFlightUpdate(header)
+    pull_all(state, (update,))
 
 
 def _is_copied(state: NodeState, header: Signed[UpdateHeader]) -> bool:
     """Whether these bytes are known to be of another place: they begin with the one place that they are for."""
     value = header.value
-    if any(flight.stored for flight in state.flights.with_bytes(value.blob)):
+    if any(update.stored for update in state.in_flight.with_bytes(value.blob)):
         return True
     return state.ledger.components[value.component].counted.get(value.blob, header.digest) != header.digest
 
 
-def _pull(state: NodeState, flight: Flight) -> None:
+def _pull(state: NodeState, update: InFlightUpdate) -> None:
     """Get an update's bytes. Answers name the bytes only, so one pull at a time for equal bytes (copies)."""
-    value = flight.header.value
+    value = update.header.value
     if value.blob in state.pulls:
         return
-    flight.pulling = True
-    state.pulls[value.blob] = flight.header.digest
-    sources = (value.author, *(host for host in flight.acks if host not in (value.author, state.me)))
+    update.pulling = True
+    state.pulls[value.blob] = update.header.digest
+    sources = (value.author, *(host for host in update.acks if host not in (value.author, state.me)))
     state.emit(ev.Pull(value.blob, value.size, value, sources))
 
 
 def on_ack(state: NodeState, ack: Acked) -> None:
     """Take a host's acknowledgement."""
-    flight = state.flights.get(ack.header)
+    update = state.in_flight.get(ack.header)
     if ack.federation != state.federation:
         raise RemoteProtocolError("wrong-federation", "acknowledgement", ack.host)
-    if flight is None or ack.host in flight.acks or ack.host not in state.ledger.members:
+    if update is None or ack.host in update.acks or ack.host not in state.ledger.members:
         return
     receipt = Ack(ack.host, ack.signature)
     if not verify_ack(state.federation, ack.header, receipt):
         raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", ack.host)
-    flight.acks[ack.host] = receipt
+    update.acks[ack.host] = receipt
 
 
 def on_blob(state: NodeState, event: ev.BlobStored | ev.BlobRefused) -> None:
     """Go on with what waited for these bytes."""
-    flight = state.flights.get(state.pulls.pop(event.blob, b""))
+    update = state.in_flight.get(state.pulls.pop(event.blob, b""))
     refused = ""
-    if flight is not None:
-        flight.pulling = False
+    if update is not None:
+        update.pulling = False
         if isinstance(event, ev.BlobStored):
-            flight.stored = True
-            state.unacked[flight.header.digest] = None
+            update.stored = True
+            state.unacked[update.header.digest] = None
         elif event.reason not in ("unavailable", "blob-digest"):  # these two blame the source, not the author
-            refused = flight.refused = event.reason
+            refused = update.refused = event.reason
     if isinstance(event, ev.BlobStored):
-        if flight is None:
+        if update is None:
             erase_unneeded(state, {event.blob})  # G7: withdrawn, expelled or outdated while it was on its way
         folds.resume(state, event.blob)
     elif not refused:
         state.emit(ev.SetTimer(PullDue(), RETRY_MS))
     if refused or isinstance(event, ev.BlobStored):
-        pull_all(state, state.flights.with_bytes(event.blob))  # another header that names the same bytes: its turn
-    if refused and flight is not None:
-        raise RemoteProtocolError(refused, flight.header.value.component, flight.header.value.author)
+        pull_all(state, state.in_flight.with_bytes(event.blob))  # another header that names the same bytes: its turn
+    if refused and update is not None:
+        raise RemoteProtocolError(refused, update.header.value.component, update.header.value.author)
 
 
-def pull_all(state: NodeState, flights: Iterable[Flight]) -> None:
+def pull_all(state: NodeState, waiting: Iterable[InFlightUpdate]) -> None:
     """Get the bytes of updates that this node is asked to acknowledge: only active hosts' receipts count."""
-    for flight in flights:
-        component = state.ledger.components[flight.header.value.component]
+    for update in waiting:
+        component = state.ledger.components[update.header.value.component]
         if component.round and component.hosts and state.me not in component.hosts:
             continue
-        if flight.header.value.component in state.hosted and not (flight.stored or flight.pulling or flight.refused):
-            _pull(state, flight)
+        if update.header.value.component in state.hosted and not (update.stored or update.pulling or update.refused):
+            _pull(state, update)
 
 
 def acknowledge(state: NodeState) -> None:
     """Sign what this host holds: bytes on disk, checks passed, trained from the state that this node knows."""
     for key in list(state.unacked):
-        flight = state.flights.get(key)
-        if flight is None or flight.refused or state.me in flight.acks:
+        update = state.in_flight.get(key)
+        if update is None or update.refused or state.me in update.acks:
             del state.unacked[key]
             continue
-        value = flight.header.value
+        value = update.header.value
         if value.component in state.halted:
             continue
         base = state.bases.get((value.component, value.round - 1, value.generation))
@@ -172,16 +172,16 @@ def acknowledge(state: NodeState) -> None:
         if base is None and (value.generation, value.round - 1) > folds.folded_to(state, value.component):
             continue  # this node has not folded that far yet
         if base is not None and base != value.base:
-            flight.refused = "base-mismatch"
+            update.refused = "base-mismatch"
             state.refuse(value.author, RemoteProtocolError("base-mismatch", value.component, value.author))
-        elif state.acked.setdefault(flight.slot, flight.header.digest) == flight.header.digest:
-            signature = state.identity.sign("ack", ack_message(state.federation, flight.header.digest))
-            flight.acks[state.me] = Ack(state.me, signature)
-            state.emit(ev.Persist(ev.PutHeader(flight.header)))
-            said = wrap_ack(state.federation, flight.header.digest, flight.acks[state.me])
+        elif state.acked.setdefault(update.key, update.header.digest) == update.header.digest:
+            signature = state.identity.sign("ack", ack_message(state.federation, update.header.digest))
+            update.acks[state.me] = Ack(state.me, signature)
+            state.emit(ev.Persist(ev.PutHeader(update.header)))
+            said = wrap_ack(state.federation, update.header.digest, update.acks[state.me])
             state.emit(ev.Publish(said, to=value.author))
         else:
-            flight.refused = "second-header"
+            update.refused = "second-header"
 
 
 def post(state: NodeState) -> None:
@@ -189,11 +189,11 @@ def post(state: NodeState) -> None:
 
     Those of one draw wait for each other a little, so that they share a write and a message.
     """
-    ready: list[tuple[Flight, frozenset[bytes], int]] = []
+    ready: list[tuple[InFlightUpdate, frozenset[bytes], int]] = []
     waiting = False
-    for flight in state.flights.of(state.me):
-        value = flight.header.value
-        if state.me not in flight.acks:
+    for update in state.in_flight.of(state.me):
+        value = update.header.value
+        if state.me not in update.acks:
             continue
         component = state.ledger.components[value.component]
         if is_outdated(state, value.component, value.round, component.round):
@@ -201,27 +201,27 @@ def post(state: NodeState) -> None:
         hosts = set(component.hosts)
         if component.round == 0:  # the first hosts are still gathering: count all that are known to offer
             hosts |= set(candidates.current(state).state.components[value.component].hosts)
-        have = frozenset(flight.acks) & hosts
+        have = frozenset(update.acks) & hosts
         need = quorum(max(1, len(hosts)), state.ledger.fault_model)
-        if len(flight.posted & hosts) < need:
+        if len(update.posted & hosts) < need:
             waiting |= len(have) < need
             if len(have) >= need:
-                ready.append((flight, have, need))
+                ready.append((update, have, need))
     if ready and waiting and state.posting != "due":
         if state.posting != "armed":
             state.posting = "armed"
             state.emit(ev.SetTimer(PostDue(), GATHER_MS))
         return
     state.posting = ""
-    for flight, have, need in ready:
+    for update, have, need in ready:
         # All of them, so that the rest still is a quorum when a host goes; of very many hosts, what fits a record.
         named = sorted(have) if len(have) <= MAX_ACKS else sorted(have)[:need]
-        flight.posted = frozenset(named)
-        state.append(Update(flight.header.wire, tuple(flight.acks[host] for host in named)))
+        update.posted = frozenset(named)
+        state.append(Update(update.header.wire, tuple(update.acks[host] for host in named)))
 
 
 def drop(state: NodeState, before: Ledger | None = None) -> None:
-    """Forget flights that were counted or can never count, and the bytes that nothing refers to any more.
+    """Forget updates in flight that were counted or can never count, and the bytes that nothing refers to any more.
 
     A restart's PutHeader rows still bar second acks.
     """
@@ -234,12 +234,12 @@ def drop(state: NodeState, before: Ledger | None = None) -> None:
     }
     state.counted = counted
     gone: set[bytes] = set()
-    for key, flight in list(state.flights.items()):
-        value = flight.header.value
+    for key, update in list(state.in_flight.items()):
+        value = update.header.value
         if key in counted:
-            del state.flights[key]
+            del state.in_flight[key]
         elif is_void(state, value, key):
-            del state.flights[key]
+            del state.in_flight[key]
             gone.add(value.blob)
     for name, c in before.components.items() if before is not None else ():
         still = {p.update for p in components[name].pending} | counted
@@ -249,7 +249,7 @@ def drop(state: NodeState, before: Ledger | None = None) -> None:
 
 def needed(state: NodeState) -> set[bytes]:
     """Return the blobs that anything refers to; others a crash left between a certificate and its erasure."""
-    keep = {flight.header.value.blob for flight in state.flights.values()}
+    keep = {update.header.value.blob for update in state.in_flight.values()}
     for c in state.ledger.components.values():
         keep |= c.counted.keys()
         keep |= {pending.blob for pending in c.pending}
@@ -258,9 +258,9 @@ def needed(state: NodeState) -> set[bytes]:
 
 
 def erase_unneeded(state: NodeState, blobs: set[bytes]) -> None:
-    """Delete those of these bytes that nothing refers to: no flight, no list, no erasure that still waits."""
+    """Delete those of these bytes that nothing refers to: no update in flight, no list, no erasure that still waits."""
     if blobs:
-        blobs = {blob for blob in blobs if not state.flights.with_bytes(blob)}
+        blobs = {blob for blob in blobs if not state.in_flight.with_bytes(blob)}
     for c in state.ledger.components.values() if blobs else ():
         blobs = blobs - c.counted.keys()
         blobs -= {p.blob for p in c.pending}

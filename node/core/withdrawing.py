@@ -1,4 +1,4 @@
-"""This node's own withdrawals: each is checked and signed once, and what it covers leaves nothing in flight."""
+"""This node's own withdrawals: each is checked and signed once, and what it covers leaves nothing in update."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from ...protocol.records import Withdrawal, WithdrawalStatement
 from ...protocol.signing import sign
 from . import events as ev
 from . import removals, updates
-from .flights import Flight
+from .in_flight import InFlightUpdate
 from .state import NodeState
 
 
@@ -32,12 +32,12 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
         removals.set_contributing(state, False)
     # In flight: what is covered must not be posted after this, nor after a restart.
     # What is posted stays until the ledger has both: a block may take the one without the other.
-    covered = [flight for flight in state.flights.of(state.me) if _within(statement, flight)]
-    mine = [flight for flight in covered if not flight.posted]
-    for flight in mine:
-        del state.flights[flight.header.digest]
-        state.emit(ev.Persist(ev.PutFlag(updates.dropped_flag(flight.header.digest), 1)))
-    updates.erase_unneeded(state, {flight.header.value.blob for flight in mine})
+    covered = [update for update in state.in_flight.of(state.me) if _within(statement, update)]
+    mine = [update for update in covered if not update.posted]
+    for update in mine:
+        del state.in_flight[update.header.digest]
+        state.emit(ev.Persist(ev.PutFlag(updates.dropped_flag(update.header.digest), 1)))
+    updates.erase_unneeded(state, {update.header.value.blob for update in mine})
     posted = len(covered) > len(mine)  # in this feed before the withdrawal: a block has it first, or with it
     agreed = any(
         withdrawal.reaches(state.ledger, withdrawal.placed(state.charter, state.ledger, terms, height, state.me))
@@ -50,6 +50,6 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
     state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
 
 
-def _within(terms: WithdrawalStatement, flight: Flight) -> bool:
-    header = flight.header
+def _within(terms: WithdrawalStatement, update: InFlightUpdate) -> bool:
+    header = update.header
     return names(terms, header.value.component, header.value.round, header.digest)

@@ -53,8 +53,8 @@ class Exclusion:
     async def look(self, subject: str) -> Seen:
         """Return what is known of a student; nothing is changed. Raises CorruptError."""
         # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
-        flying = [flight.header for flight in self.core.flights.of(self.core.me)]
-        return await in_thread(self._seen, subject, flying, self.core.ledger)
+        in_flight = [update.header for update in self.core.in_flight.of(self.core.me)]
+        return await in_thread(self._seen, subject, in_flight, self.core.ledger)
 
     async def _begin_without(self, subject: str) -> None:
         await in_thread(exclude, self.home, subject)
@@ -83,8 +83,8 @@ class Exclusion:
                 sync_folder(folder)
         self.store.apply([ev.PutFlag(LEFT_OUT, len(self.load()[0].tags))])
 
-    def _seen(self, subject: str, flying: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
-        own = {header.digest: header.value.manifest for header in (*flying, *self._own_headers())}
+    def _seen(self, subject: str, in_flight: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
+        own = {header.digest: header.value.manifest for header in (*in_flight, *self._own_headers())}
         mine, components = self._own_keys(ledger), ledger.components.values()
         counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in mine}
         counted |= {p.update for c in components for p in c.pending if p.author in mine}
@@ -103,10 +103,10 @@ class Exclusion:
         mine = self._own_keys(self.core.ledger)
         return [header for header in self.store.headers() if header.value.author in mine]
 
-    def forget_manifests(self, flying: Collection[bytes]) -> None:
+    def forget_manifests(self, in_flight: Collection[bytes]) -> None:
         """Delete the manifests of draws of which nothing is in force, in flight, or may come to be."""
         components = self.core.ledger.components
-        here = {p.update for c in components.values() for p in c.pending}.union(flying)
+        here = {p.update for c in components.values() for p in c.pending}.union(in_flight)
         here |= {e.update for c in components.values() for r in c.rounds for e in r.entries}
         own = self._own_headers()
         ahead = [h for h in own if h.value.round > components[h.value.component].round]

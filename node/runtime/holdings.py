@@ -145,10 +145,10 @@ class Holdings:
 
     async def erase(self, erase: ev.Erase, forget: Callable[[set[bytes]], None]) -> None:
         """Delete bytes that nothing refers to, older states, and (`forget`) who was drawn for what is gone."""
-        flying = set(self.core.flights)  # on the core's own thread
+        in_flight = set(self.core.in_flight)  # on the core's own thread
 
         def delete() -> int:
-            forget(flying)
+            forget(in_flight)
             for name in self.core.held:
                 self.states.prune(name, folding.kept(self.core.ledger.components[name].rounds, self._horizon))
             return self.blobs.delete(erase.blobs)

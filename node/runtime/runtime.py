@@ -16,7 +16,7 @@ from ...crypto.identity import Identity
 from ...protocol import schema
 from ...protocol.charter import Charter, SignedCharter
 from ..core import events as ev
-from ..core.catchup import in_flight
+from ..core.catchup import in_flight_messages
 from ..core.contribution import Plan
 from ..core.core import handle, load_node, start_node
 from ..core.messages import SYNC_LIMIT, SyncRequest
@@ -169,7 +169,7 @@ class Runtime:
             self.holdings.sweep()
             self.refresh_peers()
             await self._step(lambda: start_node(self.core, _now()))
-            await in_thread(self.exclusion.forget_manifests, set(self.core.flights))
+            await in_thread(self.exclusion.forget_manifests, set(self.core.in_flight))
             nursery.start_soon(self._work)
             nursery.start_soon(self._tend)
             if self._missing:
@@ -369,8 +369,8 @@ class Runtime:
         request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
         members = self.core.ledger.members
         async with self._turn:
-            flight = in_flight(self.core)
-        return await in_thread(answer, request, self.core.federation, self.store, members, flight)
+            pending = in_flight_messages(self.core)
+        return await in_thread(answer, request, self.core.federation, self.store, members, pending)
 
     async def _tell(self, effect: ev.Publish) -> None:
         assert effect.to is not None

@@ -203,10 +203,10 @@ def state_label(context: Context, c: ComponentLedger) -> str:
 def _open(context: Context, c: ComponentLedger) -> Json:
     """Return the round that is open now: whose updates the ledger has, and whose this node knows to be on the way."""
     ready = {entry.author for entry in eligible(context.charter, context.ledger, c.name)}
-    flying = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]
+    in_flight = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]
     spec = context.charter.component(c.name)
     additive = spec is not None and spec.additive
-    seen = ready | {f.author for f in flying if (f.round == c.round + 1 or additive) and not f.refused}
+    seen = ready | {f.author for f in in_flight if (f.round == c.round + 1 or additive) and not f.refused}
     if additive:
         seen |= {host for host in c.hosts if has_contributed(context.ledger.roll, c, host)}
     return {
@@ -214,7 +214,7 @@ def _open(context: Context, c: ComponentLedger) -> Json:
         "ready": context.members(ready),
         "on_the_way": [
             {**context.member(f.author), "round": f.round, "acks": f.acks, "bytes_here": f.stored, "refused": f.refused}
-            for f in sorted(flying, key=lambda f: (f.round, f.author))
+            for f in sorted(in_flight, key=lambda f: (f.round, f.author))
             if f.author not in ready
         ],
         "waiting_for": context.members(set(trained_by(context, c)) - seen),

@@ -18,7 +18,7 @@ from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...node.core import events as ev
-from ...node.core.catchup import in_flight
+from ...node.core.catchup import in_flight_messages
 from ...node.core.contribution import Plan
 from ...node.core.core import handle, load_node, start_node
 from ...node.core.messages import SyncRequest
@@ -453,8 +453,8 @@ class Cluster:
         ledger = server.core.ledger
         seat = ledger.roll.seats[asker.identity.public_key]
         upto = seat.until if seat.gone else None
-        flight = in_flight(server.core)
-        data = answer(request, server.core.federation, server.store, ledger.members, flight, upto=upto)
+        pending = in_flight_messages(server.core)
+        data = answer(request, server.core.federation, server.store, ledger.members, pending, upto=upto)
         lie = server.lie
         for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
             asker.later(2 * self.weather.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))

@@ -281,7 +281,7 @@ class Invariants:
         for what, size, most in (
             ("records of a member that wait", waiting, 6 * rules.records_per_height + 64),
             ("authors whose records wait", len(core.pool.by_seq.keys() - core.ledger.roll.seats.keys()), 0),
-            ("updates in flight", len(core.flights), 2 * places),
+            ("updates in flight", len(core.in_flight), 2 * places),
             ("refusals", len(core.refusals), 1025),
             ("heights with early votes", len(core.later), 9),
             (

@@ -16,7 +16,7 @@ from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...node.core import events as ev
-from ...node.core.catchup import in_flight
+from ...node.core.catchup import in_flight_messages
 from ...node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
 from ...protocol import schema
 from ...protocol.blocks import (
@@ -416,8 +416,8 @@ def copied_payload(node: Node, data: bytes) -> Told | None:
     header = own_header(node, data)
     if header is None:
         return None
-    flights = node.core.flights.values() if node.core else ()
-    others = [f.header.value for f in flights if f.header.value.author != header.author]
+    waiting = node.core.in_flight.values() if node.core else ()
+    others = [f.header.value for f in waiting if f.header.value.author != header.author]
     if not others:
         return []
     return everybody(node, said(node, replace(header, blob=others[0].blob, size=others[0].size)))
@@ -438,12 +438,12 @@ def acks_unseen(node: Node) -> None:
     core = node.core
     if core is None:
         return
-    for key, flight in core.flights.items():
-        if not flight.stored and ("acked", key) not in node.lore:
+    for key, update in core.in_flight.items():
+        if not update.stored and ("acked", key) not in node.lore:
             node.lore["acked", key] = True
             signature = node.identity.sign("ack", ack_message(core.federation, key))
             acked = Acked(core.federation, key, core.me, signature)
-            node.cluster.broadcast(node, message(Kind.ACK, schema.dump(acked)), flight.header.value.author)
+            node.cluster.broadcast(node, message(Kind.ACK, schema.dump(acked)), update.header.value.author)
 
 
 # ---- bytes
@@ -494,7 +494,7 @@ def replays_foreign(node: Node) -> None:
         return
     keys = {other.identity.public_key: other.identity for other in node.cluster.nodes}
     records = [message(Kind.RECORD, record.wire) for record in list(node.store.records.values())[-8:]]
-    for data in (*records, *in_flight(core)[:40]):
+    for data in (*records, *in_flight_messages(core)[:40]):
         if data[0] == Kind.ACK:
             ack = schema.load(Acked, data[1:], Acked.LIMIT)
             signature = keys[ack.host].sign("ack", ack_message(OTHER_FEDERATION, ack.header))
@@ -513,7 +513,7 @@ def replays_old(node: Node) -> None:
         return
     heard = node.lore.setdefault("heard", {})
     assert isinstance(heard, dict)
-    heard.update(dict.fromkeys(in_flight(core)))
+    heard.update(dict.fromkeys(in_flight_messages(core)))
     heard.update(dict.fromkeys(message(Kind.RECORD, record.wire) for record in node.store.records.values()))
     known = list(heard)
     for data in node.cluster.random.sample(known, min(12, len(known))):

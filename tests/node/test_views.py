@@ -80,7 +80,7 @@ def hexed(value: object) -> object:
 
 def live(cluster: Cluster) -> Live:
     others = frozenset(node.identity.public_key for node in cluster.nodes[2:])
-    flight = InFlight(cluster.nodes[2].identity.public_key, "head/task0", ROUNDS + 1, 2, True, "")
+    sent = InFlight(cluster.nodes[2].identity.public_key, "head/task0", ROUNDS + 1, 2, True, "")
     return Live(
         started=1.8e9,
         addresses=("/ip4/127.0.0.1/tcp/4001",),
@@ -103,7 +103,7 @@ def live(cluster: Cluster) -> Live:
         training=None,
         view=0,
         folded={"head/task0": (ROUNDS, 1, b"c" * 32, b"d" * 32)},
-        in_flight=(flight,),
+        in_flight=(sent,),
         refused={"norm-above": 3},
     )
 

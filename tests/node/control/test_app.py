@@ -138,8 +138,8 @@ def test_what_was_only_on_its_way_is_said(daemon: "FakeDaemon", monkeypatch: pyt
         digest=b"f" * 32, value=SimpleNamespace(author=daemon.core.me, component="head/task0", round=9_000)
     )
     for posted in (False, True):
-        flights = {header.digest: SimpleNamespace(header=header, posted=posted)}
-        monkeypatch.setattr(daemon.core, "flights", flights)
+        waiting = {header.digest: SimpleNamespace(header=header, posted=posted)}
+        monkeypatch.setattr(daemon.core, "in_flight", waiting)
         answer = call(daemon, "POST", "/unlearn", json={**SCOPE, "updates": [header.digest.hex()]})
         assert answer.json()["recorded"] is posted
 
@@ -363,7 +363,7 @@ def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(
     with monkeypatch.context() as patch:
         patch.setattr(daemon.store, "headers", lambda: headers)
         assert settled(*mine) == {"left": 0, "certified": True}, "another component's refold is not waited for"
-    monkeypatch.setattr(daemon.core, "flights", {bytes.fromhex(mine[0]): None})
+    monkeypatch.setattr(daemon.core, "in_flight", {bytes.fromhex(mine[0]): None})
     assert settled(*mine)["left"] == 1, "it may yet come to count"
 
 
@@ -386,13 +386,13 @@ def test_no_more_is_withdrawn_at_a_time_than_a_height_takes(
 ) -> None:
     most = MAX_AT_A_HEIGHT * MAX_UPDATES
     value = SimpleNamespace(author=daemon.core.me)
-    flights = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
-    monkeypatch.setattr(daemon.core, "flights", flights)
-    daemon.seen = Seen(frozenset(flights), frozenset(), in_data=True)
+    waiting = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
+    monkeypatch.setattr(daemon.core, "in_flight", waiting)
+    daemon.seen = Seen(frozenset(waiting), frozenset(), in_data=True)
     found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
     assert (found["withdrawn_updates"], found["remaining"], len(found["updates"])) == (most, 70, most)
     assert len(daemon.submitted) == MAX_AT_A_HEIGHT
     for update in found["updates"]:
-        del flights[bytes.fromhex(update)]
+        del waiting[bytes.fromhex(update)]
     found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
     assert (found["withdrawn_updates"], found["remaining"]) == (70, 0)

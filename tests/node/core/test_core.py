@@ -8,7 +8,7 @@ from collegium.consensus import withdrawal
 from collegium.crypto.hashing import sha256
 from collegium.node.core import catchup
 from collegium.node.core import events as ev
-from collegium.node.core.catchup import in_flight, sync_request
+from collegium.node.core.catchup import in_flight_messages, sync_request
 from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse, message
 from collegium.node.core.state import NodeState, Options
@@ -95,7 +95,7 @@ def test_an_answer_counts_for_the_header_that_was_checked() -> None:
     assert again == (blob, key(liar)), "its own check follows"
     handle(core, [ev.BlobRefused(blob, "copied-payload")], 1_000_000)
     assert (key(liar), T, 3) not in core.acked
-    assert core.flights[good.digest].refused == ""
+    assert core.in_flight[good.digest].refused == ""
 
 
 def test_a_liars_refusal_does_not_censor_the_owner() -> None:
@@ -176,7 +176,7 @@ def test_two_headers_for_a_place_are_fetched_and_no_third() -> None:
     for number in range(4):
         say(core, liar, Kind.HEADER, header(cluster, liar, 3, sha256(b"%d" % number)).wire)
         assert core.refusals.get((key(liar), "second-header"), 0) == max(0, number - 1)
-    assert len(core.flights.at((key(liar), T, 3))) == 2
+    assert len(core.in_flight.at((key(liar), T, 3))) == 2
 
 
 # ---- folds
@@ -248,7 +248,7 @@ def test_an_answer_that_leads_nowhere_is_not_followed() -> None:
 def test_a_request_says_no_more_than_its_schema_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """G9: many hosts, many receipts in flight."""
     core = core_of(grown().nodes[0])
-    monkeypatch.setattr(catchup, "in_flight", lambda _: [b"%d" % n for n in range(20_000)])
+    monkeypatch.setattr(catchup, "in_flight_messages", lambda _: [b"%d" % n for n in range(20_000)])
     assert len(sync_request(core)) < 192 << 10
 
 
@@ -275,7 +275,7 @@ def reply(cluster: Cluster, core: NodeState, server: Node) -> ev.SyncReply:
 
     request = schema.load(SyncRequest, sync_request(core), SyncRequest.LIMIT)
     members = [member.key for member in cluster.charter.members]
-    data = answer(request, cluster.charter.federation, server.store, members, in_flight(core_of(server)))
+    data = answer(request, cluster.charter.federation, server.store, members, in_flight_messages(core_of(server)))
     return ev.SyncReply(key(server), data)
 
 

@@ -13,7 +13,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
 from collegium.node.core import events as ev
-from collegium.node.core.flights import Flight
+from collegium.node.core.in_flight import InFlightUpdate
 from collegium.node.home import keys
 from collegium.node.home.students import NONE, exclude, load_excluded
 from collegium.node.runtime.runtime import Runtime
@@ -116,7 +116,7 @@ def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> Non
             nursery.start_soon(ask)
             await trio.sleep(0.3)
             assert not seen
-            runtime.core.flights[sent.digest] = Flight(sent)
+            runtime.core.in_flight[sent.digest] = InFlightUpdate(sent)
             runtime.core.draw = None
 
     trio.run(both)
@@ -126,13 +126,13 @@ def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> Non
 
 def test_an_update_that_a_block_takes_meanwhile_is_seen(runtime: Any) -> None:
     sent = header(runtime, runtime.exclusion.manifests.put([WHO]))
-    runtime.core.flights[sent.digest] = Flight(sent)
+    runtime.core.in_flight[sent.digest] = InFlightUpdate(sent)
     stored = runtime.store.headers
 
     def counted_meanwhile() -> Any:
         found = stored()
         runtime.store.apply([ev.PutHeader(sent)])
-        runtime.core.flights.pop(sent.digest, None)
+        runtime.core.in_flight.pop(sent.digest, None)
         return found
 
     runtime.store.headers = counted_meanwhile
@@ -179,12 +179,12 @@ def test_what_was_sent_before_a_return_with_a_new_key_is_ones_own(runtime: Any) 
 
 def test_manifests_stay_as_long_as_their_updates_may_count(runtime: Any) -> None:
     manifests = runtime.exclusion.manifests
-    past, flying, ahead = (manifests.put([WHO]) for _ in range(3))
-    headers = [header(runtime, past, 1), header(runtime, flying, 2), header(runtime, ahead, 3)]
+    past, in_flight, ahead = (manifests.put([WHO]) for _ in range(3))
+    headers = [header(runtime, past, 1), header(runtime, in_flight, 2), header(runtime, ahead, 3)]
     runtime.store.apply([ev.PutHeader(each) for each in headers])
     in_round(runtime, 2)
     runtime.exclusion.forget_manifests({headers[1].digest})
-    assert set(manifests.roots()) == {flying, ahead}
+    assert set(manifests.roots()) == {in_flight, ahead}
 
 
 @pytest.mark.parametrize("known", [True, False])

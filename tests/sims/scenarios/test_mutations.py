@@ -202,8 +202,9 @@ MUTATIONS = (
         (
             (
                 UPDATES,
-                "flight = state.flights[header.digest] = Flight(header)",
-                "flight, state.unacked[header.digest] = state.flights.setdefault(header.digest, Flight(header)), None",
+                "update = state.in_flight[header.digest] = InFlightUpdate(header)",
+                "update = state.in_flight[header.digest] = InFlightUpdate(header)\n"
+                "    state.unacked[header.digest] = None",
             ),
         ),
         "calm",
@@ -215,8 +216,8 @@ MUTATIONS = (
         (
             (
                 UPDATES,
-                "elif state.acked.setdefault(flight.slot, flight.header.digest) == flight.header.digest:",
-                "elif flight.slot:",
+                "elif state.acked.setdefault(update.key, update.header.digest) == update.header.digest:",
+                "elif update.key:",
             ),
             (UPDATES, "if state.acked.get(place, header.digest) != header.digest:", "if False:"),
         ),
@@ -316,7 +317,7 @@ MUTATIONS = (
         (
             (
                 UPDATES,
-                "keep = {flight.header.value.blob for flight in state.flights.values()}",
+                "keep = {update.header.value.blob for update in state.in_flight.values()}",
                 "keep: set[bytes] = set()",
             ),
         ),

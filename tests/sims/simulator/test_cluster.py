@@ -15,7 +15,7 @@ from collegium.consensus.fold import fold_block
 from collegium.consensus.ledger import genesis
 from collegium.consensus.summary import state_digest as ledger_digest
 from collegium.node.core import events as ev
-from collegium.node.core.flights import Flight
+from collegium.node.core.in_flight import InFlightUpdate
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
@@ -659,12 +659,12 @@ def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
     assert found
 
 
-def _in_flight(node: Node, *, posted: bool) -> list[Flight]:
+def _in_flight(node: Node, *, posted: bool) -> list[InFlightUpdate]:
     """The own updates that no block has, in the node's feed already or not yet."""
     core = node.core
     assert core is not None
     agreed = {p.update for c in core.ledger.components.values() for p in c.pending} | core.counted
-    return [f for f in core.flights.of(core.me) if bool(f.posted) is posted and f.header.digest not in agreed]
+    return [f for f in core.in_flight.of(core.me) if bool(f.posted) is posted and f.header.digest not in agreed]
 
 
 @pytest.mark.parametrize("posted", [False, True])
@@ -675,8 +675,8 @@ def test_g7_what_is_withdrawn_in_flight_never_counts(posted: bool) -> None:
     assert cluster.run(lambda: cluster.all_closed(3))
     node = cluster.nodes[0]
     assert cluster.run(lambda: any(len(f.acks) > 1 or posted for f in _in_flight(node, posted=posted)))
-    flight = _in_flight(node, posted=posted)[0]
-    update, blob = flight.header.digest, flight.header.value.blob
+    sent = _in_flight(node, posted=posted)[0]
+    update, blob = sent.header.digest, sent.header.value.blob
     node.deliver(ev.RequestWithdrawal("updates", updates=(update,)))
     cluster.run(lambda: False, cluster.now + 50)
     node.crash()
