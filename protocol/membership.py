@@ -72,8 +72,8 @@ class Rekeying:
 class Invitation:
     """What a member hands to a candidate, outside of the network. Whoever has `token` can apply once until `expires`.
 
-    `token` is the seed of the key that opens the door: to shake hands with it is to show the token, which itself never
-    travels. `charter` is the charter file's bytes, or empty in a link; `expires` is Unix time in seconds.
+    `token` is the seed of the key that lets a candidate in: to shake hands with it is to show the token, which itself
+    never travels. `charter` is the charter file's bytes, or empty in a link; `expires` is Unix time in seconds.
     """
 
     DOMAIN: ClassVar[str] = "invitation"
@@ -88,9 +88,9 @@ class Invitation:
     charter: Annotated[bytes, Size(0, CHARTER_LIMIT + 65_536)]
 
 
-def token_digest(door: bytes) -> bytes:
+def token_digest(token_key: bytes) -> bytes:
     """Return how an application names its invitation, from the public key of the invitation's token."""
-    return digest("invitation-token", door)
+    return digest("invitation-token", token_key)
 
 
 def check_person(name: str, addresses: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from ..core.offers import why_idle
 from ..core.state import NodeState
 from ..home.config import Config
 from ..home.declared import data_warnings
-from ..home.invitations import Given
+from ..home.invitations import IssuedInvitation
 from ..home.paths import Home
 from ..home.peers import load_peers
 from ..home.students import Seen
@@ -20,19 +20,19 @@ from ..store.database import Store
 from ..views.context import Context, InFlight, Live, Note
 
 
-class Door(Protocol):
-    """The part of node/runtime's Door that is shown or commanded here."""
+class Admission(Protocol):
+    """The part of node/runtime's Admission that is shown or commanded here."""
 
     @property
-    def given(self) -> tuple[Given, ...]:
+    def issued(self) -> tuple[IssuedInvitation, ...]:
         """The invitations that this node gave out."""
         ...
 
-    def state(self, given: Given) -> str:
+    def state(self, issued: IssuedInvitation) -> str:
         """How the application stands that came by one."""
         ...
 
-    def motion_for(self, given: Given) -> Move:
+    def motion_for(self, issued: IssuedInvitation) -> Move:
         """The motion to admit who applied by it."""
         ...
 
@@ -42,7 +42,7 @@ class Door(Protocol):
         """Give one out."""
         ...
 
-    def withdraw(self, door: str) -> Awaitable[None]:
+    def withdraw(self, token_key: str) -> Awaitable[None]:
         """Let nobody in by it any more."""
         ...
 
@@ -140,7 +140,7 @@ class Daemon(Protocol):
         ...
 
     @property
-    def door(self) -> Door:
+    def admission(self) -> Admission:
         """Invitations and applications."""
         ...
 
@@ -182,9 +182,9 @@ def context_of(daemon: Daemon) -> Context:
     )
 
 
-def held(daemon: Daemon) -> list[Given]:
+def held(daemon: Daemon) -> list[IssuedInvitation]:
     """Return the invitations whose application waits for this node's operator."""
-    return [g for g in daemon.door.given if g.hold and daemon.door.state(g) == "held"]
+    return [g for g in daemon.admission.issued if g.hold and daemon.admission.state(g) == "held"]
 
 
 def _warnings(daemon: Daemon) -> tuple[Note, ...]:
@@ -243,7 +243,7 @@ def _live(daemon: Daemon) -> Live:
         idle={name: why for name in core.hosted if (why := why_idle(core, name))},
         taking=tuple(sorted(core.progress.fetching)),
         held=tuple(
-            (person.name, g.door[:12], g.name, person.author)
+            (person.name, g.token_key[:12], g.name, person.author)
             for g in held(daemon)
             if (person := g.applicant()) is not None
         ),

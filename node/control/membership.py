@@ -11,7 +11,7 @@ from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from .. import views
 from ..core import motions
 from ..core.events import Cast, Move
-from ..home.invitations import Given, to_text
+from ..home.invitations import IssuedInvitation, to_text
 from ..views.context import Context, Json
 from .answers import Endpoint, answering, body_of
 from .facts import Daemon, context_of, held
@@ -67,10 +67,10 @@ def routes(daemon: Daemon) -> list[Route]:
                 advice = f"Did you mean {near!r}? `collegium peer motions` and `peer invitations` list them."
             raise UsageError(f"{which!r} names {many} open motion or held application", advice)
         if kept and not yes:
-            await daemon.door.withdraw(kept[0].door)
+            await daemon.admission.withdraw(kept[0].token_key)
             return JSONResponse({"submitted": False, "withdrawn": _title(kept[0])})
         if kept:
-            return _say(daemon.door.motion_for(kept[0]))
+            return _say(daemon.admission.motion_for(kept[0]))
         motion = moved[0]
         if yes and not body["anyway"]:
             check_budget(daemon, rounds_again(daemon, motion.action, motion.statement))
@@ -87,7 +87,7 @@ def routes(daemon: Daemon) -> list[Route]:
         return JSONResponse({"submitted": True, "subject": subject, "motion": motion}, 202)
 
     async def invitations(_request: Request) -> Response:
-        return JSONResponse({"invitations": [_given(daemon, given) for given in daemon.door.given]})
+        return JSONResponse({"invitations": [_issued(daemon, issued) for issued in daemon.admission.issued]})
 
     async def invite(request: Request) -> Response:
         body = await body_of(request, {"name": str, "days": int, "key": str, "hold": bool, "charter": bool})
@@ -98,7 +98,7 @@ def routes(daemon: Daemon) -> list[Route]:
             raise UsageError("an invitation is good for 1 to 365 days")
         if key and len(_hex(key)) != 32:
             raise UsageError("the candidate's key is not 64 hexadecimal digits", "`collegium init` prints it.")
-        if any(name and name == g.name and not g.withdrawn and not g.application for g in daemon.door.given):
+        if any(name and name == g.name and not g.withdrawn and not g.application for g in daemon.admission.issued):
             raise UsageError(f"an invitation for {name!r} is open", "Withdraw it first, or choose another name.")
         addresses = tuple(daemon.core.options.addresses)
         if not addresses:
@@ -107,16 +107,18 @@ def routes(daemon: Daemon) -> list[Route]:
                 "Set [node] listen and advertise in config.toml, and start the daemon again.",
             )
         addresses = tuple(_dialable(address, daemon) for address in addresses)
-        signed = await daemon.door.invite(name, addresses, days, key, bool(body["hold"]), bool(body["charter"]))
-        given = daemon.door.given[-1]
-        return JSONResponse({**_given(daemon, given), "addresses": list(addresses), "text": to_text(signed)})
+        signed = await daemon.admission.invite(name, addresses, days, key, bool(body["hold"]), bool(body["charter"]))
+        issued = daemon.admission.issued[-1]
+        return JSONResponse({**_issued(daemon, issued), "addresses": list(addresses), "text": to_text(signed)})
 
     async def uninvite(request: Request) -> Response:
         which = str((await body_of(request, {"invitation": str}))["invitation"])
-        found = [g for g in daemon.door.given if not g.withdrawn and (g.name == which or g.door.startswith(which))]
+        found = [
+            g for g in daemon.admission.issued if not g.withdrawn and (g.name == which or g.token_key.startswith(which))
+        ]
         if len(found) != 1 or not which:
             raise UsageError(f"{which!r} names no one invitation", "`collegium peer invitations` lists them.")
-        await daemon.door.withdraw(found[0].door)
+        await daemon.admission.withdraw(found[0].token_key)
         return JSONResponse({"withdrawn": _title(found[0])})
 
     return [
@@ -160,41 +162,41 @@ def _dialable(address: str, daemon: Daemon) -> str:
     return address if "/p2p/" in address else f"{address}/p2p/{suffix}"
 
 
-def _held(daemon: Daemon, which: str) -> list[Given]:
+def _held(daemon: Daemon, which: str) -> list[IssuedInvitation]:
     """Return the held applications of this name, else of this id or key.
 
     The name is the invitation's; the applicant's own, which it chose itself, only if the invitation has none.
     """
     plain = which.lower()
     named, begun = [], []
-    for given in held(daemon):
-        person = given.applicant()
+    for issued in held(daemon):
+        person = issued.applicant()
         assert person is not None  # it is held
-        if which and which == (given.name or person.name):
-            named.append(given)
-        if len(plain) >= 4 and (given.door.startswith(plain) or person.author.hex().startswith(plain)):
-            begun.append(given)
+        if which and which == (issued.name or person.name):
+            named.append(issued)
+        if len(plain) >= 4 and (issued.token_key.startswith(plain) or person.author.hex().startswith(plain)):
+            begun.append(issued)
     return named or begun
 
 
-def _title(given: Given) -> str:
-    person = given.applicant()
-    return given.name or (person.name if person is not None else given.door[:12])
+def _title(issued: IssuedInvitation) -> str:
+    person = issued.applicant()
+    return issued.name or (person.name if person is not None else issued.token_key[:12])
 
 
-def _given(daemon: Daemon, given: Given) -> Json:
-    person = given.applicant()
+def _issued(daemon: Daemon, issued: IssuedInvitation) -> Json:
+    person = issued.applicant()
     applicant = None
     if person is not None:
         applicant = {"name": person.name, "key": person.author.hex(), "addresses": list(person.addresses)}
     return {
-        "invitation": given.door[:12],
-        "name": given.name,
-        "created": views.moment(given.created),
-        "expires": views.moment(given.expires),
-        "key": given.key or None,
-        "hold": given.hold,
-        "withdrawn": given.withdrawn,
+        "invitation": issued.token_key[:12],
+        "name": issued.name,
+        "created": views.moment(issued.created),
+        "expires": views.moment(issued.expires),
+        "key": issued.key or None,
+        "hold": issued.hold,
+        "withdrawn": issued.withdrawn,
         "applicant": applicant,
-        "state": daemon.door.state(given) or ("withdrawn" if given.withdrawn else "not used"),
+        "state": daemon.admission.state(issued) or ("withdrawn" if issued.withdrawn else "not used"),
     }

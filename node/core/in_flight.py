@@ -1,4 +1,4 @@
-"""Updates in update: signed headers that no closed round counts yet, found by digest, by key and by bytes."""
+"""Updates in flight: signed headers that no closed round counts yet, found by digest, by key and by bytes."""
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ UpdateKey = tuple[bytes, str, int]  # author, component, round
 
 @dataclass(slots=True, eq=False)
 class InFlightUpdate:
-    """An update header in update: from its author's signature to the close that counts or outdates it."""
+    """An update in flight: from its author's signature to the close that counts or outdates it."""
 
     header: Signed[UpdateHeader]
     acks: dict[bytes, Ack] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class InFlightUpdate:
     posted: frozenset[bytes] = frozenset()
 
     @property
-    def update_key(self) -> UpdateKey:
+    def key(self) -> UpdateKey:
         """Whose update, of which component and round."""
         return update_key(self.header.value)
 

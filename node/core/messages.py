@@ -1,7 +1,7 @@
 """What nodes say to each other: gossip messages, and the two halves of anti-entropy.
 
 A gossip message is one kind byte and a signed statement. Anti-entropy is one request, "this is what I have", and its
-answer, "this is what you lack": decided blocks with their records, later records, and what is in update.
+answer, "this is what you lack": decided blocks with their records, later records, and what is in flight.
 """
 
 from dataclasses import dataclass
@@ -96,8 +96,8 @@ def tag(data: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
-    """What an invited candidate may say at the door: "charter", or "apply" with its signed application."""
+class JoinRequest:
+    """What an invited candidate may ask: "charter", or "apply" with its signed application."""
 
     LIMIT: ClassVar[int] = 8192
 
@@ -106,7 +106,7 @@ class Knock:
 
 
 @dataclass(frozen=True, slots=True)
-class DoorAnswer:
+class JoinAnswer:
     """The charter file's bytes, or how the candidate's own application stands.
 
     `state` is "charter", "held" (the operator decides), "waiting" (it will be moved), "moved", "admitted" or "refused".

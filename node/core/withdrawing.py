@@ -1,4 +1,4 @@
-"""This node's own withdrawals: each is checked and signed once, and what it covers leaves nothing in update."""
+"""This node's own withdrawals: each is checked and signed once, and what it covers leaves nothing in flight."""
 
 from dataclasses import replace
 

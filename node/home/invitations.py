@@ -22,14 +22,15 @@ _FILE_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class IssuedInvitation:
     """One invitation that this member gave out. Keys and digests in hex, times in Unix seconds.
 
-    `key`: the candidate's, if it was known; `hold`: its application waits for `peer approve`; `application`: the signed
-    one that came by it; `moved`: a block had the motion to admit who applied, which happens once.
+    `token_key`: the public key of its token; `key`: the candidate's, if it was known; `hold`: its application waits for
+    `peer approve`; `application`: the signed one that came by it; `moved`: a block had the motion to admit who applied,
+    which happens once.
     """
 
-    door: str
+    token_key: str
     name: str
     created: int
     expires: int
@@ -40,7 +41,7 @@ class Given:
     moved: bool = False
 
     def applicant(self) -> Application | None:
-        """Return who applied, once somebody did; the signature was checked at the door."""
+        """Return who applied, once somebody did; the signature was checked when it came."""
         wire = bytes.fromhex(self.application)
         return schema.load(Application, wire[SIGNATURE_SIZE:], Application.LIMIT) if wire else None
 
@@ -49,7 +50,7 @@ class Given:
         return not self.withdrawn and now < self.expires
 
 
-def load(home: Home) -> tuple[Given, ...]:
+def load(home: Home) -> tuple[IssuedInvitation, ...]:
     """Return what was given out, in order. Raises CorruptError naming the file."""
     try:
         data = read_limited(home.invitations, _FILE_LIMIT)
@@ -57,37 +58,37 @@ def load(home: Home) -> tuple[Given, ...]:
         return ()
     try:
         fields = json.loads((data or b"").decode())["invitations"]
-        found = tuple(Given(**entry) for entry in fields)
-        for given in found:
-            wrong = not all(isinstance(v, type(d)) for v, d in zip(asdict(given).values(), _SHAPE, strict=True))
-            if wrong or len(bytes.fromhex(given.door)) != 32:
+        found = tuple(IssuedInvitation(**entry) for entry in fields)
+        for issued in found:
+            wrong = not all(isinstance(v, type(d)) for v, d in zip(asdict(issued).values(), _SHAPE, strict=True))
+            if wrong or len(bytes.fromhex(issued.token_key)) != 32:
                 raise ValueError("an entry is none")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise CorruptError(f"{home.invitations} is damaged ({error})", "Remove it, and invite again.") from error
     return found
 
 
-_SHAPE = tuple(asdict(Given("", "", 0, 0)).values())
+_SHAPE = tuple(asdict(IssuedInvitation("", "", 0, 0)).values())
 
 
-def save(home: Home, given: Iterable[Given]) -> None:
+def save(home: Home, issued: Iterable[IssuedInvitation]) -> None:
     """Keep it; the file holds the old or the new after a crash."""
-    write_atomic(home.invitations, (json.dumps({"invitations": [asdict(g) for g in given]}, indent=2) + "\n").encode())
+    write_atomic(home.invitations, (json.dumps({"invitations": [asdict(g) for g in issued]}, indent=2) + "\n").encode())
 
 
-def add(home: Home, new: Given, now: float) -> None:
+def add(home: Home, new: IssuedInvitation, now: float) -> None:
     """Keep one more; those long gone are forgotten. Raises UsageError if too many are open."""
-    known = [given for given in load(home) if given.application or given.open(now)]
-    if sum(given.open(now) and not given.application for given in known) >= MAX_OPEN:
+    known = [issued for issued in load(home) if issued.application or issued.open(now)]
+    if sum(issued.open(now) and not issued.application for issued in known) >= MAX_OPEN:
         raise UsageError(f"{MAX_OPEN} invitations are open", "Withdraw some: `collegium peer invitations`.")
     save(home, [*known[-4 * MAX_OPEN :], new])
 
 
-def change(home: Home, door: str, **fields: object) -> tuple[Given, ...]:
+def change(home: Home, token_key: str, **fields: object) -> tuple[IssuedInvitation, ...]:
     """Change one; return all as they are now."""
     found = tuple(
-        replace(given, **fields) if given.door == door else given  # type: ignore[arg-type]  # by name
-        for given in load(home)
+        replace(issued, **fields) if issued.token_key == token_key else issued  # type: ignore[arg-type]  # by name
+        for issued in load(home)
     )
     save(home, found)
     return found

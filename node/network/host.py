@@ -35,10 +35,10 @@ from .blobs import BlobClient, BlobPath, BlobServer
 from .counters import Counters
 from .dialer import Dialer
 from .gossip import Gossip, OnGossip
-from .guests import GuestHandlers, Guests
 from .identity import KEY_SIZE, parse_address, peer_id, public_key
 from .links import Links
 from .listening import dialable, parse_listen
+from .non_members import NonMemberHandlers, NonMembers
 from .resolver import resolve
 from .rpc import Handler, RpcClient, RpcServer
 from .streams import CutError, SilentError, Streams
@@ -80,7 +80,7 @@ class Network:
         on_peer: Callable[[bytes, bool], None],
         rpc_handlers: Mapping[str, Handler],
         blob_path: BlobPath,
-        guest_handlers: GuestHandlers,
+        non_member_handlers: NonMemberHandlers,
     ) -> None:
         self._host = host
         swarm = host.get_network()
@@ -91,8 +91,8 @@ class Network:
         self._sockets: WeakSet[TrioTCPStream] = WeakSet()
         _watch_sockets(self._swarm, self._sockets, self.counters)
         self._streams = Streams(host, nursery)
-        guests = Guests(self._streams, nursery, HELLO_PROTOCOL, guest_handlers, config.max_rpc)
-        self._links = Links(swarm, nursery, self.public_key, allowed, 2 * config.max_neighbours, guests)
+        non_members = NonMembers(self._streams, nursery, HELLO_PROTOCOL, non_member_handlers, config.max_rpc)
+        self._links = Links(swarm, nursery, self.public_key, allowed, 2 * config.max_neighbours, non_members)
         self._gossip = Gossip(host, config.topic, 2 * config.max_neighbours, config.max_message, on_gossip)
         self._dialer = Dialer(self.public_key, config.max_neighbours, self.connect, self.neighbours, self._links.may)
         is_neighbour = self._links.__contains__
@@ -263,7 +263,7 @@ async def open_network(
     on_peer: Callable[[bytes, bool], None],
     rpc_handlers: Mapping[str, Callable[[bytes, bytes], Awaitable[bytes]]],
     blob_path: BlobPath,
-    guest_handlers: GuestHandlers = lambda _: {},
+    non_member_handlers: NonMemberHandlers = lambda _: {},
 ) -> AsyncIterator[Network]:
     """Run a host until the block is left; it closes within two seconds.
 
@@ -271,7 +271,8 @@ async def open_network(
     `on_peer(key, connected)` are called synchronously and must not block; what they raise is logged.
     `rpc_handlers[protocol](peer, payload)` answers requests: a RemoteProtocolError goes back to the caller by its
     reason, anything else as "internal-error". `blob_path(digest)` says where a blob lies and its size in bytes.
-    `guest_handlers(key)` are those that somebody who is not allowed may use all the same, alone and for a short while.
+    `non_member_handlers(key)` are those that somebody who is not allowed may use all the same, alone and for a short
+    while.
 
     Raises UsageError when an address cannot be listened on, OperatorError when libp2p is not the tested release.
     """
@@ -290,7 +291,7 @@ async def open_network(
             on_peer=on_peer,
             rpc_handlers=rpc_handlers,
             blob_path=blob_path,
-            guest_handlers=guest_handlers,
+            non_member_handlers=non_member_handlers,
         )
         found = partial(network._found, trio.lowlevel.current_trio_token())
         peerDiscovery.register_peer_discovered_handler(found)  # before it runs: who is there already is found at once

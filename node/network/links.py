@@ -11,8 +11,8 @@ from libp2p.peer.id import ID
 from libp2p.rcmgr import Direction
 from multiaddr import Multiaddr  # type: ignore[import-untyped] # it ships no types
 
-from .guests import Guests
 from .identity import peer_id, public_key
+from .non_members import NonMembers
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +33,14 @@ class Links(INotifee):
         me: bytes,
         allowed: Callable[[bytes], bool],
         max_inbound: int,
-        guests: Guests,
+        non_members: NonMembers,
     ) -> None:
         self._swarm = swarm
         self._nursery = nursery
         self._me = me
         self._allowed = allowed
         self._max_inbound = max_inbound
-        self._guests = guests
+        self._non_members = non_members
         self._neighbours: set[bytes] = set()
         self._listeners: list[Callable[[bytes, bool], None]] = []
         self._closing = False
@@ -74,8 +74,8 @@ class Links(INotifee):
         if self._closing:
             refusal = "closing"
         elif peer is None or not self.may(peer):
-            if peer is not None and direction == "inbound" and peer != self._me and self._guests.admits(peer):
-                self._guests.receive(peer, muxed)
+            if peer is not None and direction == "inbound" and peer != self._me and self._non_members.admits(peer):
+                self._non_members.receive(peer, muxed)
                 return muxed  # type: ignore[return-value] # nobody looks at it: an inbound connection is only waited for
             refusal = "not-a-member"
         elif direction == "inbound" and peer not in self._neighbours and len(self._neighbours) >= self._max_inbound:
@@ -155,7 +155,7 @@ class Links(INotifee):
     async def close(self) -> None:
         """Let nobody in any more, and close all connections at once: libp2p alone takes 0.1 s for each."""
         self._closing = True
-        await self._guests.close()
+        await self._non_members.close()
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.get_connections():
                 nursery.start_soon(self._close, connection)

@@ -1,4 +1,4 @@
-"""A candidate at a member's door: it fetches the charter and hands in its application."""
+"""A candidate at a member's token_key: it fetches the charter and hands in its application."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from ...protocol import schema
 from ...protocol.charter import Charter, load_file, unsigned_members
 from ...protocol.membership import Application, Invitation, token_digest
 from ...protocol.signing import sign
-from ..core.messages import DoorAnswer, Knock
+from ..core.messages import JoinAnswer, JoinRequest
 from ..network import Network, NetworkConfig, open_network
 from ..network.identity import parse_address
-from .door import DOOR_PROTOCOL
+from .admission import JOIN_PROTOCOL
 
 _REFUSED = {
     "invitation-expired": "The invitation has expired or was withdrawn: ask for another one.",
@@ -38,7 +38,7 @@ def apply(invitation: Invitation, identity: Identity, name: str, addresses: Sequ
 async def _apply(
     invitation: Invitation, identity: Identity, name: str, addresses: tuple[str, ...]
 ) -> tuple[bytes, str]:
-    config = NetworkConfig(seed=invitation.token, listen=("/ip4/127.0.0.1/tcp/0",), topic="door")
+    config = NetworkConfig(seed=invitation.token, listen=("/ip4/127.0.0.1/tcp/0",), topic="join")
     async with open_network(
         config,
         allowed=lambda key: key == invitation.author,
@@ -48,11 +48,13 @@ async def _apply(
         blob_path=lambda _: None,
     ) as network:
         await _connect(network, invitation)
-        data = invitation.charter or (await _ask(network, invitation, Knock("charter", b""))).charter
+        data = invitation.charter or (await _ask(network, invitation, JoinRequest("charter", b""))).charter
         check_charter(data, invitation)
-        door = Identity.from_seed(invitation.token).public_key
-        application = Application(invitation.federation, identity.public_key, name, addresses[:8], token_digest(door))
-        answer = await _ask(network, invitation, Knock("apply", sign(identity, application).wire))
+        token_key = Identity.from_seed(invitation.token).public_key
+        application = Application(
+            invitation.federation, identity.public_key, name, addresses[:8], token_digest(token_key)
+        )
+        answer = await _ask(network, invitation, JoinRequest("apply", sign(identity, application).wire))
         return data, answer.state
 
 
@@ -88,11 +90,11 @@ async def _connect(network: Network, invitation: Invitation) -> None:
     )
 
 
-async def _ask(network: Network, invitation: Invitation, knock: Knock) -> DoorAnswer:
+async def _ask(network: Network, invitation: Invitation, request: JoinRequest) -> JoinAnswer:
     try:
         data = await network.request(
-            invitation.author, DOOR_PROTOCOL, schema.dump(knock), limit=DoorAnswer.LIMIT, timeout=30
+            invitation.author, JOIN_PROTOCOL, schema.dump(request), limit=JoinAnswer.LIMIT, timeout=30
         )
-        return schema.load(DoorAnswer, data, DoorAnswer.LIMIT)
+        return schema.load(JoinAnswer, data, JoinAnswer.LIMIT)
     except RemoteProtocolError as error:
         raise RefusedError(f"the member refuses: {error.reason}", _REFUSED.get(error.reason, "Ask it why.")) from error

@@ -31,9 +31,9 @@ from ..home.students import Seen
 from ..network import Network, NetworkConfig, open_network
 from ..store.database import Store
 from . import logs
+from .admission import SYNC_PROTOCOL, Admission
 from .awaiting import held_before, missing_data, wait_for_data
 from .book import AddressBook
-from .door import SYNC_PROTOCOL, Door
 from .exclusion import Exclusion
 from .holdings import Holdings
 from .jobs import Jobs
@@ -99,7 +99,7 @@ class Runtime:
         )
         self.core = load_node(charter, identity, options, snapshot)
         self._was_member = identity.public_key in self.core.ledger.roll.seats
-        self.door = Door(self, identity, signed)
+        self.admission = Admission(self, identity, signed)
         self.book = AddressBook(home, config, self.core)
         self.notes = Notes(store)
         self.holdings = Holdings(home, config, self.core, self.notes, self.submit)
@@ -154,7 +154,7 @@ class Runtime:
                 on_peer=self._on_peer,
                 rpc_handlers={SYNC_PROTOCOL: self._serve_sync, TELL_PROTOCOL: self._hear},
                 blob_path=self.holdings.blob_path,
-                guest_handlers=self.door.handlers,
+                non_member_handlers=self.admission.handlers,
             ) as self.network,
             trio.open_nursery() as self._nursery,
         ):
@@ -206,7 +206,7 @@ class Runtime:
 
     async def _tend(self) -> None:
         while True:
-            await self.door.tend()
+            await self.admission.maintain()
             self._readdress()
             await self._look_for_data()
             logs.tell_repeats(log)

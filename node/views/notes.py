@@ -56,9 +56,9 @@ def _running(context: Context, live: Live) -> list[Note]:
             Note(
                 f"Pending application: {name} (key {key.hex()[:16]}), invited"
                 f" {f'as {invited}' if invited else 'without a name'}. Approve or refuse it:",
-                f"`collegium peer approve|refuse {door}`.",
+                f"`collegium peer approve|refuse {token_key}`.",
             )
-            for name, door, invited, key in live.held
+            for name, token_key, invited, key in live.held
         ),
         *_network(context, live),
         *_budget(context, live),

@@ -12,7 +12,7 @@ from collegium.node.core.state import NodeState
 from collegium.node.home import Config, Home
 from collegium.node.home.students import Seen
 from collegium.node.network import Counters
-from collegium.node.runtime.door import Door
+from collegium.node.runtime.admission import Admission
 from collegium.node.store import Store
 from collegium.protocol import schema
 from collegium.protocol.charter import Charter, SignedCharter
@@ -67,7 +67,7 @@ class FakeDaemon:
         self.network = FakeNetwork([core.me, *(m.key for m in charter.members if m.key != core.me)])
         core.options = replace(core.options, addresses=(ADDRESS,))
         self.learner = FakeLearner()
-        self.door = Door(self, core.identity, SignedCharter(schema.dump(charter), ()))
+        self.admission = Admission(self, core.identity, SignedCharter(schema.dump(charter), ()))
         self.started = 1.8e9
         self.title = self.data_missing = ""
         self.submitted: list[ev.Event] = []

@@ -14,9 +14,9 @@ from collegium.node import views
 from collegium.node.control.app import build
 from collegium.node.control.facts import context_of
 from collegium.node.core import events as ev
-from collegium.node.core.messages import Knock
+from collegium.node.core.messages import JoinRequest
 from collegium.node.home.invitations import from_text
-from collegium.node.runtime.door import DOOR_PROTOCOL
+from collegium.node.runtime.admission import JOIN_PROTOCOL
 from collegium.protocol import schema
 from collegium.protocol.membership import Application, Rekeying, token_digest
 from collegium.protocol.signing import sign
@@ -94,10 +94,10 @@ def held(daemon: "FakeDaemon", name: str, who: Identity, applicant: str) -> str:
     """Give out an invitation to hold, and apply by it; return its id."""
     body = {"name": name, "days": 7, "key": "", "hold": True, "charter": False}
     given = call(daemon, "POST", "/invitations", json=body).json()
-    door = Identity.from_seed(from_text(given["text"]).value.token).public_key
-    wire = sign(who, Application(daemon.core.federation, who.public_key, applicant, (), token_digest(door))).wire
-    knock = schema.dump(Knock("apply", wire))
-    trio.run(partial(daemon.door.handlers(door)[DOOR_PROTOCOL], door, knock))
+    token = Identity.from_seed(from_text(given["text"]).value.token).public_key
+    wire = sign(who, Application(daemon.core.federation, who.public_key, applicant, (), token_digest(token))).wire
+    request = schema.dump(JoinRequest("apply", wire))
+    trio.run(partial(daemon.admission.handlers(token)[JOIN_PROTOCOL], token, request))
     return str(given["invitation"])
 
 
@@ -106,20 +106,20 @@ def vote(daemon: "FakeDaemon", motion: str, *, yes: bool = True) -> Any:
 
 
 def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(daemon: "FakeDaemon") -> None:
-    door = held(daemon, "", NEW, "school-e")
+    token = held(daemon, "", NEW, "school-e")
     held(daemon, "the school in the valley", OTHER, "school-f")
-    for word in ("school-e", NEW.public_key.hex()[:8], NEW.public_key.hex(), door, door[:4].upper()):
+    for word in ("school-e", NEW.public_key.hex()[:8], NEW.public_key.hex(), token, token[:4].upper()):
         assert vote(daemon, word).status_code == 202, word
         (moved,) = daemon.submitted
         assert isinstance(moved, ev.Move)
         assert (moved.action, moved.subject) == ("admit", NEW.public_key)
         daemon.submitted.clear()
-    for word in ("", "school", door[:3], "nobody", "school-f"):
+    for word in ("", "school", token[:3], "nobody", "school-f"):
         assert vote(daemon, word).status_code == 400, word
     notes = [note for note in views.status(context_of(daemon))["notes"] if "Pending application" in note]
     assert len(notes) == 2
     assert "school-e" in notes[0]
-    assert door in notes[0]
+    assert token in notes[0]
     assert NEW.public_key.hex()[:16] in notes[0]
     assert "school-f" in notes[1]
     assert "as the school in the valley" in notes[1]

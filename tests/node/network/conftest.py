@@ -66,7 +66,7 @@ async def open_node(
     friends: set[bytes] | None = None,
     handlers: Mapping[str, Callable[[bytes, bytes], Awaitable[bytes]]] | None = None,
     blobs: Mapping[bytes, tuple[Path, int]] | None = None,
-    guests: Mapping[bytes, Mapping[str, Callable[[bytes, bytes], Awaitable[bytes]]]] | None = None,
+    non_members: Mapping[bytes, Mapping[str, Callable[[bytes, bytes], Awaitable[bytes]]]] | None = None,
     **config: Any,
 ) -> AsyncIterator[Node]:
     node = Node(None, friends=friends)  # type: ignore[arg-type] # set below, once it is open
@@ -77,7 +77,7 @@ async def open_node(
         on_peer=lambda key, connected: node.peers.append((key, connected)),
         rpc_handlers={ECHO: echo, **(handlers or {})},
         blob_path=(blobs or {}).get,
-        guest_handlers=lambda key: (guests or {}).get(key, {}),
+        non_member_handlers=lambda key: (non_members or {}).get(key, {}),
     ) as network:
         node.network = network
         yield node

@@ -11,7 +11,7 @@ from collegium.crypto.errors import RefusedError, RemoteProtocolError, Unreachab
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.network import NetworkConfig, open_network
-from collegium.node.runtime.door import SYNC_PROTOCOL
+from collegium.node.runtime.admission import SYNC_PROTOCOL
 from collegium.node.runtime.runtime import TELL_PROTOCOL
 
 FORMER = Identity.from_seed(sha256(b"was a member"))
@@ -42,7 +42,9 @@ def test_g9_the_gate_refuses_the_keys_of_former_members_at_both_ends(runtime: An
 
         async with (
             opened(FORMER.seed, allowed=lambda _: True) as former,
-            opened(runtime.identity.seed, allowed=runtime.book.allows, guest_handlers=runtime.door.handlers) as member,
+            opened(
+                runtime.identity.seed, allowed=runtime.book.allows, non_member_handlers=runtime.admission.handlers
+            ) as member,
         ):
             runtime.network = member
             with trio.fail_after(120):
@@ -62,4 +64,4 @@ def test_g9_the_gate_refuses_the_keys_of_former_members_at_both_ends(runtime: An
     runtime.core.ledger = replace(ledger, roll=replace(ledger.roll, seats={**ledger.roll.seats, seat.key: seat}))
     runtime.core.signing = True
     trio.run(test)
-    assert set(runtime.door.handlers(FORMER.public_key)) == {SYNC_PROTOCOL}
+    assert set(runtime.admission.handlers(FORMER.public_key)) == {SYNC_PROTOCOL}

@@ -1,7 +1,7 @@
 """Who is no member and may still ask for one thing: an invited candidate, or somebody who was a member.
 
-A guest's connection never reaches the swarm: gossip, pulls and requests do not know of it, and nothing is there to be
-negotiated but the handlers that this one guest is given. Guests are few, and stay for a short while.
+A non-member's connection never reaches the swarm: gossip, pulls and requests do not know of it, and nothing is there to
+be negotiated but the handlers that this one non-member is given. There are few, and they stay for a short while.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ from .streams import Streams
 
 log = structlog.get_logger(__name__)
 
-GuestHandlers = Callable[[bytes], Mapping[str, Handler]]  # by protocol; empty: not let in
+NonMemberHandlers = Callable[[bytes], Mapping[str, Handler]]  # by protocol; empty: not let in
 
-MAX_GUESTS = 16
-MAX_STREAMS = 8  # of one guest, open or being negotiated
+MAX_NON_MEMBERS = 16
+MAX_STREAMS = 8  # of one non-member, open or being negotiated
 STAY = 120.0  # seconds
 NEGOTIATION = 10  # seconds
 
@@ -48,10 +48,10 @@ class _Stream:
         await self._stream.reset()
 
 
-class Guests:
-    """The guests of one host."""
+class NonMembers:
+    """The non-members that are connected to one host."""
 
-    def __init__(self, streams: Streams, nursery: trio.Nursery, hello: str, handlers: GuestHandlers, max_rpc: int):
+    def __init__(self, streams: Streams, nursery: trio.Nursery, hello: str, handlers: NonMemberHandlers, max_rpc: int):
         self._streams = streams
         self._nursery = nursery
         self._hello = hello
@@ -60,25 +60,25 @@ class Guests:
         self._here: dict[bytes, IMuxedConn] = {}
 
     def admits(self, peer: bytes) -> bool:
-        """Whether a stranger may come in as a guest now; a door that fails is shut."""
+        """Whether a non-member may come in now; if its handlers cannot be had, it may not."""
         try:
-            return len(self._here) < MAX_GUESTS and peer not in self._here and bool(self._handlers(peer))
+            return len(self._here) < MAX_NON_MEMBERS and peer not in self._here and bool(self._handlers(peer))
         except Exception:
-            log.exception("door failed", peer=peer.hex()[:16])
+            log.exception("the handlers of a non-member cannot be had", peer=peer.hex()[:16])
             return False
 
     def receive(self, peer: bytes, connection: IMuxedConn) -> None:
-        """Serve a guest in the background until it goes, or its time is over."""
+        """Serve a non-member in the background until it goes, or its time is over."""
         self._here[peer] = connection
         self._nursery.start_soon(self._serve, peer, connection)
 
     async def close(self) -> None:
-        """Send all guests away."""
+        """Send all non-members away."""
         for connection in list(self._here.values()):
             await _close(connection)
 
     async def _serve(self, peer: bytes, connection: IMuxedConn) -> None:
-        log.info("guest", peer=peer.hex()[:16])
+        log.info("non-member", peer=peer.hex()[:16])
         server = RpcServer(self._streams, self._handlers(peer), self._max_rpc)
         try:
             with trio.move_on_after(STAY):
@@ -87,23 +87,23 @@ class Guests:
                     await connection.event_started.wait()
                     await self._accept(connection, server, nursery)
                     nursery.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001 - whatever a guest provokes may cost it its stay, and no more
-            log.info("guest sent away", peer=peer.hex()[:16], reason=repr(error))
+        except Exception as error:  # noqa: BLE001 - whatever a non-member provokes may cost it its stay, and no more
+            log.info("non-member sent away", peer=peer.hex()[:16], reason=repr(error))
         finally:
             self._here.pop(peer, None)
             with trio.CancelScope(shield=True):
                 await _close(connection)
-        log.info("guest gone", peer=peer.hex()[:16])
+        log.info("non-member gone", peer=peer.hex()[:16])
 
     async def _accept(self, connection: IMuxedConn, server: RpcServer, nursery: trio.Nursery) -> None:
         while not connection.is_closed:
             try:
                 stream = await connection.accept_stream()
             except Exception as error:  # noqa: BLE001 - the connection ended, in whatever words
-                log.debug("guest's connection ended", error=repr(error))
+                log.debug("non-member's connection ended", error=repr(error))
                 return
             if len(connection.streams) > MAX_STREAMS:  # type: ignore[attr-defined] # Yamux
-                log.warning("guest opens too many streams")
+                log.warning("non-member opens too many streams")
                 return
             nursery.start_soon(self._one, _Stream(stream, connection), server)
 
@@ -119,10 +119,10 @@ class Guests:
             if handler is not None:
                 await handler(stream)
         except MultiselectError as error:
-            log.debug("guest asked for nothing that it may have", error=repr(error))
+            log.debug("non-member asked for nothing that it may have", error=repr(error))
             self._streams.discard(stream)
-        except Exception as error:  # noqa: BLE001 - one stream of a guest
-            log.info("guest's stream failed", error=repr(error))
+        except Exception as error:  # noqa: BLE001 - one stream of a non-member
+            log.info("non-member's stream failed", error=repr(error))
             self._streams.discard(stream)
 
 

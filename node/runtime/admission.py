@@ -1,4 +1,4 @@
-"""The door: what somebody who is no member may ask of this node, and what becomes of an application.
+"""Admission: what somebody who is no member may ask of this node, and what becomes of an application.
 
 A candidate shakes hands with the key of its invitation's token, so nobody else gets even that far. It may fetch the
 charter and hand in one application. Who was a member may fetch the ledger up to the block that ended that: so it
@@ -21,11 +21,11 @@ from ...protocol.membership import Application, Invitation, Motion, check_person
 from ...protocol.signing import Signed, open_signed, sign
 from ..core import events as ev
 from ..core import motions
-from ..core.messages import DoorAnswer, Knock, SyncRequest
+from ..core.messages import JoinAnswer, JoinRequest, SyncRequest
 from ..core.state import NodeState
 from ..core.sync import answer
 from ..home import invitations
-from ..home.invitations import Given
+from ..home.invitations import IssuedInvitation
 from ..home.paths import Home
 from ..network.rpc import Handler
 from ..store.database import Store
@@ -33,13 +33,13 @@ from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 
-DOOR_PROTOCOL = "/collegium/door/1"
+JOIN_PROTOCOL = "/collegium/join/1"
 SYNC_PROTOCOL = "/collegium/sync/1"
 HEIGHTS = 500  # that a motion stays open unless its author says otherwise
 
 
 class Host(Protocol):
-    """What the door needs of the daemon."""
+    """What admission needs of the daemon."""
 
     @property
     def home(self) -> Home:
@@ -61,24 +61,24 @@ class Host(Protocol):
         ...
 
 
-class Door:
+class Admission:
     """Invitations and applications of one node. Its methods run on the daemon's own thread."""
 
     def __init__(self, host: Host, identity: Identity, charter: SignedCharter, clock: Callable[[], float] = time.time):
         self._host, self._identity, self._charter, self._clock = host, identity, charter, clock
-        self._given = {given.door: given for given in invitations.load(host.home)}
+        self._issued = {issued.token_key: issued for issued in invitations.load(host.home)}
         self._turn = trio.Lock()  # two applications at once may not both use one invitation
 
     @property
-    def given(self) -> tuple[Given, ...]:
+    def issued(self) -> tuple[IssuedInvitation, ...]:
         """Return what was given out, in order."""
-        return tuple(self._given.values())
+        return tuple(self._issued.values())
 
     def handlers(self, key: bytes) -> Mapping[str, Handler]:
-        """Return what a stranger with this key may ask for."""
-        given = self._given.get(key.hex())
-        if given is not None and given.open(self._clock()):
-            return {DOOR_PROTOCOL: self._knock}
+        """Return what a non-member with this key may ask for."""
+        issued = self._issued.get(key.hex())
+        if issued is not None and issued.open(self._clock()):
+            return {JOIN_PROTOCOL: self._answer}
         seat = self._host.core.ledger.roll.seats.get(key)
         if seat is not None and seat.gone:
             return {SYNC_PROTOCOL: self._tell_former}
@@ -89,7 +89,7 @@ class Door:
     async def invite(
         self, name: str, addresses: tuple[str, ...], days: float, key: str, hold: bool, charter: bool
     ) -> Signed[Invitation]:
-        """Give out an invitation, with the charter in it or without; what opens the door is on disk before it is."""
+        """Give out an invitation, with the charter in it or without; it is on disk before it is handed out."""
         now = int(self._clock())
         token = Identity.generate()
         expires = now + max(60, round(days * 86_400))
@@ -102,59 +102,59 @@ class Door:
             expires,
             dump_file(self._charter) if charter else b"",
         )
-        given = Given(token.public_key.hex(), name, now, expires, key, hold)
+        issued = IssuedInvitation(token.public_key.hex(), name, now, expires, key, hold)
         async with self._turn:
-            await in_thread(invitations.add, self._host.home, given, now)
-            self._given = {known.door: known for known in invitations.load(self._host.home)}
+            await in_thread(invitations.add, self._host.home, issued, now)
+            self._issued = {known.token_key: known for known in invitations.load(self._host.home)}
         return sign(self._identity, value)
 
-    async def withdraw(self, door: str) -> None:
+    async def withdraw(self, token_key: str) -> None:
         """Let nobody in by this invitation any more."""
         async with self._turn:
-            await self._change(door, withdrawn=True)
+            await self._change(token_key, withdrawn=True)
 
-    async def _change(self, door: str, **fields: object) -> None:
-        changed = await in_thread(lambda: invitations.change(self._host.home, door, **fields))
-        self._given = {given.door: given for given in changed}
+    async def _change(self, token_key: str, **fields: object) -> None:
+        changed = await in_thread(lambda: invitations.change(self._host.home, token_key, **fields))
+        self._issued = {issued.token_key: issued for issued in changed}
 
-    def motion_for(self, given: Given) -> ev.Move:
+    def motion_for(self, issued: IssuedInvitation) -> ev.Move:
         """Return the motion to admit who applied by this invitation."""
-        wire = bytes.fromhex(given.application)
+        wire = bytes.fromhex(issued.application)
         person = open_signed(Application, wire, self._host.core.federation).value
         return ev.Move("admit", person.author, wire, "", HEIGHTS)
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Move the admission of whoever applied, as soon as this node may: to invite was to consent."""
-        for given in self.given:
-            if given.application and not given.moved and self._agreed(bytes.fromhex(given.application)):
+        for issued in self.issued:
+            if issued.application and not issued.moved and self._agreed(bytes.fromhex(issued.application)):
                 async with self._turn:
-                    await self._change(given.door, moved=True)  # the ledger forgets how older motions ended
-        for given in self.given:
-            if given.application and not given.hold and self.state(given) == "waiting":
-                move = self.motion_for(given)
+                    await self._change(issued.token_key, moved=True)  # the ledger forgets how older motions ended
+        for issued in self.issued:
+            if issued.application and not issued.hold and self.state(issued) == "waiting":
+                move = self.motion_for(issued)
                 try:
                     motions.check(self._host.core, move)
                 except RemoteProtocolError as error:
-                    log.debug("admission waits", name=given.name, reason=error.reason)
+                    log.debug("admission waits", name=issued.name, reason=error.reason)
                 else:
                     self._host.submit(move)
 
-    def state(self, given: Given) -> str:
-        """Return how an application stands, as in DoorAnswer, or "withdrawn"; empty without one."""
-        if not given.application:
+    def state(self, issued: IssuedInvitation) -> str:
+        """Return how an application stands, as in JoinAnswer, or "withdrawn"; empty without one."""
+        if not issued.application:
             return ""
         ledger: Ledger = self._host.core.ledger
-        wire = bytes.fromhex(given.application)
+        wire = bytes.fromhex(issued.application)
         key = open_signed(Application, wire, ledger.federation).value.author
         if key in ledger.members:
             return "admitted"
         if any(motion.statement == wire for motion in ledger.roll.motions) or self._moved(wire):
             return "moved"
-        if given.moved or key in ledger.roll.seats or self._agreed(wire):
+        if issued.moved or key in ledger.roll.seats or self._agreed(wire):
             return "refused"
-        if given.withdrawn:
+        if issued.withdrawn:
             return "withdrawn"
-        return "held" if given.hold else "waiting"
+        return "held" if issued.hold else "waiting"
 
     def _agreed(self, wire: bytes) -> bool:
         roll = self._host.core.ledger.roll
@@ -166,39 +166,39 @@ class Door:
 
     # ---- the candidate's side
 
-    async def _knock(self, door: bytes, data: bytes) -> bytes:
-        knock = schema.load(Knock, data, Knock.LIMIT)
-        given = self._given.get(door.hex())
-        if given is None or not given.open(self._clock()):
+    async def _answer(self, token_key: bytes, data: bytes) -> bytes:
+        request = schema.load(JoinRequest, data, JoinRequest.LIMIT)
+        issued = self._issued.get(token_key.hex())
+        if issued is None or not issued.open(self._clock()):
             raise RemoteProtocolError("invitation-expired")
-        if knock.what == "charter":
-            return schema.dump(DoorAnswer("charter", dump_file(self._charter)))
-        if knock.what != "apply":
-            raise RemoteProtocolError("unknown-knock")
+        if request.what == "charter":
+            return schema.dump(JoinAnswer("charter", dump_file(self._charter)))
+        if request.what != "apply":
+            raise RemoteProtocolError("unknown-request")
         async with self._turn:
-            given = await self._apply(self._given[given.door], door, knock.application)
-        await self.tend()
-        return schema.dump(DoorAnswer(self.state(given), b""))
+            issued = await self._apply(self._issued[issued.token_key], token_key, request.application)
+        await self.maintain()
+        return schema.dump(JoinAnswer(self.state(issued), b""))
 
-    async def _apply(self, given: Given, door: bytes, wire: bytes) -> Given:
+    async def _apply(self, issued: IssuedInvitation, token_key: bytes, wire: bytes) -> IssuedInvitation:
         application = open_signed(Application, wire, self._host.core.federation).value
         check_person(application.name, application.addresses)
-        if application.token != token_digest(door):
+        if application.token != token_digest(token_key):
             raise RemoteProtocolError("other-invitation")
-        if given.key and bytes.fromhex(given.key) != application.author:
+        if issued.key and bytes.fromhex(issued.key) != application.author:
             raise RemoteProtocolError("other-key")
-        if given.application:
-            if given.application != wire.hex():
+        if issued.application:
+            if issued.application != wire.hex():
                 raise RemoteProtocolError("invitation-used")
-            return given
+            return issued
         ledger = self._host.core.ledger
         if any(ledger.roll.seats[key].name == application.name for key in ledger.members):
             raise RemoteProtocolError("name-taken")
         if application.author in ledger.roll.seats:
             raise RemoteProtocolError("frozen-key")
-        await self._change(given.door, application=wire.hex())
+        await self._change(issued.token_key, application=wire.hex())
         log.warning("somebody asks to be admitted", name=application.name, key=application.author)
-        return self._given[given.door]
+        return self._issued[issued.token_key]
 
     async def _tell_former(self, peer: bytes, data: bytes) -> bytes:
         request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
