@@ -60,6 +60,8 @@ class Learner:
         """Keep a worker running until cancelled."""
         if self._opening is None and self.state != "waiting":
             self.state, self.detail = "off", "no data folder is configured"
+        if self.state == "waiting":
+            self._on_lost()  # the others should not wait for what cannot be trained
         backoff = MIN_BACKOFF
         while True:
             started = trio.current_time()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -201,11 +202,12 @@ class Demo:
             daemon.start()
         victim = self.daemons[1 % len(self.daemons)]
         crash_round = max(2, self.rounds // 2)
-        with Live(self._table(), console=self.console, refresh_per_second=4, transient=False) as live:
+        with Live(self._table(), console=self.console, refresh_per_second=4, transient=True) as live:
             self._until(lambda: self.views[1 % len(self.views)].draws >= crash_round, live, "the round of the crash")
             self._crash(victim, crash_round, live)
             self._until(lambda: all(closed(v, self.charter) >= self.rounds for v in self.views), live, "the last round")
             self._until(lambda: all((0, self.rounds) in v.metrics for v in self.views), live, "the last evaluation")
+        self.console.print(replace(self._table(), whole=True))
 
     def _crash(self, victim: Daemon, round_: int, live: Live) -> None:
         name = victim.institution.name

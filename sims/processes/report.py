@@ -22,9 +22,9 @@ LAST_ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The live table: for each round who took part, who is missing and why, quality, ε, bytes, seconds.
+    """The live table: for each round who took part, who is missing and why, quality, bytes, seconds; ε below it.
 
-    It has the newest rounds that the screen has room for.
+    It has the newest rounds that the screen has room for, or if `whole` all of them.
     """
 
     views: Sequence[View]
@@ -33,6 +33,7 @@ class Progress:
     metric: str
     started: float
     names: Mapping[bytes, str]
+    whole: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw it as high as the screen allows."""
@@ -40,15 +41,15 @@ class Progress:
         rounds = sorted({r for view in views for (_, r), note in view.notes.items() if "counted" in note})
         room = (console.height if console.is_terminal else 1000) - 1  # a line is left for the cursor
         whole = options.update(height=None)
-        for count in range(min(LAST_ROWS, len(rounds)), -1, -1):
-            found = Group(self._table(rounds[len(rounds) - count :], rounds), self._below(rounds, count))
-            if len(console.render_lines(found, whole, pad=False)) <= room:
+        for count in range(len(rounds) if self.whole else min(LAST_ROWS, len(rounds)), -1, -1):
+            found = Group(self._table(rounds[len(rounds) - count :]), self._below(rounds, count))
+            if self.whole or len(console.render_lines(found, whole, pad=False)) <= room:
                 break
         yield found
 
-    def _table(self, shown: Sequence[int], rounds: Sequence[int]) -> Table:
+    def _table(self, shown: Sequence[int]) -> Table:
         table = Table(title="rounds", expand=False)
-        for column in ("round", "in", "missing", f"mean own {self.metric}", "ε", "kB received", "s without training"):
+        for column in ("round", "in", "missing", f"mean own {self.metric}", "kB received", "s without training"):
             table.add_column(column, justify="left" if column in ("in", "missing") else "right")
         for round_ in shown:
             values = [view.metrics[0, round_] for view in self.views if (0, round_) in view.metrics]
@@ -59,7 +60,6 @@ class Progress:
                 f"{counted} of {len(self.views)}",
                 missing or "nobody",
                 f"{sum(values) / len(values):.3f}" if values else "…",
-                f"{max(view.epsilon for view in self.views) / 1000:.2f}" if round_ == rounds[-1] else "",
                 _kilobytes(self.views, self.charter, round_),
                 "…" if math.isnan(seconds) else f"{seconds:.2f}",
             )
@@ -72,7 +72,9 @@ class Progress:
         )
         elapsed = f"{time.time() - self.started:.0f} s" if self.started else ""
         above = f"  (rounds before {rounds[-shown]} are not shown)" if 0 < shown < len(rounds) else ""
-        return Text(f"{elapsed}  {waiting}{above}", style="dim")
+        epsilon = max((view.epsilon for view in self.views), default=0) / 1000
+        spent = f"  ε of one student up to {epsilon:.2f}" if epsilon else ""
+        return Text(f"{elapsed}  {waiting}{spent}{above}", style="dim")
 
 
 def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[bytes, str]) -> tuple[int, str]:

@@ -79,9 +79,12 @@ def moment(view: View, charter: Charter, round_: int, fact: str) -> float:
 
 
 def round_seconds(views: Sequence[View], charter: Charter, round_: int) -> float:
-    """Return the seconds from the last training's end to the last fold: a round without training. NaN if unknown."""
-    trained = [t for view in views if not math.isnan(t := moment(view, charter, round_, "trained_at"))]
+    """Return the seconds from the last training's end to the last fold: a round without training. NaN if unknown.
+
+    Who trained after that was too late for the round: it was down, say.
+    """
     folded = [moment(view, charter, round_, "folded_at") for view in views]
+    trained = [t for view in views if (t := moment(view, charter, round_, "trained_at")) <= max(folded)]
     return max(folded) - max(trained) if trained and not any(map(math.isnan, folded)) else math.nan
 
 

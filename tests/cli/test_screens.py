@@ -146,6 +146,17 @@ def test_the_live_table_of_the_demo_shows_the_newest_rounds(columns: int, rows: 
             assert "…" not in screen.text.replace(" … ", " ") or round_ == 1, screen.text
     assert "school-4: height 0" in " ".join(screen.text.split())
     assert "are not shown" in " ".join(screen.text.split())
+    views[1].notes["head/digit", 30]["trained_at"] = 31.0  # it was killed, and trained for a round that was over
+    views[0].epsilon = 3130
+    file.seek(0)
+    file.truncate()
+    console.print(replace(table, whole=True))
+    printed = file.getvalue()
+    rows_ = [round_ for round_ in range(1, 31) if re.search(rf"│ +{round_} │", printed)]
+    assert rows_ == [*range(1, 31)], "what scrolled by can be read at the end"
+    assert "are not shown" not in printed
+    assert "-" not in printed.replace("school-", ""), "no negative seconds"
+    assert "ε of one student up to 3.13" in " ".join(printed.split())
 
 
 def drawn(width: int, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

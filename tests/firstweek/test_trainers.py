@@ -23,7 +23,7 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
     """The deadline is longer than the test may take: a round that waited for it would fail it."""
     from .schools import collegium
 
-    folders = [table_only(tmp_path / name, seed) for seed, name in enumerate(("a", "b", "c"))]
+    folders = [table_only(tmp_path / name, seed) for seed, name in enumerate(("a", "b", "c", "d"))]
     model = tmp_path / "model.toml"
     model.write_text(collegium("charter", "model", *folders).out, encoding="utf-8")
     federation = found()
@@ -31,11 +31,20 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
     federation.init("south", folders[1], lot_size=12)
     federation.init("few", folders[2], lot_size=1)  # declares ten students
     federation.init("bare", None)
+    federation.init("unmounted", folders[3], lot_size=12)
+    folders[3].rename(tmp_path / "elsewhere")
     federation.charter("--model", model, "--rounds", "10", "--deadline", "3600")
-    begun = federation.start()
-    assert [one["trains"] for one in begun] == [True, True, False, False], begun
+    *others, unmounted = federation.schools
+    started = unmounted.command("node", "start", "--json", code=8).value
+    assert (started["trains"], started["learner"]["state"]) == (False, "waiting")
+    assert [one.value["trains"] for one in federation.each("node", "start", "--json", schools=others)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     federation.wait_rounds(3, counted=2)
-    north, _, few, bare = federation.schools
+    north, _, few, bare, _ = federation.schools
     for r in north.ask("round", "list", "--limit", 1000):
         if r["component"].startswith("statistic/"):
             continue
@@ -44,6 +53,7 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
         why = {m["name"]: m["why"] for m in shown["missing"]}
         assert "no data folder" in why["bare"], why
         assert "fewer students" in why["few"], why
+        assert "cannot at the moment" in why["unmounted"], why
     assert {entry["why"] for entry in bare.status()["training"]["idle"]} == {"no-data"}
     status = few.status()
     assert {entry["why"] for entry in status["training"]["idle"]} == {"too-few-students"}
@@ -55,4 +65,9 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
     assert "10 students are declared" in few.command("data", "check", folders[2]).out
     assert "students are declared" not in north.command("data", "check", folders[0]).out
     assert not few.ask("privacy", "log", "--member", "few"), "nothing is spent"
+    (tmp_path / "elsewhere").rename(folders[3])
+    federation.wait(
+        lambda: any(m["name"] == "unmounted" for r in north.get("/rounds", limit=60) for m in r["counted"]),
+        "the one whose data came back to train",
+    )
     federation.stop()
