@@ -68,3 +68,31 @@ def test_g3_rounds_go_on_when_a_withdrawal_opens_what_all_budgets_keep_for_it() 
     before = first.ledger.components[T].round
     gone.deliver(ev.RequestWithdrawal())
     assert cluster.run(lambda: first.ledger.components[T].round >= before + 2, cluster.now + 300_000)
+
+
+def test_a_training_that_outlasts_the_deadline_is_nothing_to_wait_for_and_the_operator_is_told() -> None:
+    cluster = Cluster(4, 2, Invariants, rounds=30)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1), 60_000)
+    node, other = cluster.nodes[0], cluster.nodes[1]
+
+    def said() -> list[str]:
+        assert other.core is not None
+        return [entry.why for entry in other.core.ledger.offers[node.identity.public_key].idle]
+
+    def told() -> list[object]:
+        return [n.fields["components"] for n in node.notices if n.event == "training-outlasts-deadline"]
+
+    node.hung = []
+    assert cluster.run(lambda: bool(node.hung), cluster.now + 60_000)
+    node.deliver(ev.LearnerLost())
+    assert cluster.run(lambda: said() == ["paused"], cluster.now + 60_000)
+    took = cluster.charter.rules.round_deadline + 1
+    node.training = (took, took)  # it trains again, and each round would wait for it until the deadline
+    node.wake_learner()
+    assert cluster.run(lambda: bool(told()), cluster.now + 60_000)
+    assert told()[0] == [T]
+    assert node.core is not None
+    assert (why_idle(node.core, T), said()) == ("paused", ["paused"])
+    node.training = None
+    assert cluster.run(lambda: said() == [], cluster.now + 60_000), "one in time takes it back"
