@@ -9,27 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
+from ..node.blueprint import PRESETS
 from ..protocol.bounds import MAX_DEADLINE, MAX_DELTA, MAX_EPSILON, MAX_ROUNDS, MIN_DEADLINE, MIN_DELTA, MIN_EPSILON
+from ..protocol.learning import RULES
 from . import founding
 from .members import parse_member, read_members
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import emit, facts, say, table
-from .recipes import PRESETS, components
+from .recipes import components
 
 if TYPE_CHECKING:
     from ..protocol.charter import Charter, SignedCharter
     from ..protocol.learning import Modality, PrivacyFloor
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
-RULES = (
-    "mean",
-    "trimmed_mean",
-    "median",
-    "multi_krum",
-    "nnm+trimmed_mean",
-    "clip+nnm+trimmed_mean",
-    "centered_clipping",
-)
 ROBUST = "clip+nnm+trimmed_mean"  # the rule where members may lie and one liar of so many can be borne
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..crypto.errors import UsageError
+from ..node.blueprint import PRESETS
 
 if TYPE_CHECKING:
     from ..protocol.components import ComponentSpec
     from ..protocol.learning import Learning
 
-PRESETS = ("digits", "oulad")
 ROUNDS = 20
 
 

@@ -9,11 +9,12 @@ import typer
 
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_EPSILON, MAX_INSTITUTIONS, MAX_ROUNDS, MIN_EPSILON
+from ..sims.bench import MODULES
 from .files import check_folder
 from .options import JsonOption
 from .output import say
 
-BENCHES = ("transfer", "fold", "refold", "ledger", "round", "daemon", "dp", "learner", "sim", "learn", "all")
+BENCHES = (*MODULES, "learn", "all")
 
 
 def demo(
@@ -70,7 +71,7 @@ def bench(
         raise typer.Exit(int(learn(**chosen, as_json=as_json, quick=quick)))
     if name not in BENCHES:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(BENCHES)}")
-    run = importlib.import_module("collegium.sims.bench").run
+    run = importlib.import_module("collegium.sims.bench.run").run
     raise typer.Exit(int(run(name=name, as_json=as_json, quick=quick)))
 
 

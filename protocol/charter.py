@@ -12,22 +12,12 @@ from . import names as grammar
 from . import schema, statistics
 from .bounds import NO_PRIVACY, delta_problem, draws_problem, epsilon_problem
 from .components import SUM, ComponentSpec, base_digest, base_vector
-from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, TASK_KINDS, Learning, Task
+from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, RULES, TASK_KINDS, Learning, Task
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
 FILE_LIMIT = CHARTER_LIMIT + 65_536  # of a charter with its signatures
 FAULT_MODELS = ("byzantine", "crash")
-# Of aggregation; consensus/rules.py and consensus/robust.py have them.
-RULES = (
-    "mean",
-    "trimmed_mean",
-    "median",
-    "multi_krum",
-    "nnm+trimmed_mean",
-    "clip+nnm+trimmed_mean",
-    "centered_clipping",
-)
 Address = Annotated[str, Size(1, 256)]
 
 

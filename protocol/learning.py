@@ -10,6 +10,16 @@ from .schema import U32, Between, Bytes32, Name, Size
 MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
 TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel"})
 POLICIES = ("never", "dp", "open")  # strictest first
+# Of aggregation; consensus/rules.py and consensus/robust.py have them.
+RULES = (
+    "mean",
+    "trimmed_mean",
+    "median",
+    "multi_krum",
+    "nnm+trimmed_mean",
+    "clip+nnm+trimmed_mean",
+    "centered_clipping",
+)
 OF_MODALITY = ("encoder", "adapter", "prompt")  # kinds of components that belong to one modality
 OF_TASK = ("head", "skip", "statistic")  # and to one task
 

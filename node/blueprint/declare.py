@@ -43,9 +43,8 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
-from ...protocol.charter import RULES
 from ...protocol.components import MILLION
-from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import POLICIES, RULES, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
 from .. import toml
 from ..data.manifest import MODALITY_KINDS

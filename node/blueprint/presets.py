@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning, Modality, Task
-from . import parts
+from . import PRESETS, parts
 from .parts import encoder, head
 from .recipe import GRID_SHARE, NO_SEED, RECOVERY_SHARE, Budget, Recipe, charter_parts
 
@@ -85,7 +85,7 @@ OULAD = Recipe(
     width=16,
 )
 
-RECIPES = {"digits": DIGITS, "oulad": OULAD}
+RECIPES = dict(zip(PRESETS, (DIGITS, OULAD), strict=True))
 # Of a thousand and some images in ten classes the noise leaves the class means; of 12,550 students it leaves all of G.
 SUMS = {
     "digits": parts.statistic(DIGIT, (IMAGE,), "prototypes"),

@@ -14,13 +14,13 @@ squared error of the probabilities, with `brier_constant`, what the base rates h
 Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+
+from .metrics import area_under_curve, macro_f1
 
 METRICS = {
     "binary": "auc",
@@ -101,30 +101,6 @@ def _brier(values: Floats, known: Floats, per: int) -> dict[str, float]:
     """Return the Brier score of probabilities [n, k] for labels [n, k], and the base rates'; the sum over k / `per`."""
     scores = {"brier": values, "brier_constant": known.mean(0)}
     return {name: float(np.square(told - known).sum(1).mean() / per) for name, told in scores.items()}
-
-
-def area_under_curve(values: Floats, labels: npt.NDArray[Any]) -> float | None:
-    """Return the AUC of values [n] for labels [n] in {0, 1}; None if only one label occurs.
-
-    By ranks (Mann and Whitney 1947): `(R₁ - n₁(n₁+1)/2) / (n₀ n₁)`, R₁ the rank sum of the positives, ties averaged.
-    """
-    positives = int((labels == 1).sum())
-    negatives = labels.size - positives
-    if positives == 0 or negatives == 0:
-        return None
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0
-    total = float(ranks[inverse][labels == 1].sum())
-    return (total - positives * (positives + 1) / 2.0) / (positives * negatives)
-
-
-def macro_f1(guess: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
-    """Return the mean over the classes that occur in `truth` of F1 = 2·hits / (guessed + true)."""
-    found = []
-    for label in np.unique(truth):
-        hits = int(((guess == label) & (truth == label)).sum())
-        found.append(2.0 * hits / (int((guess == label).sum()) + int((truth == label).sum())))
-    return float(np.mean(found))
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -16,7 +16,7 @@ from ...crypto.errors import UsageError
 from ...node.blueprint.presets import preset
 from ...node.blueprint.recipe import needed
 from ...protocol.components import FRACTION_BITS, MILLION
-from ..learn.baseline import auc
+from ..learn.baseline import figure
 from ..learn.federate import Learner, Setting, States, opening
 from ..learn.studies import DELTA, holds
 from ..learn.workers import Hand, hands, share
@@ -172,9 +172,9 @@ class _Audit:
             truth += [int(label[0]) for label in told["labels"]]
         return Seen(
             {subject: float(np.mean(values)) for subject, values in logits.items()},
-            _quality(metric, *own["train"]),
-            _quality(metric, *own["held_out"]),
-            _quality(metric, rows, truth),
+            figure(metric, *map(np.array, own["train"])),
+            figure(metric, *map(np.array, own["held_out"])),
+            figure(metric, np.array(rows), np.array(truth)),
             np.array([*probabilities, *rows]),
         )
 
@@ -340,13 +340,6 @@ def _report(
 
 def _row(found: Mapping[str, float], names: Sequence[str]) -> Floats:
     return np.array([found[name] for name in names])
-
-
-def _quality(metric: str, scores: Sequence[Sequence[float]], truth: Sequence[int]) -> float:
-    values, labels = np.array(scores), np.array(truth)
-    if metric == "accuracy":
-        return float((values.argmax(axis=1) == labels).mean())
-    return auc(values[:, 1], labels)
 
 
 def _apart(a: States, b: States, steps: Mapping[str, float]) -> float:

@@ -1,12 +1,14 @@
 """The local-only baseline of one institution, and metrics over the held-out records of several."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...consensus.components import origin
 from ...node.learner.client import Worker
+from ...node.learner.metrics import area_under_curve
 from ...node.learner.protocol import Message
 from ...protocol.charter import Charter
 from ...protocol.components import FRACTION_BITS, MILLION, ComponentSpec
@@ -76,17 +78,12 @@ def quality(tasks: Sequence[Mapping[str, Message]], name: str = "") -> float:
     name = name or next(iter(tasks[0]))
     labels = np.concatenate([np.asarray(found[name]["labels"], dtype=np.float64) for found in tasks])[:, 0]
     values = np.concatenate([np.asarray(found[name]["scores"], dtype=np.float64) for found in tasks])
-    if tasks[0][name]["metric"] == "accuracy":
+    return figure(str(tasks[0][name]["metric"]), values, labels)
+
+
+def figure(metric: str, values: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> float:
+    """Return the accuracy or the AUC of scores [n, k] for labels [n]; NaN if only one label occurs."""
+    if metric == "accuracy":
         return float(np.mean(values.argmax(axis=1) == labels))
-    return auc(values[:, 1], labels)
-
-
-def auc(values: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    """Return the area under the ROC curve by the rank formula, ties counted half; NaN if a class is missing."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positives = int((labels == 1).sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        return float("nan")
-    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    area = area_under_curve(values[:, 1], labels)
+    return float("nan") if area is None else area

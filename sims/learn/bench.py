@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
-from ...protocol.charter import RULES
+from ...protocol.learning import RULES
 from . import sums
 from .lies import LIES
 from .plot import draw

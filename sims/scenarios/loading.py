@@ -11,7 +11,8 @@ from typing import Any
 
 from ...crypto.errors import UsageError
 from ...node import toml
-from ...protocol.charter import FAULT_MODELS, RULES
+from ...protocol.charter import FAULT_MODELS
+from ...protocol.learning import RULES
 from ...protocol.schema import MAX_MEMBERS
 from ..simulator.invariants import ALARMS
 from . import possible

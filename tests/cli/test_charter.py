@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from collegium.cli import charter as charter_command
 from collegium.cli.members import parse_member
 from collegium.crypto.errors import UsageError
 from collegium.sims.learn.datasets import prepare_digits
@@ -501,9 +500,6 @@ def test_a_pretrained_model_is_shown_with_its_digest(run: "Run", tiny: Path, tmp
 
 
 def test_the_rule_is_the_option_s_then_the_file_s_then_what_the_members_can_bear(run: "Run", tmp_path: Path) -> None:
-    from collegium.protocol.charter import RULES
-
-    assert charter_command.RULES == RULES
     members = [node(run, tmp_path, f"n{n}", 4001 + n)["member"] for n in range(4)]
     (tmp_path / "silent.toml").write_text(MODEL)
     (tmp_path / "median.toml").write_text(MODEL.replace("rounds = 4", 'rounds = 4\nrule = "median"'))

@@ -135,7 +135,7 @@ def test_help_loads_nothing_heavy() -> None:
     ("words", "module", "attributes"),
     [
         (["demo", "--rounds", "4", "--no-dp", "--json"], "collegium.sims.processes.demo", {"rounds": 4, "dp": False}),
-        (["bench", "fold", "--quick"], "collegium.sims.bench", {"name": "fold", "quick": True, "as_json": False}),
+        (["bench", "fold", "--quick"], "collegium.sims.bench.run", {"name": "fold", "quick": True, "as_json": False}),
     ],
 )
 def test_demo_and_bench_hand_on_their_options_and_exit_code(

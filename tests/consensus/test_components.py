@@ -12,8 +12,8 @@ from collegium.consensus import robust
 from collegium.consensus.components import Entry, Round, fold_round, origin, replay
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
-from collegium.protocol.charter import RULES
 from collegium.protocol.components import STATE_LIMIT, ComponentSpec
+from collegium.protocol.learning import RULES
 from collegium.protocol.update import Integers
 from collegium.sims.simulator.small import small_charter
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from collegium.crypto.errors import OperatorError, UsageError
-from collegium.sims.bench import NAMES, dp, run
+from collegium.sims.bench import dp
 from collegium.sims.bench.learner import _round
+from collegium.sims.bench.run import run
 
 DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
 
@@ -72,10 +73,3 @@ def test_a_round_of_seven_institutions_is_timed(tmp_path: Path) -> None:
     assert both.goal == "≤ 15"
     assert both.ours == against.ours > 0
     assert "7 institutions" in both.figure
-
-
-def test_the_benches_are_known() -> None:
-    assert {"dp", "learner"} < set(NAMES)
-    from collegium.cli.sims import BENCHES
-
-    assert set(BENCHES) == {*NAMES, "learn", "all"}

@@ -14,8 +14,8 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts
 from collegium.node.privacy.accountant import effective_noise, epsilon
-from collegium.protocol.charter import RULES
 from collegium.protocol.components import MILLION
+from collegium.protocol.learning import RULES
 from collegium.protocol.update import squared_norm
 from collegium.sims.learn import bench, lies, studies
 from collegium.sims.learn.federate import Learner, Setting, train
