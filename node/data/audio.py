@@ -48,12 +48,12 @@ class OtherRateError(UsageError):
     """A clip has another sampling rate than is declared."""
 
 
-def resample(found: Mapping[int, str], declared: int) -> str:
-    """Return what to do about files of these rates, each with what has it: it leads to one rate, the lowest of all.
+def resample(found: Mapping[int, str], declared: int, target: int = 0) -> str:
+    """Return what to do about files of these rates, each with what has it: it leads to one rate, 0: the lowest of all.
 
     Going down is always possible, and what a higher rate would add is not in a file of a lower one.
     """
-    target = min({*found, declared})
+    target = target or min({*found, declared})
     what = " and ".join(each for rate, each in sorted(found.items()) if rate != target)
     steps = [f"resample {what} to {target} ({FFMPEG.format(target)})"] if what else []
     if target != declared:
@@ -75,7 +75,7 @@ def read_wav(path: Path, spec: AudioSpec) -> tuple[Floats, bool]:
     if clip.rate != spec.rate:
         raise OtherRateError(
             f"the file has {clip.rate} samples a second, declared are {spec.rate}",
-            resample({clip.rate: "it"}, spec.rate),
+            resample({clip.rate: "it"}, spec.rate, spec.rate),
         )
     samples: Floats = _samples(clip.raw, clip.width).reshape(-1, clip.channels).mean(axis=1)
     return samples, clip.frames > round(clip.rate * spec.max_seconds)

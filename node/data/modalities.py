@@ -145,7 +145,8 @@ def _rates(folder: Path, table: Table, rows: Index, paths: list[str | None], dec
         f"{len(found)} files have {rate} (lines {', '.join(map(str, found[:LISTED]))}{', …' * (len(found) > LISTED)})"
         for rate, found in sorted(lines.items())
     ]
-    todo = resample({rate: f"the files with {rate}" for rate in lines}, declared)
+    right = len(lines.get(declared, ())) > sum(map(len, lines.values())) / 2  # the few are wrong, not what is declared
+    todo = resample({rate: f"the files with {rate}" for rate in lines}, declared, declared if right else 0)
     return f"Of the files of this column {', '.join(said)} samples a second, declared are {declared}. {todo}"
 
 

@@ -602,6 +602,19 @@ def test_files_of_several_sampling_rates_are_told_at_once(run: "Run", school: Pa
         assert ("declare rate = 8000 in every institution" in found) == (declared != 8000)
 
 
+def test_one_file_of_another_sampling_rate_does_not_make_all_others_wrong(run: "Run", school: Path) -> None:
+    rates = (16000, 16000, 8000)
+    for number, rate in enumerate(rates):
+        with wave.open(str(school / f"{number}.wav"), "wb") as clip:
+            clip.setparams((1, 2, rate, 0, "NONE", ""))
+            clip.writeframes(bytes(2 * rate))
+    toml = IMAGES.replace('"image"', '"audio"').replace("size = 4", "rate = 16000\nmax_seconds = 1.0")
+    write(school, [[f"r{n}", f"s{n}", 9, f"{n}.wav", "pass"] for n in range(len(rates))], toml)
+    found = json.dumps(run("data", "check", school, "--json").value)
+    assert "Resample the files with 8000 to 16000" in found
+    assert "in every institution" not in found
+
+
 # ---- what training makes of it
 
 
