@@ -1,9 +1,8 @@
 """`collegium privacy audit`: try to refute the ε that this package claims, on its own training."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,30 +99,20 @@ def _people(out: Any, found: Any) -> None:
     out.print(f"{verdict} ({level})")
 
 
-def _ask(learner: "Worker", fault: str | None) -> Any:
+def _ask(learner: "Worker", fault: str | None) -> dict[str, Any]:
+    from ..node.learner.messages import Audit
+
     say(f"auditing {'the training as it is' if fault is None else f'with a planted mistake: {fault}'} …")
-    answer = learner.ask({"op": "audit", "fault": fault})
-    return {key: value for key, value in answer.items() if key not in {"id", "ok"}}
+    return asdict(learner.ask(Audit(fault)))
 
 
 @contextmanager
 def _learner() -> Iterator["Worker"]:
     """Run a worker: training brings torch, which no command imports."""
-    from ..node.learner.client import Worker
+    from ..node.learner.client import process
 
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "collegium.node.learner"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
     try:
-        yield Worker(process)
+        with process() as learner:
+            yield learner
     except OperatorError as error:
         raise OperatorError(f"the audit failed: {error.message}", error.advice) from error
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from .output import emit, progress, say, table
 if TYPE_CHECKING:
     from ..consensus.components import State
     from ..node.home.paths import Home
+    from ..node.learner.answers import Figure
     from ..node.provenance import Coalitions, Figures, Removal, Shapley, Worth
     from ..node.verify import Component, Model
 
@@ -148,13 +150,14 @@ def _members(model: "Model", asked: list[str]) -> list[bytes]:
 
 
 @contextmanager
-def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tuple[dict[str, Any], Worth]]":
+def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tuple[dict[str, Figure], Worth]]":
     """Run a learner; give the tasks that it can judge, with metric and held-out subjects, and how it judges states.
 
     All other components are as they are now. Raises UsageError if no held-out subject has a label that counts.
     """
     import numpy as np
 
+    from ..node.learner.messages import EvaluateVariants
     from ..node.provenance import judged_by
     from .learners import own_learner
 
@@ -162,27 +165,26 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
     name = part.spec.name
     with own_learner(home, model, "Set [data] path: states are judged on its held-out subjects.") as learner:
 
-        def ask(given: "Sequence[State]") -> Any:
-            variants = [{name: state.astype("<i4").tobytes()} for state in given]
-            request = {"op": "evaluate_variants", "states": states, "variants": variants, "split": "held_out"}
-            return learner.ask(request)["variants"]
+        def ask(given: "Sequence[State]") -> "tuple[dict[str, Figure], ...]":
+            variants = tuple({name: state.astype("<i4").tobytes()} for state in given)
+            return learner.ask(EvaluateVariants(states, variants)).variants
 
         (now,) = ask([part.state])
         reached = judged_by(model.report.charter.learning, name)
-        tasks = {task: now[task] for task in reached if task in now and now[task]["value"] is not None}
+        tasks = {task: now[task] for task in reached if task in now and now[task].value is not None}
         if not tasks:
             advice = "Hold some out ([split] in dataset.toml), of every class; `data check` tells how many there are."
             raise UsageError(f"No held-out subject here says how well {name} does", advice)
         yield (
             tasks,
-            lambda given: [np.array([found[task]["value"] for task in tasks]) for found in ask(given)],
+            lambda given: [np.array([found[task].value for task in tasks]) for found in ask(given)],
         )
 
 
 def _told(
     model: "Model",
     part: "Component",
-    tasks: dict[str, Any],
+    tasks: "dict[str, Figure]",
     found: "Coalitions",
     removals: "Sequence[Removal]",
     values: "Shapley | None",
@@ -200,9 +202,7 @@ def _told(
         "round": part.round,
         "generation": part.generation,
         "digest": part.digest.hex(),
-        "tasks": {
-            name: {"metric": task["metric"], "value": task["value"], "n": task["n"]} for name, task in tasks.items()
-        },
+        "tasks": {name: asdict(figure) for name, figure in tasks.items()},
         "left_out": [
             {
                 **member(removal.member),

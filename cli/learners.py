@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
     from ..node.home import config as settings
     from ..node.home.policies import parts_here
     from ..node.learner.client import worker
+    from ..node.learner.messages import PrivateAdapter, opening
 
     config = settings.load(home.config)
     if config.data.path is None:
@@ -30,16 +32,17 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
     if personal and not any(home.private.glob("*.safetensors")):
         advice = "Set private = true under [learning]; they are trained every personalise_every rounds."
         raise RefusedError("There are no private components yet", advice)
-    charter = model.report.charter
-    opening: dict[str, object] = {
-        "withheld": list(parts_here(config, charter).withheld),
-        "models": {name: str(path) for name, path in config.models.folders},
-        "cache": str(home.embeddings),
-        "cache_read_only": True,  # whose texts these are, the institution's data do not say: nothing would forget them
-        "private": str(home.private) if personal else None,
-        "private_adapter": config.learning.adapter if personal else None,
-    }
-    with worker(charter, config.data.path, tuple(model.components), config.learning.learner, **opening) as learner:
+    charter, learning = model.report.charter, config.learning
+    request = replace(
+        opening(charter, config.data.path, tuple(model.components)),
+        withheld=tuple(parts_here(config, charter).withheld),
+        models={name: str(path) for name, path in config.models.folders},
+        cache=str(home.embeddings),
+        cache_read_only=True,  # whose texts these are, the institution's data do not say: nothing would forget them
+        private=str(home.private) if personal else None,
+        private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank) if personal else None,
+    )
+    with worker(request, learning.learner) as learner:
         yield learner
 
 
@@ -51,8 +54,9 @@ def try_models(folders: Sequence[Path]) -> None:
     if not folders:
         return
     from ..node.learner.client import process
+    from ..node.learner.messages import TryModel
 
     with process() as learner:
         for folder in folders:
             say(f"trying the model in {folder} …")
-            learner.ask({"op": "try_model", "folder": str(folder.absolute())})
+            learner.ask(TryModel(str(folder.absolute())))

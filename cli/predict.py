@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -15,6 +16,7 @@ from .output import Progress, emit, progress, say
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
+    from ..node.learner.answers import Predicted, TaskPrediction, TaskReport
     from ..node.verify import Model
 
 DIGITS = 6  # of a probability
@@ -55,8 +57,8 @@ def predict(
         if task is not None and task not in known:
             raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
         answer, own = _ask(place, model, file, personal, task, step)
-    chosen = {name: answer["tasks"][name] for name in sorted(answer["tasks"])}
-    columns, rows = _table(answer["records"], chosen)
+    chosen = {name: answer.tasks[name] for name in sorted(answer.tasks)}
+    columns, rows = _table(answer.records, chosen)
     missing = _missing(answer)
     told: dict[str, Any] = {
         "records": len(rows),
@@ -67,9 +69,9 @@ def predict(
             for name, c in model.components.items()
         },
         "missing": missing,
-        "held_out": {name: own[name]["n"] for name in chosen if name in own},
-        "no_better": {name: found for name in chosen if (found := no_better(own.get(name, {}).get("metrics", {})))},
-        "certain": {name: certain(found["scores"]) for name, found in chosen.items() if found["kind"] != "regression"},
+        "held_out": {name: own[name].n for name in chosen if name in own},
+        "no_better": {name: found for name in chosen if name in own and (found := no_better(own[name].metrics))},
+        "certain": {name: certain(found.scores) for name, found in chosen.items() if found.kind != "regression"},
     }
     if not as_json:
         for name, c in model.components.items():
@@ -103,8 +105,9 @@ def predict(
 
 def _ask(
     home: "Home", model: "Model", file: Path, personal: bool, task: str | None, progress: Progress | None
-) -> tuple[Any, Any]:
+) -> "tuple[Predicted, dict[str, TaskReport]]":
     """Return the predictions, and how the tasks do on this node's own held-out records with the same states."""
+    from ..node.learner.messages import Evaluate, Predict
     from .learners import own_learner
 
     def step(what: str, done: int = 0) -> None:
@@ -116,40 +119,39 @@ def _ask(
     with own_learner(home, model, advice, personal=personal) as learner:
         step(OPENING, 1)
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
-        request = {"op": "predict", "states": states, "file": str(file.absolute()), "personal": personal}
         step(PREDICTING)
-        answer = learner.ask(request | {"task": task})
+        answer = learner.ask(Predict(states, str(file.absolute()), personal, task))
         step(PREDICTING, 1)
         step(EVALUATING)
-        own = learner.ask({"op": "evaluate", "states": states, "split": "held_out"})
-        return answer, own.get("personal", {}) if personal else own["tasks"]
+        own = learner.ask(Evaluate(states))
+        return answer, (own.personal or {}) if personal else own.tasks
 
 
-def _missing(answer: Any) -> dict[str, int]:
+def _missing(answer: "Predicted") -> dict[str, int]:
     """Return in how many of the records a modality is missing, where it is in any."""
-    count = len(answer["records"])
-    found = {name: count - there for name, there in (answer.get("modalities") or {}).items()}
+    count = len(answer.records)
+    found = {name: count - there for name, there in answer.modalities.items()}
     return {name: lacking for name, lacking in found.items() if lacking}
 
 
-def _table(records: list[str], tasks: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
+def _table(records: Sequence[str], tasks: "Mapping[str, TaskPrediction]") -> tuple[list[str], list[list[object]]]:
     """Return columns and rows: the record, and for each task what is predicted and the probability of each class."""
     columns = ["record"]
     for name, found in tasks.items():
-        columns += [name, *(f"{name}:{label}" for label in found["classes"])]
+        columns += [name, *(f"{name}:{label}" for label in found.classes)]
     rows: list[list[object]] = [[record] for record in records]
     for found in tasks.values():
-        for row, scores in zip(rows, found["scores"], strict=True):
-            if found["kind"] == "regression":
+        for row, scores in zip(rows, found.scores, strict=True):
+            if found.kind == "regression":
                 row.append(round(scores[0], DIGITS))
                 continue
             row += [_named(found, scores), *(round(score, DIGITS) for score in scores)]
     return columns, rows
 
 
-def _named(found: Any, scores: list[float]) -> str:
-    classes = found["classes"]
-    if found["kind"] == "multilabel":
+def _named(found: "TaskPrediction", scores: Sequence[float]) -> str:
+    classes = found.classes
+    if found.kind == "multilabel":
         return ";".join(label for label, score in zip(classes, scores, strict=True) if score > 0.5)
     return str(classes[scores.index(max(scores))])
 

@@ -1,13 +1,10 @@
 """`collegium privacy`: what was spent by whom on what, what is left, what a plan would cost, what to start from."""
 
-import subprocess
-import sys
-from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import OperatorError, UsageError
+from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_DELTA, MAX_DRAWS, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MIN_DELTA, MIN_EPSILON
 from . import audit, spent
 from .options import HomeOption, JsonOption, existing_home, home_of
@@ -306,18 +303,11 @@ def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
 
 def _cross_check(events: list[list[float]], delta: float) -> Any:
     """Ask a worker: Opacus brings torch, which no command imports."""
-    from ..node.learner.protocol import encode_frame, failure, read_frame
+    from dataclasses import asdict
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "collegium.node.learner"],
-        input=encode_frame({"id": 1, "op": "cross_check", "events": events, "delta": delta}),
-        capture_output=True,
-        check=False,
-    )
-    answer = read_frame(BytesIO(done.stdout))
-    if answer is None:
-        reason = done.stderr.decode(errors="replace")[-500:]
-        raise OperatorError(f"the cross-check failed: {reason}", "`collegium doctor` looks for what is missing.")
-    if not answer["ok"]:
-        raise failure(answer)
-    return {name: answer[name] for name in ("pld", "prv", "error")}
+    from ..node.learner.client import process
+    from ..node.learner.messages import CrossCheck, SampledSteps
+
+    ran = tuple(SampledSteps(rate, noise, int(count)) for rate, noise, count in events)
+    with process() as learner:
+        return asdict(learner.ask(CrossCheck(ran, delta)))

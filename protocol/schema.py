@@ -4,12 +4,17 @@ Supported field types: `int` (with `Annotated[int, Between(low, high)]`), `str` 
 `Annotated[..., Size(low, high)]`), nested dataclasses, and `tuple[T, ...]` of those. Decoding checks exact types
 (`type(x) is int`: a bool is not an integer), bounds, that no field is missing or unknown, and that the bytes are
 canonical.
+
+What never leaves the machine (node/learner/messages.py) may have more types, by `to_map` and `from_plain`: `bool`,
+`float` (with `Between`; an integer is taken for one), `T | None`, `dict[str, T]`, and `Literal` of texts. None of them
+is canonical: `dump` and `load` refuse a dataclass that has one.
 """
 
 import dataclasses
 from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -22,7 +27,7 @@ Build = Callable[[Any], Any]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Between:
-    """Bounds of an integer, inclusive."""
+    """Bounds of a number, inclusive."""
 
     low: int
     high: int
@@ -51,9 +56,9 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 
 @cache
-def _fields_of(cls: type) -> tuple[str, ...]:
-    """The fields of a dataclass in the order of its encoding; none for any other type."""
-    return _names(cls) if dataclasses.is_dataclass(cls) else ()
+def _fields_of(cls: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass in the order of its encoding; None for any other type."""
+    return _names(cls) if dataclasses.is_dataclass(cls) else None
 
 
 def to_map(value: object) -> Any:
@@ -63,15 +68,17 @@ def to_map(value: object) -> Any:
         return value
     if kind is tuple:
         return [to_map(item) for item in value]  # type: ignore[attr-defined]  # a tuple
+    if kind is dict:
+        return {key: to_map(item) for key, item in value.items()}  # type: ignore[attr-defined]  # a dict
     names = _fields_of(kind)
-    return {name: to_map(getattr(value, name)) for name in names} if names else value
+    return value if names is None else {name: to_map(getattr(value, name)) for name in names}
 
 
 def dump(value: object) -> bytes:
     """Encode a dataclass canonically. Raises LocalProtocolError if it breaks its own schema."""
     try:
         mapped = to_map(value)
-        _cached_builder(cast("Any", type(value)), False)(mapped)
+        _cached_builder(cast("Any", type(value)), False, False)(mapped)
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"{type(value).__name__} breaks its schema: {error.detail}") from error
     return bytes(msgpack.packb(mapped, use_bin_type=True))  # to_map orders the keys, the builder checked the rest
@@ -96,6 +103,11 @@ def from_map(cls: type[T], raw: object) -> T:
     return _builder(cls)(_sorted_maps(raw))  # type: ignore[no-any-return]
 
 
+def from_plain(cls: type[T], raw: object) -> T:
+    """Build `cls`, which may have fields that are not canonical, from maps, lists and scalars, keys in any order."""
+    return _cached_builder(cast("Any", cls), True, True)(_sorted_maps(raw))  # type: ignore[no-any-return]
+
+
 def _sorted_maps(raw: object) -> object:
     if isinstance(raw, dict):
         return {key: _sorted_maps(raw[key]) for key in sorted(raw, key=lambda key: str(key).encode())}
@@ -109,26 +121,78 @@ def _invalid(what: str) -> RemoteProtocolError:
 
 
 def _builder(cls: Any) -> Build:
-    return _cached_builder(cls, True)
+    return _cached_builder(cls, True, False)
 
 
 @cache
-def _cached_builder(cls: Any, make: bool) -> Build:
-    """Return what holds decoded values to a type and, if it shall `make` them, returns values of that type."""
+def _cached_builder(cls: Any, make: bool, plain: bool) -> Build:
+    """Return what holds decoded values to a type and, if it shall `make` them, returns values of that type.
+
+    `plain`: types that have no canonical encoding are allowed.
+    """
     origin = get_origin(cls)
     if origin is Annotated:
         base, *marks = get_args(cls)
         if (limits := _limits(base, marks)) is not None:
             return _bounded_scalar(base, *limits)
-        return _bounded(_cached_builder(base, make), marks)
+        return _bounded(_cached_builder(base, make, plain), marks)
     if origin is tuple:
         item, _ellipsis = get_args(cls)
-        return _sequence(_cached_builder(item, make))
+        return _sequence(_cached_builder(item, make, plain))
     if cls in (int, str, bytes):
         return _scalar(cls)
     if dataclasses.is_dataclass(cls):
-        return _record(cls, make)
+        return _record(cls, make, plain)
+    if plain:
+        return _not_canonical(cls, origin, make)
     raise LocalProtocolError(f"no schema for {cls!r}")
+
+
+def _not_canonical(cls: Any, origin: Any, make: bool) -> Build:
+    if cls is bool:
+        return _scalar(bool)
+    if cls is float:
+        return _number
+    if origin is Literal:
+        return _choice(get_args(cls))
+    if origin is dict:
+        _text, item = get_args(cls)
+        return _table(_cached_builder(item, make, True))
+    if origin in (Union, UnionType) and NoneType in get_args(cls):
+        (kind,) = [kind for kind in get_args(cls) if kind is not NoneType]
+        return _optional(_cached_builder(kind, make, True))
+    raise LocalProtocolError(f"no schema for {cls!r}")
+
+
+def _number(raw: Any) -> float:
+    if type(raw) not in (int, float):
+        raise _misfit(raw, float)
+    try:
+        return float(raw)
+    except OverflowError as error:
+        raise _invalid("an integer too large for a float") from error
+
+
+def _choice(known: tuple[Any, ...]) -> Build:
+    def build(raw: Any) -> Any:
+        if type(raw) is not str or raw not in known:
+            raise _invalid(f"{raw!r} is none of {', '.join(known)}" if type(raw) is str else "no text")
+        return raw
+
+    return build
+
+
+def _table(item: Build) -> Build:
+    def build(raw: Any) -> Any:
+        if type(raw) is not dict or not all(type(key) is str for key in raw):
+            raise _invalid("no map with texts as keys")
+        return {key: item(part) for key, part in raw.items()}
+
+    return build
+
+
+def _optional(inner: Build) -> Build:
+    return lambda raw: None if raw is None else inner(raw)
 
 
 def _scalar(cls: type) -> Build:
@@ -197,11 +261,11 @@ def _limits(base: Any, marks: list[Any]) -> tuple[int, int] | None:
     return None
 
 
-def _record(cls: Any, make: bool) -> Build:
+def _record(cls: Any, make: bool, plain: bool) -> Build:
     """Integers and bytes, which most fields are, are checked in loops of their own: nearly all decoding is here."""
     hints = get_type_hints(cls, include_extras=True)
     names = list(_names(cls))
-    builders = {name: _cached_builder(hints[name], make) for name in names}
+    builders = {name: _cached_builder(hints[name], make, plain) for name in names}
     integers, octets, others = [], [], []
     for name in names:
         base, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (None,)

@@ -68,11 +68,6 @@ class Learning:
     private_rank: int = 8
     learner: tuple[str, ...] = ()
 
-    @property
-    def adapter(self) -> dict[str, object] | None:
-        """What the learner is told of the private adapter; None without one."""
-        return {"kind": self.private_adapter, "rank": self.private_rank} if self.private_adapter else None
-
     def engages(self, component: str) -> bool:
         """Whether this node hosts and trains a component that it has a use for."""
         return any(fnmatchcase(component, pattern) for pattern in self.engage)

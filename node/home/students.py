@@ -130,10 +130,6 @@ class Excluded:
         """Whether a student is left out."""
         return bool(self.tags) and _long(self.salt, subject) in self.tags
 
-    def as_message(self) -> dict[str, object]:
-        """Return it as the learner takes it."""
-        return {"salt": self.salt, "tags": sorted(self.tags)}
-
 
 @dataclass(frozen=True, slots=True)
 class Seen:

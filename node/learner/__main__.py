@@ -10,9 +10,12 @@ import sys
 import traceback
 from typing import BinaryIO
 
-from ...crypto.errors import CollegiumError, OperatorError
-from .protocol import BrokenStreamError, Message, read_frame, write_frame
-from .worker import Worker
+from ...crypto.errors import CollegiumError
+from .answers import BadRequestError, Failed, Progress, Reply
+from .coding import decode_request, encode
+from .frames import BrokenStreamError, read_frame, write_frame
+from .messages import Request
+from .worker import OnProgress, Worker
 
 
 def log(event: str, **fields: object) -> None:
@@ -23,45 +26,42 @@ def log(event: str, **fields: object) -> None:
 def serve(requests: BinaryIO, responses: BinaryIO) -> int:
     """Answer requests until they end; return the exit status."""
     worker = Worker()
+
+    def reply(number: int, message: Reply) -> None:
+        write_frame(responses, encode(number, message))
+
     while True:
         try:
-            request = read_frame(requests)
+            body = read_frame(requests)
         except BrokenStreamError as error:
             log("stream-broken", error=str(error))
-            write_frame(responses, _failure(None, error))
+            reply(0, Failed.of(error))
             return 3
-        except CollegiumError as error:
-            log("frame-refused", error=str(error))
-            write_frame(responses, _failure(None, error))
-            continue
-        if request is None:
+        if body is None:
             return 0
-        write_frame(responses, _answer(worker, request, responses))
+        try:
+            number, request = decode_request(body)
+        except BadRequestError as error:
+            log("request-refused", error=str(error))
+            reply(error.number, Failed.of(error))
+            continue
+
+        def progress(done: int, total: int, number: int = number) -> None:
+            reply(number, Progress(done, total))
+
+        reply(number, _answer(worker, request, progress))
 
 
-def _answer(worker: Worker, request: Message, responses: BinaryIO) -> Message:
-    number = request.get("id")
-
-    def progress(done: int, total: int) -> None:
-        write_frame(responses, {"id": number, "progress": done, "total": total})
-
+def _answer(worker: Worker, request: Request, progress: OnProgress) -> Reply:
     try:
-        return {"id": number, "ok": True, **worker.handle(request, progress)}
+        return worker.handle(request, progress)
     except BrokenPipeError:
         raise
     except CollegiumError as error:
-        return _failure(number, error)
+        return Failed.of(error)
     except Exception as error:  # noqa: BLE001  # a bug in one request must not cost the daemon its worker
-        log("request-failed", op=str(request.get("op")), trace=traceback.format_exc())
-        return _failure(number, error)
-
-
-def _failure(number: object, error: Exception) -> Message:
-    if isinstance(error, OperatorError):
-        told = {"error": error.message, "advice": error.advice, "exit_code": error.exit_code}
-        return {"id": number, "ok": False, **told}
-    advice = "" if isinstance(error, CollegiumError) else "The worker's log has the details."
-    return {"id": number, "ok": False, "error": f"{type(error).__name__}: {error}", "advice": advice}
+        log("request-failed", request=type(request).__name__, trace=traceback.format_exc())
+        return Failed.of(error)
 
 
 def main() -> int:

@@ -18,9 +18,9 @@ bound holds. ε is claimed by the accountant from what the node would account fo
 exact check recomputes it from the draws and noises that the training asked for (`Witness`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import sqrt
 from time import monotonic
@@ -29,20 +29,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...crypto.errors import UsageError
 from ..privacy.accountant import effective_noise, epsilon
 from ..privacy.auditing import Bools, Floats, correct_guesses, epsilon_lower_bound, most_provable
 from . import canaries as at
 from . import dpsgd
+from .answers import Audited, BadRequestError, Finding
 from .canaries import FAR, SCENARIO_SEED, Events, Mechanism, replaced
 from .dpsgd import Batch
 from .faults import FAULTS, Fault
-from .fields import field as field_of
-from .fields import number
-from .protocol import Message
-from .quantise import Engagement
+from .messages import Audit, AuditOwn
 from .randomness import SystemRandomness, gaussian, uniform
 from .session import Session, build, load_states
+from .worker import OnProgress
 
 CONFIDENCE = 0.95  # that no probe of a whole audit refutes a claim that is true
 DELTA = 1e-5
@@ -102,27 +100,6 @@ class Prepared:
     mechanism: Mechanism
     attack: Callable[[Bools], Floats]
     runs: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one probe found: `audited` is the lower bound of ε, `provable` what it were if every guess had been right.
-
-    `exact` is ε of what the training really did. `refuted` says by what the claim falls: "guesses", "exact".
-    """
-
-    probe: str
-    canaries: int
-    guesses: int
-    correct: int
-    claimed: float
-    exact: float
-    audited: float
-    provable: float
-    delta: float
-    confidence: float
-    refuted: tuple[str, ...]
-    seconds: float
 
 
 def run_probe(probe: Probe, fault: Any = nullcontext, *, confidence: float = CONFIDENCE) -> Finding:
@@ -301,35 +278,40 @@ PROBES = {
 }
 
 
-def answer(request: Message, session: Session | None, progress: Callable[[int, int], None]) -> Message:
-    """Audit: all probes; with `fault` only the one that looks for it; with a `session` that session's own training.
+def audit(request: Audit, progress: OnProgress) -> Audited:
+    """Run all probes, or with a fault the one that looks for it. Raises BadRequestError for an unknown fault."""
+    fault = _fault(request.fault)
+    probes = [PROBES[fault.probe]] if fault is not None else list(PROBES.values())
+    found = _run(probes, fault, 1.0 - (1.0 - CONFIDENCE) / len(PROBES), progress)
+    if fault is not None and fault.naive is not None and refused(fault):
+        return replace(found, caught=("assertion", *found.caught))
+    return found
 
-    Raises UsageError for a fault, a component or numbers that there are not.
-    """
-    started, named = monotonic(), request.get("fault")
-    if named is not None and named not in FAULTS:
-        raise UsageError(f"unknown fault {named!r}", f"Known: {', '.join(FAULTS)}.")
-    fault = FAULTS[named] if named is not None else None
-    if session is not None:
-        probes = [_own(session, request)]
-    else:
-        probes = [PROBES[fault.probe]] if fault is not None else list(PROBES.values())
-    confidence = 1.0 - (1.0 - CONFIDENCE) / (len(PROBES) if session is None else 1)
-    findings = []
+
+def audit_own(request: AuditOwn, session: Session, progress: OnProgress) -> Audited:
+    """Audit a session's own training. Raises BadRequestError for a fault, a component or numbers that there are not."""
+    return _run([_own(session, request)], _fault(request.fault), CONFIDENCE, progress)
+
+
+def _fault(name: str | None) -> Fault | None:
+    if name is not None and name not in FAULTS:
+        raise BadRequestError(f"unknown fault {name!r}", f"Known: {', '.join(FAULTS)}.")
+    return FAULTS[name] if name is not None else None
+
+
+def _run(probes: Sequence[Probe], fault: Fault | None, confidence: float, progress: OnProgress) -> Audited:
+    started, findings = monotonic(), []
     for done, probe in enumerate(probes):
         progress(done, len(probes))
         findings.append(run_probe(probe, nullcontext if fault is None else fault.planted, confidence=confidence))
-    caught = sorted({reason for finding in findings for reason in finding.refuted})
-    if fault is not None and fault.naive is not None and session is None and refused(fault):
-        caught.insert(0, "assertion")
-    return {
-        "findings": [asdict(finding) | {"refuted": list(finding.refuted)} for finding in findings],
-        "fault": named,
-        "about": fault.about if fault is not None else "",
-        "caught": caught,
-        "confidence": CONFIDENCE,
-        "seconds": monotonic() - started,
-    }
+    return Audited(
+        findings=tuple(findings),
+        fault=fault.name if fault is not None else None,
+        about=fault.about if fault is not None else "",
+        caught=tuple(sorted({reason for finding in findings for reason in finding.refuted})),
+        confidence=CONFIDENCE,
+        seconds=monotonic() - started,
+    )
 
 
 def refused(fault: Fault) -> bool:
@@ -343,26 +325,22 @@ def refused(fault: Fault) -> bool:
     return False
 
 
-def _own(session: Session, request: Message) -> Probe:
+def _own(session: Session, request: AuditOwn) -> Probe:
     """A session's model on its own students, with canaries among them; the attacker knows all but the coins."""
-    count, steps = field_of(request, "canaries", int), field_of(request, "steps", int)
-    rate, lot = number(request, "sample_rate"), number(request, "lot")
-    engaged = {}
-    for name, item in field_of(request, "engaged", dict).items():
-        if name not in session.specs or type(item) is not dict:
-            raise UsageError(f"component {name!r} is engaged but not hosted")
-        engaged[name] = Engagement(number(item, "clip"), number(item, "noise"), number(item, "learning_rate"))
-        if min(engaged[name].clip, engaged[name].noise, engaged[name].learning_rate) <= 0.0:
-            raise UsageError(
+    engaged, steps, rate, lot = request.engaged, request.steps, request.sample_rate, request.lot
+    for name, rule in engaged.items():
+        if name not in session.specs:
+            raise BadRequestError(f"component {name!r} is engaged but not hosted")
+        if min(rule.clip, rule.noise, rule.learning_rate) <= 0.0:
+            raise BadRequestError(
                 f"engaged {name!r}: clip, noise and learning rate are above 0 where there is an ε to audit"
             )
-    if not engaged or count < 10 or steps < 1 or not 0.0 < rate <= 1.0 or lot <= 0.0:
-        raise UsageError(f"no audit: {count} canaries, {steps} steps, sample rate {rate}, lot {lot}")
+    if not engaged or rate <= 0.0 or lot <= 0.0:
+        raise BadRequestError(f"no audit: {len(engaged)} engaged, {steps} steps, sample rate {rate}, lot {lot}")
 
     def prepare(count: int) -> Prepared:
-        states = field_of(request, "states", dict)
-        start = load_states(session, states)
-        mechanism = Mechanism(build(session, states), session.modules, start, engaged, steps, rate, lot)
+        start = load_states(session, request.states)
+        mechanism = Mechanism(build(session, request.states), session.modules, start, engaged, steps, rate, lot)
         base = session.parts["train"].batch.without(session.withheld)
         canaries = at.disguised(base, session.learning.tasks, count, SystemRandomness())
 
@@ -380,4 +358,5 @@ def _own(session: Session, request: Message) -> Probe:
 
         return Prepared(mechanism, attack)
 
-    return Probe("own", prepare, count, count // 5, count // 5)
+    canaries = request.canaries
+    return Probe("own", prepare, canaries, canaries // 5, canaries // 5)

@@ -24,8 +24,9 @@ from ..pretrained.tensors import PROMPT, SOFT_PROMPT
 from ..privacy.accountant import effective_noise
 from . import dpsgd
 from .dpsgd import Batch
+from .messages import Engagement
 from .model import M3TModel
-from .quantise import Engagement, noise_std, quantise
+from .quantise import noise_std, quantise
 from .randomness import Randomness, randomness, uniform
 from .text import TextEncoder
 

@@ -1,53 +1,67 @@
-"""A learner worker from where it is asked, without a daemon: one request, one answer (protocol.py). No torch."""
+"""A learner worker from where it is asked, without a daemon: one request, one answer (messages.py). No torch."""
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ...crypto.errors import OperatorError
-from ...protocol import schema
-from ...protocol.charter import Charter
-from .protocol import Message, encode_frame, failure, read_frame
+from .answers import Answer, Failed, Opened, Progress
+from .coding import decode_reply, encode, expect
+from .frames import frame, read_frame
+from .messages import Asks, Open
 
-Ask = Callable[[Message], Message]
+A = TypeVar("A")
+
+
+class Ask(Protocol):
+    """Whatever answers requests."""
+
+    def __call__(self, request: Asks[A], /) -> A:
+        """Return the answer. Raises the worker's own OperatorError."""
 
 
 class Worker:
-    """One learner worker; made by `process`, or by `worker` on a data folder: then `opened` is the answer to `open`."""
+    """One learner worker, made by `process`, or by `worker` on a data folder."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", errors: BinaryIO | None = None) -> None:
         self._process = process
         self._errors = errors
         self._number = 0
-        self.opened: Message = {}
+        self.opened = Opened({})
 
     @property
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
 
-    def ask(self, message: Message) -> Message:
-        """Send a request and wait for its answer. Raises the worker's own OperatorError."""
+    def ask(self, request: Asks[A], /) -> A:
+        """Send a request and wait for its answer. Raises the worker's own OperatorError, BadReplyError."""
+        match reply := self.pass_on(request):
+            case Failed():
+                raise reply.error()
+            case _:
+                return expect(request, reply)
+
+    def pass_on(self, request: Asks[Any]) -> Answer | Failed:
+        """Send a request and wait for whatever answers it. Raises OperatorError if the worker ends, BadReplyError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._number += 1
         try:
-            self._process.stdin.write(encode_frame({"id": self._number, **message}))
+            self._process.stdin.write(frame(encode(self._number, request)))
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
         while True:
-            answer = read_frame(self._process.stdout)  # type: ignore[arg-type]  # a pipe opened for bytes reads bytes
-            if answer is None:
+            body = read_frame(self._process.stdout)  # type: ignore[arg-type]  # a pipe opened for bytes reads bytes
+            if body is None:
                 raise self._ended()
-            if answer.get("id") == self._number and "ok" in answer:
-                if not answer["ok"]:
-                    raise failure(answer)
-                return answer
+            number, reply = decode_reply(body)
+            if number == self._number and not isinstance(reply, Progress):
+                return reply
 
     def _ended(self) -> OperatorError:
         last = ""
@@ -79,21 +93,8 @@ def process(command: Sequence[str] = ()) -> Iterator[Worker]:
 
 
 @contextmanager
-def worker(
-    charter: Charter, data: Path, hosted: Sequence[str] | None = None, command: Sequence[str] = (), **more: object
-) -> Iterator[Worker]:
-    """Run a worker on a data folder; `more` are further fields of its `open` (node/learner/worker.py)."""
+def worker(request: Open, command: Sequence[str] = ()) -> Iterator[Worker]:
+    """Run a worker on a data folder; its `opened` is the answer to `request` (messages.opening makes one)."""
     with process(command) as opened:
-        opened.opened = opened.ask(
-            {
-                "op": "open",
-                "data": str(data),
-                "components": [schema.to_map(spec) for spec in charter.components],
-                "learning": schema.to_map(charter.learning),
-                "base_seed": charter.seed,
-                "hosted": [spec.name for spec in charter.components] if hosted is None else list(hosted),
-                "seed": None,
-                **more,
-            }
-        )
+        opened.opened = opened.ask(request)
         yield opened

@@ -5,7 +5,7 @@ from math import isinf
 
 from ...crypto.extras import extra
 from ..privacy.accountant import Event, epsilon
-from .protocol import Message
+from .answers import CrossChecked
 
 with extra("audit"):
     from opacus.accountants import PRVAccountant
@@ -13,13 +13,13 @@ with extra("audit"):
 ERROR = 0.01  # of the PRV accountant's ε; what it returns is the upper end
 
 
-def cross_check(events: Sequence[Event], delta: float) -> Message:
-    """Return ε of the events by both accountants; the PRV one's is nil without noise, which it cannot take."""
+def cross_check(events: Sequence[Event], delta: float) -> CrossChecked:
+    """Return ε of the events by both accountants; None without noise, which the PRV one cannot take."""
     value = epsilon(events, delta)
     ran = [(q, sigma, count) for q, sigma, count in events if count and q > 0.0]
     accountant = PRVAccountant()
     accountant.history = [(sigma, q, count) for q, sigma, count in ran]
     if isinf(value):
-        return {"pld": None, "prv": None, "error": ERROR}
+        return CrossChecked(None, None, ERROR)
     other = float(accountant.get_epsilon(delta, eps_error=ERROR)) if ran else 0.0
-    return {"pld": value, "prv": other, "error": ERROR}
+    return CrossChecked(value, other, ERROR)

@@ -43,8 +43,8 @@ from torch import Tensor
 
 from ...protocol.components import ComponentSpec
 from .gradients import StudentGradients
+from .messages import Engagement
 from .model import M3TModel
-from .quantise import Engagement
 from .randomness import Randomness, gaussian, uniform
 from .tasks import record_losses
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from ..store.observations import MIN_CELL
+from .answers import GroupFigure, TaskReport
 from .dpsgd import Batch
 from .model import M3TModel
 from .session import Part
@@ -42,7 +43,7 @@ def labelled(kind: str, logits: Floats, labels: npt.NDArray[Any]) -> tuple[npt.N
 
 def report(
     kinds: Mapping[str, str], part: Part, logits: Mapping[str, Floats], labels: Mapping[str, str] | None = None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, TaskReport]:
     """Return for each name in `kinds` its metric, value, n (subjects), records, all metrics, and by sensitive group.
 
     A name is a task's, or has its task in `labels`.
@@ -55,7 +56,7 @@ def report(
         known = part.batch.labels[(labels or {}).get(name, name)].numpy()
         flat, values, truth = labelled(kind, logits[name], known)
         every = metrics(kind, values, truth)
-        groups: dict[str, dict[str, dict[str, Any]]] = {}
+        groups: dict[str, dict[str, GroupFigure]] = {}
         for attribute, (levels, codes) in part.groups.items():
             code = codes.reshape(-1)[flat]
             sizes = {
@@ -70,15 +71,9 @@ def report(
             for level, size in sizes.items():
                 rows = code == levels.index(level)
                 value = None if level in hidden else metrics(kind, values[rows], truth[rows])[METRICS[kind]]
-                groups[attribute][level] = {"value": value, "n": None if level in hidden else size}
-        found[name] = {
-            "metric": METRICS[kind],
-            "value": every[METRICS[kind]],
-            "n": _subjects(flat, part.batch.weights.shape[1]),
-            "records": len(truth),
-            "metrics": every,
-            "groups": groups,
-        }
+                groups[attribute][level] = GroupFigure(value, None if level in hidden else size)
+        subjects = _subjects(flat, part.batch.weights.shape[1])
+        found[name] = TaskReport(METRICS[kind], every[METRICS[kind]], subjects, len(truth), every, groups)
     return found
 
 

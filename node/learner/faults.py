@@ -16,7 +16,7 @@ from . import adapters, canaries, dpsgd
 from .canaries import SCENARIO_SEED, replaced
 from .dpsgd import Batch
 from .gradients import StudentGradients
-from .quantise import Engagement
+from .messages import Engagement
 from .randomness import randomness
 
 

@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...crypto.errors import CorruptError, UsageError
+from ...crypto.errors import CorruptError
+from .answers import BadRequestError
 from .dpsgd import Batch, kinds_of, student_losses
 from .evaluate import Floats
 from .model import M3TModel, embed_tokens, mean_of_steps, pair_features
-from .protocol import Message
 from .session import Embedder, Part, Session
 from .text import TextEncoder
 
@@ -56,10 +56,13 @@ class PrivateHeads(nn.Module):
         return {name: linear(features[name]) for name, linear in self.maps.items()}
 
 
-def train_private(session: Session, model: M3TModel, progress: Callable[[int, int], None]) -> Message:
-    """Train the private components beside `model` and write them. Raises UsageError without a place for them."""
+def train_private(session: Session, model: M3TModel, progress: Callable[[int, int], None]) -> tuple[float, int]:
+    """Train the private components beside `model` and write them; return their loss and number of parameters.
+
+    Raises BadRequestError without a place for them.
+    """
     if session.private is None:
-        raise UsageError("this node keeps no private components", "Set private = true under [learning].")
+        raise BadRequestError("this node keeps no private components", "Set private = true under [learning].")
     part = session.parts["train"]
     model.requires_grad_(False)
     texts = _adapted(session, model)
@@ -72,7 +75,7 @@ def train_private(session: Session, model: M3TModel, progress: Callable[[int, in
         progress(total, total)
     _write(session.private, heads, texts)
     trained = [*heads.parameters(), *(p for text in texts.values() for p in _parameters(text))]
-    return {"loss": best, "parameters": sum(parameter.numel() for parameter in trained)}
+    return best, sum(parameter.numel() for parameter in trained)
 
 
 def _train_heads(
@@ -209,7 +212,7 @@ def _adapted(session: Session, model: M3TModel) -> dict[str, TextEncoder]:
     embedder, texts = Embedder(session), {}
     for name in sorted(session.adapted):
         text: TextEncoder = deepcopy(shared[name]) if name in shared else embedder.encoder(name, fresh=True)
-        install_private(text, *session.private_adapter)
+        install_private(text, session.private_adapter.kind, session.private_adapter.rank)
         texts[name] = text.to(session.device)
     return texts
 

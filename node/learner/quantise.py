@@ -7,17 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...protocol.components import ComponentSpec
+from .messages import Engagement
 
 MARGIN = 0.999  # of the norm bound: hosts check it in integers, rounded their own way
-
-
-@dataclass(frozen=True, slots=True)
-class Engagement:
-    """How one component is trained: clip norm C, noise multiplier σ, learning rate η."""
-
-    clip: float
-    noise: float
-    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,14 +21,15 @@ from ..data.manifest import read_manifest
 from ..home.students import Excluded
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
+from .answers import BadRequestError
 from .dpsgd import Batch
+from .messages import Open, PrivateAdapter, Split
 from .model import M3TModel
 from .randomness import Randomness, randomness
 
-States = Mapping[str, bytes]
 Vector = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
-SPLITS = ("train", "validation", "held_out")
+SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Texts:
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
     """An opened institution. `reads` are the modalities that the components hosted here read, `withheld` those that no
-    shared update may see, `adapted` the texts that get a private adapter, of kind and rank `private_adapter`."""
+    shared update may see, `adapted` the texts that get a private adapter, `private_adapter`."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
@@ -76,7 +77,7 @@ class Session:
     reads: frozenset[str]
     withheld: frozenset[str]
     private: Path | None
-    private_adapter: tuple[str, int] | None = None
+    private_adapter: PrivateAdapter | None = None
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)  # records of a text modality of which the end is not read
@@ -97,110 +98,109 @@ class Session:
         return frozenset(name.split("/", 1)[1] for name in self.specs if name.startswith(("adapter/", "prompt/")))
 
 
-def open_session(
-    folders: Sequence[Path],
-    components: tuple[ComponentSpec, ...],
-    learning: Learning,
-    base_seed: bytes,
-    *,
-    hosted: tuple[str, ...],
-    seed: int | None,
-    withheld: frozenset[str] = frozenset(),
-    texts: Texts | None = None,
-    validation: float = 0.0,
-    private: Path | None = None,
-    private_adapter: tuple[str, int] | None = None,
-    purge: bool = False,
-    excluded: Excluded | None = None,
-    progress: Progress | None = None,
-) -> tuple[Session, list[Dataset]]:
+def open_session(request: Open, progress: Progress | None = None) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
 
-    Several folders are pooled. `validation` is a share of the students to train on that is set apart. `withheld`
-    modalities are read only if there are `private` components. With `purge` the cache of embeddings keeps those of the
-    data's subjects alone; the others are gone from the disk, whether or not the data then fit. Who is `excluded` is as
-    if not in the data. `progress` is told of the texts that are embedded.
+    With `purge` the embeddings of who is not in the data are gone from the disk, whether or not the data then fit. Who
+    is excluded is as if not in the data. `progress` is told of the texts that are embedded.
     """
-    specs, bases = specs_of(components, base_seed, hosted)
+    components, learning = request.components, request.learning
+    specs, bases = specs_of(components, request.base_seed, request.hosted)
+    withheld = frozenset(request.withheld)
     for name in sorted(withheld):
         for spec in [spec for spec in specs if spec in (f"encoder/{name}", f"adapter/{name}", f"prompt/{name}")]:
-            raise UsageError(f"{spec} is hosted, but the policy for {name!r} is never")
-    texts = texts or Texts()
+            raise BadRequestError(f"{spec} is hosted, but the policy for {name!r} is never")
+    folders = [Path(name) for name in request.data]
     manifests = [read_manifest(folder) for folder in folders]
     reads = reads_of(manifests, specs, learning, components, withheld)
-    wanted = reads | (withheld if private is not None else frozenset())
+    wanted = reads | (withheld if request.private is not None else frozenset())
     sets = [load(folder, only_modalities=wanted, tolerant=True) for folder in folders]
     everybody = tuple(subject for data in sets for subject in (*data.subjects, *data.left_out))
-    if excluded is not None:
+    if request.excluded is not None:
+        excluded = Excluded(request.excluded.salt, frozenset(request.excluded.tags))
         sets = [data.without(excluded.has) for data in sets]
-    if purge:
+    texts = Texts(
+        {name: Path(path) for name, path in request.models.items()},
+        Path(request.cache) if request.cache is not None else None,
+        read_only=request.cache_read_only,
+    )
+    if request.purge:
         _purge(texts.cache, {subject for data in sets for subject in data.subjects})
     check_fit(sets, manifests, learning, specs, reads)
-    here = wanted & {name for data in sets for name in data.modalities}
-    adapted = {m.name for m in learning.modalities if m.name in here and m.kind == "text" and m.pretrained}
-    if private is None or private_adapter is None:
-        private_adapter, adapted = None, set()
+    private, private_adapter, adapted = request.private, request.private_adapter, frozenset[str]()
+    if private is None:
+        private_adapter = None
+    if private_adapter is not None:
+        here = wanted & {name for data in sets for name in data.modalities}
+        adapted = frozenset(m.name for m in learning.modalities if m.name in here and m.kind == "text" and m.pretrained)
     session = Session(
-        specs, bases, learning, base_seed, {}, {}, {}, randomness(seed), _device(), texts, folders[0], reads, withheld,
-        private, private_adapter, frozenset(adapted), everybody,
+        specs, bases, learning, request.base_seed, {}, {}, {}, randomness(request.seed), _device(), texts, folders[0],
+        reads, withheld, Path(private) if private is not None else None, private_adapter, adapted, everybody,
     )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
-    tokens = Embedder(session, progress)
-    for data in sets:
-        for name in sorted(wanted):
-            text = data.modalities.get(name)
-            if text is not None and text.kind == "text":
-                session.cut[name] = session.cut.get(name, 0) + tokens.cut(text)
-    whole = [_batch(data, session, wanted, tokens) for data in sets]
-    every = [_tokens(data, session, tokens) for data in sets]
-    for split in SPLITS:
-        found = [
-            _split(data, batch, ids, split, validation) for data, batch, ids in zip(sets, whole, every, strict=True)
-        ]
-        session.parts[split] = _pooled(found)
+    _read(session, sets, wanted, request.validation, progress)
     if session.parts["train"].batch.size == 0:
         raise UsageError(f"{folders[0]}: every subject is held out", "Lower the share of the split.")
     return session, sets
 
 
+def _read(
+    session: Session, sets: Sequence[Dataset], wanted: Collection[str], validation: float, progress: Progress | None
+) -> None:
+    """Fill in the session's parts, and how many of its texts are cut."""
+    embedder = Embedder(session, progress)
+    for data in sets:
+        for name in sorted(wanted):
+            text = data.modalities.get(name)
+            if text is not None and text.kind == "text":
+                session.cut[name] = session.cut.get(name, 0) + embedder.cut(text)
+    whole = [_batch(data, session, wanted, embedder) for data in sets]
+    tokens = [_tokens(data, session, embedder) for data in sets]
+    for split in SPLITS:
+        parts = [
+            _split(data, batch, ids, split, validation) for data, batch, ids in zip(sets, whole, tokens, strict=True)
+        ]
+        session.parts[split] = _pooled(parts)
+
+
 def specs_of(
     components: tuple[ComponentSpec, ...], base_seed: bytes, hosted: Collection[str]
 ) -> tuple[dict[str, ComponentSpec], dict[str, Vector]]:
-    """Return the hosted specs and their bases, each checked against its digest. Raises UsageError."""
+    """Return the hosted specs and their bases, each checked against its digest. Raises BadRequestError."""
     known = {spec.name: spec for spec in components}
     for name in hosted:
         if name not in known:
-            raise UsageError(f"component {name!r} is not in the charter", f"The charter has {', '.join(known)}.")
+            raise BadRequestError(f"component {name!r} is not in the charter", f"The charter has {', '.join(known)}.")
     specs = {spec.name: spec for spec in components if spec.name in hosted}
     bases = {}
     for name, spec in specs.items():
         bases[name] = base_vector(base_seed, name, spec.tensors)
         if base_digest(bases[name]) != spec.base:
             advice = "The charter's seed and its specs do not belong together, or this build expands seeds otherwise."
-            raise UsageError(f"component {name!r}: initial weights differ from the charter's", advice)
+            raise BadRequestError(f"component {name!r}: initial weights differ from the charter's", advice)
     return specs, bases
 
 
-def load_states(session: Session, states: States) -> dict[str, Vector]:
+def load_states(session: Session, states: Mapping[str, bytes]) -> dict[str, Vector]:
     """Return the weights [d] of `states` (int32 little-endian bytes; a component not named: its base).
 
     Statistics have none.
     """
     for name in states:
         if name not in session.specs:
-            raise UsageError(f"a state for {name!r}, which is not hosted here")
+            raise BadRequestError(f"a state for {name!r}, which is not hosted here")
     found = {}
     for name, spec in session.modules.items():
         raw = states.get(name, bytes(4 * spec.dimension))
         if len(raw) != 4 * spec.dimension:
-            raise UsageError(f"the state of {name!r} has {len(raw)} bytes, not {4 * spec.dimension}")
+            raise BadRequestError(f"the state of {name!r} has {len(raw)} bytes, not {4 * spec.dimension}")
         found[name] = weights(session.bases[name], np.frombuffer(raw, dtype="<i4").astype(np.int32), spec)
     return found
 
 
-def build(session: Session, states: States) -> M3TModel:
+def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
     """Return the model with the weights of `states`."""
     vectors = load_states(session, states)
     texts = {name: Embedder(session).encoder(name, fresh=True) for name in session.live}

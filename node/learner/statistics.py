@@ -21,14 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Task
 from ...protocol.statistics import CONSTANT, SENSITIVITY, Numbers, inputs_of_modality, shape
+from .answers import BadRequestError
 from .dpsgd import Batch
+from .messages import Engagement
 from .model import pair_features
-from .quantise import MARGIN, Engagement, Quantised
+from .quantise import MARGIN, Quantised
 from .randomness import Randomness, gaussian
 from .session import Session
 
@@ -66,7 +67,7 @@ def release(
         spec = session.specs[name]
         sensitivity = SENSITIVITY[spec.architecture] / MILLION
         if rule.clip < sensitivity:
-            raise UsageError(f"engaged {name!r}: a student moves it by {sensitivity}, and clip is {rule.clip}")
+            raise BadRequestError(f"engaged {name!r}: a student moves it by {sensitivity}, and clip is {rule.clip}")
         deviation = rule.noise * rule.clip / spec.grid_step
         values = exact(session, spec, batch).astype(np.float64)
         if rule.noise > 0.0:
@@ -212,7 +213,7 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
         if not spec.additive or name not in states:
             continue
         if len(states[name]) != 8 * spec.dimension:
-            raise UsageError(f"the state of {name!r} has {len(states[name])} bytes, not {8 * spec.dimension}")
+            raise BadRequestError(f"the state of {name!r} has {len(states[name])} bytes, not {8 * spec.dimension}")
         head = solve(session, spec, np.frombuffer(states[name], dtype="<i8").astype(np.int64))
         if head is None:
             continue

@@ -24,8 +24,8 @@ from ...protocol.components import ComponentSpec, base_digest, base_vector
 from ...protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
 from ..blueprint.parts import Part, adapter, backbone, encoder, head, skip
 from .dpsgd import Batch, kinds_of, student_losses, train
+from .messages import Engagement
 from .model import M3TModel
-from .quantise import Engagement
 from .randomness import gaussian, randomness
 
 SEED, REPEATS, WARM = bytes(32), 25, 2

@@ -9,7 +9,6 @@ import structlog
 import trio
 
 from ...crypto.errors import UsageError
-from ...protocol import schema
 from ...protocol.claims import NO_EPSILON
 from ...protocol.components import MILLION
 from ...protocol.update import Declared, Engaged, least_lot, payload, within_norm
@@ -18,7 +17,19 @@ from ..core.state import NodeState
 from ..home.config import Config
 from ..home.paths import Home
 from ..home.students import NONE
-from ..learner.protocol import Message
+from ..learner.answers import Opened
+from ..learner.messages import (
+    DecideDraw,
+    Engagement,
+    Evaluate,
+    LeftOut,
+    Open,
+    Personalise,
+    PrivateAdapter,
+    Train,
+    opening,
+)
+from ..privacy.budget import Budget, Modality, Part
 from . import folding
 from .evaluation import metric_rows
 from .exclusion import Exclusion
@@ -63,93 +74,78 @@ class Jobs:
 
     async def reopen(self) -> None:
         """Let the learner begin anew; whatever it was at is thrown away."""
-        opening = self._opening()
-        if opening is not None:
+        request = self._opening()
+        if request is not None:
             self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
             self.submit(ev.LearnerReady(()))  # no draw is paid for meanwhile, nor ever if it refuses the data
-            await self.learner.reopen(opening)
+            await self.learner.reopen(request)
 
-    def _opening(self) -> Message | None:
-        if not self.config.data.path or self._missing:
+    def _opening(self) -> Open | None:
+        if self.config.data.path is None or self._missing:
             return None
-        return {
-            "data": str(self.config.data.path),
-            "components": [schema.to_map(spec) for spec in self.charter.components],
-            "learning": schema.to_map(self.charter.learning),
-            "base_seed": self.charter.seed,
-            "hosted": list(self.core.held),
-            "withheld": list(self.core.withheld),
-            "models": {name: str(path) for name, path in self.config.models.folders},
-            "cache": str(self.home.embeddings),
-            "purge": True,  # the cache is this home's alone: who left the data leaves it too
-            "private": str(self.home.private) if self.config.learning.private else None,
-            "private_adapter": self.config.learning.adapter,
-            "seed": None,
-            "excluded": self.exclusion.load()[0].as_message(),
-        }
+        excluded, learning = self.exclusion.load()[0], self.config.learning
+        return replace(
+            opening(self.charter, self.config.data.path, self.core.held),
+            withheld=tuple(self.core.withheld),
+            models={name: str(path) for name, path in self.config.models.folders},
+            cache=str(self.home.embeddings),
+            purge=True,  # the cache is this home's alone: who left the data leaves it too
+            private=str(self.home.private) if learning.private else None,
+            private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank),
+            excluded=LeftOut(excluded.salt, tuple(sorted(excluded.tags))),
+        )
 
-    def _on_learner_ready(self, answer: Message) -> None:
-        log.info("learner ready", subjects=answer.get("subjects"), held_out=answer.get("held_out"))
+    def _on_learner_ready(self, answer: Opened) -> None:
+        log.info("learner ready", subjects=answer.subjects, held_out=answer.held_out)
         if self._reopening:
             self._personalised = (0, 0)  # they are to be trained again, without who is left out now
         self._reopening = False
-        names = answer.get("everybody")
-        self.exclusion.everybody = frozenset(names) if isinstance(names, list) else None
-        self.submit(ev.LearnerReady(tuple(answer["components"])))
+        self.exclusion.everybody = None if answer.everybody is None else frozenset(answer.everybody)
+        self.submit(ev.LearnerReady(tuple(answer.components)))
 
     async def check_budget(self, check: ev.CheckBudget) -> None:
         """Ask the accountant whether another training fits the budgets, and tell the core."""
-        request: Message = {
-            "op": "budget",
-            "modalities": [
-                {
-                    "name": reach.modality,
-                    "epsilon": reach.epsilon,
-                    "delta": reach.delta,
-                    "spent": [[draws.sample_rate, draws.noise_multiplier, draws.count] for draws in reach.spent],
-                    "components": list(reach.components),
-                }
+        share = self.charter.learning.recovery_share
+        request = DecideDraw(
+            modalities=tuple(
+                Modality(
+                    reach.modality,
+                    Budget(reach.epsilon, reach.delta / 1e9, share, check.recovery),
+                    reach.spent,
+                    reach.components,
+                )
                 for reach in check.modalities
-            ],
-            "components": [
-                {
-                    "name": part.component,
-                    "noise": part.noise_multiplier,
-                    "last": part.last,
-                    "clip": part.clip_norm,
-                    "utility": part.utility,
-                    "dimension": part.dimension,
-                }
+            ),
+            components=tuple(
+                Part(part.component, part.noise_multiplier, part.last, part.clip_norm, part.utility, part.dimension)
                 for part in check.parts
-            ],
-            "sample_rate": check.sample_rate,
-            "steps": check.steps,
-            "rounds": check.rounds,
-            "lines": check.lines,
-            "recovery_share": self.charter.learning.recovery_share,
-            "recovery_open": check.recovery,
-        }
+            ),
+            sample_rate=check.sample_rate,
+            steps=check.steps,
+            rounds=check.rounds,
+            lines=check.lines,
+        )
         try:
-            answer = await self.learner.request(request)
-            found = answer["modalities"]
-            event = ev.BudgetAnswer(
-                check.draw,
-                bool(answer["allowed"]),
-                str(answer["reason"]),
-                {name: int(noise) for name, noise in answer["noises"].items()},
-                {name: int(decision["after"]) for name, decision in found.items()},
-                {
-                    reach.modality: int(found[reach.modality]["rounds_left"])
-                    for reach in check.modalities
-                    if reach.epsilon != NO_EPSILON
-                },
-            )
+            verdict = await self.learner.request(request)
         except LearnerError as error:
             self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}", not self._reopening))
             return
-        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
-            self.submit(ev.TrainingFailed(check.draw, f"the accountant's answer cannot be used: {error!r}"))
+        lacking = [reach.modality for reach in check.modalities if reach.modality not in verdict.modalities]
+        if lacking:  # a learner of the operator's own
+            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer of {', '.join(lacking)}"))
             return
+        event = ev.BudgetAnswer(
+            check.draw,
+            verdict.allowed,
+            verdict.reason,
+            verdict.noises,
+            {name: decision.after for name, decision in verdict.modalities.items()},
+            {
+                reach.modality: verdict.modalities[reach.modality].rounds_left
+                for reach in check.modalities
+                if reach.epsilon != NO_EPSILON
+            },
+        )
         if not event.allowed and not check.recovery and self.charter.learning.recovery_share:
             kept = f"{event.reason} ({self.charter.learning.recovery_share / 10_000:g} % kept for recovery rounds)"
             event = replace(event, reason=kept)
@@ -161,33 +157,23 @@ class Jobs:
         try:
             trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
             states = await self._states([*trained, *train.beside])
-            answer = await self.learner.request(
-                {
-                    "op": "train",
-                    "states": states,
-                    "engaged": {
-                        r.component: {
-                            "clip": r.clip_norm / MILLION,
-                            "noise": r.noise_multiplier / MILLION,
-                            "learning_rate": r.learning_rate / MILLION,
-                        }
-                        for r in train.recipes
-                    },
-                    "steps": train.steps,
-                    "sample_rate": train.sample_rate / MILLION,
-                    "lot": train.lot / 1000,
-                }
+            request = Train(
+                states=states,
+                engaged={
+                    r.component: Engagement.of(r.clip_norm, r.noise_multiplier, r.learning_rate) for r in train.recipes
+                },
+                steps=train.steps,
+                sample_rate=train.sample_rate / MILLION,
+                lot=train.lot / 1000,
             )
-            blobs = await in_thread(self._pack, train, answer["updates"])
-            root = await in_thread(self._manifest, answer.get("subjects"))
+            answer = await self.learner.request(request)
+            blobs = await in_thread(self._pack, train, answer.updates)
+            root = NONE if answer.subjects is None else await in_thread(self.exclusion.manifests.put, answer.subjects)
         except (LearnerError, folding.MissingBlobsError, UsageError) as error:
             self.submit(ev.TrainingFailed(train.draw, str(error), not self._reopening))
             return
-        except (KeyError, ValueError) as error:  # a learner of the operator's own may answer anything
-            self.submit(ev.TrainingFailed(train.draw, f"the learner's answer cannot be used: {error!r}"))
-            return
-        log.info("trained", draw=train.draw, seconds=answer.get("seconds"), saturated=answer.get("saturated"))
-        await self.pace.wait(asked, answer.get("seconds"))
+        log.info("trained", draw=train.draw, seconds=answer.seconds, saturated=answer.saturated)
+        await self.pace.wait(asked, answer.seconds)
         self.submit(ev.Trained(train.draw, blobs, root))
         await self.notes.add(
             {(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes},
@@ -208,9 +194,10 @@ class Jobs:
         blobs = {}
         for recipe in train.recipes:
             spec = self.core.specs[recipe.component]
-            values = np.frombuffer(updates[recipe.component], dtype=spec.integer_type)
-            if values.shape != (spec.dimension,):
-                raise UsageError(f"the learner returned {values.size} values for {recipe.component}")
+            raw, size = updates.get(recipe.component, b""), spec.dimension * spec.width // 8
+            if len(raw) != size:
+                raise UsageError(f"the learner returned {len(raw)} bytes for {recipe.component}, not {size}")
+            values = np.frombuffer(raw, dtype=spec.integer_type)
             me = self.core.me
             name, noise, clip, rate = recipe.component, recipe.noise_multiplier, recipe.clip_norm, recipe.learning_rate
             declared = Declared(Engaged(name, spec.base, noise, clip, rate), train.steps, train.lot)
@@ -218,14 +205,6 @@ class Jobs:
             data = payload(self.core.federation, me, recipe.component, recipe.round, values)
             blobs[recipe.component] = (self.holdings.blobs.put(data), len(data))
         return blobs
-
-    def _manifest(self, subjects: object) -> bytes:
-        """Write down who was drawn, before anything computed from them can leave."""
-        if subjects is None:
-            return NONE
-        if not isinstance(subjects, list) or not all(isinstance(name, str) for name in subjects):
-            raise ValueError("subjects is not a list of texts")
-        return self.exclusion.manifests.put(subjects)
 
     async def evaluate(self, evaluate: ev.Evaluate) -> None:
         """Evaluate on this node's own held-out subjects; the figures stay here (G6)."""
@@ -236,19 +215,16 @@ class Jobs:
     async def _measure(self, evaluate: ev.Evaluate) -> bool:
         try:
             states = await self._states((name, chain) for name, _, _, chain in evaluate.states)
-            answer = await self.learner.request({"op": "evaluate", "states": states, "split": "held_out"})
+            answer = await self.learner.request(Evaluate(states))
             rows = metric_rows(answer, evaluate, time.time())
         except (LearnerError, folding.MissingBlobsError) as error:
             log.warning("evaluation failed", reason=str(error))
-            return False
-        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a learner of the operator's own
-            log.warning("evaluation failed", reason=f"the learner's answer cannot be used: {error!r}")
             return False
         await in_thread(self.notes.store.put_metrics, rows)
         log.info(
             "evaluated",
             rounds={name: round_ for name, round_, _, _ in evaluate.states},
-            tasks={name: found.get("value") for name, found in answer["tasks"].items()},
+            tasks={name: report.value for name, report in answer.tasks.items()},
         )
         return True
 
@@ -272,9 +248,9 @@ class Jobs:
             self._personalised = (generation, round_)
             try:
                 states = await self._states((name, chain) for name, _, _, chain in evaluated.states)
-                answer = await self.learner.request({"op": "personalise", "states": states})
+                answer = await self.learner.request(Personalise(states))
             except (LearnerError, folding.MissingBlobsError) as error:
                 log.warning("private components were not trained", reason=str(error))
                 return
-            log.info("private components trained", round=round_, parameters=answer.get("parameters"))
+            log.info("private components trained", round=round_, parameters=answer.parameters)
             await self._measure(evaluated)

@@ -3,22 +3,31 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar, assert_never
 
 import structlog
 import trio
 
 from ...crypto.errors import CollegiumError, OperatorError
-from ..learner.protocol import HEADER, Message, decode_frame, encode_frame, frame_length
+from ..learner.answers import Answer, BadReplyError, ErrorKind, Failed, Opened, Progress
+from ..learner.coding import decode_reply, encode, expect
+from ..learner.frames import HEADER, frame, frame_length
+from ..learner.messages import Asks, Open, Train
 from .logs import pass_on
 
 log = structlog.get_logger(__name__)
 
 MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 BUILT_IN = (sys.executable, "-P", "-m", "collegium.node.learner")
+A = TypeVar("A")
 
 
 class LearnerError(OperatorError):
-    """The worker refused a request, or died while it worked on it."""
+    """The worker refused a request (`kind` says how), died while it worked on it, or gave no usable answer (None)."""
+
+    def __init__(self, message: str, advice: str = "", kind: ErrorKind | None = None) -> None:
+        self.kind = kind
+        super().__init__(message, advice)
 
 
 class Learner:
@@ -33,8 +42,8 @@ class Learner:
     def __init__(
         self,
         command: Sequence[str],
-        opening: Message | None,
-        on_ready: Callable[[Message], None],
+        opening: Open | None,
+        on_ready: Callable[[Opened], None],
         on_lost: Callable[[], None] = lambda: None,
         waiting_for: str = "",
     ) -> None:
@@ -100,7 +109,7 @@ class Learner:
                 process.kill()
                 await process.wait()
             for call in self._waiting.values():
-                call.fail("the learner worker died")
+                call.end(LearnerError("the learner worker died", "it is started again by itself"))
             self._waiting.clear()
 
     async def _open(self) -> None:
@@ -109,31 +118,31 @@ class Learner:
         backoff, told = MIN_BACKOFF, ""
         while True:
             try:
-                answer = await self.request({"op": "open", **self._opening})
+                answer = await self.request(self._opening)
             except LearnerError as error:
                 backoff = min(2 * backoff, MAX_BACKOFF)
                 self.state, self.detail = "failed", str(error)
                 if str(error) != told:
-                    log.error("the data folder cannot be used", reason=str(error), again_in_seconds=backoff)
+                    log.error(_said(error.kind), reason=str(error), again_in_seconds=backoff)
                 if not told:
                     self._on_lost()
                 told = str(error)
                 await trio.sleep(backoff)
                 continue
             self._excused = True
-            self.state, self.detail, self.device = "ready", "", str(answer.get("device") or "")
-            self.left_out = int(answer.get("left_out") or 0)
-            self.students = int(answer.get("subjects") or 0) + int(answer.get("held_out") or 0)
-            self.labelled = {name: int(task["records"]) for name, task in (answer.get("tasks") or {}).items()}
+            self.state, self.detail, self.device = "ready", "", answer.device
+            self.left_out = answer.left_out
+            self.students = answer.subjects + answer.held_out
+            self.labelled = {name: task.records for name, task in answer.tasks.items()}
             if self.left_out:
-                log.warning("students left out", students=self.left_out, cells=list(answer.get("problems") or ()))
-            self.cut = {name: int(records) for name, records in (answer.get("cut") or {}).items() if records}
+                log.warning("students left out", students=self.left_out, cells=list(answer.problems))
+            self.cut = {name: records for name, records in answer.cut.items() if records}
             for name, records in self.cut.items():
                 log.warning("texts are cut: only their beginning is read", modality=name, records=records)
             self._on_ready(answer)
             return
 
-    async def reopen(self, opening: Message) -> None:
+    async def reopen(self, opening: Open) -> None:
         """Begin anew with another opening: the worker that runs is killed, and what it was at is lost."""
         self._opening, self._excused = opening, True
         process = self._process
@@ -160,19 +169,30 @@ class Learner:
                     break
                 body = bytes(buffer[HEADER : HEADER + length])
                 del buffer[: HEADER + length]
-                self._deliver(decode_frame(body))
+                self._deliver(body)
 
-    def _deliver(self, message: Message) -> None:
-        call = self._waiting.get(message.get("id", -1))
+    def _deliver(self, body: bytes) -> None:
+        """Pass a reply to who waits for it. Raises BadReplyError where it says of no request that it is its."""
+        try:
+            number, reply = decode_reply(body)
+        except BadReplyError as error:
+            if not error.number:
+                raise
+            if (call := self._waiting.get(error.number)) is not None:
+                call.end(LearnerError(error.message, error.advice))
+            return
+        call = self._waiting.get(number)
         if call is None:
             return
-        if "progress" in message:
-            self.progress = (int(message["progress"]), int(message["total"]))
-            return
-        call.answer = message
-        call.done.set()
+        match reply:
+            case Progress():
+                self.progress = (reply.done, reply.total)
+            case Failed():
+                call.end(LearnerError(reply.message, reply.advice, reply.kind))
+            case _:
+                call.end(reply)
 
-    async def request(self, message: Message) -> Message:
+    async def request(self, message: Asks[A]) -> A:
         """Send a request and return its answer. Raises LearnerError, with the worker's reason and advice."""
         async with self._sending:
             process = self._process
@@ -181,11 +201,11 @@ class Learner:
             self._numbers += 1
             number = self._numbers
             call = self._waiting[number] = _Call()
-            training = message["op"] == "train"
+            training = isinstance(message, Train)
             if training:
                 self.state, self.progress = "training", (0, 0)
             try:
-                await process.stdin.send_all(encode_frame({"id": number, **message}))
+                await process.stdin.send_all(frame(encode(number, message)))
                 await call.done.wait()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise LearnerError("the learner worker died", str(error)) from error
@@ -193,19 +213,35 @@ class Learner:
                 self._waiting.pop(number, None)
                 if training and self.state == "training":
                     self.state = "ready"
-        assert call.answer is not None
-        if not call.answer.get("ok"):
-            raise LearnerError(str(call.answer.get("error", "refused")), str(call.answer.get("advice", "")))
-        return call.answer
+        outcome = call.outcome
+        if isinstance(outcome, LearnerError):
+            raise outcome
+        assert outcome is not None
+        try:
+            return expect(message, outcome)
+        except BadReplyError as error:
+            raise LearnerError(error.message, error.advice) from error
+
+
+def _said(kind: ErrorKind | None) -> str:
+    match kind:
+        case "bad-data":
+            return "the data folder cannot be used"
+        case "bad-request":
+            return "the learner cannot do what the charter and the configuration ask for"
+        case "internal" | None:
+            return "the learner failed to open the data folder"
+        case _:
+            assert_never(kind)
 
 
 class _Call:
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.answer: Message | None = None
+        self.outcome: Answer | LearnerError | None = None
 
-    def fail(self, reason: str) -> None:
-        self.answer = {"ok": False, "error": reason, "advice": "it is started again by itself"}
+    def end(self, outcome: Answer | LearnerError) -> None:
+        self.outcome = outcome
         self.done.set()
 
 

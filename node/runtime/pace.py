@@ -33,8 +33,6 @@ class Pace:
         waited = ceil((elapsed - training) / self.quantum) * self.quantum
         return max(elapsed, waited + self.level)
 
-    async def wait(self, asked: float, training: object) -> None:
+    async def wait(self, asked: float, training: float) -> None:
         """Wait until an update may leave that was asked for at `asked` (trio's clock) and is ready now."""
-        elapsed = trio.current_time() - asked
-        seconds = float(training) if isinstance(training, int | float) else elapsed
-        await trio.sleep_until(asked + self.leaves(elapsed, seconds))
+        await trio.sleep_until(asked + self.leaves(trio.current_time() - asked, training))

@@ -1,6 +1,6 @@
 """Whether a task is told better than by a constant, judged by this node's own held-out records. Nothing leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 NAMES = {"accuracy": "accuracy", "brier": "Brier score"}
 SATURATED = 1e-6  # a probability so near 0 or 1 is written as 0.0 or 1.0
@@ -24,6 +24,6 @@ def no_better(metrics: Mapping[str, float | None]) -> list[str]:
     return found
 
 
-def certain(scores: list[list[float]]) -> int:
+def certain(scores: Sequence[Sequence[float]]) -> int:
     """Return for how many records some class has a probability of 0.0 or 1.0, as it is written."""
     return sum(any(p <= SATURATED or p >= 1.0 - SATURATED for p in row) for row in scores)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 
@@ -20,9 +20,9 @@ from ...node.blueprint.recipe import NO_SEED, Recipe, charter_parts
 from ...node.data.importers.common import Options
 from ...node.data.importers.registry import run_import
 from ...node.learner.client import Worker, process
+from ...node.learner.messages import Engagement, Epsilon, Open, SampledSteps, Train
 from ...node.pretrained.find import find
 from ...node.pretrained.folder import dimensions, weights_digest
-from ...protocol import schema
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning, Modality, Pretrained, Task
 from ..learn.datasets import prepare_digits
@@ -76,7 +76,7 @@ def _start(folder: Path, quick: bool) -> list[Row]:
     for _ in range(1 if quick else 5):
         begun = time.perf_counter()
         with process() as worker:
-            worker.ask({"op": "epsilon", "events": [[0.1, 1.0, 80]], "delta": 1e-5})
+            worker.ask(Epsilon((SampledSteps(0.1, 1.0, 80),), 1e-5))
             seconds["epsilon"].append(time.perf_counter() - begun)
         begun = time.perf_counter()
         with process() as worker:
@@ -123,7 +123,7 @@ def _texts(folder: Path, quick: bool) -> list[Row]:
             for state in ("empty", "cached"):
                 begun = time.perf_counter()
                 cache = str(folder / f"cache-{repeat}")
-                device = worker.ask(_open("essays", data, specs, learning) | {"cache": cache})["device"]
+                device = worker.ask(replace(_open("essays", data, specs, learning), cache=cache)).device
                 times[state].append(time.perf_counter() - begun)
     figure = f"{count} texts of 50 words embedded by {TEXT_MODEL}, from the cache, s on {device}, against no cache"
     return [_against(figure, median(times["cached"]), median(times["empty"]))]
@@ -143,7 +143,7 @@ def _round(folder: Path, quick: bool) -> list[Row]:
         for number, (name, data) in enumerate(made):
             for worker in {workers[0], workers[number % 2]}:
                 opened = worker.ask(_open(name, data, specs, learning))
-                lots[name] = learning.sample_rate / MILLION * opened["subjects"]
+                lots[name] = learning.sample_rate / MILLION * opened.subjects
 
         def trained(worker: Worker, names: Sequence[str]) -> None:
             for name in names:
@@ -153,8 +153,7 @@ def _round(folder: Path, quick: bool) -> list[Row]:
         pool = stack.enter_context(ThreadPoolExecutor(2))
         together = _median(lambda: list(pool.map(trained, workers, shares)), repeats)
         alone = _median(lambda: trained(workers[0], list(lots)), repeats)
-    device = str(opened["device"])
-    what = f"a round of OULAD over {len(made)} institutions, {learning.steps} steps each, on {device}"
+    what = f"a round of OULAD over {len(made)} institutions, {learning.steps} steps each, on {opened.device}"
     return [
         limit(f"{what}, 2 workers, s of training", together, GOAL),
         _against("the same with 2 workers, s, against 1", together, alone),
@@ -174,35 +173,14 @@ def _against(figure: str, ours: float, reference: float) -> Row:
     return Row(figure, ours, reference, ours / reference, "report")
 
 
-def _open(session: str, data: Path, specs: Sequence[ComponentSpec], learning: Learning) -> dict[str, Any]:
-    return {
-        "op": "open",
-        "session": session,
-        "data": str(data),
-        "components": [schema.to_map(spec) for spec in specs],
-        "learning": schema.to_map(learning),
-        "base_seed": NO_SEED,
-        "hosted": [spec.name for spec in specs],
-    }
+def _open(session: str, data: Path, specs: Sequence[ComponentSpec], learning: Learning) -> Open:
+    hosted = tuple(spec.name for spec in specs)
+    return Open((str(data),), tuple(specs), learning, NO_SEED, hosted, session=session)
 
 
-def _train(session: str, specs: Sequence[ComponentSpec], learning: Learning, lot: float) -> dict[str, Any]:
-    return {
-        "op": "train",
-        "session": session,
-        "states": {},
-        "engaged": {
-            spec.name: {
-                "clip": spec.clip_norm / MILLION,
-                "noise": spec.noise_multiplier / MILLION,
-                "learning_rate": spec.learning_rate / MILLION,
-            }
-            for spec in specs
-        },
-        "steps": learning.steps,
-        "sample_rate": learning.sample_rate / MILLION,
-        "lot": lot,
-    }
+def _train(session: str, specs: Sequence[ComponentSpec], learning: Learning, lot: float) -> Train:
+    engaged = {s.name: Engagement.of(s.clip_norm, s.noise_multiplier, s.learning_rate) for s in specs}
+    return Train({}, engaged, learning.steps, learning.sample_rate / MILLION, lot, session=session)
 
 
 def _essays(folder: Path, count: int) -> Path:

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from ...crypto.errors import UsageError
 from ...node.blueprint.presets import preset
 from ...node.blueprint.recipe import needed
+from ...node.learner.answers import TaskScores
+from ...node.learner.messages import PredictScores, Split
 from ...protocol.components import FRACTION_BITS, MILLION
 from ..learn.baseline import figure
 from ..learn.federate import Learner, Setting, States, opening
@@ -129,7 +131,7 @@ class _Audit:
         hosted = needed(setting.learning, list(setting.specs), *holds((folder,)))
         bare = Learner(name, session, hosted, 1.0)
         request = opening(bare, [str(folder)], list(setting.specs.values()), setting.learning, self.base_seed)
-        size = int(hand.ask(request | {"seed": 0})["subjects"])
+        size = hand.ask(replace(request, seed=0)).subjects
         rate = setting.learning.sample_rate / MILLION
         found = hand.opened[session] = Learner(name, session, hosted, max(1.0, round(rate * size)))
         return found
@@ -152,12 +154,12 @@ class _Audit:
         task, metric = self.ground.source.task, self.ground.source.metric
         member = self.learner(hand, TARGET)
         logits: dict[str, list[float]] = {}
-        own: dict[str, tuple[list[list[float]], list[int]]] = {"train": ([], []), "held_out": ([], [])}
+        own: dict[Split, tuple[list[tuple[float, ...]], list[int]]] = {"train": ([], []), "held_out": ([], [])}
         canaries = self.ground.planted | self.ground.references
         probabilities = []
         for split, (rows, truth) in own.items():
             told = self._scores(hand, member, states, split)[task]
-            for subject, scores, label in zip(told["subjects"], told["scores"], told["labels"], strict=True):
+            for subject, scores, label in zip(told.subjects, told.scores, told.labels, strict=True):
                 p = min(1.0 - CLIP, max(CLIP, scores[int(label[0])]))
                 logits.setdefault(subject, []).append(float(np.log(p / (1.0 - p))))
                 if subject not in canaries:
@@ -168,8 +170,8 @@ class _Audit:
         rows, truth = [], []
         for name in self.ground.others:
             told = self._scores(hand, self.learner(hand, name), states, "held_out")[task]
-            rows += told["scores"]
-            truth += [int(label[0]) for label in told["labels"]]
+            rows += told.scores
+            truth += [int(label[0]) for label in told.labels]
         return Seen(
             {subject: float(np.mean(values)) for subject, values in logits.items()},
             figure(metric, *map(np.array, own["train"])),
@@ -178,9 +180,9 @@ class _Audit:
             np.array([*probabilities, *rows]),
         )
 
-    def _scores(self, hand: Hand, learner: Learner, states: States, split: str) -> Any:
+    def _scores(self, hand: Hand, learner: Learner, states: States, split: Split) -> dict[str, TaskScores]:
         packed = {name: states[name].tobytes() for name in learner.hosted}
-        return hand.ask({"op": "predict_scores", "session": learner.session, "states": packed, "split": split})["tasks"]
+        return hand.ask(PredictScores(packed, split, learner.session)).tasks
 
     def shadow(self, number: int) -> Callable[[Hand], dict[str, Mapping[str, float]]]:
         """Return the job of one shadow federation: the logits of its model before and after each way to unlearn."""

@@ -7,7 +7,7 @@ from hashlib import sha256
 from ...consensus.components import Entry, Round, fold_round, origin, replay
 from ...consensus.rules import faults
 from ...node.learner.client import Ask
-from ...protocol import schema
+from ...node.learner.messages import Respec
 from ...protocol.update import Integers
 from ..learn.federate import Learner, Setting, States, update
 
@@ -97,12 +97,7 @@ def _round(history: History, name: str, number: int, found: Mapping[str, tuple[I
     return Round(number, number, tuple(entries), faults(len(entries)), b"")
 
 
-def _seeded(history: History, learner: Learner, words: str) -> dict[str, object]:
-    return {
-        "op": "respec",
-        "session": learner.session,
-        "components": [schema.to_map(spec) for spec in history.setting.specs.values()],
-        "learning": schema.to_map(history.setting.learning),
-        "base_seed": history.base_seed,
-        "seed": int.from_bytes(sha256(words.encode()).digest()[:7]),
-    }
+def _seeded(history: History, learner: Learner, words: str) -> Respec:
+    seed = int.from_bytes(sha256(words.encode()).digest()[:7])
+    specs = tuple(history.setting.specs.values())
+    return Respec(specs, history.setting.learning, history.base_seed, seed, learner.session)

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...consensus.components import origin
+from ...node.learner.answers import TaskScores
 from ...node.learner.client import Worker
+from ...node.learner.messages import Engagement, PredictScores, Train
 from ...node.learner.metrics import area_under_curve
-from ...node.learner.protocol import Message
 from ...protocol.charter import Charter
 from ...protocol.components import FRACTION_BITS, MILLION, ComponentSpec
 from ...protocol.statistics import words
@@ -45,40 +46,30 @@ def _updates(
     sample_rate: float,
     lot: float,
 ) -> dict[str, Integers]:
-    answer = learner.ask(
-        {
-            "op": "train",
-            "states": {name: state.tobytes() for name, state in states.items()},
-            "engaged": {
-                spec.name: {
-                    "clip": spec.clip_norm / MILLION,
-                    "noise": spec.noise_multiplier / MILLION,
-                    "learning_rate": spec.learning_rate / MILLION,
-                }
-                for spec in specs
-            },
-            "steps": steps,
-            "sample_rate": sample_rate,
-            "lot": lot,
-        }
+    request = Train(
+        states={name: state.tobytes() for name, state in states.items()},
+        engaged={s.name: Engagement.of(s.clip_norm, s.noise_multiplier, s.learning_rate) for s in specs},
+        steps=steps,
+        sample_rate=sample_rate,
+        lot=lot,
     )
-    return {spec.name: np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type) for spec in specs}
+    updates = learner.ask(request).updates
+    return {spec.name: np.frombuffer(updates[spec.name], dtype=spec.integer_type) for spec in specs}
 
 
-def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapping[str, Message]:
+def scores(learner: Worker, states: Mapping[str, npt.NDArray[np.int32]]) -> Mapping[str, TaskScores]:
     """Return each task's scores and labels on the institution's held-out records."""
     packed = {name: state.tobytes() for name, state in states.items()}
-    tasks: Mapping[str, Message] = learner.ask({"op": "predict_scores", "states": packed, "split": "held_out"})["tasks"]
-    return tasks
+    return learner.ask(PredictScores(packed)).tasks
 
 
-def quality(tasks: Sequence[Mapping[str, Message]], name: str = "") -> float:
+def quality(tasks: Sequence[Mapping[str, TaskScores]], name: str = "") -> float:
     """Return the metric of a task (the first), or of a statistic of one, over all the given institutions' held-out
     records together."""
     name = name or next(iter(tasks[0]))
-    labels = np.concatenate([np.asarray(found[name]["labels"], dtype=np.float64) for found in tasks])[:, 0]
-    values = np.concatenate([np.asarray(found[name]["scores"], dtype=np.float64) for found in tasks])
-    return figure(str(tasks[0][name]["metric"]), values, labels)
+    labels = np.concatenate([np.asarray(found[name].labels, dtype=np.float64) for found in tasks])[:, 0]
+    values = np.concatenate([np.asarray(found[name].scores, dtype=np.float64) for found in tasks])
+    return figure(tasks[0][name].metric, values, labels)
 
 
 def figure(metric: str, values: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> float:

@@ -1,7 +1,7 @@
 """A federation's training without its network: the daemon's own learner, update format and fold, round by round."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from ...consensus.components import Entry, Round, State, fold_round, origin
 from ...consensus.rules import faults, mean, noise_variance
 from ...node.learner.client import Ask
-from ...protocol import schema
+from ...node.learner.messages import Engagement, Evaluate, Open, Personalise, Split, Train
 from ...protocol.claims import MAX_NOISE
 from ...protocol.components import FRACTION_BITS, MILLION, STATE_LIMIT, ComponentSpec
 from ...protocol.learning import Learning
@@ -41,7 +41,7 @@ class Setting:
     specs: Mapping[str, ComponentSpec]
     learning: Learning
     rounds: int
-    split: str = "train"
+    split: Split = "train"
     weights: str = "designed"
     gaps_filled: bool = False  # whole models are averaged: who lacks a component votes for no change of it
     liars: frozenset[str] = frozenset()
@@ -50,17 +50,9 @@ class Setting:
 
 def opening(
     learner: Learner, folders: Sequence[str], specs: Sequence[ComponentSpec], learning: Learning, seed: bytes
-) -> dict[str, Any]:
+) -> Open:
     """Return the request that opens a learner's session."""
-    return {
-        "op": "open",
-        "session": learner.session,
-        "data": list(folders),
-        "components": [schema.to_map(spec) for spec in specs],
-        "learning": schema.to_map(learning),
-        "base_seed": seed,
-        "hosted": list(learner.hosted),
-    }
+    return Open(tuple(folders), tuple(specs), learning, seed, learner.hosted, session=learner.session)
 
 
 def train(
@@ -95,18 +87,18 @@ def train(
     return means, states
 
 
-def evaluate(ask: Ask, learner: Learner, states: States, split: str = "held_out") -> Report:
+def evaluate(ask: Ask, learner: Learner, states: States, split: Split = "held_out") -> Report:
     """Return a learner's report on its own students (node/learner/evaluate.py)."""
     packed = {name: states[name].tobytes() for name in learner.hosted}
-    answer = ask({"op": "evaluate", "session": learner.session, "states": packed, "split": split})
-    personal = answer.get("personal") or {}
-    return {name: {**report, "personal": personal.get(name)} for name, report in answer["tasks"].items()}
+    answer = ask(Evaluate(packed, split, learner.session))
+    personal = {name: asdict(report) for name, report in (answer.personal or {}).items()}
+    return {name: {**asdict(report), "personal": personal.get(name)} for name, report in answer.tasks.items()}
 
 
 def personalise(ask: Ask, learner: Learner, states: States) -> None:
     """Train the learner's private components beside the shared states (node/learner/private.py)."""
     packed = {name: states[name].tobytes() for name in learner.hosted}
-    ask({"op": "personalise", "session": learner.session, "states": packed})
+    ask(Personalise(packed, learner.session))
 
 
 def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:
@@ -114,28 +106,20 @@ def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict
     learning = setting.learning
     engaged = _engaged(learner, setting)
     answer = ask(
-        {
-            "op": "train",
-            "session": learner.session,
-            "states": {name: states[name].tobytes() for name in learner.hosted},
-            "engaged": {
-                entry.component: {
-                    "clip": entry.clip_norm / MILLION,
-                    "noise": entry.noise_multiplier / MILLION,
-                    "learning_rate": entry.learning_rate / MILLION,
-                }
-                for entry in engaged
-            },
-            "steps": learning.steps,
-            "sample_rate": learning.sample_rate / MILLION,
-            "lot": learner.lot,
-            "split": setting.split,
-        }
+        Train(
+            states={name: states[name].tobytes() for name in learner.hosted},
+            engaged={e.component: Engagement.of(e.clip_norm, e.noise_multiplier, e.learning_rate) for e in engaged},
+            steps=learning.steps,
+            sample_rate=learning.sample_rate / MILLION,
+            lot=learner.lot,
+            split=setting.split,
+            session=learner.session,
+        )
     )
     found = {}
     for name in learner.hosted:
         spec = setting.specs[name]
-        values = np.frombuffer(answer["updates"][name], dtype=spec.integer_type)
+        values = np.frombuffer(answer.updates[name], dtype=spec.integer_type)
         found[name] = (values, noise_variance(_header(learner, learning, name, engaged), spec))
     return found
 

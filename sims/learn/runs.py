@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from ...node.blueprint.recipe import Budget, Recipe, charter_parts, needed
-from ...protocol import schema
+from ...node.learner.messages import Respec, Split
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from .federate import Learner, Setting, States, evaluate, opening, personalise, train
@@ -91,7 +91,7 @@ def perform(
 def _judged(
     hand: Hand, learners: Sequence[Learner], states: States, last: States, run: Run
 ) -> dict[str, dict[str, Any]]:
-    split = "validation" if run.tune else "held_out"
+    split: Split = "validation" if run.tune else "held_out"
     if _private(run):
         for learner in learners:
             personalise(hand.ask, learner, states)
@@ -158,27 +158,17 @@ def _open(
     )
     number = int.from_bytes(sha256(told.encode()).digest()[:7])
     if learner.session in hand.opened:
-        hand.ask(
-            {
-                "op": "respec",
-                "session": learner.session,
-                "components": [schema.to_map(spec) for spec in specs],
-                "learning": schema.to_map(learning),
-                "base_seed": seed,
-                "seed": number,
-            }
-        )
+        hand.ask(Respec(tuple(specs), learning, seed, number, learner.session))
     else:
-        request = opening(learner, [str(folder) for folder in folders], specs, learning, seed)
-        more: dict[str, Any] = {
-            "cache": str(ground.cache),
-            "validation": VALIDATION if run.tune else 0.0,
-            "seed": number,
-        }
-        if _private(run):
-            more["private"] = tempfile.mkdtemp(dir=hand.folder)
+        request = replace(
+            opening(learner, [str(folder) for folder in folders], specs, learning, seed),
+            cache=str(ground.cache),
+            validation=VALIDATION if run.tune else 0.0,
+            seed=number,
+            private=tempfile.mkdtemp(dir=hand.folder) if _private(run) else None,
+        )
         hand.opened[learner.session] = True
-        ground.sizes[key] = int(hand.ask(request | more)["subjects"])
+        ground.sizes[key] = hand.ask(request).subjects
     return ground.sizes[key]
 
 

@@ -4,6 +4,7 @@ Each row spends the whole ε in its one release; the trained heads beside which 
 demo) spend it in their rounds. A statistic has no learning rate, so nothing is tuned.
 """
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +20,8 @@ from rich.table import Table
 from ...node.blueprint import parts
 from ...node.blueprint.presets import RECIPES
 from ...node.blueprint.recipe import Recipe, charter_parts
+from ...node.learner.messages import Engagement, Evaluate, Open, Train
 from ...node.privacy.accountant import calibrate
-from ...protocol import schema
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.statistics import words
@@ -112,35 +113,32 @@ def _open(
     """Open a session whose noise is a function of `seed`; return its name and how many students it has."""
     number = int.from_bytes(sha256(f"{session} {seed}".encode()).digest()[:7])
     answer = hand.ask(
-        {
-            "op": "open",
-            "session": session,
-            "data": [str(folder) for folder in folders],
-            "components": [schema.to_map(spec) for spec in specs],
-            "learning": schema.to_map(learning),
-            "base_seed": base_seed,
-            "hosted": [spec.name for spec in specs],
-            "seed": number,
-        }
+        Open(
+            data=tuple(str(folder) for folder in folders),
+            components=tuple(specs),
+            learning=learning,
+            base_seed=base_seed,
+            hosted=tuple(spec.name for spec in specs),
+            seed=number,
+            session=session,
+        )
     )
-    return session, float(answer["subjects"])
+    return session, float(answer.subjects)
 
 
 def _release(
     hand: Hand, session: str, spec: ComponentSpec, epsilon: float | None, students: float
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
     noise = 0 if epsilon is None else calibrate(epsilon, DELTA, 1.0, 1)
-    rule = {"clip": spec.clip_norm / MILLION, "noise": noise / MILLION, "learning_rate": 1.0}
-    request = {"op": "train", "session": session, "states": {}, "engaged": {spec.name: rule}, "steps": 1}
-    answer = hand.ask(request | {"sample_rate": 1.0, "lot": students})
-    update = np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type).astype(np.int64)
-    return update, float(answer["seconds"])
+    rule = Engagement.of(spec.clip_norm, noise, MILLION)
+    answer = hand.ask(Train({}, {spec.name: rule}, steps=1, sample_rate=1.0, lot=students, session=session))
+    return np.frombuffer(answer.updates[spec.name], dtype=spec.integer_type).astype(np.int64), answer.seconds
 
 
 def _value(hand: Hand, session: str, spec: ComponentSpec, total: np.ndarray[Any, np.dtype[np.int64]]) -> float:
     states = {spec.name: words(total).tobytes()}
-    answer = hand.ask({"op": "evaluate", "session": session, "states": states, "split": "held_out"})
-    return float(answer["statistics"][spec.name]["value"])
+    value = hand.ask(Evaluate(states, session=session)).statistics[spec.name].value
+    return math.nan if value is None else value
 
 
 def table(found: Mapping[str, Any]) -> Table:

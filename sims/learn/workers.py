@@ -1,18 +1,18 @@
 """Learner workers that take jobs: each holds the sessions it was asked for, and opens one when a job needs it."""
 
 import queue
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from ...node.learner.client import Worker
+from ...node.learner.client import Worker, process
+from ...node.learner.messages import Asks
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -24,33 +24,17 @@ class Hand:
     folder: Path
     opened: dict[str, object] = field(default_factory=dict)
 
-    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Asks[A], /) -> A:
         """Send a request and wait. Raises OperatorError with the worker's reason."""
-        return self.worker.ask(message)
+        return self.worker.ask(request)
 
 
 @contextmanager
 def hands(count: int) -> Iterator[list[Hand]]:
     """Run `count` worker processes."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "collegium.node.learner"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(count)
-    ]
-    try:
-        with tempfile.TemporaryDirectory(prefix="collegium-learn-") as folder:
-            yield [Hand(Worker(process), Path(folder)) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collegium-learn-")))
+        yield [Hand(stack.enter_context(process()), folder) for _ in range(count)]
 
 
 def share(

@@ -26,6 +26,7 @@ from ...node.control.client import Client
 from ...node.core.events import Snapshot
 from ...node.core.messages import Kind
 from ...node.learner.client import Worker, worker
+from ...node.learner.messages import opening
 from ...node.runtime import logs
 from ...node.runtime.folding import compute
 from ...node.store.blobs import Blobs
@@ -296,7 +297,7 @@ class Demo:
         """Open a worker on the data of each institution."""
         folders = [i.data for i in self.institutions if i.data is not None]
         with ThreadPoolExecutor(len(folders)) as pool:
-            return list(pool.map(lambda folder: stack.enter_context(worker(self.charter, folder)), folders))
+            return list(pool.map(lambda folder: stack.enter_context(worker(opening(self.charter, folder))), folders))
 
     def _quality(self, federated: Trained, workers: list[Worker]) -> None:
         result, sums = self.result, self.result.statistic

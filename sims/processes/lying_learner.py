@@ -5,14 +5,16 @@ times what its students would have it learn, without the noise that it declares,
 """
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ...crypto.errors import OperatorError
-from ...node.learner.client import process
-from ...node.learner.protocol import Message, read_frame, write_frame
-from ...protocol import schema
+from ...node.learner.answers import Reply, Trained
+from ...node.learner.client import Worker, process
+from ...node.learner.coding import decode_request, encode
+from ...node.learner.frames import read_frame, write_frame
+from ...node.learner.messages import Open, Request, Train
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.update import Declared, Engaged, Integers, norm_bounds
 from ..learn.attacks import sign_flip, within
@@ -27,42 +29,51 @@ def lie(truth: Integers, spec: ComponentSpec, declared: Any) -> Integers:
     return found.astype(spec.integer_type)
 
 
-def quiet(request: Message) -> Message:
+def quiet(request: Train) -> Train:
     """Return a request to train without noise: a liar's own students are of no concern to it."""
-    return request | {"engaged": {name: entry | {"noise": 0.0} for name, entry in request["engaged"].items()}}
+    return replace(request, engaged={name: replace(rule, noise=0.0) for name, rule in request.engaged.items()})
 
 
-def lies(request: Message, answer: Message, specs: dict[str, ComponentSpec]) -> Message:
+def lies(request: Train, answer: Trained, specs: dict[str, ComponentSpec]) -> Trained:
     """Return the true answer to a request to train with every update turned round."""
     updates = {}
-    for name, data in answer["updates"].items():
-        spec, entry = specs[name], request["engaged"][name]
-        noise, clip, rate = (round(entry[key] * MILLION) for key in ("noise", "clip", "learning_rate"))
-        declared = Declared(Engaged(name, bytes(32), noise, clip, rate), request["steps"], round(request["lot"] * 1000))
+    for name, data in answer.updates.items():
+        spec, rule = specs[name], request.engaged[name]
+        noise, clip, rate = (round(value * MILLION) for value in (rule.noise, rule.clip, rule.learning_rate))
+        declared = Declared(Engaged(name, bytes(32), noise, clip, rate), request.steps, round(request.lot * 1000))
         updates[name] = lie(np.frombuffer(data, dtype=spec.integer_type), spec, declared).tobytes()
-    return answer | {"updates": updates}
+    return replace(answer, updates=updates)
+
+
+class LyingLearner:
+    """The built-in worker, but for what it answers to a training."""
+
+    def __init__(self, truth: Worker) -> None:
+        self._truth = truth
+        self._specs: dict[str, ComponentSpec] = {}
+
+    def answer(self, request: Request) -> Reply:
+        """Return the worker's answer, or the opposite of its updates."""
+        match request:
+            case Open():
+                self._specs = {spec.name: spec for spec in request.components}
+                return self._truth.pass_on(request)
+            case Train():
+                answer = self._truth.pass_on(quiet(request))
+                return lies(request, answer, self._specs) if isinstance(answer, Trained) else answer
+            case _:
+                return self._truth.pass_on(request)
 
 
 def main() -> None:
     """Answer requests until the pipe closes."""
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
-    specs: dict[str, ComponentSpec] = {}
-    with process() as learner:
-        while (request := read_frame(stdin)) is not None:
-            number = request.pop("id")
-            if request["op"] == "open":
-                specs = {
-                    spec.name: spec for item in request["components"] for spec in [schema.from_map(ComponentSpec, item)]
-                }
-            try:
-                if request["op"] == "train":
-                    answer = lies(request, learner.ask(quiet(request)), specs)
-                else:
-                    answer = learner.ask(request)
-            except OperatorError as error:
-                answer = {"ok": False, "error": error.message, "advice": error.advice, "exit_code": error.exit_code}
-            write_frame(stdout, answer | {"id": number})
+    with process() as truth:
+        learner = LyingLearner(truth)
+        while (body := read_frame(stdin)) is not None:
+            number, request = decode_request(body)
+            write_frame(stdout, encode(number, learner.answer(request)))
 
 
 if __name__ == "__main__":

@@ -1,53 +1,69 @@
 """`python -m collegium.sims.processes.synthetic_learner`: a worker that makes updates up, for figures without training.
 
-It speaks the learner's frames and imports no torch. Its updates look like noise of eight grid steps, the least
-compressible thing an honest member sends.
+It speaks as the learner does (node/learner/messages.py) and imports no torch. Its updates look like noise of eight grid
+steps, the least compressible thing an honest member sends.
 """
 
 import sys
-from typing import Any
 
 import numpy as np
 
 from ...node.home.students import Excluded
-from ...node.learner.protocol import read_frame, write_frame
-from ...protocol import schema
+from ...node.learner.answers import EpsilonFound, Evaluated, Failed, Opened, Reply, Trained
+from ...node.learner.coding import decode_request, encode
+from ...node.learner.frames import read_frame, write_frame
+from ...node.learner.messages import DecideDraw, Epsilon, Evaluate, Open, Request, Train
+from ...node.privacy.budget import Decision, Verdict
 from ...protocol.components import ComponentSpec
 
 STUDENTS = tuple(f"student-{n}" for n in range(20))  # made up as well; each takes part in every draw
+
+
+class SyntheticLearner:
+    """Answers without data."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ComponentSpec] = {}
+        self._students: tuple[str, ...] = ()
+        self._source = np.random.default_rng()
+
+    def answer(self, request: Request) -> Reply:
+        """Return a made-up answer to what a daemon asks."""
+        match request:
+            case Open():
+                self._specs = {spec.name: spec for spec in request.components}
+                excluded = Excluded()
+                if request.excluded is not None:
+                    excluded = Excluded(request.excluded.salt, frozenset(request.excluded.tags))
+                self._students = tuple(name for name in STUDENTS if not excluded.has(name))
+                dimensions = {name: self._specs[name].dimension for name in request.hosted}
+                return Opened(dimensions, subjects=len(self._students), everybody=STUDENTS)
+            case Train():
+                updates = {name: self._update(self._specs[name]) for name in request.engaged}
+                return Trained(updates, 0.0, subjects=self._students)
+            case DecideDraw():
+                fits = Decision(allowed=True, before=0, after=0, limit=0, rounds_left=1000)
+                return Verdict(True, "", {}, {modality.name: fits for modality in request.modalities})
+            case Epsilon():
+                return EpsilonFound(0.0, 0)
+            case Evaluate():
+                return Evaluated()
+            case _:
+                return Failed("bad-request", f"this learner makes no answer up to {type(request).__name__}")
+
+    def _update(self, spec: ComponentSpec) -> bytes:
+        values = np.clip(np.rint(self._source.normal(0.0, 8.0, spec.dimension)), -127, 127)
+        return values.astype(spec.integer_type).tobytes()
 
 
 def main() -> None:
     """Answer requests until the pipe closes."""
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
-    specs: dict[str, ComponentSpec] = {}
-    students: list[str] = []
-    source = np.random.default_rng()
-    while (request := read_frame(stdin)) is not None:
-        answer: dict[str, Any] = {"id": request["id"], "ok": True}
-        if request["op"] == "open":
-            for item in request["components"]:
-                spec = schema.from_map(ComponentSpec, item)
-                specs[spec.name] = spec
-            answer |= {"components": {name: specs[name].dimension for name in request["hosted"]}, "tasks": {}}
-            excluded = Excluded(request["excluded"]["salt"], frozenset(request["excluded"]["tags"]))
-            answer["everybody"] = list(STUDENTS)
-            students = [name for name in STUDENTS if not excluded.has(name)]
-        elif request["op"] == "train":
-            answer |= {"seconds": 0.0, "saturated": {}, "updates": {}, "subjects": students}
-            for name in request["engaged"]:
-                values = np.clip(np.rint(source.normal(0.0, 8.0, specs[name].dimension)), -127, 127)
-                answer["updates"][name] = values.astype(specs[name].integer_type).tobytes()
-        elif request["op"] == "budget":
-            named = [item["name"] for item in request["modalities"]]
-            fits = {"allowed": True, "before": 0, "after": 0, "limit": 0, "rounds_left": 1000}
-            answer |= {"allowed": True, "reason": "", "noises": {}, "modalities": dict.fromkeys(named, fits)}
-        elif request["op"] == "epsilon":
-            answer |= {"epsilon": 0.0, "claimed": 0}
-        else:
-            answer |= {"tasks": {}}
-        write_frame(stdout, answer)
+    learner = SyntheticLearner()
+    while (body := read_frame(stdin)) is not None:
+        number, request = decode_request(body)
+        write_frame(stdout, encode(number, learner.answer(request)))
 
 
 if __name__ == "__main__":

@@ -2,25 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from collegium.cli import audit
+from collegium.node.learner.answers import Audited, Finding
+from collegium.node.learner.messages import Audit
 
 if TYPE_CHECKING:
     from .conftest import Run
 
 
-def answer(fault: str | None, caught: list[str]) -> dict[str, Any]:
-    finding = {
-        "probe": "crowd", "canaries": 2000, "guesses": 320, "correct": 268, "claimed": 3.387, "exact": 3.387,
-        "audited": 1.28, "provable": 4.1, "delta": 1e-5, "confidence": 0.99, "refuted": caught, "seconds": 2.7,
-    }  # fmt: skip
-    return {
-        "findings": [finding], "fault": fault, "about": "what it is", "caught": caught, "confidence": 0.95,
-        "seconds": 2.8, "id": 1, "ok": True,
-    }  # fmt: skip
+def answer(fault: str | None, caught: tuple[str, ...]) -> Audited:
+    finding = Finding(
+        "crowd", 2000, 320, 268, claimed=3.387, exact=3.387, audited=1.28, provable=4.1, delta=1e-5, confidence=0.99,
+        refuted=caught, seconds=2.7,
+    )  # fmt: skip
+    return Audited((finding,), fault, "what it is", caught, 0.95, 2.8)
 
 
 @pytest.fixture
@@ -29,9 +28,8 @@ def caught(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, list[str]]:
     found: dict[str | None, list[str]] = {None: [], **{name: ["guesses"] for name in audit.FAULTS}}
 
     class Learner:
-        def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-            assert message["op"] == "audit"
-            return answer(message["fault"], found[message["fault"]])
+        def ask(self, request: Audit) -> Audited:
+            return answer(request.fault, tuple(found[request.fault]))
 
     @contextmanager
     def learner() -> Iterator[Learner]:
@@ -50,7 +48,6 @@ def test_a_claim_that_holds(run: "Run", caught: dict[str | None, list[str]]) -> 
     value = run("privacy", "audit", "--json").value
     assert value["passed"] is True
     assert value["findings"][0]["audited"] == 1.28
-    assert "id" not in value
     assert "faults" not in value
 
 

@@ -14,6 +14,7 @@ from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Privacy, default_text
 from collegium.node.learner.client import worker
+from collegium.node.learner.messages import Evaluate, opening
 from collegium.node.store import files
 from collegium.protocol import statistics
 from collegium.protocol.components import ComponentSpec
@@ -161,11 +162,11 @@ def test_influence_is_the_difference_of_two_evaluations(run: "Run", node: Home, 
         return replay(origin(specs[name]), specs[name], rounds, of)[0].astype("<i4").tobytes()
 
     keys = [each.identity.public_key for each in trained.nodes]
-    with worker(trained.charter, data) as learner:
+    with worker(opening(trained.charter, data)) as learner:
 
         def accuracy(without: frozenset[bytes]) -> float:
             states = {"encoder/image": state("encoder/image"), HEAD: state(HEAD, without)}
-            return float(learner.ask({"op": "evaluate", "states": states})["tasks"]["digit"]["value"])
+            return learner.ask(Evaluate(states)).tasks["digit"].value or 0.0
 
         known = {
             frozenset(gone): accuracy(frozenset(gone))
@@ -204,11 +205,10 @@ def test_influence_on_a_statistic_is_that_on_its_own_head(run: "Run", node: Home
     parts = {e.author: payload_values(blobs[e.blob], spec).astype(np.int64) for r in rounds for e in r.entries}
     assert len(parts) == 4
     whole = sum(parts.values(), np.zeros(spec.dimension, dtype=np.int64))
-    with worker(trained.charter, data) as learner:
+    with worker(opening(trained.charter, data)) as learner:
 
         def accuracy(total: statistics.Numbers) -> float:
-            request = {"op": "evaluate", "states": {SUM: statistics.words(total).tobytes()}}
-            return float(learner.ask(request)["statistics"][SUM]["value"])
+            return learner.ask(Evaluate({SUM: statistics.words(total).tobytes()})).statistics[SUM].value or 0.0
 
         assert list(found["tasks"]) == [SUM]
         assert found["tasks"][SUM]["value"] == pytest.approx(accuracy(whole))

@@ -5,7 +5,7 @@ import io
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Learning, Privacy, default_text
 from collegium.node.learner.client import worker
+from collegium.node.learner.messages import Open, Personalise, Predict, opening
 from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
@@ -112,9 +113,9 @@ def test_every_class_has_its_probability_and_the_states_are_named(
     values = [[float(row[name]) for name in names] for row in rows]
     states = {name: state_of(cluster, name) for name in core.hosted}
     request.getfixturevalue("one_worker")
-    with worker(cluster.charter, data) as learner:
+    with worker(opening(cluster.charter, data)) as learner:
         for given, equal in ((states, True), ({}, False)):
-            told = learner.ask({"op": "predict", "states": given, "file": str(file)})["tasks"]["digit"]["scores"]
+            told = learner.ask(Predict(given, str(file))).tasks["digit"].scores
             assert np.allclose(values, told, atol=2e-6) is equal
 
 
@@ -237,17 +238,17 @@ def test_what_is_no_parquet_and_too_many_pixels_are_refused(run: "Run", node: Ho
 
 
 def test_embeddings_of_a_file_are_not_kept(run: "Run", node: Home, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, object] = {}
+    seen: list[Open] = []
 
     @contextmanager
-    def recorded(*given: Any, **more: Any) -> Iterator[Any]:
-        seen.update(more)
-        with worker(*given, **more) as learner:
+    def recorded(request: Open, command: Sequence[str]) -> Iterator[Any]:
+        seen.append(request)
+        with worker(request, command) as learner:
             yield learner
 
     monkeypatch.setattr("collegium.node.learner.client.worker", recorded)
     assert run("predict", file, "--home", node.root).code == 0
-    assert (seen["cache"], seen["cache_read_only"]) == (str(node.embeddings), True)
+    assert (seen[0].cache, seen[0].cache_read_only) == (str(node.embeddings), True)
     assert not node.embeddings.exists()
 
 
@@ -257,8 +258,8 @@ def test_private_components_change_the_prediction_and_are_asked_for(
     answer = run("predict", file, "--personal", "--home", node.root)
     assert (answer.code, "no private components" in answer.err) == (5, True)
     configure(node, data, private=True)
-    with worker(cluster.charter, data, private=str(node.private)) as learner:
-        learner.ask({"op": "personalise", "states": {}})
+    with worker(replace(opening(cluster.charter, data), private=str(node.private))) as learner:
+        learner.ask(Personalise({}))
     shared, personal = (predictions(run, node, file, *more) for more in ((), ("--personal",)))
     assert [row["record"] for row in shared] == [row["record"] for row in personal]
     assert shared != personal

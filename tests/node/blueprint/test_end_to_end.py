@@ -3,7 +3,9 @@
 import shutil
 import sqlite3
 import wave
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.declare import read_model
 from collegium.node.blueprint.derive import TEXT_MODEL, model_toml
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts, needed
-from collegium.node.learner.protocol import Message
+from collegium.node.learner.answers import Opened
+from collegium.node.learner.messages import Engagement, Open, Train
 from collegium.node.learner.worker import Worker
 from collegium.protocol.charter import Charter, Member, Rules, check
 from collegium.protocol.components import MILLION
-from collegium.protocol.schema import to_map
+
+from ..learner.asking import ask
 
 STUDENTS = 12
 DATASET = """
@@ -112,17 +116,10 @@ def charter_of(path: Path, budget: Budget | None) -> Charter:
     return drawn
 
 
-def opened(charter: Charter, data: Path, tiny: Path, hosted: list[str], **more: object) -> tuple[Worker, Message]:
+def opened(charter: Charter, data: Path, tiny: Path, hosted: list[str], **more: Any) -> tuple[Worker, Opened]:
     worker = Worker()
-    answer = worker.handle(
-        {
-            "op": "open", "data": str(data), "components": [to_map(spec) for spec in charter.components],
-            "learning": to_map(charter.learning), "base_seed": NO_SEED, "hosted": hosted, "seed": 5,
-            "models": {"tiny": str(tiny)}, **more,
-        },
-        lambda _done, _total: None,
-    )  # fmt: skip
-    return worker, answer
+    request = Open((str(data),), charter.components, charter.learning, NO_SEED, tuple(hosted), 5)
+    return worker, ask(worker, replace(request, models={"tiny": str(tiny)}, **more))
 
 
 @pytest.fixture
@@ -150,20 +147,11 @@ def test_every_component_of_the_five_kinds_of_modality_learns(model: tuple[Path,
     assert kinds == {"adapter", "backbone", "encoder", "head", "prompt", "skip"}
     assert {m.kind for m in charter.learning.modalities} == {"tabular", "series", "image", "audio", "text"}
     worker, answer = opened(charter, data, tiny, names)
-    assert answer["components"] == {spec.name: spec.dimension for spec in charter.components}
-    trained = worker.handle(
-        {
-            "op": "train", "states": {}, "steps": 3, "sample_rate": 1.0, "lot": float(STUDENTS),
-            "engaged": {
-                spec.name: {
-                    "clip": spec.clip_norm / MILLION, "noise": 0.0, "learning_rate": spec.learning_rate / MILLION
-                } for spec in charter.components
-            },
-        },
-        lambda _done, _total: None,
-    )  # fmt: skip
+    assert answer.components == {spec.name: spec.dimension for spec in charter.components}
+    engaged = {spec.name: Engagement.of(spec.clip_norm, 0, spec.learning_rate) for spec in charter.components}
+    trained = ask(worker, Train({}, engaged, steps=3, sample_rate=1.0, lot=STUDENTS))
     for spec in charter.components:  # no noise: what is not zero was learned
-        values = np.frombuffer(trained["updates"][spec.name], spec.integer_type)
+        values = np.frombuffer(trained.updates[spec.name], spec.integer_type)
         assert values.size == spec.dimension
         assert np.any(values), spec.name
 
@@ -175,17 +163,12 @@ def test_a_node_without_some_modalities_and_tasks_trains_the_rest(model: tuple[P
     hosted = list(needed(charter.learning, names, {"table", "note"}, {"level"}))
     assert hosted == ["backbone", "encoder/note", "encoder/table", "head/level", "skip/level"]
     worker, answer = opened(charter, data, tiny, hosted)
-    assert set(answer["modalities"]) == {"table", "note"}
+    assert set(answer.modalities) == {"table", "note"}
     noises = {spec.name: spec.noise_multiplier / MILLION for spec in charter.components}
     assert min(noises.values()) > 0
-    trained = worker.handle(
-        {
-            "op": "train", "states": {}, "steps": 1, "sample_rate": 0.5, "lot": 5.0,
-            "engaged": {name: {"clip": 1.0, "noise": noises[name], "learning_rate": 0.1} for name in hosted},
-        },
-        lambda _done, _total: None,
-    )  # fmt: skip
-    assert set(trained["updates"]) == set(hosted)
+    engaged = {name: Engagement(1.0, noises[name], 0.1) for name in hosted}
+    trained = ask(worker, Train({}, engaged, steps=1, sample_rate=0.5, lot=5.0))
+    assert set(trained.updates) == set(hosted)
 
 
 @pytest.fixture
@@ -278,20 +261,14 @@ def test_another_model_than_the_charters_is_refused(frozen: tuple[Path, Charter]
 def test_held_out_students_are_not_trained_on(frozen: tuple[Path, Charter], tiny: Path) -> None:
     data, charter = frozen
     hosted = ["encoder/table", "head/pass"]
-    rule = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
+    rules = dict.fromkeys(hosted, Engagement(1.0, 0.0, 1.0))
 
     def trained() -> tuple[set[str], set[str], dict[str, bytes]]:
         worker, answer = opened(charter, data, tiny, hosted)
         parts = {name: set(part.subjects) for name, part in worker._sessions[""].parts.items()}
-        assert (answer["subjects"], answer["held_out"]) == (len(parts["train"]), len(parts["held_out"]))
-        found = worker.handle(
-            {
-                "op": "train", "states": {}, "steps": 2, "sample_rate": 1.0, "lot": 10.0,
-                "engaged": dict.fromkeys(hosted, rule),
-            },
-            lambda _done, _total: None,
-        )  # fmt: skip
-        return parts["train"], parts["held_out"], found["updates"]
+        assert (answer.subjects, answer.held_out) == (len(parts["train"]), len(parts["held_out"]))
+        found = ask(worker, Train({}, rules, steps=2, sample_rate=1.0, lot=10.0))
+        return parts["train"], parts["held_out"], found.updates
 
     train, held_out, before = trained()
     assert train

@@ -3,6 +3,7 @@
 import wave
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,15 @@ from collegium.node.blueprint.declare import read_model
 from collegium.node.blueprint.derive import TEXT_MODEL, model_toml
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts, needed
 from collegium.node.data.manifest import read_manifest
+from collegium.node.learner.messages import Engagement, Evaluate, Open, Predict, Train
 from collegium.node.learner.model import Inputs, LinearSkip, M3TModel
-from collegium.node.learner.protocol import Message
 from collegium.node.learner.worker import Worker
 from collegium.protocol.charter import Charter, Member, Rules, check
-from collegium.protocol.schema import to_map
 from collegium.sims.processes.federation import Daemon, found
 from collegium.sims.processes.watch import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
+from ..learner.asking import ask
 
 MEMBERS = {
     "n1": ("table", "clicks"),
@@ -65,7 +66,7 @@ DECLARED = {
     "scan": 'kind = "image"\nfile = "scan"\nsize = 8',
     "voice": 'kind = "audio"\nfile = "voice"\nrate = 8000\nmax_seconds = 0.1\nbands = 8\nframes = 6',
 }
-RULE = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
+RULE = Engagement(1.0, 0.0, 1.0)
 
 
 def member(folder: Path, modalities: tuple[str, ...]) -> Path:
@@ -117,27 +118,21 @@ def charter(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     return charter_of(text, tmp_path_factory.mktemp("charter"))
 
 
-def opened(charter: Charter, data: Path, without: tuple[str, ...] = (), **more: object) -> tuple[Worker, list[str]]:
+def opened(charter: Charter, data: Path, without: tuple[str, ...] = (), **more: Any) -> tuple[Worker, list[str]]:
     """A worker on a folder, under a policy that withholds some modalities, and what it hosts."""
     declared = {entry.name for entry in read_manifest(data).modalities} - set(without)
     tasks = {"pass", "level"}
     hosted = list(needed(charter.learning, [spec.name for spec in charter.components], declared, tasks))
     worker = Worker()
-    ask(
-        worker, op="open", data=str(data), components=[to_map(spec) for spec in charter.components],
-        learning=to_map(charter.learning), base_seed=NO_SEED, hosted=hosted, seed=5, withheld=list(without), **more,
-    )  # fmt: skip
+    request = Open((str(data),), charter.components, charter.learning, NO_SEED, tuple(hosted), 5, withheld=without)
+    ask(worker, replace(request, **more))
     return worker, hosted
 
 
-def ask(worker: Worker, **fields: object) -> Message:
-    return worker.handle(dict(fields), lambda _done, _total: None)
-
-
 def trained(worker: Worker, hosted: list[str], noise: float = 0.0) -> dict[str, npt.NDArray[np.int16]]:
-    rules = {name: RULE | {"noise": noise} for name in hosted}
-    answer = ask(worker, op="train", states={}, engaged=rules, steps=2, sample_rate=1.0, lot=4.0)
-    return {name: np.frombuffer(raw, "<i2") for name, raw in answer["updates"].items()}
+    rules = dict.fromkeys(hosted, replace(RULE, noise=noise))
+    answer = ask(worker, Train({}, rules, steps=2, sample_rate=1.0, lot=4.0))
+    return {name: np.frombuffer(raw, "<i2") for name, raw in answer.updates.items()}
 
 
 @pytest.fixture
@@ -225,8 +220,8 @@ def test_g6_no_skip_brings_back_what_is_withheld(
     worker, hosted = opened(charter, folders["n1"], ("clicks",), **more)
     assert "skip/pass" in hosted
     found = trained(worker, hosted)["skip/pass"]
-    ask(worker, op="evaluate", states={}, split="held_out")
-    ask(worker, op="predict", states={}, file=str(folders["n1"] / "rows.csv"))
+    ask(worker, Evaluate({}))
+    ask(worker, Predict({}, str(folders["n1"] / "rows.csv")))
     assert len(seen) >= 8
     assert all(inputs == {"table"} for inputs in seen)
     clicks = next(spec for spec in charter.components if spec.name == "skip/pass").tensors[0]
@@ -252,11 +247,10 @@ def test_a_modality_without_an_encoder_in_the_charter_is_read_by_its_skip(
 
 
 def test_a_hosted_encoder_without_its_modality_is_still_refused(charter: Charter, folders: dict[str, Path]) -> None:
+    hosted = ("encoder/clicks", "head/pass")
+    request = Open((str(folders["n2"]),), charter.components, charter.learning, NO_SEED, hosted, 5)
     with pytest.raises(UsageError, match="the data have no modality 'clicks'"):
-        ask(
-            Worker(), op="open", data=str(folders["n2"]), components=[to_map(spec) for spec in charter.components],
-            learning=to_map(charter.learning), base_seed=NO_SEED, hosted=["encoder/clicks", "head/pass"], seed=5,
-        )  # fmt: skip
+        ask(Worker(), request)
 
 
 def test_daemons_with_different_modalities_close_every_round_of_every_component(

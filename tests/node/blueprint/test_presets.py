@@ -11,12 +11,15 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import GRID_SHARE, NO_SEED, preset
 from collegium.node.data.arrays import load
+from collegium.node.learner.messages import Engagement, Evaluate, Open, Train
 from collegium.node.learner.worker import Worker
 from collegium.node.privacy.accountant import MILLION, effective_noise, epsilon
 from collegium.protocol.components import ComponentSpec, base_digest, base_vector
 from collegium.protocol.learning import Learning
-from collegium.protocol.schema import dump, to_map
+from collegium.protocol.schema import dump
 from collegium.sims.learn.datasets import prepare_digits
+
+from ..learner.asking import ask
 
 ROUNDS = 8
 States = dict[str, npt.NDArray[np.int32]]
@@ -59,29 +62,12 @@ def test_unknown_names_and_budgets_are_refused() -> None:
 
 
 def train(worker: Worker, specs: Sequence[ComponentSpec], learning: Learning, states: States, lot: float) -> States:
-    answer = worker.handle(
-        {
-            "op": "train",
-            "states": {name: state.tobytes() for name, state in states.items()},
-            "engaged": {
-                spec.name: {
-                    "clip": spec.clip_norm / MILLION,
-                    "noise": spec.noise_multiplier / MILLION,
-                    "learning_rate": spec.learning_rate / MILLION,
-                }
-                for spec in specs
-            },
-            "steps": learning.steps,
-            "sample_rate": learning.sample_rate / MILLION,
-            "lot": lot,
-        },
-        lambda _done, _total: None,
-    )
-    assert not any(answer["saturated"].values())
-    assert set(answer["scaled"].values()) == {1.0}
-    return {
-        spec.name: np.frombuffer(answer["updates"][spec.name], spec.integer_type).astype(np.int32) for spec in specs
-    }
+    packed = {name: state.tobytes() for name, state in states.items()}
+    engaged = {s.name: Engagement.of(s.clip_norm, s.noise_multiplier, s.learning_rate) for s in specs}
+    answer = ask(worker, Train(packed, engaged, learning.steps, learning.sample_rate / MILLION, lot))
+    assert not any(answer.saturated.values())
+    assert set(answer.scaled.values()) == {1.0}
+    return {spec.name: np.frombuffer(answer.updates[spec.name], spec.integer_type).astype(np.int32) for spec in specs}
 
 
 def accuracy(workers: Sequence[Worker], states: States) -> float:
@@ -89,9 +75,10 @@ def accuracy(workers: Sequence[Worker], states: States) -> float:
     right = total = 0.0
     for worker in workers:
         raw = {name: state.tobytes() for name, state in states.items()}
-        found = worker.handle({"op": "evaluate", "states": raw, "split": "held_out"}, lambda _done, _total: None)
-        right += found["tasks"]["digit"]["value"] * found["tasks"]["digit"]["n"]
-        total += found["tasks"]["digit"]["n"]
+        report = ask(worker, Evaluate(raw)).tasks["digit"]
+        assert report.value is not None
+        right += report.value * report.n
+        total += report.n
     return right / total
 
 
@@ -101,11 +88,7 @@ def test_private_digits_federated_beat_every_institution_alone(tmp_path: Path) -
     workers, lots = [], []
     for seed, folder in enumerate(prepare_digits(tmp_path, 4, 0.5, seed=1)):
         worker = Worker()
-        opening = {"data": str(folder), "components": [to_map(spec) for spec in specs], "learning": to_map(learning)}
-        hosted = [spec.name for spec in specs]
-        worker.handle(
-            {"op": "open", **opening, "base_seed": NO_SEED, "hosted": hosted, "seed": seed}, lambda _done, _total: None
-        )
+        ask(worker, Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs), seed))
         workers.append(worker)
         lots.append(learning.sample_rate / MILLION * int((~load(folder).held_out).sum()))
     zero = {spec.name: np.zeros(spec.dimension, np.int32) for spec in specs}

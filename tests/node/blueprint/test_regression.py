@@ -3,6 +3,7 @@
 import csv
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from collegium.node.blueprint.derive import model_toml
 from collegium.node.blueprint.recipe import REGRESSION_RATE, Budget, Recipe, charter_parts
 from collegium.node.data.importers.common import Options
 from collegium.node.data.importers.registry import run_import
+from collegium.node.learner.client import Ask
 from collegium.node.learner.worker import Worker
 from collegium.protocol.components import MILLION
 from collegium.sims.learn.federate import Learner, Setting, evaluate, opening, train
+
+from ..learner.asking import ask
 
 DATASET = """
 [unit]
@@ -68,12 +72,11 @@ def r_squared(folder: Path, recipe: Recipe, task: str, epsilon: float | None) ->
     specs, learning = charter_parts(recipe, budget, min_updates=1)
     worker = Worker()
     me = Learner("me", "", tuple(spec.name for spec in specs), 1.0)
-    request = opening(me, [str(folder)], specs, learning, bytes(32)) | {"seed": 3}
-    opened = worker.handle(request, lambda _done, _total: None)
-    me = replace(me, lot=opened["subjects"] * learning.sample_rate / MILLION)
-    ask = lambda message: worker.handle(message, lambda _done, _total: None)  # noqa: E731
-    _, last = train(lambda _: ask, [me], Setting({spec.name: spec for spec in specs}, learning, 8))
-    return float(evaluate(ask, me, last)[task]["value"])
+    opened = ask(worker, replace(opening(me, [str(folder)], specs, learning, bytes(32)), seed=3))
+    me = replace(me, lot=opened.subjects * learning.sample_rate / MILLION)
+    asked: Ask = partial(ask, worker)
+    _, last = train(lambda _: asked, [me], Setting({spec.name: spec for spec in specs}, learning, 8))
+    return float(evaluate(asked, me, last)[task]["value"])
 
 
 @pytest.mark.parametrize("epsilon", [None, 8.0])

@@ -17,17 +17,20 @@ from collegium.cli.audit import FAULTS as NAMES
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.learner import canaries, dpsgd
-from collegium.node.learner.audit import CONFIDENCE, PROBES, Prepared, Probe, Witness, answer, refused, run_probe
+from collegium.node.learner.answers import BadRequestError
+from collegium.node.learner.audit import CONFIDENCE, PROBES, Prepared, Probe, Witness, audit, refused, run_probe
 from collegium.node.learner.canaries import Mechanism
+from collegium.node.learner.coding import decode_request, encode
 from collegium.node.learner.dpsgd import Batch
 from collegium.node.learner.faults import FAULTS
 from collegium.node.learner.gradients import StudentGradients
-from collegium.node.learner.quantise import Engagement
+from collegium.node.learner.messages import Audit, AuditOwn, Engagement, Open
 from collegium.node.learner.randomness import SystemRandomness
 from collegium.node.learner.worker import Worker
 from collegium.node.privacy.accountant import effective_noise, epsilon
-from collegium.protocol.schema import to_map
 from collegium.sims.learn.datasets import prepare_digits
+
+from .asking import ask
 
 SHORT = {  # as convincing, of smaller crowds
     "crowd": (800, 120, 120),
@@ -248,75 +251,65 @@ def test_training_that_forgets_the_noise_is_found_without_guesses(monkeypatch: p
 
 def test_an_audit_of_one_fault_says_by_what_it_was_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-    found = answer({"fault": "seeded-noise"}, None, lambda done, total: told.append((done, total)))
-    assert found["caught"] == ["guesses"]
-    assert [finding["probe"] for finding in found["findings"]] == ["seed"]
-    assert found["findings"][0]["confidence"] == pytest.approx(STRICT)
+    found = audit(Audit("seeded-noise"), lambda done, total: told.append((done, total)))
+    assert found.caught == ("guesses",)
+    assert [finding.probe for finding in found.findings] == ["seed"]
+    assert found.findings[0].confidence == pytest.approx(STRICT)
     assert told == [(0, 1)]
     monkeypatch.setitem(PROBES, "prompt", short("prompt"))
-    assert answer({"fault": "shared-prompt"}, None, lambda *_: None)["caught"] == ["assertion", "guesses"]
+    assert audit(Audit("shared-prompt"), lambda *_: None).caught == ("assertion", "guesses")
     with pytest.raises(UsageError, match="unknown fault"):
-        answer({"fault": "none"}, None, lambda *_: None)
+        audit(Audit("none"), lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Worker, dict[str, Any]]:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Worker, AuditOwn]:
     folder = prepare_digits(tmp_path_factory.mktemp("digits"), 4, 0.5, 1)[0]
     components, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=10, institutions=4)
     worker = Worker()
-    worker.handle(
-        {
-            "op": "open",
-            "data": str(folder),
-            "components": [to_map(spec) for spec in components],
-            "learning": to_map(learning),
-            "base_seed": NO_SEED,
-            "hosted": [spec.name for spec in components],
-        },
-        lambda *_: None,
-    )
-    engaged = {spec.name: {"clip": 1.0, "noise": 4.0, "learning_rate": 0.1} for spec in components}
-    return worker, {
-        "op": "audit", "own": True, "states": {}, "engaged": engaged, "steps": 4, "sample_rate": 1.0, "lot": 60.0,
-        "canaries": 100,
-    }  # fmt: skip
+    names = tuple(spec.name for spec in components)
+    ask(worker, Open((str(folder),), components, learning, NO_SEED, names))
+    engaged = dict.fromkeys(names, Engagement(1.0, 4.0, 0.1))
+    return worker, AuditOwn({}, engaged, steps=4, sample_rate=1.0, lot=60.0, canaries=100)
 
 
 def test_a_sessions_own_training_is_audited_with_canaries_among_its_students(
-    opened: tuple[Worker, dict[str, Any]],
+    opened: tuple[Worker, AuditOwn],
 ) -> None:
     worker, request = opened
-    (finding,) = worker.handle(request, lambda *_: None)["findings"]
-    assert (finding["probe"], finding["canaries"], finding["guesses"]) == ("own", 100, 40)
-    noises = [item["noise"] for item in request["engaged"].values()]
-    assert finding["claimed"] == pytest.approx(epsilon([(1.0, effective_noise(noises), 4)], 1e-5))
-    assert finding["exact"] == pytest.approx(finding["claimed"], rel=1e-9)
-    assert finding["refuted"] == []
+    (finding,) = ask(worker, request).findings
+    assert (finding.probe, finding.canaries, finding.guesses) == ("own", 100, 40)
+    noises = [rule.noise for rule in request.engaged.values()]
+    assert finding.claimed == pytest.approx(epsilon([(1.0, effective_noise(noises), 4)], 1e-5))
+    assert finding.exact == pytest.approx(finding.claimed, rel=1e-9)
+    assert finding.refuted == ()
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"engaged": {"head/other": {}}}, "not hosted"),
+        ({"engaged": {"head/other": Engagement(1.0, 1.0, 1.0)}}, "not hosted"),
         ({"engaged": {}}, "no audit"),
-        ({"canaries": 3}, "no audit"),
         ({"sample_rate": 0.0}, "no audit"),
-        ({"steps": 0}, "no audit"),
         ({"lot": 0.0}, "no audit"),
-        ({"states": None}, "states"),
         ({"session": "elsewhere"}, "no data folder is open"),
     ],
 )
 def test_an_audit_of_a_session_that_cannot_be(
-    opened: tuple[Worker, dict[str, Any]], change: dict[str, Any], reason: str
+    opened: tuple[Worker, AuditOwn], change: dict[str, Any], reason: str
 ) -> None:
     worker, request = opened
     with pytest.raises(UsageError, match=reason):
-        worker.handle({**request, **change}, lambda *_: None)
+        ask(worker, replace(request, **change))
 
 
-def test_an_audit_of_a_session_without_noise_is_refused(opened: tuple[Worker, dict[str, Any]]) -> None:
+def test_an_audit_of_a_session_without_noise_is_refused(opened: tuple[Worker, AuditOwn]) -> None:
     worker, request = opened
-    quiet = {name: {**item, "noise": 0.0} for name, item in request["engaged"].items()}
+    quiet = {name: replace(rule, noise=0.0) for name, rule in request.engaged.items()}
     with pytest.raises(UsageError, match="above 0"):
-        worker.handle({**request, "engaged": quiet}, lambda *_: None)
+        ask(worker, replace(request, engaged=quiet))
+
+
+def test_an_audit_by_too_few_canaries_is_no_request(opened: tuple[Worker, AuditOwn]) -> None:
+    with pytest.raises(BadRequestError, match=r"AuditOwn.canaries: 3 is not between 10"):
+        decode_request(encode(1, replace(opened[1], canaries=3)))

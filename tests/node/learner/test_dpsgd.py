@@ -16,15 +16,16 @@ from torch import nn
 
 from collegium.node.learner.dpsgd import Batch, kinds_of, see, student_losses, train, watch
 from collegium.node.learner.gradients import StudentGradients
+from collegium.node.learner.messages import Engagement, Open, Train
 from collegium.node.learner.model import ARCHITECTURES, M3TModel, pair_width
-from collegium.node.learner.quantise import Engagement
 from collegium.node.learner.randomness import gaussian, randomness, uniform
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.tensors import backbone_tensors
 from collegium.node.privacy.accountant import effective_noise
 from collegium.protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector
 from collegium.protocol.learning import Learning, Modality, PrivacyFloor, Task
-from collegium.protocol.schema import to_map
+
+from .asking import ask
 
 Ints = npt.NDArray[np.int64]
 SEED = bytes(32)
@@ -401,24 +402,16 @@ def institution(folder: Path, rows: Sequence[tuple[float, float, float, int]]) -
         (PrivacyFloor("table", "dp", 1000, 10),), 1, 1_000_000, 0, 1,
     )  # fmt: skip
     worker = Worker()
-    worker.handle(
-        {
-            "op": "open", "data": str(folder), "components": [to_map(item) for item in MECHANISM],
-            "learning": to_map(learning), "base_seed": SEED, "hosted": list(DIMENSION), "seed": 11,
-        },
-        lambda _done, _total: None,
-    )  # fmt: skip
+    ask(worker, Open((str(folder),), tuple(MECHANISM), learning, SEED, tuple(DIMENSION), 11))
     return worker
 
 
 def updates(worker: Worker, *, noise: float = NOISE, rate: float = 1.0, clip: float = CLIP, steps: int = 1) -> Any:
     """Return for each component the integers of RUNS updates from the base, [RUNS, d]."""
-    rules = {name: {"clip": clip, "noise": noise, "learning_rate": RATE} for name in DIMENSION}
-    request = {"op": "train", "states": {}, "engaged": rules, "steps": steps, "sample_rate": rate, "lot": LOT}
+    request = Train({}, dict.fromkeys(DIMENSION, Engagement(clip, noise, RATE)), steps, rate, LOT)
     found: dict[str, list[Ints]] = {name: [] for name in DIMENSION}
     for _ in range(RUNS):
-        answer = worker.handle(request, lambda _done, _total: None)
-        for name, raw in answer["updates"].items():
+        for name, raw in ask(worker, request).updates.items():
             found[name].append(np.frombuffer(raw, "<i2").astype(np.int64))
     return {name: np.stack(rows) for name, rows in found.items()}
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from collegium.node.learner.dpsgd import train
-from collegium.node.learner.quantise import Engagement
+from collegium.node.learner.messages import Engagement, Open, Train
 from collegium.node.learner.randomness import randomness
 from collegium.node.learner.worker import Worker
 from collegium.protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector
 from collegium.protocol.learning import Learning, Modality, PrivacyFloor, Task
-from collegium.protocol.schema import to_map
 
+from .asking import ask
 from .test_dpsgd import MODELS, SEED, batch_of, model_of
 
 STUDENTS = 40
@@ -70,30 +70,22 @@ def hot(folder: Path) -> Worker:
         (PrivacyFloor("table", "dp", 1000, 10),), 4, 1_000_000, 0, 1,
     )  # fmt: skip
     worker = Worker()
-    worker.handle(
-        {
-            "op": "open", "data": str(folder), "components": [to_map(item) for item in specs],
-            "learning": to_map(learning), "base_seed": SEED, "hosted": list(shapes), "seed": 7,
-        },
-        lambda _done, _total: None,
-    )  # fmt: skip
+    ask(worker, Open((str(folder),), tuple(specs), learning, SEED, tuple(shapes), 7))
     return worker
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_g6_everybody_whose_data_are_in_an_update_is_named_for_its_manifest(tmp_path: Path, steps: int) -> None:
     worker = hot(tmp_path / "data")
-    rule = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
-    request = {
-        "op": "train", "states": {}, "engaged": dict.fromkeys(("head/pass", "skip/pass"), rule), "steps": steps,
-        "sample_rate": 0.2, "lot": 8.0,
-    }  # fmt: skip
+    rules = dict.fromkeys(("head/pass", "skip/pass"), Engagement(1.0, 0.0, 1.0))
+    request = Train({}, rules, steps, sample_rate=0.2, lot=8.0)
     named = set()
     for _ in range(12):
-        answer = worker.handle(request, lambda _done, _total: None)
-        values = np.frombuffer(answer["updates"]["skip/pass"], "<i2").reshape(2, STUDENTS)
+        answer = ask(worker, request)
+        assert answer.subjects is not None
+        values = np.frombuffer(answer.updates["skip/pass"], "<i2").reshape(2, STUDENTS)
         inside = {f"s{n}" for n in np.flatnonzero(np.abs(values).sum(0))}
-        assert set(answer["subjects"]) == inside
-        assert len(answer["subjects"]) == len(inside)
+        assert set(answer.subjects) == inside
+        assert len(answer.subjects) == len(inside)
         named |= inside
     assert len(named) > STUDENTS / 2

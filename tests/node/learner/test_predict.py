@@ -1,7 +1,9 @@
 """`predict` of texts: the embeddings of people whom the institution's data do not know are kept nowhere."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +11,13 @@ import pytest
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.parts import encoder, head
 from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
-from collegium.node.learner.protocol import Message
+from collegium.node.learner.messages import Open, Predict
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.folder import weights_digest
 from collegium.protocol.components import MILLION
 from collegium.protocol.learning import Modality, Pretrained, Task
-from collegium.protocol.schema import to_map
+
+from .asking import ask
 
 MANIFEST = """
 format = 1
@@ -46,21 +49,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opening(folder: Path, tiny: Path, **more: object) -> Message:
+def opening(folder: Path, tiny: Path, **more: Any) -> Open:
     modality = Modality("essay", "text", 32, 1, (Pretrained("tiny", weights_digest(tiny)),))
     task = Task("pass", "binary", 2, ("essay",))
     parts = (encoder(modality, 8, "pair-tanh", features=16), head(task, 8))
     recipe = Recipe((modality,), (task,), parts, 300, 1, 100_000, MILLION, MILLION, MILLION, 16)
     specs, learning = charter_parts(recipe, None, min_updates=1)
-    return {
-        "op": "open", "data": str(folder), "components": [to_map(spec) for spec in specs],
-        "learning": to_map(learning), "base_seed": NO_SEED, "hosted": [spec.name for spec in specs],
-        "models": {"tiny": str(tiny)}, "cache": str(folder / "embeddings.db"), **more,
-    }  # fmt: skip
-
-
-def ask(worker: Worker, request: Message) -> Message:
-    return worker.handle(request, lambda _done, _total: None)
+    request = Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs))
+    return replace(request, models={"tiny": str(tiny)}, cache=str(folder / "embeddings.db"), **more)
 
 
 def test_predicting_leaves_the_cache_of_embeddings_as_it_is(folder: Path, tiny: Path) -> None:
@@ -69,10 +65,9 @@ def test_predicting_leaves_the_cache_of_embeddings_as_it_is(folder: Path, tiny: 
     opened = ask(worker, opening(folder, tiny, cache_read_only=True))
     source = np.random.default_rng(1)
     states = {
-        name: source.integers(-(2**16), 2**16, size).astype("<i4").tobytes()
-        for name, size in opened["components"].items()
+        name: source.integers(-(2**16), 2**16, size).astype("<i4").tobytes() for name, size in opened.components.items()
     }
-    request = {"op": "predict", "states": states, "file": str(file)}
+    request = Predict(states, str(file))
     first = ask(worker, request)
     assert not cache.exists()
     ask(worker, opening(folder, tiny))  # as a node that trains opens it
@@ -82,7 +77,7 @@ def test_predicting_leaves_the_cache_of_embeddings_as_it_is(folder: Path, tiny: 
     ask(worker, opening(folder, tiny, cache_read_only=True))
     again = ask(worker, request)
     assert again == first
-    assert again["tasks"]["pass"]["scores"][0] != again["tasks"]["pass"]["scores"][1]
+    assert again.tasks["pass"].scores[0] != again.tasks["pass"].scores[1]
     assert cache.read_bytes() == before
 
 
@@ -90,7 +85,7 @@ def test_only_the_task_that_is_asked_for_is_told(folder: Path, tiny: Path) -> No
     worker, file = Worker(), folder / "new.csv"
     ask(worker, opening(folder, tiny, cache_read_only=True))
     file.write_text("id\nn1\n")
-    request = {"op": "predict", "states": {}, "file": str(file)}
+    request = Predict({}, str(file))
     with pytest.raises(UsageError, match=r"no record has anything that task 'pass' is told from.*essay"):
         ask(worker, request)
-    assert ask(worker, request | {"task": "another"})["tasks"] == {}
+    assert ask(worker, replace(request, task="another")).tasks == {}

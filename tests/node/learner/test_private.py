@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,26 @@ from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
 from collegium.node.home import Home
 from collegium.node.home.students import exclude
 from collegium.node.learner.adapters import PRIVATE_KINDS
-from collegium.node.learner.protocol import Message
+from collegium.node.learner.answers import Personalised
+from collegium.node.learner.messages import (
+    Engagement,
+    Evaluate,
+    LeftOut,
+    Open,
+    Personalise,
+    Predict,
+    PrivateAdapter,
+    Train,
+)
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.folder import weights_digest
 from collegium.protocol.components import MILLION
 from collegium.protocol.learning import Modality, Pretrained, Task
-from collegium.protocol.schema import to_map
 
-from .test_predict import MANIFEST, ask
+from .asking import ask
+from .test_predict import MANIFEST
 
-LORA = {"kind": "lora", "rank": 4}
+LORA = PrivateAdapter("lora", 4)
 NOTE = """
 [[modality]]
 name = "note"
@@ -47,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opening(folder: Path, tiny: Path, home: Path, *, adapted: bool = False, **more: object) -> Message:
+def opening(folder: Path, tiny: Path, home: Path, *, adapted: bool = False, **more: Any) -> Open:
     essay, note = (Modality(n, "text", 32, 1, (Pretrained("tiny", weights_digest(tiny)),)) for n in ("essay", "note"))
     task = Task("pass", "binary", 2, ("essay", "note"))
     parts = [encoder(essay, 8, "pair-tanh", features=16), head(task, 8)]
@@ -55,19 +66,17 @@ def opening(folder: Path, tiny: Path, home: Path, *, adapted: bool = False, **mo
         parts.append(adapter(essay, tiny, "lora-ffa", 2, ["query"]))
     recipe = Recipe((essay, note), (task,), tuple(parts), 300, 1, 100_000, MILLION, MILLION, MILLION, 16)
     specs, learning = charter_parts(recipe, None, min_updates=1)
-    return {
-        "op": "open", "data": str(folder), "components": [to_map(spec) for spec in specs],
-        "learning": to_map(learning), "base_seed": NO_SEED, "hosted": [spec.name for spec in specs], "seed": 5,
-        "models": {"tiny": str(tiny)}, "cache": str(home / "embeddings.db"), "private": str(home / "private"),
-        "withheld": ["note"], "private_adapter": LORA, **more,
-    }  # fmt: skip
+    request = Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs), 5, withheld=("note",))
+    given = {"private_adapter": LORA} | more
+    models, cache, private = {"tiny": str(tiny)}, str(home / "embeddings.db"), str(home / "private")
+    return replace(request, models=models, cache=cache, private=private, **given)
 
 
-Open = Callable[..., Worker]
+Opener = Callable[..., Worker]
 
 
 @pytest.fixture
-def opened(folder: Path, tiny: Path, tmp_path: Path) -> Open:
+def opened(folder: Path, tiny: Path, tmp_path: Path) -> Opener:
     def open_(**more: Any) -> Worker:
         worker = Worker()
         ask(worker, opening(folder, tiny, tmp_path, **more))
@@ -76,101 +85,99 @@ def opened(folder: Path, tiny: Path, tmp_path: Path) -> Open:
     return open_
 
 
-def trained(worker: Worker, **more: Any) -> Message:
-    return ask(worker, {"op": "personalise", "states": {}, **more})
+def trained(worker: Worker) -> Personalised:
+    return ask(worker, Personalise({}))
 
 
-def value(worker: Worker, which: str = "personal") -> float:
-    found: float = ask(worker, {"op": "evaluate", "states": {}, "split": "train"})[which]["pass"]["value"]
-    return found
+def value(worker: Worker, *, personal: bool = True) -> float:
+    found = ask(worker, Evaluate({}, "train"))
+    reports = found.personal if personal else found.tasks
+    assert reports is not None
+    told = reports["pass"].value
+    assert told is not None
+    return told
 
 
 def test_who_is_left_out_is_still_known_to_be_in_the_data(folder: Path, tiny: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "node")
     home.make()
-    found = ask(Worker(), opening(folder, tiny, tmp_path, excluded=exclude(home, "s7").as_message()))
-    assert sorted(found["everybody"]) == sorted(f"s{n}" for n in range(80))
-    assert found["subjects"] + found["held_out"] == 79
+    excluded = exclude(home, "s7")
+    left_out = LeftOut(excluded.salt, tuple(excluded.tags))
+    found = ask(Worker(), opening(folder, tiny, tmp_path, excluded=left_out))
+    assert found.everybody is not None
+    assert sorted(found.everybody) == sorted(f"s{n}" for n in range(80))
+    assert found.subjects + found.held_out == 79
 
 
 @pytest.mark.parametrize("kind", PRIVATE_KINDS)
-def test_an_adapter_learns_what_frozen_features_do_not_show(opened: Open, tmp_path: Path, kind: str) -> None:
-    without = trained(opened(withheld=[], private_adapter=None))
-    worker = opened(withheld=[], private_adapter={"kind": kind, "rank": 4})
+def test_an_adapter_learns_what_frozen_features_do_not_show(opened: Opener, tmp_path: Path, kind: str) -> None:
+    without = trained(opened(withheld=(), private_adapter=None))
+    worker = opened(withheld=(), private_adapter=PrivateAdapter.named(kind, 4))
     found = trained(worker)
-    assert found["loss"] < without["loss"] - 0.02
-    assert found["parameters"] > without["parameters"]
+    assert found.loss < without.loss - 0.02
+    assert found.parameters > without.parameters
     files = sorted(path.name for path in (tmp_path / "private").iterdir())
     assert files == ["adapter-essay.safetensors", "private.safetensors"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "private").iterdir()} == {0o600}
-    assert value(worker) > value(worker, "tasks") + 0.02
+    assert value(worker) > value(worker, personal=False) + 0.02
     # Another process reads the same from the disk.
-    assert value(opened(withheld=[], private_adapter={"kind": kind, "rank": 4})) == value(worker)
+    assert value(opened(withheld=(), private_adapter=PrivateAdapter.named(kind, 4))) == value(worker)
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["frozen", "beside a shared adapter"])
-def test_shared_updates_and_their_order_of_draws_are_the_same_with_and_without(opened: Open, adapted: bool) -> None:
+def test_shared_updates_and_their_order_of_draws_are_the_same_with_and_without(opened: Opener, adapted: bool) -> None:
     def update(personal: bool) -> dict[str, bytes]:
         worker = opened(adapted=adapted, private_adapter=LORA if personal else None)
         if personal:
             trained(worker)
         names = [*worker._sessions[""].specs]
-        engaged = {name: {"clip": 1.0, "noise": 1.0, "learning_rate": 1.0} for name in names}
-        request = {"op": "train", "states": {}, "engaged": engaged, "steps": 2, "sample_rate": 0.5, "lot": 30.0}
-        found: dict[str, bytes] = ask(worker, request)["updates"]
-        return found
+        engaged = dict.fromkeys(names, Engagement(1.0, 1.0, 1.0))
+        return ask(worker, Train({}, engaged, steps=2, sample_rate=0.5, lot=30.0)).updates
 
     first = update(False)
     assert len(first) == 2 + adapted
     assert update(True) == first
 
 
-def test_a_modality_under_never_is_adapted_for_oneself_alone(opened: Open, tmp_path: Path) -> None:
+def test_a_modality_under_never_is_adapted_for_oneself_alone(opened: Opener, tmp_path: Path) -> None:
     worker = opened()
     trained(worker)
     assert (tmp_path / "private" / "adapter-note.safetensors").exists()
-    assert value(worker) > value(worker, "tasks") + 0.1
+    assert value(worker) > value(worker, personal=False) + 0.1
 
 
-def test_without_its_adapter_nothing_private_is_used(opened: Open, folder: Path, tmp_path: Path) -> None:
+def test_without_its_adapter_nothing_private_is_used(opened: Opener, folder: Path, tmp_path: Path) -> None:
     file = folder / "work.csv"
-    trained(opened(withheld=[]))
-    request = {"op": "predict", "states": {}, "file": str(file), "personal": True}
+    trained(opened(withheld=()))
+    request = Predict({}, str(file), personal=True)
     plain, ours = (
-        ask(opened(withheld=[]), request | {"personal": personal})["tasks"]["pass"]["scores"]
-        for personal in (False, True)
+        ask(opened(withheld=()), replace(request, personal=personal)).tasks["pass"].scores for personal in (False, True)
     )
     assert not np.allclose(plain, ours, atol=0.01)
     with pytest.raises(RefusedError, match="no private components as they are configured now"):
-        ask(opened(withheld=[], private_adapter=None), request)
+        ask(opened(withheld=(), private_adapter=None), request)
     with pytest.raises(UsageError, match="another kind, rank or model"):
-        ask(opened(withheld=[], private_adapter={"kind": "rslora", "rank": 4}), request)
+        ask(opened(withheld=(), private_adapter=PrivateAdapter("rslora", 4)), request)
     (path,) = (tmp_path / "private").glob("adapter-*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
     with pytest.raises(CorruptError, match=r"adapter-essay\.safetensors is damaged"):
-        ask(opened(withheld=[]), request)
+        ask(opened(withheld=()), request)
     path.unlink()
     with pytest.raises(RefusedError, match="no private components"):
-        ask(opened(withheld=[]), request)
+        ask(opened(withheld=()), request)
     # Trained anew without an adapter, none is left behind.
     path.write_bytes(whole)
-    plainly = opened(withheld=[], private_adapter=None)
+    plainly = opened(withheld=(), private_adapter=None)
     trained(plainly)
     assert [found.name for found in (tmp_path / "private").iterdir()] == ["private.safetensors"]
-    assert np.shape(ask(plainly, request)["tasks"]["pass"]["scores"]) == np.shape(ours)
+    assert np.shape(ask(plainly, request).tasks["pass"].scores) == np.shape(ours)
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "full", "rank": 4}, {"kind": "lora", "rank": 0}, {"kind": "lora"}, 5])
-def test_an_adapter_of_no_known_kind_is_refused(opened: Open, wrong: object) -> None:
-    with pytest.raises(UsageError):
-        opened(private_adapter=wrong)
-
-
-def test_progress_reaches_its_total(opened: Open) -> None:
+def test_progress_reaches_its_total(opened: Opener) -> None:
     seen: list[tuple[int, int]] = []
-    worker = opened(withheld=[])
-    worker.handle({"op": "personalise", "states": {}}, lambda done, total: seen.append((done, total)))
+    worker = opened(withheld=())
+    ask(worker, Personalise({}), lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] == seen[-1][1]
     assert {total for _, total in seen} == {seen[0][1]}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.node.learner.quantise import Engagement, noise_std, norm_bound, quantise
+from collegium.node.learner.messages import Engagement
+from collegium.node.learner.quantise import noise_std, norm_bound, quantise
 from collegium.protocol.components import ComponentSpec, TensorSpec
 
 

@@ -17,16 +17,18 @@ from collegium.node.blueprint import parts
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.blueprint.recipe import Recipe, charter_parts
 from collegium.node.learner import statistics
+from collegium.node.learner.answers import Figure
 from collegium.node.learner.dpsgd import Batch
-from collegium.node.learner.quantise import Engagement
+from collegium.node.learner.messages import Engagement, Evaluate, EvaluateVariants, Open, PredictScores, Train
 from collegium.node.learner.randomness import randomness
 from collegium.node.learner.session import Session, Texts
 from collegium.node.learner.worker import Worker
 from collegium.protocol.components import MILLION, ComponentSpec
 from collegium.protocol.learning import Modality, Task
-from collegium.protocol.schema import to_map
 from collegium.protocol.statistics import CONSTANT, SENSITIVITY, inputs_of_modality, words
 from collegium.sims.learn.datasets import prepare_digits
+
+from .asking import ask
 
 TABLE, SERIES = Modality("table", "tabular", 5, 1), Modality("clicks", "series", 3, 4)
 TASKS = {
@@ -288,11 +290,8 @@ def test_every_kind_of_task_is_learned(kind: str) -> None:
 def opened(folder: Path, seed: int | None, hosted: Sequence[str] = ()) -> tuple[Worker, Any]:
     specs, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=8, institutions=1, statistic=True)
     worker = Worker()
-    request = {"op": "open", "data": str(folder), "components": [to_map(spec) for spec in specs]}
-    names = list(hosted) or [spec.name for spec in specs]
-    worker.handle(
-        {**request, "learning": to_map(learning), "base_seed": NO_SEED, "hosted": names, "seed": seed}, lambda *_: None
-    )
+    names = tuple(hosted) or tuple(spec.name for spec in specs)
+    ask(worker, Open((str(folder),), specs, learning, NO_SEED, names, seed))
     return worker, next(spec for spec in specs if spec.additive)
 
 
@@ -303,39 +302,44 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_worker_releases_and_evaluates_it_beside_the_trained_head(digits: Path) -> None:
     worker, spec = opened(digits, 3)
-    rule = {"clip": spec.clip_norm / MILLION, "noise": spec.noise_multiplier / MILLION, "learning_rate": 1.0}
-    request = {"op": "train", "states": {}, "engaged": {spec.name: rule}, "steps": 1, "sample_rate": 1.0, "lot": 1348.0}
-    answer = worker.handle(request, lambda *_: None)
-    assert (set(answer["updates"]), answer["saturated"]) == ({spec.name}, {spec.name: 0})
-    update = np.frombuffer(answer["updates"][spec.name], dtype=spec.integer_type)
+    rule = Engagement.of(spec.clip_norm, spec.noise_multiplier, MILLION)
+    answer = ask(worker, Train({}, {spec.name: rule}, steps=1, sample_rate=1.0, lot=1348.0))
+    assert (set(answer.updates), answer.saturated) == ({spec.name}, {spec.name: 0})
+    update = np.frombuffer(answer.updates[spec.name], dtype=spec.integer_type)
     states = {spec.name: words(update.astype(np.int64)).tobytes()}
-    before = worker.handle({"op": "evaluate", "states": {}, "split": "held_out"}, lambda *_: None)
-    assert "statistics" not in before
-    found = worker.handle({"op": "evaluate", "states": states, "split": "held_out"}, lambda *_: None)
-    report = found["statistics"][spec.name]
-    assert report["metric"] == "accuracy"
-    assert report["value"] > 0.75
-    assert found["tasks"] == before["tasks"], "the trained head is another one"
-    told = worker.handle({"op": "predict_scores", "states": states, "split": "held_out"}, lambda *_: None)["tasks"]
-    right = np.mean(np.argmax(told[spec.name]["scores"], axis=1) == np.array(told[spec.name]["labels"])[:, 0])
-    assert right == report["value"]
-    variants = [{}, {spec.name: bytes(8 * spec.dimension)}, {"head/digit": bytes(4 * 330)}]
-    request = {"op": "evaluate_variants", "states": states, "variants": variants, "split": "held_out"}
-    whole, nobody, other = worker.handle(request, lambda *_: None)["variants"]
-    assert whole[spec.name] == other[spec.name] == {key: report[key] for key in ("metric", "value", "n")}
-    assert nobody[spec.name]["value"] < 0.2, "nobody's sum tells no record apart"
+    before = ask(worker, Evaluate({}))
+    assert before.statistics == {}
+    found = ask(worker, Evaluate(states))
+    report = found.statistics[spec.name]
+    assert report.metric == "accuracy"
+    assert report.value is not None
+    assert report.value > 0.75
+    assert found.tasks == before.tasks, "the trained head is another one"
+    told = ask(worker, PredictScores(states)).tasks
+    right = np.mean(np.argmax(told[spec.name].scores, axis=1) == np.array(told[spec.name].labels)[:, 0])
+    assert right == report.value
+    variants: tuple[dict[str, bytes], ...] = (
+        {},
+        {spec.name: bytes(8 * spec.dimension)},
+        {"head/digit": bytes(4 * 330)},
+    )
+    whole, nobody, other = ask(worker, EvaluateVariants(states, variants)).variants
+    assert whole[spec.name] == other[spec.name] == Figure(report.metric, report.value, report.n)
+    value = nobody[spec.name].value
+    assert value is not None
+    assert value < 0.2, "nobody's sum tells no record apart"
 
 
 def test_no_seed_gives_another_release_each_time_and_what_it_is_not_is_refused(digits: Path) -> None:
     worker, spec = opened(digits, None)
-    rule = {"clip": 1.0, "noise": 1.0, "learning_rate": 1.0}
-    request = {"op": "train", "states": {}, "engaged": {spec.name: rule}, "steps": 1, "sample_rate": 1.0, "lot": 1000.0}
-    first, second = (worker.handle(request, lambda *_: None)["updates"][spec.name] for _ in range(2))
+    rule = Engagement(1.0, 1.0, 1.0)
+    request = Train({}, {spec.name: rule}, steps=1, sample_rate=1.0, lot=1000.0)
+    first, second = (ask(worker, request).updates[spec.name] for _ in range(2))
     assert first != second
-    for change, reason in (
-        ({"steps": 2}, "one draw of all students"),
-        ({"sample_rate": 0.5}, "one draw of all students"),
-        ({"engaged": {spec.name: rule, "head/digit": rule}}, "in one draw"),
+    for other, reason in (
+        (replace(request, steps=2), "one draw of all students"),
+        (replace(request, sample_rate=0.5), "one draw of all students"),
+        (replace(request, engaged={spec.name: rule, "head/digit": rule}), "in one draw"),
     ):
         with pytest.raises(UsageError, match=reason):
-            worker.handle(request | change, lambda *_: None)
+            ask(worker, other)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, r2_score, roc_auc_score
 
+from collegium.node.learner.answers import GroupFigure
 from collegium.node.learner.dpsgd import Batch, kinds_of
 from collegium.node.learner.evaluate import labelled, report
 from collegium.node.learner.metrics import area_under_curve, macro_f1
@@ -127,10 +128,10 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
     found = report(kinds_of(model), part, {"pass": logits})["pass"]
-    assert found["n"] == size
-    assert found["groups"]["sex"]["m"] == {"value": None, "n": None}
-    assert set(found["groups"]["sex"]) == {"f", "m"}
-    assert found["groups"]["sex"]["f"] == {"value": None, "n": None}, "what is left of everybody would tell of the few"
+    assert found.n == size
+    assert found.groups["sex"]["m"] == GroupFigure(None, None)
+    assert set(found.groups["sex"]) == {"f", "m"}
+    assert found.groups["sex"]["f"] == GroupFigure(None, None), "what is left of everybody would tell of the few"
     assert MIN_CELL == 50
 
     size = 4 * MIN_CELL - 1
@@ -141,9 +142,9 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
     found = report(kinds_of(model), part, {"pass": logits})["pass"]
-    assert (found["n"], found["records"]) == (size, size + len(range(0, size, 3)))
-    assert [level for level, cell in found["groups"]["sex"].items() if cell["n"] is None] == ["f", "m"]
-    assert found["groups"]["sex"]["other"]["n"] == 2 * MIN_CELL
+    assert (found.n, found.records) == (size, size + len(range(0, size, 3)))
+    assert [level for level, group in found.groups["sex"].items() if group.n is None] == ["f", "m"]
+    assert found.groups["sex"]["other"].n == 2 * MIN_CELL
 
     size = 2 * MIN_CELL
     codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * MIN_CELL)
@@ -153,4 +154,6 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     found = report(kinds_of(model), part, {"pass": logits[:size]})["pass"]
     first = logits[:MIN_CELL, 0]
     expected = roc_auc_score([n % 2 for n in range(MIN_CELL)], first[:, 1] - first[:, 0])
-    assert found["groups"]["sex"]["f"] == {"value": pytest.approx(expected), "n": MIN_CELL}
+    group = found.groups["sex"]["f"]
+    assert group.value == pytest.approx(expected)
+    assert group.n == MIN_CELL

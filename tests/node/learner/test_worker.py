@@ -1,25 +1,46 @@
 """The worker as a process: frames in, frames out."""
 
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar, get_args, get_origin
 
+import msgpack
 import numpy as np
 import pytest
 
 from collegium.node.blueprint.presets import NO_SEED, preset
-from collegium.node.learner.protocol import FRAME_LIMIT, Message, read_frame, write_frame
-from collegium.protocol.schema import to_map
+from collegium.node.learner.answers import BadRequestError, Failed, Figure, Progress, Reply, Trained
+from collegium.node.learner.coding import REPLIES, REQUESTS, decode_reply, decode_request, encode, expect
+from collegium.node.learner.frames import FRAME_LIMIT, read_frame, write_frame
+from collegium.node.learner.messages import (
+    Asks,
+    CrossCheck,
+    DecideDraw,
+    Engagement,
+    Epsilon,
+    Evaluate,
+    EvaluateVariants,
+    Open,
+    PredictScores,
+    Request,
+    SampledSteps,
+    Train,
+)
+from collegium.node.privacy.budget import Budget, Modality, Part
+from collegium.protocol.claims import DpEvents
 from collegium.sims.learn.datasets import prepare_digits
 
 from ...waiting import LIMIT
 
 Process = subprocess.Popen[bytes]
+A = TypeVar("A")
 
 
 @pytest.fixture(scope="module")
@@ -56,131 +77,162 @@ def pipes(worker: Process) -> tuple[BinaryIO, BinaryIO]:
     return worker.stdin, worker.stdout  # type: ignore[return-value]  # IO[bytes] of a pipe is a BinaryIO
 
 
-def ask(worker: Process, op: str, **fields: Any) -> tuple[Message, list[Message]]:
+def send(worker: Process, request: Asks[Any], **fields: object) -> tuple[Reply, list[Progress]]:
+    """Send a request, or one with other fields than its class has; return the reply and the progress before it."""
     requests, responses = pipes(worker)
-    write_frame(requests, {"id": 7, "op": op, **fields})
-    progress: list[Message] = []
-    while True:
-        message = read_frame(responses)
-        assert message is not None
-        assert message["id"] == 7
-        if "progress" not in message:
-            return message, progress
-        progress.append(message)
+    body = msgpack.unpackb(encode(7, request))
+    write_frame(requests, msgpack.packb(body | {"fields": body["fields"] | fields}))
+    progress: list[Progress] = []
+    while (answer := read_frame(responses)) is not None:
+        number, reply = decode_reply(answer)
+        assert number == 7
+        if not isinstance(reply, Progress):
+            return reply, progress
+        progress.append(reply)
+    raise AssertionError("the worker ended")
 
 
-def opening(folder: Path) -> Message:
+def ask(worker: Process, request: Asks[A]) -> A:
+    reply, _ = send(worker, request)
+    assert not isinstance(reply, Failed | Progress), reply
+    return expect(request, reply)
+
+
+def opening(folder: Path) -> Open:
     specs, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=10, institutions=4)
-    return {
-        "data": str(folder),
-        "components": [to_map(spec) for spec in specs],
-        "learning": to_map(learning),
-        "base_seed": NO_SEED,
-        "hosted": [spec.name for spec in specs],
-        "seed": 5,
-    }
+    return Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs), seed=5)
 
 
-ENGAGED = {
-    "encoder/image": {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0},
-    "head/digit": {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0},
-}
+ENGAGED = dict.fromkeys(("encoder/image", "head/digit"), Engagement(1.0, 0.0, 1.0))
 
 
 def test_open_train_evaluate(shared: Process, folder: Path) -> None:
-    opened, _ = ask(shared, "open", **opening(folder))
-    assert opened["ok"], opened
-    assert opened["components"] == {"encoder/image": 2080, "head/digit": 330}
-    assert opened["modalities"]["image"]["width"] == 64
-    assert opened["simulated"] is True
-    before, _ = ask(shared, "evaluate", states={}, split="held_out")
-    trained, progress = ask(
-        shared, "train", states={}, engaged=ENGAGED, steps=20, sample_rate=0.3, lot=0.3 * opened["subjects"]
-    )
-    assert trained["ok"], trained
-    assert progress[-1] == {"id": 7, "progress": 20, "total": 20}
-    states = {
-        name: (256 * np.frombuffer(raw, "<i1").astype(np.int32)).tobytes() for name, raw in trained["updates"].items()
-    }
-    after, _ = ask(shared, "evaluate", states=states, split="held_out")
-    assert after["tasks"]["digit"]["n"] == opened["held_out"]
-    assert after["tasks"]["digit"]["metric"] == "accuracy"
-    assert after["tasks"]["digit"]["value"] > before["tasks"]["digit"]["value"] + 0.3
-    empty = {name: bytes(4 * size) for name, size in opened["components"].items()}
-    variants: list[dict[str, bytes]] = [{name: zeros} for name, zeros in empty.items()]
+    opened = ask(shared, opening(folder))
+    assert opened.components == {"encoder/image": 2080, "head/digit": 330}
+    assert opened.modalities["image"].width == 64
+    assert opened.simulated is True
+    before = ask(shared, Evaluate({})).tasks["digit"]
+    reply, progress = send(shared, Train({}, ENGAGED, steps=20, sample_rate=0.3, lot=0.3 * opened.subjects))
+    assert isinstance(reply, Trained)
+    assert progress[-1] == Progress(20, 20)
+    states = {name: (256 * np.frombuffer(raw, "<i1").astype(np.int32)).tobytes() for name, raw in reply.updates.items()}
+    after = ask(shared, Evaluate(states)).tasks["digit"]
+    assert after.n == opened.held_out
+    assert after.metric == "accuracy"
+    assert before.value is not None
+    assert after.value is not None
+    assert after.value > before.value + 0.3
+    variants: list[dict[str, bytes]] = [{name: bytes(4 * size)} for name, size in opened.components.items()]
     variants.append({})
-    many, _ = ask(shared, "evaluate_variants", states=states, variants=variants)
-    for variant, each in zip(variants, many["variants"], strict=True):
-        alone, _ = ask(shared, "evaluate", states=states | variant)
-        assert each["digit"] == {key: alone["tasks"]["digit"][key] for key in ("metric", "value", "n")}
-    assert len({each["digit"]["value"] for each in many["variants"]}) > 1
-    scores, _ = ask(shared, "predict_scores", states=states)
-    found = scores["tasks"]["digit"]
-    right = np.mean(np.argmax(found["scores"], axis=1) == np.array(found["labels"])[:, 0])
-    assert right == after["tasks"]["digit"]["value"]
-    assert len(set(found["subjects"])) == opened["held_out"]
+    figures = ask(shared, EvaluateVariants(states, tuple(variants))).variants
+    for variant, figure in zip(variants, figures, strict=True):
+        alone = ask(shared, Evaluate(states | variant)).tasks["digit"]
+        assert figure["digit"] == Figure(alone.metric, alone.value, alone.n)
+    assert len({figure["digit"].value for figure in figures}) > 1
+    found = ask(shared, PredictScores(states)).tasks["digit"]
+    right = np.mean(np.argmax(found.scores, axis=1) == np.array(found.labels)[:, 0])
+    assert right == after.value
+    assert len(set(found.subjects)) == opened.held_out
 
 
 def test_one_seed_gives_one_result_and_no_seed_another_each_time(shared: Process, folder: Path) -> None:
     def update(seed: int | None) -> bytes:
-        opened, _ = ask(shared, "open", **(opening(folder) | {"seed": seed}))
-        assert opened["simulated"] is (seed is not None)
-        rules = {"head/digit": {"clip": 1.0, "noise": 2.0, "learning_rate": 1.0}}
-        trained, _ = ask(shared, "train", states={}, engaged=rules, steps=1, sample_rate=0.3, lot=100.0)
-        assert set(trained["updates"]) == {"head/digit"}
-        return bytes(trained["updates"]["head/digit"])
+        opened = ask(shared, replace(opening(folder), seed=seed))
+        assert opened.simulated is (seed is not None)
+        trained = ask(shared, Train({}, {"head/digit": Engagement(1.0, 2.0, 1.0)}, 1, 0.3, 100.0))
+        assert set(trained.updates) == {"head/digit"}
+        return trained.updates["head/digit"]
 
     assert update(5) == update(5) != update(6)
     assert update(None) != update(None)
 
 
 def test_privacy_operations(shared: Process) -> None:
-    answer, _ = ask(shared, "epsilon", events=[[0.05, 0.7682212795973759, 400]], delta=1e-5)
-    assert answer["claimed"] == 11779
-    answer, _ = ask(shared, "epsilon", events=[[0.05, 0.0, 1]], delta=1e-5)
-    assert answer["epsilon"] == float("inf")
-    answer, _ = ask(
-        shared, "budget", sample_rate=10**5, steps=8, rounds=2, lines=64, recovery_share=250_000, recovery_open=False,
-        modalities=[{"name": "m", "epsilon": 8000, "delta": 10**4, "spent": [[10**5, 10**6, 8]], "components": ["c"]}],
-        components=[{"name": "c", "noise": 10**6, "last": 0, "clip": 10**6, "utility": 10**6, "dimension": 9}],
+    ran = (SampledSteps(0.05, 0.7682212795973759, 400),)
+    assert ask(shared, Epsilon(ran, 1e-5)).claimed == 11779
+    assert ask(shared, Epsilon((SampledSteps(0.05, 0.0, 1),), 1e-5)).epsilon == float("inf")
+    budget = Budget(8000, 1e-5, 250_000, recovery_open=False)
+    verdict = ask(
+        shared,
+        DecideDraw(
+            (Modality("m", budget, (DpEvents(10**5, 10**6, 8),), ("c",)),),
+            (Part("c", noise=10**6, last=0, clip=10**6, utility=10**6, dimension=9),),
+            sample_rate=10**5, steps=8, rounds=2, lines=64,
+        ),
     )  # fmt: skip
-    assert (answer["allowed"], answer["reason"]) == (True, "")
-    assert answer["noises"] == {"c": 10**6}
-    assert answer["modalities"]["m"]["limit"] == 6000
-    assert answer["modalities"]["m"]["rounds_left"] > 2
-    answer, _ = ask(shared, "cross_check", events=[[0.05, 0.7682212795973759, 400]], delta=1e-5)
-    assert 11.77 < answer["pld"] <= answer["prv"] + 0.01 < 11.85
-    answer, _ = ask(shared, "cross_check", events=[[0.05, 2.0, 400]], delta=1e-5)
-    assert 0.0 < answer["pld"] - 0.01 <= answer["prv"] <= answer["pld"] + 2 * answer["error"] < 8.13
+    assert (verdict.allowed, verdict.reason) == (True, "")
+    assert verdict.noises == {"c": 10**6}
+    assert verdict.modalities["m"].limit == 6000
+    assert verdict.modalities["m"].rounds_left > 2
+    both = ask(shared, CrossCheck(ran, 1e-5))
+    assert both.pld is not None
+    assert both.prv is not None
+    assert 11.77 < both.pld <= both.prv + 0.01 < 11.85
+    both = ask(shared, CrossCheck((SampledSteps(0.05, 2.0, 400),), 1e-5))
+    assert both.pld is not None
+    assert both.prv is not None
+    assert 0.0 < both.pld - 0.01 <= both.prv <= both.pld + 2 * both.error < 8.13
 
 
-def refusals(folder: Path) -> dict[str, tuple[str, Message, str]]:
-    good = opening(folder)
-    train = {"states": {}, "engaged": ENGAGED, "steps": 1, "sample_rate": 0.1, "lot": 10.0}
-    wide = [dict(good["learning"]["modalities"][0], width=65)]
-    return {
-        "an unknown operation": ("explain", {}, "unknown operation 'explain'"),
-        "training before opening": ("train", train | {"session": "another"}, "no data folder is open"),
-        "another base seed": ("open", good | {"base_seed": bytes(31) + b"x"}, "initial weights differ"),
-        "a component that the charter lacks": ("open", good | {"hosted": ["head/x"]}, "not in the charter"),
-        "another width": ("open", good | {"learning": good["learning"] | {"modalities": wide}}, "64 features"),
-        "a folder that is not there": ("open", good | {"data": str(folder / "x")}, "there is no such folder"),
-        "a malformed spec": ("open", good | {"components": [{"name": 1}]}, "invalid"),
-        "a field of the wrong type": ("open", good | {"data": 3}, "data is missing or no str"),
-        "an opening without fields": ("open", {}, "missing"),
-    }
+TRAIN = Train({}, ENGAGED, steps=1, sample_rate=0.1, lot=10.0)
+UNREADABLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a field of the wrong type": ("train", {"steps": "1"}, "Train.steps: str where int belongs"),
+    "a field too many": ("train", {"epochs": 1}, r"Train: .*\['epochs'\]"),
+    "a number that is none": ("train", {"sample_rate": float("nan")}, "Train.sample_rate: nan is not between 0 and 1"),
+    "a number out of bounds": ("train", {"steps": 0}, "Train.steps: 0 is not between"),
+    "no states": ("train", {"states": None}, "Train.states: no map"),
+    "an unknown split": ("train", {"split": "test"}, "Train.split: 'test' is none of held_out"),
+    "a rule without clip": ("train", {"engaged": {"head/digit": {}}}, "Train.engaged: Engagement: missing"),
+    "an adapter of no known kind": ("open", {"private_adapter": {"kind": "full", "rank": 4}}, "'full' is none of lora"),
+    "an adapter of no rank": ("open", {"private_adapter": {"kind": "lora", "rank": 0}}, "0 is not between"),
+    "a malformed spec": ("open", {"components": [{"name": 1}]}, "Open.components: ComponentSpec: missing"),
+    "no folder": ("open", {"data": []}, "Open.data: 0 is not between"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_request_that_does_not_decode_is_refused_by_its_field(shared: Process, folder: Path, name: str) -> None:
+    kind, fields, text = UNREADABLE[name]
+    reply, _ = send(shared, TRAIN if kind == "train" else opening(folder), **fields)
+    assert isinstance(reply, Failed)
+    assert (reply.kind, reply.exit_code) == ("bad-request", 2)
+    assert re.search(text, reply.message), reply
+    with pytest.raises(BadRequestError, match=text):  # as the worker's own errors, of the class that exits with 2
+        decode_request(raw("train" if kind == "train" else "open", folder, fields))
+
+
+def raw(kind: str, folder: Path, fields: dict[str, Any]) -> bytes:
+    body = msgpack.unpackb(encode(7, TRAIN if kind == "train" else opening(folder)))
+    return bytes(msgpack.packb(body | {"fields": body["fields"] | fields}))
 
 
 def test_refusals_name_the_fault_and_the_worker_goes_on(shared: Process, folder: Path) -> None:
-    for name, (op, fields, text) in refusals(folder).items():
-        answer, _ = ask(shared, op, **fields)
-        assert answer["ok"] is False, name
-        assert text in answer["error"], (name, answer)
-    assert ask(shared, "open", **opening(folder))[0]["ok"]
-    answer, _ = ask(shared, "train", states={"head/digit": b"1"}, engaged=ENGAGED, steps=1, sample_rate=0.1, lot=1.0)
-    assert "has 1 bytes" in answer["error"]
-    answer, _ = ask(shared, "train", states={}, engaged=ENGAGED, steps=1, sample_rate=float("nan"), lot=1.0)
-    assert "sample_rate" in answer["error"]
+    good = opening(folder)
+    (modality,) = good.learning.modalities
+    wide = replace(good.learning, modalities=(replace(modality, width=65),))
+    refusals: list[tuple[Asks[Any], str, str]] = [
+        (replace(TRAIN, session="another"), "bad-request", "no data folder is open"),
+        (replace(good, base_seed=bytes(31) + b"x"), "bad-request", "initial weights differ"),
+        (replace(good, hosted=("head/x",)), "bad-request", "not in the charter"),
+        (replace(good, learning=wide), "bad-data", "64 features"),
+        (replace(good, data=(str(folder / "x"),)), "bad-data", "there is no such folder"),
+    ]
+    for request, kind, text in refusals:
+        reply, _ = send(shared, request)
+        assert isinstance(reply, Failed), text
+        assert (reply.kind, reply.exit_code) == (kind, 2)
+        assert text in reply.message, reply
+    ask(shared, good)
+    reply, _ = send(shared, replace(TRAIN, states={"head/digit": b"1"}))
+    assert isinstance(reply, Failed)
+    assert "has 1 bytes" in reply.message
+
+
+@pytest.mark.parametrize("kind", [*REQUESTS.values()])
+def test_every_request_says_what_answers_it(kind: type[Request]) -> None:
+    (base,) = kind.__orig_bases__  # type: ignore[union-attr]  # Asks[…]
+    assert get_origin(base) is Asks
+    assert get_args(base)[0] in REPLIES.values()
 
 
 def test_a_garbage_frame_is_answered_and_the_worker_goes_on(shared: Process) -> None:
@@ -190,9 +242,10 @@ def test_a_garbage_frame_is_answered_and_the_worker_goes_on(shared: Process) -> 
         requests.flush()
         answer = read_frame(responses)
         assert answer is not None
-        assert answer["ok"] is False
-        assert answer["id"] is None
-    assert ask(shared, "epsilon", events=[], delta=1e-5)[0]["claimed"] == 0
+        number, reply = decode_reply(answer)
+        assert isinstance(reply, Failed)
+        assert (number, reply.kind) == (0, "bad-request")
+    assert ask(shared, Epsilon((), 1e-5)).claimed == 0
 
 
 def test_an_oversized_frame_ends_the_worker_with_a_named_error(worker: Process) -> None:
@@ -201,7 +254,7 @@ def test_an_oversized_frame_ends_the_worker_with_a_named_error(worker: Process) 
     requests.flush()
     answer = read_frame(responses)
     assert answer is not None
-    assert answer["ok"] is False
+    assert isinstance(decode_reply(answer)[1], Failed)
     assert worker.wait(LIMIT) == 3
 
 
@@ -212,14 +265,11 @@ def test_closing_the_input_ends_the_worker_which_has_nothing_to_say(worker: Proc
 
 def test_a_killed_worker_ends_the_stream(shared: Process, folder: Path) -> None:
     """The last test of this file: it kills the worker that the others share."""
-    assert ask(shared, "open", **opening(folder))[0]["ok"]
+    ask(shared, opening(folder))
     requests, responses = pipes(shared)
-    write_frame(
-        requests,
-        {"id": 8, "op": "train", "states": {}, "engaged": ENGAGED, "steps": 100_000, "sample_rate": 0.3, "lot": 100.0},
-    )
+    write_frame(requests, encode(8, replace(TRAIN, steps=100_000)))
     assert read_frame(responses) is not None  # it is training
     os.kill(shared.pid, signal.SIGKILL)
     assert shared.wait(LIMIT) == -signal.SIGKILL
-    while (message := read_frame(responses)) is not None:
-        assert "progress" in message
+    while (body := read_frame(responses)) is not None:
+        assert isinstance(decode_reply(body)[1], Progress)

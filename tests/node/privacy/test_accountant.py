@@ -112,7 +112,7 @@ def test_a_larger_share_gets_less_noise() -> None:
 
 def test_importing_privacy_imports_neither_dp_accounting_nor_torch() -> None:
     code = (
-        "import sys, collegium.node.privacy.budget, collegium.node.learner.protocol, collegium.node.data.arrays;"
+        "import sys, collegium.node.privacy.budget, collegium.node.learner.coding, collegium.node.data.arrays;"
         "sys.exit(any(name in sys.modules for name in ('dp_accounting', 'torch', 'opacus', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

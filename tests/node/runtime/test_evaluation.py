@@ -1,23 +1,23 @@
 """From the learner's answer to the figures that are kept: what is told of few is told of persons."""
 
 import math
-from typing import Any
 
 import pytest
 
 from collegium.node.core.events import Evaluate
+from collegium.node.learner.answers import Evaluated, GroupFigure, TaskReport
 from collegium.node.runtime.evaluation import metric_rows
 from collegium.node.store.observations import MIN_CELL, Metric
 
 STATES = Evaluate((("backbone", 7, 1, b""), ("head/a", 5, 0, b""), ("head/b", 7, 1, b"")))
 
 
-def told(value: float | None, **groups: dict[str, Any]) -> dict[str, Any]:
-    return {"metric": "auc", "value": value, "n": 90, "metrics": {"auc": value, "accuracy": 0.5}, "groups": groups}
+def told(value: float | None, **groups: dict[str, GroupFigure]) -> TaskReport:
+    return TaskReport("auc", value, 90, 90, {"auc": value, "accuracy": 0.5}, groups)
 
 
-def test_a_task_has_the_round_and_generation_of_its_head() -> None:
-    found = metric_rows({"tasks": {"a": told(0.7), "b": told(None)}}, STATES, 2.0)
+def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
+    found = metric_rows(Evaluated({"a": told(0.7), "b": told(None)}), STATES, 2.0)
     assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
     assert found[1] == Metric(5, 0, "a", "accuracy", 0.5, 90, 2.0)
     assert [(m.round, m.generation, m.task, math.isnan(m.value)) for m in found[2:]] == [
@@ -27,8 +27,8 @@ def test_a_task_has_the_round_and_generation_of_its_head() -> None:
 
 
 def test_groups_and_personal_figures() -> None:
-    shared, personal = told(0.7, sex={"f": {"value": 0.6, "n": MIN_CELL}}), told(0.8)
-    found = metric_rows({"tasks": {"a": shared}, "personal": {"a": personal}}, STATES, 2.0)
+    shared, personal = told(0.7, sex={"f": GroupFigure(0.6, MIN_CELL)}), told(0.8)
+    found = metric_rows(Evaluated({"a": shared}, {"a": personal}), STATES, 2.0)
     assert [(m.metric, m.cell, m.value, m.personal) for m in found] == [
         ("auc", "", 0.7, False),
         ("accuracy", "", 0.5, False),
@@ -38,18 +38,16 @@ def test_groups_and_personal_figures() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "cell", [{"value": None, "n": None}, {"value": 0.9, "n": None}, {"value": 0.9, "n": MIN_CELL - 1}]
-)
-def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_says(cell: dict[str, Any]) -> None:
-    (small,) = [m for m in metric_rows({"tasks": {"a": told(0.7, sex={"m": cell})}}, STATES, 2.0) if m.cell]
+@pytest.mark.parametrize("group", [GroupFigure(None, None), GroupFigure(0.9, None), GroupFigure(0.9, MIN_CELL - 1)])
+def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_says(group: GroupFigure) -> None:
+    (small,) = [m for m in metric_rows(Evaluated({"a": told(0.7, sex={"m": group})}), STATES, 2.0) if m.cell]
     assert (small.cell, small.count, math.isnan(small.value)) == ("sex=m", None, True)
 
 
 def test_a_statistic_has_the_round_and_generation_of_its_own() -> None:
     evaluate = Evaluate((*STATES.states, ("statistic/a", 2, 3, b"")))
-    found = metric_rows({"tasks": {"a": told(0.7)}, "statistics": {"statistic/a": told(0.6)}}, evaluate, 2.0)
+    answer = Evaluated({"a": told(0.7)}, statistics={"statistic/a": told(0.6), "statistic/b": told(0.6)})
+    found = metric_rows(answer, evaluate, 2.0)
     assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
     assert found[2] == Metric(2, 3, "statistic/a", "auc", 0.6, 90, 2.0)
-    with pytest.raises(KeyError):
-        metric_rows({"tasks": {}, "statistics": {"statistic/b": told(0.6)}}, evaluate, 2.0)
+    assert not [m for m in found if m.task == "statistic/b"], "its state was not asked about"

@@ -16,6 +16,8 @@ from collegium.node.core import events as ev
 from collegium.node.core.in_flight import InFlightUpdate
 from collegium.node.home import keys
 from collegium.node.home.students import NONE, exclude, load_excluded
+from collegium.node.learner.answers import Opened
+from collegium.node.learner.messages import Open
 from collegium.node.runtime.runtime import Runtime
 from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.signing import Signed, sign
@@ -57,7 +59,7 @@ def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path
     submitted: list[ev.Event] = []
     runtime.submit = runtime.jobs.submit = submitted.append
 
-    async def reopen(opening: dict[str, Any]) -> None:
+    async def reopen(opening: Open) -> None:
         nonlocal at_work, most
         assert ev.LearnerReady(()) in submitted, "no draw is paid for before the worker has the data again"
         at_work += 1
@@ -95,10 +97,10 @@ def test_what_private_components_learned_goes_too(runtime: Any) -> None:
 
 def test_private_components_are_due_again_when_the_worker_is_back(runtime: Any) -> None:
     runtime.jobs._personalised, runtime.jobs._reopening = (2, 8), True
-    runtime.jobs._on_learner_ready({"components": {}})
+    runtime.jobs._on_learner_ready(Opened({}))
     assert runtime.jobs._personalised == (0, 0)
     runtime.jobs._personalised = (2, 8)
-    runtime.jobs._on_learner_ready({"components": {}})
+    runtime.jobs._on_learner_ready(Opened({}))
     assert runtime.jobs._personalised == (2, 8), "a worker that fell over has learned from nobody else"
 
 
@@ -148,7 +150,7 @@ def test_of_what_nobody_wrote_down_it_is_not_said_that_it_saw_nobody(runtime: An
     assert found.updates == {unnamed.digest, lost.digest, seen.digest}
     assert found.unknown == {unnamed.digest, lost.digest}
     assert found.in_data is None
-    runtime.jobs._on_learner_ready({"components": {}, "everybody": [OTHER]})
+    runtime.jobs._on_learner_ready(Opened({}, everybody=(OTHER,)))
     assert trio.run(runtime.exclude, WHO).in_data is False
     assert trio.run(runtime.exclude, OTHER).in_data is True
 

@@ -7,25 +7,35 @@ import pytest
 import structlog
 import trio
 
-from collegium.node.learner.protocol import Message
+from collegium.node.blueprint.presets import NO_SEED, preset
+from collegium.node.learner.answers import Opened
+from collegium.node.learner.messages import Evaluate, Open
 from collegium.node.runtime import learner as module
-from collegium.node.runtime.learner import Learner
+from collegium.node.runtime.learner import Learner, LearnerError
 
 WORKER = """
 import sys
 from pathlib import Path
-from collegium.node.learner.protocol import read_frame, write_frame
-while (request := read_frame(sys.stdin.buffer)) is not None:
-    if Path(request["data"]).exists():
-        answer = {"ok": True, "components": {}, "cut": {"essay": 3, "note": 0}}
+from collegium.node.learner.answers import Failed, Opened
+from collegium.node.learner.coding import decode_request, encode
+from collegium.node.learner.frames import read_frame, write_frame
+while (body := read_frame(sys.stdin.buffer)) is not None:
+    number, request = decode_request(body)
+    if Path(request.data[0]).exists():
+        answer = Opened({}, cut={"essay": 3, "note": 0})
     else:
-        answer = {"ok": False, "error": "pupils.csv is not there", "advice": "Wait."}
-    write_frame(sys.stdout.buffer, {"id": request["id"], **answer})
+        answer = Failed("bad-data", "pupils.csv is not there", "Wait.")
+    write_frame(sys.stdout.buffer, encode(number, answer))
 """
 
 
-def learner(data: Path, ready: list[Message]) -> Learner:
-    return Learner((sys.executable, "-c", WORKER), {"data": str(data)}, ready.append)
+def opening(data: Path) -> Open:
+    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=1, institutions=2)
+    return Open((str(data),), specs, learning, NO_SEED, ())
+
+
+def learner(data: Path, ready: list[Opened]) -> Learner:
+    return Learner((sys.executable, "-c", WORKER), opening(data), ready.append)
 
 
 async def until(found: Learner, state: str) -> set[str]:
@@ -40,7 +50,7 @@ async def until(found: Learner, state: str) -> set[str]:
 
 def test_data_that_are_not_there_yet_are_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_BACKOFF", 0.01)
-    ready: list[Message] = []
+    ready: list[Opened] = []
     found = learner(tmp_path / "data", ready)
 
     async def run() -> None:
@@ -63,7 +73,7 @@ def test_data_that_are_not_there_yet_are_looked_for_again(tmp_path: Path, monkey
 
 def test_a_worker_that_the_daemon_begins_anew_has_not_failed(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    ready: list[Message] = []
+    ready: list[Opened] = []
     found = learner(tmp_path / "data", ready)
 
     async def run() -> None:
@@ -78,7 +88,7 @@ def test_a_worker_that_the_daemon_begins_anew_has_not_failed(tmp_path: Path) -> 
                     await trio.sleep(0.001)
 
             nursery.start_soon(watch)
-            await found.reopen({"data": str(tmp_path / "data")})
+            await found.reopen(opening(tmp_path / "data"))
             await until(found, "starting")
             await until(found, "ready")
             assert "failed" not in states
@@ -91,6 +101,44 @@ def test_a_worker_that_the_daemon_begins_anew_has_not_failed(tmp_path: Path) -> 
 
 
 def test_a_learner_without_data_yet_waits(tmp_path: Path) -> None:
-    ready: list[Message] = []
+    ready: list[Opened] = []
     found = Learner((sys.executable, "-c", WORKER), None, ready.append, waiting_for="dataset.toml: No such file")
     assert (found.state, found.detail) == ("waiting", "dataset.toml: No such file")
+
+
+ODD = """
+import sys, msgpack
+from collegium.node.learner.answers import Opened, Progress
+from collegium.node.learner.coding import decode_request, encode
+from collegium.node.learner.frames import read_frame, write_frame
+from collegium.node.learner.messages import Open
+while (body := read_frame(sys.stdin.buffer)) is not None:
+    number, request = decode_request(body)
+    if isinstance(request, Open):
+        answer = encode(number, Opened({}))
+    elif request.states:
+        answer = msgpack.packb({"id": number, "type": "evaluated", "fields": {"tasks": 3}})
+    else:
+        answer = encode(number, Opened({}))
+    write_frame(sys.stdout.buffer, encode(number, Progress(1, 2)))
+    write_frame(sys.stdout.buffer, answer)
+"""
+
+
+def test_an_answer_that_cannot_be_used_fails_its_request_alone(tmp_path: Path) -> None:
+    ready: list[Opened] = []
+    found = Learner((sys.executable, "-c", ODD), opening(tmp_path), ready.append)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.run)
+            await until(found, "ready")
+            for states, reason in (({"head/x": b""}, "Evaluated: missing"), ({}, "opened to evaluate")):
+                with pytest.raises(LearnerError, match=reason) as caught:
+                    await found.request(Evaluate(states))
+                assert caught.value.kind is None
+            assert (found.state, found.progress) == ("ready", (1, 2))
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+    assert len(ready) == 1, "the worker was not begun anew"

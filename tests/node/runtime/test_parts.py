@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,8 +19,9 @@ from collegium.node.home.config import load
 from collegium.node.home.lock import hold
 from collegium.node.home.policies import parts_here
 from collegium.node.learner import client
+from collegium.node.learner import messages as msg
 from collegium.node.learner.client import Worker, worker
-from collegium.node.learner.protocol import Message
+from collegium.node.learner.messages import Asks, Engagement, opening
 from collegium.node.runtime.learner import LearnerError
 from collegium.node.runtime.runtime import Runtime
 from collegium.node.runtime.serve import load as load_all
@@ -158,33 +160,32 @@ def test_and_neither_does_its_worker(
     parts = parts_here(config, charter)
     assert (parts.held, parts.followed) == (HELD, followed)
     assert quiet.data is not None
-    with worker(charter, quiet.data, parts.held) as learner:
+    with worker(opening(charter, quiet.data, parts.held)) as learner:
         opened = learner.opened
-        assert sorted(opened["components"]) == list(HELD)
-        assert opened["device"] in ("cpu", "cuda")
+        assert sorted(opened.components) == list(HELD)
+        assert opened.device in ("cpu", "cuda")
         # Only what it engages is trained, beside the states of the rest.
-        zero = {name: bytes(4 * size) for name, size in opened["components"].items()}
-        rule = {"clip": 1.0, "noise": 0.0, "learning_rate": 1.0}
-        trained = learner.ask(
-            {"op": "train", "states": zero, "engaged": dict.fromkeys(parts.hosted, rule), "steps": 1,
-             "sample_rate": 1.0, "lot": 10.0}
-        )  # fmt: skip
-        assert sorted(trained["updates"]) == list(parts.hosted)
+        zero = {name: bytes(4 * size) for name, size in opened.components.items()}
+        rules = dict.fromkeys(parts.hosted, Engagement(1.0, 0.0, 1.0))
+        trained = learner.ask(msg.Train(zero, rules, steps=1, sample_rate=1.0, lot=10.0))
+        assert sorted(trained.updates) == list(parts.hosted)
 
 
 def test_the_learner_gets_what_is_held_and_every_state_of_it(tmp_path: Path) -> None:
     charter, (_, quiet) = federation(tmp_path)
     config, charter, signed, identity = load_all(quiet.home, None)
     config = replace(config, learning=replace(config.learning, engage=("head/*",)))
-    asked: list[Message] = []
+    asked: list[Asks[Any]] = []
 
-    async def request(message: Message) -> Message:
+    async def request(message: Asks[Any]) -> Any:
         asked.append(message)
         raise LearnerError("that was all")
 
     with hold(quiet.home), Store.open(quiet.home.database, charter.federation) as store:
         runtime = Runtime(quiet.home, config, charter, signed, identity, store)
-        assert runtime.jobs._opening()["hosted"] == list(HELD)  # type: ignore[index]
+        request_to_open = runtime.jobs._opening()
+        assert request_to_open is not None
+        assert request_to_open.hosted == tuple(HELD)
         assert (runtime.core.hosted, runtime.core.followed) == (("head/pass",), ("encoder/marks",))
         runtime.learner.request = request  # type: ignore[method-assign]
         recipe = Recipes("head/pass", 1, GENESIS, 0, 1_000_000, 1_000_000)
@@ -192,5 +193,7 @@ def test_the_learner_gets_what_is_held_and_every_state_of_it(tmp_path: Path) -> 
         states = tuple((name, 0, 0, GENESIS) for name in HELD)
         trio.run(runtime.jobs._measure, Evaluate(states))
     train, evaluate = asked
-    assert sorted(train["engaged"]) == ["head/pass"]
-    assert sorted(train["states"]) == sorted(evaluate["states"]) == list(HELD)
+    assert isinstance(train, msg.Train)
+    assert isinstance(evaluate, msg.Evaluate)
+    assert sorted(train.engaged) == ["head/pass"]
+    assert sorted(train.states) == sorted(evaluate.states) == list(HELD)

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.core.messages import SyncRequest
 from collegium.node.home.lock import hold
-from collegium.node.learner.protocol import Message
+from collegium.node.learner.messages import Asks, Personalise
 from collegium.node.network import Counters
 from collegium.node.runtime import runtime as module
 from collegium.node.runtime.runtime import Runtime
@@ -75,7 +75,7 @@ class Ran:
         with hold(home), Store.open(home.database, charter.federation) as store:
             runtime = Runtime(home, config, charter, signed, identity, store)
             assert runtime.learner._opening is not None
-            runtime.learner._opening["seed"] = 5
+            runtime.learner._opening = replace(runtime.learner._opening, seed=5)
             self.trained = self._watched(runtime)
             trio.run(self._until_done, runtime, config.learning.private)
             self.metrics: list[Metric] = store.metrics()
@@ -95,9 +95,9 @@ class Ran:
         """The list of the rounds after which private components were trained; it grows as they are."""
         request, found = runtime.learner.request, []
 
-        async def watched(message: Message) -> Message:
+        async def watched(message: Asks[Any]) -> Any:
             answer = await request(message)
-            if message["op"] == "personalise":
+            if isinstance(message, Personalise):
                 found.append(runtime.jobs._personalised[1])
             return answer
 

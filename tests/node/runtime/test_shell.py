@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ from collegium.node.core import events as ev
 from collegium.node.core.messages import SyncRequest
 from collegium.node.core.timers import SyncDue
 from collegium.node.home.config import Models
-from collegium.node.learner.protocol import decode_frame
+from collegium.node.learner.coding import decode_request
+from collegium.node.learner.frames import read_frame
+from collegium.node.learner.messages import DecideDraw, PrivateAdapter, Train
 from collegium.node.network import NetworkConfig, open_network
 from collegium.node.network.identity import peer_id
 from collegium.node.runtime import runtime as shell
@@ -129,12 +131,12 @@ def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> N
 def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_path: Path) -> None:
     runtime.jobs.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
     opening = runtime.jobs._opening()
-    assert opening["withheld"] == ["made-up"], "dp by its own config, and the charter has no noise"
-    assert opening["hosted"] == ["head/task0"]
-    assert opening["seed"] is None
-    assert (opening["private"], opening["private_adapter"]) == (None, None)
-    assert opening["cache"] == str(runtime.home.root / "cache" / "embeddings.db")
-    assert opening["purge"] is True, "who left the data leaves the cache"
+    assert opening.withheld == ("made-up",), "dp by its own config, and the charter has no noise"
+    assert opening.hosted == ("head/task0",)
+    assert opening.seed is None
+    assert (opening.private, opening.private_adapter) == (None, None)
+    assert opening.cache == str(runtime.home.root / "cache" / "embeddings.db")
+    assert opening.purge is True, "who left the data leaves the cache"
 
 
 def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_path: Path) -> None:
@@ -142,9 +144,9 @@ def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_
     learning = replace(config.learning, private=True, private_adapter="dora", private_rank=3)
     runtime.jobs.config = replace(config, data=replace(config.data, path=tmp_path), learning=learning)
     opening = runtime.jobs._opening()
-    assert opening["models"] == {"minilm": str(tmp_path / "m")}
-    assert opening["private"] == str(runtime.home.root / "private")
-    assert opening["private_adapter"] == {"kind": "dora", "rank": 3}
+    assert opening.models == {"minilm": str(tmp_path / "m")}
+    assert opening.private == str(runtime.home.root / "private")
+    assert opening.private_adapter == PrivateAdapter("dora", 3)
 
 
 def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) -> None:
@@ -162,13 +164,16 @@ def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) ->
         runtime.holdings._check_bytes(ev.Pull(blob, len(data), header, ()))
 
 
-def asked(path: Path, op: str) -> list[dict[str, Any]]:
-    data, found = path.read_bytes(), []
-    while data:
-        length = int.from_bytes(data[:4], "big")
-        message = decode_frame(data[4 : 4 + length])
-        data = data[4 + length :]
-        found += [message] if message["op"] == op else []
+R = TypeVar("R")
+
+
+def asked(path: Path, kind: type[R]) -> list[R]:
+    found: list[R] = []
+    with path.open("rb") as stream:
+        while (body := read_frame(stream)) is not None:
+            _, request = decode_request(body)
+            if isinstance(request, kind):
+                found.append(request)
     return found
 
 
@@ -202,14 +207,14 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
             daemon.kill()
     finally:
         daemon.kill()
-    trained = asked(record, "train")
+    trained = asked(record, Train)
     assert trained
-    assert all(request["engaged"]["head/task0"]["noise"] == NOISE / 1e6 for request in trained)
-    assert all(request["steps"] == charter.learning.steps for request in trained)
+    assert all(request.engaged["head/task0"].noise == NOISE / 1e6 for request in trained)
+    assert all(request.steps == charter.learning.steps for request in trained)
     # A spent budget goes on being spent after a restart; a draw may be paid for and not made when the power fails.
     assert sum(put.steps for put in draws()) == 12
     assert len(draws()) - 1 <= len(trained) <= len(draws())
-    assert [sum(line[2] for line in q["modalities"][0]["spent"]) for q in asked(record, "budget")][: len(draws())] == [
+    assert [sum(line.count for line in q.modalities[0].spent) for q in asked(record, DecideDraw)][: len(draws())] == [
         n * steps for n in range(len(draws()))
     ]
 

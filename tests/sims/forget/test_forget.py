@@ -15,8 +15,8 @@ import pytest
 from collegium.consensus.components import origin, replay
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import preset
-from collegium.protocol import schema
-from collegium.protocol.components import ComponentSpec
+from collegium.node.learner.answers import Done, Trained
+from collegium.node.learner.messages import Respec, Train
 from collegium.sims.forget import audit as forget
 from collegium.sims.forget import ground
 from collegium.sims.forget.history import History, begin, follow
@@ -102,17 +102,18 @@ def answers(found: Setting) -> Any:
     """A learner whose updates are a function of its seed and of the states that it begins from."""
     seeds: dict[str, int] = {}
 
-    def ask(request: dict[str, Any]) -> dict[str, Any]:
-        if request["op"] == "respec":
-            assert [schema.from_map(ComponentSpec, item).name for item in request["components"]] == list(found.specs)
-            seeds[request["session"]] = request["seed"]
-            return {}
+    def ask(request: Respec | Train) -> Done | Trained:
+        if isinstance(request, Respec):
+            assert [spec.name for spec in request.components] == list(found.specs)
+            assert request.seed is not None
+            seeds[request.session] = request.seed
+            return Done()
         updates = {}
-        for name, state in request["states"].items():
-            seen = sha256(f"{seeds[request['session']]} {name}".encode() + state).digest()
+        for name, state in request.states.items():
+            seen = sha256(f"{seeds[request.session]} {name}".encode() + state).digest()
             source = np.random.default_rng(list(seen))
             updates[name] = source.integers(-50, 51, found.specs[name].dimension).astype("<i2").tobytes()
-        return {"updates": updates}
+        return Trained(updates, 0.0)
 
     return ask
 

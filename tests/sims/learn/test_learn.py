@@ -13,6 +13,8 @@ import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts
+from collegium.node.learner.answers import Trained
+from collegium.node.learner.messages import Train
 from collegium.node.privacy.accountant import effective_noise, epsilon
 from collegium.protocol.components import MILLION
 from collegium.protocol.learning import RULES
@@ -64,13 +66,12 @@ def moved(found: Setting, learners: list[Learner], value: int) -> dict[str, floa
     """Train with learners that answer `value` times their lot everywhere; return where each component ends."""
 
     def ask(learner: Learner) -> Any:
-        def answer(request: dict[str, Any]) -> dict[str, Any]:
-            assert request["op"] == "train"
+        def answer(request: Train) -> Trained:
             updates = {}
-            for name in request["engaged"]:
+            for name in request.engaged:
                 spec = found.specs[name]
                 updates[name] = np.full(spec.dimension, value * int(learner.lot), dtype=spec.integer_type).tobytes()
-            return {"updates": updates}
+            return Trained(updates, 0.0)
 
         return answer
 
@@ -216,10 +217,10 @@ def test_liars_are_folded_with_the_honest_and_train_nothing() -> None:
     asked: list[str] = []
 
     def ask(learner: Learner) -> Any:
-        def answer(request: dict[str, Any]) -> dict[str, Any]:
+        def answer(request: Train) -> Trained:
             asked.append(learner.name)
-            ups = {name: np.full(found.specs[name].dimension, 60, "<i2").tobytes() for name in request["engaged"]}
-            return {"updates": ups}
+            ups = {name: np.full(found.specs[name].dimension, 60, "<i2").tobytes() for name in request.engaged}
+            return Trained(ups, 0.0)
 
         return answer
 

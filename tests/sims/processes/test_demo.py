@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import preset
+from collegium.node.learner.answers import Trained
+from collegium.node.learner.messages import Engagement, Train
 from collegium.protocol.components import MILLION
 from collegium.protocol.update import Declared, Engaged, norm_bounds, squared_norm
 from collegium.sims.processes.demo import run
@@ -96,24 +97,17 @@ def test_too_few_rounds_are_refused() -> None:
 def test_g5_a_lie_is_the_opposite_of_the_truth_within_the_bounds_of_what_it_declares(strength: float) -> None:
     specs, learning = preset("oulad", dp=True, epsilon=8.0, delta=1e-5, rounds=8, institutions=7)
     source = np.random.default_rng(1)
-    engaged = {
-        spec.name: {
-            "clip": spec.clip_norm / MILLION,
-            "noise": spec.noise_multiplier / MILLION,
-            "learning_rate": spec.learning_rate / MILLION,
-        }
-        for spec in specs
-    }
-    request: dict[str, Any] = {"engaged": engaged, "steps": learning.steps, "lot": 100.5}
-    assert all(entry["noise"] == 0.0 for entry in quiet(request)["engaged"].values())
+    engaged = {s.name: Engagement.of(s.clip_norm, s.noise_multiplier, s.learning_rate) for s in specs}
+    request = Train({}, engaged, learning.steps, learning.sample_rate / MILLION, lot=100.5)
+    assert all(rule.noise == 0.0 for rule in quiet(request).engaged.values())
     truth = {
         spec.name: np.rint(source.normal(0.0, strength, spec.dimension)).astype(spec.integer_type) for spec in specs
     }
-    answer = {"updates": {name: values.tobytes() for name, values in truth.items()}, "seconds": 1.0}
+    answer = Trained({name: values.tobytes() for name, values in truth.items()}, 1.0)
     found = lies(request, answer, {spec.name: spec for spec in specs})
-    assert found["seconds"] == 1.0
+    assert found.seconds == 1.0
     for spec in specs:
-        lie = np.frombuffer(found["updates"][spec.name], dtype=spec.integer_type)
+        lie = np.frombuffer(found.updates[spec.name], dtype=spec.integer_type)
         recipe = Engaged(spec.name, bytes(32), spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
         low, high = norm_bounds(Declared(recipe, learning.steps, 100_500), spec)
         assert low <= squared_norm(lie) <= high

@@ -1,0 +1,289 @@
+"""What a learner worker answers: each answer once, as a dataclass (messages.py has the requests). No torch."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ...crypto.errors import CorruptError, OperatorError, RefusedError, UsageError
+from ...protocol.schema import U63, Between
+from ..privacy.budget import Verdict
+
+Positive = Annotated[float, Between(0, 2**1000)]  # or zero
+ErrorKind = Literal["bad-request", "bad-data", "internal"]
+
+
+class BadRequestError(UsageError):
+    """A request that does not decode, or asks for what is not there; `number` is its id, 0 if that is not known."""
+
+    number = 0
+
+
+class BadReplyError(OperatorError):
+    """A learner's answer that does not decode, or answers something else; `number` is its id, 0 if not known."""
+
+    number = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It was done, and there is nothing to say of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityData:
+    """A modality in the data: its kind, features, most steps, and in how many records it is."""
+
+    kind: str
+    width: int
+    length: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """A task in the data: its kind, classes, and how many records have a label."""
+
+    kind: str
+    classes: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a data folder holds; `subjects` are those to train on.
+
+    `everybody` are the ids in the data, those of the excluded too; None: this learner does not say. Of `left_out`
+    students a cell cannot be used; `problems` say where, never what the cell holds. `components` are those hosted, with
+    their dimensions; `cut` counts for a text modality the records of which the end is not read. `simulated`: the
+    randomness is a function of the request's seed.
+    """
+
+    components: dict[str, int]
+    subjects: int = 0
+    held_out: int = 0
+    everybody: tuple[str, ...] | None = None
+    left_out: int = 0
+    problems: tuple[str, ...] = ()
+    modalities: dict[str, ModalityData] = field(default_factory=dict)
+    tasks: dict[str, TaskData] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    simulated: bool = False
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The updates of a training: for each component integers, little-endian, of the spec's width.
+
+    `saturated` counts the integers at the end of their range; `scaled` is the factor by which an update was shortened
+    to the norm that others allow, or 1. `subjects` are those who were drawn; None: this learner does not say.
+    """
+
+    updates: dict[str, bytes]
+    seconds: Positive
+    saturated: dict[str, int] = field(default_factory=dict)
+    scaled: dict[str, float] = field(default_factory=dict)
+    subjects: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A task's first metric on `n` students; None where it is not defined on them."""
+
+    metric: str
+    value: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFigure:
+    """The first metric on the students of a sensitive group; None, and `n` too, where these are too few to be told."""
+
+    value: float | None
+    n: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """How well a task is done on `n` students: its first metric, all metrics, and by attribute and level of groups."""
+
+    metric: str
+    value: float | None
+    n: int
+    records: int
+    metrics: dict[str, float | None]
+    groups: dict[str, dict[str, GroupFigure]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A report for each hosted task.
+
+    `personal`: the same with the private components; None if there are none. `statistics`: of the heads that statistics
+    stand for, by the statistic's name, of those to which somebody contributed.
+    """
+
+    tasks: dict[str, TaskReport] = field(default_factory=dict)
+    personal: dict[str, TaskReport] | None = None
+    statistics: dict[str, TaskReport] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedVariants:
+    """For each variant the figure of each task, or statistic."""
+
+    variants: tuple[dict[str, Figure], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScores:
+    """Every labelled record of a split: whose it is, its scores and its labels."""
+
+    kind: str
+    metric: str
+    subjects: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    labels: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of each hosted task, and of statistics by the statistic's name."""
+
+    tasks: dict[str, TaskScores]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPrediction:
+    """A task's scores for each record: probabilities of `classes`, or a regression's value."""
+
+    kind: str
+    classes: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the model says of the records of a file, and in how many of them each modality is."""
+
+    records: tuple[str, ...]
+    tasks: dict[str, TaskPrediction]
+    modalities: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Personalised:
+    """The private components' loss on students set apart, and how many parameters they have."""
+
+    loss: float
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpsilonFound:
+    """ε, and in thousandths as it is claimed."""
+
+    epsilon: float
+    claimed: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrossChecked:
+    """ε by the accountant in use, and the upper end of Opacus' PRV accountant's, at most `error` above the truth.
+
+    None where there is no noise.
+    """
+
+    pld: float | None
+    prv: float | None
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one probe found: `audited` is the lower bound of ε, `provable` what it were if every guess had been right.
+
+    `exact` is ε of what the training really did. `refuted` says by what the claim falls: "guesses", "exact".
+    """
+
+    probe: str
+    canaries: int
+    guesses: int
+    correct: int
+    claimed: float
+    exact: float
+    audited: float
+    provable: float
+    delta: float
+    confidence: float
+    refuted: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What an audit found; `caught` says by what a claim falls. `fault` is the planted mistake, if any."""
+
+    findings: tuple[Finding, ...]
+    fault: str | None
+    about: str
+    caught: tuple[str, ...]
+    confidence: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a request is."""
+
+    done: U63
+    total: U63
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no answer.
+
+    `bad-request`: it does not decode, or asks for what this session has not. `bad-data`: what lies in the folders
+    cannot be used. `internal`: a bug; the worker's log has the details. `exit_code` is of the error's class
+    (crypto/errors.py).
+    """
+
+    kind: ErrorKind
+    message: str
+    advice: str = ""
+    exit_code: int = 1
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failed":
+        """Return what the worker says of an error."""
+        match error:
+            case BadRequestError() | RefusedError():
+                return cls("bad-request", error.message, error.advice, error.exit_code)
+            case OperatorError():
+                return cls("bad-data", error.message, error.advice, error.exit_code)
+            case _:
+                return cls("internal", f"{type(error).__name__}: {error}", "The worker's log has the details.")
+
+    def error(self) -> OperatorError:
+        """Return the error of the class that the worker raised."""
+        return next(
+            (kind for kind in (UsageError, CorruptError, RefusedError) if kind.exit_code == self.exit_code),
+            OperatorError,
+        )(self.message, self.advice)
+
+
+Answer = (
+    Done
+    | Opened
+    | Trained
+    | Evaluated
+    | EvaluatedVariants
+    | Scores
+    | Predicted
+    | Personalised
+    | EpsilonFound
+    | CrossChecked
+    | Verdict
+    | Audited
+)
+Reply = Answer | Progress | Failed

@@ -1,0 +1,264 @@
+"""What a learner worker is asked: each request once, as a dataclass that names its answer (answers.py). No torch.
+
+A new operation is such a class, in the union `Request`, and its answer in `Answer`; mypy then names the worker's
+switch. coding.py writes and reads both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Generic, Literal, TypeVar
+
+from ...protocol import schema
+from ...protocol.charter import Charter
+from ...protocol.components import MILLION, ComponentSpec
+from ...protocol.learning import Learning
+from ...protocol.schema import U32, U63, Between, Bytes32, Size
+from ..privacy.budget import Modality, Part, Verdict
+from .answers import (
+    Audited,
+    CrossChecked,
+    Done,
+    EpsilonFound,
+    Evaluated,
+    EvaluatedVariants,
+    Opened,
+    Personalised,
+    Positive,
+    Predicted,
+    Scores,
+    Trained,
+)
+
+States = dict[str, bytes]  # component → int32 little-endian; of a statistic int64. A component not named: its base
+Split = Literal["held_out", "validation", "train"]
+Finite = Annotated[float, Between(-(2**1000), 2**1000)]
+Share = Annotated[float, Between(0, 1)]
+Count = Annotated[int, Between(1, 2**32 - 1)]
+A_co = TypeVar("A_co", covariant=True)
+
+
+class Asks(Generic[A_co]):
+    """A request whose answer is an `A_co`: `class Train(Asks[Trained])`."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Students who are left out: their tags under a salt (node/home/students.py)."""
+
+    salt: Annotated[bytes, Size(0, 64)]
+    tags: tuple[Bytes32, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateAdapter:
+    """One more private component on each pretrained text model."""
+
+    kind: Literal["lora", "rslora", "dora"]
+    rank: Count
+
+    @classmethod
+    def named(cls, kind: str, rank: int) -> "PrivateAdapter | None":
+        """Return what config.toml (node/home/config.py) names; None for ""."""
+        return schema.from_plain(cls, {"kind": kind, "rank": rank}) if kind else None
+
+
+@dataclass(frozen=True, slots=True)
+class Open(Asks[Opened]):
+    """Read a data folder (several are pooled), and check it against the charter's components.
+
+    `seed` is for simulations only. `withheld` modalities are read only if there are `private` components. `models` says
+    where pretrained models lie, by name; `cache` is the file of their embeddings (None: nowhere), which may be
+    `cache_read_only`; `purge` deletes from it what is of none of the data's students. `validation` is a share of the
+    students to train on that is set apart. `private` is the folder of the private components. A `session` of the same
+    name is replaced.
+    """
+
+    data: Annotated[tuple[str, ...], Size(1, 2**16)]
+    components: tuple[ComponentSpec, ...]
+    learning: Learning
+    base_seed: Bytes32
+    hosted: tuple[str, ...]
+    seed: U63 | None = None
+    session: str = ""
+    withheld: tuple[str, ...] = ()
+    models: dict[str, str] = field(default_factory=dict)
+    cache: str | None = None
+    cache_read_only: bool = False
+    purge: bool = False
+    validation: Share = 0.0
+    private: str | None = None
+    private_adapter: PrivateAdapter | None = None
+    excluded: LeftOut | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TryModel(Asks[Done]):
+    """Load a pretrained model of text and embed with it; needs no session."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Respec(Asks[Done]):
+    """Go on with the same data under other numbers (simulations); a `seed` starts the randomness anew."""
+
+    components: tuple[ComponentSpec, ...]
+    learning: Learning
+    base_seed: Bytes32
+    seed: U63 | None = None
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """How one component is trained: clip norm C, noise multiplier σ, learning rate η."""
+
+    clip: Positive
+    noise: Positive
+    learning_rate: Positive
+
+    @classmethod
+    def of(cls, clip_norm: int, noise_multiplier: int, learning_rate: int) -> "Engagement":
+        """Return it from millionths, as charters and headers have them."""
+        return cls(clip_norm / MILLION, noise_multiplier / MILLION, learning_rate / MILLION)
+
+
+@dataclass(frozen=True, slots=True)
+class Train(Asks[Trained]):
+    """Train the engaged components from these states.
+
+    All of `engaged` are statistics, or none: then steps and sample_rate are 1, lot is N̂, and states are not needed.
+    """
+
+    states: States
+    engaged: dict[str, Engagement]
+    steps: Count
+    sample_rate: Share
+    lot: Positive
+    split: Split = "train"
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate(Asks[Evaluated]):
+    """Tell how well these states do on a split of the own students."""
+
+    states: States
+    split: Split = "held_out"
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateVariants(Asks[EvaluatedVariants]):
+    """Tell how well variants do, one after the other, on one model: each has states in place of some of `states`."""
+
+    states: States
+    variants: tuple[States, ...]
+    split: Split = "held_out"
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictScores(Asks[Scores]):
+    """Give the scores of every labelled record of a split, for metrics over several institutions."""
+
+    states: States
+    split: Split = "held_out"
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Predict(Asks[Predicted]):
+    """Predict every hosted task, or one, for the records of a file; `personal`: with the private components."""
+
+    states: States
+    file: str
+    personal: bool = False
+    task: str | None = None
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Personalise(Asks[Personalised]):
+    """Train the private components beside these states, a private adapter among them, and keep them."""
+
+    states: States
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledSteps:
+    """`count` steps at a sample rate q with effective noise σ_eff."""
+
+    sample_rate: Share
+    noise: Finite
+    count: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Epsilon(Asks[EpsilonFound]):
+    """Compute ε of what ran."""
+
+    events: tuple[SampledSteps, ...]
+    delta: Finite
+
+
+@dataclass(frozen=True, slots=True)
+class CrossCheck(Asks[CrossChecked]):
+    """Compute ε of what ran by two accountants."""
+
+    events: tuple[SampledSteps, ...]
+    delta: Finite
+
+
+@dataclass(frozen=True, slots=True)
+class DecideDraw(Asks[Verdict]):
+    """Decide whether one more draw fits the budgets, and with which noise (node/privacy/budget.py)."""
+
+    modalities: tuple[Modality, ...]
+    components: tuple[Part, ...]
+    sample_rate: U32
+    steps: U32
+    rounds: U32
+    lines: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Audit(Asks[Audited]):
+    """Try to refute the claimed ε on synthetic students; a `fault` plants a mistake (audit/)."""
+
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOwn(Asks[Audited]):
+    """Try to refute the claimed ε of this session's training, with canaries among its students."""
+
+    states: States
+    engaged: dict[str, Engagement]
+    steps: Count
+    sample_rate: Share
+    lot: Positive
+    canaries: Annotated[int, Between(10, 2**20)]
+    fault: str | None = None
+    session: str = ""
+
+
+SessionRequest = (
+    Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Personalise | AuditOwn
+)  # of an opened data folder
+Request = Open | TryModel | Epsilon | CrossCheck | DecideDraw | Audit | SessionRequest
+
+
+def opening(charter: Charter, data: Path, hosted: Sequence[str] | None = None) -> Open:
+    """Return the request that opens a data folder under a charter, with these components, or with all."""
+    return Open(
+        data=(str(data),),
+        components=charter.components,
+        learning=charter.learning,
+        base_seed=charter.seed,
+        hosted=tuple(spec.name for spec in charter.components) if hosted is None else tuple(hosted),
+    )
