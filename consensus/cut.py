@@ -31,7 +31,7 @@ def check_record(record: Signed[Record], federation: bytes) -> None:
 def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]]) -> None:
     """Check that a block's records extend the last agreed heads, within the quotas.
 
-    Raises RemoteProtocolError("frozen-feed" | "stranger" | "gap" | "fork" | "quota-records" | "quota-bytes" |
+    Raises RemoteProtocolError("frozen-feed" | "not-a-member" | "gap" | "fork" | "quota-records" | "quota-bytes" |
     "oversized-record").
     """
     heads: dict[bytes, tuple[int, bytes]] = {}
@@ -44,7 +44,7 @@ def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]
         if author not in ledger.members:
             if author in ledger.roll.seats:
                 raise RemoteProtocolError("frozen-feed", "the author is no longer a member", author)
-            raise RemoteProtocolError("stranger", "the author is not a member", author)
+            raise RemoteProtocolError("not-a-member", "the author is not a member", author)
         check_record(record, ledger.federation)
         check_chain(heads.get(author, ledger.heads.get(author, (0, GENESIS))), record)
         heads[author] = (record.value.seq, record.digest)

@@ -188,7 +188,7 @@ def check_motion(
     if motion.action == "leave" and not own:
         raise RemoteProtocolError("not-the-owner", "to leave", author)
     if motion.action in ABOUT_OTHERS and own:
-        raise RemoteProtocolError("own-key", f"to {motion.action}", author)
+        raise RemoteProtocolError("self-target", f"to {motion.action}", author)
     if motion.action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < MIN_VOTED:
         raise RemoteProtocolError("too-few-members", f"{len(members)} members cannot decide about one", author)
     why = obstacle(roll, members, offering, federation, motion)
@@ -208,8 +208,8 @@ def obstacle(
         return _no_admission(roll, members, federation, motion)
     if motion.action in WITHDRAWALS:
         if terms(motion.action, motion.statement, federation).author != motion.subject:
-            return "other-key"
-        return "" if motion.subject in roll.seats else "stranger"
+            return "key-mismatch"
+        return "" if motion.subject in roll.seats else "not-a-member"
     if motion.subject not in members:
         return "not-a-member"
     if motion.action in ("leave", "expel") and len(members) == 1:
@@ -221,7 +221,7 @@ def obstacle(
     if motion.action == "rekey":
         statement = _rekeying(motion.statement, federation).value
         if statement.old != motion.subject:
-            return "other-key"
+            return "key-mismatch"
         if statement.author in roll.seats:
             return "known-key"
         if len(roll.seats) >= MAX_SEATS:
@@ -236,11 +236,11 @@ def _trains(offer: Offer) -> bool:
 def _no_admission(roll: Roll, members: Collection[bytes], federation: bytes, motion: Motion | OpenMotion) -> str:
     found = _application(motion.statement, federation).value
     if found.author != motion.subject:
-        return "other-key"
+        return "key-mismatch"
     if motion.subject in members:
         return "member-already"
     if motion.subject in roll.seats:
-        return "frozen-key"
+        return "key-retired"
     check_person(found.name, found.addresses)
     if any(roll.seats[key].name == found.name for key in members):
         return "name-taken"

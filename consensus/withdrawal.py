@@ -176,7 +176,7 @@ def asked(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) ->
     """Return what a record withdraws, feed by feed. Raises RemoteProtocolError."""
     statement = check_withdrawal(body, ledger.federation)
     if statement.author not in ledger.roll.seats:
-        raise RemoteProtocolError("stranger", "the withdrawal's owner was never a member", carrier)
+        raise RemoteProtocolError("not-a-member", "the withdrawal's owner was never a member", carrier)
     check_terms(statement, ledger.components)
     found = [
         terms

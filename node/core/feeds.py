@@ -23,7 +23,7 @@ def on_record(state: NodeState, wire: bytes) -> None:
     if author not in state.ledger.members:
         if state.progress.behind(state.ledger.height):
             return  # admitted by a block that this node does not have yet
-        raise RemoteProtocolError("stranger", "the record's author is not a member", author)
+        raise RemoteProtocolError("not-a-member", "the record's author is not a member", author)
     seq, head = state.ledger.heads.get(author, (0, GENESIS))
     if record.value.seq <= seq:
         if record.value.seq == seq and record.digest != head:

@@ -176,7 +176,7 @@ def _settled(state: NodeState, identifier: bytes, block: Block) -> Ledger | None
     try:
         for head in block.cut:
             if head.author not in state.ledger.members:
-                raise RemoteProtocolError("stranger", "the author is not a member", head.author)
+                raise RemoteProtocolError("not-a-member", "the author is not a member", head.author)
             agreed = state.ledger.heads.get(head.author, (0, GENESIS))[0]
             if head.seq - agreed > state.charter.rules.records_per_height:
                 raise RemoteProtocolError("quota-records", f"{head.seq - agreed} records at one height", head.author)

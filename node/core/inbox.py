@@ -54,7 +54,7 @@ def _record(state: NodeState, wire: bytes) -> bool:
     if value.author not in state.ledger.members:
         if state.progress.behind(state.ledger.height):
             return False  # admitted by a block that this node does not have yet
-        raise RemoteProtocolError("stranger", "the record's author is not a member")
+        raise RemoteProtocolError("not-a-member", "the record's author is not a member")
     seq, head = state.ledger.heads.get(value.author, (0, GENESIS))
     if value.seq <= seq:
         return value.seq == seq and record.digest != head  # a fork of what is agreed
@@ -71,7 +71,7 @@ def _header(state: NodeState, wire: bytes) -> bool:
     if value.author not in state.ledger.members:
         if state.progress.behind(state.ledger.height):
             return False
-        raise RemoteProtocolError("stranger", "the update's author is not a member")
+        raise RemoteProtocolError("not-a-member", "the update's author is not a member")
     component = state.ledger.components.get(value.component)
     if component is None:
         raise RemoteProtocolError("unknown-component", value.component[:64])

@@ -62,7 +62,7 @@ def check_carried(state: NodeState, event: ev.Carry) -> Withdrawal:
     statement = check_withdrawal(Withdrawal(event.statement), state.federation)
     seat = state.ledger.roll.seats.get(statement.author)
     if seat is None:
-        raise RemoteProtocolError("stranger", "its owner was never a member", statement.author)
+        raise RemoteProtocolError("not-a-member", "its owner was never a member", statement.author)
     if any(
         w.author == statement.author and w.through >= statement.through and w.scope == "all"
         for w in state.ledger.withdrawn

@@ -65,7 +65,7 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
     if value.author not in state.ledger.members:
         if state.progress.behind(state.ledger.height):
             return
-        raise RemoteProtocolError("stranger", "the update's author is not a member", value.author)
+        raise RemoteProtocolError("not-a-member", "the update's author is not a member", value.author)
     check_header(value, state.charter)
     component = state.ledger.components[value.component]
     key = update_key(value)

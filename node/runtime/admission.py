@@ -186,7 +186,7 @@ class Admission:
         if application.token != token_digest(token_key):
             raise RemoteProtocolError("other-invitation")
         if issued.key and bytes.fromhex(issued.key) != application.author:
-            raise RemoteProtocolError("other-key")
+            raise RemoteProtocolError("key-mismatch")
         if issued.application:
             if issued.application != wire.hex():
                 raise RemoteProtocolError("invitation-used")
@@ -195,7 +195,7 @@ class Admission:
         if any(ledger.roll.seats[key].name == application.name for key in ledger.members):
             raise RemoteProtocolError("name-taken")
         if application.author in ledger.roll.seats:
-            raise RemoteProtocolError("frozen-key")
+            raise RemoteProtocolError("key-retired")
         await self._change(issued.token_key, application=wire.hex())
         log.warning("somebody asks to be admitted", name=application.name, key=application.author)
         return self._issued[issued.token_key]

@@ -18,9 +18,9 @@ from .admission import JOIN_PROTOCOL
 _REFUSED = {
     "invitation-expired": "The invitation has expired or was withdrawn: ask for another one.",
     "invitation-used": "The invitation was used by another application: ask for another one.",
-    "other-key": "The invitation is for another key: ask for one for this key (`collegium init` prints it).",
+    "key-mismatch": "The invitation is for another key: ask for one for this key (`collegium init` prints it).",
     "name-taken": "A member has this name already: choose another one (--name).",
-    "frozen-key": "A key that was a member's once never comes back: join with --new-key, in this same directory.",
+    "key-retired": "A key that was a member's once never comes back: join with --new-key, in this same directory.",
     "name": "The name has characters that cannot be seen: choose another one (--name).",
     "address": "Addresses are plain ASCII: mend [node] advertise.",
 }

@@ -144,7 +144,7 @@ def test_a_former_member_is_told_to_come_back_in_the_same_directory(run: "Run", 
         for check in run("doctor", "--home", former[0].root, "--json").value["checks"]
         if check["check"] == "membership"
     ]
-    for advice in (check["advice"], candidate._REFUSED["frozen-key"], control._ADVICE["frozen-key"]):
+    for advice in (check["advice"], candidate._REFUSED["key-retired"], control._ADVICE["key-retired"]):
         assert "--new-key" in advice
         assert "directory" in advice
         assert "another" not in advice

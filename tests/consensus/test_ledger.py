@@ -247,7 +247,7 @@ def test_cuts_name_what_is_wrong(book: Book) -> None:
     many = [book.record(b, kind="x") for _ in range(65)]
     cuts = {
         "gap": [second],
-        "stranger": [stranger],
+        "not-a-member": [stranger],
         "fork": [other],
         "quota-records": many,
         "quota-bytes": [],
@@ -312,7 +312,7 @@ def test_inert_records_are_named_and_change_nothing_else(book: Book) -> None:
         "attest of an open round": ("attest-ahead", Attest(T, 2, 0, NIL)),
         "attest of an unknown component": ("unknown-component", Attest("head/none", 1, 0, NIL)),
         "scope unknown": ("unknown-withdrawal", Withdrawal(sign(a, bad_scope).wire)),
-        "withdrawal of a stranger": ("stranger", Withdrawal(sign(STRANGER, stranger).wire)),
+        "withdrawal of a stranger": ("not-a-member", Withdrawal(sign(STRANGER, stranger).wire)),
         "evidence of nothing": ("false-evidence", Evidence("fork", good.wire[:70] + bytes(40), good.wire)),
     }
     for name, (reason, body) in wrong.items():

@@ -381,7 +381,7 @@ def test_g7_who_left_can_still_withdraw(book: Book) -> None:
     assert [w.author for w in book.ledger.withdrawn] == [leaver.public_key]
     stranger = WithdrawalStatement(book.federation, OTHER.public_key, "all", "refold", 1)
     book.say((0, Withdrawal(sign(OTHER, stranger).wire)))
-    assert book.refused() == {"stranger"}
+    assert book.refused() == {"not-a-member"}
 
 
 # ---- suspension
@@ -450,11 +450,11 @@ def test_what_cannot_be_moved_is_refused_by_name(book: Book) -> None:
         "unknown-action": book.motion("promote", them),
         "expiry": book.motion("expel", them, expiry=far),
         "statement": book.motion("expel", them, b"x"),
-        "own-key": book.motion("expel", me),
+        "self-target": book.motion("expel", me),
         "not-the-owner": book.motion("leave", them),
         "not-a-member": book.motion("expel", OTHER),
         "member-already": book.admit(them, "again"),
-        "other-key": book.motion("admit", OTHER, application.wire),
+        "key-mismatch": book.motion("admit", OTHER, application.wire),
         "bad-signature": book.motion("admit", NEW, forged),
         "wrong-federation": book.motion("admit", NEW, elsewhere),
         "malformed": book.motion("admit", NEW, b"x"),
@@ -475,7 +475,7 @@ def test_what_cannot_be_moved_is_refused_by_name(book: Book) -> None:
     book.say((0, replace(book.motion("expel", them), expiry=book.ledger.height + 1 + MIN_OPEN)))
     assert not book.refused()
     book.say((0, book.rekey(them, OTHER)), (1, replace(book.rekey(me, OTHER), subject=them.public_key)))
-    assert book.refused() == {"other-key"}
+    assert book.refused() == {"key-mismatch"}
 
 
 def test_ballots_that_do_not_count_are_refused_by_name(book: Book) -> None:
@@ -491,7 +491,7 @@ def test_ballots_that_do_not_count_are_refused_by_name(book: Book) -> None:
     assert NEW.public_key in book.ledger.members
     book.say((NEW, closing))
     assert book.refused() == {"motion-closed"}
-    with pytest.raises(RemoteProtocolError, match="stranger"):
+    with pytest.raises(RemoteProtocolError, match="not-a-member"):
         check_cut(book.charter, book.ledger, [book.record(OTHER, closing)])
 
 
@@ -511,7 +511,7 @@ def test_a_key_that_went_never_comes_back(how: str) -> None:
         book.say((gone, book.motion("leave", gone) if how == "leave" else book.rekey(gone, OTHER)))
     assert gone.public_key not in book.ledger.members
     book.say((0, book.admit(gone, "again")))
-    assert book.refused() == {"frozen-key"}
+    assert book.refused() == {"key-retired"}
     book.say((0, book.rekey(book.ids[1], gone)))
     assert book.refused() == {"known-key"}
 

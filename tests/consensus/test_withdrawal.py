@@ -172,7 +172,7 @@ def test_a_motions_terms_are_its_own(house: House) -> None:
     owner, other, third = house.ids[:3]
     terms = schema.dump(house.terms(owner))
     cases = {
-        "other-key": Motion("withdraw", third.public_key, terms, "", 100),
+        "key-mismatch": Motion("withdraw", third.public_key, terms, "", 100),
         "unknown-withdrawal": Motion("rewind", owner.public_key, terms, "", 100),
         "statement": Motion("withdraw", owner.public_key, b"", "", 100),
     }

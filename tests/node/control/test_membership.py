@@ -59,7 +59,7 @@ def test_a_motion_is_submitted_by_name_key_or_not_at_all(daemon: "FakeDaemon") -
     me = daemon.charter.member(daemon.core.me)
     assert me is not None
     for action, who, reason in (
-        ("expel", me.name, "own-key"),
+        ("expel", me.name, "self-target"),
         ("promote", other.name, "unknown-action"),
         ("expel", NEW.public_key.hex(), "not-a-member"),
         ("rekey", other.name, "statement"),

@@ -455,7 +455,7 @@ MUTATIONS = (
         "strangers' records under a proposed cut are kept",
         (
             (FEEDS, "        if head.author not in state.ledger.members:\n            continue", ""),
-            (HEIGHTS, 'raise RemoteProtocolError("stranger", "the author is not a member", head.author)', "pass"),
+            (HEIGHTS, 'raise RemoteProtocolError("not-a-member", "the author is not a member", head.author)', "pass"),
         ),
         "liar-names-strangers",
         1,

@@ -339,7 +339,7 @@ def test_a_word_that_would_not_count_is_not_signed() -> None:
     core = node.core
     assert core is not None
     for move, reason in (
-        (ev.Move("expel", me, b"", "", LONG), "own-key"),
+        (ev.Move("expel", me, b"", "", LONG), "self-target"),
         (ev.Move("expel", NEW.public_key, b"", "", LONG), "not-a-member"),
         (ev.Cast(sha256(b"x"), True), "unknown-motion"),
     ):
