@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
-from . import near, receipts
+from . import deletion_receipts, near
 from .files import check_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, recovery_price, say
@@ -24,7 +24,7 @@ def subject(
             metavar="ID", help="The student's id in this institution's data; - reads it from a line of input."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the student's receipt goes.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the student's deletion receipt goes.")] = None,
     wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the hosts' certificate.")] = 120.0,
     also: Annotated[
         list[str] | None,
@@ -161,7 +161,7 @@ def _forget(
     facts = {"in_data": look["in_data"], "id_known": known, "why_none": None if count else look["why_none"]}
     found: dict[str, Any] = {**sent, **facts, "receipt": None}
     if out is not None:
-        found |= {"receipt": str(out), **receipts.write(place, name, out, id_known=known)}
+        found |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=known)}
     return found
 
 

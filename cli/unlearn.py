@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
-from . import receipts, student, withdrawn
+from . import deletion_receipts, student, withdrawn
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit, facts, progress, recovery_price, say, table
@@ -319,7 +319,7 @@ def verify(
     """Check a certificate offline; or, from this node's files, that states are folds without what was withdrawn."""
     if what is not None and Path(what).is_file():
         if student is not None or key is not None:
-            receipts.verify(Path(what), student, key, charter, pin or [], home, as_json)
+            deletion_receipts.verify(Path(what), student, key, charter, pin or [], home, as_json)
         else:
             _verify_file(Path(what), updates, charter, pin or [], as_json)
         return

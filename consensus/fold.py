@@ -201,9 +201,9 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
         raise RemoteProtocolError("not-the-author", "the header is another member's", record.author)
     spec = check_header(value, charter)
     component = components[value.component]
-    acks = _receipts(record.body, record.federation, header.digest, trusted)
+    acks = _valid_acks(record.body, record.federation, header.digest, trusted)
     if len(acks) != len(body.acks):
-        raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", record.author)
+        raise RemoteProtocolError("false-ack", "an acknowledgement's signature does not match", record.author)
     if any(header.digest in round_.updates for round_ in component.rounds[-KEEP_ATTESTED:]):
         raise RemoteProtocolError("counted-already", value.component, record.author)
     if spec.additive and has_contributed(draft.roll, component, value.author):
@@ -245,7 +245,7 @@ def _open_header(wire: bytes, federation: bytes, trusted: bool) -> Signed[Update
 
 
 @lru_cache(maxsize=4096)
-def _receipts(body: bytes, federation: bytes, header: bytes, trusted: bool) -> frozenset[bytes]:
+def _valid_acks(body: bytes, federation: bytes, header: bytes, trusted: bool) -> frozenset[bytes]:
     """Return the hosts whose acknowledgements in an update record are true."""
     update = schema.load(Update, body, BODY_LIMIT)
     return frozenset(ack.host for ack in update.acks if trusted or verify_ack(federation, header, ack))

@@ -1,4 +1,5 @@
-"""What an update claims of privacy, modality by modality: its author's receipt and ε (design.md section 6). Integers.
+"""What an update claims of privacy, modality by modality: its author's spend statement and ε (design.md section 6).
+Integers.
 
 The ε of a modality is that of every draw, each with the noise of those engaged components alone that the modality's
 data reach. What is rounded or merged here only ever overstates the cost.
@@ -15,8 +16,8 @@ from .learning import OF_MODALITY, Learning
 from .schema import U32, Between, Name, Size
 
 NO_EPSILON = 2**32 - 1  # `epsilon` of a claim of no differential privacy
-MAX_LINES = 64  # of one receipt
-ALL_LINES = 192  # of all receipts of a header, which has to stay small enough to be proved
+MAX_LINES = 64  # of one spend statement
+ALL_LINES = 192  # of all spend statements of a header, which has to stay small enough to be proved
 MAX_EVENTS = 2**24  # of a spend statement: no member trains so many steps
 MAX_NOISE = 16  # × the charter's: a declared noise widens the norm bound (G5)
 
@@ -88,31 +89,32 @@ def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
 
 
 def lines_for(claims: int) -> int:
-    """Return how many lines each of so many receipts may have."""
+    """Return how many lines each of so many spend statements may have."""
     return max(1, min(MAX_LINES, ALL_LINES // max(1, claims)))
 
 
-def check_receipts(
+def check_spend_statements(
     claims: Sequence[Claim], learning: Learning, specs: Sequence[ComponentSpec], *, author: bytes
 ) -> None:
-    """Check that receipts hold only what draws under the charter can have been: it bounds who computes their ε (G9).
+    """Check that spend statements hold only what training under the charter can have been: it bounds who computes their
+    ε (G9).
 
     `specs` are all components of the charter: no draw has less noise than all of them together, or more than MAX_NOISE
-    times that of one. Raises RemoteProtocolError("receipt-lines" | "receipt-draws" | "receipt-rate" | "receipt-noise").
+    times that of one. Raises RemoteProtocolError("spend-lines" | "spend-events" | "spend-rate" | "spend-noise").
     """
     noises = [spec.noise_multiplier for spec in specs if spec.noise_multiplier]
     least, most = effective_noise(noises), MAX_NOISE * max(noises, default=0)
     rates = {MILLION} if any(spec.additive for spec in specs) else set()
     for claim in claims:
         for reason, ok in (
-            ("receipt-lines", len(claim.events) <= lines_for(len(claims))),
-            ("receipt-draws", sum(line.count for line in claim.events) <= MAX_EVENTS),
+            ("spend-lines", len(claim.events) <= lines_for(len(claims))),
+            ("spend-events", sum(line.count for line in claim.events) <= MAX_EVENTS),
             (
-                "receipt-rate",
+                "spend-rate",
                 all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.events),
             ),
             (
-                "receipt-noise",  # what had none costs everything, and is quickly computed
+                "spend-noise",  # what had none costs everything, and is quickly computed
                 all(d.noise_multiplier == 0 or least <= d.noise_multiplier <= most for d in claim.events),
             ),
         ):
@@ -150,13 +152,13 @@ def check_claims(
         if floor.policy == "open" and claim.epsilon == NO_EPSILON:
             continue
         if not claim.events or claim.delta == 0:
-            raise RemoteProtocolError("receipt-missing", claim.modality, author)
+            raise RemoteProtocolError("spend-missing", claim.modality, author)
         noise = reached_noise(learning, claim.modality, noises)
         # A line that costs no less than this draw stands for it: lines are merged towards what costs more.
         if noise is None or not any(
             line.count >= steps and line.sample_rate >= sample_rate and line.noise_multiplier <= noise
             for line in claim.events
         ):
-            raise RemoteProtocolError("receipt-lacks-draw", claim.modality, author)
+            raise RemoteProtocolError("spend-lacks-training", claim.modality, author)
         if floor.policy == "dp" and (claim.epsilon > floor.epsilon or claim.delta > floor.delta):
             raise RemoteProtocolError("epsilon-above", claim.modality, author)

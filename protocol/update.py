@@ -17,7 +17,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import sha256
 from .bounds import MIN_STUDENTS
 from .charter import Charter
-from .claims import MAX_NOISE, Claim, check_claims, check_receipts
+from .claims import MAX_NOISE, Claim, check_claims, check_spend_statements
 from .components import MILLION, ComponentSpec
 from .learning import Learning
 from .schema import U32, U63, Between, Bytes32, Name, Size
@@ -258,7 +258,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         if spec.additive and (entry.clip_norm, entry.learning_rate) != (bound.clip_norm, bound.learning_rate):
             raise RemoteProtocolError("recipe-differs", entry.component, header.author)
     noises = {entry.component: entry.noise_multiplier for entry in header.engaged}
-    check_receipts(header.claims, learning, charter.components, author=header.author)
+    check_spend_statements(header.claims, learning, charter.components, author=header.author)
     check_claims(
         header.claims,
         learning,

@@ -333,7 +333,10 @@ class Federation:
             receipt = digest("ack-message", self.id, digest("update", update["header"][64:]))
             for ack in update["acks"]:
                 self.check(ack["host"], "ack", receipt, ack["signature"], "a receipt")
-            need(len({ack["host"] for ack in update["acks"]}) == len(update["acks"]), "a host's receipt is there twice")
+            need(
+                len({ack["host"] for ack in update["acks"]}) == len(update["acks"]),
+                "a host's acknowledgement is there twice",
+            )
         except RejectedError:
             return None  # a member may write nonsense; all members ignore it alike
         return str(header["component"])

@@ -101,7 +101,9 @@ def events(put: PutDraw, modality: str, learning: Learning) -> list[DpEvents]:
     return [] if noise is None else [DpEvents(put.sample_rate, noise, put.steps)]
 
 
-def receipt(spent: Iterable[PutDraw], modality: str, learning: Learning, lines: int = 0) -> tuple[DpEvents, ...]:
+def spend_statement(
+    spent: Iterable[PutDraw], modality: str, learning: Learning, lines: int = 0
+) -> tuple[DpEvents, ...]:
     """Return every draw that a modality has paid for, in at most so many lines (0: no limit)."""
     return merge((draws for put in spent for draws in events(put, modality, learning)), lines)
 
@@ -182,7 +184,7 @@ def claims(
     return tuple(
         Claim(name, (), NO_EPSILON, 0)
         if epsilon == NO_EPSILON
-        else Claim(name, receipt(spent, name, learning, lines), epsilon, policies[name].delta)
+        else Claim(name, spend_statement(spent, name, learning, lines), epsilon, policies[name].delta)
         for name, epsilon in put.claims
     )
 
@@ -197,7 +199,7 @@ def reaches(
             name,
             policies[name].epsilon,
             policies[name].delta,
-            receipt(spent, name, learning),
+            spend_statement(spent, name, learning),
             learning.downstream(name, names),
         )
         for name in draw.modalities
@@ -279,10 +281,12 @@ def reservation(draw: Draw, epsilon: Mapping[str, int], learning: Learning) -> P
 
 
 def recalled(header: UpdateHeader, spent: Sequence[PutDraw], learning: Learning) -> PutDraw | None:
-    """Return what an own update's receipts list beyond what is known here, as a reservation; None if nothing."""
+    """Return what an own update's spend statements list beyond what is known here, as a reservation; None if
+    nothing.
+    """
     missing: list[tuple[str, DpEvents]] = []
     for claim in header.claims:
-        lines = receipt(spent, claim.modality, learning)
+        lines = spend_statement(spent, claim.modality, learning)
         known = {(draws.sample_rate, draws.noise_multiplier): draws.count for draws in lines}
         for draws in claim.events:
             count = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)

@@ -444,7 +444,7 @@ class CheckBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReceipt:
+class CheckSpendStatement:
     """Recompute the ε that a member claims for each modality. A claim that is too low is told, never judged here:
     floating point decides no validity."""
 
@@ -510,7 +510,7 @@ Effect: TypeAlias = (
     | Fold
     | FetchState
     | CheckBudget
-    | CheckReceipt
+    | CheckSpendStatement
     | Train
     | Evaluate
     | Erase

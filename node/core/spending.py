@@ -14,7 +14,7 @@ from .state import NodeState
 
 
 def recall_earlier_keys(state: NodeState, blocks: Iterable[ev.StoredBlock]) -> None:
-    """G6: who took a lost key's place has spent what its updates' receipts list, though its own disk is new."""
+    """G6: who took a lost key's place has spent what its updates' spend statements list, though its own disk is new."""
     state.read_keys = keys = set(membership.earlier(state.ledger.roll, state.me))
     for stored in blocks if keys else ():
         for record in stored.records:
@@ -36,12 +36,12 @@ def recall_record(state: NodeState, record: Signed[Record]) -> None:
 
 
 def recall_draws(state: NodeState, header: UpdateHeader) -> None:
-    """G6: what an own update's receipts list is spent, though this disk was set back and does not know it."""
+    """G6: what an own update's spend statements list is spent, though this disk was set back and does not know it."""
     put = contributing.recalled(header, state.draws, state.charter.learning)
     if put is None:
         return
     state.draws.append(put)
-    state.draw = None  # what is under way was computed without these: its receipt would say too little
+    state.draw = None  # what is under way was computed without these: its spend statement would say too little
     state.emit(ev.Persist(put))
     state.notice(
         "spending-recovered",
@@ -51,20 +51,20 @@ def recall_draws(state: NodeState, header: UpdateHeader) -> None:
     )
 
 
-def read_receipt(state: NodeState, value: UpdateHeader) -> None:
-    """A receipt lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
+def read_spend_statement(state: NodeState, value: UpdateHeader) -> None:
+    """A spend statement lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
     engaged = tuple((entry.component, entry.base) for entry in value.engaged)
     grew = False
     for claim in value.claims:
         if not claim.events:
             continue
         total = sum(draw.count for draw in claim.events)
-        before, known = state.receipts.get((value.author, claim.modality), (0, ()))
+        before, known = state.spend_statements.get((value.author, claim.modality), (0, ()))
         if engaged != known and total < before + value.steps:
             facts = {"modality": claim.modality, "draws": total, "before": before}
-            state.notice("receipt-shrinks", "warning", member=value.author, **facts)
+            state.notice("spend-shrinks", "warning", member=value.author, **facts)
         if total > before:
-            state.receipts[value.author, claim.modality] = (total, engaged)
+            state.spend_statements[value.author, claim.modality] = (total, engaged)
             grew = True
     if grew:
-        state.emit(ev.CheckReceipt(value))
+        state.emit(ev.CheckSpendStatement(value))

@@ -134,7 +134,7 @@ class NodeState:
         self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
         self.bases: dict[tuple[str, int, int], bytes] = {}
         self.movement: dict[str, int] = {}
-        self.receipts: dict[tuple[bytes, str], tuple[int, tuple[tuple[str, bytes], ...]]] = {}
+        self.spend_statements: dict[tuple[bytes, str], tuple[int, tuple[tuple[str, bytes], ...]]] = {}
         self.learner: tuple[str, ...] = ()
         self.draw: contributing.Draw | None = None
         self.draws: list[ev.PutDraw] = list(snapshot.draws)

@@ -86,7 +86,7 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
         raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", value.author)
     if _is_copied(state, header):
         raise RemoteProtocolError("copied-payload", f"{value.component} round {value.round}", value.author)
-    spending.read_receipt(state, value)
+    spending.read_spend_statement(state, value)
     update = state.in_flight[header.digest] = InFlightUpdate(header)
     pull_all(state, (update,))
 
@@ -117,10 +117,10 @@ def on_ack(state: NodeState, ack: Acked) -> None:
         raise RemoteProtocolError("wrong-federation", "acknowledgement", ack.host)
     if update is None or ack.host in update.acks or ack.host not in state.ledger.members:
         return
-    receipt = Ack(ack.host, ack.signature)
-    if not verify_ack(state.federation, ack.header, receipt):
-        raise RemoteProtocolError("false-receipt", "an acknowledgement's signature does not match", ack.host)
-    update.acks[ack.host] = receipt
+    signed = Ack(ack.host, ack.signature)
+    if not verify_ack(state.federation, ack.header, signed):
+        raise RemoteProtocolError("false-ack", "an acknowledgement's signature does not match", ack.host)
+    update.acks[ack.host] = signed
 
 
 def on_blob(state: NodeState, event: ev.BlobStored | ev.BlobRefused) -> None:
@@ -147,7 +147,7 @@ def on_blob(state: NodeState, event: ev.BlobStored | ev.BlobRefused) -> None:
 
 
 def pull_all(state: NodeState, waiting: Iterable[InFlightUpdate]) -> None:
-    """Get the bytes of updates that this node is asked to acknowledge: only active hosts' receipts count."""
+    """Get the bytes of updates that this node is asked to acknowledge: only active hosts' acknowledgements count."""
     for update in waiting:
         component = state.ledger.components[update.header.value.component]
         if component.round and component.hosts and state.me not in component.hosts:

@@ -40,7 +40,7 @@ from .jobs import Jobs
 from .learner import Learner
 from .notes import Notes, facts_of
 from .patience import in_thread, unless_scarce
-from .receipts import Receipts
+from .spend_statements import SpendStatements
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class Runtime:
         self.holdings = Holdings(home, config, self.core, self.notes, self.submit)
         self.exclusion = Exclusion(home, store, self.core, lambda: self.jobs.reopen())  # noqa: PLW0108 - made below
         self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, self._missing)
-        self.receipts = Receipts()
+        self.spend_statements = SpendStatements()
 
     @property
     def learner(self) -> Learner:
@@ -164,7 +164,7 @@ class Runtime:
                 self.core.options = replace(self.core.options, addresses=self.book.own(self.network))
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self.learner.run)
-            nursery.start_soon(self.receipts.run)
+            nursery.start_soon(self.spend_statements.run)
             nursery.start_soon(self._watch_signals)
             self.holdings.sweep()
             self.refresh_peers()
@@ -287,8 +287,8 @@ class Runtime:
                 nursery.start_soon(self.holdings.take_state, effect)
             case ev.CheckBudget():
                 nursery.start_soon(self.jobs.check_budget, effect)
-            case ev.CheckReceipt():
-                self.receipts.add(effect.header)
+            case ev.CheckSpendStatement():
+                self.spend_statements.add(effect.header)
             case ev.Train():
                 nursery.start_soon(self.jobs.train, effect)
             case ev.Evaluate():

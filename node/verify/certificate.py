@@ -284,7 +284,7 @@ def check(
     frames = files.Frames(file, source)
     kind = frames.kind()
     if kind == files.ABSENCE:
-        raise UsageError(f"{source} is a student's receipt", "Give the student's id: --subject ID.")
+        raise UsageError(f"{source} is a student's deletion receipt", "Give the student's id: --subject ID.")
     if kind != files.WITHDRAWAL:
         raise UsageError(f"{source} is no withdrawal certificate", "Verify it: collegium ledger verify FILE.")
     start = frames.load(files.Opening, "the opening", files.OPENING_LIMIT)

@@ -30,7 +30,7 @@ from .heads import CosignedHead, Deciders, Walk
 from .ledger import Progress, Report, verify_ledger
 
 LEDGER, INCLUSION, CONSISTENCY = "ledger", "inclusion", "consistency"
-WITHDRAWAL, ABSENCE = "withdrawal", "absence"  # certificate.py, receipt.py
+WITHDRAWAL, ABSENCE = "withdrawal", "absence"  # certificate.py, deletion_receipt.py
 MAGIC = {f"collegium/1 {kind}\n".encode(): kind for kind in (LEDGER, INCLUSION, CONSISTENCY, WITHDRAWAL, ABSENCE)}
 LONGEST_MAGIC = max(map(len, MAGIC))
 CHARTER_FILE_LIMIT = CHARTER_LIMIT + 65_536
@@ -239,7 +239,7 @@ def verify_file(
     frames = Frames(file, source)
     kind = frames.kind()
     if kind in (WITHDRAWAL, ABSENCE):
-        what = "withdrawal certificate" if kind == WITHDRAWAL else "student's receipt"
+        what = "withdrawal certificate" if kind == WITHDRAWAL else "student's deletion receipt"
         raise UsageError(f"{source} is a {what}", "Verify it: collegium unlearn verify FILE.")
     start = frames.load(Opening, "the opening", OPENING_LIMIT)
     try:

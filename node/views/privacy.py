@@ -9,7 +9,7 @@ from ...protocol.components import MILLION
 from ...protocol.learning import OF_MODALITY
 from ...protocol.records import Update, body_of
 from ...protocol.update import UpdateHeader
-from ..core.contribution import receipt, whole
+from ..core.contribution import spend_statement, whole
 from ..core.events import PutDraw
 from ..privacy import policy as governing
 from ..privacy.policy import InForce
@@ -107,8 +107,8 @@ def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json |
     last = next((d for d in reversed(rounds_) if policy.modality in dict(d.claims)), None)
     if last is None:
         return None
-    spent, delta = receipt(draws, policy.modality, learning), policy.delta / 1e9
-    (once,) = receipt([last], policy.modality, learning)
+    spent, delta = spend_statement(draws, policy.modality, learning), policy.delta / 1e9
+    (once,) = spend_statement([last], policy.modality, learning)
     left = {}
     for name, is_open in (("rounds_left", False), ("rounds_left_in_recovery", True)):
         limit = Budget(policy.epsilon, delta, learning.recovery_share, is_open).limit
@@ -281,7 +281,7 @@ def privacy_plan(
             reached = learning.downstream(policy.modality, noises)
             if not reached or policy.policy == "never":
                 continue
-            before = receipt(spent, policy.modality, learning)
+            before = spend_statement(spent, policy.modality, learning)
             chosen = [noises[name] for name in reached]
             share = learning.recovery_share
             line = _cost(policy, delta or policy.delta, before, chosen, sample_rate, steps, rounds, share)

@@ -254,7 +254,7 @@ def _frames(path: Path) -> Iterator[bytes]:
 
 def forget() -> None:
     """Empty every cache that a third party's process would begin without."""
-    for known in (fold._open_header, fold._receipts, records.verify_ack, records._decoded, signing._opened):
+    for known in (fold._open_header, fold._valid_acks, records.verify_ack, records._decoded, signing._opened):
         known.cache_clear()
 
 

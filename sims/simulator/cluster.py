@@ -177,7 +177,7 @@ class Node:
         if core is None:
             return
         match effect:
-            case ev.Persist() | ev.CheckReceipt() | ev.Evaluate():
+            case ev.Persist() | ev.CheckSpendStatement() | ev.Evaluate():
                 pass  # stored before all else of its batch; nodes here claim no ε, and hold nobody out
             case ev.Publish():
                 cluster.watch.said(self, effect.data)

@@ -50,14 +50,14 @@ class Invariants:
         self._votes: dict[tuple[bytes, int, int, int], bytes] = {}
         self._acks: dict[tuple[int, bytes, str, int], bytes] = {}
         self._before: dict[int, Ledger] = {}
-        self._lost: set[int] = set()  # nodes whose disks were lost or set back: their receipts are void
+        self._lost: set[int] = set()  # nodes whose disks were lost or set back: their acknowledgements are void
         self._members: dict[bytes, frozenset[bytes]] = {}  # by the digest that headers name them by
         self._next_members: dict[int, bytes] = {0: b""}
         self._verified: set[bytes] = set()
         self._feeds: dict[bytes, tuple[int, bytes]] = {}
         self._agreed = 0  # heights whose records were looked at
         self._updates: dict[bytes, UpdateHeader] = {}  # agreed, by the header's digest
-        self._receipts: dict[bytes, set[bytes]] = {}  # hosts whose true acknowledgements are agreed
+        self._agreed_acks: dict[bytes, set[bytes]] = {}  # hosts whose true acknowledgements are agreed
         self._claims: dict[tuple[int, str, str], dict[int, int]] = {}  # steps by round: of a node, whatever its key
         self._rounds: dict[str, int] = {}  # closed rounds that were looked at
         self._counted: dict[bytes, int] = {}
@@ -195,7 +195,7 @@ class Invariants:
             if header.value.author == value.author:
                 self._updates[header.digest] = header.value
                 hosts = {ack.host for ack in body.acks if verify_ack(federation, header.digest, ack)}
-                self._receipts.setdefault(header.digest, set()).update(hosts)
+                self._agreed_acks.setdefault(header.digest, set()).update(hosts)
         if max(count.values(), default=0) > rules.records_per_height:
             raise InvariantError("G9", f"{max(count.values())} records of one member at height {put.block.height}")
 
@@ -227,12 +227,12 @@ class Invariants:
                         raise InvariantError("G5", f"{where} counts an update of round {header.round}")
                     if self._counted.setdefault(entry.update, round_.number) != round_.number:
                         raise InvariantError("G4", f"{where} counts an update of round {header.round} again")
-                    held = self._receipts[entry.update] & hosts
+                    held = self._agreed_acks[entry.update] & hosts
                     if before.height + 1 == now.height and len(held) < self._needed(max(1, len(hosts))):
-                        raise InvariantError("G4", f"{where} counts an update with {len(held)} receipts")
+                        raise InvariantError("G4", f"{where} counts an update with {len(held)} acknowledgements")
 
     def _hosts_at_close(self, before: Ledger, now: Ledger, name: str) -> set[bytes]:
-        """Return the hosts whose receipts count in a block that closed a round: frozen at the close before.
+        """Return the hosts whose acknowledgements count in a block that closed a round: frozen at the close before.
 
         Those that offer it gather at any time before the first close, for a statistic, and while too few train.
         """
@@ -290,7 +290,7 @@ class Invariants:
                 2 * members * (len(views) + 1) * (blocks + 2),
             ),
             ("messages on disk", len(node.store.messages), 4 * (members + 1) * (len(views) + 2)),
-            ("receipts", len(core.receipts), members * len(core.policies)),
+            ("spend statements", len(core.spend_statements), members * len(core.policies)),
         ):
             if size > most:
                 raise InvariantError("G9", f"node {node.index} holds {size} {what}, and {most} should do")

@@ -423,7 +423,7 @@ def copied_payload(node: Node, data: bytes) -> Told | None:
     return everybody(node, said(node, replace(header, blob=others[0].blob, size=others[0].size)))
 
 
-def forged_receipts(node: Node, data: bytes) -> Told | None:
+def forged_acks(node: Node, data: bytes) -> Told | None:
     """Write an update record whose acknowledgements somebody else never signed."""
     record = own_record(node, data)
     if record is None or record.value.kind != "update":
@@ -644,7 +644,7 @@ _SAYS = (
     breaks_chain,
     splits,
     claims_prevotes,
-    forged_receipts,
+    forged_acks,
 )
 _ACTS = (
     (acks_unseen, 20),

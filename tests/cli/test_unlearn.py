@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from collegium.cli import receipts
+from collegium.cli import deletion_receipts
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
 from collegium.node.home import Home, keys
@@ -26,7 +26,7 @@ def receipt(cluster: "Cluster", tmp_path: Path) -> dict[str, Any]:
     """A receipt by the member that withdrew all: none of its updates is in force."""
     home, file = Home(tmp_path / "withdrawn"), tmp_path / "anna.receipt"
     fill(home, cluster, cluster.nodes[0])
-    return {"file": file, **receipts.write(home, "anna", file)}
+    return {"file": file, **deletion_receipts.write(home, "anna", file)}
 
 
 def test_a_receipt_is_verified_with_its_key_which_is_not_in_it(run: "Run", receipt: dict[str, Any]) -> None:
@@ -184,14 +184,14 @@ def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, mo
 def test_a_receipt_says_that_nobody_there_had_the_id(run: "Run", cluster: "Cluster", tmp_path: Path) -> None:
     home, file = Home(tmp_path / "withdrawn"), tmp_path / "nobody.receipt"
     fill(home, cluster, cluster.nodes[0])
-    key = receipts.write(home, "nobody", file, id_known=False)["key"]
+    key = deletion_receipts.write(home, "nobody", file, id_known=False)["key"]
     words = ("unlearn", "verify", file, "--subject", "nobody", "--key", key)
     assert run(*words, "--json").value["id_known"] is False
     assert "when member 0 wrote this, it found this id neither in its data nor in any draw" in " ".join(
         run(*words).out.split()
     )
     file.unlink()
-    key = receipts.write(home, "anna", file)["key"]
+    key = deletion_receipts.write(home, "anna", file)["key"]
     assert run("unlearn", "verify", file, "--subject", "anna", "--key", key, "--json").value["id_known"] is True
 
 

@@ -304,8 +304,8 @@ def test_inert_records_are_named_and_change_nothing_else(book: Book) -> None:
         "body has a field too many": ("invalid", ("offer", b"\x80")),
         "header of another member": ("not-the-author", Update(book.header(b, 2).wire, ())),
         "header with a false signature": ("bad-signature", Update(unsigned, ())),
-        "forged receipt": ("false-receipt", Update(good.wire, (forged,))),
-        "one receipt twice": ("false-receipt", Update(good.wire, twice * 2)),
+        "forged acknowledgement": ("false-ack", Update(good.wire, (forged,))),
+        "one acknowledgement twice": ("false-ack", Update(good.wire, twice * 2)),
         "counted already": ("counted-already", Update(counted.wire, book.acks(counted, book.ids))),
         "a round far ahead": ("round-ahead", Update(book.header(a, 3).wire, ())),
         "a generation ahead": ("generation-ahead", Update(book.header(a, 2, generation=1).wire, ())),
@@ -331,13 +331,13 @@ def test_inert_records_are_named_and_change_nothing_else(book: Book) -> None:
     assert c is not d
 
 
-def test_a_restart_folds_a_false_receipt_as_it_was_decided(book: Book) -> None:
+def test_a_restart_folds_a_false_ack_as_it_was_decided(book: Book) -> None:
     """G8: `trusted` skips signatures; a block with an inert record must give the same state all the same."""
     a = book.ids[0]
     header = book.header(a, 1)
     forged = replace(book.acks(header, book.ids)[1], signature=bytes(64))
     book.block(book.record(a, Update(header.wire, (forged,))))
-    assert book.reasons() == ["false-receipt"]
+    assert book.reasons() == ["false-ack"]
     ledger = genesis(book.charter)
     for block, records in book.blocks:
         ledger = fold_block(book.charter, ledger, block, records, trusted=True)
@@ -348,14 +348,14 @@ def test_a_restart_folds_a_false_receipt_as_it_was_decided(book: Book) -> None:
 
 
 def test_acks_from_a_quorum_of_the_active_hosts(book: Book) -> None:
-    """design.md section 7: three of four; strangers' and non-hosts' receipts do not help."""
+    """design.md section 7: three of four; strangers' and non-hosts' acknowledgements do not help."""
     a, b, c, d = book.ids
     book.block(book.update(a, 1, [a, b]), book.update(b, 1, [a, b, STRANGER]), book.update(c, 1, [a, b, c]))
     assert [e.author for e in eligible(book.charter, book.ledger, T)] == [c.public_key]
     refuses("not-closable", next_state, book.charter, book.ledger, [book.record(d, kind="x")], [Close(T, 1)])
 
 
-def test_later_receipts_add_to_earlier_ones(book: Book) -> None:
+def test_later_acks_add_to_earlier_ones(book: Book) -> None:
     a, b, c, _ = book.ids
     book.block(book.update(a, 1, [a, b]))
     book.block(book.update(a, 1, [c]))

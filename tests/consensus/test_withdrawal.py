@@ -196,7 +196,7 @@ def test_g7_no_withdrawal_is_ever_forgotten() -> None:
     for number in range(1, last):
         assert not house.withdraw(owner, "updates", updates=(house.entry(owner, A, number).update,))
     assert len(house.ledger.withdrawn) == last
-    assert house.say((owner, update)) == {"withdrawn"}, "with its old receipts"
+    assert house.say((owner, update)) == {"withdrawn"}, "with its old acknowledgements"
     assert house.counted(A) == [BUT_0] * last
 
 

@@ -276,16 +276,16 @@ def test_a_robust_rule_needs_the_bytes_for_its_shares() -> None:
 
 def test_what_is_refused_is_told_by_name() -> None:
     def lying(cluster: Cluster) -> None:
-        cluster.nodes[3].tell_lies(LIES["forged_receipts"])
+        cluster.nodes[3].tell_lies(LIES["forged_acks"])
 
     cluster = grown(rounds=3, seed=1, prepare=lying, deadline=1000)
     honest = cluster.nodes[:3]
     until(cluster, lambda: all(n.core and n.core.folded.get(NAME, (0,))[0] >= 2 for n in honest))
     report, data = seen(cluster)
     liar = by_name(blame(report, NAME, data))["member 3"]
-    refused = report.refusals.get("false-receipt", 0)
+    refused = report.refusals.get("false-ack", 0)
     assert refused
-    assert liar["refused"] == {"false-receipt": refused}
+    assert liar["refused"] == {"false-ack": refused}
     assert liar["rounds"] == 0
     key = cluster.nodes[3].identity.public_key
     waited = sum(key in active for active in report.active.values())

@@ -80,7 +80,7 @@ def test_bodies_travel_under_their_names(body: Offer) -> None:
 
 
 def test_acks_bind_federation_header_and_host() -> None:
-    """G4: nobody's receipt can be made up, moved or lent."""
+    """G4: nobody's acknowledgement can be made up, moved or lent."""
     header = sha256(b"header")
     ack = Ack(ME.public_key, ME.sign("ack", ack_message(HERE, header)))
     assert verify_ack(HERE, header, ack)

@@ -152,11 +152,11 @@ def test_a_header_is_one_draw_of_all_students_and_of_no_state() -> None:
     assert refused(lambda: check_header(replace(shared, sample_rate=100_000), charter)) == "mixed-draw"
 
 
-def test_a_receipt_has_to_list_the_release() -> None:
+def test_a_spend_statement_has_to_list_the_release() -> None:
     """G6: draws of a tenth of the students do not stand for a draw of all of them."""
     charter = a_charter(2 * MILLION)
     claim = Claim("made-up", (DpEvents(100_000, 2 * MILLION, 1),), 1000, 10_000)
-    assert refused(lambda: check_header(a_header(charter, claims=(claim,)), charter)) == "receipt-lacks-draw"
+    assert refused(lambda: check_header(a_header(charter, claims=(claim,)), charter)) == "spend-lacks-training"
 
 
 # ---- norms

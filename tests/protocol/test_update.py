@@ -349,34 +349,34 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
     "more ε than the floor": (claiming(epsilon=8001), "epsilon-above"),
     "no ε at all under the floor": (claiming(epsilon=NO_EPSILON), "epsilon-above"),
     "more δ than the floor": (claiming(delta=10_001), "epsilon-above"),
-    "no draws in the receipt": (claiming(events=()), "receipt-missing"),
-    "no δ at all": (claiming(delta=0), "receipt-missing"),
-    "fewer draws than steps": (claiming(events=(DpEvents(100_000, MILLION, 3),)), "receipt-lacks-draw"),
+    "no draws in the spend statement": (claiming(events=()), "spend-missing"),
+    "no δ at all": (claiming(delta=0), "spend-missing"),
+    "fewer draws than steps": (claiming(events=(DpEvents(100_000, MILLION, 3),)), "spend-lacks-training"),
     "draws enough, but not of this one": (
         claiming(events=(DpEvents(100_000, MILLION, 3), DpEvents(100_000, MILLION + 1, 9))),
-        "receipt-lacks-draw",
+        "spend-lacks-training",
     ),
-    "draws at a lower rate": (claiming(events=(DpEvents(99_999, MILLION, 4),)), "receipt-lacks-draw"),
-    "two engaged with the noise of one": (replace(GOOD, engaged=(engaged(), engaged(TWO))), "receipt-lacks-draw"),
-    "more lines than a receipt may have": (
+    "draws at a lower rate": (claiming(events=(DpEvents(99_999, MILLION, 4),)), "spend-lacks-training"),
+    "two engaged with the noise of one": (replace(GOOD, engaged=(engaged(), engaged(TWO))), "spend-lacks-training"),
+    "more lines than a spend statement may have": (
         claiming(events=tuple(DpEvents(100_000, MILLION - n, 4) for n in range(65))),
-        "receipt-lines",
+        "spend-lines",
     ),
     "more draws than anybody makes": (
         claiming(events=(DpEvents(100_000, MILLION, 4), DpEvents(100_000, MILLION, MAX_EVENTS))),
-        "receipt-draws",
+        "spend-events",
     ),
     "draws at a rate that the charter has not": (
         claiming(events=(PAID.events[0], DpEvents(MILLION, MILLION, 1))),
-        "receipt-rate",
+        "spend-rate",
     ),
     "draws with less noise than all components together": (
         claiming(events=(PAID.events[0], DpEvents(100_000, 100, 1))),
-        "receipt-noise",
+        "spend-noise",
     ),
     "draws with more noise than any component may have": (
         claiming(events=(PAID.events[0], DpEvents(100_000, 16 * MILLION + 1, 1))),
-        "receipt-noise",
+        "spend-noise",
     ),
     "claims out of order": (claiming(replace(PAID, modality="a")), "claims-order"),
     "a modality twice": (claiming(PAID), "claims-order"),
@@ -456,9 +456,9 @@ def test_each_modality_pays_for_what_it_reaches() -> None:
 
 
 WRONG_CLAIMS: dict[str, tuple[UpdateHeader, dict[str, str], str]] = {
-    "the noise of the encoder alone": (drawn(ALL_OF_A, (paid("a", 1), paid("b", 4))), {}, "receipt-lacks-draw"),
+    "the noise of the encoder alone": (drawn(ALL_OF_A, (paid("a", 1), paid("b", 4))), {}, "spend-lacks-training"),
     "the noise of all but the encoder beside it": (
-        drawn(ALL_OF_A, (paid("a", 3), paid("b", 4))), {}, "receipt-lacks-draw",
+        drawn(ALL_OF_A, (paid("a", 3), paid("b", 4))), {}, "spend-lacks-training",
     ),
     "no claim for an engaged encoder": (drawn(ALL_OF_A, (paid("a", 4),)), {}, "claim-missing"),
     "no claim for an engaged adapter": (drawn(("adapter/c", "head/ab"), (paid("a", 1),)), {}, "claim-missing"),
@@ -466,8 +466,8 @@ WRONG_CLAIMS: dict[str, tuple[UpdateHeader, dict[str, str], str]] = {
     "a modality that is never learned from": (
         drawn(("backbone",), (paid("a", 1), paid("b", 1))), {"b": "never"}, "modality-forbidden",
     ),
-    "an ε that nobody asked for, without a receipt": (
-        drawn(("head/c",), (replace(FREE, epsilon=5),)), {"c": "open"}, "receipt-missing",
+    "an ε that nobody asked for, without a spend statement": (
+        drawn(("head/c",), (replace(FREE, epsilon=5),)), {"c": "open"}, "spend-missing",
     ),
 }  # fmt: skip
 
@@ -517,7 +517,7 @@ def test_merged_draws_never_cost_less(draws: list[DpEvents], lines: int) -> None
         assert sum(m.count for m in worse) >= sum(d.count for d in bound)
 
 
-def test_the_largest_receipts_fit_a_header() -> None:
+def test_the_largest_spend_statements_fit_a_header() -> None:
     assert all(lines_for(n) * n <= ALL_LINES and 1 <= lines_for(n) <= MAX_LINES for n in range(1, 65))
     draws = tuple(DpEvents(MILLION, 2**40 - n, 2**32 - 1) for n in range(lines_for(64)))
     claims = tuple(Claim(f"modality-{n:02}", draws, 2**32 - 1, 2**32 - 1) for n in range(64))

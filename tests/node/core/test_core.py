@@ -246,7 +246,7 @@ def test_an_answer_that_leads_nowhere_is_not_followed() -> None:
 
 
 def test_a_request_says_no_more_than_its_schema_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """G9: many hosts, many receipts in flight."""
+    """G9: many hosts, many acknowledgements in flight."""
     core = core_of(grown().nodes[0])
     monkeypatch.setattr(catchup, "in_flight_messages", lambda _: [b"%d" % n for n in range(20_000)])
     assert len(sync_request(core)) < 192 << 10

@@ -276,20 +276,20 @@ def test_g6_a_restart_asks_with_what_was_reserved() -> None:
     assert {part.component: part.last for part in check.parts} == {p.component: p.noise_multiplier for p in put.parts}
 
 
-def test_g6_receipts_count_every_draw_under_its_own_noise() -> None:
+def test_g6_spend_statements_count_every_draw_under_its_own_noise() -> None:
     charter = wide()
     _, put, _ = run_draw(charter)
     learning = charter.learning
     less = replace(put, draw=2, parts=put.parts[:1], claims=(("essays", 400),))
-    essays = contributing.receipt([put, less], "essays", learning)
+    essays = contributing.spend_statement([put, less], "essays", learning)
     assert sorted(d.noise_multiplier for d in essays) == sorted(
         [M + 7, effective_noise([M + 7, 2 * M + 7, 3 * M, 4 * M + 7, 5 * M + 7])]
     )
-    assert contributing.receipt([less], "marks", learning) == (), "its data were not in that draw"
+    assert contributing.spend_statement([less], "marks", learning) == (), "its data were not in that draw"
     style = replace(put, draw=3, parts=(put.parts[4],), claims=(("essays", 1), ("marks", 1)))
-    assert contributing.receipt([style], "marks", learning) == (), "the head of a task that reads no marks"
+    assert contributing.spend_statement([style], "marks", learning) == (), "the head of a task that reads no marks"
     beside = replace(put, draw=3, parts=(put.parts[2],), claims=(("essays", 1), ("marks", 1)))
-    (line,) = contributing.receipt([beside], "essays", learning)
+    (line,) = contributing.spend_statement([beside], "essays", learning)
     assert line.noise_multiplier == 3 * M, "the gradient of an encoder of marks comes back through the essays' logits"
 
 
@@ -299,7 +299,7 @@ def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:
     every = effective_noise([part.noise_multiplier for part in put.parts])
     both = contributing.whole([put], ["essays", "marks"], charter.learning)
     assert both == (DpEvents(100_000, every, 4),)
-    assert contributing.whole([put], ["marks"], charter.learning) == contributing.receipt(
+    assert contributing.whole([put], ["marks"], charter.learning) == contributing.spend_statement(
         [put], "marks", charter.learning
     )
     recalled = ev.PutDraw(
@@ -334,7 +334,7 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
     node = cluster.nodes[0]
 
     def spent() -> int:
-        return sum(d.count for d in contributing.receipt(node.store.draws, "made-up", cluster.charter.learning))
+        return sum(d.count for d in contributing.spend_statement(node.store.draws, "made-up", cluster.charter.learning))
 
     before = spent()
     assert before == 4 * cluster.charter.learning.steps

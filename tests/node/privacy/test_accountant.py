@@ -172,6 +172,6 @@ def test_g9_large_distributions_are_not_kept() -> None:
 
 
 def test_what_institutions_plan_is_far_below_the_bounds() -> None:
-    # A thousand rounds of eight steps; as many lines as a receipt may have.
+    # A thousand rounds of eight steps; as many lines as a spend statement may have.
     assert epsilon([(0.1, 1.0, 8000)], DELTA) < 200.0
     assert accountant.numbers(*((0.1, 0.5 + n / 1000, 80) for n in range(64))) < accountant.MAX_NUMBERS

@@ -110,7 +110,8 @@ def test_g6_one_spent_modality_stops_the_draw_by_its_name() -> None:
 def test_what_was_used_last_is_used_again_while_it_is_enough() -> None:
     first = decide(modality(), rounds=400)
     parts = tuple(replace(part, last=first.noises[part.name]) for part in PARTS)
-    # Ten rounds fewer than were planned would bear less noise; but every other noise is another line of the receipt.
+    # Ten rounds fewer than were planned would bear less noise; but every other noise is another line of the spend
+    # statement.
     again = decide(modality(spent=(DpEvents(Q, noise_of(first), STEPS),)), rounds=389, parts=parts)
     assert again.noises == first.noises
 
@@ -178,8 +179,8 @@ def test_a_draw_without_noise_never_fits_a_budget_and_always_fits_none() -> None
     assert decide(modality(budget=free)).modalities["marks"].after < UNBOUNDED
 
 
-def test_merged_receipts_are_what_is_counted() -> None:
-    """The ε that is claimed is that of the lines that the receipt has room for."""
+def test_merged_spend_statement_are_what_is_counted() -> None:
+    """The ε that is claimed is that of the lines that the spend statement has room for."""
     spent = tuple(DpEvents(Q, (20 + n) * 100_000, 4) for n in range(6))
     verdict = decide(modality(spent=spent), lines=3)
     lines = merge([*spent, DpEvents(Q, noise_of(verdict), STEPS)], 3)

@@ -12,10 +12,10 @@ from collegium.crypto import sealing
 from collegium.crypto.errors import CorruptError, RefusedError, VerificationError
 from collegium.node.control.client import Client
 from collegium.node.home.students import Manifests, tag
-from collegium.node.verify import files, receipt
+from collegium.node.verify import deletion_receipt, files
 from collegium.node.verify.certificate import LIMIT
+from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _padded, check, made_and_checked, make
 from collegium.node.verify.outsiders import headers_of, source_of
-from collegium.node.verify.receipt import Absence, Absent, _opened, _padded, check, made_and_checked, make
 from collegium.protocol import schema
 from collegium.protocol.charter import add_signature, dump_file, load_file
 from collegium.sims.processes.watch import fold_ledger
@@ -86,7 +86,7 @@ def _sign(four: Any) -> None:
         institution.home.charter.write_bytes(dump_file(signed))
 
 
-def _make(home: Any, me: bytes, student: str) -> tuple[bytes, receipt.Receipt]:
+def _make(home: Any, me: bytes, student: str) -> tuple[bytes, deletion_receipt.DeletionReceipt]:
     with source_of(home) as source:
         parts = make(source, me, student, KEY, headers_of(home), Manifests(home).get)
         return made_and_checked(parts, student, KEY, "receipt")

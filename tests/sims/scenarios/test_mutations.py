@@ -219,7 +219,7 @@ MUTATIONS = (
                 "elif state.acked.setdefault(update.key, update.header.digest) == update.header.digest:",
                 "elif update.key:",
             ),
-            (UPDATES, "if state.acked.get(place, header.digest) != header.digest:", "if False:"),
+            (UPDATES, "if state.acked.get(key, header.digest) != header.digest:", "if False:"),
         ),
         "liar-two-headers",
         1,
@@ -299,7 +299,7 @@ MUTATIONS = (
         ("G4",),
     ),
     Mutation(
-        "one receipt is enough",
+        "one acknowledgement is enough",
         (
             (
                 UPDATES,

@@ -609,11 +609,11 @@ def test_words_of_another_federation_mean_nothing_here() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
-def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
+def test_a_restart_bears_a_liars_false_acks(seed: int) -> None:
     """G8: an agreed, inert record with forged acks must not keep nodes from starting again."""
     cluster = Cluster(4, seed, Invariants, rounds=4, deadline=1000)
 
-    with_liars(cluster, {3}, LIES["forged_receipts"])
+    with_liars(cluster, {3}, LIES["forged_acks"])
     cluster.start()
     assert cluster.run(lambda: closed(cluster, 2), LIMIT)
     cluster.run(lambda: False, cluster.now + 5000)
@@ -621,7 +621,7 @@ def test_a_restart_bears_a_liars_false_receipts(seed: int) -> None:
     core = cluster.nodes[0].core
     assert core is not None
     # Unless its own store gave the true record to somebody first: then it forked its feed.
-    assert refused == {"false-receipt"} or core.ledger.expelled
+    assert refused == {"false-ack"} or core.ledger.expelled
     for node in cluster.nodes[:3]:
         node.crash()
         node.start()

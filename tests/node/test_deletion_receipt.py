@@ -1,4 +1,6 @@
-"""A student's receipt, made of a simulated federation's ledger: what it shows, and what nobody can make it show."""
+"""A student's deletion receipt, made of a simulated federation's ledger: what it shows, and what nobody can make it
+show.
+"""
 
 import io
 import json
@@ -20,10 +22,10 @@ from collegium.node.core import events as ev
 from collegium.node.home import Home
 from collegium.node.home.students import Manifest, Manifests, tag
 from collegium.node.store import Store
-from collegium.node.verify import files, receipt
+from collegium.node.verify import deletion_receipt, files
 from collegium.node.verify.certificate import LIMIT
+from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _padded
 from collegium.node.verify.outsiders import Source
-from collegium.node.verify.receipt import Absence, Absent, _opened, _padded
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Rekeying
@@ -66,10 +68,10 @@ class School:
         """The bytes of a receipt by the node, be it true or not."""
         headers = self.node.store.snapshot().headers
         me = who.get("me", self.node.identity.public_key)
-        return b"".join(receipt.make(self.source(), me, student, KEY, headers, manifest or self.manifests.get))
+        return b"".join(deletion_receipt.make(self.source(), me, student, KEY, headers, manifest or self.manifests.get))
 
-    def check(self, content: bytes, student: str, key: bytes = KEY) -> receipt.Receipt:
-        return receipt.check(io.BytesIO(content), "receipt", student, key)
+    def check(self, content: bytes, student: str, key: bytes = KEY) -> deletion_receipt.DeletionReceipt:
+        return deletion_receipt.check(io.BytesIO(content), "receipt", student, key)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_who_came_back_with_a_new_key_answers_for_what_counts_under_the_old_one(
     headers = school.node.store.snapshot().headers
 
     def make(student: str) -> bytes:
-        found = receipt.make(school.source(), new, student, KEY, headers, school.manifests.get, [old])
+        found = deletion_receipt.make(school.source(), new, student, KEY, headers, school.manifests.get, [old])
         return b"".join(found)
 
     with pytest.raises(RefusedError, match=f"former key {old.hex()[:16]} was trained on this student"):
@@ -174,7 +176,7 @@ def test_an_old_receipt_is_held_against_the_verifiers_own_ledger(
     old = replace(school.source(), top=counted)
     headers = school.node.store.snapshot().headers
     me = school.node.identity.public_key
-    content = b"".join(receipt.make(old, me, LEFT_OUT, KEY, headers, school.manifests.get))
+    content = b"".join(deletion_receipt.make(old, me, LEFT_OUT, KEY, headers, school.manifests.get))
     home = Home(tmp_path / "verifier")
     fill(home, school)
     told = verify(content, "--home", str(home.root))
@@ -290,9 +292,11 @@ def claim_of(content: bytes) -> Absence:
 @pytest.mark.parametrize("count", [0, 1, 7, 40])
 def test_the_length_of_what_is_sealed_is_a_power_of_two(count: int) -> None:
     one = Absent(bytes(200), bytes(32), bytes(32), (bytes(32), b"", bytes(32)))
-    size = len(receipt._padded((one,) * count))
+    size = len(deletion_receipt._padded((one,) * count))
     assert size.bit_count() == 1
-    assert size == len(receipt._padded((replace(one, path=(*one.path, b"")),) * count)), "not that of the paths"
+    assert size == len(deletion_receipt._padded((replace(one, path=(*one.path, b"")),) * count)), (
+        "not that of the paths"
+    )
 
 
 def test_a_receipt_that_fills_more_than_half_of_the_limit_is_made(
@@ -301,14 +305,14 @@ def test_a_receipt_that_fills_more_than_half_of_the_limit_is_made(
     """Up to the next power of two it would have no room."""
     claim = claim_of(school.make(LEFT_OUT))
     padded = len(claim.sealed) - 40
-    spare = padded - len(schema.dump(receipt.Shown(_opened(claim, KEY)))) - 1
+    spare = padded - len(schema.dump(deletion_receipt.Shown(_opened(claim, KEY)))) - 1
     assert spare > 30
     whole = len(schema.dump(claim))
-    monkeypatch.setattr(receipt, "LIMIT", whole - spare + 12)
+    monkeypatch.setattr(deletion_receipt, "LIMIT", whole - spare + 12)
     content = school.make(LEFT_OUT)
     assert school.check(content, LEFT_OUT).updates
     assert padded - spare < len(claim_of(content).sealed) - 40 < padded
-    monkeypatch.setattr(receipt, "LIMIT", whole - spare - 1)
+    monkeypatch.setattr(deletion_receipt, "LIMIT", whole - spare - 1)
     with pytest.raises(RefusedError, match="more than a receipt holds"):
         school.make(LEFT_OUT)
 

@@ -1,7 +1,8 @@
-"""Whether other members' receipts add up to the ε that they claim: recomputed apart from this node's own training.
+"""Whether other members' spend statements add up to the ε that they claim: recomputed apart from this node's own
+training.
 
 The learner never sees them. A process of its own with limits computes them, many at a time and never in a hurry: the
-receipt of a member's next update covers the same draws. A claim that is too low is told, never judged.
+spend statement of a member's next update covers the same draws. A claim that is too low is told, never judged.
 """
 
 import json
@@ -19,14 +20,14 @@ from ...protocol.update import UpdateHeader
 
 log = structlog.get_logger(__name__)
 
-GATHER = 5.0  # seconds: receipts that come within them are computed by one process
+GATHER = 5.0  # seconds: spend statements that come within them are computed by one process
 LONGEST = 600.0  # seconds that a process may take on a busy machine; its CPU time is bounded by itself
 COMMAND = (sys.executable, "-P", "-m", "collegium.node.privacy.recompute")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-class Receipts:
-    """The last receipt of each member that was not recomputed yet; `run` does it."""
+class SpendStatements:
+    """The last spend statement of each member that was not recomputed yet; `run` does it."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = list(command)
@@ -65,7 +66,7 @@ class Receipts:
             if len(answers) < len(open_):
                 author, claim = open_[len(answers)]
                 log.warning(
-                    "a member's receipt could not be recomputed",
+                    "a member's spend statement could not be recomputed",
                     member=author,
                     modality=claim.modality,
                     reason="it takes too much time or memory, or the process ended",
@@ -96,6 +97,6 @@ class Receipts:
                 )
                 found = done.stdout
         except OSError as error:
-            log.warning("receipts cannot be recomputed", reason=str(error))
+            log.warning("spend statements cannot be recomputed", reason=str(error))
         # A line that was cut short has no end.
         return [int(line) for line in found.decode(errors="replace").split("\n")[:-1][: len(claims)]]

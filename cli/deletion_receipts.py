@@ -1,4 +1,6 @@
-"""A student's receipt on the command line: `unlearn subject` writes one, `unlearn verify FILE --subject` checks it."""
+"""A student's deletion receipt on the command line: `unlearn subject` writes one, `unlearn verify FILE --subject`
+checks it.
+"""
 
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from .read import from_store
 
 if TYPE_CHECKING:
     from ..node.home import Home
-    from ..node.verify.receipt import Receipt, Today
+    from ..node.verify.deletion_receipt import DeletionReceipt, Today
 
 NOBODY = (
     "it found this id neither in its data nor in any draw that it has a record of: mistyped, never used there, or"
@@ -23,11 +25,13 @@ NOBODY = (
 
 
 def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
-    """Write a student's receipt of this node, checked; return what it shows and its key. Raises RefusedError."""
+    """Write a student's deletion receipt of this node, checked; return what it shows and its key. Raises
+    RefusedError.
+    """
     from ..crypto import sealing
     from ..node.home import keys
     from ..node.home.students import Manifests
-    from ..node.verify import receipt
+    from ..node.verify import deletion_receipt
     from ..node.verify.outsiders import headers_of, source_of
 
     me, key = from_store(place, lambda context: context.me), sealing.new_key()
@@ -35,8 +39,8 @@ def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> d
         raise UsageError("This directory has no key", "Name the directory of the institution's node.")
     with source_of(place) as source:
         own = (headers_of(place), Manifests(place).get, keys.former(place))
-        parts = receipt.make(source, me, student, key, *own, id_known=id_known)
-        content, checked = receipt.made_and_checked(parts, student, key, str(out))
+        parts = deletion_receipt.make(source, me, student, key, *own, id_known=id_known)
+        content, checked = deletion_receipt.made_and_checked(parts, student, key, str(out))
     write_new(out, [content])
     return {**checked.as_map(), "key": key.hex()}
 
@@ -52,7 +56,7 @@ def verify(
 ) -> None:
     """Check a receipt, and tell how it stands to this node's own ledger, if there is one."""
     from ..crypto.sealing import KEY_BYTES
-    from ..node.verify import read_charter, receipt
+    from ..node.verify import deletion_receipt, read_charter
     from .ledger import parse_pin
 
     if student is None or key is None:
@@ -69,7 +73,7 @@ def verify(
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
     known = None if charter is None else read_charter(charter)[0]
     with path.open("rb") as file:
-        checked = receipt.check(file, str(path), name, opening, charter=known, pins=dict(map(parse_pin, pins)))
+        checked = deletion_receipt.check(file, str(path), name, opening, charter=known, pins=dict(map(parse_pin, pins)))
     now = _own_ledger(checked, home, as_json)
     found: Any = {
         **checked.as_map(),
@@ -81,9 +85,9 @@ def verify(
         raise typer.Exit(7)
 
 
-def _own_ledger(checked: "Receipt", home: Path | None, as_json: bool) -> "Today | None":
+def _own_ledger(checked: "DeletionReceipt", home: Path | None, as_json: bool) -> "Today | None":
     """Hold a receipt against this node's own ledger; None if there is none here of this federation."""
-    from ..node.verify import read_charter, receipt
+    from ..node.verify import deletion_receipt, read_charter
     from ..node.verify.outsiders import source_of
 
     place = home_of(home)
@@ -96,7 +100,7 @@ def _own_ledger(checked: "Receipt", home: Path | None, as_json: bool) -> "Today 
             raise UsageError(f"The node in {place.root} is of another federation", "Leave --home out, or name another.")
         return None
     with progress(as_json) as step, source_of(place, step) as source:
-        return receipt.today(checked, source)
+        return deletion_receipt.today(checked, source)
 
 
 def _people(out: Any, found: Any) -> None:

@@ -1,4 +1,5 @@
-"""A student's receipt: no update of this institution that is in force was trained on them (design.md section 9).
+"""A student's deletion receipt: no update of this institution that is in force was trained on them (design.md section
+9).
 
 It opens the ledger state that a cosigned header names, with every frozen list; for each update of the institution on
 them the signed header, whose `manifest` commits to a salt and to the tree of who was drawn; and a proof that the
@@ -61,7 +62,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class DeletionReceipt:
     """A checked receipt. `updates` are those in force; `withdrawn` counts those that were withdrawn one by one.
 
     `name` is the member's in the ledger. With no update in force it is true of every student and of nobody's making.
@@ -112,7 +113,7 @@ class Today:
     updates: int
 
 
-def today(receipt: Receipt, source: Source) -> Today:
+def today(receipt: DeletionReceipt, source: Source) -> Today:
     """Hold a checked receipt against a ledger that the verifier trusts. Raises VerificationError if they differ."""
     height = receipt.block.height
     stored = source.block(height) if height <= source.top else None
@@ -207,7 +208,7 @@ def check(
     *,
     charter: Charter | None = None,
     pins: Mapping[int, bytes] | None = None,
-) -> Receipt:
+) -> DeletionReceipt:
     """Check a receipt for the student with this id, sealed under `key`. Raises CorruptError or VerificationError."""
     frames = files.Frames(file, source)
     if frames.kind() != files.ABSENCE:
@@ -240,7 +241,7 @@ def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
     return schema.load(Shown, _unsealed(claim, key)[:-1], LIMIT).absent
 
 
-def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: Iterable[Absent]) -> Receipt:
+def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: Iterable[Absent]) -> DeletionReceipt:
     block = walk.blocks[claim.state.height]
     now, lists = opened(charter, block, claim.state)
     seats = {member.key: member.name for member in charter.members} | dict(now.names)
@@ -261,16 +262,17 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: It
         if not sparse.verify_absence(each.tree, tag(each.salt, subject), each.path):
             raise VerificationError(
                 f"{where}: it does not show that this student was not drawn",
-                "It is another student's receipt, or a false one. Write the id as the institution's data have it.",
+                "It is another student's deletion receipt, or a false one. Write the id as the institution's data"
+                " have it.",
             )
         seen[header.digest] = header.value
     if missing := wanted - set(seen):
         raise VerificationError(f"{len(missing)} updates of this institution are in force and not shown", ADVICE)
     single = sum(len(w.updates) for w in now.withdrawn if w.author in keys and w.scope == "updates")
-    return Receipt(charter, walk, block, claim.member, seats[claim.member], seen, single)
+    return DeletionReceipt(charter, walk, block, claim.member, seats[claim.member], seen, single)
 
 
-def made_and_checked(parts: Iterable[bytes], subject: str, key: bytes, source: str) -> tuple[bytes, Receipt]:
+def made_and_checked(parts: Iterable[bytes], subject: str, key: bytes, source: str) -> tuple[bytes, DeletionReceipt]:
     """Return a receipt's bytes, checked as the student will check them."""
     content = b"".join(parts)
     return content, check(io.BytesIO(content), source, subject, key)

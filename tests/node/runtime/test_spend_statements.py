@@ -1,4 +1,4 @@
-"""Other members' receipts are recomputed in a process of its own: its limits, and one that takes too much."""
+"""Other members' spend statements are recomputed in a process of its own: its limits, and one that takes too much."""
 
 import sys
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 import trio
 
-from collegium.node.runtime.receipts import Receipts
+from collegium.node.runtime.spend_statements import SpendStatements
 from collegium.protocol.claims import Claim, DpEvents
 from collegium.protocol.components import MILLION
 from collegium.protocol.update import Engaged, UpdateHeader
@@ -22,29 +22,29 @@ def header(author: int, *claims: Claim) -> UpdateHeader:
     return UpdateHeader(nothing, author_key, "head/a", 1, 0, nothing, nothing, 0, 4, 100_000, 1000, (recipe,), claims)
 
 
-def told(receipts: Receipts, *headers: UpdateHeader) -> list[tuple[str, int]]:
+def told(statements: SpendStatements, *headers: UpdateHeader) -> list[tuple[str, int]]:
     """Return the warnings and whom they are about."""
 
     async def run() -> list[Any]:
         with structlog.testing.capture_logs() as logs:
-            await receipts.check(headers)
+            await statements.check(headers)
         return list(logs)
 
     return [(log["event"], log["member"][0]) for log in trio.run(run)]
 
 
 def test_a_member_that_claims_too_little_is_told_of_and_an_honest_one_is_not() -> None:
-    found = told(Receipts(), header(1, HONEST), header(2, LOW))
+    found = told(SpendStatements(), header(1, HONEST), header(2, LOW))
     assert found == [("a member claims less ε than its draws compose to", 2)]
 
 
-def test_g9_a_receipt_that_ends_the_process_costs_no_other_its_check() -> None:
+def test_g9_a_spend_statement_that_ends_the_process_costs_no_other_its_check() -> None:
     ends = "import json, sys\nfor line in sys.stdin:\n    n = len(json.loads(line)['events'])\n"
     ends += "    assert n < 3\n    print(5500, flush=True)\n"
-    found = told(Receipts([sys.executable, "-c", ends]), header(1, LONG), header(2, LOW), header(3, HONEST))
+    found = told(SpendStatements([sys.executable, "-c", ends]), header(1, LONG), header(2, LOW), header(3, HONEST))
     assert found == [
         ("a member claims less ε than its draws compose to", 2),
-        ("a member's receipt could not be recomputed", 1),
+        ("a member's spend statement could not be recomputed", 1),
     ]
 
 
@@ -58,8 +58,8 @@ def test_g9_the_process_has_limits_of_memory_and_time() -> None:
     assert [int(word) for word in trio.run(run).split()] == [2 << 30, 2 << 30, 60, 60]
 
 
-def test_the_last_receipt_of_a_member_takes_the_place_of_those_before() -> None:
-    receipts = Receipts()
+def test_the_last_spend_statement_of_a_member_takes_the_place_of_those_before() -> None:
+    statements = SpendStatements()
     for epsilon in range(1, 1000):
-        receipts.add(header(1, Claim("made-up", HONEST.events, epsilon, 10_000)))
-    assert [claim.epsilon for waiting in receipts._waiting.values() for claim in waiting.claims] == [999]
+        statements.add(header(1, Claim("made-up", HONEST.events, epsilon, 10_000)))
+    assert [claim.epsilon for waiting in statements._waiting.values() for claim in waiting.claims] == [999]
