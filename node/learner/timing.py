@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from string import ascii_lowercase
 from time import perf_counter
 from typing import Any
 
@@ -79,6 +80,7 @@ def small_transformer(folder: Path) -> Path:
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(WORDS))]
+    words += [start + letter for start in ("", "##") for letter in ascii_lowercase]  # so that any two words differ
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     config = transformers.BertConfig(

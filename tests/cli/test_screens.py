@@ -152,8 +152,8 @@ def test_the_live_table_of_the_demo_shows_the_newest_rounds(columns: int, rows: 
     file.truncate()
     console.print(replace(table, whole=True))
     printed = file.getvalue()
-    rows_ = [round_ for round_ in range(1, 31) if re.search(rf"│ +{round_} │", printed)]
-    assert rows_ == [*range(1, 31)], "what scrolled by can be read at the end"
+    numbers = [round_ for round_ in range(1, 31) if re.search(rf"│ +{round_} │", printed)]
+    assert numbers == [*range(1, 31)], "what scrolled by can be read at the end"
     assert "are not shown" not in printed
     assert "-" not in printed.replace("school-", ""), "no negative seconds"
     assert "ε of one student up to 3.13" in " ".join(printed.split())
