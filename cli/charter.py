@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..protocol.learning import Modality, PrivacyFloor
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
+EPSILON, DELTA = 8.0, 1e-5
 ROBUST = "clip+nnm+trimmed_mean"  # the rule where members may lie and one liar of so many can be borne
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
@@ -43,12 +44,17 @@ def create(
         Path | None, typer.Option(metavar="FILE", help="Members in TOML: [[member]] with name, key, addresses.")
     ] = None,
     epsilon: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=MIN_EPSILON, max=MAX_EPSILON, help="ε for each student and a member's lifetime; no privacy: --no-dp."
+            min=MIN_EPSILON,
+            max=MAX_EPSILON,
+            help=f"ε for each student and a member's lifetime: else {EPSILON:g}; no privacy: --no-dp.",
         ),
-    ] = 8.0,
-    delta: Annotated[float, typer.Option(min=MIN_DELTA, max=MAX_DELTA, help="δ that goes with it.")] = 1e-5,
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(min=MIN_DELTA, max=MAX_DELTA, help=f"δ that goes with it: else {DELTA:g}."),
+    ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(min=1, max=MAX_ROUNDS, help="How many rounds the noise is calibrated for: else FILE's, else 20."),
@@ -79,6 +85,9 @@ def create(
     from ..protocol import schema
     from ..protocol.charter import Charter, Rules, SignedCharter, check
 
+    if no_dp and (epsilon, delta) != (None, None):
+        given = "--epsilon" if epsilon is not None else "--delta"
+        raise UsageError(f"--no-dp asks for no privacy, and {given} for some", f"Leave out --no-dp, or {given}.")
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
         raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
@@ -88,7 +97,7 @@ def create(
     if path.exists():
         raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
     seed = os.urandom(32)
-    budget = (epsilon, delta, rounds)
+    budget = (EPSILON if epsilon is None else epsilon, DELTA if delta is None else delta, rounds)
     specs, learning, students = components(
         preset,
         model,

@@ -11,6 +11,9 @@ _INVISIBLE = frozenset((*range(0x20), *range(0x7F, 0xA0), 0xAD, 0x34F, 0x61C, 0x
 _INVISIBLE |= frozenset((*range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x2028, 0x202F), 0x3164, 0xFFA0))
 _INVISIBLE |= frozenset((*range(0x2060, 0x2070), *range(0xFE00, 0xFE10), 0xFEFF, *range(0xFFF0, 0xFFFC)))
 _INVISIBLE |= frozenset((*range(0xD800, 0xE000), *range(0xE0000, 0xE0200)))
+# Blanks and signs of single scripts: braille, Khitan, Egyptian, shorthand, music.
+_INVISIBLE |= frozenset((0x2800, 0x16FE4, *range(0x13430, 0x13440), *range(0x1BCA0, 0x1BCA4), 0x1D159))
+_INVISIBLE |= frozenset(range(0x1D173, 0x1D17B))
 _HIDDEN = re.compile(f"[{re.escape(''.join(map(chr, sorted(_INVISIBLE))))}]")
 _HIDDEN_IN_LINES = re.compile(f"[{re.escape(''.join(map(chr, sorted(_INVISIBLE - {0x09, 0x0A}))))}]")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

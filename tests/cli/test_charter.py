@@ -265,7 +265,10 @@ def test_init_says_what_others_dial(run: "Run", tmp_path: Path) -> None:
     assert not alone.value["member"].endswith("/tcp/0")
 
 
-@pytest.mark.parametrize("name", ["a=b", "", " north", "no\nrth", "\x1b[2Jnorth", "nor\u202eth", "x" * 129])
+@pytest.mark.parametrize(
+    "name",
+    ["a=b", "", " north", "no\nrth", "\x1b[2Jnorth", "nor\u202eth", "x" * 129, "\u2800", "nor\U0001d173th"],
+)
 def test_init_takes_no_name_that_a_charter_would_refuse(run: "Run", tmp_path: Path, name: str) -> None:
     answer = run("init", "--home", tmp_path / "n", "--name", name)
     assert (answer.code, "\x1b" in answer.err) == (2, False)
@@ -375,6 +378,16 @@ kind = "multiclass"
 classes = 7
 modalities = ["scan"]
 """
+
+
+@pytest.mark.parametrize(("option", "value"), [("--epsilon", "3"), ("--epsilon", "8"), ("--delta", "1e-6")])
+def test_a_budget_of_privacy_and_no_privacy_are_not_asked_for_at_once(
+    run: "Run", tmp_path: Path, option: str, value: str
+) -> None:
+    made = create(run, tmp_path / "a", node(run, tmp_path, "a", 4001)["member"], **{option[2:]: value})
+    assert made.code == 2
+    assert made.value["error"] == f"--no-dp asks for no privacy, and {option} for some"
+    assert not (tmp_path / "a" / "charter.bin").exists()
 
 
 def test_a_charter_of_a_model_file_is_shown_with_its_tasks(run: "Run", tmp_path: Path) -> None:

@@ -191,7 +191,11 @@ def with_text(value: object, at: list[int], text: str) -> object:
 
 @pytest.mark.parametrize(
     "character",
-    ["\x1b[2J", "\n", "\r", "\x9b", "\u202e", "\u2028", "\u200b", "\ufeff", "\u3164", "\ufe0f", "\U000e0041"],
+    [
+        "\x1b[2J",
+        *"\n\r\x9b\u202e\u2028\u200b\ufeff\u2800\u3164\ufe0f",
+        *"\U00013430\U00016fe4\U0001bca0\U0001d159\U0001d173\U0001d17a\U000e0041",
+    ],
 )
 def test_no_text_of_a_charter_has_characters_that_cannot_be_seen(character: str) -> None:
     """Whichever field it is: names, addresses, kinds, tensors. They reach the screen on which ids are compared."""
