@@ -210,8 +210,12 @@ def _text(invitation: str) -> str:
         if path.stat().st_size > 8 << 20:
             raise UsageError(f"{path} is too large for an invitation", "Name the file that the member sent.")
         return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the invitation {path}: {error}", "Name the file, or paste the text.") from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the invitation {path}: {error.strerror}", "Name the file, or paste the text."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no invitation: it is no text", "Name the file that the member sent.") from error
 
 
 def _told(

@@ -152,9 +152,8 @@ def _declared(
     width = training.whole("width", WIDTH, 8, 16)
     if width not in (8, 16):
         raise training.fail(f"width = {width} is neither 8 nor 16")
-    sample_rate = _millionths(training, "sample_rate", SAMPLE_RATE)
-    if sample_rate > MILLION:
-        raise training.fail("sample_rate is above 1", "It is the share of the students that a step draws.")
+    draws = "It is the share of the students that a step draws."
+    sample_rate = _millionths(training, "sample_rate", SAMPLE_RATE, 1, draws)
     recipe = Recipe(
         modalities=tuple(entry.modality for entry in found),
         tasks=tuple(tasks),
@@ -409,10 +408,10 @@ def _are_known(section: Table, key: str, names: Collection[str], known: Collecti
         raise section.fail(f"{key} is empty")
 
 
-def _millionths(section: Table, key: str, default: float) -> int:
+def _millionths(section: Table, key: str, default: float, high: int = MILLION, advice: str = "") -> int:
     value = section.number(key, default)
-    if not 1 / MILLION <= value <= MILLION:  # neither is NaN
-        raise section.fail(f"{key} = {value} is not between 0.000001 and a million")
+    if not 1 / MILLION <= value <= high:  # neither is NaN
+        raise section.fail(f"{key} = {value} is not between 0.000001 and {high:,}", advice)
     return round(value * MILLION)
 
 

@@ -99,6 +99,13 @@ def to_text(invitation: Signed[Invitation]) -> str:
     return PREFIX + base64.urlsafe_b64encode(invitation.wire).decode().rstrip("=")
 
 
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise ValueError("characters of it are missing, or were changed") from error
+
+
 def from_text(text: str) -> Signed[Invitation]:
     """Read an invitation and check its member's signature. Raises UsageError: cut off, changed, or none."""
     advice = "Copy the whole text or file from whoever invited you."
@@ -107,7 +114,7 @@ def from_text(text: str) -> Signed[Invitation]:
         if not word.startswith(PREFIX):
             raise ValueError(f"it does not begin with {PREFIX}")
         raw = word.removeprefix(PREFIX)
-        wire = base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))
+        wire = _decoded(raw)
         value = schema.load(Invitation, wire[SIGNATURE_SIZE:], Invitation.LIMIT)
         return open_signed(Invitation, wire, value.federation)
     except (ValueError, RemoteProtocolError) as error:

@@ -79,8 +79,16 @@ def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path
         answer = run("peer", "join", invitation, "--home", tmp_path / "new")
         assert answer.code == code, answer.err
         assert not (tmp_path / "new").exists(), "nothing is made before the invitation is read"
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    assert run("peer", "join", tmp_path / "binary", "--home", tmp_path / "new").code == 2
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    answer = run("peer", "join", binary, "--home", tmp_path / "new")
+    told = f"error: {binary} is no invitation: it is no text\n  Name the file that the member sent.\n"
+    assert (answer.code, answer.err) == (2, told)
+    for cut in (good[:11], good + "é"):  # no word of Python's of how it could not be decoded
+        answer = run("peer", "join", cut, "--home", tmp_path / "new")
+        told = "no intact invitation (characters of it are missing, or were changed)"
+        assert (answer.code, told in answer.err) == (2, True), answer.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_directory_of_another_federation_is_not_taken(run: "Run", home: Home) -> None:
