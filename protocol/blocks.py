@@ -120,13 +120,13 @@ def tolerated(members: int, fault_model: str) -> int:
 def verify_certificate(block: Block, certificate: Certificate, members: frozenset[bytes], fault_model: str) -> None:
     """Check that a quorum of these members decided this block.
 
-    Raises RemoteProtocolError("certificate-order" | "certificate-stranger" | "bad-signature" | "no-quorum").
+    Raises RemoteProtocolError("certificate-order" | "certificate-not-a-member" | "bad-signature" | "no-quorum").
     """
     authors = [entry.author for entry in certificate.signatures]
     if authors != sorted(set(authors)):
         raise RemoteProtocolError("certificate-order", f"height {block.height}")
     if not members.issuperset(authors):
-        raise RemoteProtocolError("certificate-stranger", f"height {block.height}")
+        raise RemoteProtocolError("certificate-not-a-member", f"height {block.height}")
     if len(authors) < quorum(len(members), fault_model):
         raise RemoteProtocolError("no-quorum", f"height {block.height}: {len(authors)} of {len(members)} members")
     identifier = block.id

@@ -25,9 +25,9 @@ from ...node.verify.files import Consistency, Inclusion
 from ...protocol import records, schema, signing
 from ...protocol.blocks import PRECOMMIT, Vote
 from ...protocol.records import ack_message
-from ..paper import tampering, verifying
-from ..paper.book import Book
-from ..paper.eventful import eventful
+from ..paper import mutations, verifying
+from ..paper.paper_federation import PaperFederation
+from ..paper.sample_ledger import sample_ledger
 from .rows import Row, at_least
 
 PRODUCT, INDEPENDENT = "collegium ledger verify", "docs/verifier"
@@ -87,7 +87,7 @@ def _product(stream: BinaryIO) -> object:
 class History:
     """What proofs of a long ledger need."""
 
-    book: Book
+    federation: PaperFederation
     leaves: list[bytes]
     blocks: dict[int, StoredBlock]  # of two heights
     record: bytes
@@ -95,12 +95,12 @@ class History:
 
 def write_ledgers(short: Path, least: int, long: Path, most: int) -> History:
     """Write a ledger of at least so many records, and its beginning."""
-    book = Book(components=COMPONENTS)
+    federation = PaperFederation(components=COMPONENTS)
     body = long.with_suffix(".body")
     leaves: list[bytes] = []
     count, cut, size, middle = 0, 0, 0, None
     with body.open("wb") as file:
-        for stored in book.rounds(most):
+        for stored in federation.rounds(most):
             count += 1
             file.write(files.ledger_frames(stored, ()))
             leaves += [leaf_hash(record.digest) for record in stored.records]
@@ -111,11 +111,11 @@ def write_ledgers(short: Path, least: int, long: Path, most: int) -> History:
         for path, heights, length in ((short, cut, size), (long, count, body.stat().st_size)):
             file.seek(0)
             with path.open("wb") as target:
-                target.write(files.opening(files.LEDGER, book.charter_file, heights))
+                target.write(files.opening(files.LEDGER, federation.charter_file, heights))
                 shutil.copyfileobj(_Prefix(file, length), target)
     body.unlink()
     blocks = {middle.block.height: middle, stored.block.height: stored}
-    return History(book, leaves, blocks, middle.records[0].wire)
+    return History(federation, leaves, blocks, middle.records[0].wire)
 
 
 class _Prefix:
@@ -133,10 +133,10 @@ class _Prefix:
 
 def proof_sizes(history: History) -> list[Row]:
     """Prove a record, and the growth from one height to the other."""
-    book, leaves = history.book, history.leaves
+    federation, leaves = history.federation, history.leaves
     first, last = sorted(history.blocks)
     index = history.blocks[first].block.tree_size - len(history.blocks[first].records)
-    size = len(book.charter_file)
+    size = len(federation.charter_file)
     rows = []
     claims: list[tuple[str, Inclusion | Consistency, tuple[int, ...]]] = [
         ("inclusion", Inclusion(last, index, tuple(inclusion_proof(leaves, index)), history.record), (last,)),
@@ -147,8 +147,8 @@ def proof_sizes(history: History) -> list[Row]:
         ),
     ]
     for name, claim, at in claims:
-        walk = heads.collect(book.charter, book.ledger.roll, history.blocks.values(), at)
-        data = files.proof(book.charter_file, claim, walk)
+        walk = heads.collect(federation.charter, federation.ledger.roll, history.blocks.values(), at)
+        data = files.proof(federation.charter_file, claim, walk)
         files.verify_file(io.BytesIO(data), name)
         title = f"bytes of a proof of {name} in {len(leaves):,} records, 4 members, {size:,} of them the charter"
         rows.append(Row(title, len(data), goal="report"))
@@ -274,11 +274,11 @@ def peak(name: str, path: Path) -> float:
 
 
 def caught(count: int) -> Row:
-    """Tamper with the three files of an eventful ledger; both verifiers have to refuse each."""
+    """Tamper with the three files of the sample ledger; both verifiers have to refuse each."""
     module = verifying.load_independent()
-    originals = tampering.originals(eventful())
+    originals = mutations.originals(sample_ledger())
     with verifying.remembered(module):
-        tally = tampering.tamper(
+        tally = mutations.tamper(
             originals, {PRODUCT: verifying.product, INDEPENDENT: verifying.independent(module)}, count=count
         )
     missed = len({number for _, number, _, _ in tally.missed})

@@ -26,8 +26,8 @@ from ...node.store.database import Store
 from ...node.store.states import States
 from ...protocol import schema
 from ..processes.federation import Daemon, Institution, found
+from ..processes.observe import View, fold_ledger, look
 from ..processes.relays import Relays
-from ..processes.watch import View, fold_ledger, look
 from ..simulator.cluster import Cluster, Node
 from ..simulator.small import small_charter
 from .rows import Row

@@ -18,7 +18,7 @@ from ...crypto.identity import Identity
 from ...node.home.config import Timing
 from ...protocol.charter import Charter
 from ..processes.federation import Daemon, found
-from ..processes.watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds
+from ..processes.observe import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds
 from ..simulator.small import small_charter
 from .rows import Row, at_most, limit
 

@@ -1,7 +1,7 @@
 """The simulator: events a second, peak memory, what agreement costs a node and height, and how time grows.
 
 Seconds are of one core's CPU: a run has one thread, and the machine may be busy with other things. Each size runs in a
-process of its own, in calm weather, with the invariants on: what a scenario costs.
+process of its own, in calm network, with the invariants on: what a scenario costs.
 """
 
 import resource

@@ -21,7 +21,7 @@ from ...protocol.components import FRACTION_BITS, MILLION
 from ..learn.baseline import figure
 from ..learn.federate import Learner, Setting, States, opening
 from ..learn.studies import DELTA, holds
-from ..learn.workers import Hand, hands, share
+from ..learn.workers import LearnerWorker, share, start_workers
 from .ground import Ground, prepare
 from .history import History, begin, follow
 from .inference import Bools, Floats, chance_exposure, exposure, halves, judge, lira, losses, rmia
@@ -121,9 +121,9 @@ class _Audit:
         if self.progress is not None:
             self.progress("rounds", self.done, self.total)
 
-    def learner(self, hand: Hand, session: str) -> Learner:
-        """Return a learner of a hand, its session opened when it is first asked for."""
-        known = hand.opened.get(session)
+    def learner(self, worker: LearnerWorker, session: str) -> Learner:
+        """Return a learner of a worker, its session opened when it is first asked for."""
+        known = worker.opened.get(session)
         if isinstance(known, Learner):
             return known
         folder, setting = self.folders[session], self.setting
@@ -131,34 +131,34 @@ class _Audit:
         hosted = needed(setting.learning, list(setting.specs), *holds((folder,)))
         bare = Learner(name, session, hosted, 1.0)
         request = opening(bare, [str(folder)], list(setting.specs.values()), setting.learning, self.base_seed)
-        size = hand.ask(replace(request, seed=0)).subjects
+        size = worker.ask(replace(request, seed=0)).subjects
         rate = setting.learning.sample_rate / MILLION
-        found = hand.opened[session] = Learner(name, session, hosted, max(1.0, round(rate * size)))
+        found = worker.opened[session] = Learner(name, session, hosted, max(1.0, round(rate * size)))
         return found
 
     def train(
-        self, hand: Hand, seed: str, session: str | None, start: History | None = None, rounds: int = 0
+        self, worker: LearnerWorker, seed: str, session: str | None, start: History | None = None, rounds: int = 0
     ) -> History:
         """Train the federation with the member's data of a session, or without it; from the beginning, or on."""
-        others = [self.learner(hand, name) for name in self.ground.others]
-        member = [] if session is None else [self.learner(hand, session)]
+        others = [self.learner(worker, name) for name in self.ground.others]
+        member = [] if session is None else [self.learner(worker, session)]
 
         def present(number: int) -> Sequence[Learner]:
             return [*others, *member] if number >= self.request.first else others
 
         history = begin(self.setting, self.base_seed) if start is None else start
-        return follow(history, hand.ask, present, rounds or self.request.rounds, seed, self.tick)
+        return follow(history, worker.ask, present, rounds or self.request.rounds, seed, self.tick)
 
-    def look(self, hand: Hand, states: States) -> Seen:
+    def look(self, worker: LearnerWorker, states: States) -> Seen:
         """Ask a model about everybody."""
         task, metric = self.ground.source.task, self.ground.source.metric
-        member = self.learner(hand, TARGET)
+        member = self.learner(worker, TARGET)
         logits: dict[str, list[float]] = {}
         own: dict[Split, tuple[list[tuple[float, ...]], list[int]]] = {"train": ([], []), "held_out": ([], [])}
         canaries = self.ground.planted | self.ground.references
         probabilities = []
         for split, (rows, truth) in own.items():
-            told = self._scores(hand, member, states, split)[task]
+            told = self._scores(worker, member, states, split)[task]
             for subject, scores, label in zip(told.subjects, told.scores, told.labels, strict=True):
                 p = min(1.0 - CLIP, max(CLIP, scores[int(label[0])]))
                 logits.setdefault(subject, []).append(float(np.log(p / (1.0 - p))))
@@ -169,7 +169,7 @@ class _Audit:
                     probabilities.append(scores)
         rows, truth = [], []
         for name in self.ground.others:
-            told = self._scores(hand, self.learner(hand, name), states, "held_out")[task]
+            told = self._scores(worker, self.learner(worker, name), states, "held_out")[task]
             rows += told.scores
             truth += [int(label[0]) for label in told.labels]
         return Seen(
@@ -180,21 +180,21 @@ class _Audit:
             np.array([*probabilities, *rows]),
         )
 
-    def _scores(self, hand: Hand, learner: Learner, states: States, split: Split) -> dict[str, TaskScores]:
+    def _scores(self, worker: LearnerWorker, learner: Learner, states: States, split: Split) -> dict[str, TaskScores]:
         packed = {name: states[name].tobytes() for name in learner.hosted}
-        return hand.ask(PredictScores(packed, split, learner.session)).tasks
+        return worker.ask(PredictScores(packed, split, learner.session)).tasks
 
-    def shadow(self, number: int) -> Callable[[Hand], dict[str, Mapping[str, float]]]:
+    def shadow(self, number: int) -> Callable[[LearnerWorker], dict[str, Mapping[str, float]]]:
         """Return the job of one shadow federation: the logits of its model before and after each way to unlearn."""
 
-        def job(hand: Hand) -> dict[str, Mapping[str, float]]:
+        def job(worker: LearnerWorker) -> dict[str, Mapping[str, float]]:
             seed = f"shadow {number} {self.request.seed}"
-            history = self.train(hand, seed, f"shadow {number}")
+            history = self.train(worker, seed, f"shadow {number}")
             states = {BEFORE: history.last, REFOLD: history.refold(self.ground.member)}
             if self.request.recovery:
                 again = history.after(states[REFOLD])
-                states["recovery"] = self.train(hand, seed, None, again, self.request.recovery).last
-            return {name: self.look(hand, found).logits for name, found in states.items()}
+                states["recovery"] = self.train(worker, seed, None, again, self.request.recovery).last
+            return {name: self.look(worker, found).logits for name, found in states.items()}
 
         return job
 
@@ -234,18 +234,18 @@ def audit(request: Request, *, workers: int = 2, progress: Progress | None = Non
         again = request.rounds + 1 - request.first
         run.total = 3 * request.rounds + again + request.recovery
         run.total += request.shadows * (request.rounds + request.recovery)
-        with hands(workers) as crew:
+        with start_workers(workers) as crew:
             models = _models(run, crew[0])
             seen = {name: run.look(crew[0], states) for name, (states, _) in models.items()}
             shadows = share(crew, [run.shadow(number) for number in range(request.shadows)])
         return _report(run, models, seen, shadows, inside)
 
 
-def _models(run: _Audit, hand: Hand) -> dict[str, tuple[States, float]]:
+def _models(run: _Audit, worker: LearnerWorker) -> dict[str, tuple[States, float]]:
     """Return the states and wall time of every model; nothing else runs meanwhile."""
     request, member, seed = run.request, run.ground.member, f"audit {run.request.seed}"
     for session in (*run.ground.others, TARGET):
-        run.learner(hand, session)
+        run.learner(worker, session)
     found: dict[str, tuple[States, float]] = {}
 
     def timed(name: str, make: Callable[[], States]) -> None:
@@ -254,15 +254,15 @@ def _models(run: _Audit, hand: Hand) -> dict[str, tuple[States, float]]:
         found[name] = (states, time.monotonic() - started)
 
     history = begin(run.setting, run.base_seed)
-    timed(BEFORE, lambda: run.train(hand, seed, TARGET, history).last)
+    timed(BEFORE, lambda: run.train(worker, seed, TARGET, history).last)
     timed(REFOLD, lambda: history.last if request.fault == "no-refold" else history.refold(member))
     if request.recovery:
         went_on = history.after(found[REFOLD][0])
-        timed(_recovered(request), lambda: run.train(hand, seed, None, went_on, request.recovery).last)
+        timed(_recovered(request), lambda: run.train(worker, seed, None, went_on, request.recovery).last)
     first = history.first_of(member)
-    timed(REWIND, lambda: run.train(hand, seed, None, history.until(first - 1), request.rounds + 1 - first).last)
-    timed(RETRAINED, lambda: run.train(hand, seed, None).last)
-    timed(AGAIN, lambda: run.train(hand, f"{seed} again", None).last)
+    timed(REWIND, lambda: run.train(worker, seed, None, history.until(first - 1), request.rounds + 1 - first).last)
+    timed(RETRAINED, lambda: run.train(worker, seed, None).last)
+    timed(AGAIN, lambda: run.train(worker, f"{seed} again", None).last)
     return found
 
 

@@ -23,7 +23,7 @@ from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study
-from .workers import Hand, hands, share
+from .workers import LearnerWorker, share, start_workers
 
 NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums")
 NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
@@ -76,7 +76,7 @@ def run(
     work = work_folder()
     chosen = NAMES if only is None else (only,)
     results: dict[str, Any] = {}
-    with hands(workers) as crew:
+    with start_workers(workers) as crew:
         for name in chosen:
             before = time.time()
             bench = _Bench(name, data, work, crew, seeds, epsilon, quick, console)
@@ -113,7 +113,7 @@ class _Bench:
         name: str,
         data: Path,
         work: Path,
-        crew: Sequence[Hand],
+        crew: Sequence[LearnerWorker],
         seeds: int,
         epsilon: float | None,
         quick: bool,
@@ -231,7 +231,7 @@ class _Bench:
             task = progress.add_task(f"{self.name}: {what}", total=len(runs))
 
             def job(run: Run) -> Any:
-                return lambda hand: perform(hand, run, self.ground, self._recipe, self.rounds, least)
+                return lambda worker: perform(worker, run, self.ground, self._recipe, self.rounds, least)
 
             first = share(self.crew[:1], [job(runs[0])], lambda: progress.advance(task))
             return first + share(self.crew, [job(run) for run in runs[1:]], lambda: progress.advance(task))

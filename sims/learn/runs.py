@@ -14,7 +14,7 @@ from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from .federate import Learner, Setting, States, evaluate, opening, personalise, train
 from .studies import DELTA, Institutions, holds
-from .workers import Hand
+from .workers import LearnerWorker
 
 VALIDATION = 0.25  # of the students to train on, set apart while rates are chosen
 MODES = ("federated", "local", "central")
@@ -48,7 +48,7 @@ class Run:
 
 
 def perform(
-    hand: Hand, run: Run, ground: Ground, recipe_of: Any, rounds: int, least_lot: float
+    worker: LearnerWorker, run: Run, ground: Ground, recipe_of: Any, rounds: int, least_lot: float
 ) -> dict[str, dict[str, Any]]:
     """Train as `run` says and return institution → task → report on its own held-out (or validation) students."""
     everybody = {name: (name, folders) for name, folders in ground.institutions.items()}
@@ -61,14 +61,14 @@ def perform(
     else:
         groups = [{name: pair} for name, pair in everybody.items()]
     seed = sha256(f"seed {run.seed}".encode()).digest()
-    students = median(_size(hand, ground, name, f, run, recipe_of, seed) for name, f in everybody.values())
+    students = median(_size(worker, ground, name, f, run, recipe_of, seed) for name, f in everybody.values())
     recipe: Recipe = recipe_of(run.rate, students)
     budget = None if run.epsilon is None else Budget(run.epsilon, DELTA, rounds, 0)
     specs, learning = charter_parts(recipe, budget, min_updates=1, rule=run.rule, base_seed=seed)
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         learners = [
-            _learner(hand, ground, name, folders, run, specs, learning, seed, students, least_lot)
+            _learner(worker, ground, name, folders, run, specs, learning, seed, students, least_lot)
             for name, folders in group.values()
         ]
         learners = [_stricter(learner, run, recipe, rounds, specs, seed) for learner in learners]
@@ -77,28 +77,28 @@ def perform(
             {spec.name: spec for spec in specs if spec.name in used}, learning, rounds, "train", run.weights,
             run.gaps_filled, run.liars, run.attack,
         )  # fmt: skip
-        states, last = train(lambda _learner: hand.ask, learners, setting)
+        states, last = train(lambda _learner: worker.ask, learners, setting)
         if run.mode == "central":
             learners = [
-                _learner(hand, ground, name, folders, run, specs, learning, seed, students, least_lot)
+                _learner(worker, ground, name, folders, run, specs, learning, seed, students, least_lot)
                 for name, folders in everybody.values()
             ]
         honest = [learner for learner in learners if learner.name not in run.liars]
-        found |= _judged(hand, honest, states, last, run)
+        found |= _judged(worker, honest, states, last, run)
     return found
 
 
 def _judged(
-    hand: Hand, learners: Sequence[Learner], states: States, last: States, run: Run
+    worker: LearnerWorker, learners: Sequence[Learner], states: States, last: States, run: Run
 ) -> dict[str, dict[str, Any]]:
     split: Split = "validation" if run.tune else "held_out"
     if _private(run):
         for learner in learners:
-            personalise(hand.ask, learner, states)
+            personalise(worker.ask, learner, states)
     found: dict[str, dict[str, Any]] = {}
     for learner in learners:
-        found[learner.name] = dict(evaluate(hand.ask, learner, states, split))
-        ends = {} if run.tune else evaluate(hand.ask, learner, last, split)
+        found[learner.name] = dict(evaluate(worker.ask, learner, states, split))
+        ends = {} if run.tune else evaluate(worker.ask, learner, last, split)
         for task, report in ends.items():
             found[learner.name][task]["last"] = report
     return found
@@ -110,7 +110,7 @@ def _private(run: Run) -> bool:
 
 
 def _learner(
-    hand: Hand,
+    worker: LearnerWorker,
     ground: Ground,
     name: str,
     folders: tuple[Path, ...],
@@ -125,23 +125,23 @@ def _learner(
     kind = " without validation" if run.tune else " with private" if _private(run) else ""
     session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
-    size = _open(hand, ground, learner, folders, run, specs, learning, seed)
+    size = _open(worker, ground, learner, folders, run, specs, learning, seed)
     rate = learning.sample_rate / MILLION
     return replace(learner, lot=max(1.0, float(round(rate * max(size, least_lot * students)))))
 
 
 def _size(
-    hand: Hand, ground: Ground, name: str, folders: tuple[Path, ...], run: Run, recipe_of: Any, seed: bytes
+    worker: LearnerWorker, ground: Ground, name: str, folders: tuple[Path, ...], run: Run, recipe_of: Any, seed: bytes
 ) -> int:
     key = (name, run.tune)
     if key not in ground.sizes:
         specs, learning = charter_parts(recipe_of(run.rate, 100.0), None, min_updates=1, base_seed=seed)
-        _learner(hand, ground, name, folders, run, specs, learning, seed, 1.0, 0.0)
+        _learner(worker, ground, name, folders, run, specs, learning, seed, 1.0, 0.0)
     return ground.sizes[key]
 
 
 def _open(
-    hand: Hand,
+    worker: LearnerWorker,
     ground: Ground,
     learner: Learner,
     folders: tuple[Path, ...],
@@ -157,18 +157,18 @@ def _open(
         f"{ground.name} {learner.name} {run.mode} {run.epsilon} {run.rate} {run.weights} {run.gaps_filled} {run.seed}"
     )
     number = int.from_bytes(sha256(told.encode()).digest()[:7])
-    if learner.session in hand.opened:
-        hand.ask(Respec(tuple(specs), learning, seed, number, learner.session))
+    if learner.session in worker.opened:
+        worker.ask(Respec(tuple(specs), learning, seed, number, learner.session))
     else:
         request = replace(
             opening(learner, [str(folder) for folder in folders], specs, learning, seed),
             cache=str(ground.cache),
             validation=VALIDATION if run.tune else 0.0,
             seed=number,
-            private=tempfile.mkdtemp(dir=hand.folder) if _private(run) else None,
+            private=tempfile.mkdtemp(dir=worker.folder) if _private(run) else None,
         )
-        hand.opened[learner.session] = True
-        ground.sizes[key] = hand.ask(request).subjects
+        worker.opened[learner.session] = True
+        ground.sizes[key] = worker.ask(request).subjects
     return ground.sizes[key]
 
 

@@ -27,14 +27,17 @@ from ...protocol.learning import Learning
 from ...protocol.statistics import words
 from .datasets import prepare_digits
 from .studies import DELTA, EPSILONS, Institutions
-from .workers import Hand, share
+from .workers import LearnerWorker, share
 
 ARCHITECTURES = ("ridge", "prototypes")
 SCHOOLS, ALPHA = 4, 0.3  # of the digits, as in the demo
 
 
 def measure(
-    oulad: Institutions, crew: Sequence[Hand], seeds: Sequence[int], epsilons: Sequence[float | None] = EPSILONS
+    oulad: Institutions,
+    crew: Sequence[LearnerWorker],
+    seeds: Sequence[int],
+    epsilons: Sequence[float | None] = EPSILONS,
 ) -> dict[str, Any]:
     """Return what was measured, fit for JSON: rows by source, architecture, mode and ε."""
     with tempfile.TemporaryDirectory(prefix="collegium-sums-") as folder:
@@ -57,7 +60,7 @@ def measure(
 
 
 def _rows(
-    hand: Hand,
+    worker: LearnerWorker,
     *,
     source: str,
     institutions: Institutions,
@@ -75,18 +78,18 @@ def _rows(
     seconds: list[float] = []
     for number in seeds:
         sessions = {
-            name: _open(hand, f"{source} {name} {architecture}", folders, specs, learning, seed, number)
+            name: _open(worker, f"{source} {name} {architecture}", folders, specs, learning, seed, number)
             for name, folders in institutions.items()
         }
         for epsilon in epsilons if number == seeds[0] else [epsilon for epsilon in epsilons if epsilon is not None]:
             releases = {}
             for name, (session, students) in sessions.items():
-                update, took = _release(hand, session, spec, epsilon, students)
+                update, took = _release(worker, session, spec, epsilon, students)
                 releases[name] = update
                 seconds.append(took)
             whole = np.sum(list(releases.values()), axis=0)
-            together = [_value(hand, session, spec, whole) for session, _ in sessions.values()]
-            alone = [_value(hand, sessions[name][0], spec, releases[name]) for name in releases]
+            together = [_value(worker, session, spec, whole) for session, _ in sessions.values()]
+            alone = [_value(worker, sessions[name][0], spec, releases[name]) for name in releases]
             values.setdefault(("federated", epsilon), []).append(mean(together))
             values.setdefault(("alone", epsilon), []).append(mean(alone))
     return [
@@ -102,7 +105,7 @@ def _rows(
 
 
 def _open(
-    hand: Hand,
+    worker: LearnerWorker,
     session: str,
     folders: Sequence[Path],
     specs: Sequence[ComponentSpec],
@@ -112,7 +115,7 @@ def _open(
 ) -> tuple[str, float]:
     """Open a session whose noise is a function of `seed`; return its name and how many students it has."""
     number = int.from_bytes(sha256(f"{session} {seed}".encode()).digest()[:7])
-    answer = hand.ask(
+    answer = worker.ask(
         Open(
             data=tuple(str(folder) for folder in folders),
             components=tuple(specs),
@@ -127,17 +130,19 @@ def _open(
 
 
 def _release(
-    hand: Hand, session: str, spec: ComponentSpec, epsilon: float | None, students: float
+    worker: LearnerWorker, session: str, spec: ComponentSpec, epsilon: float | None, students: float
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
     noise = 0 if epsilon is None else calibrate(epsilon, DELTA, 1.0, 1)
     rule = Engagement.of(spec.clip_norm, noise, MILLION)
-    answer = hand.ask(Train({}, {spec.name: rule}, steps=1, sample_rate=1.0, lot=students, session=session))
+    answer = worker.ask(Train({}, {spec.name: rule}, steps=1, sample_rate=1.0, lot=students, session=session))
     return np.frombuffer(answer.updates[spec.name], dtype=spec.integer_type).astype(np.int64), answer.seconds
 
 
-def _value(hand: Hand, session: str, spec: ComponentSpec, total: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+def _value(
+    worker: LearnerWorker, session: str, spec: ComponentSpec, total: np.ndarray[Any, np.dtype[np.int64]]
+) -> float:
     states = {spec.name: words(total).tobytes()}
-    value = hand.ask(Evaluate(states, session=session)).statistics[spec.name].value
+    value = worker.ask(Evaluate(states, session=session)).statistics[spec.name].value
     return math.nan if value is None else value
 
 

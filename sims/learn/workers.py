@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Hand:
+class LearnerWorker:
     """One worker process; `opened` says what its sessions hold, so that a job need not open them again."""
 
     worker: Worker
@@ -30,36 +30,38 @@ class Hand:
 
 
 @contextmanager
-def hands(count: int) -> Iterator[list[Hand]]:
+def start_workers(count: int) -> Iterator[list[LearnerWorker]]:
     """Run `count` worker processes."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collegium-learn-")))
-        yield [Hand(stack.enter_context(process()), folder) for _ in range(count)]
+        yield [LearnerWorker(stack.enter_context(process()), folder) for _ in range(count)]
 
 
 def share(
-    workers: Sequence[Hand], jobs: Sequence[Callable[[Hand], T]], done: Callable[[], None] = lambda: None
+    workers: Sequence[LearnerWorker],
+    jobs: Sequence[Callable[[LearnerWorker], T]],
+    done: Callable[[], None] = lambda: None,
 ) -> list[T]:
     """Run the jobs on whichever worker is free; return their results in order. The first error ends it."""
-    waiting: queue.Queue[tuple[int, Callable[[Hand], T]]] = queue.Queue()
+    waiting: queue.Queue[tuple[int, Callable[[LearnerWorker], T]]] = queue.Queue()
     for item in enumerate(jobs):
         waiting.put(item)
     found: dict[int, T] = {}
     errors: list[BaseException] = []
 
-    def work(hand: Hand) -> None:
+    def work(worker: LearnerWorker) -> None:
         while not errors:
             try:
                 number, job = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                found[number] = job(hand)
+                found[number] = job(worker)
                 done()
             except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
                 errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(hand,), daemon=True) for hand in workers]
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:

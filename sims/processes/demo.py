@@ -41,8 +41,8 @@ from ..learn.baseline import local_only, quality, scores
 from ..learn.datasets import prepare_digits, prepare_oulad
 from . import report
 from .federation import Daemon, Institution, found
+from .observe import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds, snapshot
 from .result import Result
-from .watch import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds, snapshot
 
 ALPHA = 0.3
 EPSILON, DELTA = 8.0, 1e-5

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from ...protocol.charter import Charter
 from .federation import Institution
+from .observe import View, closed, round_seconds
 from .result import Result
-from .watch import View, closed, round_seconds
 
 LAST_ROWS = 12
 

@@ -1,1 +1,1 @@
-"""Scenarios: what happens to a simulated federation and what has to come of it; playing, seeds, shrinking."""
+"""Scenarios: what happens to a simulated federation and what has to come of it; playing, seeds, minimising."""

@@ -15,9 +15,9 @@ from ...protocol.charter import FAULT_MODELS
 from ...protocol.learning import RULES
 from ...protocol.schema import MAX_MEMBERS
 from ..simulator.invariants import ALARMS
-from . import possible
+from . import feasibility
 from . import reading as read
-from .deeds import DEEDS, WEATHER
+from .actions import ACTIONS, NETWORK
 from .scenario import GROUPS, NOBODY, Disk, Event, Expect, Pace, Scenario, Who
 
 FOLDER = Path(__file__).parent
@@ -71,7 +71,7 @@ def _scenario(top: toml.Table, nodes: int | None) -> Scenario:
     rounds = top.take("rounds", toml.whole(1, 10_000))
     name, about = top.take("name", read.name), top.take("about", read.text)
     absent = top.take("absent", _who(count), NOBODY)
-    charter, network = top.table("charter", {}).given(CHARTER), top.table("network", {}).given(WEATHER)
+    charter, network = top.table("charter", {}).given(CHARTER), top.table("network", {}).given(NETWORK)
     disk, pace, expect = (top.table(key, {}) for key in ("disk", "pace", "expect"))
     events = top.tables("event", "")
     top.done()
@@ -99,7 +99,7 @@ def _scenario(top: toml.Table, nodes: int | None) -> Scenario:
     )
     disk.done()
     pace.done()
-    possible.check(scenario, top.source)
+    feasibility.check(scenario, top.source)
     return scenario
 
 
@@ -123,9 +123,9 @@ def _who(count: int) -> Callable[[object], Who]:
 
 
 def _event(table: toml.Table, count: int, rounds: int) -> Event:
-    do = table.take("do", toml.one_of(*DEEDS))
-    deed = DEEDS[do]
-    node: Who = table.take("node", _who(count)) if deed.whom else ()
+    do = table.take("do", toml.one_of(*ACTIONS))
+    action = ACTIONS[do]
+    node: Who = table.take("node", _who(count)) if action.whom else ()
     at = table.take("at", read.span(0, 10**9), (-1, -1))
     after = table.take("after", read.after_round, 0)
     if (at[0] < 0) == (after == 0):
@@ -136,7 +136,7 @@ def _event(table: toml.Table, count: int, rounds: int) -> Event:
     if delay != (0, 0) and not after:
         raise table.fail("delay belongs to `after`", "With `at`, write the time there.")
     lasts, until = (-1, -1), 0
-    if deed.lasts:
+    if action.lasts:
         lasts = table.take("for", read.span(1, 10**9), (-1, -1))
         until = table.take("until", read.after_round, 0)
         if lasts[0] > 0 and until:
@@ -144,10 +144,10 @@ def _event(table: toml.Table, count: int, rounds: int) -> Event:
         if until > rounds or (after and 0 < until <= after):
             raise table.fail(f"until cannot be round {until}", f"It has to come after `after`, and up to {rounds}.")
     more = {}
-    for key, check in deed.keys.items():
-        if key in table.raw or key in deed.needs:
+    for key, check in action.keys.items():
+        if key in table.raw or key in action.needs:
             more[key] = table.take(key, check)
-    table.known |= dict.fromkeys(deed.keys)
+    table.known |= dict.fromkeys(action.keys)
     table.done()
     return Event(do, node, at if at[0] >= 0 else None, after, delay, lasts if lasts[0] > 0 else None, until, more)
 

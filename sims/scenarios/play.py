@@ -11,8 +11,8 @@ from ...node.core.state import NodeState
 from ..simulator.cluster import Cluster, Node
 from ..simulator.invariants import Invariants
 from ..simulator.promise import InvariantError
-from .deeds import DEEDS, Undo
-from .possible import group_size
+from .actions import ACTIONS, Undo
+from .feasibility import group_size
 from .scenario import GROUPS, Event, Scenario, Who
 from .stage import Stage
 
@@ -68,7 +68,7 @@ class Play(Stage):
             scenario.nodes,
             seed,
             Invariants,
-            weather=scenario.weather,
+            network=scenario.conditions,
             training=pace.training,
             rounds=scenario.rounds,
             crash_rate=scenario.disk.crash,
@@ -77,10 +77,10 @@ class Play(Stage):
             **charter,
         )
         cluster.down = scenario.disk.down
-        cluster.watch.alarms -= set(scenario.expect.alarms)
+        cluster.observer.alarms -= set(scenario.expect.alarms)
         super().__init__(cluster, seed)
         self.scenario = scenario
-        # Not the cluster's: what happens when, and to whom, does not depend on the weather.
+        # Not the cluster's: what happens when, and to whom, does not depend on the network.
         self.random = random.Random(f"{seed} {scenario.nodes}")  # noqa: S311 - a simulation, labelled so
         self.roles = self._cast()
         self.waiting = [event for event in scenario.events if event.after]
@@ -113,7 +113,7 @@ class Play(Stage):
         return self.random.randint(*span)
 
     def _do(self, event: Event) -> None:
-        undo = DEEDS[event.do].run(self, self.whom(event.node), event.more)
+        undo = ACTIONS[event.do].run(self, self.whom(event.node), event.more)
         self.cluster.moved = True
         if undo is not None and event.lasts is not None:
             self.cluster.at(self._between(event.lasts), lambda: self._over(undo))
@@ -165,7 +165,7 @@ class Play(Stage):
         if not cluster.run(self._done, expect.within):
             raise InvariantError("expect.rounds", self._where())
         self._come_to_rest()
-        cluster.watch.final()
+        cluster.observer.final()
         self._check()
 
     def _done(self) -> bool:
@@ -279,7 +279,7 @@ class Play(Stage):
             lambda: not still(), self.cluster.now + PROVE_MS
         ):  # what it did last may just have been seen
             return
-        idle = [node.index for node in still() if node.lied and "told" not in node.lore]
+        idle = [node.index for node in still() if node.lied and "told" not in node.memory]
         if idle:
             raise InvariantError("scenario", f"nodes {idle} were to be expelled, and never came to tell their lie")
         raise InvariantError("expect.expelled", f"nodes {[node.index for node in still()]} are still members")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..simulator.weather import Weather
+from ..simulator.network import NetworkConditions
 
 GROUPS = ("all", "any", "half", "minority")
 Who = tuple[int | str, ...]  # numbers, roles, or one of GROUPS
@@ -77,6 +77,6 @@ class Scenario:
     events: tuple[Event, ...] = ()
 
     @property
-    def weather(self) -> Weather:
+    def conditions(self) -> NetworkConditions:
         """The network as it is at first."""
-        return Weather(**self.network)  # type: ignore[arg-type]  # checked when the scenario was read
+        return NetworkConditions(**self.network)  # type: ignore[arg-type]  # checked when the scenario was read

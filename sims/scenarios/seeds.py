@@ -12,9 +12,9 @@ from shlex import quote
 
 from ...crypto.errors import UsageError
 from .loading import dump, load, shipped
+from .minimise import minimise
 from .play import Outcome, play
 from .scenario import Scenario
-from .shrink import shrink
 
 Step = Callable[[str, int, int], None]
 ALL = "all"
@@ -105,7 +105,7 @@ def replay(reference: str, nodes: int | None, seed: int) -> str:
 
 def explain(scenario: Scenario, outcome: Outcome, folder: Path | None, step: Step | None = None) -> Failure:
     """Shrink a failure; write the shortest scenario into `folder`, if there is one. Raises UsageError."""
-    shortest, how = shrink(scenario, outcome, (lambda done, most: step("shrinking", done, most)) if step else _quiet)
+    shortest, how = minimise(scenario, outcome, (lambda done, most: step("minimising", done, most)) if step else _quiet)
     text = dump(shortest)
     name = f"{scenario.name}-{outcome.seed}-{outcome.promise.replace('expect.', '')}.toml"
     path = (folder or Path()) / name

@@ -1,4 +1,4 @@
-"""What deeds act on: the cluster of a scenario under way, and what has to be remembered of what was done to it."""
+"""What actions act on: the cluster of a scenario under way, and what has to be remembered of what was done to it."""
 
 from collections.abc import Callable
 

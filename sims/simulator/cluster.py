@@ -32,10 +32,10 @@ from ...protocol.components import state_digest
 from ...protocol.update import Integers, check_norm, least_lot, payload, payload_values, read_payload
 from .lie import Lie
 from .memory import MemoryStore
+from .network import NetworkConditions
 from .observer import Observer
 from .promise import InvariantError
 from .small import small_charter, values_of
-from .weather import Weather
 
 KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
 
@@ -71,7 +71,7 @@ class Node:
         self.spent = False  # its accountant lets no draw pass
         self.lie: Lie[Node] | None = None
         self.lied = False
-        self.lore: dict[object, object] = {}  # what a liar remembers
+        self.memory: dict[object, object] = {}  # what a liar remembers
         self.timers: dict[Timer, int] = {}
         self.inbox: dict[int, list[ev.Event]] = {}  # by the time at which they arrive
         self.notices: list[ev.Notice] = []
@@ -135,7 +135,7 @@ class Node:
                 other.deliver(ev.PeerDown(self.identity.public_key))
 
     def deliver(self, *events: ev.Event) -> None:
-        """Hand events to the core as one batch and carry out what follows."""
+        """LearnerWorker events to the core as one batch and carry out what follows."""
         if self.core is not None:
             self.cluster.steps += len(events)
             for event in events:
@@ -165,7 +165,7 @@ class Node:
             puts = puts[: self.cluster.random.randrange(len(puts) + 1)]
         self.store.apply(puts)
         self.cluster.moved |= any(isinstance(put, ev.PutBlock) for put in puts)
-        self.cluster.watch.persisted(self, puts, whole=fate not in ("before", "torn"))
+        self.cluster.observer.persisted(self, puts, whole=fate not in ("before", "torn"))
         if fate:  # "after": applied, then reported failure
             self.crash()
             return
@@ -180,7 +180,7 @@ class Node:
             case ev.Persist() | ev.CheckSpendStatement() | ev.Evaluate():
                 pass  # stored before all else of its batch; nodes here claim no ε, and hold nobody out
             case ev.Publish():
-                cluster.watch.said(self, effect.data)
+                cluster.observer.said(self, effect.data)
                 lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
                 cluster.broadcast(self, effect.data, effect.to, lies)
             case ev.Sync():
@@ -190,23 +190,23 @@ class Node:
                 due = self.timers[effect.timer] = cluster.now + delay
                 cluster.schedule(delay, self, lambda: self._fire(effect.timer, due))
             case ev.Pull():
-                cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._pull(effect))
+                cluster.schedule(cluster.network.draw(cluster.random), self, lambda: self._pull(effect))
             case ev.Fold():
                 self.later(0, self._fold(effect))
             case ev.FetchState():
-                cluster.schedule(cluster.weather.draw(cluster.random), self, lambda: self._take(effect))
+                cluster.schedule(cluster.network.draw(cluster.random), self, lambda: self._take(effect))
             case ev.CheckBudget():
                 spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
                 self.later(0, spent if self.spent else _allowed(effect))
             case ev.Train():
                 self._train(core, effect)
             case ev.Erase():
-                cluster.watch.erased(self, effect)
+                cluster.observer.erased(self, effect)
                 for blob in effect.blobs:
                     self.store.blobs.pop(blob, None)
             case ev.Notice():
                 self.notices.append(effect)
-                cluster.watch.noticed(self, effect)
+                cluster.observer.noticed(self, effect)
             case _:
                 assert_never(effect)
 
@@ -290,7 +290,7 @@ class Node:
         for place in [place for place in self.kept if place[0] == fold.component][:-KEPT_STATES]:
             del self.kept[place]
         found = state_digest(fold.component, state)
-        self.cluster.watch.folded(self, fold, found)
+        self.cluster.observer.folded(self, fold, found)
         return ev.Folded(fold.component, fold.round, fold.generation, chain, found, saturated)
 
 
@@ -303,7 +303,7 @@ class Cluster:
         seed: int,
         observe: Callable[["Cluster"], Observer[Node]],
         *,
-        weather: Weather | None = None,
+        network: NetworkConditions | None = None,
         training: tuple[int, int] = (5, 200),
         rounds: int = 5,
         crash_rate: float = 0.0,
@@ -313,7 +313,7 @@ class Cluster:
         **charter: object,
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation, labelled so
-        self.weather = weather or Weather()
+        self.network = network or NetworkConditions()
         self.training = training
         self.crash_rate = crash_rate
         self.grain = grain  # ms: a node looks at its inbox so often
@@ -327,7 +327,7 @@ class Cluster:
         self.numbers = 0
         self.cut_off: set[frozenset[int]] = set()
         self._by_key: dict[bytes, Node] = {}
-        self.watch = observe(self)
+        self.observer = observe(self)
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
         self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
         names = tuple(spec.name for spec in self.charter.components)
@@ -423,11 +423,11 @@ class Cluster:
     def broadcast(
         self, sender: Node, data: bytes, to: bytes | None = None, lies: list[tuple[int, bytes]] | None = None
     ) -> None:
-        """Gossip to every other node, as the weather allows; to one alone if it can be reached.
+        """Gossip to every other node, as the network allows; to one alone if it can be reached.
 
         `lies` are told in place of it: (target's index, message).
         """
-        key, weather = sender.identity.public_key, self.weather
+        key, network = sender.identity.public_key, self.network
         near = self.node_of(to) if to is not None else None
         same = ev.Gossip(key, data)
         for target in [near] if near is not None and self.linked(sender.index, near.index) else self.nodes:
@@ -437,17 +437,17 @@ class Cluster:
             if lies is not None:
                 copies = [ev.Gossip(key, lie) for index, lie in lies if index == target.index]
             for copy in copies:
-                if weather.loss and self.random.random() < weather.loss:
+                if network.loss and self.random.random() < network.loss:
                     continue
-                for _ in range(2 if weather.duplicate and self.random.random() < weather.duplicate else 1):
-                    target.later(weather.draw(self.random) + sender.lag, copy)
+                for _ in range(2 if network.duplicate and self.random.random() < network.duplicate else 1):
+                    target.later(network.draw(self.random) + sender.lag, copy)
 
     def sync(self, asker: Node, effect: ev.Sync) -> None:
         """Carry a sync request to a neighbour and its answer back."""
         server = self.node_of(effect.peer)
         if server is None or server.core is None or not self.reaches(asker, server):
             return
-        if self.random.random() < self.weather.loss:
+        if self.random.random() < self.network.loss:
             return
         request = schema.load(SyncRequest, effect.request, SyncRequest.LIMIT)
         ledger = server.core.ledger
@@ -457,7 +457,7 @@ class Cluster:
         data = answer(request, server.core.federation, server.store, ledger.members, pending, upto=upto)
         lie = server.lie
         for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
-            asker.later(2 * self.weather.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))
+            asker.later(2 * self.network.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))
 
     # ---- faults and invariants
 

@@ -88,10 +88,10 @@ def said(node: Node, value: Record | Vote | Proposal | UpdateHeader) -> bytes:
 
 def instead(node: Node, record: Record, kind: str, body: bytes) -> bytes:
     """Write another record in this one's place, after what the liar told before it."""
-    before = node.lore.get(("record", record.seq - 1), record.prev)
+    before = node.memory.get(("record", record.seq - 1), record.prev)
     assert isinstance(before, bytes)
     lie = sign(node.identity, replace(record, prev=before, kind=kind, body=body))
-    node.lore["record", record.seq] = lie.digest
+    node.memory["record", record.seq] = lie.digest
     return message(Kind.RECORD, lie.wire)
 
 
@@ -161,7 +161,7 @@ def false_attest(node: Node, data: bytes) -> Told | None:
 
 def floods(node: Node) -> None:
     """Write valid records of no use, several times what the charter lets into one height."""
-    done = node.lore.get("flooded", 0)
+    done = node.memory.get("flooded", 0)
     assert isinstance(done, int)
     for _ in range(min(5 * node.cluster.charter.rules.records_per_height, MAX_FLOODED - done)):
         told = append(node, "noise", b"\xa0" * 100)
@@ -169,7 +169,7 @@ def floods(node: Node) -> None:
             return
         done += 1
         node.cluster.broadcast(node, told)
-    node.lore["flooded"] = done
+    node.memory["flooded"] = done
 
 
 def false_evidence(node: Node) -> None:
@@ -185,8 +185,10 @@ def false_evidence(node: Node) -> None:
         ("fork", records[:1] * 2),
     )
     for number, (kind, pair) in enumerate(accusations):
-        if len(pair) == 2 and number not in node.lore:
-            node.lore[number] = told = append(node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire)))
+        if len(pair) == 2 and number not in node.memory:
+            node.memory[number] = told = append(
+                node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire))
+            )
             if told is not None:
                 node.cluster.broadcast(node, told)
 
@@ -194,7 +196,7 @@ def false_evidence(node: Node) -> None:
 def floods_motions(node: Node) -> None:
     """Move against everybody, vote both ways and on motions that nobody made, and carry ballots of strangers."""
     core = node.core
-    done = node.lore.setdefault("motions", 0)
+    done = node.memory.setdefault("motions", 0)
     assert isinstance(done, int)
     if core is None or not core.signing or done >= MAX_FLOODED:
         return
@@ -207,7 +209,7 @@ def floods_motions(node: Node) -> None:
         told = append(node, kind_of(body), schema.dump(body))
         if told is not None:
             node.cluster.broadcast(node, told)
-    node.lore["motions"] = done + len(bodies)
+    node.memory["motions"] = done + len(bodies)
     for motion in core.ledger.roll.motions:
         stranger = Identity.from_seed(sha256(b"stranger %d" % done))
         ballot = Record(
@@ -318,11 +320,11 @@ def splits(node: Node, data: bytes) -> Told | None:
         for head in block.cut:
             less = _without(node, block, head.author)
             if less is not None:
-                node.lore["halves", proposal.height, proposal.view] = (block.id, less.id)
+                node.memory["halves", proposal.height, proposal.view] = (block.id, less.id)
                 other = said(node, replace(proposal, block=schema.dump(less)))
                 return [(n, other if n % 2 else data) for n in nodes]
     vote = own_vote(node, data)
-    halves = node.lore.get(("halves", vote.height, vote.view)) if vote else None
+    halves = node.memory.get(("halves", vote.height, vote.view)) if vote else None
     if vote is None or not isinstance(halves, tuple):
         return None
     return [(n, said(node, replace(vote, block=halves[n % 2]))) for n in nodes]
@@ -363,9 +365,9 @@ def forgets_locks(node: Node) -> None:
     for view, proposal in list(agreement.proposals.items()):
         for step in (PREVOTE, PRECOMMIT):
             place = (agreement.height, view, step)
-            if place in node.lore:
+            if place in node.memory:
                 continue
-            node.lore[place] = True
+            node.memory[place] = True
             identifier = block_id(proposal.value.block)
             vote = Vote(agreement.federation, node.identity.public_key, agreement.height, view, step, identifier)
             node.cluster.broadcast(node, said(node, vote))
@@ -439,8 +441,8 @@ def acks_unseen(node: Node) -> None:
     if core is None:
         return
     for key, update in core.in_flight.items():
-        if not update.stored and ("acked", key) not in node.lore:
-            node.lore["acked", key] = True
+        if not update.stored and ("acked", key) not in node.memory:
+            node.memory["acked", key] = True
             signature = node.identity.sign("ack", ack_message(core.federation, key))
             acked = Acked(core.federation, key, core.me, signature)
             node.cluster.broadcast(node, message(Kind.ACK, schema.dump(acked)), update.header.value.author)
@@ -511,7 +513,7 @@ def replays_old(node: Node) -> None:
     core = node.core
     if core is None:
         return
-    heard = node.lore.setdefault("heard", {})
+    heard = node.memory.setdefault("heard", {})
     assert isinstance(heard, dict)
     heard.update(dict.fromkeys(in_flight_messages(core)))
     heard.update(dict.fromkeys(message(Kind.RECORD, record.wire) for record in node.store.records.values()))
@@ -525,7 +527,7 @@ def replays_old(node: Node) -> None:
 
 def _naming(node: Node, proposal: Proposal, block: Block, hidden: Sequence[Signed[Record]]) -> Told:
     """Propose the block with these records under its cut; they are served to who asks for them."""
-    node.lore["hidden"] = tuple(record.wire for record in hidden)
+    node.memory["hidden"] = tuple(record.wire for record in hidden)
     heads = {head.author: head for head in block.cut}
     heads |= {r.value.author: Head(r.value.author, r.value.seq, r.digest) for r in hidden}
     lie = replace(block, cut=tuple(head for _, head in sorted(heads.items())))
@@ -537,9 +539,9 @@ def names_oversized(node: Node, data: bytes) -> Told | None:
     found, core = own_proposal(node, data), node.core
     if found is None or core is None:
         return None
-    record = node.lore.get("oversized")
+    record = node.memory.get("oversized")
     if record is None and append(node, "noise", bytes(PROVABLE)) is not None:
-        record = node.lore["oversized"] = core.pool.records[core.head[1]]
+        record = node.memory["oversized"] = core.pool.records[core.head[1]]
     return _naming(node, *found, [record]) if isinstance(record, Signed) else None
 
 
@@ -557,7 +559,7 @@ def names_strangers(node: Node, data: bytes) -> Told | None:
 
 
 def _serves_hidden(node: Node, data: bytes) -> list[bytes]:
-    response, hidden = schema.load(SyncResponse, data, SYNC_LIMIT), node.lore.get("hidden", ())
+    response, hidden = schema.load(SyncResponse, data, SYNC_LIMIT), node.memory.get("hidden", ())
     assert isinstance(hidden, tuple)
     return [schema.dump(replace(response, records=(*response.records, *hidden)))]
 
@@ -580,9 +582,9 @@ def serves_endless(node: Node, data: bytes) -> list[bytes]:
     core = node.core
     if core is None:
         return [data]
-    count = node.lore.get("served", 10_000)
+    count = node.memory.get("served", 10_000)
     assert isinstance(count, int)
-    node.lore["served"] = count + 20
+    node.memory["served"] = count + 20
     junk = tuple(
         sign(node.identity, Record(core.federation, core.me, count + n, sha256(b"nowhere"), "noise", b"\xa0")).wire
         for n in range(20)
@@ -596,8 +598,8 @@ def serves_false_blocks(node: Node, data: bytes) -> list[bytes]:
     core = node.core
     if core is None:
         return [data]
-    if not core.pool.chain(core.me, core.ledger.heads) and len(node.lore) < MAX_MADE_UP:
-        node.lore["made-up", core.ledger.height] = append(node, "noise", b"\xa0")
+    if not core.pool.chain(core.me, core.ledger.heads) and len(node.memory) < MAX_MADE_UP:
+        node.memory["made-up", core.ledger.height] = append(node, "noise", b"\xa0")
     records = core.pool.chain(core.me, core.ledger.heads)
     if not records:
         return [data]
@@ -616,7 +618,7 @@ def _marked(says: Callable[[Node, bytes], Told | None]) -> Callable[[Node, bytes
     def mark(node: Node, data: bytes) -> Told | None:
         lies = says(node, data)
         if lies:
-            node.lore["told"] = True
+            node.memory["told"] = True
         return lies
 
     return mark

@@ -8,7 +8,7 @@ import pytest
 
 from collegium.node.home import Home
 from collegium.node.store import Store
-from collegium.sims.paper.book import Book
+from collegium.sims.paper.paper_federation import PaperFederation
 from collegium.sims.simulator.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_what_does_not_hold_is_refused_with_the_files_name(
 
 def test_a_file_of_another_federation_is_refused(run: "Run", home: Home, ledger: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.bin"
-    other.write_bytes(Book(3).charter_file)
+    other.write_bytes(PaperFederation(3).charter_file)
     answer = run("ledger", "verify", ledger, "--charter", other)
     assert (answer.code, "is of federation" in answer.err) == (6, True)
 

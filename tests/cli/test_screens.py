@@ -16,8 +16,8 @@ from rich.live import Live
 
 from collegium.cli import output
 from collegium.sims.processes.federation import free_ports
+from collegium.sims.processes.observe import View
 from collegium.sims.processes.report import Progress
-from collegium.sims.processes.watch import View
 
 from .terminal import Screen, Terminal
 

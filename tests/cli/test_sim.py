@@ -69,26 +69,26 @@ from pathlib import Path
 from collegium.cli.main import main
 from collegium.sims.scenarios import seeds
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests in the background ignores it
-marker, slow = Path(sys.argv[1]), sys.argv[2] == "shrinking"
-played, shrunk = seeds.run, seeds.shrink
+marker, slow = Path(sys.argv[1]), sys.argv[2] == "minimising"
+played, minimised = seeds.run, seeds.minimise
 
 def run(jobs, step=None):
     for outcome in played(jobs, step):
         yield outcome
         marker.write_text("seeds")
 
-def shrink(*rest):
-    marker.write_text("shrinking")
+def minimise(*rest):
+    marker.write_text("minimising")
     time.sleep(600 if slow else 0)
-    return shrunk(*rest)
+    return minimised(*rest)
 
-seeds.run, seeds.shrink = run, shrink
+seeds.run, seeds.minimise = run, minimise
 sys.exit(main(sys.argv[3:]))
 """
 
 
 @pytest.mark.parametrize(
-    ("stage", "last", "as_json"), [("seeds", 99_999, True), ("seeds", 99_999, False), ("shrinking", 1, True)]
+    ("stage", "last", "as_json"), [("seeds", 99_999, True), ("seeds", 99_999, False), ("minimising", 1, True)]
 )
 def test_ctrl_c_tells_what_was_found_until_then(tmp_path: Path, stage: str, last: int, as_json: bool) -> None:
     mine, marker = tmp_path / "mine.toml", tmp_path / "marker"

@@ -26,7 +26,7 @@ from collegium.protocol.charter import SignedCharter, add_signature, dump_file
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.records import GENESIS
 from collegium.protocol.signing import sign
-from collegium.sims.paper.eventful import eventful
+from collegium.sims.paper.sample_ledger import sample_ledger
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
@@ -154,7 +154,7 @@ def test_g7_another_fold_than_the_certified_one_is_refused(case: Case, monkeypat
 
 
 def test_through_changes_of_members_and_keys() -> None:
-    source = eventful()
+    source = sample_ledger()
     ledger = list(source.history(source.top))[-1][1]
     owners = {w.author for w in ledger.withdrawn}
     assert owners

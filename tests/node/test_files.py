@@ -22,9 +22,9 @@ from collegium.protocol.blocks import PRECOMMIT, Block, Certificate, Close, Head
 from collegium.protocol.charter import Charter, CharterSignature, SignedCharter, dump_file
 from collegium.protocol.records import Attest, Offer, Record
 from collegium.protocol.signing import Signed, sign
-from collegium.sims.paper import tampering, verifying
-from collegium.sims.paper.book import Book
-from collegium.sims.paper.eventful import eventful
+from collegium.sims.paper import mutations, verifying
+from collegium.sims.paper.paper_federation import PaperFederation
+from collegium.sims.paper.sample_ledger import sample_ledger
 from collegium.sims.paper.verifying import VERIFIER, Verifier
 
 KINDS = (files.LEDGER, files.INCLUSION, files.CONSISTENCY)
@@ -32,12 +32,12 @@ KINDS = (files.LEDGER, files.INCLUSION, files.CONSISTENCY)
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    return eventful()
+    return sample_ledger()
 
 
 @pytest.fixture(scope="module")
 def originals(source: Source) -> dict[str, bytes]:
-    return tampering.originals(source)
+    return mutations.originals(source)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_pins_and_charters_hold(kind: str, source: Source, originals: dict[str, 
     height, block = int(str(found["height"])), bytes.fromhex(str(found["block"]))
     assert verified(data, pins={height: block}) == found
     module.verify(io.BytesIO(data), source.charter_file, {height: block})
-    other = Book(3)
+    other = PaperFederation(3)
     for pins, charter, file in (
         ({height: bytes(32)}, None, None),
         ({height + 1: bytes(32)}, None, None),
@@ -167,7 +167,7 @@ def test_pins_and_charters_hold(kind: str, source: Source, originals: dict[str, 
 
 
 def test_a_charter_that_not_all_founders_signed_is_none(verifier: Verifier) -> None:
-    book = Book(3)
+    book = PaperFederation(3)
     outer = schema.load(SignedCharter, book.charter_file, 1 << 20)
     for signatures in (outer.signatures[:-1], outer.signatures[::-1], ()):
         changed = dump_file(replace(outer, signatures=signatures))
@@ -177,7 +177,7 @@ def test_a_charter_that_not_all_founders_signed_is_none(verifier: Verifier) -> N
 
 def test_a_charter_that_breaks_its_own_rules_is_none(verifier: Verifier) -> None:
     """All founders signed it, so only what it says can tell."""
-    book = Book(3)
+    book = PaperFederation(3)
     charter = book.charter
     for changed, valid in (
         (charter, True),
@@ -262,7 +262,7 @@ def test_g9_what_is_claimed_is_held_to_limits_before_it_is_read(
     originals: dict[str, bytes], module: ModuleType
 ) -> None:
     """A head that claims more records than the quotas allow, and a file of nothing but valid-looking lengths."""
-    parts = tampering.parts_of(originals[files.LEDGER])
+    parts = mutations.parts_of(originals[files.LEDGER])
     head = parts.decoded(parts.heads[0])
     head["block"]["tree_size"] = 1 << 40
     parts.put(parts.heads[0], head)
@@ -304,7 +304,7 @@ def test_g9_a_height_has_no_more_bytes_than_its_members_may_add(
 # ---- mutations
 
 
-def check_tally(tally: tampering.Tally) -> None:
+def check_tally(tally: mutations.Tally) -> None:
     assert not tally.missed, f"mutation(originals, 0, number): {tally.missed[:5]}"
 
 
@@ -312,11 +312,11 @@ def test_mutations_are_caught_by_both(
     originals: dict[str, bytes], verifiers: dict[str, Verifier], module: ModuleType
 ) -> None:
     with verifying.remembered(module):
-        tally = tampering.tamper(originals, verifiers, count=600)
+        tally = mutations.tamper(originals, verifiers, count=600)
     check_tally(tally)
     assert sum(tally.tried.values()) == 600
     names = {name.partition(": ")[2] for name in tally.tried}
-    assert names == {f.__name__.strip("_") for f in (*tampering.BYTES, *tampering.PARTS)}
+    assert names == {f.__name__.strip("_") for f in (*mutations.BYTES, *mutations.PARTS)}
 
 
 @pytest.mark.soak
@@ -324,7 +324,7 @@ def test_ten_thousand_mutations_are_caught_by_both(
     originals: dict[str, bytes], verifiers: dict[str, Verifier], module: ModuleType
 ) -> None:
     with verifying.remembered(module):
-        check_tally(tampering.tamper(originals, verifiers, count=10_000))
+        check_tally(mutations.tamper(originals, verifiers, count=10_000))
 
 
 def test_a_truncation_at_every_byte_is_caught(originals: dict[str, bytes], verifier: Verifier) -> None:
@@ -339,13 +339,13 @@ def test_a_verifier_that_accepts_or_falls_over_is_seen(originals: dict[str, byte
             raise IndexError("out of range")
         return None
 
-    tally = tampering.tamper(originals, {"careless": careless}, count=20)
+    tally = mutations.tamper(originals, {"careless": careless}, count=20)
     assert len(tally.missed) == 20
     assert {why.partition(":")[0] for *_, why in tally.missed} == {"accepted", "fell over"}
 
 
 def test_a_certificate_less_a_signature_beyond_the_quorum_is_another_valid_one(verifier: Verifier) -> None:
-    """The one class that is left out: this is no forgery (tampering.py)."""
+    """The one class that is left out: this is no forgery (mutations.py)."""
     book, first, records = begun()
     second = book.decide(records)
     for signers, valid in ((4, True), (3, True), (2, False)):
@@ -356,12 +356,14 @@ def test_a_certificate_less_a_signature_beyond_the_quorum_is_another_valid_one(v
 # ---- what a quorum that colludes cannot pass off
 
 
-def ledger_file(book: Book, blocks: list[StoredBlock]) -> bytes:
+def ledger_file(book: PaperFederation, blocks: list[StoredBlock]) -> bytes:
     body = b"".join(files.ledger_frames(stored, ()) for stored in blocks)
     return files.opening(files.LEDGER, book.charter_file, len(blocks)) + body
 
 
-def resealed(book: Book, before: StoredBlock, records: list[Signed[Record]], close: tuple[Close, ...]) -> StoredBlock:
+def resealed(
+    book: PaperFederation, before: StoredBlock, records: list[Signed[Record]], close: tuple[Close, ...]
+) -> StoredBlock:
     """A block with just these records: tree and cut follow them, and a quorum signs it. The fold is taken on trust."""
     tree = EMPTY.extend(leaf_hash(record.digest) for record in before.records)
     tree = tree.extend(leaf_hash(record.digest) for record in records)
@@ -388,19 +390,19 @@ def test_the_forged_block_is_refused_for_its_fold_alone(module: ModuleType) -> N
     assert verifying.independent(module)(data) is None
 
 
-def begun() -> tuple[Book, StoredBlock, list[Signed[Record]]]:
-    book = Book()
+def begun() -> tuple[PaperFederation, StoredBlock, list[Signed[Record]]]:
+    book = PaperFederation()
     first = book.decide(book.record(who, Offer(tuple(book.names), ())) for who in book.ids)
     return book, first, [book.record(who, Attest("x", 1, 0, bytes(32))) for who in book.ids]
 
 
-def _record(book: Book, old: Signed[Record], who: Identity, **changes: object) -> Signed[Record]:
+def _record(book: PaperFederation, old: Signed[Record], who: Identity, **changes: object) -> Signed[Record]:
     return sign(who, replace(old.value, **changes))  # type: ignore[arg-type]  # by name
 
 
 Records = list[Signed[Record]]
 STRANGER = Identity.from_seed(bytes(32))
-LIES: dict[str, tuple[Callable[[Book, Records], Records], str]] = {
+LIES: dict[str, tuple[Callable[[PaperFederation, Records], Records], str]] = {
     "none at all": (lambda book, records: [], "empty"),
     "out of order": (lambda book, records: records[::-1], "order"),
     "a gap": (lambda book, r: [_record(book, r[0], book.ids[0], seq=3), *r[1:]], "gap|follow"),
@@ -411,7 +413,7 @@ LIES: dict[str, tuple[Callable[[Book, Records], Records], str]] = {
             [_record(book, r[0], STRANGER, author=STRANGER.public_key, seq=1, prev=bytes(32)), *r],
             key=lambda record: record.value.author,
         ),
-        "stranger|no member",
+        "not-a-member|no member",
     ),
     "signed by another": (lambda book, r: [_forged(r[0], book.ids[1]), *r[1:]], "bad-signature|does not match"),
     "of another federation": (
@@ -480,7 +482,7 @@ def test_g2_less_than_a_quorum_decides_nothing(verifier: Verifier) -> None:
 
 def test_a_member_may_write_nonsense_and_the_ledger_stands(module: ModuleType) -> None:
     """Badly signed updates are inert for all members alike: both verifiers say how many there are."""
-    book = Book()
+    book = PaperFederation()
     first = book.decide(book.record(who, Offer(tuple(book.names), ())) for who in book.ids)
     update = book.update(book.ids[0], book.names[0], 1)
     body = bytearray(update.value.body)

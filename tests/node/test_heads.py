@@ -13,14 +13,14 @@ from collegium.node.verify import heads
 from collegium.node.verify.heads import CosignedHead
 from collegium.node.verify.outsiders import Source
 from collegium.protocol import schema
-from collegium.sims.paper.eventful import eventful
+from collegium.sims.paper.sample_ledger import sample_ledger
 
 Walk = tuple[CosignedHead, ...]
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    return eventful()
+    return sample_ledger()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ MUTATIONS: dict[str, tuple[Callable[[Walk], Walk], str]] = {
     "one is listed twice": (lambda w: _head(w, 0, members=(w[0].members[0], *w[0].members)), "members-list"),
     "they are listed in another order": (lambda w: _head(w, 0, members=w[0].members[::-1]), "members-list"),
     "members are listed though none changed": (lambda w: _head(w, len(w) - 1, members=w[0].members), "members-list"),
-    "a stranger signed": (_stranger, "certificate-stranger"),
+    "a stranger signed": (_stranger, "certificate-not-a-member"),
     "the view is another": (
         lambda w: _head(w, 0, certificate=replace(w[0].certificate, view=w[0].certificate.view + 1)),
         "bad-signature",

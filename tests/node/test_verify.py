@@ -170,7 +170,7 @@ MUTATIONS: dict[str, tuple[Callable[[Blocks], Blocks], str]] = {
     "the order of blocks": (lambda b: [b[0], b[2], b[1], *b[3:]], "height 2: height"),
     "a block left out": (lambda b: [b[0], *b[2:]], "height 2: height"),
     "a signature of the certificate": (lambda b: with_certificate(b, 1, broken_signature), "bad-signature"),
-    "a stranger in the certificate": (lambda b: with_certificate(b, 1, stranger_signs), "certificate-stranger"),
+    "a stranger in the certificate": (lambda b: with_certificate(b, 1, stranger_signs), "certificate-not-a-member"),
     "too small a certificate": (
         lambda b: with_certificate(b, 1, lambda c: replace(c, signatures=c.signatures[:2])),
         "no-quorum",

@@ -119,7 +119,7 @@ def test_certificates() -> None:
     wrong = {
         "no-quorum": certificate(IDS[:2]),
         "certificate-order": Certificate(2, tuple(reversed(good.signatures))),
-        "certificate-stranger": Certificate(2, tuple(sorted(stranger.signatures, key=lambda s: s.author))),
+        "certificate-not-a-member": Certificate(2, tuple(sorted(stranger.signatures, key=lambda s: s.author))),
         "bad-signature": replace(good, view=3),
     }
     for name, lie in wrong.items():

@@ -21,7 +21,7 @@ from collegium.node.learner.model import Inputs, LinearSkip, M3TModel
 from collegium.node.learner.worker import Worker
 from collegium.protocol.charter import Charter, Member, Rules, check
 from collegium.sims.processes.federation import Daemon, found
-from collegium.sims.processes.watch import View, closed, fold_ledger, look
+from collegium.sims.processes.observe import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
 from ..learner.asking import ask

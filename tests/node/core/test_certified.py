@@ -34,7 +34,7 @@ def told(node: Any, event: str) -> int:
 @pytest.mark.parametrize("seed", range(3))
 def test_g1_a_host_that_keeps_differing_halts_once_and_loudly(seed: int) -> None:
     cluster = Cluster(4, seed, Invariants, rounds=12)
-    cluster.watch.alarms = set()
+    cluster.observer.alarms = set()
     node = broken(cluster, 3, lies=10_000)
     cluster.start()
     others = cluster.nodes[:3]
@@ -51,7 +51,7 @@ def test_g1_a_host_that_keeps_differing_halts_once_and_loudly(seed: int) -> None
 @pytest.mark.parametrize("seed", range(3))
 def test_g1_a_host_that_was_wrong_once_mends_itself(seed: int) -> None:
     cluster = Cluster(4, seed, Invariants, rounds=8)
-    cluster.watch.alarms = {"component-halted"}
+    cluster.observer.alarms = {"component-halted"}
     node = broken(cluster, 3, lies=1)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(8))

@@ -18,7 +18,7 @@ from collegium.node.runtime.serve import load
 from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.sims.processes.federation import Daemon, found
-from collegium.sims.processes.watch import View, closed, look
+from collegium.sims.processes.observe import View, closed, look
 from collegium.sims.simulator.small import small_charter
 
 from ...waiting import source, wait_for

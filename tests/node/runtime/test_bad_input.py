@@ -17,7 +17,7 @@ from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
 from collegium.node import __main__ as daemon
 from collegium.node.control.client import Client
-from collegium.sims.processes.watch import View, snapshot
+from collegium.sims.processes.observe import View, snapshot
 
 from ...waiting import LIMIT
 

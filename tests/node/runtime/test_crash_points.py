@@ -19,7 +19,7 @@ from collegium.node.verify import verify_home_ledger, verify_home_withdrawal
 from collegium.protocol.blocks import Vote
 from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader
-from collegium.sims.processes.watch import fold_ledger, snapshot
+from collegium.sims.processes.observe import fold_ledger, snapshot
 
 from ...waiting import LIMIT, wait_for
 

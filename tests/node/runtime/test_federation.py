@@ -17,7 +17,7 @@ from collegium.node.control.client import Client
 from collegium.node.verify import verify_home_ledger as verify_ledger
 from collegium.node.verify import verify_home_states, verify_home_withdrawal
 from collegium.protocol.update import payload_values
-from collegium.sims.processes.watch import fold_ledger, snapshot
+from collegium.sims.processes.observe import fold_ledger, snapshot
 
 from ...waiting import LIMIT
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collegium.node.control.client import Client
-from collegium.sims.processes.watch import fold_ledger
+from collegium.sims.processes.observe import fold_ledger
 
 from .wires import Wires, permitted, wires
 

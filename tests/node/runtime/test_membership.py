@@ -22,7 +22,7 @@ from collegium.node.home.paths import Home
 from collegium.node.runtime.candidate import apply
 from collegium.node.verify import verify_home_ledger, verify_home_states
 from collegium.sims.processes.federation import Daemon, Institution, free_ports
-from collegium.sims.processes.watch import View, fold_ledger
+from collegium.sims.processes.observe import View, fold_ledger
 
 from ...waiting import LIMIT
 

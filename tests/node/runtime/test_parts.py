@@ -30,7 +30,7 @@ from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, Task
 from collegium.protocol.records import GENESIS
 from collegium.sims.processes.federation import Daemon, Institution, found
-from collegium.sims.processes.watch import View, closed, fold_ledger, look
+from collegium.sims.processes.observe import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
 from .conftest import SYNTHETIC

@@ -32,7 +32,7 @@ from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import Engaged, UpdateHeader, payload
 from collegium.sims.processes.federation import Daemon, found
-from collegium.sims.processes.watch import snapshot
+from collegium.sims.processes.observe import snapshot
 from collegium.sims.simulator.small import small_charter
 
 from ...waiting import wait_for

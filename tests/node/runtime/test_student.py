@@ -18,7 +18,7 @@ from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _pa
 from collegium.node.verify.outsiders import headers_of, source_of
 from collegium.protocol import schema
 from collegium.protocol.charter import add_signature, dump_file, load_file
-from collegium.sims.processes.watch import fold_ledger
+from collegium.sims.processes.observe import fold_ledger
 
 Make = Callable[..., Any]
 T, WHO, KEY = "head/task0", "student-7", bytes(range(32))

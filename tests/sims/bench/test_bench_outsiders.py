@@ -47,7 +47,7 @@ def test_memory_is_that_of_a_process_of_its_own(ledgers: tuple[Path, Path, Histo
 def test_proofs_are_weighed(ledgers: tuple[Path, Path, History]) -> None:
     rows = outsiders.proof_sizes(ledgers[2])
     assert len(rows) == 2
-    assert all(row.ours > len(ledgers[2].book.charter_file) for row in rows)
+    assert all(row.ours > len(ledgers[2].federation.charter_file) for row in rows)
 
 
 def test_what_is_missed_misses_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:

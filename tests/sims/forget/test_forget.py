@@ -22,7 +22,7 @@ from collegium.sims.forget import ground
 from collegium.sims.forget.history import History, begin, follow
 from collegium.sims.forget.inference import chance_exposure, exposure, halves, judge, lira, rmia
 from collegium.sims.learn.federate import Learner, Setting
-from collegium.sims.learn.workers import Hand, hands
+from collegium.sims.learn.workers import LearnerWorker, start_workers
 
 # ---- guesses
 
@@ -187,21 +187,21 @@ def of(found: dict[str, Any], name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def hand() -> Iterator[Hand]:
-    with hands(1) as crew:
+def worker() -> Iterator[LearnerWorker]:
+    with start_workers(1) as crew:
         yield crew[0]
 
 
 @pytest.fixture
-def one_worker(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+def one_worker(worker: LearnerWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Audits share one learner process, whose start takes longer than they do."""
 
     @contextmanager
-    def shared(_: int) -> Iterator[list[Hand]]:
-        hand.opened.clear()
-        yield [hand]
+    def shared(_: int) -> Iterator[list[LearnerWorker]]:
+        worker.opened.clear()
+        yield [worker]
 
-    monkeypatch.setattr(forget, "hands", shared)
+    monkeypatch.setattr(forget, "start_workers", shared)
 
 
 TINY = forget.Request(rounds=6, joined=1, recovery=0, shadows=0, seed=3)

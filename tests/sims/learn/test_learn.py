@@ -22,7 +22,7 @@ from collegium.protocol.update import squared_norm
 from collegium.sims.learn import bench, lies, studies
 from collegium.sims.learn.federate import Learner, Setting, train
 from collegium.sims.learn.runs import Ground, Run, figure, perform
-from collegium.sims.learn.workers import Hand, hands
+from collegium.sims.learn.workers import LearnerWorker, start_workers
 
 
 def data() -> Path:
@@ -33,8 +33,8 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[list[Hand]]:
-    with hands(1) as found:
+def crew() -> Iterator[list[LearnerWorker]]:
+    with start_workers(1) as found:
         yield found
 
 
@@ -44,15 +44,15 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(crew: list[Hand], imported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(crew: list[LearnerWorker], imported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Studies import their data into one folder, and share a learner process, whose start takes longer than they do."""
 
     @contextmanager
-    def shared(_: int) -> Iterator[list[Hand]]:
+    def shared(_: int) -> Iterator[list[LearnerWorker]]:
         crew[0].opened.clear()
         yield crew
 
-    monkeypatch.setattr(bench, "hands", shared)
+    monkeypatch.setattr(bench, "start_workers", shared)
     monkeypatch.setenv("XDG_CACHE_HOME", str(imported))
     return bench.work_folder()
 
@@ -170,7 +170,7 @@ def test_rates_are_tried_until_the_best_is_not_the_last_one(monkeypatch: pytest.
     assert rates == {"federated": [1, 2, 4, 8, 16], "local": [1, 2, 4, 0.5, 0.25], "central": [1, 2, 4]}
 
 
-def test_a_runs_noise_is_a_function_of_its_seed(work: Path, crew: list[Hand], tmp_path: Path) -> None:
+def test_a_runs_noise_is_a_function_of_its_seed(work: Path, crew: list[LearnerWorker], tmp_path: Path) -> None:
     """design.md section 12; and students who are set apart while rates are chosen are not those that are reported."""
     source = data()
     study = studies.study("oulad")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from collegium.sims.learn import sums
 from collegium.sims.learn.datasets import prepare_digits
-from collegium.sims.learn.workers import hands
+from collegium.sims.learn.workers import start_workers
 
 
 def test_rows_of_two_schools(tmp_path: Path) -> None:
     folders = prepare_digits(tmp_path, 2, 0.3, seed=0)
-    with hands(1) as (hand,):
+    with start_workers(1) as (worker,):
         rows = sums._rows(
-            hand,
+            worker,
             source="digits",
             institutions={folder.name: (folder,) for folder in folders},
             architecture="prototypes",

@@ -20,11 +20,11 @@ from collegium.node.core.state import NodeState
 from collegium.node.core.timers import RoundDeadline, Timer
 from collegium.protocol.records import Body, Offer
 from collegium.sims.scenarios import seeds as many
-from collegium.sims.scenarios.deeds import DEEDS
+from collegium.sims.scenarios.actions import ACTIONS
 from collegium.sims.scenarios.loading import dump, load, parse, shipped
+from collegium.sims.scenarios.minimise import MAX_RUNS, _only, _simpler, minimise
 from collegium.sims.scenarios.play import Outcome, Play, play
 from collegium.sims.scenarios.scenario import Expect, Scenario
-from collegium.sims.scenarios.shrink import MAX_RUNS, _only, _simpler, shrink
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.liars import LIES
 
@@ -51,10 +51,10 @@ def test_a_scenario_holds(name: str, seed: int) -> None:
     assert outcome.held, f"{outcome.promise}: {outcome.what}\n  collegium sim run {name} --seed {seed}"
 
 
-def test_every_lie_and_every_deed_has_its_scenario() -> None:
+def test_every_lie_and_every_action_has_its_scenario() -> None:
     events = [event for name in shipped() for event in load(name).events]
     assert {str(event.more["lie"]) for event in events if event.do == "lie"} == set(LIES)
-    assert {event.do for event in events} >= DEEDS.keys() - {"heal", "weather"}
+    assert {event.do for event in events} >= ACTIONS.keys() - {"heal", "network"}
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -74,7 +74,7 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
         "a certain loss of more than all": ("[network]\nloss = 2.0", "[network]: loss cannot be 2.0"),
         "a delay that ends before it begins": ("[network]\ndelay = [5, 1]", "[network]: delay cannot be"),
         "a true that is a number": ("[expect]\nidle = 1", "[expect]: idle cannot be 1"),
-        "an unknown deed": ('[[event]]\ndo = "explode"\nat = 1', "[[event]] 1: do cannot be 'explode'"),
+        "an unknown action": ('[[event]]\ndo = "explode"\nat = 1', "[[event]] 1: do cannot be 'explode'"),
         "no time": ('[[event]]\ndo = "heal"', "[[event]] 1: at or after"),
         "two times": ('[[event]]\ndo = "heal"\nat = 1\nafter = "round 1"', "[[event]] 1: at or after"),
         "no node": ('[[event]]\ndo = "crash"\nat = 1', "[[event]] 1: node is missing"),
@@ -84,13 +84,13 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
             '[[event]]\ndo = "crash"\nnode = 1\nafter = "round 1"\nuntil = "round 1"',
             "[[event]] 1: until cannot be round 1",
         ),
-        "a deed that cannot last": (
+        "an action that cannot last": (
             '[[event]]\ndo = "withdraw"\nnode = 1\nat = 1\nfor = 5',
             "[[event]] 1: unknown key 'for'",
         ),
         "a lie that nobody knows": ('[[event]]\ndo = "lie"\nnode = 1\nat = 1\nlie = "x"', "1: lie cannot be"),
         "no lie": ('[[event]]\ndo = "lie"\nnode = 1\nat = 1', "[[event]] 1: lie is missing"),
-        "another deed's key": (
+        "another action's key": (
             '[[event]]\ndo = "crash"\nnode = 1\nat = 1\ntempo = 2.0',
             "unknown key 'tempo'",
         ),
@@ -114,8 +114,8 @@ def test_a_shipped_file_is_named_as_its_scenario_and_is_written_as_it_is_read(na
             "absent: at first 2 of 4 members",
         ),
         "a network that delivers nothing": ("[network]\nloss = 1.0", "[network]: loss cannot be 1.0"),
-        "weather that delivers nothing": (
-            '[[event]]\ndo = "weather"\nat = 1\nloss = 0.95',
+        "a network that delivers nothing, by an event": (
+            '[[event]]\ndo = "network"\nat = 1\nloss = 0.95',
             "1: loss cannot be",
         ),
         "too many dead": (
@@ -445,7 +445,7 @@ def test_what_an_expectation_rests_on_stays(
         patched.setattr(*part, broken)
         failed = next(outcome for outcome in (play(whole, seed) for seed in range(1, 9)) if not outcome.held)
         assert failed.promise == promise
-        shortest, how = shrink(whole, failed)
+        shortest, how = minimise(whole, failed)
         assert [event.do for event in shortest.events] == kept
         assert play(shortest, how.seed).promise == promise
     assert shortest.charter == whole.charter
@@ -493,7 +493,7 @@ def test_a_broken_promise_shrinks_beyond_what_expectations_rest_on(monkeypatch: 
     whole = parse(text, "whole")
     failed = play(whole, 1)
     assert failed.promise == "G2"
-    shortest, how = shrink(whole, failed)
+    shortest, how = minimise(whole, failed)
     assert how.promise == "G2"
     assert not shortest.events
     assert not shortest.charter
@@ -503,8 +503,8 @@ def test_a_broken_promise_shrinks_beyond_what_expectations_rest_on(monkeypatch: 
 def test_no_simpler_scenario_is_impossible() -> None:
     text = CALM + DEAD + '[[event]]\ndo = "partition"\nnode = 0\nat = 50\n[[event]]\ndo = "heal"\nat = 90\n'
     for candidate in _simpler(parse(text, "whole"), "G2"):
-        deeds = [event.do for event in candidate.events]
-        assert "heal" in deeds or "partition" not in deeds
+        actions = [event.do for event in candidate.events]
+        assert "heal" in actions or "partition" not in actions
 
 
 def test_shrinking_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,8 +517,8 @@ def test_shrinking_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     scenario = parse(NOISY, "noisy")
     failed = Outcome("noisy", 1, "G2", "two blocks", "", 0, 0, 0, 0.0)
-    monkeypatch.setattr("collegium.sims.scenarios.shrink.play", never)
-    assert shrink(scenario, failed) == (scenario, failed)
+    monkeypatch.setattr("collegium.sims.scenarios.minimise.play", never)
+    assert minimise(scenario, failed) == (scenario, failed)
     assert 0 < runs <= MAX_RUNS
 
 
@@ -602,8 +602,8 @@ def test_workers_end_with_who_started_them() -> None:
 def test_partitions_that_overlap_do_not_heal_each_other() -> None:
     running = Play(load("partitions-in-a-storm"), 1)
     cluster = running.cluster
-    one = DEEDS["partition"].run(running, cluster.nodes[:2], {})
-    other = DEEDS["partition"].run(running, cluster.nodes[1:3], {})
+    one = ACTIONS["partition"].run(running, cluster.nodes[:2], {})
+    other = ACTIONS["partition"].run(running, cluster.nodes[1:3], {})
     assert one is not None
     assert other is not None
     one()

@@ -1,4 +1,4 @@
-"""The daemon's core under a seeded network: weather, crashes, partitions, liars, withdrawals (G1, G2, G3, G7, G8, G9).
+"""The daemon's core under a seeded network: network, crashes, partitions, liars, withdrawals (G1, G2, G3, G7, G8, G9).
 
 Every test takes its seed as a parameter, so a failure names it. The soak forms run more seeds of the same scenarios.
 """
@@ -27,10 +27,10 @@ from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.liars import LIES
 from collegium.sims.simulator.lie import Lie
-from collegium.sims.simulator.weather import Weather
+from collegium.sims.simulator.network import NetworkConditions
 
-CALM = Weather()
-STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
+CALM = NetworkConditions()
+STORM = NetworkConditions(delay=(1, 300), loss=0.15, duplicate=0.15)
 MODELS = ("byzantine", "crash")
 LIMIT = 900_000
 
@@ -131,13 +131,13 @@ def test_rounds_close_in_calm_weather_one_height_each(count: int, model: str, se
 @pytest.mark.parametrize("count", [3, 4])
 def test_rounds_close_in_a_storm(count: int, model: str, seed: int) -> None:
     """G1, G2, G3 under loss, duplication and reordering."""
-    play(Cluster(count, seed, Invariants, weather=STORM, rounds=3, fault_model=model, components=2), 3)
+    play(Cluster(count, seed, Invariants, network=STORM, rounds=3, fault_model=model, components=2), 3)
 
 
 @pytest.mark.parametrize("seed", [3, *soak(range(100, 110))])
 @pytest.mark.parametrize("model", MODELS)
 def test_seven_nodes_in_a_storm_with_crashes(model: str, seed: int) -> None:
-    play(Cluster(7, seed, Invariants, weather=STORM, rounds=2, crash_rate=0.003, fault_model=model), 2)
+    play(Cluster(7, seed, Invariants, network=STORM, rounds=2, crash_rate=0.003, fault_model=model), 2)
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 140))])
@@ -262,10 +262,10 @@ def test_a_joiner_fetches_no_bytes_of_the_middle_of_its_history(seed: int, monke
 
 
 @pytest.mark.parametrize("seed", [1])
-@pytest.mark.parametrize("weather", [CALM, STORM])
-def test_no_work_no_heights(weather: Weather, seed: int) -> None:
+@pytest.mark.parametrize("network", [CALM, STORM])
+def test_no_work_no_heights(network: NetworkConditions, seed: int) -> None:
     """design.md section 7: an idle federation stays at its height."""
-    cluster = Cluster(4, seed, Invariants, weather=weather, rounds=2)
+    cluster = Cluster(4, seed, Invariants, network=network, rounds=2)
     play(cluster, 2)
     cluster.run(lambda: False, cluster.now + 60_000)
     before = {node.core.ledger.height for node in running(cluster) if node.core}
@@ -317,9 +317,9 @@ def with_follower(seed: int, *, follows: bool = True, **more: object) -> Cluster
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
-@pytest.mark.parametrize("weather", [CALM, STORM])
-def test_g1_a_follower_folds_the_same_bits_and_says_nothing_of_them(weather: Weather, seed: int) -> None:
-    cluster = with_follower(seed, weather=weather, rounds=4)
+@pytest.mark.parametrize("network", [CALM, STORM])
+def test_g1_a_follower_folds_the_same_bits_and_says_nothing_of_them(network: NetworkConditions, seed: int) -> None:
+    cluster = with_follower(seed, network=network, rounds=4)
     follower = cluster.nodes[4]
     trains: list[ev.Train] = []
     carry_out = follower._carry_out
@@ -427,13 +427,13 @@ def check_refolded(cluster: Cluster, gone: bytes) -> None:
 @pytest.mark.parametrize("case", ["calm", "storm", "partition", "crashes", "while-training"])
 def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
     """G7: every host refolds, the bytes go after certification, the generation grows once."""
-    weather = STORM if case == "storm" else CALM
+    network = STORM if case == "storm" else CALM
     training = (900, 1500) if case == "while-training" else (5, 200)
     cluster = Cluster(
         4,
         seed,
         Invariants,
-        weather=weather,
+        network=network,
         rounds=6,
         deadline=1500,
         crash_rate=0.005 if case == "crashes" else 0.0,
@@ -570,7 +570,7 @@ def test_nonsense_in_its_own_feed_ends_no_node() -> None:
 @pytest.mark.parametrize("seed", [1, *range(100, 105)])
 @pytest.mark.parametrize("name", ["double_votes", "forks_two_each", "two_blocks", "splits", "forgets_locks"])
 def test_two_liars_of_seven_in_a_storm(name: str, seed: int) -> None:
-    cluster = Cluster(7, seed, Invariants, weather=STORM, rounds=2, deadline=1500)
+    cluster = Cluster(7, seed, Invariants, network=STORM, rounds=2, deadline=1500)
     with_liars(cluster, {1, 4}, LIES[name])
     play(cluster, 2)
 
@@ -631,7 +631,7 @@ def test_a_restart_bears_a_liars_false_acks(seed: int) -> None:
 
 def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
     """design.md section 12: after any crash the lock can be defended."""
-    cluster = Cluster(4, 9, Invariants, weather=STORM, rounds=3, crash_rate=0.01)
+    cluster = Cluster(4, 9, Invariants, network=STORM, rounds=3, crash_rate=0.01)
     cluster.start()
     found = 0
 

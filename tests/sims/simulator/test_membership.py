@@ -21,10 +21,10 @@ from collegium.protocol.records import WithdrawalStatement
 from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
-from collegium.sims.simulator.weather import Weather
+from collegium.sims.simulator.network import NetworkConditions
 
-CALM = Weather()
-STORM = Weather(delay=(1, 300), loss=0.15, duplicate=0.15)
+CALM = NetworkConditions()
+STORM = NetworkConditions(delay=(1, 300), loss=0.15, duplicate=0.15)
 LIMIT = 900_000
 NEW = Identity.from_seed(sha256(b"newcomer"))
 LONG = 1000
@@ -110,7 +110,7 @@ def check(cluster: Cluster) -> None:
     states = [[n.core.folded[name][3] for name in n.core.held] for n in members(cluster) if n.core is not None]
     assert states[0]
     assert all(found == states[0] for found in states)
-    cluster.watch.final()  # and they are the fold of what is counted, computed again
+    cluster.observer.final()  # and they are the fold of what is counted, computed again
 
 
 def test_the_check_sees_one_state_that_differs() -> None:
@@ -129,7 +129,7 @@ def cluster_of(count: int, seed: int, *, storm: bool = False, crashes: float = 0
         count,
         seed,
         Invariants,
-        weather=STORM if storm else CALM,
+        network=STORM if storm else CALM,
         training=(300, 900),
         rounds=rounds,
         crash_rate=crashes,

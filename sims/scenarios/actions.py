@@ -1,6 +1,6 @@
 """What a scenario can do to its nodes: `do = "crash"` and the like, each with the keys that it takes.
 
-A deed returns how to undo it, if it can last (`for`, `until`). Add one to DEEDS and the loader knows it.
+An action returns how to undo it, if it can last (`for`, `until`). Add one to ACTIONS and the loader knows it.
 """
 
 import copy
@@ -30,7 +30,7 @@ More = Mapping[str, object]
 Undo = Callable[[], None]
 MOTION_HEIGHTS = 1000
 LOOK_MS = 100
-WEATHER: Mapping[str, toml.Check[Any]] = {
+NETWORK: Mapping[str, toml.Check[Any]] = {
     "delay": read.span(0, 60_000),
     "loss": toml.between(0.0, 0.9),  # of more, nothing may ever arrive
     "duplicate": read.share,
@@ -41,7 +41,7 @@ WEATHER: Mapping[str, toml.Check[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class Action:
     """`run(stage, nodes, keys)`. `whom`: whether it is done to nodes; `needs`: the keys that must be there."""
 
     about: str
@@ -113,7 +113,7 @@ def _lose(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
         node.crash()
         node.stays_down = True
         node.store = MemoryStore()
-        stage.cluster.watch.set_back(node)
+        stage.cluster.observer.set_back(node)
     return lambda: _start(stage, nodes, {})
 
 
@@ -127,7 +127,7 @@ def _restore(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
         node.crash()
         node.stays_down = True
         node.store = copy.deepcopy(stage.backups.get(node.index) or MemoryStore())
-        stage.cluster.watch.set_back(node)
+        stage.cluster.observer.set_back(node)
     return lambda: _start(stage, nodes, {})
 
 
@@ -245,12 +245,12 @@ def _lie(_stage: Stage, nodes: Sequence[Node], more: More) -> Undo:
     return undo
 
 
-def _weather(stage: Stage, _nodes: Sequence[Node], more: More) -> Undo:
-    before = stage.cluster.weather
-    stage.cluster.weather = replace(before, **more)  # type: ignore[arg-type]  # checked when the scenario was read
+def _network(stage: Stage, _nodes: Sequence[Node], more: More) -> Undo:
+    before = stage.cluster.network
+    stage.cluster.network = replace(before, **more)  # type: ignore[arg-type]  # checked when the scenario was read
 
     def undo() -> None:
-        stage.cluster.weather = before
+        stage.cluster.network = before
 
     return undo
 
@@ -339,19 +339,19 @@ def _take_key(stage: Stage, node: Node, *, lost: bool) -> None:
     stage.until(taken, LOOK_MS)
 
 
-DEEDS: dict[str, Deed] = {
-    "partition": Deed(
+ACTIONS: dict[str, Action] = {
+    "partition": Action(
         "cut these off from the others; with noticed = true the connections are seen to break",
         _partition,
         {"noticed": toml.flag},
     ),
-    "heal": Deed("all can reach all again", _heal, whom=False, lasts=False),
-    "crash": Deed("kill -9; they stay down until `for` or `until` has passed, or a start", _crash),
-    "start": Deed("start, or restart, from what is on disk", _start, lasts=False),
-    "lose": Deed("kill them, and their disks are empty when they start again; the key is left", _lose),
-    "backup": Deed("keep a copy of their disks", _backup, lasts=False),
-    "restore": Deed("kill them, and their disks are the last backup when they start again", _restore),
-    "withdraw": Deed(
+    "heal": Action("all can reach all again", _heal, whom=False, lasts=False),
+    "crash": Action("kill -9; they stay down until `for` or `until` has passed, or a start", _crash),
+    "start": Action("start, or restart, from what is on disk", _start, lasts=False),
+    "lose": Action("kill them, and their disks are empty when they start again; the key is left", _lose),
+    "backup": Action("keep a copy of their disks", _backup, lasts=False),
+    "restore": Action("kill them, and their disks are the last backup when they start again", _restore),
+    "withdraw": Action(
         "they withdraw what they contributed, or a part (`scope`); with moved = true, or mode = rewind, others move it",
         _withdraw,
         {
@@ -361,36 +361,38 @@ DEEDS: dict[str, Deed] = {
         },
         lasts=False,
     ),
-    "leave-off": Deed("they contribute nothing", _leave_off),
-    "slow": Deed(
+    "leave-off": Action("they contribute nothing", _leave_off),
+    "slow": Action(
         "they train for `training` milliseconds, and whatever they send takes `lag` more",
         _slow,
         {"training": read.span(0, 3_600_000), "lag": toml.whole(0, 600_000)},
     ),
-    "clock": Deed(
+    "clock": Action(
         "their clocks run `tempo` times as fast, and first jump by `jump` milliseconds",
         _clock,
         {"tempo": toml.between(0.01, 100.0), "jump": toml.whole(-(10**9), 10**9)},
     ),
-    "lie": Deed("they lie: `lie` names how (liars.py)", _lie, {"lie": toml.one_of(*LIES)}, ("lie",)),
-    "weather": Deed("the network changes: the keys of [network]", _weather, WEATHER, whom=False),
-    "break-learner": Deed("their training fails", _break_learner, {"reason": read.text}),
-    "hang-learner": Deed("their learner answers no more, so they say that they train and send nothing", _hang_learner),
-    "no-data": Deed("they start again without a data folder: they host and train nothing", _no_data),
-    "join": Deed(
+    "lie": Action("they lie: `lie` names how (liars.py)", _lie, {"lie": toml.one_of(*LIES)}, ("lie",)),
+    "network": Action("the network changes: the keys of [network]", _network, NETWORK, whom=False),
+    "break-learner": Action("their training fails", _break_learner, {"reason": read.text}),
+    "hang-learner": Action(
+        "their learner answers no more, so they say that they train and send nothing", _hang_learner
+    ),
+    "no-data": Action("they start again without a data folder: they host and train nothing", _no_data),
+    "join": Action(
         "`count` newcomers apply, one member moves each, and the others vote for them",
         _join,
         {"count": toml.whole(1, 64)},
         whom=False,
         lasts=False,
     ),
-    "leave": Deed("they leave the federation", _leave, lasts=False),
-    "expel": Deed("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
-    "rekey": Deed(
+    "leave": Action("they leave the federation", _leave, lasts=False),
+    "expel": Action("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
+    "rekey": Action(
         "they move to a new key by their own word; with lost = true key and disk are gone, and the others vote for it",
         _rekey,
         {"lost": toml.flag},
         lasts=False,
     ),
-    "spend-budget": Deed("their accountant lets no draw pass any more", _spend_budget, lasts=False),
+    "spend-budget": Action("their accountant lets no draw pass any more", _spend_budget, lasts=False),
 }

@@ -26,7 +26,7 @@ HEIGHTS = 1000  # that a motion stays open
 COMPONENT = "head/task0"
 
 
-def eventful(seed: int = 1) -> Source:
+def sample_ledger(seed: int = 1) -> Source:
     """Return the ledger of a node that was there from the beginning to the end, to make files of."""
     cluster = Cluster(5, seed, Invariants, rounds=30, training=(300, 900))
     signed = SignedCharter(schema.dump(cluster.charter), ())
@@ -97,7 +97,7 @@ def _open(node: Node) -> bytes | None:
 
 def _until(cluster: Cluster, done: Callable[[], bool]) -> None:
     if not cluster.run(done, cluster.now + LIMIT_MS):
-        raise LocalProtocolError("the eventful ledger did not come about")
+        raise LocalProtocolError("the sample ledger did not come about")
 
 
 def _closed(cluster: Cluster, rounds: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class NetworkConditions:
     """What the network does. Milliseconds and probabilities."""
 
     delay: tuple[int, int] = (1, 40)

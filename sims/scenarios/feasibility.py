@@ -56,12 +56,12 @@ def _model(scenario: Scenario) -> object:
     return scenario.charter.get("fault_model", "byzantine")
 
 
-def _numbered(scenario: Scenario, *deeds: str) -> Iterator[tuple[str, Event]]:
-    return ((f"event {n}", event) for n, event in enumerate(scenario.events, 1) if event.do in deeds)
+def _numbered(scenario: Scenario, *actions: str) -> Iterator[tuple[str, Event]]:
+    return ((f"event {n}", event) for n, event in enumerate(scenario.events, 1) if event.do in actions)
 
 
-def _named(scenario: Scenario, *deeds: str) -> set[int | str]:
-    return {who for _, event in _numbered(scenario, *deeds) for who in event.node}
+def _named(scenario: Scenario, *actions: str) -> set[int | str]:
+    return {who for _, event in _numbered(scenario, *actions) for who in event.node}
 
 
 def _count(scenario: Scenario, whos: Iterable[Who]) -> int:
@@ -206,8 +206,8 @@ def _until_back(scenario: Scenario, key: str, who: int | str, event: Event | Non
     yield _Span(key, (who,), event.after if event else 0, min(backs, default=FOR_EVER))
 
 
-def _mute(scenario: Scenario, *deeds: str) -> Iterator[_Span]:
-    for key, event in _numbered(scenario, *(deeds or MUTE)):
+def _mute(scenario: Scenario, *actions: str) -> Iterator[_Span]:
+    for key, event in _numbered(scenario, *(actions or MUTE)):
         if event.lasts is None:
             yield _Span(key, event.node, event.after, event.until or FOR_EVER)
 

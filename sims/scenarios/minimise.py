@@ -1,14 +1,15 @@
 """From a failing run to the shortest scenario that still shows the fault.
 
-A broken promise (G1 to G9) is a fault in every scenario that `possible.check` lets through, so anything may go. What an
+A broken promise (G1 to G9) is a fault in every scenario that `feasibility.check` lets through, so anything may go. What
+an
 *expectation* rests on has to stay, or the shorter scenario would fail with correct code too:
 
     all but idle      the charter, the pace, the time; every start and heal. The network may only grow calmer
-    rounds, everybody slow links, clocks and weather go all at once: one event may mend an earlier one. Nodes go only
+    rounds, everybody slow links, clocks and network go all at once: one event may mend an earlier one. Nodes go only
                       when no event is left and no disk fails: fewer can spare fewer
     expelled          its lie, and the motion to expel it; a run in which it never lies breaks "scenario" (play.py)
-    stopped, stale    rounds, nodes, partitions; for stale also the weather and whatever slows anybody down
-    told, refused     rounds, and the deeds that bring the words about (CAUSES); of other words nothing is known: all
+    stopped, stale    rounds, nodes, partitions; for stale also the network and whatever slows anybody down
+    told, refused     rounds, and the actions that bring the words about (CAUSES); of other words nothing is known: all
     counted           rounds, nodes, and the events of whoever has to be counted
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ...crypto.errors import UsageError
-from ..simulator.weather import Weather
+from ..simulator.network import NetworkConditions
 from .loading import dump, parse
 from .play import Outcome, play
 from .scenario import Disk, Event, Expect, Scenario
@@ -24,7 +25,7 @@ from .scenario import Disk, Event, Expect, Scenario
 MAX_RUNS = 60
 MAX_STEPS = 4  # × the steps of the first failing run: what takes longer is no shorter scenario
 SEEDS = 3  # tried for each simpler scenario: another number of nodes is another run altogether
-SETTINGS = ("slow", "clock", "weather")
+SETTINGS = ("slow", "clock", "network")
 CAUSES = {
     "admitted": "join",
     "budget-spent": "spend-budget",
@@ -34,7 +35,7 @@ CAUSES = {
 }
 
 
-def shrink(
+def minimise(
     scenario: Scenario, failed: Outcome, step: Callable[[int, int], None] = lambda _done, _most: None
 ) -> tuple[Scenario, Outcome]:
     """Return the simplest scenario found in MAX_RUNS runs in which the same promise breaks, and how it broke.
@@ -42,9 +43,9 @@ def shrink(
     It drops events and nodes and rounds and calms the network, one after the other, until nothing more can go.
     """
     best, how, runs = scenario, failed, 0
-    shrunk = True
-    while shrunk:
-        shrunk = False
+    minimised = True
+    while minimised:
+        minimised = False
         for simpler in _simpler(best, failed.promise):
             for seed in dict.fromkeys((how.seed, *range(1, SEEDS))):
                 if runs >= MAX_RUNS:
@@ -53,9 +54,9 @@ def shrink(
                 step(runs, MAX_RUNS)
                 outcome = play(simpler, seed)
                 if outcome.promise == failed.promise and outcome.steps <= MAX_STEPS * failed.steps:
-                    best, how, shrunk = simpler, outcome, True
+                    best, how, minimised = simpler, outcome, True
                     break
-            if shrunk:
+            if minimised:
                 break
     return best, how
 
@@ -66,7 +67,7 @@ def _simpler(scenario: Scenario, promise: str) -> Iterator[Scenario]:
         if candidate == scenario or not _sound(scenario, candidate, promise):
             continue
         try:
-            yield parse(dump(candidate), "shrunk")
+            yield parse(dump(candidate), "minimised")
         except UsageError:
             continue
 
@@ -118,12 +119,12 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
     key, expect = promise.removeprefix("expect."), before.expect
     gone = [event for event in before.events if event not in after.events]
     kinds = {event.do for event in gone}
-    if before.charter != after.charter or kinds & {"start", "heal"} or not _calmer(after.weather, before.weather):
+    if before.charter != after.charter or kinds & {"start", "heal"} or not _calmer(after.conditions, before.conditions):
         return False
     fewer_nodes, fewer_rounds = after.nodes < before.nodes, after.rounds < before.rounds
     if key in ("rounds", "everybody"):
         mended = kinds & {event.do for event in after.events} & set(SETTINGS)
-        stormy = "weather" in kinds and before.network
+        stormy = "network" in kinds and before.network
         return not (mended or stormy or (fewer_nodes and (after.events or after.disk.crash)))
     if key == "expelled":
         return not any(event.do in ("lie", "expel") and set(event.node) & set(expect.expelled) for event in gone)
@@ -132,16 +133,16 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
     if key == "stopped":
         return not (fewer_nodes or fewer_rounds or "partition" in kinds)
     if key == "stale":
-        calm = before.weather == after.weather and before.disk == after.disk
+        calm = before.conditions == after.conditions and before.disk == after.disk
         return calm and not (fewer_nodes or fewer_rounds or kinds & {*SETTINGS, "partition", "crash"})
     causes = {CAUSES.get(word) for word in expect.told} if key == "told" else {"lie"}
     known = None not in causes and causes <= {event.do for event in before.events}
     return not fewer_rounds and not kinds & causes and (known or replace(before, expect=after.expect) == after)
 
 
-def _calmer(one: Weather, other: Weather) -> bool:
-    def troubles(weather: Weather) -> tuple[float, ...]:
-        late = weather.late if weather.reorder else (0, 0)
-        return (*weather.delay, weather.loss, weather.duplicate, weather.reorder, weather.spread, *late)
+def _calmer(one: NetworkConditions, other: NetworkConditions) -> bool:
+    def troubles(network: NetworkConditions) -> tuple[float, ...]:
+        late = network.late if network.reorder else (0, 0)
+        return (*network.delay, network.loss, network.duplicate, network.reorder, network.spread, *late)
 
     return all(a <= b for a, b in zip(troubles(one), troubles(other), strict=True))

@@ -24,7 +24,7 @@ from ..simulator.small import small_charter
 BASE = sha256(b"base")
 
 
-class Book:
+class PaperFederation:
     """The members' keys, and the ledger as far as it is written."""
 
     def __init__(self, count: int = 4, **charter: object) -> None:
