@@ -87,7 +87,11 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
             found.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
         except Exception as error:  # noqa: BLE001 - the next checks still have something to say
             found.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
-    return found
+    # The data and the daemon may say the same: the first of both is enough.
+    once: dict[str, Check] = {}
+    for one in found:
+        once.setdefault(one.found.rstrip(".") if one.verdict == "warn" else f"{one.name}: {one.found}", one)
+    return list(once.values())
 
 
 def _agreed(home: Home) -> "Ledger | None":

@@ -159,7 +159,7 @@ def _learner(live: Live) -> list[Note]:
                 "node.log has the places, `collegium data check FOLDER` all of them.",
             )
         )
-    found += [Note(f"{what}.", advice) for what, advice in live.learner_warnings]
+    found += live.learner_warnings
     if live.learner == "failed":
         found.append(
             Note(
