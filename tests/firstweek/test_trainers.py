@@ -68,7 +68,7 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
     assert not few.ask("privacy", "log", "--member", "few"), "nothing is spent"
     (tmp_path / "elsewhere").rename(folders[3])
     federation.wait(
-        lambda: any(m["name"] == "unmounted" for r in north.get("/rounds", limit=60) for m in r["counted"]),
-        "the one whose data came back to train",
+        lambda: not next(p["idle"] for p in north.get("/peers")["peers"] if p["name"] == "unmounted"),
+        "the others to wait again for the one whose data came back",
     )
     federation.stop()
