@@ -18,7 +18,8 @@ from PIL import Image
 from collegium.node.data.arrays import load, load_file
 
 if TYPE_CHECKING:
-    from .conftest import Answer, Run
+    from ..firstweek.schools import Answer
+    from .conftest import Run
 
 SECRET = "Mia-Szabo-private"  # stands for what a pupil wrote or is called: no message may repeat it
 TOML = """format = 1

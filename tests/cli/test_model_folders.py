@@ -11,7 +11,8 @@ import pytest
 from collegium.node.pretrained.folder import weights_digest
 
 if TYPE_CHECKING:
-    from .conftest import Answer, Run
+    from ..firstweek.schools import Answer
+    from .conftest import Run
 
 FILE = """
 [[modality]]

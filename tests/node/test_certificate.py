@@ -30,19 +30,10 @@ from collegium.sims.paper.sample_ledger import sample_ledger
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
+from .memory import Memory
+
 A, B = "head/task0", "head/task1"
 ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Memory:
-    blobs: dict[bytes, bytes]
-
-    def get(self, digest: bytes) -> bytes | None:
-        return self.blobs.get(digest)
-
-    def has(self, digest: bytes) -> bool:
-        return digest in self.blobs
 
 
 def source_of(cluster: Cluster, node: Node) -> Source:

@@ -23,25 +23,14 @@ from collegium.protocol.learning import Learning, Modality, Task
 from collegium.protocol.membership import Rekeying
 from collegium.protocol.signing import sign
 from collegium.protocol.update import Integers, payload_values
-from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.liars import LIES
 from collegium.sims.simulator.small import small_charter
 
+from .memory import Memory
+
 NAME = "head/task0"
-
-
-class Memory:
-    """Bytes as a node holds them."""
-
-    def __init__(self, node: Node) -> None:
-        self.blobs = dict(node.store.blobs)
-
-    def get(self, digest: bytes) -> bytes | None:
-        return self.blobs.get(digest)
-
-    def has(self, digest: bytes) -> bool:
-        return digest in self.blobs
 
 
 def grown(rounds: int = 4, seed: int = 7, prepare: Callable[[Cluster], None] | None = None, **more: object) -> Cluster:
@@ -59,7 +48,7 @@ def until(cluster: Cluster, done: Callable[[], bool]) -> None:
 def seen(cluster: Cluster, node: int = 1) -> tuple[Report, Memory]:
     cluster.run(lambda: False, cluster.now + 5000)
     blocks = list(cluster.nodes[node].store.snapshot().blocks)
-    return verify_ledger(cluster.charter, blocks), Memory(cluster.nodes[node])
+    return verify_ledger(cluster.charter, blocks), Memory(dict(cluster.nodes[node].store.blobs))
 
 
 def by_name(found: dict[str, Any]) -> dict[str, Any]:

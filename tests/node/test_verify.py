@@ -1,7 +1,7 @@
 """Offline checks: an honest ledger passes, and every mutation of it is refused by name (G2, G4, G7)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +26,9 @@ from collegium.protocol.update import payload, payload_values
 from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
 
+from .memory import Memory
+
 Blocks = list[StoredBlock]
-
-
-@dataclass(frozen=True)
-class Memory:
-    blobs: dict[bytes, bytes]
-
-    def get(self, digest: bytes) -> bytes | None:
-        return self.blobs.get(digest)
-
-    def has(self, digest: bytes) -> bool:
-        return digest in self.blobs
 
 
 def grown(*, withdraw: bool, rounds: int = 4, **charter: object) -> Cluster:

@@ -2,12 +2,11 @@
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -338,19 +337,6 @@ def test_writes_that_stop_early_are_finished(blobs: Blobs, monkeypatch: pytest.M
     really = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: really(descriptor, data[:7]))
     assert blobs.get(blobs.put(DATA[:1000])) == DATA[:1000]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_really_full_disk_loses_nothing(small_disk: Path) -> None:

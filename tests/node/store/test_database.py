@@ -609,20 +609,6 @@ def test_a_full_database_keeps_what_it_has_and_can_be_read(store: Store) -> None
     assert len(store.feed(BOB.public_key, 8, 9)) == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, where the machine lets us mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 def test_a_full_disk_keeps_what_is_stored_and_can_be_read(small_disk: Path) -> None:
     path = small_disk / "node.db"
     stored = []
