@@ -109,10 +109,10 @@ def _ask(learner: "Worker", fault: str | None) -> dict[str, Any]:
 @contextmanager
 def _learner() -> Iterator["Worker"]:
     """Run a worker: training brings torch, which no command imports."""
-    from ..node.learner.client import process
+    from ..node.learner.client import AUDITING, process
 
     try:
-        with process() as learner:
+        with process(AUDITING) as learner:
             yield learner
     except OperatorError as error:
         raise OperatorError(f"the audit failed: {error.message}", error.advice) from error

@@ -305,9 +305,9 @@ def _cross_check(events: list[list[float]], delta: float) -> Any:
     """Ask a worker: Opacus brings torch, which no command imports."""
     from dataclasses import asdict
 
-    from ..node.learner.client import process
+    from ..node.learner.client import AUDITING, process
     from ..node.learner.messages import CrossCheck, SampledSteps
 
     ran = tuple(SampledSteps(rate, noise, int(count)) for rate, noise, count in events)
-    with process() as learner:
+    with process(AUDITING) as learner:
         return asdict(learner.ask(CrossCheck(ran, delta)))

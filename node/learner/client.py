@@ -14,6 +14,8 @@ from .frames import frame, read_frame
 from .messages import Asks, Open
 
 A = TypeVar("A")
+BUILT_IN = (sys.executable, "-P", "-m", "collegium.node.learner")
+AUDITING = (sys.executable, "-P", "-m", "collegium.node.learner.audit")
 
 
 class Ask(Protocol):
@@ -76,7 +78,7 @@ def process(command: Sequence[str] = ()) -> Iterator[Worker]:
     """Run a worker; `command` instead of the built-in one."""
     with TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603 - our own module, or the operator's own learner
-            list(command) or [sys.executable, "-P", "-m", "collegium.node.learner"],
+            command or BUILT_IN,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -248,9 +248,10 @@ class AuditOwn(Asks[Audited]):
 
 
 SessionRequest = (
-    Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Personalise | AuditOwn
+    Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Personalise
 )  # of an opened data folder
-Request = Open | TryModel | Epsilon | CrossCheck | DecideDraw | Audit | SessionRequest
+AuditRequest = Audit | AuditOwn | CrossCheck  # of a worker that audits (audit/worker.py)
+Request = Open | TryModel | Epsilon | DecideDraw | SessionRequest | AuditRequest
 
 
 def opening(charter: Charter, data: Path, hosted: Sequence[str] | None = None) -> Open:

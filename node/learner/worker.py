@@ -45,18 +45,13 @@ class Worker:
         """Answer a request. Raises CollegiumError, ValueError for what cannot be answered."""
         match request:
             case Epsilon():
-                value = epsilon(_events(request.events), request.delta)
+                value = epsilon(events_of(request.events), request.delta)
                 return EpsilonFound(value, claimed(value))
             case DecideDraw():
                 return _decide_draw(request)
-            case CrossCheck():
-                from .crosscheck import cross_check  # noqa: PLC0415  # opacus
-
-                return cross_check(_events(request.events), request.delta)
-            case Audit():
-                from . import audit  # noqa: PLC0415  # hardly ever asked for
-
-                return audit.audit(request, progress)
+            case CrossCheck() | Audit() | AuditOwn():
+                advice = "Ask `python -m collegium.node.learner.audit`."
+                raise BadRequestError("a learner that trains audits nothing", advice)
             case TryModel():
                 from . import operations  # noqa: PLC0415  # torch
 
@@ -71,10 +66,14 @@ class Worker:
             case _:
                 return self._on_session(request, progress)
 
-    def _on_session(self, request: SessionRequest, progress: OnProgress) -> Answer:
-        session = self._sessions.get(request.session)
-        if session is None:
+    def session(self, name: str) -> "Session":
+        """Return an opened session. Raises BadRequestError."""
+        if name not in self._sessions:
             raise BadRequestError("no data folder is open", "Send open first.")
+        return self._sessions[name]
+
+    def _on_session(self, request: SessionRequest, progress: OnProgress) -> Answer:
+        session = self.session(request.session)
         from . import operations  # noqa: PLC0415  # torch
 
         match request:
@@ -93,10 +92,6 @@ class Worker:
                 return operations.predict_file(session, request)
             case Personalise():
                 return operations.personalise(session, request, progress)
-            case AuditOwn():
-                from . import audit  # noqa: PLC0415  # hardly ever asked for
-
-                return audit.audit_own(request, session, progress)
             case _:
                 assert_never(request)
 
@@ -115,5 +110,6 @@ def _decide_draw(request: DecideDraw) -> Verdict:
     )
 
 
-def _events(events: Sequence[SampledSteps]) -> list[Event]:
+def events_of(events: Sequence[SampledSteps]) -> list[Event]:
+    """Return steps as the accountant takes them."""
     return [(line.sample_rate, line.noise, line.count) for line in events]

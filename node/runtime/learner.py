@@ -1,7 +1,6 @@
 """The learner worker as the daemon sees it: a child process that may crash or be killed without harm."""
 
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar, assert_never
 
@@ -10,6 +9,7 @@ import trio
 
 from ...crypto.errors import CollegiumError, OperatorError
 from ..learner.answers import Answer, BadReplyError, ErrorKind, Failed, Opened, Progress
+from ..learner.client import BUILT_IN
 from ..learner.coding import decode_reply, encode, expect
 from ..learner.frames import HEADER, frame, frame_length
 from ..learner.messages import Asks, Open, Train
@@ -18,7 +18,6 @@ from .logs import pass_on
 log = structlog.get_logger(__name__)
 
 MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
-BUILT_IN = (sys.executable, "-P", "-m", "collegium.node.learner")
 A = TypeVar("A")
 
 

@@ -20,7 +20,7 @@ TITLES = {
 
 def measure(quick: bool) -> Sequence[Row]:
     """Time the learner's own step in a process of its own, with one thread, or on the GPU if there is one."""
-    command = [sys.executable, "-P", "-m", "collegium.node.learner.timing", "2" if quick else "40"]
+    command = [sys.executable, "-P", "-m", "collegium.node.learner.audit.timing", "2" if quick else "40"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if done.returncode:
         raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")

@@ -111,7 +111,7 @@ def _late(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: St
 
 
 def _training_step() -> float:
-    command = [sys.executable, "-P", "-m", "collegium.node.learner.timing", "5", "million"]
+    command = [sys.executable, "-P", "-m", "collegium.node.learner.audit.timing", "5", "million"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if done.returncode:
         raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")

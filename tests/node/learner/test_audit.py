@@ -16,15 +16,18 @@ import torch
 from collegium.cli.audit import FAULTS as NAMES
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import NO_SEED, preset
-from collegium.node.learner import canaries, dpsgd
+from collegium.node.learner import dpsgd
 from collegium.node.learner.answers import BadRequestError
-from collegium.node.learner.audit import CONFIDENCE, PROBES, Prepared, Probe, Witness, audit, refused, run_probe
-from collegium.node.learner.canaries import Mechanism
+from collegium.node.learner.audit import canaries
+from collegium.node.learner.audit.canaries import Mechanism
+from collegium.node.learner.audit.faults import FAULTS
+from collegium.node.learner.audit.probes import CONFIDENCE, PROBES, Prepared, Probe, Witness, audit, refused, run_probe
+from collegium.node.learner.audit.worker import AuditWorker
+from collegium.node.learner.client import AUDITING, process
 from collegium.node.learner.coding import decode_request, encode
 from collegium.node.learner.dpsgd import Batch
-from collegium.node.learner.faults import FAULTS
 from collegium.node.learner.gradients import StudentGradients
-from collegium.node.learner.messages import Audit, AuditOwn, Engagement, Open
+from collegium.node.learner.messages import Audit, AuditOwn, CrossCheck, Engagement, Open, SampledSteps
 from collegium.node.learner.randomness import SystemRandomness
 from collegium.node.learner.worker import Worker
 from collegium.node.privacy.accountant import effective_noise, epsilon
@@ -266,7 +269,7 @@ def test_an_audit_of_one_fault_says_by_what_it_was_caught(monkeypatch: pytest.Mo
 def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Worker, AuditOwn]:
     folder = prepare_digits(tmp_path_factory.mktemp("digits"), 4, 0.5, 1)[0]
     components, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=10, institutions=4)
-    worker = Worker()
+    worker = AuditWorker()
     names = tuple(spec.name for spec in components)
     ask(worker, Open((str(folder),), components, learning, NO_SEED, names))
     engaged = dict.fromkeys(names, Engagement(1.0, 4.0, 0.1))
@@ -313,3 +316,15 @@ def test_an_audit_of_a_session_without_noise_is_refused(opened: tuple[Worker, Au
 def test_an_audit_by_too_few_canaries_is_no_request(opened: tuple[Worker, AuditOwn]) -> None:
     with pytest.raises(BadRequestError, match=r"AuditOwn.canaries: 3 is not between 10"):
         decode_request(encode(1, replace(opened[1], canaries=3)))
+
+
+def test_two_accountants_agree() -> None:
+    with process(AUDITING) as learner:
+        for sigma, steps, low, high in ((0.7682212795973759, 400, 11.77, 11.85), (2.0, 400, 0.0, 8.13)):
+            both = learner.ask(CrossCheck((SampledSteps(0.05, sigma, steps),), 1e-5))
+            assert both.pld is not None
+            assert both.prv is not None
+            assert low < both.pld <= both.prv + both.error < high
+            assert both.prv <= both.pld + 2 * both.error
+        nothing = learner.ask(CrossCheck((SampledSteps(0.05, 0.0, 1),), 1e-5))
+    assert (nothing.pld, nothing.prv) == (None, None)

@@ -1,6 +1,6 @@
 """What a DP step costs: the learner's own, the same step without DP, and one with Opacus' hooks, side by side.
 
-`collegium bench dp` runs this as `python -m collegium.node.learner.timing [REPEATS]`. It prints one line of JSON,
+`collegium bench dp` runs this as `python -m collegium.node.learner.audit.timing [REPEATS]`. It prints one line of JSON,
 {"device": …, "models": {name: {"plain": seconds, "dp": …, "opacus": …}}}: medians of one step.
 """
 
@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...crypto.extras import extra
-from ...protocol.components import ComponentSpec, base_digest, base_vector
-from ...protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
-from ..blueprint.parts import Part, adapter, backbone, encoder, head, skip
-from .dpsgd import Batch, kinds_of, student_losses, train
-from .messages import Engagement
-from .model import M3TModel
-from .randomness import gaussian, randomness
+from ....crypto.extras import extra
+from ....protocol.components import ComponentSpec, base_digest, base_vector
+from ....protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
+from ...blueprint.parts import Part, adapter, backbone, encoder, head, skip
+from ..dpsgd import Batch, kinds_of, student_losses, train
+from ..messages import Engagement
+from ..model import M3TModel
+from ..randomness import gaussian, randomness
 
 SEED, REPEATS, WARM = bytes(32), 25, 2
 CLIP, NOISE, RATE = 1.0, 1.0, 0.1
@@ -111,7 +111,7 @@ def specs_of(case: Case) -> list[ComponentSpec]:
 
 def model_of(case: Case, specs: Sequence[ComponentSpec], tiny: Path, device: torch.device) -> M3TModel:
     """Return a fresh model at its first weights."""
-    from .text import pretrained_encoder  # noqa: PLC0415  # transformers takes seconds
+    from ..text import pretrained_encoder  # noqa: PLC0415  # transformers takes seconds
 
     floors = tuple(PrivacyFloor(modality.name, "dp", 8000, 10) for modality in case.modalities)
     learning = Learning(case.modalities, case.tasks, floors, 1, 100_000, 0, 1)

@@ -17,18 +17,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...protocol.components import MILLION, ComponentSpec, TensorSpec, base_digest, base_vector
-from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
-from ..pretrained.folder import Dimensions
-from ..pretrained.tensors import PROMPT, SOFT_PROMPT
-from ..privacy.accountant import effective_noise
-from . import dpsgd
-from .dpsgd import Batch
-from .messages import Engagement
-from .model import M3TModel
-from .quantise import noise_std, quantise
-from .randomness import Randomness, randomness, uniform
-from .text import TextEncoder
+from ....protocol.components import MILLION, ComponentSpec, TensorSpec, base_digest, base_vector
+from ....protocol.learning import Learning, Modality, PrivacyFloor, Task
+from ...pretrained.folder import Dimensions
+from ...pretrained.tensors import PROMPT, SOFT_PROMPT
+from ...privacy.accountant import effective_noise
+from .. import dpsgd
+from ..dpsgd import Batch
+from ..messages import Engagement
+from ..model import M3TModel
+from ..quantise import noise_std, quantise
+from ..randomness import Randomness, randomness, uniform
+from ..text import TextEncoder
 
 SEED = bytes(32)
 SCENARIO_SEED = 7  # what an attacker may know of a simulation

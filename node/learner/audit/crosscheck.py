@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import isinf
 
-from ...crypto.extras import extra
-from ..privacy.accountant import Event, epsilon
-from .answers import CrossChecked
+from ....crypto.extras import extra
+from ...privacy.accountant import Event, epsilon
+from ..answers import CrossChecked
 
 with extra("audit"):
     from opacus.accountants import PRVAccountant

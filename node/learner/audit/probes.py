@@ -1,4 +1,4 @@
-"""Audits of the training that runs here: canaries go in or not, an attacker guesses which, the guesses bound ε below.
+"""Probes of the training that runs here: canaries go in or not, an attacker guesses which, the guesses bound ε below.
 
 A *probe* is one mechanism and one attack on it. What it runs is `dpsgd.train` and `quantise`, as in every round; the
 statistics are in `privacy/auditing.py`. An audit can only refute a claim, never prove it: it finds an ε that is too low
@@ -29,18 +29,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..privacy.accountant import effective_noise, epsilon
-from ..privacy.auditing import Bools, Floats, correct_guesses, epsilon_lower_bound, most_provable
+from ...privacy.accountant import effective_noise, epsilon
+from ...privacy.auditing import Bools, Floats, correct_guesses, epsilon_lower_bound, most_provable
+from .. import dpsgd
+from ..answers import Audited, BadRequestError, Finding
+from ..dpsgd import Batch
+from ..messages import Audit, AuditOwn
+from ..randomness import SystemRandomness, gaussian, uniform
+from ..session import Session, build, load_states
+from ..worker import OnProgress
 from . import canaries as at
-from . import dpsgd
-from .answers import Audited, BadRequestError, Finding
 from .canaries import FAR, SCENARIO_SEED, Events, Mechanism, replaced
-from .dpsgd import Batch
 from .faults import FAULTS, Fault
-from .messages import Audit, AuditOwn
-from .randomness import SystemRandomness, gaussian, uniform
-from .session import Session, build, load_states
-from .worker import OnProgress
 
 CONFIDENCE = 0.95  # that no probe of a whole audit refutes a claim that is true
 DELTA = 1e-5

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from . import adapters, canaries, dpsgd
+from .. import adapters, dpsgd
+from ..dpsgd import Batch
+from ..gradients import StudentGradients
+from ..messages import Engagement
+from ..randomness import randomness
+from . import canaries
 from .canaries import SCENARIO_SEED, replaced
-from .dpsgd import Batch
-from .gradients import StudentGradients
-from .messages import Engagement
-from .randomness import randomness
 
 
 @dataclass(frozen=True, slots=True)
