@@ -19,7 +19,7 @@ def check_listen(address: object) -> str:
     """Return what is wrong with an address to listen on, or "": /ip4|ip6/<address>/tcp/<port>."""
     names = _names(address)
     if names in (["ip4", "tcp"], ["ip6", "tcp"]):
-        return ""
+        return _many_hosts(str(address))
     return f"{address!r} is not an address to listen on, such as /ip4/192.168.1.20/tcp/4001"
 
 
@@ -36,7 +36,14 @@ def check_advertised(address: object) -> str:
     host = _ip(str(address))
     if host is not None and host.is_unspecified:
         return f"{address}: nobody can dial {host}; give this machine's own address or its name, as others see it"
-    if host is not None and (host.is_multicast or str(host) == "255.255.255.255"):
+    return _many_hosts(str(address))
+
+
+def _many_hosts(address: str) -> str:
+    """Return that an address is a group's or everybody's, if it is; else ""."""
+    host = _ip(address)
+    one = getattr(host, "ipv4_mapped", None) or host
+    if one is not None and (one.is_multicast or str(one) == "255.255.255.255"):
         return f"{address}: {host} is no single host; give this machine's own address or its name"
     return ""
 

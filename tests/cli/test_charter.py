@@ -265,6 +265,18 @@ def test_init_says_what_others_dial(run: "Run", tmp_path: Path) -> None:
     assert not alone.value["member"].endswith("/tcp/0")
 
 
+@pytest.mark.parametrize("host", ["ip4/224.0.0.1", "ip4/255.255.255.255", "ip6/ff02::1", "ip6/::ffff:224.0.0.1"])
+def test_an_address_of_many_hosts_is_nobodys(run: "Run", tmp_path: Path, host: str) -> None:
+    address, fine = f"/{host}/tcp/4001", "/ip4/192.0.2.1/tcp/4001"
+    for words in (("--listen", address), ("--listen", address, "--advertise", fine),
+                  ("--listen", fine, "--advertise", address)):  # fmt: skip
+        answer = run("init", "--home", tmp_path / "n", *words)
+        assert (answer.code, "is no single host" in answer.err) == (2, True), words
+        assert not (tmp_path / "n").exists()
+    made = create(run, tmp_path / "n", f"north={'00' * 32}@{address}")
+    assert (made.code, "is no single host" in made.value["error"]) == (2, True)
+
+
 @pytest.mark.parametrize(
     "name",
     ["a=b", "", " north", "no\nrth", "\x1b[2Jnorth", "nor\u202eth", "x" * 129, "\u2800", "nor\U0001d173th"],
