@@ -19,6 +19,7 @@ from ..node.home.addresses import members_problems, own_problem
 from ..node.home.lock import running
 from ..node.home.paths import Home
 from ..node.views.notes import LEARNER_FAILED
+from ..node.words import counted
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
 
@@ -250,7 +251,7 @@ def _standing(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
         note = gone(seat, ledger.roll)
         yield Check("membership", "warn", note.found, note.advice)
     elif waiting and running(home) is None:
-        found = f"{waiting} motions wait for your ballot"
+        found = f"{counted(waiting, 'motion waits', 'motions wait')} for your ballot"
         yield Check("membership", "warn", found, "Start the daemon, then: collegium peer motions.")
     else:
         yield Check("membership", "ok", f"{seat.name}, one of {len(ledger.members)}")
@@ -273,9 +274,10 @@ def _data(home: Home) -> Iterator[Check]:
     from ..node.data.summary import near_warnings
 
     dataset = load(folder, tolerant=True)
-    yield Check("data", "ok", f"{len(dataset.subjects)} subjects in {folder}")
+    yield Check("data", "ok", f"{counted(len(dataset.subjects), 'subject')} in {folder}")
     if dataset.left_out:
-        text = f"{len(dataset.left_out)} subjects are left out: a cell of theirs cannot be used"
+        said = counted(len(dataset.left_out), "subject is", "subjects are")
+        text = f"{said} left out: a cell of theirs cannot be used"
         yield Check("data", "warn", text, f"`collegium data check {folder}` names each.")
     for warning in near_warnings(dataset):
         yield Check("data", "warn", warning)
@@ -366,7 +368,7 @@ def _privacy(home: Home) -> Iterator[Check]:
     for note in found:
         yield Check("privacy", "warn", note, "`collegium privacy show` has the draws and who set which bound.")
     if not found:
-        yield Check("privacy", "ok", f"{len(draws)} draws, within every budget")
+        yield Check("privacy", "ok", f"{counted(len(draws), 'draw')}, within every budget")
 
 
 def _daemon(home: Home) -> Iterator[Check]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..node.words import counted
 from ..protocol.bounds import MAX_INSTITUTIONS
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
@@ -94,8 +95,8 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             ("folder", found["folder"]),
             ("subjects", f"{found['subjects']}, {found['held_out_subjects']} of them held out"),
             ("records", f"{found['records']}, {found['held_out_records']} of them held out"),
-            ("for each subject", f"{each['min']} to {each['max']} records, median {each['median']:g}"),
-            ("filtered", f"{found['filtered_records']} records do not pass keep"),
+            ("for each subject", f"{each['min']} to {counted(each['max'], 'record')}, median {each['median']:g}"),
+            ("filtered", f"{counted(found['filtered_records'], 'record does', 'records do')} not pass keep"),
             ("empty rows", ", ".join(f"{number} in {name}" for name, number in found["empty_rows"].items()) or "0"),
             ("left out", f"{found['left_out_subjects']} with a cell that cannot be used"),
         ],
@@ -166,7 +167,7 @@ def _verdict(found: dict[str, Any]) -> str:
     errors, warnings = found["problem_count"], len(found["warnings"])
     if errors:
         count = found["left_out_subjects"]
-        left = f"as the folder is now, training leaves out {count} subject{'' if count == 1 else 's'}."
+        left = f"as the folder is now, training leaves out {counted(count, 'subject')}."
         return f"Errors: {errors}, warnings: {warnings}. Correct the errors: {left}"
     if warnings:
         return f"No errors, warnings: {warnings}. A node can train on this folder; read the warnings before."

@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import CollegiumError, UnreachableError
+from ..node.words import counted
 from .output import say
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def trained(status: Any) -> str:
     for entry in status["idle"]:
         reasons[entry["meaning"]] = reasons.get(entry["meaning"], 0) + 1
     count = len(status["trained"])
-    parts = [f"{count} component{'' if count == 1 else 's'}"] if count else []
+    parts = [counted(count, "component")] if count else []
     parts += [f"{'not ' + str(n) if count else 'nothing'}: {why}" for why, n in reasons.items()]
     return "; ".join(parts) or "nothing is hosted here"
 
@@ -108,10 +109,12 @@ def tell(out: "Console", found: Any) -> None:
             out.print(f"  in it, but not in the charter: {listed(sides['unused'])}")
     for name, records in learner["cut_texts"].items():
         out.print(
-            f"warning: of {records} records only the beginning of {name!r} is read; the rest is cut (docs/data.md)"
+            f"warning: of {counted(records, 'record')} only the beginning of {name!r} is read; the rest is cut"
+            " (docs/data.md)"
         )
     if learner["left_out"]:
-        out.print(f"warning: {learner['left_out']} students are left out: `collegium data check` says why")
+        left = counted(learner["left_out"], "student is", "students are")
+        out.print(f"warning: {left} left out: `collegium data check` says why")
     for warning in (*learner["warnings"], *found["older"]):
         out.print(f"warning: {warning}")
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
+from ..words import counted
 from . import wav
 from .audio import OtherRateError, log_mel, read_wav, resample
 from .entries import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
@@ -142,7 +143,8 @@ def _rates(folder: Path, table: Table, rows: Index, paths: list[str | None], dec
             with suppress(CorruptError, UsageError):
                 lines.setdefault(wav.read(inside(folder, text, ""), INSTANT).rate, []).append(table.line(row))
     said = [
-        f"{len(found)} files have {rate} (lines {', '.join(map(str, found[:LISTED]))}{', …' * (len(found) > LISTED)})"
+        f"{counted(len(found), 'file has', 'files have')} {rate} ({'line' if len(found) == 1 else 'lines'}"
+        f" {', '.join(map(str, found[:LISTED]))}{', …' * (len(found) > LISTED)})"
         for rate, found in sorted(lines.items())
     ]
     right = len(lines.get(declared, ())) > sum(map(len, lines.values())) / 2  # the few are wrong, not what is declared

@@ -21,6 +21,7 @@ KEPT = 200  # problems that are kept with their place; the others are counted
 COUNTED = 100_000  # problems that are counted; then counting ends
 SHOWN = 5  # words and sentinels of a column that are named
 LONGEST_WORD = 32  # characters: what is longer may be a sentence that somebody wrote
+HUGE = 1e30
 _EDGES_OF_TYPES = {-32768.0, 32767.0, -2147483648.0, 2147483647.0}
 Mask = npt.NDArray[np.bool_]
 
@@ -105,15 +106,18 @@ def outside(numbers: npt.NDArray[np.float64], low: float, high: float) -> dict[s
     """Return the fields of ColumnCount for the numbers of a column, NaN where there is none."""
     below, above = numbers < low, numbers > high
     values, counts = np.unique(numbers[below | above], return_counts=True)
-    codes = [(f"{value:g}", int(number)) for value, number in zip(values.tolist(), counts.tolist(), strict=True)
-             if _is_sentinel(value, low)]  # fmt: skip
+    codes = [
+        (f"{value:.0f}" if abs(value) < HUGE else f"{value:g}", int(number))
+        for value, number in zip(values.tolist(), counts.tolist(), strict=True)
+        if _is_sentinel(value, low)
+    ]
     codes.sort(key=lambda item: -item[1])
     return {"below": int(below.sum()), "above": int(above.sum()), "sentinels": tuple(codes[:SHOWN])}
 
 
 def _is_sentinel(value: float, low: float) -> bool:
     """Tell whether a number outside its bounds looks like a code for "no value": -1, 99, -999, 9999, 1e308, ..."""
-    if abs(value) >= 1e30 or value in _EDGES_OF_TYPES or (value == -1.0 and low >= 0.0):
+    if abs(value) >= HUGE or value in _EDGES_OF_TYPES or (value == -1.0 and low >= 0.0):
         return True
     digits = f"{abs(value):.0f}"
     return value == int(value) and len(digits) >= 2 and set(digits) == {"9"}

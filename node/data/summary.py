@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..store.observations import MIN_CELL
+from ..words import counted
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
 from .problems import ColumnCount, Problem
 from .spelling import alike, near_ids
@@ -145,8 +146,8 @@ def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
         where = f"column {column.column!r} of table {column.table!r} ({column.use})"
         for value, number in column.sentinels:
             found.append(
-                f"{where}: {value} occurs {number} times outside the bounds and looks like a code for no value: empty"
-                " these cells, or name it in missing_values of the table"
+                f"{where}: {value} occurs {counted(number, 'time')} outside the bounds and looks like a code for no"
+                " value: empty these cells, or name it in missing_values of the table"
             )
         coded = sum(number for _, number in column.sentinels)
         if column.below + column.above > coded and not _all_clamped(column):
@@ -157,7 +158,7 @@ def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
 
 
 def _times(number: int) -> str:
-    return f"{number} cells hold what is" if number > 1 else "1 cell holds what is"
+    return counted(number, "cell holds what is", "cells hold what is")
 
 
 def _named(column: ColumnCount) -> str:
@@ -183,7 +184,9 @@ def _warnings(data: Dataset) -> list[str]:
         if alike(name).rstrip(":") in TOTALS
     ]
     if data.unread:
-        found.append(f"max_records leaves out {data.unread} records: raise it, or be content with the first ones")
+        found.append(
+            f"max_records leaves out {counted(data.unread, 'record')}: raise it, or be content with the first ones"
+        )
     if data.held_out.all():
         found.append("every subject is held out: there is nothing to train on")
     if not data.held_out.any():
@@ -194,19 +197,21 @@ def _warnings(data: Dataset) -> list[str]:
         if not modality.steps.any()
     ]
     found += [
-        f"modality {name!r}: {number} of the recordings are longer than max_seconds, and cut there"
+        f"modality {name!r}: {counted(number, 'of the recordings is', 'of the recordings are')} longer than"
+        " max_seconds, and cut there"
         for name, number in sorted(data.findings.cut.items())
         if number
     ]
     found += [
-        f"modality {name!r}: {number} of the pictures are far from square, and are squeezed into one: crop or pad them"
-        " if shapes matter"
+        f"modality {name!r}: {counted(number, 'of the pictures is', 'of the pictures are')} far from square, and"
+        " squeezed into one: crop or pad them if shapes matter"
         for name, number in sorted(data.findings.squeezed.items())
         if number
     ]
     found += [
-        f"modality {modality.name!r}: {long} records have a text of over {READ} words and signs: only its beginning is"
-        " read (128 tokens by a pretrained model, which are fewer words; `positions` words by one from scratch)"
+        f"modality {modality.name!r}: {counted(long, 'record has', 'records have')} a text of over {READ} words and"
+        " signs: only its beginning is read (128 tokens by a pretrained model, which are fewer words; `positions` words"
+        " by one from scratch)"
         for modality in data.modalities.values()
         if (long := _long_texts(modality))
     ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.membership import OpenMotion, Roll, Seat, needed
 from ..core.motions import undecided
+from ..words import counted
 from .context import Context, Live, Note
 from .membership import sentence
 from .training import listed, remarks
@@ -102,7 +103,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
         found.append(
             Note(
                 "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
-                f" {count} record{'' if count == 1 else 's'} of its own came back from them.",
+                f" {counted(count, 'record')} of its own came back from them.",
                 "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium"
                 " privacy show`). A draw whose update nobody got is not counted.",
             )
@@ -155,7 +156,8 @@ def _learner(live: Live) -> list[Note]:
     if live.learner_left_out:
         found.append(
             Note(
-                f"{live.learner_left_out} students are left out of training: a cell of theirs cannot be used.",
+                f"{counted(live.learner_left_out, 'student is', 'students are')} left out of training: a cell of theirs"
+                " cannot be used.",
                 "node.log has the places, `collegium data check FOLDER` all of them.",
             )
         )

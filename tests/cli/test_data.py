@@ -82,7 +82,7 @@ def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
     assert answer.code == 3
     assert answer.value["problems"][0]["text"].endswith("work.csv: column 'grade', line 2 is no class of 'grade'")
     assert answer.value["left_out_subjects"] == 1
-    assert "training leaves out 1 subjects." in run("data", "check", folder).out.splitlines()[-1]
+    assert "training leaves out 1 subject." in run("data", "check", folder).out.splitlines()[-1]
 
 
 def test_a_folder_that_is_none_and_a_dataset_toml_that_is_no_toml_are_named(run: "Run", folder: Path) -> None:

@@ -270,6 +270,47 @@ def test_what_is_not_declared_missing_or_clamped_is_counted_and_named(run: "Run"
     assert run("data", "check", school, "--strict").code == 1
 
 
+@pytest.mark.parametrize("code", [-1, -32768, 32767, -2147483648, 2147483647])
+def test_what_programs_write_for_no_value_is_named_as_the_file_has_it(run: "Run", school: Path, code: int) -> None:
+    """-1, and the edges of the whole numbers of 16 and 32 bits."""
+    rows = pupils()
+    rows[0][2] = code
+    write(school, rows)
+    answer = run("data", "check", school, "--json")
+    assert (answer.code, column(answer, "age")["sentinels"]) == (0, [[str(code), 1]])
+    (told,) = (warning for warning in answer.value["warnings"] if "'age'" in warning)
+    assert f"{code} occurs 1 time outside the bounds and looks like a code for no value" in told
+    rows[0][2] = code - 2 if code > 0 else code + 2 if code < -1 else -2
+    write(school, rows)
+    answer = run("data", "check", school, "--json")
+    assert column(answer, "age")["sentinels"] == [], "its neighbour is a number like others"
+    (told,) = (warning for warning in answer.value["warnings"] if "'age'" in warning)
+    assert "which are clamped" in told
+
+
+def test_minus_one_is_a_number_where_numbers_may_be_negative(run: "Run", school: Path) -> None:
+    rows = pupils()
+    rows[0][2] = -1
+    for low, sentinels, below in (("-0.5", [], 1), ("-1", [], 0), ("0", [["-1", 1]], 1)):
+        write(school, rows, TOML.replace("low = 5", f"low = {low}"))
+        age = column(run("data", "check", school, "--json"), "age")
+        assert (age["sentinels"], age["below"]) == (sentinels, below)
+
+
+@pytest.mark.parametrize(("dropped", "said"), [(1, "1 record does not pass keep"), (2, "2 records do not pass keep")])
+def test_one_is_no_plural(run: "Run", school: Path, dropped: int, said: str) -> None:
+    rows = pupils()
+    for row in rows[:dropped]:
+        row[3] = "elsewhere"
+    write(
+        school,
+        rows,
+        TOML.replace('key = "id"', 'key = "id"\nkeep = [{ column = "town", values = ["north", "south"] }]'),
+    )
+    answer = run("data", "check", school)
+    assert (answer.code, said in answer.out, "1 to 1 record, median 1" in answer.out) == (0, True, True), answer.out
+
+
 def test_a_code_for_no_value_can_be_declared(run: "Run", school: Path) -> None:
     rows = pupils()
     rows[0][2], rows[1][2], rows[2][3] = -999, "-999.0", "k.A."
@@ -597,7 +638,7 @@ def test_files_of_several_sampling_rates_are_told_at_once(run: "Run", school: Pa
         toml = IMAGES.replace('"image"', '"audio"').replace("size = 4", f"rate = {declared}\nmax_seconds = 1.0")
         write(school, rows, toml)
         found = json.dumps(run("data", "check", school, "--json").value)
-        for part in ("2 files have 8000 (lines 3, 5)", "1 files have 16000 (lines 2)", "1 files have 44100 (lines 4)"):
+        for part in ("2 files have 8000 (lines 3, 5)", "1 file has 16000 (line 2)", "1 file has 44100 (line 4)"):
             assert part in found
         assert "Resample the files with 16000 and the files with 44100 to 8000" in found
         assert ("declare rate = 8000 in every institution" in found) == (declared != 8000)

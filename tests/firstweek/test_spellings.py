@@ -58,7 +58,7 @@ def test_a_pupil_is_forgotten_in_every_spelling_and_a_wrong_cell_stops_nothing(
     federation.wait_rounds(3, counted=2)
     north, south = federation.schools
     assert _told(north)["left_out"] == 1
-    assert any("1 students are left out" in note for note in north.status()["notes"])
+    assert any("1 student is left out" in note for note in north.status()["notes"])
     assert _told(south)["left_out"] == 0
     log = (north.home / "node.log").read_text()
     assert "column 'hours', line 66 is not a number" in log

@@ -379,7 +379,7 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
     assert found["warnings"] == [
         "column 'points' of table 'work' (task 'points'): 1 below low and 0 above high, which are clamped",
         "no subject is held out: there is nothing to evaluate on",
-        "modality 'voice': 1 of the recordings are longer than max_seconds, and cut there",
+        "modality 'voice': 1 of the recordings is longer than max_seconds, and cut there",
     ]
     edit(TOML, 'table = "work"\n', 'table = "work"\nmax_records = 1\n')(folder)
     edit(TOML, 'file = "page"', 'file = "course2"')(folder)
@@ -389,7 +389,7 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
         columns = columns.replace(f"{end}\n", f"{end},\n")
     (folder / CSV).write_text(columns)
     warnings = "\n".join(summarise(load(folder))["warnings"])
-    assert "max_records leaves out 1 records" in warnings
+    assert "max_records leaves out 1 record:" in warnings
     assert "every subject is held out" in warnings
     assert "modality 'scan' is missing from every record" in warnings
     assert "task 'pass' has one class only" in warnings
@@ -398,7 +398,7 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
 def test_recordings_that_are_cut_are_counted(folder: Path) -> None:
     """b1.wav has two seconds, and max_seconds is one."""
     (told,) = [warning for warning in summarise(load(folder))["warnings"] if "recordings" in warning]
-    assert told.startswith("modality 'voice': 1 of the recordings are longer than max_seconds")
+    assert told.startswith("modality 'voice': 1 of the recordings is longer than max_seconds")
 
 
 def test_a_file_under_another_form_of_its_name_is_pointed_at(folder: Path) -> None:
