@@ -4,7 +4,7 @@ The lists without them are made here from the lists as each round froze them, no
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...consensus.components import Entry
 from ...consensus.ledger import ComponentLedger, Withdrawn
@@ -97,6 +97,14 @@ class WithdrawalReport:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What is wrong, and what the hosts have still to do."""
+
+    problems: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+
+
 def verify_withdrawal(
     report: Report,
     member: bytes,
@@ -123,16 +131,13 @@ def verify_withdrawal(
             "Wait until it is agreed on (`collegium unlearn status`).",
         )
     last = withdrawals[-1]
-    problems: list[str] = []
-    pending: list[str] = []
+    said = _Said()
+    problems, pending = said.problems, said.pending
     found = []
     for name in sorted(report.ledger.components):
         hosted = components is None or name in components
-        found.append(
-            _component(
-                report, withdrawals, report.ledger.components[name], data, hosted, stored, problems, pending, progress
-            )
-        )
+        c = report.ledger.components[name]
+        found.append(_component(report, withdrawals, c, data, hosted, stored, said, progress))
     gone = _withdrawn_blobs(report, withdrawals)
     left = sorted(blob for blob in gone if data.has(blob))
     waiting = _waiting(report)
@@ -169,11 +174,11 @@ def _component(
     data: Bytes,
     hosted: bool,
     stored: Stored | None,
-    problems: list[str],
-    pending: list[str],
+    said: _Said,
     progress: Progress | None,
 ) -> ComponentWithdrawal:
-    """Check one component, adding what is wrong to `problems` and what its hosts have still to do to `pending`."""
+    """Check one component, adding to what is `said`."""
+    problems, pending = said.problems, said.pending
     expected, removed, others, kept = [], 0, 0, 0
     member = withdrawals[0].author
     for number in range(1, c.round + 1):

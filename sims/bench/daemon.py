@@ -12,7 +12,7 @@ from statistics import median
 from ...crypto.errors import OperatorError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
-from ..processes.federation import found
+from ..processes.federation import Agreed, Settings, found
 from ..simulator.small import small_charter
 from .rows import Row, at_most
 
@@ -62,7 +62,10 @@ def measure(quick: bool) -> Sequence[Row]:
     with tempfile.TemporaryDirectory(prefix="collegium-bench-") as folder:
         root = Path(folder)
         _, institutions = found(
-            root, [("node", None, 1.0)], template.components, template.learning, template.seed, name="bench", rounds=0
+            root,
+            [("node", None, 1.0)],
+            Agreed("bench", template.components, template.learning, template.seed),
+            Settings(rounds=0),
         )
         commands = {
             "daemon": [sys.executable, "-c", DAEMON, str(institutions[0].home.root)],

@@ -4,7 +4,6 @@ Separate processes over real libp2p, with a learner that makes its updates up. A
 round in which its own update is counted.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,12 @@ from ...crypto.identity import Identity
 from ...node.control.client import Client
 from ...node.core.events import Put, PutBlock, PutFlag, PutHeader, PutMessage, PutPublished, PutRecord
 from ...node.home import config as settings
-from ...node.home.config import Timing
+from ...node.home.config import Privacy
 from ...node.store.blobs import Blobs
 from ...node.store.database import Store
 from ...node.store.states import States
 from ...protocol import schema
-from ..processes.federation import Daemon, Institution, found
+from ..processes.federation import SYNTHETIC, Agreed, Daemon, Institution, Places, Settings, found
 from ..processes.observe import View, fold_ledger, look
 from ..processes.relays import Relays
 from ..simulator.cluster import Cluster, Node
@@ -78,16 +77,9 @@ class _Run:
         self.charter, self.institutions = found(
             root,
             [(f"node-{n}", root, 1.0) for n in range(count)],
-            template.components,
-            template.learning,
-            template.seed,
-            name="bench",
-            rounds=rounds,
-            deadline_ms=DEADLINE_MS,
-            policy="open",
-            learner=(sys.executable, "-P", "-m", "collegium.sims.processes.synthetic_learner"),
-            timing=Timing(),
-            ways=ways,
+            Agreed("bench", template.components, template.learning, template.seed, deadline_ms=DEADLINE_MS),
+            Settings(rounds, Privacy(policy="open"), learner=SYNTHETIC),
+            Places(ways=ways),
         )
         self.daemons = [Daemon(institution) for institution in self.institutions]
         self.views = [View() for _ in self.institutions]

@@ -4,7 +4,6 @@ import math
 import os
 import secrets
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -15,9 +14,9 @@ from statistics import median
 
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
-from ...node.home.config import Timing
+from ...node.home.config import Privacy
 from ...protocol.charter import Charter
-from ..processes.federation import Daemon, found
+from ..processes.federation import SYNTHETIC, Agreed, Daemon, Settings, found
 from ..processes.observe import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds
 from ..simulator.small import small_charter
 from .rows import Row, at_most, limit
@@ -38,15 +37,8 @@ def measure(quick: bool) -> Sequence[Row]:
         charter, institutions = found(
             root,
             [(f"node-{n}", root, 1.0) for n in range(NODES)],
-            template.components,
-            template.learning,
-            template.seed,
-            name="bench",
-            rounds=rounds,
-            deadline_ms=10_000,
-            policy="open",
-            learner=(sys.executable, "-P", "-m", "collegium.sims.processes.synthetic_learner"),
-            timing=Timing(),
+            Agreed("bench", template.components, template.learning, template.seed, deadline_ms=10_000),
+            Settings(rounds, Privacy(policy="open"), learner=SYNTHETIC),
         )
         daemons = [Daemon(institution) for institution in institutions]
         views = [View() for _ in institutions]

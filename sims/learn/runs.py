@@ -47,6 +47,15 @@ class Run:
     attack: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What of a charter a learner's session depends on."""
+
+    specs: Sequence[ComponentSpec]
+    learning: Learning
+    seed: bytes
+
+
 def perform(
     worker: LearnerWorker, run: Run, ground: Ground, recipe_of: Any, rounds: int, least_lot: float
 ) -> dict[str, dict[str, Any]]:
@@ -65,10 +74,11 @@ def perform(
     recipe: Recipe = recipe_of(run.rate, students)
     budget = None if run.epsilon is None else Budget(run.epsilon, DELTA, rounds, 0)
     specs, learning = charter_parts(recipe, budget, min_updates=1, rule=run.rule, base_seed=seed)
+    drawn = _Drawn(specs, learning, seed)
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         learners = [
-            _learner(worker, ground, name, folders, run, specs, learning, seed, students, least_lot)
+            _learner(worker, ground, name, folders, run, drawn, least_lot * students)
             for name, folders in group.values()
         ]
         learners = [_stricter(learner, run, recipe, rounds, specs, seed) for learner in learners]
@@ -80,7 +90,7 @@ def perform(
         states, last = train(lambda _learner: worker.ask, learners, setting)
         if run.mode == "central":
             learners = [
-                _learner(worker, ground, name, folders, run, specs, learning, seed, students, least_lot)
+                _learner(worker, ground, name, folders, run, drawn, least_lot * students)
                 for name, folders in everybody.values()
             ]
         honest = [learner for learner in learners if learner.name not in run.liars]
@@ -115,19 +125,17 @@ def _learner(
     name: str,
     folders: tuple[Path, ...],
     run: Run,
-    specs: Sequence[ComponentSpec],
-    learning: Learning,
-    seed: bytes,
-    students: float,
-    least_lot: float,
+    drawn: _Drawn,
+    least: float,
 ) -> Learner:
-    hosted = needed(learning, [spec.name for spec in specs], *holds(folders))
+    """Return a learner whose session is open; its lot is that of at least `least` students."""
+    hosted = needed(drawn.learning, [spec.name for spec in drawn.specs], *holds(folders))
     kind = " without validation" if run.tune else " with private" if _private(run) else ""
     session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
-    size = _open(worker, ground, learner, folders, run, specs, learning, seed)
-    rate = learning.sample_rate / MILLION
-    return replace(learner, lot=max(1.0, float(round(rate * max(size, least_lot * students)))))
+    size = _open(worker, ground, learner, folders, run, drawn)
+    rate = drawn.learning.sample_rate / MILLION
+    return replace(learner, lot=max(1.0, float(round(rate * max(size, least)))))
 
 
 def _size(
@@ -136,7 +144,7 @@ def _size(
     key = (name, run.tune)
     if key not in ground.sizes:
         specs, learning = charter_parts(recipe_of(run.rate, 100.0), None, min_updates=1, base_seed=seed)
-        _learner(worker, ground, name, folders, run, specs, learning, seed, 1.0, 0.0)
+        _learner(worker, ground, name, folders, run, _Drawn(specs, learning, seed), 0.0)
     return ground.sizes[key]
 
 
@@ -146,9 +154,7 @@ def _open(
     learner: Learner,
     folders: tuple[Path, ...],
     run: Run,
-    specs: Sequence[ComponentSpec],
-    learning: Learning,
-    seed: bytes,
+    drawn: _Drawn,
 ) -> int:
     """Open the learner's session, or give an open one these specs; return how many students it trains on."""
     key = (learner.name, run.tune)
@@ -158,10 +164,10 @@ def _open(
     )
     number = int.from_bytes(sha256(told.encode()).digest()[:7])
     if learner.session in worker.opened:
-        worker.ask(Respec(tuple(specs), learning, seed, number, learner.session))
+        worker.ask(Respec(tuple(drawn.specs), drawn.learning, drawn.seed, number, learner.session))
     else:
         request = replace(
-            opening(learner, [str(folder) for folder in folders], specs, learning, seed),
+            opening(learner, [str(folder) for folder in folders], drawn.specs, drawn.learning, drawn.seed),
             cache=str(ground.cache),
             validation=VALIDATION if run.tune else 0.0,
             seed=number,

@@ -25,6 +25,7 @@ from ...node.blueprint.presets import RECIPES, preset
 from ...node.control.client import Client
 from ...node.core.events import Snapshot
 from ...node.core.messages import Kind
+from ...node.home.config import Privacy
 from ...node.learner.client import Worker, worker
 from ...node.learner.messages import opening
 from ...node.runtime import logs
@@ -40,7 +41,7 @@ from ..learn.baseline import States as Trained
 from ..learn.baseline import local_only, quality, scores
 from ..learn.datasets import prepare_digits, prepare_oulad
 from . import report
-from .federation import Daemon, Institution, found
+from .federation import Agreed, Daemon, Institution, Settings, found
 from .observe import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds, snapshot
 from .result import Result
 
@@ -135,16 +136,12 @@ class Demo:
         self.charter, self.institutions = found(
             root,
             [(title, folder, lot) for title, folder in folders],
-            specs,
-            learning,
-            seed,
-            name=f"demo-{name}",
-            rounds=rounds,
-            deadline_ms=30_000,
-            epsilon=EPSILON,
-            delta=DELTA,
-            policy="dp" if dp else "open",
-            learners=dict.fromkeys(lying, LYING),
+            Agreed(f"demo-{name}", specs, learning, seed, deadline_ms=30_000),
+            Settings(
+                rounds,
+                Privacy(epsilon=EPSILON, delta=DELTA, policy="dp" if dp else "open"),
+                learners=dict.fromkeys(lying, LYING),
+            ),
         )
         self.daemons = [Daemon(institution) for institution in self.institutions]
         self.views = [View() for _ in self.institutions]

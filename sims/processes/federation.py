@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...crypto.identity import Identity
-from ...node.home import config as settings
-from ...node.home import keys
+from ...node.home import config, keys
 from ...node.home.paths import Home
 from ...protocol import schema
 from ...protocol.charter import Charter, Member, Rules, SignedCharter, add_signature, check, dump_file
@@ -21,6 +20,7 @@ from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 
 NODE = (sys.executable, "-P", "-m", "collegium.node")
+SYNTHETIC = (sys.executable, "-P", "-m", "collegium.sims.processes.synthetic_learner")  # a learner
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,69 +98,88 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What all members sign."""
+
+    name: str
+    components: tuple[ComponentSpec, ...]
+    learning: Learning
+    seed: bytes
+    deadline_ms: int = 60_000
+    fault_model: str = "byzantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What stands in everybody's config.toml; `learners` are commands by name, where they are not `learner`."""
+
+    rounds: int
+    privacy: config.Privacy = field(default_factory=config.Privacy)
+    learner: tuple[str, ...] = ()
+    learners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    timing: config.Timing = field(default_factory=config.Timing)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the nodes listen: on this machine alone, on the addresses of `hosts`, or `anywhere` on their host.
+
+    With `mdns` the charter names no addresses. `ways` are the ports of this machine by which the others are to reach
+    them instead.
+    """
+
+    hosts: Sequence[str] = ()
+    mdns: bool = False
+    anywhere: bool = False
+    ways: Sequence[int] = ()
+
+
 def found(
     root: Path,
     named: Sequence[tuple[str, Path | None, float]],
-    components: tuple[ComponentSpec, ...],
-    learning: Learning,
-    seed: bytes,
-    *,
-    name: str,
-    rounds: int,
-    deadline_ms: int = 60_000,
-    fault_model: str = "byzantine",
-    epsilon: float = 8.0,
-    delta: float = 1e-5,
-    policy: str = "dp",
-    learner: tuple[str, ...] = (),
-    timing: settings.Timing | None = None,
-    hosts: Sequence[str] | None = None,
-    mdns: bool = False,
-    anywhere: bool = False,
-    ways: Sequence[int] = (),
-    learners: Mapping[str, tuple[str, ...]] | None = None,
+    agreed: Agreed,
+    settings: Settings,
+    places: Places | None = None,
 ) -> tuple[Charter, list[Institution]]:
-    """Make keys, configurations and one charter signed by all; `named` is (name, data folder, lot size).
-
-    The nodes listen on this machine alone, or on the addresses of `hosts`. With `mdns` the charter names no addresses;
-    `anywhere`: they listen on every address of their host. `ways` are the ports of this machine by which the others are
-    to reach them instead; `learners` are commands by name, where they are not everybody's `learner`.
-    """
+    """Make keys, configurations and one charter signed by all; `named` is (name, data folder, lot size)."""
+    places = places or Places()
     institutions, members = [], []
-    at = hosts or ["127.0.0.1"] * len(named)
+    at = places.hosts or ["127.0.0.1"] * len(named)
     for number, ((title, data, lot), port, host) in enumerate(zip(named, free_ports(len(named)), at, strict=True)):
         home = Home(root / title)
         home.make()
         identity = keys.create(home, None)
+        learner = settings.learners.get(title, settings.learner)
         address = f"/ip4/{host}/tcp/{port}"
-        way = f"/ip4/{host}/tcp/{ways[number]}" if ways else address
-        settings.create(
+        way = f"/ip4/{host}/tcp/{places.ways[number]}" if places.ways else address
+        config.create(
             home.config,
-            settings.Config(
-                node=settings.Node(
+            config.Config(
+                node=config.Node(
                     name=title,
-                    listen=(f"/ip4/0.0.0.0/tcp/{port}" if anywhere else address,),
-                    advertise=(way,) if ways else (),
-                    mdns=mdns,
+                    listen=(f"/ip4/0.0.0.0/tcp/{port}" if places.anywhere else address,),
+                    advertise=(way,) if places.ways else (),
+                    mdns=places.mdns,
                 ),
-                data=settings.Data(data),
-                learning=settings.Learning(rounds=rounds, lot_size=lot, learner=(learners or {}).get(title, learner)),
-                privacy=settings.Privacy(epsilon=epsilon, delta=delta, policy=policy),
-                log=settings.Log(format="json"),
-                timing=timing or settings.Timing(),
+                data=config.Data(data),
+                learning=config.Learning(rounds=settings.rounds, lot_size=lot, learner=learner),
+                privacy=settings.privacy,
+                log=config.Log(format="json"),
+                timing=settings.timing,
             ),
         )
         institutions.append(Institution(title, home, identity, data, lot))
-        members.append(Member(identity.public_key, title, () if mdns else (way,)))
+        members.append(Member(identity.public_key, title, () if places.mdns else (way,)))
     charter = Charter(
         version=1,
-        name=name,
+        name=agreed.name,
         created=int(time.time()),
-        seed=seed,
+        seed=agreed.seed,
         members=tuple(sorted(members, key=lambda member: member.key)),
-        rules=Rules(fault_model, deadline_ms, 1, 64, 1 << 20, 1000),
-        components=tuple(sorted(components, key=lambda spec: spec.name)),
-        learning=learning,
+        rules=Rules(agreed.fault_model, agreed.deadline_ms, 1, 64, 1 << 20, 1000),
+        components=tuple(sorted(agreed.components, key=lambda spec: spec.name)),
+        learning=agreed.learning,
     )
     check(charter)
     signed = SignedCharter(schema.dump(charter), ())

@@ -20,7 +20,7 @@ from collegium.node.learner.messages import Engagement, Evaluate, Open, Predict,
 from collegium.node.learner.model import Inputs, LinearSkip, M3TModel
 from collegium.node.learner.worker import Worker
 from collegium.protocol.charter import Charter, Member, Rules, check
-from collegium.sims.processes.federation import Daemon, found
+from collegium.sims.processes.federation import Agreed, Daemon, Settings, found
 from collegium.sims.processes.observe import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
@@ -257,9 +257,11 @@ def test_daemons_with_different_modalities_close_every_round_of_every_component(
     charter: Charter, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     drawn, institutions = found(
-        tmp_path, [(name, folder, 4.0) for name, folder in folders.items()], charter.components, charter.learning,
-        charter.seed, name="mixed", rounds=2, fault_model="crash", deadline_ms=120_000,
-    )  # fmt: skip
+        tmp_path,
+        [(name, folder, 4.0) for name, folder in folders.items()],
+        Agreed("mixed", charter.components, charter.learning, charter.seed, 120_000, "crash"),
+        Settings(rounds=2),
+    )
     daemons, views = [Daemon(institution) for institution in institutions], [View() for _ in institutions]
     held = {name: {spec.name for spec in drawn.components} for name in folders}
     for name, modalities in MEMBERS.items():

@@ -1,7 +1,6 @@
 """Real daemons as separate processes, with a learner that makes its updates up."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +10,17 @@ import pytest
 
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
-from collegium.node.home.config import Timing
+from collegium.node.home.config import Privacy, Timing
 from collegium.node.home.lock import hold
 from collegium.node.runtime.runtime import Runtime
 from collegium.node.runtime.serve import load
 from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
-from collegium.sims.processes.federation import Daemon, found
+from collegium.sims.processes.federation import SYNTHETIC, Agreed, Daemon, Places, Settings, found
 from collegium.sims.processes.observe import View, closed, look
 from collegium.sims.simulator.small import small_charter
 
 from ...waiting import source, wait_for
-
-SYNTHETIC = (sys.executable, "-m", "collegium.sims.processes.synthetic_learner")
 
 
 class Federation:
@@ -36,16 +33,14 @@ class Federation:
         self.charter, self.institutions = found(
             root,
             [(f"node-{n}", root, 1.0) for n in range(count)],
-            template.components,
-            template.learning,
-            template.seed,
-            name="test",
-            rounds=rounds,
-            deadline_ms=deadline_ms,
-            policy="open",
-            learner=SYNTHETIC,
-            timing=Timing(propose_ms=700, idle_ms=300, sync_ms=700),
-            **where,
+            Agreed("test", template.components, template.learning, template.seed, deadline_ms),
+            Settings(
+                rounds,
+                Privacy(policy="open"),
+                learner=SYNTHETIC,
+                timing=Timing(propose_ms=700, idle_ms=300, sync_ms=700),
+            ),
+            Places(**where),
         )
         self.daemons = [Daemon(institution) for institution in self.institutions]
         self.views = [View() for _ in self.institutions]
@@ -128,7 +123,10 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
     """A runtime of a one-member federation, not running."""
     template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
     _, (one,) = found(
-        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
+        tmp_path,
+        [("one", None, 1.0)],
+        Agreed("t", template.components, template.learning, template.seed),
+        Settings(rounds=0),
     )
     config, charter, signed, identity = load(one.home, None)
     with hold(one.home), Store.open(one.home.database, charter.federation) as store:

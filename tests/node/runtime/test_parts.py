@@ -15,7 +15,7 @@ from collegium.node.blueprint.recipe import Recipe, charter_parts
 from collegium.node.control.client import Client
 from collegium.node.core.events import Evaluate, Train
 from collegium.node.core.events import Recipe as Recipes
-from collegium.node.home.config import load
+from collegium.node.home.config import Privacy, load
 from collegium.node.home.lock import hold
 from collegium.node.home.policies import parts_here
 from collegium.node.learner import client
@@ -29,11 +29,10 @@ from collegium.node.store.database import Store
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, Task
 from collegium.protocol.records import GENESIS
-from collegium.sims.processes.federation import Daemon, Institution, found
+from collegium.sims.processes.federation import SYNTHETIC, Agreed, Daemon, Institution, Settings, found
 from collegium.sims.processes.observe import View, closed, fold_ledger, look
 
 from ...waiting import wait_for
-from .conftest import SYNTHETIC
 
 MARKS, SOUND = Modality("marks", "tabular", 1, 1), Modality("sound", "audio", 8, 4)
 TASK = Task("pass", "binary", 2, ("marks", "sound"))
@@ -96,9 +95,11 @@ def federation(root: Path, learner: tuple[str, ...] = SYNTHETIC) -> tuple[Charte
         (folder / "t.csv").write_text("\n".join(["id,a,b,clip", *rows]) + "\n")
         named.append((name, folder, 10.0))
     return found(
-        root, named, specs, learning, bytes(32), name="t", rounds=ROUNDS, fault_model="crash", policy="open",
-        deadline_ms=60_000, learner=learner,
-    )  # fmt: skip
+        root,
+        named,
+        Agreed("t", specs, learning, bytes(32), fault_model="crash"),
+        Settings(ROUNDS, Privacy(policy="open"), learner=learner),
+    )
 
 
 def test_a_node_without_audio_holds_no_audio_weights_on_disk(tmp_path: Path) -> None:

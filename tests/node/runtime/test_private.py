@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.core.messages import SyncRequest
+from collegium.node.home.config import Privacy
 from collegium.node.home.lock import hold
 from collegium.node.learner.messages import Asks, Personalise
 from collegium.node.network import Counters
@@ -26,7 +27,7 @@ from collegium.node.store import Metric
 from collegium.node.store.database import Store
 from collegium.protocol import schema
 from collegium.sims.learn.datasets import prepare_digits
-from collegium.sims.processes.federation import found
+from collegium.sims.processes.federation import Agreed, Settings, found
 
 from ...waiting import LIMIT
 
@@ -123,8 +124,11 @@ def home(tmp_path: Path) -> Any:
     data = prepare_digits(tmp_path / "data", 4, 0.5, 1)[0]
     specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=ROUNDS, institutions=1)
     _, (one,) = found(
-        tmp_path, [("one", data, 50.0)], specs, learning, NO_SEED, name="t", rounds=ROUNDS, policy="open"
-    )  # fmt: skip
+        tmp_path,
+        [("one", data, 50.0)],
+        Agreed("t", specs, learning, NO_SEED),
+        Settings(ROUNDS, Privacy(policy="open")),
+    )
     return one.home
 
 

@@ -31,7 +31,7 @@ from collegium.protocol import schema
 from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.learning import PrivacyFloor
 from collegium.protocol.update import Engaged, UpdateHeader, payload
-from collegium.sims.processes.federation import Daemon, found
+from collegium.sims.processes.federation import Agreed, Daemon, Settings, found
 from collegium.sims.processes.observe import snapshot
 from collegium.sims.simulator.small import small_charter
 
@@ -184,9 +184,11 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
     learning = replace(template.learning, floors=(PrivacyFloor("made-up", "dp", 8000, 10_000),))
     record = tmp_path / "asked"
     charter, institutions = found(
-        tmp_path, [("one", tmp_path, 100.0)], template.components, learning, template.seed,
-        name="t", rounds=0, learner=(*RECORDER, str(record)),
-    )  # fmt: skip
+        tmp_path,
+        [("one", tmp_path, 100.0)],
+        Agreed("t", template.components, learning, template.seed),
+        Settings(rounds=0, learner=(*RECORDER, str(record))),
+    )
     daemon, steps = Daemon(institutions[0]), learning.steps
 
     def draws() -> Sequence[ev.PutDraw]:
@@ -222,7 +224,10 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
 def test_g9_a_stranger_who_knows_the_address_is_refused(tmp_path: Path) -> None:
     template = small_charter([Identity.from_seed(bytes(32))], dimension=100, min_updates=1)
     charter, institutions = found(
-        tmp_path, [("one", None, 1.0)], template.components, template.learning, template.seed, name="t", rounds=0
+        tmp_path,
+        [("one", None, 1.0)],
+        Agreed("t", template.components, template.learning, template.seed),
+        Settings(rounds=0),
     )
     daemon = Daemon(institutions[0])
     stranger = Identity.from_seed(sha256(b"stranger"))
