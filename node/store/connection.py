@@ -94,16 +94,30 @@ def create(path: Path, federation: bytes) -> None:
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-    """Open the file as it is, without checks. Transactions are begun by hand; a commit is on disk when it returns."""
+    """Open the file as it is, without checks. Transactions are begun by hand; a commit is on disk when it returns.
+
+    Raises as `sql_errors` does.
+    """
     mode = "ro" if readonly else "rw"
-    connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode={mode}",
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,  # Store serialises with a lock
-    )
+    with sql_errors(path, opening=True):
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode={mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,  # Store serialises with a lock
+        )
     try:
+        _set_up(connection, path, readonly=readonly)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
+    # Errors are named before the connection is closed, which would free the descriptors of which it had too few.
+    with sql_errors(path, opening=True):
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW_LIMIT)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
@@ -117,10 +131,6 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
                 advice = "Put this node's directory on a local file system; network file systems lack shared memory."
                 raise RefusedError(f"The file system of {path} does not carry a write-ahead log", advice)
             connection.execute("PRAGMA synchronous = FULL")  # WAL's NORMAL may lose the last commits with the power
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def verify(connection: sqlite3.Connection, path: Path, federation: bytes | None, *, thorough: bool) -> bytes:
@@ -129,13 +139,14 @@ def verify(connection: sqlite3.Connection, path: Path, federation: bytes | None,
     `thorough` compares indexes with tables too: "never acknowledge two" is a lookup in an index. It reads the whole
     file (0.3 s for 100,000 records). Raises CorruptError or RefusedError.
     """
-    check = "integrity_check" if thorough else "quick_check"
-    (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
-    if verdict != "ok":
-        raise CorruptError(f"The database {path} is damaged ({verdict})", schema.recovery(path))
-    if _schema(connection) != _expected_schema():
-        raise CorruptError(f"The tables of the database {path} are damaged", schema.recovery(path))
-    rows = connection.execute("SELECT federation FROM meta").fetchall()
+    with sql_errors(path, opening=True):  # named before the connection is closed, as in `connect`
+        check = "integrity_check" if thorough else "quick_check"
+        (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
+        if verdict != "ok":
+            raise CorruptError(f"The database {path} is damaged ({verdict})", schema.recovery(path))
+        if _schema(connection) != _expected_schema():
+            raise CorruptError(f"The tables of the database {path} are damaged", schema.recovery(path))
+        rows = connection.execute("SELECT federation FROM meta").fetchall()
     if len(rows) != 1 or len(rows[0][0]) != 32:
         raise CorruptError(f"The database {path} does not say whose it is", schema.recovery(path))
     found: bytes = rows[0][0]

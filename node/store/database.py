@@ -71,14 +71,13 @@ class Store:
         if not path.exists():
             db.create(path, federation)
         db.check_file(path)
-        with db.sql_errors(path, opening=True):
-            write = db.connect(path)
-            try:
-                db.verify(write, path, federation, thorough=True)
-                read = db.connect(path, readonly=True)
-            except BaseException:
-                write.close()
-                raise
+        write = db.connect(path)
+        try:
+            db.verify(write, path, federation, thorough=True)
+            read = db.connect(path, readonly=True)
+        except BaseException:
+            write.close()
+            raise
         return cls(path, federation, read, write)
 
     @classmethod
@@ -92,13 +91,12 @@ class Store:
         except FileNotFoundError:
             advice = "Start the daemon once (`collegium node start`), or name the node's directory."
             raise UsageError(f"There is no database {path}", advice) from None
-        with db.sql_errors(path, opening=True):
-            read = db.connect(path, readonly=True)
-            try:
-                federation = db.verify(read, path, None, thorough=False)
-            except BaseException:
-                read.close()
-                raise
+        read = db.connect(path, readonly=True)
+        try:
+            federation = db.verify(read, path, None, thorough=False)
+        except BaseException:
+            read.close()
+            raise
         return cls(path, federation, read, None)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -16,9 +17,11 @@ from collegium.cli import node as node_module
 from collegium.cli import training
 from collegium.cli.output import console
 from collegium.crypto.errors import CollegiumError, RefusedError, UnreachableError
+from collegium.node import scarce
 from collegium.node.home import Home, running
 from collegium.sims.learn.datasets import prepare_digits
 
+from ..descriptors import limit
 from ..waiting import LIMIT, wait_for
 
 if TYPE_CHECKING:
@@ -46,6 +49,19 @@ def alone(run: "Run", tmp_path: Path) -> Home:
     assert run(*words, "--member", made["member"]).code == 0
     assert run("charter", "sign", "--home", root).code == 0
     return Home(root)
+
+
+def test_a_daemon_raises_its_limit_of_open_files_as_far_as_it_may(run: "Run", alone: Home) -> None:
+    """A shell often allows few, and each connection of a stranger takes one (G9)."""
+    try:
+        with limit(256):
+            started = run("node", "start", "--wait", LIMIT, "--home", alone.root, "--json")
+        assert started.code == 0, started.err
+        soft, hard = resource.prlimit(started.value["pid"], resource.RLIMIT_NOFILE)
+        assert soft == (scarce.WANTED if hard == resource.RLIM_INFINITY else min(scarce.WANTED, hard))
+        assert "few open files are allowed" not in alone.log.read_text()
+    finally:
+        run("node", "stop", "--force", "--home", alone.root)
 
 
 def test_a_daemon_starts_answers_and_stops(

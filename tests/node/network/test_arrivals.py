@@ -2,10 +2,7 @@
 
 import errno
 import os
-import resource
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,6 +20,8 @@ from collegium.node.network.arrivals import (
     Pending,
     SheddingListener,
 )
+
+from ...descriptors import limit, next_descriptor
 
 
 def test_each_arrival_over_the_limit_drops_another_handshake() -> None:
@@ -104,22 +103,6 @@ def test_handshakes_of_a_strangers_key_are_not_begun_for_ever(run: Any, node: An
             assert began <= FAILURES + arrivals.FAILURES_PER_SECOND * (trio.current_time() - started) + 1
 
     run(test)
-
-
-@contextmanager
-def limit(descriptors: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def next_descriptor() -> int:
-    descriptor = os.open(os.devnull, os.O_RDONLY)
-    os.close(descriptor)
-    return descriptor
 
 
 def test_without_descriptors_a_door_sheds_connections_and_goes_on_when_there_are_some() -> None:

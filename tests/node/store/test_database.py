@@ -20,6 +20,7 @@ import pytest
 
 from collegium.crypto.errors import CollegiumError, CorruptError, LocalProtocolError, RefusedError, UsageError
 from collegium.crypto.identity import Identity
+from collegium.node import scarce
 from collegium.node.core.events import (
     Noised,
     Put,
@@ -42,6 +43,8 @@ from collegium.protocol.claims import Claim, DpEvents
 from collegium.protocol.records import GENESIS, Record
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
+
+from ...descriptors import limit, next_descriptor
 
 FEDERATION = bytes(range(32))
 ALICE = Identity.from_seed(bytes([1]) * 32)
@@ -683,3 +686,23 @@ def test_g8_what_apply_returned_from_survives_kill_9_and_nothing_is_half_there(p
         assert stored >= reported
         assert [r.value.seq for r in snapshot.records] == list(range(1, stored + 1))
         assert [height for height, _ in snapshot.messages] == list(range(1, stored + 1))
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_without_descriptors_a_database_is_not_called_forbidden_but_is_tried_again(path: Path, readonly: bool) -> None:
+    """However many there are: SQLite needs some for the file, its log and its index, and says of none why it failed."""
+
+    def failure(few: int) -> Exception | None:
+        with limit(next_descriptor() + few):
+            try:
+                (Store.open_readonly(path) if readonly else Store.open(path, FEDERATION)).close()
+            except (OSError, CollegiumError) as error:
+                return error
+        return None
+
+    Store.open(path, FEDERATION).close()
+    errors = [failure(few) for few in range(10)]
+    failed = [error for error in errors if error is not None]
+    assert len(failed) > 1, "it fails at more than one place"
+    assert [error for error in failed if not scarce.is_scarce(error)] == []
+    assert errors[len(failed) :] == [None] * (10 - len(failed))
