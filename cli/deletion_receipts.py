@@ -30,7 +30,7 @@ def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> d
     """
     from ..crypto import sealing
     from ..node.home import keys
-    from ..node.home.students import Manifests
+    from ..node.unlearning.students import Manifests
     from ..node.verify import deletion_receipt
     from ..node.verify.outsiders import headers_of, source_of
 

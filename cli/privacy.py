@@ -206,7 +206,7 @@ def presets(
     """List the jurisdiction presets, or print one as the TOML file that it is."""
     from dataclasses import asdict
 
-    from ..node.privacy import jurisdiction
+    from ..node.home import jurisdiction
 
     known = {each: jurisdiction.parse(jurisdiction.text(each), each) for each in jurisdiction.shipped()}
     if name is not None:

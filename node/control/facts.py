@@ -14,9 +14,9 @@ from ..home.declared import data_warnings
 from ..home.invitations import IssuedInvitation
 from ..home.paths import Home
 from ..home.peers import load_peers
-from ..home.students import Seen
 from ..network.counters import Counters
 from ..store.database import Store
+from ..unlearning.students import Seen
 from ..views.context import Context, InFlight, Live, Note
 
 

@@ -12,10 +12,10 @@ from .. import views
 from ..core import motions
 from ..core.events import Cast, Move
 from ..home.invitations import IssuedInvitation, to_text
+from ..unlearning.requests import check_budget, rounds_again
 from ..views.context import Context, Json
 from .answers import Endpoint, answering, body_of
 from .facts import Daemon, context_of, held
-from .unlearn import check_budget, rounds_again
 
 _ADVICE = {
     "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
@@ -73,7 +73,7 @@ def routes(daemon: Daemon) -> list[Route]:
             return _say(daemon.admission.motion_for(kept[0]))
         motion = moved[0]
         if yes and not body["anyway"]:
-            check_budget(daemon, rounds_again(daemon, motion.action, motion.statement))
+            check_budget(daemon.core, rounds_again(daemon.core, motion.action, motion.statement))
         return _say(Cast(motion.digest, yes))
 
     def _say(event: Move | Cast) -> Response:

@@ -135,7 +135,8 @@ class BudgetAnswer:
 class Trained:
     """A draw's updates: compressed payloads by component, already in the blob store.
 
-    `manifest` is the root of the students who were drawn (node/home/students.py), zeros if the learner names nobody.
+    `manifest` is the root of the students who were drawn (node/unlearning/students.py), zeros if the learner names
+    nobody.
     """
 
     draw: int

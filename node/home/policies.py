@@ -9,7 +9,8 @@ from ...protocol.charter import Charter
 from ...protocol.components import MILLION
 from ..blueprint.recipe import needed
 from ..data.manifest import MANIFEST, read_manifest
-from ..privacy import jurisdiction, policy
+from ..privacy import policy
+from . import jurisdiction
 from .config import Config
 
 

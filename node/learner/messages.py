@@ -46,7 +46,7 @@ class Asks(Generic[A_co]):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Students who are left out: their tags under a salt (node/home/students.py)."""
+    """Students who are left out: their tags under a salt (node/unlearning/students.py)."""
 
     salt: Annotated[bytes, Size(0, 64)]
     tags: tuple[Bytes32, ...]

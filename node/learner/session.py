@@ -18,9 +18,9 @@ from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of
 from ..data.manifest import read_manifest
-from ..home.students import Excluded
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
+from ..unlearning.students import Excluded
 from .answers import BadRequestError
 from .dpsgd import Batch
 from .messages import Open, PrivateAdapter, Split

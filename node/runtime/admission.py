@@ -28,8 +28,8 @@ from ..home import invitations
 from ..home.invitations import IssuedInvitation
 from ..home.paths import Home
 from ..network.rpc import Handler
+from ..patience import in_thread
 from ..store.database import Store
-from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from ..core.events import Snapshot
 from ..data.manifest import MANIFEST
 from ..home.config import Config
 from ..home.policies import wanted_components
-from .patience import in_thread
+from ..patience import in_thread
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from ..home.paths import Home
 from ..home.peers import load_peers
 from ..network import Network
 from ..network.identity import parse_address, peer_id
-from .patience import unless_scarce
+from ..patience import unless_scarce
 
 
 class AddressBook:

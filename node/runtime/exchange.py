@@ -12,10 +12,10 @@ from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec, state_digest
 from ..core import events as ev
 from ..network import Network
+from ..patience import in_thread
 from ..store.errors import disk_errors
 from ..store.states import States, file_size
 from . import folding
-from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 

@@ -17,13 +17,13 @@ from ..core.updates import needed
 from ..home.config import Config
 from ..home.paths import Home
 from ..network import Network
+from ..patience import in_thread
 from ..scarce import is_scarce
 from ..store.blobs import Blobs
 from ..store.states import States
 from . import folding
 from .exchange import Exchange
 from .notes import Notes
-from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 

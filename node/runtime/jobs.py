@@ -16,7 +16,6 @@ from ..core import events as ev
 from ..core.state import NodeState
 from ..home.config import Config
 from ..home.paths import Home
-from ..home.students import NONE
 from ..learner.answers import Opened
 from ..learner.messages import (
     DecideDraw,
@@ -29,15 +28,16 @@ from ..learner.messages import (
     Train,
     opening,
 )
+from ..patience import in_thread
 from ..privacy.budget import Budget, Modality, Part
+from ..unlearning.exclusion import Exclusion
+from ..unlearning.students import NONE
 from . import folding
 from .evaluation import metric_rows
-from .exclusion import Exclusion
 from .holdings import Holdings
 from .learner import Learner, LearnerError
 from .notes import Notes
 from .pace import Pace
-from .patience import in_thread
 
 log = structlog.get_logger(__name__)
 

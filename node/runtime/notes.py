@@ -7,8 +7,8 @@ import trio
 
 from ..core import events as ev
 from ..network import Counters
+from ..patience import in_thread
 from ..store.database import Store
-from .patience import in_thread
 
 
 class Notes:

@@ -27,19 +27,19 @@ from ..home import joining, keys
 from ..home.config import Config
 from ..home.paths import Home
 from ..home.policies import declared_lot, policies, wanted_components, why_idle
-from ..home.students import Seen
 from ..network import Network, NetworkConfig, open_network
+from ..patience import in_thread, unless_scarce
 from ..store.database import Store
+from ..unlearning.exclusion import Exclusion
+from ..unlearning.students import Seen
 from . import logs
 from .admission import SYNC_PROTOCOL, Admission
 from .awaiting import held_before, missing_data, wait_for_data
 from .book import AddressBook
-from .exclusion import Exclusion
 from .holdings import Holdings
 from .jobs import Jobs
 from .learner import Learner
 from .notes import Notes, facts_of
-from .patience import in_thread, unless_scarce
 from .spend_statements import SpendStatements
 
 log = structlog.get_logger(__name__)

@@ -25,7 +25,7 @@ from ...protocol.charter import Charter
 from ...protocol.schema import Bytes32, Size
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ...protocol.update import UpdateHeader
-from ..home.students import NONE, Manifest, manifest_root, tag
+from ..unlearning.students import NONE, Manifest, manifest_root, tag
 from . import files, heads
 from .certificate import LIMIT, State, keys_of, opened, state_of
 from .heads import CosignedHead, Walk

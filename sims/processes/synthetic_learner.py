@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 
-from ...node.home.students import Excluded
 from ...node.learner.answers import EpsilonFound, Evaluated, Failed, Opened, Reply, Trained
 from ...node.learner.coding import decode_request, encode
 from ...node.learner.frames import read_frame, write_frame
 from ...node.learner.messages import DecideDraw, Epsilon, Evaluate, Open, Request, Train
 from ...node.privacy.budget import Decision, Verdict
+from ...node.unlearning.students import Excluded
 from ...protocol.components import ComponentSpec
 
 STUDENTS = tuple(f"student-{n}" for n in range(20))  # made up as well; each takes part in every draw

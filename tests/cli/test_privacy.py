@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from collegium.node import views
 from collegium.node.core.events import Noised, PutDraw
-from collegium.node.home import Home
-from collegium.node.privacy import jurisdiction
+from collegium.node.home import Home, jurisdiction
 from collegium.node.privacy.policy import in_force
 from collegium.node.store import Store
 from collegium.node.verify import read_charter

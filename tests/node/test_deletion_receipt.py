@@ -20,8 +20,8 @@ from collegium.crypto.errors import RefusedError, VerificationError
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.home import Home
-from collegium.node.home.students import Manifest, Manifests, tag
 from collegium.node.store import Store
+from collegium.node.unlearning.students import Manifest, Manifests, tag
 from collegium.node.verify import deletion_receipt, files
 from collegium.node.verify.certificate import LIMIT
 from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _padded

@@ -10,10 +10,10 @@ from collegium.crypto.errors import RefusedError, UnreachableError
 from collegium.node.core import events as ev
 from collegium.node.core.state import NodeState
 from collegium.node.home import Config, Home
-from collegium.node.home.students import Seen
 from collegium.node.network import Counters
 from collegium.node.runtime.admission import Admission
 from collegium.node.store import Store
+from collegium.node.unlearning.students import Seen
 from collegium.protocol import schema
 from collegium.protocol.charter import Charter, SignedCharter
 from collegium.sims.simulator.cluster import Cluster, Node

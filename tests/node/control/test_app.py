@@ -18,7 +18,7 @@ from collegium.node.control.app import build
 from collegium.node.control.client import SCOPE
 from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
-from collegium.node.home.students import Seen
+from collegium.node.unlearning.students import Seen
 from collegium.protocol.records import MAX_UPDATES
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from collegium.crypto.errors import CorruptError, RefusedError, UsageError
 from collegium.node.blueprint.parts import adapter, encoder, head
 from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
 from collegium.node.home import Home
-from collegium.node.home.students import exclude
 from collegium.node.learner.adapters import PRIVATE_KINDS
 from collegium.node.learner.answers import Personalised
 from collegium.node.learner.messages import (
@@ -28,6 +27,7 @@ from collegium.node.learner.messages import (
 )
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.folder import weights_digest
+from collegium.node.unlearning.students import exclude
 from collegium.protocol.components import MILLION
 from collegium.protocol.learning import Modality, Pretrained, Task
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collegium.crypto.errors import UsageError
-from collegium.node.privacy import jurisdiction
+from collegium.node.home import jurisdiction
 from collegium.node.privacy.policy import Bound, in_force, remedy
 from collegium.protocol.claims import NO_EPSILON
 from collegium.protocol.learning import MODALITY_KINDS, POLICIES, PrivacyFloor

@@ -11,7 +11,7 @@ import pytest
 from collegium.crypto import sealing
 from collegium.crypto.errors import CorruptError, RefusedError, VerificationError
 from collegium.node.control.client import Client
-from collegium.node.home.students import Manifests, tag
+from collegium.node.unlearning.students import Manifests, tag
 from collegium.node.verify import deletion_receipt, files
 from collegium.node.verify.certificate import LIMIT
 from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _padded, check, made_and_checked, make

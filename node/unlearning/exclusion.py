@@ -1,7 +1,7 @@
 """Students who are left out of all that is trained from now on, and the updates that saw them.
 
-Who was drawn for an update is written down before the update leaves (node/home/students.py); so the node can tell which
-updates saw a student, and the worker is opened again without them.
+Who was drawn for an update is written down before the update leaves (students.py); so the node can tell which updates
+saw a student, and the worker is opened again without them.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -17,11 +17,11 @@ from ..core import events as ev
 from ..core.state import NodeState
 from ..home import keys
 from ..home.paths import Home
-from ..home.students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded
+from ..patience import in_thread
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.files import sync_folder
-from .patience import in_thread
+from .students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded
 
 LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
 

@@ -8,7 +8,7 @@ import pytest
 from collegium.crypto import sparse
 from collegium.crypto.errors import CorruptError
 from collegium.node.home import Home
-from collegium.node.home.students import Manifest, Manifests, exclude, load_excluded, manifest_root, tag
+from collegium.node.unlearning.students import Manifest, Manifests, exclude, load_excluded, manifest_root, tag
 
 STUDENTS = [f"student-{n}" for n in range(30)]
 

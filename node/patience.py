@@ -7,7 +7,7 @@ from typing import TypeVar, TypeVarTuple
 import structlog
 import trio
 
-from ..scarce import is_scarce
+from .scarce import is_scarce
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_DELTA, MAX_EPSILON, MIN_DELTA, MIN_EPSILON
 from ...protocol.learning import MODALITY_KINDS, POLICIES
 from .. import toml
-from .policy import Bound
+from ..privacy.policy import Bound
 
 FOLDER = Path(__file__).parent / "jurisdictions"
 GUIDE = "docs/cli.md"

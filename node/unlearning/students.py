@@ -26,9 +26,9 @@ from ...crypto.hashing import digest
 from ...protocol import schema
 from ...protocol.schema import Bytes32, Size
 from ..data.spelling import clean
+from ..home.paths import Home
 from ..store.errors import disk_errors
 from ..store.files import read_limited, sync_folder, write_atomic
-from .paths import Home
 
 LIMIT = 64 << 20
 RESTORE = "Restore a backup of it: it says who must not be trained on."

@@ -15,10 +15,10 @@ from collegium.crypto.keyfile import seal
 from collegium.node.core import events as ev
 from collegium.node.core.in_flight import InFlightUpdate
 from collegium.node.home import keys
-from collegium.node.home.students import NONE, exclude, load_excluded
 from collegium.node.learner.answers import Opened
 from collegium.node.learner.messages import Open
 from collegium.node.runtime.runtime import Runtime
+from collegium.node.unlearning.students import NONE, exclude, load_excluded
 from collegium.protocol.claims import NO_EPSILON, Claim
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader

@@ -1,0 +1,1 @@
+"""Taking contributions back: who was drawn and who is left out, what a withdrawal reaches, one student's removal."""

@@ -1,0 +1,172 @@
+"""What a withdrawal would reach and cost at this node, asked before anything is signed."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...consensus import membership, withdrawal
+from ...consensus.ledger import names
+from ...consensus.withdrawal import moved_out, of_all_keys
+from ...crypto.errors import RefusedError, UsageError
+from ...protocol.records import GENESIS, MAX_UPDATES, WithdrawalStatement
+from ..core.contribution import taken_back
+from ..core.events import RequestWithdrawal
+from ..core.state import NodeState
+from .students import Seen
+
+NOT_SIGNING = "Too few members are connected: see `collegium node status`, and try again."
+
+
+def rounds_again(state: NodeState, action: str, statement: bytes) -> dict[str, int]:
+    """Return how many rounds of which component run again if a motion to rewind passes as things stand."""
+    if action != "rewind":
+        return {}
+    found = moved_out(state.charter, state.ledger, action, statement, state.ledger.height + 1, state.me)
+    names = {name for each in found for name, _ in each.since}
+    return {name: max(taken_back(each, name) for each in found) for name in sorted(names)}
+
+
+def check_budget(state: NodeState, rounds: Mapping[str, int]) -> None:
+    """Refuse to want rounds again that this node's own budget does not bear. Raises RefusedError."""
+    known = {name for _, last in state.forecast.values() for name in last}
+    private = {name for name in state.hosted if state.specs[name].noise_multiplier and not state.specs[name].additive}
+    if state.contributing and any(rounds.get(name) for name in private - known):
+        raise RefusedError(
+            f"what this node's budget allows is not known: {state.exhausted or 'it has not trained since its start'}",
+            "It is computed when the node trains: try again after its next round; if it trains no more, give --anyway.",
+        )
+    for modality, (left, last) in sorted(state.forecast.items()):
+        need = max((rounds.get(name, 0) for name in last), default=0)
+        if need and left - 1 < need:  # the forecast counts the round that it was made for
+            raise RefusedError(
+                f"{need} rounds would run again, and this node's budget of {modality!r} allows {max(0, left - 1)}",
+                "It would sit out the rest: give --anyway if that is meant.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Of the updates that saw a student: `whole` can be withdrawn, `settling` are those that went before or never came.
+
+    `told` is what to say of the others.
+    """
+
+    whole: list[bytes]
+    settling: frozenset[bytes]
+    told: dict[str, object]
+
+
+def sought_updates(state: NodeState, seen: Seen) -> Sought:
+    """Return what can be withdrawn of the updates that saw a student."""
+    ledger = state.ledger
+    live = updates_ahead(state)
+    counted = {
+        e.update: r.number > c.round - state.charter.rules.refold_horizon
+        for c in ledger.components.values()
+        for r in c.rounds
+        for e in r.entries
+    }
+    sought = sorted(update for update in seen.updates if counted.get(update) or update in live)
+    mine, authors = own_keys(state), update_authors(state)
+    # A withdrawal under the key in use does not reach what was sent before a return with a new one.
+    former = Counter(authors[update].hex() for update in sought if authors[update] not in mine)
+    return Sought(
+        [update for update in sought if authors[update] in mine],
+        frozenset(update for update in seen.updates.difference(sought) if counted.get(update) is not False),
+        {
+            "under_former_keys": dict(sorted(former.items())),
+            "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
+        },
+    )
+
+
+def own_keys(state: NodeState) -> set[bytes]:
+    """Return this node's key and those that it had before in the same seat."""
+    return {state.me, *membership.earlier(state.ledger.roll, state.me)}
+
+
+def asked_scope(state: NodeState, body: Mapping[str, object]) -> RequestWithdrawal:
+    """Read a scope. Raises UsageError."""
+    components, first, last = list_of_texts(body["components"]), int(str(body["first"])), int(str(body["last"]))
+    prefixes = list_of_texts(body["updates"])
+    ledger = state.ledger
+    for name in components:
+        if name not in ledger.components:
+            raise UsageError(f"there is no component {name!r}", "`collegium component list` names them.")
+    if prefixes and (components or first or last):
+        raise UsageError("a withdrawal names updates, or components and rounds, not both")
+    if (first or last) and not components:
+        raise UsageError("rounds are those of a component", "Name it: --component NAME --rounds A..B.")
+    if (first or last) and not 1 <= first <= last:
+        raise UsageError(f"there are no rounds {first} to {last}")
+    if len(prefixes) > MAX_UPDATES:
+        raise UsageError(f"{len(prefixes)} updates at once; a withdrawal names at most {MAX_UPDATES}")
+    if prefixes:
+        updates = tuple(sorted({named_update(state, prefix) for prefix in prefixes}))
+        return RequestWithdrawal("updates", updates=updates)
+    scope = "rounds" if first else "components" if components else "all"
+    return RequestWithdrawal(scope, tuple(sorted(set(components))), first, last)
+
+
+def named_update(state: NodeState, prefix: str) -> bytes:
+    """Return the update whose header digest begins so, among all that count or are on their way."""
+    ledger = state.ledger
+    known = {e.update for c in ledger.components.values() for r in c.rounds for e in r.entries}
+    known |= updates_ahead(state)
+    found = [update for update in known if update.hex().startswith(prefix.lower())] if len(prefix) >= 4 else []
+    if len(found) != 1:
+        problem = "more than one update" if found else "no update that counts or is on its way"
+        raise UsageError(f"{prefix!r} names {problem}", "`collegium round show --json` names them in full.")
+    return found[0]
+
+
+def updates_ahead(state: NodeState) -> set[bytes]:
+    """Return the updates that no list holds yet: agreed on and waiting for a round to close, or in flight."""
+    ledger = state.ledger
+    return {p.update for c in ledger.components.values() for p in c.pending} | set(state.in_flight)
+
+
+def update_authors(state: NodeState) -> dict[bytes, bytes]:
+    """Return whose each update is that counts or is on its way."""
+    in_flight = {digest: update.header.value.author for digest, update in state.in_flight.items()}
+    ledger = state.ledger
+    components = ledger.components.values()
+    counted = {e.update: e.author for c in components for r in c.rounds for e in r.entries}
+    return {**in_flight, **counted, **{p.update: p.author for c in components for p in c.pending}}
+
+
+def list_of_texts(value: object) -> list[str]:
+    """Return a list of texts as it is. Raises UsageError if it is none."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UsageError("a list of texts is wanted")
+    return value
+
+
+def check_own(state: NodeState, asked: RequestWithdrawal) -> bool:
+    """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever.
+
+    Returns whether it goes to the ledger: what nobody else counts or holds a record of is dropped here.
+    """
+    ledger = state.ledger
+    if state.me in ledger.roll.seats and state.me not in ledger.members:
+        raise RefusedError(
+            "this node is no longer a member and can sign no record",
+            "Let a member carry its withdrawal: `collegium unlearn statement` writes it.",
+        )
+    if asked.scope != "all" and not state.signing:
+        raise RefusedError("not-signing: no quorum of members has reported to this node", NOT_SIGNING)
+    terms = asked.terms(ledger.federation, state.me, through=ledger.heads.get(state.me, (0, GENESIS))[0])
+    keys = [state.me, *membership.earlier(ledger.roll, state.me)]
+    if any(withdraws_something(state, each) for each in of_all_keys(ledger, terms)):
+        return True
+    in_flight = [f for f in state.in_flight.values() if f.header.value.author in keys]
+    named = [f for f in in_flight if names(terms, f.header.value.component, f.header.value.round, f.header.digest)]
+    if named:
+        return asked.scope == "all" or any(f.posted for f in named)
+    raise RefusedError("there is nothing to withdraw", "No such update of this node is counted or on its way.")
+
+
+def withdraws_something(state: NodeState, terms: WithdrawalStatement) -> bool:
+    """Whether a withdrawal with these terms would reach anything, if it were agreed on at the next height."""
+    found = withdrawal.placed(state.charter, state.ledger, terms, state.ledger.height + 1, state.me)
+    return withdrawal.reaches(state.ledger, found)
