@@ -186,7 +186,7 @@ def _log_traceback() -> str:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
     except (OSError, OperatorError):
-        sys.stderr.write(text)  # nowhere to write: then the screen has to do
+        sys.stderr.write(shown(text, breaks=True))  # nowhere to write: then the screen has to do
         return "the lines above"
     return str(Path(name))
 

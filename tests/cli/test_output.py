@@ -1,13 +1,19 @@
 """What was written by others cannot act on the terminal on which ids are compared."""
 
+import errno
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from collegium.cli import component
 from collegium.cli.output import console, emit, facts, say, table
 from collegium.node.home import Home
 from collegium.protocol.names import shown, visible
+
+from .test_data import MANIFEST
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -36,6 +42,34 @@ def test_nothing_printed_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]
         assert json.loads(text) == {"name": EVIL}
     if way in ("table", "facts"):
         assert "line\\nbreak" in text
+
+
+def test_no_error_acts_on_the_terminal(run: "Run", tmp_path: Path) -> None:
+    """The name of a file that was sent, and columns of somebody's table: the message and the advice quote them."""
+    for words in (("charter", "show", tmp_path / EVIL), ("--home", tmp_path / EVIL, "peer", "list"), (EVIL,)):
+        answer = run(*words)
+        assert (answer.code, answer.out, "\\x1b[2K" in answer.err) == (2, "", True), answer.err
+        assert all(visible(line) for line in answer.err.split("\n"))
+    (tmp_path / "dataset.toml").write_text(MANIFEST)
+    (tmp_path / "work.csv").write_text(f'id,student,answer,grade,"points{EVIL}",gender\nr1,s1,words,low,10,f\n')
+    answer = run("data", "check", tmp_path)
+    message, advice = answer.err.splitlines()[:2]
+    assert (answer.code, "\\x1b[2K" in advice, "no column 'points'" in message) == (2, True, True), answer.err
+    assert all(visible(line) for line in answer.err.split("\n"))
+
+
+def test_a_traceback_that_no_file_takes_does_not_either(run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> object:
+        raise ZeroDivisionError(EVIL)
+
+    def full(**_: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(component, "existing_home", fail)
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    answer = run("component", "list")
+    assert (answer.code, "Traceback" in answer.err, "the lines above" in answer.err) == (1, True, True), answer.err
+    assert all(visible(line) for line in answer.err.split("\n"))
 
 
 def test_what_can_be_seen_is_shown_as_it_is() -> None:
