@@ -10,6 +10,7 @@ from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...protocol.charter import Charter
 from ..store.database import Store
+from .shapes import MemberName
 
 Json = dict[str, Any]
 
@@ -95,16 +96,16 @@ class Context:
     withheld: Mapping[str, str] | None = None
     title: str = ""  # how this node asked to be called, where it came by an invitation
 
-    def member(self, key: bytes) -> Json:
+    def member(self, key: bytes) -> MemberName:
         """Return a member as {"name", "key"}."""
         found = self.ledger.roll.seats.get(key)
         asked = self.title if key == self.me else ""
         return {"name": found.name if found is not None else asked or key.hex()[:16], "key": key.hex()}
 
-    def members(self, keys: object) -> list[Json]:
+    def members(self, keys: object) -> list[MemberName]:
         """Return members, in order of name."""
         assert isinstance(keys, set | frozenset | tuple | list)
-        return sorted((self.member(key) for key in keys), key=lambda shown: str(shown["name"]))
+        return sorted((self.member(key) for key in keys), key=lambda shown: shown["name"])
 
 
 def offline(charter: Charter, store: Store, **facts: object) -> Context:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from typing import Literal
 
 from ...consensus import membership
 from ...consensus.ledger import Withdrawn
@@ -10,6 +11,7 @@ from ...consensus.membership import OpenMotion, Outcome
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import WithdrawalStatement
 from .context import Context, Json
+from .shapes import MotionEnded, Motions, MotionShown
 
 _VERBS = {
     "expel": "expel",
@@ -55,10 +57,10 @@ def scope(terms: WithdrawalStatement | Withdrawn) -> str:
 def _subject(context: Context, motion: OpenMotion) -> str:
     if motion.action == "admit":
         return membership.applicant(motion, context.ledger.federation).name
-    return str(context.member(motion.subject)["name"])
+    return context.member(motion.subject)["name"]
 
 
-def motions(context: Context) -> Json:
+def motions(context: Context) -> Motions:
     """Return the open motions, and those that ended, last first."""
     ledger = context.ledger
     return {
@@ -68,11 +70,11 @@ def motions(context: Context) -> Json:
     }
 
 
-def show_motion(context: Context, motion: OpenMotion) -> Json:
+def show_motion(context: Context, motion: OpenMotion) -> MotionShown:
     """Return one motion as JSON."""
     ledger, me = context.ledger, context.me
     may = membership.voters(motion, ledger.members)
-    shown: Json = {
+    shown: MotionShown = {
         "motion": motion.digest.hex(),
         "action": motion.action,
         "what": sentence(context, motion),
@@ -97,11 +99,11 @@ def show_motion(context: Context, motion: OpenMotion) -> Json:
     return shown
 
 
-def _ballot(motion: OpenMotion, me: bytes) -> str:
+def _ballot(motion: OpenMotion, me: bytes) -> Literal["yes", "no", "not cast"]:
     return "yes" if me in motion.yes else "no" if me in motion.no else "not cast"
 
 
-def _ended(context: Context, outcome: Outcome) -> Json:
+def _ended(context: Context, outcome: Outcome) -> MotionEnded:
     motion = outcome.motion
     return {
         "motion": motion.digest.hex(),

@@ -14,7 +14,18 @@ from ...protocol.signing import SIGNATURE_SIZE
 from ...protocol.statistics import KIND
 from ...protocol.update import UpdateHeader
 from ..store.observations import RoundNote
-from .context import Context, Json, moment
+from .context import Context, moment
+from .shapes import (
+    CountedUpdate,
+    Measured,
+    MemberName,
+    Missing,
+    NoBetter,
+    RoundDetail,
+    RoundFacts,
+    RoundSummary,
+    StateLabel,
+)
 from .worth import no_better
 
 LIMIT = 200
@@ -24,7 +35,7 @@ UNITS = {  # of a mean absolute error, by the kind of the task
 }
 
 
-def rounds(context: Context, component: str | None = None, *, since: int = 1, limit: int = LIMIT) -> list[Json]:
+def rounds(context: Context, component: str | None = None, *, since: int = 1, limit: int = LIMIT) -> list[RoundSummary]:
     """Return closed rounds from `since` on, the last `limit`, by height and component. Raises UsageError."""
     names = [component] if component is not None else sorted(context.ledger.components)
     shown = []
@@ -36,7 +47,7 @@ def rounds(context: Context, component: str | None = None, *, since: int = 1, li
     return [summary for _, _, summary in sorted(shown, key=lambda item: item[:2])[-limit:]]
 
 
-def round_detail(context: Context, component: str, number: int, *, local: bool = False) -> Json:
+def round_detail(context: Context, component: str, number: int, *, local: bool = False) -> RoundDetail:
     """Return one closed round with weights and missing members: what every member could know. Raises UsageError.
 
     If `local`, also this node's evaluation on its own held-out subjects, which is nobody else's business.
@@ -48,11 +59,9 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
         )
     round_ = c.rounds[number - 1]
     notes = {n.round: n for n in context.store.notes(component=component, since=number - 1) if n.round <= number}
-    summary = _summary(context, c, round_, notes)
-    if summary["missing"] is None:
-        summary["missing"] = _missing_by_ledger(context, component, round_)
+    missing = _noted_missing(context, round_, notes)
     weights = _weights(context, component, round_)
-    summary["counted"] = [
+    counted: list[CountedUpdate] = [
         {
             **context.member(entry.author),
             "staleness": entry.staleness,
@@ -64,24 +73,26 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
         }
         for entry, weight in zip(round_.entries, weights, strict=True)
     ]
-    generation = c.generation
-    summary["attested"] = [
-        {**context.member(host), "digest": found.hex()}
-        for r, e, host, found in c.attests
-        if (r, e) == (number, generation)
-    ]
     block = context.store.block(round_.height)
-    summary["block"] = None if block is None else block.block.id.hex()
-    summary["deciding_members"] = (
-        [] if block is None else context.members([s.author for s in block.certificate.signatures])
-    )
+    detail: RoundDetail = {
+        **_facts(context, c, round_, notes),  # type: ignore[typeddict-item]  # has no figures
+        "counted": counted,
+        "missing": _missing_by_ledger(context, component, round_) if missing is None else missing,
+        "attested": [
+            {**context.member(host), "digest": found.hex()}
+            for r, e, host, found in c.attests
+            if (r, e) == (number, c.generation)
+        ],
+        "block": None if block is None else block.block.id.hex(),
+        "deciding_members": [] if block is None else context.members([s.author for s in block.certificate.signatures]),
+    }
     if local:
-        summary["evaluation"] = _evaluation(context, component, number)
-        summary["no_better"] = _no_better(summary["evaluation"])
-    return summary
+        detail["evaluation"] = _evaluation(context, component, number)
+        detail["no_better"] = _no_better(detail["evaluation"])
+    return detail
 
 
-def _evaluation(context: Context, component: str, number: int) -> list[Json]:
+def _evaluation(context: Context, component: str, number: int) -> list[Measured]:
     """Return the figures of the tasks that a component is part of; of groups under MIN_CELL that they are too few."""
     kind, _, name = component.partition("/")
     tasks = (
@@ -118,7 +129,7 @@ def _generation(context: Context, task: str) -> int:
     return max(each.generation for each in context.ledger.components.values()) if c is None else c.generation
 
 
-def _no_better(evaluation: list[Json]) -> list[Json]:
+def _no_better(evaluation: list[Measured]) -> list[NoBetter]:
     """Return which tasks are no better than a constant on all own held-out records, and by what."""
     told: dict[tuple[int, str, bool], dict[str, float | None]] = {}
     for figure in evaluation:
@@ -140,11 +151,27 @@ def _component(context: Context, name: str) -> ComponentLedger:
     return found
 
 
-def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[int, RoundNote]) -> Json:
+def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[int, RoundNote]) -> RoundSummary:
+    return {
+        **_facts(context, c, round_, notes),
+        "counted": context.members([entry.author for entry in round_.entries]),
+        "missing": _noted_missing(context, round_, notes),
+    }
+
+
+def _noted_missing(context: Context, round_: Round, notes: dict[int, RoundNote]) -> list[Missing] | None:
+    """Return which hosts were not counted, and why, as this node noted at the close; None if it did not see it."""
+    missing = notes[round_.number].data.get("missing") if round_.number in notes else None
+    if not isinstance(missing, dict):
+        return None
+    return [{**_member_of_hex(context, key), "why": str(why)} for key, why in sorted(missing.items())]
+
+
+def _facts(context: Context, c: ComponentLedger, round_: Round, notes: dict[int, RoundNote]) -> RoundFacts:
     note = notes.get(round_.number)
     data = note.data if note is not None else {}
     present = {entry.author.hex() for entry in round_.entries}
-    missing, counted = data.get("missing"), data.get("counted")
+    counted = data.get("counted")
     closed = context.store.decided(round_.height)
     before = context.store.decided(c.rounds[round_.number - 2].height) if round_.number > 1 else None
     return {
@@ -154,11 +181,7 @@ def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[in
         "height": round_.height,
         "closed_at": moment(closed),
         "seconds": None if closed is None or before is None else round(max(0.0, closed - before), 3),
-        "counted": context.members([entry.author for entry in round_.entries]),
         "stale": context.members([entry.author for entry in round_.entries if entry.staleness]),
-        "missing": None
-        if not isinstance(missing, dict)
-        else [{**_member_of_hex(context, key), "why": str(why)} for key, why in sorted(missing.items())],
         "deadline_passed": None if data.get("deadline_passed") is None else bool(data["deadline_passed"]),
         "withdrawn": []
         if not isinstance(counted, list)
@@ -173,7 +196,7 @@ def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[in
     }
 
 
-def _member_of_hex(context: Context, key: object) -> Json:
+def _member_of_hex(context: Context, key: object) -> MemberName:
     try:
         return context.member(bytes.fromhex(str(key)))
     except ValueError:
@@ -190,7 +213,7 @@ def _grown(notes: dict[int, RoundNote], number: int, what: str) -> int | None:
     return after - before
 
 
-def _certificate(context: Context, c: ComponentLedger, round_: Round, note: object) -> Json:
+def _certificate(context: Context, c: ComponentLedger, round_: Round, note: object) -> StateLabel:
     """Return digest and label. A later round's certificate covers this one: its state was folded from this one's."""
     attests = {(host, found) for r, e, host, found in c.attests if (r, e) == (round_.number, c.generation)}
     digests = {found for _, found in attests}
@@ -222,7 +245,7 @@ def _weights(context: Context, component: str, round_: Round) -> list[float | No
     return [round(weight / max(1, sum(found)), 6) for weight in found]
 
 
-def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Json]:
+def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Missing]:
     """For a round that this node did not see close: which active hosts were not counted, as far as the ledger says."""
     before, after = _ledgers_around(context, round_.height)
     hosts = active_hosts(context.charter, before, after, component)

@@ -6,12 +6,13 @@ from ...consensus.rounds import eligible, has_contributed
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ..home.addresses import peer_id
-from .context import Context, Json, moment
+from .context import Context, moment
 from .notes import notes
+from .shapes import ComponentGlance, ComponentShown, NodeStatus, OpenRound, PeerShown
 from .training import not_trained_by, trained_by, training
 
 
-def status(context: Context) -> Json:
+def status(context: Context) -> NodeStatus:
     """Return the node at a glance. Without a daemon `running` is false and live facts are null."""
     charter, ledger, live = context.charter, context.ledger, context.live
     connected = live.neighbours if live is not None else frozenset()
@@ -40,7 +41,7 @@ def status(context: Context) -> Json:
         "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
         "training": training(context),
         "notes": [str(note) for note in said],
-        "findings": [note._asdict() for note in said],
+        "findings": [{"found": note.found, "advice": note.advice} for note in said],
         "live": None
         if live is None
         else {
@@ -79,10 +80,10 @@ def status(context: Context) -> Json:
     }
 
 
-def peers(context: Context) -> list[Json]:
+def peers(context: Context) -> list[PeerShown]:
     """Return everybody who is or was a member, and how it stands with this node."""
     ledger, live = context.ledger, context.live
-    shown: list[Json] = []
+    shown: list[PeerShown] = []
     for member in sorted(ledger.roll.seats.values(), key=lambda seat: (seat.name, seat.since)):
         seq, head = ledger.heads.get(member.key, (0, b""))
         offer = ledger.offers.get(member.key)
@@ -140,9 +141,9 @@ def member_named(ledger: Ledger, federation: str, who: str) -> bytes:
     return found[0]
 
 
-def components(context: Context) -> list[Json]:
+def components(context: Context) -> list[ComponentShown]:
     """Return every component: shape and rule, rounds, hosts, what is certified, and the round that is open."""
-    shown: list[Json] = []
+    shown: list[ComponentShown] = []
     for spec in context.charter.components:
         component = context.ledger.components[spec.name]
         shown.append(
@@ -166,7 +167,7 @@ def components(context: Context) -> list[Json]:
     return shown
 
 
-def _glance(context: Context, c: ComponentLedger) -> Json:
+def _glance(context: Context, c: ComponentLedger) -> ComponentGlance:
     live, certified = context.live, c.certified
     done = live.folded.get(c.name) if live is not None else None
     return {
@@ -200,7 +201,7 @@ def state_label(context: Context, c: ComponentLedger) -> str:
     return f"attested by {attested} of {context.ledger.host_quorum(c)}"
 
 
-def _open(context: Context, c: ComponentLedger) -> Json:
+def _open(context: Context, c: ComponentLedger) -> OpenRound:
     """Return the round that is open now: whose updates the ledger has, and whose this node knows to be on the way."""
     ready = {entry.author for entry in eligible(context.charter, context.ledger, c.name)}
     in_flight = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]

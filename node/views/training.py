@@ -7,7 +7,8 @@ from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...protocol.components import MILLION
 from ...protocol.records import IDLE
-from .context import Context, Json, Note
+from .context import Context, Note
+from .shapes import IdleHost, TrainingShown
 
 _WHY = "`collegium component list` says why the others do not."
 
@@ -17,7 +18,7 @@ def trained_by(context: Context, c: ComponentLedger) -> list[bytes]:
     return sorted(trainers.trainers(context.ledger.offers, c.hosts, c.name))
 
 
-def not_trained_by(context: Context, c: ComponentLedger) -> list[Json]:
+def not_trained_by(context: Context, c: ComponentLedger) -> list[IdleHost]:
     """Return the active hosts that say that they do not, each with `why` (one of IDLE) and what it means."""
     offers = context.ledger.offers
     found = {host: trainers.idle(offers, host, c.name) for host in c.hosts}
@@ -39,7 +40,7 @@ def idle_here(context: Context) -> dict[str, str]:
     return {} if offer is None else {entry.component: entry.why for entry in offer.idle}
 
 
-def training(context: Context) -> Json:
+def training(context: Context) -> TrainingShown:
     """Return what this node trains of what it hosts, and what not, by component: `why` and its meaning."""
     idle = idle_here(context)
     hosted = context.hosted if context.hosted is not None else tuple(idle)

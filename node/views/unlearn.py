@@ -1,11 +1,12 @@
 """Withdrawals: agreed, refolded, certified, erased."""
 
 from ...consensus.ledger import Withdrawn, names
-from .context import Context, Json, moment
+from .context import Context, moment
 from .membership import scope
+from .shapes import Withdrawals, WithdrawalShown, WithdrawnComponent
 
 
-def unlearn(context: Context) -> Json:
+def unlearn(context: Context) -> Withdrawals:
     """Return every withdrawal in the ledger and how far it got, and whether this node waits to make one."""
     return {
         "waiting_to_sign": bool(context.store.flags().get("withdraw", 0)),
@@ -13,9 +14,9 @@ def unlearn(context: Context) -> Json:
     }
 
 
-def _withdrawal(context: Context, withdrawal: Withdrawn) -> Json:
+def _withdrawal(context: Context, withdrawal: Withdrawn) -> WithdrawalShown:
     closed = dict(withdrawal.rounds)
-    components: list[Json] = []
+    components: list[WithdrawnComponent] = []
     for name, c in sorted(context.ledger.components.items()):
         certified = c.certified is not None and c.certified.generation == c.generation
         attested = sum((r, e) == (c.round, c.generation) for r, e, _, _ in c.attests)

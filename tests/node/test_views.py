@@ -154,9 +154,10 @@ def test_status_says_what_holds_the_node_up(context: Context, cluster: Cluster) 
     text = " ".join(shown["notes"])
     for part in ("signs nothing yet: 1 of the 2", "ε is spent", "does not contribute", "no such folder"):
         assert part in text
-    connected = shown["live"]["connected"]
-    assert [m["name"] for m in connected] == sorted([name_of(cluster, 2), name_of(cluster, 3)])
-    assert [m["name"] for m in shown["live"]["not_connected"]] == [name_of(cluster, 0)]
+    facts = shown["live"]
+    assert facts is not None
+    assert [m["name"] for m in facts["connected"]] == sorted([name_of(cluster, 2), name_of(cluster, 3)])
+    assert [m["name"] for m in facts["not_connected"]] == [name_of(cluster, 0)]
 
 
 def test_one_note_names_all_components_of_which_the_states_are_uncertified(context: Context) -> None:
@@ -237,7 +238,9 @@ def test_rounds_name_the_counted_the_missing_and_the_withdrawn(context: Context,
     assert sorted(rounds) == list(range(1, ROUNDS + 1))
     assert [m["name"] for m in rounds[1]["withdrawn"]] == [name_of(cluster, 0)]
     assert name_of(cluster, 0) not in [m["name"] for m in rounds[1]["counted"]]
-    (gone,) = rounds[2]["missing"]
+    missing = rounds[2]["missing"]
+    assert missing is not None
+    (gone,) = missing
     assert gone["name"] == name_of(cluster, 3)
     assert "no update" in gone["why"]
 
@@ -254,7 +257,7 @@ def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) 
     )
     assert "evaluation" not in views.round_detail(context, "head/task0", 2), "it is this institution's own"
     shown = views.round_detail(context, "head/task0", 2, local=True)
-    assert sum(entry["weight"] for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
+    assert sum(entry["weight"] or 0.0 for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
     shared = {"task": "task0", "metric": "auc", "generation": 0, "personal": False, "too_few": False, "group": None}
     shared |= {"in_force": False, "unit": None}  # of the lists before the withdrawal
     assert shown["evaluation"] == [

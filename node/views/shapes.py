@@ -1,0 +1,376 @@
+"""The JSON that other rooms and programs read, as types: keys are part of the interface (docs/cli.md)."""
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class MemberName(TypedDict):
+    """A member as it is shown everywhere: its name, or the beginning of its key, and its key in hex."""
+
+    name: str
+    key: str
+
+
+class IdleHost(MemberName):
+    """A host that does not train: why (protocol/records.py IDLE), and what that means."""
+
+    why: str
+    meaning: str
+
+
+class IdleComponent(TypedDict):
+    """A component that this node hosts and does not train."""
+
+    component: str
+    why: str
+    meaning: str
+
+
+class TrainingShown(TypedDict):
+    """What this node trains of what it hosts, and what not."""
+
+    trained: list[str]
+    idle: list[IdleComponent]
+
+
+class Missing(MemberName):
+    """A host that was not counted in a round."""
+
+    why: str
+
+
+class StateLabel(TypedDict):
+    """A state's digest, if it is known, and how far it is certified."""
+
+    digest: str | None
+    label: str
+
+
+class RoundFacts(StateLabel):
+    """A closed round. What this node did not see itself is None."""
+
+    component: str
+    round: int
+    generation: int
+    height: int
+    closed_at: str | None
+    seconds: float | None
+    stale: list[MemberName]
+    deadline_passed: bool | None
+    withdrawn: list[MemberName]
+    quorum: int
+    tolerated_liars: int
+    bytes_of_updates: int
+    bytes_received: int | None
+    bytes_sent: int | None
+    chain: str
+
+
+class RoundSummary(RoundFacts):
+    """A closed round in a line of `round list`."""
+
+    counted: list[MemberName]
+    missing: list[Missing] | None
+
+
+class CountedUpdate(MemberName):
+    """An update that a round counted; its weight in the mean, None under a rule that has none."""
+
+    staleness: int
+    weight: float | None
+    bytes: int
+    noise_variance: int
+    update: str
+    blob: str
+
+
+class Attest(MemberName):
+    """A host's digest of the state after a round."""
+
+    digest: str
+
+
+class Measured(TypedDict):
+    """A figure of this node's own held-out students; of a group under MIN_CELL only that it is too small."""
+
+    task: str
+    metric: str
+    group: str | None
+    personal: bool
+    value: float | None
+    unit: str | None
+    count: int | None
+    too_few: bool
+    generation: int
+    in_force: bool
+
+
+class NoBetter(TypedDict):
+    """A task that is no better than a constant, and by what."""
+
+    generation: int
+    task: str
+    personal: bool
+    reasons: list[str]
+
+
+class RoundDetail(RoundFacts):
+    """A closed round in full. The figures, if they are asked for, are nobody else's business."""
+
+    counted: list[CountedUpdate]
+    missing: list[Missing]
+    attested: list[Attest]
+    block: str | None
+    deciding_members: list[MemberName]
+    evaluation: NotRequired[list[Measured]]
+    no_better: NotRequired[list[NoBetter]]
+
+
+class OnTheWay(MemberName):
+    """An update on its way: signed by its author, not counted yet."""
+
+    round: int
+    acks: int
+    bytes_here: bool
+    refused: str
+
+
+class OpenRound(TypedDict):
+    """The round that is open now."""
+
+    round: int
+    ready: list[MemberName]
+    on_the_way: list[OnTheWay]
+    waiting_for: list[MemberName]
+
+
+class ComponentGlance(StateLabel):
+    """A component in a line of `node status`."""
+
+    component: str
+    round: int
+    generation: int
+    certified_round: int | None
+    certified_digest: str | None
+    counted_last: int
+    active_hosts: int
+    trainers: int
+    hosted_here: bool | None
+    followed_here: bool | None
+    folded_round: int | None
+
+
+class ComponentShown(ComponentGlance):
+    """A component in full."""
+
+    parameters: int
+    width_bits: int
+    rule: str
+    min_updates: int
+    noise_multiplier: float
+    clip_norm: float
+    learning_rate: float
+    hosts: list[MemberName]
+    not_training: list[IdleHost]
+    host_quorum: int
+    chain: str
+    open_round: OpenRound
+    erasing_blobs: int
+
+
+class IdleEntry(TypedDict):
+    """A component that a member hosts and does not train, by its offer."""
+
+    component: str
+    why: str
+
+
+class PeerShown(MemberName):
+    """Somebody who is or was a member, and how it stands with this node."""
+
+    me: bool
+    state: str
+    connected: bool | None
+    why: str | None
+    peer_id: str
+    addresses: list[str]
+    components: list[str]
+    idle: list[IdleEntry]
+    records: int
+    last_record_at: str | None
+
+
+class FederationGlance(TypedDict):
+    """The federation at a glance."""
+
+    id: str
+    name: str
+    fault_model: str
+    members: int
+    quorum: int
+    tolerated_losses: int
+    expelled: list[MemberName]
+    open_motions: int
+
+
+class LearnerGlance(TypedDict):
+    """The learner of a running daemon."""
+
+    state: str
+    detail: str
+    device: str | None
+    left_out: int
+    progress: list[int]
+    cut_texts: dict[str, int]
+    warnings: list[str]
+    draw: int | None
+
+
+class NotConnected(MemberName):
+    """A member without a connection, and why."""
+
+    why: str
+
+
+class CatchingUp(TypedDict):
+    """The height that a catch-up is on its way to, from whom, and whose states are fetched."""
+
+    of: int
+    source: MemberName
+    states: list[str]
+
+
+class RunsOut(TypedDict):
+    """In how many rounds a modality's budget is used up, and which round of each component is the last."""
+
+    rounds_left: int
+    last_rounds: dict[str, int]
+
+
+class LiveShown(TypedDict):
+    """What only a running daemon knows."""
+
+    started_at: str | None
+    addresses: list[str]
+    connected: list[MemberName]
+    not_connected: list[NotConnected]
+    bytes_received: int
+    bytes_sent: int
+    signing: bool
+    contributing: bool
+    learner: LearnerGlance
+    view: int | None
+    catching_up: CatchingUp | None
+    refused: dict[str, int]
+    returned: dict[str, int]
+    removals_unknown: bool
+    budget_runs_out: dict[str, RunsOut]
+
+
+class FoundNote(TypedDict):
+    """A sentence on what holds a node up, and one on what to do."""
+
+    found: str
+    advice: str
+
+
+class NodeStatus(TypedDict):
+    """The node at a glance; without a daemon `live` is None."""
+
+    running: bool
+    member: MemberName | None
+    is_member: bool
+    gone: str | None
+    gone_since_height: int | None
+    federation: FederationGlance
+    height: int
+    block: str
+    tree_size: int
+    last_block_at: str | None
+    components: list[ComponentGlance]
+    training: TrainingShown
+    notes: list[str]
+    findings: list[FoundNote]
+    live: LiveShown | None
+
+
+class WithdrawnComponent(TypedDict):
+    """How far a withdrawal is in one component."""
+
+    component: str
+    round: int
+    generation: int
+    closed_rounds_then: int
+    reaches_back_to_round: int | None
+    updates_beyond_refold_horizon: int
+    certified: bool
+    attested: int
+    needed: int
+    blobs_to_erase: int
+
+
+class WithdrawalShown(TypedDict):
+    """A withdrawal, and how far it is."""
+
+    member: MemberName
+    carried_by: MemberName
+    mode: str
+    scope: str
+    what: str
+    scope_components: list[str]
+    scope_rounds: list[int]
+    scope_updates: list[str]
+    motion: str | None
+    through: int
+    height: int
+    agreed_at: str | None
+    state: str
+    components: list[WithdrawnComponent]
+
+
+class Withdrawals(TypedDict):
+    """Every withdrawal, and whether this node waits to make one."""
+
+    waiting_to_sign: bool
+    withdrawals: list[WithdrawalShown]
+
+
+class MotionCommon(TypedDict):
+    """What is shown of a motion, open or ended."""
+
+    motion: str
+    action: str
+    what: str
+    subject: MemberName
+    reason: str
+    by: MemberName
+    yes: list[MemberName]
+    no: list[MemberName]
+
+
+class MotionShown(MotionCommon):
+    """An open motion."""
+
+    opened_at_height: int
+    expires_after_height: int
+    needed: int
+    undecided: list[MemberName]
+    your_ballot: Literal["yes", "no", "not cast"] | None
+    addresses: NotRequired[list[str]]
+    new_key: NotRequired[str]
+    scope: NotRequired[str]
+
+
+class MotionEnded(MotionCommon):
+    """A motion that ended, and how."""
+
+    result: str
+    why: str
+    at_height: int
+
+
+class Motions(TypedDict):
+    """The motions of a federation; those that ended, last first."""
+
+    height: int
+    open: list[MotionShown]
+    ended: list[MotionEnded]
