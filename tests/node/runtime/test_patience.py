@@ -10,7 +10,7 @@ import trio
 
 from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
-from collegium.node.runtime.patience import in_thread, unless_scarce
+from collegium.node.patience import in_thread, unless_scarce
 
 from ...descriptors import limit, next_descriptor
 from ...waiting import LIMIT
