@@ -68,6 +68,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         ("ports", _ports),
         ("database", _database),
         ("policy", _policy),
+        ("engage", _engage),
         ("privacy", _privacy),
         ("daemon", _daemon),
     ]
@@ -350,6 +351,17 @@ def _policy(home: Home) -> Iterator[Check]:
     said, advice, everything = withheld_here(home, read_charter(home.charter)[0])
     if said:
         yield Check("policy", "fail" if everything else "warn", said, advice)
+
+
+def _engage(home: Home) -> Iterator[Check]:
+    if not home.charter.exists():
+        return
+    from ..node.verify import read_charter  # numpy; only this check needs it
+    from .founding import unmatched
+
+    said, advice = unmatched(home, read_charter(home.charter)[0])
+    if said:
+        yield Check("engage", "warn", said, advice)
 
 
 def _privacy(home: Home) -> Iterator[Check]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MIN_ROBUST = 4  # members, of whom one that lies can be borne
 FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
+LISTED = 12  # components that are named in an advice
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
 
@@ -100,6 +101,21 @@ def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
         )
     if said:
         say(f"warning: {said}")
+
+
+def unmatched(home: "Home", charter: "Charter") -> tuple[str, str]:
+    """Return which patterns of this home's `engage` match no component of the charter, and what to do; ("", "")."""
+    from ..node.home import config as settings
+
+    names = sorted(spec.name for spec in charter.components)
+    found = settings.load(home.config).learning.idle_patterns(names)
+    if not found:
+        return "", ""
+    listed = ", ".join(names[:LISTED]) + (", … (`collegium charter show` has all)" if len(names) > LISTED else "")
+    return (
+        f"engage in {home.config} has {', '.join(map(repr, found))}, which no component of the charter matches",
+        f"Correct it under [learning], or remove it, and start the daemon anew. The components are {listed}.",
+    )
 
 
 def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:

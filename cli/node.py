@@ -12,6 +12,7 @@ import typer
 
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
 from ..protocol.bounds import MAX_WAIT
+from .founding import unmatched
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .read import answer
@@ -38,6 +39,7 @@ def start(
 ) -> None:
     """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
     from ..node.home.lock import running
+    from ..node.verify import read_charter
     from ..node.views.notes import older
 
     place = existing_home(home)
@@ -58,6 +60,7 @@ def start(
     wait_until_up(place, process, offset, wait)
     now = wait_for_learner(place, wait)
     learner = now["live"]["learner"]
+    said, advice = unmatched(place, read_charter(place.charter)[0])
     found: Any = {
         "running": True,
         "pid": process.pid,
@@ -67,6 +70,7 @@ def start(
         "learner": learner,
         "data": coverage(place),
         "training": now["training"],
+        "unmatched": [f"{said}. {advice}"] if said else [],
         "older": list(map(str, older(now["live"]["returned"], now["live"]["removals_unknown"]))),
         "is_member": now["is_member"],
         "gone": now["gone"],

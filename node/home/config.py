@@ -4,7 +4,7 @@ Reading is strict: a key that is not known is an error, because a misspelt priva
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -71,6 +71,11 @@ class Learning:
     def engages(self, component: str) -> bool:
         """Whether this node hosts and trains a component that it has a use for."""
         return any(fnmatchcase(component, pattern) for pattern in self.engage)
+
+    def idle_patterns(self, components: Iterable[str]) -> list[str]:
+        """Return the patterns of `engage` that match none of these: slips of the pen, most likely."""
+        names = list(components)
+        return [pattern for pattern in self.engage if not any(fnmatchcase(name, pattern) for name in names)]
 
 
 @dataclass(frozen=True, slots=True)

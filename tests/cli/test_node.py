@@ -51,8 +51,35 @@ def alone(run: "Run", tmp_path: Path) -> Home:
     return Home(root)
 
 
-def test_a_daemon_raises_its_limit_of_open_files_as_far_as_it_may(run: "Run", alone: Home) -> None:
+def misspell(home: Home) -> None:
+    text = home.config.read_text()
+    assert 'engage = ["*"]' in text
+    home.config.write_text(text.replace('engage = ["*"]', 'engage = ["haed/*", "encoder/*"]'))
+
+
+def test_a_pattern_of_engage_that_matches_nothing_is_named(
+    run: "Run", alone: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found() -> list[Any]:
+        checks = run("doctor", "--no-data", "--home", alone.root, "--json").value["checks"]
+        return [(check["verdict"], check["found"], check["advice"]) for check in checks if check["check"] == "engage"]
+
+    assert found() == []
+    misspell(alone)
+    ((verdict, said, advice),) = found()
+    assert verdict == "warn"
+    assert said == f"engage in {alone.config} has 'haed/*', which no component of the charter matches"
+    assert "The components are encoder/image, head/digit, statistic/digit." in advice
+    learner = {"state": "off", "device": "", "cut_texts": {}, "left_out": 0, "warnings": []}
+    training.tell(console(), {"learner": learner, "data": None, "unmatched": [said], "older": []})
+    assert f"warning: {said}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_start_raises_the_limit_of_open_files_and_names_a_pattern_that_matches_nothing(
+    run: "Run", alone: Home
+) -> None:
     """A shell often allows few, and each connection of a stranger takes one (G9)."""
+    misspell(alone)
     try:
         with limit(256):
             started = run("node", "start", "--wait", LIMIT, "--home", alone.root, "--json")
@@ -60,6 +87,8 @@ def test_a_daemon_raises_its_limit_of_open_files_as_far_as_it_may(run: "Run", al
         soft, hard = resource.prlimit(started.value["pid"], resource.RLIMIT_NOFILE)
         assert soft == (scarce.WANTED if hard == resource.RLIM_INFINITY else min(scarce.WANTED, hard))
         assert "few open files are allowed" not in alone.log.read_text()
+        (told,) = started.value["unmatched"]
+        assert told.startswith(f"engage in {alone.config} has 'haed/*', which no component of the charter matches. ")
     finally:
         run("node", "stop", "--force", "--home", alone.root)
 
@@ -213,7 +242,8 @@ def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: H
 
 def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.CaptureFixture[str]) -> None:
     learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
-    found: Any = {"learner": learner, "data": None, "older": [], "training": {"trained": ["head/a"], "idle": []}}
+    found: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
+    found |= {"unmatched": [], "older": []}
     training.tell(console(), {**found, "is_member": True})
     assert "training: 1 component\n" in capsys.readouterr().out
     training.tell(console(), {**found, "is_member": False})
