@@ -3,8 +3,8 @@
 The shapes were chosen on a validation part of the training students, never on those held out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -55,26 +55,19 @@ def _recipe(
     parts: Sequence[object],
     rate: float,
     students: float,
-    *,
-    steps: int = 8,
-    sample_rate: int = 100_000,
-    clip: float = 1.0,
-    open_: frozenset[str] = frozenset(),
-    rates: Mapping[str, int] | None = None,
 ) -> Recipe:
+    """Return what the studies start from."""
     return Recipe(
         modalities=tuple(modalities),
         tasks=tuple(tasks),
         parts=tuple(parts),  # type: ignore[arg-type]  # Parts all
         students=students,
-        steps=steps,
-        sample_rate=sample_rate,
-        clip_norm=round(clip * MILLION),
+        steps=8,
+        sample_rate=100_000,
+        clip_norm=MILLION,
         learning_rate=round(rate * MILLION),
         free_learning_rate=round(rate * MILLION),
         width=16,
-        open=open_,
-        rates=rates or {},
     )
 
 
@@ -90,7 +83,7 @@ WITHDRAW = Task("withdraw", "binary", 2, ("assessments", "demographics"))
 def _oulad(rate: float, students: float) -> Recipe:
     # The features themselves, and no encoder: one adds little without noise, and under it costs the rest their budget.
     parts = (head(PASS, 1), skip(PASS, {"assessments": 13, "demographics": 10}))
-    return _recipe((DEMOGRAPHICS, ASSESSMENTS), (PASS,), parts, rate, students, steps=20)
+    return replace(_recipe((DEMOGRAPHICS, ASSESSMENTS), (PASS,), parts, rate, students), steps=20)
 
 
 def _import(name: str, source: str, options: Options) -> Callable[[Path, Path], Institutions]:
@@ -132,7 +125,7 @@ STROKES = Modality("strokes", "series", 4, 64)
 SPEECH = Modality("speech", "audio", 32, 32)
 ALPHABET = Task("alphabet", "multiclass", 8, ("image", "strokes"))
 DIGIT = Task("digit", "multiclass", 10, ("speech",))
-OPEN_STEPS, OPEN_SAMPLE, OPEN_CLIP = 25, 80_000, 4.0
+OPEN_STEPS, OPEN_SAMPLE, OPEN_CLIP = 25, 80_000, 4 * MILLION
 
 
 def _omniglot(rate: float, students: float) -> Recipe:
@@ -141,18 +134,23 @@ def _omniglot(rate: float, students: float) -> Recipe:
         encoder(STROKES, 32, "conv-series", channels=(16, 32), missing=False),
         head(ALPHABET, 32),
     )
-    return _recipe(
-        (IMAGE, STROKES), (ALPHABET,), parts, rate, students, steps=OPEN_STEPS, sample_rate=OPEN_SAMPLE, clip=OPEN_CLIP,
-        open_=frozenset({"image", "strokes"}),
-    )  # fmt: skip
+    return _open(_recipe((IMAGE, STROKES), (ALPHABET,), parts, rate, students))
 
 
 def _fsdd(rate: float, students: float) -> Recipe:
     parts = (encoder(SPEECH, 32, "conv-series", channels=(32, 64), missing=False), head(DIGIT, 32))
-    return _recipe(
-        (SPEECH,), (DIGIT,), parts, rate, students, steps=OPEN_STEPS, sample_rate=OPEN_SAMPLE, clip=OPEN_CLIP,
-        open_=frozenset({"speech"}),
-    )  # fmt: skip
+    return _open(_recipe((SPEECH,), (DIGIT,), parts, rate, students))
+
+
+def _open(recipe: Recipe) -> Recipe:
+    """Return a recipe for data that are open to everybody."""
+    return replace(
+        recipe,
+        steps=OPEN_STEPS,
+        sample_rate=OPEN_SAMPLE,
+        clip_norm=OPEN_CLIP,
+        open=frozenset(modality.name for modality in recipe.modalities),
+    )
 
 
 # ---- All of it at once
@@ -178,10 +176,8 @@ def everything(rate: float, students: float) -> Recipe:
         skip(WITHDRAW, {"assessments": 13, "demographics": 10}),
         skip(GRADE, {"answer": PROJECTED}),
     )
-    return _recipe(
-        modalities, tasks, parts, rate, students, open_=frozenset({"image", "strokes", "speech"}),
-        # One rate for all of it, chosen for each way of averaging: what is diluted may take a greater one.
-    )  # fmt: skip
+    # One rate for all of it, chosen for each way of averaging: what is diluted may take a greater one.
+    return replace(_recipe(modalities, tasks, parts, rate, students), open=frozenset({"image", "strokes", "speech"}))
 
 
 def all_institutions(data: Path, work: Path) -> Institutions:
