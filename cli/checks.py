@@ -374,13 +374,13 @@ def _privacy(home: Home) -> Iterator[Check]:
 
     charter, _ = read_charter(home.charter)
     with Store.open_readonly(home.database) as store:
-        draws = store.draws()
+        reservations = store.reservations()
     in_force = policies(settings.load(home.config), charter)
-    found = spent_notes(in_force, draws, charter.learning.recovery_share)
+    found = spent_notes(in_force, reservations, charter.learning.recovery_share)
     for note in found:
-        yield Check("privacy", "warn", note, "`collegium privacy show` has the draws and who set which bound.")
+        yield Check("privacy", "warn", note, "`collegium privacy show` has the training runs and who set which bound.")
     if not found:
-        yield Check("privacy", "ok", f"{counted(len(draws), 'draw')}, within every budget")
+        yield Check("privacy", "ok", f"{counted(len(reservations), 'training run')}, within every budget")
 
 
 def _daemon(home: Home) -> Iterator[Check]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..node.verify.deletion_receipt import DeletionReceipt, Today
 
 NOBODY = (
-    "it found this id neither in its data nor in any draw that it has a record of: mistyped, never used there, or"
-    " removed before"
+    "it found this id neither in its data nor in any training run that it has a record of: mistyped, never used"
+    " there, or removed before"
 )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
-from ..protocol.bounds import MAX_DELTA, MAX_DRAWS, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MIN_DELTA, MIN_EPSILON
+from ..protocol.bounds import MAX_DELTA, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MAX_TOTAL_STEPS, MIN_DELTA, MIN_EPSILON
 from . import audit, spent
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
@@ -59,7 +59,7 @@ def log(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List what was spent by whom on what: every member's claims, and own draws that were never published."""
+    """List what was spent by whom on what: every member's claims, and own training run that were never published."""
     from ..node import views
 
     place = existing_home(home)
@@ -77,14 +77,14 @@ def log(
                 line["member"]["name"],
                 ", ".join(f"{name} {round_}" for name, round_ in line["rounds"].items()),
                 line["modality"],
-                line["draws"],
+                line["steps"],
                 spent.shown(line["epsilon"]),
                 None if line["delta"] is None else f"{line['delta']:g}",
                 "yes" if line["published"] else "no (spent all the same)",
             )
             for line in found
         ]
-        columns = ("height", "member", "rounds", "modality", "draws", "ε so far", "δ", "published")
+        columns = ("height", "member", "rounds", "modality", "steps", "ε so far", "δ", "published")
         table(out, columns, rows, empty="Nobody has published an update yet.")
 
     emit(found, as_json, people)
@@ -102,7 +102,8 @@ def plan(
         float | None, typer.Option("--sample-rate", min=1e-6, max=1, help="q [the charter's].")
     ] = None,
     noise: Annotated[
-        str, typer.Option("--noise", metavar="σ[,σ…]", help="Noise of each component of one draw; no home is read.")
+        str,
+        typer.Option("--noise", metavar="σ[,σ…]", help="Noise of each component of one training run; no home is read."),
     ] = "",
     epsilon: Annotated[
         float | None,
@@ -134,7 +135,7 @@ def plan(
                 "the plan has no steps or no sample rate", "Give --steps and --sample-rate: no charter is read here."
             )
         rounds, small = rounds or 1, small or DEFAULT_DELTA
-        _check_draws(rounds, steps)
+        _check_steps(rounds, steps)
         noises = (
             {str(n): sigma for n, sigma in enumerate(_noises(noise), 1)}
             if noise
@@ -232,7 +233,7 @@ def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce,
 
 def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> Any:
     from ..node import views
-    from ..node.core.events import Noised, PutDraw
+    from ..node.core.events import Noised, PutReservation
     from ..node.home.policies import hosted_components
     from ..node.privacy.accountant import MILLION
     from ..node.privacy.accountant import split_noise as split
@@ -246,21 +247,21 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     hosted = hosted_components(config, charter)
     specs = [spec for spec in charter.components if spec.name in hosted and not spec.additive]
     sums = [spec for spec in charter.components if spec.name in hosted and spec.additive]
-    spent: list[PutDraw] = []
+    spent: list[PutReservation] = []
     if home.database.exists():
         with Store.open_readonly(home.database) as store:
-            spent = store.draws()
+            spent = store.reservations()
     names = {spec.name for spec in specs}
-    done = max((part.round for draw in spent for part in draw.parts if part.component in names), default=0)
-    told = {part.component for draw in spent for part in draw.parts}
+    done = max((part.round for put in spent for part in put.parts if part.component in names), default=0)
+    told = {part.component for put in spent for part in put.parts}
     waiting = tuple(Noised(spec.name, 1, spec.noise_multiplier) for spec in sums if spec.name not in told)
     if waiting:  # its release comes before everything else
         claims = tuple((policy.modality, 0) for policy in policies if policy.policy != "never")
-        spent.append(PutDraw(0, waiting, MILLION, 1, claims))
+        spent.append(PutReservation(0, waiting, MILLION, 1, claims))
     rounds = rounds or max(1, (config.learning.rounds or learning.planned_rounds) - done)
-    _check_draws(rounds, steps)
+    _check_steps(rounds, steps)
     # What this node used last, where it is more than the charter asks for: its budget had to last longer.
-    last = {part.component: part.noise_multiplier for draw in spent for part in draw.parts}
+    last = {part.component: part.noise_multiplier for put in spent for part in put.parts}
     noises = {spec.name: max(spec.noise_multiplier, last.get(spec.name, 0)) for spec in specs}
     if epsilon and specs:
         delta = delta or min(policy.delta for policy in policies)
@@ -272,10 +273,10 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     )
 
 
-def _check_draws(rounds: int, steps: int) -> None:
-    if rounds * steps > MAX_DRAWS:
+def _check_steps(rounds: int, steps: int) -> None:
+    if rounds * steps > MAX_TOTAL_STEPS:
         raise UsageError(
-            f"{rounds} rounds of {steps} steps are {rounds * steps} draws; at most {MAX_DRAWS} can be computed",
+            f"{rounds} rounds of {steps} steps are {rounds * steps} steps; at most {MAX_TOTAL_STEPS} can be computed",
             "Plan fewer rounds or steps.",
         )
 

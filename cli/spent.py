@@ -44,17 +44,17 @@ def people(out: "Console", found: Any) -> None:
     table(out, columns, rows, empty="The charter has no modality.")
     for note in found["notes"]:
         out.print(f"note: {note}")
-    known = [d for d in found["draws"] if not d["recalled"]]
+    known = [d for d in found["reservations"] if not d["recalled"]]
     told = []
-    for name in sorted({name for d in known for name in d["rounds"]}):  # each once, whatever the number of draws
+    for name in sorted({name for d in known for name in d["rounds"]}):  # each once, whatever the number of runs
         of_it = [d for d in known if name in d["rounds"]]
         noise = ", ".join(dict.fromkeys(f"{d['noise_multipliers'][name]:g}" for d in of_it))
-        told.append((name, span(d["draw"] for d in of_it), span(d["rounds"][name] for d in of_it), noise))
+        told.append((name, span(d["run"] for d in of_it), span(d["rounds"][name] for d in of_it), noise))
     if told:
-        table(out, ("component", "draws", "rounds", "noise"), told, empty="")
-    drawn = [
+        table(out, ("component", "runs", "rounds", "noise"), told, empty="")
+    runs = [
         (
-            d["draw"],
+            d["run"],
             span(d["rounds"].values()),
             "not known" if d["recalled"] else len(d["rounds"]),
             f"{d['sample_rate']:g}",
@@ -62,10 +62,10 @@ def people(out: "Console", found: Any) -> None:
             ", ".join(f"{name} {shown(value)}" for name, value in d["epsilon"].items()),
             RECALLED if d["recalled"] else "yes" if d["published"] else "no (spent all the same)",
         )
-        for d in found["draws"]
+        for d in found["reservations"]
     ]
-    columns = ("draw", "round", "components", "sample rate", "steps", "ε with it", "published")
-    table(out, columns, drawn, empty="Nothing was drawn from the students' data.")
+    columns = ("run", "round", "components", "sample rate", "steps", "ε with it", "published")
+    table(out, columns, runs, empty="Nothing was trained on the students' data.")
 
 
 def _student(forecast: Any) -> str:

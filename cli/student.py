@@ -33,7 +33,7 @@ def subject(
     exactly: Annotated[bool, typer.Option("--exactly", help="Ids written nearly alike are other students.")] = False,
     anyway: Annotated[
         bool,
-        typer.Option("--anyway", help="Though neither the data nor any draw has this id; the receipt says so."),
+        typer.Option("--anyway", help="Though neither the data nor any training run has this id; the receipt says so."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     home: HomeOption = None,
@@ -41,7 +41,7 @@ def subject(
 ) -> None:
     """Forget one student: withdraw every update that saw them, train on without them, and write a receipt.
 
-    An id that neither the data now nor any draw of the past has is refused, unless --anyway is given.
+    An id that neither the data now nor any training run of the past has is refused, unless --anyway is given.
     Ids in the data that differ in case, leading zeros or form only are named, and it asks whether they are the same
     student; with --yes, --also or --exactly must say so. Of several ids each gets a receipt: FILE, FILE.2, FILE.3, ...
     The id stays on this machine. Running it again is safe: it goes on where it was, and writes a receipt of today.
@@ -93,9 +93,9 @@ def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
         return known
     these = "this id" if len(looks) == 1 else "any of these ids"
     if any(look["in_data"] is None for look in looks.values()):
-        what = f"No draw of the past has {these}, and whether the data have it cannot be looked up now"
+        what = f"No training run of the past has {these}, and whether the data have it cannot be looked up now"
     else:
-        what = f"Nobody has {these}: neither the data now nor any draw that this node has a record of"
+        what = f"Nobody has {these}: neither the data now nor any training run that this node has a record of"
     advice = "Check how it is written. Nothing was done. --anyway leaves it out all the same; its receipt says so."
     raise UsageError(what, advice)
 
@@ -141,9 +141,11 @@ def _forget(
     elif look["in_data"] is None:
         say("No learner has read the data yet: whether they have this id is not known.")
     elif not look["in_data"]:
-        say("This id is not in the data here" + (", but in a draw of the past." if look["drawn"] else "."))
+        say("This id is not in the data here" + (", but in a training run of the past." if look["drawn"] else "."))
     if not known and not look["left_out"]:
-        say("No draw that this node has a record of has it. Of an id that nobody has, all that follows is true.")
+        say(
+            "No training run that this node has a record of has it. Of an id that nobody has, all that follows is true."
+        )
     count = sent["withdrawn_updates"] + sent["remaining"]
     if count:
         say(f"{count} updates saw this student and are being withdrawn.")

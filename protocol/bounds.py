@@ -7,7 +7,7 @@ MIN_EPSILON, MAX_EPSILON = 0.01, 100.0
 MIN_DELTA, MAX_DELTA = 1e-9, 0.1
 MAX_ROUNDS = 10_000  # that a charter plans
 MAX_STEPS = 10_000  # of one round
-MAX_DRAWS = 100_000  # of all planned rounds together: the accountant's time and error grow with them
+MAX_TOTAL_STEPS = 100_000  # of all planned rounds together: the accountant's time and error grow with them
 MIN_STUDENTS = 20  # that a member's lot may stand for: fewer widen no bound of an update's norm
 MIN_DEADLINE, MAX_DEADLINE = 0.1, 7 * 86_400.0  # seconds
 MAX_STUDENTS = 100_000_000  # of one institution
@@ -33,12 +33,12 @@ def delta_problem(delta: float) -> str:
     return f"δ = {delta:g} is not from {MIN_DELTA:g} to less than {MAX_DELTA:g}"
 
 
-def draws_problem(rounds: int, steps: int) -> str:
+def steps_problem(rounds: int, steps: int) -> str:
     """Return what is wrong with so many rounds of so many steps, or ""."""
     if not 1 <= rounds <= MAX_ROUNDS:
         return f"{rounds} rounds are not between 1 and {MAX_ROUNDS:,}"
     if not 1 <= steps <= MAX_STEPS:
         return f"{steps} steps of a round are not between 1 and {MAX_STEPS:,}"
-    if rounds * steps > MAX_DRAWS:
-        return f"{rounds:,} rounds of {steps:,} steps are more draws than the {MAX_DRAWS:,} that can be planned"
+    if rounds * steps > MAX_TOTAL_STEPS:
+        return f"{rounds:,} rounds of {steps:,} steps are more than the {MAX_TOTAL_STEPS:,} that can be planned"
     return ""

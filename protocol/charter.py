@@ -10,7 +10,7 @@ from ..crypto.hashing import digest
 from ..crypto.identity import Identity, verify
 from . import names as grammar
 from . import schema, statistics
-from .bounds import NO_PRIVACY, delta_problem, draws_problem, epsilon_problem
+from .bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, RULES, TASK_KINDS, Learning, Task
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
@@ -180,11 +180,11 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _check_numbers(charter: Charter) -> None:
-    """Hold the privacy floors and the planned draws to the bounds that config.toml and the options have too."""
+    """Hold the privacy floors and the planned steps to the bounds that config.toml and the options have too."""
     learning = charter.learning
-    draws = draws_problem(learning.planned_rounds, learning.steps)
-    if draws:
-        raise UsageError(f"the charter is not valid: {draws}", "Plan fewer rounds, or fewer steps in each.")
+    problem = steps_problem(learning.planned_rounds, learning.steps)
+    if problem:
+        raise UsageError(f"the charter is not valid: {problem}", "Plan fewer rounds, or fewer steps in each.")
     for floor in learning.floors:
         if floor.policy == "dp":
             problem = epsilon_problem(floor.epsilon / 1000) or delta_problem(floor.delta / 1e9)

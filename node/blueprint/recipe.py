@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil, floor, log2, sqrt
 
 from ...crypto.errors import UsageError
-from ...protocol.bounds import NO_PRIVACY, delta_problem, draws_problem, epsilon_problem
+from ...protocol.bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from ...protocol.claims import effective_noise
 from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector
 from ...protocol.learning import OF_TASK, Learning, Modality, PrivacyFloor, Task
@@ -82,7 +82,7 @@ def charter_parts(
     """
     floors = tuple(_floor(recipe, modality.name, budget) for modality in recipe.modalities)
     rounds, share = (20, RECOVERY_SHARE) if budget is None else (budget.rounds, budget.recovery_share)
-    problem = draws_problem(rounds, recipe.steps)
+    problem = steps_problem(rounds, recipe.steps)
     if problem:
         raise UsageError(problem, "Plan fewer rounds (--rounds), or fewer steps in each (steps in the model file).")
     learning = Learning(recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds)

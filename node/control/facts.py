@@ -221,7 +221,7 @@ def _live(daemon: Daemon) -> Live:
         learner_cut=dict(daemon.learner.cut),
         learner_warnings=_warnings(daemon),
         data_missing=daemon.data_missing,
-        training=core.draw.number if core.draw is not None else None,
+        training=core.run.number if core.run is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),
         in_flight=tuple(

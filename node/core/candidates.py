@@ -15,7 +15,7 @@ from .timers import GatherDue, RoundDeadline
 
 URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
 COMMUTING = frozenset({"offer", "update", "attest"})
-GATHER_MS = 150  # how long one component waits for the others of the same draws
+GATHER_MS = 150  # how long one component waits for the others of the same training runs
 
 
 def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
@@ -135,7 +135,7 @@ def has_work(state: NodeState, candidate: Candidate) -> bool:
 
 
 def _is_gathering(state: NodeState, closing: set[str]) -> bool:
-    """Whether other components' updates of the same draws are on their way: a round should cost one height."""
+    """Whether other components' updates of the same training runs are on their way: a round should cost one height."""
     for update in state.in_flight.values():
         value = update.header.value
         others = {entry.component for entry in value.engaged} - closing

@@ -1,7 +1,7 @@
 """When to train, with which noise, and what an update then declares (design.md sections 5 and 6).
 
-One draw trains every engaged component at once: it is one event for the accountant, for each modality with the noise of
-what its data reach, and its cost is on disk before the learner sees it.
+One training run trains every engaged component at once: it is one event for the accountant, for each modality with the
+noise of what its data reach, and its cost is on disk before the learner sees it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +16,10 @@ from ...protocol.learning import Learning
 from ...protocol.statistics import most_students
 from ...protocol.update import MIN_LOT, Engaged, UpdateHeader
 from ..privacy.policy import InForce
-from .events import CheckBudget, Noised, Part, PutDraw, Reach, Recipe
+from .events import CheckBudget, Noised, Part, PutReservation, Reach, Recipe
 
 RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε that the charter keeps
-MAX_UTILITY = 16  # × the mean of the components of a draw; the least is its inverse
+MAX_UTILITY = 16  # × the mean of the components of a training run; the least is its inverse
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """A draw under way. `modalities` are those whose data it uses; an `additive` one is of statistics alone."""
+class TrainingRun:
+    """A training run under way. `modalities` are those whose data it uses; an `additive` one is of statistics alone."""
 
     number: int
     recipes: tuple[Recipe, ...]
@@ -47,16 +47,20 @@ class Draw:
     additive: bool = False
 
 
-def event(draw: Draw, learning: Learning) -> tuple[int, int]:
-    """Return the steps of a draw and the rate (millionths) at which each takes students: of statistics all, once."""
-    return (1, MILLION) if draw.additive else (learning.steps, learning.sample_rate)
+def event(run: TrainingRun, learning: Learning) -> tuple[int, int]:
+    """Return the steps of a training run and the rate (millionths) at which each takes students: of statistics all,
+    once.
+    """
+    return (1, MILLION) if run.additive else (learning.steps, learning.sample_rate)
 
 
-def lot(draw: Draw, plan: Plan, charter: Charter) -> int:
-    """Return the lot that a draw declares, in thousandths: of statistics N̂ = L/q, as far as the charter allows."""
-    if not draw.additive:
+def lot(run: TrainingRun, plan: Plan, charter: Charter) -> int:
+    """Return the lot that a training run declares, in thousandths: of statistics N̂ = L/q, as far as the charter
+    allows.
+    """
+    if not run.additive:
         return plan.lot
-    most = min(most_students(spec) for spec in charter.components if spec.name in draw.bases)
+    most = min(most_students(spec) for spec in charter.components if spec.name in run.bases)
     return max(MIN_LOT, min(plan.lot * MILLION // charter.learning.sample_rate, 1000 * most))
 
 
@@ -91,10 +95,10 @@ def taken_back(withdrawn: Withdrawn, component: str) -> int:
     return dict(withdrawn.rounds)[component] - since + 2
 
 
-def events(put: PutDraw, modality: str, learning: Learning) -> list[DpEvents]:
+def events(put: PutReservation, modality: str, learning: Learning) -> list[DpEvents]:
     """Return what a reservation has cost one modality."""
     if put.recalled:
-        return [draws for name, draws in put.recalled if name == modality]
+        return [event for name, event in put.recalled if name == modality]
     if modality not in dict(put.claims):
         return []
     noise = reached_noise(learning, modality, {part.component: part.noise_multiplier for part in put.parts})
@@ -102,16 +106,16 @@ def events(put: PutDraw, modality: str, learning: Learning) -> list[DpEvents]:
 
 
 def spend_statement(
-    spent: Iterable[PutDraw], modality: str, learning: Learning, lines: int = 0
+    spent: Iterable[PutReservation], modality: str, learning: Learning, lines: int = 0
 ) -> tuple[DpEvents, ...]:
-    """Return every draw that a modality has paid for, in at most so many lines (0: no limit)."""
-    return merge((draws for put in spent for draws in events(put, modality, learning)), lines)
+    """Return every training run that a modality has paid for, in at most so many lines (0: no limit)."""
+    return merge((event for put in spent for event in events(put, modality, learning)), lines)
 
 
-def whole(spent: Iterable[PutDraw], modalities: Iterable[str], learning: Learning) -> tuple[DpEvents, ...]:
+def whole(spent: Iterable[PutReservation], modalities: Iterable[str], learning: Learning) -> tuple[DpEvents, ...]:
     """Return the draws that some of these modalities have paid for, each with the noise of all that they reach.
 
-    Draws that were recalled modality by modality are overstated: nothing says which of them were the same.
+    Runs that were recalled modality by modality are overstated: nothing says which of them were the same.
     """
     chosen = sorted(set(modalities))
     found: list[DpEvents] = []
@@ -131,55 +135,57 @@ def whole(spent: Iterable[PutDraw], modalities: Iterable[str], learning: Learnin
     return merge(found)
 
 
-def _recalled(put: PutDraw, chosen: Sequence[str]) -> list[DpEvents]:
-    lines = {name: [draws for other, draws in put.recalled if other == name] for name in chosen}
-    least = [min(draws.noise_multiplier for draws in found) for found in lines.values() if found]
-    every = [draws for found in lines.values() for draws in found]
+def _recalled(put: PutReservation, chosen: Sequence[str]) -> list[DpEvents]:
+    lines = {name: [event for other, event in put.recalled if other == name] for name in chosen}
+    least = [min(event.noise_multiplier for event in found) for found in lines.values() if found]
+    every = [event for found in lines.values() for event in found]
     if not every:
         return []
     return [DpEvents(max(d.sample_rate for d in every), effective_noise(least), sum(d.count for d in every))]
 
 
-def recipe_of(draw: Draw, component: str) -> Recipe:
-    """Return what one component of a draw trains with."""
-    return next(recipe for recipe in draw.recipes if recipe.component == component)
+def recipe_of(run: TrainingRun, component: str) -> Recipe:
+    """Return what one component of a training run trains with."""
+    return next(recipe for recipe in run.recipes if recipe.component == component)
 
 
 def header(
     charter: Charter,
     author: bytes,
-    draw: Draw,
+    run: TrainingRun,
     plan: Plan,
     component: str,
     blob: tuple[bytes, int],
     claims: tuple[Claim, ...],
 ) -> UpdateHeader:
-    """Return the header of one component's update from a draw."""
-    steps, sample_rate = event(draw, charter.learning)
+    """Return the header of one component's update from a training run."""
+    steps, sample_rate = event(run, charter.learning)
     return UpdateHeader(
         federation=charter.federation,
         author=author,
         component=component,
-        round=recipe_of(draw, component).round,
-        generation=draw.generations[component],
-        base=draw.bases[component],
+        round=recipe_of(run, component).round,
+        generation=run.generations[component],
+        base=run.bases[component],
         blob=blob[0],
         size=blob[1],
         steps=steps,
         sample_rate=sample_rate,
-        lot=lot(draw, plan, charter),
+        lot=lot(run, plan, charter),
         engaged=tuple(
-            Engaged(r.component, draw.bases[r.component], r.noise_multiplier, r.clip_norm, r.learning_rate)
-            for r in draw.recipes
+            Engaged(r.component, run.bases[r.component], r.noise_multiplier, r.clip_norm, r.learning_rate)
+            for r in run.recipes
         ),
         claims=claims,
     )
 
 
 def claims(
-    spent: Sequence[PutDraw], put: PutDraw, policies: Mapping[str, InForce], learning: Learning
+    spent: Sequence[PutReservation], put: PutReservation, policies: Mapping[str, InForce], learning: Learning
 ) -> tuple[Claim, ...]:
-    """Return what the updates of a reserved draw claim; `spent` are all reservations up to it, itself included."""
+    """Return what the updates of a reserved training run claim; `spent` are all reservations up to it, itself
+    included.
+    """
     lines = lines_for(len(put.claims))
     return tuple(
         Claim(name, (), NO_EPSILON, 0)
@@ -190,10 +196,10 @@ def claims(
 
 
 def reaches(
-    draw: Draw, spent: Sequence[PutDraw], policies: Mapping[str, InForce], learning: Learning
+    run: TrainingRun, spent: Sequence[PutReservation], policies: Mapping[str, InForce], learning: Learning
 ) -> tuple[Reach, ...]:
-    """Return what the accountant has to know of each modality that a draw uses."""
-    names = [recipe.component for recipe in draw.recipes]
+    """Return what the accountant has to know of each modality that a training run uses."""
+    names = [recipe.component for recipe in run.recipes]
     return tuple(
         Reach(
             name,
@@ -202,14 +208,14 @@ def reaches(
             spend_statement(spent, name, learning),
             learning.downstream(name, names),
         )
-        for name in draw.modalities
+        for name in run.modalities
     )
 
 
-def parts(draw: Draw, charter: Charter, last: Mapping[str, int], movement: Mapping[str, int]) -> tuple[Part, ...]:
-    """Return what the split of noise has to know of each component of a draw."""
+def parts(run: TrainingRun, charter: Charter, last: Mapping[str, int], movement: Mapping[str, int]) -> tuple[Part, ...]:
+    """Return what the split of noise has to know of each component of a training run."""
     specs = {spec.name: spec for spec in charter.components}
-    names = [recipe.component for recipe in draw.recipes]
+    names = [recipe.component for recipe in run.recipes]
     utility = utilities(names, movement)
     return tuple(
         Part(
@@ -239,8 +245,8 @@ def utilities(names: Sequence[str], movement: Mapping[str, int]) -> dict[str, in
 
 
 def question(
-    draw: Draw,
-    spent: Sequence[PutDraw],
+    run: TrainingRun,
+    spent: Sequence[PutReservation],
     policies: Mapping[str, InForce],
     charter: Charter,
     movement: Mapping[str, int],
@@ -248,17 +254,17 @@ def question(
     rounds: int,
     recovery: bool,
 ) -> CheckBudget:
-    """Return what the accountant is asked about a draw; `rounds` are those still planned."""
+    """Return what the accountant is asked about a training run; `rounds` are those still planned."""
     last = {part.component: part.noise_multiplier for put in spent for part in put.parts if put.steps}
-    steps, sample_rate = event(draw, charter.learning)
+    steps, sample_rate = event(run, charter.learning)
     return CheckBudget(
-        draw.number,
-        reaches(draw, spent, policies, charter.learning),
-        parts(draw, charter, last, movement),
+        run.number,
+        reaches(run, spent, policies, charter.learning),
+        parts(run, charter, last, movement),
         sample_rate,
         steps,
         rounds,
-        lines_for(len(draw.modalities)),
+        lines_for(len(run.modalities)),
         recovery,
     )
 
@@ -268,34 +274,34 @@ def told(epsilon: Mapping[str, int]) -> dict[str, float | None]:
     return {name: None if value == NO_EPSILON else value / 1000 for name, value in epsilon.items()}
 
 
-def reservation(draw: Draw, epsilon: Mapping[str, int], learning: Learning) -> PutDraw:
-    """Return what has to be on disk before a draw is trained."""
-    steps, sample_rate = event(draw, learning)
-    return PutDraw(
-        draw.number,
-        tuple(Noised(r.component, r.round, r.noise_multiplier) for r in draw.recipes),
+def reservation(run: TrainingRun, epsilon: Mapping[str, int], learning: Learning) -> PutReservation:
+    """Return what has to be on disk before a training run is trained."""
+    steps, sample_rate = event(run, learning)
+    return PutReservation(
+        run.number,
+        tuple(Noised(r.component, r.round, r.noise_multiplier) for r in run.recipes),
         sample_rate,
         steps,
-        tuple((name, epsilon[name]) for name in draw.modalities),
+        tuple((name, epsilon[name]) for name in run.modalities),
     )
 
 
-def recalled(header: UpdateHeader, spent: Sequence[PutDraw], learning: Learning) -> PutDraw | None:
+def recalled(header: UpdateHeader, spent: Sequence[PutReservation], learning: Learning) -> PutReservation | None:
     """Return what an own update's spend statements list beyond what is known here, as a reservation; None if
     nothing.
     """
     missing: list[tuple[str, DpEvents]] = []
     for claim in header.claims:
         lines = spend_statement(spent, claim.modality, learning)
-        known = {(draws.sample_rate, draws.noise_multiplier): draws.count for draws in lines}
-        for draws in claim.events:
-            count = draws.count - known.get((draws.sample_rate, draws.noise_multiplier), 0)
+        known = {(event.sample_rate, event.noise_multiplier): event.count for event in lines}
+        for event in claim.events:
+            count = event.count - known.get((event.sample_rate, event.noise_multiplier), 0)
             if count > 0:
-                missing.append((claim.modality, DpEvents(draws.sample_rate, draws.noise_multiplier, count)))
+                missing.append((claim.modality, DpEvents(event.sample_rate, event.noise_multiplier, count)))
     if not missing:
         return None
-    return PutDraw(
-        max((put.draw for put in spent), default=0) + 1,
+    return PutReservation(
+        max((put.run for put in spent), default=0) + 1,
         (Noised(header.component, header.round, header.recipe.noise_multiplier),),
         header.sample_rate,
         0,

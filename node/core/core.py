@@ -13,8 +13,8 @@ one transaction, waits until the disk has it, and only then carries out the othe
 `Persist(vote)` and `Publish(vote)` in one batch, and a crash at any instruction leaves one of two worlds: nothing
 written and nothing sent, or written and perhaps sent. The third world, in which a vote was sent and forgotten, cannot
 occur; a restart would vote a second time there (G8). New code keeps to this: the write and the message in the same
-batch, and no write beside `Persist`. For privacy the same holds: `Persist(PutDraw)` is in the batch of its `Train`
-(G6).
+batch, and no write beside `Persist`. For privacy the same holds: `Persist(PutReservation)` is in the batch of its
+`Train` (G6).
 
 **The order of consequences.** `handle` absorbs the whole batch first: `_absorb` has one case for each event, notes
 facts, and answers what needs an answer at once. `_advance` then draws the consequences, once for the batch: a hundred

@@ -117,13 +117,13 @@ class LearnerLost:
 
 @dataclass(frozen=True, slots=True)
 class BudgetAnswer:
-    """Whether another draw is within every modality's budget, and with which noise (millionths) by component.
+    """Whether another training run is within every modality's budget, and with which noise (millionths) by component.
 
     `epsilon` (thousandths, rounded up) is each modality's total with it, `rounds_left` how many rounds like it fit,
     itself included.
     """
 
-    draw: int
+    run: int
     allowed: bool
     reason: str
     noises: Mapping[str, int] = field(default_factory=dict)
@@ -133,22 +133,22 @@ class BudgetAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A draw's updates: compressed payloads by component, already in the blob store.
+    """A training run's updates: compressed payloads by component, already in the blob store.
 
     `manifest` is the root of the students who were drawn (node/unlearning/students.py), zeros if the learner names
     nobody.
     """
 
-    draw: int
+    run: int
     blobs: Mapping[str, tuple[bytes, int]]
     manifest: bytes = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingFailed:
-    """A draw came to nothing; what it reserved is spent. `counts`: it is one of few that may fail in a row."""
+    """A training run came to nothing; what it reserved is spent. `counts`: it is one of few that may fail in a row."""
 
-    draw: int
+    run: int
     reason: str
     counts: bool = True
 
@@ -286,7 +286,7 @@ class PutHeader:
 
 @dataclass(frozen=True, slots=True)
 class Noised:
-    """One component of a draw: the round that it trains for, and its noise multiplier in millionths."""
+    """One component of a training run: the round that it trains for, and its noise multiplier in millionths."""
 
     component: str
     round: int
@@ -294,15 +294,15 @@ class Noised:
 
 
 @dataclass(frozen=True, slots=True)
-class PutDraw:
-    """A privacy reservation: this draw counts as spent from now on, whatever becomes of it (G6).
+class PutReservation:
+    """A privacy reservation: this training run counts as spent from now on, whatever becomes of it (G6).
 
     `claims` has each modality whose data it used, with the ε of all draws up to it (thousandths, as computed then).
     `recalled` is not empty for what a lost disk had and an own update told again: by modality, and no other field says
     what was spent then.
     """
 
-    draw: int
+    run: int
     parts: tuple[Noised, ...]
     sample_rate: int
     steps: int
@@ -312,9 +312,9 @@ class PutDraw:
 
 @dataclass(frozen=True, slots=True)
 class PutPublished:
-    """A draw's updates were signed."""
+    """A training run's updates were signed."""
 
-    draw: int
+    run: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +325,7 @@ class PutFlag:
     value: int
 
 
-Put: TypeAlias = PutRecord | PutBlock | PutMessage | PutHeader | PutDraw | PutPublished | PutFlag
+Put: TypeAlias = PutRecord | PutBlock | PutMessage | PutHeader | PutReservation | PutPublished | PutFlag
 
 # ---- effects
 
@@ -402,7 +402,9 @@ class FetchState:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One modality of a draw: what bounds it (thousandths, billionths), what it has spent, what its data reach."""
+    """One modality of a training run: what bounds it (thousandths, billionths), what it has spent, what its data
+    reach.
+    """
 
     modality: str
     epsilon: int
@@ -413,7 +415,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One component of a draw as the split of noise sees it: millionths, but for `dimension`.
+    """One component of a training run as the split of noise sees it: millionths, but for `dimension`.
 
     `noise_multiplier` is the charter's, and the least; `last` is what this node used last, 0 for nothing yet.
     """
@@ -428,13 +430,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class CheckBudget:
-    """Ask the accountant whether one more draw fits, and with which noise; answer BudgetAnswer.
+    """Ask the accountant whether one more training run fits, and with which noise; answer BudgetAnswer.
 
     `rounds` are those still planned, this one included: what is left of every budget should last for them. 0: this one
     is beyond them.
     """
 
-    draw: int
+    run: int
     modalities: tuple[Reach, ...]
     parts: tuple[Part, ...]
     sample_rate: int
@@ -466,12 +468,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train these components under one draw, store the payloads; answer Trained/TrainingFailed.
+    """Train these components under one training run, store the payloads; answer Trained/TrainingFailed.
 
     `beside` has (component, chain) of the others that forward passes need.
     """
 
-    draw: int
+    run: int
     recipes: tuple[Recipe, ...]
     steps: int
     sample_rate: int
@@ -536,6 +538,6 @@ class Snapshot:
     records: Sequence[Signed[Record]] = ()  # not under any block yet, in the order of receipt
     messages: Sequence[tuple[int, bytes]] = ()
     headers: Sequence[Signed[UpdateHeader]] = ()
-    draws: Sequence[PutDraw] = ()
+    reservations: Sequence[PutReservation] = ()
     published: frozenset[int] = frozenset()
     flags: Mapping[str, int] = field(default_factory=dict)

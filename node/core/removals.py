@@ -25,7 +25,7 @@ def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
         set_contributing(state, False)
     elif statement.scope == "updates" and not state.removals_unknown:
         state.removals_unknown = True
-        state.draw = None
+        state.run = None
         offers.stop(state, PAUSED)
         state.emit(ev.Persist(ev.PutFlag(REMOVALS_UNKNOWN, 1)))
         state.notice("removals-unknown", "warning")

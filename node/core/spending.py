@@ -20,7 +20,7 @@ def recall_earlier_keys(state: NodeState, blocks: Iterable[ev.StoredBlock]) -> N
         for record in stored.records:
             body = readable_body(record) if record.value.author in keys else None
             if isinstance(body, Update):
-                recall_draws(state, open_gossip(UpdateHeader, body.header, state.federation, trusted=True).value)
+                recall_reservations(state, open_gossip(UpdateHeader, body.header, state.federation, trusted=True).value)
 
 
 def recall_record(state: NodeState, record: Signed[Record]) -> None:
@@ -30,38 +30,40 @@ def recall_record(state: NodeState, record: Signed[Record]) -> None:
     state.returned[record.value.kind] = state.returned.get(record.value.kind, 0) + 1
     body = readable_body(record)
     if isinstance(body, Update):
-        recall_draws(state, open_gossip(UpdateHeader, body.header, state.federation).value)
+        recall_reservations(state, open_gossip(UpdateHeader, body.header, state.federation).value)
     elif isinstance(body, Withdrawal):
         removals.recalled(state, open_signed(WithdrawalStatement, body.statement, state.federation).value)
 
 
-def recall_draws(state: NodeState, header: UpdateHeader) -> None:
+def recall_reservations(state: NodeState, header: UpdateHeader) -> None:
     """G6: what an own update's spend statements list is spent, though this disk was set back and does not know it."""
-    put = contributing.recalled(header, state.draws, state.charter.learning)
+    put = contributing.recalled(header, state.reservations, state.charter.learning)
     if put is None:
         return
-    state.draws.append(put)
-    state.draw = None  # what is under way was computed without these: its spend statement would say too little
+    state.reservations.append(put)
+    state.run = None  # what is under way was computed without these: its spend statement would say too little
     state.emit(ev.Persist(put))
     state.notice(
         "spending-recovered",
         "warning",
-        draws=sum(d.count for _, d in put.recalled),
+        steps=sum(d.count for _, d in put.recalled),
         epsilon=contributing.told(dict(put.claims)),
     )
 
 
 def read_spend_statement(state: NodeState, value: UpdateHeader) -> None:
-    """A spend statement lists every draw of its author: it grows by what each update declares, and adds up to its ε."""
+    """A spend statement lists every training run of its author: it grows by what each update declares, and adds up to
+    its ε.
+    """
     engaged = tuple((entry.component, entry.base) for entry in value.engaged)
     grew = False
     for claim in value.claims:
         if not claim.events:
             continue
-        total = sum(draw.count for draw in claim.events)
+        total = sum(run.count for run in claim.events)
         before, known = state.spend_statements.get((value.author, claim.modality), (0, ()))
         if engaged != known and total < before + value.steps:
-            facts = {"modality": claim.modality, "draws": total, "before": before}
+            facts = {"modality": claim.modality, "reservations": total, "before": before}
             state.notice("spend-shrinks", "warning", member=value.author, **facts)
         if total > before:
             state.spend_statements[value.author, claim.modality] = (total, engaged)

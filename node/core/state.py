@@ -136,8 +136,8 @@ class NodeState:
         self.movement: dict[str, int] = {}
         self.spend_statements: dict[tuple[bytes, str], tuple[int, tuple[tuple[str, bytes], ...]]] = {}
         self.learner: tuple[str, ...] = ()
-        self.draw: contributing.Draw | None = None
-        self.draws: list[ev.PutDraw] = list(snapshot.draws)
+        self.run: contributing.TrainingRun | None = None
+        self.reservations: list[ev.PutReservation] = list(snapshot.reservations)
         self.failures = 0
         self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
         self.asked: dict[str, set[bytes]] = {}  # component → who said since its last close that it trains it
@@ -161,7 +161,7 @@ class NodeState:
         self.counted: set[bytes] = set()
         self.gather_due = False
         self.gather_height = -1
-        self.posting = ""  # "armed" or "due": my ready updates wait for the others of their draw
+        self.posting = ""  # "armed" or "due": my ready updates wait for the others of their training run
         self.asked_at = -1000
         self.train_began = 0
         self.now = 0

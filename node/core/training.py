@@ -26,7 +26,7 @@ MAX_FAILURES = 3
 def learn(state: NodeState) -> None:
     """Begin a training if there is something to train and nothing in the way."""
     ready = state.signing and state.contributing and not state.removals_unknown
-    ready = ready and state.draw is None and not state.exhausted
+    ready = ready and state.run is None and not state.exhausted
     if not ready or state.me not in state.ledger.members:
         return
     fed = state.fed
@@ -39,8 +39,8 @@ def learn(state: NodeState) -> None:
     if (
         sums and not state.unaffordable
     ):  # once, of all students, and of no state that had to be waited for: before everything else
-        state.draw = _statistics(state, sums)
-        _pay(state, state.draw)
+        state.run = _statistics(state, sums)
+        _pay(state, state.run)
         return
     names = [name for name in names if not state.specs[name].additive and _goes_on(state, name)]
     open_ = [name for name in names if _is_trainable(state, name)]
@@ -52,21 +52,21 @@ def learn(state: NodeState) -> None:
     if not all(state.is_current(name) and name not in state.halted | state.doubted for name in state.followed):
         return  # every forward pass needs them
     state.learn_partly = state.learn_waits = False
-    state.draw = contributing.Draw(
-        max((put.draw for put in state.draws), default=0) + 1,
+    state.run = contributing.TrainingRun(
+        max((put.run for put in state.reservations), default=0) + 1,
         tuple(_recipe(state, name) for name in open_),
         {name: state.folded[name][3] for name in open_},
         {name: state.folded[name][1] for name in open_},
         governing.used(state.charter, state.held, state.withheld, open_),
     )
-    _pay(state, state.draw)
+    _pay(state, state.run)
 
 
-def _pay(state: NodeState, draw: contributing.Draw) -> None:
-    if any(state.specs[recipe.component].noise_multiplier for recipe in draw.recipes):
-        _ask_budget(state, draw)
+def _pay(state: NodeState, run: contributing.TrainingRun) -> None:
+    if any(state.specs[recipe.component].noise_multiplier for recipe in run.recipes):
+        _ask_budget(state, run)
     else:
-        _reserve(state, dict.fromkeys(draw.modalities, NO_EPSILON))
+        _reserve(state, dict.fromkeys(run.modalities, NO_EPSILON))
 
 
 def _is_to_contribute(state: NodeState, name: str) -> bool:
@@ -81,10 +81,10 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
     return not waits and name not in state.halted and not has_contributed(state.ledger.roll, component, state.me)
 
 
-def _statistics(state: NodeState, names: Sequence[str]) -> contributing.Draw:
+def _statistics(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:
     found = {name: state.ledger.components[name] for name in names}
-    return contributing.Draw(
-        max((put.draw for put in state.draws), default=0) + 1,
+    return contributing.TrainingRun(
+        max((put.run for put in state.reservations), default=0) + 1,
         tuple(
             _recipe_of(state, name, next_round(state.specs[name], c, state.ledger.withdrawn, state.me), GENESIS)
             for name, c in found.items()
@@ -96,28 +96,28 @@ def _statistics(state: NodeState, names: Sequence[str]) -> contributing.Draw:
     )
 
 
-def _ask_budget(state: NodeState, draw: contributing.Draw) -> None:
-    rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+def _ask_budget(state: NodeState, run: contributing.TrainingRun) -> None:
+    rounds = {recipe.component: recipe.round for recipe in run.recipes}
     state.emit(
         contributing.question(
-            draw,
-            state.draws,
+            run,
+            state.reservations,
             state.policies,
             state.charter,
             state.movement,
-            rounds=_rounds_ahead(state, draw),
+            rounds=_rounds_ahead(state, run),
             recovery=contributing.recovering(state.ledger, rounds),
         )
     )
 
 
-def _rounds_ahead(state: NodeState, draw: contributing.Draw) -> int:
-    """How many rounds are still planned, the draw's own included: 0 if it is beyond them."""
-    if draw.additive:
+def _rounds_ahead(state: NodeState, run: contributing.TrainingRun) -> int:
+    """How many rounds are still planned, the training run's own included: 0 if it is beyond them."""
+    if run.additive:
         return 1
     planned = state.options.plan.rounds or state.charter.learning.planned_rounds
     components = state.ledger.components
-    return max(0, planned + 1 - min(r.round - components[r.component].empty for r in draw.recipes))
+    return max(0, planned + 1 - min(r.round - components[r.component].empty for r in run.recipes))
 
 
 def _is_trainable(state: NodeState, name: str) -> bool:
@@ -149,38 +149,38 @@ def _recipe_of(state: NodeState, name: str, round_: int, chain: bytes) -> ev.Rec
 
 def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
     """Go on with the training that the budget allows, or stop for good."""
-    draw = state.draw
-    if draw is None or draw.number != event.draw or any(put.draw == draw.number for put in state.draws):
+    run = state.run
+    if run is None or run.number != event.run or any(put.run == run.number for put in state.reservations):
         return
     if not event.allowed:
-        state.draw = None
-        if draw.additive:
+        state.run = None
+        if run.additive:
             state.unaffordable = event.reason
         else:
             state.exhausted = event.reason
-        offers.stop(state, "budget-spent", additive=draw.additive)
+        offers.stop(state, "budget-spent", additive=run.additive)
         state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.told(event.epsilon))
         return
-    state.draw = replace(
-        draw,
+    state.run = replace(
+        run,
         recipes=tuple(
             # Whatever the worker answers: no less noise than the charter asks for.
             replace(
                 recipe,
                 noise_multiplier=max(recipe.noise_multiplier, event.noises.get(recipe.component, 0)),
             )
-            for recipe in draw.recipes
+            for recipe in run.recipes
         ),
     )
-    if not draw.additive:
-        _foresee(state, state.draw, event.rounds_left)
-    _reserve(state, {name: event.epsilon.get(name, NO_EPSILON) for name in draw.modalities})
+    if not run.additive:
+        _foresee(state, state.run, event.rounds_left)
+    _reserve(state, {name: event.epsilon.get(name, NO_EPSILON) for name in run.modalities})
 
 
-def _foresee(state: NodeState, draw: contributing.Draw, rounds_left: Mapping[str, int]) -> None:
+def _foresee(state: NodeState, run: contributing.TrainingRun, rounds_left: Mapping[str, int]) -> None:
     """Tell once, and again when it changes, after which round a budget does not last as long as is planned."""
-    learning, ahead = state.charter.learning, _rounds_ahead(state, draw)
-    rounds = {recipe.component: recipe.round for recipe in draw.recipes}
+    learning, ahead = state.charter.learning, _rounds_ahead(state, run)
+    rounds = {recipe.component: recipe.round for recipe in run.recipes}
     for name, left in sorted(rounds_left.items()):
         last = {part: rounds[part] + left - 1 for part in learning.downstream(name, rounds)}
         known = state.forecast.get(name)
@@ -191,23 +191,23 @@ def _foresee(state: NodeState, draw: contributing.Draw, rounds_left: Mapping[str
 
 def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
     """G6: the cost is on disk before anything is computed from the students' data."""
-    draw, learning = state.draw, state.charter.learning
-    assert draw is not None
-    put = contributing.reservation(draw, epsilon, learning)
-    state.draws.append(put)
+    run, learning = state.run, state.charter.learning
+    assert run is not None
+    put = contributing.reservation(run, epsilon, learning)
+    state.reservations.append(put)
     state.emit(ev.Persist(put))
-    lot = contributing.lot(draw, state.options.plan, state.charter)
-    steps, rate = contributing.event(draw, learning)
+    lot = contributing.lot(run, state.options.plan, state.charter)
+    steps, rate = contributing.event(run, learning)
     state.train_began = state.now
-    state.emit(ev.Train(draw.number, draw.recipes, steps, rate, lot, _beside(state, draw)))
-    rounds = {recipe.component: recipe.round for recipe in draw.recipes}
-    state.notice("training", draw=draw.number, rounds=rounds, epsilon=contributing.told(dict(put.claims)))
+    state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _beside(state, run)))
+    rounds = {recipe.component: recipe.round for recipe in run.recipes}
+    state.notice("training", run=run.number, rounds=rounds, epsilon=contributing.told(dict(put.claims)))
 
 
-def _beside(state: NodeState, draw: contributing.Draw) -> tuple[tuple[str, bytes], ...]:
-    """Return (component, chain) of what forward passes need beside the components that the draw trains."""
-    trained, found = {recipe.component for recipe in draw.recipes}, []
-    for name in () if draw.additive else state.held:
+def _beside(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
+    """Return (component, chain) of what forward passes need beside the components that the training run trains."""
+    trained, found = {recipe.component for recipe in run.recipes}, []
+    for name in () if run.additive else state.held:
         if state.specs[name].additive:
             continue
         done = state.folded.get(name)
@@ -219,19 +219,19 @@ def _beside(state: NodeState, draw: contributing.Draw) -> tuple[tuple[str, bytes
 
 def on_trained(state: NodeState, event: ev.Trained) -> None:
     """Sign and send what the learner trained, if it is still in time."""
-    draw = state.draw
-    if draw is None or draw.number != event.draw:
+    run = state.run
+    if run is None or run.number != event.run:
         return
-    state.draw, state.failures = None, 0
+    state.run, state.failures = None, 0
     if not state.signing or not state.contributing or state.me not in state.ledger.members:
         return
     offers.trained(state, sorted(event.blobs), state.now - state.train_began)
-    put = next(put for put in state.draws if put.draw == draw.number)
-    claims = contributing.claims(state.draws, put, state.policies, state.charter.learning)
-    state.emit(ev.Persist(ev.PutPublished(draw.number)))
+    put = next(put for put in state.reservations if put.run == run.number)
+    claims = contributing.claims(state.reservations, put, state.policies, state.charter.learning)
+    state.emit(ev.Persist(ev.PutPublished(run.number)))
     for name, blob in sorted(event.blobs.items()):
         value = replace(
-            contributing.header(state.charter, state.me, draw, state.options.plan, name, blob, claims),
+            contributing.header(state.charter, state.me, run, state.options.plan, name, blob, claims),
             manifest=event.manifest,
         )
         component = state.ledger.components[name]
@@ -247,9 +247,9 @@ def on_trained(state: NodeState, event: ev.Trained) -> None:
 
 def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:
     """Count a failed training; after MAX_FAILURES an operator has to look."""
-    if state.draw is None or state.draw.number != event.draw:
+    if state.run is None or state.run.number != event.run:
         return
-    state.draw = None
+    state.run = None
     state.failures += event.counts
     state.notice("training-failed", "error" if event.counts else "warning", reason=event.reason, attempt=state.failures)
     if state.failures >= MAX_FAILURES:  # each attempt costs its ε: an operator has to look

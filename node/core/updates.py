@@ -25,7 +25,7 @@ from .timers import PostDue, PullDue
 RETRY_MS = 2000
 NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
 MAX_ACKS = 128  # in an update record: of more hosts only a quorum's, for a fork of it has to fit into a proof
-GATHER_MS = 150  # how long one component waits for the others of the same draws
+GATHER_MS = 150  # how long one component waits for the others of the same training runs
 
 
 def restore_posted(state: NodeState) -> None:
@@ -70,7 +70,7 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
     component = state.ledger.components[value.component]
     key = update_key(value)
     if value.author == state.me and state.acked.get(key) != header.digest:
-        spending.recall_draws(state, value)
+        spending.recall_reservations(state, value)
     spec = state.specs[value.component]
     latest = next_round(spec, component, state.ledger.withdrawn, value.author)
     if value.round > latest + 1 or is_void(state, value, header.digest):
@@ -187,7 +187,7 @@ def acknowledge(state: NodeState) -> None:
 def post(state: NodeState) -> None:
     """Write my update records once a quorum of the active hosts acknowledged.
 
-    Those of one draw wait for each other a little, so that they share a write and a message.
+    Those of one training run wait for each other a little, so that they share a write and a message.
     """
     ready: list[tuple[InFlightUpdate, frozenset[bytes], int]] = []
     waiting = False

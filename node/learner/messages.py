@@ -215,7 +215,7 @@ class CrossCheck(Asks[CrossChecked]):
 
 
 @dataclass(frozen=True, slots=True)
-class DecideDraw(Asks[Verdict]):
+class DecideRun(Asks[Verdict]):
     """Decide whether one more draw fits the budgets, and with which noise (node/privacy/budget.py)."""
 
     modalities: tuple[Modality, ...]
@@ -251,7 +251,7 @@ SessionRequest = (
     Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Personalise
 )  # of an opened data folder
 AuditRequest = Audit | AuditOwn | CrossCheck  # of a worker that audits (audit/worker.py)
-Request = Open | TryModel | Epsilon | DecideDraw | SessionRequest | AuditRequest
+Request = Open | TryModel | Epsilon | DecideRun | SessionRequest | AuditRequest
 
 
 def opening(charter: Charter, data: Path, hosted: Sequence[str] | None = None) -> Open:

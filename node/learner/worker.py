@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from ..privacy.accountant import Event, claimed, epsilon
-from ..privacy.budget import Verdict, decide_draw
+from ..privacy.budget import Verdict, decide_run
 from .answers import Answer, BadRequestError, Done, EpsilonFound
 from .messages import (
     Audit,
     AuditOwn,
     CrossCheck,
-    DecideDraw,
+    DecideRun,
     Epsilon,
     Evaluate,
     EvaluateVariants,
@@ -47,8 +47,8 @@ class Worker:
             case Epsilon():
                 value = epsilon(events_of(request.events), request.delta)
                 return EpsilonFound(value, claimed(value))
-            case DecideDraw():
-                return _decide_draw(request)
+            case DecideRun():
+                return _decide_run(request)
             case CrossCheck() | Audit() | AuditOwn():
                 advice = "Ask `python -m collegium.node.learner.audit`."
                 raise BadRequestError("a learner that trains audits nothing", advice)
@@ -96,11 +96,11 @@ class Worker:
                 assert_never(request)
 
 
-def _decide_draw(request: DecideDraw) -> Verdict:
+def _decide_run(request: DecideRun) -> Verdict:
     known = {part.name for part in request.components}
     if not all(modality.components and set(modality.components) <= known for modality in request.modalities):
         raise BadRequestError("a modality reaches no component, or one that is not part of the draw")
-    return decide_draw(
+    return decide_run(
         request.modalities,
         request.components,
         sample_rate=request.sample_rate,

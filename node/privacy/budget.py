@@ -1,22 +1,23 @@
-"""Whether one more draw fits into what is left of every modality's ε, and with which noise (G6). Pure arithmetic.
+"""Whether one more training run fits into what is left of every modality's ε, and with which noise (G6). Pure
+arithmetic.
 
 **What a budget bounds.** The (ε, δ) of accountant.py, for any one student, over all updates that this node ever sends
-in its federation. It is a budget for a lifetime and not for a round. The ε of rounds are not added up: all draws
-together are composed anew, and that gives less than the sum. "Is there room for another draw?" therefore means:
-compute ε of all draws and this one, and compare it with the limit. The answer is known before a student's record is
-touched, since ε depends on rates, noise and counts only.
+in its federation. It is a budget for a lifetime and not for a round. The ε of rounds are not added up: all training
+runs together are composed anew, and that gives less than the sum. "Is there room for another training run?" therefore
+means: compute ε of all training runs and this one, and compare it with the limit. The answer is known before a
+student's record is touched, since ε depends on rates, noise and counts only.
 
-**Why nothing is refunded.** A draw is reserved on disk first, then trained, then sent (node/core/training.py). After a
-crash nobody can tell whether its update left. So a reserved event counts whether or not its training finished. A share
-of ε, `recovery_share`, is kept back for the rounds after a withdrawal: else a federation that spent everything could
-not heal.
+**Why nothing is refunded.** A training run is reserved on disk first, then trained, then sent (node/core/training.py).
+After a crash nobody can tell whether its update left. So a reserved event counts whether or not its training finished.
+A share of ε, `recovery_share`, is kept back for the rounds after a withdrawal: else a federation that spent everything
+could not heal.
 
 **Why each modality has its own.** Essays may be more delicate than click counts, and each has an ε of its own. Data of
 a modality reach every component whose gradient depends on them: their encoder, the backbone, the heads of their tasks
-(protocol/learning.py, `upstream`). The price of a draw for a modality is the event with σ_eff over the components that
-it reaches. The shortest budget decides for all, since one draw trains all.
+(protocol/learning.py, `upstream`). The price of a training run for a modality is the event with σ_eff over the
+components that it reaches. The shortest budget decides for all, since one training run trains all.
 
-**Why σ is split as it is.** A modality's ε fixes σ_eff of a draw, and many (σ_c) give the same σ_eff = (Σ
+**Why σ is split as it is.** A modality's ε fixes σ_eff of a training run, and many (σ_c) give the same σ_eff = (Σ
 σ_c^-2)^-1/2. Which does least harm? The noise in the sum of component c has d_c coordinates of variance (σ_c C_c)².
 With a weight u_c for how useful the component is now, the harm is Σ u_c d_c C_c² σ_c². With x_c = σ_c^-2 this is:
 minimise Σ a_c²/x_c for a given Σ x_c, where a_c = C_c √(u_c d_c). The derivative is equal in all x_c where x_c is
@@ -29,7 +30,7 @@ event. u_c is how far the component's *folded* state has moved beside the others
 public, so it costs nothing; a utility measured on students' data would have to be charged.
 
 **Why noise grows.** The charter's noise is the least. Where a budget would end before the planned rounds,
-`decide_draw` raises the noise until the budget lasts, to at most MAX_NOISE times the charter's: a node that stopped
+`decide_run` raises the noise until the budget lasts, to at most MAX_NOISE times the charter's: a node that stopped
 early would leave the others without its students. Beyond the planned rounds no noise is added.
 """
 
@@ -66,7 +67,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Modality:
-    """One modality of a draw: its budget, what it has spent, and the components that its data reach."""
+    """One modality of a training run: its budget, what it has spent, and the components that its data reach."""
 
     name: str
     budget: Budget
@@ -76,7 +77,7 @@ class Modality:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One component of a draw, in millionths but for `dimension`: the charter's noise is the least.
+    """One component of a training run, in millionths but for `dimension`: the charter's noise is the least.
 
     `last` is the noise that was used last (0: none yet), `utility` u_c of the split.
     """
@@ -107,7 +108,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a draw may be reserved, with which noise (millionths) for each component; `reason` names who is short."""
+    """Whether a training run may be reserved, with which noise (millionths) for each component; `reason` names who is
+    short.
+    """
 
     allowed: bool
     reason: str
@@ -115,30 +118,32 @@ class Verdict:
     modalities: dict[str, Decision]
 
 
-def decide_draw(
+def decide_run(
     modalities: Sequence[Modality], parts: Sequence[Part], *, sample_rate: int, steps: int, rounds: int, lines: int
 ) -> Verdict:
-    """Decide on one draw over all `parts`, and choose the noise by which every budget lasts for `rounds` like it.
+    """Decide on one training run over all `parts`, and choose the noise by which every budget lasts for `rounds` like
+    it.
 
     The charter's noise, or what was used last, if that is enough for all; else as much more as the shortest budgets
     need, at most MAX_NOISE times the charter's. Where even that is too little, the rounds run out before. Nobody looks
     further ahead than FORECAST_LIMIT.
 
-    `rounds` of 0 is a draw beyond what was planned: no noise is added for it, so it is made only if the charter's, or
-    what was used last, fits. Else a budget that was used up as planned would end in a round of noise alone.
+    `rounds` of 0 is a training run beyond what was planned: no noise is added for it, so it is made only if the
+    charter's, or what was used last, fits. Else a budget that was used up as planned would end in a round of noise
+    alone.
     """
-    draw, planned, rounds = _Draw(sample_rate, steps, lines), rounds > 0, max(1, min(rounds, FORECAST_LIMIT))
+    run, planned, rounds = _Run(sample_rate, steps, lines), rounds > 0, max(1, min(rounds, FORECAST_LIMIT))
     least = {part.name: part.noise for part in parts}
     last = {part.name: min(max(part.noise, part.last), MAX_NOISE * part.noise) for part in parts}
     noises = least
-    if not _last_for(modalities, least, draw, rounds):
-        noises = last if last != least and _last_for(modalities, last, draw, rounds) else {}
+    if not _last_for(modalities, least, run, rounds):
+        noises = last if last != least and _last_for(modalities, last, run, rounds) else {}
     if not noises:
         noises = dict(least)
         for modality in modalities if planned else ():
-            for name, noise in _needed(modality, parts, draw, rounds).items():
+            for name, noise in _needed(modality, parts, run, rounds).items():
                 noises[name] = max(noises[name], noise)
-    found = {modality.name: _decide(modality, noises, draw) for modality in modalities}
+    found = {modality.name: _decide(modality, noises, run) for modality in modalities}
     short = [
         f"{name}: ε {decision.after / 1000:g} with another round is over {decision.limit / 1000:g}"
         for name, decision in sorted(found.items())
@@ -148,28 +153,28 @@ def decide_draw(
 
 
 @dataclass(frozen=True, slots=True)
-class _Draw:
+class _Run:
     sample_rate: int
     steps: int
     lines: int
 
 
-def _cost(modality: Modality, noise: int, draw: _Draw, rounds: int) -> int:
-    more = [DpEvents(draw.sample_rate, noise, draw.steps * rounds)] if rounds else []
-    return claimed(epsilon(events(merge([*modality.spent, *more], draw.lines)), modality.budget.delta))
+def _cost(modality: Modality, noise: int, run: _Run, rounds: int) -> int:
+    more = [DpEvents(run.sample_rate, noise, run.steps * rounds)] if rounds else []
+    return claimed(epsilon(events(merge([*modality.spent, *more], run.lines)), modality.budget.delta))
 
 
 def _reached(modality: Modality, noises: Mapping[str, int]) -> int:
     return effective_noise([noises[name] for name in modality.components])
 
 
-def _last_for(modalities: Iterable[Modality], noises: Mapping[str, int], draw: _Draw, rounds: int) -> bool:
+def _last_for(modalities: Iterable[Modality], noises: Mapping[str, int], run: _Run, rounds: int) -> bool:
     return all(
-        m.budget.limit >= UNBOUNDED or _cost(m, _reached(m, noises), draw, rounds) <= m.budget.limit for m in modalities
+        m.budget.limit >= UNBOUNDED or _cost(m, _reached(m, noises), run, rounds) <= m.budget.limit for m in modalities
     )
 
 
-def _needed(modality: Modality, parts: Sequence[Part], draw: _Draw, rounds: int) -> dict[str, int]:
+def _needed(modality: Modality, parts: Sequence[Part], run: _Run, rounds: int) -> dict[str, int]:
     """Return the noise by which this modality's budget lasts, or the most that there may be."""
     reached = [part for part in parts if part.name in modality.components]
     least, most = spread(reached, 0.0), spread(reached, float("inf"))
@@ -177,7 +182,7 @@ def _needed(modality: Modality, parts: Sequence[Part], draw: _Draw, rounds: int)
         return least
 
     def enough(noise: int) -> bool:
-        return _cost(modality, noise, draw, rounds) <= modality.budget.limit
+        return _cost(modality, noise, run, rounds) <= modality.budget.limit
 
     low, high = effective_noise(list(least.values())), effective_noise(list(most.values()))
     if enough(low):
@@ -214,10 +219,10 @@ def spread(parts: Sequence[Part], level: float) -> dict[str, int]:
     }
 
 
-def _decide(modality: Modality, noises: Mapping[str, int], draw: _Draw) -> Decision:
+def _decide(modality: Modality, noises: Mapping[str, int], run: _Run) -> Decision:
     limit, noise = modality.budget.limit, _reached(modality, noises)
-    before, after = _cost(modality, noise, draw, 0), _cost(modality, noise, draw, 1)
-    left = FORECAST_LIMIT if limit >= UNBOUNDED else count_rounds(lambda n: _cost(modality, noise, draw, n) <= limit)
+    before, after = _cost(modality, noise, run, 0), _cost(modality, noise, run, 1)
+    left = FORECAST_LIMIT if limit >= UNBOUNDED else count_rounds(lambda n: _cost(modality, noise, run, n) <= limit)
     return Decision(after <= limit, before, after, limit, left)
 
 
@@ -226,9 +231,9 @@ def events(draws: Iterable[DpEvents]) -> list[Event]:
     return [(d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count) for d in draws]
 
 
-def rounds_left(reserved: Sequence[Event], draw: Event, budget: Budget) -> int:
+def rounds_left(reserved: Sequence[Event], run: Event, budget: Budget) -> int:
     """Return how many rounds like `draw` still fit, at most FORECAST_LIMIT."""
-    q, sigma, steps = draw
+    q, sigma, steps = run
     return count_rounds(lambda n: claimed(epsilon([*reserved, (q, sigma, steps * n)], budget.delta)) <= budget.limit)
 
 

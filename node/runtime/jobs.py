@@ -18,7 +18,7 @@ from ..home.config import Config
 from ..home.paths import Home
 from ..learner.answers import Opened
 from ..learner.messages import (
-    DecideDraw,
+    DecideRun,
     Engagement,
     Evaluate,
     LeftOut,
@@ -77,7 +77,7 @@ class Jobs:
         request = self._opening()
         if request is not None:
             self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
-            self.submit(ev.LearnerReady(()))  # no draw is paid for meanwhile, nor ever if it refuses the data
+            self.submit(ev.LearnerReady(()))  # no run is paid for meanwhile, nor ever if it refuses the data
             await self.learner.reopen(request)
 
     def _opening(self) -> Open | None:
@@ -106,7 +106,7 @@ class Jobs:
     async def check_budget(self, check: ev.CheckBudget) -> None:
         """Ask the accountant whether another training fits the budgets, and tell the core."""
         share = self.charter.learning.recovery_share
-        request = DecideDraw(
+        request = DecideRun(
             modalities=tuple(
                 Modality(
                     reach.modality,
@@ -128,14 +128,14 @@ class Jobs:
         try:
             verdict = await self.learner.request(request)
         except LearnerError as error:
-            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer: {error}", not self._reopening))
+            self.submit(ev.TrainingFailed(check.run, f"the accountant did not answer: {error}", not self._reopening))
             return
         lacking = [reach.modality for reach in check.modalities if reach.modality not in verdict.modalities]
         if lacking:  # a learner of the operator's own
-            self.submit(ev.TrainingFailed(check.draw, f"the accountant did not answer of {', '.join(lacking)}"))
+            self.submit(ev.TrainingFailed(check.run, f"the accountant did not answer of {', '.join(lacking)}"))
             return
         event = ev.BudgetAnswer(
-            check.draw,
+            check.run,
             verdict.allowed,
             verdict.reason,
             verdict.noises,
@@ -170,16 +170,16 @@ class Jobs:
             blobs = await in_thread(self._pack, train, answer.updates)
             root = NONE if answer.subjects is None else await in_thread(self.exclusion.manifests.put, answer.subjects)
         except (LearnerError, folding.MissingBlobsError, UsageError) as error:
-            self.submit(ev.TrainingFailed(train.draw, str(error), not self._reopening))
+            self.submit(ev.TrainingFailed(train.run, str(error), not self._reopening))
             return
-        log.info("trained", draw=train.draw, seconds=answer.seconds, saturated=answer.saturated)
+        log.info("trained", run=train.run, seconds=answer.seconds, saturated=answer.saturated)
         await self.pace.wait(asked, answer.seconds)
-        self.submit(ev.Trained(train.draw, blobs, root))
+        self.submit(ev.Trained(train.run, blobs, root))
         await self.notes.add(
             {(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes},
             self.core.ledger.height,
         )
-        await self._personalise(after=train.draw)
+        await self._personalise(after=train.run)
 
     async def _states(self, chains: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
         """Return states as the learner takes them, from (component, chain). Raises MissingBlobsError."""
@@ -229,7 +229,7 @@ class Jobs:
         return True
 
     async def _personalise(self, after: int | None = None) -> None:
-        """Train the private components beside the last evaluated states, when they are due and no draw is under way.
+        """Train the private components beside the last evaluated states, when they are due and no run is under way.
 
         What they learn stays in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
         the shared states that they were trained beside are no longer in force then.
@@ -238,8 +238,8 @@ class Jobs:
             return
         async with self._personalising:
             evaluated, every = self._evaluated, self.config.learning.personalise_every
-            draw = self.core.draw
-            if evaluated is None or (draw is not None and draw.number != after):
+            run = self.core.run
+            if evaluated is None or (run is not None and run.number != after):
                 return
             round_ = max((round_ for _, round_, _, _ in evaluated.states), default=0)
             generation = max((generation for _, _, generation, _ in evaluated.states), default=0)

@@ -1,8 +1,9 @@
 """When an update leaves: at a time that does not tell how long its training took (G6).
 
-How long a draw takes depends on the records of those who were drawn, and no budget is charged for it. So an update
-waits for a fixed time from the beginning of its training. Where a training takes longer, that time doubles, for good:
-what others can see of it is that it doubled, once. What came before (the learner was busy) is rounded up to QUANTUM.
+How long a training run takes depends on the records of those who were drawn, and no budget is charged for it. So an
+update waits for a fixed time from the beginning of its training. Where a training takes longer, that time doubles, for
+good: what others can see of it is that it doubled, once. What came before (the learner was busy) is rounded up to
+QUANTUM.
 """
 
 from math import ceil

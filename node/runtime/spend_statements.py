@@ -2,7 +2,7 @@
 training.
 
 The learner never sees them. A process of its own with limits computes them, many at a time and never in a hurry: the
-spend statement of a member's next update covers the same draws. A claim that is too low is told, never judged.
+spend statement of a member's next update covers the same training runs. A claim that is too low is told, never judged.
 """
 
 import json
@@ -57,7 +57,7 @@ class SpendStatements:
             for (author, claim), found in zip(open_, answers, strict=False):
                 if claim.epsilon < found:
                     log.warning(
-                        "a member claims less ε than its draws compose to",
+                        "a member claims less ε than its training runs compose to",
                         member=author,
                         modality=claim.modality,
                         claimed=claim.epsilon / 1000,

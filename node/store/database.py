@@ -27,18 +27,18 @@ from ...protocol.update import UpdateHeader
 from ..core.events import (
     Put,
     PutBlock,
-    PutDraw,
     PutFlag,
     PutHeader,
     PutMessage,
     PutPublished,
     PutRecord,
+    PutReservation,
     Snapshot,
     StoredBlock,
 )
 from . import connection as db
 from .observations import MIN_CELL, Metric, RoundNote, dump_note
-from .rows import Reader, Row, dump_draw
+from .rows import Reader, Row, dump_reservation
 from .schema import checksum
 
 READ_LIMIT = 10_000  # rows that one read returns at most
@@ -121,8 +121,8 @@ class Store:
         """Store all of `puts`, in order, in one durable transaction, or none of them.
 
         Storing the same thing again changes nothing. Raises LocalProtocolError for what must never be: a second header
-        for one (author, component, round), a second block at a height or one that does not follow, a draw that differs
-        from its reservation, a statement of another federation, a block of records that are not stored.
+        for one (author, component, round), a second block at a height or one that does not follow, a training run that
+        differs from its reservation, a statement of another federation, a block of records that are not stored.
         Raises DiskFullError when it cannot be written; the store can still be read, and written once there is space.
         """
         if not puts:
@@ -207,20 +207,20 @@ class Store:
                 )
             case PutHeader(header):
                 self._put_header(connection, header, now)
-            case PutDraw(draw):
-                reservation = dump_draw(put)
-                check = checksum("draws", draw, reservation)
-                known = connection.execute("SELECT checksum FROM draws WHERE draw = ?", (draw,)).fetchone()
+            case PutReservation(run):
+                reservation = dump_reservation(put)
+                check = checksum("reservations", run, reservation)
+                known = connection.execute("SELECT checksum FROM reservations WHERE run = ?", (run,)).fetchone()
                 if known is None:
-                    connection.execute("INSERT INTO draws VALUES (?, ?, ?, ?)", (draw, reservation, check, now))
+                    connection.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (run, reservation, check, now))
                 elif known[0] != check:
-                    raise LocalProtocolError(f"draw {draw} is reserved already, and otherwise")
-            case PutPublished(draw):
-                if connection.execute("SELECT 1 FROM draws WHERE draw = ?", (draw,)).fetchone() is None:
-                    raise LocalProtocolError(f"draw {draw} was never reserved")
+                    raise LocalProtocolError(f"training run {run} is reserved already, and otherwise")
+            case PutPublished(run):
+                if connection.execute("SELECT 1 FROM reservations WHERE run = ?", (run,)).fetchone() is None:
+                    raise LocalProtocolError(f"training run {run} was never reserved")
                 connection.execute(
                     "INSERT INTO published VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    (draw, checksum("published", draw), now),
+                    (run, checksum("published", run), now),
                 )
             case PutFlag(name, value):
                 connection.execute(
@@ -293,13 +293,13 @@ class Store:
                     " WHERE id NOT IN (SELECT record FROM block_records) ORDER BY id"
                 )
                 messages = connection.execute("SELECT height, checksum, data FROM messages ORDER BY id")
-                published = connection.execute("SELECT draw, checksum FROM published")
+                published = connection.execute("SELECT run, checksum FROM published")
                 return Snapshot(
                     blocks=tuple(blocks),
                     records=tuple([self._rows.record(row) for row in loose]),
                     messages=tuple([self._rows.message(row) for row in messages]),
                     headers=self.headers(),
-                    draws=tuple(self._draws(connection)),
+                    reservations=tuple(self._reservations(connection)),
                     published=frozenset([self._rows.published(row) for row in published]),
                     flags=self._flags(connection),
                 )
@@ -364,10 +364,10 @@ class Store:
         rows = self._all("SELECT received FROM blocks WHERE height = ?", height)
         return float(rows[0][0]) if rows else None
 
-    def draws(self) -> list[PutDraw]:
-        """Return every privacy reservation, by draw."""
+    def reservations(self) -> list[PutReservation]:
+        """Return every privacy reservation, by run."""
         with self._reading() as connection:
-            return self._draws(connection)
+            return self._reservations(connection)
 
     def flags(self) -> dict[str, int]:
         """Return all flags."""
@@ -431,9 +431,9 @@ class Store:
         )
         return self._rows.block(block, records.fetchall())
 
-    def _draws(self, connection: sqlite3.Connection) -> list[PutDraw]:
-        rows = connection.execute("SELECT draw, reservation, checksum FROM draws ORDER BY draw")
-        return [self._rows.draw(row) for row in rows]
+    def _reservations(self, connection: sqlite3.Connection) -> list[PutReservation]:
+        rows = connection.execute("SELECT run, reservation, checksum FROM reservations ORDER BY run")
+        return [self._rows.reservation(row) for row in rows]
 
     def _flags(self, connection: sqlite3.Connection) -> dict[str, int]:
         return dict([self._rows.flag(row) for row in connection.execute("SELECT name, value, checksum FROM flags")])

@@ -15,7 +15,7 @@ from ...protocol.claims import DpEvents
 from ...protocol.records import Record
 from ...protocol.signing import Signed, open_signed
 from ...protocol.update import UpdateHeader
-from ..core.events import Noised, PutDraw, StoredBlock
+from ..core.events import Noised, PutReservation, StoredBlock
 from .observations import Metric, RoundNote
 from .schema import checksum, recovery
 
@@ -25,7 +25,7 @@ CERTIFICATE_LIMIT = 256 << 10
 RESERVATION_LIMIT = 64 << 10
 
 
-def dump_draw(put: PutDraw) -> bytes:
+def dump_reservation(put: PutReservation) -> bytes:
     """Return a reservation's bytes. Raises LocalProtocolError if it cannot be encoded."""
     parts = [[part.component, part.round, part.noise_multiplier] for part in put.parts]
     claims = [[modality, epsilon] for modality, epsilon in put.claims]
@@ -77,15 +77,15 @@ class Reader:
             self._check("messages", check == checksum("messages", height, data))
         return height, data
 
-    def draw(self, row: Row) -> PutDraw:
-        """(draw, reservation, checksum) to a reservation."""
-        draw, reservation, check = row
-        with self._intact("draws"):
-            self._check("draws", check == checksum("draws", draw, reservation))
+    def reservation(self, row: Row) -> PutReservation:
+        """(run, reservation, checksum) to a reservation."""
+        run, reservation, check = row
+        with self._intact("reservations"):
+            self._check("reservations", check == checksum("reservations", run, reservation))
             fields: Any = codec.decode(reservation, RESERVATION_LIMIT)
             parts, sample_rate, steps, claims, recalled = fields
-            return PutDraw(
-                draw,
+            return PutReservation(
+                run,
                 tuple(Noised(*part) for part in parts),
                 sample_rate,
                 steps,
@@ -94,11 +94,11 @@ class Reader:
             )
 
     def published(self, row: Row) -> int:
-        """(draw, checksum) to a draw's number."""
-        draw, check = row
+        """(run, checksum) to a training run's number."""
+        run, check = row
         with self._intact("published"):
-            self._check("published", check == checksum("published", draw))
-        return int(draw)
+            self._check("published", check == checksum("published", run))
+        return int(run)
 
     def flag(self, row: Row) -> tuple[str, int]:
         """(name, value, checksum) to (name, value)."""

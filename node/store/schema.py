@@ -61,14 +61,14 @@ CREATE TABLE headers (
   received REAL NOT NULL,
   UNIQUE (author, component, round)
 ) STRICT;
-CREATE TABLE draws (
-  draw INTEGER PRIMARY KEY,
+CREATE TABLE reservations (
+  run INTEGER PRIMARY KEY,
   reservation BLOB NOT NULL,
   checksum BLOB NOT NULL,
   reserved REAL NOT NULL
 ) STRICT;
 CREATE TABLE published (
-  draw INTEGER PRIMARY KEY REFERENCES draws (draw),
+  run INTEGER PRIMARY KEY REFERENCES reservations (run),
   checksum BLOB NOT NULL,
   signed REAL NOT NULL
 ) STRICT;

@@ -44,7 +44,7 @@ class Exclusion:
         The worker begins anew without the student, so whatever it was at is thrown away. What private components
         learned is deleted. Raises CorruptError.
         """
-        async with self._excluding:  # one at a time: each waits for the draw that it threw away
+        async with self._excluding:  # one at a time: each waits for the training run that it threw away
             found, forgotten = await in_thread(self.load)
             if not (found.has(subject) and forgotten):
                 await self._begin_without(subject)
@@ -58,11 +58,11 @@ class Exclusion:
 
     async def _begin_without(self, subject: str) -> None:
         await in_thread(exclude, self.home, subject)
-        draw = self.core.draw
+        run = self.core.run
         await self._reopen()
         await in_thread(self._forget_private)
         # Until the core has what the worker had answered already.
-        while draw is not None and self.core.draw is not None and self.core.draw.number == draw.number:  # noqa: ASYNC110
+        while run is not None and self.core.run is not None and self.core.run.number == run.number:  # noqa: ASYNC110
             await trio.sleep(0.05)
 
     def load(self) -> tuple[Excluded, bool]:
@@ -104,7 +104,7 @@ class Exclusion:
         return [header for header in self.store.headers() if header.value.author in mine]
 
     def forget_manifests(self, in_flight: Collection[bytes]) -> None:
-        """Delete the manifests of draws of which nothing is in force, in flight, or may come to be."""
+        """Delete the manifests of training runs of which nothing is in force, in flight, or may come to be."""
         components = self.core.ledger.components
         here = {p.update for c in components.values() for p in c.pending}.union(in_flight)
         here |= {e.update for c in components.values() for r in c.rounds for e in r.entries}

@@ -188,7 +188,7 @@ def _say_update(context: Context, body: Update) -> Json:
                 "modality": claim.modality,
                 "epsilon": None if claim.epsilon == NO_EPSILON else claim.epsilon / 1000,
                 "delta": None if claim.epsilon == NO_EPSILON else claim.delta / 1e9,
-                "draws": sum(draws.count for draws in claim.events),
+                "steps": sum(event.count for event in claim.events),
             }
             for claim in header.claims
         ],

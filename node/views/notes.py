@@ -14,7 +14,7 @@ from .training import listed, remarks
 LEARNER_FAILED = "The learner failed, so nothing is trained here"
 SOON = 3  # rounds: a budget that lasts for no more is worth a word
 BY_ITSELF = "It goes on by itself."
-BOUNDS = "`collegium privacy show` has the draws and who set which bound."
+BOUNDS = "`collegium privacy show` has the training runs and who set which bound."
 STILL = (
     "It keeps its data, and signs and sends nothing more. Without a daemon it can still verify the ledger"
     " (`collegium ledger verify`), and have what it contributed withdrawn: `collegium unlearn statement --out FILE`,"
@@ -105,7 +105,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
                 "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
                 f" {counted(count, 'record')} of its own came back from them.",
                 "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium"
-                " privacy show`). A draw whose update nobody got is not counted.",
+                " privacy show`). A training run whose update nobody got is not counted.",
             )
         )
     if removals_unknown:

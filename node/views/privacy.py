@@ -10,7 +10,7 @@ from ...protocol.learning import OF_MODALITY
 from ...protocol.records import Update, body_of
 from ...protocol.update import UpdateHeader
 from ..core.contribution import spend_statement, whole
-from ..core.events import PutDraw
+from ..core.events import PutReservation
 from ..privacy import policy as governing
 from ..privacy.policy import InForce
 from .context import Context, Json
@@ -20,20 +20,20 @@ LOG_LIMIT = 10_000
 
 
 def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "") -> Json:
-    """Return the policy in force for each modality and who set it, ε spent, the budgets, and the log of draws.
+    """Return the policy in force for each modality and who set it, ε spent, the budgets, and the log of reservations.
 
-    ε of each draw is the total with it, as it was reserved before training: what is reserved stays spent.
+    ε of each training run is the total with it, as it was reserved before training: what is reserved stays spent.
     """
     learning = context.charter.learning
-    draws = context.store.draws()
+    reservations = context.store.reservations()
     out = _withheld(context, policies)
     return {
         "unit": "student",
         "jurisdiction": jurisdiction or None,
         "recovery_share": learning.recovery_share / MILLION,
         "planned_rounds": learning.planned_rounds,
-        "modalities": [_modality(context, policy, draws, out.get(policy.modality)) for policy in policies],
-        "draws": [_draw(context, draw) for draw in draws],
+        "modalities": [_modality(context, policy, reservations, out.get(policy.modality)) for policy in policies],
+        "reservations": [_reservation(context, put) for put in reservations],
         "floors": [
             {
                 "modality": floor.modality,
@@ -45,7 +45,7 @@ def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "
         ],
         "notes": [
             *(f"The data of {name} take no part in training: {reason}." for name, reason in out.items()),
-            *spent_notes(policies, draws, learning.recovery_share),
+            *spent_notes(policies, reservations, learning.recovery_share),
         ],
         "forecast": None,
     }
@@ -60,17 +60,17 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - see above
     from ..privacy.budget import events  # noqa: PLC0415
 
-    learning, draws = context.charter.learning, context.store.draws()
+    learning, reservations = context.charter.learning, context.store.reservations()
     bound = [policy for policy in policies if policy.policy == "dp"]
     # What was drawn under DP stays spent, whatever the policy is now.
-    paid = {name for draw in draws for name, value in draw.claims if value != NO_EPSILON}
+    paid = {name for put in reservations for name, value in put.claims if value != NO_EPSILON}
     counted = sorted(paid | {policy.modality for policy in bound})
-    spent = whole(draws, counted, learning)
+    spent = whole(reservations, counted, learning)
     delta = min((policy.delta for policy in policies if policy.modality in counted), default=0) / 1e9
     total = claimed(epsilon(events(spent), delta or governing.DEFAULT_DELTA / 1e9)) if counted else None
     return {
         "planned_rounds": planned or learning.planned_rounds,
-        "modalities": {policy.modality: _left(context, policy, draws) for policy in bound},
+        "modalities": {policy.modality: _left(context, policy, reservations) for policy in bound},
         # One student, over all modalities that are or were under "dp" together: never less than any of them.
         "student": None
         if total is None
@@ -78,11 +78,11 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
     }
 
 
-def spent_notes(policies: Sequence[InForce], draws: Sequence[PutDraw], recovery_share: int) -> list[str]:
+def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservation], recovery_share: int) -> list[str]:
     """Return a sentence for each modality of which more is spent than the policy in force allows now."""
     found = []
     for policy in policies:
-        claims = [dict(draw.claims)[policy.modality] for draw in draws if policy.modality in dict(draw.claims)]
+        claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
         limit = policy.epsilon * (MILLION - recovery_share) // MILLION
         if policy.policy != "dp" or not claims or max(claims) < limit:
             continue
@@ -97,17 +97,17 @@ def spent_notes(policies: Sequence[InForce], draws: Sequence[PutDraw], recovery_
     return found
 
 
-def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json | None:
+def _left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> Json | None:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
     from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
 
     learning = context.charter.learning
     sums = {spec.name for spec in context.charter.components if spec.additive}  # released once: no measure of a round
-    rounds_ = [d for d in draws if not d.recalled and not any(part.component in sums for part in d.parts)]
+    rounds_ = [d for d in reservations if not d.recalled and not any(part.component in sums for part in d.parts)]
     last = next((d for d in reversed(rounds_) if policy.modality in dict(d.claims)), None)
     if last is None:
         return None
-    spent, delta = spend_statement(draws, policy.modality, learning), policy.delta / 1e9
+    spent, delta = spend_statement(reservations, policy.modality, learning), policy.delta / 1e9
     (once,) = spend_statement([last], policy.modality, learning)
     left = {}
     for name, is_open in (("rounds_left", False), ("rounds_left_in_recovery", True)):
@@ -118,19 +118,21 @@ def _left(context: Context, policy: InForce, draws: Sequence[PutDraw]) -> Json |
             return claimed(epsilon(events([*spent, more]), delta)) <= limit
 
         left[name] = count_rounds(fits)
-    rounds = {part.component: _newest(context, draws, part.component) for part in last.parts}
+    rounds = {part.component: _newest(context, reservations, part.component) for part in last.parts}
     reached = learning.downstream(policy.modality, rounds)
     return {
         **left,
-        "like_draw": last.draw,
+        "like_run": last.run,
         "epsilon_now": _thousandths(claimed(epsilon(events(spent), delta))),
         "last_rounds": {name: rounds[name] + left["rounds_left"] for name in reached},
     }
 
 
-def _newest(context: Context, draws: Sequence[PutDraw], component: str) -> int:
-    """Return the last round of a component that this node trained, by its draws or, where they are lost, the ledger."""
-    drawn = [part.round for draw in draws for part in draw.parts if part.component == component]
+def _newest(context: Context, reservations: Sequence[PutReservation], component: str) -> int:
+    """Return the last round of a component that this node trained, by its reservations or, where they are lost, the
+    ledger.
+    """
+    drawn = [part.round for put in reservations for part in put.parts if part.component == component]
     known = context.ledger.components.get(component)
     mine = [r.number for r in known.rounds if any(e.author == context.me for e in r.entries)] if known else []
     return max([*drawn, *mine])
@@ -139,8 +141,8 @@ def _newest(context: Context, draws: Sequence[PutDraw], component: str) -> int:
 def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1000) -> list[Json]:
     """Return what was spent by whom on what: every member's claims by the ledger, and this node's own reservations.
 
-    One line for each draw and modality: the updates of one draw claim the same. Own draws that no update in the ledger
-    stands for come last; they are spent all the same.
+    One line for each training run and modality: the updates of one training run claim the same. Own reservations that
+    no update in the ledger stands for come last; they are spent all the same.
     """
     found: dict[tuple[object, ...], Json] = {}
     for height, header in _headers(context):
@@ -155,7 +157,7 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
                     "rounds": {},
                     "components": [entry.component for entry in header.engaged],
                     "modality": claim.modality,
-                    "draws": sum(draws.count for draws in claim.events),
+                    "steps": sum(event.count for event in claim.events),
                     "epsilon": _thousandths(claim.epsilon),
                     "delta": claim.delta / 1e9 if claim.events else None,
                     "published": True,
@@ -170,17 +172,17 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
 
 def _unpublished(context: Context) -> Iterator[Json]:
     assert context.me is not None
-    for draw in context.store.draws():
-        if draw.draw in context.published or draw.recalled:  # the line of a recalled one is its update's
+    for put in context.store.reservations():
+        if put.run in context.published or put.recalled:  # the line of a recalled one is its update's
             continue
-        for modality, epsilon in draw.claims:
+        for modality, epsilon in put.claims:
             yield {
                 "member": context.member(context.me),
                 "height": None,
-                "rounds": {part.component: part.round for part in draw.parts},
-                "components": [part.component for part in draw.parts],
+                "rounds": {part.component: part.round for part in put.parts},
+                "components": [part.component for part in put.parts],
                 "modality": modality,
-                "draws": draw.steps,
+                "steps": put.steps,
                 "epsilon": _thousandths(epsilon),
                 "delta": None,
                 "published": False,
@@ -215,9 +217,9 @@ def _withheld(context: Context, policies: Sequence[InForce]) -> Mapping[str, str
     return governing.withheld(context.charter, policies, here)
 
 
-def _modality(context: Context, policy: InForce, draws: Sequence[PutDraw], withheld: str | None) -> Json:
+def _modality(context: Context, policy: InForce, reservations: Sequence[PutReservation], withheld: str | None) -> Json:
     share = context.charter.learning.recovery_share
-    claims = [dict(draw.claims)[policy.modality] for draw in draws if policy.modality in dict(draw.claims)]
+    claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
     kinds = {modality.name: modality.kind for modality in context.charter.learning.modalities}
     bounded = policy.policy == "dp"
     hosted = context.hosted if context.hosted is not None else [spec.name for spec in context.charter.components]
@@ -237,17 +239,17 @@ def _modality(context: Context, policy: InForce, draws: Sequence[PutDraw], withh
     }
 
 
-def _draw(context: Context, draw: PutDraw) -> Json:
+def _reservation(context: Context, put: PutReservation) -> Json:
     return {
-        "draw": draw.draw,
-        "rounds": {part.component: part.round for part in draw.parts},
-        "noise_multipliers": {part.component: part.noise_multiplier / MILLION for part in draw.parts},
-        "sample_rate": draw.sample_rate / MILLION,
-        "steps": draw.steps,
-        "epsilon": {modality: _thousandths(epsilon) for modality, epsilon in draw.claims},
+        "run": put.run,
+        "rounds": {part.component: part.round for part in put.parts},
+        "noise_multipliers": {part.component: part.noise_multiplier / MILLION for part in put.parts},
+        "sample_rate": put.sample_rate / MILLION,
+        "steps": put.steps,
+        "epsilon": {modality: _thousandths(epsilon) for modality, epsilon in put.claims},
         # A recalled one came back by its update, which others have.
-        "published": draw.draw in context.published or bool(draw.recalled),
-        "recalled": bool(draw.recalled),
+        "published": put.run in context.published or bool(put.recalled),
+        "recalled": bool(put.recalled),
     }
 
 
@@ -265,12 +267,12 @@ def privacy_plan(
     sample_rate: int,
     noises: Mapping[str, int],
     delta: int = 0,
-    spent: Sequence[PutDraw] = (),
+    spent: Sequence[PutReservation] = (),
 ) -> Json:
     """Return what `rounds` rounds of `steps` steps would cost each modality, on top of `spent`, and how it grows.
 
-    `noises` (millionths, as `sample_rate`) are by component of the charter; without a charter they are one draw's, and
-    `delta` (billionths) is needed. Runs the accountant.
+    `noises` (millionths, as `sample_rate`) are by component of the charter; without a charter they are one training
+    run's, and `delta` (billionths) is needed. Runs the accountant.
     """
     if charter is None:
         lines = [_cost(None, delta, (), list(noises.values()), sample_rate, steps, rounds)]
@@ -310,11 +312,11 @@ def _cost(
 
     noise = effective_noise(noises)
 
-    def draws(count: int) -> list[tuple[float, float, int]]:
+    def reservations(count: int) -> list[tuple[float, float, int]]:
         return events([*before, DpEvents(sample_rate, noise, steps * count)] if count else before)
 
     points = sorted({count for count in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count < rounds} | {rounds})
-    rows = [(count, claimed(epsilon(draws(count), delta / 1e9))) for count in points]
+    rows = [(count, claimed(epsilon(reservations(count), delta / 1e9))) for count in points]
     alone = epsilon(events([DpEvents(sample_rate, noise, steps * rounds)]), delta / 1e9)
     limit = None
     if policy is not None and policy.policy == "dp":
@@ -329,6 +331,6 @@ def _cost(
         "epsilon_before_recovery": None if limit is None else limit / 1000,
         "fits": None if limit is None else rows[-1][1] <= limit,
         "by_round": [{"rounds": count, "epsilon": _thousandths(value)} for count, value in rows],
-        "events": [list(event) for event in draws(rounds)],
+        "events": [list(event) for event in reservations(rounds)],
         "cross_check": None,
     }

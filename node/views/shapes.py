@@ -222,7 +222,7 @@ class LearnerGlance(TypedDict):
     progress: list[int]
     cut_texts: dict[str, int]
     warnings: list[str]
-    draw: int | None
+    run: int | None
 
 
 class NotConnected(MemberName):

@@ -64,7 +64,7 @@ def status(context: Context) -> NodeStatus:
                 "progress": list(live.learner_progress),
                 "cut_texts": dict(live.learner_cut),
                 "warnings": list(map(str, live.learner_warnings)),
-                "draw": live.training,
+                "run": live.training,
             },
             "view": live.view,
             "catching_up": None

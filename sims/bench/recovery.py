@@ -256,7 +256,7 @@ def _write(institution: Institution, node: Node) -> None:
         puts += map(PutRecord, block.records)
         puts.append(PutBlock(block.block, block.certificate, tuple(record.digest for record in block.records)))
     puts += [*map(PutRecord, found.records), *(PutMessage(*item) for item in found.messages)]
-    puts += [*map(PutHeader, found.headers), *found.draws, *map(PutPublished, sorted(found.published))]
+    puts += [*map(PutHeader, found.headers), *found.reservations, *map(PutPublished, sorted(found.published))]
     puts += [PutFlag(name, value) for name, value in found.flags.items()]
     with Store.open(institution.home.database, core.federation) as store:
         for at in range(0, len(puts), 1000):

@@ -34,7 +34,7 @@ def look(institution: Institution, before: View) -> View:
     """Read one institution's store; keep what was seen before if it cannot be read at this moment."""
     try:
         with Store.open_readonly(institution.home.database) as store:
-            draws = store.draws()
+            draws = store.reservations()
             return View(
                 height=store.height(),
                 notes={(note.component, note.round): dict(note.data) for note in store.notes()},

@@ -11,7 +11,7 @@ import numpy as np
 from ...node.learner.answers import EpsilonFound, Evaluated, Failed, Opened, Reply, Trained
 from ...node.learner.coding import decode_request, encode
 from ...node.learner.frames import read_frame, write_frame
-from ...node.learner.messages import DecideDraw, Epsilon, Evaluate, Open, Request, Train
+from ...node.learner.messages import DecideRun, Epsilon, Evaluate, Open, Request, Train
 from ...node.privacy.budget import Decision, Verdict
 from ...node.unlearning.students import Excluded
 from ...protocol.components import ComponentSpec
@@ -41,7 +41,7 @@ class SyntheticLearner:
             case Train():
                 updates = {name: self._update(self._specs[name]) for name in request.engaged}
                 return Trained(updates, 0.0, subjects=self._students)
-            case DecideDraw():
+            case DecideRun():
                 fits = Decision(allowed=True, before=0, after=0, limit=0, rounds_left=1000)
                 return Verdict(True, "", {}, {modality.name: fits for modality in request.modalities})
             case Epsilon():

@@ -46,7 +46,7 @@ def _allowed(check: ev.CheckBudget) -> ev.BudgetAnswer:
         reach.modality: (sum(draws.count for draws in reach.spent) + check.steps) // max(1, check.steps)
         for reach in check.modalities
     }
-    return ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})
+    return ev.BudgetAnswer(check.run, True, "", {}, epsilon, {})
 
 
 # When, in which order, at which node (-1: none), in which of its lives, what. The order decides every comparison.
@@ -196,7 +196,7 @@ class Node:
             case ev.FetchState():
                 cluster.schedule(cluster.network.draw(cluster.random), self, lambda: self._take(effect))
             case ev.CheckBudget():
-                spent = ev.BudgetAnswer(effect.draw, False, "the budget is spent")
+                spent = ev.BudgetAnswer(effect.run, False, "the budget is spent")
                 self.later(0, spent if self.spent else _allowed(effect))
             case ev.Train():
                 self._train(core, effect)
@@ -215,7 +215,7 @@ class Node:
             self.hung.append(effect)
             return
         if self.fails:
-            self.later(0, ev.TrainingFailed(effect.draw, self.fails))
+            self.later(0, ev.TrainingFailed(effect.run, self.fails))
             return
         blobs = {}
         for recipe in effect.recipes:
@@ -225,7 +225,7 @@ class Node:
             self.store.blobs[sha256(data)] = data
             blobs[recipe.component] = (sha256(data), len(data))
         took = self.cluster.random.randint(*(self.training or self.cluster.training))
-        self.later(took, ev.Trained(effect.draw, blobs))
+        self.later(took, ev.Trained(effect.run, blobs))
 
     def wake_learner(self) -> None:
         """Its learner answers again, first what it was asked meanwhile."""

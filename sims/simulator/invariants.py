@@ -92,7 +92,7 @@ class Invariants:
                         self._defensible(node, vote)
                     elif vote.step == PREVOTE and vote.block != NIL:
                         self._locked(node, vote)
-            elif isinstance(put, ev.PutDraw) and node.options.idle and not put.recalled:
+            elif isinstance(put, ev.PutReservation) and node.options.idle and not put.recalled:
                 raise InvariantError("G6", f"node {node.index} trains, and says that it does not: {node.options.idle}")
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
@@ -438,18 +438,22 @@ class Invariants:
             self._charged(node, open_gossip(UpdateHeader, wire, self.cluster.federation, trusted=True).value)
 
     def _charged(self, node: Node, value: UpdateHeader) -> None:
-        """G6: the draw behind an update is on disk, and its claim covers every draw that is."""
+        """G6: the training run behind an update is on disk, and its claim covers every training run that is."""
         if value.author != node.identity.public_key:
             return
-        draws = node.store.draws
-        part = [d for d in draws if any((p.component, p.round) == (value.component, value.round) for p in d.parts)]
+        reservations = node.store.reservations
+        part = [
+            d for d in reservations if any((p.component, p.round) == (value.component, value.round) for p in d.parts)
+        ]
         if not part:
-            raise InvariantError("G6", f"{value.component} round {value.round} left without a draw on disk")
+            raise InvariantError("G6", f"{value.component} round {value.round} left without a training run on disk")
         for claim in value.claims:
             told = sum(entry.count for entry in claim.events)
-            spent = sum(d.steps for d in draws if d.draw <= part[-1].draw and any(p.noise_multiplier for p in d.parts))
+            spent = sum(
+                d.steps for d in reservations if d.run <= part[-1].run and any(p.noise_multiplier for p in d.parts)
+            )
             if told < spent:
-                raise InvariantError("G6", f"a claim of {told} steps where {spent} were drawn")
+                raise InvariantError("G6", f"a claim of {told} steps where {spent} were taken")
             claims = self._claims.setdefault((node.index, claim.modality, value.component), {})
             claims[value.round] = told
             if told < max(claims[round_] for round_ in claims if round_ <= value.round):

@@ -18,7 +18,7 @@ class MemoryStore:
         self.agreed: set[bytes] = set()
         self.messages: dict[tuple[int, bytes], None] = {}  # in order
         self.headers: dict[tuple[bytes, str, int], Signed[UpdateHeader]] = {}
-        self.draws: list[ev.PutDraw] = []
+        self.reservations: list[ev.PutReservation] = []
         self.published: set[int] = set()
         self.flags: dict[str, int] = {}
         self.blobs: dict[bytes, bytes] = {}
@@ -40,10 +40,10 @@ class MemoryStore:
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
                 self.headers.setdefault((value.author, value.component, value.round), put.header)
-            elif isinstance(put, ev.PutDraw):
-                self.draws.append(put)
+            elif isinstance(put, ev.PutReservation):
+                self.reservations.append(put)
             elif isinstance(put, ev.PutPublished):
-                self.published.add(put.draw)
+                self.published.add(put.run)
             else:
                 self.flags[put.name] = put.value
 
@@ -54,7 +54,7 @@ class MemoryStore:
             records=[record for digest, record in self.records.items() if digest not in self.agreed],
             messages=list(self.messages),
             headers=list(self.headers.values()),
-            draws=list(self.draws),
+            reservations=list(self.reservations),
             published=frozenset(self.published),
             flags=dict(self.flags),
         )

@@ -56,7 +56,7 @@ def fill(home: Home, cluster: Cluster, node: Node) -> None:
         for stored in snapshot.blocks:
             store.apply([ev.PutRecord(record) for record in stored.records])
             store.apply([ev.PutBlock(stored.block, stored.certificate, tuple(r.digest for r in stored.records))])
-        store.apply(list(snapshot.draws))
+        store.apply(list(snapshot.reservations))
     blobs = Blobs(home.blobs)
     for data in node.store.blobs.values():
         blobs.put(data)

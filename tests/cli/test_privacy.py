@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collegium.node import views
-from collegium.node.core.events import Noised, PutDraw
+from collegium.node.core.events import Noised, PutReservation
 from collegium.node.home import Home, jurisdiction
 from collegium.node.privacy.policy import in_force
 from collegium.node.store import Store
@@ -38,8 +38,8 @@ def test_show_says_which_source_set_what(run: "Run", home: Home) -> None:
 
 def test_show_names_each_component_once_whatever_the_number_of_draws(run: "Run", home: Home) -> None:
     found = run("privacy", "show", "--home", home.root, "--json").value
-    assert len(found["draws"]) > 1
-    (name,) = {name for draw in found["draws"] for name in draw["rounds"]}
+    assert len(found["reservations"]) > 1
+    (name,) = {name for draw in found["reservations"] for name in draw["rounds"]}
     lines = run("privacy", "show", "--home", home.root).out.splitlines()
     (line,) = [line for line in lines if name in line and not line.startswith("note:")]
     assert re.fullmatch(rf"{name} +1 to \d+ +1 to 4 +0 *", line), line
@@ -48,9 +48,9 @@ def test_show_names_each_component_once_whatever_the_number_of_draws(run: "Run",
 def test_show_says_which_draws_came_back_and_that_their_components_are_not_known(
     run: "Run", home: Home, cluster: Cluster
 ) -> None:
-    before = run("privacy", "show", "--no-forecast", "--home", home.root, "--json").value["draws"]
+    before = run("privacy", "show", "--no-forecast", "--home", home.root, "--json").value["reservations"]
     name = next(iter(before[0]["rounds"]))
-    lost = PutDraw(
+    lost = PutReservation(
         99,
         (Noised(name, 77, 1_500_000),),
         100_000,
@@ -130,9 +130,9 @@ def test_a_plan_stands_on_what_is_spent_and_says_whether_it_fits(run: "Run", hom
     floor = PrivacyFloor("made-up", "dp", 4000, 10_000)
     learning = replace(charter.learning, floors=(floor,), recovery_share=250_000)
     policy = in_force(floor, None, None)
-    put = PutDraw(1, (Noised(spec.name, 1, 1_500_000),), 100_000, 10, (("made-up", 900),))
+    put = PutReservation(1, (Noised(spec.name, 1, 1_500_000),), 100_000, 10, (("made-up", 900),))
 
-    def plan(rounds: int, spent: list[PutDraw]) -> dict[str, Any]:
+    def plan(rounds: int, spent: list[PutReservation]) -> dict[str, Any]:
         facts = {"rounds": rounds, "steps": 10, "sample_rate": 100_000, "noises": {spec.name: 1_500_000}}
         noised = replace(charter, components=(spec,), learning=learning)
         (line,) = views.privacy_plan(noised, (policy,), spent=spent, **facts)["modalities"]  # type: ignore[arg-type]

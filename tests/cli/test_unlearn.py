@@ -114,7 +114,7 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        ({"in_data": False}, "This id is not in the data here, but in a draw of the past."),
+        ({"in_data": False}, "This id is not in the data here, but in a training run of the past."),
         ({"in_data": None}, "No learner has read the data"),
         (
             {"would_withdraw": 0, "withdrawn_updates": 0, "left_out": True},
@@ -187,7 +187,7 @@ def test_a_receipt_says_that_nobody_there_had_the_id(run: "Run", cluster: "Clust
     key = deletion_receipts.write(home, "nobody", file, id_known=False)["key"]
     words = ("unlearn", "verify", file, "--subject", "nobody", "--key", key)
     assert run(*words, "--json").value["id_known"] is False
-    assert "when member 0 wrote this, it found this id neither in its data nor in any draw" in " ".join(
+    assert "when member 0 wrote this, it found this id neither in its data nor in any training run" in " ".join(
         run(*words).out.split()
     )
     file.unlink()

@@ -112,7 +112,7 @@ def approve(federation: Federation, schools: Iterable[School], who: str, done: C
 
 def spent(school: School) -> float:
     """What one student of this school has paid for all that was published, by its own files."""
-    draws = school.ask("privacy", "show")["draws"]
+    draws = school.ask("privacy", "show")["reservations"]
     return max(float(draw["epsilon"]["person"]) for draw in draws if draw["published"] or draw["recalled"])
 
 

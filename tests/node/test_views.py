@@ -54,7 +54,7 @@ def fill(store: Store, node: Node) -> None:
         store.apply([ev.PutRecord(record) for record in stored.records])
         store.apply([ev.PutBlock(stored.block, stored.certificate, tuple(r.digest for r in stored.records))])
     store.apply([ev.PutRecord(record) for record in snapshot.records])
-    store.apply([*snapshot.draws, *(ev.PutPublished(draw) for draw in snapshot.published)])
+    store.apply([*snapshot.reservations, *(ev.PutPublished(draw) for draw in snapshot.published)])
 
 
 @pytest.fixture
@@ -382,9 +382,9 @@ def own(context: Context, policy: str = "dp", epsilon: int = 8000) -> tuple[InFo
     return tuple(in_force(floor, None, Bound(policy, epsilon, 10_000)) for floor in context.charter.learning.floors)
 
 
-def put(number: int, round_: int, epsilon: int, steps: int = 4, noise: int = 1_500_000) -> ev.PutDraw:
+def put(number: int, round_: int, epsilon: int, steps: int = 4, noise: int = 1_500_000) -> ev.PutReservation:
     parts = (ev.Noised("head/task0", round_, noise),)
-    return ev.PutDraw(number, parts, 100_000, steps, (("made-up", epsilon),))
+    return ev.PutReservation(number, parts, 100_000, steps, (("made-up", epsilon),))
 
 
 def test_privacy_shows_the_log_and_the_strictest_budget(context: Context) -> None:
@@ -406,7 +406,7 @@ def test_privacy_shows_the_log_and_the_strictest_budget(context: Context) -> Non
         "institution",
         "charter",
     )
-    published = {d["draw"]: d["published"] for d in shown["draws"]}
+    published = {d["run"]: d["published"] for d in shown["reservations"]}
     assert (published[101], published[102]) == (True, False)
 
 
@@ -443,7 +443,7 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
             loose = replace(context.charter, learning=replace(context.charter.learning, floors=(free,)))
             later = views.forecast(replace(context, charter=loose), own(replace(context, charter=loose), policy))
             assert later["student"]["epsilon"] == found["student"]["epsilon"], "what was spent stays spent"
-        lost = ev.PutDraw(
+        lost = ev.PutReservation(
             2, put(2, 8, 0).parts, 100_000, 0, (("made-up", 950),), (("made-up", DpEvents(100_000, 9_000_000, 1)),)
         )
         store.apply([lost])
@@ -451,7 +451,7 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
         assert later["student"]["epsilon"] > found["student"]["epsilon"], "what was recalled counts"
         again = later["modalities"]["made-up"]
         assert again["last_rounds"] == {"head/task0": 8 + again["rounds_left"]}, "rounds of a recalled draw are over"
-        (drawn, recalled) = views.privacy(context, own(context))["draws"]
+        (drawn, recalled) = views.privacy(context, own(context))["reservations"]
         assert [(d["published"], d["recalled"]) for d in (drawn, recalled)] == [(False, False), (True, True)]
 
 
@@ -473,10 +473,10 @@ def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context:
     names = {line["member"]["name"] for line in found if line["published"]}
     assert names == {name_of(cluster, n) for n in range(4)}
     both = [line for line in found if line["published"] and len(line["rounds"]) == 2]
-    assert both, "two components of one draw are one line"
+    assert both, "two components of one training run are one line"
     assert all(len(set(line["rounds"].values())) == 1 for line in both)
     (lost,) = [line for line in found if not line["published"] and line["epsilon"] is not None]
-    assert (lost["epsilon"], lost["draws"], lost["height"]) == (0.9, 4, None)
+    assert (lost["epsilon"], lost["steps"], lost["height"]) == (0.9, 4, None)
     other = views.privacy_log(context, member=cluster.nodes[2].identity.public_key)
     assert {line["member"]["name"] for line in other} == {name_of(cluster, 2)}
     assert len(views.privacy_log(context, limit=3)) == 3

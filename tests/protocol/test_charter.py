@@ -241,7 +241,7 @@ def test_names_of_members_can_be_typed_and_told_apart(name: str) -> None:
         ({"floors": (PrivacyFloor("made-up", "dp", 8000, 900_000_000),)}, "δ = 0.9"),
         ({"planned_rounds": 2**20}, "rounds are not between"),
         ({"steps": 2**20}, "steps of a round"),
-        ({"planned_rounds": 10_000, "steps": 10_000}, "more draws"),
+        ({"planned_rounds": 10_000, "steps": 10_000}, "are more than the"),
     ],
 )
 def test_the_numbers_of_a_charter_have_the_bounds_of_config_toml(changes: dict[str, object], problem: str) -> None:

@@ -45,7 +45,7 @@ def test_g1_a_host_that_keeps_differing_halts_once_and_loudly(seed: int) -> None
     assert told(node, "component-halted") == 1
     assert node.core is not None
     assert "head/task0" in node.core.halted
-    assert len(node.store.draws) < 12  # it spends no more of its students' ε on a state that is not the others'
+    assert len(node.store.reservations) < 12  # it spends no more of its students' ε on a state that is not the others'
 
 
 @pytest.mark.parametrize("seed", range(3))

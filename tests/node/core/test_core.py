@@ -405,16 +405,16 @@ def test_the_cost_is_on_disk_before_the_training_starts() -> None:
     core = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
     start_node(core, 0)
     handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
-    assert core.draw is not None
-    effects = handle(core, [ev.BudgetAnswer(core.draw.number, True, "", {}, {"made-up": 5})], 2)
+    assert core.run is not None
+    effects = handle(core, [ev.BudgetAnswer(core.run.number, True, "", {}, {"made-up": 5})], 2)
     names = [type(e.put).__name__ if isinstance(e, ev.Persist) else type(e).__name__ for e in effects]
-    assert names.index("PutDraw") < names.index("Train")
-    put = next(e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutDraw))
-    again = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot(draws=[put]))
+    assert names.index("PutReservation") < names.index("Train")
+    put = next(e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutReservation))
+    again = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot(reservations=[put]))
     start_node(again, 0)
     handle(again, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
-    assert again.draw is not None
-    assert again.draw.number == put.draw + 1
+    assert again.run is not None
+    assert again.run.number == put.run + 1
 
 
 def test_a_spent_budget_stops_contributions() -> None:
@@ -423,7 +423,7 @@ def test_a_spent_budget_stops_contributions() -> None:
     core = load_node(cluster.charter, cluster.nodes[0].identity, Options(hosted=(T,)), ev.Snapshot())
     start_node(core, 0)
     handle(core, [ev.LearnerReady((T,)), ev.Folded(T, 0, 0, GENESIS, NIL, 0)], 1)
-    assert core.draw is not None
-    effects = handle(core, [ev.BudgetAnswer(core.draw.number, False, "spent", {}, {"made-up": 9000})], 2)
+    assert core.run is not None
+    effects = handle(core, [ev.BudgetAnswer(core.run.number, False, "spent", {}, {"made-up": 9000})], 2)
     effects += handle(core, [ev.TimerFired(TrainDue()), ev.TimerFired(SyncDue())], 3)
     assert not [e for e in effects if isinstance(e, ev.Train | ev.CheckBudget)]

@@ -61,9 +61,9 @@ def test_g6_who_has_left_publishes_nothing_that_was_still_training(grown: Cluste
     node = grown.nodes[3]
     core = node.core
     assert core is not None
-    draw = max((put.draw for put in core.draws), default=0)
+    draw = max((put.run for put in core.reservations), default=0)
     assert draw
-    core.draw = SimpleNamespace(number=draw, recipes=())  # type: ignore[assignment]  # as if it were under way
+    core.run = SimpleNamespace(number=draw, recipes=())  # type: ignore[assignment]  # as if it were under way
     effects = handle(core, [ev.Trained(draw, {"head/task0": (sha256(b"x"), 3)})], grown.now)
     assert not [effect for effect in effects if isinstance(effect, ev.Publish | ev.Persist)]
     assert handle(core, [ev.RequestWithdrawal()], grown.now)

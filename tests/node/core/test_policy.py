@@ -96,8 +96,8 @@ def headers(effects: Iterable[ev.Effect], charter: Charter) -> list[UpdateHeader
     return [open_signed(UpdateHeader, wire, charter.federation).value for wire in wires]
 
 
-def put_of(effects: Iterable[ev.Effect]) -> ev.PutDraw:
-    (put,) = [e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutDraw)]
+def put_of(effects: Iterable[ev.Effect]) -> ev.PutReservation:
+    (put,) = [e.put for e in effects if isinstance(e, ev.Persist) and isinstance(e.put, ev.PutReservation)]
     return put
 
 
@@ -106,9 +106,9 @@ def test_a_round_beyond_the_plan_is_asked_for_as_such() -> None:
     core, effects = started(charter)
     planned = charter.learning.planned_rounds
     assert asked(effects).rounds == planned
-    assert core.draw is not None
+    assert core.run is not None
     for number, ahead in ((planned, 1), (planned + 1, 0), (planned + 9, 0)):
-        later = replace(core.draw, recipes=tuple(replace(recipe, round=number) for recipe in core.draw.recipes))
+        later = replace(core.run, recipes=tuple(replace(recipe, round=number) for recipe in core.run.recipes))
         assert training._rounds_ahead(core, later) == ahead
 
 
@@ -116,7 +116,7 @@ def test_a_round_beyond_the_plan_is_asked_for_as_such() -> None:
 
 
 def trained(cluster: Cluster, index: int) -> int:
-    return len(cluster.nodes[index].store.draws)
+    return len(cluster.nodes[index].store.reservations)
 
 
 @pytest.mark.parametrize(("policy", "noise", "trains"), [("open", 0, True), ("dp", 0, False), ("never", 0, False)])
@@ -158,7 +158,7 @@ def test_g6_data_that_reach_a_trained_head_through_followed_components_are_claim
     assert [reach.modality for reach in check.modalities] == ["essays", "marks"]
     assert all(reach.components == ("head/pass",) for reach in check.modalities)
     epsilon = dict.fromkeys(("essays", "marks"), 1000)
-    (train,) = only(handle(core, [ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
+    (train,) = only(handle(core, [ev.BudgetAnswer(check.run, True, "", {}, epsilon, {})], 3), ev.Train)
     assert isinstance(train, ev.Train)
     assert [recipe.component for recipe in train.recipes] == ["head/pass"]
     assert train.beside == (("backbone", GENESIS), ("encoder/essays", GENESIS), ("encoder/marks", GENESIS))
@@ -179,13 +179,13 @@ def test_what_is_hosted_and_not_in_the_draw_stands_beside_it_in_training() -> No
     charter = replace(wide(), learning=replace(wide().learning, recovery_share=0))
     core, _ = started(charter)
     core.acked[core.me, "backbone", 1] = bytes(32)  # its update of this round is out already
-    core.draw = None
+    core.run = None
     core.learn_partly = True
     core.out.clear()
     training.learn(core)
     check = asked(core.drain())
     epsilon = {reach.modality: 1000 for reach in check.modalities}
-    (train,) = only(handle(core, [ev.BudgetAnswer(check.draw, True, "", {}, epsilon, {})], 3), ev.Train)
+    (train,) = only(handle(core, [ev.BudgetAnswer(check.run, True, "", {}, epsilon, {})], 3), ev.Train)
     assert isinstance(train, ev.Train)
     assert "backbone" not in {recipe.component for recipe in train.recipes}
     assert train.beside == (("backbone", GENESIS),)
@@ -225,7 +225,7 @@ def test_g6_each_modality_is_asked_about_with_what_its_data_reach() -> None:
     assert stricter.rounds == 7
 
 
-def run_draw(charter: Charter) -> tuple[NodeState, ev.PutDraw, list[UpdateHeader]]:
+def run_draw(charter: Charter) -> tuple[NodeState, ev.PutReservation, list[UpdateHeader]]:
     core, effects = started(charter)
     noises = {part.component: part.noise_multiplier + 7 for part in asked(effects).parts}
     noises["encoder/marks"] = 1  # whatever a worker answers
@@ -269,9 +269,9 @@ def test_g6_what_is_reserved_is_what_is_trained_with_and_what_is_claimed() -> No
 def test_g6_a_restart_asks_with_what_was_reserved() -> None:
     charter = wide()
     _, put, _ = run_draw(charter)
-    _, effects = started(charter, draws=[put])
+    _, effects = started(charter, reservations=[put])
     check = asked(effects)
-    assert check.draw == 2
+    assert check.run == 2
     assert [sum(d.count for d in reach.spent) for reach in check.modalities] == [4, 4]
     assert {part.component: part.last for part in check.parts} == {p.component: p.noise_multiplier for p in put.parts}
 
@@ -280,15 +280,15 @@ def test_g6_spend_statements_count_every_draw_under_its_own_noise() -> None:
     charter = wide()
     _, put, _ = run_draw(charter)
     learning = charter.learning
-    less = replace(put, draw=2, parts=put.parts[:1], claims=(("essays", 400),))
+    less = replace(put, run=2, parts=put.parts[:1], claims=(("essays", 400),))
     essays = contributing.spend_statement([put, less], "essays", learning)
     assert sorted(d.noise_multiplier for d in essays) == sorted(
         [M + 7, effective_noise([M + 7, 2 * M + 7, 3 * M, 4 * M + 7, 5 * M + 7])]
     )
     assert contributing.spend_statement([less], "marks", learning) == (), "its data were not in that draw"
-    style = replace(put, draw=3, parts=(put.parts[4],), claims=(("essays", 1), ("marks", 1)))
+    style = replace(put, run=3, parts=(put.parts[4],), claims=(("essays", 1), ("marks", 1)))
     assert contributing.spend_statement([style], "marks", learning) == (), "the head of a task that reads no marks"
-    beside = replace(put, draw=3, parts=(put.parts[2],), claims=(("essays", 1), ("marks", 1)))
+    beside = replace(put, run=3, parts=(put.parts[2],), claims=(("essays", 1), ("marks", 1)))
     (line,) = contributing.spend_statement([beside], "essays", learning)
     assert line.noise_multiplier == 3 * M, "the gradient of an encoder of marks comes back through the essays' logits"
 
@@ -302,7 +302,7 @@ def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:
     assert contributing.whole([put], ["marks"], charter.learning) == contributing.spend_statement(
         [put], "marks", charter.learning
     )
-    recalled = ev.PutDraw(
+    recalled = ev.PutReservation(
         2, (), 100_000, 0, (("essays", 1), ("marks", 1)),
         (("essays", DpEvents(100_000, 2 * M, 3)), ("marks", DpEvents(100_000, 3 * M, 4))),
     )  # fmt: skip
@@ -334,7 +334,9 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
     node = cluster.nodes[0]
 
     def spent() -> int:
-        return sum(d.count for d in contributing.spend_statement(node.store.draws, "made-up", cluster.charter.learning))
+        return sum(
+            d.count for d in contributing.spend_statement(node.store.reservations, "made-up", cluster.charter.learning)
+        )
 
     before = spent()
     assert before == 4 * cluster.charter.learning.steps
@@ -343,23 +345,23 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
     node.start()
     assert cluster.run(lambda: cluster.all_closed(4), 1_200_000)
     assert spent() == before
-    assert any(put.recalled for put in node.store.draws)
+    assert any(put.recalled for put in node.store.reservations)
 
 
 def test_g6_what_is_recalled_ends_the_draw_that_was_computed_without_it() -> None:
     charter = wide()
     _, _, found = run_draw(charter)
     lost, effects = started(charter)
-    assert asked(effects).draw == 1
-    spending.recall_draws(lost, found[0])
-    assert lost.draw is None
+    assert asked(effects).run == 1
+    spending.recall_reservations(lost, found[0])
+    assert lost.run is None
     effects = handle(lost, [ev.BudgetAnswer(1, True, "", {}, {"essays": 1, "marks": 1})], 3)
     assert not only(effects, ev.Train)
     again = asked(effects)
     assert [reach.spent for reach in again.modalities] == [claim.events for claim in found[0].claims]
-    before = len(lost.draws)
-    spending.recall_draws(lost, found[0])
-    assert len(lost.draws) == before, "once"
+    before = len(lost.reservations)
+    spending.recall_reservations(lost, found[0])
+    assert len(lost.reservations) == before, "once"
 
 
 # ---- noise by use

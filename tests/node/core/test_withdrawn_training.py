@@ -24,13 +24,13 @@ def training() -> tuple[Cluster, NodeState, ev.Trained]:
     cluster.run(
         lambda: (
             core.ledger.components["head/task0"].round >= 1
-            and core.draw is not None
-            and any(put.draw == core.draw.number for put in core.draws)
+            and core.run is not None
+            and any(put.run == core.run.number for put in core.reservations)
         )
     )
-    assert core.draw is not None
-    blobs = {recipe.component: (sha256(recipe.component.encode()), 130) for recipe in core.draw.recipes}
-    return cluster, core, ev.Trained(core.draw.number, blobs)
+    assert core.run is not None
+    blobs = {recipe.component: (sha256(recipe.component.encode()), 130) for recipe in core.run.recipes}
+    return cluster, core, ev.Trained(core.run.number, blobs)
 
 
 def published(effects: list[ev.Effect]) -> list[ev.Effect]:

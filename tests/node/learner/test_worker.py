@@ -22,7 +22,7 @@ from collegium.node.learner.frames import FRAME_LIMIT, read_frame, write_frame
 from collegium.node.learner.messages import (
     Asks,
     CrossCheck,
-    DecideDraw,
+    DecideRun,
     Engagement,
     Epsilon,
     Evaluate,
@@ -154,7 +154,7 @@ def test_privacy_operations(shared: Process) -> None:
     budget = Budget(8000, 1e-5, 250_000, recovery_open=False)
     verdict = ask(
         shared,
-        DecideDraw(
+        DecideRun(
             (Modality("m", budget, (DpEvents(10**5, 10**6, 8),), ("c",)),),
             (Part("c", noise=10**6, last=0, clip=10**6, utility=10**6, dimension=9),),
             sample_rate=10**5, steps=8, rounds=2, lines=64,

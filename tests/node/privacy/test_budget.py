@@ -12,7 +12,7 @@ from collegium.node.privacy.budget import (
     Modality,
     Part,
     Verdict,
-    decide_draw,
+    decide_run,
     events,
     rounds_left,
     spread,
@@ -35,7 +35,7 @@ def modality(name: str = "marks", budget: Budget = CLOSED, spent: tuple[DpEvents
 
 
 def decide(*modalities: Modality, rounds: int = 1, parts: tuple[Part, ...] = PARTS, lines: int = 64) -> Verdict:
-    return decide_draw(modalities, parts, sample_rate=Q, steps=STEPS, rounds=rounds, lines=lines)
+    return decide_run(modalities, parts, sample_rate=Q, steps=STEPS, rounds=rounds, lines=lines)
 
 
 def noise_of(verdict: Verdict, name: str = "marks") -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from collegium.node.learner.answers import Reply
 from collegium.node.learner.coding import decode_request, encode
 from collegium.node.learner.frames import read_frame, write_frame
-from collegium.node.learner.messages import DecideDraw, Request, Train
+from collegium.node.learner.messages import DecideRun, Request, Train
 from collegium.node.privacy.budget import Decision, Verdict
 from collegium.sims.processes.synthetic_learner import SyntheticLearner
 
@@ -14,7 +14,7 @@ STEPS = 12  # are enough for the budget
 
 
 def answer(learner: SyntheticLearner, request: Request) -> Reply:
-    if not isinstance(request, DecideDraw):
+    if not isinstance(request, DecideRun):
         return learner.answer(request)
     (modality,) = request.modalities
     spent = sum(line.count for line in modality.spent)

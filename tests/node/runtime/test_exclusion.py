@@ -107,7 +107,7 @@ def test_private_components_are_due_again_when_the_worker_is_back(runtime: Any) 
 def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> None:
     root = runtime.exclusion.manifests.put([WHO])
     sent = header(runtime, root)
-    runtime.core.draw = SimpleNamespace(number=3)
+    runtime.core.run = SimpleNamespace(number=3)
     seen = []
 
     async def ask() -> None:
@@ -119,7 +119,7 @@ def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> Non
             await trio.sleep(0.3)
             assert not seen
             runtime.core.in_flight[sent.digest] = InFlightUpdate(sent)
-            runtime.core.draw = None
+            runtime.core.run = None
 
     trio.run(both)
     assert seen[0].updates == {sent.digest}

@@ -22,7 +22,7 @@ from collegium.node.core.timers import SyncDue
 from collegium.node.home.config import Models
 from collegium.node.learner.coding import decode_request
 from collegium.node.learner.frames import read_frame
-from collegium.node.learner.messages import DecideDraw, PrivateAdapter, Train
+from collegium.node.learner.messages import DecideRun, PrivateAdapter, Train
 from collegium.node.network import NetworkConfig, open_network
 from collegium.node.network.identity import peer_id
 from collegium.node.runtime import runtime as shell
@@ -191,9 +191,9 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
     )
     daemon, steps = Daemon(institutions[0]), learning.steps
 
-    def draws() -> Sequence[ev.PutDraw]:
+    def draws() -> Sequence[ev.PutReservation]:
         try:
-            return snapshot(institutions[0]).draws
+            return snapshot(institutions[0]).reservations
         except OperatorError:  # there is no database yet
             return ()
 
@@ -216,7 +216,7 @@ def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tm
     # A spent budget goes on being spent after a restart; a draw may be paid for and not made when the power fails.
     assert sum(put.steps for put in draws()) == 12
     assert len(draws()) - 1 <= len(trained) <= len(draws())
-    assert [sum(line.count for line in q.modalities[0].spent) for q in asked(record, DecideDraw)][: len(draws())] == [
+    assert [sum(line.count for line in q.modalities[0].spent) for q in asked(record, DecideRun)][: len(draws())] == [
         n * steps for n in range(len(draws()))
     ]
 

@@ -25,12 +25,12 @@ from collegium.node.core.events import (
     Noised,
     Put,
     PutBlock,
-    PutDraw,
     PutFlag,
     PutHeader,
     PutMessage,
     PutPublished,
     PutRecord,
+    PutReservation,
     Snapshot,
     StoredBlock,
 )
@@ -81,12 +81,14 @@ def header(author: Identity, component: str = "backbone", round_: int = 1, blob:
     )  # fmt: skip
 
 
-def draw(number: int, epsilon: int = 100) -> PutDraw:
+def draw(number: int, epsilon: int = 100) -> PutReservation:
     parts = (Noised("backbone", 3, 2**40), Noised("head/pass", 4, 0))
-    return PutDraw(number, parts, 100_000, 7, (("clicks", epsilon), ("text", 2**32 - 1)))
+    return PutReservation(number, parts, 100_000, 7, (("clicks", epsilon), ("text", 2**32 - 1)))
 
 
-RECALLED = PutDraw(1, (), 1, 0, (("text", 0),), (("text", DpEvents(1, 0, 0)), ("text", DpEvents(2, 1, 2**32 - 1))))
+RECALLED = PutReservation(
+    1, (), 1, 0, (("text", 0),), (("text", DpEvents(1, 0, 0)), ("text", DpEvents(2, 1, 2**32 - 1)))
+)
 
 
 A, B = feed(ALICE, 3), feed(BOB, 2)
@@ -119,7 +121,7 @@ EXPECTED = Snapshot(
     records=(B[1], A[2]),
     messages=((2, b"a vote at 2"), (3, b"a vote at 3")),
     headers=(header(ALICE), header(BOB, "head/pass", 2)),
-    draws=(RECALLED, draw(2)),
+    reservations=(RECALLED, draw(2)),
     published=frozenset({1}),
     flags={"contributing": 1, "least": -(2**63)},
 )
@@ -218,7 +220,7 @@ def test_records_and_blocks_are_found_by_name(store: Store) -> None:
     assert list(store.blocks(0, 1)) == [EXPECTED.blocks[0]]
     assert store.record(A[0].digest) == A[0]
     assert store.record(bytes(32)) is None
-    assert store.draws() == list(EXPECTED.draws)
+    assert store.reservations() == list(EXPECTED.reservations)
     assert store.flags() == EXPECTED.flags
     received, decided = store.received(A[0].digest), store.decided(1)
     assert received is not None
@@ -528,9 +530,9 @@ CHANGED: dict[str, tuple[str, str]] = {
     "a vote's height": ("messages", "UPDATE messages SET height = height + 1"),
     "a header's round": ("headers", "UPDATE headers SET round = round + 1"),
     "a header's signature": ("headers", "UPDATE headers SET wire = CAST(zeroblob(64) || substr(wire, 65) AS BLOB)"),
-    "a draw's epsilon": ("draws", "UPDATE draws SET reservation = substr(reservation, 1, 5)"),
-    "a draw's number": ("draws", "UPDATE draws SET draw = 9 WHERE draw = 2"),
-    "a published draw": ("published", "UPDATE published SET draw = 2 WHERE draw = 1"),
+    "a reservation's epsilon": ("reservations", "UPDATE reservations SET reservation = substr(reservation, 1, 5)"),
+    "a reservation's run": ("reservations", "UPDATE reservations SET run = 9 WHERE run = 2"),
+    "a published run": ("published", "UPDATE published SET run = 2 WHERE run = 1"),
     "a flag": ("flags", "UPDATE flags SET value = 0 WHERE name = 'contributing'"),
 }
 

@@ -250,8 +250,8 @@ MUTATIONS = (
         (
             (
                 TRAINING,
-                "    state.draws.append(put)\n    state.emit(ev.Persist(put))\n    lot",
-                "    state.draws.append(put)\n    lot",
+                "    state.reservations.append(put)\n    state.emit(ev.Persist(put))\n    lot",
+                "    state.reservations.append(put)\n    lot",
             ),
         ),
         "noised",

@@ -444,7 +444,7 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
     leaver = cluster.nodes[seed % 4]
     gone = leaver.identity.public_key
     if case == "while-training":
-        assert cluster.run(lambda: leaver.core is not None and leaver.core.draw is not None, cluster.now + LIMIT)
+        assert cluster.run(lambda: leaver.core is not None and leaver.core.run is not None, cluster.now + LIMIT)
     if case == "partition":
         cluster.cut_off = {frozenset((leaver.index, n)) for n in range(4) if n != leaver.index}
     if leaver.core is None:

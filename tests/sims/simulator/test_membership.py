@@ -215,10 +215,12 @@ def test_a_member_moves_to_a_new_key_with_its_disk(seed: int, storm: bool, crash
     node.crash()
     node.identity = NEW
     node.start()
-    spent = len(node.store.draws)
+    spent = len(node.store.reservations)
     run(cluster, lambda: len(members(cluster)) == 4 and closed(cluster, 14))
     check(cluster)
-    assert len(node.store.draws) > spent, "what was spent stays spent: the new key goes on from the old one's disk"
+    assert len(node.store.reservations) > spent, (
+        "what was spent stays spent: the new key goes on from the old one's disk"
+    )
     core = first(cluster).core
     assert core is not None
     authors = {e.author for r in core.ledger.components["head/task0"].rounds[-3:] for e in r.entries}
@@ -265,10 +267,10 @@ def test_g6_a_lost_key_is_replaced_by_the_others_and_what_it_spent_is_spent(seed
     cluster.run(lambda: False, cluster.now + 3000)
     assert heir.core is not None
     assert not heir.core.signing, "G6: not before it has read what the lost key spent"
-    assert not heir.store.draws
+    assert not heir.store.reservations
     heir.crash()
     heir.start()
-    assert sum(draws.count for put in heir.store.draws for _, draws in put.recalled) >= 8
+    assert sum(draws.count for put in heir.store.reservations for _, draws in put.recalled) >= 8
     run(cluster, lambda: len(members(cluster)) == 4 and closed(cluster, 14))
     cluster.nodes.pop(3)
     for index, node in enumerate(cluster.nodes):
