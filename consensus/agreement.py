@@ -18,6 +18,8 @@ Two additions (design.md section 7). The local clock gates only the first prevot
 finds timely, or when more members than may lie have started.
 
 Everything that this node signs is returned as `Say`, which the caller must have on disk before it sends it (G8).
+
+The class is long because the algorithm is one: every rule reads and changes the same votes, locks and timers.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,6 +3,8 @@
 The shell calls `core.handle(state, events, now)`, `now` in milliseconds of a monotonic clock. It then carries out the
 effects: every `Persist` of the batch in one durable transaction, and only after that everything else, in order (G6, G8:
 disk before network).
+
+The module is long because it is one flat list: types only, so that everything between core and shell is read here.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,8 @@
-"""The runtime: takes events to the core and carries out its effects. Disk before network, always (G6, G8)."""
+"""The runtime: takes events to the core and carries out its effects. Disk before network, always (G6, G8).
+
+The class is long because the order of start and stop is: every callback of the network, the timers and the control API
+ends in its one inbox. What a callback does lies in modules of its own.
+"""
 
 import signal
 import time

@@ -17,29 +17,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import assert_never
 
 from ...crypto.errors import LocalProtocolError, UsageError
-from ...protocol import schema
 from ...protocol.records import Record
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
 from ..core.events import (
     Put,
-    PutBlock,
-    PutFlag,
-    PutHeader,
-    PutMessage,
-    PutPublished,
-    PutRecord,
     PutReservation,
     Snapshot,
     StoredBlock,
 )
 from . import connection as db
 from .observations import MIN_CELL, Metric, RoundNote, dump_note
-from .rows import Reader, Row, dump_reservation
-from .schema import checksum
+from .puts import put_into
+from .rows import Reader, Row
 
 READ_LIMIT = 10_000  # rows that one read returns at most
 
@@ -130,7 +122,7 @@ class Store:
         with self._transaction() as connection:
             now = time.time()
             for put in puts:
-                self._put(connection, put, now)
+                put_into(connection, self.federation, put, now)
 
     def put_metrics(self, rows: Sequence[Metric]) -> None:
         """Store metrics; a figure replaces the one before for its round, generation, task, metric, cell and kind of
@@ -181,101 +173,6 @@ class Store:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
-
-    def _put(self, connection: sqlite3.Connection, put: Put, now: float) -> None:
-        match put:
-            case PutRecord(record):
-                self._own(record.value.federation)
-                connection.execute(
-                    "INSERT INTO records (digest, author, seq, wire, checksum, received) VALUES (?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT (digest) DO NOTHING",
-                    (
-                        record.digest,
-                        record.value.author,
-                        record.value.seq,
-                        record.wire,
-                        checksum("records", record.wire),
-                        now,
-                    ),
-                )
-            case PutBlock():
-                self._put_block(connection, put, now)
-            case PutMessage(height, data):
-                connection.execute(
-                    "INSERT INTO messages (height, checksum, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    (height, checksum("messages", height, data), data),
-                )
-            case PutHeader(header):
-                self._put_header(connection, header, now)
-            case PutReservation(run):
-                reservation = dump_reservation(put)
-                check = checksum("reservations", run, reservation)
-                known = connection.execute("SELECT checksum FROM reservations WHERE run = ?", (run,)).fetchone()
-                if known is None:
-                    connection.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (run, reservation, check, now))
-                elif known[0] != check:
-                    raise LocalProtocolError(f"training run {run} is reserved already, and otherwise")
-            case PutPublished(run):
-                if connection.execute("SELECT 1 FROM reservations WHERE run = ?", (run,)).fetchone() is None:
-                    raise LocalProtocolError(f"training run {run} was never reserved")
-                connection.execute(
-                    "INSERT INTO published VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    (run, checksum("published", run), now),
-                )
-            case PutFlag(name, value):
-                connection.execute(
-                    "INSERT INTO flags VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-                    " value = excluded.value, checksum = excluded.checksum",
-                    (name, value, checksum("flags", name.encode(), value)),
-                )
-            case _:
-                assert_never(put)
-
-    def _put_block(self, connection: sqlite3.Connection, put: PutBlock, now: float) -> None:
-        block = put.block
-        self._own(block.federation)
-        payload, certificate = schema.dump(block), schema.dump(put.certificate)
-        known = connection.execute("SELECT block FROM blocks WHERE height = ?", (block.height,)).fetchone()
-        if known is not None:
-            if known[0] != payload:
-                raise LocalProtocolError(f"another block is decided at height {block.height}")
-            return
-        (top,) = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()
-        if block.height != top + 1:
-            raise LocalProtocolError(f"a block at height {block.height} does not follow height {top}")
-        check = checksum("blocks", payload, certificate, *put.records)
-        connection.execute(
-            "INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", (block.height, payload, certificate, check, now)
-        )
-        for position, digest in enumerate(put.records):
-            cursor = connection.execute(
-                "INSERT INTO block_records SELECT ?, ?, id FROM records WHERE digest = ?",
-                (block.height, position, digest),
-            )
-            if cursor.rowcount != 1:
-                raise LocalProtocolError(f"record {digest.hex()[:16]} of block {block.height} is not stored")
-        connection.execute("DELETE FROM messages WHERE height < ?", (block.height,))
-
-    def _put_header(self, connection: sqlite3.Connection, header: Signed[UpdateHeader], now: float) -> None:
-        value = header.value
-        self._own(value.federation)
-        place = (value.author, value.component, value.round)
-        known = connection.execute(
-            "SELECT wire FROM headers WHERE author = ? AND component = ? AND round = ?", place
-        ).fetchone()
-        if known is None:
-            connection.execute(
-                "INSERT INTO headers (author, component, round, wire, checksum, received) VALUES (?, ?, ?, ?, ?, ?)",
-                (*place, header.wire, checksum("headers", header.wire), now),
-            )
-        elif known[0][64:] != header.payload:
-            raise LocalProtocolError(
-                f"another header of {value.author.hex()[:16]} is stored for {value.component} round {value.round}"
-            )
-
-    def _own(self, federation: bytes) -> None:
-        if federation != self.federation:
-            raise LocalProtocolError(f"a statement of federation {federation.hex()[:16]} is not stored here")
 
     # ---- reading
 

@@ -5,6 +5,8 @@ tree appends to the first; the ledger states that both headers name, with every 
 the motion behind each withdrawal, with a proof that they are in the second tree. What it cannot show is that an
 institution deleted its own data: it is about what was published.
 
+The module is long because making and checking stand together: who changes the file's format changes both.
+
     collegium/1 withdrawal, Opening, Removal, the walk of heads, then `updates` frames of surviving update bytes
 """
 

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from math import inf
 from pathlib import Path
 from statistics import mean
@@ -82,7 +83,7 @@ def run(
             bench = _Bench(name, data, work, crew, seeds, epsilon, quick, console)
             results[name] = bench.measure() | {"seconds": round(time.time() - before, 1)}
             if not as_json:
-                Console().print(bench.table(results[name]))
+                Console().print(_table(name, results[name]))
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 (out / "learn.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -220,6 +221,17 @@ class _Bench:
                 break
         return best
 
+    def _compared(
+        self, kinds: Mapping[str, Run], value: Callable[[Reports], float]
+    ) -> list[tuple[str, float, list[Reports]]]:
+        """Return each kind's name, its tuned rate, and its reports of all seeds."""
+        rates = self._tuned(list(kinds.values()), value)
+        pairs = zip(kinds.values(), rates, strict=True)
+        reports = iter(
+            self._perform([replace(kind, rate=rate, seed=seed) for kind, rate in pairs for seed in self.seeds])
+        )
+        return [(name, rate, list(islice(reports, len(self.seeds)))) for name, rate in zip(kinds, rates, strict=True)]
+
     def _recipe(self, rate: float, students: float) -> Recipe:
         return (everything if self.name == "m3t" else self.study.recipe)(rate, students)
 
@@ -247,19 +259,10 @@ class _Bench:
             "gaps filled": Run("federated", epsilon, 0.0, 0, gaps_filled=True),
             "local": Run("local", epsilon, 0.0, 0),
         }
-        rates = self._tuned(list(kinds.values()), lambda reports: mean(_own(reports).values()))
-        runs = [
-            replace(kind, rate=rate, seed=seed)
-            for kind, rate in zip(kinds.values(), rates, strict=True)
-            for seed in self.seeds
-        ]
-        found = self._perform(runs)
-        rows: list[dict[str, Any]] = []
-        for index, (name, rate) in enumerate(zip(kinds, rates, strict=True)):
-            own = found[index * len(self.seeds) : (index + 1) * len(self.seeds)]
-            rows.append(_row(name, epsilon, rate, own))
-        personal_too = [with_private(reports) for reports in found[: len(self.seeds)]]
-        rows.append(_row("component-wise + private", epsilon, rates[0], personal_too))
+        found = self._compared(kinds, lambda reports: mean(_own(reports).values()))
+        rows = [_row(name, epsilon, rate, own) for name, rate, own in found]
+        _, rate, own = found[0]
+        rows.append(_row("component-wise + private", epsilon, rate, [with_private(reports) for reports in own]))
         whole, equal, filled, alone, personal = (row["institutions"] for row in rows)
 
         def gain(ours: Mapping[str, float]) -> float:
@@ -293,16 +296,8 @@ class _Bench:
             name: Run("federated", MIXED_LOOSE, 0.0, 0, weights=name, noises=noises)
             for name in ("designed", "uniform", "inverse")
         }
-        rates = self._tuned(list(kinds.values()), self._value)
-        runs = [
-            replace(kind, rate=rate, seed=seed)
-            for kind, rate in zip(kinds.values(), rates, strict=True)
-            for seed in self.seeds
-        ]
-        found = self._perform(runs)
         rows: list[dict[str, Any]] = []
-        for index, (name, rate) in enumerate(zip(kinds, rates, strict=True)):
-            own = found[index * len(self.seeds) : (index + 1) * len(self.seeds)]
+        for name, rate, own in self._compared(kinds, self._value):
             each = self._each(own)
             rows.append(
                 {
@@ -401,38 +396,39 @@ class _Bench:
                 found.append(Goal(self.name, f"{at}: federated at {rest[0]} ≥ {bound:g}", value, value >= bound))
         return found
 
-    def table(self, found: Mapping[str, Any]) -> Table:
-        """Return the figures as a table."""
-        if self.name == "attacks":
-            return _by_attack(found)
-        if self.name == "sums":
-            return sums.table(found)
-        table = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
-        for column in (
-            "mode",
-            "ε",
-            "rate",
-            "mean",
-            "least and greatest of seeds",
-            "last state",
-            "macro-F1",
-            "institutions",
-        ):
-            table.add_column(column, justify="left" if column in {"mode", "institutions"} else "right")
-        for row in found["rows"]:
-            values = row["values"]
-            each = " ".join(f"{name} {value:.3f}" for name, value in row["institutions"].items())
-            table.add_row(
-                row["mode"],
-                "∞" if row["epsilon"] is None and self.name != "mixed" else f"{row['epsilon'] or 'mixed'}",
-                f"{row['rate']:g}",
-                f"{mean(values):.3f}",
-                f"{min(values):.3f} {max(values):.3f}",
-                f"{row['last_state']:.3f}" if row.get("last_state") else "",
-                f"{mean(row['macro_f1']):.3f}" if row["macro_f1"] else "",
-                each,
-            )
-        return table
+
+def _table(name: str, found: Mapping[str, Any]) -> Table:
+    """Return the figures as a table."""
+    if name == "attacks":
+        return _by_attack(found)
+    if name == "sums":
+        return sums.table(found)
+    table = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
+    for column in (
+        "mode",
+        "ε",
+        "rate",
+        "mean",
+        "least and greatest of seeds",
+        "last state",
+        "macro-F1",
+        "institutions",
+    ):
+        table.add_column(column, justify="left" if column in {"mode", "institutions"} else "right")
+    for row in found["rows"]:
+        values = row["values"]
+        each = " ".join(f"{who} {value:.3f}" for who, value in row["institutions"].items())
+        table.add_row(
+            row["mode"],
+            "∞" if row["epsilon"] is None and name != "mixed" else f"{row['epsilon'] or 'mixed'}",
+            f"{row['rate']:g}",
+            f"{mean(values):.3f}",
+            f"{min(values):.3f} {max(values):.3f}",
+            f"{row['last_state']:.3f}" if row.get("last_state") else "",
+            f"{mean(row['macro_f1']):.3f}" if row["macro_f1"] else "",
+            each,
+        )
+    return table
 
 
 def _by_attack(found: Mapping[str, Any]) -> Table:

@@ -273,22 +273,12 @@ class Demo:
                     state, _ = compute(spec, component.rounds, Blobs(institution.home.blobs), States(Path(scratch)))
                 states[spec.name] = state
                 expected[spec.name] = state_digest(spec.name, state).hex()
-            held = self._held(institution, expected)
+            held = _held(institution, expected)
             for name, digest in expected.items():
                 self.result.state_digests.setdefault(name, {})[institution.name] = held.get(name, "")
                 if held.get(name) != digest:
                     self.result.problems.append(f"{institution.name} holds another state of {name} than it should")
         return states
-
-    def _held(self, institution: Institution, expected: dict[str, str]) -> dict[str, str]:
-        """Return the digests of the states that a running host holds; one that still folds is waited for."""
-        deadline = time.time() + HOLD_SECONDS
-        while True:
-            found = Client(institution.home).get("/components")
-            held = {item["component"]: str(item["digest"]) for item in found}
-            if held == expected or time.time() > deadline:
-                return held
-            time.sleep(0.2)
 
     def _workers(self, stack: ExitStack) -> list[Worker]:
         """Open a worker on the data of each institution."""
@@ -336,7 +326,7 @@ class Demo:
                 for c in found
             )
 
-        self._until_slow(certified, "the refolded state to be certified everywhere")
+        _wait_for(certified, "the refolded state to be certified everywhere")
         time.sleep(0.5)
         left = [scores(learner, states) for states in [self._final_states()] for learner in workers]
         result.after_withdrawal = quality(left)
@@ -350,13 +340,6 @@ class Demo:
             )
         except CollegiumError as error:
             result.problems.append(f"the withdrawal was not verified: {error}")
-
-    def _until_slow(self, done: Callable[[], bool], what: str) -> None:
-        deadline = time.time() + STALL_SECONDS
-        while not done():
-            if time.time() > deadline:
-                raise OperatorError(f"waited {STALL_SECONDS:g} s for {what}")
-            time.sleep(0.3)
 
     # ---- what held
 
@@ -409,3 +392,22 @@ def _signed(found: Snapshot, author: bytes | None, charter: Charter) -> Iterator
             vote = open_signed(Vote, data[1:], charter.federation, trusted=True).value
             if author in (None, vote.author):
                 yield ("vote", vote.author, vote.height, vote.view, vote.step), vote.block
+
+
+def _held(institution: Institution, expected: dict[str, str]) -> dict[str, str]:
+    """Return the digests of the states that a running host holds; one that still folds is waited for."""
+    deadline = time.time() + HOLD_SECONDS
+    while True:
+        found = Client(institution.home).get("/components")
+        held = {item["component"]: str(item["digest"]) for item in found}
+        if held == expected or time.time() > deadline:
+            return held
+        time.sleep(0.2)
+
+
+def _wait_for(done: Callable[[], bool], what: str) -> None:
+    deadline = time.time() + STALL_SECONDS
+    while not done():
+        if time.time() > deadline:
+            raise OperatorError(f"waited {STALL_SECONDS:g} s for {what}")
+        time.sleep(0.3)

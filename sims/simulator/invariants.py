@@ -1,6 +1,8 @@
 """What must never happen, checked after every step of every simulated node (design.md sections 2 and 12).
 
 Each check names its promise. A liar's own words bind nobody, so of liars only that the honest stay whole is checked.
+
+It is one long class because every check reads what the others noted: who voted, acknowledged, published and spent what.
 """
 
 from collections.abc import Hashable, Sequence

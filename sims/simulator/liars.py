@@ -2,6 +2,8 @@
 
 A liar runs the honest core, and this in between: `says` replaces what it gossips, by target; `serves` replaces its
 answers to anti-entropy; `acts` is called every so many milliseconds. Its key is its own, so it signs whatever it likes.
+
+The module is long because it is one flat catalogue: a lie is a few lines, and nothing else depends on it.
 """
 
 from collections.abc import Callable, Sequence
