@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.names import shown, visible
 from .. import toml
 from ..toml import Table
 from .audio import AudioSpec
@@ -102,6 +103,13 @@ def _once(top: Table, what: str, entries: Iterable[str], form: Callable[[str], s
         known[form(name)] = name
 
 
+def _name(section: Table) -> str:
+    name = section.text("name")
+    if not visible(name):
+        raise section.fail(f"name = '{shown(name)}' has characters that cannot be seen", "Write it without them.")
+    return name
+
+
 def _table(section: Table, name: str, folder: Path) -> TableEntry:
     path, key = inside(folder, section.text("path"), section.where), _name(section, "key")
     keep = tuple(_filter(item) for item in section.tables("keep", "column"))
@@ -140,7 +148,7 @@ def _modality(
     section: Table, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
 ) -> ModalityEntry:
     section.only(*MODALITY_KEYS)
-    name, kind = section.text("name"), section.text("kind")
+    name, kind = _name(section), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
     table = _known(section, "table", tables, unit_table)
@@ -229,7 +237,7 @@ def _column(section: Table) -> Column:
 
 def _task(section: Table, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
     section.only(*TASK_KEYS)
-    name, kind = section.text("name"), section.text("kind")
+    name, kind = _name(section), section.text("kind")
     table, column = _known(section, "table", tables, unit_table), _name(section, "column")
     entry = TaskEntry(name, kind, table, column)
     if kind == "binary":

@@ -239,6 +239,8 @@ def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> N
         ("[split]", '[sensitive]\ncolumns = [{ name = "town", levels = ["a", "A"] }]\n[split]', "levels: 'a' and 'A'"),
         ("[[task]]", '[[modality]]\nname = "ABOUT"\nkind = "text"\ncolumns = ["town"]\n[[task]]',
          "modality 'ABOUT' is there twice (also as 'about')"),
+        ('"about"', '"ab\u2800out"', r"name = 'ab\u2800out' has characters that cannot be seen"),
+        ('name = "result"', 'name = "re\U0001d173sult"', r"name = 're\U0001d173sult' has characters"),
     ],
 )  # fmt: skip
 def test_words_that_are_declared_twice_or_not_at_all_are_refused(
