@@ -472,7 +472,7 @@ class Recipe:
 class Train:
     """Train these components under one training run, store the payloads; answer Trained/TrainingFailed.
 
-    `beside` has (component, chain) of the others that forward passes need.
+    `context` has (component, chain) of the others that forward passes need.
     """
 
     run: int
@@ -480,7 +480,7 @@ class Train:
     steps: int
     sample_rate: int
     lot: int
-    beside: tuple[tuple[str, bytes], ...] = ()
+    context: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,12 +199,12 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
     lot = contributing.lot(run, state.options.plan, state.charter)
     steps, rate = contributing.event(run, learning)
     state.train_began = state.now
-    state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _beside(state, run)))
+    state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _context(state, run)))
     rounds = {recipe.component: recipe.round for recipe in run.recipes}
     state.notice("training", run=run.number, rounds=rounds, epsilon=contributing.told(dict(put.claims)))
 
 
-def _beside(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
+def _context(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
     """Return (component, chain) of what forward passes need beside the components that the training run trains."""
     trained, found = {recipe.component for recipe in run.recipes}, []
     for name in () if run.additive else state.held:

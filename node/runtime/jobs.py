@@ -156,7 +156,7 @@ class Jobs:
         asked = trio.current_time()
         try:
             trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
-            states = await self._states([*trained, *train.beside])
+            states = await self._states([*trained, *train.context])
             request = Train(
                 states=states,
                 engaged={

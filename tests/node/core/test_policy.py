@@ -161,7 +161,7 @@ def test_g6_data_that_reach_a_trained_head_through_followed_components_are_claim
     (train,) = only(handle(core, [ev.BudgetAnswer(check.run, True, "", {}, epsilon, {})], 3), ev.Train)
     assert isinstance(train, ev.Train)
     assert [recipe.component for recipe in train.recipes] == ["head/pass"]
-    assert train.beside == (("backbone", GENESIS), ("encoder/essays", GENESIS), ("encoder/marks", GENESIS))
+    assert train.context == (("backbone", GENESIS), ("encoder/essays", GENESIS), ("encoder/marks", GENESIS))
 
 
 def test_g6_a_withheld_modality_is_not_followed_either() -> None:
@@ -188,7 +188,7 @@ def test_what_is_hosted_and_not_in_the_draw_stands_beside_it_in_training() -> No
     (train,) = only(handle(core, [ev.BudgetAnswer(check.run, True, "", {}, epsilon, {})], 3), ev.Train)
     assert isinstance(train, ev.Train)
     assert "backbone" not in {recipe.component for recipe in train.recipes}
-    assert train.beside == (("backbone", GENESIS),)
+    assert train.context == (("backbone", GENESIS),)
 
 
 def test_g6_a_modality_under_dp_whose_data_would_reach_what_has_no_noise_stays_out() -> None:

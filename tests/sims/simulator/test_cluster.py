@@ -332,7 +332,7 @@ def test_g1_a_follower_folds_the_same_bits_and_says_nothing_of_them(network: Net
             assert core.folded["head/task1"][:3] == (followed.round, followed.generation, followed.chain), (
                 "it waits for it"
             )
-            assert effect.beside == (("head/task1", followed.chain),)
+            assert effect.context == (("head/task1", followed.chain),)
             trains.append(effect)
         carry_out(effect)
 
