@@ -16,7 +16,7 @@ from ...protocol.learning import Learning
 from ...protocol.statistics import most_students
 from ...protocol.update import MIN_LOT, Engaged, UpdateHeader
 from ..privacy.policy import InForce
-from .events import CheckBudget, Noised, Part, PutReservation, Reach, Recipe
+from .events import CheckBudget, Noised, NoisePart, PutReservation, Reach, Recipe
 
 RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε that the charter keeps
 MAX_UTILITY = 16  # × the mean of the components of a training run; the least is its inverse
@@ -212,13 +212,15 @@ def reaches(
     )
 
 
-def parts(run: TrainingRun, charter: Charter, last: Mapping[str, int], movement: Mapping[str, int]) -> tuple[Part, ...]:
+def parts(
+    run: TrainingRun, charter: Charter, last: Mapping[str, int], movement: Mapping[str, int]
+) -> tuple[NoisePart, ...]:
     """Return what the split of noise has to know of each component of a training run."""
     specs = {spec.name: spec for spec in charter.components}
     names = [recipe.component for recipe in run.recipes]
     utility = utilities(names, movement)
     return tuple(
-        Part(
+        NoisePart(
             name,
             specs[name].noise_multiplier,
             last.get(name, 0),

@@ -416,7 +416,7 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NoisePart:
     """One component of a training run as the split of noise sees it: millionths, but for `dimension`.
 
     `noise_multiplier` is the charter's, and the least; `last` is what this node used last, 0 for nothing yet.
@@ -440,7 +440,7 @@ class CheckBudget:
 
     run: int
     modalities: tuple[Reach, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[NoisePart, ...]
     sample_rate: int
     steps: int
     rounds: int

@@ -45,7 +45,7 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class HostedComponents:
     """The components that exist at this node: `hosted` are offered, trained, acknowledged and attested; `followed` are
     only folded, for forward passes. `withheld` says of each modality kept out of training why."""
 
@@ -76,11 +76,11 @@ def wanted_components(config: Config, charter: Charter) -> tuple[tuple[str, ...]
     return tuple(name for name in used if engages(name)), tuple(name for name in used if not engages(name))
 
 
-def parts_here(config: Config, charter: Charter) -> Parts:
+def parts_here(config: Config, charter: Charter) -> HostedComponents:
     """Return the components that exist at this node, as its daemon takes them. Raises as `wanted_components` does."""
     hosted, followed = wanted_components(config, charter)
     withheld = policy.withheld(charter, policies(config, charter), hosted)
-    return Parts(policy.admitted(hosted, withheld), policy.admitted(followed, withheld), withheld)
+    return HostedComponents(policy.admitted(hosted, withheld), policy.admitted(followed, withheld), withheld)
 
 
 def why_idle(config: Config, charter: Charter) -> str:

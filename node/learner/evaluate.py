@@ -11,7 +11,7 @@ from ..store.observations import MIN_CELL
 from .answers import GroupFigure, TaskReport
 from .dpsgd import Batch
 from .model import M3TModel
-from .session import Part
+from .session import SplitData
 from .tasks import METRICS, metrics, scores
 
 CHUNK = 4096  # records in one forward pass
@@ -42,7 +42,7 @@ def labelled(kind: str, logits: Floats, labels: npt.NDArray[Any]) -> tuple[npt.N
 
 
 def report(
-    kinds: Mapping[str, str], part: Part, logits: Mapping[str, Floats], labels: Mapping[str, str] | None = None
+    kinds: Mapping[str, str], part: SplitData, logits: Mapping[str, Floats], labels: Mapping[str, str] | None = None
 ) -> dict[str, TaskReport]:
     """Return for each name in `kinds` its metric, value, n (subjects), records, all metrics, and by sensitive group.
 

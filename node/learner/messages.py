@@ -14,7 +14,7 @@ from ...protocol.charter import Charter
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.schema import U32, U63, Between, Bytes32, Size
-from ..privacy.budget import Modality, Part, Verdict
+from ..privacy.budget import Modality, NoisePart, Verdict
 from .answers import (
     Audited,
     CrossChecked,
@@ -219,7 +219,7 @@ class DecideRun(Asks[Verdict]):
     """Decide whether one more draw fits the budgets, and with which noise (node/privacy/budget.py)."""
 
     modalities: tuple[Modality, ...]
-    components: tuple[Part, ...]
+    components: tuple[NoisePart, ...]
     sample_rate: U32
     steps: U32
     rounds: U32

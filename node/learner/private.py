@@ -27,7 +27,7 @@ from .answers import BadRequestError
 from .dpsgd import Batch, kinds_of, student_losses
 from .evaluate import Floats
 from .model import M3TModel, embed_tokens, mean_of_steps, pair_features
-from .session import Embedder, Part, Session
+from .session import Embedder, Session, SplitData
 from .text import TextEncoder
 
 EPOCHS = 60  # at most: the best of them on a fifth of the students is kept
@@ -157,7 +157,9 @@ def _aside(subject: str) -> bool:
     return sha256(b"private" + subject.encode()).digest()[0] < 256 // 5
 
 
-def apply_private(session: Session, model: M3TModel, part: Part, logits: dict[str, Floats]) -> dict[str, Floats] | None:
+def apply_private(
+    session: Session, model: M3TModel, part: SplitData, logits: dict[str, Floats]
+) -> dict[str, Floats] | None:
     """Return the logits with the private components' part; None if there are none, or none for these modalities.
 
     Raises CorruptError for damaged files, UsageError for an adapter of another kind or rank.
@@ -180,7 +182,7 @@ def apply_private(session: Session, model: M3TModel, part: Part, logits: dict[st
     }
 
 
-def _apply_adapted(session: Session, model: M3TModel, part: Part, path: Path) -> dict[str, Floats]:
+def _apply_adapted(session: Session, model: M3TModel, part: SplitData, path: Path) -> dict[str, Floats]:
     from .adapters import load_private  # noqa: PLC0415  # only who has text needs it
 
     texts, data = _adapted(session, model), _with_tokens(part)
@@ -223,7 +225,7 @@ def _parameters(text: TextEncoder) -> list[nn.Parameter]:
     return list(private_parameters(text).values())
 
 
-def _with_tokens(part: Part) -> Batch:
+def _with_tokens(part: SplitData) -> Batch:
     """Return the part's batch with token ids where a private adapter reads them."""
     inputs = {name: (part.tokens.get(name, values), steps) for name, (values, steps) in part.batch.inputs.items()}
     return Batch(part.batch.weights, inputs, part.batch.labels)

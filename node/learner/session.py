@@ -33,7 +33,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SplitData:
     """The students of one split: their batch, names, and the groups of their records (levels, codes [S, K]).
 
     `tokens` are the ids [S, K, T, L] of texts that the batch holds as embeddings, where private adapters read them.
@@ -67,7 +67,7 @@ class Session:
     bases: dict[str, Vector]
     learning: Learning
     seed: bytes
-    parts: dict[str, Part]
+    parts: dict[str, SplitData]
     class_names: dict[str, tuple[str, ...]]
     ranges: dict[str, tuple[float, float]]
     source: Randomness
@@ -210,7 +210,7 @@ def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
     return model.to(session.device)
 
 
-def records_of(session: Session, file: Path) -> tuple[Dataset, Part]:
+def records_of(session: Session, file: Path) -> tuple[Dataset, SplitData]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
     # What is withheld is read for private components alone.
     wanted = session.reads | (session.withheld if session.private is not None else frozenset())
@@ -338,7 +338,7 @@ def _tokens(data: Dataset, session: Session, embedder: Embedder) -> dict[str, Te
     return {name: missing if texts is None else embedder.tokens(texts) for name, texts in found.items()}
 
 
-def _split(data: Dataset, batch: Batch, tokens: Mapping[str, Tensor], split: str, validation: float) -> Part:
+def _split(data: Dataset, batch: Batch, tokens: Mapping[str, Tensor], split: str, validation: float) -> SplitData:
     aside = np.array([_fraction(name) < validation for name in data.subjects], dtype=np.bool_)
     chosen = {
         "train": ~data.held_out & ~aside,
@@ -350,7 +350,7 @@ def _split(data: Dataset, batch: Batch, tokens: Mapping[str, Tensor], split: str
     subjects = tuple(data.subjects[row] for row in index.tolist())
     rows = torch.from_numpy(index)
     ids = {name: found[rows] for name, found in tokens.items()}
-    return Part(_take(batch, rows), subjects, groups, data.records[index], ids)
+    return SplitData(_take(batch, rows), subjects, groups, data.records[index], ids)
 
 
 def _take(batch: Batch, rows: Tensor) -> Batch:
@@ -362,7 +362,7 @@ def _fraction(subject: str) -> float:
     return int.from_bytes(sha256(b"validation" + subject.encode()).digest()[:8], "big") / 2.0**64
 
 
-def _pooled(parts: Sequence[Part]) -> Part:
+def _pooled(parts: Sequence[SplitData]) -> SplitData:
     """Put the students of several institutions into one batch; smaller ones are padded with nothing."""
     if len(parts) == 1:
         return parts[0]
@@ -390,7 +390,7 @@ def _pooled(parts: Sequence[Part]) -> Part:
         each = [part.tokens[name] for part in parts]
         sizes = (records, max(int(ids.shape[2]) for ids in each), max(int(ids.shape[3]) for ids in each))
         tokens[name] = torch.cat([_padded(ids, sizes, -1) for ids in each])
-    return Part(Batch(weights, inputs, labels), names, {}, np.concatenate(held), tokens)
+    return SplitData(Batch(weights, inputs, labels), names, {}, np.concatenate(held), tokens)
 
 
 def _padded(tensor: Tensor, shape: Sequence[int], fill: float) -> Tensor:

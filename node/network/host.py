@@ -234,7 +234,7 @@ class Network:
             self._rpc.forget(peer)
             self._dialer.disconnected(peer)
 
-    def _found(self, token: trio.lowlevel.TrioToken, info: PeerInfo) -> None:
+    def _on_peer_found(self, token: trio.lowlevel.TrioToken, info: PeerInfo) -> None:
         # Called in zeroconf's thread.
         key = public_key(info.peer_id)
         if key is not None:
@@ -293,7 +293,7 @@ async def open_network(
             blob_path=blob_path,
             non_member_handlers=non_member_handlers,
         )
-        found = partial(network._found, trio.lowlevel.current_trio_token())
+        found = partial(network._on_peer_found, trio.lowlevel.current_trio_token())
         peerDiscovery.register_peer_discovered_handler(found)  # before it runs: who is there already is found at once
         try:
             async with host.run(listen), network._gossip.running(nursery):

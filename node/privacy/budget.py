@@ -76,7 +76,7 @@ class Modality:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NoisePart:
     """One component of a training run, in millionths but for `dimension`: the charter's noise is the least.
 
     `last` is the noise that was used last (0: none yet), `utility` u_c of the split.
@@ -119,7 +119,7 @@ class Verdict:
 
 
 def decide_run(
-    modalities: Sequence[Modality], parts: Sequence[Part], *, sample_rate: int, steps: int, rounds: int, lines: int
+    modalities: Sequence[Modality], parts: Sequence[NoisePart], *, sample_rate: int, steps: int, rounds: int, lines: int
 ) -> Verdict:
     """Decide on one training run over all `parts`, and choose the noise by which every budget lasts for `rounds` like
     it.
@@ -174,7 +174,7 @@ def _last_for(modalities: Iterable[Modality], noises: Mapping[str, int], run: _R
     )
 
 
-def _needed(modality: Modality, parts: Sequence[Part], run: _Run, rounds: int) -> dict[str, int]:
+def _needed(modality: Modality, parts: Sequence[NoisePart], run: _Run, rounds: int) -> dict[str, int]:
     """Return the noise by which this modality's budget lasts, or the most that there may be."""
     reached = [part for part in parts if part.name in modality.components]
     least, most = spread(reached, 0.0), spread(reached, float("inf"))
@@ -195,7 +195,7 @@ def _needed(modality: Modality, parts: Sequence[Part], run: _Run, rounds: int) -
     return _reach(reached, high)
 
 
-def _reach(parts: Sequence[Part], noise: int) -> dict[str, int]:
+def _reach(parts: Sequence[NoisePart], noise: int) -> dict[str, int]:
     """Split σ_eff = `noise` by the parts' shares, none below the charter's noise or above MAX_NOISE times it."""
     low, high = 0.0, 1.0
     while effective_noise(list(spread(parts, high).values())) < noise and high < 2.0**80:
@@ -209,7 +209,7 @@ def _reach(parts: Sequence[Part], noise: int) -> dict[str, int]:
     return spread(parts, high)
 
 
-def spread(parts: Sequence[Part], level: float) -> dict[str, int]:
+def spread(parts: Sequence[NoisePart], level: float) -> dict[str, int]:
     """Return σ_c = level/√a_c in millionths, rounded up, within what each part may have.
 
     Where no part is at a bound, that is `σ_c² = σ_eff²·Σ_j a_j / a_c` for level² = σ_eff²·Σ_j a_j.

@@ -29,7 +29,7 @@ from ..learner.messages import (
     opening,
 )
 from ..patience import in_thread
-from ..privacy.budget import Budget, Modality, Part
+from ..privacy.budget import Budget, Modality, NoisePart
 from ..unlearning.exclusion import Exclusion
 from ..unlearning.students import NONE
 from . import folding
@@ -117,7 +117,9 @@ class Jobs:
                 for reach in check.modalities
             ),
             components=tuple(
-                Part(part.component, part.noise_multiplier, part.last, part.clip_norm, part.utility, part.dimension)
+                NoisePart(
+                    part.component, part.noise_multiplier, part.last, part.clip_norm, part.utility, part.dimension
+                )
                 for part in check.parts
             ),
             sample_rate=check.sample_rate,

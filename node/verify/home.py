@@ -10,7 +10,7 @@ from ...protocol.charter import FILE_LIMIT, Charter, SignedCharter, load_file
 from ..core.events import StoredBlock
 from ..home.config import load as load_config
 from ..home.paths import Home
-from ..home.policies import Parts, parts_here
+from ..home.policies import HostedComponents, parts_here
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.states import States
@@ -87,10 +87,10 @@ def verify_home_withdrawal(
     return {**found.as_map(), "digest": digest("withdrawal-states", *parts).hex(), "ledger": report.as_map()}
 
 
-def parts_of_home(home: Home, charter: Charter) -> Parts:
+def parts_of_home(home: Home, charter: Charter) -> HostedComponents:
     """Return the components that exist at this node, by its config.toml and data folder; all if it has no config."""
     if not home.config.exists():
-        return Parts(tuple(sorted(spec.name for spec in charter.components)), (), {})
+        return HostedComponents(tuple(sorted(spec.name for spec in charter.components)), (), {})
     return parts_here(load_config(home.config), charter)
 
 

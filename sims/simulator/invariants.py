@@ -258,13 +258,13 @@ class Invariants:
             for name, last in found.rounds:
                 since = dict(found.since).get(name)
                 for round_ in now.components[name].rounds[since - 1 : last] if since is not None else ():
-                    if any(_taken(found, name, round_.number, entry) for entry in round_.entries):
+                    if any(_is_taken(found, name, round_.number, entry) for entry in round_.entries):
                         raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
                 sums = {spec.name for spec in self.cluster.charter.components if spec.additive}  # numbered otherwise
                 for round_ in now.components[name].rounds[last:] if since is not None and name not in sums else ():
                     # What was on its way then had learned from what was withdrawn, or was that.
                     flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
-                    if any(_taken(found, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
+                    if any(_is_taken(found, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
                         raise InvariantError("G7", f"{name} round {round_.number} counts what was on its way")
             if found.mode == "rewind" and not found.motion:
                 raise InvariantError("G7", "a rewind that no motion decided")
@@ -332,7 +332,7 @@ class Invariants:
                 if list(new.entries) != kept:
                     raise InvariantError("G4", f"the frozen list of {name} round {old.number} gained or reordered")
                 if any(
-                    not any(_taken(found, name, old.number, entry) for found in now.withdrawn)
+                    not any(_is_taken(found, name, old.number, entry) for found in now.withdrawn)
                     for entry in old.entries
                     if entry not in kept
                 ):
@@ -564,7 +564,7 @@ class Invariants:
                 raise InvariantError("G7", f"node {node.index} still holds withdrawn bytes of {header.component}")
 
 
-def _taken(found: Withdrawn, name: str, number: int, entry: Entry) -> bool:
+def _is_taken(found: Withdrawn, name: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about this entry, by the words of design.md section 9; a rewind takes everybody's."""
     if found.mode == "rewind":
         return True

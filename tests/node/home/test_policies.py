@@ -9,7 +9,7 @@ from collegium.crypto.errors import UsageError
 from collegium.crypto.identity import Identity
 from collegium.node.home import config as settings
 from collegium.node.home.config import Config, Data, Learning, ModalityPrivacy, Privacy, default_text, parse
-from collegium.node.home.policies import Parts, hosted_components, parts_here, policies
+from collegium.node.home.policies import HostedComponents, hosted_components, parts_here, policies
 from collegium.protocol.charter import Charter
 from collegium.protocol.learning import Modality, PrivacyFloor
 from collegium.sims.simulator.small import small_charter
@@ -145,7 +145,7 @@ def with_data(folder: Path, text: str = "", **learning: tuple[str, ...]) -> Conf
 
 def test_what_no_modality_or_task_of_the_data_needs_does_not_exist_here(tmp_path: Path) -> None:
     found = parts_here(with_data(tmp_path), many())
-    assert found == Parts(("backbone", "encoder/marks", "head/task0"), (), {})
+    assert found == HostedComponents(("backbone", "encoder/marks", "head/task0"), (), {})
     assert parts_here(config('policy = "open"'), many()).hosted == NAMES, "a node without data hosts all"
 
 

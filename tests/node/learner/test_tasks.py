@@ -12,7 +12,7 @@ from collegium.node.learner.dpsgd import Batch, kinds_of
 from collegium.node.learner.evaluate import labelled, report
 from collegium.node.learner.metrics import area_under_curve, macro_f1
 from collegium.node.learner.model import M3TModel
-from collegium.node.learner.session import Part
+from collegium.node.learner.session import SplitData
 from collegium.node.learner.tasks import METRICS, metrics, record_losses, scores
 from collegium.node.store.observations import MIN_CELL
 from collegium.node.views.worth import certain, no_better
@@ -125,7 +125,7 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * (MIN_CELL - 1))
     labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
-    part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
+    part = SplitData(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
     found = report(kinds_of(model), part, {"pass": logits})["pass"]
     assert found.n == size
@@ -139,7 +139,7 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     # A third of the students has two labelled records: subjects are counted.
     labels = torch.tensor([[[float(n % 2)], [1.0 if n % 3 == 0 else NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
-    part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
+    part = SplitData(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
     found = report(kinds_of(model), part, {"pass": logits})["pass"]
     assert (found.n, found.records) == (size, size + len(range(0, size, 3)))
@@ -150,7 +150,7 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * MIN_CELL)
     labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
-    part = Part(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
+    part = SplitData(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     found = report(kinds_of(model), part, {"pass": logits[:size]})["pass"]
     first = logits[:MIN_CELL, 0]
     expected = roc_auc_score([n % 2 for n in range(MIN_CELL)], first[:, 1] - first[:, 0])

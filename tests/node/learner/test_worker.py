@@ -33,7 +33,7 @@ from collegium.node.learner.messages import (
     SampledSteps,
     Train,
 )
-from collegium.node.privacy.budget import Budget, Modality, Part
+from collegium.node.privacy.budget import Budget, Modality, NoisePart
 from collegium.protocol.claims import DpEvents
 from collegium.sims.learn.datasets import prepare_digits
 
@@ -156,7 +156,7 @@ def test_privacy_operations(shared: Process) -> None:
         shared,
         DecideRun(
             (Modality("m", budget, (DpEvents(10**5, 10**6, 8),), ("c",)),),
-            (Part("c", noise=10**6, last=0, clip=10**6, utility=10**6, dimension=9),),
+            (NoisePart("c", noise=10**6, last=0, clip=10**6, utility=10**6, dimension=9),),
             sample_rate=10**5, steps=8, rounds=2, lines=64,
         ),
     )  # fmt: skip

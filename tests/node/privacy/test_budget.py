@@ -10,7 +10,7 @@ from collegium.node.privacy.budget import (
     FORECAST_LIMIT,
     Budget,
     Modality,
-    Part,
+    NoisePart,
     Verdict,
     decide_run,
     events,
@@ -23,9 +23,9 @@ Q, STEPS = 100_000, 8
 CLOSED = Budget(epsilon=4000, delta=1e-5, recovery_share=250_000, recovery_open=False)
 OPEN = replace(CLOSED, recovery_open=True)
 HEAD, MARKS, ESSAYS = (
-    Part("head", 2 * MILLION, 0, MILLION, MILLION, 400),
-    Part("encoder/marks", 2 * MILLION, 0, MILLION, MILLION, 100),
-    Part("encoder/essays", 2 * MILLION, 0, MILLION, MILLION, 1600),
+    NoisePart("head", 2 * MILLION, 0, MILLION, MILLION, 400),
+    NoisePart("encoder/marks", 2 * MILLION, 0, MILLION, MILLION, 100),
+    NoisePart("encoder/essays", 2 * MILLION, 0, MILLION, MILLION, 1600),
 )
 PARTS = (HEAD, MARKS, ESSAYS)
 
@@ -34,7 +34,7 @@ def modality(name: str = "marks", budget: Budget = CLOSED, spent: tuple[DpEvents
     return Modality(name, budget, spent, (f"encoder/{name}", "head"))
 
 
-def decide(*modalities: Modality, rounds: int = 1, parts: tuple[Part, ...] = PARTS, lines: int = 64) -> Verdict:
+def decide(*modalities: Modality, rounds: int = 1, parts: tuple[NoisePart, ...] = PARTS, lines: int = 64) -> Verdict:
     return decide_run(modalities, parts, sample_rate=Q, steps=STEPS, rounds=rounds, lines=lines)
 
 
