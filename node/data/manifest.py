@@ -103,7 +103,7 @@ def _once(top: Table, what: str, entries: Iterable[str], form: Callable[[str], s
         known[form(name)] = name
 
 
-def _name(section: Table) -> str:
+def _own_name(section: Table) -> str:
     name = section.text("name")
     if not visible(name):
         raise section.fail(f"name = '{shown(name)}' has characters that cannot be seen", "Write it without them.")
@@ -148,7 +148,7 @@ def _modality(
     section: Table, tables: dict[str, TableEntry], unit_table: str, hidden: dict[tuple[str, str], str]
 ) -> ModalityEntry:
     section.only(*MODALITY_KEYS)
-    name, kind = _name(section), section.text("kind")
+    name, kind = _own_name(section), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
     table = _known(section, "table", tables, unit_table)
@@ -237,7 +237,7 @@ def _column(section: Table) -> Column:
 
 def _task(section: Table, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
     section.only(*TASK_KEYS)
-    name, kind = _name(section), section.text("kind")
+    name, kind = _own_name(section), section.text("kind")
     table, column = _known(section, "table", tables, unit_table), _name(section, "column")
     entry = TaskEntry(name, kind, table, column)
     if kind == "binary":
