@@ -154,7 +154,7 @@ def join(
     words = {
         "held": "The member keeps the application until its operator decides.",
         "waiting": "The member moves the admission as soon as enough others are connected to it.",
-        "moved": "The admission is moved; the members vote.",
+        "proposed": "The admission is proposed; the members vote.",
         "admitted": "This node is a member.",
         "refused": "The members refused it, or the motion lapsed: ask whoever invited you.",
     }

@@ -186,7 +186,7 @@ def _add_motion(draft: _Draft, record: Signed[Record], body: Motion) -> None:
     if withdraws:
         _count_withdrawing(draft, author)
     membership.check_motion(draft.roll, before.members, before.offers, before.federation, draft.height, author, body)
-    if withdraws and not withdrawal.moved_out(
+    if withdraws and not withdrawal.proposed_withdrawals(
         draft.charter, draft.now, body.action, body.statement, draft.height, author
     ):
         raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", author)
@@ -312,7 +312,7 @@ def _carry_motions(charter: Charter, before: Ledger, ledger: Ledger, height: int
             return ledger
         motion, taken = found.motion, list[Withdrawn]()
         if found.result == "passed" and motion.action in membership.WITHDRAWALS:
-            taken = withdrawal.moved_out(
+            taken = withdrawal.proposed_withdrawals(
                 charter, ledger, motion.action, motion.statement, height, motion.author, motion.digest
             )
             if not taken:
@@ -334,7 +334,7 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             return replace(ledger, members=members, roll=membership.seat(roll, person, motion, height))
         case "rekey":
             new = membership.new_key(motion, ledger.federation)
-            return _moved(ledger, membership.move(roll, subject, new, motion, height), subject, new)
+            return _rekeyed(ledger, membership.rekeyed(roll, subject, new, motion, height), subject, new)
         case "suspend":
             return replace(
                 ledger,
@@ -357,7 +357,7 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             raise LocalProtocolError(f"nobody has said what a motion to {unknown} does")
 
 
-def _moved(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
+def _rekeyed(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
     """Let a member's new key sit where the old one sat. What the old one has pending drops: it is trained again."""
     state = _without(ledger, {old})
     components = {

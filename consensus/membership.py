@@ -354,7 +354,7 @@ def unseat(roll: Roll, keys: Iterable[bytes], gone: str, height: int, end: bytes
     return replace(roll, seats={**roll.seats, **ended})
 
 
-def move(roll: Roll, old: bytes, new: bytes, motion: OpenMotion, height: int) -> Roll:
+def rekeyed(roll: Roll, old: bytes, new: bytes, motion: OpenMotion, height: int) -> Roll:
     """Let a member's new key take its seat, its votes, and what is moved against it."""
     before = roll.seats[old]
     after = Seat(new, before.name, before.addresses, height, motion=motion.digest, predecessor=old)

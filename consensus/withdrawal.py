@@ -194,7 +194,7 @@ def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalSt
     return [terms, *(replace(terms, author=k, through=ledger.heads.get(k, (0, GENESIS))[0]) for k in older)]
 
 
-def moved_out(
+def proposed_withdrawals(
     charter: Charter, ledger: Ledger, action: str, statement: bytes, height: int, carrier: bytes, motion: bytes = b""
 ) -> list[Withdrawn]:
     """Return what a motion to withdraw or to rewind would take out as things stand. Raises RemoteProtocolError."""

@@ -237,12 +237,12 @@ def utilities(names: Sequence[str], movement: Mapping[str, int]) -> dict[str, in
 
     Within 1/MAX_UTILITY and MAX_UTILITY; one for each before all of them have moved.
     """
-    moved = [movement.get(name, 0) for name in names]
-    if not names or min(moved) <= 0:
+    drifts = [movement.get(name, 0) for name in names]
+    if not names or min(drifts) <= 0:
         return dict.fromkeys(names, MILLION)
     return {
-        name: max(MILLION // MAX_UTILITY, min(MAX_UTILITY * MILLION, MILLION * move * len(moved) // sum(moved)))
-        for name, move in zip(names, moved, strict=True)
+        name: max(MILLION // MAX_UTILITY, min(MAX_UTILITY * MILLION, MILLION * drift * len(drifts) // sum(drifts)))
+        for name, drift in zip(names, drifts, strict=True)
     }
 
 

@@ -109,7 +109,8 @@ class JoinRequest:
 class JoinAnswer:
     """The charter file's bytes, or how the candidate's own application stands.
 
-    `state` is "charter", "held" (the operator decides), "waiting" (it will be moved), "moved", "admitted" or "refused".
+    `state` is "charter", "held" (the operator decides), "waiting" (it will be proposed), "proposed", "admitted" or
+    "refused".
     """
 
     LIMIT: ClassVar[int] = 2 << 20

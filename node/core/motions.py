@@ -12,7 +12,7 @@ from contextlib import suppress
 from ...consensus import membership, trainers
 from ...consensus.ledger import Ledger
 from ...consensus.membership import OpenMotion
-from ...consensus.withdrawal import check_withdrawal, moved_out
+from ...consensus.withdrawal import check_withdrawal, proposed_withdrawals
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
 from ...protocol.membership import Ballot, Motion
@@ -41,7 +41,7 @@ def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
     if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(state)):
         raise RemoteProtocolError("moved-already", motion.action, state.me)
     membership.check_motion(ledger.roll, ledger.members, ledger.offers, state.federation, height, state.me, motion)
-    if motion.action in membership.WITHDRAWALS and not moved_out(
+    if motion.action in membership.WITHDRAWALS and not proposed_withdrawals(
         state.charter, ledger, motion.action, motion.statement, height, state.me
     ):
         raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", state.me)

@@ -26,8 +26,8 @@ class IssuedInvitation:
     """One invitation that this member gave out. Keys and digests in hex, times in Unix seconds.
 
     `token_key`: the public key of its token; `key`: the candidate's, if it was known; `hold`: its application waits for
-    `peer approve`; `application`: the signed one that came by it; `moved`: a block had the motion to admit who applied,
-    which happens once.
+    `peer approve`; `application`: the signed one that came by it; `proposed`: a block had the motion to admit who
+    applied, which happens once.
     """
 
     token_key: str
@@ -38,7 +38,7 @@ class IssuedInvitation:
     hold: bool = False
     withdrawn: bool = False
     application: str = ""
-    moved: bool = False
+    proposed: bool = False
 
     def applicant(self) -> Application | None:
         """Return who applied, once somebody did; the signature was checked when it came."""

@@ -126,9 +126,9 @@ class Admission:
     async def maintain(self) -> None:
         """Move the admission of whoever applied, as soon as this node may: to invite was to consent."""
         for issued in self.issued:
-            if issued.application and not issued.moved and self._agreed(bytes.fromhex(issued.application)):
+            if issued.application and not issued.proposed and self._agreed(bytes.fromhex(issued.application)):
                 async with self._turn:
-                    await self._change(issued.token_key, moved=True)  # the ledger forgets how older motions ended
+                    await self._change(issued.token_key, proposed=True)  # the ledger forgets how older motions ended
         for issued in self.issued:
             if issued.application and not issued.hold and self.state(issued) == "waiting":
                 move = self.motion_for(issued)
@@ -148,9 +148,9 @@ class Admission:
         key = open_signed(Application, wire, ledger.federation).value.author
         if key in ledger.members:
             return "admitted"
-        if any(motion.statement == wire for motion in ledger.roll.motions) or self._moved(wire):
-            return "moved"
-        if issued.moved or key in ledger.roll.seats or self._agreed(wire):
+        if any(motion.statement == wire for motion in ledger.roll.motions) or self._is_proposed(wire):
+            return "proposed"
+        if issued.proposed or key in ledger.roll.seats or self._agreed(wire):
             return "refused"
         if issued.withdrawn:
             return "withdrawn"
@@ -160,7 +160,7 @@ class Admission:
         roll = self._host.core.ledger.roll
         return any(motion.statement == wire for motion in (*roll.motions, *(o.motion for o in roll.outcomes)))
 
-    def _moved(self, wire: bytes) -> bool:
+    def _is_proposed(self, wire: bytes) -> bool:
         core = self._host.core
         return any(isinstance(body, Motion) and body.statement == wire for body in motions.waiting(core))
 

@@ -73,7 +73,7 @@ class Runtime:
         self._control_closed = trio.Event()
         self._timers: dict[Timer, trio.CancelScope] = {}
         self._asking: set[bytes] = set()
-        self.moved = False  # to a new key, or to data that came: the daemon begins anew with it
+        self.begins_anew = False  # to a new key, or to data that came: the daemon begins anew with it
         self._nursery: trio.Nursery
         self._turn = trio.Lock()
         plan = Plan(
@@ -234,7 +234,7 @@ class Runtime:
     async def _await_data(self) -> None:
         await wait_for_data(self.config, self.charter)
         log.info("the data are there; the daemon begins anew with them", folder=str(self.config.data.path))
-        self.moved = True
+        self.begins_anew = True
         self.request_stop()
 
     def _follow_key(self) -> None:
@@ -245,11 +245,11 @@ class Runtime:
         seat = self.core.ledger.roll.seats.get(self.identity.public_key)
         if seat is not None and seat.predecessor and not self._was_member:
             log.warning("this node took a member's place", member=seat.name, old=seat.predecessor, height=seat.since)
-            self.moved = True
+            self.begins_anew = True
             self.request_stop()
         if seat is not None and seat.successor and keys.adopt_next(self.home, seat.successor):
             log.warning("this member has moved to its new key", old=seat.key, new=seat.successor, height=seat.until)
-            self.moved = True
+            self.begins_anew = True
             self.request_stop()
 
     async def _step(self, think: Callable[[], list[ev.Effect]]) -> None:

@@ -80,7 +80,7 @@ def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_
             trio.run(runtime.run, started)
         except BaseExceptionGroup as group:
             raise _first(group) from group
-        return runtime.moved
+        return runtime.begins_anew
 
 
 def _nothing() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...consensus import membership, withdrawal
 from ...consensus.ledger import names
-from ...consensus.withdrawal import moved_out, of_all_keys
+from ...consensus.withdrawal import of_all_keys, proposed_withdrawals
 from ...crypto.errors import RefusedError, UsageError
 from ...protocol.records import GENESIS, MAX_UPDATES, WithdrawalStatement
 from ..core.contribution import taken_back
@@ -21,7 +21,7 @@ def rounds_again(state: NodeState, action: str, statement: bytes) -> dict[str, i
     """Return how many rounds of which component run again if a motion to rewind passes as things stand."""
     if action != "rewind":
         return {}
-    found = moved_out(state.charter, state.ledger, action, statement, state.ledger.height + 1, state.me)
+    found = proposed_withdrawals(state.charter, state.ledger, action, statement, state.ledger.height + 1, state.me)
     names = {name for each in found for name, _ in each.since}
     return {name: max(taken_back(each, name) for each in found) for name in sorted(names)}
 

@@ -66,7 +66,7 @@ def simulate(nodes: int, rounds: int) -> Figures:
         node.options = replace(node.options, hosted=(names[node.index % components],))
     began = time.process_time()  # the machine may be busy with other things; one process has one thread
     cluster.start()
-    closed = cluster.run(lambda: cluster.moved and cluster.all_closed(rounds))
+    closed = cluster.run(lambda: cluster.progressed and cluster.all_closed(rounds))
     seconds = time.process_time() - began
     if not closed:
         raise RuntimeError(f"{nodes} nodes did not close {rounds} rounds")

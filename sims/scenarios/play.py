@@ -114,7 +114,7 @@ class Play(Stage):
 
     def _do(self, event: Event) -> None:
         undo = ACTIONS[event.do].run(self, self.whom(event.node), event.more)
-        self.cluster.moved = True
+        self.cluster.progressed = True
         if undo is not None and event.lasts is not None:
             self.cluster.at(self._between(event.lasts), lambda: self._over(undo))
         elif undo is not None and event.until:
@@ -125,7 +125,7 @@ class Play(Stage):
     def _over(self, undo: Undo) -> None:
         undo()
         self.running -= 1
-        self.cluster.moved = True
+        self.cluster.progressed = True
 
     def _closed(self) -> int:
         """Return the last round that some honest node has closed in every component."""
@@ -169,9 +169,9 @@ class Play(Stage):
         self._check()
 
     def _done(self) -> bool:
-        if not self.cluster.moved:
+        if not self.cluster.progressed:
             return False
-        self.cluster.moved = False
+        self.cluster.progressed = False
         self._trigger()
         rounds = self.scenario.expect.rounds
         return not self.running and all(

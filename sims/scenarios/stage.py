@@ -47,7 +47,7 @@ class Stage:
         def attempt() -> None:
             if done():
                 self.running -= 1
-                self.cluster.moved = True
+                self.cluster.progressed = True
             else:
                 self.cluster.at(every, attempt)
 

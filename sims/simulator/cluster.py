@@ -113,7 +113,7 @@ class Node:
         kept = needed(self.core)  # the daemon sweeps as well
         for blob in [blob for blob in self.store.blobs if blob not in kept]:
             del self.store.blobs[blob]
-        self.cluster.moved = True
+        self.cluster.progressed = True
         self.cluster.witness(self, b"start")
         self._perform(start_node(self.core, self.now))
         for other in self.cluster.nodes:
@@ -128,7 +128,7 @@ class Node:
         self.core = None
         self.life += 1
         self.inbox.clear()
-        self.cluster.moved = True
+        self.cluster.progressed = True
         self.cluster.witness(self, b"crash")
         for other in self.cluster.nodes:
             if other is not self:
@@ -139,7 +139,7 @@ class Node:
         if self.core is not None:
             self.cluster.steps += len(events)
             for event in events:
-                self.cluster.moved |= isinstance(event, ev.Folded)
+                self.cluster.progressed |= isinstance(event, ev.Folded)
                 self.cluster.witness(self, event)
             try:
                 effects = handle(self.core, events, self.now)
@@ -164,7 +164,7 @@ class Node:
         elif fate == "torn":
             puts = puts[: self.cluster.random.randrange(len(puts) + 1)]
         self.store.apply(puts)
-        self.cluster.moved |= any(isinstance(put, ev.PutBlock) for put in puts)
+        self.cluster.progressed |= any(isinstance(put, ev.PutBlock) for put in puts)
         self.cluster.observer.persisted(self, puts, whole=fate not in ("before", "torn"))
         if fate:  # "after": applied, then reported failure
             self.crash()
@@ -321,7 +321,7 @@ class Cluster:
         self.down = (200, 3000)  # ms until a crashed node starts again
         self.now = 0
         self.steps = 0
-        self.moved = True  # something was decided, folded, started or killed since somebody looked
+        self.progressed = True  # something was decided, folded, started or killed since somebody looked
         self._trace = hashlib.sha256()
         self.queue: list[_Item] = []
         self.numbers = 0

@@ -46,7 +46,7 @@ def test_g9_a_candidate_keeps_to_the_charters_bytes() -> None:
     cluster = Cluster(4, 1, Invariants, rounds=1)
     cluster.charter = replace(cluster.charter, rules=replace(cluster.charter.rules, bytes_per_height=LIMIT))
     cluster.start()
-    assert cluster.run(lambda: cluster.moved and cluster.all_closed(1))
+    assert cluster.run(lambda: cluster.progressed and cluster.all_closed(1))
     node = cluster.nodes[0]
     core, before = node.core, node.store.height()
     assert core is not None

@@ -102,7 +102,7 @@ def test_a_candidate_may_fetch_the_charter_and_apply_once(place: Place) -> None:
     with pytest.raises(RemoteProtocolError, match="invitation-used"):
         place.apply(token, NEW, "another name")
     place.settle()
-    assert place.apply(token) == "moved"
+    assert place.apply(token) == "proposed"
     motion = place.node.core.ledger.roll.motions[0]  # type: ignore[union-attr]  # it runs
     for node in place.cluster.nodes[1:3]:
         node.deliver(ev.Cast(motion.digest, True))

@@ -107,7 +107,7 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
     assert file.stat().st_mode & 0o777 == 0o600
     new = newcomer(four, cli, tmp_path)
     found = cli("peer", "join", file, "--home", new.home.root)
-    assert found["state"] in ("waiting", "moved")
+    assert found["state"] in ("waiting", "proposed")
     assert found["federation"] == four.charter.federation.hex()
     assert new.home.charter.read_bytes()
     (shown,) = cli("peer", "invitations", "--home", inviter)["invitations"]
