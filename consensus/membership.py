@@ -47,7 +47,7 @@ MIN_VOTED = 3  # members, from which on some can decide about another one
 class Seat:
     """One key that is or was a member's. Heights are those of the blocks that changed it; 0: the charter, or not yet.
 
-    `gone` is empty, "evidence" (a proof of a lie), "expelled", "left" or "moved" (to the key `successor`).
+    `gone` is empty, "evidence" (a proof of a lie), "expelled", "left" or "rekeyed" (to the key `successor`).
     """
 
     key: bytes
@@ -358,7 +358,7 @@ def rekeyed(roll: Roll, old: bytes, new: bytes, motion: OpenMotion, height: int)
     """Let a member's new key take its seat, its votes, and what is moved against it."""
     before = roll.seats[old]
     after = Seat(new, before.name, before.addresses, height, motion=motion.digest, predecessor=old)
-    ended = replace(before, until=height, gone="moved", end=motion.digest, successor=new)
+    ended = replace(before, until=height, gone="rekeyed", end=motion.digest, successor=new)
 
     def follow(keys: frozenset[bytes]) -> frozenset[bytes]:
         return frozenset(new if key == old else key for key in keys)

@@ -231,9 +231,9 @@ def gone(seat: Seat, roll: Roll) -> Note:
         "evidence": "This node was expelled: a proof that it lied is in the ledger",
         "expelled": f"This node was expelled by the members{reason}",
         "left": "This node has left the federation",
-        "moved": "This member has moved to another key",
+        "rekeyed": "This member has moved to another key",
     }[seat.gone]
-    if seat.gone == "moved":
+    if seat.gone == "rekeyed":
         return Note(f"{what}: this key is no member's since height {seat.until}.", "Use the directory of the new key.")
     back = "To come back, in this same directory: `collegium peer join INVITATION --new-key`."
     return Note(f"{what}: it is no member since height {seat.until}.", f"{STILL} {back}")

@@ -41,7 +41,7 @@ def changes(source: Source, history: list[tuple[StoredBlock, Ledger]]) -> list[i
 
 def test_the_eventful_ledger_has_what_it_says(source: Source, ledger: Ledger) -> None:
     seats = ledger.roll.seats.values()
-    assert {seat.gone for seat in seats} == {"", "evidence", "expelled", "left", "moved"}
+    assert {seat.gone for seat in seats} == {"", "evidence", "expelled", "left", "rekeyed"}
     assert {outcome.result for outcome in ledger.roll.outcomes} >= {"passed", "refused"}
     assert ledger.withdrawn
     kinds = {record.value.kind for stored, _ in source.history(source.top) for record in stored.records}
@@ -113,8 +113,8 @@ def _stranger(walk: Walk) -> Walk:
 
 
 MUTATIONS: dict[str, tuple[Callable[[Walk], Walk], str]] = {
-    "a change of members is left out": (lambda w: (*w[:1], *w[2:]), "members-list|certificate-stranger|no-quorum"),
-    "all of them are": (lambda w: w[-1:], "members-list|certificate-stranger|no-quorum"),
+    "a change of members is left out": (lambda w: (*w[:1], *w[2:]), "members-list|certificate-not-a-member|no-quorum"),
+    "all of them are": (lambda w: w[-1:], "members-list|certificate-not-a-member|no-quorum"),
     "the target is left out": (lambda w: w[:-1], "missing-head"),
     "a head is there twice": (lambda w: (w[0], *w), "height: after height"),
     "two heads change places": (lambda w: (w[1], w[0], *w[2:]), "members-list|certificate|height|no-quorum"),

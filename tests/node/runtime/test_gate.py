@@ -17,7 +17,7 @@ from collegium.node.runtime.runtime import TELL_PROTOCOL
 FORMER = Identity.from_seed(sha256(b"was a member"))
 
 
-@pytest.mark.parametrize("gone", ["expelled", "left", "moved", "evidence"])
+@pytest.mark.parametrize("gone", ["expelled", "left", "rekeyed", "evidence"])
 def test_g9_the_gate_refuses_the_keys_of_former_members_at_both_ends(runtime: Any, gone: str) -> None:
     """What a ledger remembers of a seat lets nobody in. One thing is left to them: to be told how it ended."""
     me, ledger = runtime.identity.public_key, runtime.core.ledger
