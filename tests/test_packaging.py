@@ -14,7 +14,7 @@ FOLDERS = ("cli", "sims", "node", "consensus", "protocol", "crypto")
 
 def modules() -> set[str]:
     found = {f"collegium/{p.relative_to(ROOT).as_posix()}" for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
-    for folder in (ROOT / "node" / "privacy", ROOT / "sims" / "scenarios"):
+    for folder in (ROOT / "node" / "home", ROOT / "sims" / "scenarios"):
         tables = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in folder.rglob("*.toml")}
         assert tables
         found |= tables
