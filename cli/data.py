@@ -8,6 +8,7 @@ import typer
 from ..crypto.errors import UsageError
 from ..node.words import counted
 from ..protocol.bounds import MAX_INSTITUTIONS
+from .data_init import init
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ALIKE = 5  # errors with the same advice that are shown
 
 app = typer.Typer(help="An institution's data folder.", no_args_is_help=True)
+app.command("init")(init)
 
 
 @app.command("check")

@@ -45,6 +45,11 @@ def read_manifest(folder: Path) -> Manifest:
     return _manifest(toml.read(path, f"Put a {MANIFEST} into the data folder.", GUIDE), folder)
 
 
+def parse_manifest(text: str, folder: Path) -> Manifest:
+    """Check the text of a dataset.toml of this folder, as `read_manifest` does the file. Raises UsageError."""
+    return _manifest(toml.parse(text, MANIFEST, GUIDE), folder)
+
+
 def _manifest(top: Table, folder: Path) -> Manifest:
     if top.whole("format", FORMAT, 1, 2**31) != FORMAT:
         raise top.fail("this format is not known", f"Write format = {FORMAT}, or use a newer Collegium.")

@@ -109,13 +109,13 @@ def outside(numbers: npt.NDArray[np.float64], low: float, high: float) -> dict[s
     codes = [
         (f"{value:.0f}" if abs(value) < HUGE else f"{value:g}", int(number))
         for value, number in zip(values.tolist(), counts.tolist(), strict=True)
-        if _is_sentinel(value, low)
+        if is_code(value, low)
     ]
     codes.sort(key=lambda item: -item[1])
     return {"below": int(below.sum()), "above": int(above.sum()), "sentinels": tuple(codes[:SHOWN])}
 
 
-def _is_sentinel(value: float, low: float) -> bool:
+def is_code(value: float, low: float) -> bool:
     """Tell whether a number outside its bounds looks like a code for "no value": -1, 99, -999, 9999, 1e308, ..."""
     if abs(value) >= HUGE or value in _EDGES_OF_TYPES or (value == -1.0 and low >= 0.0):
         return True

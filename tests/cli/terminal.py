@@ -185,6 +185,10 @@ class Terminal:
         )
         os.close(slave)
 
+    def send(self, text: str) -> None:
+        """Type a text."""
+        os.write(self._master, text.encode())
+
     def until(self, done: Callable[[Screen], object], seconds: float = PATIENCE) -> Screen:
         """Read until the screen is as wanted."""
         deadline = time.monotonic() + seconds

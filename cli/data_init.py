@@ -1,0 +1,384 @@
+"""`collegium data init`: a dataset.toml, from what the tables of a folder hold and what a person states."""
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import UsageError
+from ..node.words import counted
+from .files import check_new, write_new
+from .options import JsonOption
+from .output import emit, facts, progress, say, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..node.data.look import Look, Seen
+    from ..node.data.propose import Choice, Proposal
+
+NONE = "none"
+KINDS = {
+    "constant": "the same in every row", "empty": "empty", "text": "texts", "image": "pictures", "pixels": "pixels",
+    "audio": "clips", "file": "files", "date": "dates or times", "many": "many words, each seldom",
+    "twice": "there twice", "unreadable": "neither text nor numbers",
+}  # fmt: skip
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds your tables.")],
+    key: Annotated[str, typer.Option("--key", metavar="COLUMN", help="The column that names a student.")] = "",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", metavar="COLUMN", help="A column to predict; or COLUMN=WORD,WORD, of two words the first is yes."
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="COLUMN", help="A column to leave out.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Ask nothing: write what is proposed, marked to be checked.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write there [FOLDER/dataset.toml].")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose a dataset.toml from the tables of a folder, ask for bounds, levels and tasks, and write it.
+
+    Nothing is fitted to the data: bounds are what you state. What was seen is shown here, in round steps. It is never
+    written over a file that is there.
+    """
+    from ..node.data.dataset_toml import dataset_toml
+    from ..node.data.manifest import MANIFEST, parse_manifest
+    from ..node.data.survey import survey
+
+    file = out or folder / MANIFEST
+    if folder.is_dir():
+        check_new(file)
+    with progress(as_json) as step:
+        found = survey(folder, step or (lambda _what, _done, _total: None))
+    tasks = dict(_stated(found.looks, each) for each in task or ())
+    if yes:
+        proposal = _proposed(found.looks, key, tasks, ignore or ())
+    elif sys.stdin.isatty():
+        proposal = _asked(found.looks, key, tasks, ignore or ())
+    else:
+        raise _nobody(found.looks, key, tasks, ignore or ())
+    proposal.persons.left.update(found.left)
+    _sound(proposal)
+    text = dataset_toml(proposal, folder, salt=str(date.today().year))
+    parse_manifest(text, folder)  # never write what `data check` would refuse
+    write_new(file, [text.encode()])
+    answer = _answer(proposal, folder, file)
+    emit(answer, as_json, lambda console: _show(console, proposal, answer))
+    if not as_json:
+        unstated = sum(choice.open for choice in proposal.choices)
+        if unstated:
+            say(f"{unstated} bounds, levels or classes are stated by nobody yet: look at each in {file}.")
+        there = file.parent.resolve() == folder.resolve() and file.name == MANIFEST
+        place = "" if there else f"copy it to {folder / MANIFEST}, then "
+        say(f"Next: {place}`collegium data check {folder}`. docs/data.md explains every key.")
+
+
+def _stated(looks: "Sequence[Look]", text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a task's column, and its words where they are stated."""
+    from ..node.data.spelling import clean
+
+    if any(look.seen(clean(text)) for look in looks) or "=" not in text:
+        return text, ()
+    column, _, words = text.rpartition("=")
+    return column, tuple(_split(words))
+
+
+def _split(words: str) -> list[str]:
+    return [word.strip() for word in next(csv.reader([words], skipinitialspace=True), []) if word.strip()]
+
+
+def _join(words: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(words)
+    return line.getvalue()
+
+
+def _proposed(
+    looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]], ignore: Sequence[str]
+) -> "Proposal":
+    from ..node.data.propose import label_candidates, propose
+
+    proposal = propose(looks, key, tasks, ignore)
+    if not tasks:
+        likely = label_candidates(proposal)
+        sounds = f" {' and '.join(likely)} may be meant." if likely else ""
+        raise UsageError("no column is named as the one to predict", f"Name each: --task COLUMN.{sounds}")
+    return proposal
+
+
+def _nobody(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]], ignore: Sequence[str]) -> UsageError:
+    """Return the error where nobody can be asked, with the questions."""
+    from ..node.data.propose import label_candidates, propose
+
+    proposal = propose(looks, key, tasks, ignore)
+    asked = [] if key else [f"which column names a student ({proposal.persons.subject}?)"]
+    if not tasks:
+        likely = " or ".join(label_candidates(proposal))
+        asked.append(f"which columns are to be predicted{f' ({likely}?)' if likely else ''}")
+    bounds = [choice.seen.column for choice in proposal.choices if choice.open and choice.bounds]
+    levels = [choice.seen.column for choice in proposal.choices if choice.open and choice.levels]
+    asked += [f"the bounds of {', '.join(bounds)}"] if bounds else []
+    asked += [f"the words of {', '.join(levels)}"] if levels else []
+    advice = (
+        "Give --yes and each --task COLUMN to have what is proposed written, marked to be checked. Nothing was done."
+    )
+    return UsageError(f"There is no terminal to ask at: {'; '.join(asked)}", advice)
+
+
+# ---- asking
+
+
+def _ask(question: str, default: str, take: Callable[[str], Any]) -> Any:
+    """Ask until an answer is one that can be taken."""
+    while True:
+        try:
+            return take(str(typer.prompt(question, default=default or None, err=True)).strip())
+        except (UsageError, ValueError) as error:
+            say(f"{error}" if not isinstance(error, UsageError) else f"{error.message}. {error.advice}")
+
+
+def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]], ignore: Sequence[str]) -> "Proposal":
+    from ..node.data.persons import find_persons
+    from ..node.data.propose import label_candidates, make_task, propose
+    from .output import console
+
+    screen = console(stderr=True)
+    table(screen, ("table", "column", "here"), [(seen.table, seen.column, _described(seen)) for each in looks
+                                                for seen in each.columns], empty="")  # fmt: skip
+    say("Nobody but you sees this. Press Enter to take what stands in [brackets].")
+    if not key:
+        try:
+            likely = find_persons(looks, "", tasks).subject
+        except UsageError:
+            likely = ""
+
+        def take_key(answer: str) -> str:
+            find_persons(looks, answer, tasks)
+            return answer
+
+        key = _ask("Which column names a student?", likely, take_key)
+    proposal = propose(looks, key, tasks, ignore)
+    if not tasks:
+        likely = _join(label_candidates(proposal))
+
+        def take_tasks(answer: str) -> None:
+            tasks.update(dict.fromkeys(_split(answer), ()))
+            try:
+                if not tasks:
+                    raise ValueError("At least one column is to be predicted.")
+                for each in tasks:
+                    if not any(choice.seen.column == each for choice in proposal.choices):
+                        raise ValueError(f"There is no column {each!r}.")
+            except ValueError:
+                tasks.clear()
+                raise
+
+        _ask("Which columns are to be predicted (commas between)?", likely, take_tasks)
+    if not ignore:
+        gone = [choice.seen.column for choice in proposal.used("out")]
+        if gone:
+            say(f"Left out: {', '.join(gone)}.")
+        answer = _ask("Which others are left out (commas between)?", NONE, str)
+        ignore = [] if answer == NONE else _split(answer)
+    proposal = propose(looks, key, {each: words for each, words in tasks.items() if words}, ignore)
+    for each in (name for name, words in tasks.items() if not words):
+        try:
+            make_task(proposal, each)
+        except UsageError as error:
+            say(error.message + ".")
+            words = _ask(f"The words of {each}, of two the one that means yes first (commas between)?", "", _split)
+            make_task(proposal, each, words)
+    for choice in proposal.choices:
+        if choice.open:
+            _state(choice)
+    return proposal
+
+
+def _state(choice: "Choice") -> None:
+    """Ask for the bounds, levels or classes of a column."""
+    from ..node.data.dataset_toml import number_of
+    from ..node.data.propose import apart, set_classes
+
+    name, what = choice.seen.column, {"task": "to predict", "group": "a group"}.get(choice.use, "a feature")
+
+    def take_bounds(answer: str) -> None:
+        low, high = (float(each.replace(",", ".")) for each in answer.replace(" to ", " ").split())
+        if not low < high or max(abs(low), abs(high)) > 1e300:
+            raise ValueError("The first number is the lower one.")
+        choice.bounds = low, high
+
+    def take_levels(answer: str) -> None:
+        words = apart(_split(answer))
+        if not words:
+            raise ValueError("Write at least one word.")
+        choice.levels = words
+
+    def take_classes(answer: str) -> None:
+        kind = choice.task
+        set_classes(choice, _split(answer))
+        if kind == "ordinal" and choice.task == "multiclass":
+            choice.task = kind
+
+    seen = _described(choice.seen)
+    if choice.use == "audio" and choice.bounds:
+
+        def take_seconds(answer: str) -> None:
+            seconds = float(answer.replace(",", "."))
+            if not 0 < seconds <= 3600:
+                raise ValueError("Write seconds, to 3600.")
+            choice.bounds = 0.0, seconds
+
+        _ask(f"{name}: how many seconds of a clip are read?", number_of(choice.bounds[1]), take_seconds)
+    elif choice.bounds:
+        low, high = map(number_of, choice.bounds)
+        _ask(f"{name} ({what}; {seen}): lowest and highest possible value?", f"{low} {high}", take_bounds)
+    elif choice.use == "task":
+        order = "of two the one that means yes first" if choice.task == "binary" else "from low to high if in order"
+        _ask(f"{name} ({what}; {seen}): its words, {order}?", _join(choice.levels), take_classes)
+        if choice.task == "multiclass" and typer.confirm(f"Are the words of {name} in an order?", err=True):
+            choice.task = "ordinal"
+    else:
+        _ask(f"{name} ({what}; {seen}): its words?", _join(choice.levels), take_levels)
+    choice.stated = True
+
+
+# ---- answering
+
+
+def _described(seen: "Seen") -> str:
+    """Say what a column holds, in round numbers."""
+    from ..node.data.dataset_toml import number_of
+    from ..node.data.natural import rounded
+
+    if seen.kind == "number":
+        low, high = map(number_of, rounded(seen.low, seen.high))
+        found = f"numbers of about {low} to {high}"
+    elif seen.kind == "levels":
+        found = ", ".join([f"{word} {number}" for word, number in seen.common] + (["…"] if seen.rare else []))
+    elif seen.kind == "many" and seen.unique:
+        found = "another word in each row"
+    else:
+        found = KINDS[seen.kind]
+    empty = seen.rows - seen.present
+    return found + (f", {empty} empty" if 0 < empty < seen.rows else "")
+
+
+def _sound(proposal: "Proposal") -> None:
+    if not proposal.used("feature", "text", "image", "audio"):
+        gone = ", ".join(f"{choice.seen.column} ({choice.why})" for choice in proposal.used("out"))
+        raise UsageError(
+            f"no column is left to learn from: {gone or 'there is none'}", "Add a column, or name fewer tasks."
+        )
+    from ..node.data.propose import label_candidates
+
+    proposal.notes += [
+        f"{column} sounds like a label, and is a feature: --ignore it if it is known only when the task's label is"
+        for column in label_candidates(proposal)
+    ]
+    proposal.notes += [
+        f"{choice.seen.column}: {counted(choice.seen.unfit, 'cell is no number', 'cells are no numbers')}; `data check`"
+        " names each"
+        for choice in proposal.used("feature", "task")
+        if choice.bounds and choice.seen.unfit
+    ]
+    proposal.notes += [
+        f"{choice.seen.column}: {counted(choice.seen.rare_cells, 'cell holds a word', 'cells hold words')} that occur"
+        " seldom and are not declared"
+        for choice in proposal.used("feature", "task", "group")
+        if choice.levels and choice.seen.rare and not choice.stated
+    ]
+
+
+def _answer(proposal: "Proposal", folder: Path, file: Path) -> dict[str, Any]:
+    persons = proposal.persons
+    return {
+        "folder": str(folder),
+        "file": str(file),
+        "unit": {"table": persons.unit.entry.name, "subject": persons.subject, "max_records": proposal.max_records},
+        "tables": [
+            {
+                "name": look.entry.name,
+                "path": look.entry.path.name,
+                "key": persons.key,
+                "rows": look.table.rows,
+                "separator": look.entry.separator,
+                "decimal": look.entry.decimal,
+                "encoding": look.entry.encoding,
+            }
+            for look in proposal.tables
+        ],
+        "columns": [
+            {
+                "table": choice.seen.table,
+                "column": choice.seen.column,
+                "here": _described(choice.seen),
+                "use": choice.use,
+                "kind": choice.task,
+                "why": choice.why,
+                "low": choice.bounds[0] if choice.bounds else None,
+                "high": choice.bounds[1] if choice.bounds else None,
+                "levels": list(choice.levels),
+                "stated": not choice.open,
+            }
+            for choice in proposal.choices
+        ],
+        "left_out": [{"file": name, "why": why} for name, why in persons.left.items()],
+        "notes": proposal.notes,
+        "next": f"collegium data check {folder}",
+    }
+
+
+def _show(out: "Console", proposal: "Proposal", answer: dict[str, Any]) -> None:
+    unit = answer["unit"]
+    facts(
+        out,
+        [
+            ("written", answer["file"]),
+            ("tables", ", ".join(f"{each['path']} ({_written(each)})" for each in answer["tables"])),
+            ("a student is", f"{unit['subject']} of table {unit['table']}"),
+        ],
+    )
+    out.print()
+    rows = [
+        (choice.seen.table, choice.seen.column, _described(choice.seen), _use(choice)) for choice in proposal.choices
+    ]
+    table(out, ("table", "column", "here", "becomes"), rows, empty="")
+    for each in answer["left_out"]:
+        out.print(f"left out: {each['file']}: {each['why']}")
+    for note in answer["notes"]:
+        out.print(f"note: {note}")
+
+
+def _written(entry: dict[str, Any]) -> str:
+    if entry["path"].endswith(".parquet"):
+        return f"{entry['rows']} rows"
+    sign = {"\t": "tab"}.get(entry["separator"], entry["separator"])
+    return f"{entry['rows']} rows; separator {sign} decimal {entry['decimal']} encoding {entry['encoding']}"
+
+
+def _use(choice: "Choice") -> str:
+    from ..node.data.dataset_toml import number_of
+
+    if choice.use == "out":
+        return f"left out: {choice.why}"
+    words = {"key": "the key", "subject": "the student", "time": "the order of rows", "group": "a group to evaluate by"}
+    found = words.get(choice.use, choice.use if choice.use != "task" else f"task, {choice.task}")
+    if choice.bounds:
+        found += f", {number_of(choice.bounds[0])} to {number_of(choice.bounds[1])}"
+    elif choice.levels:
+        found += f": {', '.join(choice.levels)}"
+    return found

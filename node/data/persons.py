@@ -1,0 +1,133 @@
+"""Which table lists the records, which column names them, and whose they are."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from ...crypto.errors import UsageError
+from .look import Look, Seen
+from .sensitive import word_set, words_of
+from .spelling import clean
+
+_PERSONS = (
+    "pupil", "student", "learner", "candidate", "schuler", "schueler", "eleve", "etudiant", "apprenant", "alumn",
+    "estudiante", "alliev", "studente", "uczen", "uczn", "tanulo", "leerling", "elev", "zak", "matrikel",
+)  # fmt: skip
+_IDS = word_set("id ids key nr num nummer number code no kennung kurzel kuerzel pseudonym numero numer kod uuid")
+_TIMES = word_set("""
+    week day month time hour lesson step date t woche tag monat zeit stunde semaine jour mois heure semana dia mes hora
+    settimana giorno mese ora tydzien dzien miesiac dag maand uur vecka uke het nap
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Persons:
+    """The unit table, its key and whose records they are; `joined` maps the other tables that can be read to the column
+    of time by which they are a series, "" where a record has one row. `left` says why others are not."""
+
+    unit: Look
+    key: str
+    subject: str
+    joined: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def id_score(column: str) -> int:
+    """Return how much a column's name sounds like one that names a person (2) or a row (1)."""
+    words = words_of(column)
+    return 2 * any(word.startswith(_PERSONS) for word in words) + bool(_IDS & set(words))
+
+
+def _only_id(column: str) -> bool:
+    """Tell whether a name has no other words, as that of a student's age has."""
+    return all(word in _IDS or word.startswith(_PERSONS) for word in words_of(column))
+
+
+def find_persons(looks: Sequence[Look], key: str = "", tasks: Collection[str] = ()) -> Persons:
+    """Find the unit table, by the column `key` if it is given. Raises UsageError where a person has to say it."""
+    link = clean(key) or _link(looks)
+    holders = [look for look in looks if look.seen(link) is not None]
+    if not holders:
+        what = f"no table has a column {link!r}" if link else "no column is recognised as the one that names a student"
+        raise UsageError(what, f"Name it: --key COLUMN. {columns_of(looks)}")
+    single = [look for look in holders if _of(look, link).unique]
+    several = [look for look in holders if look not in single and _row_id(look, link)]
+    labelled = [look for look in several if any(look.seen(task) for task in tasks)]
+    elsewhere = any(look.seen(task) for look in single for task in tasks)
+    if single and not (labelled and not elsewhere):
+        unit = max(single, key=lambda look: (look.table.rows, len(look.columns)))
+        return _joined(looks, Persons(unit, link, link))
+    if not several:
+        first = holders[0]
+        what = f"{first.entry.path}: column {link!r} has the same value in several rows, and no column names each row"
+        raise UsageError(what, "Add a column that numbers the rows, or name the right one: --key COLUMN.")
+    unit = max(labelled or several, key=lambda look: (look.table.rows, len(look.columns)))
+    return _joined(looks, Persons(unit, _row_id(unit, link), link))
+
+
+def columns_of(looks: Sequence[Look]) -> str:
+    """Say which columns there are."""
+    each = (f"{look.entry.path.name} has {_listed([seen.column for seen in look.columns])}" for look in looks)
+    return "; ".join(each) + "."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _of(look: Look, column: str) -> Seen:
+    seen = look.seen(column)
+    assert seen is not None
+    return seen
+
+
+def _may_name(seen: Seen) -> bool:
+    return seen.kind in {"many", "levels", "constant"} or (seen.kind == "number" and seen.whole)
+
+
+def _link(looks: Sequence[Look]) -> str:
+    """Return the column that most probably names a person, "" if none does."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for look in looks:
+        for seen in look.columns:
+            score = id_score(seen.column)
+            if score and _may_name(seen) and not seen.sensitive and (seen.unique or _only_id(seen.column)):
+                tables = sum(other.seen(seen.column) is not None for other in looks)
+                best = found.get(seen.column, (0, 0, 0))
+                found[seen.column] = max(best, (tables, score, int(seen.unique)))
+    return max(found, key=lambda column: found[column], default="")
+
+
+def _row_id(look: Look, link: str) -> str:
+    """Return the column that names each row of a table beside the person's, "" if none does."""
+    ids = [seen.column for seen in look.columns if seen.column != link and seen.unique and _may_name(seen)]
+    ids = [column for column in ids if id_score(column)] or ids
+    return max(ids, key=id_score, default="")
+
+
+def _joined(looks: Sequence[Look], persons: Persons) -> Persons:
+    """Say of each other table whether it can be read."""
+    joined, left, notes = {}, {}, []
+    for look in looks:
+        if look is persons.unit:
+            continue
+        seen, name = look.seen(persons.key), look.entry.path.name
+        if seen is None:
+            left[name] = f"it has no column {persons.key!r}, by which the records of {persons.unit.entry.path.name} go"
+            continue
+        time = "" if seen.unique else _time(look)
+        if not seen.unique and not time:
+            left[name] = (
+                f"several rows have one {persons.key!r}. Only numbers in the order of a column of time can (a series);"
+                f" or let its rows be the records: give each an id, and name a task of this table"
+            )
+            continue
+        joined[look.entry.name] = time
+        if unknown := look.unknown(persons.key, persons.unit, persons.key):
+            notes.append(f"{name}: {unknown} of the rows are of nobody in {persons.unit.entry.path.name}")
+    return Persons(persons.unit, persons.key, persons.subject, joined, left, tuple(notes))
+
+
+def _time(look: Look) -> str:
+    times = [seen.column for seen in look.columns if seen.kind == "number" and _TIMES & set(words_of(seen.column))]
+    return times[0] if times else ""

@@ -1,0 +1,207 @@
+"""A proposal of `dataset.toml`, from what the tables hold: what each column is for, with bounds, levels and classes.
+
+Whoever is asked may change any of it; `stated` says what a person has said. Nothing here reads or writes a file.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...crypto.errors import UsageError
+from .look import Look, Seen
+from .natural import Bounds, natural, round_up
+from .persons import Persons, columns_of, find_persons, id_score
+from .sensitive import word_set, words_of
+from .spelling import MISSING, clean, whole
+
+CLASSES = 10  # whole numbers up to so many are classes in order
+YES = frozenset({
+    "1", "yes", "y", "true", "pass", "passed", "ja", "wahr", "bestanden", "oui", "vrai", "admis", "si", "sí",
+    "aprobado", "promosso", "tak", "zdał", "igen", "geslaagd", "godkänd", "bestått", "bestået",
+})  # fmt: skip
+_LABELS = word_set("""
+    result results outcome label target grade pass passed mark score final ergebnis note bestanden abschluss resultat
+    nota resultado risultato esito wynik ocena eredmeny jegy uitslag cijfer geslaagd betyg karakter voto vysledok
+    vysledek znamka
+""")
+_OUT = {
+    "empty": "every cell is empty",
+    "constant": "it is the same in every row",
+    "twice": "two columns have this name: rename one",
+    "unreadable": "it holds neither text nor numbers",
+    "date": "a date or time, which no model reads: make it a number (an age, a week) if it matters",
+    "file": "files of a kind that is not read: PNG, JPEG and PCM .wav are",
+    "many": "many words, each seldom: sort them into a few if it matters",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """What a column is for. `use` is key, subject, feature, text, image, audio, task, group, time or out (`why`).
+
+    `task` is the kind of a task; of a binary one `levels` are first what counts as yes, then as no.
+    """
+
+    seen: Seen
+    use: str
+    why: str = ""
+    bounds: Bounds | None = None
+    levels: tuple[str, ...] = ()
+    task: str = ""
+    stated: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether bounds, levels or classes are a person's to state."""
+        return self.use in {"feature", "task", "group", "audio"} and not self.stated
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """A dataset.toml in the making. By table, `missing` are words for "no value", `steps` the rows of a series."""
+
+    persons: Persons
+    tables: tuple[Look, ...]
+    choices: list[Choice]
+    max_records: int
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def used(self, *uses: str) -> list[Choice]:
+        """Return the columns of these uses."""
+        return [choice for choice in self.choices if choice.use in uses]
+
+
+def propose(
+    looks: Sequence[Look], key: str = "", tasks: Mapping[str, Sequence[str]] | None = None, ignore: Collection[str] = ()
+) -> Proposal:
+    """Propose what the columns are for. `tasks` are the columns to predict, each with its words where they are stated.
+
+    Raises UsageError: a column that is named is not there, or cannot be a task; or nobody's key is recognised.
+    """
+    wanted = {clean(name): tuple(map(clean, words)) for name, words in (tasks or {}).items()}
+    left_out = {clean(name) for name in ignore}
+    for name in sorted({*wanted, *left_out}):
+        if not any(look.seen(name) for look in looks):
+            raise UsageError(f"no table has a column {name!r}", columns_of(looks))
+    persons = find_persons(looks, key, wanted)
+    tables = tuple(look for look in looks if look is persons.unit or look.entry.name in persons.joined)
+    found = Proposal(persons, tables, [], _records(persons), notes=list(persons.notes))
+    for look in tables:
+        found.missing[look.entry.name] = tuple(
+            dict.fromkeys(code for seen in look.columns for code in seen.codes if code not in MISSING)
+        )
+        if persons.joined.get(look.entry.name):
+            found.steps[look.entry.name] = round_up(look.most(persons.key))
+        found.choices += [_choice(found, look, seen, left_out) for seen in look.columns]
+    for name, words in wanted.items():
+        make_task(found, name, words)
+    return found
+
+
+def label_candidates(proposal: Proposal) -> list[str]:
+    """Return the columns that sound like what is to be predicted."""
+    return [
+        choice.seen.column
+        for choice in proposal.used("feature", "group")
+        if _LABELS & set(words_of(choice.seen.column)) and choice.seen.column not in proposal.persons.joined.values()
+    ]
+
+
+def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Choice:
+    """Make a column one to predict; `words` are its classes, of two the first is yes. Raises UsageError."""
+    named = [choice for choice in proposal.choices if choice.seen.column == clean(column)]
+    named = [each for each in named if not proposal.persons.joined.get(each.seen.table)]  # no series has labels
+    if not named:
+        what = f"column {column!r} is in no table whose rows are records"
+        raise UsageError(what, f"Those are {', '.join(look.entry.path.name for look in proposal.tables)}.")
+    choice = named[0]
+    seen = choice.seen
+    if choice.use in {"key", "subject"}:
+        raise UsageError(f"column {column!r} names the records: it cannot be predicted", "Name another one.")
+    choice.use, choice.why = "task", ""
+    if words:
+        set_classes(choice, words)
+        return choice
+    choice.levels, choice.bounds = (), None
+    common = apart(seen.words)
+    if seen.kind == "number" and not (seen.distinct == 2 and len(common) == 2):
+        if seen.whole and seen.distinct <= CLASSES and not seen.rare and len(common) > 2:
+            choice.task, choice.levels = "ordinal", common
+        else:
+            choice.task, choice.bounds = "regression", natural(seen.column, seen.low, seen.high)
+    elif seen.kind in {"number", "levels"} and len(common) >= 2:
+        choice.task = "binary" if seen.distinct == 2 else "multiclass"
+        choice.levels = _yes_first(common) if choice.task == "binary" else common
+    elif seen.kind in {"number", "levels"}:
+        what = f"column {column!r}: fewer than two words occur often enough to be shown"
+        raise UsageError(what, f'State its classes, of two the one that means yes first: --task "{column}=WORD,WORD".')
+    else:
+        what = f"column {column!r} cannot be predicted: {_OUT.get(seen.kind, f'it holds {seen.kind}')}"
+        raise UsageError(what, "Name a column with numbers or a few words.")
+    return choice
+
+
+def set_classes(choice: Choice, words: Sequence[str]) -> None:
+    """State the classes of a task; of two the first means yes. Raises UsageError where they are no two words."""
+    classes = apart([clean(word) for word in words])
+    if len(classes) < 2 or len(classes) != len(words) or any(word in MISSING for word in classes):
+        what = f"column {choice.seen.column!r}: classes are two words or more, none of them empty or there twice"
+        raise UsageError(what, "Write them with commas between: pass,fail.")
+    choice.task, choice.bounds, choice.levels = ("binary" if len(classes) == 2 else "multiclass"), None, classes
+    choice.stated = True
+
+
+def apart(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words without those that differ from one before in case, space or number format alone."""
+    return tuple({whole(word): word for word in reversed(words)}[form] for form in dict.fromkeys(map(whole, words)))
+
+
+def _yes_first(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(words, key=lambda word: whole(word) not in YES))
+
+
+def _records(persons: Persons) -> int:
+    return 1 if persons.key == persons.subject else max(16, round_up(persons.unit.most(persons.subject)))
+
+
+def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str]) -> Choice:
+    persons, name = proposal.persons, look.entry.name
+    if seen.column == persons.key:
+        return Choice(seen, "key")
+    if look is persons.unit and seen.column == persons.subject:
+        return Choice(seen, "subject")
+    time = persons.joined.get(name, "")
+    if seen.column == time:
+        return Choice(seen, "time")
+    if seen.column in ignore:
+        return Choice(seen, "out", "you said so")
+    if seen.sensitive == "person":
+        return Choice(seen, "out", "it says who or where somebody is")
+    levels = tuple(word for word in apart(seen.words) if word not in proposal.missing[name])
+    if seen.sensitive:
+        if look is persons.unit and levels and seen.kind in {"levels", "number"} and len(levels) <= CLASSES:
+            return Choice(seen, "group", levels=levels)
+        return Choice(seen, "out", "it tells of a protected group, and is no group of few words in the unit table")
+    if (seen.unique and id_score(seen.column)) or (seen.column == persons.subject):
+        return Choice(seen, "out", "it names the rows")
+    if seen.kind in _OUT:
+        return Choice(seen, "out", _OUT[seen.kind])
+    if time and seen.kind not in {"number", "levels"}:
+        return Choice(seen, "out", "a series has numbers and levels alone")
+    if seen.kind == "levels":
+        why = "no word occurs often enough to be shown: write its levels yourself, if it matters"
+        return Choice(seen, "feature", levels=levels) if levels else Choice(seen, "out", why)
+    if seen.kind == "number":
+        return Choice(seen, "feature", bounds=natural(seen.column, seen.low, seen.high))
+    if seen.kind == "pixels":
+        bytes_ = seen.low >= 0 and 1 < seen.high <= 255
+        return Choice(seen, "image", bounds=(0.0, 255.0) if bytes_ else natural(seen.column, seen.low, seen.high))
+    if seen.kind == "audio":
+        if len(seen.rates) != 1:
+            rates = ", ".join(map(str, seen.rates))
+            why = f"clips have rates of {rates}: resample all to one" if rates else "no clip is PCM .wav"
+            return Choice(seen, "out", why)
+        return Choice(seen, "audio", bounds=(0.0, natural("", 0.0, min(math.ceil(seen.seconds), 3600))[1]))
+    return Choice(seen, seen.kind)

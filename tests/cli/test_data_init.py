@@ -1,0 +1,252 @@
+"""`collegium data init`: from a school's own files to a dataset.toml that `data check` and `charter model` take."""
+
+import csv
+import io
+import struct
+import tomllib
+import wave
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from ..firstweek.schools import COMMAND
+from .terminal import Screen, Terminal
+
+if TYPE_CHECKING:
+    from ..firstweek.schools import Answer
+    from .conftest import Run
+
+SECRET = "Mia-Szabo-private"
+ESSAY = "Plants need light because they make sugar of it, with water and air, number {}"
+
+
+def write(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[object]], separator: str = ",", encoding: str = "utf-8"
+) -> None:
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator).writerows([header, *rows])
+    path.write_bytes(text.getvalue().encode(encoding))
+
+
+@pytest.fixture
+def school(tmp_path: Path) -> Path:
+    """A spreadsheet as a German one writes it: 120 pupils."""
+    rows = [
+        [
+            f"S-{n:04}", f"{('Zoë', 'Jörg')[n % 2]} {SECRET}{n}", ("w", "m", "d")[n % 7 % 3 if n % 40 else 2],
+            ("Köln", "Bonn", "Aachen")[n % 3] if n != 7 else SECRET, 11 + n * 7 % 8,
+            "" if n % 30 == 4 else f"{60 + n * 13 % 40},{n % 10}", f"{1 + n % 28:02}.09.2024", ESSAY.format(n),
+            ("bestanden", "nicht bestanden")[n * 5 % 3 == 0],
+        ]
+        for n in range(120)
+    ]  # fmt: skip
+    header = ["Schüler-Nr", "Name", "Geschlecht", "Ort", "Alter", "Anwesenheit", "Eintritt", "Aufsatz", "Ergebnis"]
+    folder = tmp_path / "daten"
+    folder.mkdir()
+    write(folder / "Schüler.csv", header, rows, ";", "windows-1252")
+    return folder
+
+
+def made(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "dataset.toml").read_text("utf-8"))
+
+
+def uses(answer: "Answer") -> dict[str, str]:
+    return {each["column"]: each["use"] for each in answer.value["columns"]}
+
+
+def accepted(run: "Run", folder: Path, *, strict: bool = True) -> dict[str, Any]:
+    """Check that training would take the folder, and a founder make a model of it; return what `data check` says."""
+    done = run("data", "check", folder, *(["--strict"] if strict else []), "--json")
+    assert done.code == 0, done.out + done.err
+    model = run("charter", "model", folder)
+    assert model.code == 0, model.err
+    return done.value  # type: ignore[no-any-return]
+
+
+def test_a_spreadsheet_of_europe_becomes_a_folder_to_train_on(run: "Run", school: Path) -> None:
+    done = run("data", "init", school, "--yes", "--task", "Ergebnis", "--json")
+    assert done.code == 0, done.err
+    table = made(school)["tables"]["schuler"]
+    assert (table["separator"], table["decimal"], table["encoding"]) == (";", ",", "windows-1252")
+    assert uses(done) == {
+        "Schüler-Nr": "key", "Name": "out", "Geschlecht": "group", "Ort": "feature", "Alter": "feature",
+        "Anwesenheit": "feature", "Eintritt": "out", "Aufsatz": "text", "Ergebnis": "task",
+    }  # fmt: skip
+    background, text = made(school)["modality"]
+    assert background["columns"] == [
+        {"name": "Ort", "levels": ["Aachen", "Bonn", "Köln"]},
+        {"name": "Alter", "low": 0, "high": 20},
+        {"name": "Anwesenheit", "low": 0, "high": 100, "missing": True},
+    ]
+    assert text["columns"] == ["Aufsatz"]
+    (task,) = made(school)["task"]
+    assert (task["positive"], task["negative"]) == (["bestanden"], ["nicht bestanden"])
+    found = accepted(run, school, strict=False)
+    assert found["problems"] == []
+    assert [warning for warning in found["warnings"] if "none of the levels" not in warning] == []
+    written = (school / "dataset.toml").read_text("utf-8")
+    assert written.count("stated by nobody yet") == 5
+    assert SECRET not in written + done.out + done.err  # a town that one pupil has is not named
+
+
+def test_it_shows_round_numbers_and_says_what_comes_next(run: "Run", school: Path) -> None:
+    done = run("data", "init", school, "--yes", "--task", "Ergebnis")
+    assert "about 10 to 20" in done.out
+    assert "says who or where somebody is" in done.out
+    assert "a group to evaluate by" in done.out
+    assert "collegium data check" in done.err
+    assert SECRET not in done.out + done.err
+
+
+def test_nobody_to_ask_is_told_what_would_have_been_asked(run: "Run", school: Path) -> None:
+    done = run("data", "init", school)
+    assert done.code == 2
+    for word in ("which column names a student (Schüler-Nr?)", "Ergebnis", "Alter", "Anwesenheit", "Ort", "--yes"):
+        assert word in done.err
+    done = run("data", "init", school, "--yes")
+    assert done.code == 2
+    assert "--task COLUMN. Ergebnis may be meant" in done.err
+    assert not (school / "dataset.toml").exists()
+
+
+def asked(question: str, screen: Screen) -> bool:
+    return question in screen.scroll
+
+
+def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [[f"S{n}", 11 + n % 8, ("Bonn", "Köln")[n % 2], n % 40, "pass" if n % 3 else "fail"] for n in range(60)]
+    write(folder / "a.csv", ["Pupil", "Age", "Town", "Absent", "Result"], rows)
+    terminal = Terminal([str(COMMAND), "data", "init", str(folder)], columns=120)
+    try:
+        for question, answer in (
+            ("Which column names a student?", ""),
+            ("Which columns are to be predicted", "Nothing"),
+            ("There is no column 'Nothing'", "Result"),
+            ("Which others are left out", "Absent"),
+            ("Age (a feature; numbers of about 10 to 20)", "25 10"),
+            ("The first number is the lower one", "10 25"),
+            ("Town (a feature", "Bonn, Köln, Aachen"),
+            ("Result (to predict", "pass,fail"),
+        ):
+            terminal.until(partial(asked, question))
+            terminal.send(f"{answer}\n")
+        terminal.end()
+    finally:
+        terminal.kill()
+    assert terminal.code == 0
+    assert "collegium data check" in terminal.screen.scroll
+    assert made(folder)["modality"][0]["columns"] == [
+        {"name": "Age", "low": 10, "high": 25}, {"name": "Town", "levels": ["Bonn", "Köln", "Aachen"]},
+    ]  # fmt: skip
+    assert "stated by nobody" not in (folder / "dataset.toml").read_text("utf-8")
+    accepted(run, folder)
+
+
+def test_what_is_there_is_never_written_over(run: "Run", school: Path, tmp_path: Path) -> None:
+    (school / "dataset.toml").write_text("mine")
+    done = run("data", "init", school, "--yes", "--task", "Ergebnis")
+    assert done.code == 2
+    assert (school / "dataset.toml").read_text() == "mine"
+    other = tmp_path / "other.toml"
+    assert run("data", "init", school, "--yes", "--task", "Ergebnis", "--out", other).code == 0
+    assert "[[task]]" in other.read_text("utf-8")
+
+
+def test_words_that_occur_seldom_are_stated_by_a_person(run: "Run", tmp_path: Path) -> None:
+    rows = [[f"p{n}", n % 9, "passed" if n % 20 else f"{SECRET}"] for n in range(60)]
+    write(tmp_path / "a.csv", ["pupil", "hours", "result"], rows)
+    done = run("data", "init", tmp_path, "--yes", "--task", "result")
+    assert done.code == 2
+    assert SECRET not in done.err
+    assert "--task" in done.err
+    assert run("data", "init", tmp_path, "--yes", "--task", f"result=passed,{SECRET}").code == 0
+    (task,) = made(tmp_path)["task"]
+    assert (task["positive"], task["negative"]) == (["passed"], [SECRET])
+    accepted(run, tmp_path)
+
+
+def test_pictures_and_clips_are_found_by_their_paths(run: "Run", tmp_path: Path) -> None:
+    for n in range(40):
+        Image.new("L", (30, 30), n).save(tmp_path / f"{n}.png")
+        with wave.open(str(tmp_path / f"{n}.wav"), "wb") as clip:
+            clip.setnchannels(1)
+            clip.setsampwidth(2)
+            clip.setframerate(8000)
+            clip.writeframes(struct.pack("<h", 100 * n) * 9000)
+    rows = [[n + 1000, f"{n}.png", f"{n}.wav", n * 7 % 5 + 1] for n in range(40)]
+    write(tmp_path / "pages.csv", ["student_id", "page", "clip", "mark"], rows)
+    done = run("data", "init", tmp_path, "--yes", "--task", "mark=1,2,3,4,5", "--json")
+    assert done.code == 0, done.err
+    page, clip = made(tmp_path)["modality"]
+    assert (page["kind"], page["file"], page["size"]) == ("image", "page", 64)
+    assert (clip["kind"], clip["rate"], clip["max_seconds"]) == ("audio", 8000, 2)
+    accepted(run, tmp_path)
+
+
+def test_two_tables_are_joined_by_the_key(run: "Run", tmp_path: Path) -> None:
+    pupils = [[f"S{n}", 10 + n % 9, ("yes", "no")[n * 7 % 3 == 0]] for n in range(60)]
+    write(tmp_path / "pupils.csv", ["Pupil", "Age", "Passed"], pupils)
+    write(tmp_path / "essays.csv", ["Pupil", "Essay"], [[f"S{n}", ESSAY.format(n)] for n in range(50)], "\t")
+    weeks = pa.table({
+        "Pupil": [f"S{n % 60}" for n in range(300)], "week": [n // 60 for n in range(300)],
+        "clicks": [float(n % 77) for n in range(300)],
+    })  # fmt: skip
+    pyarrow.parquet.write_table(weeks, tmp_path / "clicks.parquet")
+    done = run("data", "init", tmp_path, "--yes", "--task", "Passed", "--json")
+    assert done.code == 0, done.err
+    assert done.value["unit"]["table"] == "pupils"
+    found = accepted(run, tmp_path)
+    assert {each["name"]: (each["kind"], each["present"]) for each in found["modalities"]} == {
+        "background": ("tabular", 60), "essay": ("text", 50), "clicks": ("series", 60),
+    }  # fmt: skip
+
+
+def test_several_essays_of_a_pupil_are_records_if_one_is_to_be_predicted(run: "Run", tmp_path: Path) -> None:
+    write(tmp_path / "pupils.csv", ["Pupil", "Age"], [[f"S{n}", 10 + n % 9] for n in range(30)])
+    essays = [[f"E{n}", f"S{n % 30}", ESSAY.format(n), ("good", "poor", "fair")[n * 7 % 3]] for n in range(90)]
+    write(tmp_path / "essays.csv", ["essay_id", "Pupil", "Essay", "grade"], essays)
+    done = run("data", "init", tmp_path, "--yes", "--task", "grade", "--json")
+    assert done.code == 0, done.err
+    assert done.value["unit"] == {"table": "essays", "subject": "Pupil", "max_records": 16}
+    assert [each["file"] for each in done.value["left_out"]] == ["pupils.csv"]
+    assert accepted(run, tmp_path)["subjects"] == 30
+
+
+def test_a_folder_with_nothing_or_a_workbook_says_what_to_put_there(run: "Run", tmp_path: Path) -> None:
+    done = run("data", "init", tmp_path, "--yes", "--task", "x")
+    assert done.code == 2
+    assert "holds no table" in done.err
+    (tmp_path / "pupils.xlsx").write_bytes(b"PK\x03\x04")
+    done = run("data", "init", tmp_path, "--yes", "--task", "x")
+    assert done.code == 2
+    assert "CSV UTF-8" in done.err
+    assert run("data", "init", tmp_path / "nowhere", "--yes", "--task", "x").code == 2
+
+
+def test_a_file_without_column_names_quotes_nobody(run: "Run", tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"1,2,{SECRET}\n3,4,{SECRET}\n")
+    done = run("data", "init", tmp_path, "--yes", "--task", "x")
+    assert done.code == 2
+    assert SECRET not in done.err
+
+
+def test_codes_for_no_value_are_named_and_numbers_far_from_nought_get_bounds_about_them(
+    run: "Run", tmp_path: Path
+) -> None:
+    rows = [[f"p{n}", -999 if n % 20 == 3 else n % 9, "k.A." if n == 5 else 2003 + n % 8, n % 2] for n in range(60)]
+    write(tmp_path / "a.csv", ["pupil", "hours", "year", "y"], rows)
+    assert run("data", "init", tmp_path, "--yes", "--task", "y").code == 0
+    assert made(tmp_path)["tables"]["a"]["missing_values"] == ["-999", "k.A."]
+    hours, year = made(tmp_path)["modality"][0]["columns"]
+    assert (hours["low"], hours["high"], hours["missing"]) == (0, 10, True)
+    assert (year["low"], year["high"]) == (2000, 2010)
+    accepted(run, tmp_path)
