@@ -178,7 +178,7 @@ def warnings(charter: "Charter") -> list[str]:
             f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
             f" (from {least} members on, one can be)"
         )
-    if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.additive for spec in charter.components):
+    if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.is_statistic for spec in charter.components):
         found.append(f"with {count} members no rule can bear one that lies: from {MIN_ROBUST} on, one can be borne")
     if any(floor.policy == "open" for floor in charter.learning.floors):
         found.append(
@@ -190,7 +190,7 @@ def warnings(charter: "Charter") -> list[str]:
         f"{spec.name} has {spec.dimension:,} parameters under noise: at some hundred students of an institution the"
         f" noise drowns what they say of more than {DIMENSIONS:,} (docs/models.md)"
         for spec in charter.components
-        if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.additive
+        if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.is_statistic
     ]
     return found
 

@@ -75,7 +75,7 @@ def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
     files = {}
     for number, (name, component) in enumerate(sorted(model.components.items())):
         spec, at, tensors = component.spec, 0, {}
-        if spec.additive:
+        if spec.is_statistic:
             flat = (numbers(component.state) * spec.grid_step).astype("<f4")
         else:
             flat = weights(base_vector(model.report.charter.seed, name, spec.tensors), component.state, spec)

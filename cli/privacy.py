@@ -245,8 +245,8 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     learning = charter.learning
     steps, rate = steps or learning.steps, rate or learning.sample_rate
     hosted = hosted_components(config, charter)
-    specs = [spec for spec in charter.components if spec.name in hosted and not spec.additive]
-    sums = [spec for spec in charter.components if spec.name in hosted and spec.additive]
+    specs = [spec for spec in charter.components if spec.name in hosted and not spec.is_statistic]
+    sums = [spec for spec in charter.components if spec.name in hosted and spec.is_statistic]
     spent: list[PutReservation] = []
     if home.database.exists():
         with Store.open_readonly(home.database) as store:

@@ -74,7 +74,7 @@ def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
     Robust rules take fresh updates only. A round left with fewer than `max(1, 2f'+1)` updates,
     `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity. A statistic takes all.
     """
-    if spec.additive:
+    if spec.is_statistic:
         return list(round_.entries), 0
     entries = [entry for entry in round_.entries if spec.rule == "mean" or entry.staleness == 0]
     faults = min(round_.faults, rules.faults(len(entries)))
@@ -89,7 +89,7 @@ def fold_round(
     The component's rule is taken from robust.RULES, with f', over what it takes (`taken`). A statistic is the sum of
     all its entries, in int64, whatever the order and the round of each.
     """
-    if spec.additive:
+    if spec.is_statistic:
         total = numbers(state)
         for entry in round_.entries:
             total += values(entry)

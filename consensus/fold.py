@@ -206,7 +206,7 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
         raise RemoteProtocolError("false-ack", "an acknowledgement's signature does not match", record.author)
     if any(header.digest in round_.updates for round_ in component.rounds[-KEEP_ATTESTED:]):
         raise RemoteProtocolError("counted-already", value.component, record.author)
-    if spec.additive and has_contributed(draft.roll, component, value.author):
+    if spec.is_statistic and has_contributed(draft.roll, component, value.author):
         raise RemoteProtocolError("counted-already", f"{value.component}: once a member", record.author)
     if is_stale(charter, spec, value.round, component.round):
         raise RemoteProtocolError("stale", f"round {value.round} after {component.round}", record.author)
@@ -220,7 +220,7 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
         raise RemoteProtocolError("generation-ahead", str(value.generation), record.author)
     known = next((p for p in component.pending if p.update == header.digest), None)
     if known is None and any(
-        p.author == value.author and (p.round == value.round or spec.additive) for p in component.pending
+        p.author == value.author and (p.round == value.round or spec.is_statistic) for p in component.pending
     ):
         raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", record.author)
     pending = Pending(

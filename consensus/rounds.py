@@ -42,7 +42,7 @@ def _gathers(charter: Charter, c: ComponentLedger, offers: Mapping[bytes, Offer]
     """
     spec = charter.component(c.name)
     assert spec is not None
-    return c.round == 0 or spec.additive or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates
+    return c.round == 0 or spec.is_statistic or len(trainers.trainers(offers, c.hosts, c.name)) < spec.min_updates
 
 
 def active_hosts(charter: Charter, before: Ledger, after: Ledger, name: str) -> tuple[bytes, ...]:
@@ -73,13 +73,13 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     hosts = _as_set(c.hosts)
     best: dict[bytes, Pending] = {}
     for p in c.pending:
-        staleness = 0 if spec.additive else c.round + 1 - p.round
+        staleness = 0 if spec.is_statistic else c.round + 1 - p.round
         if p.author in hosts and 0 <= staleness <= limit and _in_common(p.acks, hosts) >= need:
             rival = best.get(p.author)
             if rival is None or p.round > rival.round:
                 best[p.author] = p
     found = c._eligible[limit, need] = tuple(
-        Entry(p.update, p.author, p.blob, p.size, 0 if spec.additive else c.round + 1 - p.round, p.variance, p.seq)
+        Entry(p.update, p.author, p.blob, p.size, 0 if spec.is_statistic else c.round + 1 - p.round, p.variance, p.seq)
         for _, p in sorted(best.items())
     )
     return found
@@ -116,7 +116,10 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
             for p in c.pending
             # What a counted author sent before its counted update, and what grew too stale, can never count again.
             if not is_stale(charter, spec, p.round, close.round)
-            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness and not spec.additive))
+            and (
+                p.author not in counted
+                or (p.round > close.round - counted[p.author].staleness and not spec.is_statistic)
+            )
         )
         components[close.component] = replace(
             c,
@@ -153,7 +156,7 @@ def has_contributed(roll: Roll, component: ComponentLedger, author: bytes) -> bo
 
 def is_stale(charter: Charter, spec: ComponentSpec, round_: int, closed: int) -> bool:
     """Whether an update for a round can no longer count after `closed` rounds. A statistic is never stale."""
-    return not spec.additive and round_ + charter.rules.max_staleness < closed + 1
+    return not spec.is_statistic and round_ + charter.rules.max_staleness < closed + 1
 
 
 def next_round(spec: ComponentSpec, component: ComponentLedger, withdrawn: Iterable[Withdrawn], author: bytes) -> int:
@@ -162,6 +165,6 @@ def next_round(spec: ComponentSpec, component: ComponentLedger, withdrawn: Itera
     What replaces a withdrawn statistic has a number that was never in flight, though no round may have closed since.
     """
     last = component.round
-    if spec.additive:
+    if spec.is_statistic:
         last = max([last, *(dict(w.rounds).get(component.name, 0) + 1 for w in withdrawn if w.author == author)])
     return last + 1

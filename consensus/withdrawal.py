@@ -69,14 +69,14 @@ def _last(charter: Charter, c: ComponentLedger, author: bytes) -> int:
     Of a statistic, one that replaced a withdrawn one and was pending may be for a later round.
     """
     spec = charter.component(c.name)
-    if spec is None or not spec.additive:
+    if spec is None or not spec.is_statistic:
         return c.round
     return max([c.round, *(p.round - 1 for p in c.pending if p.author == author)])
 
 
 def expanded(charter: Charter, terms: WithdrawalStatement) -> tuple[WithdrawalStatement, ...]:
     """Return what terms come to. A sum learned from nobody: of statistics a rewind takes the subject's own only."""
-    sums = tuple(spec.name for spec in charter.components if spec.additive)
+    sums = tuple(spec.name for spec in charter.components if spec.is_statistic)
     if terms.mode != "rewind" or not sums:
         return (terms,)
     own = replace(terms, mode="refold")
@@ -92,7 +92,7 @@ def _rewinding(charter: Charter, ledger: Ledger, found: Withdrawn) -> Withdrawn:
     learned: dict[str, int] = {}  # the heights at which components first counted a covered update
     for name, c in ledger.components.items():
         spec = charter.component(name)
-        if spec is None or spec.additive:
+        if spec is None or spec.is_statistic:
             continue
         heights = [r.height for r in c.rounds if any(found.covers(name, r.number, e) for e in r.entries)]
         if heights:
@@ -110,7 +110,7 @@ def _rewinding(charter: Charter, ledger: Ledger, found: Withdrawn) -> Withdrawn:
 
 def linked(charter: Charter, names: Iterable[str]) -> frozenset[str]:
     """Return these components and all that may be trained together with them, directly or by way of others."""
-    upstream = {spec.name: charter.learning.upstream(spec.name) for spec in charter.components if not spec.additive}
+    upstream = {spec.name: charter.learning.upstream(spec.name) for spec in charter.components if not spec.is_statistic}
     found, seen = set(names), frozenset[str]()
     while True:
         reached = seen.union(*(upstream[name] for name in found))

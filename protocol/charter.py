@@ -107,15 +107,15 @@ def check(charter: Charter) -> None:
         (names == sorted(set(names)), "components are not sorted by name, or one is there twice"),
         (charter.rules.fault_model in FAULT_MODELS, f"fault_model must be one of {', '.join(FAULT_MODELS)}"),
         (
-            all(spec.rule in RULES or spec.additive for spec in charter.components),
+            all(spec.rule in RULES or spec.is_statistic for spec in charter.components),
             f"a rule must be one of {', '.join(RULES)}",
         ),
         (
-            all(spec.additive == (spec.name.partition("/")[0] == statistics.KIND) for spec in charter.components),
+            all(spec.is_statistic == (spec.name.partition("/")[0] == statistics.KIND) for spec in charter.components),
             f"the rule of statistics is {SUM}, and of nothing else",
         ),
         (
-            all(spec.width in (8, 16) for spec in charter.components if not spec.additive),
+            all(spec.width in (8, 16) for spec in charter.components if not spec.is_statistic),
             "a component's width must be 8 or 16 bits",
         ),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
@@ -141,7 +141,7 @@ def check(charter: Charter) -> None:
             raise UsageError(f"component {spec.name} has {spec.dimension} parameters; at most 67,108,864 are allowed")
         if base_digest(base_vector(charter.seed, spec.name, spec.tensors)) != spec.base:
             raise UsageError(f"component {spec.name}: the base digest does not match the seed and the tensors")
-        if spec.additive:
+        if spec.is_statistic:
             statistics.check(spec, charter.learning)
 
 

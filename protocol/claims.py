@@ -104,7 +104,7 @@ def check_spend_statements(
     """
     noises = [spec.noise_multiplier for spec in specs if spec.noise_multiplier]
     least, most = effective_noise(noises), MAX_NOISE * max(noises, default=0)
-    rates = {MILLION} if any(spec.additive for spec in specs) else set()
+    rates = {MILLION} if any(spec.is_statistic for spec in specs) else set()
     for claim in claims:
         for reason, ok in (
             ("spend-lines", len(claim.events) <= lines_for(len(claims))),

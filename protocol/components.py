@@ -57,14 +57,14 @@ class ComponentSpec:
         return sum(prod(tensor.shape) for tensor in self.tensors)
 
     @property
-    def additive(self) -> bool:
+    def is_statistic(self) -> bool:
         """Whether it is a statistic: the sum of what its members contribute, once each (statistics.py)."""
         return self.rule == SUM
 
     @property
     def words(self) -> int:
         """The number of 32-bit words of a state: a statistic's int64 take two each, the lower one first."""
-        return self.dimension * (2 if self.additive else 1)
+        return self.dimension * (2 if self.is_statistic else 1)
 
     @property
     def grid_step(self) -> float:

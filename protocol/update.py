@@ -145,7 +145,7 @@ def payload_values(frame: bytes, spec: ComponentSpec) -> Integers:
 
 def divisor(header: UpdateHeader, spec: ComponentSpec) -> int:
     """Return what the noise of an update is divided by, in thousandths: the lot; nothing (1) for a statistic."""
-    return 1000 if spec.additive else header.lot
+    return 1000 if spec.is_statistic else header.lot
 
 
 def least_lot(learning: Learning) -> int:
@@ -168,7 +168,7 @@ def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int
     lot, signal = header.lot, 3 * tau * recipe.learning_rate * recipe.clip_norm * grid * SCALE // (2 * MILLION**2)
     if noise * least > spec.noise_multiplier * lot:
         noise, lot = spec.noise_multiplier, least
-    if spec.additive:
+    if spec.is_statistic:
         noise = recipe.noise_multiplier
         lot, signal = 1000, header.lot * recipe.clip_norm * grid * SCALE // (1000 * MILLION)
     unit = recipe.learning_rate * recipe.clip_norm * noise * grid * 1000  # s₁ · (10^18 · lot)
@@ -198,7 +198,7 @@ def within_norm(values: Integers, header: Declared, spec: ComponentSpec, least: 
     """Return an update scaled down to the greatest norm that is accepted, shape [d]; as it is if it is within."""
     _, high = norm_bounds(header, spec, least)
     norm = squared_norm(values)
-    if norm <= high or spec.additive:
+    if norm <= high or spec.is_statistic:
         return values
     scaled: Integers = np.trunc(values * (isqrt(high) / (isqrt(norm) + 1))).astype(values.dtype)
     return scaled
@@ -225,22 +225,22 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     spec = specs.get(header.component)
     if spec is None:
         raise RemoteProtocolError("unknown-component", header.component, header.author)
-    draw = (1, MILLION) if spec.additive else (learning.steps, learning.sample_rate)
+    draw = (1, MILLION) if spec.is_statistic else (learning.steps, learning.sample_rate)
     checks = (
         ("engaged-order", names == sorted(set(names)) and all(name in specs for name in names)),
         ("base-mismatch", header.component in names and header.recipe.base == header.base),
-        ("mixed-draw", all(specs[name].additive == spec.additive for name in names if name in specs)),
+        ("mixed-draw", all(specs[name].is_statistic == spec.is_statistic for name in names if name in specs)),
         ("steps-above", header.steps <= draw[0]),
         ("sample-rate-above", header.sample_rate <= draw[1]),
-        ("sample-rate-below", header.sample_rate == MILLION or not spec.additive),
+        ("sample-rate-below", header.sample_rate == MILLION or not spec.is_statistic),
         ("size-above", header.size <= max_frame_size(spec)),
         ("lot-below", header.lot >= MIN_LOT),
         (
             "lot-below",
-            header.lot >= 1000 * learning.min_students if spec.additive else learning.enough(header.lot),
+            header.lot >= 1000 * learning.min_students if spec.is_statistic else learning.enough(header.lot),
         ),
-        ("lot-above", not spec.additive or header.lot <= 1000 * most_students(spec)),
-        ("base-mismatch", not spec.additive or header.base == spec.base),
+        ("lot-above", not spec.is_statistic or header.lot <= 1000 * most_students(spec)),
+        ("base-mismatch", not spec.is_statistic or header.base == spec.base),
     )
     for reason, ok in checks:
         if not ok:
@@ -255,7 +255,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
             raise RemoteProtocolError("clip-above", entry.component, header.author)
         if entry.learning_rate > bound.learning_rate:
             raise RemoteProtocolError("learning-rate-above", entry.component, header.author)
-        if spec.additive and (entry.clip_norm, entry.learning_rate) != (bound.clip_norm, bound.learning_rate):
+        if spec.is_statistic and (entry.clip_norm, entry.learning_rate) != (bound.clip_norm, bound.learning_rate):
             raise RemoteProtocolError("recipe-differs", entry.component, header.author)
     noises = {entry.component: entry.noise_multiplier for entry in header.engaged}
     check_spend_statements(header.claims, learning, charter.components, author=header.author)

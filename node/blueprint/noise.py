@@ -32,7 +32,7 @@ def drowned(
     found = []
     for spec in specs:
         sigma, d = spec.noise_multiplier / MILLION, spec.dimension
-        if spec.additive:
+        if spec.is_statistic:
             noise, signal = sigma * sqrt(d * members), students * members
         else:
             draws, lot = learning.planned_rounds * learning.steps, learning.sample_rate / MILLION * students

@@ -48,7 +48,7 @@ class Part:
         return sum(prod(tensor.shape) for tensor in self.tensors)
 
     @property
-    def additive(self) -> bool:
+    def is_statistic(self) -> bool:
         """Whether it is a statistic."""
         return self.name.startswith(f"{KIND}/")
 

@@ -121,7 +121,7 @@ def _noises(recipe: Recipe, learning: Learning) -> Mapping[str, int]:
     for task in learning.tasks:
         for bound in {least[modality] for modality in task.modalities if modality in least}:
             seen = {modality for modality in task.modalities if least.get(modality, 0) >= bound}
-            reached = [p for p in recipe.parts if not p.additive and learning.upstream(p.name) & seen]
+            reached = [p for p in recipe.parts if not p.is_statistic and learning.upstream(p.name) & seen]
             if not reached:
                 continue
             # a_c = C_c √(u_c d_c) with equal clip norms and, before anything is learned, equal utilities.
@@ -135,7 +135,7 @@ def _statistics(recipe: Recipe, learning: Learning) -> dict[str, int]:
     """Return σ_c of every statistic: all that one modality reaches cost it the share of what it may spend."""
     noises: dict[str, int] = {}
     for bound in learning.floors:
-        reached = [p for p in recipe.parts if p.additive and bound.modality in learning.upstream(p.name)]
+        reached = [p for p in recipe.parts if p.is_statistic and bound.modality in learning.upstream(p.name)]
         if bound.policy == "dp" and reached:
             spent = _spent(learning, bound) * recipe.statistic_share / MILLION
             least = _calibrated(spent, bound, 1.0, 1)
@@ -169,7 +169,7 @@ def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, be
 
 
 def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:
-    if part.additive:
+    if part.is_statistic:
         return _statistic(recipe, part, noise, base_seed)
     rate = recipe.rates.get(part.name, _rate(recipe, part.name, bool(noise)))
     step_log2, width = FREE_STEP_LOG2, 16

@@ -31,7 +31,9 @@ def planned_cost(specs: Sequence[ComponentSpec], learning: Learning) -> StudentC
         return None
     names = {floor.modality for floor in floors}
     reached = [spec for spec in specs if learning.upstream(spec.name) & names]
-    rounds_, sums = ([s.noise_multiplier for s in reached if s.additive is additive] for additive in (False, True))
+    rounds_, sums = (
+        [s.noise_multiplier for s in reached if s.is_statistic is is_statistic] for is_statistic in (False, True)
+    )
     draws = learning.planned_rounds * learning.steps
     events: list[Event] = []
     if rounds_:

@@ -99,7 +99,7 @@ def is_punctual(state: NodeState, ledger: Ledger, name: str, mine: Ledger) -> bo
         expected |= set(ledger.members) - ledger.offers.keys()
     held = {entry.author for entry in eligible(state.charter, mine, name)}
     expected |= held  # whatever they say: nobody is left out whose update is here
-    if state.specs[name].additive:
+    if state.specs[name].is_statistic:
         expected = {host for host in expected if not has_contributed(ledger.roll, component, host)}
     patient = {host for host in expected - present if trainers.waited_for(ledger, host, name, component.round + 1)}
     expected = expected & (present | held | patient)

@@ -37,28 +37,28 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A training run under way. `modalities` are those whose data it uses; an `additive` one is of statistics alone."""
+    """A training run under way. `modalities` are those whose data it uses; one `of_statistics` trains nothing else."""
 
     number: int
     recipes: tuple[Recipe, ...]
     bases: Mapping[str, bytes]
     generations: Mapping[str, int]
     modalities: tuple[str, ...]
-    additive: bool = False
+    of_statistics: bool = False
 
 
 def event(run: TrainingRun, learning: Learning) -> tuple[int, int]:
     """Return the steps of a training run and the rate (millionths) at which each takes students: of statistics all,
     once.
     """
-    return (1, MILLION) if run.additive else (learning.steps, learning.sample_rate)
+    return (1, MILLION) if run.of_statistics else (learning.steps, learning.sample_rate)
 
 
 def lot(run: TrainingRun, plan: Plan, charter: Charter) -> int:
     """Return the lot that a training run declares, in thousandths: of statistics N̂ = L/q, as far as the charter
     allows.
     """
-    if not run.additive:
+    if not run.of_statistics:
         return plan.lot
     most = min(most_students(spec) for spec in charter.components if spec.name in run.bases)
     return max(MIN_LOT, min(plan.lot * MILLION // charter.learning.sample_rate, 1000 * most))

@@ -252,7 +252,7 @@ def _closed(state: NodeState, before: Ledger, close: Close) -> None:
     component = state.ledger.components[close.component]
     round_ = component.rounds[-1]
     counted = {entry.author for entry in round_.entries}
-    if state.specs[close.component].additive:
+    if state.specs[close.component].is_statistic:
         counted = {entry.author for each in component.rounds for entry in each.entries}
     hosts = {*before.components[close.component].hosts, *component.hosts}
     if close.round == 1:  # the first hosts were still gathering

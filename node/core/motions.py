@@ -124,7 +124,7 @@ def _offers(records: Iterable[Signed[Record]]) -> Iterator[tuple[bytes, Offer]]:
 def note_close(state: NodeState, before: Ledger, close: Close) -> None:
     """Count for how many closed rounds each active host was silent, and each trainer since an update of it counted."""
     asked = state.asked.pop(close.component, set())
-    if state.specs[close.component].additive:
+    if state.specs[close.component].is_statistic:
         return  # who has contributed has nothing more to say
     component = state.ledger.components[close.component]
     counted = {entry.author for entry in component.rounds[-1].entries}

@@ -23,7 +23,7 @@ def why_idle(state: NodeState, name: str) -> str:
         return "off"
     if name not in state.fed:
         return "policy"
-    if state.specs[name].additive:
+    if state.specs[name].is_statistic:
         if has_contributed(state.ledger.roll, state.ledger.components[name], state.me):
             return ""  # nobody waits for it any more
     elif plan_done(state, name):
@@ -86,12 +86,12 @@ def latest(state: NodeState) -> Offer | None:
 # ---- what stops this node, and what shows that it goes on
 
 
-def stop(state: NodeState, why: str, *, additive: bool = False) -> None:
+def stop(state: NodeState, why: str, *, statistics: bool = False) -> None:
     """Train no more, for a reason that is not of the configuration: a spent budget says of what, all else of all."""
     for name in state.fed:
         if why != "budget-spent":
             state.stopped.setdefault(name, why)
-        elif state.specs[name].additive == additive:
+        elif state.specs[name].is_statistic == statistics:
             state.stopped[name] = why
 
 

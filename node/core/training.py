@@ -35,14 +35,14 @@ def learn(state: NodeState) -> None:
         state.notice("training-forbidden", "warning", reason=state.exhausted)
         return
     names = [name for name in fed if name in state.learner]
-    sums = [name for name in names if state.specs[name].additive and _is_to_contribute(state, name)]
+    sums = [name for name in names if state.specs[name].is_statistic and _is_to_contribute(state, name)]
     if (
         sums and not state.unaffordable
     ):  # once, of all students, and of no state that had to be waited for: before everything else
         state.run = _statistics(state, sums)
         _pay(state, state.run)
         return
-    names = [name for name in names if not state.specs[name].additive and _goes_on(state, name)]
+    names = [name for name in names if not state.specs[name].is_statistic and _goes_on(state, name)]
     open_ = [name for name in names if _is_trainable(state, name)]
     if not open_ or (len(open_) < len(names) and not state.learn_partly):
         if open_ and not state.learn_waits:
@@ -92,7 +92,7 @@ def _statistics(state: NodeState, names: Sequence[str]) -> contributing.Training
         {name: state.specs[name].base for name in names},
         {name: c.generation for name, c in found.items()},
         governing.used(state.charter, state.held, state.withheld, names),
-        additive=True,
+        of_statistics=True,
     )
 
 
@@ -113,7 +113,7 @@ def _ask_budget(state: NodeState, run: contributing.TrainingRun) -> None:
 
 def _rounds_ahead(state: NodeState, run: contributing.TrainingRun) -> int:
     """How many rounds are still planned, the training run's own included: 0 if it is beyond them."""
-    if run.additive:
+    if run.of_statistics:
         return 1
     planned = state.options.plan.rounds or state.charter.learning.planned_rounds
     components = state.ledger.components
@@ -154,11 +154,11 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
         return
     if not event.allowed:
         state.run = None
-        if run.additive:
+        if run.of_statistics:
             state.unaffordable = event.reason
         else:
             state.exhausted = event.reason
-        offers.stop(state, "budget-spent", additive=run.additive)
+        offers.stop(state, "budget-spent", statistics=run.of_statistics)
         state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.told(event.epsilon))
         return
     state.run = replace(
@@ -172,7 +172,7 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
             for recipe in run.recipes
         ),
     )
-    if not run.additive:
+    if not run.of_statistics:
         _foresee(state, state.run, event.rounds_left)
     _reserve(state, {name: event.epsilon.get(name, NO_EPSILON) for name in run.modalities})
 
@@ -207,8 +207,8 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
 def _context(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
     """Return (component, chain) of what forward passes need beside the components that the training run trains."""
     trained, found = {recipe.component for recipe in run.recipes}, []
-    for name in () if run.additive else state.held:
-        if state.specs[name].additive:
+    for name in () if run.of_statistics else state.held:
+        if state.specs[name].is_statistic:
             continue
         done = state.folded.get(name)
         # One that is behind serves as it was; one of another generation would bring a withdrawn update back.

@@ -167,7 +167,7 @@ def acknowledge(state: NodeState) -> None:
         if value.component in state.halted:
             continue
         base = state.bases.get((value.component, value.round - 1, value.generation))
-        if state.specs[value.component].additive:
+        if state.specs[value.component].is_statistic:
             base = value.base  # of no state
         if base is None and (value.generation, value.round - 1) > folds.folded_to(state, value.component):
             continue  # this node has not folded that far yet
@@ -229,7 +229,7 @@ def drop(state: NodeState, before: Ledger | None = None) -> None:
     counted = {
         entry.update
         for name, c in components.items()
-        for round_ in (c.rounds if state.specs[name].additive else c.rounds[-9:])
+        for round_ in (c.rounds if state.specs[name].is_statistic else c.rounds[-9:])
         for entry in round_.entries
     }
     state.counted = counted

@@ -115,7 +115,7 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
     if not engaged or rate <= 0.0 or lot <= 0.0:
         raise BadRequestError(f"no training: {len(engaged)} engaged, {steps} steps, sample rate {rate}, lot {lot}")
     part = session.parts[request.split]
-    if any(session.specs[name].additive for name in engaged):
+    if any(session.specs[name].is_statistic for name in engaged):
         return _trained(_release(session, request), part.subjects, started)
     last = started
 
@@ -156,7 +156,7 @@ def _release(session: Session, request: Train) -> dict[str, Quantised]:
     """Release statistics of all students, once."""
     engaged: dict[str, Engagement] = request.engaged
     for name in engaged:
-        if not session.specs[name].additive:
+        if not session.specs[name].is_statistic:
             raise BadRequestError(f"{name!r} is trained, and {', '.join(sorted(engaged))} are asked for in one draw")
     if request.steps != 1 or request.sample_rate != 1.0:
         raise BadRequestError("a statistic is one draw of all students", "Send steps 1 and sample_rate 1.")
@@ -195,7 +195,7 @@ def evaluate_variants(
         changed = [name for name in vectors if name in variant]
         for name in changed:
             model.load(session.specs[name], vectors[name])
-        sums = [name for name, spec in session.specs.items() if spec.additive and name in now]
+        sums = [name for name, spec in session.specs.items() if spec.is_statistic and name in now]
         logits: dict[str, Any] = {name: statistics.nobody(session, name, batch) for name in sums}
         logits |= {**predict(model, batch), **statistics.predict(session, now, batch)}
         tasks = {}

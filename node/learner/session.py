@@ -85,7 +85,7 @@ class Session:
     @property
     def modules(self) -> dict[str, ComponentSpec]:
         """The hosted components that are parts of the model: all but the statistics."""
-        return {name: spec for name, spec in self.specs.items() if not spec.additive}
+        return {name: spec for name, spec in self.specs.items() if not spec.is_statistic}
 
     @property
     def kinds(self) -> dict[str, str]:

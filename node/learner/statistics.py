@@ -210,7 +210,7 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
     """Return of each statistic in `states` (int64 little-endian bytes) its task's logits, [S, K, outputs]."""
     found = {}
     for name, spec in session.specs.items():
-        if not spec.additive or name not in states:
+        if not spec.is_statistic or name not in states:
             continue
         if len(states[name]) != 8 * spec.dimension:
             raise BadRequestError(f"the state of {name!r} has {len(states[name])} bytes, not {8 * spec.dimension}")

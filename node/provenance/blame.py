@@ -92,7 +92,7 @@ def blame(
         folded += bool(used)
         if shares is not None:
             weighed += 1
-            shared += len(used) if spec.additive else 1
+            shared += len(used) if spec.is_statistic else 1
             for entry, share in zip(used, shares, strict=True):
                 part(entry.author).shares.append(share)
         if progress is not None:
@@ -173,7 +173,7 @@ def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None
     """Return the shares of a round's updates; None if there are none, or bytes that they depend on are missing."""
     if not used:
         return None
-    if spec.additive:
+    if spec.is_statistic:
         return [1.0] * len(used)
     if spec.rule == "mean":
         return [float(share) for share in mean_shares(used)]
@@ -215,7 +215,7 @@ def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mappin
             if entry.update not in now.updates:
                 parts[present(entry.author)].withdrawn += 1
         active = {present(key) for key in report.active[c.name, number]}
-        if spec is not None and spec.additive:
+        if spec is not None and spec.is_statistic:
             done |= counted
         for key in active:
             last_active[key] = frozen.height

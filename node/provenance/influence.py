@@ -153,7 +153,7 @@ def leave_one_out(found: Coalitions, members: Sequence[bytes], worth: Worth) -> 
 
 def _weights(spec: ComponentSpec, state: State) -> Figures:
     """Return what a state adds to the weights, or the sum that a statistic's stands for, [d]."""
-    if spec.additive:
+    if spec.is_statistic:
         return numbers(state).astype(np.float64) * spec.grid_step
     return state.astype(np.float64) * 2.0 ** -(spec.step_log2 + FRACTION_BITS)
 

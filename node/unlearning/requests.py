@@ -29,7 +29,9 @@ def rounds_again(state: NodeState, action: str, statement: bytes) -> dict[str, i
 def check_budget(state: NodeState, rounds: Mapping[str, int]) -> None:
     """Refuse to want rounds again that this node's own budget does not bear. Raises RefusedError."""
     known = {name for _, last in state.forecast.values() for name in last}
-    private = {name for name in state.hosted if state.specs[name].noise_multiplier and not state.specs[name].additive}
+    private = {
+        name for name in state.hosted if state.specs[name].noise_multiplier and not state.specs[name].is_statistic
+    }
     if state.contributing and any(rounds.get(name) for name in private - known):
         raise RefusedError(
             f"what this node's budget allows is not known: {state.exhausted or 'it has not trained since its start'}",

@@ -133,7 +133,7 @@ def _budget(context: Context, live: Live) -> list[Note]:
     elif live.exhausted:
         found.append(Note(f"This node trains no more: {live.exhausted}.", BOUNDS))
     # That it ends with the planned rounds is how the noise was chosen. A statistic has one round.
-    planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.additive}
+    planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.is_statistic}
     found += _run_out(
         {
             name: last

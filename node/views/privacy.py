@@ -102,7 +102,8 @@ def _left(context: Context, policy: InForce, reservations: Sequence[PutReservati
     from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
 
     learning = context.charter.learning
-    sums = {spec.name for spec in context.charter.components if spec.additive}  # released once: no measure of a round
+    # Released once: no measure of a round.
+    sums = {spec.name for spec in context.charter.components if spec.is_statistic}
     rounds_ = [d for d in reservations if not d.recalled and not any(part.component in sums for part in d.parts)]
     last = next((d for d in reversed(rounds_) if policy.modality in dict(d.claims)), None)
     if last is None:

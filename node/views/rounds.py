@@ -251,7 +251,7 @@ def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[
     hosts = active_hosts(context.charter, before, after, component)
     frozen = after.components[component].rounds[round_.number - 1]
     spec = context.charter.component(component)
-    known = before.components[component].rounds if spec is not None and spec.additive else ()
+    known = before.components[component].rounds if spec is not None and spec.is_statistic else ()
     missing = sorted(set(hosts) - {entry.author for each in (*known, frozen) for entry in each.entries})
     idle = {author: trainers.idle(after.offers, author, component) for author in missing}
     came = {

@@ -206,9 +206,9 @@ def _open(context: Context, c: ComponentLedger) -> OpenRound:
     ready = {entry.author for entry in eligible(context.charter, context.ledger, c.name)}
     in_flight = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]
     spec = context.charter.component(c.name)
-    additive = spec is not None and spec.additive
-    seen = ready | {f.author for f in in_flight if (f.round == c.round + 1 or additive) and not f.refused}
-    if additive:
+    is_statistic = spec is not None and spec.is_statistic
+    seen = ready | {f.author for f in in_flight if (f.round == c.round + 1 or is_statistic) and not f.refused}
+    if is_statistic:
         seen |= {host for host in c.hosts if has_contributed(context.ledger.roll, c, host)}
     return {
         "round": c.round + 1,

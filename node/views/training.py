@@ -85,7 +85,7 @@ def _advice(context: Context, why: str) -> str:
 
 def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
     spec = context.charter.component(c.name)
-    if spec is None or spec.additive or not c.hosts:
+    if spec is None or spec.is_statistic or not c.hosts:
         return
     count, hosts, ledger = len(trained_by(context, c)), len(c.hosts), context.ledger
     if count < spec.min_updates:

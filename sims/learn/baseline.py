@@ -25,8 +25,8 @@ def local_only(charter: Charter, learner: Worker, lot: float, rounds: int) -> St
     `lot` is L.
     """
     learning, rate = charter.learning, charter.learning.sample_rate / MILLION
-    trained = [spec for spec in charter.components if not spec.additive]
-    sums = [spec for spec in charter.components if spec.additive]
+    trained = [spec for spec in charter.components if not spec.is_statistic]
+    sums = [spec for spec in charter.components if spec.is_statistic]
     states = {spec.name: origin(spec) for spec in charter.components}
     for _ in range(rounds):
         updates = _updates(learner, states, trained, learning.steps, rate, lot)

@@ -73,7 +73,7 @@ def _rows(
     recipe = replace(found, parts=(*found.parts, part), students=found.students / len(institutions))
     seed = sha256(f"sums {source}".encode()).digest()
     specs, learning = charter_parts(recipe, None, min_updates=1, base_seed=seed)
-    spec = next(spec for spec in specs if spec.additive)
+    spec = next(spec for spec in specs if spec.is_statistic)
     values: dict[tuple[str, float | None], list[float]] = {}
     seconds: list[float] = []
     for number in seeds:

@@ -71,7 +71,7 @@ class House:
     def update(self, who: Identity, name: str, number: int, generation: int | None = None) -> Update:
         """Make an update that everybody acknowledged."""
         c, spec = self.ledger.components[name], self.specs[name]
-        base = spec.base if spec.additive else sha256(b"base")
+        base = spec.base if spec.is_statistic else sha256(b"base")
         self.salt += 1
         header = sign(
             who,
@@ -84,8 +84,8 @@ class House:
                 base=base,
                 blob=sha256(b"%d" % self.salt),
                 size=100,
-                steps=1 if spec.additive else 4,
-                sample_rate=MILLION if spec.additive else 100_000,
+                steps=1 if spec.is_statistic else 4,
+                sample_rate=MILLION if spec.is_statistic else 100_000,
                 lot=1000,
                 engaged=(Engaged(name, base, 0, spec.clip_norm, MILLION),),
                 claims=(Claim("made-up", (), NO_EPSILON, 0),),

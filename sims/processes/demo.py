@@ -148,7 +148,7 @@ class Demo:
         self.result = Result(
             name, "accuracy" if data is None else "AUC", rounds, [i.name for i in self.institutions], dp, rule, lying
         )
-        self.result.statistic = next(spec.name for spec in specs if spec.additive)
+        self.result.statistic = next(spec.name for spec in specs if spec.is_statistic)
         self.names = {i.identity.public_key: i.name for i in self.institutions}
         self.started = 0.0
         self.disturbed: set[int] = {1}

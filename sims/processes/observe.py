@@ -59,7 +59,7 @@ def snapshot(institution: Institution) -> Snapshot:
 
 def trained(charter: Charter) -> list[ComponentSpec]:
     """Return the components that go from round to round: all but the statistics."""
-    return [spec for spec in charter.components if not spec.additive]
+    return [spec for spec in charter.components if not spec.is_statistic]
 
 
 def closed(view: View, charter: Charter) -> int:

@@ -246,7 +246,7 @@ class Play(Stage):
                 for entry in round_.entries
             }
             for name, spec in core.specs.items()
-            if spec.additive
+            if spec.is_statistic
         }
         if expect.everybody:
             every = {node.identity.public_key for node in honest if not node.stays_down}
@@ -292,7 +292,7 @@ def _round(node: Node) -> int:
 
 def _trained(core: NodeState) -> list[str]:
     """Return the components that go from round to round: all but the statistics."""
-    return [name for name, spec in core.specs.items() if not spec.additive]
+    return [name for name, spec in core.specs.items() if not spec.is_statistic]
 
 
 def _folded(node: Node) -> int:

@@ -387,7 +387,7 @@ class Cluster:
             or all(
                 node.core.folded.get(name, (0,))[0] >= round_ and node.core.ledger.components[name].round >= round_
                 for name in node.core.held
-                if not node.core.specs[name].additive
+                if not node.core.specs[name].is_statistic
             )
             for node in self.nodes
         )

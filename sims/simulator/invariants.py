@@ -206,8 +206,8 @@ class Invariants:
         for name, component in now.components.items():
             spec = self.cluster.charter.component(name)
             stale = self.cluster.charter.rules.max_staleness if spec is not None and spec.rule == "mean" else 0
-            additive = spec is not None and spec.additive
-            if additive:
+            is_statistic = spec is not None and spec.is_statistic
+            if is_statistic:
                 self._once_a_member(name, now)
             for round_ in component.rounds[self._rounds.get(name, 0) :]:
                 hosts = self._hosts_at_close(before, now, name) - set(now.expelled)
@@ -224,7 +224,7 @@ class Invariants:
                         entry.blob,
                     ):
                         raise InvariantError("G4", f"{where} counts an update that nobody signed")
-                    behind = 0 if additive else round_.number - header.round
+                    behind = 0 if is_statistic else round_.number - header.round
                     if entry.staleness != behind or not 0 <= entry.staleness <= stale:
                         raise InvariantError("G5", f"{where} counts an update of round {header.round}")
                     if self._counted.setdefault(entry.update, round_.number) != round_.number:
@@ -241,7 +241,7 @@ class Invariants:
         c, spec = before.components[name], self.cluster.charter.component(name)
         assert spec is not None
         train = sum(1 for host in c.hosts if trains(now.offers, host, name))
-        if c.round == 0 or spec.additive or train < spec.min_updates:
+        if c.round == 0 or spec.is_statistic or train < spec.min_updates:
             return set(now.components[name].hosts)
         return set(c.hosts)
 
@@ -260,7 +260,8 @@ class Invariants:
                 for round_ in now.components[name].rounds[since - 1 : last] if since is not None else ():
                     if any(_is_taken(found, name, round_.number, entry) for entry in round_.entries):
                         raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
-                sums = {spec.name for spec in self.cluster.charter.components if spec.additive}  # numbered otherwise
+                # Their rounds are numbered otherwise.
+                sums = {spec.name for spec in self.cluster.charter.components if spec.is_statistic}
                 for round_ in now.components[name].rounds[last:] if since is not None and name not in sums else ():
                     # What was on its way then had learned from what was withdrawn, or was that.
                     flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
@@ -477,7 +478,7 @@ class Invariants:
             component = ledger.components[str(notice.fields["component"])]
             if notice.fields["height"] == ledger.height:  # else it catches up, and others may be hosts by now
                 hosts = set(component.hosts)
-            if node.core.specs[component.name].additive:  # whoever was counted is not missed again
+            if node.core.specs[component.name].is_statistic:  # whoever was counted is not missed again
                 counted = [entry.author for round_ in component.rounds for entry in round_.entries]
             if not all(missing.values()) or not hosts <= {*missing, *counted}:
                 raise InvariantError("G3", f"node {node.index} does not say who was missing, or why")

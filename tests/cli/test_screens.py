@@ -116,7 +116,7 @@ def test_the_live_table_of_the_demo_shows_the_newest_rounds(columns: int, rows: 
     """Rounds come one by one; the last one is always there, whole, and what is left out is told."""
     keys = [bytes([n]) * 32 for n in range(1, 5)]
     views = [View() for _ in keys]
-    charter = cast("Any", SimpleNamespace(components=(SimpleNamespace(name="head/digit", additive=False),)))
+    charter = cast("Any", SimpleNamespace(components=(SimpleNamespace(name="head/digit", is_statistic=False),)))
     schools = cast("Any", [SimpleNamespace(name=f"school-{n + 1}") for n in range(4)])
     table = Progress(views, schools, charter, "accuracy", 1.0, {key: f"school-{n + 1}" for n, key in enumerate(keys)})
     file = io.StringIO()

@@ -131,8 +131,8 @@ def test_g6_rounds_and_statistics_together_cost_what_the_floors_leave() -> None:
     bare, _ = charter_parts(plain, Budget(8.0, 1e-5, ROUNDS), min_updates=1)
     for name, limit in (("a", 3.0), ("b", 6.0)):
         seen = reached(specs, learning, {name})
-        released = effective_noise([s.noise_multiplier / MILLION for s in seen if s.additive])
-        trained = effective_noise([s.noise_multiplier / MILLION for s in seen if not s.additive])
+        released = effective_noise([s.noise_multiplier / MILLION for s in seen if s.is_statistic])
+        trained = effective_noise([s.noise_multiplier / MILLION for s in seen if not s.is_statistic])
         alone = epsilon([(1.0, released, 1)], 1e-5)
         assert alone <= 0.3 * limit
         whole = epsilon([(1.0, released, 1), (RATE / MILLION, trained, STEPS * ROUNDS)], 1e-5)
@@ -143,5 +143,5 @@ def test_g6_rounds_and_statistics_together_cost_what_the_floors_leave() -> None:
         if spec.noise_multiplier
     ]
     assert all(1.0 < ratio < 1.1 for ratio in more), "a share of 30 % costs the rounds some percent of noise"
-    most = 1 << (30 - next(s for s in specs if s.additive).step_log2)
+    most = 1 << (30 - next(s for s in specs if s.is_statistic).step_log2)
     assert MAX_TIMES * plain.students <= most < 2 * MAX_TIMES * plain.students

@@ -292,7 +292,7 @@ def opened(folder: Path, seed: int | None, hosted: Sequence[str] = ()) -> tuple[
     worker = Worker()
     names = tuple(hosted) or tuple(spec.name for spec in specs)
     ask(worker, Open((str(folder),), specs, learning, NO_SEED, names, seed))
-    return worker, next(spec for spec in specs if spec.additive)
+    return worker, next(spec for spec in specs if spec.is_statistic)
 
 
 @pytest.fixture(scope="module")

@@ -264,7 +264,7 @@ MUTATIONS = (
             (
                 ROUNDS,
                 "            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness"
-                " and not spec.additive))\n",
+                " and not spec.is_statistic))\n",
                 "",
             ),
         ),
