@@ -96,7 +96,7 @@ def test_a_folder_that_is_none_and_a_dataset_toml_that_is_no_toml_are_named(run:
     good = (folder / "dataset.toml").read_text()
     for old, new, told in (
         ('kind = "text"', "kind = text", "Text needs quotation marks"),
-        ("format = 1", "format = ", "Correct the line named here."),
+        ("format = 1", "format = ", "Correct the line named here;"),
     ):
         assert old in good
         (folder / "dataset.toml").write_text(good.replace(old, new, 1))
