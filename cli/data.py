@@ -39,13 +39,14 @@ def check(
     if the node could not train on this folder.
     """
     from ..node.data.arrays import load
+    from ..node.data.manifest import read_manifest
     from ..node.data.summary import summarise
 
     known = _federation(home)
     data = load(folder, tolerant=True)
     if known is not None:
         _compare(*known, folder, data)
-    found: dict[str, Any] = {"folder": str(folder)} | summarise(data)
+    found: dict[str, Any] = {"folder": str(folder)} | summarise(data, read_manifest(folder).modalities)
     if known is not None:
         found["warnings"] = [*found["warnings"], *_declared(*known, found)]
     emit(found, as_json, lambda out: _show(out, found))

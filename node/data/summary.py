@@ -1,7 +1,7 @@
 """What a data folder holds, in figures, and what its owner should know before it is trained on."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 from ..store.observations import MIN_CELL
 from ..words import counted
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
+from .entries import ModalityEntry
+from .leaks import teach_nothing
 from .problems import ColumnCount, Problem
 from .spelling import alike, near_ids
 
@@ -24,8 +26,11 @@ TOTALS = frozenset({
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def summarise(data: Dataset) -> dict[str, Any]:
-    """Return counts of subjects, records, modalities, tasks and groups, and `warnings`, as plain values for JSON."""
+def summarise(data: Dataset, entries: Sequence[ModalityEntry] = ()) -> dict[str, Any]:
+    """Return counts of subjects, records, modalities, tasks and groups, and `warnings`, as plain values for JSON.
+
+    Of the modalities that `entries` declare each column is looked at: whether it teaches anything.
+    """
     there = data.weights > 0
     per_subject = there.sum(axis=1)
     unfit = _wholly_outside(data.findings.columns.values())
@@ -50,7 +55,7 @@ def summarise(data: Dataset) -> dict[str, Any]:
         "near_ids": [list(group) for group in near_ids((*data.subjects, *data.left_out))],
         "problems": [asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values(), *unfit)],
         "problem_count": data.findings.number + len(data.findings.clashes) + len(unfit),
-        "warnings": _warnings(data),
+        "warnings": [*_warnings(data), *teach_nothing(data, entries)],
     }
 
 

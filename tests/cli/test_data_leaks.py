@@ -1,0 +1,80 @@
+"""`collegium data check` on columns that teach nothing: the same everywhere, or a label in other clothes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+TOML = """format = 1
+[unit]
+subject = "id"
+[tables.work]
+path = "work.csv"
+key = "id"
+[[modality]]
+name = "about"
+kind = "tabular"
+columns = [{{ name = "x", {column} }}, {{ name = "noise", low = 0, high = 1 }}]
+[[task]]
+name = "result"
+column = "y"
+{task}
+[split]
+share = 0.3
+salt = "s"
+"""
+NUMBER, LEVELS = "low = 0, high = 100, missing = true", 'levels = ["a", "b", "c"]'
+BINARY, REGRESSION = 'kind = "binary"\npositive = "1"\nnegative = "0"', 'kind = "regression"\nlow = 0\nhigh = 100'
+THREE = 'kind = "multiclass"\nclasses = ["0", "1", "2"]'
+
+
+def warnings(run: "Run", folder: Path, column: str, task: str, x: Sequence[object], y: Sequence[object]) -> list[str]:
+    noise = np.random.default_rng(3).random(len(x))
+    rows = [f"p{n},{a},{noise[n]:.3f},{b}" for n, (a, b) in enumerate(zip(x, y, strict=True))]
+    (folder / "work.csv").write_text("\n".join(["id,x,noise,y", *rows]) + "\n")
+    (folder / "dataset.toml").write_text(TOML.format(column=column, task=task))
+    found = run("data", "check", folder, "--json")
+    assert found.code == 0, found.out + found.err
+    return found.value["warnings"]  # type: ignore[no-any-return]
+
+
+def test_a_column_that_is_the_same_everywhere_is_named(run: "Run", tmp_path: Path) -> None:
+    labels: list[object] = [n % 2 for n in range(60)]
+    for column, value in ((NUMBER, 7), (LEVELS, "b")):
+        (told,) = warnings(run, tmp_path, column, BINARY, [value] * 60, labels)
+        assert "column 'x'" in told
+        assert "same in every record" in told
+    assert warnings(run, tmp_path, NUMBER, BINARY, [n // 2 % 10 for n in range(60)], labels) == []
+
+
+def test_a_column_that_gives_the_label_away_is_named(run: "Run", tmp_path: Path) -> None:
+    two: list[object] = [n % 2 for n in range(80)]
+    three: list[object] = [n % 3 for n in range(81)]
+    points = [10 + 40 * (n % 2) + n % 30 for n in range(80)]
+    for column, task, x, y in (
+        (NUMBER, BINARY, points, two),
+        (NUMBER, BINARY, [n // 2 % 10 if n % 2 else "" for n in range(80)], two),  # empty where it failed
+        (LEVELS, BINARY, ["a" if n % 2 else "bc"[n // 2 % 2] for n in range(80)], two),
+        (NUMBER, THREE, [30 * (n % 3) + n % 20 for n in range(81)], three),
+        (LEVELS, THREE, ["cab"[n % 3] for n in range(81)], three),
+        (NUMBER, REGRESSION, points, [n / 2 + 3 for n in points]),
+    ):
+        (told,) = warnings(run, tmp_path, column, task, x, y)
+        assert told.startswith("column 'x' (modality 'about') tells task 'result'"), told
+
+
+def test_a_good_feature_is_none_that_gives_the_label_away(run: "Run", tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    two = [int(each) for each in draw.integers(0, 2, 200)]
+    good = [round(float(40 + 15 * y + draw.normal(0, 10)), 2) for y in two]
+    assert warnings(run, tmp_path, NUMBER, BINARY, good, two) == []
+    levels: list[object] = ["a" if y == (draw.random() < 0.9) else "b" for y in two]
+    assert warnings(run, tmp_path, LEVELS, BINARY, levels, two) == []
+    rare: list[object] = [int(n < 4) for n in range(200)]  # of a class of four records nobody can say it
+    assert warnings(run, tmp_path, LEVELS, BINARY, ["a" if y else "b" for y in rare], rare) == []
+    few: list[object] = [n % 2 for n in range(16)]
+    assert warnings(run, tmp_path, NUMBER, BINARY, few, few) == []
