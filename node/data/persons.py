@@ -4,15 +4,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ...crypto.errors import UsageError
-from .look import Look, Seen
+from .look import MAX_LEVELS, Look, Seen
 from .sensitive import word_set, words_of
 from .spelling import clean
 
 _PERSONS = (
-    "pupil", "student", "learner", "candidate", "schuler", "schueler", "eleve", "etudiant", "apprenant", "alumn",
-    "estudiante", "alliev", "studente", "uczen", "uczn", "tanulo", "leerling", "elev", "zak", "matrikel",
+    "pupil", "student", "learner", "child", "candidate", "schuler", "schueler", "eleve", "enfant", "etudiant",
+    "apprenant", "alumn", "estudiante", "alliev", "studente", "uczen", "uczn", "tanulo", "leerling", "elev", "zak",
+    "matrikel",
 )  # fmt: skip
 _IDS = word_set("id ids key nr num nummer number code no kennung kurzel kuerzel pseudonym numero numer kod uuid")
+_THINGS = word_set("""
+    school class teacher course group district lea schule klasse lehrer kurs gruppe ecole classe professeur cours groupe
+    escuela clase curso grupo scuola corso gruppo szkola klasa grupa skola skole klass
+""")
 _TIMES = word_set("""
     week day month time hour lesson step date t woche tag monat zeit stunde semaine jour mois heure semana dia mes hora
     settimana giorno mese ora tydzien dzien miesiac dag maand uur vecka uke het nap
@@ -32,15 +37,28 @@ class Persons:
     notes: tuple[str, ...] = ()
 
 
+def names_things(column: str) -> bool:
+    """Tell whether numbers of this name probably stand for schools, classes and the like, and are no amounts."""
+    words = words_of(column)
+    return any(_thing(word) for word in words) and all(_thing(word) or word in _IDS for word in words)
+
+
+def _thing(word: str) -> bool:
+    return word.removesuffix("id").removesuffix("nr") in _THINGS
+
+
 def id_score(column: str) -> int:
     """Return how much a column's name sounds like one that names a person (2) or a row (1)."""
     words = words_of(column)
     return 2 * any(word.startswith(_PERSONS) for word in words) + bool(_IDS & set(words))
 
 
-def _only_id(column: str) -> bool:
-    """Tell whether a name has no other words, as that of a student's age has."""
-    return all(word in _IDS or word.startswith(_PERSONS) for word in words_of(column))
+def _repeats(seen: Seen) -> bool:
+    """Tell whether a column names persons who have several rows; a number of children does not, nor an age."""
+    words = words_of(seen.column)
+    only = all(word in _IDS or word.startswith(_PERSONS) for word in words)
+    named = bool(_IDS & set(words)) or any(word.endswith("id") for word in words)
+    return only and (seen.kind != "number" or named or seen.distinct > MAX_LEVELS)
 
 
 def find_persons(looks: Sequence[Look], key: str = "", tasks: Collection[str] = ()) -> Persons:
@@ -91,7 +109,7 @@ def _link(looks: Sequence[Look]) -> str:
     for look in looks:
         for seen in look.columns:
             score = id_score(seen.column)
-            if score and _may_name(seen) and not seen.sensitive and (seen.unique or _only_id(seen.column)):
+            if score and _may_name(seen) and not seen.sensitive and (seen.unique or _repeats(seen)):
                 tables = sum(other.seen(seen.column) is not None for other in looks)
                 best = found.get(seen.column, (0, 0, 0))
                 found[seen.column] = max(best, (tables, score, int(seen.unique)))

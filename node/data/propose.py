@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ...crypto.errors import UsageError
 from .look import Look, Seen
 from .natural import Bounds, natural, round_up
-from .persons import Persons, columns_of, find_persons, id_score
+from .persons import Persons, columns_of, find_persons, id_score, names_things
 from .sensitive import word_set, words_of
 from .spelling import MISSING, clean, whole
 
@@ -19,6 +19,7 @@ YES = frozenset({
     "1", "yes", "y", "true", "pass", "passed", "ja", "wahr", "bestanden", "oui", "vrai", "admis", "si", "sí",
     "aprobado", "promosso", "tak", "zdał", "igen", "geslaagd", "godkänd", "bestått", "bestået",
 })  # fmt: skip
+_SIDES = ("train", "test", "valid", "dev")
 _LABELS = word_set("""
     result results outcome label target grade pass passed mark score final ergebnis note bestanden abschluss resultat
     nota resultado risultato esito wynik ocena eredmeny jegy uitslag cijfer geslaagd betyg karakter voto vysledok
@@ -166,6 +167,13 @@ def _records(persons: Persons) -> int:
     return 1 if persons.key == persons.subject else max(16, round_up(persons.unit.most(persons.subject)))
 
 
+def _counts(seen: Seen) -> bool:
+    """Tell whether a column numbers the rows."""
+    return (
+        seen.kind == "number" and seen.whole and seen.distinct > CLASSES and seen.high - seen.low + 1 == seen.distinct
+    )
+
+
 def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str]) -> Choice:
     persons, name = proposal.persons, look.entry.name
     if seen.column == persons.key:
@@ -184,8 +192,12 @@ def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str])
         if look is persons.unit and levels and seen.kind in {"levels", "number"} and len(levels) <= CLASSES:
             return Choice(seen, "group", levels=levels)
         return Choice(seen, "out", "it tells of a protected group, and is no group of few words in the unit table")
-    if (seen.unique and id_score(seen.column)) or (seen.column == persons.subject):
+    if seen.column == persons.subject or (seen.unique and (id_score(seen.column) or _counts(seen))):
         return Choice(seen, "out", "it names the rows")
+    if seen.kind == "number" and seen.whole and names_things(seen.column):
+        return Choice(seen, "out", "its numbers seem to stand for names, and are no amounts")
+    if seen.kind == "levels" and seen.words and all(word.lower().startswith(_SIDES) for word in seen.words):
+        return Choice(seen, "out", "it seems to say who is held out: column, train and test in [split] can name it")
     if seen.kind in _OUT:
         return Choice(seen, "out", _OUT[seen.kind])
     if time and seen.kind not in {"number", "levels"}:

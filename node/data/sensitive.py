@@ -31,6 +31,7 @@ _PERSON_PHRASES = (
     "date de naissance", "fecha de nacimiento", "data di nascita", "data urodzenia", "social security",
 )  # fmt: skip
 _GROUP = word_set("""
+    female male hispanic weiblich mannlich maennlich fille garcon boy girl
     gender sex geschlecht sexe genre sexo genero sesso genere plec geslacht kjonn kjoenn pohlavi pohlavie
     disability disabilities disabled behinderung behindert handicap handicape discapacidad disabilita niepelnosprawnosc
     beperking fogyatekossag funktionsnedsattning sen foerderbedarf forderbedarf
@@ -41,7 +42,7 @@ _GROUP = word_set("""
     fsm deprivation imd
 """)
 # Short words that mean something else within a longer name, and what a name can be of that is no person.
-_PERSON_ALONE, _GROUP_ALONE = frozenset({"cap", "mail"}), frozenset({"kon", "nem", "gen", "send"})
+_PERSON_ALONE, _GROUP_ALONE = frozenset({"cap", "mail"}), frozenset({"kon", "nem", "gen", "send", "black"})
 _THINGS = word_set("file datei fichier fichero course kurs cours school schule ecole class klasse subject fach")
 _LONG = 7  # letters from which a word counts inside a longer one, as German and Swedish join them
 

@@ -250,3 +250,13 @@ def test_codes_for_no_value_are_named_and_numbers_far_from_nought_get_bounds_abo
     assert (hours["low"], hours["high"], hours["missing"]) == (0, 10, True)
     assert (year["low"], year["high"]) == (2000, 2010)
     accepted(run, tmp_path)
+
+
+def test_numbers_of_rows_and_of_schools_and_the_sides_of_a_split_are_no_features(run: "Run", tmp_path: Path) -> None:
+    rows = [[n + 1, n * 7 % 60, 100 + n // 6, ("train", "test")[n % 4 == 0], n * n % 9, n % 2] for n in range(60)]
+    write(tmp_path / "a.csv", ["rownames", "childid", "schoolid", "set", "class size", "y"], rows)
+    done = run("data", "init", tmp_path, "--yes", "--task", "y", "--json")
+    assert uses(done) == {
+        "rownames": "out", "childid": "key", "schoolid": "out", "set": "out", "class size": "feature", "y": "task",
+    }  # fmt: skip
+    accepted(run, tmp_path)
