@@ -2,8 +2,8 @@
 
 CollegiumError
 ├── LocalProtocolError     our bug or misuse: what we were about to do breaks the protocol
-├── RemoteProtocolError    theirs: carries the peer and a stable, named reason
-└── OperatorError          something an operator can mend: what happened, to what, what to do next
+├── RemoteProtocolError    a peer's: carries the peer and a stable, named reason
+└── OperatorError          the operator can mend it: the message says what happened, to what, and what to do next
     ├── UsageError         the command or configuration is wrong                      (exit 2)
     ├── CorruptError       a stored file is damaged                                   (exit 3)
     ├── UnreachableError   the daemon or a peer cannot be reached                     (exit 4)

@@ -34,5 +34,5 @@ def digest(domain: str, *parts: bytes) -> bytes:
 
 
 def sha256(data: bytes) -> bytes:
-    """SHA-256 without a domain, for content addresses that other programs must be able to compute. 32 bytes."""
+    """SHA-256 without a domain, 32 bytes: for content addresses that other programs compute as well."""
     return _sha256(data).digest()

@@ -42,7 +42,7 @@ class Identity:
 
     @property
     def seed(self) -> bytes:
-        """The secret, 32 bytes: only the key file and the transport's peer id have a use for it."""
+        """The secret seed, 32 bytes: for the key file and the transport's peer id only."""
         return bytes(self._key)
 
     def sign(self, domain: str, message: bytes) -> bytes:
@@ -59,7 +59,7 @@ def verify(public_key: bytes, domain: str, message: bytes, signature: bytes) -> 
     False for a malformed key or signature too; raises for no bytes that a peer can send. libsodium also rejects keys
     of small order and a non-canonical S, so a third party cannot turn a valid signature into a second valid one.
 
-    This calls the binding: a `VerifyKey` prepares nothing (it holds the 32 bytes), so a cache of them saves nothing.
+    Calls the binding directly: a `VerifyKey` only holds the 32 bytes, so caching them would save nothing.
     """
     # The binding reads 32 and 64 bytes whatever it is given; shorter input would be read past its end.
     if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
@@ -72,6 +72,6 @@ def verify(public_key: bytes, domain: str, message: bytes, signature: bytes) -> 
 
 
 def fingerprint(public_key: bytes) -> str:
-    """The first 8 bytes for a person to read, as in `d75a-9801-82b1-0ab7`. To recognise a key, never to decide."""
+    """The first 8 bytes for display, as in `d75a-9801-82b1-0ab7`. Too short to authenticate a key."""
     digits = public_key.hex()[:16]
     return "-".join(digits[i : i + 4] for i in range(0, len(digits), 4))

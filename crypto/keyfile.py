@@ -25,12 +25,12 @@ from .identity import PUBLIC_KEY_BYTES, SEED_BYTES, Identity
 VERSION = 1
 CIPHERTEXT_BYTES = SecretBox.NONCE_SIZE + SecretBox.MACBYTES + SEED_BYTES
 
-# libsodium's MODERATE setting: 3 passes over 256 MiB, above RFC 9106's second recommended option (3 over 64 MiB).
-# A daemon unseals once per start, so the operator waits once, an attacker at every guess.
+# libsodium's MODERATE setting: 3 passes over 256 MiB, above RFC 9106's second recommended option (3 over 64 MiB). A
+# daemon unseals once per start; an attacker pays the cost for every guess.
 OPS = argon2id.OPSLIMIT_MODERATE
 MEM = argon2id.MEMLIMIT_MODERATE
 
-# The most that a file may ask of us, checked before anything is allocated: 8 passes over 1 GiB.
+# The largest cost that a file may ask for, checked before anything is allocated: 8 passes over 1 GiB.
 OPS_LIMIT = 8
 MEM_LIMIT = argon2id.MEMLIMIT_SENSITIVE
 FILE_LIMIT = 4096  # bytes; a sealed file has about 400
@@ -41,8 +41,8 @@ _RESTORE = "Restore the key file from a backup."
 def seal(identity: Identity, passphrase: str | None, *, ops: int = OPS, mem: int = MEM) -> bytes:
     """The key file's content: sealed with `passphrase`, or with the seed in the clear if it is None.
 
-    `ops` (passes) and `mem` (bytes) set Argon2id's cost; leave them alone except in tests. Raises `UsageError` for
-    an empty passphrase, which would only look like protection, and `LocalProtocolError` for a cost not allowed.
+    `ops` (passes) and `mem` (bytes) set Argon2id's cost; only tests change them. Raises `UsageError` for an empty
+    passphrase, which would protect nothing, and `LocalProtocolError` for a cost that is not allowed.
     """
     fields: dict[str, object] = {"collegium-key": VERSION, "public_key": identity.public_key.hex()}
     if passphrase is None:
@@ -78,7 +78,7 @@ def unseal(data: bytes, passphrase: str | None, *, source: str) -> Identity:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Whether `unseal` needs a passphrase. False for a damaged file: `unseal` says what is wrong with it."""
+    """Whether `unseal` needs a passphrase. False for a damaged file: `unseal` raises the error for it."""
     try:
         return "sealed" in _parse(data, "")
     except CorruptError:
@@ -109,8 +109,8 @@ def _unseal_seed(sealed: object, passphrase: str | None, source: str) -> bytes:
 
 
 def _box(passphrase: str, salt: bytes, ops: int, mem: int) -> SecretBox:
-    # NFKC: the same passphrase typed on another keyboard or system may arrive composed differently. Lone surrogates
-    # are how Python hands on undecodable bytes of an environment variable; they must not end in a traceback.
+    # NFKC: the same passphrase typed on another keyboard or system may arrive composed differently. Lone surrogates are
+    # Python's form of undecodable bytes in an environment variable; they must not end in a traceback.
     secret = unicodedata.normalize("NFKC", passphrase).encode("utf-8", "surrogatepass")
     return SecretBox(argon2id.kdf(SecretBox.KEY_SIZE, secret, salt, opslimit=ops, memlimit=mem))
 

@@ -4,7 +4,7 @@ Leaves are hashed with prefix 0x00 and nodes with 0x01, so that a node can never
 leaves splits at k, the largest power of two smaller than n. Functions take leaf hashes: the caller hashes a leaf once.
 
 A proof fixes the path that it was made for, not every size: paths of trees of 3 and of 4 leaves can have one shape.
-Take size and root together from one agreed checkpoint, never the size from whoever sends the proof.
+Take size and root together from one agreed checkpoint, never the size from the proof's sender.
 
 Builders raise `LocalProtocolError` on our own misuse. Verifiers read what peers send: they answer False, never raise.
 """
@@ -30,7 +30,7 @@ def _node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def _parents(level: Sequence[bytes]) -> list[bytes]:
-    """One level up; a last node without a sibling rises unchanged, which is what the split at k amounts to."""
+    """One level up; a last node without a sibling rises unchanged, which is equivalent to the split at k."""
     pairs = [_node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
     return pairs if len(level) % 2 == 0 else [*pairs, level[-1]]
 

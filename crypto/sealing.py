@@ -1,4 +1,4 @@
-"""Sealing bytes under a random key: whoever lacks the key learns their length and nothing else (XSalsa20-Poly1305)."""
+"""Sealing bytes under a random key: without it only their length can be learned (XSalsa20-Poly1305)."""
 
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
@@ -18,7 +18,7 @@ def seal(key: bytes, content: bytes) -> bytes:
 
 
 def unseal(key: bytes, sealed: bytes) -> bytes | None:
-    """Return what was sealed; None if it was not under this key, or was changed."""
+    """Return the content; None if it was sealed under another key or was changed."""
     if len(sealed) < SecretBox.NONCE_SIZE + SecretBox.MACBYTES:
         return None
     try:

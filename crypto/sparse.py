@@ -1,8 +1,8 @@
 """A sparse Merkle tree over 64-bit positions: shows that a position is empty without showing which others are not.
 
-A proof of absence holds the roots of the subtrees beside the path, where they are not empty; leaves should be blinded,
-so that nobody can find out from those what is in them. In the manner of Dahlberg, Pulls and Peeters, "Efficient sparse
-Merkle trees" (NordSec 2016), without their caches.
+A proof of absence holds the roots of the non-empty subtrees beside the path. Blind the leaves: otherwise the content of
+a subtree can be guessed from its root. After Dahlberg, Pulls and Peeters, "Efficient sparse Merkle trees" (NordSec
+2016), without their caches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def _root(leaves: Sequence[tuple[int, bytes]], height: int) -> bytes:
         return EMPTY[height]
     if height == 0:
         return sha256(b"\x00" + leaves[0][1]).digest()
-    if len(leaves) == 1:  # a long way down alone
+    if len(leaves) == 1:  # a single leaf: hash up its path without recursion
         place, leaf = leaves[0]
         node = sha256(b"\x00" + leaf).digest()
         for level in range(height):
@@ -52,7 +52,7 @@ def _split(leaves: Sequence[tuple[int, bytes]], height: int) -> int:
 
 
 def absence(leaves: Mapping[bytes, bytes], position: bytes) -> list[bytes]:
-    """Return the roots beside the path to an empty position, from the top, b"" for an empty one.
+    """Return the roots of the subtrees beside the path to an empty position, from the top; b"" for an empty subtree.
 
     It ends where everything below is empty. Raises ValueError if the position is taken.
     """

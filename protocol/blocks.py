@@ -1,4 +1,4 @@
-"""Headers, votes, proposals and certificates: what members agree on and how they say so (design.md section 7)."""
+"""Headers, votes, proposals and certificates: the objects of agreement, and their proof (design.md section 7)."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Block:
-    """The agreed header at a height. `cut` holds only the heads that move, sorted by author; `close` by component.
+    """The agreed header at a height. `cut` holds changed heads only, sorted by author; `close` is sorted by component.
 
     `tree_size` and `tree_root` are of the RFC 6962 tree over all records up to this cut; `members` names the members
     that decide the next height; `fold` is the digest of the ledger state after this block.
@@ -108,12 +108,12 @@ class Certificate:
 
 
 def quorum(members: int, fault_model: str) -> int:
-    """Return how many of n members decide: ⌊2n/3⌋+1 under "byzantine", ⌊n/2⌋+1 under "crash"."""
+    """Return the quorum of n members: ⌊2n/3⌋+1 under "byzantine", ⌊n/2⌋+1 under "crash"."""
     return 2 * members // 3 + 1 if fault_model == "byzantine" else members // 2 + 1
 
 
 def tolerated(members: int, fault_model: str) -> int:
-    """Return how many lost members leave a quorum."""
+    """Return the largest number of lost members that leaves a quorum."""
     return members - quorum(members, fault_model)
 
 

@@ -1,6 +1,6 @@
-"""The bounds of numbers that people choose: one place for the charter, config.toml, model.toml and the options.
+"""The bounds of configured numbers: one place for the charter, config.toml, model.toml and command options.
 
-Beyond them the accountant takes all memory or never ends, or the number says nothing: an ε over 100 protects nobody.
+Beyond them the accountant runs out of memory or time, or the number is meaningless: an ε over 100 protects nobody.
 """
 
 MIN_EPSILON, MAX_EPSILON = 0.01, 100.0
@@ -20,21 +20,21 @@ NO_PRIVACY = 'Where no privacy is wanted say so: --no-dp, or privacy = "open" in
 
 
 def epsilon_problem(epsilon: float) -> str:
-    """Return what is wrong with an ε, or ""."""
+    """Return the problem with an ε, or ""."""
     if MIN_EPSILON <= epsilon <= MAX_EPSILON:
         return ""
     return f"ε = {epsilon:g} is not between {MIN_EPSILON:g} and {MAX_EPSILON:g}"
 
 
 def delta_problem(delta: float) -> str:
-    """Return what is wrong with a δ, or ""."""
+    """Return the problem with a δ, or ""."""
     if MIN_DELTA <= delta < MAX_DELTA:
         return ""
     return f"δ = {delta:g} is not from {MIN_DELTA:g} to less than {MAX_DELTA:g}"
 
 
 def steps_problem(rounds: int, steps: int) -> str:
-    """Return what is wrong with so many rounds of so many steps, or ""."""
+    """Return the problem with these numbers of rounds and of steps a round, or ""."""
     if not 1 <= rounds <= MAX_ROUNDS:
         return f"{rounds} rounds are not between 1 and {MAX_ROUNDS:,}"
     if not 1 <= steps <= MAX_STEPS:

@@ -32,11 +32,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What everybody holds everybody to. Milliseconds, counts and bytes.
+    """The limits that bind all members. Milliseconds, counts and bytes.
 
-    `round_deadline` runs from the first acknowledged update of a round. `max_staleness` is S of design.md section 7.
-    An author may add at most `records_per_height` records and `bytes_per_height` bytes to one height.
-    `refold_horizon`: contributions older than so many rounds can no longer be withdrawn by refold.
+    `round_deadline` runs from the first acknowledged update of a round. `max_staleness` is S of design.md section 7. An
+    author may add at most `records_per_height` records and `bytes_per_height` bytes to one height. `refold_horizon`
+    counts rounds: older contributions can no longer be withdrawn by refold.
     """
 
     fault_model: Name
@@ -89,14 +89,14 @@ class CharterSignature:
 
 @dataclass(frozen=True, slots=True)
 class SignedCharter:
-    """What a charter file holds: the charter's canonical bytes and the founding members' signatures."""
+    """The content of a charter file: the charter's canonical bytes and the founding members' signatures."""
 
     charter: Annotated[bytes, Size(1, CHARTER_LIMIT)]
     signatures: Annotated[tuple[CharterSignature, ...], Size(0, MAX_MEMBERS)]
 
 
 def check(charter: Charter) -> None:
-    """Check what types alone cannot: names, order, uniqueness, bounds, base digests. Raises UsageError with advice."""
+    """Check names, order, uniqueness, bounds and base digests, which types cannot. Raises UsageError with advice."""
     _check_names(charter)
     keys = [member.key for member in charter.members]
     names = [spec.name for spec in charter.components]
@@ -146,7 +146,7 @@ def check(charter: Charter) -> None:
 
 
 def _check_names(charter: Charter) -> None:
-    """Hold every text to what a screen shows as it is, and what is split and joined to its grammar."""
+    """Check that every text is visible as it is, and that names which are split and joined follow the grammar."""
     advice = "Correct it and create the charter again."
     for text in _texts(schema.to_map(charter)):
         if not grammar.visible(text) or text != text.strip():
@@ -180,7 +180,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _check_numbers(charter: Charter) -> None:
-    """Hold the privacy floors and the planned steps to the bounds that config.toml and the options have too."""
+    """Check the privacy floors and the planned steps against the bounds of config.toml and the options."""
     learning = charter.learning
     problem = steps_problem(learning.planned_rounds, learning.steps)
     if problem:
@@ -200,7 +200,7 @@ def _fits(task: Task, modalities: set[str]) -> bool:
 
 
 def _check_privacy(charter: Charter) -> None:
-    """What a modality under "dp" or "never" reaches is noised, or not trained at all."""
+    """Check that components reached by a "dp" modality have noise, and that none belongs to a "never" modality."""
     learning = charter.learning
     floors = {floor.modality: floor.policy for floor in learning.floors}
     for spec in charter.components:
@@ -229,7 +229,7 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
     """Read a charter file; `source` names it in errors.
 
     Raises CorruptError if it is damaged or if a signature does not match (one changed byte), UsageError if it breaks a
-    rule, RefusedError if somebody who is not a member signed it.
+    rule, RefusedError if a non-member signed it.
     """
     advice = "Get an intact copy from another member; `collegium charter show` prints its id, compare it by telephone."
     try:
@@ -251,7 +251,7 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
     if len({entry.member for entry in signed.signatures}) != len(signed.signatures):
         raise CorruptError(f"{source} holds one member's signature twice", advice)
     try:
-        check(charter)  # last: a charter that was tampered with is told as such
+        check(charter)  # last: a bad signature is the more exact error for a charter that was tampered with
     except UsageError as error:
         raise UsageError(f"{source}: {error.message}", error.advice) from error
     return charter, signed

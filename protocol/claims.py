@@ -1,8 +1,7 @@
-"""What an update claims of privacy, modality by modality: its author's spend statement and ε (design.md section 6).
-Integers.
+"""An update's privacy claims for each modality: its author's spend statement and ε, in integers (design.md section 6).
 
-The ε of a modality is that of every draw, each with the noise of those engaged components alone that the modality's
-data reach. What is rounded or merged here only ever overstates the cost.
+The ε of a modality composes all training runs, each with the noise of the engaged components that the modality's data
+reach. Rounding and merging only ever overstate the cost.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,10 +32,10 @@ class DpEvents:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What this author's training has cost one modality, in all its life in the federation.
+    """The privacy cost of this author's training for one modality, over its lifetime in the federation.
 
     `events` is the spend statement, up to and with this update; `epsilon` (thousandths) and `delta` (billionths) are
-    what it says they compose to. Without differential privacy: no events, NO_EPSILON and 0.
+    their composition as the author computed it. Without differential privacy: no events, NO_EPSILON and 0.
     """
 
     modality: Name
@@ -46,10 +45,10 @@ class Claim:
 
 
 def effective_noise(multipliers: Sequence[int]) -> int:
-    """Return `σ_eff = (Σ σ_c^-2)^(-1/2)` in millionths, rounded down; 0 if any component goes without noise."""
+    """Return `σ_eff = (Σ σ_c^-2)^(-1/2)` in millionths, rounded down; 0 if any component has no noise."""
     if not multipliers or min(multipliers) == 0:
         return 0
-    # 1/Σσ^-2 = P / Σ(P/σ²) with P = Πσ²: every P/σ² is whole, so the claim can only err on the safe side.
+    # 1/Σσ^-2 = P / Σ(P/σ²) with P = Πσ²: every P/σ² is an integer, so rounding only overstates the cost.
     product = 1
     for sigma in multipliers:
         product *= sigma * sigma
@@ -57,15 +56,15 @@ def effective_noise(multipliers: Sequence[int]) -> int:
 
 
 def reached_noise(learning: Learning, modality: str, noises: Mapping[str, int]) -> int | None:
-    """Return σ_eff of the components of one draw that a modality's data reach; None if they reach none of them."""
+    """Return σ_eff of the components of one training run that a modality's data reach; None if they reach none."""
     reached = learning.downstream(modality, noises)
     return effective_noise([noises[name] for name in reached]) if reached else None
 
 
 def merge(events: Iterable[DpEvents], lines: int = 0) -> tuple[DpEvents, ...]:
-    """Return the events with those of equal rate and noise added up, sorted.
+    """Return the events sorted, with counts of equal rate and noise added up.
 
-    More than `lines` kinds (0: no limit) are made fewer: two become one of the higher rate and the lower noise.
+    Down to `lines` entries (0: no limit) two are merged into one with the higher rate and the lower noise.
     """
     counts: dict[tuple[int, int], int] = {}
     for event in events:
@@ -89,18 +88,18 @@ def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
 
 
 def lines_for(claims: int) -> int:
-    """Return how many lines each of so many spend statements may have."""
+    """Return the limit of lines for each of this many spend statements."""
     return max(1, min(MAX_LINES, ALL_LINES // max(1, claims)))
 
 
 def check_spend_statements(
     claims: Sequence[Claim], learning: Learning, specs: Sequence[ComponentSpec], *, author: bytes
 ) -> None:
-    """Check that spend statements hold only what training under the charter can have been: it bounds who computes their
-    ε (G9).
+    """Check that training under the charter can produce these spend statements; it bounds the work to compute ε (G9).
 
-    `specs` are all components of the charter: no draw has less noise than all of them together, or more than MAX_NOISE
-    times that of one. Raises RemoteProtocolError("spend-lines" | "spend-events" | "spend-rate" | "spend-noise").
+    `specs` are all components of the charter: no training run has less noise than all of them together, or more than
+    MAX_NOISE times that of one. Raises RemoteProtocolError("spend-lines" | "spend-events" | "spend-rate" |
+    "spend-noise").
     """
     noises = [spec.noise_multiplier for spec in specs if spec.noise_multiplier]
     least, most = effective_noise(noises), MAX_NOISE * max(noises, default=0)
@@ -114,7 +113,7 @@ def check_spend_statements(
                 all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.events),
             ),
             (
-                "spend-noise",  # what had none costs everything, and is quickly computed
+                "spend-noise",  # no noise: ε is infinite, and needs no computation
                 all(d.noise_multiplier == 0 or least <= d.noise_multiplier <= most for d in claim.events),
             ),
         ):
@@ -133,7 +132,7 @@ def check_claims(
 ) -> None:
     """Check an update's claims against the charter's floors; `noises` are those of its engaged components.
 
-    Raises RemoteProtocolError with the name of the bound that is broken; integers decide, never an accountant.
+    Raises RemoteProtocolError with the name of the broken bound. Integers decide, never an accountant.
     """
     known = {modality.name for modality in learning.modalities}
     names = [claim.modality for claim in claims]
@@ -154,7 +153,7 @@ def check_claims(
         if not claim.events or claim.delta == 0:
             raise RemoteProtocolError("spend-missing", claim.modality, author)
         noise = reached_noise(learning, claim.modality, noises)
-        # A line that costs no less than this draw stands for it: lines are merged towards what costs more.
+        # A line of at least this run's cost covers it: merging moves lines towards the higher cost.
         if noise is None or not any(
             line.count >= steps and line.sample_rate >= sample_rate and line.noise_multiplier <= noise
             for line in claim.events

@@ -1,8 +1,8 @@
 """Canonical MessagePack: one value has one encoding, and decoding refuses every other (design.md section 4).
 
-Allowed: maps with text keys in UTF-8 byte order, lists, text, bytes and 64-bit integers in their shortest form.
-Not allowed: floats, booleans, nil, extension types, duplicate keys. A float64, a bool and a Timestamp survive a naive
-round trip, so types are checked, and what was decoded must encode to the same bytes.
+Allowed: maps with text keys in UTF-8 byte order, lists, text, bytes and 64-bit integers in their shortest form. Not
+allowed: floats, booleans, nil, extension types, duplicate keys. A float64, a bool and a Timestamp survive a naive round
+trip, so types are checked, and the decoded value must encode to the same bytes.
 """
 
 from typing import TypeAlias

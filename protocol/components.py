@@ -35,8 +35,8 @@ class TensorSpec:
 class ComponentSpec:
     """One component of the charter. Scaled integers: `clip_norm`, `noise_multiplier`, `learning_rate` in millionths.
 
-    These three are both the recipe and the bounds that an update's header is held to: clip and learning rate are at
-    most, the noise multiplier at least, what stands here. `architecture` names how the learner uses the tensors.
+    These three are the recipe and also bound an update's header: clip norm and learning rate from above, the noise
+    multiplier from below. `architecture` names how the learner uses the tensors.
     """
 
     name: Name
@@ -58,7 +58,7 @@ class ComponentSpec:
 
     @property
     def is_statistic(self) -> bool:
-        """Whether it is a statistic: the sum of what its members contribute, once each (statistics.py)."""
+        """Whether it is a statistic: a sum of one contribution from each member (statistics.py)."""
         return self.rule == SUM
 
     @property

@@ -1,4 +1,4 @@
-"""What a charter says of the learning: modalities, tasks, the recipe of a round, and the privacy floors."""
+"""The charter's part on learning: modalities, tasks, the recipe of a round, and the privacy floors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class Learning:
     """The recipe of one round: `steps` DP-SGD steps, each drawing students by Poisson at `sample_rate` (millionths).
 
     Steps and sample rate are upper bounds on what an update may declare. `recovery_share` (millionths) of every ε is
-    kept for the rounds after a withdrawal. `planned_rounds` is what the noise was calibrated for. Who declares fewer
+    kept for the rounds after a withdrawal. The noise was calibrated for `planned_rounds`. A member that declares fewer
     than `min_students` does not train.
     """
 
@@ -102,17 +102,18 @@ class Learning:
     min_students: Annotated[int, Between(0, 2**20)] = 0
 
     def enough(self, lot: int) -> bool:
-        """Whether an institution that declares this L (thousandths) declares enough students to train.
+        """Whether a declared L (thousandths) means enough students to train.
 
-        It declares N̂ = L / sample_rate of them; an L of 0 declares none.
+        The number of students is N̂ = L / sample_rate; an L of 0 declares none.
         """
         return lot * 1000 >= self.min_students * self.sample_rate
 
     def upstream(self, component: str) -> frozenset[str]:
         """Return the modalities whose data reach an update of this component (design.md section 6).
 
-        A head, skip or statistic sees those of its task, a backbone all that any task reads. An encoder, adapter or
-        prompt sees its own and all that are read beside it: its gradient comes back through logits that depend on them.
+        They are those of its task for a head, skip or statistic, and those of any task for a backbone. An encoder,
+        adapter or prompt is also reached by the modalities read beside its own: its gradient comes through logits that
+        depend on them.
         """
         known = self._upstream.get(component)
         if known is None:

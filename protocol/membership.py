@@ -1,7 +1,7 @@
-"""What is signed to change who is a member: motions, ballots, applications, key moves and invitations.
+"""The signed statements that change membership: motions, ballots, applications, rekeyings and invitations.
 
 Motions and ballots are bodies of records. An `Application` and a `Rekeying` travel inside a motion, signed by the key
-that is to become a member's: nobody is made a member who did not ask. An `Invitation` never enters the ledger.
+that is to become a member's: nobody becomes a member without asking. An `Invitation` never enters the ledger.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,10 @@ MIN_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Its author moves that something be done about one key, and votes yes by it.
+    """A proposal about one key, which is also its author's yes vote.
 
     `statement` is the signed Application (admit) or Rekeying (rekey), the terms of a WithdrawalStatement, unsigned
-    (withdraw, rewind), else empty. After the block at height `expiry` it
-    can no longer pass.
+    (withdraw, rewind), else empty. It cannot pass after the block at height `expiry`.
     """
 
     action: Name
@@ -44,7 +43,7 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A candidate asks to become a member under this name. `token` names the invitation that it came by."""
+    """A candidate's request to become a member under this name. `token` names its invitation."""
 
     DOMAIN: ClassVar[str] = "application"
     LIMIT: ClassVar[int] = STATEMENT_LIMIT
@@ -58,7 +57,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Rekeying:
-    """The new key of a member says which key it takes the place of."""
+    """A member's new key, signed by it, and the key that it replaces."""
 
     DOMAIN: ClassVar[str] = "rekeying"
     LIMIT: ClassVar[int] = 512
@@ -70,10 +69,10 @@ class Rekeying:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What a member hands to a candidate, outside of the network. Whoever has `token` can apply once until `expires`.
+    """An invitation, handed to a candidate outside the network. The holder of `token` can apply once until `expires`.
 
-    `token` is the seed of the key that lets a candidate in: to shake hands with it is to show the token, which itself
-    never travels. `charter` is the charter file's bytes, or empty in a link; `expires` is Unix time in seconds.
+    `token` is the seed of the candidate's key for the handshake, which proves the token without sending it. `charter`
+    is the charter file's bytes, or empty in a link; `expires` is Unix time in seconds.
     """
 
     DOMAIN: ClassVar[str] = "invitation"
@@ -89,12 +88,12 @@ class Invitation:
 
 
 def token_digest(token_key: bytes) -> bytes:
-    """Return how an application names its invitation, from the public key of the invitation's token."""
+    """Return the digest by which an application names its invitation; `token_key` is the token's public key."""
     return digest("invitation-token", token_key)
 
 
 def check_person(name: str, addresses: tuple[str, ...]) -> None:
-    """Check what a stranger calls itself before anybody is shown it. Raises RemoteProtocolError("name" | "address")."""
+    """Check a non-member's name and addresses before they are shown. Raises RemoteProtocolError("name" | "address")."""
     if name != name.strip(" ") or not visible(name) or "=" in name:
         raise RemoteProtocolError("name", "it has characters that cannot be seen, a = or space around it")
     if any(not address.isascii() or any(ord(c) <= 0x20 or ord(c) == 0x7F for c in address) for address in addresses):

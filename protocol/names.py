@@ -1,7 +1,7 @@
-"""Names that people and programs tell apart: what characters they may have.
+"""The characters that names may have.
 
-Names travel from strangers to screens on which ids are compared, so nothing in them may be unseen, and nothing may act
-on the terminal. Names of components, modalities and tasks are also split and joined by programs: they have a grammar.
+Names come from non-members and are shown on terminals where people compare ids, so they hold no invisible or control
+characters. Names of components, modalities and tasks are also split and joined by programs: they have a grammar.
 """
 
 import re
@@ -22,12 +22,12 @@ PLAIN_ADVICE = "Use letters, digits, - _ and . (at most 64), and begin with a le
 
 
 def visible(text: str) -> bool:
-    """Whether a text shows all that it holds: no control characters, nothing that hides or turns its neighbours."""
+    """Whether all of a text is visible: no control characters, none that hides or reverses its neighbours."""
     return _HIDDEN.search(text) is None
 
 
 def shown(text: str, *, breaks: bool = False) -> str:
-    r"""Return a text as it may go to a screen: what cannot be seen is written out, as \x1b; line breaks if `breaks`."""
+    r"""Return a text for a screen: invisible characters are written out, as \x1b; line breaks are kept if `breaks`."""
     return (_HIDDEN_IN_LINES if breaks else _HIDDEN).sub(_escaped, text)
 
 
@@ -46,7 +46,7 @@ def component(name: str) -> bool:
 
 
 def person_problem(name: str) -> str:
-    """Return what is wrong with the name of a member or of a federation, or ""."""
+    """Return the problem with the name of a member or of a federation, or ""."""
     if not 1 <= len(name.encode("utf-8", "replace")) <= 128:
         return "it does not have 1 to 128 bytes"
     if name != name.strip():

@@ -1,7 +1,7 @@
-"""Records: the signed entries of each author's feed; everything that is agreed on is a record.
+"""Records: the signed entries of each author's feed. Members agree on nothing but records.
 
-A record's body is nested canonical bytes, so a node can carry, chain and agree on records of kinds that it does not
-know: those are inert.
+A record's body is nested canonical bytes, so a node can carry, chain and agree on records of unknown kinds: those are
+inert.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from .signing import Signed
 BODY_LIMIT = 64 << 10
 PROVABLE = 31 << 10  # bytes on the wire: two records of this size fit into one Evidence
 WITHDRAWAL_LIMIT = 4096
-MAX_UPDATES = 64  # that one withdrawal names
+MAX_UPDATES = 64  # named by one withdrawal
 SCOPES = ("all", "components", "rounds", "updates")
-# Why a host does not train, as others are told (ADR 18): what is declared or configured, what the ledger shows anyway,
-# and one neutral word for all else, so that nothing is told of the data (G6). "silent" is never a member's own word.
+# The published reasons why a host does not train (ADR 18): declared or configured ones, those that the ledger shows
+# anyway, and one neutral reason for all else, so that nothing about the data leaks (G6). No member gives "silent"
+# itself.
 SILENT = "silent"
 PAUSED = "paused"
 IDLE = {
@@ -64,9 +65,9 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The author hosts these components and can be reached at these addresses. The last one counts.
+    """The components that the author hosts, and the addresses where it can be dialled. The last offer counts.
 
-    It trains those that are not `idle`: rounds wait for its updates of them, and of no others.
+    It trains those that are not `idle`: rounds wait for its updates of these only.
     """
 
     components: Annotated[tuple[Name, ...], Size(0, 256)]
@@ -92,7 +93,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """The author folded this component up to this round and generation and holds the state with this digest."""
+    """The author's signed digest of a component's state after this round and generation, which it folded and holds."""
 
     component: Name
     round: U63
@@ -114,12 +115,12 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalStatement:
-    """What is withdrawn of what the author contributed in feed entries up to `through`.
+    """Which of the author's contributions in feed entries up to `through` are withdrawn.
 
     `scope` is "all", "components" (these), "rounds" (`first` to `last` of these components) or "updates" (these header
-    digests); lists are sorted, and empty or 0 where the scope does not ask for them. `mode` is "refold", by the owner
-    or by motion, or "rewind", by motion alone. The owner's signature makes it a statement that any member may carry;
-    in a motion it stands unsigned.
+    digests); lists are sorted; fields that the scope does not use are empty or 0. `mode` is "refold", by the owner or
+    by motion, or "rewind", by motion only. With the owner's signature any member may carry it; in a motion it is
+    unsigned.
     """
 
     DOMAIN: ClassVar[str] = "withdrawal"
@@ -168,18 +169,18 @@ def body_of(record: Record) -> Body | None:
     return None if record.kind not in KINDS else _decoded(record.kind, record.body)
 
 
-# Every step of the core looks at the bodies that wait for agreement again.
+# Every step of the core decodes the bodies of pending records again.
 @lru_cache(maxsize=1024)
 def _decoded(kind: str, body: bytes) -> Body:
     return schema.load(KINDS[kind], body, BODY_LIMIT)
 
 
 def ack_message(federation: bytes, header: bytes) -> bytes:
-    """Return what a host signs, in domain "ack", to acknowledge the update header with this digest."""
+    """Return the message that a host signs, in domain "ack", to acknowledge the update header with this digest."""
     return digest("ack-message", federation, header)
 
 
-@lru_cache(maxsize=16384)  # it comes alone, in its update's record, and again in every block that holds that
+@lru_cache(maxsize=16384)  # an ack comes alone, in its update's record, and again in every block that holds that record
 def verify_ack(federation: bytes, header: bytes, ack: Ack) -> bool:
     """Check a host's acknowledgement of the update header with this digest."""
     return verify(ack.host, "ack", ack_message(federation, header), ack.signature)

@@ -5,9 +5,9 @@ Supported field types: `int` (with `Annotated[int, Between(low, high)]`), `str` 
 (`type(x) is int`: a bool is not an integer), bounds, that no field is missing or unknown, and that the bytes are
 canonical.
 
-What never leaves the machine (node/learner/messages.py) may have more types, by `to_map` and `from_plain`: `bool`,
-`float` (with `Between`; an integer is taken for one), `T | None`, `dict[str, T]`, and `Literal` of texts. None of them
-is canonical: `dump` and `load` refuse a dataclass that has one.
+Messages that never leave the machine (node/learner/messages.py) may have more types, by `to_map` and `from_plain`:
+`bool`, `float` (with `Between`; an integer is accepted as one), `T | None`, `dict[str, T]`, and `Literal` of texts.
+None of them is canonical: `dump` and `load` refuse a dataclass that has one.
 """
 
 import dataclasses
@@ -87,8 +87,8 @@ def dump(value: object) -> bytes:
 def load(cls: type[T], data: bytes, limit: int) -> T:
     """Decode canonical bytes into `cls`.
 
-    Raises RemoteProtocolError("oversized" | "malformed" | "not-canonical" | "invalid"); nothing larger than `limit`
-    bytes is looked at.
+    Raises RemoteProtocolError("oversized" | "malformed" | "not-canonical" | "invalid"); input over `limit` bytes is not
+    decoded.
     """
     raw = unpack(data, limit)
     value = _builder(cls)(raw)
@@ -104,7 +104,7 @@ def from_map(cls: type[T], raw: object) -> T:
 
 
 def from_plain(cls: type[T], raw: object) -> T:
-    """Build `cls`, which may have fields that are not canonical, from maps, lists and scalars, keys in any order."""
+    """Build `cls`, with non-canonical fields allowed, from maps, lists and scalars, keys in any order."""
     return _cached_builder(cast("Any", cls), True, True)(_sorted_maps(raw))  # type: ignore[no-any-return]
 
 
@@ -126,9 +126,9 @@ def _builder(cls: Any) -> Build:
 
 @cache
 def _cached_builder(cls: Any, make: bool, plain: bool) -> Build:
-    """Return what holds decoded values to a type and, if it shall `make` them, returns values of that type.
+    """Return a function that checks a decoded value against a type and, with `make`, returns a value of that type.
 
-    `plain`: types that have no canonical encoding are allowed.
+    `plain` allows types without a canonical encoding.
     """
     origin = get_origin(cls)
     if origin is Annotated:
@@ -262,7 +262,7 @@ def _limits(base: Any, marks: list[Any]) -> tuple[int, int] | None:
 
 
 def _record(cls: Any, make: bool, plain: bool) -> Build:
-    """Integers and bytes, which most fields are, are checked in loops of their own: nearly all decoding is here."""
+    """Most fields are integers and bytes: they are checked in loops of their own, where decoding spends its time."""
     hints = get_type_hints(cls, include_extras=True)
     names = list(_names(cls))
     builders = {name: _cached_builder(hints[name], make, plain) for name in names}
@@ -289,7 +289,7 @@ def _record(cls: Any, make: bool, plain: bool) -> Build:
             for name, low, high in integers:
                 value = raw[name]
                 if type(value) is not int or not low <= value <= high:
-                    builders[name](value)  # says what is wrong
+                    builders[name](value)  # raises with the field's name
             for name, low, high in octets:
                 value = raw[name]
                 if type(value) is not bytes or not low <= len(value) <= high:

@@ -14,11 +14,11 @@ from ..crypto.identity import Identity, verify
 from . import schema
 
 SIGNATURE_SIZE = 64
-MAX_KEPT = 16 << 10  # bytes of a statement that is not decoded and checked again when it comes again
+MAX_KEPT = 16 << 10  # bytes: up to this size a repeated statement is not decoded and checked again
 
 
 class Signable(Protocol):
-    """A statement that one member signs."""
+    """A statement signed by one member."""
 
     DOMAIN: ClassVar[str]
     LIMIT: ClassVar[int]
@@ -40,7 +40,7 @@ S = TypeVar("S", bound=Signable)
 
 @dataclass(frozen=True, slots=True)
 class Signed(Generic[S_co]):
-    """A statement whose signature was checked or made here. `wire` is what travels and what is stored."""
+    """A statement whose signature was checked or made here. `wire` are the bytes that are sent and stored."""
 
     value: S_co
     wire: bytes
@@ -82,9 +82,9 @@ def open_signed(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool =
 
 
 def open_gossip(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool = False) -> Signed[S]:
-    """Do as `open_signed` for what comes again: from other neighbours, in answers, in blocks and as evidence.
+    """As `open_signed`, cached: statements come again from other neighbours, in answers, in blocks and as evidence.
 
-    With `trusted` also to look at what is not to be believed yet: decoding costs a tenth of checking the signature.
+    With `trusted` also for a first look before the signature is checked: decoding costs a tenth of that check.
     """
     if len(wire) > MAX_KEPT:
         return open_signed(cls, wire, federation, trusted=trusted)

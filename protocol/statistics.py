@@ -1,8 +1,8 @@
 """Statistics: components that are added up, not averaged (design.md section 5, docs/adr/0016).
 
-`statistic/TASK` is about the labels of a task and features φ of a record that depend on constants of the charter alone,
-never on what was learned; so a contribution is stale never, and is made once. With ‖φ‖ ≤ 1 and targets ‖y‖ ≤ 1, a
-student's part is the mean over their records, so its norm is at most the sensitivity, whatever they did.
+`statistic/TASK` is computed from the labels of a task and features φ of a record that depend on constants of the
+charter only, never on learned states. So a contribution is never stale, and is made once. With ‖φ‖ ≤ 1 and targets ‖y‖
+≤ 1, a student's part is the mean over their records, so its norm is at most the sensitivity for any data.
 
 | architecture | tensors | a record's part | sensitivity |
 |---|---|---|---|
@@ -44,9 +44,9 @@ def shape(spec: ComponentSpec) -> tuple[int, int]:
 
 
 def most_students(spec: ComponentSpec) -> int:
-    """Return how many students one member may declare (G5): the finer the charter's grid, the fewer.
+    """Return the most students that one member may declare (G5): the finer the charter's grid, the fewer.
 
-    Each moves a number by at most 1/Δ grid units, so all of them keep it under 2^30; the noise has the other half.
+    Each changes a number by at most 1/Δ grid units, so their sum stays under 2^30; the other half is for the noise.
     """
     return 1 << max(0, 30 - spec.step_log2)
 
@@ -69,7 +69,7 @@ def words(values: Numbers) -> npt.NDArray[np.int32]:
 
 
 def check(spec: ComponentSpec, learning: Learning) -> None:
-    """Check what a charter says of a statistic. Raises UsageError."""
+    """Check a charter's spec of a statistic. Raises UsageError."""
     _, _, name = spec.name.partition("/")
     task: Any = next((task for task in learning.tasks if task.name == name), None)
     last = spec.tensors[-1].shape

@@ -1,7 +1,7 @@
 """The update format: signed header and integer payload (design.md section 5).
 
-The payload is one zstd frame over a prefix that binds it to its place (federation, author, component, round), so that a
-copied payload is recognised, followed by d integers of the component's width, little-endian.
+The payload is one zstd frame over a prefix and d integers of the component's width, little-endian. The prefix binds it
+to its federation, author, component and round, so that a copied payload is recognised.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from .schema import U32, U63, Between, Bytes32, Name, Size
 from .statistics import most_students
 
 PREFIX_SIZE = 104
-# A small lot widens the norm bound, as a declared noise does: neither may be had without limit (G5).
+# A small lot widens the norm bound, as a declared noise does: both are limited (G5).
 MIN_LOT = 1000  # L = 1
 SCALE = 2**32  # fixed point of the norm bounds
 Positive = Annotated[int, Between(1, 2**40)]
@@ -33,7 +33,7 @@ Integers = npt.NDArray[np.signedinteger]
 
 @dataclass(frozen=True, slots=True)
 class Engaged:
-    """One component engaged by a draw: its base state and its recipe (millionths)."""
+    """One component engaged by a training run: its base state and its recipe (millionths)."""
 
     component: Name
     base: Bytes32
@@ -46,12 +46,12 @@ class Engaged:
 class UpdateHeader:
     """One member's change to one component in one round. `round` r was trained from the state after round r - 1.
 
-    `blob` and `size` name the compressed payload; `lot` is L in thousandths. `claims` has one entry for each
-    modality that this draw used of the author's data, by name. `manifest` is the root of the students who were drawn,
-    blinded: their institution alone can tell who they were (design.md section 9); zeros if it does not say.
+    `blob` and `size` name the compressed payload; `lot` is L in thousandths. `claims` has one entry for each modality
+    of the author's data that this run used, by name. `manifest` is the blinded root of the drawn students: only their
+    institution can tell who they are (design.md section 9); zeros if the learner names nobody.
 
-    Of a statistic `round` only tells one contribution of its author from another, `base` is the spec's, and `lot` is
-    the number of students N̂ that the author declares, in thousandths: one draw of all of them, added up.
+    Of a statistic, `round` only distinguishes its author's contributions, `base` is the spec's, and `lot` is the
+    declared number of students N̂, in thousandths: one run over all of them, added up.
     """
 
     DOMAIN: ClassVar[str] = "update"
@@ -83,7 +83,7 @@ class UpdateHeader:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """As much of an update's header as the bounds of its norm depend on. `lot` is in thousandths."""
+    """The fields of an update's header that bound its norm. `lot` is in thousandths."""
 
     recipe: Engaged
     steps: int
@@ -102,7 +102,7 @@ def max_frame_size(spec: ComponentSpec) -> int:
 
 
 def prefix(header: UpdateHeader) -> bytes:
-    """Return the bytes with which the payload of this header begins."""
+    """Return the prefix of this header's payload."""
     name = hashlib.sha256(header.component.encode()).digest()
     return header.federation + header.author + name + header.round.to_bytes(8, "big")
 
@@ -115,7 +115,7 @@ def payload(federation: bytes, author: bytes, component: str, round_: int, value
 
 
 def read_payload(frame: bytes, header: UpdateHeader, spec: ComponentSpec) -> Integers:
-    """Return the integers of a frame, shape [d], after every check that the bytes alone allow.
+    """Return the integers of a frame, shape [d], after every check that needs the bytes only.
 
     Raises RemoteProtocolError("blob-digest" | "blob-frame" | "blob-size" | "copied-payload").
     """
@@ -144,12 +144,12 @@ def payload_values(frame: bytes, spec: ComponentSpec) -> Integers:
 
 
 def divisor(header: UpdateHeader, spec: ComponentSpec) -> int:
-    """Return what the noise of an update is divided by, in thousandths: the lot; nothing (1) for a statistic."""
+    """Return the divisor of an update's noise, in thousandths: the lot; 1 for a statistic."""
     return 1000 if spec.is_statistic else header.lot
 
 
 def least_lot(learning: Learning) -> int:
-    """Return the smallest lot, in thousandths, by which a declared one widens the bound of an update's norm."""
+    """Return the lot, in thousandths, below which a declared lot widens an update's norm bound no further."""
     return max(MIN_LOT, learning.sample_rate * MIN_STUDENTS // 1000)
 
 
@@ -157,11 +157,11 @@ def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int
     """Return the least and greatest squared norm of the update in grid units (design.md section 5, integers only).
 
     Upper: `1.5·τ·η·C + s(√d + 6)` with `s = ησC√τ/L`; lower, under DP: `s₁(√(d-1) - 6)` with `s₁ = ησC/L`. Noised
-    values exceed any un-noised bound, and one that is smaller cannot have been noised as declared. Of a statistic:
-    `N̂·C + s(√d + 6)` with `s = σC`, and the same lower one.
+    values exceed any un-noised bound, and a smaller norm shows that the update was not noised as declared. Of a
+    statistic: `N̂·C + s(√d + 6)` with `s = σC`, and the same lower bound.
 
-    What an author declares widens the bounds only so far: s is at most that of the charter's noise over a lot of
-    `least` (thousandths; least_lot). Whoever has more noise scales its update down, which is post-processing.
+    An author's declaration widens the bounds only so far: s is at most that of the charter's noise over a lot of
+    `least` (thousandths; least_lot). An author with more noise scales its update down, which is post-processing.
     """
     recipe, tau, d, noise = header.recipe, header.steps, spec.dimension, header.recipe.noise_multiplier
     grid = 1 << spec.step_log2
@@ -195,7 +195,7 @@ def squared_norm(values: Integers) -> int:
 
 
 def within_norm(values: Integers, header: Declared, spec: ComponentSpec, least: int) -> Integers:
-    """Return an update scaled down to the greatest norm that is accepted, shape [d]; as it is if it is within."""
+    """Return an update, shape [d], scaled down to the greatest accepted norm if it exceeds that."""
     _, high = norm_bounds(header, spec, least)
     norm = squared_norm(values)
     if norm <= high or spec.is_statistic:
@@ -217,7 +217,7 @@ def check_norm(values: Integers, header: UpdateHeader, spec: ComponentSpec, leas
 def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     """Check a header against the charter's integer bounds (G5, G6) and return its component's spec.
 
-    Raises RemoteProtocolError with the name of the bound that it breaks.
+    Raises RemoteProtocolError with the name of the broken bound.
     """
     learning = charter.learning
     names = [entry.component for entry in header.engaged]
