@@ -364,7 +364,7 @@ def _show(out: "Console", proposal: "Proposal", answer: dict[str, Any]) -> None:
 
 
 def _written(entry: dict[str, Any]) -> str:
-    if entry["path"].endswith(".parquet"):
+    if not entry["path"].endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
         return f"{entry['rows']} rows"
     sign = {"\t": "tab"}.get(entry["separator"], entry["separator"])
     return f"{entry['rows']} rows; separator {sign} decimal {entry['decimal']} encoding {entry['encoding']}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from ...crypto.errors import CorruptError
 from .entries import TableEntry
 from .files import LINE
+from .workbook import SUFFIXES
 
 HEAD = 4 << 20  # bytes from which separator and decimal sign are recognised
 ROWS = 200  # rows whose cells are counted
@@ -25,7 +26,7 @@ _CENTRAL = re.compile(rb"[A-Za-z][\xb3\xb9\xbe\xbf\x9d]|[\xa3\xa5\xaf\xbc][a-z]"
 
 def recognise(name: str, path: Path, max_mib: int) -> TableEntry:
     """Return how a file is written, as the entry of a table without a key. Raises CorruptError if it cannot be read."""
-    if path.suffix == ".parquet":
+    if path.suffix in {".parquet", *SUFFIXES}:
         return TableEntry(name, path, "")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

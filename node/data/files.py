@@ -1,4 +1,4 @@
-"""CSV, CSV.gz and Parquet files, read within limits. CSV columns come as UTF-8 text, whatever the file is written in.
+"""Tables (CSV, CSV.gz, Parquet, .xlsx), read within limits. CSV columns come as UTF-8, however the file is written.
 
 A small file can unfold to any size. The limits of a table hold while it is read: `max_mib` unpacked, and
 `max_rows`, which of CSV are counted once it is parsed.
@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ...crypto.errors import CorruptError, UsageError
+from . import workbook
 from .entries import TableEntry
 from .spelling import clean
 
@@ -34,10 +35,6 @@ _SIGNS = (
 )
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 DAMAGED = "\ufffd"  # stands for bytes that are no text in the declared encoding
-
-
-class TooLargeError(Exception):
-    """A file unfolds to more than its limit."""
 
 
 class Read:
@@ -58,18 +55,24 @@ def read(entry: TableEntry, columns: Sequence[str]) -> Read:
     """Read columns by their cleaned names, which must be there once. Raises UsageError or CorruptError."""
     raw = {clean(name): name for name in _raw_header(entry)}
     wanted = [raw[name] for name in columns]
-    found = _parquet(entry, wanted) if entry.path.suffix == ".parquet" else _csv(entry, wanted)
+    found = _columns(entry, wanted)
     candidates = _empty(found.data)
     if candidates.any():
         whole = found.data
         if len(wanted) < len(raw):  # other columns may say something in these rows
             every = list(raw.values())
-            whole = (_parquet(entry, every) if entry.path.suffix == ".parquet" else _csv(entry, every)).data
+            whole = _columns(entry, every).data
         empty = _empty(whole)
         found.empty = int(empty.sum())
         found.data, found.lines = found.data.filter(pa.array(~empty)), found.lines[~empty]
     found.data = found.data.rename_columns([clean(name) for name in found.data.column_names])
     return found
+
+
+def _columns(entry: TableEntry, names: list[str]) -> Read:
+    if entry.path.suffix == ".parquet":
+        return _parquet(entry, names)
+    return _sheet(entry, names) if entry.path.suffix in workbook.SUFFIXES else _csv(entry, names)
 
 
 def _raw_header(entry: TableEntry) -> list[str]:
@@ -80,6 +83,8 @@ def _raw_header(entry: TableEntry) -> list[str]:
     with _errors(entry):
         if path.suffix == ".parquet":
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        if path.suffix in workbook.SUFFIXES:
+            return workbook.names(path, entry.max_mib << 20)
         with _stream(entry) as stream:
             names = [str(name) for name in _parsed(entry, _native(stream, LINE), None, []).column_names]
     if any(DAMAGED in name for name in names):
@@ -92,7 +97,7 @@ def _csv(entry: TableEntry, columns: list[str]) -> Read:
     with _errors(entry), _stream(entry) as stream:
         data = _parsed(entry, _native(stream), columns, ragged)
         if data.num_rows > entry.max_rows:
-            raise TooLargeError
+            raise workbook.FullError
     if len(ragged) > RAGGED:
         line, expected, there = ragged[0]
         where = f"{entry.path}: more than {RAGGED} rows, the first in line {line}, do not have {expected} cells"
@@ -149,6 +154,14 @@ def _parsed(
     )
 
 
+def _sheet(entry: TableEntry, columns: list[str]) -> Read:
+    with _errors(entry):
+        names, rows = workbook.read(entry.path, entry.max_rows, entry.max_mib << 20, entry.decimal)
+    places = [names.index(column) for column in columns]
+    cells = [pa.array([row[place] for _, row in rows], pa.string()) for place in places]
+    return Read(pa.table(cells, columns), np.array([line for line, _ in rows], dtype=np.int64))
+
+
 def _parquet(entry: TableEntry, columns: list[str]) -> Read:
     with _errors(entry), pyarrow.parquet.ParquetFile(entry.path) as plain:
         texts = [field.name for field in plain.schema_arrow if pa.types.is_string(field.type)]
@@ -158,7 +171,7 @@ def _parquet(entry: TableEntry, columns: list[str]) -> Read:
         for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
             size, rows = size + batch.nbytes, rows + batch.num_rows
             if rows > entry.max_rows or size > entry.max_mib << 20:
-                raise TooLargeError
+                raise workbook.FullError
             batches.append(batch)
         schema = pa.schema([file.schema_arrow.field(name) for name in columns])
         data = pa.Table.from_batches(batches, batches[0].schema if batches else schema).select(columns)
@@ -193,7 +206,7 @@ def _stream(entry: TableEntry) -> "_Utf8":
 class _Utf8(io.RawIOBase):
     """A file's bytes as UTF-8, without blank lines at its begin (`blank` of them) and with a line end at its end.
 
-    What is no text becomes DAMAGED, and `damaged` true. Raises TooLargeError beyond the table's `max_mib`.
+    What is no text becomes DAMAGED, and `damaged` true. Raises workbook.FullError beyond the table's `max_mib`.
     """
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, entry: TableEntry) -> None:
@@ -222,7 +235,7 @@ class _Utf8(io.RawIOBase):
         chunk = self._file.read(LINE)
         self._read += len(chunk)
         if self._read > self._entry.max_mib << 20:
-            raise TooLargeError
+            raise workbook.FullError
         if not self._begun and chunk[:2] in _UTF16 and not self._entry.encoding.startswith("utf-16"):
             where = f"{self._entry.path} is UTF-16, not {self._entry.encoding.upper()}"
             raise CorruptError(where, f'Save it as CSV UTF-8, or write encoding = "utf-16" in {_section(self._entry)}.')
@@ -248,7 +261,7 @@ def _errors(entry: TableEntry) -> Iterator[None]:
     path = entry.path
     try:
         yield
-    except TooLargeError as error:
+    except workbook.FullError as error:
         what = f"{path} has more than {entry.max_rows} rows or {entry.max_mib} MiB unpacked"
         raise CorruptError(what, f"If that is meant, raise max_rows or max_mib in {_section(entry)}.") from error
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError) as error:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...crypto.errors import OperatorError, UsageError
+from ..words import counted
 from .dataset_toml import name_of
 from .dialect import recognise
 from .look import Look, look
+from .workbook import SAVE, SUFFIXES, others
 
 MAX_MIB, MAX_TABLES = 1024, 50
-TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
-SAVE = "save each sheet as CSV UTF-8 in the spreadsheet (File, Save as)"
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", *SUFFIXES)
+WORKBOOKS = (".xls", ".ods")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +51,8 @@ def survey(folder: Path, step: Callable[[str, int, int], None]) -> Survey:
             continue
         if found.table.rows:
             looks.append(found)
+            if path.suffix in SUFFIXES and (more := others(path)):
+                left[f"{counted(more, 'more sheet')} of {path.name}"] = f"the first sheet alone is read: {SAVE}"
         else:
             left[path.name] = "it has no rows below the line of column names"
     step("reading tables", len(tables), len(tables))

@@ -1,8 +1,10 @@
 """`collegium data init`: from a school's own files to a dataset.toml that `data check` and `charter model` take."""
 
 import csv
+import datetime as dt
 import io
 import struct
+import sys
 import tomllib
 import wave
 from collections.abc import Sequence
@@ -225,7 +227,7 @@ def test_a_folder_with_nothing_or_a_workbook_says_what_to_put_there(run: "Run", 
     done = run("data", "init", tmp_path, "--yes", "--task", "x")
     assert done.code == 2
     assert "holds no table" in done.err
-    (tmp_path / "pupils.xlsx").write_bytes(b"PK\x03\x04")
+    (tmp_path / "pupils.ods").write_bytes(b"PK\x03\x04")
     done = run("data", "init", tmp_path, "--yes", "--task", "x")
     assert done.code == 2
     assert "CSV UTF-8" in done.err
@@ -260,3 +262,40 @@ def test_numbers_of_rows_and_of_schools_and_the_sides_of_a_split_are_no_features
         "rownames": "out", "childid": "key", "schoolid": "out", "set": "out", "class size": "feature", "y": "task",
     }  # fmt: skip
     accepted(run, tmp_path)
+
+
+def test_a_workbook_is_read_where_its_extra_is_installed(run: "Run", tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append([])
+    sheet.append(["Pupil", "Attendance", "Joined", "Essay", "Passed"])
+    for n in range(60):
+        joined = dt.datetime(2024, 9, 1 + n % 28, tzinfo=None)
+        sheet.append([f"S{n}", None if n == 7 else 80 + n % 20 + 0.5, joined, ESSAY.format(n), bool(n * n % 7 < 3)])
+    book.create_sheet("notes")
+    book.save(tmp_path / "pupils.xlsx")
+    done = run("data", "init", tmp_path, "--yes", "--task", "Passed", "--json")
+    assert done.code == 0, done.err
+    assert uses(done) == {"Pupil": "key", "Attendance": "feature", "Joined": "out", "Essay": "text", "Passed": "task"}
+    assert [each["file"] for each in done.value["left_out"]] == ["1 more sheet of pupils.xlsx"]
+    assert made(tmp_path)["task"][0]["positive"] == ["TRUE"]
+    assert accepted(run, tmp_path)["subjects"] == 60
+    sheet["B9"] = "often"
+    book.save(tmp_path / "pupils.xlsx")
+    found = run("data", "check", tmp_path, "--json")
+    assert found.code == 3
+    assert "line 9" in found.value["problems"][0]["text"]
+    (tmp_path / "pupils.xlsx").write_bytes(b"PK\x03\x04")
+    assert run("data", "check", tmp_path).code == 3
+
+
+def test_a_workbook_without_the_extra_says_what_to_install_or_to_save(
+    run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (tmp_path / "pupils.xlsx").write_bytes(b"PK\x03\x04")
+    done = run("data", "init", tmp_path, "--yes", "--task", "x")
+    assert done.code == 2
+    assert "collegium[xlsx]" in done.err
+    assert "CSV UTF-8" in done.err
