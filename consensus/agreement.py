@@ -13,13 +13,13 @@ The rules, by the paper's line numbers; `v` is a block, `r` a view, quorums as i
     55  messages of a later view from more members than may lie: go there
     57  timers: propose → prevote nil, prevote → precommit nil, precommit → next view
 
-Two additions (design.md section 7). The local clock gates only the first prevote: line 22 waits until the block is
+Two additions (design.md section 7). The local clock affects only the first prevote: line 22 waits until the block is
 `timely`, at most until the propose timer. And without work there is no height: view 0 starts on work that this node
 finds timely, or when more members than may lie have started.
 
-Everything that this node signs is returned as `Say`, which the caller must have on disk before it sends it (G8).
+Every statement that this node signs is returned as `Say`; the caller writes it to disk before it sends it (G8).
 
-The class is long because the algorithm is one: every rule reads and changes the same votes, locks and timers.
+The class is long because the algorithm is one unit: every rule reads and changes the same votes, locks and timers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ from ..protocol.blocks import (
 )
 from ..protocol.signing import Signed, sign
 
-VIEWS_AHEAD = 16  # votes of later views are not kept, so that nobody can fill the memory with them
+VIEWS_AHEAD = 16  # votes of later views are dropped: they could fill the memory
 
 
 Message: TypeAlias = Signed[Proposal] | Signed[Vote]
@@ -53,7 +53,7 @@ Proof: TypeAlias = tuple[Message, ...]
 
 
 class Step(IntEnum):
-    """Where in a view this node is."""
+    """This node's step in a view."""
 
     PROPOSE = 0
     PREVOTE = 1
@@ -70,14 +70,14 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Persist: what shows that a block is this node's valid block."""
+    """Persist: the messages that prove a block to be this node's valid block."""
 
     proof: Proof
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """This node proposes in this view: call `propose` with a new block (or not at all, if there is no work)."""
+    """This node is the proposer of this view: call `propose` with a new block, or not at all without work."""
 
     view: int
 
@@ -143,16 +143,16 @@ class Agreement:
         self.verdicts: dict[bytes, bool] = {}
         self.punctual: set[bytes] = set()
         self.proposals: dict[int, Signed[Proposal]] = {}
-        # By (view, step), then (author, block): a quorum that somebody saw may contain a liar's other vote, so every
-        # vote for a proposed block or for nothing counts for what it says, and an author counts once for each.
+        # By (view, step), then (author, block). A quorum that another member saw may contain a liar's other vote, so
+        # every vote for a proposed block or for nothing counts, and an author counts once for each block.
         self.votes: dict[tuple[int, int], dict[tuple[bytes, bytes], Signed[Vote]]] = {}
-        # Who voted so, by (view, step, block), and for anything, by (view, step, None): counted as votes come.
+        # Voters by (view, step, block), and for anything by (view, step, None): added as votes come.
         self.voters: dict[tuple[int, int, bytes | None], set[bytes]] = {}
         self.first: dict[tuple[int, int, bytes], Signed[Vote]] = {}  # by (view, step, author)
         self.seen: dict[bytes, Message] = {}
-        self.latest = 0  # the last view that anybody is in
+        self.latest = 0  # the last view that any member is in
         self.views_of: dict[bytes, int] = {}
-        self.convicted: set[bytes] = set()  # one proof is enough, however often its author lies
+        self.convicted: set[bytes] = set()  # one proof is enough for each author
         self._done: set[tuple[str, int]] = set()
         self._actions: list[Action] = []
 
@@ -180,7 +180,7 @@ class Agreement:
         return self._settle()
 
     def is_news(self, value: Proposal | Vote) -> bool:
-        """Whether a member's message that was not seen yet changes anything; its signature need not be checked yet."""
+        """Whether a member's unseen message changes anything. Its signature need not be checked for that."""
         if value.view > self.view + VIEWS_AHEAD:
             return value.view > self.views_of.get(value.author, 0)
         if isinstance(value, Proposal):
@@ -194,7 +194,7 @@ class Agreement:
         return self._settle()
 
     def timely(self, identifier: bytes) -> list[Action]:
-        """Answer to `Judge`: by this node's clock nobody is left out of this block."""
+        """Answer to `Judge`: by this node's clock this block leaves no member out."""
         self.punctual.add(identifier)
         if not self.started and self.verdicts.get(identifier) and not self.decided:
             self._enter(0)
@@ -214,12 +214,12 @@ class Agreement:
         return self._settle()
 
     def fall_silent(self) -> list[Action]:
-        """Never vote at this height again: a peer knows a vote of this node that its disk does not (G8)."""
+        """Never vote at this height again: a peer has a vote of this node that its own disk lacks (G8)."""
         self.mute = True
         return self._settle()
 
     def restore(self, messages: Iterable[Message]) -> list[Action]:
-        """Take back what was on disk: own messages and the proofs of locked and valid blocks. Call once, first."""
+        """Restore from disk: own messages and the proofs of locked and valid blocks. Call once, first."""
         me = self.identity.public_key
         messages = list(messages)
         views = [message.value.view for message in messages if message.value.author == me]
@@ -245,9 +245,9 @@ class Agreement:
         return self._settle()
 
     def messages(self) -> list[Message]:
-        """Return what a peer at this height may lack: proposals and votes of the current and the valid view.
+        """Return messages that a peer at this height may lack: proposals and votes of the current and the valid view.
 
-        And the last votes of every member, whatever their view: a restored backup must learn of its own (G8).
+        Also the last votes of every member, of any view: a restored backup must learn of its own (G8).
         """
         views = {self.view} | ({self.valid[1]} if self.valid else set()) | ({self.locked[1]} if self.locked else set())
         found: list[Message] = [p for view, p in self.proposals.items() if view in views]

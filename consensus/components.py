@@ -21,7 +21,7 @@ State = npt.NDArray[np.int32]
 class Entry:
     """One counted update: `update` is its header's digest, `variance` its declared noise in squared grid units.
 
-    `seq` is the place of its record in its author's feed: what a withdrawal covers is counted in feed entries.
+    `seq` is the sequence number of its record in its author's feed: withdrawals cover ranges of feed entries.
     """
 
     update: bytes
@@ -35,10 +35,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Round:
-    """A closed round: the list that the fold runs over, sorted by author, and f at its closing.
+    """A closed round: the list of updates to fold, sorted by author, and f at its closing.
 
-    `chain` is the running digest of the frozen lists up to and with this one: it names the state after this
-    round, a function of them alone, so a stored state is found again under any generation.
+    `chain` is the running digest of the frozen lists up to and including this one. The state after this round is a
+    function of them only, so `chain` identifies a stored state under any generation.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Round:
 
 
 def chained(rounds: Iterable[Round], chain: bytes) -> tuple[Round, ...]:
-    """Return the rounds with their running digests, which continue from `chain`."""
+    """Return the rounds with running digests that continue from `chain`."""
     done = []
     for round_ in rounds:
         entries = [[e.update, e.author, e.blob, e.size, e.staleness, str(e.variance), e.seq] for e in round_.entries]
@@ -69,10 +69,10 @@ def origin(spec: ComponentSpec) -> State:
 
 
 def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
-    """Return the entries that the component's rule takes from a round, and f'; none if the round is the identity.
+    """Return the entries of a round that the component's rule uses, and f'; none if the round is the identity.
 
-    Robust rules take fresh updates only. A round left with fewer than `max(1, 2f'+1)` updates,
-    `f' = min(f, ⌊(n'-1)/3⌋)`, is the identity. A statistic takes all.
+    Robust rules use fresh updates only. A round with fewer than `max(1, 2f'+1)` updates left, `f' = min(f,
+    ⌊(n'-1)/3⌋)`, is the identity. A statistic uses all.
     """
     if spec.is_statistic:
         return list(round_.entries), 0
@@ -86,8 +86,8 @@ def fold_round(
 ) -> tuple[State, int]:
     """Return the state after a round and how many coordinates saturated.
 
-    The component's rule is taken from robust.RULES, with f', over what it takes (`taken`). A statistic is the sum of
-    all its entries, in int64, whatever the order and the round of each.
+    The component's rule is one of robust.RULES, applied with f' to the entries that `taken` returns. A statistic is the
+    int64 sum of all its entries, of any order and round.
     """
     if spec.is_statistic:
         total = numbers(state)
@@ -115,7 +115,7 @@ def fold_round(
 def replay(
     state: State, spec: ComponentSpec, rounds: Iterable[Round], values: Callable[[Entry], Integers]
 ) -> tuple[State, int]:
-    """Fold rounds one after the other (a refold is a replay of what survives); returns state and saturations."""
+    """Fold rounds one after the other (a refold replays the remaining entries); returns state and saturations."""
     saturations = 0
     for round_ in rounds:
         state, saturated = fold_round(state, spec, round_, values)

@@ -18,7 +18,7 @@ def order(records: Iterable[Signed[Record]]) -> list[Signed[Record]]:
 def check_record(record: Signed[Record], federation: bytes) -> None:
     """Check that a fork of this record could be proved: it is small enough, or it is true evidence.
 
-    Raises RemoteProtocolError("oversized-record" | "false-evidence" | what a malformed body raises).
+    Raises RemoteProtocolError("oversized-record" | "false-evidence" | as for a malformed body).
     """
     check_size(record)
     if len(record.wire) > PROVABLE:
@@ -57,7 +57,7 @@ def check_cut(charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]
 
 
 def check_evidence(body: Evidence, federation: bytes) -> bytes:
-    """Return the author that this evidence convicts. Raises RemoteProtocolError("false-evidence")."""
+    """Return the author whose lie this evidence proves. Raises RemoteProtocolError("false-evidence")."""
     if body.kind == "fork":
         a, b = open_signed(Record, body.a, federation), open_signed(Record, body.b, federation)
         if is_fork(a, b):

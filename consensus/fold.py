@@ -18,15 +18,15 @@ has
 
 - no clock: time is the height. Deadlines are judged outside, before a vote (node/core/candidates.py);
 - no randomness and no floating point: charter and records hold integers, and division is of integers;
-- one order: records by author key, then sequence number (cut.py), in whatever order they arrived; and a sort wherever
-  the order of a set or map could show;
-- no input from outside: no configuration, disk or network. It does not know whose node runs it;
+- one order: records by author key, then sequence number (cut.py), whatever their order of arrival; and a sort wherever
+  the order of a set or map could matter;
+- no other input: no configuration, disk or network. The result does not depend on whose node computes it;
 - errors as results: a record with a malformed body, or against a bound, is *inert*. It stays in its feed, everybody
   refuses it by the same name, and the block is valid all the same. A broken chain, quota or close makes a block
   invalid.
 
-A change of a rule here is a change of what members agree on: nodes of the old and the new version fall apart at the
-first block that both fold differently.
+A change of a rule here changes the protocol: nodes of the old and the new version disagree from the first block that
+they fold differently.
 
 **Why no update bytes are read here.** The bytes of an update are large and lie with the hosts of its component; a
 school without that modality never has them. A fold over bytes would depend on which files a disk holds. So this fold
@@ -35,15 +35,15 @@ components come from a second fold (components.py), which runs at hosts and foll
 `Attest` record, and a quorum of equal digests certifies it (step 7). ε is not computed here either: it needs floating
 point (design.md section 4).
 
-The transition rules all live here. Within one block, in this order:
+All transition rules are here. Within one block, in this order:
 
     1 records   by author key, then seq: heads move, tree grows, offers and attests count, updates become pending,
                 motions open, ballots count, withdrawal statements and evidence are noted
     2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
-    3 motions   decided ones take effect (membership.py), with the same consequences for whoever goes
+    3 motions   decided ones take effect (membership.py), with the same consequences for a member that goes
     4 withdraw  entries and pending updates that it covers go; the component's generation grows by one (withdrawal.py)
     5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
-                (those of a statistic at any time: whoever comes late contributes late)
+                (those of a statistic at any time: a late member contributes late)
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
     7 certify   a quorum of a component's active hosts attests one digest
 
@@ -89,7 +89,7 @@ from .summary import state_digest
 
 @dataclass(slots=True)
 class _Draft:
-    """A block's ledger while its records are applied one by one, and what they ask for after that."""
+    """A block's ledger while its records are applied one by one, and the consequences that follow after all of them."""
 
     charter: Charter
     before: Ledger
@@ -108,7 +108,7 @@ class _Draft:
 
     @property
     def now(self) -> Ledger:
-        """The ledger before this block, with what its updates and attestations have changed so far."""
+        """The ledger before this block, with the changes by its updates and attestations so far."""
         return replace(self.before, heads=self.heads, components=self.components)
 
 
@@ -169,7 +169,7 @@ def _apply(draft: _Draft, record: Signed[Record], body: Body | None) -> None:
         case Ballot():
             draft.roll = membership.add_ballot(draft.roll, body, author)
         case None:
-            pass  # of a kind that is not known: it stays in the feed
+            pass  # of an unknown kind: it stays in the feed
         case _:
             assert_never(body)
 
@@ -211,15 +211,15 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
     if is_stale(charter, spec, value.round, component.round):
         raise RemoteProtocolError("stale", f"round {value.round} after {component.round}", record.author)
     if value.round > next_round(spec, component, withdrawn, value.author):
-        # Nobody trains before the round before was agreed on; such entries would stay in the ledger for ever.
+        # No honest member trains before the previous round closed; such entries would stay in the ledger for ever.
         raise RemoteProtocolError("round-ahead", f"round {value.round} after {component.round}", record.author)
     if any(w.bars(value.component, value.author, record.seq, value.round, header.digest) for w in withdrawn):
-        # What was withdrawn, or was in flight then, must not come back: its bytes are being erased.
+        # An update that was withdrawn, or in flight then, must not come back: its bytes are being erased.
         raise RemoteProtocolError("withdrawn", f"{value.component} round {value.round}", record.author)
     if value.generation > component.generation:
         raise RemoteProtocolError("generation-ahead", str(value.generation), record.author)
-    known = next((p for p in component.pending if p.update == header.digest), None)
-    if known is None and any(
+    earlier = next((p for p in component.pending if p.update == header.digest), None)
+    if earlier is None and any(
         p.author == value.author and (p.round == value.round or spec.is_statistic) for p in component.pending
     ):
         raise RemoteProtocolError("second-header", f"{value.component} round {value.round}", record.author)
@@ -232,9 +232,9 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
         value.blob,
         value.size,
         rules.noise_variance(value, spec),
-        acks | known.acks if known else acks,
+        acks | earlier.acks if earlier else acks,
     )
-    others = component.pending if known is None else tuple(p for p in component.pending if p is not known)
+    others = component.pending if earlier is None else tuple(p for p in component.pending if p is not earlier)
     components[value.component] = replace(component, pending=(*others, pending))
 
 
@@ -246,13 +246,13 @@ def _open_header(wire: bytes, federation: bytes, trusted: bool) -> Signed[Update
 
 @lru_cache(maxsize=4096)
 def _valid_acks(body: bytes, federation: bytes, header: bytes, trusted: bool) -> frozenset[bytes]:
-    """Return the hosts whose acknowledgements in an update record are true."""
+    """Return the hosts whose acknowledgements in an update record have valid signatures."""
     update = schema.load(Update, body, BODY_LIMIT)
     return frozenset(ack.host for ack in update.acks if trusted or verify_ack(federation, header, ack))
 
 
 def _in_order(component: ComponentLedger, before: ComponentLedger) -> ComponentLedger:
-    """Return a component with what its records added in its place: sorted once a block, not once a record."""
+    """Return a component with its new entries sorted: once a block, not once a record."""
     if component is before:
         return component
     pending = sorted(component.pending, key=lambda p: (p.author, p.round, p.update))
@@ -268,7 +268,7 @@ def _add_attest(components: dict[str, ComponentLedger], author: bytes, body: Att
     if body.round > component.round or body.generation > component.generation:
         raise RemoteProtocolError("attest-ahead", f"{body.component} round {body.round}", author)
     if body.round + KEEP_ATTESTED <= component.round or body.generation < component.generation:
-        return  # honest and late: of no use any more
+        return  # late, though honest: it no longer counts
     if any(item[:3] == (body.round, body.generation, author) for item in component.attests):
         raise RemoteProtocolError("attested-already", f"{body.component} round {body.round}", author)
     attests = (*component.attests, (body.round, body.generation, author, body.digest))
@@ -285,7 +285,7 @@ def _expel(ledger: Ledger, guilty: set[bytes], height: int) -> Ledger:
 
 
 def _without(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
-    """Take members out: closed rounds stand, what is pending of theirs drops."""
+    """Remove members: closed rounds keep their updates, their pending updates drop."""
     components = {
         name: replace(
             c,
@@ -303,29 +303,29 @@ def _without(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
 
 
 def _carry_motions(charter: Charter, before: Ledger, ledger: Ledger, height: int) -> Ledger:
-    """Decide what is decided, one motion after the other, each on the members that the one before it left."""
+    """Apply decided motions one after the other, each to the members that result from the one before."""
     while True:
-        found = membership.next_outcome(
+        outcome = membership.next_outcome(
             ledger.roll, ledger.members, ledger.offers, ledger.federation, ledger.fault_model, height
         )
-        if found is None:
+        if outcome is None:
             return ledger
-        motion, taken = found.motion, list[Withdrawn]()
-        if found.result == "passed" and motion.action in membership.WITHDRAWALS:
+        motion, taken = outcome.motion, list[Withdrawn]()
+        if outcome.result == "passed" and motion.action in membership.WITHDRAWALS:
             taken = withdrawal.proposed_withdrawals(
                 charter, ledger, motion.action, motion.statement, height, motion.author, motion.digest
             )
             if not taken:
-                found = replace(found, result="void", why="withdrawn-already")
-        ledger = replace(ledger, roll=membership.close(ledger.roll, found))
-        for each in taken:
-            ledger = withdrawal.applied(before, ledger, each)
-        if found.result == "passed" and not taken:
-            ledger = _carry(ledger, found)
+                outcome = replace(outcome, result="void", why="withdrawn-already")
+        ledger = replace(ledger, roll=membership.close(ledger.roll, outcome))
+        for withdrawn in taken:
+            ledger = withdrawal.applied(before, ledger, withdrawn)
+        if outcome.result == "passed" and not taken:
+            ledger = _carry(ledger, outcome)
 
 
 def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
-    """Let a motion that passed take effect: the members that it leaves decide from the next height on."""
+    """Apply a motion that passed: the resulting members decide from the next height on."""
     motion, height, roll, subject = outcome.motion, outcome.height, ledger.roll, outcome.motion.subject
     match motion.action:
         case "admit":
@@ -354,11 +354,11 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             expelled = tuple(sorted({*ledger.expelled, subject}))
             return replace(_without(ledger, {subject}), expelled=expelled, roll=gone)
         case unknown:
-            raise LocalProtocolError(f"nobody has said what a motion to {unknown} does")
+            raise LocalProtocolError(f"the effect of a motion to {unknown} is not defined")
 
 
 def _rekeyed(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
-    """Let a member's new key sit where the old one sat. What the old one has pending drops: it is trained again."""
+    """Give a member's seat to its new key. Pending updates of the old key drop: they are trained again."""
     state = _without(ledger, {old})
     components = {
         name: replace(c, hosts=tuple(sorted((*c.hosts, new)))) if old in ledger.components[name].hosts else c
@@ -378,7 +378,7 @@ def next_state(
     *,
     trusted: bool = False,
 ) -> tuple[Ledger, Block]:
-    """Fold one block: return the state after it and the block itself, with everything in it recomputed.
+    """Fold one block: return the state after it, and the block with all its fields recomputed.
 
     `records` in ledger order. Raises RemoteProtocolError if the cut or a close breaks a rule.
     """
@@ -406,10 +406,10 @@ def next_state(
 def fold_block(
     charter: Charter, ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool = False
 ) -> Ledger:
-    """Fold an agreed or proposed block; its header must equal what is recomputed (G2, G4).
+    """Fold an agreed or proposed block; its header must equal the recomputed one (G2, G4).
 
-    `trusted` first skips the signatures inside update records. An agreed block may hold a liar's record with a false
-    one, which is inert: then the header differs and everything is checked as it was when the block was decided.
+    `trusted` first skips the signatures inside update records. An agreed block may hold an inert record with a false
+    signature: then the header differs, and the block is folded again with all checks, as when it was decided.
 
     Raises RemoteProtocolError("height" | "prev" | "header-differs") or what next_state raises.
     """

@@ -1,4 +1,4 @@
-"""The ledger's state: what agreed records have added up to. Types only; `fold` has the transitions."""
+"""The ledger's state after the agreed records. Types only; `fold` has the transitions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .components import Entry, Round
 from .membership import Roll
 
 
-# Asked again for every entry of every list.
+# called for every entry of every list
 @lru_cache(maxsize=1024)
 def _map(pairs: tuple[tuple[str, int], ...]) -> dict[str, int]:
     return dict(pairs)
@@ -31,10 +31,10 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A withdrawal in force: what it covers in this author's feed up to `through` no longer counts.
+    """A withdrawal in force: the covered updates in this author's feed up to `through` no longer count.
 
-    `rounds`: by component, the last round that was closed when it took effect. `since`: by component, the first round
-    that it reaches; what is older is beyond the charter's `refold_horizon`. `motion`: the one that decided it, or b"".
+    `rounds`: by component, the last closed round when it took effect. `since`: by component, the first round that it
+    reaches; older rounds are beyond the charter's `refold_horizon`. `motion`: the digest of its motion, or b"".
     """
 
     author: bytes
@@ -52,14 +52,14 @@ class Withdrawn:
     motion: bytes = b""
 
     def covers(self, component: str, number: int, entry: Entry) -> bool:
-        """Whether it takes this entry out of round `number` of a component."""
+        """Whether it removes this entry from round `number` of a component."""
         since, last = _map(self.since).get(component), _map(self.rounds).get(component, 0)
         if since is None or not since <= number <= last:
             return False
         return self.mode == "rewind" or self._counts(component, number, entry)
 
     def bars(self, component: str, author: bytes, seq: int, number: int, update: bytes) -> bool:
-        """Whether an update that no round counted may not come, or come again: what was in flight then is void too."""
+        """Whether it voids an update that no round counted: one of the future, or one in flight when it took effect."""
         last = _map(self.rounds).get(component, 0)
         if self.mode == "rewind":
             return component in _map(self.since) and number <= last + 1
@@ -73,16 +73,16 @@ class Withdrawn:
         )
 
     def summary(self) -> list[object]:
-        """Return what later blocks depend on, for the ledger's digest."""
+        """Return the fields that later blocks depend on, for the ledger's digest."""
         scope = [self.scope, list(self.components), self.first, self.last, list(self.updates)]
         pairs = [[list(pair) for pair in self.rounds], [list(pair) for pair in self.since]]
         return [self.author, self.through, self.mode, self.motion, *pairs, *scope]
 
     @classmethod
     def read(cls, row: Any) -> "Withdrawn":
-        """Read what `summary` gave; its height and carrier are not in there. Raises TypeError or ValueError."""
+        """Read a `summary`, which has no height and no carrier. Raises TypeError or ValueError."""
         author, through, mode, motion, rounds, since, scope, components, first, last, updates = row
-        pairs = [tuple((str(name), int(number)) for name, number in each) for each in (rounds, since)]
+        pairs = [tuple((str(name), int(number)) for name, number in column) for column in (rounds, since)]
         return cls(
             author=bytes(author),
             through=int(through),
@@ -101,7 +101,7 @@ class Withdrawn:
 
 
 def names(terms: WithdrawalStatement | Withdrawn, component: str, number: int, update: bytes) -> bool:
-    """Whether a scope names this update, which counts in, or is for, round `number` of a component."""
+    """Whether a scope names this update, counted in or meant for round `number` of a component."""
     if terms.scope == "updates":
         return update in terms.updates
     if terms.scope != "all" and component not in terms.components:
@@ -164,7 +164,7 @@ class ComponentLedger:
 
     @cached_property
     def _eligible(self) -> dict[tuple[int, int], tuple[Entry, ...]]:
-        return {}  # what `eligible` found, by the staleness and the number of acknowledgements that it asked for
+        return {}  # results of `eligible`, by (staleness limit, number of acknowledgements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +197,11 @@ class Ledger:
 
     @property
     def quorum(self) -> int:
-        """How many members decide the next height."""
+        """The quorum of members for the next height."""
         return quorum(len(self.members), self.fault_model)
 
     def host_quorum(self, component: ComponentLedger) -> int:
-        """How many of a component's active hosts acknowledge and certify."""
+        """The quorum of a component's active hosts, for acknowledgements and certificates."""
         return quorum(max(1, len(component.hosts)), self.fault_model)
 
     def certifiable(self, component: ComponentLedger) -> bool:

@@ -1,23 +1,22 @@
-"""Who is a member, and how members decide about it: the part of the ledger fold behind motions and ballots.
+"""Membership: the part of the ledger fold that handles motions and ballots.
 
-    admit     a candidate that applied becomes a member; any member moves it
+    admit     a candidate that applied becomes a member; any member may propose it
     expel     a member goes; it has no vote on that itself
     leave     a member goes, by its own motion alone
-    rekey     a member's new key takes the place of the old one: at once if the old key moves it, else (a key was lost)
-              by the others' vote
-    suspend   a host that fell silent is no host until it offers again; it has no vote on that itself
-    suspend-training  a host that says that it trains and sends nothing trains nothing until it offers again; as above
-    withdraw  what a member or former member contributed is withdrawn (withdrawal.py); it has no vote on that itself
-    rewind    all states go back to before what it contributed; everybody has a vote, for it costs everybody's ε
+    rekey     a member's new key replaces the old one: at once if the old key proposes it, else (a key was lost) by the
+              others' vote
+    suspend   a silent host is no host until it offers again; it has no vote on that itself
+    suspend-training  a host that declares training and sends nothing is no trainer until it offers again; as above
+    withdraw  contributions of a member or former member are withdrawn (withdrawal.py); it has no vote on that itself
+    rewind    all states go back to before its contributions; all members vote, because it costs all of them ε
 
-A motion's author votes yes by it, and so does whoever makes the same motion again. It passes as soon as the yes votes
-reach a quorum of the members that may vote; it is refused as soon as that is out of reach, lapses after its expiry, and
-is void when it cannot be done any more. All of that is judged after every block, in the order in which motions were
-opened, each on the members that the one before it left.
+A motion is its author's yes vote; proposing the same motion again is a yes vote too. It passes as soon as the yes votes
+reach a quorum of the members that may vote. It is refused as soon as that is out of reach, lapses after its expiry, and
+is void when it cannot be carried out any more. Motions are judged after every block, in the order of opening, each on
+the members that result from the one before.
 
-A key that went never comes back: its feed is frozen. What follows a member to its new key: its seat among the hosts,
-its votes on open motions, motions against it, evidence against it, and the right to withdraw what the old key
-contributed.
+A key that went never comes back: its feed is frozen. A member's new key takes over its seat among the hosts, its votes
+on open motions, motions and evidence against it, and the right to withdraw contributions of the old key.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -35,12 +34,12 @@ from ..protocol.schema import MAX_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
 MAX_SEATS = 4096  # members of all times
-MAX_KEYS = 8  # that a member moves to alone; to more by the others' vote
-MAX_OUTCOMES = 1024  # motions that ended, kept for people to read: no rule asks for them
+MAX_KEYS = 8  # keys of one member that it may change to without a vote
+MAX_OUTCOMES = 1024  # ended motions that are kept for display: no rule uses them
 MAX_OPEN = 4  # motions of one author that may be open at a time
-WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the modes that they decide on
-ABOUT_OTHERS = ("expel", "suspend", "suspend-training")  # actions that nobody moves about itself
-MIN_VOTED = 3  # members, from which on some can decide about another one
+WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the mode of each one's withdrawal
+ABOUT_OTHERS = ("expel", "suspend", "suspend-training")  # actions that no member may propose about itself
+MIN_VOTED = 3  # the least number of members for a vote about one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Seat:
     since: int = 0
     until: int = 0
     gone: str = ""
-    motion: bytes = b""  # that made it
+    motion: bytes = b""  # the motion that made it
     end: bytes = b""  # the motion that ended it
     predecessor: bytes = b""
     successor: bytes = b""
@@ -64,7 +63,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class OpenMotion:
-    """A motion in the ledger that is not decided yet. `digest` is its record's; `height` the block's that opened it."""
+    """An undecided motion in the ledger. `digest` is its record's; `height` that of the block that opened it."""
 
     digest: bytes
     author: bytes
@@ -91,7 +90,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """Everybody who ever was a member, and what is or was moved."""
+    """All present and former members, and open and ended motions."""
 
     seats: Mapping[bytes, Seat]
     motions: tuple[OpenMotion, ...] = ()
@@ -104,7 +103,7 @@ def founding(charter: Charter) -> Roll:
 
 
 def summary(roll: Roll) -> list[object]:
-    """Return what later blocks depend on, for the ledger's digest: empty as long as nobody moved anything."""
+    """Return the fields that later blocks depend on, for the ledger's digest: empty before the first motion."""
     seats = [
         [s.key, s.name, list(s.addresses), s.since, s.until, s.gone, s.successor]
         for _, s in sorted(roll.seats.items())
@@ -115,14 +114,14 @@ def summary(roll: Roll) -> list[object]:
 
 
 def present(roll: Roll, key: bytes) -> bytes:
-    """Return the key that a member's older key has become."""
+    """Return the present key of a member, from an older one."""
     while key in roll.seats and roll.seats[key].successor:
         key = roll.seats[key].successor
     return key
 
 
 def earlier(roll: Roll, key: bytes) -> tuple[bytes, ...]:
-    """Return the keys that this member had before, last first."""
+    """Return the member's earlier keys, last first."""
     found: list[bytes] = []
     while key in roll.seats and roll.seats[key].predecessor:
         key = roll.seats[key].predecessor
@@ -144,20 +143,20 @@ def _rekeying(wire: bytes, federation: bytes) -> Signed[Rekeying]:
 
 
 def applicant(motion: Motion | OpenMotion, federation: bytes) -> Application:
-    """Return whom an admission is about. Raises RemoteProtocolError."""
+    """Return an admission's application. Raises RemoteProtocolError."""
     return _application(motion.statement, federation).value
 
 
 def new_key(motion: Motion | OpenMotion, federation: bytes) -> bytes:
-    """Return the key that a rekeying leads to. Raises RemoteProtocolError."""
+    """Return the new key of a rekeying. Raises RemoteProtocolError."""
     return _rekeying(motion.statement, federation).value.author
 
 
 def terms(action: str, statement: bytes, federation: bytes) -> WithdrawalStatement:
-    """Return what a motion to withdraw or to rewind is about. Raises RemoteProtocolError."""
+    """Return the terms of a motion to withdraw or to rewind. Raises RemoteProtocolError."""
     found = schema.load(WithdrawalStatement, statement, WITHDRAWAL_LIMIT)
     if found.federation != federation or found.mode != WITHDRAWALS[action]:
-        raise RemoteProtocolError("unknown-withdrawal", f"{found.mode} moved as {action}", found.author)
+        raise RemoteProtocolError("unknown-withdrawal", f"{found.mode} proposed as {action}", found.author)
     return found
 
 
@@ -170,17 +169,17 @@ def check_motion(
     author: bytes,
     motion: Motion,
 ) -> None:
-    """Check whether a member may move this in the block at `height`. Raises RemoteProtocolError, by name."""
+    """Check whether a member may propose this motion in the block at `height`. Raises RemoteProtocolError, by name."""
     if motion.action not in ACTIONS:
         raise RemoteProtocolError("unknown-action", motion.action, author)
-    # Each gets a block of its own: of one that lapsed at once, a member could make heights as fast as others vote.
+    # Each gets a block of its own: with motions that lapse at once, a member could make heights as fast as others vote.
     if not height + MIN_OPEN <= motion.expiry <= height + EXPIRY_LIMIT:
-        raise RemoteProtocolError("expiry", f"height {motion.expiry}, moved at {height}", author)
+        raise RemoteProtocolError("expiry", f"height {motion.expiry}, proposed at {height}", author)
     if not visible(motion.reason):
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)
     if (motion.action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
         raise RemoteProtocolError("statement", f"to {motion.action}", author)
-    if _same(roll, motion) is None and sum(known.author == author for known in roll.motions) >= MAX_OPEN:
+    if _same(roll, motion) is None and sum(opened.author == author for opened in roll.motions) >= MAX_OPEN:
         raise RemoteProtocolError("quota-motions", f"{MAX_OPEN} are open", author)
     own = motion.subject == author
     if motion.action == "rekey" and own and len(earlier(roll, author)) >= MAX_KEYS:
@@ -203,7 +202,7 @@ def obstacle(
     federation: bytes,
     motion: Motion | OpenMotion,
 ) -> str:
-    """Return why a motion cannot be carried out as things stand, by name, or "". Raises RemoteProtocolError."""
+    """Return the reason why a motion cannot be carried out now, by name, or "". Raises RemoteProtocolError."""
     if motion.action == "admit":
         return _no_admission(roll, members, federation, motion)
     if motion.action in WITHDRAWALS:
@@ -255,10 +254,10 @@ def _same(roll: Roll, motion: Motion) -> OpenMotion | None:
 
 
 def add_motion(roll: Roll, motion: Motion, author: bytes, seq: int, digest: bytes, height: int) -> Roll:
-    """Open a checked motion; the same one again is its author's yes. Raises RemoteProtocolError("voted-already")."""
-    known = _same(roll, motion)
-    if known is not None:
-        return add_ballot(roll, Ballot(known.digest, 1), author)
+    """Open a checked motion; the same one again is a yes vote. Raises RemoteProtocolError("voted-already")."""
+    same = _same(roll, motion)
+    if same is not None:
+        return add_ballot(roll, Ballot(same.digest, 1), author)
     opened = OpenMotion(
         digest=digest,
         author=author,
@@ -276,16 +275,16 @@ def add_motion(roll: Roll, motion: Motion, author: bytes, seq: int, digest: byte
 
 def add_ballot(roll: Roll, ballot: Ballot, author: bytes) -> Roll:
     """Count a member's ballot. Raises RemoteProtocolError("unknown-motion" | "voted-already" | "no-vote")."""
-    known = next((motion for motion in roll.motions if motion.digest == ballot.motion), None)
-    if known is None:
+    opened = next((motion for motion in roll.motions if motion.digest == ballot.motion), None)
+    if opened is None:
         closed = any(outcome.motion.digest == ballot.motion for outcome in roll.outcomes)
         raise RemoteProtocolError("motion-closed" if closed else "unknown-motion", ballot.motion.hex()[:16], author)
-    if author in known.yes | known.no:
+    if author in opened.yes | opened.no:
         raise RemoteProtocolError("voted-already", ballot.motion.hex()[:16], author)
-    if author not in voters(known, (author,)):
+    if author not in voters(opened, (author,)):
         raise RemoteProtocolError("no-vote", "it is about the voter itself", author)
-    cast = replace(known, yes=known.yes | {author}) if ballot.yes else replace(known, no=known.no | {author})
-    return replace(roll, motions=tuple(cast if motion is known else motion for motion in roll.motions))
+    cast = replace(opened, yes=opened.yes | {author}) if ballot.yes else replace(opened, no=opened.no | {author})
+    return replace(roll, motions=tuple(cast if motion is opened else motion for motion in roll.motions))
 
 
 def voters(motion: OpenMotion, members: Iterable[bytes]) -> frozenset[bytes]:
@@ -298,7 +297,7 @@ def voters(motion: OpenMotion, members: Iterable[bytes]) -> frozenset[bytes]:
 
 
 def needed(motion: OpenMotion, members: Collection[bytes], fault_model: str) -> int:
-    """Return how many yes votes carry a motion: a quorum of those who may vote."""
+    """Return the number of yes votes that carries a motion: a quorum of its voters."""
     return quorum(max(1, len(voters(motion, members))), fault_model)
 
 
@@ -313,7 +312,7 @@ def next_outcome(
     fault_model: str,
     height: int,
 ) -> Outcome | None:
-    """Return the first open motion that is decided as things stand after the block at `height`, and how."""
+    """Return the outcome of the first open motion that is decided after the block at `height`; None without one."""
     for motion in roll.motions:
         why = obstacle(roll, members, offering, federation, motion)
         if why:
@@ -329,13 +328,13 @@ def next_outcome(
 
 
 def close(roll: Roll, outcome: Outcome) -> Roll:
-    """Take a decided motion from the open ones."""
+    """Move a decided motion from the open ones to the outcomes."""
     left = tuple(motion for motion in roll.motions if motion.digest != outcome.motion.digest)
     return replace(roll, motions=left, outcomes=(*roll.outcomes, outcome)[-MAX_OUTCOMES:])
 
 
 def ended(before: Roll, after: Roll) -> list[Outcome]:
-    """Return how motions ended between two rolls."""
+    """Return the outcomes of motions between two rolls."""
     if after.outcomes is before.outcomes:
         return []
     known = {outcome.motion.digest for outcome in before.outcomes}
@@ -355,7 +354,7 @@ def unseat(roll: Roll, keys: Iterable[bytes], gone: str, height: int, end: bytes
 
 
 def rekeyed(roll: Roll, old: bytes, new: bytes, motion: OpenMotion, height: int) -> Roll:
-    """Let a member's new key take its seat, its votes, and what is moved against it."""
+    """Give a member's seat, its votes and motions against it to its new key."""
     before = roll.seats[old]
     after = Seat(new, before.name, before.addresses, height, motion=motion.digest, predecessor=old)
     ended = replace(before, until=height, gone="rekeyed", end=motion.digest, successor=new)
@@ -365,11 +364,11 @@ def rekeyed(roll: Roll, old: bytes, new: bytes, motion: OpenMotion, height: int)
 
     motions = tuple(
         replace(
-            known,
-            subject=new if known.subject == old and known.action in ABOUT_OTHERS else known.subject,
-            yes=follow(known.yes),
-            no=follow(known.no),
+            opened,
+            subject=new if opened.subject == old and opened.action in ABOUT_OTHERS else opened.subject,
+            yes=follow(opened.yes),
+            no=follow(opened.no),
         )
-        for known in roll.motions
+        for opened in roll.motions
     )
     return replace(roll, seats={**roll.seats, old: ended, new: after}, motions=motions)

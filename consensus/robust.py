@@ -20,8 +20,8 @@ from .rules import CHUNK, Increment, columns, median, sorted_rows, trimmed_mean
 Rule = Callable[[Sequence[Integers], int], Increment]
 Gram = list[list[int]]
 
-CLIP_BITS = 24  # a norm is cut by a factor of so many bits, rounded down: at most |q|·2^-24 below the exact value
-CENTRE_BITS = 32  # of the weights by which centered clipping's centre is a mean of the updates
+CLIP_BITS = 24  # bits of the factor that clips a norm, rounded down: at most |q|·2^-24 below the exact value
+CENTRE_BITS = 32  # bits of the weights whose mean of updates is centered clipping's centre
 CENTRE_STEPS = 3  # of centered clipping
 EXACT = 1 << 53  # float64 holds all integers up to here
 
@@ -43,14 +43,14 @@ def gram(rows: Sequence[npt.NDArray[Any]]) -> Gram:
         for row, values in zip(chunk, rows, strict=True):
             row[:] = values[start:stop]
         total += (chunk @ chunk.T).astype(np.int64)
-    found: Gram = total.tolist()
-    return found
+    products: Gram = total.tolist()
+    return products
 
 
 def _block(n: int) -> int:
     """Return how many columns of n rows to multiply at a time: so few that BLAS starts no threads.
 
-    Threads cannot change a bit here, but on a busy machine waking them takes ten times as long as the product.
+    Threads cannot change the result, but on a busy machine waking them takes ten times as long as the product.
     """
     return max(64, min(CHUNK, (1 << 17) // (n * n)))
 
@@ -63,7 +63,7 @@ def distances(products: Gram, factors: Sequence[int]) -> Gram:
 
 
 def nearest(squared: Sequence[int], count: int) -> list[int]:
-    """Return the places of the `count` least values; of equal ones the first."""
+    """Return the indices of the `count` least values; of equal ones the first."""
     return sorted(range(len(squared)), key=lambda place: (squared[place], place))[:count]
 
 
@@ -78,7 +78,7 @@ def quotient(sums: npt.NDArray[np.int64], divisor: int) -> Increment:
 
 
 def multi_krum(updates: Sequence[Integers], faults: int) -> Increment:
-    """Return the mean of the n-f updates whose n-f-1 nearest others are nearest (Blanchard et al. 2017).
+    """Return the mean of the n-f updates with the least distance to their n-f-1 nearest others (Blanchard et al. 2017).
 
     The neighbours are counted as in byzfl: n-f-1 others, where the paper has n-f-2.
     """
@@ -94,7 +94,7 @@ def multi_krum(updates: Sequence[Integers], faults: int) -> Increment:
 
 
 def krum_choice(updates: Sequence[Integers], faults: int) -> list[int]:
-    """Return the places of the updates that `multi_krum` takes the mean of, ascending."""
+    """Return the indices of the updates that `multi_krum` averages, ascending."""
     n, keep = _sizes("multi_krum", updates, faults)
     scores = []
     for place, row in enumerate(distances(gram(updates), [1] * n)):
@@ -134,7 +134,7 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
 
     Three iterations from the coordinate-wise median; the radius τ_l is the lower median of the distances to v_l, so at
     most half of the updates are cut and no scale has to be chosen. The centre is kept as weights of the updates and of
-    the first centre, in 32 bits, each rounded down; what the rounding leaves goes to the first centre.
+    the first centre, in 32 bits, each rounded down; the remainder goes to the first centre.
     """
     n, one = len(updates), 1 << CENTRE_BITS
     twice = (median(updates) >> (FRACTION_BITS - 1)).astype(np.int32)  # 2·median is whole
@@ -156,7 +156,7 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
 
 
 def centre_weights(updates: Sequence[Integers], twice: npt.NDArray[np.int32]) -> list[int]:
-    """Return the updates' weights in the centre of `centered_clipping`, in 2^-32; what is left to one is the median's.
+    """Return the updates' weights in the centre of `centered_clipping`, in 2^-32; the median has the remaining weight.
 
     `twice` is two times the coordinate-wise median, [d].
     """
@@ -173,7 +173,7 @@ def centre_weights(updates: Sequence[Integers], twice: npt.NDArray[np.int32]) ->
 def _from_centre(products: Gram, weights: Sequence[int]) -> list[int]:
     """Return the squared distances, times (2·2^32)², of the updates to their mean by `weights`.
 
-    The weight left to one is the median's; the last row of `products` is twice the median.
+    The median has the remaining weight; the last row of `products` is twice the median.
     """
     one, n = 1 << CENTRE_BITS, len(weights)
     centre = [*(2 * weight for weight in weights), one - sum(weights)]
@@ -183,7 +183,7 @@ def _from_centre(products: Gram, weights: Sequence[int]) -> list[int]:
 
 
 def _mixed(updates: Sequence[Integers], faults: int, products: Gram, factors: Sequence[int], bits: int) -> Increment:
-    """Nearest-neighbour mixing of `factors[i]/2^bits · q_i`, and the trimmed mean of what it gives."""
+    """Nearest-neighbour mixing of `factors[i]/2^bits · q_i`, then the trimmed mean."""
     n, d = len(updates), updates[0].size
     keep = n - faults
     greatest = 1 << 8 * updates[0].dtype.itemsize - 1
@@ -227,11 +227,11 @@ def _diagonal(products: Gram) -> list[int]:
 def _sizes(rule: str, updates: Sequence[Integers], faults: int) -> tuple[int, int]:
     n = len(updates)
     if n <= 2 * faults:
-        raise LocalProtocolError(f"{rule}: {n} updates cannot bear {faults} that lie")
+        raise LocalProtocolError(f"{rule}: {n} updates cannot tolerate {faults} faulty ones")
     return n, n - faults
 
 
-# Every rule of protocol/charter.py but `mean`, which takes weights: from the updates and f to the increment.
+# Every rule of protocol/learning.py but `mean`, which needs weights: from the updates and f to the increment.
 RULES: Mapping[str, Rule] = {
     "trimmed_mean": trimmed_mean,
     "median": median,

@@ -1,7 +1,7 @@
-"""Rounds: who hosts a component, which updates its next round would count, closing it, certifying its state.
+"""Rounds: a component's hosts, the eligible updates of its next round, closing it, certifying its state.
 
-A component's active hosts acknowledge updates and attest states. They are frozen at each close, so that everybody
-counts the same quorum. Eligibility is decided once, when a round closes, and never judged again.
+A component's active hosts acknowledge updates and attest states. They are frozen at each close, so that all nodes count
+the same quorum. Eligibility is decided once, when a round closes, and never judged again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,12 +21,12 @@ from .membership import Roll
 
 KEEP_ATTESTED = 8  # rounds for which late attestations still count
 
-# Asked again after every record: with n hosts, n sets of n acknowledgements.
+# called after every record: with n hosts, n sets of n acknowledgements
 _as_set: Callable[[tuple[bytes, ...]], frozenset[bytes]] = lru_cache(maxsize=64)(frozenset)
 
 
 def gather_hosts(charter: Charter, ledger: Ledger) -> Ledger:
-    """Make whoever offers a component its host, where that need not wait for its next close."""
+    """Make members that offer a component its hosts, where that need not wait for its next close."""
     components = {
         name: replace(c, hosts=_offering(ledger, name)) if _gathers(charter, c, ledger.offers) else c
         for name, c in ledger.components.items()
@@ -35,10 +35,10 @@ def gather_hosts(charter: Charter, ledger: Ledger) -> Ledger:
 
 
 def _gathers(charter: Charter, c: ComponentLedger, offers: Mapping[bytes, Offer]) -> bool:
-    """Whether whoever offers a component becomes its host at once, and not only when its next round closes.
+    """Whether a member that offers a component becomes its host at once, before its next round closes.
 
-    That is so before the first close, for statistics, and while too few of the hosts train for a round to close at all:
-    hosts whose budgets are spent would else keep a new member from ever training (ADR 18).
+    True before the first close, for statistics, and while too few hosts train for a round to close: otherwise hosts
+    with spent budgets would keep a new member from ever training (ADR 18).
     """
     spec = charter.component(c.name)
     assert spec is not None
@@ -57,7 +57,7 @@ def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
 
 
 def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
-    """Return what the next round of a component would freeze, sorted by author (design.md section 7).
+    """Return the entries that the next round of a component would freeze, sorted by author (design.md section 7).
 
     Counted: the freshest update of each active host, at most S rounds stale (robust rules: not stale at all), with acks
     from a quorum of the active hosts. A statistic is never stale, and each member has one at most.
@@ -67,9 +67,9 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     assert spec is not None
     limit = charter.rules.max_staleness if spec.rule == "mean" else 0
     need = ledger.host_quorum(c)
-    known = c._eligible.get((limit, need))
-    if known is not None:
-        return known
+    cached = c._eligible.get((limit, need))
+    if cached is not None:
+        return cached
     hosts = _as_set(c.hosts)
     best: dict[bytes, Pending] = {}
     for p in c.pending:
@@ -78,11 +78,11 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
             rival = best.get(p.author)
             if rival is None or p.round > rival.round:
                 best[p.author] = p
-    found = c._eligible[limit, need] = tuple(
+    entries = c._eligible[limit, need] = tuple(
         Entry(p.update, p.author, p.blob, p.size, 0 if spec.is_statistic else c.round + 1 - p.round, p.variance, p.seq)
         for _, p in sorted(best.items())
     )
-    return found
+    return entries
 
 
 @lru_cache(maxsize=4096)
@@ -114,7 +114,7 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
         pending = tuple(
             p
             for p in c.pending
-            # What a counted author sent before its counted update, and what grew too stale, can never count again.
+            # Earlier updates of a counted author, and those that became too stale, can never count.
             if not is_stale(charter, spec, p.round, close.round)
             and (
                 p.author not in counted
@@ -149,7 +149,7 @@ def _certify(ledger: Ledger, c: ComponentLedger) -> ComponentLedger:
 
 
 def has_contributed(roll: Roll, component: ComponentLedger, author: bytes) -> bool:
-    """Whether a closed round counts a statistic of this member, under this key or an earlier one."""
+    """Whether a closed round counts a statistic of this member, by this key or an earlier one."""
     keys = {author, *membership.earlier(roll, author)}
     return any(entry.author in keys for round_ in component.rounds for entry in round_.entries)
 
@@ -162,7 +162,7 @@ def is_stale(charter: Charter, spec: ComponentSpec, round_: int, closed: int) ->
 def next_round(spec: ComponentSpec, component: ComponentLedger, withdrawn: Iterable[Withdrawn], author: bytes) -> int:
     """Return the latest round that an update may be for: the one after the last closed.
 
-    What replaces a withdrawn statistic has a number that was never in flight, though no round may have closed since.
+    A replacement of a withdrawn statistic has a round number that was never in flight, even if no round closed since.
     """
     last = component.round
     if spec.is_statistic:

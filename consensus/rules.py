@@ -1,8 +1,8 @@
 """Aggregation rules in exact integers (design.md section 8): order, threads and BLAS cannot change a bit.
 
-Every sum below stays inside the integers that its floating type holds exactly, and every division rounds half to even,
-once. A rule maps updates (int8 or int16, shape [d] each) to the increment of the state (int64, shape [d], in 1/256 grid
-units). Here are the rules that take each coordinate for itself; robust.py has those that compare whole updates.
+Every sum below stays inside the exact integers of its floating type, and every division rounds half to even, once. A
+rule maps updates (int8 or int16, shape [d] each) to the increment of the state (int64, shape [d], in 1/256 grid units).
+Here are the coordinate-wise rules; robust.py has those that compare whole updates.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from ..protocol.components import FRACTION_BITS, MILLION, ComponentSpec
 from ..protocol.update import Integers, UpdateHeader, divisor
 
 Increment = npt.NDArray[np.int64]
-CHUNK = 1 << 13  # columns folded at a time: n rows of them, and what is computed from them, stay in the cache
+CHUNK = 1 << 13  # columns folded at a time: n rows of them, and the intermediate results, stay in the cache
 
 
 def faults(updates: int) -> int:
-    """Return f = ⌊(n-1)/3⌋, the number of lying updates that a robust rule is built to bear."""
+    """Return f = ⌊(n-1)/3⌋, the number of faulty updates that a robust rule tolerates."""
     return max(0, (updates - 1) // 3)
 
 
@@ -37,7 +37,7 @@ def noise_variance(header: UpdateHeader, spec: ComponentSpec) -> int:
 
 
 def mean_weights(variances: Sequence[int], staleness: Sequence[int]) -> list[int]:
-    """Return the integer weights a_i of `mean`: noise-aware, with half an equal share for everybody.
+    """Return the integer weights a_i of `mean`: half by noise, half in equal shares.
 
     `v₀ = max(1, lower median)`, `w_i = ⌊2^16 v₀/(v₀+v_i)⌋`, `a_i = ⌊2^15 w_i/Σw⌋ + ⌊2^15/n⌋`, halved for each round of
     staleness. Their sum is at most 2^16.
@@ -110,14 +110,14 @@ def sorted_rows(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
 
 
 def columns(n: int, itemsize: int) -> int:
-    """Return how many columns of n rows to work on at a time, so that they stay in the cache."""
+    """Return the number of columns of n rows to process at a time, so that they stay in the cache."""
     return max(256, min(CHUNK, (1 << 19) // max(1, n * itemsize)))
 
 
 def trimmed_mean(updates: Sequence[Integers], trim: int) -> Increment:
     """Return the coordinate-wise mean without the `trim` least and `trim` greatest values.
 
-    Bears any `trim` updates: each coordinate stays in the range of the others' (Yin et al. 2018).
+    Tolerates any `trim` faulty updates: each coordinate stays in the range of the others' (Yin et al. 2018).
     """
     n = len(updates)
     if n <= 2 * trim:

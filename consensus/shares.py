@@ -1,7 +1,7 @@
-"""How much of a round's increment each update is: every rule is a weighted sum of the updates (ADR 7).
+"""Each update's share of a round's increment: every rule is a weighted sum of the updates (ADR 7).
 
 `mean` has one integer weight for each update. Of a robust rule a coordinate's increment is `256·Σ_i c_i q_i`, rounded,
-with weights c that depend on what the rule kept there; an update's share is its mean weight over all coordinates.
+with weights c that depend on the values kept there; an update's share is its mean weight over all coordinates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ def mean_shares(entries: Sequence[Entry]) -> list[Fraction]:
 def robust_shares(rule: str, updates: Sequence[Integers], faults: int) -> list[float]:
     """Return each update's share of a round of a robust rule: its weight, averaged over coordinates, over their sum.
 
-    What clipping took from a norm is in nobody's share.
+    The part of an update that clipping removed is in no share.
     """
     totals = sum((weights.sum(axis=1) for weights in coefficients(rule, updates, faults)), np.zeros(len(updates)))
     whole = float(totals.sum())
@@ -63,19 +63,19 @@ def coefficients(rule: str, updates: Sequence[Integers], faults: int) -> Iterato
                 yield kept(np.stack([update[part] for update in updates]), trim)
         case "nnm+trimmed_mean" | "clip+nnm+trimmed_mean":
             products, bits = robust.gram(updates), robust.CLIP_BITS if rule.startswith("clip+") else 0
-            norms = [products[place][place] for place in range(n)]
+            norms = [products[row][row] for row in range(n)]
             factors = robust.clip_factors(norms, bits) if bits else [1] * n
             mixing = robust.neighbours(products, factors, n - faults).astype(np.float64)
             for part in columns:
                 rows = np.stack([update[part] for update in updates]).astype(np.float64)
-                # The sums are whole and under 2^53: what is equal is found equal.
+                # The sums are integers under 2^53: equality is exact.
                 yield mixing.T @ kept(mixing @ rows, faults) / (float(1 << bits) * (n - faults))
         case _:
-            raise LocalProtocolError(f"{rule}: nobody has said what an update's share of it is")
+            raise LocalProtocolError(f"{rule}: an update's share is not defined for this rule")
 
 
 def kept(rows: npt.NDArray[Any], trim: int) -> Weights:
-    """Return the weights of a trimmed mean over rows [n, w]: 1/(n-2·trim) of what is kept, shared by equal values."""
+    """Return the weights of a trimmed mean over rows [n, w]: 1/(n-2·trim) a kept value, shared by equal values."""
     n = len(rows)
     ordered = np.sort(rows, axis=0)
     inner = ordered[trim : n - trim]

@@ -22,7 +22,7 @@ def summary_digest(data: bytes) -> bytes:
 
 
 def summary(ledger: Ledger) -> bytes:
-    """Return everything in a ledger state that later blocks depend on, as canonical bytes (`Summary` reads them)."""
+    """Return the fields of a ledger state that later blocks depend on, as canonical bytes (`Summary` reads them)."""
     components = [
         [
             c.name,
@@ -69,7 +69,7 @@ class ComponentSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an outsider reads in a ledger state that a cosigned header names: not all of it."""
+    """The part of a ledger state that an outsider needs, from the summary that a cosigned header names."""
 
     height: int
     components: Mapping[str, ComponentSummary]
@@ -79,18 +79,18 @@ class Summary:
 
     @classmethod
     def read(cls, data: bytes, limit: int) -> "Summary":
-        """Read what `summary` wrote. Raises RemoteProtocolError("invalid" | what a malformed encoding raises)."""
+        """Read the bytes of `summary`. Raises RemoteProtocolError("invalid" | as `decode`)."""
         raw: Any = decode(data, limit)
         try:
             height, _heads, _members, _offers, components, withdrawn, _expelled, *roll = raw
-            found = {}
+            summaries = {}
             for name, number, generation, hosts, chain, _pending, attests, certified, _erasures in components:
                 done = Certified(*certified) if certified else None
                 listed = tuple((r, e, host, state) for r, e, host, state in attests)
-                found[name] = ComponentSummary(name, number, generation, tuple(hosts), chain, listed, done)
+                summaries[name] = ComponentSummary(name, number, generation, tuple(hosts), chain, listed, done)
             seats = roll[0] if roll else []
             successors = {key: after for key, _, _, _, _, _, after in seats if after}
             names = {key: name for key, name, *_ in seats}
-            return cls(height, found, tuple(Withdrawn.read(row) for row in withdrawn), successors, names)
+            return cls(height, summaries, tuple(Withdrawn.read(row) for row in withdrawn), successors, names)
         except (TypeError, ValueError) as error:
-            raise RemoteProtocolError("invalid", "it is no summary of a ledger") from error
+            raise RemoteProtocolError("invalid", "not a summary of a ledger") from error

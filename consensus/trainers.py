@@ -1,6 +1,6 @@
-"""Who trains a component, by what its hosts say in the ledger: rounds wait for trainers, certificates are the hosts'.
+"""Trainers: the hosts that declare in the ledger that they train. Rounds wait for them; all hosts make certificates.
 
-A host that says nothing of a component trains it. An update that comes from a host counts, whatever the host said.
+A host whose offer gives no reason to be idle trains the component. A host's update counts, whatever its offer says.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,9 +12,9 @@ from .ledger import Ledger
 
 
 def checked(body: Offer, components: Collection[str], author: bytes) -> Offer:
-    """Return a member's offer as the ledger keeps it: known components only, sorted, one reason for each.
+    """Return a member's offer in the ledger's form: known components only, sorted, one reason for each.
 
-    Raises RemoteProtocolError("unknown-reason") for a reason that no member gives.
+    Raises RemoteProtocolError("unknown-reason") for a reason that members may not give.
     """
     for entry in body.idle:
         if entry.why not in IDLE or entry.why == SILENT:
@@ -25,34 +25,34 @@ def checked(body: Offer, components: Collection[str], author: bytes) -> Offer:
 
 
 def idle(offers: Mapping[bytes, Offer], host: bytes, component: str) -> str:
-    """Return why a host does not train a component; "" if it says that it does, or offers nothing at all."""
+    """Return the reason why a host does not train a component; "" if it trains, or offers nothing at all."""
     offer = offers.get(host)
     return "" if offer is None else next((entry.why for entry in offer.idle if entry.component == component), "")
 
 
 def trains(offers: Mapping[bytes, Offer], host: bytes, component: str) -> bool:
-    """Whether a host says that it trains a component."""
+    """Whether a host declares that it trains a component."""
     offer = offers.get(host)
     return offer is not None and component in offer.components and not idle(offers, host, component)
 
 
 def trainers(offers: Mapping[bytes, Offer], hosts: Iterable[bytes], component: str) -> frozenset[bytes]:
-    """Return those of the hosts that say that they train a component."""
+    """Return the hosts that declare that they train a component."""
     return frozenset(host for host in hosts if trains(offers, host, component))
 
 
 def waited_for(ledger: Ledger, host: bytes, component: str, round_: int) -> bool:
-    """Whether a trainer is waited for in a round: in every one, at first.
+    """Whether a round waits for a trainer: at first every round does.
 
-    After the m-th time that it was suspended since an update of it counted, in every 2^(m-1)-th only: whoever says
-    again and again that it trains, and sends nothing, costs ever fewer deadlines.
+    After its m-th suspension since an update of it counted, only every 2^(m-1)-th round does: a host that declares
+    training again and again, and sends nothing, costs fewer and fewer deadlines.
     """
     times = suspensions(ledger, host, component)
     return times < 2 or round_ % (1 << min(times - 1, 62)) == 0
 
 
 def suspensions(ledger: Ledger, host: bytes, component: str) -> int:
-    """Return how often a host was suspended as a trainer since a round of a component counted it."""
+    """Return how often a host was suspended as a trainer since a round of a component counted its update."""
     heights = [
         outcome.height
         for outcome in ledger.roll.outcomes
@@ -69,6 +69,6 @@ def suspensions(ledger: Ledger, host: bytes, component: str) -> int:
 
 
 def silenced(offer: Offer) -> Offer:
-    """Return the offer of a host that is suspended as a trainer: idle in all, each with the reason that it gave."""
+    """Return the offer of a host that is suspended as a trainer: idle in all components, with the reasons it gave."""
     reasons = {entry.component: entry.why for entry in offer.idle}
     return replace(offer, idle=tuple(Idle(name, reasons.get(name, SILENT)) for name in offer.components))

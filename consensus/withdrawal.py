@@ -1,9 +1,9 @@
-"""Withdrawals: what they cover, and what is left of the frozen lists (design.md section 9, ADR 3 and 16).
+"""Withdrawals: the entries that they cover, and the rest of the frozen lists (design.md section 9, ADR 3 and 16).
 
-refold   the covered entries go; the rule runs again over everyone else's
-rewind   from the first round on that counted a covered update, all that anybody contributed goes, in every component
-         that may have learned from it; one more round, in which nothing counts, is put after what was closed, so
-         that whoever had sent its update for that may send another for the next
+refold   the covered entries go; the rule runs again over the others
+rewind   all entries go, of all members, from the first round on that counted a covered update, in every component
+         that may have learned from it. One more round, which counts nothing, follows the closed ones: a member that
+         had sent its update for that round may send another for the next
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ from . import membership
 from .components import Round, chained
 from .ledger import ComponentLedger, Erasure, Ledger, Pending, Withdrawn
 
-MAX_AT_A_HEIGHT = 16  # records of one author that withdraw or move to withdraw; each is held against every list
+MAX_AT_A_HEIGHT = 16  # withdrawals and motions to withdraw, by one author; each is compared with every list
 
 
-def check_terms(terms: WithdrawalStatement, known: Iterable[str] | None = None) -> None:
-    """Check that a withdrawal says one thing, about components that there are.
+def check_terms(terms: WithdrawalStatement, components: Iterable[str] | None = None) -> None:
+    """Check that a withdrawal's terms are consistent, and its components exist.
 
     Raises RemoteProtocolError("unknown-withdrawal" | "unknown-component").
     """
@@ -38,15 +38,15 @@ def check_terms(terms: WithdrawalStatement, known: Iterable[str] | None = None) 
     )
     if not ok:
         raise RemoteProtocolError("unknown-withdrawal", f"{terms.scope} by {terms.mode}", terms.author)
-    if known is not None and not set(parts) <= set(known):
-        raise RemoteProtocolError("unknown-component", ", ".join(sorted(set(parts) - set(known))), terms.author)
+    if components is not None and not set(parts) <= set(components):
+        raise RemoteProtocolError("unknown-component", ", ".join(sorted(set(parts) - set(components))), terms.author)
 
 
 def placed(charter: Charter, ledger: Ledger, terms: WithdrawalStatement, height: int, carrier: bytes) -> Withdrawn:
-    """Return what these terms reach as the ledger stands."""
+    """Return what these terms withdraw from the ledger as it is."""
     closed = tuple(sorted((name, _last(charter, c, terms.author)) for name, c in ledger.components.items()))
     horizon = charter.rules.refold_horizon
-    found = Withdrawn(
+    withdrawn = Withdrawn(
         terms.author,
         terms.through,
         "refold",
@@ -60,13 +60,13 @@ def placed(charter: Charter, ledger: Ledger, terms: WithdrawalStatement, height:
         terms.updates,
         since=tuple((name, max(1, last - horizon + 1)) for name, last in closed),
     )
-    return found if terms.mode == "refold" else _rewinding(charter, ledger, found)
+    return withdrawn if terms.mode == "refold" else _rewinding(charter, ledger, withdrawn)
 
 
 def _last(charter: Charter, c: ComponentLedger, author: bytes) -> int:
-    """Return the last round that a withdrawal closes to its author, but for the one in flight: the last closed one.
+    """Return the last round that a withdrawal covers, apart from the one in flight: the last closed round.
 
-    Of a statistic, one that replaced a withdrawn one and was pending may be for a later round.
+    A pending statistic that replaces a withdrawn one may be for a later round.
     """
     spec = charter.component(c.name)
     if spec is None or not spec.is_statistic:
@@ -75,7 +75,7 @@ def _last(charter: Charter, c: ComponentLedger, author: bytes) -> int:
 
 
 def expanded(charter: Charter, terms: WithdrawalStatement) -> tuple[WithdrawalStatement, ...]:
-    """Return what terms come to. A sum learned from nobody: of statistics a rewind takes the subject's own only."""
+    """Return the terms to apply. Statistics learn from no state: there a rewind takes only the subject's own."""
     sums = tuple(spec.name for spec in charter.components if spec.is_statistic)
     if terms.mode != "rewind" or not sums:
         return (terms,)
@@ -87,41 +87,41 @@ def expanded(charter: Charter, terms: WithdrawalStatement) -> tuple[WithdrawalSt
     return (terms, own) if own.components or own.updates else (terms,)
 
 
-def _rewinding(charter: Charter, ledger: Ledger, found: Withdrawn) -> Withdrawn:
-    """Return the rewind to before the first update that `found` covers, over all that may have learned from it."""
+def _rewinding(charter: Charter, ledger: Ledger, withdrawn: Withdrawn) -> Withdrawn:
+    """Return the rewind to before the first covered update, in all components that may have learned from it."""
     learned: dict[str, int] = {}  # the heights at which components first counted a covered update
     for name, c in ledger.components.items():
         spec = charter.component(name)
         if spec is None or spec.is_statistic:
             continue
-        heights = [r.height for r in c.rounds if any(found.covers(name, r.number, e) for e in r.entries)]
+        heights = [r.height for r in c.rounds if any(withdrawn.covers(name, r.number, e) for e in r.entries)]
         if heights:
             learned[name] = min(heights)
     start = min(learned.values(), default=0)
     since = []
     for name in linked(charter, learned) if learned else ():
         rounds = ledger.components[name].rounds
-        # What others closed at the height at which the first one was counted was trained before.
+        # Other components' rounds that closed at the height of the first covered one were trained before.
         later = [r.number for r in rounds if r.height > start or (r.height == start and learned.get(name) == start)]
         first = min(later, default=ledger.components[name].round + 1)
-        since.append((name, max(first, dict(found.since)[name])))  # no further than this component's own horizon
-    return replace(found, mode="rewind", since=tuple(sorted(since)))
+        since.append((name, max(first, dict(withdrawn.since)[name])))  # no further than this component's own horizon
+    return replace(withdrawn, mode="rewind", since=tuple(sorted(since)))
 
 
 def linked(charter: Charter, names: Iterable[str]) -> frozenset[str]:
-    """Return these components and all that may be trained together with them, directly or by way of others."""
+    """Return these components and all that may be trained with them, directly or through others."""
     upstream = {spec.name: charter.learning.upstream(spec.name) for spec in charter.components if not spec.is_statistic}
-    found, seen = set(names), frozenset[str]()
+    group, seen = set(names), frozenset[str]()
     while True:
-        reached = seen.union(*(upstream[name] for name in found))
+        reached = seen.union(*(upstream[name] for name in group))
         more = {name for name, modalities in upstream.items() if modalities & reached}
-        if more <= found and reached == seen:
-            return frozenset(found)
-        found, seen = found | more, reached
+        if more <= group and reached == seen:
+            return frozenset(group)
+        group, seen = group | more, reached
 
 
 def reaches(ledger: Ledger, withdrawn: Withdrawn) -> bool:
-    """Whether anything that is in force, or on its way into a round, is covered."""
+    """Whether it covers any update in force or on its way into a round."""
     return any(
         any(withdrawn.covers(name, r.number, e) for r in c.rounds for e in r.entries)
         or any(withdrawn.bars(name, p.author, p.seq, p.round, p.update) for p in c.pending)
@@ -130,7 +130,7 @@ def reaches(ledger: Ledger, withdrawn: Withdrawn) -> bool:
 
 
 def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -> ComponentLedger:
-    """Return a component without what a withdrawal covers.
+    """Return a component without the updates that a withdrawal covers.
 
     `before` is the component before this block: several withdrawals in one block share one refold and one generation.
     """
@@ -148,7 +148,7 @@ def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -
         p for p in c.pending if not withdrawn.bars(c.name, p.author, p.seq, p.round, p.update)
     )
     gone += [p.blob for p in c.pending if p not in pending]
-    if not changed:  # what no state held goes at once, with whatever held it for the round
+    if not changed:  # no state held them: they go at once, without a new generation
         return replace(c, pending=pending) if gone else c
     generation = before.generation + 1
     erasures = (*c.erasures, Erasure(generation, tuple(sorted(set(gone))))) if gone else c.erasures
@@ -164,16 +164,16 @@ def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -
 
 
 def check_withdrawal(body: Withdrawal, federation: bytes) -> WithdrawalStatement:
-    """Check a withdrawal's owner signature and words. Raises RemoteProtocolError."""
+    """Check a withdrawal's owner signature and terms. Raises RemoteProtocolError."""
     statement = open_signed(WithdrawalStatement, body.statement, federation).value
     check_terms(statement)
     if statement.mode != "refold":
-        raise RemoteProtocolError("unknown-withdrawal", "to rewind is for the members to decide", statement.author)
+        raise RemoteProtocolError("unknown-withdrawal", "a rewind needs a motion", statement.author)
     return statement
 
 
 def asked(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) -> list[WithdrawalStatement]:
-    """Return what a record withdraws, feed by feed. Raises RemoteProtocolError."""
+    """Return the terms of a record's withdrawal, one for each feed. Raises RemoteProtocolError."""
     statement = check_withdrawal(body, ledger.federation)
     if statement.author not in ledger.roll.seats:
         raise RemoteProtocolError("not-a-member", "the withdrawal's owner was never a member", carrier)
@@ -184,12 +184,12 @@ def asked(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) ->
         if _matters(ledger, placed(charter, ledger, terms, ledger.height + 1, carrier))
     ]
     if not found:
-        raise RemoteProtocolError("withdrawn-already", "nothing more is in force", carrier)
+        raise RemoteProtocolError("withdrawn-already", "nothing of it is in force any more", carrier)
     return found
 
 
 def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalStatement]:
-    """Whoever moved to a new key withdraws what its older keys contributed with it: their feeds are frozen."""
+    """Return the terms for this key and for its member's older ones, whose feeds are frozen."""
     older = membership.earlier(ledger.roll, terms.author)
     return [terms, *(replace(terms, author=k, through=ledger.heads.get(k, (0, GENESIS))[0]) for k in older)]
 
@@ -197,38 +197,41 @@ def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalSt
 def proposed_withdrawals(
     charter: Charter, ledger: Ledger, action: str, statement: bytes, height: int, carrier: bytes, motion: bytes = b""
 ) -> list[Withdrawn]:
-    """Return what a motion to withdraw or to rewind would take out as things stand. Raises RemoteProtocolError."""
+    """Return what a motion to withdraw or to rewind would withdraw now. Raises RemoteProtocolError."""
     terms = membership.terms(action, statement, ledger.federation)
     check_terms(terms, ledger.components)
     if not motion and terms.through > ledger.heads.get(terms.author, (0, GENESIS))[0]:
-        raise RemoteProtocolError("through-ahead", "it reaches beyond what its subject has said so far", carrier)
+        raise RemoteProtocolError("through-ahead", "it reaches beyond the end of its subject's feed", carrier)
     reached = [
-        replace(placed(charter, ledger, each, height, carrier), motion=motion)
+        replace(placed(charter, ledger, of_key, height, carrier), motion=motion)
         for part in expanded(charter, terms)
-        for each in of_all_keys(ledger, part)
+        for of_key in of_all_keys(ledger, part)
     ]
-    return [found for found in reached if reaches(ledger, found)]
+    return [withdrawn for withdrawn in reached if reaches(ledger, withdrawn)]
 
 
-def applied(before: Ledger, ledger: Ledger, found: Withdrawn) -> Ledger:
-    """Drop what a withdrawal covers. Rounds beyond the refold horizon keep what they froze (design.md section 9).
+def applied(before: Ledger, ledger: Ledger, withdrawn: Withdrawn) -> Ledger:
+    """Drop the covered updates. Rounds beyond the refold horizon keep their lists (design.md section 9).
 
     `before` is the ledger before this block: several withdrawals in one block share one refold and one generation.
     """
-    if not _matters(ledger, found):
+    if not _matters(ledger, withdrawn):
         return ledger
-    components = {name: without(before.components[name], c, found) for name, c in ledger.components.items()}
-    return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, found))
+    components = {name: without(before.components[name], c, withdrawn) for name, c in ledger.components.items()}
+    return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, withdrawn))
 
 
-def _matters(ledger: Ledger, found: Withdrawn) -> bool:
-    """Whether a withdrawal covers anything that the ones in force do not, or keeps anything from coming."""
-    if reaches(ledger, found):
+def _matters(ledger: Ledger, withdrawn: Withdrawn) -> bool:
+    """Whether a withdrawal covers an update that those in force do not, or one still to come."""
+    if reaches(ledger, withdrawn):
         return True
-    if found.scope != "all" or found.mode != "refold":
+    if withdrawn.scope != "all" or withdrawn.mode != "refold":
         return False
-    before = max((w.through for w in ledger.withdrawn if w.author == found.author and w.scope == "all"), default=-1)
+    before = max((w.through for w in ledger.withdrawn if w.author == withdrawn.author and w.scope == "all"), default=-1)
     if before < 0:
         return True  # for what is in flight
-    # Carried ahead of the feed: what it covers is still to come.
-    return found.carrier != found.author and before <= ledger.heads.get(found.author, (0, GENESIS))[0] < found.through
+    # Carried ahead of the feed: the covered updates are still to come.
+    return (
+        withdrawn.carrier != withdrawn.author
+        and before <= ledger.heads.get(withdrawn.author, (0, GENESIS))[0] < withdrawn.through
+    )

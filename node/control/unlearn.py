@@ -35,7 +35,7 @@ _ADVICE = {
     "not-signing": NOT_SIGNING,
     "moved-already": "`collegium peer motions` shows how it stands.",
     "too-few-members": "With fewer than three members, two would decide about each other.",
-    "through-ahead": "It can name what its subject has said so far.",
+    "through-ahead": "`through` is at most the last entry of the subject's feed.",
     "unknown-component": "`collegium component list` names them.",
 }
 

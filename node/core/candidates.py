@@ -32,30 +32,30 @@ def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
 
 def current(state: NodeState) -> Candidate:
     """Return all that this node could put under the next cut, within the quotas."""
-    known, height, version = state.cached, state.ledger.height, state.pool.version
-    if known is not None and (known.height, known.version) == (height, version):
-        return known
-    found = _grown(state, known) if known is not None and known.height == height and known.commutes else None
-    if found is None:
+    cached, height, version = state.cached, state.ledger.height, state.pool.version
+    if cached is not None and (cached.height, cached.version) == (height, version):
+        return cached
+    candidate = _grown(state, cached) if cached is not None and cached.height == height and cached.commutes else None
+    if candidate is None:
         chains = {author: chain for author in state.ledger.members if (chain := _within_quotas(state, author))}
         new = [record for chain in chains.values() for record in chain]
         commutes = all(record.value.kind in COMMUTING for record in new)
         ledger = apply_records(state.charter, state.ledger, order(new))
         inert = {(refusal.author, refusal.seq) for refusal in ledger.refusals}  # a liar may write them without end
         urgent = any(r.value.kind in URGENT and (r.value.author, r.value.seq) not in inert for r in new)
-        found = Candidate(height, version, ledger, chains, commutes, urgent)
+        candidate = Candidate(height, version, ledger, chains, commutes, urgent)
     state.pool.touched.clear()
-    state.cached = found
-    return found
+    state.cached = candidate
+    return candidate
 
 
-def _grown(state: NodeState, known: Candidate) -> Candidate | None:
+def _grown(state: NodeState, last: Candidate) -> Candidate | None:
     """Return the last candidate with what came since; None if it has to be made anew.
 
     Offers, updates and attests of different members change nothing of each other's, so their order is all the same
     here: a proposal is folded from its records anew.
     """
-    chains, new = dict(known.chains), list[Signed[Record]]()
+    chains, new = dict(last.chains), list[Signed[Record]]()
     for author in state.pool.touched.intersection(state.ledger.members):
         before, now = chains.get(author, ()), _within_quotas(state, author)
         if now[: len(before)] != before:
@@ -64,8 +64,8 @@ def _grown(state: NodeState, known: Candidate) -> Candidate | None:
         new += now[len(before) :]
     if not all(record.value.kind in COMMUTING for record in new):
         return None
-    ledger = apply_records(state.charter, known.state, order(new)) if new else known.state
-    return Candidate(known.height, state.pool.version, ledger, chains, True, False)
+    ledger = apply_records(state.charter, last.state, order(new)) if new else last.state
+    return Candidate(last.height, state.pool.version, ledger, chains, True, False)
 
 
 def _within_quotas(state: NodeState, author: bytes) -> tuple[Signed[Record], ...]:

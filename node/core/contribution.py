@@ -118,10 +118,10 @@ def whole(spent: Iterable[PutReservation], modalities: Iterable[str], learning: 
     Runs that were recalled modality by modality are overstated: nothing says which of them were the same.
     """
     chosen = sorted(set(modalities))
-    found: list[DpEvents] = []
+    paid: list[DpEvents] = []
     for put in spent:
         if put.recalled:
-            found += _recalled(put, chosen)
+            paid += _recalled(put, chosen)
             continue
         used = [name for name in chosen if name in dict(put.claims)]
         noises = {
@@ -131,8 +131,8 @@ def whole(spent: Iterable[PutReservation], modalities: Iterable[str], learning: 
         }
         if noises:
             noise = effective_noise(list(noises.values()))
-            found.append(DpEvents(put.sample_rate, noise, put.steps))
-    return merge(found)
+            paid.append(DpEvents(put.sample_rate, noise, put.steps))
+    return merge(paid)
 
 
 def _recalled(put: PutReservation, chosen: Sequence[str]) -> list[DpEvents]:
@@ -295,9 +295,9 @@ def recalled(header: UpdateHeader, spent: Sequence[PutReservation], learning: Le
     missing: list[tuple[str, DpEvents]] = []
     for claim in header.claims:
         lines = spend_statement(spent, claim.modality, learning)
-        known = {(event.sample_rate, event.noise_multiplier): event.count for event in lines}
+        counts = {(event.sample_rate, event.noise_multiplier): event.count for event in lines}
         for event in claim.events:
-            count = event.count - known.get((event.sample_rate, event.noise_multiplier), 0)
+            count = event.count - counts.get((event.sample_rate, event.noise_multiplier), 0)
             if count > 0:
                 missing.append((claim.modality, DpEvents(event.sample_rate, event.noise_multiplier, count)))
     if not missing:

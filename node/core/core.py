@@ -225,11 +225,11 @@ def _on_timer(state: NodeState, timer: Timer) -> None:
             if state.lacking.pop(component, None) is not None:
                 state.folding.discard(component)
         case RoundDeadline(component, round_):
-            known = state.deadlines.get(component)
-            if known is not None and known.round == round_ and not known.due:
+            deadline = state.deadlines.get(component)
+            if deadline is not None and deadline.round == round_ and not deadline.due:
                 ledger = candidates.current(state).state
-                known.held = frozenset(entry.update for entry in eligible(state.charter, ledger, component))
-                known.due = True
+                deadline.held = frozenset(entry.update for entry in eligible(state.charter, ledger, component))
+                deadline.due = True
         case VoteTimeout(height, view, step):
             if state.agreement is not None and height == state.agreement.height:
                 heights.agree(state, state.agreement.timeout(view, step))

@@ -74,23 +74,23 @@ def take_under(state: NodeState, block: Block, sent: dict[bytes, bytes]) -> None
         agreed = state.ledger.heads.get(head.author, (0, GENESIS))[0]
         wanted = head.digest
         for _ in range(min(head.seq - agreed, state.charter.rules.records_per_height)):
-            known = state.pool.records.get(wanted)
-            if known is None and wanted in sent:
-                known = open_gossip(Record, sent.pop(wanted), state.federation)
-                if known.value.author != head.author:
+            record = state.pool.records.get(wanted)
+            if record is None and wanted in sent:
+                record = open_gossip(Record, sent.pop(wanted), state.federation)
+                if record.value.author != head.author:
                     break
                 try:
-                    check_record(known, state.federation)
+                    check_record(record, state.federation)
                 except RemoteProtocolError as error:
                     state.refuse(head.author, error)
                     break
-                if state.pool.add(known, state.ledger.heads, agreed=True):
-                    note_fork(state, known)
-                    state.emit(ev.Persist(ev.PutRecord(known)))
-                    spending.recall_record(state, known)
-            if known is None or known.value.author != head.author:
+                if state.pool.add(record, state.ledger.heads, agreed=True):
+                    note_fork(state, record)
+                    state.emit(ev.Persist(ev.PutRecord(record)))
+                    spending.recall_record(state, record)
+            if record is None or record.value.author != head.author:
                 break
-            wanted = known.value.prev
+            wanted = record.value.prev
 
 
 def convict(state: NodeState) -> None:

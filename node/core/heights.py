@@ -55,13 +55,13 @@ def on_vote(state: NodeState, vote: Message) -> None:
         agree(state, state.agreement.receive(vote))
     elif height <= state.ledger.height + HEIGHTS_AHEAD and has_room(state, vote.value, vote.digest):
         if height not in state.later:  # who signs nothing, or is no member, takes none of them out again
-            state.later = {h: found for h, found in state.later.items() if h > state.ledger.height}
+            state.later = {h: votes for h, votes in state.later.items() if h > state.ledger.height}
         state.later.setdefault(height, []).append(vote)
 
 
 def _begin(state: NodeState) -> None:
     height = state.ledger.height + 1
-    restored = [data for known, data in state.kept_messages if known == height]
+    restored = [data for kept, data in state.kept_messages if kept == height]
     state.judging.clear()
     state.prepared.clear()
     state.unclosed.clear()
@@ -79,8 +79,8 @@ def _begin(state: NodeState) -> None:
         cls = Proposal if data[0] == Kind.PROPOSAL else Vote
         own.append(open_message(cls, data[1:], state.federation, trusted=True))
     waiting = state.later.pop(height, [])
-    known = {item.digest for item in own}
-    if any(vote.value.author == state.me and vote.digest not in known for vote in waiting):
+    signed = {item.digest for item in own}
+    if any(vote.value.author == state.me and vote.digest not in signed for vote in waiting):
         state.agreement.mute = True
         state.notice("own-vote-recovered", "warning", height=height)
     agree(state, state.agreement.restore(own))
@@ -232,8 +232,10 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
     motions.tell(state, before)
     if state.ledger.withdrawn != before.withdrawn:
         state.exhausted = state.unaffordable = ""  # the share of ε kept for recovery is open now
-    for found in (w for w in state.ledger.withdrawn if w not in before.withdrawn):
-        state.notice("withdrawn", member=found.author, height=block.height, mode=found.mode, scope=found.scope)
+    for withdrawn in (w for w in state.ledger.withdrawn if w not in before.withdrawn):
+        state.notice(
+            "withdrawn", member=withdrawn.author, height=block.height, mode=withdrawn.mode, scope=withdrawn.scope
+        )
     for name, component in state.ledger.components.items():
         gone = [e for e in before.components[name].erasures if e not in component.erasures]
         gone += [
@@ -253,7 +255,7 @@ def _closed(state: NodeState, before: Ledger, close: Close) -> None:
     round_ = component.rounds[-1]
     counted = {entry.author for entry in round_.entries}
     if state.specs[close.component].is_statistic:
-        counted = {entry.author for each in component.rounds for entry in each.entries}
+        counted = {entry.author for earlier in component.rounds for entry in earlier.entries}
     hosts = {*before.components[close.component].hosts, *component.hosts}
     if close.round == 1:  # the first hosts were still gathering
         hosts |= {member for member in state.ledger.members if member not in hosts}

@@ -145,7 +145,7 @@ def note_close(state: NodeState, before: Ledger, close: Close) -> None:
 
 def suspend_silent(state: NodeState) -> None:
     """Move, or support the motion, that a host or trainer which fell silent be suspended."""
-    for action, told, silent, again in (
+    for action, event, silent, again in (
         ("suspend", "host-silent", state.silent, 0),
         # Who says that it is back, and is not, has to be waited for once more only.
         ("suspend-training", "trainer-silent", state.waited, SILENT_ROUNDS - 1),
@@ -160,7 +160,7 @@ def suspend_silent(state: NodeState) -> None:
                     continue  # it was moved or voted on by this node already, or is no host any more
                 counts[host] = again  # if it does not pass, this node moves it again after as many silent rounds
                 state.append(motion)
-                state.notice(told, "warning", member=host, component=name, rounds=rounds)
+                state.notice(event, "warning", member=host, component=name, rounds=rounds)
 
 
 # ---- what it tells
@@ -169,9 +169,9 @@ def suspend_silent(state: NodeState) -> None:
 def tell(state: NodeState, before: Ledger) -> None:
     """Tell the operator what the block changed: motions opened, ended, and who the members are now."""
     after = state.ledger
-    known = {motion.digest for motion in before.roll.motions}
+    opened = {motion.digest for motion in before.roll.motions}
     for motion in after.roll.motions:
-        if motion.digest not in known:
+        if motion.digest not in opened:
             state.emit(ev.Notice("motion-opened", "info", {**_facts(motion), "by": motion.author}))
     for outcome in membership.ended(before.roll, after.roll):
         level = "warning" if outcome.result == "passed" and outcome.motion.action != "admit" else "info"

@@ -73,19 +73,19 @@ class Pool:
         if not slots:
             return ()
         seq, head = heads.get(author, (0, GENESIS))
-        known = self._chains.get(author)
-        if known is not None and known[0] == head:
-            return known[1]
-        found: list[Signed[Record]] = []
+        cached = self._chains.get(author)
+        if cached is not None and cached[0] == head:
+            return cached[1]
+        records: list[Signed[Record]] = []
         digest = head
         while True:
             seq += 1
             following = [self.records[d] for d in slots.get(seq, ()) if self.records[d].value.prev == digest]
             if not following:
                 break
-            found.append(following[0])
+            records.append(following[0])
             digest = following[0].digest
-        self._chains[author] = (head, tuple(found))
+        self._chains[author] = (head, tuple(records))
         return self._chains[author][1]
 
     def under(self, cut: Iterable[Head], heads: Heads) -> list[Signed[Record]] | None:
@@ -93,7 +93,7 @@ class Pool:
 
         Raises RemoteProtocolError("cut") if a head of the cut cannot extend the agreed one.
         """
-        found: list[Signed[Record]] = []
+        records: list[Signed[Record]] = []
         for head in cut:
             base, digest = heads.get(head.author, (0, GENESIS))[0], head.digest
             if head.seq <= base:
@@ -104,9 +104,9 @@ class Pool:
                     return None
                 if record.value.author != head.author or record.value.seq != seq:
                     raise RemoteProtocolError("cut", "a head names another feed's record", head.author)
-                found.append(record)
+                records.append(record)
                 digest = record.value.prev
-        return found
+        return records
 
     def missing(self, cut: Iterable[Head], heads: Heads) -> bytes | None:
         """Return the digest of the first record under a cut that is not here, following each feed backwards."""

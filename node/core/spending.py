@@ -61,8 +61,8 @@ def read_spend_statement(state: NodeState, value: UpdateHeader) -> None:
         if not claim.events:
             continue
         total = sum(run.count for run in claim.events)
-        before, known = state.spend_statements.get((value.author, claim.modality), (0, ()))
-        if engaged != known and total < before + value.steps:
+        before, last = state.spend_statements.get((value.author, claim.modality), (0, ()))
+        if engaged != last and total < before + value.steps:
             facts = {"modality": claim.modality, "reservations": total, "before": before}
             state.notice("spend-shrinks", "warning", member=value.author, **facts)
         if total > before:

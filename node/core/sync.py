@@ -85,16 +85,16 @@ def answer(
         height, members, messages = min(height, upto), (), ()
     blocks: list[DecidedBlock] = []
     records: dict[bytes, bytes] = {}
-    known = {head.author: head for head in request.heads}
+    heads = {head.author: head for head in request.heads}
     after: dict[bytes, int] = {}
     for author in members:
-        head = known.get(author)
+        head = heads.get(author)
         after[author] = head.seq if head is not None else 0
         here = store.record_at(author, head.seq) if head is not None and head.seq else []
         if head is not None and here and all(record.digest != head.digest for record in here):
             # Our branch differs from theirs at this seq: send it from before the place where they can part.
             after[author] = max(0, head.seq - FORK_DEPTH)
-    theirs = Theirs(store, known)
+    theirs = Theirs(store, heads)
     for number in range(request.height + 1, height + 1):
         stored = store.block(number)
         if stored is None or size > SYNC_TARGET:
@@ -120,14 +120,14 @@ def answer(
                     records[record.digest] = record.wire
                     size += len(record.wire)
     have = {request.have[i : i + TAG_SIZE] for i in range(0, len(request.have), TAG_SIZE)}
-    told: list[bytes] = []
+    sent: list[bytes] = []
     for item in () if more else messages:
         if tag(item) in have:
             continue
         size += len(item)
         if size > SYNC_TARGET + BLOCK_TARGET:
             break  # the first ones matter most: votes before what the answerer's gossip brings anyway
-        told.append(item)
-        if len(told) == 16_384:
+        sent.append(item)
+        if len(sent) == 16_384:
             break
-    return schema.dump(SyncResponse(federation, height, tuple(blocks), tuple(records.values()), tuple(told), int(more)))
+    return schema.dump(SyncResponse(federation, height, tuple(blocks), tuple(records.values()), tuple(sent), int(more)))
