@@ -299,7 +299,7 @@ def _sound(proposal: "Proposal") -> None:
         f"{choice.seen.column}: {counted(choice.seen.rare_cells, 'cell holds a word', 'cells hold words')} that occur"
         " seldom and are not declared"
         for choice in proposal.used("feature", "task", "group")
-        if choice.levels and choice.seen.rare and not choice.stated
+        if choice.levels and choice.seen.rare and choice.seen.kind == "levels" and not choice.stated
     ]
 
 

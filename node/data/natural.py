@@ -24,7 +24,7 @@ def natural(column: str, low: float, high: float) -> Bounds:
     """
     if low >= 0 and high <= 100 and (_PERCENT & set(words_of(column)) or "%" in column):
         return 0.0, 100.0
-    if high > low and min(abs(low), abs(high)) > 2 * (high - low) and low * high > 0:
+    if high > low and min(abs(low), abs(high)) > 10 * (high - low) and low * high > 0:
         return _about(low, high, _up(high - low))
     return (float(-_up(-low)) if low < 0 else 0.0), (float(_up(high)) if high > 0 else 0.0 if low < 0 else 1.0)
 

@@ -128,12 +128,12 @@ def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Cho
     choice.levels, choice.bounds = (), None
     common = apart(seen.words)
     if seen.kind == "number" and not (seen.distinct == 2 and len(common) == 2):
-        if seen.whole and seen.distinct <= CLASSES and not seen.rare and len(common) > 2:
-            choice.task, choice.levels = "ordinal", common
+        if classes := _in_order(seen, common):
+            choice.task, choice.levels = "ordinal", classes
         else:
             choice.task, choice.bounds = "regression", natural(seen.column, seen.low, seen.high)
     elif seen.kind in {"number", "levels"} and len(common) >= 2:
-        choice.task = "binary" if seen.distinct == 2 else "multiclass"
+        choice.task = "binary" if len(common) == 2 and not seen.rare else "multiclass"
         choice.levels = _yes_first(common) if choice.task == "binary" else common
     elif seen.kind in {"number", "levels"}:
         what = f"column {column!r}: fewer than two words occur often enough to be shown"
@@ -144,14 +144,28 @@ def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Cho
     return choice
 
 
+def _in_order(seen: Seen, common: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes that a few whole numbers are: all from the least to the largest, else those that occur."""
+    if not seen.whole or seen.distinct > CLASSES:
+        return ()
+    every = tuple(map(str, range(int(seen.low), int(seen.high) + 1))) if seen.high - seen.low < CLASSES else ()
+    if len(every) > 2 and set(common) <= set(every):
+        return every
+    return common if len(common) > 2 and not seen.rare else ()
+
+
 def set_classes(choice: Choice, words: Sequence[str]) -> None:
     """State the classes of a task; of two the first means yes. Raises UsageError where they are no two words."""
     classes = apart([clean(word) for word in words])
     if len(classes) < 2 or len(classes) != len(words) or any(word in MISSING for word in classes):
         what = f"column {choice.seen.column!r}: classes are two words or more, none of them empty or there twice"
         raise UsageError(what, "Write them with commas between: pass,fail.")
-    choice.task, choice.bounds, choice.levels = ("binary" if len(classes) == 2 else "multiclass"), None, classes
-    choice.stated = True
+    kind = "binary" if len(classes) == 2 else "ordinal" if all(map(_digits, classes)) else "multiclass"
+    choice.task, choice.bounds, choice.levels, choice.stated = kind, None, classes, True
+
+
+def _digits(word: str) -> bool:
+    return word.removeprefix("-").isdigit()
 
 
 def apart(words: Sequence[str]) -> tuple[str, ...]:

@@ -176,6 +176,29 @@ def test_words_that_occur_seldom_are_stated_by_a_person(run: "Run", tmp_path: Pa
     accepted(run, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "header", "words"),
+    [
+        ("windows-1250", ["Uczeń", "Płeć", "Średnia", "Zdał"], ["tak", "nie"]),
+        ("windows-1251", ["Ученик-ID", "Пол", "Возраст", "Итог"], ["да", "нет"]),
+        ("utf-16", ["Élève", "Sexe", "Âge", "Réussi"], ["oui", "non"]),
+        ("utf-8-sig", ["Tanuló", "Nem", "Kor", "Eredmény"], ["igen", "nem"]),
+    ],
+)
+def test_encodings_are_recognised(
+    run: "Run", tmp_path: Path, encoding: str, header: list[str], words: list[str]
+) -> None:
+    rows = [
+        [f"u{n}", "ab"[n % 2], f"{3 + n * 7 % 20 / 10:.1f}".replace(".", ","), words[n * n % 7 > 2]] for n in range(60)
+    ]
+    write(tmp_path / "a.csv", header, rows, ";", encoding)
+    done = run("data", "init", tmp_path, "--yes", "--task", header[3], "--key", header[0], "--json")
+    assert done.code == 0, done.err
+    assert done.value["tables"][0]["encoding"] == encoding.removesuffix("-sig")
+    assert made(tmp_path)["task"][0]["column"] == header[3]
+    accepted(run, tmp_path)
+
+
 def test_pictures_and_clips_are_found_by_their_paths(run: "Run", tmp_path: Path) -> None:
     for n in range(40):
         Image.new("L", (30, 30), n).save(tmp_path / f"{n}.png")
@@ -186,8 +209,9 @@ def test_pictures_and_clips_are_found_by_their_paths(run: "Run", tmp_path: Path)
             clip.writeframes(struct.pack("<h", 100 * n) * 9000)
     rows = [[n + 1000, f"{n}.png", f"{n}.wav", n * 7 % 5 + 1] for n in range(40)]
     write(tmp_path / "pages.csv", ["student_id", "page", "clip", "mark"], rows)
-    done = run("data", "init", tmp_path, "--yes", "--task", "mark=1,2,3,4,5", "--json")
+    done = run("data", "init", tmp_path, "--yes", "--task", "mark", "--json")
     assert done.code == 0, done.err
+    assert (made(tmp_path)["task"][0]["kind"], made(tmp_path)["task"][0]["classes"]) == ("ordinal", list("12345"))
     page, clip = made(tmp_path)["modality"]
     assert (page["kind"], page["file"], page["size"]) == ("image", "page", 64)
     assert (clip["kind"], clip["rate"], clip["max_seconds"]) == ("audio", 8000, 2)
