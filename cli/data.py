@@ -9,6 +9,7 @@ from ..crypto.errors import UsageError
 from ..node.words import counted
 from ..protocol.bounds import MAX_INSTITUTIONS
 from .data_init import init
+from .files import check_picture, write_new
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
 
@@ -29,6 +30,9 @@ app.command("init")(init)
 def check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds dataset.toml.")],
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is any warning.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw each tabular column by label there.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,13 +46,23 @@ def check(
     from ..node.data.manifest import read_manifest
     from ..node.data.summary import summarise
 
+    if plot is not None:
+        check_picture(plot, ".png")
     known = _federation(home)
     data = load(folder, tolerant=True)
     if known is not None:
         _compare(*known, folder, data)
-    found: dict[str, Any] = {"folder": str(folder)} | summarise(data, read_manifest(folder).modalities)
+    entries = read_manifest(folder).modalities
+    found: dict[str, Any] = {"folder": str(folder)} | summarise(data, entries)
     if known is not None:
         found["warnings"] = [*found["warnings"], *_declared(*known, found)]
+    if plot is not None:
+        from ..node.data.plot import draw
+
+        write_new(plot, [draw(data, entries)])
+        found["plot"] = str(plot)
+        if not as_json:
+            say(f"{plot} shows what students have: it stays in this house, as the data do.")
     emit(found, as_json, lambda out: _show(out, found))
     if found["problems"]:
         raise typer.Exit(3)

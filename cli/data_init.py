@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..node.data.propose import Choice, Proposal
 
 NONE = "none"
+SHOWN = 8  # words of a column in a table; the file has all
 KINDS = {
     "constant": "the same in every row", "empty": "empty", "text": "texts", "image": "pictures", "pixels": "pixels",
     "audio": "clips", "file": "files", "date": "dates or times", "many": "many words, each seldom",
@@ -268,7 +269,8 @@ def _described(seen: "Seen") -> str:
         low, high = map(number_of, rounded(seen.low, seen.high))
         found = f"numbers of about {low} to {high}"
     elif seen.kind == "levels":
-        found = ", ".join([f"{word} {number}" for word, number in seen.common] + (["…"] if seen.rare else []))
+        shown = [f"{word} {number}" for word, number in seen.common[:SHOWN]]
+        found = ", ".join([*shown, *(["…"] if seen.rare or len(seen.common) > SHOWN else [])])
     elif seen.kind == "many" and seen.unique:
         found = "another word in each row"
     else:
@@ -380,5 +382,6 @@ def _use(choice: "Choice") -> str:
     if choice.bounds:
         found += f", {number_of(choice.bounds[0])} to {number_of(choice.bounds[1])}"
     elif choice.levels:
-        found += f": {', '.join(choice.levels)}"
+        more = len(choice.levels) - SHOWN
+        found += f": {', '.join(choice.levels[:SHOWN])}" + (f" and {more} more" if more > 0 else "")
     return found

@@ -6,7 +6,7 @@ from typing import Literal
 
 from .errors import UsageError
 
-Extra = Literal["audit", "plots", "sims"]
+Extra = Literal["audit", "plots", "sims", "xlsx"]
 
 
 @contextmanager

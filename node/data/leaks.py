@@ -32,7 +32,7 @@ def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
         there = array.steps[:, :, 0]
         if there.sum() < LEAST:
             continue
-        for column, values in _columns(array, entry.columns):
+        for column, values in columns_of(array, entry.columns):
             what = f"column {column.name!r} (modality {entry.name!r})"
             here = values[there]
             if (
@@ -49,7 +49,7 @@ def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
     return found
 
 
-def _columns(array: ModalityArray, columns: Sequence[Column]) -> Iterator[tuple[Column, Values]]:
+def columns_of(array: ModalityArray, columns: Sequence[Column]) -> Iterator[tuple[Column, Values]]:
     """Yield each column with its values [S, K]: numbers or numbers of levels, NaN where a record has none."""
     at = 0
     for column in columns:
@@ -59,7 +59,7 @@ def _columns(array: ModalityArray, columns: Sequence[Column]) -> Iterator[tuple[
             values = np.where(part.any(axis=2), part.argmax(axis=2), np.nan)
         else:
             values = np.where(part[:, :, 1] > 0, np.nan, part[:, :, 0]) if column.missing else part[:, :, 0]
-        yield column, values
+        yield column, np.where(array.steps[:, :, 0], values, np.nan)
 
 
 def _leak(values: Values, categorical: bool, task: TaskArray, there: npt.NDArray[np.bool_]) -> str:

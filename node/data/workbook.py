@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from ...crypto.errors import CorruptError, UsageError
+from ...crypto.extras import extra
 
 SAVE = "save the sheet as CSV UTF-8 in the spreadsheet (File, Save as)"
 SUFFIXES = (".xlsx", ".xlsm")
@@ -57,10 +58,10 @@ def others(path: Path) -> int:
 def _sheet(path: Path, most: int, decimal: str = ".") -> Iterator[Iterator[tuple[int, list[str | None]]]]:
     """Yield the rows of the first sheet, from the first on that is not empty; cells right of all others left away."""
     try:
-        import openpyxl  # noqa: PLC0415  # an extra: only who has workbooks needs it
-    except ImportError as error:
-        advice = f"Install the extra: pip install 'collegium[xlsx]'. Or {SAVE}."
-        raise UsageError(f"{path}: openpyxl is not installed, which reads workbooks", advice) from error
+        with extra("xlsx"):
+            import openpyxl  # noqa: PLC0415  # only who has workbooks needs it
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", f"{error.advice}. Or {SAVE}.") from error
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(each.file_size for each in archive.infolist()) > most:

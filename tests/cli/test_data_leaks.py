@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -78,3 +80,19 @@ def test_a_good_feature_is_none_that_gives_the_label_away(run: "Run", tmp_path: 
     assert warnings(run, tmp_path, LEVELS, BINARY, ["a" if y else "b" for y in rare], rare) == []
     few: list[object] = [n % 2 for n in range(16)]
     assert warnings(run, tmp_path, NUMBER, BINARY, few, few) == []
+
+
+def test_columns_are_drawn_by_label(run: "Run", tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "columns.png"
+    for column, task in ((NUMBER, BINARY), (LEVELS, THREE), (NUMBER, REGRESSION)):
+        values = ["abc"[n * n % 7 % 3] if column == LEVELS else "" if n == 3 else n * n % 50 for n in range(60)]
+        warnings(run, tmp_path, column, task, values, [n % (2 if task == BINARY else 3) for n in range(60)])
+        done = run("data", "check", tmp_path, "--plot", picture)
+        assert done.code == 0, done.err
+        with Image.open(picture) as image:
+            assert len(image.convert("RGB").getcolors(1 << 20) or ()) > 20
+        assert picture.stat().st_mode & 0o777 == 0o600
+        assert run("data", "check", tmp_path, "--plot", picture).code == 2
+        picture.unlink()
+    assert run("data", "check", tmp_path, "--plot", tmp_path / "columns.txt").code == 2
