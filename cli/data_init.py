@@ -265,7 +265,9 @@ def _described(seen: "Seen") -> str:
     from ..node.data.dataset_toml import number_of
     from ..node.data.natural import rounded
 
-    if seen.kind == "number":
+    if seen.sensitive == "person":
+        found = "not shown"
+    elif seen.kind == "number":
         low, high = map(number_of, rounded(seen.low, seen.high))
         found = f"numbers of about {low} to {high}"
     elif seen.kind == "levels":

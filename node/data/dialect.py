@@ -20,7 +20,7 @@ SEPARATORS = (",", ";", "\t", "|")
 _COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
 _POINT = re.compile(r"\s*[+-]?\d*\.\d+\s*")
 _LETTER = re.compile(rb"[\xc0-\xff]")
-_CYRILLIC = re.compile(rb"[\xc0-\xff]{2,}")  # elsewhere letters with accents mostly stand alone
+_CYRILLIC = re.compile(rb"[\xc0-\xff]{3,}")  # elsewhere no three letters with accents stand together
 # Letters of Polish, Czech and their neighbours in windows-1250; in windows-1252 no letters, so never inside a word.
 _CENTRAL = re.compile(rb"[A-Za-z][\xb3\xb9\xbe\xbf\x9d]|[\xa3\xa5\xaf\xbc][a-z]")
 
@@ -63,7 +63,7 @@ def _encoding(head: bytes, utf8: bool) -> str:
         return "utf-16"
     if utf8 or head.startswith(codecs.BOM_UTF8):
         return "utf-8"
-    if 2 * sum(map(len, _CYRILLIC.findall(head))) > len(_LETTER.findall(head)):
+    if 3 * sum(map(len, _CYRILLIC.findall(head))) > len(_LETTER.findall(head)):
         return "windows-1251"
     return "windows-1250" if _CENTRAL.search(head) else "windows-1252"
 

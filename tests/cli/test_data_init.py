@@ -181,6 +181,7 @@ def test_words_that_occur_seldom_are_stated_by_a_person(run: "Run", tmp_path: Pa
     [
         ("windows-1250", ["Uczeń", "Płeć", "Średnia", "Zdał"], ["tak", "nie"]),
         ("windows-1251", ["Ученик-ID", "Пол", "Возраст", "Итог"], ["да", "нет"]),
+        ("windows-1252", ["Schüler", "Geschlecht", "Größe", "Ergebnis"], ["ja", "nein"]),
         ("utf-16", ["Élève", "Sexe", "Âge", "Réussi"], ["oui", "non"]),
         ("utf-8-sig", ["Tanuló", "Nem", "Kor", "Eredmény"], ["igen", "nem"]),
     ],
@@ -323,3 +324,11 @@ def test_a_workbook_without_the_extra_says_what_to_install_or_to_save(
     assert done.code == 2
     assert "collegium[xlsx]" in done.err
     assert "CSV UTF-8" in done.err
+
+
+def test_a_name_that_many_have_is_not_shown(run: "Run", tmp_path: Path) -> None:
+    rows = [[f"p{n}", SECRET if n % 2 else "Zoë", 10 + n % 9, n * n % 7 > 2] for n in range(60)]
+    write(tmp_path / "a.csv", ["Pupil", "First name", "Age", "y"], rows)
+    done = run("data", "init", tmp_path, "--yes", "--task", "y")
+    assert done.code == 0, done.err
+    assert SECRET not in done.out + done.err + (tmp_path / "dataset.toml").read_text("utf-8")
