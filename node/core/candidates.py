@@ -1,4 +1,4 @@
-"""What this node could put under the next cut, and whether now is the time for it."""
+"""The records that this node could put under the next cut, and whether now is the time for it."""
 
 from ...consensus import trainers
 from ...consensus.cut import check_record, order
@@ -15,11 +15,11 @@ from .timers import GatherDue, RoundDeadline
 
 URGENT = frozenset({"evidence", "withdrawal", "motion", "ballot"})  # each gets a block at once
 COMMUTING = frozenset({"offer", "update", "attest"})
-GATHER_MS = 150  # how long one component waits for the others of the same training runs
+GATHER_MS = 150  # milliseconds that a component's close waits for the others of the same training runs
 
 
 def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
-    """The first acknowledged update of a round starts its deadline."""
+    """Start a round's deadline at its first acknowledged update."""
     for name in ledger.components:
         open_round = state.ledger.components[name].round + 1
         known = state.deadlines.get(name)
@@ -31,7 +31,7 @@ def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
 
 
 def current(state: NodeState) -> Candidate:
-    """Return all that this node could put under the next cut, within the quotas."""
+    """Return all records that this node could put under the next cut, within the quotas."""
     cached, height, version = state.cached, state.ledger.height, state.pool.version
     if cached is not None and (cached.height, cached.version) == (height, version):
         return cached
@@ -41,7 +41,7 @@ def current(state: NodeState) -> Candidate:
         new = [record for chain in chains.values() for record in chain]
         commutes = all(record.value.kind in COMMUTING for record in new)
         ledger = apply_records(state.charter, state.ledger, order(new))
-        inert = {(refusal.author, refusal.seq) for refusal in ledger.refusals}  # a liar may write them without end
+        inert = {(refusal.author, refusal.seq) for refusal in ledger.refusals}  # a liar can write any number of them
         urgent = any(r.value.kind in URGENT and (r.value.author, r.value.seq) not in inert for r in new)
         candidate = Candidate(height, version, ledger, chains, commutes, urgent)
     state.pool.touched.clear()
@@ -50,10 +50,10 @@ def current(state: NodeState) -> Candidate:
 
 
 def _grown(state: NodeState, last: Candidate) -> Candidate | None:
-    """Return the last candidate with what came since; None if it has to be made anew.
+    """Return the last candidate with the records that came since; None if it has to be made anew.
 
-    Offers, updates and attests of different members change nothing of each other's, so their order is all the same
-    here: a proposal is folded from its records anew.
+    Offers, updates and attests of different members commute, so their order does not matter here: a proposal is folded
+    from its records anew.
     """
     chains, new = dict(last.chains), list[Signed[Record]]()
     for author in state.pool.touched.intersection(state.ledger.members):
@@ -70,7 +70,7 @@ def _grown(state: NodeState, last: Candidate) -> Candidate | None:
 
 def _within_quotas(state: NodeState, author: bytes) -> tuple[Signed[Record], ...]:
     if author in state.proofs:
-        return ()  # it is about to be expelled, and not everybody may hold the same branch
+        return ()  # it is about to be expelled, and nodes may hold different branches
     rules, size = state.charter.rules, 0
     chain = state.pool.chain(author, state.ledger.heads)[: rules.records_per_height]
     for place, record in enumerate(chain):
@@ -81,7 +81,7 @@ def _within_quotas(state: NodeState, author: bytes) -> tuple[Signed[Record], ...
 
 
 def _admissible(state: NodeState, record: Signed[Record]) -> bool:
-    """Whether any block may have it: one on the disk that none may have must not hold up the others for ever."""
+    """Whether a block may hold this record: an inadmissible one on the disk must not hold up the others for ever."""
     try:
         check_record(record, state.federation)
     except RemoteProtocolError:
@@ -90,7 +90,7 @@ def _admissible(state: NodeState, record: Signed[Record]) -> bool:
 
 
 def is_punctual(state: NodeState, ledger: Ledger, name: str, mine: Ledger) -> bool:
-    """Whether closing this component on `ledger` leaves nobody out, by this node's clock (timely)."""
+    """Whether closing this component on `ledger` leaves no member out, by this node's clock (timely)."""
     component = ledger.components[name]
     entries = eligible(state.charter, ledger, name)
     present = {entry.author for entry in entries}
@@ -98,7 +98,7 @@ def is_punctual(state: NodeState, ledger: Ledger, name: str, mine: Ledger) -> bo
     if component.round == 0:
         expected |= set(ledger.members) - ledger.offers.keys()
     held = {entry.author for entry in eligible(state.charter, mine, name)}
-    expected |= held  # whatever they say: nobody is left out whose update is here
+    expected |= held  # even of hosts that declare no training: no member is left out whose update is here
     if state.specs[name].is_statistic:
         expected = {host for host in expected if not has_contributed(ledger.roll, component, host)}
     patient = {host for host in expected - present if trainers.waited_for(ledger, host, name, component.round + 1)}
@@ -113,7 +113,7 @@ def is_punctual(state: NodeState, ledger: Ledger, name: str, mine: Ledger) -> bo
 
 
 def due_closes(state: NodeState, ledger: Ledger) -> list[Close]:
-    """Return the rounds that can be closed on these records, and leave nobody out."""
+    """Return the rounds that can be closed on these records and leave no member out."""
     return [
         Close(name, component.round + 1)
         for name, component in sorted(ledger.components.items())
@@ -122,7 +122,7 @@ def due_closes(state: NodeState, ledger: Ledger) -> list[Close]:
 
 
 def has_work(state: NodeState, candidate: Candidate) -> bool:
-    """Whether there is work that this node finds timely."""
+    """Whether there is work that is timely by this node's clock."""
     if candidate.urgent:
         return True
     closes = due_closes(state, candidate.state)
@@ -135,7 +135,7 @@ def has_work(state: NodeState, candidate: Candidate) -> bool:
 
 
 def _is_gathering(state: NodeState, closing: set[str]) -> bool:
-    """Whether other components' updates of the same training runs are on their way: a round should cost one height."""
+    """Whether other components' updates of the same training runs are in flight: a round should cost one height."""
     for update in state.in_flight.values():
         value = update.header.value
         others = {entry.component for entry in value.engaged} - closing

@@ -1,9 +1,9 @@
-"""Catching up: how far behind this node is, and certified states in place of the history behind them.
+"""Catching up: how far behind this node is, and certified states in place of replayed history.
 
 Blocks and records come by anti-entropy in bounded answers; each block is durable when it is taken, so an interrupted
-catch-up goes on where it stopped. A component's state is taken from a neighbour if a quorum of enough hosts certified
-it (G1): a joiner need not replay every update since the start. A node that lacks a few rounds only, one whose state
-differed from the certified one, and one in a component with too few hosts compute from the bytes as ever.
+catch-up goes on where it stopped. A component's state is copied from a neighbour if a quorum of enough hosts certified
+it (G1): a joiner need not replay every update since the start. The state is computed from the bytes if only a few
+rounds are missing, if this node's state differed from the certified one, or if the component has too few hosts.
 """
 
 from collections.abc import Collection
@@ -16,12 +16,12 @@ from .messages import Kind, SyncRequest, message, tag, wrap, wrap_ack
 from .progress import WORTH_TELLING
 from .state import NodeState
 
-REPLAYED = 3  # rounds of bytes that are rather fetched and folded than taken as a state
-TOLD_EVERY = 5000  # milliseconds between two words on progress
+REPLAYED = 3  # up to so many missing rounds are fetched and folded
+TOLD_EVERY = 5000  # milliseconds between two progress notices
 
 
 def tell(state: NodeState, peer: bytes, before: int) -> None:
-    """Tell how far the catch-up is, every few seconds while it moves from height `before`, and when it is over."""
+    """Report the catch-up's progress every few seconds while it moves from height `before`, and its end."""
     progress, height = state.progress, state.ledger.height
     left = progress.heights.get(peer, 0) - height
     if left > 0 and height > before and (progress.told >= 0 or left >= WORTH_TELLING):
@@ -35,7 +35,7 @@ def tell(state: NodeState, peer: bytes, before: int) -> None:
 
 
 def take_state(state: NodeState, component: ComponentLedger, missing: Collection[bytes]) -> bool:
-    """Ask for the certified state in place of the bytes that are missing before it; False if they are to be fetched."""
+    """Ask for the certified state in place of the missing bytes before it; False if those are to be fetched."""
     name, certified = component.name, component.certified
     if certified is None or certified.generation != component.generation or not state.ledger.certifiable(component):
         return False
@@ -54,7 +54,7 @@ def take_state(state: NodeState, component: ComponentLedger, missing: Collection
 
 
 def on_state(state: NodeState, event: ev.StateStored | ev.StateMissing) -> None:
-    """Fold again: on the state that came, or else from bytes, until a newer state is certified."""
+    """Fold again: from the state that came, or else from bytes, until a newer state is certified."""
     if state.progress.fetching.get(event.component) != event.chain:
         return
     del state.progress.fetching[event.component]
@@ -81,23 +81,23 @@ def in_flight_messages(state: NodeState) -> list[bytes]:
 
 
 def sync_request(state: NodeState) -> bytes:
-    """Return what this node has, to ask a neighbour for the rest."""
+    """Return a sync request: it lists this node's heads and messages in flight."""
     heads = state.pool.heads(state.ledger.heads)
-    members = frozenset(state.ledger.members)  # others' feeds are frozen: what blocks hold of them comes with those
+    members = frozenset(state.ledger.members)  # other feeds are frozen: their agreed records come with the blocks
     known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()) if author in members)
     have = b"".join(tag(item) for item in in_flight_messages(state)[:16_384])
     return schema.dump(SyncRequest(state.federation, state.ledger.height, known, have))
 
 
 def sync(state: NodeState, peer: bytes) -> None:
-    """Ask a neighbour for what this node lacks, unless its last answer is still being taken."""
+    """Send a sync request to a neighbour, unless its last answer is still being taken."""
     if peer in state.answers:
         return  # its last answer is not taken yet
     state.emit(ev.Sync(peer, sync_request(state)))
 
 
 def ask_somebody(state: NodeState) -> None:
-    """Ask some neighbour, at most every 100 ms."""
+    """Send a sync request to some neighbour, at most every 100 ms."""
     if state.neighbours and state.now - state.asked_at >= 100:
         state.asked_at = state.now
         ordered = sorted(state.neighbours)

@@ -1,7 +1,7 @@
-"""When to train, with which noise, and what an update then declares (design.md sections 5 and 6).
+"""When to train, with which noise, and the claims of an update (design.md sections 5 and 6).
 
-One training run trains every engaged component at once: it is one event for the accountant, for each modality with the
-noise of what its data reach, and its cost is on disk before the learner sees it.
+One training run trains every engaged component at once. For the accountant it is one event; a modality's noise is that
+of the components which its data reach. Its cost is on disk before the learner sees it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,15 +18,15 @@ from ...protocol.update import MIN_LOT, Engaged, UpdateHeader
 from ..privacy.policy import InForce
 from .events import CheckBudget, Noised, NoisePart, PutReservation, Reach, Recipe
 
-RECOVERY_ROUNDS = 5  # after a withdrawal so many rounds may use the share of ε that the charter keeps
-MAX_UTILITY = 16  # × the mean of the components of a training run; the least is its inverse
+RECOVERY_ROUNDS = 5  # rounds after a withdrawal that may use the charter's recovery share of ε
+MAX_UTILITY = 16  # × the mean over the components of a training run; the minimum is its inverse
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What this node contributes: component patterns, its lot L (thousandths), a last round (0: none).
+    """This node's contribution: component patterns, its lot L (thousandths), a last round (0: none).
 
-    `policies` are those in force here, one for each modality; none: the charter's alone.
+    `policies` are those in force here, one for each modality; if empty, the charter's.
     """
 
     engage: tuple[str, ...] = ("*",)
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A training run under way. `modalities` are those whose data it uses; one `of_statistics` trains nothing else."""
+    """A training run under way, and the modalities whose data it uses. One `of_statistics` trains nothing else."""
 
     number: int
     recipes: tuple[Recipe, ...]
@@ -48,16 +48,12 @@ class TrainingRun:
 
 
 def event(run: TrainingRun, learning: Learning) -> tuple[int, int]:
-    """Return the steps of a training run and the rate (millionths) at which each takes students: of statistics all,
-    once.
-    """
+    """Return the steps of a training run and their sample rate (millionths): one over all students for statistics."""
     return (1, MILLION) if run.of_statistics else (learning.steps, learning.sample_rate)
 
 
 def lot(run: TrainingRun, plan: Plan, charter: Charter) -> int:
-    """Return the lot that a training run declares, in thousandths: of statistics N̂ = L/q, as far as the charter
-    allows.
-    """
+    """Return the declared lot of a training run, in thousandths: for statistics N̂ = L/q, up to the charter's limit."""
     if not run.of_statistics:
         return plan.lot
     most = min(most_students(spec) for spec in charter.components if spec.name in run.bases)
@@ -70,14 +66,14 @@ def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
 
 
 def barred(plan: Plan, learning: Learning) -> str:
-    """Return why this node may not train at all, one of protocol.records.IDLE, or "": too few students declared."""
+    """Return "" if this node may train; else the reason, one of protocol.records.IDLE: too few students declared."""
     return "" if learning.enough(plan.lot) else "too-few-students"
 
 
 def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
     """Whether these rounds are recovery rounds: within RECOVERY_ROUNDS after a withdrawal took effect.
 
-    After a rewind they are as many as it took back, if that is more.
+    After a rewind they are as many as it took back, if those are more.
     """
     return any(
         rounds[name] <= closed + max(RECOVERY_ROUNDS, taken_back(withdrawn, name))
@@ -88,7 +84,7 @@ def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
 
 
 def taken_back(withdrawn: Withdrawn, component: str) -> int:
-    """Return how many rounds of a component are to run again, the one that was under way included."""
+    """Return the number of a component's rounds that will run again, including the one that was under way."""
     since = dict(withdrawn.since).get(component)
     if withdrawn.mode != "rewind" or since is None:
         return 0
@@ -96,7 +92,7 @@ def taken_back(withdrawn: Withdrawn, component: str) -> int:
 
 
 def events(put: PutReservation, modality: str, learning: Learning) -> list[DpEvents]:
-    """Return what a reservation has cost one modality."""
+    """Return a reservation's cost to one modality, as events."""
     if put.recalled:
         return [event for name, event in put.recalled if name == modality]
     if modality not in dict(put.claims):
@@ -108,14 +104,14 @@ def events(put: PutReservation, modality: str, learning: Learning) -> list[DpEve
 def spend_statement(
     spent: Iterable[PutReservation], modality: str, learning: Learning, lines: int = 0
 ) -> tuple[DpEvents, ...]:
-    """Return every training run that a modality has paid for, in at most so many lines (0: no limit)."""
+    """Return a modality's spend statement: all its training runs, in at most `lines` lines (0: no limit)."""
     return merge((event for put in spent for event in events(put, modality, learning)), lines)
 
 
 def whole(spent: Iterable[PutReservation], modalities: Iterable[str], learning: Learning) -> tuple[DpEvents, ...]:
-    """Return the draws that some of these modalities have paid for, each with the noise of all that they reach.
+    """Return the training runs that used any of these modalities, each with the noise of all components they reach.
 
-    Runs that were recalled modality by modality are overstated: nothing says which of them were the same.
+    Runs that were recalled modality by modality are overstated: it is unknown which of them were the same.
     """
     chosen = sorted(set(modalities))
     paid: list[DpEvents] = []
@@ -145,7 +141,7 @@ def _recalled(put: PutReservation, chosen: Sequence[str]) -> list[DpEvents]:
 
 
 def recipe_of(run: TrainingRun, component: str) -> Recipe:
-    """Return what one component of a training run trains with."""
+    """Return the recipe of one component of a training run."""
     return next(recipe for recipe in run.recipes if recipe.component == component)
 
 
@@ -183,9 +179,7 @@ def header(
 def claims(
     spent: Sequence[PutReservation], put: PutReservation, policies: Mapping[str, InForce], learning: Learning
 ) -> tuple[Claim, ...]:
-    """Return what the updates of a reserved training run claim; `spent` are all reservations up to it, itself
-    included.
-    """
+    """Return the claims of a reserved training run's updates; `spent` are all reservations up to and including it."""
     lines = lines_for(len(put.claims))
     return tuple(
         Claim(name, (), NO_EPSILON, 0)
@@ -198,7 +192,7 @@ def claims(
 def reaches(
     run: TrainingRun, spent: Sequence[PutReservation], policies: Mapping[str, InForce], learning: Learning
 ) -> tuple[Reach, ...]:
-    """Return what the accountant has to know of each modality that a training run uses."""
+    """Return the accountant's input for each modality that a training run uses."""
     names = [recipe.component for recipe in run.recipes]
     return tuple(
         Reach(
@@ -215,7 +209,7 @@ def reaches(
 def parts(
     run: TrainingRun, charter: Charter, last: Mapping[str, int], movement: Mapping[str, int]
 ) -> tuple[NoisePart, ...]:
-    """Return what the split of noise has to know of each component of a training run."""
+    """Return the noise split's input for each component of a training run."""
     specs = {spec.name: spec for spec in charter.components}
     names = [recipe.component for recipe in run.recipes]
     utility = utilities(names, movement)
@@ -233,9 +227,9 @@ def parts(
 
 
 def utilities(names: Sequence[str], movement: Mapping[str, int]) -> dict[str, int]:
-    """Return u_c in millionths: how far a component has moved beside the mean of all, by folded states only.
+    """Return u_c in millionths: a component's movement relative to the mean of all, from folded states only.
 
-    Within 1/MAX_UTILITY and MAX_UTILITY; one for each before all of them have moved.
+    Between 1/MAX_UTILITY and MAX_UTILITY; 1 for each until all of them have moved.
     """
     drifts = [movement.get(name, 0) for name in names]
     if not names or min(drifts) <= 0:
@@ -256,7 +250,7 @@ def question(
     rounds: int,
     recovery: bool,
 ) -> CheckBudget:
-    """Return what the accountant is asked about a training run; `rounds` are those still planned."""
+    """Return the accountant's request for a training run; `rounds` are those still planned."""
     last = {part.component: part.noise_multiplier for put in spent for part in put.parts if put.steps}
     steps, sample_rate = event(run, charter.learning)
     return CheckBudget(
@@ -272,12 +266,12 @@ def question(
 
 
 def told(epsilon: Mapping[str, int]) -> dict[str, float | None]:
-    """Return each modality's ε for a log: as a number, None where the privacy policy has none."""
+    """Return each modality's ε for the log: a number, or None where the privacy policy has none."""
     return {name: None if value == NO_EPSILON else value / 1000 for name, value in epsilon.items()}
 
 
 def reservation(run: TrainingRun, epsilon: Mapping[str, int], learning: Learning) -> PutReservation:
-    """Return what has to be on disk before a training run is trained."""
+    """Return the reservation that has to be on disk before a training run begins."""
     steps, sample_rate = event(run, learning)
     return PutReservation(
         run.number,
@@ -289,9 +283,7 @@ def reservation(run: TrainingRun, epsilon: Mapping[str, int], learning: Learning
 
 
 def recalled(header: UpdateHeader, spent: Sequence[PutReservation], learning: Learning) -> PutReservation | None:
-    """Return what an own update's spend statements list beyond what is known here, as a reservation; None if
-    nothing.
-    """
+    """Return a reservation of the events in an own update's spend statements that this disk lacks; None without any."""
     missing: list[tuple[str, DpEvents]] = []
     for claim in header.claims:
         lines = spend_statement(spent, claim.modality, learning)

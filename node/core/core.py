@@ -1,12 +1,11 @@
-"""The node's core: one state machine from events to effects. It persists before it says.
+"""The node's core: one state machine from events to effects. It persists before it sends.
 
-**A pure state machine.** `handle(state, events, now)` takes a batch of events (a message came, a timer ended, bytes
-are stored, the learner is done, the operator asks; events.py) and returns a list of effects (write, send, set a timer,
+**A pure state machine.** `handle(state, events, now)` takes a batch of events (a message came, a timer ended, bytes are
+stored, the learner is done, the operator asks; events.py) and returns a list of effects (write, send, set a timer,
 fold, train). It opens no file and no socket, reads no clock (`now` is an argument) and draws no random number;
 import-linter holds that. The shell (node/runtime/runtime.py) carries the effects out and turns their results into new
-events. So the simulator runs this very code on a made-up network, clock and disk (sims/simulator), one seed always
-gives one run, and a test is a list of events and a look at the effects. The pattern is known as sans-I/O (h11,
-iroh-gossip).
+events. So the simulator runs this code on a simulated network, clock and disk (sims/simulator), a seed determines a
+run, and a test is a list of events and a check of the effects. The pattern is known as sans-I/O (h11, iroh-gossip).
 
 **Disk before network.** The effect `Persist` asks for a durable write. The shell puts every `Persist` of a batch into
 one transaction, waits until the disk has it, and only then carries out the other effects, in order. So a room emits
@@ -27,7 +26,7 @@ messages cost one look at the ledger. In this order:
 4. states are compared with the certified ones, and folded;
 5. evaluation and training come last: they start from the newest state.
 
-In the middle of a long answer from a neighbour (inbox.py) nothing of this runs until the last piece.
+During a long answer from a neighbour (inbox.py) none of this runs until the last piece.
 
 **The rooms.** There is one `NodeState` (state.py); rooms are modules of functions over it, and a room imports rooms
 below it only (pyproject.toml, "The rooms of the core"). From the top:
@@ -98,7 +97,7 @@ _NEXT = ev.TimerFired(NextPiece())
 
 
 def load_node(charter: Charter, identity: Identity, options: Options, snapshot: ev.Snapshot) -> NodeState:
-    """Return a node as its disk knows it. The next call is `start`."""
+    """Return a node restored from its disk. The next call is `start_node`."""
     state = NodeState(charter, identity, options, snapshot)
     for stored in snapshot.blocks:
         state.ledger = fold_block(state.charter, state.ledger, stored.block, stored.records, trusted=True)
@@ -125,7 +124,7 @@ def load_node(charter: Charter, identity: Identity, options: Options, snapshot: 
 
 
 def start_node(state: NodeState, now: int) -> list[ev.Effect]:
-    """Return the first effects. Nothing is signed until enough peers reported what they know of this node."""
+    """Return the first effects. Nothing is signed until enough peers sent their records of this node."""
     state.now = now
     state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms), ev.SetTimer(IdleDue(), state.options.idle_ms))
     for name, reason in state.withheld.items():
@@ -146,7 +145,7 @@ def handle(state: NodeState, events: Iterable[ev.Event], now: int) -> list[ev.Ef
         except RemoteProtocolError as error:
             state.refuse(error.peer or peer or bytes(32), error)
     if not state.answers.steps or any(event != _NEXT for event in events):
-        _advance(state)  # in the middle of an answer nothing follows
+        _advance(state)  # during an answer there are no consequences
     return state.drain()
 
 
@@ -159,7 +158,7 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
         case ev.PeerUp():
             state.neighbours.add(event.peer)
             if state.reports or len(state.neighbours) == 1:
-                catchup.sync(state, event.peer)  # else when the first has brought this node up to date
+                catchup.sync(state, event.peer)  # otherwise when the first answer has brought this node up to date
         case ev.PeerDown():
             state.neighbours.discard(event.peer)
             state.progress.more = -PATIENCE

@@ -1,10 +1,10 @@
-"""What goes into the core and what comes out of it.
+"""The core's inputs (events) and outputs (effects).
 
 The shell calls `core.handle(state, events, now)`, `now` in milliseconds of a monotonic clock. It then carries out the
 effects: every `Persist` of the batch in one durable transaction, and only after that everything else, in order (G6, G8:
 disk before network).
 
-The module is long because it is one flat list: types only, so that everything between core and shell is read here.
+The module is long because it is one flat list of types: the whole interface between core and shell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,10 +119,10 @@ class LearnerLost:
 
 @dataclass(frozen=True, slots=True)
 class BudgetAnswer:
-    """Whether another training run is within every modality's budget, and with which noise (millionths) by component.
+    """Whether another training run is within every modality's budget, and its noise (millionths) by component.
 
-    `epsilon` (thousandths, rounded up) is each modality's total with it, `rounds_left` how many rounds like it fit,
-    itself included.
+    `epsilon` (thousandths, rounded up) is each modality's total with it, `rounds_left` the number of such rounds that
+    fit, including it.
     """
 
     run: int
@@ -137,8 +137,7 @@ class BudgetAnswer:
 class Trained:
     """A training run's updates: compressed payloads by component, already in the blob store.
 
-    `manifest` is the root of the students who were drawn (node/unlearning/students.py), zeros if the learner names
-    nobody.
+    `manifest` is the root of the drawn students (node/unlearning/students.py); zeros if the learner names nobody.
     """
 
     run: int
@@ -148,7 +147,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFailed:
-    """A training run came to nothing; what it reserved is spent. `counts`: it is one of few that may fail in a row."""
+    """A training run failed; its reservation is spent. `counts`: whether it counts towards the limit of failures."""
 
     run: int
     reason: str
@@ -157,7 +156,7 @@ class TrainingFailed:
 
 @dataclass(frozen=True, slots=True)
 class RequestWithdrawal:
-    """The operator withdraws this node's contributions, or those in a scope (protocol/records.py says which)."""
+    """The operator withdraws this node's contributions, all or a scope of them (protocol/records.py)."""
 
     scope: str = "all"
     components: tuple[str, ...] = ()
@@ -166,7 +165,7 @@ class RequestWithdrawal:
     updates: tuple[bytes, ...] = ()
 
     def terms(self, federation: bytes, author: bytes, mode: str = "refold", through: int = 0) -> WithdrawalStatement:
-        """Return what is to be signed, or moved about somebody."""
+        """Return the terms to sign, or to propose about another member."""
         return WithdrawalStatement(
             federation, author, self.scope, mode, through, self.components, self.first, self.last, self.updates
         )
@@ -181,19 +180,19 @@ class SetContributing:
 
 @dataclass(frozen=True, slots=True)
 class ResumeTraining:
-    """The operator confirms that everybody removed before is left out of this home again."""
+    """The operator confirms that this home leaves out all students removed before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """The operator carries the signed withdrawal of somebody who is no longer a member."""
+    """The operator carries the signed withdrawal of a former member."""
 
     statement: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The operator moves something about membership (protocol/membership.py), open for so many heights."""
+    """The operator proposes a motion (protocol/membership.py), open for `heights` heights."""
 
     action: str
     subject: bytes
@@ -220,7 +219,7 @@ class StateStored:
 
 @dataclass(frozen=True, slots=True)
 class StateMissing:
-    """No neighbour has this state (any more)."""
+    """No neighbour has this state, or none any more."""
 
     component: str
     chain: bytes
@@ -252,7 +251,7 @@ Event: TypeAlias = (
     | StateMissing
 )
 
-# ---- what is persisted
+# ---- persisted values
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,11 +296,11 @@ class Noised:
 
 @dataclass(frozen=True, slots=True)
 class PutReservation:
-    """A privacy reservation: this training run counts as spent from now on, whatever becomes of it (G6).
+    """A privacy reservation: this training run counts as spent from now on, even if it fails (G6).
 
-    `claims` has each modality whose data it used, with the ε of all draws up to it (thousandths, as computed then).
-    `recalled` is not empty for what a lost disk had and an own update told again: by modality, and no other field says
-    what was spent then.
+    `claims` has each modality whose data it used, with the ε of all training runs up to it (thousandths, as computed
+    then). `recalled` holds events, by modality, that a lost disk had and an own update's spend statement restored; then
+    the other fields say nothing about the cost.
     """
 
     run: int
@@ -341,7 +340,7 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Gossip this message; if it concerns one member only (`to`), tell that neighbour directly where there is one."""
+    """Gossip this message; one that concerns a single member (`to`) goes to it directly if it is a neighbour."""
 
     data: bytes
     to: bytes | None = None
@@ -349,7 +348,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Ask this neighbour for what this node lacks; answer with `SyncReply`."""
+    """Send this neighbour a sync request; answer with `SyncReply`."""
 
     peer: bytes
     request: bytes
@@ -359,8 +358,8 @@ class Sync:
 class Pull:
     """Get these bytes (from `sources` first) and store them; answer BlobStored/BlobRefused.
 
-    With a `header` they also have to pass read_payload and check_norm; without, they are already agreed on and the
-    digest is enough.
+    With a `header` they must also pass read_payload and check_norm; without one they are agreed on, and the digest is
+    enough.
     """
 
     blob: bytes
@@ -393,8 +392,9 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class FetchState:
-    """Get the state that `chain` names from a neighbour and store it, if it has this digest; answer StateStored or
-    StateMissing. A quorum of the component's hosts certified the digest."""
+    """Get the state that `chain` names from a neighbour and store it if it has this digest.
+
+    A quorum of the component's hosts certified the digest. Answer StateStored or StateMissing."""
 
     component: str
     chain: bytes
@@ -404,9 +404,7 @@ class FetchState:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One modality of a training run: what bounds it (thousandths, billionths), what it has spent, what its data
-    reach.
-    """
+    """One modality of a training run: its bounds (thousandths, billionths), its spending, the components it reaches."""
 
     modality: str
     epsilon: int
@@ -417,9 +415,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class NoisePart:
-    """One component of a training run as the split of noise sees it: millionths, but for `dimension`.
+    """One component of a training run, as input of the noise split: millionths, except for `dimension`.
 
-    `noise_multiplier` is the charter's, and the least; `last` is what this node used last, 0 for nothing yet.
+    `noise_multiplier` is the charter's, the minimum; `last` is the one that this node used last, 0 for none yet.
     """
 
     component: str
@@ -434,8 +432,8 @@ class NoisePart:
 class CheckBudget:
     """Ask the accountant whether one more training run fits, and with which noise; answer BudgetAnswer.
 
-    `rounds` are those still planned, this one included: what is left of every budget should last for them. 0: this one
-    is beyond them.
+    `rounds` are those still planned, including this one: the rest of every budget should last for them. 0: this one is
+    beyond the plan.
     """
 
     run: int
@@ -450,15 +448,17 @@ class CheckBudget:
 
 @dataclass(frozen=True, slots=True)
 class CheckSpendStatement:
-    """Recompute the ε that a member claims for each modality. A claim that is too low is told, never judged here:
-    floating point decides no validity."""
+    """Recompute the ε that a member claims for each modality.
+
+    A claim that is too low is logged, never refused: floating point decides no validity.
+    """
 
     header: UpdateHeader
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one component trains with, in millionths, from which state."""
+    """One component's recipe in millionths, and the state that it starts from."""
 
     component: str
     round: int
@@ -470,9 +470,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train these components under one training run, store the payloads; answer Trained/TrainingFailed.
+    """Train these components in one training run and store the payloads; answer Trained/TrainingFailed.
 
-    `context` has (component, chain) of the others that forward passes need.
+    `context` has (component, chain) of the other components that forward passes need.
     """
 
     run: int
@@ -485,21 +485,21 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """All components held here are folded up to here: evaluate on this node's own held-out subjects (stays local)."""
+    """Evaluate these states, the newest of all held components, on this node's own held-out subjects (stays local)."""
 
     states: tuple[tuple[str, int, int, bytes], ...]  # (component, round, generation, chain)
 
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Delete what is no longer in force: blobs of withdrawn updates, states of older generations."""
+    """Delete the blobs of withdrawn updates and the states of older generations."""
 
     blobs: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Tell the operator: `event` is a stable kebab-case name."""
+    """A notice to the operator: `event` is a stable kebab-case name."""
 
     event: str
     level: str = "info"
@@ -534,7 +534,7 @@ class StoredBlock:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a node has on disk when it starts."""
+    """A node's state on disk when it starts."""
 
     blocks: Sequence[StoredBlock] = ()
     records: Sequence[Signed[Record]] = ()  # not under any block yet, in the order of receipt

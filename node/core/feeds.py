@@ -1,4 +1,4 @@
-"""Records and the feeds that they form: admission to the pool, forks, and evidence of them."""
+"""Records and feeds: admission to the pool, forks, and evidence of forks."""
 
 from ...consensus import membership
 from ...consensus.cut import check_record
@@ -14,7 +14,7 @@ from .state import NodeState
 
 
 def on_record(state: NodeState, wire: bytes) -> None:
-    """Take a record that a neighbour told, if it is a member's and the next of its feed or near it."""
+    """Take a record from a neighbour if it is a member's and the next of its feed, or near that."""
     if digest(Record.DOMAIN, wire[SIGNATURE_SIZE:]) in state.pool.records:
         return
     record = open_gossip(Record, wire, state.federation)
@@ -39,7 +39,7 @@ def on_record(state: NodeState, wire: bytes) -> None:
 
 
 def is_wanted(state: NodeState, identifier: bytes) -> bool:
-    """Whether a proposed block cannot be judged for want of this record (a third branch of a fork, say)."""
+    """Whether a proposed block cannot be judged without this record (a third branch of a fork, say)."""
     return any(
         state.pool.missing(block.cut, state.ledger.heads) == identifier
         for key, block in state.judging.items()
@@ -48,7 +48,7 @@ def is_wanted(state: NodeState, identifier: bytes) -> bool:
 
 
 def note_fork(state: NodeState, record: Signed[Record]) -> None:
-    """Keep two records for one place of a feed, those that fit into a proof if there are any."""
+    """Keep two records with one sequence number, if possible two that fit into a proof."""
     value = record.value
     same = state.pool.by_seq[value.author][value.seq]
     if len(same) < 2:
@@ -60,17 +60,17 @@ def note_fork(state: NodeState, record: Signed[Record]) -> None:
 
 
 def _adopt_own(state: NodeState, record: Signed[Record]) -> None:
-    """A peer returned a record that this node signed before its disk was lost or set back: go on after it."""
+    """Continue this node's feed after an own record from a peer, signed before the disk was lost or set back."""
     heads = state.pool.heads(state.ledger.heads)
     state.head = max(state.head, heads.get(state.me, (0, GENESIS)))
     state.notice("own-record-recovered", "warning", seq=record.value.seq)
 
 
 def take_under(state: NodeState, block: Block, sent: dict[bytes, bytes]) -> None:
-    """Take the records under a decided or proposed cut from an answer, whatever else is known of their feeds."""
+    """Take the records under a decided or proposed cut from an answer, even beside other branches of their feeds."""
     for head in block.cut:
         if head.author not in state.ledger.members:
-            continue  # the fold refuses the block by name; strangers' records would stay for ever
+            continue  # the fold refuses the block by name; non-members' records would stay for ever
         agreed = state.ledger.heads.get(head.author, (0, GENESIS))[0]
         wanted = head.digest
         for _ in range(min(head.seq - agreed, state.charter.rules.records_per_height)):
@@ -108,5 +108,5 @@ def convict(state: NodeState) -> None:
 
 
 def provable(a: Signed[Record], b: Signed[Record]) -> bool:
-    """Whether two records of one place fit into a record of evidence."""
+    """Whether two records with one sequence number fit into a record of evidence."""
     return max(len(a.wire), len(b.wire)) <= PROVABLE

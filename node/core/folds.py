@@ -11,7 +11,7 @@ RETRY_MS = 2000
 
 
 def resume(state: NodeState, blob: bytes) -> None:
-    """A fold that lacked bytes goes on when it has them all."""
+    """Resume a fold that lacked bytes when all of them are here."""
     for name, blobs in list(state.lacking.items()):
         blobs.discard(blob)
         if not blobs:
@@ -26,9 +26,9 @@ def folded_to(state: NodeState, name: str) -> tuple[int, int]:
 
 
 def fold(state: NodeState) -> None:
-    """Ask for the states that this node has not folded yet."""
+    """Request the folds of rounds that this node has not folded yet."""
     if state.progress.goes_on(state.now):
-        return  # nobody keeps the state of this height, and its bytes would be fetched for nothing
+        return  # no node keeps the state of this height, and its bytes would be fetched for nothing
     for name in state.held:
         component = state.ledger.components[name]
         if not state.is_current(name) and name not in state.folding and name not in state.halted:
@@ -49,7 +49,7 @@ def on_folded(state: NodeState, event: ev.Folded) -> None:
 
 
 def on_blobs_missing(state: NodeState, event: ev.FoldMissing) -> None:
-    """Agreed bytes are missing here: fetch them by digest from whoever has them, then fold again."""
+    """Fetch agreed bytes that are missing here by digest from any neighbour, then fold again."""
     component = state.ledger.components[event.component]
     if catchup.take_state(state, component, event.blobs):
         return
@@ -78,9 +78,9 @@ def attest(state: NodeState) -> None:
 
 
 def compare(state: NodeState) -> None:
-    """Whose state is not the certified one computes it again from the bytes; if it still differs, halts.
+    """Recompute a state from the bytes if it differs from the certified one; halt the component if it still differs.
 
-    Taking over another host's state would be an operator's act.
+    Only an operator may take over another host's state.
     """
     for name in state.held:
         component = state.ledger.components[name]

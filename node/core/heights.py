@@ -1,6 +1,6 @@
 """Heights: propose a block, judge the blocks of others, decide, and go on to the next height.
 
-`consensus.agreement` counts the votes. This module gives it what it asks for, and draws the consequences of a decision.
+`consensus.agreement` counts the votes. This module carries out its actions, and the consequences of a decision.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from .messages import Kind, message, open_message, wrap
 from .state import NodeState
 from .timers import IdleDue, VoteTimeout
 
-HEIGHTS_AHEAD = 8  # of which votes are kept
-WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # of each member for each of these heights
+HEIGHTS_AHEAD = 8  # heights ahead of which votes are kept
+WAITING_VOTES, WAITING_PROPOSALS = 40, 4  # votes of each member for each of these heights
 
 
 def maybe_sign(state: NodeState) -> None:
-    """G8: a restored backup must not sign twice, so first hear what quorum-1 peers know of this node."""
+    """G8: a restored backup must not sign twice, so first hear from quorum-1 peers what this node signed."""
     if state.signing or state.me not in state.ledger.members:
         return
     if len(state.reports.intersection(state.ledger.members)) < state.ledger.quorum - 1:
         return
     if not state.read_keys.issuperset(membership.earlier(state.ledger.roll, state.me)):
-        return  # it has just taken a lost key's place: started again, it reads what that one spent
+        return  # it has just replaced a lost key: after a restart it reads that key's spending
     state.signing = True
     state.notice("signing", height=state.ledger.height, reports=len(state.reports))
     if state.returned:
@@ -54,7 +54,7 @@ def on_vote(state: NodeState, vote: Message) -> None:
             state.notice("own-vote-recovered", "warning", height=height)
         agree(state, state.agreement.receive(vote))
     elif height <= state.ledger.height + HEIGHTS_AHEAD and has_room(state, vote.value, vote.digest):
-        if height not in state.later:  # who signs nothing, or is no member, takes none of them out again
+        if height not in state.later:  # a node that signs nothing never takes them out
             state.later = {h: votes for h, votes in state.later.items() if h > state.ledger.height}
         state.later.setdefault(height, []).append(vote)
 
@@ -93,7 +93,7 @@ def _begin(state: NodeState) -> None:
 
 
 def agree(state: NodeState, actions: Sequence[Action]) -> None:
-    """Carry out what the agreement asks for."""
+    """Carry out the agreement's actions."""
     agreement = state.agreement
     assert agreement is not None
     for action in actions:
@@ -125,14 +125,14 @@ def agree(state: NodeState, actions: Sequence[Action]) -> None:
 
 
 def propose(state: NodeState, view: int) -> None:
-    """Propose a block for a view, if there is work that this node finds timely."""
+    """Propose a block for a view, if there is timely work."""
     candidate = candidates.current(state)
-    # A close may also be of updates that an earlier block agreed on: then there may be no record.
+    # A close may be of updates of an earlier block: then there may be no record.
     records, closes = candidate.records, candidates.due_closes(state, candidate.state)
     if state.agreement is None or not (records or closes):
         return
     if view == 0 and not closes and not candidates.has_work(state, candidate):
-        return  # in later views, any record is worth ending the height that others have started
+        return  # in later views any record justifies a block: it ends the height that others have started
     state.ask_view = None
     try:
         prepared, block = next_state(state.charter, state.ledger, records, closes)
@@ -171,7 +171,7 @@ def _before_closes(state: NodeState, identifier: bytes) -> Ledger:
 
 
 def _settled(state: NodeState, identifier: bytes, block: Block) -> Ledger | None:
-    """Fold a proposed block if its records are here; None while they are not, or if it is invalid."""
+    """Fold a proposed block if its records are here; None if they are not, or if it is invalid."""
     assert state.agreement is not None
     try:
         for head in block.cut:
@@ -231,7 +231,7 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
         updates.pull_all(state, state.in_flight.values())  # it may be an active host from now on
     motions.tell(state, before)
     if state.ledger.withdrawn != before.withdrawn:
-        state.exhausted = state.unaffordable = ""  # the share of ε kept for recovery is open now
+        state.exhausted = state.unaffordable = ""  # the recovery share of ε is available now
     for withdrawn in (w for w in state.ledger.withdrawn if w not in before.withdrawn):
         state.notice(
             "withdrawn", member=withdrawn.author, height=block.height, mode=withdrawn.mode, scope=withdrawn.scope
@@ -292,7 +292,7 @@ def _why_missing(state: NodeState, host: bytes, close: Close) -> str:
 
 
 def has_room(state: NodeState, value: Proposal | Vote, name: bytes) -> bool:
-    """Whether a vote for a later height is kept until then: it is new, and its author has not too many there."""
+    """Whether to keep a vote for a later height: it is new, and its author has room there."""
     same = [known for known in state.later.get(value.height, ()) if known.value.author == value.author]
     if any(known.digest == name for known in same):
         return False

@@ -23,12 +23,12 @@ class InFlightUpdate:
 
     @property
     def key(self) -> UpdateKey:
-        """Whose update, of which component and round."""
+        """Author, component and round."""
         return update_key(self.header.value)
 
 
 def update_key(value: UpdateHeader) -> UpdateKey:
-    """Return author, component and round: one update of each is acknowledged."""
+    """Return author, component and round: an honest host acknowledges one update for each."""
     return (value.author, value.component, value.round)
 
 
@@ -57,7 +57,7 @@ class InFlightUpdates(MutableMapping[bytes, InFlightUpdate]):
         update = self._all.pop(key)
         value = update.header.value
         for index, name in ((self._by_key, update_key(value)), (self._by_blob, value.blob)):
-            index[name].remove(update)  # type: ignore[index]  # each index with its own kind of name
+            index[name].remove(update)  # type: ignore[index]  # each index has its own type of key
             if not index[name]:  # type: ignore[index]
                 del index[name]  # type: ignore[arg-type]
         del self._by_author[value.author][key]

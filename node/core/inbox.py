@@ -1,7 +1,7 @@
-"""What comes from a neighbour: cheap checks first, signatures only of what is news, an answer piece by piece.
+"""Input from neighbours: cheap checks first, signatures only of news, an answer piece by piece.
 
-An answer to a sync request holds up to 6 MiB of whatever a neighbour likes. So one that brings nothing is given up, and
-the votes of others, timers and the operator have their turn between its pieces.
+An answer to a sync request holds up to 6 MiB of a neighbour's choice. So one without news is given up, and other votes,
+timers and the operator have their turn between its pieces.
 """
 
 from collections.abc import Iterator
@@ -23,15 +23,15 @@ from .progress import PATIENCE
 from .state import NodeState
 from .timers import NextPiece
 
-PIECE = 256  # messages, or signatures of blocks, that are taken of an answer at a time
-MAX_REFUSED = 64  # messages of an answer; then the rest is not looked at
-MAX_IDLE = 4096  # that are no news: some are honest, since other neighbours tell the same
+PIECE = 256  # messages, or signatures of blocks, in one piece of an answer
+MAX_REFUSED = 64  # messages of an answer; the rest is ignored
+MAX_IDLE = 4096  # messages without news; some are honest, since other neighbours send the same
 
 
 def is_news(state: NodeState, kind: Kind, wire: bytes) -> bool:
-    """Whether a message may change anything here, by what costs little to ask. Its signature is not checked.
+    """Whether a message may change anything here, by cheap checks only. Its signature is not checked.
 
-    Raises RemoteProtocolError, which blames whoever told it and not its author: nobody knows yet that it is theirs.
+    Raises RemoteProtocolError, which blames the sender and not the author: the author is not verified yet.
     """
     match kind:
         case Kind.RECORD:
@@ -67,7 +67,7 @@ def _header(state: NodeState, wire: bytes) -> bool:
         return False
     value = open_gossip(UpdateHeader, wire, state.federation, trusted=True).value
     if value.author == state.me:
-        return True  # what it spent is recalled, whatever becomes of it
+        return True  # its spending is recalled in any case
     if value.author not in state.ledger.members:
         if state.progress.behind(state.ledger.height):
             return False
@@ -78,7 +78,7 @@ def _header(state: NodeState, wire: bytes) -> bool:
     if name in state.counted or updates.is_void(state, value, name):
         return False
     latest = next_round(state.specs[value.component], component, state.ledger.withdrawn, value.author)
-    return value.round <= latest + 1  # else this node is behind: it comes again
+    return value.round <= latest + 1  # otherwise this node is behind: it comes again
 
 
 def _vote(state: NodeState, cls: type[Proposal] | type[Vote], wire: bytes) -> bool:
@@ -91,7 +91,7 @@ def _vote(state: NodeState, cls: type[Proposal] | type[Vote], wire: bytes) -> bo
     if value.author not in state.ledger.members or not height < value.height <= height + heights.HEIGHTS_AHEAD:
         return False
     if value.author == state.me:
-        return True  # it may be one that this disk has lost
+        return True  # this disk may have lost it
     if value.height == height + 1 and agreement is not None:
         return agreement.is_news(value)
     return heights.has_room(state, value, name)
@@ -104,7 +104,7 @@ def _peek(cls: type[Proposal] | type[Vote], wire: bytes, federation: bytes) -> P
 
 
 def begin(state: NodeState, event: ev.SyncReply) -> None:
-    """Take a neighbour's answer, its first piece now. A second one at a time is not taken: it was not asked for."""
+    """Start a neighbour's answer with its first piece. A second one at a time was not requested, and is dropped."""
     if event.peer not in state.answers:
         state.answers.steps[event.peer] = _take(state, event.peer, event.data)
         if len(state.answers.steps) == 1:
@@ -112,7 +112,7 @@ def begin(state: NodeState, event: ev.SyncReply) -> None:
 
 
 def go_on(state: NodeState) -> None:
-    """Take the next piece of the oldest answer; ask for another turn if there is more."""
+    """Take the next piece of the oldest answer; set a timer for the piece after it if there is one."""
     steps = state.answers.steps
     if not steps:
         return
@@ -133,7 +133,7 @@ def go_on(state: NodeState) -> None:
 
 
 def _take(state: NodeState, peer: bytes, data: bytes) -> Iterator[int]:
-    """Take an answer, blocks first; yields what each step has cost. Raises RemoteProtocolError where it is given up."""
+    """Take an answer, blocks first; yields the cost of each step. Raises RemoteProtocolError where it is given up."""
     response = schema.load(SyncResponse, data, SYNC_LIMIT)
     if response.federation != state.federation:
         raise RemoteProtocolError("wrong-federation", response.federation.hex()[:16], peer)
@@ -167,14 +167,14 @@ def _take(state: NodeState, peer: bytes, data: bytes) -> Iterator[int]:
         if refused > MAX_REFUSED or idle > MAX_IDLE:
             raise RemoteProtocolError("useless-answer", f"{refused} messages refused, {idle} no news", peer)
         yield 1
-    state.answers.steps.pop(peer, None)  # whoever said all it had may be asked again
+    state.answers.steps.pop(peer, None)  # an answer without `more` is complete: the neighbour may be asked again
     _conclude(state, peer, response, before, len(data))
 
 
 def _conclude(state: NodeState, peer: bytes, response: SyncResponse, before: tuple[int, int], size: int) -> None:
     catchup.tell(state, peer, before[0])
     if response.more:
-        if (state.ledger.height, state.pool.version) != before:  # else it leads us in circles
+        if (state.ledger.height, state.pool.version) != before:  # otherwise requests could go in circles
             state.progress.part(state.now, state.ledger.height - before[0], size)
             catchup.sync(state, peer)
         return
@@ -187,7 +187,7 @@ def _conclude(state: NodeState, peer: bytes, response: SyncResponse, before: tup
 
 
 def on_message(state: NodeState, data: bytes) -> bool:
-    """Take what a neighbour told; False if it was no news, by what is cheaper to ask than whose signature it is."""
+    """Take a neighbour's message; False if it was no news, by checks that are cheaper than its signature."""
     if not data:
         raise RemoteProtocolError("malformed", "an empty message")
     kind, wire = kind_of_message(data), data[1:]

@@ -1,7 +1,7 @@
-"""What nodes say to each other: gossip messages, and the two halves of anti-entropy.
+"""Messages between nodes: gossip, and the request and answer of anti-entropy.
 
-A gossip message is one kind byte and a signed statement. Anti-entropy is one request, "this is what I have", and its
-answer, "this is what you lack": decided blocks with their records, later records, and what is in flight.
+A gossip message is one kind byte and a signed statement. An anti-entropy request lists what the asker has. Its answer
+has what the asker lacks: decided blocks with their records, later records, and messages in flight.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ...protocol.signing import open_gossip
 MESSAGE_LIMIT = BLOCK_LIMIT + 4096
 SYNC_LIMIT = 6 << 20
 TAG_SIZE = 8
-SYNC_TARGET = 3 << 20  # an answer stops growing here and says that there is more
+SYNC_TARGET = 3 << 20  # an answer stops growing at this size and sets `more`
 
 
 class Kind(IntEnum):
@@ -48,9 +48,9 @@ class Acked:
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """What the asker has: its height, the head of every feed it knows, agreed or not, and what is in flight there.
+    """The asker's height, the head of every feed it knows, agreed or not, and its messages in flight.
 
-    `have` holds the first 8 bytes of each in-flight message's digest, end to end, so that nobody sends them again.
+    `have` holds the first 8 bytes of each in-flight message's digest, end to end, so that they are not sent again.
     """
 
     LIMIT: ClassVar[int] = 256 << 10
@@ -71,10 +71,10 @@ class DecidedBlock:
 
 @dataclass(frozen=True, slots=True)
 class SyncResponse:
-    """What the asker lacks. `records` come before the blocks that need them; `more`: 1 if there is more to ask for.
+    """The asker's missing data. `records` come before the blocks that need them; `more` is 1 if more is left.
 
-    `messages` are gossip messages: update headers and acks in flight, proposals and votes of the answerer's height, the
-    asker's own votes among them, so that a restored backup learns what it signed before.
+    `messages` are gossip messages: update headers and acks in flight, proposals and votes of the answerer's height,
+    including the asker's own, so that a restored backup learns its earlier votes.
     """
 
     federation: Bytes32
@@ -97,7 +97,7 @@ def tag(data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
-    """What an invited candidate may ask: "charter", or "apply" with its signed application."""
+    """An invited candidate's request: "charter", or "apply" with its signed application."""
 
     LIMIT: ClassVar[int] = 8192
 
@@ -107,7 +107,7 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class JoinAnswer:
-    """The charter file's bytes, or how the candidate's own application stands.
+    """The charter file's bytes, or the state of the candidate's own application.
 
     `state` is "charter", "held" (the operator decides), "waiting" (it will be proposed), "proposed", "admitted" or
     "refused".
@@ -127,7 +127,7 @@ def kind_of_message(data: bytes) -> Kind:
         raise RemoteProtocolError("unknown-message", f"kind {data[0]}") from None
 
 
-@lru_cache(maxsize=8192)  # each answer to a neighbour names all that are in flight
+@lru_cache(maxsize=8192)  # each sync request names all messages in flight
 def wrap_ack(federation: bytes, header: bytes, ack: Ack) -> bytes:
     """Return the gossip message of an acknowledgement."""
     return message(Kind.ACK, schema.dump(Acked(federation, header, ack.host, ack.signature)))

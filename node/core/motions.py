@@ -1,9 +1,9 @@
-"""A node's part in membership: what its operator moves and votes, what it moves by itself, and what it tells of it.
+"""A node's part in membership: the operator's motions and ballots, the daemon's own motions, and notices of both.
 
-Operators decide by hand. Two things the daemons do themselves. A host that sent neither an update nor an attestation
-for `SILENT_ROUNDS` closed rounds is moved to be suspended; it offers again when it is back. A host that sent no update
-in as many rounds in which it said that it trains is moved to be suspended as a trainer: it stays a host, and no further
-round waits for it until it says again that it trains.
+Operators decide by hand, with two exceptions. The daemon proposes to suspend a host that sent neither an update nor an
+attestation for `SILENT_ROUNDS` closed rounds; the host offers again when it is back. And it proposes to suspend as a
+trainer a host that sent no update in as many rounds in which it declared training: it stays a host, and no round waits
+for it until it declares training again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ SUSPENSION_HEIGHTS = 50
 
 
 def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
-    """Return what this node would sign now. Raises RemoteProtocolError, by name: "not-signing" or why it is void."""
+    """Return the motion or ballot to sign. Raises RemoteProtocolError: "not-signing", or the reason why it is void."""
     if not state.may_append():
         raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", state.me)
     ledger, height = state.ledger, state.ledger.height + 1
@@ -50,7 +50,7 @@ def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
 
 
 def say(state: NodeState, event: ev.Move | ev.Cast) -> None:
-    """Sign what the operator moves or votes, if it still stands."""
+    """Sign the operator's motion or ballot if it is still valid."""
     try:
         state.append(check(state, event))
     except RemoteProtocolError as error:
@@ -74,7 +74,7 @@ def check_carried(state: NodeState, event: ev.Carry) -> Withdrawal:
 
 
 def carry(state: NodeState, event: ev.Carry) -> None:
-    """Sign a record that carries somebody's withdrawal, if it still stands."""
+    """Sign a record that carries a former member's withdrawal, if that is still valid."""
     try:
         state.append(check_carried(state, event))
     except RemoteProtocolError as error:
@@ -82,7 +82,7 @@ def carry(state: NodeState, event: ev.Carry) -> None:
 
 
 def waiting(state: NodeState) -> Iterator[object]:
-    """Yield the bodies of this node's records that no block has yet."""
+    """Yield the bodies of this node's records that are in no block yet."""
     for record in state.pool.chain(state.me, state.ledger.heads):
         if record.value.kind in ("motion", "ballot"):
             yield body_of(record.value)
@@ -99,33 +99,33 @@ def undecided(ledger: Ledger, me: bytes | None) -> list[OpenMotion]:
 
 
 def note_asked(state: NodeState, before: Ledger, records: Iterable[Signed[Record]]) -> None:
-    """After a block: who said at any time of the open rounds that it trains. To change one's word does not help."""
+    """After a block: note who declared training at any time of the open rounds. Taking it back has no effect."""
     said = list(_offers(records))
     changed = bool(said) or before.offers is not state.ledger.offers
     for name, component in before.components.items():
-        known = state.asked.get(name)
-        if known is not None and not changed:
+        noted = state.asked.get(name)
+        if noted is not None and not changed:
             continue
-        found = {key for key, offer in said if key in component.hosts and trainers.trains({key: offer}, key, name)}
+        declared = {key for key, offer in said if key in component.hosts and trainers.trains({key: offer}, key, name)}
         for offers in (before.offers, state.ledger.offers):
-            found |= trainers.trainers(offers, component.hosts, name)
-        state.asked[name] = found | (known or set())
+            declared |= trainers.trainers(offers, component.hosts, name)
+        state.asked[name] = declared | (noted or set())
 
 
 def _offers(records: Iterable[Signed[Record]]) -> Iterator[tuple[bytes, Offer]]:
     for record in records:
         if record.value.kind == "offer":
-            with suppress(RemoteProtocolError):  # nonsense, which the ledger refuses by name
+            with suppress(RemoteProtocolError):  # malformed: the ledger refuses it by name
                 body = body_of(record.value)
                 if isinstance(body, Offer):
                     yield record.value.author, body
 
 
 def note_close(state: NodeState, before: Ledger, close: Close) -> None:
-    """Count for how many closed rounds each active host was silent, and each trainer since an update of it counted."""
+    """Count the closed rounds in which an active host was silent, or a trainer sent no update that counted."""
     asked = state.asked.pop(close.component, set())
     if state.specs[close.component].is_statistic:
-        return  # who has contributed has nothing more to say
+        return  # a host contributes once, and is then silent rightly
     component = state.ledger.components[close.component]
     counted = {entry.author for entry in component.rounds[-1].entries}
     attested = {host for round_, _, host, _ in component.attests if round_ > close.round - SILENT_ROUNDS}
@@ -144,10 +144,10 @@ def note_close(state: NodeState, before: Ledger, close: Close) -> None:
 
 
 def suspend_silent(state: NodeState) -> None:
-    """Move, or support the motion, that a host or trainer which fell silent be suspended."""
+    """Propose to suspend silent hosts and trainers, or vote for open motions to do so."""
     for action, event, silent, again in (
         ("suspend", "host-silent", state.silent, 0),
-        # Who says that it is back, and is not, has to be waited for once more only.
+        # A trainer that declares training again, and sends nothing, is waited for in one more round only.
         ("suspend-training", "trainer-silent", state.waited, SILENT_ROUNDS - 1),
     ):
         for name, counts in silent.items():
@@ -157,17 +157,17 @@ def suspend_silent(state: NodeState) -> None:
                 try:
                     motion = check(state, ev.Move(action, host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
                 except RemoteProtocolError:
-                    continue  # it was moved or voted on by this node already, or is no host any more
-                counts[host] = again  # if it does not pass, this node moves it again after as many silent rounds
+                    continue  # this node proposed or voted already, or it is no host any more
+                counts[host] = again  # if it does not pass, this node proposes it again after as many silent rounds
                 state.append(motion)
                 state.notice(event, "warning", member=host, component=name, rounds=rounds)
 
 
-# ---- what it tells
+# ---- notices
 
 
 def tell(state: NodeState, before: Ledger) -> None:
-    """Tell the operator what the block changed: motions opened, ended, and who the members are now."""
+    """Report a block's changes to the operator: motions opened, motions ended, and changes of members."""
     after = state.ledger
     opened = {motion.digest for motion in before.roll.motions}
     for motion in after.roll.motions:

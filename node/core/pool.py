@@ -1,4 +1,4 @@
-"""Records that are known and well signed but under no agreed block yet, by digest, up to two for each (author, seq)."""
+"""Records with checked signatures that no block agreed on yet, by digest, up to two for each (author, seq)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,16 +11,16 @@ Heads = Mapping[bytes, tuple[int, bytes]]
 
 
 class Pool:
-    """Each author's records after its last agreed head. Bounded: the next `per_author` places of each member's feed.
+    """Each author's records after its last agreed head. Bounded: the next `per_author` seqs of each member's feed.
 
-    A bound on places and not on records, so that later ones that came first never keep the next one out.
+    The bound is on seqs and not on records, so that later ones that came first never keep the next one out.
     """
 
     def __init__(self, per_author: int) -> None:
         self.per_author = per_author
         self.records: dict[bytes, Signed[Record]] = {}
         self.by_seq: dict[bytes, dict[int, list[bytes]]] = {}
-        self.touched: set[bytes] = set()  # authors of whom something came since somebody emptied this
+        self.touched: set[bytes] = set()  # authors with new records since this was last emptied
         self.version = 0  # grows with every record taken
         self._chains: dict[bytes, tuple[bytes, tuple[Signed[Record], ...]]] = {}  # author → (agreed head, what follows)
 
@@ -28,16 +28,16 @@ class Pool:
         return len(self.records)
 
     def has_room(self, record: Signed[Record], last: int) -> bool:
-        """Whether `add` has something to do with a record after the agreed seq `last`, asked before it is believed."""
+        """Whether `add` would take or refuse a record rather than ignore it; `last` is the agreed seq of its author."""
         slots = self.by_seq.get(record.value.author, {})
         if record.value.seq > last + self.per_author:
-            return len(slots) >= self.per_author  # refused by name, else it comes again when this node has got there
+            return len(slots) >= self.per_author  # refused by name; otherwise ignored: it comes again later
         return len(slots.get(record.value.seq, ())) < 2
 
     def add(self, record: Signed[Record], heads: Heads, *, agreed: bool = False) -> bool:
         """Take a record; True if it is new. `agreed`: a decided block needs it, so the bound does not apply.
 
-        Raises RemoteProtocolError("quota-records") if too many of its author's wait for agreement.
+        Raises RemoteProtocolError("quota-records") if too many records of its author are pending.
         """
         value = record.value
         last = heads.get(value.author, (0, GENESIS))[0]
@@ -59,7 +59,7 @@ class Pool:
         return True
 
     def forget(self, author: bytes) -> None:
-        """Forget the records of somebody who is no longer a member."""
+        """Forget the records of a former member."""
         for same in self.by_seq.pop(author, {}).values():
             for digest in same:
                 del self.records[digest]
@@ -109,7 +109,7 @@ class Pool:
         return records
 
     def missing(self, cut: Iterable[Head], heads: Heads) -> bytes | None:
-        """Return the digest of the first record under a cut that is not here, following each feed backwards."""
+        """Return the digest of the first missing record under a cut, following each feed backwards."""
         for head in cut:
             digest = head.digest
             for _ in range(head.seq - heads.get(head.author, (0, GENESIS))[0]):
@@ -129,7 +129,7 @@ class Pool:
         return heads
 
     def settle(self, heads: Heads) -> None:
-        """Forget what lies at or under the agreed heads."""
+        """Forget records at or under the agreed heads."""
         for author, (agreed, _) in heads.items():
             slots = self.by_seq.get(author, {})
             old = [seq for seq in slots if seq <= agreed]
@@ -141,7 +141,7 @@ class Pool:
 
 
 def readable_body(record: Signed[Record]) -> Body | None:
-    """Decode the body of a record in the pool: None if its author wrote nonsense (the ledger refuses it by name)."""
+    """Decode the body of a record in the pool; None if it is malformed (the ledger refuses it by name)."""
     try:
         return body_of(record.value)
     except RemoteProtocolError:

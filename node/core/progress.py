@@ -1,26 +1,26 @@
-"""How far behind its neighbours this node is, by what they say."""
+"""How far behind its neighbours this node is, by their own reports."""
 
 from dataclasses import dataclass, field
 
 from . import sync
 
 WORTH_TELLING = 20  # heights
-PATIENCE = 10_000  # milliseconds for the next answer of a neighbour that has more to send
+PATIENCE = 10_000  # milliseconds to wait for the next answer of a neighbour that has more
 
 
 @dataclass(slots=True)
 class Progress:
-    """How high the neighbours say they are. A liar can only make this node show a wrong goal."""
+    """The heights that neighbours report. A liar can only make this node show a wrong goal."""
 
     heights: dict[bytes, int] = field(default_factory=dict)
     source: bytes = b""
-    told: int = -1  # when; -1: not under way
-    tried: dict[str, bytes] = field(default_factory=dict)  # component → chain whose state nobody had
-    more: int = -PATIENCE  # when a neighbour last sent a part of history and said that there is more
-    fetching: dict[str, bytes] = field(default_factory=dict)  # component → chain of the state that is on its way
+    told: int = -1  # milliseconds; -1: not under way
+    tried: dict[str, bytes] = field(default_factory=dict)  # component → chain of a state that no neighbour had
+    more: int = -PATIENCE  # when a neighbour last sent a part of history with `more`
+    fetching: dict[str, bytes] = field(default_factory=dict)  # component → chain of the requested state
 
     def hear(self, peer: bytes, height: int) -> None:
-        """A neighbour told its height."""
+        """Note a neighbour's height."""
         self.heights[peer] = height
 
     def goal(self) -> int:
@@ -28,17 +28,17 @@ class Progress:
         return max(self.heights.values(), default=0)
 
     def part(self, now: int, heights: int, size: int) -> None:
-        """A neighbour sent a part of so many bytes, and has more.
+        """Note a neighbour's part of this many bytes, with more to follow.
 
-        A liar who says so for ever has no decided blocks to go with it; one who trickles true blocks sends small parts.
+        Liars cannot stall: one who always claims more has no decided blocks for it, one who trickles sends small parts.
         """
         if heights >= WORTH_TELLING and sync.is_part(size):
             self.more = now
 
     def goes_on(self, now: int) -> bool:
-        """Whether the next part is on its way."""
+        """Whether the next part is still expected."""
         return 0 <= now - self.more < PATIENCE
 
     def behind(self, height: int) -> bool:
-        """Whether somebody is higher."""
+        """Whether a neighbour is higher."""
         return self.goal() > height

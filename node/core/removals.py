@@ -1,4 +1,4 @@
-"""Whether this node contributes at all, and what it does after its home has forgotten who was removed."""
+"""Whether this node contributes at all, and what it does if its home lost the list of removed students."""
 
 from ...protocol.records import PAUSED, WithdrawalStatement
 from . import events as ev
@@ -15,9 +15,9 @@ def set_contributing(state: NodeState, on: bool) -> None:
 def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
     """Take an own withdrawal that this disk lacked: the home was set back to before it, or its disk was lost.
 
-    After a withdrawal of everything this node contributes no more, as before. A withdrawal of single updates may have
-    been for a student (`unlearn subject`), whom the home has then forgotten to leave out: nothing is trained until the
-    operator says that this is mended.
+    After a withdrawal of everything this node stops contributing, as before. A withdrawal of single updates may have
+    been for a student (`unlearn subject`), whom the home then no longer leaves out: nothing is trained until the
+    operator confirms that this is mended.
     """
     if statement.mode != "refold":
         return
@@ -32,7 +32,7 @@ def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
 
 
 def resume(state: NodeState) -> None:
-    """Train again: everybody who was removed is left out again."""
+    """Train again: all removed students are left out again."""
     if state.removals_unknown:
         state.removals_unknown = False
         state.emit(ev.Persist(ev.PutFlag(REMOVALS_UNKNOWN, 0)))

@@ -1,4 +1,4 @@
-"""What this node's own updates say was spent (G6), and whether others' lists of spending add up."""
+"""Spending recalled from this node's own updates (G6), and checks of others' spend statements."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ from .state import NodeState
 
 
 def recall_earlier_keys(state: NodeState, blocks: Iterable[ev.StoredBlock]) -> None:
-    """G6: who took a lost key's place has spent what its updates' spend statements list, though its own disk is new."""
+    """G6: recall the spending of this member's earlier keys from their spend statements: this disk may be new."""
     state.read_keys = keys = set(membership.earlier(state.ledger.roll, state.me))
     for stored in blocks if keys else ():
         for record in stored.records:
@@ -24,7 +24,7 @@ def recall_earlier_keys(state: NodeState, blocks: Iterable[ev.StoredBlock]) -> N
 
 
 def recall_record(state: NodeState, record: Signed[Record]) -> None:
-    """Count an own record that this disk lacked, and recall what it says was spent."""
+    """Count an own record that this disk lacked, and recall the spending that it lists."""
     if record.value.author != state.me:
         return
     state.returned[record.value.kind] = state.returned.get(record.value.kind, 0) + 1
@@ -36,12 +36,12 @@ def recall_record(state: NodeState, record: Signed[Record]) -> None:
 
 
 def recall_reservations(state: NodeState, header: UpdateHeader) -> None:
-    """G6: what an own update's spend statements list is spent, though this disk was set back and does not know it."""
+    """G6: reserve the spending in an own update's spend statements that this disk, lost or set back, lacks."""
     put = contributing.recalled(header, state.reservations, state.charter.learning)
     if put is None:
         return
     state.reservations.append(put)
-    state.run = None  # what is under way was computed without these: its spend statement would say too little
+    state.run = None  # a run under way was computed without these: its spend statement would be too small
     state.emit(ev.Persist(put))
     state.notice(
         "spending-recovered",
@@ -52,9 +52,7 @@ def recall_reservations(state: NodeState, header: UpdateHeader) -> None:
 
 
 def read_spend_statement(state: NodeState, value: UpdateHeader) -> None:
-    """A spend statement lists every training run of its author: it grows by what each update declares, and adds up to
-    its ε.
-    """
+    """Check that a spend statement grew by its update's training run, and have its ε recomputed."""
     engaged = tuple((entry.component, entry.base) for entry in value.engaged)
     grew = False
     for claim in value.claims:

@@ -1,7 +1,7 @@
-"""What one node knows, in memory: the ground that every room of the core stands on.
+"""One node's state in memory, shared by all rooms of the core.
 
-The rooms are modules of functions of (state, input). They change a `NodeState` and add to its effects; none keeps
-anything of its own. `NodeState` itself only appends to this node's feed, counts refusals and collects effects.
+The rooms are modules of functions of (state, input). They change a `NodeState` and add to its effects; none has state
+of its own. `NodeState` itself only appends to this node's feed, counts refusals and collects effects.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,16 +26,16 @@ from .pool import Pool
 from .progress import Progress
 
 REMOVALS_UNKNOWN = "removals-unknown"  # the flag of `NodeState.removals_unknown`
-MAX_REFUSALS = 1024  # pairs of peer and reason that are counted
+MAX_REFUSALS = 1024  # pairs of (peer, reason) that are counted
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """This node's own choices. Milliseconds: see docs/architecture.md for how to choose them.
+    """This node's configuration. Milliseconds: see docs/architecture.md for how to choose them.
 
-    `hosted` components are offered, acknowledged, attested and, if the plan says so, trained. `followed` ones are only
-    folded, from bytes that are already agreed on: training and evaluation need their states. `idle`: why it is to train
-    nothing at all, one of protocol.records.IDLE.
+    `hosted` components are offered, acknowledged, attested and, if planned, trained. `followed` ones are only folded,
+    from bytes that are already agreed on: training and evaluation need their states. `idle`: the reason to train
+    nothing at all, one of protocol.records.IDLE, or "".
     """
 
     hosted: tuple[str, ...]
@@ -59,9 +59,9 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """All that this node could put under the next cut, and the ledger with it, before it closes anything.
+    """The records that this node could put under the next cut, and the ledger after them, before any close.
 
-    `commutes`: the order of its records is all the same. `urgent`: they are worth a block at once.
+    `commutes`: the order of its records does not matter. `urgent`: they are worth a block at once.
     """
 
     height: int
@@ -79,7 +79,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Answers:
-    """Answers of neighbours that are being taken, in the order of arrival: at most one of each."""
+    """Answers of neighbours that are being processed, in the order of arrival: at most one of each."""
 
     steps: dict[bytes, Iterator[int]] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class Answers:
 
 
 class NodeState:
-    """One node. `Options` and `Charter` fix what it does, `Snapshot` what it has done."""
+    """One node, from its configuration (`Options`, `Charter`) and its history on disk (`Snapshot`)."""
 
     def __init__(self, charter: Charter, identity: Identity, options: Options, snapshot: ev.Snapshot) -> None:
         self.charter = charter
@@ -139,21 +139,24 @@ class NodeState:
         self.run: contributing.TrainingRun | None = None
         self.reservations: list[ev.PutReservation] = list(snapshot.reservations)
         self.failures = 0
-        self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a word of it
-        self.asked: dict[str, set[bytes]] = {}  # component → who said since its last close that it trains it
-        self.waited: dict[str, dict[bytes, int]] = {}  # as `silent`: rounds that it was asked for since it counted
+        self.silent: dict[str, dict[bytes, int]] = {}  # component → host → closed rounds without a message of it
+        self.asked: dict[str, set[bytes]] = {}  # component → hosts that declared training since its last close
+        self.waited: dict[
+            str, dict[bytes, int]
+        ] = {}  # as `silent`: rounds that waited for it since its update last counted
         self.progress = Progress()
         self.answers = Answers()
         self.exhausted = ""
-        self.unaffordable = ""  # why no statistic is contributed, though the rounds go on
+        self.unaffordable = ""  # the reason why no statistic is contributed, though rounds go on
         self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
         self.returned: dict[str, int] = {}  # kind → own records that this disk lacked at the start, and peers had
         self.refusals: dict[tuple[bytes, str], int] = {}
         self.idle_due = False
-        self.stopped: dict[str, str] = {}  # component → why this node trains it no more, until it has trained it again
+        self.stopped: dict[str, str] = {}  # component → reason of a stop, until this node has trained it again
         self.contributing = bool(snapshot.flags.get("contributing", 1))
-        # Own withdrawals of updates that this disk lacked: a student may be left out no more. Nothing is trained.
+        # Own withdrawals of updates that this disk lacked: a removed student may be in the data again. Nothing is
+        # trained.
         self.removals_unknown = bool(snapshot.flags.get(REMOVALS_UNKNOWN, 0))
         self.learn_partly = self.learn_waits = False
         self.withdraw_waits = bool(snapshot.flags.get("withdraw", 0))
@@ -182,32 +185,32 @@ class NodeState:
         seq, prev = self.head
         record = sign(self.identity, Record(self.federation, self.me, seq + 1, prev, kind_of(body), schema.dump(body)))
         self.head = (record.value.seq, record.digest)
-        self.pool.add(record, self.ledger.heads, agreed=True)  # it is signed: the bound is for what others send
+        self.pool.add(record, self.ledger.heads, agreed=True)  # it is signed: the bound is for other authors
         self.emit(ev.Persist(ev.PutRecord(record)), ev.Publish(message(Kind.RECORD, record.wire)))
 
     def may_append(self) -> bool:
-        """G8: nothing is appended while a peer knows a later record of this node than its disk holds up to."""
+        """G8: nothing is appended while a peer has a later record of this node than its own disk."""
         ahead = max(self.pool.by_seq.get(self.me, ()), default=0)
         return self.signing and self.me in self.ledger.members and ahead <= self.head[0]
 
     def refuse(self, peer: bytes, error: RemoteProtocolError) -> None:
-        """Count every refusal, tell the operator of the first of its kind."""
+        """Count every refusal; notify the operator of the first of its kind."""
         key = (peer, error.reason)
         if key not in self.refusals and len(self.refusals) >= MAX_REFUSALS:
-            key = (bytes(32), "others")  # strangers' keys are free to make: they may not fill the memory
+            key = (bytes(32), "others")  # keys are free to make: they must not fill the memory
         self.refusals[key] = self.refusals.get(key, 0) + 1
         if self.refusals[key] == 1:
             self.notice("refused", "warning", peer=peer, reason=error.reason, detail=error.detail)
 
     def notice(self, event: str, level: str = "info", **fields: object) -> None:
-        """Tell the operator of something that happened."""
+        """Notify the operator of an event."""
         self.emit(ev.Notice(event, level, fields))
 
     def emit(self, *effects: ev.Effect) -> None:
-        """Add to what the shell has to carry out."""
+        """Add an effect for the shell."""
         self.out.extend(effects)
 
     def drain(self) -> list[ev.Effect]:
-        """Return the effects since the last time, in their order."""
+        """Return the effects since the last call, in order."""
         effects, self.out = self.out, []
         return effects

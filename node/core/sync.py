@@ -1,4 +1,4 @@
-"""Anti-entropy: what to answer a neighbour that says what it has. By head digest, so that forks cannot part us."""
+"""Anti-entropy: the answer to a sync request. It compares head digests, so that forks cannot keep nodes apart."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -11,17 +11,17 @@ from ...protocol.signing import Signed
 from .events import StoredBlock
 from .messages import SYNC_TARGET, TAG_SIZE, DecidedBlock, SyncRequest, SyncResponse, tag
 
-BLOCK_TARGET = 2 << 20  # an answer that has not reached SYNC_TARGET may grow by so much, still under SYNC_LIMIT
+BLOCK_TARGET = 2 << 20  # an answer under SYNC_TARGET may grow by this much and stays under SYNC_LIMIT
 FORK_DEPTH = 256  # records of one author that can wait for agreement (the pool's bound)
 
 
 def is_part(size: int) -> bool:
-    """Whether an answer of so many bytes is as large as one that says "more" should be."""
+    """Whether an answer of this many bytes is as large as one with `more` should be."""
     return size >= SYNC_TARGET // 2
 
 
 class Reader(Protocol):
-    """What a store offers to anti-entropy."""
+    """The store, as anti-entropy reads it."""
 
     def height(self) -> int:
         """Return the height of the last decided block."""
@@ -41,7 +41,7 @@ class Reader(Protocol):
 
 
 class Theirs:
-    """Which records the asker surely has: those that its heads follow, as far as they are known here."""
+    """The records that the asker has for certain: those before its heads, as far as they are known here."""
 
     def __init__(self, store: Reader, heads: Mapping[bytes, Head]) -> None:
         self.store = store
@@ -72,9 +72,9 @@ def answer(
     *,
     upto: int | None = None,
 ) -> bytes:
-    """Return the encoded SyncResponse to a neighbour's request. `members` are those whose feeds go on.
+    """Return the encoded SyncResponse to a neighbour's request. `members` are the members whose feeds are not frozen.
 
-    `upto`: the asker was a member until the block at this height: it is told what was agreed up to then, no more.
+    `upto`: the asker was a member until the block at this height: it gets the blocks up to then, and nothing else.
 
     Raises RemoteProtocolError("wrong-federation") if the asker belongs elsewhere.
     """
@@ -92,7 +92,7 @@ def answer(
         after[author] = head.seq if head is not None else 0
         here = store.record_at(author, head.seq) if head is not None and head.seq else []
         if head is not None and here and all(record.digest != head.digest for record in here):
-            # Our branch differs from theirs at this seq: send it from before the place where they can part.
+            # Our branch differs from theirs at this seq: send it from before the earliest possible fork.
             after[author] = max(0, head.seq - FORK_DEPTH)
     theirs = Theirs(store, heads)
     for number in range(request.height + 1, height + 1):
@@ -106,7 +106,7 @@ def answer(
                 size += len(record.wire)
                 more = size > SYNC_TARGET + BLOCK_TARGET
         if more:
-            break  # more than one answer holds: the records go ahead, the block follows when they are there
+            break  # too large for one answer: the records go first, the block follows when the asker has them
         decided = DecidedBlock(schema.dump(stored.block), stored.certificate)
         blocks.append(decided)
         size += len(decided.block) + 100 * len(stored.certificate.signatures)
@@ -126,7 +126,7 @@ def answer(
             continue
         size += len(item)
         if size > SYNC_TARGET + BLOCK_TARGET:
-            break  # the first ones matter most: votes before what the answerer's gossip brings anyway
+            break  # the first ones matter most: votes come before messages that gossip brings anyway
         sent.append(item)
         if len(sent) == 16_384:
             break

@@ -1,4 +1,4 @@
-"""The timers of the core: what `SetTimer` sets and `TimerFired` brings back. A timer replaces its equal."""
+"""The timers of the core: set by `SetTimer`, returned by `TimerFired`. A timer replaces an equal one."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,7 +13,7 @@ class NextPiece:
 
 @dataclass(frozen=True, slots=True)
 class SyncDue:
-    """Ask a neighbour for what this node lacks."""
+    """Send a sync request to a neighbour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class GatherDue:
 
 @dataclass(frozen=True, slots=True)
 class TrainDue:
-    """Train what can be trained, though not all components can be."""
+    """Train the components that can be trained, without the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""When this node trains: which components, at what privacy cost, and what becomes of the result.
+"""When this node trains: which components, at what privacy cost, and how the result is sent.
 
-The order matters (G6): ask what the budget allows, write the cost to the disk, train, sign, send.
+The order matters (G6): check the budget, write the cost to the disk, train, sign, send.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ MAX_FAILURES = 3
 
 
 def learn(state: NodeState) -> None:
-    """Begin a training if there is something to train and nothing in the way."""
+    """Begin a training run if there is something to train and nothing in the way."""
     ready = state.signing and state.contributing and not state.removals_unknown
     ready = ready and state.run is None and not state.exhausted
     if not ready or state.me not in state.ledger.members:
@@ -36,9 +36,7 @@ def learn(state: NodeState) -> None:
         return
     names = [name for name in fed if name in state.learner]
     sums = [name for name in names if state.specs[name].is_statistic and _is_to_contribute(state, name)]
-    if (
-        sums and not state.unaffordable
-    ):  # once, of all students, and of no state that had to be waited for: before everything else
+    if sums and not state.unaffordable:  # statistics go first: once, over all students, and they need no state
         state.run = _statistics(state, sums)
         _pay(state, state.run)
         return
@@ -70,7 +68,7 @@ def _pay(state: NodeState, run: contributing.TrainingRun) -> None:
 
 
 def _is_to_contribute(state: NodeState, name: str) -> bool:
-    """Whether this node's part of a statistic is neither counted, nor on its way, nor made and not yet signed."""
+    """Whether this node's contribution to a statistic is still to be made: not counted, in flight or being made."""
     component = state.ledger.components[name]
     made = {key: update for key, update in state.acked.items() if key[:2] == (state.me, name)}
     barred = 0
@@ -112,7 +110,7 @@ def _ask_budget(state: NodeState, run: contributing.TrainingRun) -> None:
 
 
 def _rounds_ahead(state: NodeState, run: contributing.TrainingRun) -> int:
-    """How many rounds are still planned, the training run's own included: 0 if it is beyond them."""
+    """The number of rounds still planned, including the training run's own; 0 if it is beyond the plan."""
     if run.of_statistics:
         return 1
     planned = state.options.plan.rounds or state.charter.learning.planned_rounds
@@ -126,14 +124,14 @@ def _is_trainable(state: NodeState, name: str) -> bool:
     component = state.ledger.components[name]
     target = component.round + 1
     if component.round and component.hosts and state.me not in component.hosts:
-        return False  # who came since the last close is a host from the next one on: ε would be spent for nothing
+        return False  # a member that came since the last close is a host from the next one on: ε would be wasted
     if updates.is_barred(state, name, state.me, target):
-        return False  # what was withdrawn stays out, this round included
+        return False  # withdrawn contributions stay out, of this round too
     return (state.me, name, target) not in state.acked
 
 
 def _goes_on(state: NodeState, name: str) -> bool:
-    """Whether this node is to train it at all; else the others do not wait for it."""
+    """Whether this node trains the component at all; otherwise the others do not wait for it."""
     return name not in state.halted and not offers.plan_done(state, name)
 
 
@@ -148,7 +146,7 @@ def _recipe_of(state: NodeState, name: str, round_: int, chain: bytes) -> ev.Rec
 
 
 def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
-    """Go on with the training that the budget allows, or stop for good."""
+    """Continue with the training run that the budget allows, or stop for good."""
     run = state.run
     if run is None or run.number != event.run or any(put.run == run.number for put in state.reservations):
         return
@@ -164,7 +162,7 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
     state.run = replace(
         run,
         recipes=tuple(
-            # Whatever the worker answers: no less noise than the charter asks for.
+            # For any answer of the worker: no less noise than the charter's.
             replace(
                 recipe,
                 noise_multiplier=max(recipe.noise_multiplier, event.noises.get(recipe.component, 0)),
@@ -178,7 +176,7 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
 
 
 def _foresee(state: NodeState, run: contributing.TrainingRun, rounds_left: Mapping[str, int]) -> None:
-    """Tell once, and again when it changes, after which round a budget does not last as long as is planned."""
+    """Notify the operator once, and on change, of the round after which a budget ends before the plan does."""
     learning, ahead = state.charter.learning, _rounds_ahead(state, run)
     rounds = {recipe.component: recipe.round for recipe in run.recipes}
     for name, left in sorted(rounds_left.items()):
@@ -205,20 +203,20 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
 
 
 def _context(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
-    """Return (component, chain) of what forward passes need beside the components that the training run trains."""
+    """Return (component, chain) of the components that forward passes need beside the trained ones."""
     trained, found = {recipe.component for recipe in run.recipes}, []
     for name in () if run.of_statistics else state.held:
         if state.specs[name].is_statistic:
             continue
         done = state.folded.get(name)
-        # One that is behind serves as it was; one of another generation would bring a withdrawn update back.
+        # A state of an earlier round will do; one of another generation would bring a withdrawn update back.
         if name not in trained and done is not None and done[1] == state.ledger.components[name].generation:
             found.append((name, done[2]))
     return tuple(found)
 
 
 def on_trained(state: NodeState, event: ev.Trained) -> None:
-    """Sign and send what the learner trained, if it is still in time."""
+    """Sign and send the learner's updates if they are still in time."""
     run = state.run
     if run is None or run.number != event.run:
         return
@@ -246,13 +244,13 @@ def on_trained(state: NodeState, event: ev.Trained) -> None:
 
 
 def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:
-    """Count a failed training; after MAX_FAILURES an operator has to look."""
+    """Count a failed training run; after MAX_FAILURES the operator has to act."""
     if state.run is None or state.run.number != event.run:
         return
     state.run = None
     state.failures += event.counts
     state.notice("training-failed", "error" if event.counts else "warning", reason=event.reason, attempt=state.failures)
-    if state.failures >= MAX_FAILURES:  # each attempt costs its ε: an operator has to look
+    if state.failures >= MAX_FAILURES:  # each attempt costs ε: the operator has to act
         state.exhausted = f"training failed {state.failures} times ({event.reason}); mend it and start the node again"
         offers.stop(state, PAUSED)
 

@@ -23,13 +23,13 @@ from .state import NodeState
 from .timers import PostDue, PullDue
 
 RETRY_MS = 2000
-NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
-MAX_ACKS = 128  # in an update record: of more hosts only a quorum's, for a fork of it has to fit into a proof
-GATHER_MS = 150  # how long one component waits for the others of the same training runs
+NOT_YET = 2**63 - 1  # the feed position of an update that is in no record yet
+MAX_ACKS = 128  # acks in an update record: with more hosts only a quorum's, so that a fork of it fits into a proof
+GATHER_MS = 150  # milliseconds that an update record waits for the others of the same training run
 
 
 def restore_posted(state: NodeState) -> None:
-    """Recall which acknowledgements my update records already carry."""
+    """Recall the acknowledgements that this node's update records carry already."""
     for component in state.ledger.components.values():
         for pending in component.pending:
             if pending.update in state.in_flight:
@@ -43,13 +43,13 @@ def restore_posted(state: NodeState) -> None:
 
 
 def own_update(state: NodeState, header: Signed[UpdateHeader]) -> InFlightUpdate:
-    """An update whose bytes this node holds and acknowledged."""
+    """Note an own update, whose bytes this node holds and acknowledged."""
     signature = state.identity.sign("ack", ack_message(state.federation, header.digest))
     return InFlightUpdate(header, {state.me: Ack(state.me, signature)}, stored=True)
 
 
 def note_update(state: NodeState, record: Signed[Record]) -> None:
-    """An update record's header may be news here."""
+    """Take the header of an update record, which may be news here."""
     if record.value.kind != "update":
         return
     body = body_of(record.value)
@@ -60,7 +60,7 @@ def note_update(state: NodeState, record: Signed[Record]) -> None:
 
 
 def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
-    """Take the header of somebody's update: check it, and get its bytes if this node is to acknowledge it."""
+    """Check the header of an update, and get its bytes if this node has to acknowledge it."""
     value = header.value
     if value.author not in state.ledger.members:
         if state.progress.behind(state.ledger.height):
@@ -76,7 +76,7 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
     if value.round > latest + 1 or is_void(state, value, header.digest):
         return  # too stale to count, or this node is behind: anti-entropy brings it again
     if value.author == state.me:
-        # A node's own updates come from its own disk only, but one that its disk lost must not be made again (G8).
+        # A node's own updates come from its own disk only; but one that the disk lost must not be made again (G8).
         state.acked.setdefault(key, header.digest)
     if header.digest in state.counted or value.author == state.me:
         return
@@ -92,7 +92,7 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
 
 
 def _is_copied(state: NodeState, header: Signed[UpdateHeader]) -> bool:
-    """Whether these bytes are known to be of another place: they begin with the one place that they are for."""
+    """Whether these bytes are known to be another update's: their prefix names the only update that they are for."""
     value = header.value
     if any(update.stored for update in state.in_flight.with_bytes(value.blob)):
         return True
@@ -100,7 +100,7 @@ def _is_copied(state: NodeState, header: Signed[UpdateHeader]) -> bool:
 
 
 def _pull(state: NodeState, update: InFlightUpdate) -> None:
-    """Get an update's bytes. Answers name the bytes only, so one pull at a time for equal bytes (copies)."""
+    """Get an update's bytes. Answers name bytes only, so equal bytes (copies) are pulled one at a time."""
     value = update.header.value
     if value.blob in state.pulls:
         return
@@ -124,7 +124,7 @@ def on_ack(state: NodeState, ack: Acked) -> None:
 
 
 def on_blob(state: NodeState, event: ev.BlobStored | ev.BlobRefused) -> None:
-    """Go on with what waited for these bytes."""
+    """Continue with the updates and folds that waited for these bytes."""
     update = state.in_flight.get(state.pulls.pop(event.blob, b""))
     refused = ""
     if update is not None:
@@ -141,13 +141,13 @@ def on_blob(state: NodeState, event: ev.BlobStored | ev.BlobRefused) -> None:
     elif not refused:
         state.emit(ev.SetTimer(PullDue(), RETRY_MS))
     if refused or isinstance(event, ev.BlobStored):
-        pull_all(state, state.in_flight.with_bytes(event.blob))  # another header that names the same bytes: its turn
+        pull_all(state, state.in_flight.with_bytes(event.blob))  # next: another header that names the same bytes
     if refused and update is not None:
         raise RemoteProtocolError(refused, update.header.value.component, update.header.value.author)
 
 
 def pull_all(state: NodeState, waiting: Iterable[InFlightUpdate]) -> None:
-    """Get the bytes of updates that this node is asked to acknowledge: only active hosts' acknowledgements count."""
+    """Get the bytes of updates that this node has to acknowledge: only active hosts' acknowledgements count."""
     for update in waiting:
         component = state.ledger.components[update.header.value.component]
         if component.round and component.hosts and state.me not in component.hosts:
@@ -157,7 +157,7 @@ def pull_all(state: NodeState, waiting: Iterable[InFlightUpdate]) -> None:
 
 
 def acknowledge(state: NodeState) -> None:
-    """Sign what this host holds: bytes on disk, checks passed, trained from the state that this node knows."""
+    """Acknowledge an update: bytes on disk, checks passed, trained from a state that this node knows."""
     for key in list(state.unacked):
         update = state.in_flight.get(key)
         if update is None or update.refused or state.me in update.acks:
@@ -168,7 +168,7 @@ def acknowledge(state: NodeState) -> None:
             continue
         base = state.bases.get((value.component, value.round - 1, value.generation))
         if state.specs[value.component].is_statistic:
-            base = value.base  # of no state
+            base = value.base  # it starts from no state
         if base is None and (value.generation, value.round - 1) > folds.folded_to(state, value.component):
             continue  # this node has not folded that far yet
         if base is not None and base != value.base:
@@ -185,9 +185,9 @@ def acknowledge(state: NodeState) -> None:
 
 
 def post(state: NodeState) -> None:
-    """Write my update records once a quorum of the active hosts acknowledged.
+    """Write this node's update records once a quorum of the active hosts acknowledged.
 
-    Those of one training run wait for each other a little, so that they share a write and a message.
+    Those of one training run wait for each other briefly, so that they share a write and a message.
     """
     ready: list[tuple[InFlightUpdate, frozenset[bytes], int]] = []
     waiting = False
@@ -214,16 +214,16 @@ def post(state: NodeState) -> None:
         return
     state.posting = ""
     for update, have, need in ready:
-        # All of them, so that the rest still is a quorum when a host goes; of very many hosts, what fits a record.
+        # All of them, so that the rest is still a quorum when a host goes; of very many hosts, as many as fit a record.
         named = sorted(have) if len(have) <= MAX_ACKS else sorted(have)[:need]
         update.posted = frozenset(named)
         state.append(Update(update.header.wire, tuple(update.acks[host] for host in named)))
 
 
 def drop(state: NodeState, before: Ledger | None = None) -> None:
-    """Forget updates in flight that were counted or can never count, and the bytes that nothing refers to any more.
+    """Forget updates in flight that were counted or can never count, and erase bytes without a reference.
 
-    A restart's PutHeader rows still bar second acks.
+    After a restart, the PutHeader rows on disk still prevent second acks.
     """
     components = state.ledger.components
     counted = {
@@ -248,7 +248,7 @@ def drop(state: NodeState, before: Ledger | None = None) -> None:
 
 
 def needed(state: NodeState) -> set[bytes]:
-    """Return the blobs that anything refers to; others a crash left between a certificate and its erasure."""
+    """Return the blobs with a reference; a crash between a certificate and its erasure may have left others."""
     keep = {update.header.value.blob for update in state.in_flight.values()}
     for c in state.ledger.components.values():
         keep |= c.counted.keys()
@@ -258,7 +258,7 @@ def needed(state: NodeState) -> set[bytes]:
 
 
 def erase_unneeded(state: NodeState, blobs: set[bytes]) -> None:
-    """Delete those of these bytes that nothing refers to: no update in flight, no list, no erasure that still waits."""
+    """Delete those of these blobs that no update in flight, no list and no waiting erasure refers to."""
     if blobs:
         blobs = {blob for blob in blobs if not state.in_flight.with_bytes(blob)}
     for c in state.ledger.components.values() if blobs else ():
@@ -289,5 +289,5 @@ def is_outdated(state: NodeState, component: str, round_: int, closed: int) -> b
 
 
 def dropped_flag(update: bytes) -> str:
-    """Return the flag of an own update that was withdrawn before the ledger had it."""
+    """Return the name of the flag for an own update that was withdrawn before the ledger had it."""
     return f"dropped-{update.hex()}"

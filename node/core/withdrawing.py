@@ -1,4 +1,4 @@
-"""This node's own withdrawals: each is checked and signed once, and what it covers leaves nothing in flight."""
+"""This node's own withdrawals: each is checked and signed once, and voids covered updates in flight."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from .state import NodeState
 
 
 def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdrawal()) -> None:  # noqa: B008 - frozen
-    """Sign a withdrawal of this node's own contributions, or keep the wish until it can be signed."""
+    """Sign a withdrawal of this node's own contributions, or keep the request until it can be signed."""
     if not state.may_append() and event.scope != "all":
         state.notice("withdrawal-not-signed", "warning", reason="no quorum of peers is connected yet")
         return
@@ -30,8 +30,8 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
     height = state.ledger.height + 1
     if statement.scope == "all":
         removals.set_contributing(state, False)
-    # In flight: what is covered must not be posted after this, nor after a restart.
-    # What is posted stays until the ledger has both: a block may take the one without the other.
+    # In flight: covered updates must not be posted after this, nor after a restart. Posted ones stay until the ledger
+    # has both: a block may take one without the other.
     covered = [update for update in state.in_flight.of(state.me) if _within(statement, update)]
     mine = [update for update in covered if not update.posted]
     for update in mine:
@@ -45,7 +45,7 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
     )
     if statement.scope != "all" and not posted and not agreed:
         state.notice("withdrawn-in-flight", scope=statement.scope, updates=len(mine))
-        return  # the ledger has none of it, and will not
+        return  # nothing of it is in the ledger, or will be
     state.append(Withdrawal(sign(state.identity, statement).wire))
     state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
 

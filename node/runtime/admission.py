@@ -1,8 +1,8 @@
-"""Admission: what somebody who is no member may ask of this node, and what becomes of an application.
+"""Admission: requests of non-members, and the course of an application.
 
-A candidate shakes hands with the key of its invitation's token, so nobody else gets even that far. It may fetch the
-charter and hand in one application. Who was a member may fetch the ledger up to the block that ended that: so it
-learns for certain what became of it, and nothing that came later.
+A candidate shakes hands with its invitation's token key; other keys are refused. It may fetch the charter and hand in
+one application. A former member may fetch the ledger up to the block that ended its membership: so it learns its own
+outcome for certain, and nothing later.
 """
 
 import time
@@ -35,11 +35,11 @@ log = structlog.get_logger(__name__)
 
 JOIN_PROTOCOL = "/collegium/join/1"
 SYNC_PROTOCOL = "/collegium/sync/1"
-HEIGHTS = 500  # that a motion stays open unless its author says otherwise
+HEIGHTS = 500  # for which a motion stays open by default
 
 
 class Host(Protocol):
-    """What admission needs of the daemon."""
+    """The daemon, as admission sees it."""
 
     @property
     def home(self) -> Home:
@@ -71,11 +71,11 @@ class Admission:
 
     @property
     def issued(self) -> tuple[IssuedInvitation, ...]:
-        """Return what was given out, in order."""
+        """Return the issued invitations, in order."""
         return tuple(self._issued.values())
 
     def handlers(self, key: bytes) -> Mapping[str, Handler]:
-        """Return what a non-member with this key may ask for."""
+        """Return the request handlers for a non-member with this key."""
         issued = self._issued.get(key.hex())
         if issued is not None and issued.open(self._clock()):
             return {JOIN_PROTOCOL: self._answer}
@@ -89,7 +89,7 @@ class Admission:
     async def invite(
         self, name: str, addresses: tuple[str, ...], days: float, key: str, hold: bool, charter: bool
     ) -> Signed[Invitation]:
-        """Give out an invitation, with the charter in it or without; it is on disk before it is handed out."""
+        """Issue an invitation, with or without the charter in it; it is on disk before it is returned."""
         now = int(self._clock())
         token = Identity.generate()
         expires = now + max(60, round(days * 86_400))
@@ -109,7 +109,7 @@ class Admission:
         return sign(self._identity, value)
 
     async def withdraw(self, token_key: str) -> None:
-        """Let nobody in by this invitation any more."""
+        """Withdraw this invitation."""
         async with self._turn:
             await self._change(token_key, withdrawn=True)
 
@@ -118,13 +118,13 @@ class Admission:
         self._issued = {issued.token_key: issued for issued in changed}
 
     def motion_for(self, issued: IssuedInvitation) -> ev.Move:
-        """Return the motion to admit who applied by this invitation."""
+        """Return the motion to admit this invitation's applicant."""
         wire = bytes.fromhex(issued.application)
         person = open_signed(Application, wire, self._host.core.federation).value
         return ev.Move("admit", person.author, wire, "", HEIGHTS)
 
     async def maintain(self) -> None:
-        """Move the admission of whoever applied, as soon as this node may: to invite was to consent."""
+        """Propose to admit applicants as soon as this node may: the invitation was the operator's consent."""
         for issued in self.issued:
             if issued.application and not issued.proposed and self._agreed(bytes.fromhex(issued.application)):
                 async with self._turn:
@@ -140,7 +140,7 @@ class Admission:
                     self._host.submit(move)
 
     def state(self, issued: IssuedInvitation) -> str:
-        """Return how an application stands, as in JoinAnswer, or "withdrawn"; empty without one."""
+        """Return the state of an application, as in JoinAnswer, or "withdrawn"; empty without one."""
         if not issued.application:
             return ""
         ledger: Ledger = self._host.core.ledger

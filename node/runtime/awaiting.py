@@ -1,7 +1,7 @@
-"""A data folder that is not there yet: a share that is not mounted, an export that is being written.
+"""Waiting for a missing data folder: a share that is not mounted, an export that is being written.
 
-The daemon runs all the same, since votes and folds need no data, and begins anew by itself when dataset.toml is there:
-which components exist at a node depends on it.
+The daemon runs meanwhile, since votes and folds need no data, and restarts by itself when dataset.toml is there: the
+components of a node depend on it.
 """
 
 from contextlib import suppress
@@ -25,7 +25,7 @@ MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 
 
 def missing_data(config: Config) -> str:
-    """Return why the configured data folder's dataset.toml cannot be read, or "".
+    """Return the reason why the configured data folder's dataset.toml cannot be read, or "".
 
     A node without a data folder, or with a learner of its own, waits for none.
     """
@@ -40,7 +40,7 @@ def missing_data(config: Config) -> str:
 
 
 def held_before(config: Config, charter: Charter, snapshot: Snapshot, me: bytes) -> tuple[str, ...]:
-    """Return the components to host while the data are away: those that this node last offered, else all it engages."""
+    """Return the components to host without the data: those of the last offer, else all that this node engages."""
     known = {spec.name for spec in charter.components}
     records = chain(reversed(snapshot.records), (r for b in reversed(snapshot.blocks) for r in reversed(b.records)))
     own = (record.value for record in records if record.value.author == me and record.value.kind == "offer")
@@ -49,13 +49,13 @@ def held_before(config: Config, charter: Charter, snapshot: Snapshot, me: bytes)
 
 
 def _body(record: Record) -> Body | None:
-    with suppress(RemoteProtocolError):  # nonsense: the ledger refuses it by name
+    with suppress(RemoteProtocolError):  # malformed: the ledger refuses it by name
         return body_of(record)
     return None
 
 
 async def wait_for_data(config: Config, charter: Charter) -> None:
-    """Return when dataset.toml is there and says something that a daemon can start with; look with backoff."""
+    """Wait, with backoff, until dataset.toml is there and a daemon can start with it."""
     backoff, told = MIN_BACKOFF, ""
     while True:
         await trio.sleep(backoff)

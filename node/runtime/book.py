@@ -1,4 +1,4 @@
-"""Whom this node dials and lets in: the members' seats and offers, and whom its operator named."""
+"""The address book: peers to dial and to let in, from the members' seats and offers and the operator's peers."""
 
 from contextlib import suppress
 
@@ -15,7 +15,7 @@ from ..patience import unless_scarce
 
 
 class AddressBook:
-    """The addresses of everybody that a connection is allowed with, by key."""
+    """The addresses of all allowed peers, by key."""
 
     def __init__(self, home: Home, config: Config, core: NodeState) -> None:
         self.home, self.config, self.core = home, config, core
@@ -24,7 +24,7 @@ class AddressBook:
         self._introducers: frozenset[bytes] = frozenset()
 
     def refresh(self, network: Network) -> None:
-        """Take the operator's peers and the members' seats and offers into the address book again."""
+        """Rebuild the address book from the operator's peers and the members' seats and offers."""
         core, me = self.core, self.core.me
         book: dict[bytes, list[str]] = {key: list(seat.addresses) for key, seat in core.ledger.roll.seats.items()}
         for author, offer in core.ledger.offers.items():
@@ -34,7 +34,7 @@ class AddressBook:
             key = _key_of(address)
             if key is not None:
                 book.setdefault(key, []).insert(0, address)
-        # A node that is not up to date may know none of today's members: whom its operator named is let in until then.
+        # A node that is behind may know none of today's members: until then the operator's peers are let in.
         self._introducers = frozenset(key for address in named if (key := _key_of(address)) is not None)
         gone = me in core.ledger.roll.seats and me not in core.ledger.members
         found = {
@@ -47,12 +47,12 @@ class AddressBook:
             network.set_address_book(found)
 
     def own(self, network: Network) -> tuple[str, ...]:
-        """Return what this node's offer tells the others to dial."""
+        """Return the addresses in this node's offer."""
         others = (a for key, seat in self.core.ledger.roll.seats.items() if key != self.core.me for a in seat.addresses)
         return published(network.addresses(), others)[:8]
 
     def _read_named(self) -> tuple[str, ...]:
-        """Return the addresses that the operator named, as last read while there is no descriptor for the files."""
+        """Return the operator's addresses; without a free file descriptor, as last read."""
         with unless_scarce():
             known = joining.load(self.home)
             self._named = (*self.config.peers.addresses, *load_peers(self.home), *(known.addresses if known else ()))

@@ -27,10 +27,10 @@ _REFUSED = {
 
 
 def apply(invitation: Invitation, identity: Identity, name: str, addresses: Sequence[str]) -> tuple[bytes, str]:
-    """Hand in an application by this invitation; return the charter file's bytes and how the application stands.
+    """Hand in an application by this invitation; return the charter file's bytes and the application's state.
 
-    Whoever answers proves to be the member that signed the invitation. Raises UnreachableError, RefusedError with
-    advice, CorruptError if the charter is not the invitation's.
+    The answering node proves that it has the key of the member that signed the invitation. Raises UnreachableError,
+    RefusedError with advice, CorruptError if the charter is not the invitation's.
     """
     return trio.run(_apply, invitation, identity, name, tuple(addresses))
 

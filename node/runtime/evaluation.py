@@ -1,4 +1,4 @@
-"""From the learner's evaluation to the figures that this node keeps for itself."""
+"""From the learner's evaluation to the figures that stay at this node."""
 
 from collections.abc import Iterator
 from math import nan
@@ -9,10 +9,10 @@ from ..store.observations import MIN_CELL, Metric
 
 
 def metric_rows(answer: Evaluated, evaluate: Evaluate, now: float) -> list[Metric]:
-    """Return every figure of an evaluation. Each is of the round and epoch of its task's head, or of its statistic.
+    """Return every figure of an evaluation, with the round and generation of its task's head, or of its statistic.
 
-    A group of under MIN_CELL subjects is kept as that alone, whatever the learner says of it. What it
-    says of a statistic that was not asked for is not kept.
+    Of a group of under MIN_CELL subjects only that fact is kept. Figures of a statistic that was not requested are
+    dropped.
     """
     rounds = {name: (round_, generation) for name, round_, generation, _ in evaluate.states}
     last = (max(round_ for round_, _ in rounds.values()), max(generation for _, generation in rounds.values()))

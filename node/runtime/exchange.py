@@ -1,4 +1,4 @@
-"""Component states from node to node: files of the states folder, carried as bulk bytes under names of their own."""
+"""Component states from node to node: files of the states folder, sent as bulk bytes under names of their own."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,12 +21,12 @@ log = structlog.get_logger(__name__)
 
 
 def state_name(component: str, chain: bytes) -> bytes:
-    """Return the name under which a neighbour asks for a state."""
+    """Return the name by which a neighbour requests a state."""
     return digest("state-file", component.encode(), chain)
 
 
 class Exchange:
-    """Hands out this node's states, and takes others'."""
+    """Serves this node's states, and fetches others'."""
 
     def __init__(self, states: States, specs: Mapping[str, ComponentSpec], held: Collection[str], horizon: int) -> None:
         self._states, self._specs, self._held, self._horizon = states, specs, held, horizon
@@ -34,7 +34,7 @@ class Exchange:
         self._height = -1
 
     def locate(self, ledger: Ledger, name: bytes) -> tuple[Path, int] | None:
-        """Return where the state that a neighbour asks for lies, and its size in bytes."""
+        """Return the file of a requested state, and its size in bytes."""
         if ledger.height != self._height:
             self._height = ledger.height
             self._names = {
@@ -46,9 +46,9 @@ class Exchange:
         return None if place is None else self._states.find(*place)
 
     async def take(self, network: Network, fetch: ev.FetchState, round_: int) -> bool:
-        """Copy a state from whoever has it, going on where an earlier attempt stopped; False if nobody has it.
+        """Copy a state from any neighbour, going on where an earlier attempt stopped; False if none has it.
 
-        It is stored only if it is what the hosts certified (G1); its size is known before a byte is asked for (G9).
+        It is stored only with the certified digest (G1); its size is known before a byte is requested (G9).
         """
         spec = self._specs[fetch.component]
         size = file_size(spec.words)

@@ -1,4 +1,4 @@
-"""Where component states come from: stored ones by the chain that names them, else replayed from the bytes."""
+"""Component states: stored ones by their chain, otherwise replayed from the bytes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,11 @@ from ..store.states import States
 
 CHECKPOINT_EVERY = 10  # rounds; the last few are kept as well, so that a refold starts close to what changed
 KEEP_LAST = 4
-LARGE = 500_000  # parameters from which threads read ahead
+LARGE = 500_000  # parameters above which threads read ahead
 
 
 class MissingBlobsError(Exception):
-    """Bytes that the fold needs are not stored here (any more)."""
+    """Bytes that the fold needs are not stored here, or no longer."""
 
     def __init__(self, blobs: Sequence[bytes]) -> None:
         self.blobs = tuple(blobs)
@@ -29,7 +29,7 @@ class MissingBlobsError(Exception):
 
 
 def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: States) -> tuple[State, int]:
-    """Return the state after `rounds` and how many coordinates saturated; store it and its checkpoints.
+    """Return the state after `rounds` and the number of saturated coordinates; store it and its checkpoints.
 
     Raises MissingBlobsError.
     """
@@ -62,9 +62,9 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
 def _read_ahead(
     rounds: Sequence[Round], values: Callable[[Entry], Integers], spec: ComponentSpec
 ) -> Iterator[tuple[Round, dict[bytes, Integers]]]:
-    """Give each round with its updates, the next one's being read by threads meanwhile where they are large.
+    """Yield each round with its updates; threads read large updates of the next round meanwhile.
 
-    Hashing and unpacking let go of the interpreter; of small updates the change of threads costs more than that gains.
+    Hashing and unpacking release the GIL; with small updates, switching threads costs more than that gains.
     """
     if spec.dimension < LARGE:
         for round_ in rounds:
@@ -79,10 +79,10 @@ def _read_ahead(
 
 
 def kept(rounds: Sequence[Round], horizon: int) -> set[bytes]:
-    """Return the chains whose states are worth keeping; a state that held a withdrawn update is not among them.
+    """Return the chains of the states to keep; none of these holds a withdrawn update.
 
-    No withdrawal reaches a round that is `horizon` rounds old (design.md section 9): of the checkpoints from before,
-    the last is what every refold can start from.
+    No withdrawal reaches a round that is `horizon` rounds old (design.md section 9): every refold can start from the
+    last checkpoint before that.
     """
     last = rounds[-1].number if rounds else 0
     oldest = _base(last, horizon)
@@ -94,26 +94,26 @@ def kept(rounds: Sequence[Round], horizon: int) -> set[bytes]:
 
 
 def beyond(last: int, horizon: int) -> int:
-    """Return the last round that no withdrawal can reach any more, 0 for none."""
+    """Return the last round beyond the reach of withdrawals, 0 for none."""
     return max(0, last - horizon)
 
 
 def _base(last: int, horizon: int) -> int:
     """Return the round whose state every refold can start from, 0 for none.
 
-    One checkpoint more than the horizon asks for: rounds may close between a withdrawal and its refold.
+    One checkpoint more than the horizon needs: rounds may close between a withdrawal and its refold.
     """
     return max(0, beyond(last, horizon) // CHECKPOINT_EVERY - 1) * CHECKPOINT_EVERY
 
 
 def spent(rounds: Sequence[Round], horizon: int) -> Round | None:
-    """Return the round up to which no update's bytes are needed any more once the state after it is on disk."""
+    """Return the round up to which no update's bytes are needed once the state after it is on disk."""
     number = _base(rounds[-1].number if rounds else 0, horizon)
     return rounds[number - 1] if number else None
 
 
 def irreplaceable(rounds: Sequence[Round], horizon: int, blobs: Blobs) -> set[bytes]:
-    """Return the chain of the state in whose place bytes were pruned; empty if all can be computed from the bytes."""
+    """Return the chain of the state that replaces pruned bytes; empty if all states can be computed from bytes."""
     base = spent(rounds, horizon)
     if base is None or all(blobs.has(e.blob) for r in rounds[: base.number] for e in r.entries):
         return set()
@@ -121,7 +121,7 @@ def irreplaceable(rounds: Sequence[Round], horizon: int, blobs: Blobs) -> set[by
 
 
 def prune(spec: ComponentSpec, rounds: Sequence[Round], horizon: int, blobs: Blobs, states: States) -> int:
-    """Delete the bytes that no refold can need; return how many went. What they added up to is made durable first."""
+    """Delete bytes that no refold can need; return how many were deleted. Their state is made durable first."""
     base = spent(rounds, horizon)
     if base is None:
         return 0
@@ -130,7 +130,7 @@ def prune(spec: ComponentSpec, rounds: Sequence[Round], horizon: int, blobs: Blo
     if not old:
         return 0
     if not states.sync(spec.name, base.chain):
-        return 0  # the checkpoint is not there: the bytes still are what it can be computed from
+        return 0  # the checkpoint is missing: it has to be computed from the bytes
     return blobs.delete(old)
 
 
@@ -148,7 +148,7 @@ def state_at(spec: ComponentSpec, rounds: Sequence[Round], chain: bytes, blobs: 
 
 
 def state_bytes(state: State) -> bytes:
-    """Return a state as the learner takes it: int32 little-endian; of a statistic int64, each two of these."""
+    """Return a state in the learner's encoding: int32 little-endian; a statistic's int64 as two of these."""
     return np.ascontiguousarray(state, dtype="<i4").tobytes()
 
 

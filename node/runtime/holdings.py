@@ -1,4 +1,4 @@
-"""Updates' bytes and components' states on this node's disk: fetched, checked, folded, taken, erased."""
+"""Updates' bytes and components' states on this node's disk: fetched, checked, folded, copied, erased."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Holdings:
-    """What this node holds of bytes and states, and the jobs that change it. `network` comes when it is open."""
+    """This node's bytes and states, and the jobs that change them. `network` is set when it is open."""
 
     network: Network
 
@@ -47,12 +47,12 @@ class Holdings:
         return folding.state_at(self.core.specs[name], rounds, chain, self.blobs, self.states)
 
     def blob_path(self, digest: bytes) -> tuple[Path, int] | None:
-        """Return where these bytes are and how many there are; None if they are not here."""
+        """Return the file of these bytes and its size; None if they are not here."""
         size = self.blobs.size(digest)
         return self.exchange.locate(self.core.ledger, digest) if size is None else (self.blobs.path(digest), size)
 
     async def pull(self, pull: ev.Pull) -> None:
-        """Get an update's bytes, check them, and tell the core."""
+        """Get an update's bytes, check them, and notify the core."""
         if pull.blob in self._pulling:
             return
         self._pulling.add(pull.blob)
@@ -67,7 +67,7 @@ class Holdings:
                     await in_thread(self.blobs.delete, [pull.blob])
                     self.submit(ev.BlobRefused(pull.blob, error.reason))
                     return
-                except (CorruptError, KeyError) as error:  # damaged on our own disk: it is fetched again
+                except (CorruptError, KeyError) as error:  # damaged on this disk: fetched again
                     log.error("bytes damaged on disk", reason=str(error))
                     self.submit(ev.BlobRefused(pull.blob, "unavailable"))
                     return
@@ -108,9 +108,9 @@ class Holdings:
         return False
 
     async def fold(self, fold: ev.Fold) -> None:
-        """Compute a component's state after these rounds, store it, and tell the core."""
+        """Compute a component's state after these rounds, store it, and notify the core."""
         spec = self.core.specs[fold.component]
-        if fold.fresh:  # from the bytes, or from the state in whose place bytes were pruned
+        if fold.fresh:  # from the bytes, or from the state that replaces pruned bytes
             keep = await in_thread(folding.irreplaceable, fold.rounds, self._horizon, self.blobs)
             await in_thread(self.states.prune, fold.component, keep)
         try:
@@ -122,7 +122,9 @@ class Holdings:
         component = ledger.components[fold.component]
         rounds = component.rounds
         await in_thread(self.states.prune, fold.component, folding.kept(rounds, self._horizon))
-        if self.config.storage.prune and ledger.certifiable(component):  # others' word stands for what goes
+        if self.config.storage.prune and ledger.certifiable(
+            component
+        ):  # other hosts certified the state that replaces them
             pruned = await in_thread(folding.prune, spec, rounds, self._horizon, self.blobs, self.states)
             if pruned:
                 log.info("old bytes pruned that no withdrawal can reach", component=fold.component, count=pruned)
@@ -136,7 +138,7 @@ class Holdings:
             await self.notes.add({(fold.component, fold.round): facts}, ledger.height)
 
     async def take_state(self, fetch: ev.FetchState) -> None:
-        """Get a certified state from a neighbour, and tell the core."""
+        """Get a certified state from a neighbour, and notify the core."""
         rounds = self.core.ledger.components[fetch.component].rounds
         round_ = next((r.number for r in rounds if r.chain == fetch.chain), 0)
         taken = await self.exchange.take(self.network, fetch, round_)
@@ -144,7 +146,7 @@ class Holdings:
         self.submit(event(fetch.component, fetch.chain))
 
     async def erase(self, erase: ev.Erase, forget: Callable[[set[bytes]], None]) -> None:
-        """Delete bytes that nothing refers to, older states, and (`forget`) who was drawn for what is gone."""
+        """Delete bytes without a reference, older states, and (`forget`) manifests of runs that are gone."""
         in_flight = set(self.core.in_flight)  # on the core's own thread
 
         def delete() -> int:
@@ -157,7 +159,7 @@ class Holdings:
         log.info("bytes erased that nothing refers to any more", count=count)
 
     def sweep(self) -> None:
-        """Delete blobs that nothing refers to: a crash came between a certificate and the erasure it allows."""
+        """Delete blobs without a reference, left by a crash between a certificate and the erasure it allows."""
         gone = self.blobs.sweep(needed(self.core))
         if gone:
             log.info("swept unreferenced bytes", count=gone)

@@ -1,4 +1,4 @@
-"""The learner's jobs: opening it, budgets, training, evaluation, and the private components that stay here."""
+"""The learner's jobs: opening it, budgets, training, evaluation, and private components."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 class Jobs:
-    """What this node asks of its learner, and what it tells the core of the answers."""
+    """This node's requests to its learner; the answers become events of the core."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class Jobs:
         )
 
     async def reopen(self) -> None:
-        """Let the learner begin anew; whatever it was at is thrown away."""
+        """Restart the learner; its work in progress is discarded."""
         request = self._opening()
         if request is not None:
-            self._reopening = True  # until it is ready: what fails meanwhile is no fault of the learner's
-            self.submit(ev.LearnerReady(()))  # no run is paid for meanwhile, nor ever if it refuses the data
+            self._reopening = True  # until it is ready: failures meanwhile are not the learner's
+            self.submit(ev.LearnerReady(()))  # no run is reserved meanwhile, nor ever if it refuses the data
             await self.learner.reopen(request)
 
     def _opening(self) -> Open | None:
@@ -89,7 +89,7 @@ class Jobs:
             withheld=tuple(self.core.withheld),
             models={name: str(path) for name, path in self.config.models.folders},
             cache=str(self.home.embeddings),
-            purge=True,  # the cache is this home's alone: who left the data leaves it too
+            purge=True,  # the cache belongs to this home only: students who left the data leave it too
             private=str(self.home.private) if learning.private else None,
             private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank),
             excluded=LeftOut(excluded.salt, tuple(sorted(excluded.tags))),
@@ -98,13 +98,13 @@ class Jobs:
     def _on_learner_ready(self, answer: Opened) -> None:
         log.info("learner ready", subjects=answer.subjects, held_out=answer.held_out)
         if self._reopening:
-            self._personalised = (0, 0)  # they are to be trained again, without who is left out now
+            self._personalised = (0, 0)  # they are to be trained again, without the students left out now
         self._reopening = False
         self.exclusion.everybody = None if answer.everybody is None else frozenset(answer.everybody)
         self.submit(ev.LearnerReady(tuple(answer.components)))
 
     async def check_budget(self, check: ev.CheckBudget) -> None:
-        """Ask the accountant whether another training fits the budgets, and tell the core."""
+        """Ask the accountant whether another training run fits the budgets, and notify the core."""
         share = self.charter.learning.recovery_share
         request = DecideRun(
             modalities=tuple(
@@ -154,7 +154,7 @@ class Jobs:
         self.submit(event)
 
     async def train(self, train: ev.Train) -> None:
-        """Train, pack the updates, write down who was drawn, and tell the core."""
+        """Train, pack the updates, write the manifest, and notify the core."""
         asked = trio.current_time()
         try:
             trained = [(recipe.component, recipe.chain) for recipe in train.recipes]
@@ -184,7 +184,7 @@ class Jobs:
         await self._personalise(after=train.run)
 
     async def _states(self, chains: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-        """Return states as the learner takes them, from (component, chain). Raises MissingBlobsError."""
+        """Return states in the learner's encoding, from (component, chain). Raises MissingBlobsError."""
         states = {}
         for name, chain in chains:
             rounds = self.core.ledger.components[name].rounds
@@ -233,8 +233,8 @@ class Jobs:
     async def _personalise(self, after: int | None = None) -> None:
         """Train the private components beside the last evaluated states, when they are due and no run is under way.
 
-        What they learn stays in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
-        the shared states that they were trained beside are no longer in force then.
+        Their states stay in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
+        then the shared states that they were trained with are no longer in force.
         """
         if not self.config.learning.private or self._personalising.locked():
             return

@@ -1,4 +1,4 @@
-"""The learner worker as the daemon sees it: a child process that may crash or be killed without harm."""
+"""The daemon's side of the learner worker: a child process that may crash or be killed without harm."""
 
 import subprocess
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ A = TypeVar("A")
 
 
 class LearnerError(OperatorError):
-    """The worker refused a request (`kind` says how), died while it worked on it, or gave no usable answer (None)."""
+    """The worker refused a request (with a `kind`), died during it, or gave no usable answer (None)."""
 
     def __init__(self, message: str, advice: str = "", kind: ErrorKind | None = None) -> None:
         self.kind = kind
@@ -32,10 +32,10 @@ class LearnerError(OperatorError):
 class Learner:
     """Runs the worker, restarts it with backoff, and answers requests one after the other.
 
-    `state` is "starting", "ready", "training", "failed", "waiting" (for a data folder) or "off"; `detail` says why.
-    Data that cannot be used, a table that is not there yet say, are looked at again with backoff. `device` is where it
-    computes, `progress` how far it is with what it does (0, 0: not known), `cut` how many records of a text modality
-    have more than is read of them.
+    `state` is "starting", "ready", "training", "failed", "waiting" (for a data folder) or "off"; `detail` is the
+    reason. Unusable data, such as a missing table, are opened again with backoff. `device` is the compute device,
+    `progress` the steps done and in all (0, 0: unknown), `cut` the number of a text modality's records that are read in
+    part.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Learner:
         self._command = list(command) or list(BUILT_IN)
         self._opening = opening
         self._on_ready, self._on_lost = on_ready, on_lost
-        self._excused = False  # this worker was ready, or was killed on purpose: that it ends is no failure yet
+        self._excused = False  # this worker was ready, or was killed on purpose: its end is no failure yet
         self._process: trio.Process | None = None
         self._waiting: dict[int, _Call] = {}
         self._numbers = 0
@@ -58,8 +58,8 @@ class Learner:
         self.detail = waiting_for
         self.device = ""
         self.left_out = 0  # students with a cell that cannot be used
-        self.students: int | None = None  # those in the data, held out or not; None: not known
-        self.labelled: dict[str, int] = {}  # for each task of the data the records with a label
+        self.students: int | None = None  # students in the data, held out or not; None: unknown
+        self.labelled: dict[str, int] = {}  # by task: the number of records with a label
         self.progress = (0, 0)
         self.cut: dict[str, int] = {}
         self._reopening = False
@@ -69,7 +69,7 @@ class Learner:
         if self._opening is None and self.state != "waiting":
             self.state, self.detail = "off", "no data folder is configured"
         if self.state == "waiting":
-            self._on_lost()  # the others should not wait for what cannot be trained
+            self._on_lost()  # other members should not wait for components that cannot be trained
         backoff = MIN_BACKOFF
         while True:
             started = trio.current_time()
@@ -112,7 +112,7 @@ class Learner:
             self._waiting.clear()
 
     async def _open(self) -> None:
-        """Open the data, again and again until they can be used; what ends the worker ends this."""
+        """Open the data, again and again until they are usable or the worker ends."""
         assert self._opening is not None
         backoff, told = MIN_BACKOFF, ""
         while True:
@@ -142,7 +142,7 @@ class Learner:
             return
 
     async def reopen(self, opening: Open) -> None:
-        """Begin anew with another opening: the worker that runs is killed, and what it was at is lost."""
+        """Restart with another opening request: the running worker is killed, and its work in progress is lost."""
         self._opening, self._excused = opening, True
         process = self._process
         if process is not None:
@@ -171,7 +171,7 @@ class Learner:
                 self._deliver(body)
 
     def _deliver(self, body: bytes) -> None:
-        """Pass a reply to who waits for it. Raises BadReplyError where it says of no request that it is its."""
+        """Pass a reply to its request. Raises BadReplyError if it names no open request."""
         try:
             number, reply = decode_reply(body)
         except BadReplyError as error:
@@ -245,7 +245,7 @@ class _Call:
 
 
 async def _forward(process: trio.Process) -> None:
-    """Pass the worker's log lines on as they are."""
+    """Forward the worker's log lines unchanged."""
     assert process.stderr is not None
     async for data in process.stderr:
         pass_on(data.decode(errors="replace"))

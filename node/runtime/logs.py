@@ -1,7 +1,7 @@
 """Logging: JSON lines for machines, or a console for people; bytes are shown as short hex.
 
-What others provoke is told the first few times and counted after that (`Repeats`), and a log file is rotated by size:
-nobody can fill the disk by knocking.
+Lines that peers provoke are logged the first few times and counted after that (`Repeats`), and a log file is rotated by
+size: repeated connections cannot fill the disk.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import structlog
 
 FILE_BYTES, FILES = 8 << 20, 5  # a log file's size, and how many there are: node.log, node.log.1, …
-WINDOW = 600.0  # seconds in which what repeats is told once more
+WINDOW = 600.0  # seconds after which a repeated line is logged again
 TOLD = 5  # lines of one kind and peer in a window
 KINDS = 20  # of one event in a window, by peer and reason; keys are free to make, so the rest counts as one
 LONGEST = 1000  # characters of one value
@@ -38,7 +38,7 @@ class _Count:
 
 
 class Repeats:
-    """Which lines are told: of each kind, the first few of a window. What was left out is counted."""
+    """Decides which lines are logged: of each kind the first few in a window. The rest is counted."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class Repeats:
         self._counts: dict[str, dict[Key, _Count]] = {}
 
     def tell(self, event: str, why: str = "", who: str = "") -> bool:
-        """Whether to tell it; if not, it is counted."""
+        """Whether to log this line; if not, it is counted."""
         with self._lock:
             kinds = self._counts.setdefault(event, {})
             key = (event, why, who)
@@ -62,7 +62,7 @@ class Repeats:
             return False
 
     def summary(self) -> list[tuple[Key, int]]:
-        """Return what was left out, once a window is over; a new one begins then."""
+        """Return the counts of lines left out, once a window is over; a new one begins then."""
         with self._lock:
             if self._clock() - self._since < WINDOW:
                 return []
@@ -103,7 +103,7 @@ class _Handler(RotatingFileHandler):
 
         file = open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=private)  # noqa: SIM115 - the handler closes it
         if self._stdio:
-            for descriptor in (1, 2):  # what a crash or a library prints
+            for descriptor in (1, 2):  # output of a crash or a library
                 os.dup2(file.fileno(), descriptor)
         return file
 
@@ -116,7 +116,7 @@ _library: logging.Handler | None = None
 def configure(format_: str, level: str, file: Path | None = None) -> None:
     """Send structlog and the standard library's warnings to stderr, or to a file that is rotated.
 
-    `format_` is "json" or "console". With `file`, what is printed to standard output and error goes there too.
+    `format_` is "json" or "console". With `file`, standard output and error go there too.
     """
     global _sink, _library, _repeats  # noqa: PLW0603 - like the logging that it configures, it is the process's
     if isinstance(_sink, LogFile):
@@ -153,13 +153,13 @@ def configure(format_: str, level: str, file: Path | None = None) -> None:
 
 
 def pass_on(text: str) -> None:
-    """Write what another process of this node said, as it is."""
+    """Write the output of another process of this node unchanged."""
     _sink.write(text)
     _sink.flush()
 
 
 def tell_repeats(log: Any) -> None:
-    """Tell what was left out, if a window is over. Call it now and then."""
+    """Log the counts of lines left out, if a window is over. To be called regularly."""
     for (event, why, who), count in _repeats.summary():
         facts = {name: value for name, value in (("why", why), ("who", who)) if value}
         log.warning(SUMMARY, what=event, times=count, minutes=round(WINDOW / 60), **facts)

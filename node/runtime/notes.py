@@ -1,4 +1,4 @@
-"""What this node keeps about rounds, beside the ledger: when it trained and folded, who was missing, bytes so far."""
+"""This node's own notes on rounds, beside the ledger: times of training and folding, missing members, bytes."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,14 +12,14 @@ from ..store.database import Store
 
 
 class Notes:
-    """Facts by (component, round), merged with what is known, in the database."""
+    """Facts by (component, round) in the database; new ones are merged with stored ones."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._noting = trio.Lock()
 
     async def add(self, facts: Mapping[tuple[str, int], Mapping[str, object]], height: int) -> None:
-        """Add facts by (component, round), all in one write. `height`: of the ledger, where no fact says it."""
+        """Add facts by (component, round), all in one write. `height`: the ledger's, for facts without one."""
 
         def write() -> None:
             notes = []
@@ -36,7 +36,7 @@ class Notes:
 
 
 def facts_of(closes: Iterable[ev.Notice], counters: Counters) -> Iterator[tuple[tuple[str, int], dict[str, object]]]:
-    """What there is to note of rounds that were closed: hundreds in one step of a node that catches up."""
+    """The facts of closed rounds: hundreds in one step while a node catches up."""
     for notice in closes:
         facts = {key: _full(value) for key, value in notice.fields.items()}
         facts |= {"closed_at": time.time(), "received": counters.received, "sent": counters.sent}

@@ -1,21 +1,20 @@
-"""When an update leaves: at a time that does not tell how long its training took (G6).
+"""When an update is sent: at a time that does not reveal the duration of its training run (G6).
 
-How long a training run takes depends on the records of those who were drawn, and no budget is charged for it. So an
-update waits for a fixed time from the beginning of its training. Where a training takes longer, that time doubles, for
-good: what others can see of it is that it doubled, once. What came before (the learner was busy) is rounded up to
-QUANTUM.
+That duration depends on the drawn students' records, and no budget accounts for it. So an update waits until a fixed
+time after the start of its training. If training takes longer, that time doubles for good: others see one doubling. The
+time before training (the learner was busy) is rounded up to QUANTUM.
 """
 
 from math import ceil
 
 import trio
 
-QUANTUM = 0.1  # seconds; the least that a training seems to take
-SHARE = 4  # of the round's deadline an update waits for one part at most; a longer training shows
+QUANTUM = 0.1  # seconds; the shortest duration that a training run shows
+SHARE = 4  # an update waits for at most 1/SHARE of the round's deadline; longer training is visible
 
 
 class Pace:
-    """The time that every training seems to take, in seconds; `deadline` is the round's."""
+    """The duration that every training run shows, in seconds; `deadline` is the round's."""
 
     def __init__(self, deadline: float) -> None:
         self.quantum = min(QUANTUM, deadline / 64)
@@ -23,9 +22,9 @@ class Pace:
         self.level = self.quantum
 
     def leaves(self, elapsed: float, training: float) -> float:
-        """Return at which second after its request an update leaves that is ready after `elapsed` of them.
+        """Return the second after its request at which to send an update that is ready after `elapsed` seconds.
 
-        `training` of these it was trained for (what cannot be: all). Never less than `elapsed`.
+        `training` of these were training; an impossible value counts as all. Never less than `elapsed`.
         """
         if not 0.0 <= training <= elapsed:
             training = elapsed
@@ -35,5 +34,5 @@ class Pace:
         return max(elapsed, waited + self.level)
 
     async def wait(self, asked: float, training: float) -> None:
-        """Wait until an update may leave that was asked for at `asked` (trio's clock) and is ready now."""
+        """Wait until an update that was requested at `asked` (trio's clock) and is ready now may be sent."""
         await trio.sleep_until(asked + self.leaves(trio.current_time() - asked, training))

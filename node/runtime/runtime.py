@@ -1,7 +1,7 @@
 """The runtime: takes events to the core and carries out its effects. Disk before network, always (G6, G8).
 
-The class is long because the order of start and stop is: every callback of the network, the timers and the control API
-ends in its one inbox. What a callback does lies in modules of its own.
+The class is long because the order of start and stop is: all callbacks of the network, the timers and the control API
+end in its one inbox. The work of a callback is in modules of its own.
 """
 
 import signal
@@ -49,11 +49,11 @@ from .spend_statements import SpendStatements
 log = structlog.get_logger(__name__)
 
 TELL_PROTOCOL = "/collegium/tell/1"
-INBOX = 20_000  # events that may wait; gossip beyond is dropped and counted, anti-entropy brings it again
+INBOX = 20_000  # events in the queue; gossip beyond it is dropped and counted, anti-entropy brings it again
 BATCH = 256
 LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
 FEW_DESCRIPTORS = 512
-TEND_EVERY = 5.0  # seconds between two looks at this machine's addresses and at applications that wait
+TEND_EVERY = 5.0  # seconds between checks of this machine's addresses and of waiting applications
 
 
 class Runtime:
@@ -73,7 +73,7 @@ class Runtime:
         self._control_closed = trio.Event()
         self._timers: dict[Timer, trio.CancelScope] = {}
         self._asking: set[bytes] = set()
-        self.begins_anew = False  # to a new key, or to data that came: the daemon begins anew with it
+        self.begins_anew = False  # a new key, or data that came: the daemon restarts with it
         self._nursery: trio.Nursery
         self._turn = trio.Lock()
         plan = Plan(
@@ -85,7 +85,7 @@ class Runtime:
         snapshot, self._missing = store.snapshot(), missing_data(config)
         known = joining.load(home)
         self.title = "" if known is None else known.name
-        self.data_missing = ""  # why the data, which were there at the start, cannot be read now
+        self.data_missing = ""  # the reason why data that were there at the start cannot be read now
         hosted, followed = (
             (held_before(config, charter, snapshot, identity.public_key), ())
             if self._missing
@@ -128,11 +128,11 @@ class Runtime:
         self.book.refresh(self.network)
 
     async def look(self, subject: str) -> Seen:
-        """Return what is known of a student and of the updates that saw them. Raises CorruptError."""
+        """Return this node's knowledge of a student and of the updates that saw them. Raises CorruptError."""
         return await self.exclusion.look(subject)
 
     async def exclude(self, subject: str) -> Seen:
-        """Leave a student out from now on; return what is known of the updates that saw them. Raises CorruptError."""
+        """Leave a student out from now on; return the updates that saw them. Raises CorruptError."""
         return await self.exclusion.exclude(subject)
 
     def request_stop(self) -> None:
@@ -142,7 +142,7 @@ class Runtime:
     # ---- running
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Run until stopped or until a fault from which only a restart leads on (a full disk, say)."""
+        """Run until stopped, or until a fault that only a restart can mend (a full disk, say)."""
         config = NetworkConfig(
             seed=self.identity.seed,
             listen=tuple(self.config.node.listen),
@@ -189,7 +189,7 @@ class Runtime:
             started()
             await self._stop.wait()
             log.info("node stops")
-            with trio.move_on_after(2):  # let the answer to whoever asked us to stop get out
+            with trio.move_on_after(2):  # let the answer to the stop request get out
                 await self._control_closed.wait()
             nursery.cancel_scope.cancel()
 
@@ -217,11 +217,13 @@ class Runtime:
             with unless_scarce():
                 known = joining.load(self.home)
                 if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
-                    self.network.backoff_reset(known.member)  # it lets this node in when the members have admitted it
+                    self.network.backoff_reset(
+                        known.member
+                    )  # that peer lets this node in when the members have admitted it
             await trio.sleep(TEND_EVERY)
 
     async def _look_for_data(self) -> None:
-        """Notice a data folder that has gone since the start, or is back."""
+        """Check whether the data folder has gone since the start, or is back."""
         if self._missing:
             return
         found = await in_thread(missing_data, self.config)
@@ -238,9 +240,9 @@ class Runtime:
         self.request_stop()
 
     def _follow_key(self) -> None:
-        """Take up the new key as soon as the members have it in their ledger.
+        """Restart with the new key as soon as the ledger has it.
 
-        And begin anew when this key took a lost one's place: what that one spent is read from its updates (G6).
+        Restart also when this key replaced a lost one: that key's spending is read from its updates (G6).
         """
         seat = self.core.ledger.roll.seats.get(self.identity.public_key)
         if seat is not None and seat.predecessor and not self._was_member:
@@ -253,7 +255,7 @@ class Runtime:
             self.request_stop()
 
     async def _step(self, think: Callable[[], list[ev.Effect]]) -> None:
-        # Nobody is answered from the core's memory until what it holds is on disk (G8).
+        # No request is answered from the core's memory until that state is on disk (G8).
         async with self._turn:
             effects = think()
             await self._store_puts(effects)
@@ -266,7 +268,7 @@ class Runtime:
     async def _store_puts(self, effects: list[ev.Effect]) -> None:
         puts = [effect.put for effect in effects if isinstance(effect, ev.Persist)]
         if puts:
-            # If this fails nothing of the batch leaves the node: the error ends the daemon, what is stored stays.
+            # If this fails, nothing of the batch leaves the node: the error ends the daemon, stored rows stay.
             await in_thread(self.store.apply, puts)
 
     async def _carry_out(self, effect: ev.Effect) -> None:
@@ -305,7 +307,7 @@ class Runtime:
                 assert_never(effect)
 
     async def _guarded(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Errors of one job about bytes from outside end that job; errors of our disk end the daemon."""
+        """Run a job: an error about bytes from outside ends the job, an error of this disk the daemon."""
         try:
             await job()
         except (RemoteProtocolError, UnreachableError) as error:
@@ -326,7 +328,7 @@ class Runtime:
                 self.submit(ev.TimerFired(effect.timer))
 
     async def _serve_control(self) -> None:
-        # Imported here, when the node already runs: its first second belongs to the network.
+        # Imported here, when the node already runs: the network starts first.
         from ..control.server import serve_control  # noqa: PLC0415
 
         try:

@@ -1,4 +1,4 @@
-"""The daemon's process: what it reads from its home, the lock on it, and the error that it ends with."""
+"""The daemon's process: reading its home, locking it, and the final error."""
 
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +26,7 @@ FEW_DESCRIPTORS = 512
 
 
 def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCharter, Identity]:
-    """Read what a daemon needs from its directory, with a clear error for whatever is not in order."""
+    """Read the daemon's files from its home, with a clear error for each that is not in order."""
     config = load_config(home.config)
     identity = keys.load(home, passphrase)
     if not home.charter.exists():
@@ -66,7 +66,7 @@ def serve(
 
 
 def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_file: Path | None) -> bool:
-    """Run the daemon; return whether it is to begin anew, with the key that it moved to or the data that came."""
+    """Run the daemon; return whether it has to restart, with a new key or with data that came."""
     config, charter, signed, identity = load(home, passphrase)
     logs.configure(config.log.format, config.log.level, log_file)
     descriptors = raise_limit()
@@ -88,7 +88,7 @@ def _nothing() -> None:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error to tell the operator: the first with advice, else the first."""
+    """Return the error for the operator: the first with advice, else the first."""
     found: list[BaseException] = []
     queue: deque[BaseException] = deque([group])
     while queue:

@@ -1,8 +1,7 @@
-"""Whether other members' spend statements add up to the ε that they claim: recomputed apart from this node's own
-training.
+"""Checks of other members' claimed ε against their spend statements, apart from this node's own training.
 
-The learner never sees them. A process of its own with limits computes them, many at a time and never in a hurry: the
-spend statement of a member's next update covers the same training runs. A claim that is too low is told, never judged.
+The learner never sees them. A separate process with limits computes them in batches, without haste: the spend statement
+of a member's next update covers the same training runs. A claim that is too low is logged, never refused.
 """
 
 import json
@@ -20,14 +19,14 @@ from ...protocol.update import UpdateHeader
 
 log = structlog.get_logger(__name__)
 
-GATHER = 5.0  # seconds: spend statements that come within them are computed by one process
+GATHER = 5.0  # seconds: spend statements that come within this time are computed by one process
 LONGEST = 600.0  # seconds that a process may take on a busy machine; its CPU time is bounded by itself
 COMMAND = (sys.executable, "-P", "-m", "collegium.node.privacy.recompute")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class SpendStatements:
-    """The last spend statement of each member that was not recomputed yet; `run` does it."""
+    """The last spend statement of each member that is not recomputed yet; `run` recomputes them."""
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = list(command)
@@ -35,7 +34,7 @@ class SpendStatements:
         self._more = trio.Event()
 
     def add(self, header: UpdateHeader) -> None:
-        """Take a header that passed `check_header`; it replaces what waits of its author."""
+        """Take a header that passed `check_header`; it replaces a waiting one of its author."""
         self._waiting[header.author] = header
         self._more.set()
 
@@ -74,7 +73,7 @@ class SpendStatements:
             open_ = open_[len(answers) + 1 :]
 
     async def _answers(self, claims: Sequence[Claim]) -> list[int]:
-        """Return ε of the first claims, in thousandths: of all of them, unless the process ended before."""
+        """Return ε of the first claims, in thousandths: of all, unless the process ended early."""
         lines = [
             json.dumps(
                 {

@@ -1,1 +1,1 @@
-"""Taking contributions back: who was drawn and who is left out, what a withdrawal reaches, one student's removal."""
+"""Unlearning: drawn and excluded students, the reach and cost of a withdrawal, one student's removal."""

@@ -1,7 +1,7 @@
-"""Students who are left out of all that is trained from now on, and the updates that saw them.
+"""Students who are left out of all training from now on, and the updates that saw them.
 
-Who was drawn for an update is written down before the update leaves (students.py); so the node can tell which updates
-saw a student, and the worker is opened again without them.
+The students drawn for an update are on disk before the update leaves (students.py). So the node knows which updates saw
+a student, and opens the worker again without that student.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -27,32 +27,32 @@ LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgott
 
 
 class Exclusion:
-    """Who is left out here. `reopen` lets the learner begin anew without them; it returns when that is so."""
+    """The students left out here. `reopen` restarts the learner without them; it returns when that is done."""
 
     def __init__(self, home: Home, store: Store, core: NodeState, reopen: Callable[[], Awaitable[None]]) -> None:
         self.home, self.store, self.core = home, store, core
         self.manifests = Manifests(home)
-        self.everybody: frozenset[str] | None = None  # in the data, left out or not; told by the learner
+        self.everybody: frozenset[str] | None = None  # in the data, left out or not; reported by the learner
         self._reopen = reopen
         self._excluding = trio.Lock()
-        if not self.load()[1]:  # a crash came in between
+        if not self.load()[1]:  # after a crash in between
             self._forget_private()
 
     async def exclude(self, subject: str) -> Seen:
-        """Leave a student out of all that is trained from now on; return the updates that saw them.
+        """Leave a student out of all training from now on; return the updates that saw them.
 
-        The worker begins anew without the student, so whatever it was at is thrown away. What private components
-        learned is deleted. Raises CorruptError.
+        The worker restarts without the student, so its work in progress is discarded. Private components' states are
+        deleted. Raises CorruptError.
         """
-        async with self._excluding:  # one at a time: each waits for the training run that it threw away
+        async with self._excluding:  # one at a time: each waits for the end of the discarded training run
             found, forgotten = await in_thread(self.load)
             if not (found.has(subject) and forgotten):
                 await self._begin_without(subject)
             return await self.look(subject)
 
     async def look(self, subject: str) -> Seen:
-        """Return what is known of a student; nothing is changed. Raises CorruptError."""
-        # First what is in flight: what a block takes meanwhile is stored already when the stored ones are read.
+        """Return the node's knowledge of a student; changes nothing. Raises CorruptError."""
+        # Updates in flight first: those that a block takes meanwhile are stored when the stored ones are read.
         in_flight = [update.header for update in self.core.in_flight.of(self.core.me)]
         return await in_thread(self._seen, subject, in_flight, self.core.ledger)
 
@@ -61,12 +61,12 @@ class Exclusion:
         run = self.core.run
         await self._reopen()
         await in_thread(self._forget_private)
-        # Until the core has what the worker had answered already.
+        # Wait until the core has the worker's last answers.
         while run is not None and self.core.run is not None and self.core.run.number == run.number:  # noqa: ASYNC110
             await trio.sleep(0.05)
 
     def load(self) -> tuple[Excluded, bool]:
-        """Return who is left out, and whether private components have forgotten them. Raises CorruptError."""
+        """Return the students left out, and whether private components have forgotten them. Raises CorruptError."""
         found, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
         if len(found.tags) < noted:
             path = self.home.root / "excluded.json"
@@ -74,7 +74,7 @@ class Exclusion:
         return found, len(found.tags) == noted
 
     def _forget_private(self) -> None:
-        """Delete what private components learned with whoever is left out now; note that it is done."""
+        """Delete the private components' states that learned from students now left out; note that it is done."""
         folder = self.home.private
         with disk_errors(folder):
             if folder.is_dir():
@@ -95,7 +95,7 @@ class Exclusion:
         return Seen(seen, unknown, in_data, bool(saw), self.load()[0].has(subject))
 
     def _own_keys(self, ledger: Ledger) -> set[bytes]:
-        """Return this node's keys: who came back with a new one has no link to its former ones in the roll."""
+        """Return this node's keys, with former ones: after a return with a new key the roll does not link them."""
         here = (self.core.me, *keys.former(self.home))
         return {each for key in here for each in (key, *earlier(ledger.roll, key))}
 
@@ -104,7 +104,7 @@ class Exclusion:
         return [header for header in self.store.headers() if header.value.author in mine]
 
     def forget_manifests(self, in_flight: Collection[bytes]) -> None:
-        """Delete the manifests of training runs of which nothing is in force, in flight, or may come to be."""
+        """Delete the manifests of training runs without an update in force, in flight or still to come."""
         components = self.core.ledger.components
         here = {p.update for c in components.values() for p in c.pending}.union(in_flight)
         here |= {e.update for c in components.values() for r in c.rounds for e in r.entries}

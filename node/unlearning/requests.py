@@ -1,4 +1,4 @@
-"""What a withdrawal would reach and cost at this node, asked before anything is signed."""
+"""Withdrawal requests: their reach and cost at this node, checked before anything is signed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ NOT_SIGNING = "Too few members are connected: see `collegium node status`, and t
 
 
 def rounds_again(state: NodeState, action: str, statement: bytes) -> dict[str, int]:
-    """Return how many rounds of which component run again if a motion to rewind passes as things stand."""
+    """Return the number of rounds, by component, that run again if a motion to rewind passes now."""
     if action != "rewind":
         return {}
     found = proposed_withdrawals(state.charter, state.ledger, action, statement, state.ledger.height + 1, state.me)
@@ -27,7 +27,7 @@ def rounds_again(state: NodeState, action: str, statement: bytes) -> dict[str, i
 
 
 def check_budget(state: NodeState, rounds: Mapping[str, int]) -> None:
-    """Refuse to want rounds again that this node's own budget does not bear. Raises RefusedError."""
+    """Check that this node's own budget covers the rounds that would run again. Raises RefusedError."""
     known = {name for _, last in state.forecast.values() for name in last}
     private = {
         name for name in state.hosted if state.specs[name].noise_multiplier and not state.specs[name].is_statistic
@@ -48,9 +48,9 @@ def check_budget(state: NodeState, rounds: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """Of the updates that saw a student: `whole` can be withdrawn, `settling` are those that went before or never came.
+    """The updates that saw a student: `whole` can be withdrawn, `settling` were withdrawn before or never came.
 
-    `told` is what to say of the others.
+    `told` is the message about the others.
     """
 
     whole: list[bytes]
@@ -59,7 +59,7 @@ class Sought:
 
 
 def sought_updates(state: NodeState, seen: Seen) -> Sought:
-    """Return what can be withdrawn of the updates that saw a student."""
+    """Return which of the updates that saw a student can be withdrawn."""
     ledger = state.ledger
     live = updates_ahead(state)
     counted = {
@@ -70,7 +70,7 @@ def sought_updates(state: NodeState, seen: Seen) -> Sought:
     }
     sought = sorted(update for update in seen.updates if counted.get(update) or update in live)
     mine, authors = own_keys(state), update_authors(state)
-    # A withdrawal under the key in use does not reach what was sent before a return with a new one.
+    # A withdrawal by the present key does not reach updates sent before a return with a new key.
     former = Counter(authors[update].hex() for update in sought if authors[update] not in mine)
     return Sought(
         [update for update in sought if authors[update] in mine],
@@ -83,7 +83,7 @@ def sought_updates(state: NodeState, seen: Seen) -> Sought:
 
 
 def own_keys(state: NodeState) -> set[bytes]:
-    """Return this node's key and those that it had before in the same seat."""
+    """Return this node's key and its earlier keys of the same seat."""
     return {state.me, *membership.earlier(state.ledger.roll, state.me)}
 
 
@@ -111,7 +111,7 @@ def asked_scope(state: NodeState, body: Mapping[str, object]) -> RequestWithdraw
 
 
 def named_update(state: NodeState, prefix: str) -> bytes:
-    """Return the update whose header digest begins so, among all that count or are on their way."""
+    """Return the update whose header digest has this prefix, among all that count or are in flight."""
     ledger = state.ledger
     known = {e.update for c in ledger.components.values() for r in c.rounds for e in r.entries}
     known |= updates_ahead(state)
@@ -123,13 +123,13 @@ def named_update(state: NodeState, prefix: str) -> bytes:
 
 
 def updates_ahead(state: NodeState) -> set[bytes]:
-    """Return the updates that no list holds yet: agreed on and waiting for a round to close, or in flight."""
+    """Return the updates that no list holds yet: pending or in flight."""
     ledger = state.ledger
     return {p.update for c in ledger.components.values() for p in c.pending} | set(state.in_flight)
 
 
 def update_authors(state: NodeState) -> dict[bytes, bytes]:
-    """Return whose each update is that counts or is on its way."""
+    """Return the author of each update that counts, is pending or in flight."""
     in_flight = {digest: update.header.value.author for digest, update in state.in_flight.items()}
     ledger = state.ledger
     components = ledger.components.values()
@@ -138,7 +138,7 @@ def update_authors(state: NodeState) -> dict[bytes, bytes]:
 
 
 def list_of_texts(value: object) -> list[str]:
-    """Return a list of texts as it is. Raises UsageError if it is none."""
+    """Return the value if it is a list of texts. Raises UsageError otherwise."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UsageError("a list of texts is wanted")
     return value
@@ -147,7 +147,7 @@ def list_of_texts(value: object) -> list[str]:
 def check_own(state: NodeState, asked: RequestWithdrawal) -> bool:
     """Refuse to sign a withdrawal that would withdraw nothing: it would stay in the ledger for ever.
 
-    Returns whether it goes to the ledger: what nobody else counts or holds a record of is dropped here.
+    Returns whether it goes to the ledger: updates that no other node counts or has a record of are dropped here.
     """
     ledger = state.ledger
     if state.me in ledger.roll.seats and state.me not in ledger.members:

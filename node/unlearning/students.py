@@ -1,14 +1,13 @@
-"""What a node notes of single students: who took part in which draw, and who must not take part any more.
+"""A node's files about single students: the drawn ones of each training run, and the excluded ones.
 
-    manifests/ROOT    one draw: a salt, and the tag under it of each student who was drawn. ROOT, a commitment to the
-                      salt and to a sparse Merkle tree over blinded leaves at those tags, is in the header of every
-                      update of the draw. Nobody can show another salt for it later, nor tell from it whether anybody
-                      was drawn.
+    manifests/ROOT    one training run: a salt, and the tag under it of each drawn student. ROOT is a commitment to the
+                      salt and to a sparse Merkle tree over blinded leaves at those tags; it is in the header of every
+                      update of the run. No other salt fits it later, and it does not reveal whether anybody was drawn.
     excluded.json     a salt, and the tags of the students who are left out
 
-A tag is of the cleaned id (node/data/spelling.py): all spellings that `clean` makes one have the same tag.
-Nothing here names anybody: a tag is an HMAC of the id. Only a receipt for one student shows a salt, and with it this
-student's place in the tree, which is empty; the others' places are not in it, and each draw has another salt.
+A tag is of the cleaned id (node/data/spelling.py): all spellings with the same `clean` form have the same tag. Tags
+name nobody: a tag is an HMAC of the id. Only a deletion receipt for one student shows a salt, and with it the empty
+leaf of this student; the other leaves are not in it, and each run has another salt.
 """
 
 import fcntl
@@ -37,7 +36,7 @@ NONE = bytes(32)  # the root of an update whose learner named nobody
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Who was drawn, as tags under `salt`; `blind` hides the leaves and is never shown."""
+    """The drawn students, as tags under `salt`; `blind` hides the leaves and is never shown."""
 
     salt: Bytes32
     blind: Bytes32
@@ -57,12 +56,12 @@ class Manifest:
 
 
 def tag(salt: bytes, subject: str) -> bytes:
-    """Return where a student's leaf is under this salt, 8 bytes; the same for every spelling that `clean` makes one."""
+    """Return a student's leaf position under this salt, 8 bytes; equal for all spellings with the same `clean` form."""
     return hmac.digest(salt, b"student" + clean(subject).encode(), "sha256")[: sparse.POSITION_BYTES]
 
 
 def manifest_root(salt: bytes, tree: bytes) -> bytes:
-    """Return how headers name a manifest: both parts are bound, and without the salt neither shows."""
+    """Return the digest by which headers name a manifest: it binds both parts, and hides them without the salt."""
     return digest("manifest", salt, tree)
 
 
@@ -73,7 +72,7 @@ class Manifests:
         self.folder = home.root / "manifests"
 
     def put(self, subjects: Iterable[str]) -> bytes:
-        """Write down who was drawn; durable on return. Returns the root."""
+        """Write a manifest; durable on return. Returns the root."""
         salt = os.urandom(32)
         made = Manifest(salt, os.urandom(32), tuple(sorted({tag(salt, subject) for subject in subjects})))
         root = made.root()
@@ -105,11 +104,11 @@ class Manifests:
         return sorted(bytes.fromhex(path.name) for path in self.folder.iterdir() if len(path.name) == 64)
 
     def of(self, subject: str) -> set[bytes]:
-        """Return the roots of the draws in which a student was. Raises CorruptError."""
+        """Return the roots of the training runs that drew a student. Raises CorruptError."""
         return {root for root in self.roots() if (found := self.get(root)) is not None and found.has(subject)}
 
     def delete(self, roots: Collection[bytes]) -> int:
-        """Delete manifests, durably; return how many there were."""
+        """Delete manifests, durably; return their number."""
         paths = [path for root in roots if (path := self.folder / root.hex()).exists()]
         with disk_errors(self.folder):
             for path in paths:
@@ -121,7 +120,7 @@ class Manifests:
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """Who is left out of training and evaluation: tags of 32 bytes under one salt."""
+    """The students left out of training and evaluation: tags of 32 bytes under one salt."""
 
     salt: bytes = b""
     tags: frozenset[bytes] = frozenset()
@@ -133,11 +132,11 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a node knows of one student: the updates that saw them, by header digest, `unknown` ones among them.
+    """A node's knowledge of one student: the updates that saw them, by header digest, including `unknown` ones.
 
-    Of an `unknown` one nobody can tell whom it saw: it counts as having seen everybody. `in_data`: whether the data
-    have this id; None if no learner has read them. `drawn`: whether a manifest that is here has it. `left_out`:
-    whether the student is left out of training.
+    The students of an `unknown` update are not known: it counts as having seen all. `in_data`: whether the data have
+    this id; None if no learner has read them. `drawn`: whether a manifest on this disk has it. `left_out`: whether the
+    student is left out of training.
     """
 
     updates: frozenset[bytes]
@@ -152,7 +151,7 @@ def _long(salt: bytes, subject: str) -> bytes:
 
 
 def load_excluded(home: Home) -> Excluded:
-    """Read who is left out. Raises CorruptError: somebody forgotten here would be trained on again."""
+    """Read the excluded students. Raises CorruptError: a student lost here would be trained on again."""
     path = home.root / "excluded.json"
     with disk_errors(path):
         try:
@@ -170,7 +169,7 @@ def load_excluded(home: Home) -> Excluded:
 
 
 def exclude(home: Home, subject: str) -> Excluded:
-    """Leave a student out from now on; durable on return. Of several at once none is lost."""
+    """Leave a student out from now on; durable on return. Concurrent calls lose none."""
     with _alone(home):
         known = load_excluded(home)
         salt = known.salt or os.urandom(32)
@@ -182,7 +181,7 @@ def exclude(home: Home, subject: str) -> Excluded:
 
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
-    """Lock the directory itself: the file is replaced, so that a lock on it would not keep the next one out."""
+    """Lock the directory itself: the file is replaced, so a lock on it would not exclude the next writer."""
     with disk_errors(home.root):
         descriptor = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY)
     try:
