@@ -1,4 +1,4 @@
-"""`collegium ledger blame` and `ledger influence`: who is behind a state, and what it would be without somebody."""
+"""`collegium ledger blame` and `ledger influence`: contributors to a state, and the state without one of them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def blame(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who is behind a component's state as it is now: rounds, shares, ε, staleness, what was refused and why."""
+    """Show the contributors to a component's state now: rounds, shares, ε, staleness, what was refused and why."""
     from ..node.provenance import home_blame
     from ..node.provenance.plot import COLUMNS, html, png, row
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
 EPSILON, DELTA = 8.0, 1e-5
-ROBUST = "clip+nnm+trimmed_mean"  # the rule where members may lie and one liar of so many can be borne
+ROBUST = "clip+nnm+trimmed_mean"  # the rule where members may lie and one liar of so many is tolerated
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..protocol.charter import Charter, Member
 
-MIN_ROBUST = 4  # members, of whom one that lies can be borne
+MIN_ROBUST = 4  # members, with which one liar is tolerated
 FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
 LISTED = 12  # components that are named in an advice
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
@@ -179,7 +179,7 @@ def warnings(charter: "Charter") -> list[str]:
             f" (from {least} members on, one can be)"
         )
     if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.is_statistic for spec in charter.components):
-        found.append(f"with {count} members no rule can bear one that lies: from {MIN_ROBUST} on, one can be borne")
+        found.append(f"with {count} members no rule tolerates a liar: from {MIN_ROBUST} on, one is tolerated")
     if any(floor.policy == "open" for floor in charter.learning.floors):
         found.append(
             "a modality is open: updates may show what single students' records were like. A node keeps its data out of"

@@ -20,7 +20,7 @@ ReasonOption = Annotated[str, typer.Option(help="Told to all members, and kept i
 
 
 def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List what is moved about members, and how earlier motions ended."""
+    """List the open motions about members, and how earlier ones ended."""
     from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/motions"), views.motions)
@@ -61,7 +61,7 @@ MotionArgument = Annotated[
 def approve(
     motion: MotionArgument,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Want rounds run again though this node's budget does not bear them all.")
+        bool, typer.Option("--anyway", help="Want rounds run again though this node's budget is not enough for all.")
     ] = False,
     wait: WaitOption = 20.0,
     home: HomeOption = None,
@@ -146,7 +146,7 @@ def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
         return ["this is the last member: nobody could decide anything any more"]
     if tolerated(left, model) < federation["tolerated_losses"]:
         found.append(
-            f"{left} members would remain, of whom {quorum(left, model)} have to agree: the federation would bear"
+            f"{left} members would remain, of whom {quorum(left, model)} have to agree: the federation would tolerate"
             f" {tolerated(left, model)} lost members instead of {federation['tolerated_losses']}"
         )
     least = 4 if model == "byzantine" else 2
@@ -159,7 +159,7 @@ def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
 
 
 def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show one member: since when, by which motion, under which keys, and what is or was moved about it."""
+    """Show one member: since when, by which motion, under which keys, and the motions about it."""
     from ..node import views
 
     found: Any = answer(
@@ -203,7 +203,7 @@ def _motion(m: Any) -> str:
 
 
 def known_motions(client: Any) -> set[str]:
-    """Return the motions that ended, or that this node has no vote left on: what is moved next is none of them."""
+    """Return the motions that ended, or that this node has no vote left on: the next motion is none of them."""
     found = client.get("/motions")
     return {m["motion"] for m in (*found["open"], *found["ended"]) if not _to_vote(m)}
 
@@ -213,7 +213,7 @@ def _to_vote(motion: Any) -> bool:
 
 
 def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
-    """Wait until a block has what was moved, or this node's yes to the same, and tell how it stands.
+    """Wait until a block has the motion, or this node's yes to the same, and show how it stands.
 
     `known` are the `known_motions` of just before.
     """

@@ -117,7 +117,7 @@ def move(
     reason: Annotated[str, typer.Option(help="Shown to who votes.")] = "",
     heights: Annotated[int, typer.Option(min=50, max=100_000, help="For how many heights it is open.")] = 500,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Rewind though this node's budget does not bear the rounds again.")
+        bool, typer.Option("--anyway", help="Rewind though this node's budget does not suffice for the rounds again.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for a block that has it.")] = 20.0,

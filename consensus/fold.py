@@ -42,8 +42,8 @@ All transition rules are here. Within one block, in this order:
     2 evidence  its author leaves the members and the hosts, its pending updates drop, its feed freezes
     3 motions   decided ones take effect (membership.py), with the same consequences for a member that goes
     4 withdraw  entries and pending updates that it covers go; the component's generation grows by one (withdrawal.py)
-    5 hosts     before a component's first close, or with none left, its active hosts are the members that offer it
-                (those of a statistic at any time: a late member contributes late)
+    5 hosts     before a component's first close, and while too few hosts train for a round to close, its active hosts
+                are the members that offer it (those of a statistic at any time: a late member contributes late)
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
     7 certify   a quorum of a component's active hosts attests one digest
 

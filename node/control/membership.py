@@ -20,7 +20,7 @@ from .facts import Daemon, context_of, held
 _ADVICE = {
     "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
     "voted-already": "A ballot is final. `collegium peer motions` shows how the motion stands.",
-    "moved-already": "`collegium peer motions` shows how it stands.",
+    "proposed-already": "`collegium peer motions` shows how it stands.",
     "no-vote": "Nobody votes on its own expulsion, suspension or lost key.",
     "self-target": "To go yourself: `collegium peer leave`.",
     "last-member": "A federation needs a member. To end it, stop the node.",

@@ -1,4 +1,4 @@
-"""The control API's part for withdrawals: by the owner, carried for somebody, or moved about anybody."""
+"""The control API's part for withdrawals: by the owner, carried for somebody, or proposed by motion."""
 
 import trio
 from starlette.requests import Request
@@ -33,7 +33,7 @@ SCOPE = {"components": list, "first": int, "last": int, "updates": list}
 _ADVICE = {
     "withdrawn-already": "`collegium unlearn status` shows what was withdrawn.",
     "not-signing": NOT_SIGNING,
-    "moved-already": "`collegium peer motions` shows how it stands.",
+    "proposed-already": "`collegium peer motions` shows how it stands.",
     "too-few-members": "With fewer than three members, two would decide about each other.",
     "through-ahead": "`through` is at most the last entry of the subject's feed.",
     "unknown-component": "`collegium component list` names them.",

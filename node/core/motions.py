@@ -39,7 +39,7 @@ def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
     motion = Motion(event.action, event.subject, event.statement, event.reason, height + event.heights)
     same = (motion.action, motion.subject, motion.statement)
     if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(state)):
-        raise RemoteProtocolError("moved-already", motion.action, state.me)
+        raise RemoteProtocolError("proposed-already", motion.action, state.me)
     membership.check_motion(ledger.roll, ledger.members, ledger.offers, state.federation, height, state.me, motion)
     if motion.action in membership.WITHDRAWALS and not proposed_withdrawals(
         state.charter, ledger, motion.action, motion.statement, height, state.me
@@ -54,7 +54,7 @@ def say(state: NodeState, event: ev.Move | ev.Cast) -> None:
     try:
         state.append(check(state, event))
     except RemoteProtocolError as error:
-        state.notice("not-moved", "warning", reason=error.reason, detail=error.detail)
+        state.notice("motion-not-made", "warning", reason=error.reason, detail=error.detail)
 
 
 def check_carried(state: NodeState, event: ev.Carry) -> Withdrawal:

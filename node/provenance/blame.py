@@ -1,4 +1,4 @@
-"""Who is behind a component's state as it is now: shares, ε, staleness, and what was refused, withdrawn or missing.
+"""The contributors to a component's state now: shares, ε, staleness, and what was refused, withdrawn or missing.
 
 Everything but the shares that need update bytes follows from the ledger alone, so every member finds the same.
 """
@@ -67,7 +67,7 @@ def home_blame(home: Home, component: str, *, progress: Progress | None = None) 
 def blame(
     report: Report, component: str, data: Bytes, *, notes: Notes | None = None, progress: Progress | None = None
 ) -> Json:
-    """Return who is behind the state of a component of a verified ledger, by present member, the heaviest first.
+    """Return the contributors to a component's state of a verified ledger, by present member, the heaviest first.
 
     Shares are of what the rules fold now: of rounds without what was withdrawn. Shares by squared norm, and those by
     weight under a robust rule, need the updates' bytes; updates whose bytes are not in `data` are counted and left out.

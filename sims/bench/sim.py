@@ -100,8 +100,8 @@ def measure(quick: bool) -> Sequence[Row]:
     (fewer, before), (more, after) = points[-2:]
     power = log(after / before) / log(more / fewer)
     rows.append(Row(f"seconds of a round, from {fewer} to {more} nodes, grow as nodes to the power of", power))
-    reckoned = 10 * after * (MANY / more) ** power
-    rows.append(limit(f"{MANY} nodes: 10 rounds, s, estimated from that growth and not run", reckoned, 60.0))
+    estimated = 10 * after * (MANY / more) ** power
+    rows.append(limit(f"{MANY} nodes: 10 rounds, s, estimated from that growth and not run", estimated, 60.0))
     return [*rows, *recovery.measure(quick)]
 
 

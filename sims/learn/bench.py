@@ -28,7 +28,7 @@ from .workers import LearnerWorker, share, start_workers
 
 NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums")
 NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
-LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md bears
+LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
 PRIVATE = "federated + private"
@@ -51,10 +51,11 @@ class Goal:
 
 def data_folder() -> Path:
     """Return where the education data lie. Raises UsageError."""
-    for place in (os.environ.get("COLLEGIUM_DATA"), "../shared/data"):
-        if place and Path(place).is_dir():
-            return Path(place)
-    raise UsageError("no education data here", "Set COLLEGIUM_DATA to the folder with oulad/, sra/ and the others.")
+    place = Path(os.environ.get("COLLEGIUM_DATA") or "../shared/data")
+    if not place.is_dir():
+        advice = "Set COLLEGIUM_DATA to the folder with oulad/, sra/ and the others."
+        raise UsageError(f"there is no folder {place.absolute()}", advice)
+    return place
 
 
 def run(

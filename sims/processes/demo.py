@@ -111,10 +111,10 @@ class Demo:
         count = len(folders)
         if not 0 <= liars < count - 1:
             raise UsageError(f"{liars} of {count} institutions cannot lie", "At least two have to be honest.")
-        if rule != "mean" and liars > (bears := faults(count)):
+        if rule != "mean" and liars > (tolerated := faults(count)):
             raise UsageError(
-                f"{liars} of {count} institutions lie, and {rule} bears {bears}",
-                f"Let {bears} lie, take more institutions, or --rule mean to see the damage.",
+                f"{liars} of {count} institutions lie, and {rule} tolerates {tolerated}",
+                f"Let {tolerated} lie, take more institutions, or --rule mean to see the damage.",
             )
         lying = [title for title, _ in folders[count - 1 - liars : count - 1]]
         seed = secrets.token_bytes(32)

@@ -132,7 +132,7 @@ def _restore(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
 
 
 def _withdraw(stage: Stage, nodes: Sequence[Node], more: More) -> None:
-    if more.get("moved") or more.get("mode") == "rewind":
+    if more.get("by_motion") or more.get("mode") == "rewind":
         for node in nodes:
             _move_withdrawal(stage, node.identity.public_key, more)
     elif more.get("scope", "all") != "all":
@@ -352,12 +352,12 @@ ACTIONS: dict[str, Action] = {
     "backup": Action("keep a copy of their disks", _backup, lasts=False),
     "restore": Action("kill them, and their disks are the last backup when they start again", _restore),
     "withdraw": Action(
-        "they withdraw what they contributed, or a part (`scope`); with moved = true, or mode = rewind, others move it",
+        "they withdraw what they contributed, or a part (`scope`); by_motion = true, mode = rewind: others propose it",
         _withdraw,
         {
             "scope": toml.one_of("all", "components", "rounds", "updates"),
             "mode": toml.one_of("refold", "rewind"),
-            "moved": toml.flag,
+            "by_motion": toml.flag,
         },
         lasts=False,
     ),
@@ -389,7 +389,7 @@ ACTIONS: dict[str, Action] = {
     "leave": Action("they leave the federation", _leave, lasts=False),
     "expel": Action("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
     "rekey": Action(
-        "they move to a new key by their own word; with lost = true key and disk are gone, and the others vote for it",
+        "they move to a new key unilaterally; with lost = true key and disk are gone, and the others vote for it",
         _rekey,
         {"lost": toml.flag},
         lasts=False,

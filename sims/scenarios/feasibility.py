@@ -28,14 +28,14 @@ class _Span:
     until: int
 
 
-def faults_borne(nodes: int, fault_model: object) -> int:
+def tolerated_faults(nodes: int, fault_model: object) -> int:
     """Return how many members may be faulty: fewer than a third, or than half where nobody lies."""
     return (nodes - 1) // (3 if fault_model == "byzantine" else 2)
 
 
 def tolerated_liars(scenario: Scenario) -> int:
     """Return how many may lie: fewer than a third, and nobody under the crash fault model."""
-    return faults_borne(scenario.nodes, "byzantine") if _model(scenario) == "byzantine" else 0
+    return tolerated_faults(scenario.nodes, "byzantine") if _model(scenario) == "byzantine" else 0
 
 
 def group_size(scenario: Scenario, group: str) -> int:
@@ -84,11 +84,11 @@ def _check_names(scenario: Scenario, source: str) -> None:
     for who in scenario.expect.counted:
         if who not in cast:
             raise UsageError(f"{source}: expect.counted names {who!r}, whom nothing is done to", "Name a role.")
-    bears = tolerated_liars(scenario)
+    tolerated = tolerated_liars(scenario)
     liars = _count(scenario, (event.node for _, event in _numbered(scenario, "lie")))
-    if liars > bears:
+    if liars > tolerated:
         advice = 'The promises hold for fewer than a third: raise `nodes`, or let fewer lie (and none under "crash").'
-        raise UsageError(f"{source}: {liars} of {scenario.nodes} nodes lie, and {bears} may", advice)
+        raise UsageError(f"{source}: {liars} of {scenario.nodes} nodes lie, and {tolerated} may", advice)
     least = scenario.charter.get("min_updates", 1)
     if isinstance(least, int) and least > scenario.nodes:
         advice = "No round could ever close: lower charter.min_updates, or raise `nodes`."
@@ -149,15 +149,15 @@ def _check_quorum(scenario: Scenario, source: str) -> None:
         names = {who for each in left for who in each}
         out = [s for s in faulty if s.since <= closed < s.until and not names.issuperset(s.who)]
         members, count = nodes - _count(scenario, left), _count(scenario, (s.who for s in out))
-        bears, when = faults_borne(members, _model(scenario)), f"after round {closed}" if closed else "at first"
+        tolerated, when = tolerated_faults(members, _model(scenario)), f"after round {closed}" if closed else "at first"
         keys = ", ".join(dict.fromkeys(s.key for s in out))
-        if count > max(0, bears):
+        if count > max(0, tolerated):
             advice = (
                 "No round closes then: raise `nodes`, or let the clock bring them back (`for`, or a start `at`), with"
                 " their disks."
             )
             raise UsageError(
-                f"{source}: {keys}: {when} {count} of {members} members lie or are out of reach, and {bears} may",
+                f"{source}: {keys}: {when} {count} of {members} members lie or are out of reach, and {tolerated} may",
                 advice,
             )
         out += [s for s in mute if s.since <= closed < s.until]

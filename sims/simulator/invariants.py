@@ -510,7 +510,7 @@ class Invariants:
             self._erased(node)
 
     def _added_up(self, node: Node) -> None:
-        """G4: the states are what design.md section 8 says of the counted updates, reckoned again in plain integers."""
+        """G4: the states are what design.md section 8 says of the counted updates, computed again in plain integers."""
         core = node.core
         assert core is not None
         for name in core.held:

@@ -1,6 +1,7 @@
 """A store in memory with the durability of the real one: what was applied survives a crash, nothing else does."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from ...node.core import events as ev
 from ...protocol.records import Record
@@ -26,26 +27,29 @@ class MemoryStore:
     def apply(self, puts: Sequence[ev.Put]) -> None:
         """Make these durable, in order."""
         for put in puts:
-            if isinstance(put, ev.PutRecord):
-                if put.record.digest not in self.records:
-                    self.records[put.record.digest] = put.record
-                    author, seq = put.record.value.author, put.record.value.seq
-                    self._feeds.setdefault(author, {}).setdefault(seq, []).append(put.record)
-            elif isinstance(put, ev.PutBlock):
-                self.decided[put.block.height] = put
-                self.agreed.update(put.records)
-                self.messages = {m: None for m in self.messages if m[0] > put.block.height}
-            elif isinstance(put, ev.PutMessage):
-                self.messages[put.height, put.data] = None
-            elif isinstance(put, ev.PutHeader):
-                value = put.header.value
-                self.headers.setdefault((value.author, value.component, value.round), put.header)
-            elif isinstance(put, ev.PutReservation):
-                self.reservations.append(put)
-            elif isinstance(put, ev.PutPublished):
-                self.published.add(put.run)
-            else:
-                self.flags[put.name] = put.value
+            match put:
+                case ev.PutRecord():
+                    if put.record.digest not in self.records:
+                        self.records[put.record.digest] = put.record
+                        author, seq = put.record.value.author, put.record.value.seq
+                        self._feeds.setdefault(author, {}).setdefault(seq, []).append(put.record)
+                case ev.PutBlock():
+                    self.decided[put.block.height] = put
+                    self.agreed.update(put.records)
+                    self.messages = {m: None for m in self.messages if m[0] > put.block.height}
+                case ev.PutMessage():
+                    self.messages[put.height, put.data] = None
+                case ev.PutHeader():
+                    value = put.header.value
+                    self.headers.setdefault((value.author, value.component, value.round), put.header)
+                case ev.PutReservation():
+                    self.reservations.append(put)
+                case ev.PutPublished():
+                    self.published.add(put.run)
+                case ev.PutFlag():
+                    self.flags[put.name] = put.value
+                case _:
+                    assert_never(put)
 
     def snapshot(self) -> ev.Snapshot:
         """Return what a restart finds."""

@@ -79,7 +79,7 @@ def test_an_audit_tells_of_every_model(run: "Run", tmp_path: Path, monkeypatch: 
         (("--epsilon", "nan"), "no ε"),
         (("--plot", "nowhere/x.png"), "There is no folder"),
         (("--plot", "x.pdf"), "no picture"),
-        (("--dataset", "oulad"), "no education data"),
+        (("--dataset", "oulad"), "there is no folder"),
     ],
 )
 def test_what_is_wrong_is_named(

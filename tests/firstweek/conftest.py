@@ -1,7 +1,6 @@
 """Federations founded by commands, data as a spreadsheet writes them, and public data where they are."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,26 +8,12 @@ import pytest
 
 from .schools import Federation, federations
 
-DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[3] / "shared" / "data")
-
 
 @pytest.fixture
 def found(tmp_path: Path) -> Iterator[Callable[[], Federation]]:
     """`found()` returns a federation without members yet."""
     with federations(tmp_path) as make:
         yield make
-
-
-@pytest.fixture(scope="session")
-def public_data() -> Callable[[str], Path]:
-    """Return the folder of a public data set, or skip the test."""
-
-    def folder(name: str) -> Path:
-        if not (DATA / name).is_dir():
-            pytest.skip(f"there is no folder {DATA / name}: set COLLEGIUM_DATA to the folder that holds {name}/")
-        return DATA / name
-
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ..public_data import public_data
 from .schools import Federation, collegium
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -79,9 +80,7 @@ def run(
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.importer for case in CASES])
-def test_an_imported_federation_trains(
-    found: Callable[[], Federation], public_data: Callable[[str], Path], tmp_path: Path, case: Case
-) -> None:
+def test_an_imported_federation_trains(found: Callable[[], Federation], tmp_path: Path, case: Case) -> None:
     out = tmp_path / "imported"
     made = collegium("data", "import", case.importer, public_data(case.source), out, *case.options)
     assert made.code == 0, made.err

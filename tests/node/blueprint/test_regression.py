@@ -1,7 +1,6 @@
 """A regression by the template learns: a real training on numbers made here, and on OULAD's scores where they are."""
 
 import csv
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from collegium.node.learner.worker import Worker
 from collegium.protocol.components import MILLION
 from collegium.sims.learn.federate import Learner, Setting, evaluate, opening, train
 
+from ...public_data import public_data
 from ..learner.asking import ask
 
 DATASET = """
@@ -86,10 +86,9 @@ def test_a_regression_by_the_template_learns(tmp_path: Path, epsilon: float | No
 
 
 def test_the_scores_of_oulad_are_learned_by_the_template(tmp_path: Path) -> None:
-    data = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
-    if not (data / "oulad").is_dir():
-        pytest.skip("OULAD is not here: COLLEGIUM_DATA names the folder of the public data")
-    run_import("oulad", data / "oulad", tmp_path / "oulad", Options(by="module"), lambda _what, _done, _total: None)
+    run_import(
+        "oulad", public_data("oulad"), tmp_path / "oulad", Options(by="module"), lambda _what, _done, _total: None
+    )
     folder = tmp_path / "oulad" / "EEE"
     assert r_squared(folder, recipe_of(folder, tmp_path / "model.toml", "score"), "score", None) > 0.15
 

@@ -6,7 +6,6 @@ On the real sources where they are, and single records of small ones that the te
 import gzip
 import io
 import json
-import os
 import shutil
 import wave
 import zipfile
@@ -27,7 +26,8 @@ from collegium.node.data.importers.common import Options
 from collegium.node.data.importers.registry import IMPORTERS, run_import
 from collegium.node.data.manifest import read_manifest
 
-DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
+from ...public_data import public_data
+
 FOLDERS = {"omniglot": "omniglot_small"}
 
 
@@ -36,10 +36,7 @@ def quiet(_what: str, _done: int, _total: int) -> None:
 
 
 def source(name: str) -> Path:
-    folder = DATA / FOLDERS.get(name, name)
-    if not folder.is_dir():
-        pytest.skip(f"there is no folder {folder}: set COLLEGIUM_DATA to the folder that holds {folder.name}/")
-    return folder
+    return public_data(FOLDERS.get(name, name))
 
 
 def imported(

@@ -1,7 +1,6 @@
 """The benches of the learner run in their short form and print their rows; no time ever fails a test."""
 
 import json
-import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from collegium.sims.bench import dp
 from collegium.sims.bench.learner import _round
 from collegium.sims.bench.run import run
 
-DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
+from ...public_data import public_data
 
 
 def rows_of(capsys: pytest.CaptureFixture[str], name: str) -> list[dict[str, Any]]:
@@ -67,8 +66,7 @@ def test_the_worker_is_set_beside_bare_torch_and_what_is_not_here_is_left_out(
 
 @pytest.mark.soak
 def test_a_round_of_seven_institutions_is_timed(tmp_path: Path) -> None:
-    if not (DATA / "oulad").is_dir():
-        pytest.skip(f"there is no folder {DATA / 'oulad'}: set COLLEGIUM_DATA to the folder that holds oulad/")
+    public_data("oulad")
     both, against = _round(tmp_path, True)
     assert both.goal == "≤ 15"
     assert both.ours == against.ours > 0

@@ -1,6 +1,5 @@
 """The prepared institutions: nobody is in two places, nothing is later than it may be."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,12 @@ from collegium.node.data.arrays import Dataset, load
 from collegium.node.data.importers.oulad import DAY
 from collegium.sims.learn.datasets import DIGITS_LEAST, prepare_digits, prepare_oulad
 
-DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
+from ...public_data import public_data
 
 
 @pytest.fixture(scope="module")
 def oulad() -> Path:
-    if not (DATA / "oulad").is_dir():
-        pytest.skip(f"there is no folder {DATA / 'oulad'}: set COLLEGIUM_DATA to the folder that holds oulad/")
-    return DATA / "oulad"
+    return public_data("oulad")
 
 
 def fits(data: Dataset, name: str) -> bool:

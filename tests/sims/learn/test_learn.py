@@ -24,12 +24,11 @@ from collegium.sims.learn.federate import Learner, Setting, train
 from collegium.sims.learn.runs import Ground, Run, figure, perform
 from collegium.sims.learn.workers import LearnerWorker, start_workers
 
+from ...public_data import public_data
+
 
 def data() -> Path:
-    try:
-        return bench.data_folder()
-    except UsageError as error:
-        pytest.skip(f"{error.message}: {error.advice}")
+    return public_data("oulad").parent
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The demo as its user runs it: one JSON object on standard output, exit code 0 only if all of it held."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,9 @@ from collegium.sims.processes.demo import run
 from collegium.sims.processes.lying_learner import lies, quiet
 from collegium.sims.processes.result import Result
 
+from ...public_data import public_data
 from ...tour import FOLDER, KEY, PAGE, follow, holds, lacking, steps
 
-DATA = Path(os.environ.get("COLLEGIUM_DATA") or Path(__file__).parents[4] / "shared" / "data")
 MARGIN = 0.03  # AUC that two liars of seven may cost the honest, as a mean; rounds and noise differ from run to run
 
 
@@ -122,7 +121,7 @@ def test_all_but_one_cannot_lie() -> None:
 
 def honest_auc(*options: str) -> float:
     done = subprocess.run(
-        [sys.executable, "-m", "collegium.cli.main", "demo", "--json", "--data", str(DATA / "oulad"), *options],
+        [sys.executable, "-m", "collegium.cli.main", "demo", "--json", "--data", str(public_data("oulad")), *options],
         capture_output=True,
         text=True,
         timeout=3600,
@@ -140,8 +139,6 @@ HONEST = {f"module-{name}" for name in ("AAA", "BBB", "CCC", "DDD", "GGG")}
 
 @pytest.mark.soak
 def test_g5_two_liars_of_seven_cost_the_honest_little_under_the_robust_rule_and_much_under_the_mean() -> None:
-    if not (DATA / "oulad").is_dir():
-        pytest.skip(f"there is no folder {DATA / 'oulad'}: set COLLEGIUM_DATA to the folder that holds oulad/")
     without = honest_auc()
     robust = honest_auc("--liars", "2")
     spoilt = honest_auc("--liars", "2", "--rule", "mean")

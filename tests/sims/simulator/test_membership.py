@@ -330,7 +330,7 @@ def test_a_stranger_gets_nothing_and_moves_nothing() -> None:
     assert stranger.core.ledger.height == 0
     assert not stranger.core.signing
     stranger.deliver(admission(cluster))
-    assert [n.fields["reason"] for n in stranger.notices if n.event == "not-moved"] == ["not-signing"]
+    assert [n.fields["reason"] for n in stranger.notices if n.event == "motion-not-made"] == ["not-signing"]
 
 
 def test_a_word_that_would_not_count_is_not_signed() -> None:
@@ -351,7 +351,7 @@ def test_a_word_that_would_not_count_is_not_signed() -> None:
         assert node.notices[-1].fields["reason"] == reason
     node.deliver(admission(cluster))
     node.deliver(admission(cluster))
-    assert node.notices[-1].fields["reason"] == "moved-already"
+    assert node.notices[-1].fields["reason"] == "proposed-already"
     other = cluster.nodes[1]
     run(cluster, lambda: open_motion(other) is not None)
     motion = open_motion(other)
