@@ -18,7 +18,7 @@ from ..node.home import keys
 from ..node.home.addresses import members_problems, own_problem
 from ..node.home.lock import running
 from ..node.home.paths import Home
-from ..node.views.notes import LEARNER_FAILED
+from ..node.views.notes import LEARNER_FAILED, paused
 from ..node.words import counted
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
@@ -336,10 +336,12 @@ def _database(home: Home) -> Iterator[Check]:
     if not home.database.exists():
         yield Check("database", "ok", "none yet: the daemon makes it at its first start")
         return
+    from ..node.core.state import PAUSED_FLAG  # numpy; only this check needs it
     from ..node.store.database import Store
 
     with Store.open_readonly(home.database) as store:
         yield Check("database", "ok", f"height {store.height()}")
+        yield from (Check("daemon", "warn", *note) for note in paused(bool(store.flags().get(PAUSED_FLAG, 0))))
 
 
 def _policy(home: Home) -> Iterator[Check]:

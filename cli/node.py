@@ -15,6 +15,7 @@ from ..protocol.bounds import MAX_WAIT
 from .founding import unmatched
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
+from .pausing import pause, resume
 from .read import answer
 from .training import CANNOT_TRAIN, coverage, problem, tell, trained, wait_for_learner
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
 
 app = typer.Typer(help="This node's daemon.", no_args_is_help=True)
+app.command("pause")(pause)
+app.command("resume")(resume)
 LAST_LINES = 5
 
 
@@ -40,7 +43,7 @@ def start(
     """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
     from ..node.home.lock import running
     from ..node.verify import read_charter
-    from ..node.views.notes import older
+    from ..node.views.notes import older, paused
 
     place = existing_home(home)
     pid = running(place)
@@ -72,6 +75,7 @@ def start(
         "training": now["training"],
         "unmatched": [f"{said}. {advice}"] if said else [],
         "older": list(map(str, older(now["live"]["returned"], now["live"]["removals_unknown"]))),
+        "paused": list(map(str, paused(now["paused"]))),
         "is_member": now["is_member"],
         "gone": now["gone"],
     }

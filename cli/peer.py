@@ -61,10 +61,21 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
         for peer in found["peers"]:
             if peer["why"]:
                 out.print(f"not connected to {peer['name']}: {peer['why']}")
+            if peer["idle"]:
+                out.print(_idle(peer))
         if found["added"]:
             out.print("added here: " + " ".join(found["added"]))
 
     emit(found, as_json, people)
+
+
+def _idle(peer: Any) -> str:
+    """Say what a member does not train of what it offers, as its own offer gives the reasons."""
+    reasons: dict[str, list[str]] = {}
+    for entry in peer["idle"]:
+        reasons.setdefault(entry["meaning"], []).append(entry["component"])
+    what = "; ".join(f"{', '.join(names)}: {meaning}" for meaning, names in reasons.items())
+    return f"{peer['name']} does not train, and no round waits for it: {what}"
 
 
 def _ways(peer: Any) -> str:

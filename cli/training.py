@@ -115,7 +115,7 @@ def tell(out: "Console", found: Any) -> None:
     if learner["left_out"]:
         left = counted(learner["left_out"], "student is", "students are")
         out.print(f"warning: {left} left out: `collegium data check` says why")
-    for warning in (*learner["warnings"], *found["unmatched"], *found["older"]):
+    for warning in (*learner["warnings"], *found["unmatched"], *found["older"], *found["paused"]):
         out.print(f"warning: {warning}")
 
 

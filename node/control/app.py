@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 import structlog
+import trio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -18,6 +19,8 @@ from starlette.routing import Route
 
 from ...crypto.errors import RefusedError, UnreachableError, UsageError
 from .. import views
+from ..core.events import SetPaused
+from ..core.state import PAUSED_FLAG
 from ..home.peers import edit_peers, load_peers, save_peers
 from ..views.context import Context
 from . import membership, unlearn
@@ -71,6 +74,16 @@ def build(daemon: Daemon) -> Starlette:
         daemon.request_stop()
         return JSONResponse({"stopping": True}, 202)
 
+    async def pause(request: Request) -> Response:
+        on = bool((await body_of(request, {"paused": bool}))["paused"])
+        core = daemon.core
+        was, run = core.paused, core.run
+        daemon.submit(SetPaused(on))
+        # On the disk, not only in memory: it is to hold even if the power goes now.
+        while (await run_in_threadpool(daemon.store.flags)).get(PAUSED_FLAG, 0) != int(on):  # noqa: ASYNC110 - a file
+            await trio.sleep(0.02)
+        return JSONResponse({"was": was, "training": run is not None})
+
     return Starlette(
         routes=[
             *membership.routes(daemon),
@@ -86,6 +99,7 @@ def build(daemon: Daemon) -> Starlette:
             Route("/unlearn", view(lambda context, _: views.unlearn(context))),
             Route("/peers", answering(add_peer), methods=["POST"]),
             Route("/peers", answering(remove_peer), methods=["DELETE"]),
+            Route("/pause", answering(pause), methods=["POST"]),
             Route("/stop", answering(stop), methods=["POST"]),
         ],
         exception_handlers={HTTPException: http_error},

@@ -112,6 +112,10 @@ class Client:
         """Say that everybody who was removed before is left out again; returns whether nothing was trained till now."""
         return self._call("POST", "/unlearn/resume", {})
 
+    def set_paused(self, *, on: bool) -> Any:
+        """Pause this node's training or let it go on; returns whether it was paused, and whether it trains now."""
+        return self._call("POST", "/pause", {"paused": on})
+
     def settled(self, updates: Sequence[str]) -> bool:
         """Whether none of these updates counts or may come to count, and the hosts certified states without them."""
         parts = [updates[at : at + 500] for at in range(0, len(updates), 500)] or [[]]  # a body has a limit

@@ -178,6 +178,7 @@ def context_of(daemon: Daemon) -> Context:
         hosted=core.hosted,
         followed=core.followed,
         withheld=core.withheld,
+        paused=core.paused,
         title=daemon.title,
     )
 

@@ -190,6 +190,8 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
             withdrawing.on_withdraw(state, event)
         case ev.SetContributing():
             removals.set_contributing(state, event.on)
+        case ev.SetPaused():
+            removals.set_paused(state, event.on)
         case ev.ResumeTraining():
             removals.resume(state)
         case ev.Carry():

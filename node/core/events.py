@@ -179,6 +179,13 @@ class SetContributing:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPaused:
+    """The operator pauses this node's training, or lets it go on."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeTraining:
     """The operator confirms that this home leaves out all students removed before."""
 
@@ -243,6 +250,7 @@ Event: TypeAlias = (
     | TrainingFailed
     | RequestWithdrawal
     | SetContributing
+    | SetPaused
     | ResumeTraining
     | Carry
     | Move

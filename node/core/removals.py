@@ -1,15 +1,26 @@
-"""Whether this node contributes at all, and what it does if its home lost the list of removed students."""
+"""Whether this node contributes or is paused, and what it does if its home lost the list of removed students."""
 
 from ...protocol.records import PAUSED, WithdrawalStatement
 from . import events as ev
 from . import offers
-from .state import REMOVALS_UNKNOWN, NodeState
+from .state import PAUSED_FLAG, REMOVALS_UNKNOWN, NodeState
 
 
 def set_contributing(state: NodeState, on: bool) -> None:
     """Switch this node's contributions on or off, across restarts."""
     state.contributing = on
     state.emit(ev.Persist(ev.PutFlag("contributing", int(on))))
+
+
+def set_paused(state: NodeState, on: bool) -> None:
+    """Pause this node's training or let it go on, across restarts.
+
+    A training run that goes on is not stopped: its cost is on the disk already, so its update may as well count.
+    """
+    if state.paused != on:
+        state.paused = on
+        state.emit(ev.Persist(ev.PutFlag(PAUSED_FLAG, int(on))))
+        state.notice("paused" if on else "resumed")
 
 
 def recalled(state: NodeState, statement: WithdrawalStatement) -> None:

@@ -26,6 +26,7 @@ from .pool import Pool
 from .progress import Progress
 
 REMOVALS_UNKNOWN = "removals-unknown"  # the flag of `NodeState.removals_unknown`
+PAUSED_FLAG = "paused"  # the flag of `NodeState.paused`
 MAX_REFUSALS = 1024  # pairs of (peer, reason) that are counted
 
 
@@ -158,6 +159,7 @@ class NodeState:
         # Own withdrawals of updates that this disk lacked: a removed student may be in the data again. Nothing is
         # trained.
         self.removals_unknown = bool(snapshot.flags.get(REMOVALS_UNKNOWN, 0))
+        self.paused = bool(snapshot.flags.get(PAUSED_FLAG, 0))  # by its operator, until `node resume`
         self.learn_partly = self.learn_waits = False
         self.withdraw_waits = bool(snapshot.flags.get("withdraw", 0))
         self.ask_view: int | None = None

@@ -9,6 +9,7 @@ from ...consensus.fold import fold_block
 from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...protocol.charter import Charter
+from ..core.state import PAUSED_FLAG
 from ..store.database import Store
 from .shapes import MemberName
 
@@ -94,6 +95,7 @@ class Context:
     hosted: tuple[str, ...] | None = None
     followed: tuple[str, ...] | None = None
     withheld: Mapping[str, str] | None = None
+    paused: bool = False  # by its operator: nothing is trained until `collegium node resume`
     title: str = ""  # how this node asked to be called, where it came by an invitation
 
     def member(self, key: bytes) -> MemberName:
@@ -123,7 +125,8 @@ def offline(charter: Charter, store: Store, **facts: object) -> Context:
                 f"The database {store.path} does not fold at height {stored.block.height}: {error}",
                 "Restore a backup of this node's directory; `collegium ledger verify` says more.",
             ) from error
-    return Context(charter, ledger, store, published=snapshot.published, **facts)  # type: ignore[arg-type] # by name
+    paused = bool(snapshot.flags.get(PAUSED_FLAG, 0))
+    return Context(charter, ledger, store, published=snapshot.published, paused=paused, **facts)  # type: ignore[arg-type] # by name
 
 
 def moment(seconds: float | None) -> str | None:

@@ -46,6 +46,7 @@ def notes(context: Context) -> list[Note]:
         for motion in ledger.roll.motions
         if motion.action == "expel" and motion.subject == context.me
     ]
+    found += paused(context.paused)
     if live is not None:
         found += _running(context, live)
     return found + remarks(context) + _uncertified(context)
@@ -118,6 +119,12 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
             )
         )
     return found
+
+
+def paused(on: bool) -> list[Note]:
+    """Say that this node is paused; an empty list if it is not."""
+    text = "This node is paused: it trains nothing and spends nothing, until you let it go on. It votes and folds."
+    return [Note(text, "To train again: `collegium node resume`.")] if on else []
 
 
 def _budget(context: Context, live: Live) -> list[Note]:

@@ -18,7 +18,7 @@ class IdleHost(MemberName):
 
 
 class IdleComponent(TypedDict):
-    """A component that this node hosts and does not train."""
+    """A component that a node hosts and does not train: why (protocol/records.py IDLE), and what that means."""
 
     component: str
     why: str
@@ -177,13 +177,6 @@ class ComponentShown(ComponentGlance):
     erasing_blobs: int
 
 
-class IdleEntry(TypedDict):
-    """A component that a member hosts and does not train, by its offer."""
-
-    component: str
-    why: str
-
-
 class PeerShown(MemberName):
     """Somebody who is or was a member, and how it stands with this node."""
 
@@ -194,7 +187,7 @@ class PeerShown(MemberName):
     peer_id: str
     addresses: list[str]
     components: list[str]
-    idle: list[IdleEntry]
+    idle: list[IdleComponent]
     records: int
     last_record_at: str | None
 
@@ -288,6 +281,7 @@ class NodeStatus(TypedDict):
     last_block_at: str | None
     components: list[ComponentGlance]
     training: TrainingShown
+    paused: bool
     notes: list[str]
     findings: list[FoundNote]
     live: LiveShown | None

@@ -5,11 +5,12 @@ from ...consensus.membership import earlier
 from ...consensus.rounds import eligible, has_contributed
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
+from ...protocol.records import IDLE
 from ..home.addresses import peer_id
 from .context import Context, moment
 from .notes import notes
 from .shapes import ComponentGlance, ComponentShown, NodeStatus, OpenRound, PeerShown
-from .training import not_trained_by, trained_by, training
+from .training import meaning, not_trained_by, trained_by, training
 
 
 def status(context: Context) -> NodeStatus:
@@ -40,6 +41,7 @@ def status(context: Context) -> NodeStatus:
         "last_block_at": moment(context.store.decided(ledger.height)) if ledger.height else None,
         "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
         "training": training(context),
+        "paused": context.paused,
         "notes": [str(note) for note in said],
         "findings": [{"found": note.found, "advice": note.advice} for note in said],
         "live": None
@@ -98,7 +100,14 @@ def peers(context: Context) -> list[PeerShown]:
                 "peer_id": peer_id(member.key),
                 "addresses": list(dict.fromkeys([*(offer.addresses if offer else ()), *member.addresses])),
                 "components": list(offer.components) if offer is not None else [],
-                "idle": [{"component": e.component, "why": e.why} for e in offer.idle] if offer is not None else [],
+                "idle": [
+                    {
+                        "component": e.component,
+                        "why": e.why,
+                        "meaning": meaning(context, e.why) if mine else IDLE[e.why],
+                    }
+                    for e in (offer.idle if offer is not None else ())
+                ],
                 "records": seq,
                 "last_record_at": moment(context.store.received(head)) if seq else None,
             }

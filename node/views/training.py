@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...protocol.components import MILLION
-from ...protocol.records import IDLE
+from ...protocol.records import IDLE, PAUSED
 from .context import Context, Note
 from .shapes import IdleHost, TrainingShown
 
@@ -32,12 +32,18 @@ def not_trained_by(context: Context, c: ComponentLedger) -> list[IdleHost]:
 def idle_here(context: Context) -> dict[str, str]:
     """Return the components that this node hosts and does not train, with the reason.
 
-    Of a running daemon as it stands now, else as its last agreed offer says.
+    Of a running daemon as it stands now, else as its last agreed offer says, and whether it was paused.
     """
     if context.live is not None:
         return dict(context.live.idle)
     offer = None if context.me is None else context.ledger.offers.get(context.me)
-    return {} if offer is None else {entry.component: entry.why for entry in offer.idle}
+    found = {} if offer is None else {entry.component: entry.why for entry in offer.idle}
+    return {**dict.fromkeys(context.hosted or () if context.paused else (), PAUSED), **found}
+
+
+def meaning(context: Context, why: str) -> str:
+    """Return what a reason of this node's own means. Others are told less of a pause."""
+    return "it is paused by its operator" if why == PAUSED and context.paused else IDLE[why]
 
 
 def training(context: Context) -> TrainingShown:
@@ -46,7 +52,7 @@ def training(context: Context) -> TrainingShown:
     hosted = context.hosted if context.hosted is not None else tuple(idle)
     return {
         "trained": [name for name in hosted if name not in idle],
-        "idle": [{"component": name, "why": why, "meaning": IDLE[why]} for name, why in sorted(idle.items())],
+        "idle": [{"component": n, "why": why, "meaning": meaning(context, why)} for n, why in sorted(idle.items())],
     }
 
 

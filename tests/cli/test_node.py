@@ -71,7 +71,7 @@ def test_a_pattern_of_engage_that_matches_nothing_is_named(
     assert said == f"engage in {alone.config} has 'haed/*', which no component of the charter matches"
     assert "The components are encoder/image, head/digit, statistic/digit." in advice
     learner = {"state": "off", "device": "", "cut_texts": {}, "left_out": 0, "warnings": []}
-    training.tell(console(), {"learner": learner, "data": None, "unmatched": [said], "older": []})
+    training.tell(console(), {"learner": learner, "data": None, "unmatched": [said], "older": [], "paused": []})
     assert f"warning: {said}" in " ".join(capsys.readouterr().out.split())
 
 

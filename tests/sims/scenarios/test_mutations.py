@@ -538,7 +538,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a node that stops does not say so",
-        ((OFFERS, 'return PAUSED if name in state.halted else state.stopped.get(name, "")', 'return ""'),),
+        (
+            (
+                OFFERS,
+                'return PAUSED if state.paused or name in state.halted else state.stopped.get(name, "")',
+                'return ""',
+            ),
+        ),
         "hosts-without-data",
         1,
         ("expect.rounds",),

@@ -1,0 +1,57 @@
+"""`collegium node pause` and `resume`: an operator stops this node's training for a while."""
+
+from typing import TYPE_CHECKING, Any
+
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit
+
+if TYPE_CHECKING:
+    from ..node.home.paths import Home
+
+UNDER_WAY = "A training run was under way: its cost is spent already, so it ends, and its update is sent."
+
+
+def pause(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Train nothing, and spend nothing, until `node resume`, across restarts; it votes and folds meanwhile."""
+    found = _set(existing_home(home), on=True)
+
+    def people(out: Any) -> None:
+        out.print("was paused already" if found["was"] else "paused: this node trains nothing until `node resume`")
+        if found["training"]:
+            out.print(UNDER_WAY)
+        if not found["running"]:
+            out.print("No daemon runs: the next start of it is paused.")
+
+    emit({**found, "paused": True}, as_json, people)
+
+
+def resume(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Train again after `node pause`."""
+    found = _set(existing_home(home), on=False)
+
+    def people(out: Any) -> None:
+        out.print("resumed: this node trains again" if found["was"] else "nothing to resume: this node was not paused")
+        if not found["running"]:
+            out.print("No daemon runs: start it by `collegium node start`.")
+
+    emit({**found, "paused": False}, as_json, people)
+
+
+def _set(home: "Home", *, on: bool) -> dict[str, bool]:
+    """Tell the daemon, or write it into the files where none runs; return what was before."""
+    from ..node.control.client import Client
+    from ..node.core.events import PutFlag
+    from ..node.core.state import PAUSED_FLAG
+    from ..node.home.lock import hold, running
+    from ..node.store.database import Store
+    from ..node.verify import read_charter
+
+    if running(home) is not None:
+        told = Client(home).set_paused(on=on)
+        return {"was": told["was"], "training": on and told["training"], "running": True}
+    charter, _ = read_charter(home.charter)
+    with hold(home), Store.open(home.database, charter.federation) as store:
+        was = bool(store.flags().get(PAUSED_FLAG, 0))
+        if was != on:
+            store.apply([PutFlag(PAUSED_FLAG, int(on))])
+    return {"was": was, "training": False, "running": False}

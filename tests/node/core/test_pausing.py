@@ -1,0 +1,39 @@
+"""A node that its operator pauses: it trains nothing, and nobody waits for it."""
+
+from collegium.consensus import trainers
+from collegium.node.core import events as ev
+from collegium.protocol.records import PAUSED
+from collegium.sims.simulator.cluster import Cluster, Node
+from collegium.sims.simulator.invariants import Invariants
+
+from .test_core import core_of, key
+from .test_removals import trained_by
+
+HEAD = "head/task0"
+
+
+def closed(node: Node) -> int:
+    return core_of(node).ledger.components[HEAD].round
+
+
+def test_a_paused_node_trains_nothing_across_a_restart_and_nobody_waits_for_it() -> None:
+    cluster = Cluster(4, 7, Invariants, rounds=40)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    first, node = cluster.nodes[0], cluster.nodes[3]
+    node.deliver(ev.SetPaused(True))
+    assert cluster.run(lambda: trainers.idle(core_of(first).ledger.offers, key(node), HEAD) == PAUSED)
+    assert cluster.run(lambda: core_of(node).run is None), "what was under way ends: its cost is spent already"
+    last, before, then = trained_by(node), closed(first), cluster.now
+    assert cluster.run(lambda: closed(first) > before + 4)
+    assert cluster.now - then < cluster.charter.rules.round_deadline, "no round waited for it"
+    assert cluster.run(lambda: closed(node) > before + 4), "it folds"
+    node.crash()
+    node.start()
+    assert cluster.run(lambda: core_of(node).signing and closed(node) > before + 6)
+    assert core_of(node).paused, "a restart changes nothing of that"
+    assert trained_by(node) == last
+    node.deliver(ev.SetPaused(False))
+    assert cluster.run(lambda: trained_by(node) > last)
+    assert cluster.run(lambda: trainers.trains(core_of(first).ledger.offers, key(node), HEAD)), "it is waited for again"
+    assert not node.store.snapshot().flags["paused"]
