@@ -2,10 +2,12 @@
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ..node.data.propose import Choice, Proposal
 
 NONE = "none"
+LINE = 79
 SHOWN = 8  # words of a column in a table; the file has all
 KINDS = {
     "constant": "the same in every row", "empty": "empty", "text": "texts", "image": "pictures", "pixels": "pixels",
@@ -192,7 +195,7 @@ def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]],
     if not ignore:
         gone = [choice.seen.column for choice in proposal.used("out")]
         if gone:
-            say(f"Left out: {', '.join(gone)}.")
+            say(fill(f"Left out: {', '.join(gone)}.", LINE))
         answer = _ask("Which others are left out (commas between)?", NONE, str)
         ignore = [] if answer == NONE else _split(answer)
     proposal = propose(looks, key, {each: words for each, words in tasks.items() if words}, ignore)
@@ -209,6 +212,14 @@ def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]],
     return proposal
 
 
+def _number(text: str) -> float:
+    """Return a number; NaN, which is in no bounds, for what is none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
 def _state(choice: "Choice") -> None:
     """Ask for the bounds, levels or classes of a column."""
     from ..node.data.dataset_toml import number_of
@@ -217,10 +228,10 @@ def _state(choice: "Choice") -> None:
     name, what = choice.seen.column, {"task": "to predict", "group": "a group"}.get(choice.use, "a feature")
 
     def take_bounds(answer: str) -> None:
-        low, high = (float(each.replace(",", ".")) for each in answer.replace(" to ", " ").split())
-        if not low < high or max(abs(low), abs(high)) > 1e300:
-            raise ValueError("The first number is the lower one.")
-        choice.bounds = low, high
+        numbers = [_number(each) for each in answer.replace(" to ", " ").split()]
+        if len(numbers) != 2 or not -1e300 < numbers[0] < numbers[1] < 1e300:
+            raise ValueError("Write two numbers, the lower one first.")
+        choice.bounds = numbers[0], numbers[1]
 
     def take_levels(answer: str) -> None:
         words = apart(_split(answer))
@@ -234,26 +245,25 @@ def _state(choice: "Choice") -> None:
         if kind == "ordinal" and choice.task == "multiclass":
             choice.task = kind
 
-    seen = _described(choice.seen)
+    say(fill(f"{name}, {what}: {_described(choice.seen)}.", LINE))
     if choice.use == "audio" and choice.bounds:
 
         def take_seconds(answer: str) -> None:
-            seconds = float(answer.replace(",", "."))
-            if not 0 < seconds <= 3600:
-                raise ValueError("Write seconds, to 3600.")
-            choice.bounds = 0.0, seconds
+            if not 0 < _number(answer) <= 3600:
+                raise ValueError("Write a number of seconds, 3600 at most.")
+            choice.bounds = 0.0, _number(answer)
 
-        _ask(f"{name}: how many seconds of a clip are read?", number_of(choice.bounds[1]), take_seconds)
+        _ask("  How many seconds of a clip are read?", number_of(choice.bounds[1]), take_seconds)
     elif choice.bounds:
         low, high = map(number_of, choice.bounds)
-        _ask(f"{name} ({what}; {seen}): lowest and highest possible value?", f"{low} {high}", take_bounds)
+        _ask("  The lowest and the highest possible value?", f"{low} {high}", take_bounds)
     elif choice.use == "task":
-        order = "of two the one that means yes first" if choice.task == "binary" else "from low to high if in order"
-        _ask(f"{name} ({what}; {seen}): its words, {order}?", _join(choice.levels), take_classes)
-        if choice.task == "multiclass" and typer.confirm(f"Are the words of {name} in an order?", err=True):
+        order = "first the one that means yes" if choice.task == "binary" else "from low to high if in order"
+        _ask(f"  Its words, {order}?", _join(choice.levels), take_classes)
+        if choice.task == "multiclass" and typer.confirm("  Are they in an order?", err=True):
             choice.task = "ordinal"
     else:
-        _ask(f"{name} ({what}; {seen}): its words?", _join(choice.levels), take_levels)
+        _ask("  Its words?", _join(choice.levels), take_levels)
     choice.stated = True
 
 

@@ -119,7 +119,7 @@ def test_nobody_to_ask_is_told_what_would_have_been_asked(run: "Run", school: Pa
 
 
 def asked(question: str, screen: Screen) -> bool:
-    return question in screen.scroll
+    return question in screen.scroll and screen.text.rstrip().endswith("]:")  # not before it waits for an answer
 
 
 def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_path: Path) -> None:
@@ -127,17 +127,17 @@ def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_pa
     folder.mkdir()
     rows = [[f"S{n}", 11 + n % 8, ("Bonn", "Köln")[n % 2], n % 40, "pass" if n % 3 else "fail"] for n in range(60)]
     write(folder / "a.csv", ["Pupil", "Age", "Town", "Absent", "Result"], rows)
-    terminal = Terminal([str(COMMAND), "data", "init", str(folder)], columns=120)
+    terminal = Terminal([str(COMMAND), "data", "init", str(folder)])
     try:
         for question, answer in (
             ("Which column names a student?", ""),
             ("Which columns are to be predicted", "Nothing"),
             ("There is no column 'Nothing'", "Result"),
             ("Which others are left out", "Absent"),
-            ("Age (a feature; numbers of about 10 to 20)", "25 10"),
-            ("The first number is the lower one", "10 25"),
-            ("Town (a feature", "Bonn, Köln, Aachen"),
-            ("Result (to predict", "pass,fail"),
+            ("highest possible value? [0 20]", "25 10"),
+            ("Write two numbers, the lower one first", "10 25"),
+            ("Its words? [Bonn,Köln]", "Bonn, Köln, Aachen"),
+            ("means yes? [pass,fail]", "pass,fail"),
         ):
             terminal.until(partial(asked, question))
             terminal.send(f"{answer}\n")
@@ -146,6 +146,7 @@ def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_pa
         terminal.kill()
     assert terminal.code == 0
     assert "collegium data check" in terminal.screen.scroll
+    assert "Age, a feature: numbers of about 10 to 20." in terminal.screen.scroll
     assert made(folder)["modality"][0]["columns"] == [
         {"name": "Age", "low": 10, "high": 25}, {"name": "Town", "levels": ["Bonn", "Köln", "Aachen"]},
     ]  # fmt: skip
