@@ -1,4 +1,4 @@
-"""A node's directory: paths, key, configuration, added peers, and the lock that makes its daemon the only one."""
+"""A node's directory: paths, key, configuration, added peers, and the lock that admits one daemon."""
 
 from .config import Config
 from .lock import hold, running

@@ -1,6 +1,6 @@
-"""Multiaddrs as an operator writes them: whether they are any, said in a sentence.
+"""Checks of multiaddrs from operators, with problems as sentences.
 
-Only what an address itself shows is checked here; node/network says whether somebody can be reached there.
+Only the address itself is checked here; node/network finds out whether a peer can be reached there.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ ADDRESS_LIMIT = 256  # bytes, as in a charter
 
 
 def check_listen(address: object) -> str:
-    """Return what is wrong with an address to listen on, or "": /ip4|ip6/<address>/tcp/<port>."""
+    """Return the problem with an address to listen on, or "": /ip4|ip6/<address>/tcp/<port>."""
     names = _names(address)
     if names in (["ip4", "tcp"], ["ip6", "tcp"]):
         return _many_hosts(str(address))
@@ -24,7 +24,7 @@ def check_listen(address: object) -> str:
 
 
 def check_advertised(address: object) -> str:
-    """Return what is wrong with an address that others are told of, or "": /ip4|ip6|dns…/<host>/tcp/<port>.
+    """Return the problem with an advertised address, or "": /ip4|ip6|dns…/<host>/tcp/<port>.
 
     Nobody can dial the wildcard, a group of hosts, or port 0.
     """
@@ -40,7 +40,7 @@ def check_advertised(address: object) -> str:
 
 
 def _many_hosts(address: str) -> str:
-    """Return that an address is a group's or everybody's, if it is; else ""."""
+    """Return the problem with a multicast or broadcast address, or ""."""
     host = _ip(address)
     one = getattr(host, "ipv4_mapped", None) or host
     if one is not None and (one.is_multicast or str(one) == "255.255.255.255"):
@@ -49,7 +49,7 @@ def _many_hosts(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address leads whoever dials it to its own machine: 127.0.0.1, ::1, localhost."""
+    """Whether an address is the dialler's own machine: 127.0.0.1, ::1, localhost."""
     address = address.partition("/p2p/")[0]
     names = _names(address)
     if not names or names[0] not in _HOSTS:
@@ -85,14 +85,14 @@ def own_hosts(family: socket.AddressFamily) -> list[str]:
 
 
 def free_loopback() -> str:
-    """Return an address of this machine alone, with a port that is free now."""
+    """Return a loopback address with a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"/ip4/127.0.0.1/tcp/{probe.getsockname()[1]}"
 
 
 def own_problem(listen: Sequence[str], advertise: Sequence[str]) -> tuple[str, str]:
-    """Return what is wrong with where a node listens and what it tells others, and what to do; ("", "") if nothing."""
+    """Return (problem, advice) for a node's listening and advertised addresses; ("", "") if they are right."""
     for address in advertise:
         problem = check_advertised(address)
         if problem:
@@ -114,9 +114,9 @@ def own_problem(listen: Sequence[str], advertise: Sequence[str]) -> tuple[str, s
 
 
 def members_problems(members: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """Return why the members of a charter could not dial each other by the addresses that they have there.
+    """Return the problems that keep members of a charter from dialling each other by its addresses.
 
-    `members` are names with addresses. Addresses of this machine alone are fine where all are of that kind.
+    `members` are names with addresses. Loopback addresses are fine if all are of that kind.
     """
     found = [f"{name}: {problem}" for name, own in members for address in own if (problem := check_advertised(address))]
     owners: dict[str, list[str]] = {}
@@ -136,9 +136,9 @@ def members_problems(members: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
 
 
 def published(own: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Return those of this node's addresses that an offer tells the others of: none that they cannot dial.
+    """Return this node's addresses for its offer: those that others can dial.
 
-    Loopback is told only where nothing else is there and all that is known of the others is on this machine as well.
+    Loopback is offered only if there is no other address, and all known addresses of others are on this machine too.
     """
     outside = [address for address in own if not is_loopback(address)]
     if outside:
@@ -162,7 +162,7 @@ def with_peer(address: str, key: bytes) -> str:
 
 
 def check_peer(address: object) -> str:
-    """Return what is wrong with a peer's address, or "": an advertised one followed by /p2p/<peer id>."""
+    """Return the problem with a peer's address, or "": an advertised one followed by /p2p/<peer id>."""
     names = _names(address)
     if names is not None and len(names) == 3 and names[0] in _HOSTS and names[1:] == ["tcp", "p2p"]:
         return ""
@@ -175,7 +175,7 @@ def _names(address: object) -> list[str] | None:
     try:
         parsed = Multiaddr(address)
         return [protocol.name for protocol in parsed.protocols()]
-    except Exception:  # noqa: BLE001 - the library raises what its parsers raise, and all of it means: no address
+    except Exception:  # noqa: BLE001 - the library raises its parsers' errors; each means: not an address
         return None
 
 

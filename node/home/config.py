@@ -1,6 +1,6 @@
-"""config.toml: what an operator decides about one node. The charter decides the rest, and the stricter of both holds.
+"""config.toml: an operator's settings for one node. The charter has the rest, and the stricter of both holds.
 
-Reading is strict: a key that is not known is an error, because a misspelt privacy setting that is ignored is worse.
+Reading is strict: an unknown key is an error, because ignoring a misspelt privacy setting would be worse.
 """
 
 import json
@@ -34,7 +34,7 @@ PRIVATE_ADAPTERS = ("lora", "rslora", "dora")  # as the learner has them (learne
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """[node]: the name shown to people, and the network. `advertise` is told to others instead of `listen`."""
+    """[node]: the name shown to people, and the network. Others get `advertise` instead of `listen`."""
 
     name: str = "node"
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
@@ -52,9 +52,9 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """[learning]: `rounds` 0 has no limit; `lot_size` is the declared L, 0 if none is; no `learner` is our own.
+    """[learning]: `rounds` 0 means no limit; `lot_size` is the declared L, 0 if none; an empty `learner`: the built-in.
 
-    `private` components are trained anew every `personalise_every` rounds. With a `private_adapter` they are also an
+    `private` components are retrained every `personalise_every` rounds. With a `private_adapter` they include an
     adapter of that kind and of `private_rank` on each pretrained text model; "" for none.
     """
 
@@ -69,18 +69,18 @@ class Learning:
     learner: tuple[str, ...] = ()
 
     def engages(self, component: str) -> bool:
-        """Whether this node hosts and trains a component that it has a use for."""
+        """Whether this node hosts and trains a component that its data need."""
         return any(fnmatchcase(component, pattern) for pattern in self.engage)
 
     def idle_patterns(self, components: Iterable[str]) -> list[str]:
-        """Return the patterns of `engage` that match none of these: slips of the pen, most likely."""
+        """Return the patterns of `engage` that match none of these names: most likely typing errors."""
         names = list(components)
         return [pattern for pattern in self.engage if not any(fnmatchcase(name, pattern) for name in names)]
 
 
 @dataclass(frozen=True, slots=True)
 class ModalityPrivacy:
-    """[privacy.modalities.NAME]: what differs for one modality; "" and 0 take over what [privacy] says."""
+    """[privacy.modalities.NAME]: overrides for one modality; "" and 0 stand for the value in [privacy]."""
 
     modality: str
     policy: str = ""
@@ -90,7 +90,7 @@ class ModalityPrivacy:
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """[privacy]: for each student and this node's lifetime in the federation; at most what the charter allows.
+    """[privacy]: for each student and this node's lifetime in the federation, within the charter's bounds.
 
     `jurisdiction` is the name of a shipped preset or the path of one's own; `load` makes a path absolute.
     """
@@ -106,7 +106,7 @@ class Privacy:
 class Models:
     """[models]: the folders of pretrained models by the names that the charter gives them; `load` makes them absolute.
 
-    A model that is not named here is looked for among installed packages and in the Hugging Face cache.
+    Other models are searched among installed packages and in the Hugging Face cache.
     """
 
     folders: tuple[tuple[str, Path], ...] = ()
@@ -138,7 +138,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """[peers]: addresses beside those of the charter. `peers.load_peers` has those added by command."""
+    """[peers]: addresses beside those of the charter. `peers.load_peers` reads those added by command."""
 
     addresses: tuple[str, ...] = ()
 
@@ -237,7 +237,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
 def load(path: Path) -> Config:
     """Read a node's config.toml; a relative [data] path is relative to the file's folder.
 
-    Raises UsageError naming the file, the key and what is allowed there.
+    Raises UsageError naming the file, the key and the allowed values.
     """
     advice = "Run `collegium init` first, or name the node's directory."
     config = _config(toml.read(path, advice, links=False))
@@ -297,9 +297,9 @@ def default_text(config: Config | None = None) -> str:
 name = {_toml(c.node.name)}  # shown to people; members are known by their keys
 # Where to listen. 127.0.0.1 can be reached from this machine only, and port 0 changes at every start: for real use
 # write this machine's own address and a fixed port, as in "/ip4/192.168.1.20/tcp/4001". Avoid 0.0.0.0 together with
-# mdns: the others on the LAN would be told to dial 0.0.0.0.
+# mdns: others on the LAN would try to dial 0.0.0.0.
 listen = {_toml(c.node.listen)}
-# What others are told to dial, if it is not what is listened on (behind NAT, or by name).
+# The addresses that others dial, if they differ from `listen` (behind NAT, or by name).
 advertise = {_toml(c.node.advertise)}
 mdns = {_toml(c.node.mdns)}  # find members on the same LAN
 max_neighbours = {c.node.max_neighbours}  # connections kept up; members reach each other through neighbours
@@ -310,32 +310,32 @@ path = {_toml(data)}  # the folder with dataset.toml, relative to this file; "" 
 [learning]
 contribute = {_toml(c.learning.contribute)}  # train on the data and publish updates
 rounds = {c.learning.rounds}  # train up to this round of the federation's; 0: no limit but the privacy budget
-# Patterns of components to host and train, as "head/*"; of the others that the data need, only the agreed states are
-# followed. What no modality or task of the data needs does not exist here at all.
+# Patterns of components to host and train, as "head/*". Other components that the data need are only followed.
+# Components that no modality or task of the data needs are not kept at all.
 engage = {_toml(c.learning.engage)}
 # The sample rate (`collegium charter show` prints it) times the number of students that you expect: 0.1 × 120 = 12. It
 # is public, so it must not be counted from the data. 0: not declared, and nothing is trained. Sums of clipped gradients
 # are divided by it; a small institution may declare that of a typical one (docs/privacy.md).
 lot_size = {c.learning.lot_size!r}
-private = {_toml(c.learning.private)}  # also learn private components, for this institution alone: they never leave
+private = {_toml(c.learning.private)}  # also train private components, for this institution only: they never leave
 personalise_every = {c.learning.personalise_every}  # rounds between two trainings of them
 # With private = true, also an adapter of one's own on each pretrained text model ("lora", "rslora", "dora"; "": none).
 # Its training takes minutes where that of the other private components takes seconds.
 private_adapter = {_toml(c.learning.private_adapter)}
-private_rank = {c.learning.private_rank}  # of it: the higher, the more it can learn, and learn by heart
+private_rank = {c.learning.private_rank}  # its rank: the higher, the more it can learn, and memorise
 learner = {_toml(c.learning.learner)}  # the learner's command and arguments; empty: the built-in one
 
 [privacy]
-# For each modality of each student, over all that this node ever publishes in the federation. What is spent stays
-# spent, whatever is written here. "dp": with (epsilon, delta); "never": publish nothing learned from data;
-# "open": no bound of one's own. For each modality the strictest of charter, jurisdiction and this is in force:
+# For each modality of each student, over all that this node ever publishes in the federation. No setting here gives
+# back spent budget. "dp": with (epsilon, delta); "never": publish nothing learned from the data;
+# "open": no bound by this node. For each modality the strictest of charter, jurisdiction and this is in force:
 # `collegium privacy show`.
 epsilon = {c.privacy.epsilon!r}
 delta = {c.privacy.delta!r}
 policy = {_toml(c.privacy.policy)}
-# A preset (`collegium privacy presets` lists them), the path of a file of one's own, "" for none.
+# A preset (`collegium privacy presets` lists them), the path of your own file, "" for none.
 jurisdiction = {_toml(c.privacy.jurisdiction)}
-# What differs for one modality:
+# Overrides for one modality:
 # [privacy.modalities.essays]
 # policy = "never"
 {_overrides(c.privacy.modalities)}
@@ -350,12 +350,12 @@ level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
 [timing]  # milliseconds
 propose_ms = {c.timing.propose_ms}  # patience with a proposer in the first view
 idle_ms = {c.timing.idle_ms}  # how often to look for work
-sync_ms = {c.timing.sync_ms}  # how often to compare notes with a neighbour
+sync_ms = {c.timing.sync_ms}  # how often to send a sync request to a neighbour
 
 [storage]
-# Delete the bytes of updates that no withdrawal can reach any more (the charter's refold horizon): a checkpoint and the
-# ledger stay. Without, every state can be recomputed here from the first round on; leave it so at enough members that
-# late joiners find somebody who still has all.
+# Delete the bytes of updates beyond the reach of withdrawals (the charter's refold horizon); a checkpoint and the
+# ledger stay. With false, every state can be recomputed here from the first round on: leave it so at enough members
+# that late joiners find all bytes.
 prune = {_toml(c.storage.prune)}
 
 [peers]
@@ -383,5 +383,5 @@ def _toml(value: str | bool | tuple[str, ...]) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # A JSON string is a TOML basic string, but for one control character that only TOML forbids.
+    # A JSON string is a TOML basic string, except for one control character that only TOML forbids.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

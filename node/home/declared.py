@@ -1,4 +1,4 @@
-"""What an institution declares beside what its data hold: told to its operator alone, and decides nothing (G6)."""
+"""Compares an institution's declarations with its data: for its operator only; it decides nothing (G6)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,9 +15,9 @@ FAR = 2  # times more or fewer
 
 
 def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return (what is wrong, what to do) where data and declarations are far apart.
+    """Return (problem, advice) where data and declarations are far apart.
 
-    `subjects` counts those in the data, `labels` for each task of the data those who have one.
+    `subjects` is the number in the data, `labels` for each task of the data the number with a label.
     """
     found = []
     learning, declared = charter.learning, declared_students(config, charter)
@@ -50,9 +50,9 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
 
 
 def check_folder(config: Config, charter: Charter, folder: Path, data: Dataset) -> None:
-    """Compare a data folder with the charter, as the learner does that opens it at this node. Raises UsageError.
+    """Compare a data folder with the charter, as the built-in learner does on opening it. Raises UsageError.
 
-    What a learner of the node's own makes of a folder, nobody knows here.
+    The requirements of an operator's own learner are unknown here.
     """
     if config.learning.learner:
         return

@@ -1,7 +1,7 @@
-"""Invitations: the text that a candidate is handed, and what the member that gave it out keeps of it.
+"""Invitations: the text for the candidate, and the issuing member's list of them.
 
-A member keeps the public key of the token, never the token. An invitation is used once: by the first application that
-comes by it, and what was used, withdrawn or has expired opens nothing.
+A member keeps the public key of the token, never the token. The first application uses the invitation; a used,
+withdrawn or expired invitation lets nobody in.
 """
 
 import base64
@@ -17,17 +17,17 @@ from ..store.files import read_limited, write_atomic
 from .paths import Home
 
 PREFIX = "collegium:"
-MAX_OPEN = 64  # given out and not withdrawn, used or expired
+MAX_OPEN = 64  # issued and not withdrawn, used or expired
 _FILE_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedInvitation:
-    """One invitation that this member gave out. Keys and digests in hex, times in Unix seconds.
+    """One invitation that this member issued. Keys and digests in hex, times in Unix seconds.
 
-    `token_key`: the public key of its token; `key`: the candidate's, if it was known; `hold`: its application waits for
-    `peer approve`; `application`: the signed one that came by it; `proposed`: a block had the motion to admit who
-    applied, which happens once.
+    `token_key`: the public key of its token; `key`: the candidate's, if known; `hold`: its application waits for `peer
+    approve`; `application`: the signed one that used it; `proposed`: a block has the motion to admit the applicant,
+    which happens once.
     """
 
     token_key: str
@@ -41,17 +41,17 @@ class IssuedInvitation:
     proposed: bool = False
 
     def applicant(self) -> Application | None:
-        """Return who applied, once somebody did; the signature was checked when it came."""
+        """Return the application, if there is one; its signature was checked on arrival."""
         wire = bytes.fromhex(self.application)
         return schema.load(Application, wire[SIGNATURE_SIZE:], Application.LIMIT) if wire else None
 
     def open(self, now: float) -> bool:
-        """Whether somebody with the token is still let in."""
+        """Whether the token is still valid."""
         return not self.withdrawn and now < self.expires
 
 
 def load(home: Home) -> tuple[IssuedInvitation, ...]:
-    """Return what was given out, in order. Raises CorruptError naming the file."""
+    """Return the issued invitations, in order. Raises CorruptError naming the file."""
     try:
         data = read_limited(home.invitations, _FILE_LIMIT)
     except FileNotFoundError:
@@ -72,12 +72,12 @@ _SHAPE = tuple(asdict(IssuedInvitation("", "", 0, 0)).values())
 
 
 def save(home: Home, issued: Iterable[IssuedInvitation]) -> None:
-    """Keep it; the file holds the old or the new after a crash."""
+    """Write the invitations; after a crash the file holds the old or the new ones."""
     write_atomic(home.invitations, (json.dumps({"invitations": [asdict(g) for g in issued]}, indent=2) + "\n").encode())
 
 
 def add(home: Home, new: IssuedInvitation, now: float) -> None:
-    """Keep one more; those long gone are forgotten. Raises UsageError if too many are open."""
+    """Add one; drop those that ended long ago. Raises UsageError if too many are open."""
     known = [issued for issued in load(home) if issued.application or issued.open(now)]
     if sum(issued.open(now) and not issued.application for issued in known) >= MAX_OPEN:
         raise UsageError(f"{MAX_OPEN} invitations are open", "Withdraw some: `collegium peer invitations`.")
@@ -85,7 +85,7 @@ def add(home: Home, new: IssuedInvitation, now: float) -> None:
 
 
 def change(home: Home, token_key: str, **fields: object) -> tuple[IssuedInvitation, ...]:
-    """Change one; return all as they are now."""
+    """Change one; return all."""
     found = tuple(
         replace(issued, **fields) if issued.token_key == token_key else issued  # type: ignore[arg-type]  # by name
         for issued in load(home)

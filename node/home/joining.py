@@ -1,4 +1,4 @@
-"""What a node knows on its way in: who invited it, or which member's place it is to take under a new key."""
+"""A joining node's facts: the member that invited it, or the member whose lost key it replaces."""
 
 import json
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ _FILE_LIMIT = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """`member` invited this node, which asked to be called `name`, and is found at `addresses`.
+    """`member`, dialled at `addresses`, invited this node, which applied under the name `name`.
 
-    With `replaces` this node is an institution whose key was lost; that member's key it is.
+    `replaces` is the member key that this institution lost, or empty.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Joining:
 
 
 def load(home: Home) -> Joining | None:
-    """Return what is known; None if this node did not come by an invitation. Raises CorruptError naming the file."""
+    """Return these facts; None if this node did not join by invitation. Raises CorruptError naming the file."""
     try:
         data = read_limited(home.joining, _FILE_LIMIT)
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def load(home: Home) -> Joining | None:
 
 
 def save(home: Home, joining: Joining) -> None:
-    """Keep it; the file holds the old or the new after a crash."""
+    """Write these facts; after a crash the file holds the old or the new ones."""
     value = {
         "name": joining.name,
         "member": joining.member.hex(),

@@ -15,12 +15,12 @@ from ..privacy.policy import Bound
 
 FOLDER = Path(__file__).parent / "jurisdictions"
 GUIDE = "docs/cli.md"
-LIFETIMES = ("federation",)  # all that a member ever publishes there; nothing gives an ε back
+LIFETIMES = ("federation",)  # over all that a member ever publishes there; no ε is given back
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a preset asks for one kind of modality, and on what that rests."""
+    """A preset's rule for one kind of modality, and its legal basis."""
 
     bound: Bound
     lifetime: str
@@ -48,7 +48,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def text(name: str) -> str:
-    """Return a shipped preset's file as it is. Raises UsageError."""
+    """Return a shipped preset's file unchanged. Raises UsageError."""
     if name not in shipped():
         raise UsageError(f"there is no jurisdiction preset {name!r}", f"Shipped are {', '.join(shipped())}.")
     return (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def text(name: str) -> str:
 def load(reference: str, folder: Path) -> Jurisdiction:
     """Read a shipped preset by its name, or a file by its path (it ends in .toml), relative to `folder`.
 
-    Raises UsageError, naming the file, the key and what is allowed there.
+    Raises UsageError, naming the file, the key and the allowed values.
     """
     if not reference.endswith(".toml"):
         return parse(text(reference), reference)

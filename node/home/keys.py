@@ -18,7 +18,7 @@ from ..store.files import TEMPORARY, sync_folder, write_all, write_atomic
 from .paths import Home
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-# What write_atomic and _create name their files for a moment.
+# Suffix of temporary files of write_atomic and _create.
 _LEFT = re.compile(r"key(\.next|\.[0-9a-f]{16})?\.json(\.[0-9a-f]{8}\.tmp){1,2}")
 
 
@@ -33,7 +33,7 @@ def create(home: Home, passphrase: str | None) -> Identity:
 
 
 def create_next(home: Home, passphrase: str | None) -> Identity:
-    """Make the key that this member is to move to, beside the one in use; one that is there already is used again.
+    """Make the next key of this member, beside the one in use; an existing one is used again.
 
     Raises as `create` and `load` do.
     """
@@ -57,9 +57,9 @@ def load(home: Home, passphrase: str | None, path: Path | None = None) -> Identi
 
 
 def replace_gone(home: Home, passphrase: str | None) -> Identity:
-    """Take a new key for a directory whose key is no longer a member's; the old one is kept under its own name.
+    """Make a new key for a directory whose key is no longer a member's; the old one is kept under its own name.
 
-    Durable on return. After a crash in between there is a key all the same, and calling it again finishes the work.
+    Durable on return. After a crash there is still a key in use, and a second call finishes the work.
     """
     new = create_next(home, passphrase)
     adopt_next(home, new.public_key)
@@ -67,17 +67,16 @@ def replace_gone(home: Home, passphrase: str | None) -> Identity:
 
 
 def adopt_next(home: Home, successor: bytes) -> bool:
-    """Put the next key in the place of the key in use, if it is `successor`; the old one is kept under its own name.
+    """Replace the key in use by the next key, if that is `successor`; the old one is kept under its own name.
 
-    Durable on return. At no moment is there no key in use: after a crash in between, calling it again finishes the
-    work.
+    Durable on return. There is a key in use at every moment: after a crash a second call finishes the work.
     """
     with disk_errors(home.next_key):
         if _public(home.next_key) != successor:
             return _public(home.key) == successor
         old = _public(home.key)
         if old is not None:
-            with suppress(FileExistsError):  # a crash came between
+            with suppress(FileExistsError):  # after a crash in between
                 _keep(home.key, kept(home, old))
             sync_folder(home.root)
         home.next_key.replace(home.key)
@@ -92,18 +91,18 @@ def needs_passphrase(home: Home, path: Path | None = None) -> bool:
 
 
 def kept(home: Home, public_key: bytes) -> Path:
-    """Return where a key that was in use before is kept."""
+    """Return the file of an earlier key."""
     return home.root / f"key.{public_key.hex()[:16]}.json"
 
 
 def former(home: Home) -> frozenset[bytes]:
-    """Return the public keys that were in use here before, by the files that keep them."""
+    """Return the public keys of this directory's earlier keys, from their files."""
     found = {_public(path) for path in home.root.glob("key.*.json") if path != home.next_key}
     return frozenset(key for key in found if key is not None and key != _public(home.key))
 
 
 def _finish_move(home: Home) -> None:
-    """Put the next key in place where there is none in use: `adopt_next` used to have a moment like that."""
+    """Put the next key in place if no key is in use: earlier versions of `adopt_next` could leave that."""
     with disk_errors(home.key):
         _sweep(home)
         if home.next_key.exists() and not os.path.lexists(home.key):
@@ -112,10 +111,10 @@ def _finish_move(home: Home) -> None:
 
 
 def _sweep(home: Home) -> None:
-    """Delete what a crash left of keys that were being written: each holds a whole secret, or a part of one."""
+    """Delete temporary key files that a crash left: each holds a secret, or part of one."""
     for path in home.root.glob(f"key*.json.*{TEMPORARY}"):
         with suppress(FileNotFoundError):
-            # A young one may be another process's that is at it.
+            # A recent one may belong to a running process.
             if _LEFT.fullmatch(path.name) and abs(time.time() - path.lstat().st_mtime) > 60:
                 path.unlink()
 
@@ -133,7 +132,7 @@ def _keep(path: Path, copy: Path) -> None:
 
 
 def _make(path: Path, content: bytes) -> None:
-    """Make a file that is whole under its name or not there, where there are no hard links. Raises FileExistsError."""
+    """Make a file that is complete or missing, where there are no hard links. Raises FileExistsError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -147,7 +146,7 @@ def _make(path: Path, content: bytes) -> None:
 
 
 def _public(path: Path) -> bytes | None:
-    """Return the public key in a key file, which a sealed one shows too; None if there is none to read."""
+    """Return the public key in a key file, sealed or not; None if it cannot be read."""
     try:
         return bytes.fromhex(json.loads(path.read_bytes())["public_key"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +162,7 @@ def _create(home: Home, path: Path, passphrase: str | None) -> Identity:
         write_atomic(whole, content)
         try:
             try:
-                path.hardlink_to(whole)  # a rename would replace a key that is there
+                path.hardlink_to(whole)  # a rename would replace an existing key
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise

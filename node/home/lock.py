@@ -1,4 +1,4 @@
-"""One daemon a directory: a lock that the kernel drops when its holder dies, however it dies."""
+"""One daemon for each directory: a lock that the kernel drops when its holder dies for any reason."""
 
 import fcntl
 import os
@@ -16,9 +16,9 @@ _PATIENCE = 0.3  # seconds; `running` holds a shared lock for an instant
 
 @contextmanager
 def hold(home: Home) -> Iterator[None]:
-    """Be this directory's daemon until the block is left. Raises UsageError if another one is ("pid N").
+    """Hold this directory's lock until the block is left. Raises UsageError if another daemon has it ("pid N").
 
-    The file stays when the lock goes: removing it would let two daemons hold locks on two files of one name.
+    The file stays when the lock is dropped: otherwise two daemons could hold locks on two files of one name.
     """
     with disk_errors(home.lock):
         descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -40,7 +40,7 @@ def hold(home: Home) -> Iterator[None]:
 def running(home: Home) -> int | None:
     """Return the process id of the daemon that runs in this directory, or None; 0 if one starts at this moment."""
     try:
-        # Not blocking: a pipe of this name, which nobody of ours makes, would keep every command waiting for ever.
+        # Not blocking: a named pipe in its place would keep every command waiting for ever.
         descriptor = os.open(home.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None

@@ -1,4 +1,4 @@
-"""Where a node's files lie: one directory, mode 0700, owned by whoever runs the daemon."""
+"""The paths of a node's files: one directory, mode 0700, owned by the daemon's user."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ SOCKET_LIMIT = 100  # bytes; sun_path holds 108 on Linux and 104 on BSD and macO
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The paths in a node's directory. Nothing is touched but by `make` and `socket_folder`."""
+    """The paths in a node's directory. Only `make` and `socket_folder` change the disk."""
 
     root: Path
 
@@ -27,7 +27,7 @@ class Home:
 
     @property
     def config(self) -> Path:
-        """What the operator writes (config.py)."""
+        """The operator's settings (config.py)."""
         return self.root / "config.toml"
 
     @property
@@ -37,17 +37,17 @@ class Home:
 
     @property
     def next_key(self) -> Path:
-        """The key that this member moves to, until the members' ledger has it (keys.py)."""
+        """The next key of this member, until the ledger has it (keys.py)."""
         return self.root / "key.next.json"
 
     @property
     def invitations(self) -> Path:
-        """The invitations that this member gave out (invitations.py)."""
+        """The invitations that this member issued (invitations.py)."""
         return self.root / "invitations.json"
 
     @property
     def joining(self) -> Path:
-        """By whose invitation this node joins, or which member it is under a new key (joining.py)."""
+        """The invitation that this node joins by, or the lost key that it replaces (joining.py)."""
         return self.root / "joining.json"
 
     @property
@@ -129,8 +129,8 @@ class Home:
     def socket_folder(self) -> Path:
         """Return the folder of `socket`, made if it is missing, after checking that it is ours alone.
 
-        Daemon and command line both call this: in a directory that everybody can write, somebody else could have made
-        the folder first, and would be handed our commands. Raises RefusedError.
+        Daemon and command line both call this: in a world-writable directory another user could have made the folder
+        first, and would get our commands. Raises RefusedError.
         """
         folder = self.socket.parent
         if folder == self.root.absolute():

@@ -1,4 +1,4 @@
-"""Addresses that the operator added by command. They lie beside config.toml, which only the operator writes."""
+"""Addresses that the operator added by command, in a file of their own: only the operator writes config.toml."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def load_peers(home: Home) -> tuple[str, ...]:
 def save_peers(home: Home, addresses: Sequence[str]) -> None:
     """Replace the added addresses, each once; the file holds the old or the new list after a crash.
 
-    Raises UsageError for what is no address of a peer or too many of them, DiskFullError.
+    Raises UsageError for an invalid address or too many of them, DiskFullError.
     """
     unique = list(dict.fromkeys(addresses))
     if len(unique) > PEERS_LIMIT:
@@ -49,7 +49,7 @@ def save_peers(home: Home, addresses: Sequence[str]) -> None:
 
 
 def edit_peers(home: Home, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> tuple[str, ...]:
-    """Add and remove addresses; return the list as it is now. Raises UsageError for removing one that is not there."""
+    """Add and remove addresses; return the new list. Raises UsageError for removing one that is not in it."""
     peers = load_peers(home)
     for address in remove:
         if address not in peers:

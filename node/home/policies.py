@@ -1,4 +1,4 @@
-"""From config.toml, the charter and the data folder to what is in force here: policies, and which components exist."""
+"""From config.toml, the charter and the data folder to the policies in force and the components of this node."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from .config import Config
 
 
 def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
-    """Return what is in force for each of the charter's modalities, by name.
+    """Return the policy in force for each of the charter's modalities, by name.
 
-    Raises UsageError for a jurisdiction that cannot be read or a modality that the charter does not know: a privacy
-    setting must not be ignored for a slip of the pen.
+    Raises UsageError for a jurisdiction that cannot be read or a modality that is not in the charter: a misspelt
+    privacy setting must not be ignored.
     """
     learning, own = charter.learning, config.privacy
     known = {modality.name: modality for modality in learning.modalities}
@@ -47,7 +47,7 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
 @dataclass(frozen=True, slots=True)
 class HostedComponents:
     """The components that exist at this node: `hosted` are offered, trained, acknowledged and attested; `followed` are
-    only folded, for forward passes. `withheld` says of each modality kept out of training why."""
+    only folded, for forward passes. `withheld` has the reason for each modality excluded from training."""
 
     hosted: tuple[str, ...]
     followed: tuple[str, ...]
@@ -60,10 +60,10 @@ class HostedComponents:
 
 
 def wanted_components(config: Config, charter: Charter) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (hosted, followed) before any policy takes something out, both sorted.
+    """Return (hosted, followed) before policies exclude any, both sorted.
 
-    A node with data has a use for what its modalities and tasks need; it hosts what of that it engages and follows the
-    rest. One without data, or with a learner of its own that reads no dataset.toml, hosts all that it engages. Raises
+    A node with data needs the components of its modalities and tasks; it hosts those that it engages and follows the
+    rest. A node without data, or with its own learner that reads no dataset.toml, hosts all that it engages. Raises
     UsageError or CorruptError for a data folder that cannot be read.
     """
     names = tuple(sorted(spec.name for spec in charter.components))
@@ -77,16 +77,16 @@ def wanted_components(config: Config, charter: Charter) -> tuple[tuple[str, ...]
 
 
 def parts_here(config: Config, charter: Charter) -> HostedComponents:
-    """Return the components that exist at this node, as its daemon takes them. Raises as `wanted_components` does."""
+    """Return this node's components, as its daemon uses them. Raises as `wanted_components` does."""
     hosted, followed = wanted_components(config, charter)
     withheld = policy.withheld(charter, policies(config, charter), hosted)
     return HostedComponents(policy.admitted(hosted, withheld), policy.admitted(followed, withheld), withheld)
 
 
 def why_idle(config: Config, charter: Charter) -> str:
-    """Return why this node trains nothing at all by its configuration, one of protocol.records.IDLE; "" if it trains.
+    """Return the configured reason why this node trains nothing, one of protocol.records.IDLE; "" if it trains.
 
-    The students are those that it declares, never those in its data: others would learn of one (G6).
+    It uses the declared number of students, never that in the data, which would reveal single students (G6).
     """
     if config.data.path is None:
         return "no-data"
@@ -96,12 +96,12 @@ def why_idle(config: Config, charter: Charter) -> str:
 
 
 def declared_lot(config: Config) -> int:
-    """Return the L that config.toml declares, in thousandths; 0 if it declares none."""
+    """Return the declared L of config.toml, in thousandths; 0 if there is none."""
     return round(config.learning.lot_size * 1000)
 
 
 def declared_students(config: Config, charter: Charter) -> int:
-    """Return how many students config.toml declares: N̂ = L / sampling rate, rounded; 0 if it declares none."""
+    """Return the declared number of students, N̂ = L / sample rate, rounded; 0 if there is none."""
     return round(config.learning.lot_size * MILLION / charter.learning.sample_rate)
 
 

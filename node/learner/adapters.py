@@ -6,8 +6,8 @@ A shared adapter trains one matrix for each of its modules, since the mean of pr
 - `lora-core` (as in Fed-SB): W + B·R·A; A and B frozen, R [r, r] trained from zero.
 
 The frozen factors are expanded from the charter's seed with exact scaling, so that every member has the same bits.
-Their rows (A) and columns (B) are random and, for r ≪ width, nearly orthonormal. `lora-core`'s B is longer by
-√(out/r): then R's gradient is as large as that of the B it stands for, and one clip and one learning rate fit both.
+Their rows (A) and columns (B) are random and, for r ≪ width, nearly orthonormal. `lora-core`'s B is longer by √(out/r):
+then R's gradient is as large as that of the B it replaces, and one clip and one learning rate fit both.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ SCALE = "scale"  # in the metadata of a private adapter's file
 def install_adapter(encoder: TextEncoder, spec: ComponentSpec, seed: bytes) -> list[nn.Parameter]:
     """Put `adapter/MODALITY` on a pretrained encoder; return its parameters in the order of the spec's tensors.
 
-    `seed` is the charter's. While they are zero the embeddings are those of the model alone. Raises UsageError.
+    `seed` is the charter's. Parameters of zero leave the model's embeddings unchanged. Raises UsageError.
     """
     found = _dimensions(encoder, spec.name)
     letter = LORA.get(spec.architecture)
@@ -92,8 +92,8 @@ def install_private(
 ) -> dict[str, nn.Parameter]:
     """Put a private adapter on a pretrained encoder, beside a shared one if there is one; return its parameters.
 
-    `kind` is "lora" (Hu et al. 2022), "rslora" (Kalajdzievski 2023) or "dora" (Liu et al. 2024). It leaves no house,
-    so nothing clips it and all its factors are trained. Before training it changes nothing. Raises UsageError.
+    `kind` is "lora" (Hu et al. 2022), "rslora" (Kalajdzievski 2023) or "dora" (Liu et al. 2024). It never leaves the
+    node, so it is not clipped and all its factors are trained. Before training it changes nothing. Raises UsageError.
     """
     found = _dimensions(encoder, "the private adapter")
     if kind not in PRIVATE_KINDS:
@@ -102,7 +102,7 @@ def install_private(
         raise UsageError(f"a private adapter of rank {rank} on a model of width {found.hidden}")
     modules = target_modules(found, targets)
     for module, layer in zip(modules, _inject(encoder, PRIVATE, modules, rank, kind), strict=True):
-        # Random only in that it has no direction of its own: a constant seed does, and a run can be repeated.
+        # A constant seed: the values only need to have no preferred direction, and runs are repeatable.
         _set(layer.lora_A[PRIVATE], factor("lora-a", bytes(32), PRIVATE, module, (rank, found.hidden)))
     parameters = private_parameters(encoder)
     for parameter in parameters.values():
@@ -133,7 +133,7 @@ def save_private(encoder: TextEncoder, path: Path) -> None:
 
 
 def load_private(encoder: TextEncoder, path: Path) -> None:
-    """Read what `save_private` wrote into an installed adapter of the same kind and rank.
+    """Read a file of `save_private` into an installed adapter of the same kind and rank.
 
     Raises CorruptError for a damaged file, UsageError for one of another adapter.
     """
@@ -163,7 +163,7 @@ def load_private(encoder: TextEncoder, path: Path) -> None:
 def factor(domain: str, seed: bytes, component: str, module: str, shape: tuple[int, int]) -> Tensor:
     """Return a frozen factor, float32: uniform, each entry of variance 1 / (the longer side).
 
-    SHAKE-256 and exact scaling, like θ_base (`protocol.components.base_vector`); but it is no part of any state.
+    SHAKE-256 and exact scaling, like θ_base (`protocol.components.base_vector`); it is part of no state.
     """
     name = digest(domain, seed, component.encode(), module.encode())
     integers = np.frombuffer(hashlib.shake_256(name).digest(2 * shape[0] * shape[1]), dtype="<i2").astype(np.float64)
@@ -187,7 +187,7 @@ def _inject(encoder: TextEncoder, name: str, modules: Sequence[str], rank: int, 
         use_rslora=kind == "rslora",
         use_dora=kind == "dora",
     )
-    # Its own first values are overwritten or zero; and it warns of every second adapter.
+    # peft's initial values are overwritten or zero; and it warns of every second adapter.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(config, model, adapter_name=name)
@@ -212,7 +212,7 @@ def _adapter(layer: Any, name: str) -> dict[str, nn.Parameter]:
 
 
 def _scale(encoder: TextEncoder) -> str:
-    """Return what the product of the private factors is multiplied by, as its file says it."""
+    """Return the multiplier of the private factors' product, as written in its file."""
     layers: Any = [layer for layer in encoder.model.modules() if _is_lora(layer)]
     return next(f"{layer.scaling[PRIVATE]:.6f}" for layer in layers if PRIVATE in layer.scaling)
 

@@ -1,4 +1,4 @@
-"""What a learner worker answers: each answer once, as a dataclass (messages.py has the requests). No torch."""
+"""The answers of a learner worker, one dataclass each (messages.py has the requests). No torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -12,25 +12,25 @@ ErrorKind = Literal["bad-request", "bad-data", "internal"]
 
 
 class BadRequestError(UsageError):
-    """A request that does not decode, or asks for what is not there; `number` is its id, 0 if that is not known."""
+    """A request that does not decode, or names something that does not exist; `number` is its id, 0 if unknown."""
 
     number = 0
 
 
 class BadReplyError(OperatorError):
-    """A learner's answer that does not decode, or answers something else; `number` is its id, 0 if not known."""
+    """A learner's answer that does not decode or does not fit its request; `number` is its id, 0 if unknown."""
 
     number = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It was done, and there is nothing to say of it."""
+    """The request was carried out; there is no result."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModalityData:
-    """A modality in the data: its kind, features, most steps, and in how many records it is."""
+    """A modality in the data: its kind, features, largest number of steps, and number of records that have it."""
 
     kind: str
     width: int
@@ -40,7 +40,7 @@ class ModalityData:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """A task in the data: its kind, classes, and how many records have a label."""
+    """A task in the data: its kind, classes, and number of records with a label."""
 
     kind: str
     classes: int
@@ -49,12 +49,12 @@ class TaskData:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a data folder holds; `subjects` are those to train on.
+    """The content of a data folder; `subjects` are those to train on.
 
-    `everybody` are the ids in the data, those of the excluded too; None: this learner does not say. Of `left_out`
-    students a cell cannot be used; `problems` say where, never what the cell holds. `components` are those hosted, with
-    their dimensions; `cut` counts for a text modality the records of which the end is not read. `simulated`: the
-    randomness is a function of the request's seed.
+    `everybody` are all ids in the data, with the excluded ones; None: this learner does not report them. `left_out`
+    students have an unusable cell; `problems` name its place, never its content. `components` are the hosted ones, with
+    their dimensions. `cut` counts, for a text modality, records that are read in part. `simulated`: the randomness is a
+    function of the request's seed.
     """
 
     components: dict[str, int]
@@ -72,10 +72,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The updates of a training: for each component integers, little-endian, of the spec's width.
+    """The updates of a training run: for each component integers, little-endian, of the spec's width.
 
-    `saturated` counts the integers at the end of their range; `scaled` is the factor by which an update was shortened
-    to the norm that others allow, or 1. `subjects` are those who were drawn; None: this learner does not say.
+    `saturated` counts the integers at the end of their range; `scaled` is the factor that brought an update within the
+    norm bound, or 1. `subjects` are the drawn students; None: this learner does not report them.
     """
 
     updates: dict[str, bytes]
@@ -87,7 +87,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A task's first metric on `n` students; None where it is not defined on them."""
+    """A task's first metric on `n` students; None where it is undefined."""
 
     metric: str
     value: float | None
@@ -96,7 +96,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class GroupFigure:
-    """The first metric on the students of a sensitive group; None, and `n` too, where these are too few to be told."""
+    """The first metric on the students of a sensitive group; None, and `n` too, where these are too few to report."""
 
     value: float | None
     n: int | None
@@ -104,7 +104,7 @@ class GroupFigure:
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """How well a task is done on `n` students: its first metric, all metrics, and by attribute and level of groups."""
+    """A task's evaluation on `n` students: its first metric, all metrics, and by attribute and level of groups."""
 
     metric: str
     value: float | None
@@ -118,8 +118,8 @@ class TaskReport:
 class Evaluated:
     """A report for each hosted task.
 
-    `personal`: the same with the private components; None if there are none. `statistics`: of the heads that statistics
-    stand for, by the statistic's name, of those to which somebody contributed.
+    `personal`: the same with the private components; None if there are none. `statistics`: the same for heads solved
+    from statistics, by the statistic's name, if anybody contributed.
     """
 
     tasks: dict[str, TaskReport] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class EvaluatedVariants:
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
-    """Every labelled record of a split: whose it is, its scores and its labels."""
+    """Every labelled record of a split: its subject, its scores and its labels."""
 
     kind: str
     metric: str
@@ -163,7 +163,7 @@ class TaskPrediction:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What the model says of the records of a file, and in how many of them each modality is."""
+    """Predictions for the records of a file, and the number of records with each modality."""
 
     records: tuple[str, ...]
     tasks: dict[str, TaskPrediction]
@@ -172,7 +172,7 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Personalised:
-    """The private components' loss on students set apart, and how many parameters they have."""
+    """The private components' loss on validation students, and their number of parameters."""
 
     loss: float
     parameters: int
@@ -180,7 +180,7 @@ class Personalised:
 
 @dataclass(frozen=True, slots=True)
 class EpsilonFound:
-    """ε, and in thousandths as it is claimed."""
+    """ε, and the claim in thousandths."""
 
     epsilon: float
     claimed: int
@@ -200,9 +200,9 @@ class CrossChecked:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one probe found: `audited` is the lower bound of ε, `provable` what it were if every guess had been right.
+    """A probe's result: `audited` is the lower bound of ε, `provable` that bound if every guess had been right.
 
-    `exact` is ε of what the training really did. `refuted` says by what the claim falls: "guesses", "exact".
+    `exact` is ε of the training as it really ran. `refuted` names what refutes the claim: "guesses", "exact".
     """
 
     probe: str
@@ -221,7 +221,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What an audit found; `caught` says by what a claim falls. `fault` is the planted mistake, if any."""
+    """An audit's findings; `caught` names what refutes the claim. `fault` is the planted mistake, if any."""
 
     findings: tuple[Finding, ...]
     fault: str | None
@@ -233,7 +233,7 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a request is."""
+    """A request's progress."""
 
     done: U63
     total: U63
@@ -241,10 +241,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why there is no answer.
+    """The reason why there is no answer.
 
-    `bad-request`: it does not decode, or asks for what this session has not. `bad-data`: what lies in the folders
-    cannot be used. `internal`: a bug; the worker's log has the details. `exit_code` is of the error's class
+    `bad-request`: it does not decode, or names something that this session lacks. `bad-data`: the folders' content is
+    not usable. `internal`: a bug; the worker's log has the details. `exit_code` is that of the error's class
     (crypto/errors.py).
     """
 
@@ -255,7 +255,7 @@ class Failed:
 
     @classmethod
     def of(cls, error: Exception) -> "Failed":
-        """Return what the worker says of an error."""
+        """Return the worker's answer for an error."""
         match error:
             case BadRequestError() | RefusedError():
                 return cls("bad-request", error.message, error.advice, error.exit_code)

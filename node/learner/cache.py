@@ -1,14 +1,15 @@
-"""Embeddings that were computed once, in an SQLite file beside the data.
+"""A cache of computed embeddings, in an SQLite file beside the data.
 
     meta   salt: 32 random bytes
     rows   model, record, subject → value: float32, little-endian; check: a digest over key and value
 
-`record` and `subject` are hashes under the salt, so that the file holds neither texts nor ids; who has the file may
-still test guesses of them, and an embedding tells of its text: it is as secret as the data, and its mode is 0600.
+`record` and `subject` are hashes under the salt, so that the file holds neither texts nor ids. With the file one can
+still test guesses of them, and an embedding reveals its text in part: it is as secret as the data, and its mode is
+0600.
 
-Guarantees: what `forget` and `keep_only` returned from is gone from the file, overwritten with zeros and cut off, and
-lies in no file beside it: the journal is kept in memory. That costs the safety of a transaction: a file that a lost
-power supply left damaged, or that anything else damaged, is removed and made anew. It is only a cache.
+Guarantees: when `forget` or `keep_only` returns, the deleted rows are gone from the file, overwritten with zeros and
+truncated, and in no file beside it: the journal is kept in memory. The price is the safety of transactions: a file that
+is damaged, by a loss of power say, is removed and made anew. It is only a cache.
 """
 
 import os
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
 FORMAT = 1
-CHUNK = 256  # texts that are embedded, then stored together: what a killed worker loses
+CHUNK = 256  # texts that are embedded, then stored together; a killed worker loses these
 _SETUP = """
 PRAGMA secure_delete = ON;
 PRAGMA journal_mode = MEMORY;
@@ -55,11 +56,10 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLI
 
 
 class EmbeddingCache:
-    """One file of embeddings, made if it or its folder (mode 0700) is missing. A context manager; one process at a
-    time writes.
+    """One file of embeddings, made if it or its folder (mode 0700) is missing. A context manager for one writer.
 
-    Raises UsageError where the file cannot be opened or written; damage is mended by starting anew, and logged.
-    `read_only`: what is there is found, nothing is put, made or mended; a file that cannot be read counts as empty.
+    Raises UsageError where the file cannot be opened or written; a damaged file is replaced by an empty one, and
+    logged. `read_only`: nothing is stored, made or mended; a file that cannot be read counts as empty.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -94,9 +94,9 @@ class EmbeddingCache:
         return self._attempt(read)
 
     def put_many(self, model: bytes, rows: Iterable[tuple[bytes, str, Floats]]) -> None:
-        """Store embeddings: each a record, the subject that it is of, and a vector. All or none of them.
+        """Store embeddings, each a record, its subject and a vector: all or none of them.
 
-        Nothing is stored in a cache that is read only.
+        A read-only cache stores nothing.
         """
         if self._read_only:
             return
@@ -114,7 +114,7 @@ class EmbeddingCache:
         self._attempt(write)
 
     def forget(self, subjects: Collection[str]) -> int:
-        """Delete all rows of these subjects and return how many there were. Their bytes are gone after it."""
+        """Delete all rows of these subjects, bytes included, and return their number."""
         return self._attempt(lambda: self._delete({self._tag(subject) for subject in subjects}))
 
     def keep_only(self, subjects: Collection[str]) -> int:
@@ -135,7 +135,7 @@ class EmbeddingCache:
             before = self._connection.total_changes
             self._connection.executemany("DELETE FROM rows WHERE subject = ?", [(tag,) for tag in sorted(tags)])
             deleted = self._connection.total_changes - before
-        # Zeroed pages that an earlier call left when it was cut off here are freed too.
+        # This also frees zeroed pages of an earlier call that was interrupted here.
         if deleted or self._connection.execute("PRAGMA freelist_count").fetchone()[0]:
             self._connection.execute("VACUUM")
         return deleted
@@ -176,7 +176,7 @@ class EmbeddingCache:
             connection = None
             try:
                 self._path.parent.mkdir(mode=0o700, exist_ok=True)
-                # The mode is set before a byte is written; SQLite takes it over for what it puts beside the file.
+                # The mode is set before a byte is written; SQLite uses it for its files beside this one.
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
                 self._path.chmod(0o600)
                 connection = sqlite3.connect(self._path, isolation_level=None)
@@ -195,7 +195,7 @@ class EmbeddingCache:
         raise AssertionError("the second attempt returns or raises")
 
     def _remove(self) -> None:
-        # Removed, not put aside: nothing would ever forget a subject in a file put aside.
+        # Removed, not put aside: no one would ever delete a subject from a file put aside.
         for suffix in ("", "-journal", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 self._path.with_name(self._path.name + suffix).unlink()
@@ -217,13 +217,14 @@ def embed_cached(
 ) -> Floats:
     """Return the embeddings of texts, [n, width] float32, computing only those that the cache lacks; None is zero.
 
-    `subjects` [n] says whose each text is. The encoder is the frozen model of `weights_digest`, with nothing on it.
+    `subjects` [n] are the texts' subjects. The encoder is the frozen model of `weights_digest`, without an adapter or
+    prompt.
     """
     if encoder.adapted:
         raise LocalProtocolError("an encoder with adapters or a prompt has no embeddings that last")
     model = digest("embedding", weights_digest, encoder.max_tokens.to_bytes(4, "big"))
     rows = [row for row, text in enumerate(texts) if text is not None]
-    # The subject is part of the key: what two students wrote alike is stored twice, and forgotten by itself.
+    # The subject is part of the key: equal texts of two students are stored twice, and deleted separately.
     records = [digest("text", _bytes(subjects[row]), _bytes(texts[row])) for row in rows]
     found = np.zeros((len(texts), encoder.width), dtype=np.float32)
     missing = []
@@ -235,7 +236,7 @@ def embed_cached(
     missing.sort(key=lambda item: len(texts[item[0]]))  # batches of like length: the least padding
     for begin in range(0, len(missing), CHUNK):
         chunk = missing[begin : begin + CHUNK]
-        distinct = list(dict.fromkeys(texts[row] for row, _ in chunk))  # one question stands before many answers
+        distinct = list(dict.fromkeys(texts[row] for row, _ in chunk))  # one prompt question precedes many answers
         places = {text: place for place, text in enumerate(distinct)}
         vectors = encoder.embed(distinct)[[places[texts[row]] for row, _ in chunk]]
         cache.put_many(

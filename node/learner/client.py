@@ -1,4 +1,4 @@
-"""A learner worker from where it is asked, without a daemon: one request, one answer (messages.py). No torch."""
+"""The client of a learner worker, without a daemon: one request, one answer (messages.py). No torch."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ AUDITING = (sys.executable, "-P", "-m", "collegium.node.learner.audit")
 
 
 class Ask(Protocol):
-    """Whatever answers requests."""
+    """A callable that answers requests."""
 
     def __call__(self, request: Asks[A], /) -> A:
         """Return the answer. Raises the worker's own OperatorError."""
@@ -48,7 +48,7 @@ class Worker:
                 return expect(request, reply)
 
     def pass_on(self, request: Asks[Any]) -> Answer | Failed:
-        """Send a request and wait for whatever answers it. Raises OperatorError if the worker ends, BadReplyError."""
+        """Send a request and wait for its reply, or Failed. Raises OperatorError if the worker ends, BadReplyError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._number += 1
@@ -90,7 +90,7 @@ def process(command: Sequence[str] = ()) -> Iterator[Worker]:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    with suppress(BrokenPipeError):  # what it did not read
+                    with suppress(BrokenPipeError):  # the input that it did not read
                         pipe.close()
 
 

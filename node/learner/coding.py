@@ -1,9 +1,9 @@
-"""Requests and answers of the learner as bytes and back; whatever is not as messages.py and answers.py say is refused.
+"""Encoding of the learner's requests and answers; it refuses any that do not fit messages.py and answers.py.
 
 A frame's body is a MessagePack map `{id, type, fields}`: `type` is the name of a class there in snake_case, `fields`
-are its fields, none left out and none added. The answer repeats the request's `id`. While it works, the worker may
-send `Progress`; in place of an answer it sends `Failed`. The pipe never leaves the machine, so floats are allowed here,
-unlike in records. Nothing longer than FRAME_LIMIT is looked at.
+are its fields, none left out and none added. The answer repeats the request's `id`. While it works, the worker may send
+`Progress`; in place of an answer it sends `Failed`. The pipe never leaves the machine, so floats are allowed here,
+unlike in records. Frames over FRAME_LIMIT are not decoded.
 """
 
 import re
@@ -58,7 +58,7 @@ def decode_reply(body: bytes) -> tuple[int, Reply]:
 
 
 def expect(request: Asks[A], answer: Answer) -> A:
-    """Return an answer as what the request asks for. Raises BadReplyError if it is another one."""
+    """Return an answer as the type that its request names. Raises BadReplyError if it is another."""
     (kind,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # Asks[…]
     if type(answer) is not kind:
         told = f"{_name(type(answer))} to {_name(type(request))}"

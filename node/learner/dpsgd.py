@@ -3,27 +3,27 @@
 **In ten lines**, for one component with clip norm C, noise multiplier σ, learning rate η and lot L:
 
     for step in range(steps):
-        drawn = [s for s in students if uniform() < q]           # Poisson: each student for itself
+        drawn = [s for s in students if uniform() < q]           # Poisson: each student independently
         total = zeros(d)
         for s in drawn:
             g = gradient(mean of the losses of the records of s)  # a student, never a row
-            total += g * min(1, C / norm(g))                      # nobody moves the total by more than C
-        total += σ * C * normal(d)                                # hides a move of that size
+            total += g * min(1, C / norm(g))                      # no student changes the total by more than C
+        total += σ * C * normal(d)                                # hides a change of that size
         weights -= η * total / L                                  # L is declared, and never len(drawn)
 
-Students' data enter in the fifth line alone. Clipping bounds one student's influence, noise hides an influence of that
+Students' data enter only in the fifth line. Clipping bounds one student's influence, noise hides an influence of that
 size, and further computation on the noised weights costs nothing more (post-processing: rounding to a grid and scaling
-down in quantise.py). privacy/accountant.py tells what `steps` such steps cost.
+down in quantise.py). privacy/accountant.py computes the cost of `steps` such steps.
 
-**Why the lot is a constant.** Divide by the number of drawn students, and the scale of the update tells how many there
-were. Worse, one student more would change the weight of everybody else's gradient, so that C would no longer bound the
-effect of one student. L is declared by the operator, about q times the number of students expected, and is public. The
-same reason makes an empty draw add its noise: a step without noise would tell that nobody was drawn.
+**Why the lot is a constant.** Divided by the number of drawn students, the scale of the update would reveal that
+number. Worse, one student more would change the weight of all other gradients, so that C would no longer bound the
+effect of one student. L is declared by the operator, about q times the number of students expected, and is public. For
+the same reason an empty sample adds its noise: a step without noise would reveal that nobody was drawn.
 
 **Why Poisson.** The accountant's gain from subsampling holds for independent coins. Shuffled batches of a fixed size
-are another mechanism, and claiming Poisson's ε for them claims too little (Chua et al. 2024). There is one draw a step
-for all components, and one event for the accountant. Coins and noise come from the operating system (randomness.py): a
-draw that somebody could foresee would be no protection.
+are another mechanism, and Poisson's ε for them would be too small (Chua et al. 2024). There is one sample a step for
+all components, and one event for the accountant. Coins and noise come from the operating system (randomness.py): a
+predictable sample would protect nobody.
 
 **Ghost norms.** Clipping needs the norm of each student's gradient, and then one sum of clipped gradients; the
 gradients themselves would be students × parameters numbers. For a linear layer, with inputs a and output gradients g
@@ -66,7 +66,7 @@ class Batch:
         return int(self.weights.shape[0])
 
     def take(self, index: Tensor) -> "Batch":
-        """Return the students of an index (or mask), shape [S]; without the records that none of them has."""
+        """Return the students of an index (or mask), shape [S], without record slots that none of them uses."""
         weights = self.weights[index]
         most = max(1, int((weights > 0).sum(1).max())) if weights.numel() else 1
         inputs = {
@@ -75,12 +75,12 @@ class Batch:
         return Batch(weights[:, :most], inputs, {name: labels[:, :most][index] for name, labels in self.labels.items()})
 
     def without(self, modalities: Collection[str]) -> "Batch":
-        """Return it without some modalities: no forward pass sees them."""
+        """Return the batch without some modalities: no forward pass sees them."""
         inputs = {name: pair for name, pair in self.inputs.items() if name not in modalities}
         return Batch(self.weights, inputs, self.labels)
 
     def to(self, device: torch.device) -> "Batch":
-        """Return it on a device."""
+        """Return the batch on a device."""
         return Batch(
             self.weights.to(device),
             {name: (values.to(device), steps.to(device)) for name, (values, steps) in self.inputs.items()},
@@ -140,8 +140,8 @@ def train(
 ) -> dict[str, Floats]:
     """Train the engaged components of `model` (changed in place); return their changes, [d] float64 each.
 
-    `data` are all students that may be drawn, `lot` the declared L, never the size of a draw. The rows of those who
-    were drawn in any step are added to `drawn`.
+    `data` are all students that may be drawn, `lot` the declared L, never the size of a sample. The rows of students
+    drawn in any step are added to `drawn`.
     """
     active = [specs[name] for name in sorted(engaged)]
     weights = _joined(model, active)

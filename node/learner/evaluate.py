@@ -1,4 +1,4 @@
-"""How well the model does on records: by task, and by sensitive group where a group is large enough to be told."""
+"""Evaluation of the model: by task, and by sensitive group if the group is large enough to report."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,8 +48,8 @@ def report(
 
     A name is a task's, or has its task in `labels`.
 
-    A group of fewer than MIN_CELL subjects has value None and n None: what is told of few is told of persons. Where
-    it is the only one of its attribute, so has the smallest of the others: the rest would follow by subtraction.
+    A group of fewer than MIN_CELL subjects has value None and n None, because its figures would describe persons. If it
+    is the only such group of its attribute, so has the smallest other group: the figures would follow by subtraction.
     """
     found = {}
     for name, kind in kinds.items():
@@ -78,5 +78,5 @@ def report(
 
 
 def _subjects(flat: npt.NDArray[np.int64], records: int) -> int:
-    """Return how many subjects these records are of; `flat` indexes into S × `records`."""
+    """Return the number of subjects of these records; `flat` indexes into S × `records`."""
     return len(np.unique(flat // records))

@@ -1,4 +1,4 @@
-"""Frames between a learner worker and whoever asks it: 4 bytes of length, big-endian, and a body (messages.py)."""
+"""Frames between a learner worker and its client: 4 bytes of length, big-endian, and a body (messages.py)."""
 
 import struct
 from typing import BinaryIO
@@ -10,7 +10,7 @@ HEADER = 4
 
 
 class BrokenStreamError(CorruptError):
-    """A frame longer than FRAME_LIMIT, or cut short: where the next one begins is not known, so the stream is lost."""
+    """A frame over FRAME_LIMIT, or cut short: the start of the next one is unknown, so the stream is lost."""
 
 
 def frame(body: bytes) -> bytes:

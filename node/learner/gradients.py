@@ -3,12 +3,12 @@
 For a linear layer with inputs a [S, P, in] and output gradients g [S, P, out] (P: records × steps of a student), the
 squared norm of a student's gradient is `Σ_pq (a_p·a_q)(g_p·g_q)`, so it need not be formed (ghost norms: Goodfellow
 2015; Li et al. 2022), and the clipped sum over students is one product `(f g)ᵀ a` with the factors f (book-keeping: Bu
-et al. 2023). Opacus has ghost norms for the whole model only; here each component has its own clip. Parameters may sit
-in `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` only: anything else is refused before anything is trained.
+et al. 2023). Opacus has ghost norms for the whole model only; here each component has its own clip. Parameters may be
+in `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` only: other layers are refused before training.
 
-Where a student's records nearly cancel, a sum of theirs is much smaller than its terms, and rounding decides. Two rules
-keep ‖contribution‖ ≤ C all the same: the ghost norm is computed in float64, and what float32 can add to a contribution
-while it is summed up, at most `u Σ_p |g_p||a_p|`, counts as part of its norm (Higham 2002, section 3.1).
+Where a student's records nearly cancel, their sum is much smaller than its terms, and rounding errors dominate. Two
+rules still keep ‖contribution‖ ≤ C: the ghost norm is computed in float64, and the largest rounding error of a float32
+sum, `u Σ_p |g_p||a_p|`, counts as part of the norm (Higham 2002, section 3.1).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,7 +29,7 @@ UNIT = 2.0**-23  # twice the unit roundoff of float32, for each term of a sum
 
 @dataclass(slots=True)
 class _Use:
-    """One pass through a layer: its input, its output, and the gradient of the loss there."""
+    """One pass through a layer: its input, its output, and the gradient of the loss at the output."""
 
     layer: nn.Module
     entered: Tensor
@@ -38,7 +38,7 @@ class _Use:
 
 
 class StudentGradients:
-    """Watches the layers that hold trained parameters; `components` names the parameters of each, in order."""
+    """Watches the layers of trained parameters; `components` names the parameters of each component, in order."""
 
     def __init__(self, model: nn.Module, components: Mapping[str, Sequence[Tensor]]) -> None:
         """Raises AssertionError if a parameter is not the own weight or bias of one watched layer."""
@@ -83,7 +83,7 @@ class StudentGradients:
         self.close()
 
     def forget(self) -> None:
-        """Drop what was seen; call it before each forward pass."""
+        """Drop the recorded passes; to be called before each forward pass."""
         for uses in self._uses.values():
             uses.clear()
         self._seen.clear()
@@ -97,7 +97,7 @@ class StudentGradients:
         """Take the gradients of the students' `losses` [S] at every layer.
 
         `rows` are the leading dimensions that a layer's input may have, multiples of S with a student's rows together.
-        Raises AssertionError for another: a layer that mixes students, or sees them all as one, bounds nobody.
+        Raises AssertionError for others: in a layer that mixes students no single one could be clipped.
         """
         self._students = int(losses.shape[0])
         self._seen.clear()
@@ -139,7 +139,7 @@ class StudentGradients:
         )
         # C/0 is ∞ and becomes 1; C/∞ is 0, and C/NaN is made 0.
         factors = (bounds / norms).clamp(max=1.0).nan_to_num(nan=0.0).float()
-        self._all_count = bool(factors.all())  # asked once for all: on a GPU every question waits for the answer
+        self._all_count = bool(factors.all())  # one check for all: on a GPU every check waits for the result
         sums = {}
         for (name, parameters), own in zip(self.components.items(), factors, strict=True):
             total = torch.cat([self._weighted(parameter, own).reshape(-1) for parameter in parameters])
@@ -194,7 +194,7 @@ class StudentGradients:
         if not pairs:
             return torch.zeros(1, device=parameter.device), None
         ((a, g),) = pairs
-        if isinstance(layer, nn.Linear) and g.shape[1] == 1:  # one row: its norm is a product, and nothing is summed
+        if isinstance(layer, nn.Linear) and g.shape[1] == 1:  # one row: its norm is a product, without a sum
             together = id(layer) in self._whole
             if place == "bias" and together:
                 return None
@@ -202,7 +202,7 @@ class StudentGradients:
             return (square if place == "bias" else square * (_squared(a[:, 0]) + float(together))), None
         formed = _form(layer, place, a, g)
         if formed is not None:
-            if formed.numel() <= KEPT:  # then it is this that is added up, and no other sum of the same terms
+            if formed.numel() <= KEPT:  # then this gradient itself is added up, not another sum of the same terms
                 self._formed[id(parameter)] = formed
                 return _squared(formed), None
             return _squared(formed), _rounding(_lengths(layer, place, a, g))
@@ -222,7 +222,7 @@ class StudentGradients:
             return torch.zeros_like(parameter)
         ((a, g),) = pairs
         formed = self._formed.get(id(parameter))
-        if not self._all_count:  # zero times NaN is NaN: who does not count must not reach the product
+        if not self._all_count:  # zero times NaN is NaN: students who do not count must not reach the product
             dropped = factors == 0
             if formed is None:
                 g = torch.where(dropped.view(-1, 1, 1), torch.zeros_like(g), g)
@@ -246,28 +246,28 @@ def _squared(rows: Tensor) -> Tensor:
 
 
 def _lengths(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor:
-    """Return the most that the norms of a student's terms can be, [S, P] float64."""
+    """Return upper bounds of the norms of a student's terms, [S, P] float64."""
     terms: Tensor = vector_norm(g, dim=2, dtype=torch.float64)
     if isinstance(layer, nn.LayerNorm) and place != "bias":
-        terms = terms * prod(layer.normalized_shape) ** 0.5  # the norm of what is normalised
+        terms = terms * prod(layer.normalized_shape) ** 0.5  # the norm of a normalised vector
     elif isinstance(layer, nn.Linear) and place != "bias":
         terms = terms * vector_norm(a, dim=2, dtype=torch.float64)
     return terms
 
 
 def _rounding(terms: Tensor) -> Tensor:
-    """Return the most that float32 can be wrong by in sums of terms of these norms [S, P], as a norm, [S]."""
+    """Return the largest float32 error, as a norm [S], of sums of terms with these norms [S, P]."""
     return terms.sum(1) * (UNIT * terms.shape[1])
 
 
 def _within(total: Tensor, bound: float) -> Tensor:
-    """Return `total` [d], no longer than `bound`, and zero where it is not finite: nothing else has to be right."""
+    """Return `total` [d] with a norm of at most `bound`, zero where it is not finite: the last guard of the bound."""
     norm = vector_norm(total, dtype=torch.float64)
     return torch.where(norm.isfinite(), total * (bound / norm).clamp(max=1.0).float(), torch.zeros_like(total))
 
 
 def _form(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor | None:
-    """Return the students' gradients themselves, [S, numbers], where they are small beside what they come from."""
+    """Return the students' gradients themselves, [S, numbers], where they are small beside their factors."""
     if place == "bias":
         return g.squeeze(1) if g.shape[1] == 1 else g.sum(1)
     if isinstance(layer, nn.LayerNorm):

@@ -1,4 +1,4 @@
-"""What a learner worker is asked: each request once, as a dataclass that names its answer (answers.py). No torch.
+"""The requests to a learner worker, one dataclass each, which names its answer (answers.py). No torch.
 
 A new operation is such a class, in the union `Request`, and its answer in `Answer`; mypy then names the worker's
 switch. coding.py writes and reads both.
@@ -46,7 +46,7 @@ class Asks(Generic[A_co]):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Students who are left out: their tags under a salt (node/unlearning/students.py)."""
+    """Excluded students: their tags under a salt (node/unlearning/students.py)."""
 
     salt: Annotated[bytes, Size(0, 64)]
     tags: tuple[Bytes32, ...]
@@ -61,7 +61,7 @@ class PrivateAdapter:
 
     @classmethod
     def named(cls, kind: str, rank: int) -> "PrivateAdapter | None":
-        """Return what config.toml (node/home/config.py) names; None for ""."""
+        """Return the private adapter that config.toml (node/home/config.py) names; None for ""."""
         return schema.from_plain(cls, {"kind": kind, "rank": rank}) if kind else None
 
 
@@ -69,11 +69,11 @@ class PrivateAdapter:
 class Open(Asks[Opened]):
     """Read a data folder (several are pooled), and check it against the charter's components.
 
-    `seed` is for simulations only. `withheld` modalities are read only if there are `private` components. `models` says
-    where pretrained models lie, by name; `cache` is the file of their embeddings (None: nowhere), which may be
-    `cache_read_only`; `purge` deletes from it what is of none of the data's students. `validation` is a share of the
-    students to train on that is set apart. `private` is the folder of the private components. A `session` of the same
-    name is replaced.
+    `seed` is for simulations only. `withheld` modalities are read only if there are `private` components. `models` has
+    the folders of pretrained models, by name; `cache` is the file of their embeddings (None: no cache), which may be
+    `cache_read_only`; `purge` deletes its rows of students that are not in the data. `validation` is the share of the
+    training students that is set apart. `private` is the folder of the private components. A `session` of the same name
+    is replaced.
     """
 
     data: Annotated[tuple[str, ...], Size(1, 2**16)]
@@ -103,7 +103,7 @@ class TryModel(Asks[Done]):
 
 @dataclass(frozen=True, slots=True)
 class Respec(Asks[Done]):
-    """Go on with the same data under other numbers (simulations); a `seed` starts the randomness anew."""
+    """Continue with the same data under another recipe (simulations); a `seed` restarts the randomness."""
 
     components: tuple[ComponentSpec, ...]
     learning: Learning
@@ -114,7 +114,7 @@ class Respec(Asks[Done]):
 
 @dataclass(frozen=True, slots=True)
 class Engagement:
-    """How one component is trained: clip norm C, noise multiplier σ, learning rate η."""
+    """One component's recipe: clip norm C, noise multiplier σ, learning rate η."""
 
     clip: Positive
     noise: Positive
@@ -122,7 +122,7 @@ class Engagement:
 
     @classmethod
     def of(cls, clip_norm: int, noise_multiplier: int, learning_rate: int) -> "Engagement":
-        """Return it from millionths, as charters and headers have them."""
+        """Return an engagement from millionths, the unit of charters and headers."""
         return cls(clip_norm / MILLION, noise_multiplier / MILLION, learning_rate / MILLION)
 
 
@@ -130,7 +130,8 @@ class Engagement:
 class Train(Asks[Trained]):
     """Train the engaged components from these states.
 
-    All of `engaged` are statistics, or none: then steps and sample_rate are 1, lot is N̂, and states are not needed.
+    All of `engaged` are statistics, or none. For statistics steps and sample_rate are 1, lot is N̂, and states are not
+    needed.
     """
 
     states: States
@@ -144,7 +145,7 @@ class Train(Asks[Trained]):
 
 @dataclass(frozen=True, slots=True)
 class Evaluate(Asks[Evaluated]):
-    """Tell how well these states do on a split of the own students."""
+    """Evaluate these states on a split of this node's own students."""
 
     states: States
     split: Split = "held_out"
@@ -153,7 +154,7 @@ class Evaluate(Asks[Evaluated]):
 
 @dataclass(frozen=True, slots=True)
 class EvaluateVariants(Asks[EvaluatedVariants]):
-    """Tell how well variants do, one after the other, on one model: each has states in place of some of `states`."""
+    """Evaluate variants one after the other on one model: each replaces some of `states`."""
 
     states: States
     variants: tuple[States, ...]
@@ -163,7 +164,7 @@ class EvaluateVariants(Asks[EvaluatedVariants]):
 
 @dataclass(frozen=True, slots=True)
 class PredictScores(Asks[Scores]):
-    """Give the scores of every labelled record of a split, for metrics over several institutions."""
+    """Compute the scores of every labelled record of a split, for metrics over several institutions."""
 
     states: States
     split: Split = "held_out"
@@ -183,7 +184,7 @@ class Predict(Asks[Predicted]):
 
 @dataclass(frozen=True, slots=True)
 class Personalise(Asks[Personalised]):
-    """Train the private components beside these states, a private adapter among them, and keep them."""
+    """Train the private components, with a private adapter, beside these states, and store them."""
 
     states: States
     session: str = ""
@@ -200,7 +201,7 @@ class SampledSteps:
 
 @dataclass(frozen=True, slots=True)
 class Epsilon(Asks[EpsilonFound]):
-    """Compute ε of what ran."""
+    """Compute ε of these steps."""
 
     events: tuple[SampledSteps, ...]
     delta: Finite
@@ -208,7 +209,7 @@ class Epsilon(Asks[EpsilonFound]):
 
 @dataclass(frozen=True, slots=True)
 class CrossCheck(Asks[CrossChecked]):
-    """Compute ε of what ran by two accountants."""
+    """Compute ε of these steps by two accountants."""
 
     events: tuple[SampledSteps, ...]
     delta: Finite
@@ -216,7 +217,7 @@ class CrossCheck(Asks[CrossChecked]):
 
 @dataclass(frozen=True, slots=True)
 class DecideRun(Asks[Verdict]):
-    """Decide whether one more draw fits the budgets, and with which noise (node/privacy/budget.py)."""
+    """Decide whether one more training run fits the budgets, and with which noise (node/privacy/budget.py)."""
 
     modalities: tuple[Modality, ...]
     components: tuple[NoisePart, ...]

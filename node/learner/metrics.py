@@ -1,4 +1,4 @@
-"""Figures of a classifier. No torch: the simulations take them from here, too."""
+"""Metrics of a classifier. No torch: the simulations use them, too."""
 
 from typing import Any
 

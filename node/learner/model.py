@@ -1,7 +1,7 @@
 """The M3T model, built from component specs: encoders of modalities → sum → backbone → heads of tasks, and skips.
 
-A task sees the modalities that the charter gives it, as far as they are hosted here; tasks that see the same share one
-pass through the backbone. Nothing but parameters holds state: no BatchNorm, no dropout, no buffers that learn.
+A task sees its modalities of the charter that are hosted here; tasks with the same modalities share one pass through
+the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers that learn.
 
 | component | architecture | tensors |
 |---|---|---|
@@ -49,7 +49,7 @@ def pair_width(width: int, length: int) -> int:
 def pair_features(values: Tensor, steps: Tensor) -> Tensor:
     """Compare the last segment v of a text with every other one u: `v, u∘v·√width, |u - v|`, [S, K, pair_width].
 
-    A segment that is not there is zero, and so is what is compared with it.
+    A missing segment is zero, and so are its comparisons.
     """
     clean = values * steps.unsqueeze(3)
     last = clean[:, :, -1]
@@ -62,7 +62,7 @@ def pair_features(values: Tensor, steps: Tensor) -> Tensor:
 
 
 def similarities(values: Tensor, steps: Tensor) -> Tensor:
-    """Return how like the last segment each other one is, `4 (u·v - ½)`, [S, K, T - 1]; 0 if one is missing."""
+    """Return each segment's similarity to the last one, `4 (u·v - ½)`, [S, K, T - 1]; 0 if one is missing."""
     clean = values * steps.unsqueeze(3)
     both = (steps[:, :, :-1] & steps[:, :, -1:]).to(values.dtype)
     return 4.0 * ((clean[:, :, :-1] * clean[:, :, -1:]).sum(3) - 0.5) * both
@@ -76,7 +76,7 @@ def projection(seed: bytes, name: str, rows: int, columns: int) -> Tensor:
 
 
 class Encoder(nn.Module, ABC):
-    """What all encoders share: the learned token, or zero, where a record lacks the modality."""
+    """Base of encoders: the learned token, or zero, where a record lacks the modality."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, values: Tensor, steps: Tensor) -> Tensor:
-        """Return the embedding of what is there, [S, K, h]; what it is elsewhere does not matter."""
+        """Return the embedding of records with the modality, [S, K, h]; values of other records are ignored."""
 
 
 class LinearTanh(Encoder):
@@ -167,7 +167,7 @@ class ConvImage(Encoder):
         x = values.reshape(students * records, 1, side, side)
         for layer in self.layers:
             side = (side + 1) // 2
-            # As a linear map of patches: what a student's gradient is stays plain to see.
+            # As a linear map of patches, which has gradients of single students.
             x = layer(unfold(x, 3, padding=1, stride=2).transpose(1, 2)).transpose(1, 2)
             x = relu(group_norm(x, 1)).reshape(students * records, -1, side, side)
         return torch.tanh(self.project(x.reshape(students, records, -1)))
@@ -221,7 +221,7 @@ def embed_tokens(text: nn.Module, ids: Tensor) -> Tensor:
     mask = flat >= 0
     longest = max(1, int(mask.sum(1).max()))
     flat, mask = flat[:, :longest], mask[:, :longest].clone()
-    mask[:, 0] = True  # a text that is not there is one token long, and its embedding is masked afterwards
+    mask[:, 0] = True  # a missing text is one token long, and its embedding is masked afterwards
     return text(flat.clamp(min=0), mask).reshape(*ids.shape[:3], -1)  # type: ignore[no-any-return]  # nn.Module
 
 
@@ -233,14 +233,14 @@ class ResidualMlp(nn.Module):
         self.hidden = _linear(spec, "hidden")
         self.out = _linear(spec, "out")
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:  # noqa: ARG002  # what is not there is zero
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:  # noqa: ARG002  # missing modalities are zero
         """Embeddings of M modalities [S, K, M, h] → [S, K, h]."""
         z = tokens.sum(2)
         return z + self.out(torch.tanh(self.hidden(z)))  # type: ignore[no-any-return]  # nn.Module returns Any
 
 
 class TransformerBackbone(nn.Module):
-    """Backbone: layers of transformers' BERT with the modalities as tokens, then the mean of those that are there."""
+    """Backbone: layers of transformers' BERT with the modalities as tokens, then the mean of those present."""
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__()
@@ -249,9 +249,9 @@ class TransformerBackbone(nn.Module):
         self.layers = scratch_layers(spec)
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Embeddings of M modalities [S, K, M, h], present [S, K, M] bool → [S, K, h]; zero where none is there."""
+        """Embeddings of M modalities [S, K, M, h], present [S, K, M] bool → [S, K, h]; zero where none is present."""
         x, there = tokens.reshape(-1, *tokens.shape[2:]), present.reshape(-1, present.shape[2])
-        # A large finite number, as in AttentionPool: nobody attends to what is not there.
+        # A large finite number, as in AttentionPool: missing modalities get no attention.
         mask = torch.zeros(there.shape, device=x.device).masked_fill(~there, -1e9)[:, None, None]
         for layer in self.layers:
             x = layer(x, mask)
@@ -286,7 +286,7 @@ class LinearSkip(nn.Module):
                 self.pairs[name] = Projected(seed, spec.name, width, found)
 
     def forward(self, inputs: Inputs) -> Tensor | float:
-        """Return logits [S, K, outputs]; 0 if none of the modalities is there."""
+        """Return logits [S, K, outputs]; 0 if no modality is present."""
         total: Tensor | float = 0.0
         for name, linear in self.maps.items():
             if name in inputs:
@@ -294,14 +294,14 @@ class LinearSkip(nn.Module):
         return total
 
     def features(self, name: str, values: Tensor, steps: Tensor) -> Tensor:
-        """Return what the linear map of a modality reads, [S, K, width]."""
+        """Return the input of a modality's linear map, [S, K, width]."""
         if name in self.pairs:
             return self.pairs[name](values, steps)  # type: ignore[no-any-return]  # nn.Module returns Any
         return mean_of_steps(values, steps)
 
 
 def mean_of_steps(values: Tensor, steps: Tensor) -> Tensor:
-    """Return the mean of the valid steps, [S, K, width]; zero where there is none."""
+    """Return the mean of the valid steps, [S, K, width]; zero without any."""
     count = steps.sum(2, keepdim=True).clamp(min=1)
     return (values * steps.unsqueeze(3)).sum(2) / count
 
@@ -310,7 +310,7 @@ Build: TypeAlias = Callable[[ComponentSpec], nn.Module]
 
 
 class M3TModel(nn.Module):
-    """The components that a node hosts, joined. Components that it lacks are left out of every forward pass.
+    """The hosted components of a node, joined. Components that it lacks are left out of every forward pass.
 
     `texts` are the frozen text encoders of modalities with a hosted adapter or prompt.
     """
@@ -349,7 +349,7 @@ class M3TModel(nn.Module):
         return self.decide(self.embed(inputs))
 
     def decide(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return the same from embedded inputs."""
+        """Return the logits from embedded inputs."""
         hidden = self.represent(inputs)
         logits = {}
         for name in self.heads:
@@ -370,7 +370,7 @@ class M3TModel(nn.Module):
         }
 
     def represent(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return what each task's head reads, [S, K, h], from embedded inputs."""
+        """Return the input of each task's head, [S, K, h], from embedded inputs."""
         known: dict[tuple[str, ...], Tensor] = {}
         parts = {name: self.parts[f"encoder/{name}"](*inputs[name]) for name in self.encoders if name in inputs}
         present = {name: self._present(name, inputs[name][1]) for name in parts}
@@ -379,7 +379,7 @@ class M3TModel(nn.Module):
             if seen:
                 tokens = torch.stack([parts[name] for name in seen], dim=2)
                 there = torch.stack([present[name] for name in seen], dim=2)
-            else:  # a task whose modalities are all kept out of this node's training
+            else:  # a task whose modalities are all excluded from this node's training
                 some = next(iter(inputs.values()))[1]
                 tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
                 there = torch.zeros(*some.shape[:2], 1, dtype=torch.bool, device=some.device)
@@ -387,13 +387,13 @@ class M3TModel(nn.Module):
         return {name: known[names] for name, names in self.reads.items()}
 
     def _present(self, name: str, steps: Tensor) -> Tensor:
-        """Return where a modality has something to say, [S, K]: everywhere, if it has a token for what is missing."""
+        """Return where a modality contributes, [S, K]: everywhere, if it has a token for missing records."""
         learned = getattr(self.parts[f"encoder/{name}"], "missing", None) is not None
         return torch.ones_like(steps[:, :, 0]) if learned else steps.any(2)
 
     @property
     def width(self) -> int:
-        """The width h that heads read."""
+        """The input width h of heads."""
         return next(int(self.parts[f"head/{name}"].linear.in_features) for name in self.heads)  # type: ignore[union-attr, arg-type]
 
     def tensors(self, spec: ComponentSpec) -> list[nn.Parameter]:
@@ -462,7 +462,7 @@ def _tensors(part: nn.Module, spec: ComponentSpec) -> list[nn.Parameter]:
 
 
 def _path(name: str) -> str:
-    """`conv0.weight` lies at layers.0.weight."""
+    """`conv0.weight` is stored as layers.0.weight."""
     return f"layers.{name.removeprefix('conv')}" if name.startswith("conv") else name
 
 

@@ -81,16 +81,16 @@ def open_data(request: Open, progress: Callable[[int, int], None] | None = None)
 
 
 def try_model(request: TryModel) -> None:
-    """Load a pretrained model and embed with it. Raises UsageError where it is not whole, or tells no texts apart."""
-    from .text import pretrained_encoder  # noqa: PLC0415  # only who has text needs it
+    """Load a pretrained model and embed with it. Raises UsageError if it is incomplete or embeds all texts alike."""
+    from .text import pretrained_encoder  # noqa: PLC0415  # only nodes with text need it
 
     pretrained_encoder(Path(request.folder))
 
 
 def respec(session: Session, request: Respec) -> Session:
-    """Return the session under other specs of the same tensors: a simulation's next setting, on the data it holds.
+    """Return the session under other specs of the same tensors: a simulation's next setting, on the same data.
 
-    A `seed` starts its randomness anew.
+    A `seed` restarts its randomness.
     """
     specs, bases = specs_of(request.components, request.base_seed, tuple(session.specs))
     for name, spec in session.specs.items():
@@ -153,19 +153,21 @@ def _trained(results: Mapping[str, Quantised], subjects: tuple[str, ...], starte
 
 
 def _release(session: Session, request: Train) -> dict[str, Quantised]:
-    """Release statistics of all students, once."""
+    """Release statistics over all students, once."""
     engaged: dict[str, Engagement] = request.engaged
     for name in engaged:
         if not session.specs[name].is_statistic:
-            raise BadRequestError(f"{name!r} is trained, and {', '.join(sorted(engaged))} are asked for in one draw")
+            raise BadRequestError(
+                f"{name!r} is trained, and {', '.join(sorted(engaged))} are requested in one training run"
+            )
     if request.steps != 1 or request.sample_rate != 1.0:
-        raise BadRequestError("a statistic is one draw of all students", "Send steps 1 and sample_rate 1.")
+        raise BadRequestError("a statistic is one run over all students", "Send steps 1 and sample_rate 1.")
     batch = session.parts[request.split].batch.without(session.withheld)
     return statistics.release(session, engaged, batch, request.lot, session.source)
 
 
 def evaluate(session: Session, request: Evaluate) -> Evaluated:
-    """Return how well each hosted task is done on a split, with the private components too, and by statistics."""
+    """Return the reports of each hosted task on a split, also with the private components, and of statistics."""
     states, part = request.states, session.parts[request.split]
     model = build(session, states)
     shared = predict(model, part.batch.without(session.withheld))
@@ -231,9 +233,9 @@ def predict_scores(session: Session, request: PredictScores) -> Scores:
 
 
 def predict_file(session: Session, request: Predict) -> Predicted:
-    """Return for every record of a file what the model says of every hosted task, or of the one that is asked for.
+    """Return the predictions of every hosted task, or of one, for every record of a file.
 
-    Raises UsageError if no record has any modality that such a task is told from.
+    Raises UsageError if no record has any modality of such a task.
     """
     file, only = Path(request.file), request.task
     _, part = records_of(session, file)
@@ -242,18 +244,16 @@ def predict_file(session: Session, request: Predict) -> Predicted:
     kinds = {name: kind for name, kind in session.kinds.items() if only in (None, name)}
     for task in session.learning.tasks:
         if task.name in kinds and not there & set(task.modalities):
-            told = [each.name for each in session.learning.tasks if there & set(each.modalities)]
-            other = f", or ask for what they can tell: --task {told[0]}" if told else ""
+            possible = [each.name for each in session.learning.tasks if there & set(each.modalities)]
+            other = f", or predict another task: --task {possible[0]}" if possible else ""
             advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}{other}."
-            raise UsageError(f"{file}: no record has anything that task {task.name!r} is told from", advice)
+            raise UsageError(f"{file}: no record has a modality of task {task.name!r}", advice)
     model = build(session, request.states)
     logits = predict(model, part.batch.without(session.withheld))
     personal = apply_private(session, model, part, logits) if request.personal else logits
     if personal is None:
-        advice = (
-            "They are trained every personalise_every rounds, and anew where the configuration of them has changed."
-        )
-        raise RefusedError("there are no private components as they are configured now", advice)
+        advice = "They are trained every personalise_every rounds, and again after a change of their configuration."
+        raise RefusedError("there are no private components for the present configuration", advice)
     places = np.argwhere(part.batch.weights.numpy() > 0)
     tasks = {}
     for name, kind in kinds.items():

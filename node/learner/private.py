@@ -1,12 +1,12 @@
-"""Private components: what an institution learns for itself, beside the shared model, and never sends.
+"""Private components: trained for one institution, beside the shared model, and never sent.
 
-For each task a linear map of the shared representation and of the modalities' features, the withheld ones included,
-added to the shared logits. It trains afterwards, with Adam, on detached outputs of the shared model, so that no shared
-update depends on it (design.md section 6). It lies in a safetensors file under the node's home and nowhere else.
+Each task has a linear map of the shared representation and of the modalities' features, with the withheld ones, which
+is added to the shared logits. It trains afterwards, with Adam, on detached outputs of the shared model, so that no
+shared update depends on it (design.md section 6). It is stored in a safetensors file in the node's home only.
 
-With a private adapter (adapters.py) each pretrained text model has one of its own, beside the shared one if there is
-one. It then trains together with the maps, from what they have learned alone, and what it makes of a text goes through
-the frozen shared model too. Every epoch runs the text model forwards and backwards: minutes, not seconds.
+A private adapter (adapters.py) is installed on each pretrained text model, beside the shared one if there is one. It
+trains together with the maps, after these were trained alone, and its embeddings go through the frozen shared model
+too. Every epoch runs the text model forwards and backwards: minutes, not seconds.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ ADAPTERS = "adapter-*.safetensors"
 
 
 class PrivateHeads(nn.Module):
-    """One linear map for each task; zero at the start, so that it begins as the shared model."""
+    """One linear map for each task; zero at the start, which equals the shared model."""
 
     def __init__(self, widths: dict[str, tuple[int, int]]) -> None:
         """Build from task → (features, outputs)."""
@@ -52,7 +52,7 @@ class PrivateHeads(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Features [S, K, width] of each task → what is added to its logits."""
+        """Features [S, K, width] of each task → the addition to its logits."""
         return {name: linear(features[name]) for name, linear in self.maps.items()}
 
 
@@ -81,7 +81,7 @@ def train_private(session: Session, model: M3TModel, progress: Callable[[int, in
 def _train_heads(
     session: Session, model: M3TModel, data: Batch, aside: Tensor, progress: Callable[[int, int], None]
 ) -> tuple[PrivateHeads, float]:
-    """Train the heads on what the shared model alone makes of the data; return the best and their loss."""
+    """Train the heads on the outputs of the shared model alone; return the best heads and their loss."""
     with torch.no_grad():
         features, logits = _features(session, model, data)
     heads = _heads(session, features).to(session.device)
@@ -92,7 +92,7 @@ def _train_heads(
         optimiser.zero_grad(set_to_none=True)
         added = heads(features)
         losses = student_losses(kinds, {name: logits[name] + added[name] for name in logits}, whole)
-        # Stopping by private data is allowed here: nothing of it leaves. At epoch 0 it is the shared model.
+        # Stopping by private data is allowed here: nothing of it leaves the node. Epoch 0 is the shared model.
         judged = float(losses[aside].mean().detach()) if bool(aside.any()) else 0.0
         if judged < best:
             best, kept = judged, {name: value.detach().clone() for name, value in heads.state_dict().items()}
@@ -114,7 +114,7 @@ def _train_adapters(
 ) -> float:
     """Train the adapters of `texts` and the heads further, in place, and keep the best; return its loss on the fifth.
 
-    Without any student in the fifth nothing could tell when to stop, and all stays as it is.
+    Without any student in the fifth there is no stopping rule, and nothing is trained.
     """
     data, kinds = _with_tokens(session.parts["train"]), kinds_of(model)
     own, judges = torch.nonzero(~aside)[:, 0], torch.nonzero(aside)[:, 0]
@@ -123,7 +123,7 @@ def _train_adapters(
     optimiser = torch.optim.AdamW(groups, weight_decay=DECAY)
     trained = [*heads.parameters(), *adapters]
     kept = [parameter.detach().clone() for parameter in trained]
-    # An order of its own: the session's randomness is for what is shared, and goes on as if this had not been.
+    # An order of its own: the session's randomness is for shared components, and must not depend on this.
     order, at_once, done, since = torch.Generator().manual_seed(0), _at_once(data), 0, 0
 
     def losses(students: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def _train_adapters(
 
 
 def _aside(subject: str) -> bool:
-    """Whether a student to train on is one of the fifth by which training stops."""
+    """Whether a training student is in the validation fifth, which decides when training stops."""
     return sha256(b"private" + subject.encode()).digest()[0] < 256 // 5
 
 
@@ -167,7 +167,7 @@ def apply_private(
     path, data = session.private / FILE if session.private is not None else None, part.batch
     if path is None or not path.exists() or data.size == 0:
         return None
-    # The heads were trained together with these adapters, and are worth nothing without them or beside others.
+    # The heads were trained with these adapters, and are useless without them or with others.
     if {found.name for found in path.parent.glob(ADAPTERS)} != {_file(name) for name in session.adapted}:
         return None
     with torch.no_grad():
@@ -232,7 +232,7 @@ def _with_tokens(part: SplitData) -> Batch:
 
 
 def _at_once(data: Batch) -> int:
-    """Return how many students make RECORDS records."""
+    """Return the number of students that have RECORDS records together."""
     return max(1, RECORDS // max(1, int(data.weights.shape[1])))
 
 
@@ -245,7 +245,7 @@ def _file(modality: str) -> str:
 
 
 def _write(folder: Path, heads: PrivateHeads, texts: Mapping[str, TextEncoder]) -> None:
-    """Write the heads, mode 0600, and last: without them what else is there is not used, be it cut short."""
+    """Write the heads, mode 0600, and last: without them the other files, complete or not, are not used."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if texts or any(folder.glob(ADAPTERS)):
         (folder / FILE).unlink(missing_ok=True)
@@ -272,7 +272,7 @@ def _read(heads: PrivateHeads, path: Path) -> None:
 def _features(
     session: Session, model: M3TModel, data: Batch, texts: Mapping[str, TextEncoder] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return what the private heads read and the logits without them, through the private adapters of `texts`."""
+    """Return the input of the private heads, and the logits without them, by the private adapters of `texts`."""
     data, texts = data.to(session.device), texts or {}
     own = {
         name: (_embedded(texts[name], values), steps)
@@ -288,7 +288,7 @@ def _features(
     for name in sorted(own):
         values, steps = own[name]
         if not values.is_floating_point():
-            continue  # tokens of a text that is not embedded here
+            continue  # token ids: this text is not embedded here
         text = any(m.name == name and m.kind == "text" for m in session.learning.modalities)
         rows.append(pair_features(values, steps) if text else mean_of_steps(values, steps))
         rows.append(steps.any(2, keepdim=True).to(values.dtype))
@@ -296,7 +296,7 @@ def _features(
 
 
 def _embedded(text: TextEncoder, ids: Tensor) -> Tensor:
-    """Token ids [S, K, T, L] → embeddings [S, K, T, width]; a text that comes several times is read once."""
+    """Token ids [S, K, T, L] → embeddings [S, K, T, width]; equal texts are read once."""
     rows, back = torch.unique(ids.reshape(-1, ids.shape[3]), dim=0, return_inverse=True)
     return embed_tokens(text, rows[:, None, None])[:, 0, 0][back].reshape(*ids.shape[:3], -1)
 

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from ...protocol.components import ComponentSpec
 from .messages import Engagement
 
-MARGIN = 0.999  # of the norm bound: hosts check it in integers, rounded their own way
+MARGIN = 0.999  # of the norm bound: hosts check it in integers, with other rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantised:
-    """`values` [d] in the spec's integer type; how many of them saturated; the factor of the norm bound, or 1."""
+    """`values` [d] in the spec's integer type; the number that saturated; the factor of the norm bound, or 1."""
 
     values: npt.NDArray[np.signedinteger]
     saturated: int

@@ -1,4 +1,4 @@
-"""Where noise and sampling come from: the operating system's CSPRNG, or, in a simulation only, a seed."""
+"""The source of noise and sampling: the operating system's CSPRNG or, in simulations only, a seed."""
 
 import os
 from typing import Protocol
@@ -25,7 +25,7 @@ class SystemRandomness:
 
 
 def randomness(seed: int | None) -> Randomness:
-    """Return the system's randomness, or a reproducible one for a seed: such a run has no privacy and must say so."""
+    """Return the system's randomness, or a reproducible one for a seed: such a run has no privacy; it is marked."""
     return SystemRandomness() if seed is None else np.random.default_rng(seed)
 
 
@@ -38,8 +38,8 @@ def uniform(source: Randomness, size: int) -> Floats:
 def gaussian(source: Randomness, size: int) -> Floats:
     """Return `size` standard normal numbers, float64, shape [size] (Box and Muller 1958).
 
-    Low-order bits of a floating-point sample can betray it (Mironov 2012); what leaves is rounded to a grid of about
-    an eighth of the noise, which drops them.
+    Low-order bits of a floating-point sample can reveal it (Mironov 2012). Updates are rounded to a grid of about an
+    eighth of the noise, which drops these bits.
     """
     pairs = (size + 1) // 2
     first, second = uniform(source, 2 * pairs).reshape(2, pairs)

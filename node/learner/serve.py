@@ -1,4 +1,4 @@
-"""A worker as a process: answers frames on standard input, on standard output, until the input ends.
+"""The worker's process: it reads request frames from standard input and answers on standard output.
 
 Exit status: 0 at the end of the input, 3 if the stream of frames is broken, 1 if the daemon is gone.
 """
@@ -65,10 +65,10 @@ def _answer(worker: Worker, request: Request, progress: OnProgress) -> Reply:
 
 def main(worker: Worker) -> int:
     """Keep standard output for frames alone, and serve."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # whatever a model's files ask for: nothing is downloaded
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for any model's files: nothing is downloaded
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon stops the worker by closing its input
     responses = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # also what libraries in C print goes to the log
+    os.dup2(2, 1)  # output of C libraries goes to the log, too
     sys.stdout = sys.stderr
     try:
         return serve(worker, sys.stdin.buffer, responses)

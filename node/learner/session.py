@@ -1,4 +1,4 @@
-"""What `open` prepares for the other operations: an institution's data, the specs and bases of its components."""
+"""The session that `open` prepares: an institution's data, the specs and bases of its components."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +48,9 @@ class SplitData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """Where the frozen models of text lie on this machine, and where their embeddings are kept (None: nowhere).
+    """The folders of frozen text models on this machine, and the cache of their embeddings (None: no cache).
 
-    `read_only`: what is kept is used, and nothing is added or removed.
+    `read_only`: the cache is used, but never changed.
     """
 
     folders: Mapping[str, Path] = field(default_factory=dict)
@@ -60,8 +60,10 @@ class Texts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """An opened institution. `reads` are the modalities that the components hosted here read, `withheld` those that no
-    shared update may see, `adapted` the texts that get a private adapter, `private_adapter`."""
+    """An opened institution.
+
+    `reads` are the modalities of the hosted components, `withheld` those that no shared update may see, `adapted` the
+    texts that get `private_adapter`."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
@@ -80,7 +82,7 @@ class Session:
     private_adapter: PrivateAdapter | None = None
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
-    cut: dict[str, int] = field(default_factory=dict)  # records of a text modality of which the end is not read
+    cut: dict[str, int] = field(default_factory=dict)  # by text modality: the number of records that are read in part
 
     @property
     def modules(self) -> dict[str, ComponentSpec]:
@@ -101,8 +103,8 @@ class Session:
 def open_session(request: Open, progress: Progress | None = None) -> tuple[Session, list[Dataset]]:
     """Load the data and check that they fit the charter. Raises UsageError or CorruptError, with advice.
 
-    With `purge` the embeddings of who is not in the data are gone from the disk, whether or not the data then fit. Who
-    is excluded is as if not in the data. `progress` is told of the texts that are embedded.
+    With `purge` the embeddings of students not in the data are deleted from the disk, even if the data do not fit then.
+    An excluded student counts as not in the data. `progress` is called while texts are embedded.
     """
     components, learning = request.components, request.learning
     specs, bases = specs_of(components, request.base_seed, request.hosted)
@@ -149,7 +151,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
 def _read(
     session: Session, sets: Sequence[Dataset], wanted: Collection[str], validation: float, progress: Progress | None
 ) -> None:
-    """Fill in the session's parts, and how many of its texts are cut."""
+    """Fill in the session's splits, and the numbers of texts that are cut."""
     embedder = Embedder(session, progress)
     for data in sets:
         for name in sorted(wanted):
@@ -212,7 +214,7 @@ def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
 
 def records_of(session: Session, file: Path) -> tuple[Dataset, SplitData]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
-    # What is withheld is read for private components alone.
+    # Withheld modalities are read for private components only.
     wanted = session.reads | (session.withheld if session.private is not None else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted)
     check_shapes([data], session.learning, session.specs, wanted, labelled=False)
@@ -222,7 +224,7 @@ def records_of(session: Session, file: Path) -> tuple[Dataset, SplitData]:
 
 
 class Embedder:
-    """The frozen models of a session's texts, loaded when they are needed."""
+    """The frozen models of a session's texts, loaded on demand."""
 
     def __init__(self, session: Session, progress: Progress | None = None) -> None:
         self._session = session
@@ -230,7 +232,7 @@ class Embedder:
         self._encoders: dict[str, Any] = {}
 
     def modality(self, name: str) -> Modality:
-        """Return what the charter says of a modality."""
+        """Return a modality of the charter."""
         return next(modality for modality in self._session.learning.modalities if modality.name == name)
 
     def encoder(self, name: str, *, fresh: bool = False) -> Any:
@@ -251,14 +253,14 @@ class Embedder:
         return self._encoders[name]
 
     def cut(self, found: ModalityArray) -> int:
-        """Return of how many records a text has more tokens than are read of it."""
+        """Return the number of records with more tokens than are read."""
         assert found.texts is not None
         long = np.zeros(found.texts.shape, dtype=np.bool_)
         long[found.steps] = self._reader(found.name).cut(found.texts[found.steps].tolist())
         return int(long.any(axis=2).sum())
 
     def _reader(self, name: str) -> Any:
-        """Return what reads a text modality's words."""
+        """Return a text modality's tokenizer."""
         if self.modality(name).pretrained:
             return self.encoder(name)
         from .text import scratch_encoder  # noqa: PLC0415
@@ -293,7 +295,7 @@ class Embedder:
 
 
 def _purge(path: Path | None, subjects: Collection[str]) -> None:
-    """Delete what the cache holds of subjects that are no longer in the data."""
+    """Delete the cache's rows of subjects that are no longer in the data."""
     if path is None or not path.exists():
         return
     from .cache import EmbeddingCache  # noqa: PLC0415  # only who has text needs it
@@ -307,7 +309,7 @@ def _device() -> torch.device:
 
 
 def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: Embedder) -> Batch:
-    """All of an institution's students; what it lacks is missing in every record."""
+    """Return the batch of an institution's students; modalities that it lacks are missing in every record."""
     students, records = data.weights.shape
     inputs = {}
     for name in sorted(wanted):

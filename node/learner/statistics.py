@@ -1,8 +1,8 @@
-"""Statistics of an institution's students: one noised release, and the head that their sum stands for (ADR 16).
+"""Statistics of an institution's students: one noised release, and the head that is solved from their sum (ADR 16).
 
-φ of a record is made of its own values and constants of the charter, in whole numbers: a record's part has the same
-bits in whatever company it is computed. Parts are rounded towards zero, so that none gets longer, and added up exactly:
-of one institution's students in two groups, the sums add up to the sum of all.
+φ of a record is computed from its own values and constants of the charter, in integers: a record's part has the same
+bits in any batch. Parts are rounded towards zero, so that no norm grows, and added up exactly: the sums of two groups
+of students add up to the sum of all.
 
     x   for each modality of the task: the mean of its valid steps (text: pair features), in 1/1024, and the share of
         steps that are valid; zero where it is missing or kept out
@@ -33,7 +33,7 @@ from .quantise import MARGIN, Quantised
 from .randomness import Randomness, gaussian
 from .session import Session
 
-SCALE = 1024  # of inputs: whole numbers, whose sums no order can change
+SCALE = 1024  # of inputs: integers, whose sums do not depend on the order
 SLACK = 1.0 - 2.0**-20  # for the rounding of weights and of φ itself: norms stay under their bounds
 CHUNK_NUMBERS = 1 << 22  # numbers in memory at once
 RIDGE = 1e-3  # of the mean eigenvalue
@@ -60,7 +60,7 @@ def release(
 ) -> dict[str, Quantised]:
     """Return each engaged statistic of all students of a batch, noised: std σ·C in each number, [d] int32.
 
-    `students` is N̂ as declared: what is longer than that many could make it is scaled down. Raises UsageError.
+    `students` is the declared N̂: a sum longer than so many students can make is scaled down. Raises UsageError.
     """
     found = {}
     for name, rule in engaged.items():
@@ -86,7 +86,7 @@ def _bounded(values: Floats, bound: float) -> Quantised:
 
 
 def exact(session: Session, spec: ComponentSpec, batch: Batch) -> Numbers:
-    """Return the sum over the students of a batch in grid units, without noise, [d] int64: no order changes a bit."""
+    """Return the exact sum over a batch's students in grid units, without noise, [d] int64, in any order the same."""
     task = named(session, spec)
     outputs, width = shape(spec)
     weights = batch.weights.numpy().reshape(-1).astype(np.float64)
@@ -114,7 +114,7 @@ def exact(session: Session, spec: ComponentSpec, batch: Batch) -> Numbers:
 
 
 def inputs_of(session: Session, task: Task, batch: Batch) -> Numbers:
-    """Return x of every record, [S·K, Σ inputs_of_modality] int64 in 1/SCALE, zero for what is not there."""
+    """Return x of every record, [S·K, Σ inputs_of_modality] int64 in 1/SCALE, zero for missing modalities."""
     records = int(batch.weights.numel())
     found = []
     for name in task.modalities:
@@ -151,7 +151,7 @@ def features(session: Session, spec: ComponentSpec, inputs: Numbers) -> Floats:
     width, constant = shape(spec)[1] - 1, CONSTANT[spec.architecture]
     z = inputs
     if width != inputs.shape[1]:
-        # Whole numbers under 2^53 throughout: exact in float64, whatever multiplies the matrices.
+        # Integers under 2^53 throughout: exact in float64 with any BLAS.
         signs = signs_of(session.seed, spec.name, width, inputs.shape[1])
         z = np.maximum(inputs.astype(np.float64) @ signs.T, 0.0).astype(np.int64)
         z >>= max(0, (SCALE * inputs.shape[1]).bit_length() - 25)  # at most 2^12 squares of them add up in int64
@@ -180,11 +180,11 @@ def targets(task: Task, labels: Floats) -> Floats:
 
 
 def solve(session: Session, spec: ComponentSpec, total: Numbers) -> Head | None:
-    """Return the head that a statistic's state [d] stands for; None if nobody has contributed.
+    """Return the head solved from a statistic's state [d]; None if nobody has contributed.
 
-    Ridge: `(G + λI)⁻¹ Cᵀ`. Noise may have made G indefinite, and by how much its least eigenvalue ν tells: with
-    `λ = 10⁻³·tr(G)/m + 2·max(0, -ν)` no eigenvalue is under |ν|, and what is within the noise counts little.
-    Prototypes: the nearest class mean, `μ_c·φ - ‖μ_c‖²/2`, the counts from the constant feature.
+    Ridge: `(G + λI)⁻¹ Cᵀ`. Noise may have made G indefinite; ν is its least eigenvalue. With `λ = 10⁻³·tr(G)/m +
+    2·max(0, -ν)` no eigenvalue is under |ν|, and directions within the noise count little. Prototypes: the nearest
+    class mean, `μ_c·φ - ‖μ_c‖²/2`, the counts from the constant feature.
     """
     if not total.any():
         return None
@@ -207,7 +207,7 @@ def solve(session: Session, spec: ComponentSpec, total: Numbers) -> Head | None:
 
 
 def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict[str, Floats]:
-    """Return of each statistic in `states` (int64 little-endian bytes) its task's logits, [S, K, outputs]."""
+    """Return the task's logits, [S, K, outputs], of each statistic in `states` (int64 little-endian bytes)."""
     found = {}
     for name, spec in session.specs.items():
         if not spec.is_statistic or name not in states:
@@ -227,12 +227,12 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
 
 
 def nobody(session: Session, name: str, batch: Batch) -> Floats:
-    """Return the logits, [S, K, outputs], of a statistic to which nobody has contributed: it tells no record apart."""
+    """Return the logits, [S, K, outputs], of a statistic to which nobody has contributed: equal for all records."""
     return np.zeros((*batch.weights.shape, named(session, session.specs[name]).outputs))
 
 
 def logits(task: Task, estimate: Floats) -> Floats:
-    """Turn estimates of targets [n, outputs] into what tasks.scores reads. Probabilities made of it are rough."""
+    """Turn estimates of targets [n, outputs] into inputs of tasks.scores. Probabilities from them are rough."""
     if task.kind in {"binary", "multiclass"}:
         return SHARPNESS * estimate
     if task.kind in {"ordinal", "multilabel"}:

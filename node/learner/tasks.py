@@ -1,4 +1,4 @@
-"""What each kind of task asks of a head: its loss, what its logits mean, and how well they do.
+"""The kinds of tasks: outputs, loss, the meaning of logits, and metrics.
 
 | kind | outputs | loss of a record | first metric |
 |---|---|---|---|
@@ -8,8 +8,8 @@
 | `regression` | 1 | half the squared error, in units of [-1, 1] | `r2` |
 | `multilabel` | labels | mean binary cross-entropy | `auc` (mean over labels) |
 
-Beside accuracy stand `accuracy_constant`, what the commonest class of the same labels has, and `brier`, the mean
-squared error of the probabilities, with `brier_constant`, what the base rates have: R² has its constant in it.
+Accuracy comes with `accuracy_constant`, that of always predicting the commonest class, and with `brier`, the mean
+squared error of the probabilities, and `brier_constant`, that of the base rates. R² includes its constant.
 
 Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`.
 """
@@ -51,7 +51,7 @@ def record_losses(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def scores(kind: str, logits: Floats) -> Floats:
-    """Return what a user reads, from logits [n, outputs] float64.
+    """Return the scores that users see, from logits [n, outputs] float64.
 
     Probabilities of the classes [n, classes] (of the labels for `multilabel`); the value in [-1, 1] for `regression`
     [n, 1].

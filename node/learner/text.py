@@ -25,7 +25,7 @@ from ..pretrained.tensors import BERT, HEAD_SIZE, backbone_tensors, scratch_tens
 
 MAX_TOKENS = 128  # of one text, special tokens included; the rest is cut off
 EMBED_BATCH = 32
-# Two texts of as many words each: a tokenizer that knows a language's words tells them apart.
+# Two texts of equal length: a tokenizer that knows the language's words gives them different ids.
 TRIALS = (("the cat sat here", "why do plants grow"), ("一二三四", "水火木金"), ("12 34 56", "98 76 51"))
 Texts = Sequence[Any] | npt.NDArray[np.object_]  # each a str, or None
 Tokeniser = Callable[[list[str], int], list[list[int]]]  # texts, at most so many tokens -> ids
@@ -49,16 +49,16 @@ class TextEncoder(nn.Module):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        self.train()  # no different from evaluation, but what transformers leaves in that mode Opacus passes over
+        self.train()  # computes the same as evaluation mode, in which Opacus would skip modules
 
     @property
     def max_tokens(self) -> int:
-        """The number of tokens read of each text; the prompt's places are not among them."""
+        """The number of tokens read of each text, without the prompt's."""
         return min(self._max_tokens, self._positions - (0 if self.prompt is None else self.prompt.num_embeddings))
 
     @property
     def adapted(self) -> bool:
-        """Whether a prompt or an adapter is on the model, so that its embeddings are no longer the model's own."""
+        """Whether the model has a prompt or an adapter, which change its embeddings."""
         return self.prompt is not None or any(hasattr(module, "lora_A") for module in self.model.modules())
 
     def tokenise(self, texts: Texts) -> tuple[Tensor, Tensor]:
@@ -66,15 +66,15 @@ class TextEncoder(nn.Module):
         return _padded(self._ids(texts))
 
     def cut(self, texts: Sequence[str]) -> list[bool]:
-        """Return of each text whether it has more than `max_tokens`, so that its end is not read."""
+        """Return for each text whether it has more than `max_tokens`: its end is not read."""
         ids = self._tokeniser(list(texts), self.max_tokens + 1) if texts else []
         return [len(tokens) > self.max_tokens for tokens in ids]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids [n, L] int64, mask [n, L] bool → [n, width] float32; zero where a mask is empty."""
         count = ids.shape[0]
-        # A text without any token attends to its first place: its attention would be 0/0, which not every kernel takes.
-        # It is zeroed below.
+        # A text without tokens attends to its first position: otherwise its attention were 0/0, which fails in some
+        # kernels. It is zeroed below.
         first = torch.zeros_like(mask)
         first[:, 0] = ~mask.any(1)
         attended, skipped = mask | first, 0
@@ -83,16 +83,16 @@ class TextEncoder(nn.Module):
             arguments = {"input_ids": ids}
         else:
             skipped = self.prompt.num_embeddings
-            # One row of ids for each text: on a shared row the gradients of all texts would come out as one.
+            # One row of ids for each text: a shared row would merge the gradients of all texts.
             places = torch.arange(skipped, device=ids.device).expand(count, skipped)
             words: Any = self.model.get_input_embeddings()  # type: ignore[operator]  # a method of the model
             arguments = {"inputs_embeds": torch.cat([self.prompt(places), words(ids)], dim=1)}
             attended = torch.cat([torch.ones_like(places, dtype=torch.bool), attended], dim=1)
-        if self.dimensions is None:  # from scratch: for the same reason nothing is left to broadcasting
+        if self.dimensions is None:  # from scratch: no broadcasting, for the same reason
             arguments["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand(count, -1)
             arguments["token_type_ids"] = torch.zeros_like(ids)
         hidden = self.model(attention_mask=attended.long(), **arguments).last_hidden_state[:, skipped:]
-        # The prompt's own places stay out of the mean: a short text would drown in what all texts have in common.
+        # The prompt's own positions stay out of the mean: they are common to all texts, and would outweigh a short one.
         return normalize((hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1), dim=1)
 
     def embed(self, texts: Texts, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
@@ -123,7 +123,7 @@ class TextEncoder(nn.Module):
 class OffsetNorm(nn.Module):
     """Layer norm `x̂·(1 + w) + b`: a component starts at zero or random, so its tensors are offsets from identity.
 
-    w and b belong to an `nn.LayerNorm`, for which Opacus knows the gradients of single texts.
+    w and b belong to an `nn.LayerNorm`: Opacus can compute its gradients of single texts.
     """
 
     def __init__(self, width: int, epsilon: float) -> None:
@@ -140,8 +140,8 @@ class OffsetNorm(nn.Module):
 def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncoder:
     """Load a pretrained model and its tokenizer from a folder, all frozen. Nothing is downloaded, no code of it runs.
 
-    Raises UsageError, also for a folder that is not whole or a model that does not tell texts apart. That the folder
-    holds what the charter means is for `pretrained.folder.check`.
+    Raises UsageError, also for an incomplete folder or a model that embeds different texts alike.
+    `pretrained.folder.check` compares the folder with the charter.
     """
     check_sound(folder)
     import transformers  # noqa: PLC0415  # takes seconds, and only texts need it
@@ -155,14 +155,14 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
     try:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
         config: Any = transformers.AutoConfig.from_pretrained(folder, **options)
-        # What config.json says of attention can be code on the hub, to be fetched and run (G9).
+        # The attention setting of config.json can name code on the hub, to be fetched and run (G9).
         config._attn_implementation = "eager"
         model, loaded = transformers.AutoModel.from_pretrained(
             folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
     except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"cannot load the model in {folder} ({error})", "Install the model again.") from error
-    # What the file lacks would be random, another embedding in every process. The pooler is not used.
+    # Missing weights would be random, and embeddings differ in every process. The pooler is not used.
     lacking = sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler."))
     if lacking:
         raise UsageError(f"the weights in {folder} lack {', '.join(lacking[:3])}", "Install the model again.")
@@ -185,7 +185,7 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
 
 
 def _try(encoder: TextEncoder, folder: Path) -> None:
-    """Embed a few texts. Raises UsageError where they come out as no numbers, or all alike."""
+    """Embed a few texts. Raises UsageError if the embeddings are not finite, zero or all alike."""
     found = encoder.embed([text for pair in TRIALS for text in pair])
     if not np.isfinite(found).all() or not np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3):
         raise UsageError(
@@ -200,7 +200,7 @@ def _try(encoder: TextEncoder, folder: Path) -> None:
 
 
 def scratch_encoder(spec: ComponentSpec) -> TextEncoder:
-    """Build the BERT of an `encoder/MODALITY` of architecture `bert`, of the size that its tensors say.
+    """Build the BERT of an `encoder/MODALITY` of architecture `bert`, with the size of its tensors.
 
     Raises UsageError for tensors that are no BERT's.
     """
@@ -259,7 +259,7 @@ def scratch_layers(spec: ComponentSpec) -> nn.ModuleList:
         hidden_size=hidden, num_attention_heads=hidden // HEAD_SIZE, intermediate_size=wide,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    config._attn_implementation = "eager"  # a few tokens: nothing to gain from another kernel
+    config._attn_implementation = "eager"  # a few tokens: another kernel gains nothing
     found: Any = nn.ModuleList(BertLayer(config) for _ in range(layers))  # type: ignore[no-untyped-call]  # as above
     for parent in list(found.modules()):
         if isinstance(getattr(parent, "LayerNorm", None), nn.LayerNorm):
@@ -268,7 +268,7 @@ def scratch_layers(spec: ComponentSpec) -> nn.ModuleList:
 
 
 def hashed_words(text: str, buckets: int) -> list[int]:
-    """Return the bucket of each word and sign of a text by SHA-256: a vocabulary that nobody's texts were read for."""
+    """Return the bucket of each word and sign of a text by SHA-256: a vocabulary made from no texts."""
     words = findall(r"\w+|[^\w\s]", text.lower())
     return [int.from_bytes(digest("word", word.encode("utf-8", "replace"))[:8], "big") % buckets for word in words]
 

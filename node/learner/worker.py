@@ -35,7 +35,7 @@ OnProgress = Callable[[int, int], None]
 class Worker:
     """One learner. It keeps the opened sessions between requests and nothing else.
 
-    What needs torch is imported where it is needed: that takes seconds, and the accountant need not wait.
+    torch is imported where it is needed: that takes seconds, and the accountant does not need it.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Worker:
             case Open():
                 from . import operations  # noqa: PLC0415  # torch
 
-                self._sessions.pop(request.session, None)  # a new one takes its place, and its memory
+                self._sessions.pop(request.session, None)  # free its memory for the new one
                 self._sessions[request.session], answer = operations.open_data(request, progress)
                 return answer
             case _:
@@ -99,7 +99,7 @@ class Worker:
 def _decide_run(request: DecideRun) -> Verdict:
     known = {part.name for part in request.components}
     if not all(modality.components and set(modality.components) <= known for modality in request.modalities):
-        raise BadRequestError("a modality reaches no component, or one that is not part of the draw")
+        raise BadRequestError("a modality reaches no component, or one that is not part of the run")
     return decide_run(
         request.modalities,
         request.components,
@@ -111,5 +111,5 @@ def _decide_run(request: DecideRun) -> Verdict:
 
 
 def events_of(events: Sequence[SampledSteps]) -> list[Event]:
-    """Return steps as the accountant takes them."""
+    """Return steps in the accountant's form."""
     return [(line.sample_rate, line.noise, line.count) for line in events]

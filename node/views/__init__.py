@@ -1,7 +1,7 @@
-"""What people and programs are shown of a node, as JSON: bytes in hex, members by name and key.
+"""A node as shown to people and programs, in JSON: bytes in hex, members by name and key.
 
-Pure reading: from the charter, the ledger, the store, and facts of a running daemon where there is one. The control API
-and the command line without a daemon call the same functions.
+Views only read: the charter, the ledger, the store, and facts of a running daemon if there is one. The control API and
+the command line without a daemon call the same functions.
 """
 
 from .context import Context, InFlight, Live, Note, moment, offline

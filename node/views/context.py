@@ -1,4 +1,4 @@
-"""What a view reads from, and how it names things."""
+"""The sources of views, and their names for members and times."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class Note(NamedTuple):
-    """A sentence on what holds a node or its federation up, and one on what to do about it."""
+    """A problem of a node or its federation, and the advice on it, a sentence each."""
 
     found: str
     advice: str
@@ -28,7 +28,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """An update on its way: signed by its author, not counted yet."""
+    """An update in flight: signed by its author, not counted yet."""
 
     author: bytes
     component: str
@@ -59,28 +59,28 @@ class Live:
     learner_left_out: int
     learner_progress: tuple[int, int]
     learner_cut: Mapping[str, int]
-    learner_warnings: tuple[Note, ...]  # where what is declared and what the data hold are far apart
+    learner_warnings: tuple[Note, ...]  # differences between declarations and data
     training: int | None
     view: int | None
     folded: Mapping[str, tuple[int, int, bytes, bytes]]
     in_flight: tuple[InFlight, ...]
     refused: Mapping[str, int]
-    goal: int = 0  # the height that a catch-up is on its way to, from `source`; 0: none is under way
+    goal: int = 0  # the target height of a catch-up, from `source`; 0: none is under way
     source: bytes = b""
-    idle: Mapping[str, str] = field(default_factory=dict)  # what this node hosts and does not train, with the reason
+    idle: Mapping[str, str] = field(default_factory=dict)  # hosted components that are not trained, with the reason
     taking: tuple[str, ...] = ()  # components whose certified state is being fetched
-    # Who applied and waits for this node's operator: the name it chose, the invitation's id and name, its key.
+    # Pending applications for this node's operator: chosen name, the invitation's id and name, key.
     held: tuple[tuple[str, str, str, bytes], ...] = ()
-    unreached: Mapping[bytes, str] = field(default_factory=dict)  # members without a connection, and why
+    unreached: Mapping[bytes, str] = field(default_factory=dict)  # members without a connection, and the reason
     # Own records that this disk lacked at the start and peers had, by kind: an old copy of the home was put back.
     returned: Mapping[str, int] = field(default_factory=dict)
     removals_unknown: bool = False  # nothing is trained until `collegium unlearn resume`
-    data_missing: str = ""  # why the data folder, which was there at the start, cannot be read now
+    data_missing: str = ""  # the reason why the data folder, which was there at the start, cannot be read now
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What views read from. `me` is this node's key if it is known; `added` the operator's own peer addresses.
+    """The sources of views. `me` is this node's key if it is known; `added` the operator's own peer addresses.
 
     `hosted`, `followed` and `withheld` are those of node/home/policies.py; None: not known.
     """
@@ -96,7 +96,7 @@ class Context:
     followed: tuple[str, ...] | None = None
     withheld: Mapping[str, str] | None = None
     paused: bool = False  # by its operator: nothing is trained until `collegium node resume`
-    title: str = ""  # how this node asked to be called, where it came by an invitation
+    title: str = ""  # the name in this node's application, if it joined by invitation
 
     def member(self, key: bytes) -> MemberName:
         """Return a member as {"name", "key"}."""
@@ -111,7 +111,7 @@ class Context:
 
 
 def offline(charter: Charter, store: Store, **facts: object) -> Context:
-    """Return the context of a store that no daemon is asked about: its blocks are folded once more.
+    """Return the context of a store without a daemon: its blocks are folded again.
 
     Raises CorruptError if they do not fold.
     """

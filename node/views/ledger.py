@@ -1,4 +1,4 @@
-"""The ledger as people read it: records in agreed order, a block by height, a record by the beginning of its digest."""
+"""The ledger for display: records in agreed order, a block by height, a record by a prefix of its digest."""
 
 from typing import assert_never
 
@@ -48,7 +48,7 @@ def ledger_log(
 
 
 def ledger_show(context: Context, reference: str) -> Json:
-    """Return a block by height, or a block or record by the beginning of its id. Raises UsageError."""
+    """Return a block by height, or a block or record by a prefix of its id. Raises UsageError."""
     if reference.isdecimal() and len(reference) <= 9:
         block = context.store.block(int(reference)) if int(reference) else None
         if block is None:
@@ -131,7 +131,7 @@ def _record(context: Context, record: Signed[Record], height: int | None, positi
 
 
 def _facts(context: Context, record: Signed[Record]) -> Json:
-    """Return what a record says; {"malformed": …} for a body that the fold refused."""
+    """Return a record's content; {"malformed": …} for a body that the fold refused."""
     try:
         return _say(context, body_of(record.value))
     except RemoteProtocolError as error:

@@ -1,4 +1,4 @@
-"""Motions, how they stand and how they ended; and one member's history."""
+"""Open and ended motions, and one member's history."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ _VERBS = {
 
 
 def sentence(context: Context, motion: OpenMotion) -> str:
-    """Return what a motion asks for, in words."""
+    """Return a motion in words."""
     who = _subject(context, motion)
     if motion.action == "admit":
         return f"admit {who} (key {motion.subject.hex()[:16]})"
@@ -39,12 +39,12 @@ def sentence(context: Context, motion: OpenMotion) -> str:
 
 
 def terms(context: Context, motion: OpenMotion) -> WithdrawalStatement:
-    """Return what a motion to withdraw or to rewind is about."""
+    """Return the terms of a motion to withdraw or to rewind."""
     return membership.terms(motion.action, motion.statement, context.ledger.federation)
 
 
 def scope(terms: WithdrawalStatement | Withdrawn) -> str:
-    """Return in words what a withdrawal covers."""
+    """Return a withdrawal's scope in words."""
     parts = ", ".join(terms.components)
     if terms.scope == "updates":
         shown = ", ".join(update.hex()[:12] for update in terms.updates[:3])
@@ -121,7 +121,7 @@ def _ended(context: Context, outcome: Outcome) -> MotionEnded:
 
 
 def member(context: Context, key: bytes) -> Json:
-    """Return one member's seat: since when, by which motion, under which keys, and every motion about it."""
+    """Return one member's seat: heights, motions that changed it, keys, and every motion about it."""
     roll = context.ledger.roll
     seat = roll.seats[key]
     keys = {key, *membership.earlier(roll, key)}
@@ -144,12 +144,12 @@ def member(context: Context, key: bytes) -> Json:
 
 
 def motions_named(context: Context, which: str) -> list[OpenMotion]:
-    """Return the open motions with this beginning of their digest, or about this name."""
+    """Return the open motions with this digest prefix, or about this name."""
     return _with_name(context, which, context.ledger.roll.motions)
 
 
 def near_motion(context: Context, which: str, others: Sequence[str] = ()) -> str:
-    """Return the name most like this one of those that open motions, or `others`, are about; "" if none is."""
+    """Return the most similar name among those of open motions and `others`; "" without one."""
     names = list(others)
     for motion in context.ledger.roll.motions:
         with suppress(RemoteProtocolError):
@@ -159,7 +159,7 @@ def near_motion(context: Context, which: str, others: Sequence[str] = ()) -> str
 
 
 def how_it_ended(context: Context, which: str) -> str:
-    """Return how the last motion with this beginning of its digest, or about this name, ended; "" if none did."""
+    """Return the outcome of the last ended motion with this digest prefix, or about this name; "" without one."""
     outcomes = {outcome.motion.digest: outcome for outcome in context.ledger.roll.outcomes}
     found = _with_name(context, which, [outcome.motion for outcome in outcomes.values()])
     if not found:

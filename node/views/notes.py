@@ -1,4 +1,4 @@
-"""What holds this federation or this node up, in sentences, each with what to do about it."""
+"""Problems of this federation or this node, in sentences, each with advice."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from .membership import sentence
 from .training import listed, remarks
 
 LEARNER_FAILED = "The learner failed, so nothing is trained here"
-SOON = 3  # rounds: a budget that lasts for no more is worth a word
+SOON = 3  # rounds: a budget that lasts for no more gets a note
 BY_ITSELF = "It goes on by itself."
 BOUNDS = "`collegium privacy show` has the training runs and who set which bound."
 STILL = (
@@ -23,7 +23,7 @@ STILL = (
 
 
 def notes(context: Context) -> list[Note]:
-    """Return the notes on a node. Of one that is no member any more: that, and what it can still do."""
+    """Return the notes on a node. For a former member: that it is none, and its remaining options."""
     ledger, live = context.ledger, context.live
     seat = None if context.me is None else ledger.roll.seats.get(context.me)
     if seat is not None and seat.gone:
@@ -98,7 +98,7 @@ def _network(context: Context, live: Live) -> list[Note]:
 
 
 def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
-    """Say that this home was behind its own signatures, and what follows; nothing of both is an empty list."""
+    """Return notes if this home was behind its own signatures, with the consequences; else an empty list."""
     count, found = sum(returned.values()), []
     if count:
         found.append(
@@ -139,7 +139,7 @@ def _budget(context: Context, live: Live) -> list[Note]:
         )
     elif live.exhausted:
         found.append(Note(f"This node trains no more: {live.exhausted}.", BOUNDS))
-    # That it ends with the planned rounds is how the noise was chosen. A statistic has one round.
+    # The noise was chosen to end with the planned rounds. A statistic has one round.
     planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.is_statistic}
     found += _run_out(
         {
@@ -196,7 +196,7 @@ def _learner(live: Live) -> list[Note]:
 
 
 def _uncertified(context: Context) -> list[Note]:
-    """Say which components have too few hosts: one sentence for all that have as many."""
+    """Return notes on components with too few hosts: one for each number of hosts."""
     ledger, together = context.ledger, dict[int, list[str]]()
     for spec in context.charter.components:
         component = ledger.components[spec.name]
@@ -215,7 +215,7 @@ def _uncertified(context: Context) -> list[Note]:
 
 
 def _lacks_hosts(ledger: Ledger, component: ComponentLedger) -> bool:
-    """Whether a component has too few hosts for certificates, where the members would be enough."""
+    """Whether a component has too few hosts for certificates, though there are enough members."""
     return not ledger.certifiable(component) and ledger.certifiable(replace(component, hosts=ledger.members))
 
 
@@ -232,7 +232,7 @@ def _reason(motion: OpenMotion) -> str:
 
 
 def gone(seat: Seat, roll: Roll) -> Note:
-    """Say why this key is no member's any more, since when, and what its node can still do."""
+    """Return the note on a former member: the reason, the height, and its remaining options."""
     reason = next((_reason(each.motion) for each in roll.outcomes if each.motion.digest == seat.end), "")
     what = {
         "evidence": "This node was expelled: a proof that it lied is in the ledger",
@@ -247,7 +247,7 @@ def gone(seat: Seat, roll: Roll) -> Note:
 
 
 def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[Note]:
-    """Say after which round budgets run out: one sentence for all modalities of which it is the same."""
+    """Return notes on budgets that run out: one for all modalities with the same last round."""
     together: dict[str, list[str]] = {}
     for modality, last in last_rounds.items():
         after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))

@@ -1,4 +1,4 @@
-"""What this node's students have paid, modality by modality, what is left, and what every member says it has spent."""
+"""Privacy spent and left at this node, by modality, and every member's claims of spending."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,9 +20,9 @@ LOG_LIMIT = 10_000
 
 
 def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "") -> Json:
-    """Return the policy in force for each modality and who set it, ε spent, the budgets, and the log of reservations.
+    """Return each modality's policy in force and its origin, ε spent, the budgets, and the log of reservations.
 
-    ε of each training run is the total with it, as it was reserved before training: what is reserved stays spent.
+    ε of each training run is the total with it, as reserved before training: reservations stay spent.
     """
     learning = context.charter.learning
     reservations = context.store.reservations()
@@ -52,7 +52,7 @@ def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "
 
 
 def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) -> Json:
-    """Return by modality how many rounds like its last one still fit and the round in which that ends, and ε of it all.
+    """Return by modality the number of rounds like its last one that still fit, the last of them, and ε of all.
 
     `planned` is this node's own last round (0: the charter's). Runs the accountant, which takes seconds and memory: the
     command line calls it, the daemon does not.
@@ -62,7 +62,7 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
 
     learning, reservations = context.charter.learning, context.store.reservations()
     bound = [policy for policy in policies if policy.policy == "dp"]
-    # What was drawn under DP stays spent, whatever the policy is now.
+    # Training runs under DP stay spent under any later policy.
     paid = {name for put in reservations for name, value in put.claims if value != NO_EPSILON}
     counted = sorted(paid | {policy.modality for policy in bound})
     spent = whole(reservations, counted, learning)
@@ -71,7 +71,7 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
     return {
         "planned_rounds": planned or learning.planned_rounds,
         "modalities": {policy.modality: _left(context, policy, reservations) for policy in bound},
-        # One student, over all modalities that are or were under "dp" together: never less than any of them.
+        # One student over all modalities that are or were under "dp": at least the ε of each of them.
         "student": None
         if total is None
         else {"epsilon": _thousandths(total), "delta": delta or governing.DEFAULT_DELTA / 1e9, "modalities": counted},
@@ -79,7 +79,7 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
 
 
 def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservation], recovery_share: int) -> list[str]:
-    """Return a sentence for each modality of which more is spent than the policy in force allows now."""
+    """Return a sentence for each modality that has spent more than the policy in force allows."""
     found = []
     for policy in policies:
         claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
@@ -102,7 +102,7 @@ def _left(context: Context, policy: InForce, reservations: Sequence[PutReservati
     from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
 
     learning = context.charter.learning
-    # Released once: no measure of a round.
+    # Released once: not typical of a round.
     sums = {spec.name for spec in context.charter.components if spec.is_statistic}
     rounds_ = [d for d in reservations if not d.recalled and not any(part.component in sums for part in d.parts)]
     last = next((d for d in reversed(rounds_) if policy.modality in dict(d.claims)), None)
@@ -140,10 +140,10 @@ def _newest(context: Context, reservations: Sequence[PutReservation], component:
 
 
 def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1000) -> list[Json]:
-    """Return what was spent by whom on what: every member's claims by the ledger, and this node's own reservations.
+    """Return the log of spending: every member's claims from the ledger, and this node's own reservations.
 
-    One line for each training run and modality: the updates of one training run claim the same. Own reservations that
-    no update in the ledger stands for come last; they are spent all the same.
+    One line for each training run and modality: the updates of one training run claim the same. Own reservations
+    without an update in the ledger come last; they are spent too.
     """
     found: dict[tuple[object, ...], Json] = {}
     for height, header in _headers(context):
@@ -248,7 +248,7 @@ def _reservation(context: Context, put: PutReservation) -> Json:
         "sample_rate": put.sample_rate / MILLION,
         "steps": put.steps,
         "epsilon": {modality: _thousandths(epsilon) for modality, epsilon in put.claims},
-        # A recalled one came back by its update, which others have.
+        # A recalled one came back with its update, which others have.
         "published": put.run in context.published or bool(put.recalled),
         "recalled": bool(put.recalled),
     }
@@ -270,7 +270,7 @@ def privacy_plan(
     delta: int = 0,
     spent: Sequence[PutReservation] = (),
 ) -> Json:
-    """Return what `rounds` rounds of `steps` steps would cost each modality, on top of `spent`, and how it grows.
+    """Return the cost of `rounds` rounds of `steps` steps for each modality, on top of `spent`, and its growth.
 
     `noises` (millionths, as `sample_rate`) are by component of the charter; without a charter they are one training
     run's, and `delta` (billionths) is needed. Runs the accountant.

@@ -1,4 +1,4 @@
-"""Closed rounds: who was counted, who was missing and why, and what became of the state."""
+"""Closed rounds: counted and missing hosts, with reasons, and the state's certificate."""
 
 from ...consensus import rules, trainers
 from ...consensus.components import Round
@@ -48,9 +48,9 @@ def rounds(context: Context, component: str | None = None, *, since: int = 1, li
 
 
 def round_detail(context: Context, component: str, number: int, *, local: bool = False) -> RoundDetail:
-    """Return one closed round with weights and missing members: what every member could know. Raises UsageError.
+    """Return one closed round with weights and missing members, which every member can know. Raises UsageError.
 
-    If `local`, also this node's evaluation on its own held-out subjects, which is nobody else's business.
+    If `local`, also this node's evaluation on its own held-out subjects, which never leaves the node.
     """
     c = _component(context, component)
     if not 1 <= number <= c.round:
@@ -93,7 +93,7 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
 
 
 def _evaluation(context: Context, component: str, number: int) -> list[Measured]:
-    """Return the figures of the tasks that a component is part of; of groups under MIN_CELL that they are too few."""
+    """Return the figures of a component's tasks; groups under MIN_CELL are marked as too small."""
     kind, _, name = component.partition("/")
     tasks = (
         {component}
@@ -124,13 +124,13 @@ def _evaluation(context: Context, component: str, number: int) -> list[Measured]
 
 
 def _generation(context: Context, task: str) -> int:
-    """Return the generation that figures of a task, or of a statistic, are of now."""
+    """Return the present generation for figures of a task or a statistic."""
     c = context.ledger.components.get(f"head/{task}") or context.ledger.components.get(task)
     return max(each.generation for each in context.ledger.components.values()) if c is None else c.generation
 
 
 def _no_better(evaluation: list[Measured]) -> list[NoBetter]:
-    """Return which tasks are no better than a constant on all own held-out records, and by what."""
+    """Return the tasks that are no better than a constant on all own held-out records, with the metric."""
     told: dict[tuple[int, str, bool], dict[str, float | None]] = {}
     for figure in evaluation:
         if figure["group"] is None:
@@ -160,7 +160,7 @@ def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[in
 
 
 def _noted_missing(context: Context, round_: Round, notes: dict[int, RoundNote]) -> list[Missing] | None:
-    """Return which hosts were not counted, and why, as this node noted at the close; None if it did not see it."""
+    """Return the hosts that were not counted, with reasons noted at the close; None if this node did not see it."""
     missing = notes[round_.number].data.get("missing") if round_.number in notes else None
     if not isinstance(missing, dict):
         return None
@@ -204,7 +204,7 @@ def _member_of_hex(context: Context, key: object) -> MemberName:
 
 
 def _grown(notes: dict[int, RoundNote], number: int, what: str) -> int | None:
-    """Return what a byte counter grew by since the round before; None across a restart, which set it to zero."""
+    """Return a byte counter's growth since the round before; None across a restart, which resets it."""
     if number not in notes or number - 1 not in notes:
         return None
     after, before = notes[number].data.get(what), notes[number - 1].data.get(what)
@@ -246,7 +246,7 @@ def _weights(context: Context, component: str, round_: Round) -> list[float | No
 
 
 def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Missing]:
-    """For a round that this node did not see close: which active hosts were not counted, as far as the ledger says."""
+    """Return the active hosts that a round did not count, from the ledger, if this node did not see it close."""
     before, after = _ledgers_around(context, round_.height)
     hosts = active_hosts(context.charter, before, after, component)
     frozen = after.components[component].rounds[round_.number - 1]
@@ -294,10 +294,10 @@ def _arrived(context: Context, component: str, number: int, author: bytes, heigh
 
 
 def update_header(body: Update) -> UpdateHeader:
-    """Decode the header that an update record carries; its signature was checked when the block was decided."""
+    """Decode an update record's header; its signature was checked when the block was decided."""
     return schema.load(UpdateHeader, body.header[SIGNATURE_SIZE:], UpdateHeader.LIMIT)
 
 
 def update_digest(body: Update) -> bytes:
-    """Return the digest of the header that an update record carries."""
+    """Return the digest of an update record's header."""
     return digest(UpdateHeader.DOMAIN, body.header[SIGNATURE_SIZE:])

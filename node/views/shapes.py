@@ -1,17 +1,17 @@
-"""The JSON that other rooms and programs read, as types: keys are part of the interface (docs/cli.md)."""
+"""The JSON of views, as types: keys are part of the interface (docs/cli.md)."""
 
 from typing import Literal, NotRequired, TypedDict
 
 
 class MemberName(TypedDict):
-    """A member as it is shown everywhere: its name, or the beginning of its key, and its key in hex."""
+    """A member as shown everywhere: its name, or a prefix of its key, and its key in hex."""
 
     name: str
     key: str
 
 
 class IdleHost(MemberName):
-    """A host that does not train: why (protocol/records.py IDLE), and what that means."""
+    """A host that does not train: the reason (protocol/records.py IDLE), and its meaning."""
 
     why: str
     meaning: str
@@ -26,7 +26,7 @@ class IdleComponent(TypedDict):
 
 
 class TrainingShown(TypedDict):
-    """What this node trains of what it hosts, and what not."""
+    """The hosted components that this node trains, and those that it does not."""
 
     trained: list[str]
     idle: list[IdleComponent]
@@ -39,14 +39,14 @@ class Missing(MemberName):
 
 
 class StateLabel(TypedDict):
-    """A state's digest, if it is known, and how far it is certified."""
+    """A state's digest, if known, and how far it is certified."""
 
     digest: str | None
     label: str
 
 
 class RoundFacts(StateLabel):
-    """A closed round. What this node did not see itself is None."""
+    """A closed round. Facts that this node did not see itself are None."""
 
     component: str
     round: int
@@ -90,7 +90,7 @@ class Attest(MemberName):
 
 
 class Measured(TypedDict):
-    """A figure of this node's own held-out students; of a group under MIN_CELL only that it is too small."""
+    """A figure of this node's own held-out students; a group under MIN_CELL is only marked as too small."""
 
     task: str
     metric: str
@@ -105,7 +105,7 @@ class Measured(TypedDict):
 
 
 class NoBetter(TypedDict):
-    """A task that is no better than a constant, and by what."""
+    """A task that is no better than a constant, and the metric."""
 
     generation: int
     task: str
@@ -126,7 +126,7 @@ class RoundDetail(RoundFacts):
 
 
 class OnTheWay(MemberName):
-    """An update on its way: signed by its author, not counted yet."""
+    """An update in flight: signed by its author, not counted yet."""
 
     round: int
     acks: int
@@ -178,7 +178,7 @@ class ComponentShown(ComponentGlance):
 
 
 class PeerShown(MemberName):
-    """Somebody who is or was a member, and how it stands with this node."""
+    """A present or former member, and its connection with this node."""
 
     me: bool
     state: str
@@ -219,13 +219,13 @@ class LearnerGlance(TypedDict):
 
 
 class NotConnected(MemberName):
-    """A member without a connection, and why."""
+    """A member without a connection, and the reason."""
 
     why: str
 
 
 class CatchingUp(TypedDict):
-    """The height that a catch-up is on its way to, from whom, and whose states are fetched."""
+    """A catch-up's target height, its source, and the components whose states are fetched."""
 
     of: int
     source: MemberName
@@ -233,14 +233,14 @@ class CatchingUp(TypedDict):
 
 
 class RunsOut(TypedDict):
-    """In how many rounds a modality's budget is used up, and which round of each component is the last."""
+    """The number of rounds until a modality's budget is used up, and each component's last round."""
 
     rounds_left: int
     last_rounds: dict[str, int]
 
 
 class LiveShown(TypedDict):
-    """What only a running daemon knows."""
+    """Facts that only a running daemon knows."""
 
     started_at: str | None
     addresses: list[str]
@@ -260,7 +260,7 @@ class LiveShown(TypedDict):
 
 
 class FoundNote(TypedDict):
-    """A sentence on what holds a node up, and one on what to do."""
+    """A problem and the advice on it, a sentence each."""
 
     found: str
     advice: str
@@ -288,7 +288,7 @@ class NodeStatus(TypedDict):
 
 
 class WithdrawnComponent(TypedDict):
-    """How far a withdrawal is in one component."""
+    """A withdrawal's progress in one component."""
 
     component: str
     round: int
@@ -303,7 +303,7 @@ class WithdrawnComponent(TypedDict):
 
 
 class WithdrawalShown(TypedDict):
-    """A withdrawal, and how far it is."""
+    """A withdrawal, and its progress."""
 
     member: MemberName
     carried_by: MemberName
@@ -322,14 +322,14 @@ class WithdrawalShown(TypedDict):
 
 
 class Withdrawals(TypedDict):
-    """Every withdrawal, and whether this node waits to make one."""
+    """Every withdrawal, and whether one of this node's own waits to be signed."""
 
     waiting_to_sign: bool
     withdrawals: list[WithdrawalShown]
 
 
 class MotionCommon(TypedDict):
-    """What is shown of a motion, open or ended."""
+    """The common fields of open and ended motions."""
 
     motion: str
     action: str
@@ -355,7 +355,7 @@ class MotionShown(MotionCommon):
 
 
 class MotionEnded(MotionCommon):
-    """A motion that ended, and how."""
+    """An ended motion, with its outcome."""
 
     result: str
     why: str

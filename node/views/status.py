@@ -83,7 +83,7 @@ def status(context: Context) -> NodeStatus:
 
 
 def peers(context: Context) -> list[PeerShown]:
-    """Return everybody who is or was a member, and how it stands with this node."""
+    """Return all present and former members, and their connection with this node."""
     ledger, live = context.ledger, context.live
     shown: list[PeerShown] = []
     for member in sorted(ledger.roll.seats.values(), key=lambda seat: (seat.name, seat.since)):
@@ -132,7 +132,7 @@ def _standing(context: Context, key: bytes) -> str:
 
 
 def find_member(context: Context, who: str) -> bytes:
-    """Return the key of the member with this name or beginning of the key. Raises UsageError."""
+    """Return the key of the member with this name or key prefix. Raises UsageError."""
     return member_named(context.ledger, context.charter.name, who)
 
 
@@ -141,7 +141,7 @@ def member_named(ledger: Ledger, federation: str, who: str) -> bytes:
     seats = ledger.roll.seats
     keys = set(seats)
     named = [key for key, seat in seats.items() if seat.name == who]
-    named = [key for key in named if not seats[key].gone] or named  # a name goes on when its key has changed
+    named = [key for key in named if not seats[key].gone] or named  # a name stays when its key changes
     plain = who.replace("-", "").lower()
     found = named or [key for key in sorted(keys) if len(plain) >= 4 and key.hex().startswith(plain)]
     if len(found) != 1:
@@ -151,7 +151,7 @@ def member_named(ledger: Ledger, federation: str, who: str) -> bytes:
 
 
 def components(context: Context) -> list[ComponentShown]:
-    """Return every component: shape and rule, rounds, hosts, what is certified, and the round that is open."""
+    """Return every component: shape and rule, rounds, hosts, certified state, and the open round."""
     shown: list[ComponentShown] = []
     for spec in context.charter.components:
         component = context.ledger.components[spec.name]
@@ -199,7 +199,7 @@ def _glance(context: Context, c: ComponentLedger) -> ComponentGlance:
 
 
 def state_label(context: Context, c: ComponentLedger) -> str:
-    """Return "certified", "uncertified" (too few hosts), or how far the attestation of the last round got."""
+    """Return "certified", "uncertified" (too few hosts), or the progress of the last round's attestation."""
     if c.round == 0:
         return "no round yet"
     if not context.ledger.certifiable(c):
@@ -211,7 +211,7 @@ def state_label(context: Context, c: ComponentLedger) -> str:
 
 
 def _open(context: Context, c: ComponentLedger) -> OpenRound:
-    """Return the round that is open now: whose updates the ledger has, and whose this node knows to be on the way."""
+    """Return the open round: the authors of pending updates, and of those in flight that this node knows."""
     ready = {entry.author for entry in eligible(context.charter, context.ledger, c.name)}
     in_flight = [f for f in (context.live.in_flight if context.live else ()) if f.component == c.name]
     spec = context.charter.component(c.name)

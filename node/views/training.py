@@ -1,4 +1,4 @@
-"""Who trains: each component's trainers, why its other hosts do not, and what that does to its rounds."""
+"""Trainers of each component, the reasons of its other hosts, and the effect on its rounds."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ _WHY = "`collegium component list` says why the others do not."
 
 
 def trained_by(context: Context, c: ComponentLedger) -> list[bytes]:
-    """Return the active hosts that say that they train a component, sorted by key."""
+    """Return the active hosts that declare training of a component, sorted by key."""
     return sorted(trainers.trainers(context.ledger.offers, c.hosts, c.name))
 
 
 def not_trained_by(context: Context, c: ComponentLedger) -> list[IdleHost]:
-    """Return the active hosts that say that they do not, each with `why` (one of IDLE) and what it means."""
+    """Return the active hosts that declare no training, each with `why` (one of IDLE) and its meaning."""
     offers = context.ledger.offers
     found = {host: trainers.idle(offers, host, c.name) for host in c.hosts}
     silent = [host for host, why in found.items() if why]
@@ -32,7 +32,7 @@ def not_trained_by(context: Context, c: ComponentLedger) -> list[IdleHost]:
 def idle_here(context: Context) -> dict[str, str]:
     """Return the components that this node hosts and does not train, with the reason.
 
-    Of a running daemon as it stands now, else as its last agreed offer says, and whether it was paused.
+    From a running daemon's present state, otherwise from the last agreed offer and whether it was paused.
     """
     if context.live is not None:
         return dict(context.live.idle)
@@ -47,7 +47,7 @@ def meaning(context: Context, why: str) -> str:
 
 
 def training(context: Context) -> TrainingShown:
-    """Return what this node trains of what it hosts, and what not, by component: `why` and its meaning."""
+    """Return the hosted components that this node trains, and the others with `why` and its meaning."""
     idle = idle_here(context)
     hosted = context.hosted if context.hosted is not None else tuple(idle)
     return {
@@ -57,7 +57,7 @@ def training(context: Context) -> TrainingShown:
 
 
 def remarks(context: Context) -> list[Note]:
-    """Say why this node does not train, and which components have too few trainers, in sentences."""
+    """Return notes on components that this node does not train, and on those with too few trainers."""
     found = []
     by_reason: dict[str, list[str]] = {}
     for name, why in sorted(idle_here(context).items()):
@@ -74,7 +74,7 @@ def remarks(context: Context) -> list[Note]:
 
 
 def _advice(context: Context, why: str) -> str:
-    """Return what to do about a reason; "" for one of which other remarks speak."""
+    """Return the advice for a reason; "" for those with notes of their own."""
     learning = context.charter.learning
     if why == "plan-done":
         return "Raise [learning] rounds in config.toml, or set it to 0, to go on."
@@ -111,5 +111,5 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
 
 
 def listed(names: list[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
+    """Return the first names of a list, and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

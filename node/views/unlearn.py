@@ -7,7 +7,7 @@ from .shapes import Withdrawals, WithdrawalShown, WithdrawnComponent
 
 
 def unlearn(context: Context) -> Withdrawals:
-    """Return every withdrawal in the ledger and how far it got, and whether this node waits to make one."""
+    """Return every withdrawal in the ledger with its progress, and whether an own one waits to be signed."""
     return {
         "waiting_to_sign": bool(context.store.flags().get("withdraw", 0)),
         "withdrawals": [_withdrawal(context, withdrawal) for withdrawal in context.ledger.withdrawn],

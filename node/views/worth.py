@@ -1,14 +1,14 @@
-"""Whether a task is told better than by a constant, judged by this node's own held-out records. Nothing leaves."""
+"""Whether a task is predicted better than by a constant, on this node's own held-out records. Nothing leaves."""
 
 from collections.abc import Mapping, Sequence
 
 NAMES = {"accuracy": "accuracy", "brier": "Brier score"}
 SATURATED = 1e-6  # a probability so near 0 or 1 is written as 0.0 or 1.0
-MANY = 0.1  # of the records: so many certain ones are said
+MANY = 0.1  # share of the records: from this on, certain predictions are reported
 
 
 def no_better(metrics: Mapping[str, float | None]) -> list[str]:
-    """Return in words by which of its metrics (node/learner/tasks.py) a task is no better than the best constant."""
+    """Return in words the metrics (node/learner/tasks.py) in which a task is no better than the best constant."""
     found = []
     r2 = metrics.get("r2")
     if r2 is not None and r2 <= 0.0:
@@ -25,5 +25,5 @@ def no_better(metrics: Mapping[str, float | None]) -> list[str]:
 
 
 def certain(scores: Sequence[Sequence[float]]) -> int:
-    """Return for how many records some class has a probability of 0.0 or 1.0, as it is written."""
+    """Return the number of records with a class of probability 0.0 or 1.0, as written."""
     return sum(any(p <= SATURATED or p >= 1.0 - SATURATED for p in row) for row in scores)

@@ -193,7 +193,7 @@ def test_a_file_that_no_task_can_be_told_from_is_refused(run: "Run", node: Home,
     pyarrow.csv.write_csv(table.select(["image"]), bare)
     answer = run("predict", bare, "--home", node.root)
     assert (answer.code, answer.out) == (2, "")
-    assert f"{bare}: no record has anything that task 'digit' is told from" in answer.err
+    assert f"{bare}: no record has a modality of task 'digit'" in answer.err
     pyarrow.csv.write_csv(table.drop_columns(["pixel3", "pixel17", "pixel40", "pixel63"]), bare)
     answer = run("predict", bare, "--home", node.root)
     assert (answer.code, answer.out) == (2, "")

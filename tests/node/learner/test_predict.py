@@ -86,6 +86,6 @@ def test_only_the_task_that_is_asked_for_is_told(folder: Path, tiny: Path) -> No
     ask(worker, opening(folder, tiny, cache_read_only=True))
     file.write_text("id\nn1\n")
     request = Predict({}, str(file))
-    with pytest.raises(UsageError, match=r"no record has anything that task 'pass' is told from.*essay"):
+    with pytest.raises(UsageError, match=r"no record has a modality of task 'pass'.*essay"):
         ask(worker, request)
     assert ask(worker, replace(request, task="another")).tasks == {}

@@ -154,7 +154,7 @@ def test_without_its_adapter_nothing_private_is_used(opened: Opener, folder: Pat
         ask(opened(withheld=()), replace(request, personal=personal)).tasks["pass"].scores for personal in (False, True)
     )
     assert not np.allclose(plain, ours, atol=0.01)
-    with pytest.raises(RefusedError, match="no private components as they are configured now"):
+    with pytest.raises(RefusedError, match="no private components for the present configuration"):
         ask(opened(withheld=(), private_adapter=None), request)
     with pytest.raises(UsageError, match="another kind, rank or model"):
         ask(opened(withheld=(), private_adapter=PrivateAdapter("rslora", 4)), request)

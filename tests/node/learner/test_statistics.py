@@ -337,9 +337,9 @@ def test_no_seed_gives_another_release_each_time_and_what_it_is_not_is_refused(d
     first, second = (ask(worker, request).updates[spec.name] for _ in range(2))
     assert first != second
     for other, reason in (
-        (replace(request, steps=2), "one draw of all students"),
-        (replace(request, sample_rate=0.5), "one draw of all students"),
-        (replace(request, engaged={spec.name: rule, "head/digit": rule}), "in one draw"),
+        (replace(request, steps=2), "one run over all students"),
+        (replace(request, sample_rate=0.5), "one run over all students"),
+        (replace(request, engaged={spec.name: rule, "head/digit": rule}), "in one training run"),
     ):
         with pytest.raises(UsageError, match=reason):
             ask(worker, other)
