@@ -14,6 +14,7 @@ import typer
 from ..crypto.errors import CollegiumError, OperatorError, UsageError
 from ..protocol.names import shown
 from . import (
+    backups,
     blame,
     charter,
     component,
@@ -64,6 +65,8 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.add_typer(charter.app, name="charter")
 app.add_typer(node.app, name="node")
+node.app.command("backup")(backups.backup)
+node.app.command("restore")(backups.restore)
 app.add_typer(peer.app, name="peer")
 app.add_typer(component.app, name="component")
 app.add_typer(data.app, name="data")
