@@ -108,7 +108,7 @@ def _ask(learner: "Worker", fault: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _learner() -> Iterator["Worker"]:
-    """Run a worker: training brings torch, which no command imports."""
+    """Run a worker: training needs torch, which no command imports."""
     from ..node.learner.client import AUDITING, process
 
     try:

@@ -127,7 +127,7 @@ def _ran(home: "Home") -> "Home":
 
 
 def _held(model: "Model", component: str) -> "Component":
-    """Return a component that exists at this node and has closed a round. Raises UsageError."""
+    """Return a component of this node with a closed round. Raises UsageError."""
     known = sorted(model.report.ledger.components)
     if component not in known:
         raise UsageError(f"There is no component {component!r}", f"Components are {', '.join(known)}.")
@@ -140,7 +140,7 @@ def _held(model: "Model", component: str) -> "Component":
 
 
 def _members(model: "Model", asked: list[str]) -> list[bytes]:
-    """Return the present keys of the members that are asked for, each once. Raises UsageError."""
+    """Return the present keys of the named members, each once. Raises UsageError."""
     from ..consensus.membership import present
     from ..node.views import member_named
 
@@ -151,9 +151,9 @@ def _members(model: "Model", asked: list[str]) -> list[bytes]:
 
 @contextmanager
 def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tuple[dict[str, Figure], Worth]]":
-    """Run a learner; give the tasks that it can judge, with metric and held-out subjects, and how it judges states.
+    """Run a learner; yield the tasks that it can evaluate, with metric and held-out subjects, and the evaluation.
 
-    All other components are as they are now. Raises UsageError if no held-out subject has a label that counts.
+    Other components keep their present states. Raises UsageError if no held-out subject has a usable label.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""`collegium charter`: found a federation, sign its charter, see who has signed."""
+"""`collegium charter`: found a federation, sign its charter, show the signatures."""
 
 import os
 import sys
@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
 EPSILON, DELTA = 8.0, 1e-5
-ROBUST = "clip+nnm+trimmed_mean"  # the rule where members may lie and one liar of so many is tolerated
+ROBUST = "clip+nnm+trimmed_mean"  # the default rule if members may lie and there are enough to tolerate one liar
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
 
 @app.command("create")
 def create(
     name: Annotated[str, typer.Option(help="The federation's name.")],
-    preset: Annotated[
-        str | None, typer.Option(help=f"Components and recipe that are shipped: {' or '.join(PRESETS)}.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help=f"Shipped components and recipe: {' or '.join(PRESETS)}.")] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Components and recipe in TOML, as `charter model` writes them.")
     ] = None,
@@ -48,21 +46,21 @@ def create(
         typer.Option(
             min=MIN_EPSILON,
             max=MAX_EPSILON,
-            help=f"ε for each student and a member's lifetime: else {EPSILON:g}; no privacy: --no-dp.",
+            help=f"ε for each student and a member's lifetime [{EPSILON:g}]; without privacy: --no-dp.",
         ),
     ] = None,
     delta: Annotated[
         float | None,
-        typer.Option(min=MIN_DELTA, max=MAX_DELTA, help=f"δ that goes with it: else {DELTA:g}."),
+        typer.Option(min=MIN_DELTA, max=MAX_DELTA, help=f"δ with that ε [{DELTA:g}]."),
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_ROUNDS, help="How many rounds the noise is calibrated for: else FILE's, else 20."),
+        typer.Option(min=1, max=MAX_ROUNDS, help="Rounds that the noise is calibrated for [FILE's, or 20]."),
     ] = None,
-    no_dp: Annotated[bool, typer.Option("--no-dp", help="Ask for no differential privacy.")] = False,
+    no_dp: Annotated[bool, typer.Option("--no-dp", help="No differential privacy.")] = False,
     rule: Annotated[
         str | None,
-        typer.Option(help=f"How updates are aggregated: {', '.join(RULES)}. docs/rules.md says which to take."),
+        typer.Option(help=f"How updates are aggregated: {', '.join(RULES)}. docs/rules.md compares them."),
     ] = None,
     fault_model: Annotated[str, typer.Option(help="byzantine or crash.")] = "byzantine",
     deadline: Annotated[
@@ -70,10 +68,10 @@ def create(
         typer.Option(min=MIN_DEADLINE, max=MAX_DEADLINE, help="Seconds that a round waits for a host that is late."),
     ] = 60.0,
     min_students: Annotated[
-        int, typer.Option(min=0, max=2**20, help="Who declares fewer students hosts and does not train.")
+        int, typer.Option(min=0, max=2**20, help="A member that declares fewer students hosts, but does not train.")
     ] = 20,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Draw it up although members cannot reach each other, or it is noise.")
+        bool, typer.Option("--anyway", help="Even if members cannot reach each other, or all is noise.")
     ] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
     home: HomeOption = None,
@@ -273,7 +271,7 @@ def sign(
 
 @app.command("verify")
 def verify(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Check a charter's rules and signatures; say who has signed, who is missing, and what to know."""
+    """Check a charter's rules and signatures; list the members that signed or have not, and warnings."""
     charter, signed = _read(file, home)
     found: Any = _overview(charter, signed)
 

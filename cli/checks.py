@@ -1,4 +1,4 @@
-"""The checks of `collegium doctor`. Each looks at one thing and changes nothing."""
+"""The checks of `collegium doctor`. Each checks one thing and changes nothing."""
 
 import re
 import shutil
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 MIN_PYTHON = (3, 11)
 MIN_FREE, GOOD_FREE = 64 << 20, 2 << 30  # bytes
-PATIENCE, DATA_PATIENCE = 45.0, 1800.0  # seconds for a check: all but that of the data are done in a few
+PATIENCE, DATA_PATIENCE = 45.0, 1800.0  # seconds for a check: all but that of the data take a few
 EARLIEST = 1_735_689_600  # 2025-01-01: a clock before that was never set
 OF_FORMER = {"python", "packages", "clock", "directory", "key", "charter", "disk", "database"}
 HANGS = (
-    "Look whether a pipe, a device or a share that hangs is among the files of the directory.",
-    "Look whether its share hangs. If there are that many data, leave them out: --no-data.",
+    "Check the directory for a pipe, a device or a share that hangs.",
+    "Check whether its share hangs. If there are so many data, leave them out: --no-data.",
 )
 _PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(?:(==|>=)\s*([0-9][0-9A-Za-z.]*))?")
 
@@ -53,7 +53,7 @@ class Check:
 
 
 def run(home: Home, *, data: bool = True) -> list[Check]:
-    """Run all checks on a node's directory; one that stumbles is a finding, and the next ones run all the same."""
+    """Run all checks on a node's directory; a check that fails to run is a finding, and the others still run."""
     ledger = _agreed(home)
     gone = _gone(home, ledger)
     checks: list[tuple[str, Callable[[Home], Iterator[Check]]]] = [
@@ -87,9 +87,9 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         except CollegiumError as error:
             message = error.message if isinstance(error, OperatorError) else str(error)
             found.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
-        except Exception as error:  # noqa: BLE001 - the next checks still have something to say
+        except Exception as error:  # noqa: BLE001 - the other checks still run
             found.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
-    # The data and the daemon may say the same: the first of both is enough.
+    # The data and the daemon may have the same finding: the first of both is enough.
     once: dict[str, Check] = {}
     for one in found:
         once.setdefault(one.found.rstrip(".") if one.verdict == "warn" else f"{one.name}: {one.found}", one)
@@ -97,7 +97,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
 
 
 def _agreed(home: Home) -> "Ledger | None":
-    """Return the ledger on this disk, folded once for all checks; None: the checks themselves say what is wrong."""
+    """Return the ledger on this disk, folded once for all checks; None if it fails, which a check reports."""
 
     def look() -> "Ledger | None":
         from ..node.verify import read_charter
@@ -110,12 +110,12 @@ def _agreed(home: Home) -> "Ledger | None":
 
     try:
         return within(PATIENCE, look)
-    except Exception:  # noqa: BLE001 - the checks themselves say what is wrong
+    except Exception:  # noqa: BLE001 - a check reports it
         return None
 
 
 def _gone(home: Home, ledger: "Ledger | None") -> bool:
-    """Whether this node's key was a member's and is none any more: it needs no data, no address and no daemon."""
+    """Whether this key is a former member's: it needs no data, no address and no daemon."""
     from .read import public_key
 
     seat = None if ledger is None else ledger.roll.seats.get(public_key(home) or b"")

@@ -1,4 +1,4 @@
-"""`collegium component`: what is trained together."""
+"""`collegium component`: the parts of the model."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="The parts of the model that are trained together.", no_a
 @app.command("ls", hidden=True)
 @app.command("list")
 def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the components: rounds, hosts, what is certified, and who the open round waits for."""
+    """List the components: rounds, hosts, certified states, and the members that the open round waits for."""
     from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/components"), views.components)

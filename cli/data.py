@@ -1,4 +1,4 @@
-"""`collegium data`: what a data folder holds, and public data to try things on."""
+"""`collegium data`: check a data folder, propose its dataset.toml, import public data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..protocol.charter import Charter
 
-ALIKE = 5  # errors with the same advice that are shown
+ALIKE = 5  # shown errors with the same advice
 
 app = typer.Typer(help="An institution's data folder.", no_args_is_help=True)
 app.command("init")(init)
@@ -36,11 +36,11 @@ def check(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read everything in a data folder, as training does, and say what is there and what is wrong. Nothing is written.
+    """Read all of a data folder, as training does, and report its content and problems. Nothing is written.
 
-    With a node's directory that has a charter, the folder is compared with it as the learner does that opens it, and
-    the counts with what config.toml declares. Exit 3 if a cell cannot be used: training leaves its student out. Exit 2
-    if the node could not train on this folder.
+    If the node's directory has a charter, the folder is compared with it, as the learner does, and the counts with the
+    declarations of config.toml. Exit 3 if a cell cannot be used: training leaves its student out. Exit 2 if the node
+    could not train on this folder.
     """
     from ..node.data.arrays import load
     from ..node.data.manifest import read_manifest
@@ -95,7 +95,7 @@ def _compare(place: "Home", charter: "Charter", folder: Path, data: "Dataset") -
 
 
 def _declared(place: "Home", charter: "Charter", found: dict[str, Any]) -> list[str]:
-    """Return where the counts are far from what the node's directory declares."""
+    """Return warnings where the counts are far from the declarations of config.toml."""
     from ..node.home import config as settings
     from ..node.home.declared import data_warnings
 
@@ -212,7 +212,8 @@ def import_(
     by: Annotated[
         str,
         typer.Option(
-            "--by", help="What makes an institution. oulad: module, region, four, presentation; sra: group, module."
+            "--by",
+            help="How to split into institutions. oulad: module, region, four, presentation; sra: group, module.",
         ),
     ] = "",
     institutions: Annotated[
@@ -222,18 +223,18 @@ def import_(
             metavar="N",
             min=0,
             max=MAX_INSTITUTIONS,
-            help="How many (onestopenglish, omniglot, fsdd).",
+            help="Number of institutions (onestopenglish, omniglot, fsdd).",
         ),
     ] = 0,
     split: Annotated[
         str,
         typer.Option(
             "--split",
-            help="What is held out. oulad: student, presentation; sra: official, student; fsdd: speaker, index.",
+            help="How to hold out. oulad: student, presentation; sra: official, student; fsdd: speaker, index.",
         ),
     ] = "",
     unit: Annotated[
-        str, typer.Option("--unit", help="Whom privacy would protect. omniglot: drawer, record; fsdd: speaker, record.")
+        str, typer.Option("--unit", help="The unit of privacy. omniglot: drawer, record; fsdd: speaker, record.")
     ] = "",
     test: Annotated[
         str, typer.Option("--test", help="The official test part of sra: unseen-answers, unseen-questions.")

@@ -1,6 +1,4 @@
-"""A student's deletion receipt on the command line: `unlearn subject` writes one, `unlearn verify FILE --subject`
-checks it.
-"""
+"""Deletion receipts: `unlearn subject` writes one, `unlearn verify FILE --subject` checks it."""
 
 import sys
 from pathlib import Path
@@ -25,9 +23,7 @@ NOBODY = (
 
 
 def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
-    """Write a student's deletion receipt of this node, checked; return what it shows and its key. Raises
-    RefusedError.
-    """
+    """Write a student's deletion receipt and check it; return its statements and its key. Raises RefusedError."""
     from ..crypto import sealing
     from ..node.home import keys
     from ..node.unlearning.students import Manifests
@@ -54,7 +50,7 @@ def verify(
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Check a receipt, and tell how it stands to this node's own ledger, if there is one."""
+    """Check a receipt, also against this node's own ledger if there is one."""
     from ..crypto.sealing import KEY_BYTES
     from ..node.verify import deletion_receipt, read_charter
     from .ledger import parse_pin
@@ -86,14 +82,14 @@ def verify(
 
 
 def _own_ledger(checked: "DeletionReceipt", home: Path | None, as_json: bool) -> "Today | None":
-    """Hold a receipt against this node's own ledger; None if there is none here of this federation."""
+    """Compare a receipt with this node's own ledger; None if there is none here of this federation."""
     from ..node.verify import deletion_receipt, read_charter
     from ..node.verify.outsiders import source_of
 
     place = home_of(home)
     given = home is not None or SETTINGS.home is not None
     if not given and not (place.charter.is_file() and place.database.is_file()):
-        return None  # whoever checks a receipt need not have a node
+        return None  # checking a receipt needs no node
     place = existing_home(home)
     if read_charter(place.charter)[0].federation != checked.charter.federation:
         if given:

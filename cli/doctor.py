@@ -1,4 +1,4 @@
-"""`collegium doctor`: what would keep this node from working, and what to do about it."""
+"""`collegium doctor`: problems of this node, and advice."""
 
 from typing import Annotated, Any
 

@@ -1,6 +1,6 @@
-"""Files that commands write: for their owner alone, never over another one, in a folder that is there.
+"""Output files of commands: readable by their owner only, never over another file, in an existing folder.
 
-The places are checked before anything is computed.
+The paths are checked before anything is computed.
 """
 
 import os
@@ -11,14 +11,14 @@ from ..crypto.errors import UsageError
 
 
 def check_new(file: Path) -> None:
-    """Check that a file can be made there: before anything is computed for it. Raises UsageError."""
+    """Check that a new file can be made there. Raises UsageError."""
     if file.exists() or file.is_symlink():
         raise UsageError(f"{file} is there already", "Name a new file, or remove that one first.")
     check_parent(file)
 
 
 def check_parent(path: Path) -> None:
-    """Check that something can be made in the folder of this path. Raises UsageError."""
+    """Check that the folder of this path is writable. Raises UsageError."""
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}", "Make it, or name another.")
@@ -27,7 +27,7 @@ def check_parent(path: Path) -> None:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Check that a folder can be made there, or is an empty one. Raises UsageError."""
+    """Check that a folder can be made there, or is empty. Raises UsageError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder", "Name a new one; nothing is overwritten.")
     if not folder.exists():
@@ -49,7 +49,7 @@ def check_picture(file: Path, *suffixes: str) -> None:
 
 
 def write_new(file: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is not there yet, whole or not at all. Raises UsageError, DiskFullError."""
+    """Write a new file, whole or not at all. Raises UsageError, DiskFullError."""
     from ..node.store.files import write_stream
 
     check_new(file)

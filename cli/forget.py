@@ -1,4 +1,4 @@
-"""`collegium unlearn audit`: what each way to unlearn leaves of a member, measured on a simulated federation."""
+"""`collegium unlearn audit`: traces of a member after each way to unlearn, in a simulated federation."""
 
 from math import inf
 from pathlib import Path
@@ -33,7 +33,7 @@ COLUMNS = (
 
 def audit(
     dataset: Annotated[str, typer.Option(help="digits, or oulad (found by COLLEGIUM_DATA).")] = "digits",
-    member: Annotated[str | None, typer.Option(metavar="NAME", help="Who withdraws.")] = None,
+    member: Annotated[str | None, typer.Option(metavar="NAME", help="The member that withdraws.")] = None,
     rounds: Annotated[int, typer.Option(min=2, max=1000, help="Until the withdrawal.")] = 12,
     joined: Annotated[
         int | None, typer.Option(min=1, max=1000, help="The member's first round [a third of the rounds later].")
@@ -50,7 +50,7 @@ def audit(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what refold, rewind and retraining leave of a withdrawn member. A simulation: no network and no home."""
+    """Measure traces of a withdrawn member after refold, rewind and retraining. A simulation: no network, no home."""
     from ..sims.forget import audit as forget
     from ..sims.forget.plot import draw
 
@@ -103,8 +103,8 @@ def _people(out: Any, found: dict[str, Any]) -> None:
         f"{_about_guesses(found)} Canaries: {found['planted']} mislabelled {unit}s against"
         f" {found['references']} that were never planted, by how much likelier the wrong label is than in a model that"
         f" never saw the member; exposure in bits, {found['chance_exposure']:.2f} by chance; loss of both. An AUC below"
-        " 0.5 tells as much as one above. L2 of the weights, and the largest difference of a probability on the test"
-        " set, to the retrained model."
+        " 0.5 is as informative as one above. L2 of the weights, and the largest difference of a probability on the"
+        " test set, to the retrained model."
     )
     out.print("What remains:")
     for row in found["models"]:

@@ -1,4 +1,4 @@
-"""What to know, and what to refuse, before a charter is drawn up or signed."""
+"""Warnings and refusals before a charter is drawn up or signed."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from ..protocol.charter import Charter, Member
 
 MIN_ROBUST = 4  # members, with which one liar is tolerated
-FAINT = 0.15  # of the signal: noise above it is warned of; the presets, which learn, have less than half of it
-LISTED = 12  # components that are named in an advice
+FAINT = 0.15  # of the signal: more noise gives a warning; the presets, which learn, have less than half of it
+LISTED = 12  # components named in an advice
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
 
 def check_addresses(people: "Sequence[Member]", *, anyway: bool) -> None:
-    """Refuse addresses by which members could not reach each other. Raises RefusedError unless `anyway`."""
+    """Refuse addresses that other members could not dial. Raises RefusedError unless `anyway`."""
     problems = _address_problems(people)
     if problems and not anyway:
         raise RefusedError(
@@ -44,7 +44,7 @@ def check_twice(people: "Sequence[Member]") -> None:
 
 
 def check_same(one: "tuple[Path, Charter]", other: "tuple[Path, Charter]", *, kept: "Path") -> None:
-    """Refuse copies of two different charters, and say which file has which id. Raises RefusedError."""
+    """Refuse copies of two different charters, with each file's id. Raises RefusedError."""
     if one[1].federation == other[1].federation:
         return
     ids = "; ".join(f"{path} is of federation {charter.federation.hex()[:16]}" for path, charter in (one, other))
@@ -57,7 +57,7 @@ def check_same(one: "tuple[Path, Charter]", other: "tuple[Path, Charter]", *, ke
 
 
 def warn_of_lot(home: "Home", charter: "Charter") -> None:
-    """Say now, and not only at the start, that a home with data declares no lot size. Raises UsageError (config)."""
+    """Warn before the start if a home with data declares no lot size. Raises UsageError (config)."""
     from ..node.home import config as settings
 
     if not home.config.exists():
@@ -72,7 +72,7 @@ def warn_of_lot(home: "Home", charter: "Charter") -> None:
 
 
 def next_steps(path: "Path", missing: "Sequence[str]") -> list[str]:
-    """Say what to do with a charter that this member has signed, in lines."""
+    """Return the next steps with a charter that this member has signed, in lines."""
     if not missing:
         return [
             "Signed by everybody. A member whose copy lacks signatures takes them over from this file:"
@@ -104,7 +104,7 @@ def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
 
 
 def unmatched(home: "Home", charter: "Charter") -> tuple[str, str]:
-    """Return which patterns of this home's `engage` match no component of the charter, and what to do; ("", "")."""
+    """Return (problem, advice) if patterns of this home's `engage` match no component of the charter; else ("", "")."""
     from ..node.home import config as settings
 
     names = sorted(spec.name for spec in charter.components)
@@ -119,7 +119,7 @@ def unmatched(home: "Home", charter: "Charter") -> tuple[str, str]:
 
 
 def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
-    """Return which data this home's policy keeps out of the training, what helps, and whether nothing is left."""
+    """Return the data that this home's policy excludes from training, the advice, and whether nothing is left."""
     from ..node.home import config as settings
     from ..node.home.policies import policies
     from ..node.privacy.policy import remedy, withheld
@@ -137,7 +137,7 @@ def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
 
 
 def noise(charter: "Charter", students: float) -> list[str]:
-    """Say of each component that is all noise, with so many students at every member, how much, in numbers."""
+    """Return a sentence with figures on each component that is all noise, with so many students at every member."""
     from ..node.blueprint.noise import drowned
 
     rounds = charter.learning.planned_rounds
@@ -149,7 +149,7 @@ def noise(charter: "Charter", students: float) -> list[str]:
 
 
 def faint(charter: "Charter", students: float) -> list[str]:
-    """Say of each component that learns little under its noise, with so many students at every member, how much."""
+    """Return a sentence on each component that learns little under its noise, with so many students at every member."""
     from ..node.blueprint.noise import drowned
 
     found = drowned(charter.components, charter.learning, students, len(charter.members), FAINT)
@@ -163,7 +163,7 @@ def faint(charter: "Charter", students: float) -> list[str]:
 
 
 def warnings(charter: "Charter") -> list[str]:
-    """Say what to know about a charter: losses, liars, addresses, open modalities, large components."""
+    """Return warnings on a charter: losses, liars, addresses, open modalities, large components."""
     from ..node.home.addresses import is_loopback
     from ..protocol.blocks import tolerated
 
@@ -196,7 +196,7 @@ def warnings(charter: "Charter") -> list[str]:
 
 
 def student(charter: "Charter") -> "dict[str, object] | None":
-    """Return what the planned rounds cost one student with data of every modality; None if nothing is under dp."""
+    """Return the planned rounds' cost for one student with data of every modality; None if nothing is under dp."""
     from dataclasses import asdict
 
     from ..node.blueprint.student import planned_cost
@@ -208,7 +208,7 @@ def student(charter: "Charter") -> "dict[str, object] | None":
 
 
 def student_fact(found: "Mapping[str, Any] | None") -> str:
-    """Say what `student` returned in one sentence."""
+    """Return the result of `student` in one sentence."""
     if found is None:
         return "without a bound: no modality is under dp"
     many = len(found["modalities"]) > 1

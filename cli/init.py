@@ -108,9 +108,9 @@ def init(
 def chosen_config(
     name: str, listen: list[str] | None, advertise: list[str] | None, data: Path | None, lot_size: float
 ) -> "Config":
-    """Return the configuration of a new directory, checked as config.toml is, and for what only an operator can mend.
+    """Return the configuration of a new directory, with the checks of config.toml and of the operator's input.
 
-    Without `listen` it is a free port of this machine alone. Raises UsageError.
+    Without `listen` it is a free loopback port. Raises UsageError.
     """
     from ..node.home import config as settings
     from ..node.home.addresses import free_loopback, own_problem

@@ -1,4 +1,4 @@
-"""`collegium peer invite`, `invitations` and `join`: how an institution comes in."""
+"""`collegium peer invite`, `invitations` and `join`: the admission of an institution."""
 
 import time
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def invite(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="For whom it is, as a note to yourself.")] = "",
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="A note to yourself: the invited institution.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to a file, with the charter.")] = None,
-    days: Annotated[int, typer.Option(min=1, max=365, help="For how long it is good.")] = 7,
-    key: Annotated[str, typer.Option(metavar="HEX", help="Good for this public key only.")] = "",
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid.")] = 7,
+    key: Annotated[str, typer.Option(metavar="HEX", help="Valid for this public key only.")] = "",
     hold: Annotated[
-        bool, typer.Option("--hold", help="Keep the application for `peer approve` instead of moving it at once.")
+        bool, typer.Option("--hold", help="Keep the application for `peer approve` instead of proposing it at once.")
     ] = False,
     withdraw: Annotated[
         str | None, typer.Option(metavar="INVITATION", help="Withdraw an invitation instead: its name or id.")
@@ -34,7 +34,7 @@ def invite(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Invite an institution: print a text that lets it apply once. Whoever has it can apply: send it in private."""
+    """Invite an institution: print a text that lets its holder apply once. Send it in private."""
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
@@ -49,7 +49,7 @@ def invite(
         try:
             write_new(out, [(found.pop("text") + "\n").encode()])
         except CollegiumError:
-            client.uninvite(found["invitation"])  # nobody has its text
+            client.uninvite(found["invitation"])  # its text was given to nobody
             raise
         found["file"] = str(out)
 
@@ -66,7 +66,7 @@ def invite(
 
 
 def invitations(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the invitations that this node gave out, and who applied by them."""
+    """List the invitations that this node issued, and their applicants."""
     from ..node.control.client import Client
 
     found = Client(existing_home(home)).get("/invitations")
@@ -90,7 +90,7 @@ def invitations(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 def join(
     invitation: Annotated[str, typer.Argument(metavar="INVITATION", help="The file or text that a member sent.")],
-    name: Annotated[str | None, typer.Option(help="How to be called; without it, the config's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name to apply with [the config's].")] = None,
     listen: Annotated[
         list[str] | None, typer.Option(metavar="MULTIADDR", help="Where to listen, for a new directory.")
     ] = None,
@@ -98,19 +98,19 @@ def join(
         list[str] | None, typer.Option(metavar="MULTIADDR", help="What others dial, for a new directory.")
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Apply although nobody can dial this node: it dials the others.")
+        bool, typer.Option("--anyway", help="Apply even if others cannot dial this node: it dials them.")
     ] = False,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data folder, for a new directory.")] = None,
     lot_size: Annotated[float, typer.Option(min=0, max=MAX_STUDENTS, help="As for `init`, for a new directory.")] = 0.0,
     new_key: Annotated[
         bool,
-        typer.Option("--new-key", help="Come back under a new key, with what was spent of privacy."),
+        typer.Option("--new-key", help="Come back with a new key; privacy spent stays spent."),
     ] = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply to become a member: check the charter, keep it, and hand in an application. Again: see how it stands."""
+    """Apply to become a member: check and keep the charter, and hand in an application. Repeat to see its state."""
     import structlog
 
     from ..node.home import joining, keys
@@ -153,7 +153,7 @@ def join(
     }
     words = {
         "held": "The member keeps the application until its operator decides.",
-        "waiting": "The member moves the admission as soon as enough others are connected to it.",
+        "waiting": "The member proposes the admission as soon as enough others are connected to it.",
         "proposed": "The admission is proposed; the members vote.",
         "admitted": "This node is a member.",
         "refused": "The members refused it, or the motion lapsed: ask whoever invited you.",
@@ -180,7 +180,7 @@ def join(
 
 
 def _leave_old_key(place: "Home", passphrase: str | None) -> None:
-    """Make a new key, unless the one in use is a member's or was never one."""
+    """Make a new key if the one in use is a former member's."""
     from ..node.home import keys
     from ..node.home.lock import hold, running
     from .read import from_store
@@ -221,7 +221,7 @@ def _text(invitation: str) -> str:
 def _told(
     listen: "Sequence[str]", advertise: "Sequence[str]", members: "Sequence[str]", anyway: bool
 ) -> tuple[str, ...]:
-    """Return the addresses that the members are told to dial. Raises RefusedError if none of them would lead here."""
+    """Return the addresses for the application. Raises RefusedError if other members can dial none of them."""
     from ..node.home.addresses import check_advertised, is_loopback, own_problem, published
 
     problem, advice = own_problem(listen, advertise)

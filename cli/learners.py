@@ -1,4 +1,4 @@
-"""A learner worker on this institution's own data, opened as its daemon opens it; nothing there is changed."""
+"""A learner worker on this institution's own data, opened as by its daemon; it changes nothing there."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
         withheld=tuple(parts_here(config, charter).withheld),
         models={name: str(path) for name, path in config.models.folders},
         cache=str(home.embeddings),
-        cache_read_only=True,  # whose texts these are, the institution's data do not say: nothing would forget them
+        cache_read_only=True,  # these texts' students may not be in the data: no removal would delete their rows
         private=str(home.private) if personal else None,
         private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank) if personal else None,
     )
@@ -47,9 +47,9 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
 
 
 def try_models(folders: Sequence[Path]) -> None:
-    """Embed with each pretrained model in a learner worker: once a charter names it, it cannot be mended.
+    """Try each pretrained model in a learner worker: a charter that names it cannot be changed later.
 
-    Raises UsageError where one does not load, or does not tell texts apart.
+    Raises UsageError where one does not load, or embeds different texts alike.
     """
     if not folders:
         return

@@ -1,4 +1,4 @@
-"""`collegium ledger`: what was agreed on, and whether it is what it says."""
+"""`collegium ledger`: agreed records, their verification, and proofs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,18 +12,18 @@ from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, plain, progress, short, size, table
 from .read import answer
 
-app = typer.Typer(help="The ledger: what was agreed on, checked from the charter alone.", no_args_is_help=True)
+app = typer.Typer(help="The ledger: agreed records, verified from the charter alone.", no_args_is_help=True)
 
 
 @app.command("log")
 def log(
-    author: Annotated[str | None, typer.Option(help="Only this member's: a name, or the beginning of a key.")] = None,
+    author: Annotated[str | None, typer.Option(help="Only this member's: a name, or a prefix of a key.")] = None,
     kind: Annotated[
         str | None, typer.Option(help="Only this kind: offer, update, attest, evidence, withdrawal.")
     ] = None,
     component: Annotated[str | None, typer.Option(help="Only about this component.")] = None,
     since: Annotated[int, typer.Option(min=1, max=MAX_HEIGHT, help="From this height on.")] = 1,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the last ones.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many, the last ones.")] = 50,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def _records(out: Any, records: Any) -> None:
 
 
 def about(facts_: Any) -> str:
-    """Say in a line what a record is about."""
+    """Return a record's content in one line."""
     if "component" in facts_:
         text = f"{facts_['component']} round {facts_['round']}"
         if facts_["generation"]:
@@ -72,7 +72,7 @@ def about(facts_: Any) -> str:
 
 @app.command("show")
 def show(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A height, or the beginning of a digest.")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A height, or a prefix of a digest.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,14 +113,14 @@ def show(
 def verify(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="What `export`, `prove` or `consistency` wrote; no home needed."),
+        typer.Argument(metavar="[FILE]", help="A file of `export`, `prove` or `consistency`; no home needed."),
     ] = None,
     pin: Annotated[
         list[str] | None,
         typer.Option(metavar="HEIGHT:ID", help="A block id known from elsewhere that must be there; may be repeated."),
     ] = None,
     charter: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The charter that FILE has to be of; else the one in it counts.")
+        Path | None, typer.Option(metavar="FILE", help="The charter that FILE must be of [the one in FILE].")
     ] = None,
     states: Annotated[
         bool, typer.Option("--states/--no-states", help="Fold the hosted components again from the updates' bytes.")
@@ -204,7 +204,7 @@ def _verify_file(file: Path, charter_file: Path | None, pin: list[str], as_json:
 
 
 def _outsider(out: Any, found: Any, charter: Path | None) -> None:
-    """Show what a verified file is worth, and to whom trust goes back."""
+    """Show the statements of a verified file, and the root of trust."""
     held = "compare it with one that you know" if charter is None else f"that of {charter}"
     counted = {
         "ledger": lambda: (
@@ -267,7 +267,7 @@ def export(
 
 @app.command("prove")
 def prove(
-    reference: Annotated[str, typer.Argument(metavar="RECORD", help="The beginning of a record's digest.")],
+    reference: Annotated[str, typer.Argument(metavar="RECORD", help="A prefix of a record's digest.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
     at: Annotated[
         int | None,

@@ -1,4 +1,4 @@
-"""The `collegium` command: one module a noun; what is slow to import, the commands import when they run."""
+"""The `collegium` command: one module for each noun; commands import slow packages when they run."""
 
 import os
 import sys
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except NobodyReads:
             give_up()
             return 141
-        except OperatorError as error:  # of the output itself: there is nowhere else to tell it
+        except OperatorError as error:  # about the output itself: stderr is the only place left
             give_up()
             return _failed(error, as_json=False)
         return code
@@ -131,7 +131,7 @@ def _run(words: Sequence[str], as_json: bool) -> int:
     except typer.TyperException as error:
         if as_json:
             return _say_json(error.format_message(), "See --help.", error.exit_code)
-        show = getattr(error, "show", None)  # prints the usage line too; typer's public base class does not promise it
+        show = getattr(error, "show", None)  # prints the usage line too; not part of typer's public base class
         if show is not None:
             show()
         else:
@@ -143,7 +143,7 @@ def _run(words: Sequence[str], as_json: bool) -> int:
     except OSError as error:
         if error.filename is None:
             return _internal(error, as_json)
-        # A path that somebody named, or one below the home: unreadable, a folder, a name too long, a full disk.
+        # A path from the command line, or below the home: unreadable, a folder, a name too long, a full disk.
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
         return _failed(UsageError(f"{named}: {error.strerror}", "Look at this path and who may use it."), as_json)
     except Exception as error:  # noqa: BLE001 - an operator is told where the traceback is, not shown it
@@ -189,7 +189,7 @@ def _log_traceback() -> str:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
     except (OSError, OperatorError):
-        sys.stderr.write(shown(text, breaks=True))  # nowhere to write: then the screen has to do
+        sys.stderr.write(shown(text, breaks=True))  # nowhere to write: show it on the screen
         return "the lines above"
     return str(Path(name))
 

@@ -1,4 +1,4 @@
-"""A charter's members, as options and files name them."""
+"""A charter's members, from options and files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`collegium model`: the model that the federation has trained."""
+"""`collegium model`: the federation's trained model."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def export(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the last certified weights, what they are of, and the proof; every state is folded anew and checked."""
+    """Write the last certified weights, their provenance and proof; every state is folded again and checked."""
     from ..node.store.database import Store
     from ..node.store.errors import disk_errors
     from ..node.verify import home_model
@@ -150,7 +150,7 @@ def _provenance(
 
 
 def _plain(value: Any) -> Any:
-    """Return a schema's map as JSON takes it: bytes in hex."""
+    """Return a schema's map for JSON: bytes in hex."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):

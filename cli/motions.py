@@ -1,4 +1,4 @@
-"""`collegium peer motions`, `approve`, `expel`, …: what members decide about members, and how it stands."""
+"""`collegium peer motions`, `approve`, `expel`, …: motions and ballots of members."""
 
 import time
 from collections.abc import Collection
@@ -13,14 +13,14 @@ from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, facts, names, say, table
 from .read import answer
 
-WhoArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name, or the beginning of its key.")]
+WhoArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name, or a prefix of its key.")]
 WaitOption = Annotated[float, typer.Option(min=0, max=MAX_WAIT, help="Seconds to wait for the block that has it.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-ReasonOption = Annotated[str, typer.Option(help="Told to all members, and kept in the ledger.")]
+ReasonOption = Annotated[str, typer.Option(help="Shown to all members, and kept in the ledger.")]
 
 
 def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the open motions about members, and how earlier ones ended."""
+    """List the open motions, and the outcomes of earlier ones."""
     from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/motions"), views.motions)
@@ -54,20 +54,20 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 MotionArgument = Annotated[
     str,
-    typer.Argument(metavar="MOTION", help="The beginning of its id, or the name that it is about."),
+    typer.Argument(metavar="MOTION", help="A prefix of its id, or the name that it is about."),
 ]
 
 
 def approve(
     motion: MotionArgument,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Want rounds run again though this node's budget is not enough for all.")
+        bool, typer.Option("--anyway", help="Even if this node's budget does not cover the rounds that run again.")
     ] = False,
     wait: WaitOption = 20.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Vote yes on a motion, or move the admission of a held application. A ballot is final."""
+    """Vote yes on a motion, or propose to admit a held application. A ballot is final."""
     _vote(motion, True, wait, home, as_json, anyway=anyway)
 
 
@@ -96,13 +96,13 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
 def expel(
     member: WhoArgument,
     reason: ReasonOption = "",
-    heights: Annotated[int, typer.Option(min=50, max=100_000, help="For how many heights it is open.")] = 500,
+    heights: Annotated[int, typer.Option(min=50, max=100_000, help="Heights that it stays open.")] = 500,
     yes: YesOption = False,
     wait: WaitOption = 20.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move that a member be expelled; the others vote. Its closed rounds stand, its key never comes back."""
+    """Propose to expel a member; the others vote. Its closed rounds stay, its key never comes back."""
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
@@ -120,7 +120,7 @@ def leave(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Leave the federation. What was contributed stays, unless it is withdrawn: before or after, `unlearn request`."""
+    """Leave the federation. Contributions stay until they are withdrawn, before or after: `unlearn request`."""
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
@@ -136,7 +136,7 @@ def leave(
 
 
 def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
-    """Say what the federation loses with this member, an active host of the components in `hosted`."""
+    """Return what the federation loses with this member, an active host of the components in `hosted`."""
     from ..protocol.blocks import quorum, tolerated
 
     federation = status["federation"]
@@ -199,21 +199,21 @@ def _motion(m: Any) -> str:
     return f"motion {m['motion'][:12]}{reason}"
 
 
-# ---- how a motion stands
+# ---- the state of a motion
 
 
 def known_motions(client: Any) -> set[str]:
-    """Return the motions that ended, or that this node has no vote left on: the next motion is none of them."""
+    """Return the motions that ended or that this node voted on: a new motion is none of them."""
     found = client.get("/motions")
     return {m["motion"] for m in (*found["open"], *found["ended"]) if not _to_vote(m)}
 
 
 def _to_vote(motion: Any) -> bool:
-    return bool(motion.get("your_ballot") == "not cast")  # to make the same motion again would be a yes
+    return bool(motion.get("your_ballot") == "not cast")  # proposing the same motion again would be a yes vote
 
 
 def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
-    """Wait until a block has the motion, or this node's yes to the same, and show how it stands.
+    """Wait until a block has the motion, or this node's yes to an equal one, and show its state.
 
     `known` are the `known_motions` of just before.
     """
@@ -227,7 +227,7 @@ def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, k
 
 
 def _follow_motion(client: Any, digest: str, wait: float, as_json: bool) -> None:
-    """Wait until a block has this node's ballot, and tell how the motion stands."""
+    """Wait until a block has this node's ballot, and return the motion's state."""
 
     def find(found: Any) -> Any:
         ended = next((m for m in found["ended"] if m["motion"] == digest), None)

@@ -1,4 +1,4 @@
-"""`collegium unlearn subject`: other ids in the data that may be the same student, written otherwise."""
+"""`collegium unlearn subject`: other ids in the data that may be other spellings of the same student's."""
 
 import sys
 from collections.abc import Sequence
@@ -16,11 +16,10 @@ SHOWN = 12  # ids in a message
 
 
 def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, yes: bool) -> list[str]:
-    """Return the ids to forget: the one that was given, those in `also`, and those that the operator says are the same.
+    """Return the ids to forget: the given one, those in `also`, and those that the operator confirms.
 
     Ids are near if they differ in case, leading zeros or Unicode form only. The operator is asked about those that
-    `also` does not name. With `yes`, or where nobody can be asked, it has to be said by `exactly` or `also` instead.
-    Raises UsageError.
+    `also` does not name. With `yes`, or without a terminal, `exactly` or `also` must decide instead. Raises UsageError.
     """
     from ..node.data.spelling import clean, near
 
@@ -49,7 +48,7 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
 
 
 def in_data(place: "Home") -> list[str] | None:
-    """Return every id in the institution's data; None, with a word about it, if they cannot be read now."""
+    """Return every id in the institution's data; None, with a message, if they cannot be read now."""
     from ..node.data.manifest import read_manifest
     from ..node.data.records import subject_ids
     from ..node.home import config as settings

@@ -40,7 +40,7 @@ def start(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the daemon in the background; wait until it answers, and until its learner says whether it can train."""
+    """Start the daemon in the background; wait until it answers and its learner is ready or has failed."""
     from ..node.home.lock import running
     from ..node.verify import read_charter
     from ..node.views.notes import older, paused
@@ -97,11 +97,11 @@ def start(
 
 
 def spawn(home: "Home", passphrase: str | None) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the daemon's process; return it and where its log begins in the file."""
+    """Start the daemon's process; return it and the offset of its log in the file."""
     environment = dict(os.environ)
     environment.pop("COLLEGIUM_PASSPHRASE", None)
     if passphrase is not None:
-        # Not an argument: every user of the machine can read those.
+        # Not as an argument: every user of the machine can read arguments.
         environment["COLLEGIUM_PASSPHRASE"] = passphrase
     log_path = home.log.absolute()
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -142,7 +142,7 @@ def wait_until_up(home: "Home", process: subprocess.Popen[bytes], offset: int, s
 
 
 def why(home: "Home", offset: int) -> str:
-    """Return what the log says since `offset`: the daemon's own last error, else its last lines."""
+    """Return the daemon's last error in the log since `offset`, or else the last lines."""
     try:
         with home.log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
@@ -175,7 +175,7 @@ def stop(
     except UnreachableError:
         if not pid:
             raise
-        # It holds the directory's lock, so the id is its own: it only has no ear for the socket.
+        # It holds the directory's lock, so the id is its own: it just does not answer on the socket.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     if not client.wait_for_end(wait):
@@ -191,12 +191,12 @@ def stop(
 
 @app.command("status")
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until interrupted.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, max=MAX_WAIT, help="Seconds between two looks.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until interrupted.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, max=MAX_WAIT, help="Seconds between repeats.")] = 2.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the node at a glance; without a daemon, as it was left."""
+    """Show the node at a glance; without a daemon, its last state."""
     place = existing_home(home)
     if not watch:
         found = look(place)
@@ -216,12 +216,12 @@ def _watch(place: "Home", interval: float) -> None:
     out = console()
 
     def picture() -> Text:
-        # Drawn on a console of its own: what is printed on the live one goes to the screen, above the picture.
+        # Drawn on a console of its own: lines printed on the live one appear above the status.
         page = console(like=out)
         with page.capture() as capture:
             try:
                 show(page, look(place))
-            except CollegiumError as error:  # a daemon that restarts is no reason to look away
+            except CollegiumError as error:  # the daemon may only be restarting
                 page.print(str(error))
         lines = list(Text.from_ansi(capture.get()).split("\n"))
         if out.is_terminal and len(lines) > out.height:
@@ -231,7 +231,7 @@ def _watch(place: "Home", interval: float) -> None:
             lines.append(last)
         return Text("\n").join(lines)
 
-    if not out.is_terminal:  # one picture below the other
+    if not out.is_terminal:  # one status below the other
         while True:
             out.print(picture())
             sys.stdout.flush()
@@ -269,7 +269,7 @@ def show(out: Any, found: Any) -> None:
             f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
         ),
     ]
-    if not found["gone"]:  # who is no member any more trains nothing and connects to nobody
+    if not found["gone"]:  # a former member trains nothing and has no connections
         pairs.append(("training", trained(found["training"])))
     if live and not found["gone"]:
         learner = live["learner"]
@@ -305,7 +305,7 @@ def tell_notes(out: Any, found: Any) -> None:
 
 
 def _who(found: Any) -> str:
-    """Return this node's name, and what it is if it is no member."""
+    """Return this node's name, and its standing if it is no member."""
     if not found["member"]:
         return "–"
     name, key = found["member"]["name"], found["member"]["key"][:16]

@@ -1,4 +1,4 @@
-"""Options that many commands share, and the node's directory that they name."""
+"""Options shared by many commands, and the node's directory that they name."""
 
 import os
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="A file whose first line opens the key.")
+    Path | None,
+    typer.Option("--passphrase-file", metavar="FILE", help="A file; its first line is the key's passphrase."),
 ]
 
 
 @dataclass(slots=True)
 class Settings:
-    """What was given before the noun: `collegium --home DIR node status`."""
+    """The options before the noun: `collegium --home DIR node status`."""
 
     home: Path | None = None
 
@@ -80,9 +81,9 @@ def read_passphrase(path: Path | None) -> str | None:
 
 
 def key_passphrase(home: "Home", path: Path | None, key: Path | None = None) -> str | None:
-    """Return what opens the key in use, or the one in the file `key`; None if it is open.
+    """Return the passphrase of the key in use, or of the file `key`; None if it is not sealed.
 
-    It is from a file, the environment or, at a terminal, the operator.
+    It comes from a file, the environment or, at a terminal, the operator.
     """
     import sys
 

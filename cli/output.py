@@ -22,12 +22,12 @@ Progress = Callable[[str, int, int], None]
 GAP = 2  # cells between columns
 NARROW = 16  # cells: no column of text becomes narrower
 INDENT = 2
-PIPE = 80  # columns of facts that go to no terminal; COLUMNS says otherwise
-ENDLESS = 100_000  # columns of all else there: a digest stays in one piece for grep, and a row of a table on one line
+PIPE = 80  # columns of facts outside a terminal, unless COLUMNS is set
+ENDLESS = 100_000  # columns of other output there: a digest stays in one piece for grep, and a table row on one line
 
 
 def emit(value: object, as_json: bool, show: "Callable[[Console], None]") -> None:
-    """Print an answer: as JSON, or as `show` shows it to people."""
+    """Print an answer: as JSON, or for people by `show`."""
     if as_json:
         sys.stdout.write(json_text(value))
         return
@@ -35,7 +35,7 @@ def emit(value: object, as_json: bool, show: "Callable[[Console], None]") -> Non
 
 
 def json_text(value: object) -> str:
-    """Return a value as JSON and a line break; what cannot be seen, or would act on a terminal, is escaped."""
+    """Return a value as JSON and a line break; invisible and control characters are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     lines = text.split("\n")
     if not all(map(visible, lines)):
@@ -46,9 +46,9 @@ def json_text(value: object) -> str:
 
 
 def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console":
-    """Return a console; text is not read as markup, and what in it would act on the terminal is written out.
+    """Return a console; it reads no markup, and writes out control characters.
 
-    `like`: not to a stream, but to be captured, as wide as that one and in its colours.
+    `like`: the output is captured, with the width and colours of that console.
     """
     from rich.console import Console
 
@@ -66,22 +66,22 @@ def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console"
 
 
 def say(text: str) -> None:
-    """Tell the operator something beside the answer."""
+    """Print a message to the operator beside the answer."""
     sys.stderr.write(shown(text, breaks=True) + "\n")
 
 
 def recovery_price() -> str:
-    """Say what a withdrawal costs the others."""
+    """Return the cost of a withdrawal for the others, in words."""
     from ..node.core.contribution import RECOVERY_ROUNDS
 
     return (
-        f"What it takes from the model is learned anew in {RECOVERY_ROUNDS} rounds that it opens: every member that"
+        f"{RECOVERY_ROUNDS} recovery rounds follow, in which the model learns again: every member that"
         " trains in them pays from the share of ε that it keeps for that."
     )
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask, unless `yes` says that it is meant. Raises UsageError, with the question, where nobody can be asked."""
+    """Ask, unless `yes` confirms. Raises UsageError, with the question, without a terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -92,7 +92,7 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Print rows under their columns, or say that there are none. Too wide for the screen: each row as a paragraph."""
+    """Print rows under their columns, or `none`. A table too wide for the screen has each row as a paragraph."""
     from rich.table import Table
     from rich.text import Text
 
@@ -117,9 +117,9 @@ def _cell(value: object) -> str:
 
 
 def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """Return how wide each column is where `room` cells are for all; None if words would have to be broken for it.
+    """Return each column's width within `room` cells in all; None if words would have to be broken.
 
-    A column of text gives way, word by word, but not below `NARROW`: nobody reads a sentence of one word a line.
+    A column of text becomes narrower, word by word, down to `NARROW`: one word a line is not readable.
     """
     from rich.cells import cell_len
 
@@ -184,7 +184,7 @@ def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
 
 
 def _columns() -> int:
-    """Return how wide facts may be where no terminal says it."""
+    """Return the width of facts outside a terminal."""
     said = os.environ.get("COLUMNS", "")
     return int(said) if said.isascii() and said.isdigit() and 0 < len(said) < 6 and int(said) else PIPE
 
@@ -204,7 +204,7 @@ def _wrapped(text: str, room: int) -> list[str]:
 
 
 def plain(value: object) -> str:
-    """Return a value of an answer in words: no quotes, braces or capitals of the programming language."""
+    """Return a value of an answer in words, without Python's quotes, braces or capitals."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -222,7 +222,7 @@ def names(members: Any) -> str:
 
 
 def short(digest: Any) -> str:
-    """Return the beginning of a digest."""
+    """Return a digest's prefix."""
     return "–" if not digest else str(digest)[:16]
 
 
@@ -235,7 +235,7 @@ def size(count: Any) -> str:
 
 @contextmanager
 def progress(as_json: bool) -> Iterator[Progress | None]:
-    """Show how far a long check is, on stderr, if somebody looks on."""
+    """Show the progress of a long check on stderr, at a terminal."""
     if as_json or not sys.stderr.isatty():
         yield None
         return

@@ -14,7 +14,7 @@ from .rekey import rekey
 if TYPE_CHECKING:
     from ..node.home.paths import Home
 
-app = typer.Typer(help="Members: who they are, how they are reached, who comes and goes.", no_args_is_help=True)
+app = typer.Typer(help="Members: addresses, connections, invitations and motions.", no_args_is_help=True)
 for _name, _command in (
     ("invite", joining.invite),
     ("invitations", joining.invitations),
@@ -70,7 +70,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 def _idle(peer: Any) -> str:
-    """Say what a member does not train of what it offers, as its own offer gives the reasons."""
+    """Print the offered components that a member does not train, with its own reasons."""
     reasons: dict[str, list[str]] = {}
     for entry in peer["idle"]:
         reasons.setdefault(entry["meaning"], []).append(entry["component"])
@@ -87,14 +87,14 @@ AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="/ip4/19
 
 @app.command("add")
 def add(
-    member: Annotated[str, typer.Argument(metavar="[MEMBER]", help="A member's name or the beginning of its key.")],
+    member: Annotated[str, typer.Argument(metavar="[MEMBER]", help="A member's name or a prefix of its key.")],
     address: Annotated[
         str, typer.Argument(metavar="ADDRESS", help="/ip4/192.0.2.7/tcp/4001; without MEMBER with /p2p/<peer id>.")
     ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remember a member's address; a running daemon dials it at once."""
+    """Add a member's address; a running daemon dials it at once."""
     address = _whole(existing_home(home), member, address) if address else member
     from ..node.control.client import Client
     from ..node.home.lock import running
@@ -118,7 +118,7 @@ def add(
 @app.command("rm", hidden=True)
 @app.command("remove")
 def remove(address: AddressArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Forget an address that was added."""
+    """Remove an added address."""
     from ..node.control.client import Client
     from ..node.home.lock import running
     from ..node.home.peers import edit_peers

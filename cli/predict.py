@@ -1,4 +1,4 @@
-"""`collegium predict`: what the federation's model says of records, with this institution's own data declaration."""
+"""`collegium predict`: predictions of the federation's model for records in this institution's data layout."""
 
 import csv
 import io
@@ -106,13 +106,13 @@ def predict(
 def _ask(
     home: "Home", model: "Model", file: Path, personal: bool, task: str | None, progress: Progress | None
 ) -> "tuple[Predicted, dict[str, TaskReport]]":
-    """Return the predictions, and how the tasks do on this node's own held-out records with the same states."""
+    """Return the predictions, and the evaluation of the tasks on this node's own held-out records."""
     from ..node.learner.messages import Evaluate, Predict
     from .learners import own_learner
 
     def step(what: str, done: int = 0) -> None:
         if progress is not None:
-            progress(what, done, done)  # how long it takes nobody knows before it is done
+            progress(what, done, done)  # its duration is unknown
 
     advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
     step(OPENING)
@@ -128,14 +128,14 @@ def _ask(
 
 
 def _missing(answer: "Predicted") -> dict[str, int]:
-    """Return in how many of the records a modality is missing, where it is in any."""
+    """Return the number of records without each modality, where there are any."""
     count = len(answer.records)
     found = {name: count - there for name, there in answer.modalities.items()}
     return {name: lacking for name, lacking in found.items() if lacking}
 
 
 def _table(records: Sequence[str], tasks: "Mapping[str, TaskPrediction]") -> tuple[list[str], list[list[object]]]:
-    """Return columns and rows: the record, and for each task what is predicted and the probability of each class."""
+    """Return columns and rows: the record, and for each task the prediction and the probability of each class."""
     columns = ["record"]
     for name, found in tasks.items():
         columns += [name, *(f"{name}:{label}" for label in found.classes)]
@@ -162,7 +162,7 @@ def _spelling(home: "Home") -> tuple[str, str]:
     from ..node.home import config as settings
 
     folder = settings.load(home.config).data.path
-    if folder is None or not (folder / MANIFEST).exists():  # a learner of one's own reads what it likes
+    if folder is None or not (folder / MANIFEST).exists():  # an operator's own learner may read other formats
         return ",", "."
     manifest = read_manifest(folder)
     unit = manifest.tables[manifest.unit_table]

@@ -1,4 +1,4 @@
-"""`collegium privacy`: what was spent by whom on what, what is left, what a plan would cost, what to start from."""
+"""`collegium privacy`: budgets, spending, the cost of a plan, and jurisdiction presets."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,12 +25,13 @@ app.command("audit")(audit.audit)
 @app.command("show")
 def show(
     forecast: Annotated[
-        bool, typer.Option("--forecast/--no-forecast", help="Compute how many rounds still fit (some seconds).")
+        bool,
+        typer.Option("--forecast/--no-forecast", help="Compute the number of rounds that still fit (some seconds)."),
     ] = True,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show for each modality the policy in force and who set it, ε spent, and the round in which it runs out."""
+    """Show for each modality the policy in force and its origin, ε spent, and the last round of its budget."""
     from ..node import views
 
     place = existing_home(home)
@@ -51,15 +52,15 @@ def show(
 def log(
     member: Annotated[
         str | None,
-        typer.Option("--member", metavar="NAME", help="Only this member's: its name, or its key's beginning."),
+        typer.Option("--member", metavar="NAME", help="Only this member's: its name, or a prefix of its key."),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, help="At most so many lines, the last ones.")
+        int, typer.Option("--limit", min=1, max=10_000, help="At most this many lines, the last ones.")
     ] = 200,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List what was spent by whom on what: every member's claims, and own training run that were never published."""
+    """List the spending: every member's claims, and own training runs that were never published."""
     from ..node import views
 
     place = existing_home(home)
@@ -93,7 +94,8 @@ def log(
 @app.command("plan")
 def plan(
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, max=MAX_ROUNDS, help="So many more rounds [those still planned].")
+        int | None,
+        typer.Option("--rounds", min=1, max=MAX_ROUNDS, help="Number of further rounds [those still planned]."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, max=MAX_STEPS, help="Steps of a round [the charter's].")
@@ -111,17 +113,17 @@ def plan(
             "--epsilon",
             min=MIN_EPSILON,
             max=MAX_EPSILON,
-            help="Find the noise by which the plan alone costs this at most.",
+            help="Find the noise for which the plan alone costs at most this.",
         ),
     ] = None,
     delta: Annotated[
-        float | None, typer.Option("--delta", min=MIN_DELTA, max=MAX_DELTA, help="δ [what is in force; else 1e-5].")
+        float | None, typer.Option("--delta", min=MIN_DELTA, max=MAX_DELTA, help="δ [the one in force, or 1e-5].")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Ask Opacus' PRV accountant as well (some seconds).")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a plan costs: by default this home's, modality by modality, on top of what is spent."""
+    """Show the cost of a plan, by default this home's, for each modality, on top of its spending."""
     from ..node import views
     from ..node.home.policies import billionths
     from ..node.privacy.policy import DEFAULT_DELTA
@@ -255,12 +257,12 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     done = max((part.round for put in spent for part in put.parts if part.component in names), default=0)
     told = {part.component for put in spent for part in put.parts}
     waiting = tuple(Noised(spec.name, 1, spec.noise_multiplier) for spec in sums if spec.name not in told)
-    if waiting:  # its release comes before everything else
+    if waiting:  # statistics are released first
         claims = tuple((policy.modality, 0) for policy in policies if policy.policy != "never")
         spent.append(PutReservation(0, waiting, MILLION, 1, claims))
     rounds = rounds or max(1, (config.learning.rounds or learning.planned_rounds) - done)
     _check_steps(rounds, steps)
-    # What this node used last, where it is more than the charter asks for: its budget had to last longer.
+    # The noise of the last run, where that is above the charter's: the budget had to last longer.
     last = {part.component: part.noise_multiplier for put in spent for part in put.parts}
     noises = {spec.name: max(spec.noise_multiplier, last.get(spec.name, 0)) for spec in specs}
     if epsilon and specs:
@@ -303,7 +305,7 @@ def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
 
 
 def _cross_check(events: list[list[float]], delta: float) -> Any:
-    """Ask a worker: Opacus brings torch, which no command imports."""
+    """Ask a worker: Opacus needs torch, which no command imports."""
     from dataclasses import asdict
 
     from ..node.learner.client import AUDITING, process

@@ -1,4 +1,4 @@
-"""Where a reading command gets its answer: from the running daemon, else from the node's files."""
+"""Answers for reading commands: from the running daemon, or else from the node's files."""
 
 import json
 from collections.abc import Callable
@@ -46,13 +46,13 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
         try:
             parts = parts_of_home(home, charter)
             facts |= {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
-        except (UsageError, CorruptError) as error:  # a data folder that is away keeps nobody from reading the ledger
+        except (UsageError, CorruptError) as error:  # the ledger is readable without the data folder
             say(f"warning: what this node hosts is not known: {error}")
         return read(offline(charter, store, me=public_key(home), added=load_peers(home), **facts))
 
 
 def public_key(home: "Home") -> bytes | None:
-    """Return the node's public key, which a sealed key file shows too; None if there is none to read."""
+    """Return the node's public key, from a sealed key file too; None if it cannot be read."""
     try:
         return bytes.fromhex(json.loads(home.key.read_bytes())["public_key"])
     except (OSError, ValueError, KeyError, TypeError):

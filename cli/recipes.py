@@ -1,4 +1,4 @@
-"""What a charter trains: a preset, or a model file."""
+"""A charter's components and recipe, from a preset or a model file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ def components(
     if model is None:
         if preset is None:
             raise UsageError(
-                "Nothing says what is trained",
+                "No model is given",
                 "Give --model FILE (`collegium charter model FOLDER` prints one for your data), or --preset"
                 f" {' or '.join(PRESETS)}.",
             )
@@ -57,7 +57,7 @@ def components(
         )
         return specs, learning, RECIPES[preset].students / institutions
     if preset is not None:
-        raise UsageError("--preset and --model both say what is trained", "Give one of them.")
+        raise UsageError("--preset and --model do not go together", "Give one of them.")
     declared = read_model(model)
     try_models(declared.models)
     planned = rounds or declared.rounds or ROUNDS

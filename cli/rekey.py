@@ -1,4 +1,4 @@
-"""`collegium peer rekey`: a new key in place of one that is in use, or lost."""
+"""`collegium peer rekey`: replace a key that is in use, or lost."""
 
 import time
 from pathlib import Path
@@ -17,21 +17,21 @@ from .read import public_key
 def rekey(
     statement: Annotated[
         Path | None,
-        typer.Argument(metavar="[STATEMENT]", help="Another member's statement: move that its lost key be replaced."),
+        typer.Argument(metavar="[STATEMENT]", help="Another member's statement: propose to replace its lost key."),
     ] = None,
     claim: Annotated[
         str | None,
-        typer.Option(metavar="MEMBER", help="This directory's new key is to replace this member's lost one."),
+        typer.Option(metavar="MEMBER", help="Replace this member's lost key by this directory's new one."),
     ] = None,
     charter: Annotated[Path | None, typer.Option(metavar="FILE", help="With --claim: the charter.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --claim: where the statement goes.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --claim: the statement's file.")] = None,
     yes: YesOption = False,
     wait: WaitOption = 60.0,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move this member to a new key: at once. A lost key: --claim makes a statement, which another member moves."""
+    """Give this member a new key at once. For a lost key --claim makes a statement for another member to propose."""
     if claim is not None:
         _claim(claim, charter, out, passphrase_file, home, as_json)
     elif statement is not None:
@@ -71,7 +71,7 @@ def _runs_as(client: Any, key: bytes) -> bool:
     try:
         return bool(client.get("/status")["member"]["key"] == key.hex())
     except CollegiumError:
-        return False  # it is beginning anew
+        return False  # it is restarting
 
 
 def _claim(

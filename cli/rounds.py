@@ -1,4 +1,4 @@
-"""`collegium round`: who was in, who was not, and why."""
+"""`collegium round`: counted and missing members of closed rounds."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, short, size, table
 from .read import answer
 
-app = typer.Typer(help="Closed rounds: who was counted, who was missing and why.", no_args_is_help=True)
+app = typer.Typer(help="Closed rounds: counted and missing members, with reasons.", no_args_is_help=True)
 
 
 @app.command("ls", hidden=True)
@@ -17,7 +17,7 @@ app = typer.Typer(help="Closed rounds: who was counted, who was missing and why.
 def show(
     component: Annotated[str | None, typer.Argument(help="Only this component.")] = None,
     since: Annotated[int, typer.Option(min=1, max=MAX_HEIGHT, help="From this round on.")] = 1,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the last ones.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many, the last ones.")] = 50,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,7 +52,7 @@ def show(
 
 
 def missing(members: Any) -> str:
-    """Say who was missing and why; "?" where this node did not see the round close."""
+    """Return the missing members with reasons; "?" where this node did not see the round close."""
     if members is None:
         return "? (see `round show`)"
     return ", ".join(f"{m['name']} ({m['why']})" for m in members) or "nobody"
@@ -63,7 +63,7 @@ def detail(
     component: Annotated[str, typer.Argument(help="The component, as head/digit.")],
     number: Annotated[int, typer.Argument(metavar="ROUND", min=1, max=MAX_HEIGHT)],
     local: Annotated[
-        bool, typer.Option("--local", help="Also what this node alone knows: its evaluation on its own held-out data.")
+        bool, typer.Option("--local", help="Also this node's own evaluation, on its own held-out data.")
     ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -107,7 +107,7 @@ def _deadline(found: Any) -> str:
 
 
 def _evaluation(out: Any, found: Any) -> None:
-    """Print the figures and what they are worth; those of lists before a withdrawal apart from those in force."""
+    """Print the figures and remarks on them; those from before a withdrawal separately."""
     times = sorted({(figure["in_force"], figure["generation"]) for figure in found["evaluation"]}) or [(True, 0)]
     for now, generation in times:
         if len(times) > 1 or not now:
@@ -129,7 +129,7 @@ def _evaluation(out: Any, found: Any) -> None:
 
 
 def _figures(evaluation: Any) -> list[tuple[object, ...]]:
-    """Return a row for each task, metric and group, with the shared and the personal figure side by side."""
+    """Return a row for each task, metric and group, with the shared and the personal figure."""
     from ..node.store.observations import MIN_CELL
 
     rows: dict[tuple[object, ...], list[Any]] = {}

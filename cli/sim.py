@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..sims.scenarios.seeds import Failure
 
 app = typer.Typer(help="Play scenarios: faults, liars and partitions, on a virtual clock.", no_args_is_help=True)
-MAX_LISTED = 200  # runs: of more than these, only the broken ones are listed
-MAX_MINIMISED = 3  # failures: of the others only scenario, seed and promise are told
+MAX_LISTED = 200  # above this number of runs only the broken ones are listed
+MAX_MINIMISED = 3  # failures shown in full; of others only scenario, seed and promise
 
 
 def _sims(name: str) -> Any:
@@ -37,9 +37,7 @@ def run(
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="A..B", help="Every seed from A to B.")] = None,
     nodes: Annotated[
         int | None,
-        typer.Option(
-            "--nodes", min=1, max=MAX_INSTITUTIONS, metavar="N", help="So many nodes instead of the scenario's."
-        ),
+        typer.Option("--nodes", min=1, max=MAX_INSTITUTIONS, metavar="N", help="Number of nodes [the scenario's]."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the shortest failing scenarios there.")
@@ -48,7 +46,7 @@ def run(
 ) -> None:
     """Play a scenario; exit 1 if a promise breaks, with the seed and the shortest scenario that still breaks it.
 
-    Ctrl-C ends it with what was found until then.
+    Ctrl-C ends it with the results so far.
     """
     running, reading = _sims("seeds"), _sims("loading")
     if seed is not None and seeds is not None:

@@ -22,21 +22,21 @@ def demo(
         Path | None, typer.Option(metavar="DIR", help="A folder with OULAD; without it, scikit-learn's digits.")
     ] = None,
     institutions: Annotated[
-        int | None, typer.Option(min=1, max=MAX_INSTITUTIONS, help="How many institutions.")
+        int | None, typer.Option(min=1, max=MAX_INSTITUTIONS, help="Number of institutions.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=MAX_ROUNDS, help="How many rounds.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, max=MAX_ROUNDS, help="Number of rounds.")] = 8,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")] = False,
     liars: Annotated[
-        int, typer.Option(min=0, max=MAX_INSTITUTIONS, help="How many of them lie about what they learned.")
+        int, typer.Option(min=0, max=MAX_INSTITUTIONS, help="Number of institutions that send false updates.")
     ] = 0,
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="How updates are aggregated: mean, or a robust rule if some lie.")
     ] = None,
-    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave the federation there.")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the federation's files there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Found a federation here, train it, kill a daemon, withdraw an institution, and check all of it."""
-    # By name: the module brings scikit-learn along, and no other command should wait for that.
+    # By name: the module imports scikit-learn, and no other command should wait for that.
     run = importlib.import_module("collegium.sims.processes.demo").run
     federation = {"data": data, "institutions": institutions, "rounds": rounds, "dp": not no_dp}
     raise typer.Exit(int(run(**federation, liars=liars, rule=rule, keep=keep, as_json=as_json)))
@@ -44,14 +44,14 @@ def demo(
 
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHES)}.")] = "all",
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: to see that it runs.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, for a trial run.")] = False,
     only: Annotated[
         str | None,
         typer.Option("--only", metavar="TASK", help="learn: oulad, scientsbank, omniglot, fsdd, m3t, mixed, attacks."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: how many seeds.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: number of seeds.")] = 3,
     epsilon: Annotated[
-        float | None, typer.Option("--epsilon", min=MIN_EPSILON, help="learn: this ε only; inf is without privacy.")
+        float | None, typer.Option("--epsilon", min=MIN_EPSILON, help="learn: this ε only; inf: without privacy.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="learn: write learn.json and a plot of each task there.")

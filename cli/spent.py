@@ -1,4 +1,4 @@
-"""What `privacy show` prints for people: what this node's students have paid, for what, and what is left."""
+"""The output of `privacy show` for people: this node's spending and what is left."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ RECALLED = "yes; recalled from its update in the ledger"
 
 
 def people(out: "Console", found: Any) -> None:
-    """Print the view of what this node's students have paid."""
+    """Print the view of this node's spending."""
     planned_on = found["forecast"]
     facts(
         out,
@@ -69,7 +69,7 @@ def people(out: "Console", found: Any) -> None:
 
 
 def _student(forecast: Any) -> str:
-    """Say what one student has paid over all modalities; `forecast` is None where it was not made."""
+    """Return one student's cost over all modalities, in words; `forecast` is None where it was not made."""
     if forecast is None:
         return "not computed without the forecast (leave out --no-forecast)"
     if (student := forecast["student"]) is None:

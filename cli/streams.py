@@ -1,4 +1,4 @@
-"""Standard output and error as commands find them: closed, full, a pipe that nobody reads, of any encoding."""
+"""Standard output and error under all conditions: closed, full, a closed pipe, of any encoding."""
 
 import os
 import re
@@ -13,11 +13,11 @@ _PADDING = re.compile(r" +(?=\n)")
 
 
 class NobodyReads(Exception):  # noqa: N818 - it is no error
-    """Whoever read the output has seen enough (`| head`)."""
+    """The reader of the output has closed it (`| head`)."""
 
 
 class Guarded:
-    """A text stream: what goes wrong in writing is told as what it is, whoever writes; all else is the stream's."""
+    """A text stream whose write errors are reported as such for every writer; otherwise the stream itself."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -31,13 +31,13 @@ class Guarded:
             return int(self._stream.write(text))
 
     def flush(self) -> None:
-        """Hand over what was written. Raises NobodyReads, OperatorError."""
+        """Flush the stream. Raises NobodyReads, OperatorError."""
         with _told():
             self._stream.flush()
 
 
 class Trimmed:
-    """A text stream on which no line ends in a space: tables are padded, and in a pipe nobody needs that."""
+    """A text stream without spaces at the end of lines: tables are padded, which a pipe does not need."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -62,7 +62,7 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Put guards before standard output, and something in place of a stream that is closed."""
+    """Guard standard output, and replace closed streams."""
     before, error = sys.stdout, sys.stderr
     if before is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for as long as this process lives
@@ -70,7 +70,7 @@ def guarded() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - as above
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # A character that the terminal's encoding lacks, or a byte of a name that is no text, ends no command.
+            # Characters outside of the terminal's encoding, or undecodable bytes of a name, end no command.
             stream.reconfigure(errors="backslashreplace")
     sys.stdout = Guarded(sys.stdout)  # all that is asked of a stream it passes on
     try:
@@ -81,6 +81,6 @@ def guarded() -> Iterator[None]:
 
 
 def give_up() -> None:
-    """Let what is still to be written go: else the interpreter complains of it when it ends."""
+    """Drop unwritten output: otherwise the interpreter reports it at its end."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

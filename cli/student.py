@@ -24,16 +24,20 @@ def subject(
             metavar="ID", help="The student's id in this institution's data; - reads it from a line of input."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the student's deletion receipt goes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file for the student's deletion receipt.")
+    ] = None,
     wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the hosts' certificate.")] = 120.0,
     also: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="Another id of the same student, to be forgotten too; may be repeated."),
     ] = None,
-    exactly: Annotated[bool, typer.Option("--exactly", help="Ids written nearly alike are other students.")] = False,
+    exactly: Annotated[bool, typer.Option("--exactly", help="Similar ids are other students.")] = False,
     anyway: Annotated[
         bool,
-        typer.Option("--anyway", help="Though neither the data nor any training run has this id; the receipt says so."),
+        typer.Option(
+            "--anyway", help="Even if neither the data nor any training run has this id; the receipt says so."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     home: HomeOption = None,
@@ -51,7 +55,7 @@ def subject(
     place = existing_home(home)
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
     client = Client(place)
-    client.get("/status")  # so that nobody is asked in vain
+    client.get("/status")  # before the operator is asked
     ids = near.meant(place, name, also or (), exactly=exactly, yes=yes)
     looks = {each: _look(client, place, each) for each in ids}
     ids = _known(looks, anyway)
@@ -72,7 +76,7 @@ def subject(
 
 
 def _look(client: Any, place: "Home", name: str) -> dict[str, Any]:
-    """Return what is known here of a student, before anything is done."""
+    """Return this node's knowledge of a student, before any change."""
     look: dict[str, Any] = client.look_for_student(name)
     if not look["in_data"] and (ids := near.in_data(place)) is not None:
         look["in_data"] = name in ids  # the learner may have opened the data before, or not at all
@@ -80,9 +84,9 @@ def _look(client: Any, place: "Home", name: str) -> dict[str, Any]:
 
 
 def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
-    """Return the ids that somebody here has. Raises UsageError where nobody has any.
+    """Return the ids that the data or training runs here have. Raises UsageError without any.
 
-    Of several ids of one student some may be spellings that nobody has: with them nothing is to be done.
+    Some of a student's ids may be spellings that occur nowhere: they need no action.
     """
     if anyway:
         return list(looks)
@@ -101,7 +105,7 @@ def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
 
 
 def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
-    """Say why no update that counts or may come to count saw this student."""
+    """Return the reason why no update that counts, or may count, saw this student."""
     from ..node.verify import read_charter
     from ..protocol.components import MILLION
 
@@ -121,7 +125,7 @@ def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
 
 
 def _price(looks: list[dict[str, Any]]) -> str:
-    """Return what is asked before anything is done: what it costs."""
+    """Return the question to confirm, with the cost."""
     count = sum(look["would_withdraw"] for look in looks)
     who = "this student" if len(looks) == 1 else f"these {len(looks)} ids"
     what = f"Withdraw the {count} updates that saw {who}" if count else f"No update saw {who}, none is withdrawn;"
@@ -134,10 +138,10 @@ def _price(looks: list[dict[str, Any]]) -> str:
 def _forget(
     client: Any, place: "Home", name: str, look: dict[str, Any], sent: Any, out: Path | None, wait: float
 ) -> dict[str, Any]:
-    """Wait until an id is forgotten, as `sent` says that it was begun, and write its receipt to `out`."""
+    """Wait until an id is forgotten, from the answer `sent` of its request, and write its receipt to `out`."""
     known = bool(look["in_data"] or look["drawn"])
     if look["left_out"]:
-        pass  # it is known: what follows says so
+        pass  # it is known: the next message says so
     elif look["in_data"] is None:
         say("No learner has read the data yet: whether they have this id is not known.")
     elif not look["in_data"]:
@@ -192,7 +196,7 @@ def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
 
 
 def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) -> dict[str, Any]:
-    """Wait until nothing withdrawn counts or may, and the hosts certified states without it; ask for what remains.
+    """Wait until no withdrawn update counts and the hosts certified states without them; request the rest.
 
     Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.
     """
@@ -203,7 +207,7 @@ def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) 
     deadline = time.monotonic() + wait
     updates, count = set(sent["updates"]), sent["withdrawn_updates"]
     while not (settled := client.settled(sent["updates"])) or sent["remaining"]:
-        if settled:  # a height takes only so many
+        if settled:  # a height has a limit
             sent = client.forget_student(student)
             updates, count = updates | set(sent["updates"]), count + sent["withdrawn_updates"]
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What `node start` waits for and tells: whether this node's learner can train, and on what."""
+"""The wait and the report of `node start`: whether this node's learner can train, and on what data."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ SETTLED = ("ready", "training", "off", "failed", "waiting")
 
 
 def wait_for_learner(home: "Home", seconds: float) -> Any:
-    """Wait until the running daemon's learner has said whether it can train; return the status view.
+    """Wait until the running daemon's learner is ready or has failed; return the status view.
 
-    After `seconds` it is returned as it is then. Raises UnreachableError if the daemon has ended.
+    After `seconds` the present view is returned. Raises UnreachableError if the daemon has ended.
     """
     from ..node.control.client import Client
     from ..node.home.lock import running
@@ -33,7 +33,7 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
         now = time.monotonic() - begun
         try:
             found = client.get("/status")
-        except UnreachableError:  # it begins anew, with data that came; or it has ended
+        except UnreachableError:  # it restarts, with data that came; or it has ended
             if running(home) is None or (found is None and now > seconds):
                 raise
         if found is not None:
@@ -48,15 +48,15 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
 
 
 def _asks_others(found: Any) -> bool:
-    """Whether enough members are connected to say what they hold of this node, and have not all said it yet."""
+    """Whether enough members are connected to report their records of this node, and some have not reported yet."""
     enough = len(found["live"]["connected"]) >= found["federation"]["quorum"] - 1
     return bool(found["is_member"]) and enough and not found["live"]["signing"]
 
 
 def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
-    """Return which of the charter's modalities and tasks the data folder has and lacks, and which it has beside.
+    """Return the charter's modalities and tasks that the data folder has and lacks, and those not in the charter.
 
-    None without a data folder, or while its dataset.toml cannot be read: the learner says why.
+    None without a data folder, or while its dataset.toml cannot be read, which the learner reports.
     """
     from ..node.data.manifest import read_manifest
     from ..node.home import config as settings
@@ -81,7 +81,7 @@ def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
 
 
 def trained(status: Any) -> str:
-    """Say what a node trains of what it hosts, and why not the rest: `status` is the status view's `training`."""
+    """Return in words what a node trains, and reasons for the other hosted components; `status`: its `training`."""
     reasons: dict[str, int] = {}
     for entry in status["idle"]:
         reasons[entry["meaning"]] = reasons.get(entry["meaning"], 0) + 1
@@ -92,7 +92,7 @@ def trained(status: Any) -> str:
 
 
 def tell(out: "Console", found: Any) -> None:
-    """Print what `node start` found out: what is trained on, what is missing, and what is wrong."""
+    """Print the report of `node start`: the data to train on, missing data, and problems."""
     learner, data = found["learner"], found["data"]
     if learner["state"] == "off":
         out.print("no data folder is configured: this node votes and folds, and trains nothing")
@@ -125,7 +125,7 @@ def listed(names: list[str]) -> str:
 
 
 def problem(found: Any) -> str:
-    """Return why a running daemon cannot train, or ""."""
+    """Return the reason why a running daemon cannot train, or ""."""
     learner = found["learner"]
     if learner["state"] == "waiting":
         return f"the data folder is not there: {learner['detail']}. It is looked for again, no restart is needed"

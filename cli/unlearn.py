@@ -1,4 +1,4 @@
-"""`collegium unlearn`: take contributions back, and check that they are gone."""
+"""`collegium unlearn`: withdraw contributions, and verify withdrawals."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,16 +22,16 @@ ComponentOption = Annotated[
     list[str] | None, typer.Option("--component", metavar="NAME", help="Only of this component; may be repeated.")
 ]
 RoundsOption = Annotated[
-    str | None, typer.Option("--rounds", metavar="A..B", help="Only what counts in these rounds of the components.")
+    str | None, typer.Option("--rounds", metavar="A..B", help="Only updates counted in these rounds of the components.")
 ]
 UpdateOption = Annotated[
     list[str] | None,
-    typer.Option("--update", metavar="DIGEST", help="Only this update: the beginning of its digest; may be repeated."),
+    typer.Option("--update", metavar="DIGEST", help="Only this update: a prefix of its digest; may be repeated."),
 ]
 
 
 def parse_scope(components: list[str] | None, rounds: str | None, updates: list[str] | None) -> dict[str, object]:
-    """Return what a withdrawal covers as the control API takes it. Raises UsageError."""
+    """Return a withdrawal's scope for the control API. Raises UsageError."""
     first = last = 0
     if rounds is not None:
         low, dots, high = rounds.partition("..")
@@ -60,7 +60,7 @@ def request(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Withdraw what this node contributed, for good: all of it (then it stops contributing), or a part (it goes on)."""
+    """Withdraw this node's contributions for good: all (then it stops contributing), or some (it continues)."""
     from ..node.control.client import Client
 
     scope = parse_scope(component, rounds, update)
@@ -86,7 +86,7 @@ def resume(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train again after an old copy of the home was put back that had forgotten who is removed."""
+    """Train again after an old copy of the home was put back that lacked removed students."""
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
@@ -104,7 +104,7 @@ def resume(
 
 @app.command("move")
 def move(
-    member: Annotated[str, typer.Argument(help="Whose contributions: a name, or the beginning of a key.")],
+    member: Annotated[str, typer.Argument(help="The contributor: a name, or a prefix of a key.")],
     mode: Annotated[
         str,
         typer.Option(
@@ -114,17 +114,17 @@ def move(
     component: ComponentOption = None,
     rounds: RoundsOption = None,
     update: UpdateOption = None,
-    reason: Annotated[str, typer.Option(help="Shown to who votes.")] = "",
-    heights: Annotated[int, typer.Option(min=50, max=100_000, help="For how many heights it is open.")] = 500,
+    reason: Annotated[str, typer.Option(help="Shown to the voters.")] = "",
+    heights: Annotated[int, typer.Option(min=50, max=100_000, help="Heights that it stays open.")] = 500,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Rewind though this node's budget does not suffice for the rounds again.")
+        bool, typer.Option("--anyway", help="Rewind even if this node's budget does not cover the rounds again.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for a block that has it.")] = 20.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move that contributions be withdrawn; the members vote (`peer approve`). Only so can a federation rewind."""
+    """Propose to withdraw a member's contributions; the members vote (`peer approve`). The only way to rewind."""
     from ..node.control.client import Client
     from .motions import follow, known_motions
 
@@ -151,7 +151,7 @@ def statement(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign the withdrawal of all that this key contributed, for a member to carry: for who is no longer one."""
+    """Sign the withdrawal of all contributions of a former member's key, for a member to carry."""
     from ..consensus.membership import earlier
     from ..node.home import keys
     from ..node.verify import read_charter
@@ -179,11 +179,11 @@ def statement(
 
 @app.command("carry")
 def carry(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `unlearn statement` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `unlearn statement`.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Carry the withdrawal of somebody who is no longer a member into the ledger."""
+    """Carry a former member's withdrawal into the ledger."""
     from ..node.control.client import Client
 
     try:
@@ -196,7 +196,7 @@ def carry(
 
 @app.command("status")
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show every withdrawal and how far it got."""
+    """Show every withdrawal and its progress."""
     from ..node import views
 
     found: Any = answer(existing_home(home), lambda client: client.get("/unlearn"), views.unlearn)
@@ -227,7 +227,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("certificate")
 def certificate(
-    member: Annotated[str, typer.Argument(help="Whose withdrawals: a name, or the beginning of a key.")],
+    member: Annotated[str, typer.Argument(help="The withdrawing member: a name, or a prefix of a key.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes.")],
     with_updates: Annotated[
         bool,
@@ -236,7 +236,7 @@ def certificate(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one file from which anybody can check, offline, that a member's withdrawn contributions are gone."""
+    """Write a file that proves to anybody, offline, that a member's withdrawn contributions are gone."""
     from ..node.verify import certificate as certificates
     from ..node.verify.bytes import Disk
     from ..node.verify.outsiders import source_of
@@ -293,7 +293,7 @@ def verify(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE|MEMBER]", help="A certificate; or who withdrew (a name, the beginning of a key); else all."
+            metavar="[FILE|MEMBER]", help="A certificate; or a member that withdrew (a name, a prefix of a key) [all]."
         ),
     ] = None,
     updates: Annotated[
@@ -308,7 +308,7 @@ def verify(
         str | None, typer.Option(metavar="HEX", help="Of a receipt: its key, which the student has beside the file.")
     ] = None,
     charter: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of a certificate: the charter that it has to be of.")
+        Path | None, typer.Option(metavar="FILE", help="Of a certificate: the charter that it must be of.")
     ] = None,
     pin: Annotated[
         list[str] | None, typer.Option(metavar="HEIGHT:ID", help="A block id known from elsewhere; may be repeated.")
@@ -316,7 +316,7 @@ def verify(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a certificate offline; or, from this node's files, that states are folds without what was withdrawn."""
+    """Check a certificate offline; or, from this node's files, that states are folds without withdrawn updates."""
     if what is not None and Path(what).is_file():
         if student is not None or key is not None:
             deletion_receipts.verify(Path(what), student, key, charter, pin or [], home, as_json)

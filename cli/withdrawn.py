@@ -1,4 +1,4 @@
-"""A checked withdrawal in words: what is verified, what is not yet, and what nobody can show from here."""
+"""A checked withdrawal in words: verified facts, pending ones, and those that cannot be shown from here."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ NOT_SHOWN = "what is on other members' disks, and whether the institution delete
 
 
 def tell(out: "Console", report: Any) -> None:
-    """Print the report of one member's withdrawals as this node's own files show them."""
+    """Print the report on one member's withdrawals, from this node's own files."""
     name, components = report["name"], report["components"]
     removed = sum(c["removed_updates"] for c in components)
     others = sum(c["rewound_updates_of_others"] for c in components)
@@ -47,7 +47,7 @@ def tell(out: "Console", report: Any) -> None:
 
 
 def certified(components: Any) -> str:
-    """Say of which components the hosts certified the state, and of which not, and why."""
+    """Return the components whose state the hosts certified, and the others with reasons, in words."""
     waiting = [c for c in components if c["label"] == "not certified yet"]
     few = [c["component"] for c in components if c["label"] == "uncertified"]
     parts = []
@@ -82,7 +82,7 @@ def _result(report: Any, removed: int, others: int) -> str:
 
 
 def _pending(report: Any) -> str:
-    """Say in one sentence that a withdrawal is agreed and not carried out yet."""
+    """Return the sentence on a withdrawal that is agreed, but not carried out yet."""
     unsigned = sum("not-certified" in what for what in report["pending"])
     kept = sum(what.startswith("blob-not-erased") for what in report["pending"])
     parts = [f"the hosts have still to sign {unsigned} of {len(report['components'])} states without it"]

@@ -80,8 +80,8 @@ def _network(context: Context, live: Live) -> list[Note]:
     if not live.signing and context.me in ledger.members:
         found.append(
             Note(
-                f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members whose word it needs"
-                " have reported.",
+                f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members that it needs have"
+                " reported.",
                 "Check that they run and can be reached (`collegium peer list`).",
             )
         )
@@ -91,7 +91,7 @@ def _network(context: Context, live: Live) -> list[Note]:
                 f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
                 f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
                 " (`collegium peer list`).",
-                "What this node signs meanwhile is kept, and goes on by itself.",
+                "This node keeps what it signs meanwhile, and sends it then.",
             )
         )
     return found
@@ -103,18 +103,18 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
     if count:
         found.append(
             Note(
-                "This home was older than what the others hold of it (an old copy was put back, or its disk was lost):"
+                "This home was older than the others' records of it (an old copy was put back, or its disk was lost):"
                 f" {counted(count, 'record')} of its own came back from them.",
-                "It goes on after the last, votes on nothing twice, and counts what these updates spent (`collegium"
-                " privacy show`). A training run whose update nobody got is not counted.",
+                "It continues after the last, never votes twice, and counts the spending of these updates (`collegium"
+                " privacy show`). A training run whose update no other node got is not counted.",
             )
         )
     if removals_unknown:
         found.append(
             Note(
                 "This node trains nothing: updates were withdrawn after this copy of the home was made. If a student"
-                " was removed then, this home has forgotten that the student is left out.",
-                "Run `collegium unlearn subject` again for everybody who was removed since and who is still in the data"
+                " was removed then, this home no longer leaves the student out.",
+                "Run `collegium unlearn subject` again for each student who was removed since and is still in the data"
                 " folder; then `collegium unlearn resume`.",
             )
         )
@@ -134,7 +134,7 @@ def _budget(context: Context, live: Live) -> list[Note]:
         found.append(
             Note(
                 f"This node does not train with all its data: {withheld}.",
-                "`collegium doctor` says what would let them take part.",
+                "`collegium doctor` has advice.",
             )
         )
     elif live.exhausted:
@@ -151,8 +151,8 @@ def _budget(context: Context, live: Live) -> list[Note]:
     if not live.contributing:
         found.append(
             Note(
-                "This node does not contribute (it withdrew, or was told so).",
-                "It votes and folds all the same; `collegium unlearn status` lists what it withdrew.",
+                "This node does not contribute (it withdrew, or its operator stopped it).",
+                "It still votes and folds; `collegium unlearn status` lists its withdrawals.",
             )
         )
     return found
@@ -173,8 +173,8 @@ def _learner(live: Live) -> list[Note]:
         found.append(
             Note(
                 f"{LEARNER_FAILED}; it is tried again by itself:"
-                f" {live.learner_detail or 'it failed without a word; node.log may say more'}",
-                "Mend what it says; no restart is needed, but after a change of config.toml.",
+                f" {live.learner_detail or 'it failed without a message; see node.log'}",
+                "Correct it; no restart is needed, except after a change of config.toml.",
             )
         )
     if live.learner == "waiting":

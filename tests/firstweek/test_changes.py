@@ -159,10 +159,10 @@ def put_back(school: School, copy: Path) -> Any:
 
 def is_told_that_it_was_older(school: School, begun: Any) -> None:
     """`node start`, `node status`, `doctor` and node.log say that others had more of this node than its own disk."""
-    assert "older than what the others hold" in " ".join(begun["older"]), begun
-    assert "older than what the others hold" in " ".join(school.command("node", "status").out.split())
+    assert "older than the others' records" in " ".join(begun["older"]), begun
+    assert "older than the others' records" in " ".join(school.command("node", "status").out.split())
     checks = school.command("doctor", "--json", code=None).value["checks"]
-    assert any("older than what the others hold" in one["found"] for one in checks), checks
+    assert any("older than the others' records" in one["found"] for one in checks), checks
     assert "home-was-older" in school.log(1 << 30)
 
 
