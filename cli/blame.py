@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOCAL = (
     "computed from this institution's own held-out students under no privacy budget: it is for this house alone, and"
-    " publishing it, or acting on it visibly, tells of them"
+    " publishing it, or acting on it visibly, reveals facts about them"
 )
 MAX_SAMPLES = 100_000
 Component_ = Annotated[str, typer.Argument(metavar="COMPONENT", help="As `component list` names it.")]

@@ -246,7 +246,7 @@ def _standing(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
     if seat is None:
         known = home.joining.exists()
         found = f"key {key.hex()[:16]} is not a member as of height {ledger.height}"
-        advice = "The members decide: ask whoever invited you." if known else "Join by an invitation."
+        advice = "The members decide: ask the one that invited you." if known else "Join by an invitation."
         yield Check("membership", "warn" if known else "fail", found, advice)
     elif seat.gone:
         note = gone(seat, ledger.roll)

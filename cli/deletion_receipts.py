@@ -105,8 +105,8 @@ def _people(out: Any, found: Any) -> None:
         result = f"verified as of height {height}: no update of {who} in force then was trained on this student"
     else:
         result = (
-            f"nothing shown: no update of {who} was in force at height {height}, whoever the student is; anybody can"
-            " make this receipt of the ledger"
+            f"nothing shown: no update of {who} was in force at height {height}, for any student; anybody can make this"
+            " receipt from the ledger"
         )
     if found["ledger_height"] is None:
         since = "not known: no ledger here. Ask a member for today's height, and compare"
@@ -116,7 +116,7 @@ def _people(out: Any, found: Any) -> None:
         since = f"this node's ledger is at {found['ledger_height']}; "
         count = found["updates_since"]
         since += (
-            f"since then {count} more updates of {who} count, of which it says nothing: ask for a new receipt"
+            f"since then {count} more updates of {who} count, which it does not cover: ask for a new receipt"
             if count
             else "no other update counts today"
         )

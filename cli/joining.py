@@ -156,7 +156,7 @@ def join(
         "waiting": "The member proposes the admission as soon as enough others are connected to it.",
         "proposed": "The admission is proposed; the members vote.",
         "admitted": "This node is a member.",
-        "refused": "The members refused it, or the motion lapsed: ask whoever invited you.",
+        "refused": "The members refused it, or the motion lapsed: ask the member that invited you.",
     }
 
     def people(out: Any) -> None:

@@ -107,7 +107,7 @@ def expel(
 
     client = Client(existing_home(home))
     who = client.member(member)
-    confirm(f"Move to expel {who['name']} ({who['key'][:16]})?", yes)
+    confirm(f"Propose to expel {who['name']} ({who['key'][:16]})?", yes)
     known = known_motions(client)
     client.move("expel", who["key"], reason=reason, heights=heights)
     follow(client, "expel", who["key"], wait, as_json, known)

@@ -135,7 +135,7 @@ def wait_until_up(home: "Home", process: subprocess.Popen[bytes], offset: int, s
         if time.monotonic() > deadline:
             last = why(home, offset) or "it has written nothing yet"
             raise UnreachableError(
-                f"The daemon (pid {process.pid}) does not answer after {seconds:g} s; its last word: {last}",
+                f"The daemon (pid {process.pid}) does not answer after {seconds:g} s; its last line: {last}",
                 f"It goes on; follow {home.log}, or stop it: collegium node stop.",
             )
         time.sleep(0.05)

@@ -128,7 +128,7 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
     except (OSError, ValueError, CollegiumError) as error:
         raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
     who = client.member(value.old.hex())
-    confirm(f"Move that {who['name']} goes from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
+    confirm(f"Propose that {who['name']} moves from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
     known = known_motions(client)
     client.move("rekey", value.old.hex(), statement=wire.hex())
     follow(client, "rekey", value.old.hex(), wait, as_json, known)

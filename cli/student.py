@@ -99,7 +99,7 @@ def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
     if any(look["in_data"] is None for look in looks.values()):
         what = f"No training run of the past has {these}, and whether the data have it cannot be looked up now"
     else:
-        what = f"Nobody has {these}: neither the data now nor any training run that this node has a record of"
+        what = f"Nobody has {these}: neither the data now nor any recorded training run of this node"
     advice = "Check how it is written. Nothing was done. --anyway leaves it out all the same; its receipt says so."
     raise UsageError(what, advice)
 
@@ -110,9 +110,9 @@ def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
     from ..protocol.components import MILLION
 
     if look["left_out"]:
-        return "they are left out already, and what saw them was withdrawn before"
+        return "they are left out already, and the updates that saw them were withdrawn before"
     if not look["own_updates"]:
-        return "no update of this node counts or is on its way"
+        return "no update of this node counts or is in flight"
     if not (look["in_data"] or look["drawn"]):
         return "nobody here has this id"
     if near.is_held_out(place, name):
@@ -120,7 +120,7 @@ def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
     rate = read_charter(place.charter)[0].learning.sample_rate / MILLION
     return (
         f"they were not drawn in the {look['own_rounds']} rounds in which this node counts. A step draws a student with"
-        f" probability {rate:g}; who is new in the data was in none before"
+        f" probability {rate:g}; a student new in the data was in no earlier one"
     )
 
 
@@ -130,7 +130,7 @@ def _price(looks: list[dict[str, Any]]) -> str:
     who = "this student" if len(looks) == 1 else f"these {len(looks)} ids"
     what = f"Withdraw the {count} updates that saw {who}" if count else f"No update saw {who}, none is withdrawn;"
     unknown = sum(look["of_unknown_students"] for look in looks)
-    may = f" (of {unknown} of them it is not written down whom they saw)" if unknown else ""
+    may = f" (the students of {unknown} of them are not recorded)" if unknown else ""
     cost = f" {recovery_price()}" if count else ""
     return f"{what}{may}{' and' if count else ''} train without them from now on?{cost}"
 
@@ -147,16 +147,14 @@ def _forget(
     elif not look["in_data"]:
         say("This id is not in the data here" + (", but in a training run of the past." if look["drawn"] else "."))
     if not known and not look["left_out"]:
-        say(
-            "No training run that this node has a record of has it. Of an id that nobody has, all that follows is true."
-        )
+        say("No recorded training run of this node has it. The following also holds for an id that does not exist.")
     count = sent["withdrawn_updates"] + sent["remaining"]
     if count:
         say(f"{count} updates saw this student and are being withdrawn.")
     else:
-        say(f"0 updates saw this student: {look['why_none'] or 'what saw them was withdrawn before'}.")
+        say(f"0 updates saw this student: {look['why_none'] or 'those that saw them were withdrawn before'}.")
     if sent["of_unknown_students"]:
-        say(f"Of {sent['of_unknown_students']} of them it is not written down whom they saw: that may be this student.")
+        say(f"The students of {sent['of_unknown_students']} of them are not recorded: this student may be one.")
     if sent["beyond_refold_horizon"]:
         say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
     for key, count in sent["under_former_keys"].items():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CANNOT_TRAIN = 8  # the exit code of a daemon that runs and cannot train
 PATIENCE = 2.0  # seconds after which progress is shown
 AGAIN = 10.0  # seconds between two lines of it
-WAITS = "nothing yet: this node waits to be admitted. The members decide; ask whoever invited you"
+WAITS = "nothing yet: this node waits to be admitted. The members decide; ask the one that invited you"
 SETTLED = ("ready", "training", "off", "failed", "waiting")
 
 

@@ -76,7 +76,7 @@ def request(
     elif found["recorded"]:
         text = "The withdrawal is signed and on its way; follow it by `collegium unlearn status`."
     else:
-        text = "It was only on its way and nobody counts it: this node drops it, and the ledger will not have it."
+        text = "It was only in flight, and no other node counts it: this node drops it, and it is not in the ledger."
     emit(found, as_json, lambda out: out.print(text))
 
 
@@ -94,7 +94,7 @@ def resume(
     if held:
         confirm(
             "Is everybody who was removed since this copy was made removed again (`collegium unlearn subject`), or"
-            " out of the data folder? Who is not is trained on from now on.",
+            " out of the data folder? Any other is trained on from now on.",
             yes,
         )
         client.resume_training()
@@ -132,7 +132,7 @@ def move(
     client = Client(existing_home(home))
     who = client.member(member)
     again = " All members train the rounds since then once more, and pay for them again." if mode == "rewind" else ""
-    confirm(f"Move to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
+    confirm(f"Propose to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
     known = known_motions(client)
     sent = client.move_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):

@@ -223,7 +223,7 @@ def _candidate(context: Context) -> Note:
     return Note(
         f"This node's key is not a member's as of height {context.ledger.height}: it waits to be admitted, and until"
         " then no member lets it in.",
-        "The members decide: ask whoever invited you.",
+        "The members decide: ask the one that invited you.",
     )
 
 

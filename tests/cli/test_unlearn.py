@@ -106,7 +106,7 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
     assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 3)
     assert "2 updates saw this student and are being withdrawn." in answer.err
     assert "not in the data" not in answer.err
-    assert "written down" not in answer.err
+    assert "not recorded" not in answer.err
     answer = forget(run, home, monkeypatch, FakeClient([False]))
     assert (answer.code, "have not certified" in answer.err) == (4, True)
 
@@ -128,7 +128,7 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
             {"would_withdraw": 0, "withdrawn_updates": 0},
             "not drawn in the 3 rounds in which this node counts. A step draws",
         ),
-        ({"of_unknown_students": 1}, "Of 1 of them it is not written down"),
+        ({"of_unknown_students": 1}, "The students of 1 of them are not recorded"),
         ({"beyond_refold_horizon": 3}, "3 more are beyond"),
     ],
 )
@@ -162,7 +162,7 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
     answer = forget(run, home, monkeypatch, again)
     assert answer.code == 0, "who is left out already may ask for another receipt"
     assert answer.err == (
-        "0 updates saw this student: they are left out already, and what saw them was withdrawn before.\n"
+        "0 updates saw this student: they are left out already, and the updates that saw them were withdrawn before.\n"
     )
 
 
@@ -172,7 +172,7 @@ def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, mo
     monkeypatch.setattr("sys.stdin", io.StringIO())
     answer = run("unlearn", "subject", "anna", "--home", home.root)
     assert (answer.code, client.forgotten) == (2, [])
-    assert "Withdraw the 2 updates that saw this student (of 1 of them it is not written down" in answer.err
+    assert "Withdraw the 2 updates that saw this student (the students of 1 of them are not recorded" in answer.err
     assert "Give --yes to confirm. Nothing was done." in answer.err
     monkeypatch.setattr(client, "get", lambda path: {"federation": {"name": "schools"}})
     answer = run("unlearn", "request", "--home", home.root)
