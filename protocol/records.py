@@ -31,11 +31,11 @@ IDLE = {
     "no-data": "it has no data folder",
     "off": "its operator, or a withdrawal, has switched its training off",
     "plan-done": "the rounds that it planned to train are over",
-    "budget-spent": "its privacy budget is spent, or what is left is kept for rounds after a withdrawal",
+    "budget-spent": "its privacy budget is spent, or the rest is kept for rounds after a withdrawal",
     "policy": "its privacy policy does not allow it",
     "too-few-students": "it declares fewer students than the charter asks for",
     PAUSED: "it cannot at the moment, and does not say why",
-    SILENT: "it was suspended: it said that it trains, and sent nothing",
+    SILENT: "it was suspended: it declared training, and sent nothing",
 }
 GENESIS = bytes(32)  # `prev` of the first record of a feed and of the first block
 

@@ -1,8 +1,8 @@
-"""Canary students and the mechanisms that they are put into, to audit the training of this very package.
+"""Canary students and audited mechanisms, to audit the training of this package.
 
-A canary has one feature that nobody else has, and a label so far off that every gradient is clipped: its clipped
-gradient is known beforehand, has the full length C in every engaged component, and is orthogonal to those of all other
-canaries. So what one run releases tells of each canary separately, as well as a run with that canary alone would.
+A canary has a feature of its own, and a label so far off that every gradient is clipped. Its clipped gradient is known
+beforehand, has the full length C in every engaged component, and is orthogonal to those of all other canaries. So one
+run's release reveals each canary separately, as well as a run with that canary alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from ..randomness import Randomness, randomness, uniform
 from ..text import TextEncoder
 
 SEED = bytes(32)
-SCENARIO_SEED = 7  # what an attacker may know of a simulation
+SCENARIO_SEED = 7  # a simulation's seed, which an attacker may know
 FAR = 100.0  # a label that far off makes every gradient larger than the clip norm
 FINE = 8.0  # the noise, in steps of the grid that an update is rounded to
 
@@ -52,7 +52,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mechanism:
-    """What is audited: a model from its first weights on, the components that it trains, and how; `lot` is L."""
+    """An audited mechanism: a model with its first weights, the trained components, their recipe; `lot` is L."""
 
     model: M3TModel
     specs: Mapping[str, ComponentSpec]
@@ -68,9 +68,9 @@ class Mechanism:
             self.model.load(spec, self.start[name])
 
     def release(self, data: Batch, source: Randomness) -> dict[str, Floats]:
-        """Train on `data`; return what the integers that leave say of the noised sums, [d] for each component.
+        """Train on `data`; return the noised sums as the released integers show them, [d] for each component.
 
-        This is the learner's own path: `dpsgd.train`, then `quantise`; scaled back by -L/η, which everybody knows.
+        This is the learner's own path: `dpsgd.train`, then `quantise`; scaled back by -L/η, which is public.
         """
         self.reset()
         changes = dpsgd.train(
@@ -93,12 +93,12 @@ class Mechanism:
 
 
 def claimed_events(engaged: Mapping[str, Engagement], sample_rate: float, steps: int) -> Events:
-    """Return the events that a node accounts for: one for each draw, over all engaged components together."""
+    """Return the events that a node accounts for: one for each sample, over all engaged components together."""
     return [(sample_rate, effective_noise([rule.noise for rule in engaged.values()]), steps)]
 
 
 def mechanism_source() -> Randomness:
-    """Return where a mechanism's sampling and noise come from: as in every real session, the system's randomness."""
+    """Return the source of a mechanism's sampling and noise: the system's randomness, as in every real session."""
     return randomness(None)
 
 
@@ -210,7 +210,7 @@ def directions(mechanism: Mechanism, canaries: Batch) -> dict[str, Floats]:
 def column_scores(mechanism: Mechanism, known: Mapping[str, Floats], released: Mapping[str, Floats]) -> Floats:
     """Return `Σ_c ⟨g_ic, y_c⟩ / (σ_c C_c)²` for each canary i, whose gradients fill column i of every tensor: [m].
 
-    Up to a constant it is the logarithm of the likelihood ratio of "in" and "out": nothing guesses better.
+    Up to a constant it is the logarithm of the likelihood ratio of "in" and "out": the optimal guess.
     """
     total: Floats = np.zeros(1)
     for name, rule in mechanism.engaged.items():
@@ -228,13 +228,13 @@ def signs(count: int, source: Randomness) -> Floats:
 
 
 def split_noise(ratios: Mapping[str, float], strength: float, steps: int) -> dict[str, float]:
-    """Return σ_c in the given ratios for which `steps` draws of everybody are as one Gaussian with μ = `strength`."""
+    """Return σ_c in the given ratios so that `steps` steps over all students equal one Gaussian with μ = `strength`."""
     scale = sqrt(steps) / (strength * effective_noise(list(ratios.values())))
     return {name: scale * ratio for name, ratio in ratios.items()}
 
 
 class TinyReader(nn.Module):
-    """Stands for a frozen transformer of `transformers`: every hidden state also holds the mean of its inputs."""
+    """A substitute for a frozen transformer of `transformers`: every hidden state also holds the mean of its inputs."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -266,7 +266,7 @@ def prompted(hidden: int, noise: float, lot: float) -> Mechanism:
 
 
 def readers(labels: Sequence[float]) -> Batch:
-    """Return students with one and the same text of three words, and these labels."""
+    """Return students with the same text of three words, and these labels."""
     count = len(labels)
     tokens = torch.tensor([1, 2, 3]).expand(count, 1, 1, 3)
     there = torch.ones(count, 1, 1, dtype=torch.bool)

@@ -1,6 +1,6 @@
 """Mistakes that make DP-SGD leak, planted on request in the training itself: an audit must find each of them.
 
-To plant one is to replace functions of the training for a while, in a worker that does nothing else meanwhile.
+Planting one replaces functions of the training for a while, in a worker that does nothing else meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +23,10 @@ from .canaries import SCENARIO_SEED, replaced
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One mistake, what it is, the probe that looks for it, and how it is made.
+    """One mistake, its description, the probe that looks for it, and the code that plants it.
 
-    `naive` is the mistake alone, where the training refuses it: an AssertionError, before anything is released. Then
-    `planted` switches that check off as well.
+    `naive` is the mistake alone, if the training refuses it with an AssertionError before any release. Then `planted`
+    switches that check off as well.
     """
 
     name: str
@@ -52,7 +52,7 @@ def _by_record() -> Iterator[None]:
     seen = dpsgd.see
 
     def see(gradients: StudentGradients, model: Any, batch: Batch) -> None:
-        """Let every record pass for a student of its own."""
+        """Treat every record as a student of its own."""
         seen(
             gradients,
             model,
@@ -83,7 +83,7 @@ def _no_sampling() -> Iterator[None]:
 
 
 class SharedRow(nn.Module):
-    """A prompt looked up once for the whole batch, as peft does it: its gradient comes out as that of one student."""
+    """A prompt looked up once for the whole batch, as peft does it: its gradient is that of one student."""
 
     def __init__(self, prompt: nn.Embedding) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def shared_row() -> Iterator[None]:
 
 @contextmanager
 def _clipped_as_one() -> Iterator[None]:
-    """A shared row, nothing that refuses it, and what was seen of it taken for one student with one factor."""
+    """A shared row, without the check that refuses it: its gradient is treated as one student's, with one factor."""
     weighted, by_student = StudentGradients._weighted, StudentGradients._by_student  # to plant a fault
 
     def one(self: StudentGradients, rows: Tensor, layer: nn.Module) -> Tensor:
@@ -142,7 +142,7 @@ def _seeded_noise() -> Iterator[None]:
 
 @contextmanager
 def _divisor() -> Iterator[None]:
-    """Divide by the number of drawn students: what is later divided by L is multiplied by L / n before."""
+    """Divide by the number of drawn students: multiply by L / n before the division by L."""
     train, clipped, noise = dpsgd.train, dpsgd.clipped_sums, vars(dpsgd)["gaussian"]
     factor = 1.0
     declared = 1.0

@@ -1,21 +1,21 @@
-"""Probes of the training that runs here: canaries go in or not, an attacker guesses which, the guesses bound ε below.
+"""Probes of this package's training: canaries are in or not, an attacker guesses which, the guesses bound ε from below.
 
-A *probe* is one mechanism and one attack on it. What it runs is `dpsgd.train` and `quantise`, as in every round; the
-statistics are in `privacy/auditing.py`. An audit can only refute a claim, never prove it: it finds an ε that is too low
-where its attack is strong enough, and each probe is strong against other mistakes (`faults.py` seeds them):
+A *probe* is one mechanism and one attack on it. It runs `dpsgd.train` and `quantise`, as in every round; the statistics
+are in `privacy/auditing.py`. An audit can only refute a claim, never prove it: it finds an ε that is too low if its
+attack is strong enough, and each probe is strong against other mistakes (`faults.py` plants them):
 
 | probe | canaries | strong against |
 |---|---|---|
 | `crowd` | all in one run of three components; 8 records each | gradients that are not clipped, or not by student |
 | `draw` | all in one run of 64 components; a low sample rate | ε computed as if each component drew for itself |
-| `rate` | all in one run; a very low sample rate | students who are drawn more often than they are told |
+| `rate` | all in one run; a very low sample rate | students who are drawn more often than claimed |
 | `seed` | all in one run; the attacker tries the scenario's seed | noise that can be drawn again |
 | `count` | one in each of many tiny runs, beside one student | a divisor that follows the number of students |
 | `prompt` | the same; a soft prompt, memory for two students | students whose gradients are clipped together |
 
-In the tiny runs the data of different canaries never meet, so all of the runs together are as private as each: the same
-bound holds. ε is claimed by the accountant from what the node would account for (`canaries.claimed_events`); a second,
-exact check recomputes it from the draws and noises that the training asked for (`Witness`).
+In the tiny runs the data of different canaries are never combined, so all runs together are as private as each: the
+same bound holds. The claimed ε is the accountant's for the node's own events (`canaries.claimed_events`); a second,
+exact check recomputes it from the samples and noises that the training drew (`Witness`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,13 +42,13 @@ from . import canaries as at
 from .canaries import FAR, SCENARIO_SEED, Events, Mechanism, replaced
 from .faults import FAULTS, Fault
 
-CONFIDENCE = 0.95  # that no probe of a whole audit refutes a claim that is true
+CONFIDENCE = 0.95  # confidence that no probe of an audit refutes a true claim
 DELTA = 1e-5
 
 
 @dataclass(slots=True)
 class Witness:
-    """What training asked the randomness for: for each draw of students, how many components got noise from it."""
+    """The training's requests for randomness: for each sample of students, the number of components that got noise."""
 
     draws: list[int] = field(default_factory=list)
 
@@ -70,12 +70,12 @@ class Witness:
             yield
 
     def events(self, mechanism: Mechanism) -> Events:
-        """Return the events that really took place: each draw with the noises that it was given."""
+        """Return the real events: each sample with its noises."""
         noises = [mechanism.engaged[name].noise for name in sorted(mechanism.engaged)]
         found: Events = []
         at_component = 0
         for count in self.draws:
-            # One draw for all components, or one for each: noises follow each other in the order of the components.
+            # One sample for all components, or one for each: noises come in the order of the components.
             own = [noises[(at_component + n) % len(noises)] for n in range(count)]
             at_component += count
             found.append((mechanism.sample_rate, effective_noise(own), 1))
@@ -84,7 +84,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One mechanism with m canaries and the attack on it; how many guesses are made is settled here, before any run."""
+    """One mechanism with m canaries and the attack on it; it fixes the number of guesses before any run."""
 
     name: str
     prepare: Callable[[int], "Prepared"]
@@ -116,7 +116,7 @@ def run_probe(probe: Probe, fault: Any = nullcontext, *, confidence: float = CON
     guesses = probe.guessed_in + probe.guessed_out
     correct = correct_guesses(scores, included, probe.guessed_in, probe.guessed_out)
     audited = epsilon_lower_bound(probe.canaries, guesses, correct, DELTA, confidence)
-    # All runs alike: the data of two runs are never those of one canary.
+    # All runs are equal, and no canary is in two of them.
     draws, rest = divmod(len(witness.draws), ready.runs)
     assert rest == 0
     exact = epsilon(Witness(witness.draws[:draws]).events(mechanism), DELTA)
@@ -160,7 +160,7 @@ def _crowd(count: int) -> Prepared:
 
 
 def _draw(count: int) -> Prepared:
-    """One draw of few students over 64 components, each with so much noise that it alone tells nothing."""
+    """One sample of few students over 64 components, each with so much noise that it alone reveals nothing."""
     rate, tasks = 0.07, [f"t{number}" for number in range(64)]
     specs = [at.spec_of(f"skip/{task}", "linear-skip", {"table.weight": (1, count)}) for task in tasks]
     noises = at.split_noise({spec.name: 1.0 for spec in specs}, 4.5, 1)
@@ -194,16 +194,16 @@ def _skip(width: int, strength: float, lot: float, sample_rate: float = 1.0) -> 
 
 
 def _rate(count: int) -> Prepared:
-    """One step of one in fifty: little noise is enough then, and far too little for everybody."""
+    """One step over one student in fifty: its small noise suffices for them, and is far too small for all."""
     mechanism = _skip(count, 1.2, 0.02 * count / 2, 0.02)
     canaries = at.crowd(count, 1, ["table"], ["mark"], at.signs(count, SystemRandomness()))
     return Prepared(mechanism, partial(_columns, mechanism, canaries))
 
 
 def _seed(count: int) -> Prepared:
-    """One step of everybody; the attacker draws the noise again with the scenario's seed, for every size of the data.
+    """One step over all students; the attacker draws the noise again from the seed, for every size of the data.
 
-    Where no noise was drawn with that seed, this only adds as much noise once more.
+    If no noise was drawn with that seed, this only adds the same amount of noise again.
     """
     mechanism = _skip(count, 0.5, count / 2)
     canaries = at.crowd(count, 1, ["table"], ["mark"], at.signs(count, SystemRandomness()))
@@ -227,7 +227,7 @@ def _seed(count: int) -> Prepared:
 
 
 def _count(count: int) -> Prepared:
-    """Each canary alone with one other student: the length of what is released tells what it was divided by."""
+    """Each canary alone with one other student: the length of the release reveals its divisor."""
     width = 256
     mechanism = _skip(width, 0.5, 2.0)
     pair = at.crowd(width, 1, ["table"], ["mark"], np.ones(width))
@@ -246,7 +246,7 @@ def _count(count: int) -> Prepared:
 def _prompt(count: int) -> Prepared:
     """Each canary before twelve others who, taken two by two, all outvote one way; shifted by the canary, the other.
 
-    By student they cancel. Only two students fit into memory at once, so whoever clips those together moves all pairs.
+    By student they cancel. Only two students fit into memory at once, so clipping those together changes all pairs.
     """
     mechanism = at.prompted(4, 2.0, 4.0)
     others = [FAR * (-1.0) ** number * (number + 1) for number in range(1, 13)]
@@ -289,7 +289,7 @@ def audit(request: Audit, progress: OnProgress) -> Audited:
 
 
 def audit_own(request: AuditOwn, session: Session, progress: OnProgress) -> Audited:
-    """Audit a session's own training. Raises BadRequestError for a fault, a component or numbers that there are not."""
+    """Audit a session's own training. Raises BadRequestError for an unknown fault or component, or wrong numbers."""
     return _run([_own(session, request)], _fault(request.fault), CONFIDENCE, progress)
 
 
@@ -315,7 +315,7 @@ def _run(probes: Sequence[Probe], fault: Fault | None, confidence: float, progre
 
 
 def refused(fault: Fault) -> bool:
-    """Whether the training itself refuses a fault as long as nothing is switched off."""
+    """Whether the training's own checks refuse a fault."""
     assert fault.naive is not None
     with fault.naive():
         try:

@@ -1,4 +1,4 @@
-"""What a DP step costs: the learner's own, the same step without DP, and one with Opacus' hooks, side by side.
+"""The time of a DP step: the learner's own, the same step without DP, and one with Opacus' hooks.
 
 `collegium bench dp` runs this as `python -m collegium.node.learner.audit.timing [REPEATS]`. It prints one line of JSON,
 {"device": …, "models": {name: {"plain": seconds, "dp": …, "opacus": …}}}: medians of one step.
@@ -36,7 +36,7 @@ WORDS, TOKENS = 200, 32  # of the small transformer's vocabulary, of one text
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model of so many students, one record each."""
+    """A model and its number of students, one record each."""
 
     modalities: tuple[Modality, ...]
     tasks: tuple[Task, ...]
@@ -45,7 +45,7 @@ class Case:
 
 
 def cases(tiny: Path) -> dict[str, Case]:
-    """Return the models that are timed; `tiny` is the folder of a small transformer."""
+    """Return the timed models; `tiny` is the folder of a small transformer."""
     table, steps = Modality("table", "tabular", 45, 1), Modality("steps", "series", 13, 12)
     passed = Task("pass", "binary", 2, ("steps", "table"))
     oulad = (encoder(table, 16, "linear-tanh", missing=False), encoder(steps, 16, "attention-pool"), head(passed, 16))
@@ -75,7 +75,7 @@ def cases(tiny: Path) -> dict[str, Case]:
 
 
 def small_transformer(folder: Path) -> Path:
-    """Write a transformer with random weights, of 2 layers and 64 features, as a pretrained one lies in a folder."""
+    """Write a transformer with random weights, of 2 layers and 64 features, in the format of a pretrained one."""
     import transformers  # noqa: PLC0415  # takes seconds
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -92,7 +92,7 @@ def small_transformer(folder: Path) -> Path:
 
 
 def million() -> Case:
-    """Return a model of one million parameters: what `bench refold` holds a refold against."""
+    """Return a model of one million parameters, with which `bench refold` compares a refold."""
     wide = Modality("wide", "tabular", 1000, 1)
     task = Task("task", "binary", 2, ("wide",))
     return Case((wide,), (task,), (encoder(wide, 997, "linear-tanh", missing=False), head(task, 997)), 20)
@@ -143,7 +143,7 @@ def batch_of(case: Case, live: bool) -> Batch:
 
 
 def dp_step(model: M3TModel, specs: Sequence[ComponentSpec], batch: Batch, steps: int) -> None:
-    """So many steps of the learner as they are, with everybody drawn."""
+    """The learner's own steps, with all students drawn."""
     rules = {spec.name: Engagement(CLIP, NOISE, RATE) for spec in specs}
     by_name = {spec.name: spec for spec in specs}
     train(
@@ -153,7 +153,7 @@ def dp_step(model: M3TModel, specs: Sequence[ComponentSpec], batch: Batch, steps
 
 
 def plain_step(model: M3TModel, specs: Sequence[ComponentSpec], batch: Batch, steps: int) -> None:
-    """The same without DP: the same students taken, forward, backward, SGD."""
+    """The same without DP: the same students, forward, backward, SGD."""
     kinds, trained = kinds_of(model), _trained(model, specs)
     everybody, device = torch.arange(batch.size), next(model.parameters()).device
     for _ in range(steps):
@@ -206,7 +206,7 @@ def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mappi
         "opacus": lambda steps: opacus_step(hooked, specs, batch, steps),
     }
     times: dict[str, list[float]] = {name: [] for name in jobs}
-    steps = 8  # of one measurement, as in a round: what `train` sets up once is spread over them
+    steps = 8  # steps of one measurement, as in a round: they share the setup of `train`
     for repeat in range(WARM + repeats):
         for name, job in jobs.items():
             before = perf_counter()

@@ -6,7 +6,7 @@ from ..worker import OnProgress, Worker, events_of
 
 
 class AuditWorker(Worker):
-    """Answers audits, and whatever a learner answers. What needs torch is imported where it is needed."""
+    """Answers audits, and a learner's requests. torch is imported where it is needed."""
 
     def handle(self, request: Request, progress: OnProgress) -> Answer:
         """Answer a request. Raises CollegiumError, ValueError for what cannot be answered."""
