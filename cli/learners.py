@@ -24,7 +24,8 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
     from ..node.home import config as settings
     from ..node.home.policies import parts_here
     from ..node.learner.client import worker
-    from ..node.learner.messages import PrivateAdapter, opening
+    from ..node.learner.messages import LeftOut, PrivateAdapter, opening
+    from ..node.unlearning.students import load_excluded
 
     config = settings.load(home.config)
     if config.data.path is None:
@@ -32,13 +33,14 @@ def own_learner(home: "Home", model: "Model", advice: str, *, personal: bool = F
     if personal and not any(home.private.glob("*.safetensors")):
         advice = "Set private = true under [learning]; they are trained every personalise_every rounds."
         raise RefusedError("There are no private components yet", advice)
-    charter, learning = model.report.charter, config.learning
+    charter, learning, excluded = model.report.charter, config.learning, load_excluded(home)
     request = replace(
         opening(charter, config.data.path, tuple(model.components)),
         withheld=tuple(parts_here(config, charter).withheld),
         models={name: str(path) for name, path in config.models.folders},
         cache=str(home.embeddings),
         cache_read_only=True,  # these texts' students may not be in the data: no removal would delete their rows
+        excluded=LeftOut(excluded.salt, tuple(sorted(excluded.tags))),
         private=str(home.private) if personal else None,
         private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank) if personal else None,
     )

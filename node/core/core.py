@@ -37,7 +37,9 @@ below it only (pyproject.toml, "The rooms of the core"). From the top:
     feeds         records: admission, forks, evidence
     training      when to train, at which cost; withdrawing: own withdrawals
     updates       from a signed header to an update record
-    spending, folds, offers, motions, candidates    one subject each, none of which knows another
+    spending      what own updates spent, after a disk was lost
+    removals      whether this node contributes, and what it does after its home forgot who was removed
+    folds, offers, motions, candidates    one subject each; none imports another
     catchup       what this node lacks, and certified states in place of history
     state         NodeState, and `append`, `emit`, `notice`, `refuse`
     pool, in_flight, progress, contribution           parts of the state, with classes of their own

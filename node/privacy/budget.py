@@ -231,12 +231,6 @@ def events(draws: Iterable[DpEvents]) -> list[Event]:
     return [(d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count) for d in draws]
 
 
-def rounds_left(reserved: Sequence[Event], run: Event, budget: Budget) -> int:
-    """Return how many rounds like `draw` still fit, at most FORECAST_LIMIT."""
-    q, sigma, steps = run
-    return count_rounds(lambda n: claimed(epsilon([*reserved, (q, sigma, steps * n)], budget.delta)) <= budget.limit)
-
-
 def count_rounds(fits: Callable[[int], bool]) -> int:
     """Return the largest number of rounds that fits, at most FORECAST_LIMIT; what fits, fits with fewer."""
     low, high = 0, 1

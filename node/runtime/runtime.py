@@ -51,7 +51,6 @@ log = structlog.get_logger(__name__)
 TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events in the queue; gossip beyond it is dropped and counted, anti-entropy brings it again
 BATCH = 256
-LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
 FEW_DESCRIPTORS = 512
 TEND_EVERY = 5.0  # seconds between checks of this machine's addresses and of waiting applications
 
@@ -400,10 +399,6 @@ class Runtime:
             log.debug("sync failed", peer=effect.peer, error=str(error))
         finally:
             self._asking.discard(effect.peer)
-
-    # ---- folds and the learner
-
-    # ---- housekeeping
 
 
 def _now() -> int:

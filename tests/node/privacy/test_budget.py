@@ -1,5 +1,6 @@
 """G6: a spent budget stops contributions, nothing is refunded, and noise grows where a budget would not last."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 
@@ -9,12 +10,13 @@ from collegium.node.privacy.accountant import MILLION, UNBOUNDED, claimed, epsil
 from collegium.node.privacy.budget import (
     FORECAST_LIMIT,
     Budget,
+    Event,
     Modality,
     NoisePart,
     Verdict,
+    count_rounds,
     decide_run,
     events,
-    rounds_left,
     spread,
 )
 from collegium.protocol.claims import DpEvents, effective_noise, merge
@@ -188,9 +190,10 @@ def test_merged_spend_statement_are_what_is_counted() -> None:
     assert verdict.modalities["marks"].after == claimed(epsilon(events(lines), 1e-5))
 
 
-def test_a_reserved_draw_counts_for_ever() -> None:
-    draw = (0.1, 1.2, 8)
-    assert rounds_left([draw], draw, CLOSED) == rounds_left([], draw, CLOSED) - 1
+def rounds_left(reserved: Sequence[Event], run: Event, budget: Budget) -> int:
+    """Count the rounds like `run` that still fit, one by one by the accountant."""
+    q, sigma, steps = run
+    return count_rounds(lambda n: claimed(epsilon([*reserved, (q, sigma, steps * n)], budget.delta)) <= budget.limit)
 
 
 def test_the_forecast_is_bounded() -> None:
