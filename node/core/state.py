@@ -100,10 +100,10 @@ class NodeState:
         self.specs = {spec.name: spec for spec in charter.components}
         policies = options.plan.policies or governing.of_charter(charter)
         self.policies = {policy.modality: policy for policy in policies}
-        known = [name for name in sorted(options.hosted) if name in self.specs]
-        self.withheld = governing.withheld(charter, policies, known)
-        self.hosted = governing.admitted(known, self.withheld)
-        others = [name for name in sorted(options.followed) if name in self.specs and name not in known]
+        chosen = [name for name in sorted(options.hosted) if name in self.specs]
+        self.withheld = governing.withheld(charter, policies, chosen)
+        self.hosted = governing.admitted(chosen, self.withheld)
+        others = [name for name in sorted(options.followed) if name in self.specs and name not in chosen]
         self.followed = governing.admitted(others, self.withheld)
         self.held = tuple(sorted((*self.hosted, *self.followed)))
         self.idle = options.idle or contributing.barred(options.plan, charter.learning)
