@@ -6,11 +6,10 @@ from math import sqrt
 
 import pytest
 
-from collegium.node.privacy.accountant import MILLION, UNBOUNDED, claimed, epsilon
+from collegium.node.privacy.accountant import MILLION, UNBOUNDED, Event, claimed, epsilon
 from collegium.node.privacy.budget import (
     FORECAST_LIMIT,
     Budget,
-    Event,
     Modality,
     NoisePart,
     Verdict,
