@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from ..crypto.errors import CorruptError, LocalProtocolError, RefusedError, RemoteProtocolError, UsageError
 from ..crypto.hashing import digest
@@ -11,12 +11,14 @@ from ..crypto.identity import Identity, verify
 from . import names as grammar
 from . import schema, statistics
 from .bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
+from .codec import unpack
 from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, RULES, TASK_KINDS, Learning, Task
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
 FILE_LIMIT = CHARTER_LIMIT + 65_536  # of a charter with its signatures
+VERSION = 1  # of the charter's format
 FAULT_MODELS = ("byzantine", "crash")
 Address = Annotated[str, Size(1, 256)]
 
@@ -51,7 +53,7 @@ class Rules:
 class Charter:
     """The founding document. `members` are sorted by key, `components` by name."""
 
-    version: Annotated[int, Between(1, 1)]
+    version: Annotated[int, Between(VERSION, VERSION)]
     name: Name
     created: U32
     seed: Bytes32
@@ -93,6 +95,10 @@ class SignedCharter:
 
     charter: Annotated[bytes, Size(1, CHARTER_LIMIT)]
     signatures: Annotated[tuple[CharterSignature, ...], Size(0, MAX_MEMBERS)]
+
+
+class OtherFormatError(UsageError):
+    """A charter of another release's format: whole, as far as can be told, and nothing that this one reads."""
 
 
 def check(charter: Charter) -> None:
@@ -229,13 +235,14 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
     """Read a charter file; `source` names it in errors.
 
     Raises CorruptError if it is damaged or if a signature does not match (one changed byte), UsageError if it breaks a
-    rule, RefusedError if a non-member signed it.
+    rule, OtherFormatError if it is of another version, RefusedError if a non-member signed it.
     """
     advice = "Get an intact copy from another member; `collegium charter show` prints its id, compare it by telephone."
     try:
         signed = schema.load(SignedCharter, data, FILE_LIMIT)
         charter = schema.load(Charter, signed.charter, CHARTER_LIMIT)
     except RemoteProtocolError as error:
+        _check_version(data, source)
         size = f" ({len(data)} bytes where at most {FILE_LIMIT} are allowed)" if len(data) > FILE_LIMIT else ""
         raise CorruptError(
             f"{source} is not a charter file or is damaged{size}",
@@ -255,6 +262,21 @@ def load_file(data: bytes, source: str) -> tuple[Charter, SignedCharter]:
     except UsageError as error:
         raise UsageError(f"{source}: {error.message}", error.advice) from error
     return charter, signed
+
+
+def _check_version(data: bytes, source: str) -> None:
+    """Raise OtherFormatError for a charter file that cannot be read because it says that its format is another."""
+    try:
+        signed: Any = unpack(data, FILE_LIMIT)
+        charter: Any = unpack(signed["charter"], CHARTER_LIMIT)
+        found = charter["version"]
+    except (RemoteProtocolError, TypeError, KeyError):
+        return
+    if type(found) is int and found != VERSION:
+        newer = (
+            "Install the release that wrote it, or a later one." if found > VERSION else "Found the federation again."
+        )
+        raise OtherFormatError(f"The charter {source} has format {found}; this release reads {VERSION}", newer)
 
 
 def unsigned_members(charter: Charter, signed: SignedCharter) -> list[Member]:

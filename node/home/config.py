@@ -27,6 +27,7 @@ from .. import toml
 from ..store.files import write_atomic
 from .addresses import check_advertised, check_listen, check_peer
 
+FORMAT = 1  # of config.toml
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PRIVATE_ADAPTERS = ("lora", "rslora", "dora")  # as the learner has them (learner/adapters.py)
@@ -257,7 +258,13 @@ def parse(text: str, source: str) -> Config:
 
 def _config(top: toml.Table) -> Config:
     sections: dict[str, Any] = {}
-    top.only(*_SECTIONS, "models")
+    found = top.whole("format", FORMAT, 1, 2**31)
+    if found > FORMAT:
+        raise UsageError(
+            f"{top.source} has format {found}; this release reads up to {FORMAT}",
+            "Install the release that it was written for, or a later one.",
+        )
+    top.only("format", *_SECTIONS, "models")
     for name, (make, checks) in _SECTIONS.items():
         table = top.table(name, {})
         more = {"modalities": _modalities(table)} if name == "privacy" else {}
@@ -292,6 +299,7 @@ def default_text(config: Config | None = None) -> str:
     return f"""\
 # One node of a Collegium federation. The charter holds what all members agreed on; where both speak of the same
 # thing, the stricter holds. Changes take effect at the next start. Unknown keys are errors.
+format = {FORMAT}  # of this file; a release says if it cannot read it
 
 [node]
 name = {_toml(c.node.name)}  # shown to people; members are known by their keys

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...consensus.components import State
 from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
-from ...protocol.charter import FILE_LIMIT, Charter, SignedCharter, load_file
+from ...protocol.charter import FILE_LIMIT, Charter, OtherFormatError, SignedCharter, load_file
 from ..core.events import StoredBlock
 from ..home.config import load as load_config
 from ..home.paths import Home
@@ -31,6 +31,8 @@ def read_charter(path: Path) -> tuple[Charter, SignedCharter]:
             raise UsageError(f"There is no charter {path}", advice) from None
     try:
         return load_file(data, str(path))
+    except OtherFormatError:
+        raise
     except UsageError as error:
         # No file is written before it passes every rule, so one that breaks one was changed since.
         advice = "Get an intact copy from another member, and compare the federation ids by telephone."
