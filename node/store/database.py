@@ -149,7 +149,7 @@ class Store:
             )
 
     def put_round_notes(self, notes: Iterable[tuple[str, int, int, Mapping[str, object]]]) -> None:
-        """Store (component, round, height, data) of closed rounds durably; a later note on a round replaces the earlier one; it."""
+        """Store (component, round, height, data) of closed rounds durably; a later note replaces an earlier one."""
         rows = [(round_, component, height, dump_note(data), time.time()) for component, round_, height, data in notes]
         with self._transaction() as connection:
             connection.executemany(

@@ -25,6 +25,7 @@ from collegium.protocol.update import Integers
 EXACT = settings(deadline=None, max_examples=120)
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "byzfl" / "byzfl.json").read_text())["rules"]
 RULES = sorted(robust.RULES)
+NOT_IN_BYZFL: frozenset[str] = frozenset()  # rules that only ORACLES check
 Column = list[Fraction]
 
 
@@ -32,7 +33,7 @@ def arrays(updates: Sequence[Sequence[int]], width: int) -> list[Integers]:
     return [np.array(update, dtype=f"<i{width // 8}") for update in updates]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in NOT_IN_BYZFL])
 def test_byzfl_agrees(rule: str) -> None:
     """Within one 256th of a grid step: half of it is the one rounding, and a clip factor's 24 bits err by less than
     |q| · 2^-24 ≤ 2^-9, which is the other half; centered clipping's 32 bits by less. byzfl itself errs by 1e-12."""
