@@ -243,7 +243,7 @@ def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: H
 def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.CaptureFixture[str]) -> None:
     learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
     found: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
-    found |= {"unmatched": [], "older": []}
+    found |= {"unmatched": [], "older": [], "paused": []}
     training.tell(console(), {**found, "is_member": True})
     assert "training: 1 component\n" in capsys.readouterr().out
     training.tell(console(), {**found, "is_member": False})
