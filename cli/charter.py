@@ -67,6 +67,10 @@ def create(
         float,
         typer.Option(min=MIN_DEADLINE, max=MAX_DEADLINE, help="Seconds that a round waits for a host that is late."),
     ] = 60.0,
+    pace: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Least time between two rounds of a component: 90min, 24h, 7d; 0 for none."),
+    ] = "0",
     min_students: Annotated[
         int, typer.Option(min=0, max=2**20, help="A member that declares fewer students hosts, but does not train.")
     ] = 20,
@@ -112,7 +116,7 @@ def create(
         created=int(time.time()),
         seed=seed,
         members=tuple(sorted(people, key=lambda person: person.key)),
-        rules=Rules(fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000),
+        rules=Rules(fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000, founding.pace_of(pace)),
         components=tuple(sorted(specs, key=lambda spec: spec.name)),
         learning=replace(learning, min_students=min_students),
     )
@@ -135,6 +139,7 @@ def create(
             [
                 ("charter", path),
                 ("federation", found["federation"]),
+                ("pace", founding.pace_fact(drawn)),
                 ("one student", founding.student_fact(found["student"])),
             ],
         )
@@ -185,6 +190,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
                 ("federation id", found["federation"]),
                 ("fault model", f"{rules.fault_model}: goes on without {found['tolerated_losses']} of its members"),
                 ("deadline", f"a round waits {rules.round_deadline / 1000:g} s for a host that is late"),
+                ("pace", founding.pace_fact(charter)),
                 ("late updates", f"count for {rules.max_staleness} more rounds"),
                 ("withdrawals", f"are folded out of the last {rules.refold_horizon} rounds"),
                 ("planned rounds", charter.learning.planned_rounds),
@@ -262,7 +268,10 @@ def sign(
 
     def people(console: Any) -> None:
         _members(console, found)
-        facts(console, [("one student", founding.student_fact(found["student"]))])
+        facts(
+            console,
+            [("pace", founding.pace_fact(charter)), ("one student", founding.student_fact(found["student"]))],
+        )
         for line in founding.next_steps(place.charter, found["missing"]):
             console.print(line)
 
@@ -344,6 +353,7 @@ def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
         ],
         "fault_model": model,
         "quorum": quorum(count, model),
+        "pace_seconds": charter.rules.pace / 1000,
         "tolerated_losses": tolerated(count, model),
         "missing": sorted(m.name for m in charter.members if m.key not in done),
         "complete": len(done) == count,

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import RefusedError, UsageError
+from ..node.words import lasting
+from .options import seconds_of
 from .output import say
 
 if TYPE_CHECKING:
@@ -193,6 +195,26 @@ def warnings(charter: "Charter") -> list[str]:
         if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.is_statistic
     ]
     return found
+
+
+def pace_of(text: str) -> int:
+    """Return the pace that an option names in milliseconds. Raises UsageError."""
+    from ..protocol.bounds import MAX_PACE
+
+    seconds = seconds_of(text, "--pace")
+    if seconds > MAX_PACE:
+        raise UsageError(f"A pace of {text} is too long", f"At most {lasting(MAX_PACE)} are allowed.")
+    return round(seconds * 1000)
+
+
+def pace_fact(charter: "Charter") -> str:
+    """Say how fast rounds may follow each other, and how long the planned ones take at least."""
+    pace, rounds = charter.rules.pace / 1000, charter.learning.planned_rounds
+    if not pace:
+        return "none: rounds follow each other as fast as they are trained, perhaps all of them within minutes"
+    return f"a component closes a round every {lasting(pace)} at most: the {rounds} planned ones take" + (
+        f" {lasting(pace * (rounds - 1))} or longer" if rounds > 1 else " as long as one takes"
+    )
 
 
 def student(charter: "Charter") -> "dict[str, object] | None":

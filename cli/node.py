@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
+from ..node.words import lasting
 from ..protocol.bounds import MAX_WAIT
 from .founding import unmatched
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
@@ -269,6 +270,8 @@ def show(out: Any, found: Any) -> None:
             f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
         ),
     ]
+    if federation["pace_seconds"]:
+        pairs.append(("pace", _pace(found)))
     if not found["gone"]:  # a former member trains nothing and has no connections
         pairs.append(("training", trained(found["training"])))
     if live and not found["gone"]:
@@ -314,6 +317,14 @@ def _who(found: Any) -> str:
     if found["is_member"]:
         return str(name)
     return f"key {key}, no member yet" if name == key else f"{name} (key {key}), no member yet"
+
+
+def _pace(found: Any) -> str:
+    """Say how fast rounds may follow each other, and when the next one may close."""
+    times = sorted({c["closes_after"] for c in found["components"] if c["closes_after"]})
+    told = [f"{time[:16].replace('T', ' ')} UTC" for time in times]
+    more = "" if not told else f"; the next not before {told[0]}" + (f" to {told[-1]}" if told[0] != told[-1] else "")
+    return f"a round of a component every {lasting(found['federation']['pace_seconds'])} at most{more}"
 
 
 def _absent(member: Any) -> str:

@@ -98,3 +98,16 @@ def key_passphrase(home: "Home", path: Path | None, key: Path | None = None) -> 
             "Give --passphrase-file, or set COLLEGIUM_PASSPHRASE.",
         )
     return str(typer.prompt("Passphrase", hide_input=True, err=True))
+
+
+def seconds_of(text: str, option: str) -> float:
+    """Return a time that is written with its unit (90min, 24h, 7d; 0 for none) in seconds. Raises UsageError."""
+    import re
+
+    if text.strip() == "0":
+        return 0.0
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(s|min|h|d)\s*", text)
+    if found is None:
+        advice = f"Write a number and s, min, h or d: {option} 24h; 0 for none."
+        raise UsageError(f"{option} {text!r} is no time", advice)
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[found[2]]

@@ -4,3 +4,11 @@
 def counted(number: int, one: str, more: str = "") -> str:
     """Return a number and what is counted: "1 file", "2 files". `more` is the plural that takes more than an s."""
     return f"{number} {one if number == 1 else more or one + 's'}"
+
+
+def lasting(seconds: float) -> str:
+    """Return a time in the largest unit that it is a whole number of: "90 min", "24 h", "7 d"."""
+    for unit, size, least in (("d", 86_400, 2), ("h", 3600, 1), ("min", 60, 1)):
+        if seconds >= least * size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"

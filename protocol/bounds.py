@@ -10,6 +10,7 @@ MAX_STEPS = 10_000  # of one round
 MAX_TOTAL_STEPS = 100_000  # of all planned rounds together: the accountant's time and error grow with them
 MIN_STUDENTS = 20  # that a member's lot may stand for: fewer widen no bound of an update's norm
 MIN_DEADLINE, MAX_DEADLINE = 0.1, 7 * 86_400.0  # seconds
+MAX_PACE = 366 * 86_400  # seconds between two closes of a component
 MAX_STUDENTS = 100_000_000  # of one institution
 MAX_INSTITUTIONS = 1024  # of a federation or a simulation
 MAX_WAIT = 86_400.0  # seconds that a command waits

@@ -10,7 +10,7 @@ from ..crypto.hashing import digest
 from ..crypto.identity import Identity, verify
 from . import names as grammar
 from . import schema, statistics
-from .bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
+from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from .codec import unpack
 from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, RULES, TASK_KINDS, Learning, Task
@@ -36,9 +36,10 @@ class Member:
 class Rules:
     """The limits that bind all members. Milliseconds, counts and bytes.
 
-    `round_deadline` runs from the first acknowledged update of a round. `max_staleness` is S of design.md section 7. An
-    author may add at most `records_per_height` records and `bytes_per_height` bytes to one height. `refold_horizon`
-    counts rounds: older contributions can no longer be withdrawn by refold.
+    `round_deadline` runs from the first acknowledged update of a round, and not before the pace allows its close.
+    `max_staleness` is S of design.md section 7. An author may add at most `records_per_height` records and
+    `bytes_per_height` bytes to one height. `refold_horizon` counts rounds: older contributions can no longer be
+    withdrawn by refold. `pace` is the least time between two closes of one component, 0 for none.
     """
 
     fault_model: Name
@@ -47,6 +48,7 @@ class Rules:
     records_per_height: Annotated[int, Between(1, 2**16)]
     bytes_per_height: Annotated[int, Between(2**16, 2**26)]
     refold_horizon: Annotated[int, Between(1, 2**20)]
+    pace: Annotated[int, Between(0, 1000 * MAX_PACE)] = 0
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ CHARTER = {
         "records_per_height": (int, 1, 2**16),
         "bytes_per_height": (int, 2**16, 2**26),
         "refold_horizon": U63,
+        "pace": U63,
     },
     "components": ANY,
     "learning": ANY,

@@ -25,6 +25,8 @@ def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
         known = state.deadlines.get(name)
         if known is not None and known.round >= open_round:
             continue
+        if name in state.resting:
+            continue  # else who sends too early would end the deadline before the others may train
         if any(entry.staleness == 0 for entry in eligible(state.charter, ledger, name)):
             state.deadlines[name] = Deadline(open_round)
             state.emit(ev.SetTimer(RoundDeadline(name, open_round), state.charter.rules.round_deadline))
@@ -91,6 +93,8 @@ def _admissible(state: NodeState, record: Signed[Record]) -> bool:
 
 def is_punctual(state: NodeState, ledger: Ledger, name: str, mine: Ledger) -> bool:
     """Whether closing this component on `ledger` leaves no member out, by this node's clock (timely)."""
+    if name in state.resting:
+        return False
     component = ledger.components[name]
     entries = eligible(state.charter, ledger, name)
     present = {entry.author for entry in entries}

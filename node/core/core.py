@@ -72,6 +72,7 @@ from . import (
     inbox,
     motions,
     offers,
+    pacing,
     removals,
     spending,
     training,
@@ -86,6 +87,7 @@ from .timers import (
     GatherDue,
     IdleDue,
     NextPiece,
+    PaceDue,
     PostDue,
     PullDue,
     RoundDeadline,
@@ -121,6 +123,7 @@ def load_node(charter: Charter, identity: Identity, options: Options, snapshot: 
     for name in state.held:
         state.bases[name, 0, 0] = state_digest(name, origin(state.specs[name]))
     offers.recall(state)
+    pacing.recall(state, snapshot.ages)
     spending.recall_earlier_keys(state, snapshot.blocks)
     return state
 
@@ -233,6 +236,8 @@ def _on_timer(state: NodeState, timer: Timer) -> None:
                 ledger = candidates.current(state).state
                 deadline.held = frozenset(entry.update for entry in eligible(state.charter, ledger, component))
                 deadline.due = True
+        case PaceDue(component, round_):
+            pacing.end(state, component, round_)
         case VoteTimeout(height, view, step):
             if state.agreement is not None and height == state.agreement.height:
                 heights.agree(state, state.agreement.timeout(view, step))

@@ -551,3 +551,5 @@ class Snapshot:
     reservations: Sequence[PutReservation] = ()
     published: frozenset[int] = frozenset()
     flags: Mapping[str, int] = field(default_factory=dict)
+    # Height → ms since this node decided its block, as of the reading: not compared.
+    ages: Mapping[int, int] = field(default_factory=dict, compare=False)

@@ -14,7 +14,7 @@ from ...consensus.ledger import Ledger
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Block, Certificate, Close, Proposal, Vote
 from ...protocol.records import GENESIS, IDLE, Evidence
-from . import candidates, catchup, motions, offers, updates
+from . import candidates, catchup, motions, offers, pacing, updates
 from . import events as ev
 from .messages import Kind, message, open_message, wrap
 from .state import NodeState
@@ -225,6 +225,7 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
     offers.note(state, before)
     motions.note_asked(state, before, records)
     for close in block.close:
+        pacing.begin(state, close.component)
         _closed(state, before, close)
         motions.note_close(state, before, close)
     if block.close:

@@ -123,6 +123,7 @@ class NodeState:
         self.unacked: dict[bytes, None] = {}  # updates whose bytes are here, until they are acknowledged or refused
         self.acked: dict[tuple[bytes, str, int], bytes] = {}
         self.deadlines: dict[str, Deadline] = {}
+        self.resting: dict[str, int] = {}  # component → round that the charter's pace does not allow yet (pacing.py)
         self.judging: dict[bytes, Block] = {}
         self.prepared: dict[bytes, tuple[Ledger, list[Signed[Record]]]] = {}
         self.unclosed: dict[bytes, Ledger] = {}

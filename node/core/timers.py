@@ -57,6 +57,14 @@ class RoundDeadline:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceDue:
+    """By this node's clock, the charter's pace lets a component close this round from now on."""
+
+    component: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class VoteTimeout:
     """A step of a view has lasted too long."""
 
@@ -66,5 +74,15 @@ class VoteTimeout:
 
 
 Timer: TypeAlias = (
-    NextPiece | SyncDue | IdleDue | PostDue | GatherDue | TrainDue | PullDue | FoldDue | RoundDeadline | VoteTimeout
+    NextPiece
+    | SyncDue
+    | IdleDue
+    | PostDue
+    | GatherDue
+    | TrainDue
+    | PullDue
+    | FoldDue
+    | RoundDeadline
+    | PaceDue
+    | VoteTimeout
 )

@@ -119,7 +119,7 @@ def _rounds_ahead(state: NodeState, run: contributing.TrainingRun) -> int:
 
 
 def _is_trainable(state: NodeState, name: str) -> bool:
-    if not state.is_current(name) or name in state.doubted:
+    if not state.is_current(name) or name in state.doubted or name in state.resting:
         return False
     component = state.ledger.components[name]
     target = component.round + 1

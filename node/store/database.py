@@ -191,6 +191,7 @@ class Store:
                 )
                 messages = connection.execute("SELECT height, checksum, data FROM messages ORDER BY id")
                 published = connection.execute("SELECT run, checksum FROM published")
+                received, now = connection.execute("SELECT height, received FROM blocks").fetchall(), time.time()
                 return Snapshot(
                     blocks=tuple(blocks),
                     records=tuple([self._rows.record(row) for row in loose]),
@@ -199,6 +200,7 @@ class Store:
                     reservations=tuple(self._reservations(connection)),
                     published=frozenset([self._rows.published(row) for row in published]),
                     flags=self._flags(connection),
+                    ages={height: round(1000 * max(0.0, now - float(since))) for height, since in received},
                 )
             finally:
                 connection.execute("COMMIT")

@@ -154,6 +154,7 @@ class ComponentGlance(StateLabel):
     counted_last: int
     active_hosts: int
     trainers: int
+    closes_after: str | None
     hosted_here: bool | None
     followed_here: bool | None
     folded_round: int | None
@@ -200,6 +201,7 @@ class FederationGlance(TypedDict):
     fault_model: str
     members: int
     quorum: int
+    pace_seconds: float
     tolerated_losses: int
     expelled: list[MemberName]
     open_motions: int

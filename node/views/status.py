@@ -1,5 +1,7 @@
 """The node, its peers and its components."""
 
+import time
+
 from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.membership import earlier
 from ...consensus.rounds import eligible, has_contributed
@@ -31,6 +33,7 @@ def status(context: Context) -> NodeStatus:
             "fault_model": ledger.fault_model,
             "members": len(ledger.members),
             "quorum": ledger.quorum,
+            "pace_seconds": charter.rules.pace / 1000,
             "tolerated_losses": tolerated(len(ledger.members), ledger.fault_model),
             "expelled": context.members(ledger.expelled),
             "open_motions": len(ledger.roll.motions),
@@ -191,11 +194,20 @@ def _glance(context: Context, c: ComponentLedger) -> ComponentGlance:
         "counted_last": len(c.rounds[-1].entries) if c.rounds else 0,
         "active_hosts": len(c.hosts),
         "trainers": len(trained_by(context, c)),
+        "closes_after": _closes_after(context, c),
         "hosted_here": None if context.hosted is None else c.name in context.hosted,
         "followed_here": None if context.followed is None else c.name in context.followed,
         "folded_round": None if done is None else done[0],
         "digest": None if done is None else done[3].hex(),
     }
+
+
+def _closes_after(context: Context, c: ComponentLedger) -> str | None:
+    """Return when the charter's pace lets the next round close, by this node's clock; None if it lets it now."""
+    pace, decided = context.charter.rules.pace, context.store.decided(c.rounds[-1].height) if c.rounds else None
+    if not pace or decided is None or decided + pace / 1000 <= time.time():
+        return None
+    return moment(decided + pace / 1000)
 
 
 def state_label(context: Context, c: ComponentLedger) -> str:

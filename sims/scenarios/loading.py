@@ -31,6 +31,7 @@ CHARTER: Mapping[str, toml.Check[Any]] = {
     "components": toml.whole(1, 64),
     "statistics": toml.whole(0, 64),
     "deadline": toml.whole(100, 3_600_000),
+    "pace": toml.whole(0, 3_600_000),
     "min_updates": toml.whole(1, 256),
     "noise": toml.whole(0, 2**40),
     "horizon": toml.whole(1, 2**20),

@@ -106,6 +106,7 @@ class Node:
         self.stays_down = False
         self.timers.clear()
         self.inbox.clear()
+        self.store.now = self.now
         try:
             self.core = load_node(self.cluster.charter, self.identity, self.options, self.store.snapshot())
         except Exception as error:
@@ -163,6 +164,7 @@ class Node:
             puts = []
         elif fate == "torn":
             puts = puts[: self.cluster.random.randrange(len(puts) + 1)]
+        self.store.now = self.now
         self.store.apply(puts)
         self.cluster.progressed |= any(isinstance(put, ev.PutBlock) for put in puts)
         self.cluster.observer.persisted(self, puts, whole=fate not in ("before", "torn"))

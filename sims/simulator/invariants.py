@@ -33,6 +33,7 @@ from .cluster import Cluster, Node
 from .promise import InvariantError
 
 MAX_OPEN = 4  # motions of one member that are open
+CLOCK_GRAIN = 60  # ms: timers of a clock that runs fast are rounded
 MAX_COMPUTED = 256  # parameters: more are not added up again in plain integers
 K = TypeVar("K", bound=Hashable)
 ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
@@ -57,6 +58,8 @@ class Invariants:
         self._next_members: dict[int, bytes] = {0: b""}
         self._verified: set[bytes] = set()
         self._feeds: dict[bytes, tuple[int, bytes]] = {}
+        # Component and round → node → when the node decided the close, by its own clock.
+        self._closed: dict[tuple[str, int], dict[int, int]] = {}
         self._agreed = 0  # heights whose records were looked at
         self._updates: dict[bytes, UpdateHeader] = {}  # agreed, by the header's digest
         self._agreed_acks: dict[bytes, set[bytes]] = {}  # hosts whose true acknowledgements are agreed
@@ -83,6 +86,7 @@ class Invariants:
                 self._once("G2", self._blocks, put.block.height, put.block.id, "two blocks at height")
                 self._certified(put)
                 self._looked_at(node, put)
+                self._paced(node, put)
             elif isinstance(put, ev.PutRecord) and put.record.value.author == me:
                 self._once("G8", self._records, (me, put.record.value.seq), put.record.digest, "two records with seq")
             elif isinstance(put, ev.PutMessage) and put.data[0] == Kind.VOTE:
@@ -94,8 +98,12 @@ class Invariants:
                         self._defensible(node, vote)
                     elif vote.step == PREVOTE and vote.block != NIL:
                         self._locked(node, vote)
-            elif isinstance(put, ev.PutReservation) and node.options.idle and not put.recalled:
-                raise InvariantError("G6", f"node {node.index} trains, and says that it does not: {node.options.idle}")
+            elif isinstance(put, ev.PutReservation) and not put.recalled:
+                if node.options.idle:
+                    raise InvariantError("G6", f"node {node.index} trains, and says that it is {node.options.idle}")
+                for part in put.parts:
+                    if not self._rested(node, part.component, part.round):
+                        raise InvariantError("pace", f"node {node.index} trains round {part.round} too early")
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
                 place = (node.index, value.author, value.component, value.round)
@@ -200,6 +208,25 @@ class Invariants:
                 self._agreed_acks.setdefault(header.digest, set()).update(hosts)
         if max(count.values(), default=0) > rules.records_per_height:
             raise InvariantError("G9", f"{max(count.values())} records of one member at height {put.block.height}")
+
+    def _paced(self, node: Node, put: ev.PutBlock) -> None:
+        """The charter's pace: a quorum less the liars waited for it, each by its own clock."""
+        for name, number in ((close.component, close.round) for close in put.block.close):
+            if (name, number) not in self._closed and number > 1:
+                honest = self.cluster.honest()
+                waited = sum(self._rested(each, name, number, known=True) for each in honest)
+                liars = len(self.cluster.nodes) - len(honest)
+                if self.cluster.charter.rules.pace and waited < self._needed(len(self.cluster.nodes)) - liars:
+                    raise InvariantError("pace", f"{name} closes round {number} when {waited} members allow it")
+            self._closed.setdefault((name, number), {}).setdefault(node.index, node.now)
+
+    def _rested(self, node: Node, name: str, number: int, *, known: bool = False) -> bool:
+        """Whether the round before was closed long enough ago for a node; `known`: not if it has never heard of it."""
+        spec = self.cluster.charter.component(name)
+        since = self._closed.get((name, number - 1), {}).get(node.index)
+        if since is None or (spec is not None and spec.is_statistic and not known):
+            return not known
+        return node.now - since >= self.cluster.charter.rules.pace - CLOCK_GRAIN
 
     def _traced(self, before: Ledger, now: Ledger) -> None:
         """G4, G5: what newly closed rounds count is signed, agreed, acknowledged, fresh enough, and counts once."""

@@ -16,6 +16,8 @@ class MemoryStore:
         self.records: dict[bytes, Signed[Record]] = {}
         self._feeds: dict[bytes, dict[int, list[Signed[Record]]]] = {}  # author → seq → branches
         self.decided: dict[int, ev.PutBlock] = {}
+        self.now = 0  # by its node's clock, in ms
+        self._times: dict[int, int] = {}  # when each height was decided
         self.agreed: set[bytes] = set()
         self.messages: dict[tuple[int, bytes], None] = {}  # in order
         self.headers: dict[tuple[bytes, str, int], Signed[UpdateHeader]] = {}
@@ -35,6 +37,7 @@ class MemoryStore:
                         self._feeds.setdefault(author, {}).setdefault(seq, []).append(put.record)
                 case ev.PutBlock():
                     self.decided[put.block.height] = put
+                    self._times[put.block.height] = self.now
                     self.agreed.update(put.records)
                     self.messages = {m: None for m in self.messages if m[0] > put.block.height}
                 case ev.PutMessage():
@@ -61,6 +64,7 @@ class MemoryStore:
             reservations=list(self.reservations),
             published=frozenset(self.published),
             flags=dict(self.flags),
+            ages={height: max(0, self.now - time) for height, time in self._times.items()},
         )
 
     def height(self) -> int:

@@ -25,6 +25,7 @@ UPDATES = "collegium.node.core.updates"
 HEIGHTS = "collegium.node.core.heights"
 CANDIDATES = "collegium.node.core.candidates"
 TRAINING = "collegium.node.core.training"
+PACING = "collegium.node.core.pacing"
 SPENDING = "collegium.node.core.spending"
 AGREEMENT, FOLD, ROUNDS = "collegium.consensus.agreement", "collegium.consensus.fold", "collegium.consensus.rounds"
 LEDGER, CUT = "collegium.consensus.ledger", "collegium.consensus.cut"
@@ -548,6 +549,33 @@ MUTATIONS = (
         "hosts-without-data",
         1,
         ("expect.rounds",),
+    ),
+    Mutation(
+        "the pace is ignored",
+        ((PACING, "if left > 0:", "if False:"),),
+        "paced",
+        1,
+        ("pace",),
+    ),
+    Mutation(
+        "a restart forgets when the last round closed",
+        ((CORE, "    pacing.recall(state, snapshot.ages)\n", ""),),
+        "paced",
+        1,
+        ("pace",),
+    ),
+    Mutation(
+        "a deadline runs while the pace does not allow a close",
+        (
+            (
+                CANDIDATES,
+                "        if name in state.resting:\n            continue",
+                "        if False:\n            continue",
+            ),
+        ),
+        "paced",
+        1,
+        ("expect.everybody",),
     ),
     Mutation(
         "a silent trainer is not suspended",
