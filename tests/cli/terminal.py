@@ -180,9 +180,11 @@ class Terminal:
             name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
         }
         environment |= {"TERM": "xterm-256color", **self.environment}
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell in the background lets its children ignore it
         self._process = subprocess.Popen(
             self.words, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
         )
+        signal.signal(signal.SIGINT, before)
         os.close(slave)
 
     def send(self, text: str) -> None:
