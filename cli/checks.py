@@ -22,6 +22,7 @@ from ..node.views.notes import LEARNER_FAILED, paused
 from ..node.words import counted
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
+from .monitor import STUCK, hanging
 
 if TYPE_CHECKING:
     from ..consensus.ledger import Ledger
@@ -391,6 +392,9 @@ def _daemon(home: Home) -> Iterator[Check]:
     pid = running(home)
     if pid is None:
         yield Check("daemon", "warn", "not running", "Start it: collegium node start.")
+        return
+    if hangs := hanging(home):
+        yield Check("daemon", "fail", hangs, STUCK)
         return
     status = Client(home).get("/status")
     for note in status["findings"]:

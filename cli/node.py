@@ -14,6 +14,7 @@ from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, Usa
 from ..node.words import lasting
 from ..protocol.bounds import MAX_WAIT
 from .founding import unmatched
+from .monitor import check
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .pausing import pause, resume
@@ -194,11 +195,17 @@ def stop(
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until interrupted.")] = False,
     interval: Annotated[float, typer.Option(min=0.2, max=MAX_WAIT, help="Seconds between repeats.")] = 2.0,
+    monitor: Annotated[
+        bool, typer.Option("--check", help="For monitors: one line, exit 0 ok, 1 warning, 2 critical.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the node at a glance; without a daemon, its last state."""
     place = existing_home(home)
+    if monitor:
+        check(place).tell(as_json)
+        return
     if not watch:
         found = look(place)
         emit(found, as_json, lambda out: show(out, found))

@@ -68,6 +68,9 @@ def build(daemon: Daemon) -> Starlette:
         daemon.refresh_peers()
         return JSONResponse({"address": address, "added": list(left)})
 
+    async def health(_request: Request) -> Response:
+        return JSONResponse({"answers": True})
+
     async def stop(request: Request) -> Response:
         await body_of(request, {})
         log.info("stop requested")
@@ -88,6 +91,7 @@ def build(daemon: Daemon) -> Starlette:
         routes=[
             *membership.routes(daemon),
             *unlearn.routes(daemon),
+            Route("/health", health),
             Route("/status", view(lambda context, _: views.status(context))),
             Route("/peers", view(_peers)),
             Route("/components", view(lambda context, _: views.components(context))),

@@ -40,9 +40,10 @@ def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
 class Client:
     """The daemon of one home. Every method raises UnreachableError if none answers, or the error that it answers."""
 
-    def __init__(self, home: Home, timeout: float | None = None) -> None:
+    def __init__(self, home: Home, timeout: float | None = None, grace: float | None = None) -> None:
         self.home = home
         self._timeout = TIMEOUT if timeout is None else timeout
+        self._grace = GRACE if grace is None else grace
 
     def answers(self) -> bool:
         """Whether a daemon answers now."""
@@ -178,7 +179,7 @@ class Client:
                 return http.request(method, f"http://node{path}", params=parameters, json=body)
 
         try:
-            answer = within(limit + GRACE, ask)  # httpx bounds each part of the answer, not the whole
+            answer = within(limit + self._grace, ask)  # httpx bounds each part of the answer, not the whole
         except (httpx.TimeoutException, TooLongError) as error:
             advice = f"It may be busy; look into {self.home.log}, or stop it: collegium node stop."
             raise UnreachableError(f"The daemon (pid {pid}) does not answer", advice) from error

@@ -83,6 +83,10 @@ class LogFile:
     def flush(self) -> None:
         """Do nothing: every text is flushed."""
 
+    def reopen(self) -> None:
+        """Go on in a new file under the old name: `logrotate` has renamed the one before."""
+        self._handler.reopen()
+
     def close(self) -> None:
         """Close the file."""
         self._handler.close()
@@ -94,6 +98,15 @@ class _Handler(RotatingFileHandler):
     def __init__(self, path: Path, stdio: bool) -> None:
         self._stdio = stdio
         super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8", errors="backslashreplace")
+
+    def reopen(self) -> None:
+        self.acquire()
+        try:
+            before, self.stream = self.stream, self._open()
+            if before is not None:
+                before.close()
+        finally:
+            self.release()
 
     def _open(self) -> Any:
         def private(path: str, flags: int) -> int:
@@ -150,6 +163,14 @@ def configure(format_: str, level: str, file: Path | None = None) -> None:
     _library.addFilter(lambda record: _repeats.tell(record.name, str(record.msg)[:100]))
     root.addHandler(_library)
     root.setLevel(logging.WARNING)
+
+
+def reopen() -> bool:
+    """Open the log file anew; False if the log goes to no file."""
+    if not isinstance(_sink, LogFile):
+        return False
+    _sink.reopen()
+    return True
 
 
 def pass_on(text: str) -> None:

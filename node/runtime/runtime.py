@@ -336,9 +336,12 @@ class Runtime:
             self._control_closed.set()
 
     async def _watch_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                self.request_stop()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP and logs.reopen():
+                    log.info("log reopened")
+                else:  # without a log file it is the terminal that went
+                    self.request_stop()
 
     # ---- network
 

@@ -12,6 +12,8 @@ from .membership import sentence
 from .training import listed, remarks
 
 LEARNER_FAILED = "The learner failed, so nothing is trained here"
+LOST = "Connected to "  # how the note begins that too few members can be reached
+UNCERTIFIED = "states are uncertified"
 SOON = 3  # rounds: a budget that lasts for no more gets a note
 BY_ITSELF = "It goes on by itself."
 BOUNDS = "`collegium privacy show` has the training runs and who set which bound."
@@ -88,7 +90,7 @@ def _network(context: Context, live: Live) -> list[Note]:
     elif len(live.neighbours) < min(ledger.quorum - 1, live.max_neighbours) and context.me in ledger.members:
         found.append(
             Note(
-                f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
+                f"{LOST}{len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
                 f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
                 " (`collegium peer list`).",
                 "This node keeps what it signs meanwhile, and sends it then.",
@@ -205,9 +207,9 @@ def _uncertified(context: Context) -> list[Note]:
     least = 4 if ledger.fault_model == "byzantine" else 2
     return [
         Note(
-            f"{names[0]} has {count} hosts: its states are uncertified."
+            f"{names[0]} has {count} hosts: its {UNCERTIFIED}."
             if len(names) == 1
-            else f"{listed(names)} have {count} hosts each: their states are uncertified.",
+            else f"{listed(names)} have {count} hosts each: their {UNCERTIFIED}.",
             f"From {least} hosts on they are certified: more members have to host them.",
         )
         for count, names in sorted(together.items())

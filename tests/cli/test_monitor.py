@@ -1,0 +1,97 @@
+"""What a monitor is told of a daemon that runs, hangs, ended or cannot train, and that SIGHUP reopens the log."""
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.cli.monitor import CRITICAL, OK, WARNING, Verdict
+from collegium.node.home import Home, running
+
+from ..firstweek.schools import collegium
+from ..waiting import wait_for
+from .test_node import alone  # noqa: F401 - a fixture
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+
+def test_a_monitor_tells_a_daemon_that_answers_from_one_that_hangs_and_one_that_ended(
+    run: "Run",
+    alone: Home,  # noqa: F811
+) -> None:
+    check = ("node", "status", "--check", "--home", alone.root)
+    pid = 0
+    try:
+        assert run(*check).code == CRITICAL
+        started = run("node", "start", "--home", alone.root, "--json")
+        assert started.code == 0, started.err
+        pid = started.value["pid"]
+        fine = run(*check)
+        assert (fine.code, len(fine.out.splitlines())) == (WARNING, 1), fine.out
+        assert fine.out.startswith("warning: This node does not train with all its data"), "it has none"
+        well = run("doctor", "--check", "--home", alone.root)
+        assert well.code in (OK, WARNING), well.out
+        assert len(well.out.splitlines()) == 1
+
+        os.kill(pid, signal.SIGSTOP)
+        hangs = run(*check, "--json")
+        assert hangs.code == hangs.value["exit_code"] == CRITICAL
+        assert hangs.value["verdict"] == "critical"
+        assert hangs.value["line"] == f"the daemon (pid {pid}) hangs: its process was stopped by a signal"
+        assert "kill -CONT" in hangs.value["found"][0]["advice"]
+        sick = run("doctor", "--check", "--home", alone.root)
+        assert sick.code == CRITICAL
+        assert "hangs" in sick.out
+
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: run(*check).code == WARNING, lambda: run(*check).out)
+
+        # logrotate renames the file and sends SIGHUP.
+        old = alone.log.rename(alone.log.with_name("rotated"))
+        os.kill(pid, signal.SIGHUP)
+        wait_for(
+            lambda: alone.log.exists() and "log reopened" in alone.log.read_text(), lambda: old.read_text()[-2000:]
+        )
+        assert alone.log.stat().st_mode & 0o777 == 0o600
+        assert "log reopened" not in old.read_text()
+        assert os.path.sameopenfile(alone.log.open().fileno(), os.open(f"/proc/{pid}/fd/2", os.O_RDONLY))
+        assert running(alone) == pid
+
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: running(alone) is None, lambda: "it runs")
+        ended = run(*check)
+        assert (ended.code, ended.out) == (CRITICAL, "critical: the daemon does not run\n")
+    finally:
+        if pid and running(alone) == pid:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_home_that_is_not_there_is_critical(run: "Run", alone: Home) -> None:  # noqa: F811
+    found = collegium("node", "status", "--check", "--home", alone.root / "none")
+    assert found.code == CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "line"),
+    [
+        ((), OK, "ok: all is well\n"),
+        ((WARNING,), WARNING, "warning: 1 is wrong\n"),
+        ((WARNING, CRITICAL, WARNING), CRITICAL, "critical: 2 is wrong; 1 is wrong; 1 is wrong\n"),
+    ],
+)
+def test_the_worst_comes_first_and_decides(
+    capsys: pytest.CaptureFixture[str], codes: tuple[int, ...], code: int, line: str
+) -> None:
+    from typer import Exit
+
+    verdict = Verdict(fine="all is well")
+    for each in codes:
+        verdict.add(each, f"{each} is wrong.")
+    try:
+        verdict.tell(as_json=False)
+        ended = 0
+    except Exit as end:
+        ended = end.exit_code
+    assert (ended, capsys.readouterr().out) == (code, line)
