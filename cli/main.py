@@ -31,6 +31,7 @@ from . import (
     rounds,
     sim,
     sims,
+    unit,
     unlearn,
 )
 from .options import SETTINGS, HomeOption, home_path
@@ -67,6 +68,7 @@ app.add_typer(charter.app, name="charter")
 app.add_typer(node.app, name="node")
 node.app.command("backup")(backups.backup)
 node.app.command("restore")(backups.restore)
+node.app.command("unit")(unit.unit)
 app.add_typer(peer.app, name="peer")
 app.add_typer(component.app, name="component")
 app.add_typer(data.app, name="data")

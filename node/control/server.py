@@ -12,8 +12,11 @@ from .app import build
 from .facts import Daemon
 
 
-async def serve_control(daemon: Daemon, stop: trio.Event) -> None:
-    """Serve until `stop` is set. The socket's file is made with mode 0600: nobody else may command this node."""
+async def serve_control(daemon: Daemon, stop: trio.Event, listening: trio.Event) -> None:
+    """Serve until `stop` is set, and set `listening` when callers are taken.
+
+    The socket's file is made with mode 0600: nobody else may command this node.
+    """
     daemon.home.socket_folder()
     daemon.home.socket.unlink(missing_ok=True)  # left by a daemon that was killed; we hold the directory's lock
     with socket.socket(socket.AF_UNIX) as listener:
@@ -23,6 +26,7 @@ async def serve_control(daemon: Daemon, stop: trio.Event) -> None:
         finally:
             os.umask(before)
         listener.listen()
+        listening.set()
         config = Config()
         config.bind = [f"fd://{listener.detach()}"]
         config.accesslog = config.errorlog = None

@@ -36,7 +36,7 @@ from ..patience import in_thread, unless_scarce
 from ..store.database import Store
 from ..unlearning.exclusion import Exclusion
 from ..unlearning.students import Seen
-from . import logs
+from . import logs, service
 from .admission import SYNC_PROTOCOL, Admission
 from .awaiting import held_before, missing_data, wait_for_data
 from .book import AddressBook
@@ -69,6 +69,7 @@ class Runtime:
         self._inbox: deque[ev.Event] = deque()
         self._wake = trio.Event()
         self._stop = trio.Event()
+        self._control_open = trio.Event()
         self._control_closed = trio.Event()
         self._timers: dict[Timer, trio.CancelScope] = {}
         self._asking: set[bytes] = set()
@@ -169,6 +170,7 @@ class Runtime:
             nursery.start_soon(self.learner.run)
             nursery.start_soon(self.spend_statements.run)
             nursery.start_soon(self._watch_signals)
+            nursery.start_soon(service.keep_told, self._control_open)
             self.holdings.sweep()
             self.refresh_peers()
             await self._step(lambda: start_node(self.core, _now()))
@@ -188,6 +190,8 @@ class Runtime:
             started()
             await self._stop.wait()
             log.info("node stops")
+            if not self.begins_anew:
+                service.notify(service.STOPPING)
             with trio.move_on_after(2):  # let the answer to the stop request get out
                 await self._control_closed.wait()
             nursery.cancel_scope.cancel()
@@ -331,7 +335,7 @@ class Runtime:
         from ..control.server import serve_control  # noqa: PLC0415
 
         try:
-            await serve_control(self, self._stop)
+            await serve_control(self, self._stop, self._control_open)
         finally:
             self._control_closed.set()
 
