@@ -456,6 +456,35 @@ def test_an_expelled_hosts_word_no_longer_certifies(book: Book) -> None:
     assert book.component.certified is not None
 
 
+def test_words_for_another_generation_certify_nothing(book: Book) -> None:
+    """G7: however they came into the ledger, they are of a state that may hold withdrawn updates."""
+    book.round(1)
+    stale = tuple(sorted((1, 0, who.public_key, sha256(b"old")) for who in book.ids))
+    book.ledger = replace(book.ledger, components={T: replace(book.component, generation=1, attests=stale)})
+    book.block(book.record(book.ids[0], kind="x"))
+    assert book.component.certified is None
+
+
+def test_late_words_count_for_eight_rounds_and_are_then_let_go(book: Book) -> None:
+    """Hosts far behind still certify; the ledger does not grow by what nobody needs."""
+    a, b, c, _ = book.ids
+    good = sha256(b"good")
+    book.round(1)
+    book.block(book.attest(a, good), book.attest(b, good))
+    waiting = book.component.attests
+    for number in range(2, 9):
+        book.round(number)
+    assert (book.component.attests, book.component.certified) == (waiting, None)
+    before = book.ledger
+    book.block(book.attest(c, good, round_=1))
+    assert book.component.certified == Certified(1, 0, good)
+    book.ledger = before
+    book.heads = dict(before.heads)
+    book.round(9)
+    book.block(book.attest(c, good, round_=1))
+    assert (book.component.attests, book.component.certified, book.reasons()) == ((), None, [])
+
+
 def test_who_does_not_host_certifies_nothing() -> None:
     book = Book(4)
     book.block(*(book.record(who, Offer((T,) if who is not book.ids[3] else (), ())) for who in book.ids))

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -79,6 +80,20 @@ def test_a_whole_number_is_a_number() -> None:
     found = parse("[privacy]\nepsilon = 3", "config.toml").privacy.epsilon
     assert found == 3.0
     assert type(found) is float
+
+
+@pytest.mark.parametrize("name", ["whole", "number", "kind", "texts"])
+def test_true_is_no_number(name: str) -> None:
+    """Python takes it for 1, and a list of it for a list of numbers."""
+    table = toml.parse(f"key = {'[true]' if name == 'texts' else 'true'}", "config.toml")
+    readings: dict[str, Callable[[], object]] = {
+        "whole": lambda: table.whole("key", None, 0, 9),
+        "number": lambda: table.number("key"),
+        "kind": lambda: table.take("key", toml.kind(int, list)),
+        "texts": lambda: table.texts("key"),
+    }
+    with pytest.raises(UsageError, match=r"config\.toml: key .*whole number|config\.toml: key .*finite number"):
+        readings[name]()
 
 
 def test_patterns_choose_components() -> None:

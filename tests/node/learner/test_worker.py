@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from collegium.node.blueprint.presets import NO_SEED, preset
-from collegium.node.learner.answers import BadRequestError, Failed, Figure, Progress, Reply, Trained
+from collegium.node.learner.answers import BadReplyError, BadRequestError, Failed, Figure, Progress, Reply, Trained
 from collegium.node.learner.coding import REPLIES, REQUESTS, decode_reply, decode_request, encode, expect
 from collegium.node.learner.frames import FRAME_LIMIT, read_frame, write_frame
 from collegium.node.learner.messages import (
@@ -196,6 +196,16 @@ def test_a_request_that_does_not_decode_is_refused_by_its_field(shared: Process,
 def raw(kind: str, folder: Path, fields: dict[str, Any]) -> bytes:
     body = msgpack.unpackb(encode(7, TRAIN if kind == "train" else opening(folder)))
     return bytes(msgpack.packb(body | {"fields": body["fields"] | fields}))
+
+
+@pytest.mark.parametrize("change", [{"note": ""}, {"id": 2**63}, {"id": -1}, {"id": True}, {"type": 3}])
+def test_an_envelope_holds_an_id_in_bounds_a_type_and_fields_and_nothing_else(change: dict[str, Any]) -> None:
+    request, reply = (msgpack.unpackb(encode(2**63 - 1, each)) for each in (CrossCheck((), 1e-5), Progress(1, 2)))
+    assert decode_request(msgpack.packb(request))[0] == decode_reply(msgpack.packb(reply))[0] == 2**63 - 1
+    with pytest.raises(BadRequestError):
+        decode_request(msgpack.packb(request | change))
+    with pytest.raises(BadReplyError):
+        decode_reply(msgpack.packb(reply | change))
 
 
 def test_refusals_name_the_fault_and_the_worker_goes_on(shared: Process, folder: Path) -> None:
