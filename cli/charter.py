@@ -71,6 +71,9 @@ def create(
         str,
         typer.Option(metavar="TIME", help="Least time between two rounds of a component: 90min, 24h, 7d; 0 for none."),
     ] = "0",
+    start: Annotated[
+        str, typer.Option(metavar="TIME", help="In UTC, as 2026-09-07T06:00: no round is trained or closed before it.")
+    ] = "",
     min_students: Annotated[
         int, typer.Option(min=0, max=2**20, help="A member that declares fewer students hosts, but does not train.")
     ] = 20,
@@ -116,7 +119,9 @@ def create(
         created=int(time.time()),
         seed=seed,
         members=tuple(sorted(people, key=lambda person: person.key)),
-        rules=Rules(fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000, founding.pace_of(pace)),
+        rules=Rules(
+            fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000, founding.pace_of(pace), founding.start_of(start)
+        ),
         components=tuple(sorted(specs, key=lambda spec: spec.name)),
         learning=replace(learning, min_students=min_students),
     )
@@ -139,6 +144,7 @@ def create(
             [
                 ("charter", path),
                 ("federation", found["federation"]),
+                *founding.start_facts(drawn),
                 ("pace", founding.pace_fact(drawn)),
                 ("one student", founding.student_fact(found["student"])),
             ],
@@ -190,6 +196,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
                 ("federation id", found["federation"]),
                 ("fault model", f"{rules.fault_model}: goes on without {found['tolerated_losses']} of its members"),
                 ("deadline", f"a round waits {rules.round_deadline / 1000:g} s for a host that is late"),
+                *founding.start_facts(charter),
                 ("pace", founding.pace_fact(charter)),
                 ("late updates", f"count for {rules.max_staleness} more rounds"),
                 ("withdrawals", f"are folded out of the last {rules.refold_horizon} rounds"),
@@ -270,7 +277,11 @@ def sign(
         _members(console, found)
         facts(
             console,
-            [("pace", founding.pace_fact(charter)), ("one student", founding.student_fact(found["student"]))],
+            [
+                *founding.start_facts(charter),
+                ("pace", founding.pace_fact(charter)),
+                ("one student", founding.student_fact(found["student"])),
+            ],
         )
         for line in founding.next_steps(place.charter, found["missing"]):
             console.print(line)
@@ -354,6 +365,7 @@ def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
         "fault_model": model,
         "quorum": quorum(count, model),
         "pace_seconds": charter.rules.pace / 1000,
+        "starts_at": founding.start_text(charter) or None,
         "tolerated_losses": tolerated(count, model),
         "missing": sorted(m.name for m in charter.members if m.key not in done),
         "complete": len(done) == count,

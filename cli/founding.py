@@ -207,6 +207,40 @@ def pace_of(text: str) -> int:
     return round(seconds * 1000)
 
 
+def start_of(text: str) -> int:
+    """Return the start that an option names in Unix seconds, 0 for none. Raises UsageError."""
+    from datetime import UTC, datetime
+
+    from ..protocol.bounds import MAX_PACE
+
+    if not text:
+        return 0
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"--start {text!r} is no time", "Write it in UTC, as 2026-09-07T06:00.") from error
+    start = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+    ahead = (start - datetime.now(UTC)).total_seconds()
+    if not 0 < ahead <= MAX_PACE:
+        where = "over" if ahead <= 0 else f"more than {lasting(MAX_PACE)} ahead"
+        raise UsageError(
+            f"--start {text}: that is {where}", "Name a time to come, in UTC; without --start it is at once."
+        )
+    return int(start.timestamp())
+
+
+def start_text(charter: "Charter") -> str:
+    """Return the charter's start in UTC, "" if it has none."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(charter.rules.start, UTC).strftime("%Y-%m-%dT%H:%MZ") if charter.rules.start else ""
+
+
+def start_facts(charter: "Charter") -> list[tuple[str, object]]:
+    """Say the charter's start, if it has one."""
+    return [("start", f"no round is trained or closed before {start_text(charter)}")] if charter.rules.start else []
+
+
 def pace_fact(charter: "Charter") -> str:
     """Say how fast rounds may follow each other, and how long the planned ones take at least."""
     pace, rounds = charter.rules.pace / 1000, charter.learning.planned_rounds

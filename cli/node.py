@@ -277,8 +277,9 @@ def show(out: Any, found: Any) -> None:
             f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
         ),
     ]
-    if federation["pace_seconds"]:
-        pairs.append(("pace", _pace(found)))
+    pace = _pace(found)
+    if pace:
+        pairs.append(("pace", pace))
     if not found["gone"]:  # a former member trains nothing and has no connections
         pairs.append(("training", trained(found["training"])))
     if live and not found["gone"]:
@@ -327,11 +328,14 @@ def _who(found: Any) -> str:
 
 
 def _pace(found: Any) -> str:
-    """Say how fast rounds may follow each other, and when the next one may close."""
+    """Say how fast rounds may follow each other, and when the next one may close; "" if nothing holds them back."""
     times = sorted({c["closes_after"] for c in found["components"] if c["closes_after"]})
     told = [f"{time[:16].replace('T', ' ')} UTC" for time in times]
-    more = "" if not told else f"; the next not before {told[0]}" + (f" to {told[-1]}" if told[0] != told[-1] else "")
-    return f"a round of a component every {lasting(found['federation']['pace_seconds'])} at most{more}"
+    seconds = found["federation"]["pace_seconds"]
+    parts = [f"a round of a component every {lasting(seconds)} at most"] if seconds else []
+    if told:
+        parts.append(f"the next not before {told[0]}" + (f" to {told[-1]}" if told[0] != told[-1] else ""))
+    return "; ".join(parts)
 
 
 def _absent(member: Any) -> str:

@@ -40,6 +40,7 @@ class Rules:
     `max_staleness` is S of design.md section 7. An author may add at most `records_per_height` records and
     `bytes_per_height` bytes to one height. `refold_horizon` counts rounds: older contributions can no longer be
     withdrawn by refold. `pace` is the least time between two closes of one component, 0 for none.
+    No component closes its first round before `start`, in Unix seconds.
     """
 
     fault_model: Name
@@ -49,6 +50,7 @@ class Rules:
     bytes_per_height: Annotated[int, Between(2**16, 2**26)]
     refold_horizon: Annotated[int, Between(1, 2**20)]
     pace: Annotated[int, Between(0, 1000 * MAX_PACE)] = 0
+    start: U32 = 0
 
 
 @dataclass(frozen=True)

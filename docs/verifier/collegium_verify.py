@@ -100,6 +100,7 @@ CHARTER = {
         "bytes_per_height": (int, 2**16, 2**26),
         "refold_horizon": U63,
         "pace": U63,
+        "start": U32,
     },
     "components": ANY,
     "learning": ANY,

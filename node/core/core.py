@@ -123,7 +123,7 @@ def load_node(charter: Charter, identity: Identity, options: Options, snapshot: 
     for name in state.held:
         state.bases[name, 0, 0] = state_digest(name, origin(state.specs[name]))
     offers.recall(state)
-    pacing.recall(state, snapshot.ages)
+    pacing.recall(state, snapshot)
     spending.recall_earlier_keys(state, snapshot.blocks)
     return state
 

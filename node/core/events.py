@@ -553,3 +553,4 @@ class Snapshot:
     flags: Mapping[str, int] = field(default_factory=dict)
     # Height → ms since this node decided its block, as of the reading: not compared.
     ages: Mapping[int, int] = field(default_factory=dict, compare=False)
+    clock: int = field(default=0, compare=False)  # Unix time of the reading in ms

@@ -1,11 +1,9 @@
-"""The charter's pace: the least time between two closes of one component, by this node's own clock.
+"""The charter's start and its pace, the least time between two closes of one component, by this node's own clock.
 
 No clock is agreed on. Each node times a component's rest from the moment at which it decided the last close, and until
 the rest is over it trains no next round, proposes no close of it and finds none timely. A close needs a quorum of
 prevotes, so the clocks of a quorum less the liars must allow it (docs/adr/0020-a-pace-by-everybodys-own-clock.md).
 """
-
-from collections.abc import Mapping
 
 from . import events as ev
 from .state import NodeState
@@ -14,8 +12,11 @@ from .timers import PaceDue
 
 def begin(state: NodeState, name: str, passed: int = 0) -> None:
     """Let a component rest: its last round closed `passed` milliseconds ago."""
+    _wait(state, name, state.charter.rules.pace - max(0, passed))
+
+
+def _wait(state: NodeState, name: str, left: int) -> None:
     state.resting.pop(name, None)
-    left = state.charter.rules.pace - max(0, passed)
     if left > 0:
         round_ = state.ledger.components[name].round + 1
         state.resting[name] = round_
@@ -28,8 +29,10 @@ def end(state: NodeState, name: str, round_: int) -> None:
         del state.resting[name]
 
 
-def recall(state: NodeState, ages: Mapping[int, int]) -> None:
-    """At a start: let each component rest for the remaining time. `ages` are those of the blocks on the disk."""
+def recall(state: NodeState, snapshot: ev.Snapshot) -> None:
+    """When a node starts: let each component rest for the remaining time, before its first round until the start."""
     for name, component in state.ledger.components.items():
         if component.rounds:
-            begin(state, name, ages.get(component.rounds[-1].height, 0))
+            begin(state, name, snapshot.ages.get(component.rounds[-1].height, 0))
+        else:
+            _wait(state, name, 1000 * state.charter.rules.start - snapshot.clock)

@@ -76,7 +76,13 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
         if any(names(found, name, key[2], update) for key, update in made.items()):
             barred = max(barred, dict(found.rounds).get(name, 0) + 1)
     waits = any(key[2] > barred for key in made)
-    return not waits and name not in state.halted and not has_contributed(state.ledger.roll, component, state.me)
+    starts = not component.rounds and name in state.resting
+    return (
+        not waits
+        and not starts
+        and name not in state.halted
+        and not has_contributed(state.ledger.roll, component, state.me)
+    )
 
 
 def _statistics(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:

@@ -200,6 +200,7 @@ class Store:
                     reservations=tuple(self._reservations(connection)),
                     published=frozenset([self._rows.published(row) for row in published]),
                     flags=self._flags(connection),
+                    clock=round(1000 * now),
                     ages={height: round(1000 * max(0.0, now - float(since))) for height, since in received},
                 )
             finally:

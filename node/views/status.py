@@ -203,11 +203,13 @@ def _glance(context: Context, c: ComponentLedger) -> ComponentGlance:
 
 
 def _closes_after(context: Context, c: ComponentLedger) -> str | None:
-    """Return when the charter's pace lets the next round close, by this node's clock; None if it lets it now."""
-    pace, decided = context.charter.rules.pace, context.store.decided(c.rounds[-1].height) if c.rounds else None
-    if not pace or decided is None or decided + pace / 1000 <= time.time():
-        return None
-    return moment(decided + pace / 1000)
+    """Return when the charter's start and pace let the next round close, by this node's clock; None if they do now."""
+    rules, until = context.charter.rules, 0.0
+    if not c.rounds:
+        until = float(rules.start)
+    elif rules.pace:
+        until = (context.store.decided(c.rounds[-1].height) or 0.0) + rules.pace / 1000
+    return moment(until) if until > time.time() else None
 
 
 def state_label(context: Context, c: ComponentLedger) -> str:

@@ -32,6 +32,7 @@ CHARTER: Mapping[str, toml.Check[Any]] = {
     "statistics": toml.whole(0, 64),
     "deadline": toml.whole(100, 3_600_000),
     "pace": toml.whole(0, 3_600_000),
+    "start": toml.whole(0, 3600),
     "min_updates": toml.whole(1, 256),
     "noise": toml.whole(0, 2**40),
     "horizon": toml.whole(1, 2**20),

@@ -212,17 +212,21 @@ class Invariants:
     def _paced(self, node: Node, put: ev.PutBlock) -> None:
         """The charter's pace: a quorum less the liars waited for it, each by its own clock."""
         for name, number in ((close.component, close.round) for close in put.block.close):
-            if (name, number) not in self._closed and number > 1:
+            if (name, number) not in self._closed:
                 honest = self.cluster.honest()
                 waited = sum(self._rested(each, name, number, known=True) for each in honest)
                 liars = len(self.cluster.nodes) - len(honest)
-                if self.cluster.charter.rules.pace and waited < self._needed(len(self.cluster.nodes)) - liars:
+                if (self.cluster.charter.rules.pace or number == 1) and waited < self._needed(
+                    len(self.cluster.nodes)
+                ) - liars:
                     raise InvariantError("pace", f"{name} closes round {number} when {waited} members allow it")
             self._closed.setdefault((name, number), {}).setdefault(node.index, node.now)
 
     def _rested(self, node: Node, name: str, number: int, *, known: bool = False) -> bool:
         """Whether the round before was closed long enough ago for a node; `known`: not if it has never heard of it."""
         spec = self.cluster.charter.component(name)
+        if number == 1:
+            return node.now >= 1000 * self.cluster.charter.rules.start - CLOCK_GRAIN
         since = self._closed.get((name, number - 1), {}).get(node.index)
         if since is None or (spec is not None and spec.is_statistic and not known):
             return not known

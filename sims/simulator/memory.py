@@ -64,6 +64,7 @@ class MemoryStore:
             reservations=list(self.reservations),
             published=frozenset(self.published),
             flags=dict(self.flags),
+            clock=self.now,
             ages={height: max(0, self.now - time) for height, time in self._times.items()},
         )
 

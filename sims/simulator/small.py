@@ -28,6 +28,7 @@ def small_charter(
     horizon: int = 1000,
     records_per_height: int = 64,
     pace: int = 0,
+    start: int = 0,
 ) -> Charter:
     """Return a charter for tests and benchmarks: linear components over one made-up modality, and statistics of tasks.
 
@@ -66,7 +67,7 @@ def small_charter(
         members=tuple(
             sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
         ),
-        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon, pace),
+        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon, pace, start),
         components=tuple(sorted(specs, key=lambda spec: spec.name)),
         learning=Learning(
             modalities=(Modality("made-up", "tabular", dimension, 1),),

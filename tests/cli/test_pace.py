@@ -1,7 +1,8 @@
 """The charter's pace as its members meet it: drawing it up, signing it, and when the next round may close."""
 
 import sqlite3
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,3 +74,33 @@ def test_status_says_when_the_next_round_may_close_and_a_restart_remembers(run: 
         assert not load_node(cluster.charter, node.identity, node.options, store.snapshot()).resting
     (component,) = run("node", "status", "--home", home.root, "--json").value["components"]
     assert component["closes_after"] is None
+
+
+def test_a_federation_waits_for_its_start(run: "Run", alone: Home, tmp_path: Path) -> None:
+    start = datetime.now(UTC).replace(microsecond=0, second=0) + timedelta(hours=2)
+    code, out, err = create(run, alone, "--start", start.strftime("%Y-%m-%dT%H:%M"), "--out", tmp_path / "late.bin")
+    assert code == 0, err
+    assert f"no round is trained or closed before {start:%Y-%m-%dT%H:%MZ}" in out
+    assert run("charter", "show", tmp_path / "late.bin", "--json").value["starts_at"] == f"{start:%Y-%m-%dT%H:%MZ}"
+
+    cluster = Cluster(4, 5, Invariants, start=int(start.timestamp()))
+    home = Home(tmp_path / "node")
+    fill(home, cluster, cluster.nodes[1])
+    node = cluster.nodes[1]
+    (component,) = run("node", "status", "--home", home.root, "--json").value["components"]
+    assert datetime.fromisoformat(component["closes_after"]) == start
+    assert f"the next not before {start:%Y-%m-%d %H:%M} UTC" in " ".join(
+        run("node", "status", "--home", home.root).out.split()
+    )
+    with Store.open_readonly(home.database) as store:
+        snapshot = store.snapshot()
+    assert load_node(cluster.charter, node.identity, node.options, snapshot).resting == {"head/task0": 1}
+    later = replace(snapshot, clock=snapshot.clock + 2 * 1000 * HOUR)
+    assert not load_node(cluster.charter, node.identity, node.options, later).resting
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "2020-01-01T06:00", "2999-01-01"])
+def test_a_start_that_is_no_time_to_come_is_refused(run: "Run", alone: Home, tmp_path: Path, text: str) -> None:
+    code, _, err = create(run, alone, "--start", text, "--out", tmp_path / "late.bin")
+    assert code == 2
+    assert "UTC" in err

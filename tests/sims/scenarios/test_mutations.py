@@ -558,8 +558,15 @@ MUTATIONS = (
         ("pace",),
     ),
     Mutation(
+        "a federation does not wait for its start",
+        ((PACING, "1000 * state.charter.rules.start - snapshot.clock", "0"),),
+        "paced-withdrawal",
+        1,
+        ("pace",),
+    ),
+    Mutation(
         "a restart forgets when the last round closed",
-        ((CORE, "    pacing.recall(state, snapshot.ages)\n", ""),),
+        ((CORE, "    pacing.recall(state, snapshot)\n", ""),),
         "paced",
         1,
         ("pace",),
