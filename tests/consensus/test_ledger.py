@@ -481,8 +481,8 @@ def test_late_words_count_for_eight_rounds_and_are_then_let_go(book: Book) -> No
     book.ledger = before
     book.heads = dict(before.heads)
     book.round(9)
-    book.block(book.attest(c, good, round_=1))
-    assert (book.component.attests, book.component.certified, book.reasons()) == ((), None, [])
+    late = book.block(book.attest(c, good, round_=1))
+    assert (late.components[T].attests, late.components[T].certified, late.refusals) == ((), None, ())
 
 
 def test_who_does_not_host_certifies_nothing() -> None:

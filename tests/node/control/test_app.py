@@ -11,13 +11,14 @@ import pytest
 import trio
 
 from collegium.consensus.withdrawal import MAX_AT_A_HEIGHT
-from collegium.crypto.errors import CorruptError
+from collegium.crypto.errors import CorruptError, RefusedError
 from collegium.node import views
 from collegium.node.control.answers import BODY_LIMIT
 from collegium.node.control.app import build
 from collegium.node.control.client import SCOPE
 from collegium.node.core.events import Move, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
+from collegium.node.unlearning.requests import NOT_SIGNING, check_own
 from collegium.node.unlearning.students import Seen
 from collegium.protocol.records import MAX_UPDATES
 
@@ -183,6 +184,29 @@ def test_what_cannot_be_withdrawn_is_said(daemon: "FakeDaemon", scope: dict[str,
     assert daemon.submitted == []
 
 
+def test_a_withdrawal_waits_for_a_quorum_of_connected_members(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G8: a node that signs nothing yet would say that it is done; one of everything stops it at once, and waits."""
+    monkeypatch.setattr(daemon.core, "signing", False)
+    answer = call(daemon, "POST", "/unlearn", json={**SCOPE, "components": ["head/task0"]})
+    assert (answer.status_code, answer.json()["exit_code"]) == (409, 5)
+    assert (answer.json()["error"][:12], answer.json()["advice"]) == ("not-signing:", NOT_SIGNING)
+    assert daemon.submitted == []
+    answer = call(daemon, "POST", "/unlearn", json=SCOPE)
+    assert (answer.status_code, answer.json()["signing"]) == (202, False)
+
+
+def test_an_update_is_named_by_four_digits_at_least(daemon: "FakeDaemon") -> None:
+    """Fewer, though they name one update alone today, are soon those of several."""
+    component = next(iter(daemon.core.ledger.components.values()))
+    names = [e.update.hex() for r in component.rounds for e in r.entries]
+    name = next(e.update.hex() for r in component.rounds for e in r.entries if e.author == daemon.core.me)
+    assert sum(other[:3] == name[:3] for other in names) == 1, "three digits would do to tell it from the others"
+    for length, code in ((3, 400), (4, 202)):
+        assert call(daemon, "POST", "/unlearn", json={**SCOPE, "updates": [name[:length]]}).status_code == code
+
+
 def test_a_withdrawal_of_nothing_is_refused(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon.core, "me", bytes(32))
     answer = call(daemon, "POST", "/unlearn", json=SCOPE)
@@ -341,6 +365,24 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     for wrong in ("", "x" * 1025):
         assert call(daemon, "POST", "/unlearn/students", json={"subject": wrong}).json()["exit_code"] == 2
     assert daemon.excluded == ["s-17"]
+
+
+def test_updates_beyond_the_refold_horizon_are_told_and_not_withdrawn(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """design.md section 9: the last `refold_horizon` closed rounds are refolded, and no more."""
+    component = next(iter(daemon.core.ledger.components.values()))
+    mine = {r.number: e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me}
+    assert {component.round - 1, component.round} <= mine.keys()
+    rules = replace(daemon.charter.rules, refold_horizon=1)
+    monkeypatch.setattr(daemon.core, "charter", replace(daemon.charter, rules=rules))
+    daemon.seen = Seen(frozenset(mine.values()), frozenset(), in_data=True)
+    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (found["withdrawn_updates"], found["beyond_refold_horizon"]) == (1, len(mine) - 1)
+    assert daemon.submitted == [RequestWithdrawal("updates", updates=(mine[component.round],))]
+    assert check_own(daemon.core, RequestWithdrawal("updates", updates=(mine[component.round],)))
+    with pytest.raises(RefusedError, match="nothing to withdraw"):
+        check_own(daemon.core, RequestWithdrawal("updates", updates=(mine[component.round - 1],)))
 
 
 def test_what_is_withdrawn_is_settled_when_it_counts_nowhere(

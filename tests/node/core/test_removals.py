@@ -4,15 +4,22 @@ import copy
 
 import pytest
 
+from collegium.consensus import trainers
 from collegium.node.core import events as ev
-from collegium.node.core.core import load_node
+from collegium.node.core.core import handle, load_node
+from collegium.node.core.messages import Kind, message
+from collegium.protocol import schema
+from collegium.protocol.records import PAUSED, Record, Withdrawal, WithdrawalStatement
+from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.memory import MemoryStore
 
 from .test_core import core_of, key
+from .test_withdrawn_training import published, training
 
 ROUNDS = 30
+HEAD = "head/task0"
 
 
 def trained_by(node: Node) -> int:
@@ -43,6 +50,9 @@ def test_g7_a_home_that_forgot_a_removal_trains_nothing_until_it_is_told_to(befo
     cluster, node = put_back("updates", before)
     last, closed = trained_by(node), core_of(cluster.nodes[0]).ledger.components["head/task0"].round
     assert core_of(node).removals_unknown
+    first = core_of(cluster.nodes[0])
+    told = cluster.run(lambda: trainers.idle(first.ledger.offers, key(node), HEAD) == PAUSED)
+    assert told, "the others need not wait until they suspend it"
     assert cluster.run(lambda: core_of(cluster.nodes[0]).ledger.components["head/task0"].round > closed + 3)
     assert trained_by(node) == last, "the others go on without it"
     node.crash()
@@ -51,6 +61,20 @@ def test_g7_a_home_that_forgot_a_removal_trains_nothing_until_it_is_told_to(befo
     node.deliver(ev.ResumeTraining())
     assert cluster.run(lambda: trained_by(node) > last)
     assert not load_node(cluster.charter, node.identity, node.options, node.store.snapshot()).removals_unknown
+
+
+def test_g7_a_run_under_way_is_dropped_when_a_forgotten_removal_comes_to_light() -> None:
+    """It began before the only member who has the record was back, and may have drawn the removed student."""
+    cluster, core, trained = training()
+    rounds = core.ledger.components[HEAD].rounds
+    own = tuple(entry.update for entry in rounds[0].entries if entry.author == core.me)
+    seq, head = core.head
+    terms = WithdrawalStatement(core.federation, core.me, "updates", "refold", seq, updates=own)
+    body = schema.dump(Withdrawal(sign(core.identity, terms).wire))
+    record = sign(core.identity, Record(core.federation, core.me, seq + 1, head, "withdrawal", body))
+    handle(core, [ev.Gossip(key(cluster.nodes[1]), message(Kind.RECORD, record.wire))], cluster.now)
+    assert core.removals_unknown
+    assert published(handle(core, [trained], cluster.now)) == []
 
 
 def test_g7_who_withdrew_everything_contributes_nothing_after_its_disk_was_set_back() -> None:
