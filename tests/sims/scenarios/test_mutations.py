@@ -264,8 +264,9 @@ MUTATIONS = (
         (
             (
                 ROUNDS,
-                "            and (p.author not in counted or (p.round > close.round - counted[p.author].staleness"
-                " and not spec.is_statistic))\n",
+                "            and (\n                p.author not in counted\n"
+                "                or (p.round > close.round - counted[p.author].staleness and not spec.is_statistic)\n"
+                "            )\n",
                 "",
             ),
         ),
@@ -390,7 +391,7 @@ MUTATIONS = (
     ),
     Mutation(
         "deadlines never pass",
-        ((CORE, "                known.due = True\n", ""),),
+        ((CORE, "                deadline.due = True\n", ""),),
         "dead-member",
         1,
         ("expect.rounds",),
@@ -441,7 +442,7 @@ MUTATIONS = (
     Mutation(
         "records under a proposed cut are taken unread",
         (
-            (FEEDS, "check_record(known, state.federation)", "pass"),
+            (FEEDS, "                    check_record(record, state.federation)", "                    pass"),
             (
                 CANDIDATES,
                 "size > rules.bytes_per_height or not _admissible(state, record)",
@@ -614,14 +615,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a ballot may be cast twice",
-        ((MEMBERSHIP, "    if author in known.yes | known.no:\n", "    if False:\n"),),
+        ((MEMBERSHIP, "    if author in opened.yes | opened.no:\n", "    if False:\n"),),
         "liar-floods-motions",
         1,
         ("G2",),
     ),
     Mutation(
         "motions of a member have no bound",
-        ((MEMBERSHIP, "for known in roll.motions) >= MAX_OPEN:", "for known in roll.motions) >= 99:"),),
+        ((MEMBERSHIP, "for opened in roll.motions) >= MAX_OPEN:", "for opened in roll.motions) >= 99:"),),
         "liar-floods-motions",
         1,
         ("G9",),
