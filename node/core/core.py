@@ -236,8 +236,8 @@ def _on_timer(state: NodeState, timer: Timer) -> None:
                 ledger = candidates.current(state).state
                 deadline.held = frozenset(entry.update for entry in eligible(state.charter, ledger, component))
                 deadline.due = True
-        case PaceDue(component, round_):
-            pacing.end(state, component, round_)
+        case PaceDue(component):
+            pacing.end(state, component)
         case VoteTimeout(height, view, step):
             if state.agreement is not None and height == state.agreement.height:
                 heights.agree(state, state.agreement.timeout(view, step))

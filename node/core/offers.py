@@ -28,7 +28,7 @@ def why_idle(state: NodeState, name: str) -> str:
             return ""  # no round waits for it any more
     elif plan_done(state, name):
         return "plan-done"
-    return PAUSED if state.paused or name in state.halted else state.stopped.get(name, "")
+    return PAUSED if state.on_hold or name in state.halted else state.stopped.get(name, "")
 
 
 def plan_done(state: NodeState, name: str) -> bool:

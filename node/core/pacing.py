@@ -18,15 +18,13 @@ def begin(state: NodeState, name: str, passed: int = 0) -> None:
 def _wait(state: NodeState, name: str, left: int) -> None:
     state.resting.pop(name, None)
     if left > 0:
-        round_ = state.ledger.components[name].round + 1
-        state.resting[name] = round_
-        state.emit(ev.SetTimer(PaceDue(name, round_), left))
+        state.resting[name] = state.now + left
+        state.emit(ev.SetTimer(PaceDue(name), left))  # in place of an earlier one: a catch-up sets one for each close
 
 
-def end(state: NodeState, name: str, round_: int) -> None:
-    """The timer ended: the component may close this round, unless it closed meanwhile and rests again."""
-    if state.resting.get(name) == round_:
-        del state.resting[name]
+def end(state: NodeState, name: str) -> None:
+    """The timer ended: the component may close a round, unless it closed meanwhile and rests again."""
+    _wait(state, name, state.resting.get(name, 0) - state.now)
 
 
 def recall(state: NodeState, snapshot: ev.Snapshot) -> None:

@@ -1,8 +1,7 @@
 """Whether this node contributes or is paused, and what it does if its home lost the list of removed students."""
 
-from ...protocol.records import PAUSED, WithdrawalStatement
+from ...protocol.records import WithdrawalStatement
 from . import events as ev
-from . import offers
 from .state import PAUSED_FLAG, REMOVALS_UNKNOWN, NodeState
 
 
@@ -37,7 +36,6 @@ def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
     elif statement.scope == "updates" and not state.removals_unknown:
         state.removals_unknown = True
         state.run = None
-        offers.stop(state, PAUSED)
         state.emit(ev.Persist(ev.PutFlag(REMOVALS_UNKNOWN, 1)))
         state.notice("removals-unknown", "warning")
 

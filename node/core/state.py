@@ -123,7 +123,7 @@ class NodeState:
         self.unacked: dict[bytes, None] = {}  # updates whose bytes are here, until they are acknowledged or refused
         self.acked: dict[tuple[bytes, str, int], bytes] = {}
         self.deadlines: dict[str, Deadline] = {}
-        self.resting: dict[str, int] = {}  # component → round that the charter's pace does not allow yet (pacing.py)
+        self.resting: dict[str, int] = {}  # component → when, by `now`, the charter's pace allows a close (pacing.py)
         self.judging: dict[bytes, Block] = {}
         self.prepared: dict[bytes, tuple[Ledger, list[Signed[Record]]]] = {}
         self.unclosed: dict[bytes, Ledger] = {}
@@ -175,6 +175,11 @@ class NodeState:
         self.head = (0, GENESIS)  # of this node's own feed: sequence number, digest
         self.kept_messages: list[tuple[int, bytes]] = list(snapshot.messages)
         self.read_keys: set[bytes] = set()
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether nothing is trained for now: the operator paused it, or this home lost who is removed."""
+        return self.paused or self.removals_unknown
 
     def is_current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""

@@ -58,10 +58,9 @@ class RoundDeadline:
 
 @dataclass(frozen=True, slots=True)
 class PaceDue:
-    """By this node's clock, the charter's pace lets a component close this round from now on."""
+    """By this node's clock, the charter's pace lets a component close a round from now on."""
 
     component: str
-    round: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ MAX_FAILURES = 3
 
 def learn(state: NodeState) -> None:
     """Begin a training run if there is something to train and nothing in the way."""
-    ready = state.signing and state.contributing and not state.removals_unknown and not state.paused
-    ready = ready and state.run is None and not state.exhausted
+    ready = state.signing and state.contributing and not state.on_hold and state.run is None and not state.exhausted
     if not ready or state.me not in state.ledger.members:
         return
     fed = state.fed

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics import area_under_curve
 from .arrays import Dataset, ModalityArray, TaskArray
 from .entries import CategoricalColumn, Column, ModalityEntry
 
@@ -35,9 +36,7 @@ def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
         for column, values in columns_of(array, entry.columns):
             what = f"column {column.name!r} (modality {entry.name!r})"
             here = values[there]
-            if (
-                len(np.unique(here)) == 1 and not np.isnan(here).any()
-            ):  # NaN is one value, and all NaN is said elsewhere
+            if len(np.unique(here)) == 1 and not np.isnan(here).any():  # where all are NaN another warning says so
                 found.append(f"{what} is the same in every record: nothing can be learnt from it here")
                 continue
             categorical = isinstance(column, CategoricalColumn)
@@ -88,15 +87,12 @@ def _separates(numbers: Values, classes: Values) -> str:
     parts = sorted((part for part in parts if part.size >= FEW), key=lambda part: float(part.mean()))
     if len(parts) < 2 or sum(part.size for part in parts) < LEAST:
         return ""
-    least = min(_auc(low, high) for low, high in pairwise(parts))
+    aucs = [
+        area_under_curve(np.concatenate([low, high]), np.repeat([0, 1], [low.size, high.size]))
+        for low, high in pairwise(parts)
+    ]
+    least = min(auc for auc in aucs if auc is not None)
     return f"almost by itself (AUC {least:.3f})" if least >= AUC else ""
-
-
-def _auc(low: Values, high: Values) -> float:
-    """Return how often a number of `high` is above one of `low`, a tie counting half."""
-    ordered = np.sort(low)
-    above, same = np.searchsorted(ordered, high, "left"), np.searchsorted(ordered, high, "right")
-    return float((above + same).sum() / (2.0 * low.size * high.size))
 
 
 def _determines(levels: Values, classes: Values) -> str:

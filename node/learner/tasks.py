@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from .metrics import area_under_curve, macro_f1
+from ..metrics import area_under_curve, macro_f1
 
 METRICS = {
     "binary": "auc",

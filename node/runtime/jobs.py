@@ -231,12 +231,13 @@ class Jobs:
         return True
 
     async def _personalise(self, after: int | None = None) -> None:
-        """Train the private components beside the last evaluated states, when they are due and no run is under way.
+        """Train the private components beside the last evaluated states, when they are due, no run is under way and the
+        node is not on hold.
 
         Their states stay in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
         then the shared states that they were trained with are no longer in force.
         """
-        if not self.config.learning.private or self._personalising.locked():
+        if not self.config.learning.private or self.core.on_hold or self._personalising.locked():
             return
         async with self._personalising:
             evaluated, every = self._evaluated, self.config.learning.personalise_every

@@ -220,9 +220,8 @@ class Runtime:
             with unless_scarce():
                 known = joining.load(self.home)
                 if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
-                    self.network.backoff_reset(
-                        known.member
-                    )  # that peer lets this node in when the members have admitted it
+                    # That peer lets this node in when the members have admitted it.
+                    self.network.backoff_reset(known.member)
             await trio.sleep(TEND_EVERY)
 
     async def _look_for_data(self) -> None:

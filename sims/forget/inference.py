@@ -7,7 +7,7 @@ from math import floor, log, log2
 import numpy as np
 import numpy.typing as npt
 
-from ...node.learner.metrics import area_under_curve
+from ...node.metrics import area_under_curve
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -10,7 +10,7 @@ from ...consensus.components import origin
 from ...node.learner.answers import TaskScores
 from ...node.learner.client import Worker
 from ...node.learner.messages import Engagement, PredictScores, Train
-from ...node.learner.metrics import area_under_curve
+from ...node.metrics import area_under_curve
 from ...protocol.charter import Charter
 from ...protocol.components import FRACTION_BITS, MILLION, ComponentSpec
 from ...protocol.statistics import words

@@ -67,7 +67,7 @@ def test_status_says_when_the_next_round_may_close_and_a_restart_remembers(run: 
     assert datetime.fromisoformat(component["closes_after"]).timestamp() == pytest.approx(closed + HOUR, abs=0.01)
     text = " ".join(run("node", "status", "--home", home.root).out.split())
     assert "a round of a component every 1 h at most; the next not before" in text
-    assert load_node(cluster.charter, node.identity, node.options, snapshot).resting == {"head/task0": 2}
+    assert load_node(cluster.charter, node.identity, node.options, snapshot).resting.keys() == {"head/task0"}
     with sqlite3.connect(home.database) as database:  # as if an hour went by while the node was down
         database.execute("UPDATE blocks SET received = received - ?", (HOUR,))
     with Store.open_readonly(home.database) as store:
@@ -94,7 +94,7 @@ def test_a_federation_waits_for_its_start(run: "Run", alone: Home, tmp_path: Pat
     )
     with Store.open_readonly(home.database) as store:
         snapshot = store.snapshot()
-    assert load_node(cluster.charter, node.identity, node.options, snapshot).resting == {"head/task0": 1}
+    assert load_node(cluster.charter, node.identity, node.options, snapshot).resting.keys() == {"head/task0"}
     later = replace(snapshot, clock=snapshot.clock + 2 * 1000 * HOUR)
     assert not load_node(cluster.charter, node.identity, node.options, later).resting
 

@@ -2,6 +2,10 @@
 
 from collegium.consensus import trainers
 from collegium.node.core import events as ev
+from collegium.node.core import pacing
+from collegium.node.core.core import load_node
+from collegium.node.core.state import NodeState
+from collegium.node.core.timers import PaceDue
 from collegium.protocol.records import PAUSED
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
@@ -37,3 +41,26 @@ def test_a_paused_node_trains_nothing_across_a_restart_and_nobody_waits_for_it()
     assert cluster.run(lambda: trained_by(node) > last)
     assert cluster.run(lambda: trainers.trains(core_of(first).ledger.offers, key(node), HEAD)), "it is waited for again"
     assert not node.store.snapshot().flags["paused"]
+
+
+def test_g3_a_component_has_one_pace_timer_and_an_early_or_stale_one_ends_no_rest() -> None:
+    """A catch-up decides thousands of closes: none leaves a timer of its own behind, and a rest always ends."""
+    cluster = Cluster(4, 7, Invariants, pace=1000, rounds=2)
+    state = core_of_new(cluster)
+    for now in (0, 10, 20):
+        state.now = now
+        pacing.begin(state, HEAD)
+    timers = [effect for effect in state.drain() if isinstance(effect, ev.SetTimer)]
+    assert {effect.timer for effect in timers} == {PaceDue(HEAD)}
+    state.now = 1000
+    pacing.end(state, HEAD)
+    assert HEAD in state.resting, "that was the first close's"
+    assert [effect.delay for effect in state.drain() if isinstance(effect, ev.SetTimer)] == [20], "it comes again"
+    state.now = 1020
+    pacing.end(state, HEAD)
+    assert HEAD not in state.resting
+
+
+def core_of_new(cluster: Cluster) -> NodeState:
+    node = cluster.nodes[0]
+    return load_node(cluster.charter, node.identity, node.options, ev.Snapshot())

@@ -10,10 +10,10 @@ from sklearn.metrics import accuracy_score, f1_score, r2_score, roc_auc_score
 from collegium.node.learner.answers import GroupFigure
 from collegium.node.learner.dpsgd import Batch, kinds_of
 from collegium.node.learner.evaluate import labelled, report
-from collegium.node.learner.metrics import area_under_curve, macro_f1
 from collegium.node.learner.model import M3TModel
 from collegium.node.learner.session import SplitData
 from collegium.node.learner.tasks import METRICS, metrics, record_losses, scores
+from collegium.node.metrics import area_under_curve, macro_f1
 from collegium.node.store.observations import MIN_CELL
 from collegium.node.views.worth import certain, no_better
 from collegium.protocol.components import ComponentSpec, TensorSpec

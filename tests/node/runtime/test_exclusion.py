@@ -17,6 +17,7 @@ from collegium.node.core.in_flight import InFlightUpdate
 from collegium.node.home import keys
 from collegium.node.learner.answers import Opened
 from collegium.node.learner.messages import Open
+from collegium.node.runtime.learner import LearnerError
 from collegium.node.runtime.runtime import Runtime
 from collegium.node.unlearning.students import NONE, exclude, load_excluded
 from collegium.protocol.claims import NO_EPSILON, Claim
@@ -102,6 +103,28 @@ def test_private_components_are_due_again_when_the_worker_is_back(runtime: Any) 
     runtime.jobs._personalised = (2, 8)
     runtime.jobs._on_learner_ready(Opened({}))
     assert runtime.jobs._personalised == (2, 8), "a worker that fell over has learned from nobody else"
+
+
+def test_g7_private_components_learn_nothing_while_the_node_is_on_hold(runtime: Any) -> None:
+    """A home that lost the list of removed students would train them on the removed ones."""
+    jobs, asked = runtime.jobs, list[object]()
+
+    async def request(message: object) -> None:
+        asked.append(message)
+        raise LearnerError("no data")
+
+    async def states(_chains: object) -> dict[str, bytes]:
+        return {}
+
+    jobs.config = replace(jobs.config, learning=replace(jobs.config.learning, private=True))
+    jobs.learner.request, jobs._states = request, states
+    jobs._evaluated = ev.Evaluate((("head/task0", 2 * jobs.config.learning.personalise_every, 0, b""),))
+    runtime.core.removals_unknown = True
+    trio.run(jobs._personalise)
+    assert asked == []
+    runtime.core.removals_unknown = False
+    trio.run(jobs._personalise)
+    assert len(asked) == 1
 
 
 def test_what_the_worker_had_answered_already_is_waited_for(runtime: Any) -> None:

@@ -543,7 +543,7 @@ MUTATIONS = (
         (
             (
                 OFFERS,
-                'return PAUSED if state.paused or name in state.halted else state.stopped.get(name, "")',
+                'return PAUSED if state.on_hold or name in state.halted else state.stopped.get(name, "")',
                 'return ""',
             ),
         ),
