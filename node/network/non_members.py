@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 NonMemberHandlers = Callable[[bytes], Mapping[str, Handler]]  # by protocol; empty: not let in
 
-MAX_NON_MEMBERS = 16
+MAX_NON_MEMBERS = 16  # connections, those included that are being closed
+MAX_OF_ONE = 4  # of them with the same key
 MAX_STREAMS = 8  # of one non-member, open or being negotiated
 STAY = 120.0  # seconds
 NEGOTIATION = 10  # seconds
@@ -57,19 +58,26 @@ class NonMembers:
         self._hello = hello
         self._handlers = handlers
         self._max_rpc = max_rpc
-        self._here: dict[bytes, IMuxedConn] = {}
+        self._here: dict[IMuxedConn, bytes] = {}
 
     def admits(self, peer: bytes) -> bool:
         """Whether a non-member may come in now; if its handlers cannot be had, it may not."""
         try:
-            return len(self._here) < MAX_NON_MEMBERS and peer not in self._here and bool(self._handlers(peer))
+            room = len(self._here) < MAX_NON_MEMBERS and list(self._here.values()).count(peer) < MAX_OF_ONE
+            return room and bool(self._handlers(peer))
         except Exception:
             log.exception("the handlers of a non-member cannot be had", peer=peer.hex()[:16])
             return False
 
     def receive(self, peer: bytes, connection: IMuxedConn) -> None:
-        """Serve a non-member in the background until it goes, or its time is over."""
-        self._here[peer] = connection
+        """Serve a non-member in the background until it goes, or its time is over.
+
+        The newest connection wins: an older one may have ended without this node knowing.
+        """
+        for older, key in self._here.items():
+            if key == peer:
+                self._nursery.start_soon(_close, older)
+        self._here[connection] = peer
         self._nursery.start_soon(self._serve, peer, connection)
 
     async def close(self) -> None:
@@ -90,9 +98,9 @@ class NonMembers:
         except Exception as error:  # noqa: BLE001 - whatever a non-member provokes may cost it its stay, and no more
             log.info("non-member sent away", peer=peer.hex()[:16], reason=repr(error))
         finally:
-            self._here.pop(peer, None)
             with trio.CancelScope(shield=True):
                 await _close(connection)
+            del self._here[connection]
         log.info("non-member gone", peer=peer.hex()[:16])
 
     async def _accept(self, connection: IMuxedConn, server: RpcServer, nursery: trio.Nursery) -> None:

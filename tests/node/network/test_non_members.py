@@ -109,3 +109,38 @@ def test_non_members_are_few(run: Any, node: Any, monkeypatch: pytest.MonkeyPatc
                 await visitor.network.connect(host.address)
 
     run(test)
+
+
+def test_a_non_member_that_comes_again_replaces_its_own_older_connection(run: Any, node: Any, wait: Any) -> None:
+    async def test() -> None:
+        async with (
+            node(1, friends=set(), non_members={VISITOR: {JOIN: welcome}}) as host,
+            node(2) as older,
+            node(2) as newer,
+        ):
+            await older.network.connect(host.address)
+            await newer.network.connect(host.address)
+            assert await newer.network.request(host.key, JOIN, b"x") == b"welcome x"
+            await wait(lambda: not older.network.neighbours())
+            assert await newer.network.request(host.key, JOIN, b"y") == b"welcome y"
+
+    run(test)
+
+
+def test_connections_of_one_non_member_are_few_even_while_they_are_closed(
+    run: Any, node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(non_members, "MAX_OF_ONE", 1)
+
+    async def test() -> None:
+        async with (
+            node(1, friends=set(), non_members={VISITOR: {JOIN: welcome}}) as host,
+            node(2) as first,
+            node(2) as second,
+        ):
+            await first.network.connect(host.address)
+            with pytest.raises(RefusedError):
+                await second.network.connect(host.address)
+            assert await first.network.request(host.key, JOIN, b"x") == b"welcome x"
+
+    run(test)
