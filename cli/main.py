@@ -49,7 +49,7 @@ EXIT_CODES = {
     7: "checked, but it shows nothing",
     8: "the daemon runs, and cannot train",
     130: "interrupted",
-    141: "nobody reads the output any more",
+    141: "the reader of the output has closed it",
 }
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
