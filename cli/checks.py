@@ -18,7 +18,7 @@ from ..node.home import keys
 from ..node.home.addresses import members_problems, own_problem
 from ..node.home.lock import running
 from ..node.home.paths import Home
-from ..node.views.notes import LEARNER_FAILED, paused
+from ..node.views.note import Level, NoteKind
 from ..node.words import counted
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
@@ -36,6 +36,7 @@ HANGS = (
     "Check the directory for a pipe, a device or a share that hangs.",
     "Check whether its share hangs. If there are so many data, leave them out: --no-data.",
 )
+VERDICTS = {Level.INFO: "ok", Level.WARNING: "warn", Level.CRITICAL: "fail"}
 _PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(?:(==|>=)\s*([0-9][0-9A-Za-z.]*))?")
 
 
@@ -339,10 +340,12 @@ def _database(home: Home) -> Iterator[Check]:
         return
     from ..node.core.state import PAUSED_FLAG  # numpy; only this check needs it
     from ..node.store.database import Store
+    from ..node.views.notes import paused
 
     with Store.open_readonly(home.database) as store:
         yield Check("database", "ok", f"height {store.height()}")
-        yield from (Check("daemon", "warn", *note) for note in paused(bool(store.flags().get(PAUSED_FLAG, 0))))
+        for note in paused(bool(store.flags().get(PAUSED_FLAG, 0))):
+            yield Check("daemon", "warn", note.found, note.advice)
 
 
 def _policy(home: Home) -> Iterator[Check]:
@@ -360,11 +363,11 @@ def _engage(home: Home) -> Iterator[Check]:
     if not home.charter.exists():
         return
     from ..node.verify import read_charter  # numpy; only this check needs it
-    from .founding import unmatched
+    from ..node.views.training import unmatched
 
-    said, advice = unmatched(home, read_charter(home.charter)[0])
-    if said:
-        yield Check("engage", "warn", said, advice)
+    names = sorted(spec.name for spec in read_charter(home.charter)[0].components)
+    for note in unmatched(settings.load(home.config).learning.idle_patterns(names), names):
+        yield Check("engage", "warn", note.found, note.advice)
 
 
 def _privacy(home: Home) -> Iterator[Check]:
@@ -398,6 +401,6 @@ def _daemon(home: Home) -> Iterator[Check]:
         return
     status = Client(home).get("/status")
     for note in status["findings"]:
-        failed = note["found"].startswith(LEARNER_FAILED)
-        yield Check(*(("learner", "fail") if failed else ("daemon", "warn")), note["found"], note["advice"])
+        name = "learner" if note["kind"] == NoteKind.LEARNER_FAILED else "daemon"
+        yield Check(name, VERDICTS[Level(note["level"])], note["found"], note["advice"])
     yield Check("daemon", "ok", f"answers (pid {pid}), height {status['height']}")

@@ -80,7 +80,7 @@ def hanging(home: "Home") -> str:
 def check(home: "Home") -> Verdict:
     """Look at a node as a monitor does. Raises nothing that an operator could mend: it is critical."""
     from ..node.home.lock import running
-    from ..node.views.notes import BY_ITSELF, LEARNER_FAILED, LOST, UNCERTIFIED
+    from ..node.views import Level
     from .node import look
 
     verdict = Verdict()
@@ -100,10 +100,9 @@ def check(home: "Home") -> Verdict:
         verdict.add(WARNING, "the daemon is starting or stopping, and does not answer yet")
         return verdict
     for note in found["findings"]:
-        said, advice = note["found"], note["advice"]
-        if advice == BY_ITSELF or UNCERTIFIED in said:
-            continue  # nobody has to come for that
-        verdict.add(CRITICAL if said.startswith((LEARNER_FAILED, LOST)) else WARNING, said, advice)
+        if note["level"] != Level.INFO:  # nobody has to come for that
+            code = CRITICAL if note["level"] == Level.CRITICAL else WARNING
+            verdict.add(code, note["found"], note["advice"])
     name = found["member"]["name"] if found["member"] else "the node"
     rounds = max((c["round"] for c in found["components"]), default=0)
     near = len(found["live"]["connected"])

@@ -13,7 +13,6 @@ import typer
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
 from ..node.words import lasting
 from ..protocol.bounds import MAX_WAIT
-from .founding import unmatched
 from .monitor import check
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
@@ -44,7 +43,7 @@ def start(
 ) -> None:
     """Start the daemon in the background; wait until it answers and its learner is ready or has failed."""
     from ..node.home.lock import running
-    from ..node.verify import read_charter
+    from ..node.views import NoteKind
     from ..node.views.notes import older, paused
 
     place = existing_home(home)
@@ -65,7 +64,6 @@ def start(
     wait_until_up(place, process, offset, wait)
     now = wait_for_learner(place, wait)
     learner = now["live"]["learner"]
-    said, advice = unmatched(place, read_charter(place.charter)[0])
     found: Any = {
         "running": True,
         "pid": process.pid,
@@ -75,7 +73,11 @@ def start(
         "learner": learner,
         "data": coverage(place),
         "training": now["training"],
-        "unmatched": [f"{said}. {advice}"] if said else [],
+        "unmatched": [
+            f"{note['found']} {note['advice']}"
+            for note in now["findings"]
+            if note["kind"] == NoteKind.PATTERN_UNMATCHED
+        ],
         "older": list(map(str, older(now["live"]["returned"], now["live"]["removals_unknown"]))),
         "paused": list(map(str, paused(now["paused"]))),
         "is_member": now["is_member"],

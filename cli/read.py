@@ -32,6 +32,7 @@ def answer(home: "Home", ask: "Callable[[Client], T]", read: "Callable[[Context]
 def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     """Read the store, whether or not a daemon runs. Raises UsageError if the node never ran."""
     from ..node.home import joining
+    from ..node.home.config import load as load_config
     from ..node.home.peers import load_peers
     from ..node.store.database import Store
     from ..node.verify import parts_of_home, read_charter
@@ -45,6 +46,9 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
         facts: dict[str, object] = {"title": "" if known is None else known.name}
         try:
             parts = parts_of_home(home, charter)
+            names = [spec.name for spec in charter.components]
+            if home.config.exists():
+                facts["unmatched"] = tuple(load_config(home.config).learning.idle_patterns(names))
             facts |= {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
         except (UsageError, CorruptError) as error:  # the ledger is readable without the data folder
             say(f"warning: what this node hosts is not known: {error}")

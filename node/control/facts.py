@@ -17,7 +17,8 @@ from ..home.peers import load_peers
 from ..network.counters import Counters
 from ..store.database import Store
 from ..unlearning.students import Seen
-from ..views.context import Context, InFlight, Live, Note
+from ..views.context import Context, InFlight, Live
+from ..views.note import Note, NoteKind
 
 
 class Admission(Protocol):
@@ -179,6 +180,7 @@ def context_of(daemon: Daemon) -> Context:
         followed=core.followed,
         withheld=core.withheld,
         paused=core.paused,
+        unmatched=tuple(daemon.config.learning.idle_patterns(spec.name for spec in daemon.charter.components)),
         title=daemon.title,
     )
 
@@ -193,7 +195,7 @@ def _warnings(daemon: Daemon) -> tuple[Note, ...]:
     if learner.students is None:
         return ()
     found = data_warnings(daemon.config, daemon.charter, learner.students, learner.labelled)
-    return tuple(Note(f"{what}.", advice) for what, advice in found)
+    return tuple(Note(NoteKind.DECLARED_OTHERWISE, f"{what}.", advice) for what, advice in found)
 
 
 def _live(daemon: Daemon) -> Live:

@@ -4,9 +4,10 @@ Views only read: the charter, the ledger, the store, and facts of a running daem
 the command line without a daemon call the same functions.
 """
 
-from .context import Context, InFlight, Live, Note, moment, offline
+from .context import Context, InFlight, Live, moment, offline
 from .ledger import ledger_log, ledger_show
 from .membership import how_it_ended, member, motions, motions_named, near_motion, show_motion
+from .note import Level, Note, NoteKind
 from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, member_named, peers, status
@@ -15,8 +16,10 @@ from .unlearn import unlearn
 __all__ = [
     "Context",
     "InFlight",
+    "Level",
     "Live",
     "Note",
+    "NoteKind",
     "components",
     "find_member",
     "forecast",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...consensus.fold import fold_block
 from ...consensus.ledger import Ledger, genesis
@@ -11,19 +11,10 @@ from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...protocol.charter import Charter
 from ..core.state import PAUSED_FLAG
 from ..store.database import Store
+from .note import Note
 from .shapes import MemberName
 
 Json = dict[str, Any]
-
-
-class Note(NamedTuple):
-    """A problem of a node or its federation, and the advice on it, a sentence each."""
-
-    found: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.found} {self.advice}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +87,7 @@ class Context:
     followed: tuple[str, ...] | None = None
     withheld: Mapping[str, str] | None = None
     paused: bool = False  # by its operator: nothing is trained until `collegium node resume`
+    unmatched: tuple[str, ...] = ()  # patterns of `engage` in config.toml that match no component
     title: str = ""  # the name in this node's application, if it joined by invitation
 
     def member(self, key: bytes) -> MemberName:

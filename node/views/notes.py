@@ -7,15 +7,13 @@ from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.membership import OpenMotion, Roll, Seat, needed
 from ..core.motions import undecided
 from ..words import counted
-from .context import Context, Live, Note
+from .context import Context, Live
 from .membership import sentence
+from .note import Note, NoteKind
 from .training import listed, remarks
 
-LEARNER_FAILED = "The learner failed, so nothing is trained here"
-LOST = "Connected to "  # how the note begins that too few members can be reached
-UNCERTIFIED = "states are uncertified"
 SOON = 3  # rounds: a budget that lasts for no more gets a note
-BY_ITSELF = "It goes on by itself."
+_BY_ITSELF = "It goes on by itself."
 BOUNDS = "`collegium privacy show` has the training runs and who set which bound."
 STILL = (
     "It keeps its data, and signs and sends nothing more. Without a daemon it can still verify the ledger"
@@ -33,6 +31,7 @@ def notes(context: Context) -> list[Note]:
     found = [_candidate(context)] if context.me is not None and seat is None else []
     found += [
         Note(
+            NoteKind.BALLOT_WAITS,
             f"A motion waits for your ballot: {sentence(context, motion)}.",
             f"`collegium peer approve|refuse {motion.digest.hex()[:12]}`.",
         )
@@ -40,6 +39,7 @@ def notes(context: Context) -> list[Note]:
     ]
     found += [
         Note(
+            NoteKind.EXPULSION_PROPOSED,
             f"The members vote on it: {sentence(context, motion)}{_reason(motion)}; {len(motion.yes)} of"
             f" {needed(motion, ledger.members, ledger.fault_model)} have voted yes.",
             f"This node has no vote on it. Speak with the others; `collegium peer show"
@@ -58,6 +58,7 @@ def _running(context: Context, live: Live) -> list[Note]:
     return [
         *(
             Note(
+                NoteKind.APPLICATION_WAITS,
                 f"Pending application: {name} (key {key.hex()[:16]}), invited"
                 f" {f'as {invited}' if invited else 'without a name'}. Approve or refuse it:",
                 f"`collegium peer approve|refuse {token_key}`.",
@@ -74,14 +75,21 @@ def _network(context: Context, live: Live) -> list[Note]:
     ledger, found = context.ledger, []
     if live.goal:
         source = context.member(live.source)["name"]
-        found.append(Note(f"Catching up: height {ledger.height} of {live.goal}, from {source}.", BY_ITSELF))
+        found.append(
+            Note(
+                NoteKind.CATCHING_UP, f"Catching up: height {ledger.height} of {live.goal}, from {source}.", _BY_ITSELF
+            )
+        )
     if live.taking:
         states = ", ".join(live.taking)
-        found.append(Note(f"Taking the certified state of {states} from a neighbour.", BY_ITSELF))
+        found.append(
+            Note(NoteKind.TAKING_STATES, f"Taking the certified state of {states} from a neighbour.", _BY_ITSELF)
+        )
     found += older(live.returned, live.removals_unknown)
     if not live.signing and context.me in ledger.members:
         found.append(
             Note(
+                NoteKind.NOT_SIGNING,
                 f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members that it needs have"
                 " reported.",
                 "Check that they run and can be reached (`collegium peer list`).",
@@ -90,7 +98,8 @@ def _network(context: Context, live: Live) -> list[Note]:
     elif len(live.neighbours) < min(ledger.quorum - 1, live.max_neighbours) and context.me in ledger.members:
         found.append(
             Note(
-                f"{LOST}{len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
+                NoteKind.TOO_FEW_CONNECTED,
+                f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
                 f" {ledger.quorum} of {len(ledger.members)} must agree: rounds wait until more can be reached"
                 " (`collegium peer list`).",
                 "This node keeps what it signs meanwhile, and sends it then.",
@@ -105,6 +114,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
     if count:
         found.append(
             Note(
+                NoteKind.OLDER_HOME,
                 "This home was older than the others' records of it (an old copy was put back, or its disk was lost):"
                 f" {counted(count, 'record')} of its own came back from them.",
                 "It continues after the last, never votes twice, and counts the spending of these updates (`collegium"
@@ -114,6 +124,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
     if removals_unknown:
         found.append(
             Note(
+                NoteKind.REMOVALS_UNKNOWN,
                 "This node trains nothing: updates were withdrawn after this copy of the home was made. If a student"
                 " was removed then, this home no longer leaves the student out.",
                 "Run `collegium unlearn subject` again for each student who was removed since and is still in the data"
@@ -126,7 +137,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
 def paused(on: bool) -> list[Note]:
     """Say that this node is paused; an empty list if it is not."""
     text = "This node is paused: it trains nothing and spends nothing, until you let it go on. It votes and folds."
-    return [Note(text, "To train again: `collegium node resume`.")] if on else []
+    return [Note(NoteKind.PAUSED, text, "To train again: `collegium node resume`.")] if on else []
 
 
 def _budget(context: Context, live: Live) -> list[Note]:
@@ -135,12 +146,13 @@ def _budget(context: Context, live: Live) -> list[Note]:
     if withheld and live.exhausted in ("", withheld):
         found.append(
             Note(
+                NoteKind.DATA_WITHHELD,
                 f"This node does not train with all its data: {withheld}.",
                 "`collegium doctor` has advice.",
             )
         )
     elif live.exhausted:
-        found.append(Note(f"This node trains no more: {live.exhausted}.", BOUNDS))
+        found.append(Note(NoteKind.BUDGET_SPENT, f"This node trains no more: {live.exhausted}.", BOUNDS))
     # The noise was chosen to end with the planned rounds. A statistic has one round.
     planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.is_statistic}
     found += _run_out(
@@ -153,6 +165,7 @@ def _budget(context: Context, live: Live) -> list[Note]:
     if not live.contributing:
         found.append(
             Note(
+                NoteKind.NOT_CONTRIBUTING,
                 "This node does not contribute (it withdrew, or its operator stopped it).",
                 "It still votes and folds; `collegium unlearn status` lists its withdrawals.",
             )
@@ -165,6 +178,7 @@ def _learner(live: Live) -> list[Note]:
     if live.learner_left_out:
         found.append(
             Note(
+                NoteKind.STUDENTS_LEFT_OUT,
                 f"{counted(live.learner_left_out, 'student is', 'students are')} left out of training: a cell of theirs"
                 " cannot be used.",
                 "node.log has the places, `collegium data check FOLDER` all of them.",
@@ -174,7 +188,8 @@ def _learner(live: Live) -> list[Note]:
     if live.learner == "failed":
         found.append(
             Note(
-                f"{LEARNER_FAILED}; it is tried again by itself:"
+                NoteKind.LEARNER_FAILED,
+                "The learner failed, so nothing is trained here; it is tried again by itself:"
                 f" {live.learner_detail or 'it failed without a message; see node.log'}",
                 "Correct it; no restart is needed, except after a change of config.toml.",
             )
@@ -182,6 +197,7 @@ def _learner(live: Live) -> list[Note]:
     if live.learner == "waiting":
         found.append(
             Note(
+                NoteKind.DATA_AWAITED,
                 f"The data folder is not there, so nothing is trained here: {live.learner_detail}.",
                 "It is looked for again, and this node goes on by itself.",
             )
@@ -189,6 +205,7 @@ def _learner(live: Live) -> list[Note]:
     elif live.data_missing:
         found.append(
             Note(
+                NoteKind.DATA_GONE,
                 f"The data folder is not there any more: {live.data_missing}. This node trains on with what its"
                 " learner has read of it, as long as the learner runs.",
                 "Put it back where it was, or set [data] path in config.toml and start the daemon anew.",
@@ -207,9 +224,10 @@ def _uncertified(context: Context) -> list[Note]:
     least = 4 if ledger.fault_model == "byzantine" else 2
     return [
         Note(
-            f"{names[0]} has {count} hosts: its {UNCERTIFIED}."
+            NoteKind.STATES_UNCERTIFIED,
+            f"{names[0]} has {count} hosts: its states are uncertified."
             if len(names) == 1
-            else f"{listed(names)} have {count} hosts each: their {UNCERTIFIED}.",
+            else f"{listed(names)} have {count} hosts each: their states are uncertified.",
             f"From {least} hosts on they are certified: more members have to host them.",
         )
         for count, names in sorted(together.items())
@@ -223,6 +241,7 @@ def _lacks_hosts(ledger: Ledger, component: ComponentLedger) -> bool:
 
 def _candidate(context: Context) -> Note:
     return Note(
+        NoteKind.NO_MEMBER_YET,
         f"This node's key is not a member's as of height {context.ledger.height}: it waits to be admitted, and until"
         " then no member lets it in.",
         "The members decide: ask the one that invited you.",
@@ -243,9 +262,13 @@ def gone(seat: Seat, roll: Roll) -> Note:
         "rekeyed": "This member has moved to another key",
     }[seat.gone]
     if seat.gone == "rekeyed":
-        return Note(f"{what}: this key is no member's since height {seat.until}.", "Use the directory of the new key.")
+        return Note(
+            NoteKind.FORMER_MEMBER,
+            f"{what}: this key is no member's since height {seat.until}.",
+            "Use the directory of the new key.",
+        )
     back = "To come back, in this same directory: `collegium peer join INVITATION --new-key`."
-    return Note(f"{what}: it is no member since height {seat.until}.", f"{STILL} {back}")
+    return Note(NoteKind.FORMER_MEMBER, f"{what}: it is no member since height {seat.until}.", f"{STILL} {back}")
 
 
 def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[Note]:
@@ -257,6 +280,10 @@ def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[Note]:
             after = f"round {min(last.values())}"
         together.setdefault(after, []).append(modality)
     return [
-        Note(f"The privacy budget of {', '.join(names)} runs out after {after}, if nothing changes.", BOUNDS)
+        Note(
+            NoteKind.BUDGET_RUNS_OUT,
+            f"The privacy budget of {', '.join(names)} runs out after {after}, if nothing changes.",
+            BOUNDS,
+        )
         for after, names in together.items()
     ]

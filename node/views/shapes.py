@@ -2,6 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict
 
+from .note import Level, NoteKind
+
 
 class MemberName(TypedDict):
     """A member as shown everywhere: its name, or a prefix of its key, and its key in hex."""
@@ -262,8 +264,10 @@ class LiveShown(TypedDict):
 
 
 class FoundNote(TypedDict):
-    """A problem and the advice on it, a sentence each."""
+    """A problem and the advice on it, a sentence each; its kind and level are those of note.py."""
 
+    kind: NoteKind
+    level: Level
     found: str
     advice: str
 

@@ -46,7 +46,9 @@ def status(context: Context) -> NodeStatus:
         "training": training(context),
         "paused": context.paused,
         "notes": [str(note) for note in said],
-        "findings": [{"found": note.found, "advice": note.advice} for note in said],
+        "findings": [
+            {"kind": note.kind, "level": note.level, "found": note.found, "advice": note.advice} for note in said
+        ],
         "live": None
         if live is None
         else {

@@ -1,15 +1,18 @@
 """Trainers of each component, the reasons of its other hosts, and the effect on its rounds."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...protocol.components import MILLION
 from ...protocol.records import IDLE, PAUSED
-from .context import Context, Note
+from .context import Context
+from .note import Note, NoteKind
 from .shapes import IdleHost, TrainingShown
 
+LISTED = 12  # components that a note names
 _WHY = "`collegium component list` says why the others do not."
 
 
@@ -56,21 +59,38 @@ def training(context: Context) -> TrainingShown:
     }
 
 
+def unmatched(patterns: Sequence[str], components: Sequence[str]) -> list[Note]:
+    """Return the note on patterns of `engage` that match none of the components; an empty list without such a one."""
+    if not patterns:
+        return []
+    every = ", … (`collegium charter show` has all)" if len(components) > LISTED else ""
+    return [
+        Note(
+            NoteKind.PATTERN_UNMATCHED,
+            f"engage in config.toml has {', '.join(map(repr, patterns))}, which no component of the charter matches.",
+            "Correct it under [learning], or remove it, and start the daemon anew."
+            f" The components are {', '.join(components[:LISTED])}{every}.",
+        )
+    ]
+
+
 def remarks(context: Context) -> list[Note]:
     """Return notes on components that this node does not train, and on those with too few trainers."""
-    found = []
+    found = unmatched(context.unmatched, sorted(context.ledger.components))
     by_reason: dict[str, list[str]] = {}
     for name, why in sorted(idle_here(context).items()):
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
         more = _advice(context, why)
         if more:
-            found.append(Note(f"This node does not train {listed(names)}: {IDLE[why]}.", more))
-    by_sentence: dict[Note, list[str]] = {}
+            found.append(
+                Note(NoteKind.NOT_TRAINED_HERE, f"This node does not train {listed(names)}: {IDLE[why]}.", more)
+            )
+    by_note: dict[Note, list[str]] = {}
     for _, c in sorted(context.ledger.components.items()):
-        for sentence in _too_few(context, c):
-            by_sentence.setdefault(sentence, []).append(c.name)
-    return found + [Note(f"{listed(names)}: {what}", advice) for (what, advice), names in by_sentence.items()]
+        for note in _too_few(context, c):
+            by_note.setdefault(note, []).append(c.name)
+    return found + [replace(note, found=f"{listed(names)}: {note.found}") for note, names in by_note.items()]
 
 
 def _advice(context: Context, why: str) -> str:
@@ -101,13 +121,18 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
             f"{number} host{'s' if number > 1 else ''}: {IDLE[why]}" for why, number in sorted(reasons.items()) if why
         )
         yield Note(
+            NoteKind.TOO_FEW_TRAINERS,
             f"{count} of {hosts} hosts train it{f' ({others})' if others else ''}, and a round needs {need}. No round"
             " closes until more do.",
             "What helps is a member that joins, or one that can go on (`collegium component list`).",
         )
     elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):
         faulty = rules.faults(count)
-        yield Note(f"{count} of {hosts} hosts train it, so a round tolerates {faulty} faulty updates.", _WHY)
+        yield Note(
+            NoteKind.FEWER_FAULTS_TOLERATED,
+            f"{count} of {hosts} hosts train it, so a round tolerates {faulty} faulty updates.",
+            _WHY,
+        )
 
 
 def listed(names: list[str]) -> str:

@@ -2,12 +2,14 @@
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collegium.cli import checks, monitor
 from collegium.cli.monitor import CRITICAL, OK, WARNING, Verdict
 from collegium.node.home import Home, running
+from collegium.node.views import Level, NoteKind
 
 from ..firstweek.schools import collegium
 from ..waiting import wait_for
@@ -15,6 +17,8 @@ from .test_node import alone  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from .conftest import Run
+
+WHAT_FOLLOWS = {Level.INFO: (OK, "ok"), Level.WARNING: (WARNING, "warn"), Level.CRITICAL: (CRITICAL, "fail")}
 
 
 def test_a_monitor_tells_a_daemon_that_answers_from_one_that_hangs_and_one_that_ended(
@@ -95,3 +99,35 @@ def test_the_worst_comes_first_and_decides(
     except Exit as end:
         ended = end.exit_code
     assert (ended, capsys.readouterr().out) == (code, line)
+
+
+@pytest.mark.parametrize("kind", list(NoteKind))
+def test_the_level_of_a_note_decides_and_not_its_words(
+    monkeypatch: pytest.MonkeyPatch,
+    alone: Home,  # noqa: F811
+    kind: NoteKind,
+) -> None:
+    said = "Words that are free to change."
+    status: dict[str, Any] = {
+        "live": {"connected": []},
+        "member": None,
+        "components": [],
+        "height": 7,
+        "findings": [{"kind": kind.value, "level": kind.level.value, "found": said, "advice": "Do it."}],
+    }
+    code, verdict = WHAT_FOLLOWS[kind.level]
+    monkeypatch.setattr("collegium.node.home.lock.running", lambda _: 1)
+    monkeypatch.setattr(monitor, "hanging", lambda _: "")
+    monkeypatch.setattr("collegium.cli.node.look", lambda _: status)
+    assert monitor.check(alone).code == code
+
+    monkeypatch.setattr(checks, "running", lambda _: 1)
+    monkeypatch.setattr(checks, "hanging", lambda _: "")
+    monkeypatch.setattr("collegium.node.control.client.Client.get", lambda *_: status)
+    (found, _) = checks._daemon(alone)
+    assert (found.verdict, found.found, found.advice) == (verdict, said, "Do it.")
+    assert (found.name == "learner") == (kind is NoteKind.LEARNER_FAILED)
+
+
+def test_every_level_is_used() -> None:
+    assert {kind.level for kind in NoteKind} == set(Level)

@@ -68,7 +68,7 @@ def test_a_pattern_of_engage_that_matches_nothing_is_named(
     misspell(alone)
     ((verdict, said, advice),) = found()
     assert verdict == "warn"
-    assert said == f"engage in {alone.config} has 'haed/*', which no component of the charter matches"
+    assert said == "engage in config.toml has 'haed/*', which no component of the charter matches."
     assert "The components are encoder/image, head/digit, statistic/digit." in advice
     learner = {"state": "off", "device": "", "cut_texts": {}, "left_out": 0, "warnings": []}
     training.tell(console(), {"learner": learner, "data": None, "unmatched": [said], "older": [], "paused": []})
@@ -88,9 +88,16 @@ def test_a_start_raises_the_limit_of_open_files_and_names_a_pattern_that_matches
         assert soft == (scarce.WANTED if hard == resource.RLIM_INFINITY else min(scarce.WANTED, hard))
         assert "few open files are allowed" not in alone.log.read_text()
         (told,) = started.value["unmatched"]
-        assert told.startswith(f"engage in {alone.config} has 'haed/*', which no component of the charter matches. ")
+        assert told.startswith("engage in config.toml has 'haed/*', which no component of the charter matches. ")
+        status = run("node", "status", "--home", alone.root, "--json").value
+        (finding,) = [each for each in status["findings"] if each["kind"] == "pattern-unmatched"]
+        assert told == f"{finding['found']} {finding['advice']}"
+        assert finding["level"] == "warning"
+        checks = run("doctor", "--no-data", "--home", alone.root, "--json").value["checks"]
+        assert [check["check"] for check in checks if check["found"] == finding["found"]] == ["engage"], "said once"
     finally:
         run("node", "stop", "--force", "--home", alone.root)
+    assert finding in run("node", "status", "--home", alone.root, "--json").value["findings"], "without a daemon too"
 
 
 def test_a_daemon_starts_answers_and_stops(

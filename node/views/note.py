@@ -1,0 +1,74 @@
+"""A note on a node: its kind, and the level that follows from it. Monitors decide by these, never by its words."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """What a note asks of an operator."""
+
+    INFO = "info"  # nothing: the node goes on by itself, or the charter makes it so
+    WARNING = "warning"  # a look, in working hours
+    CRITICAL = "critical"  # to come: this node trains nothing, or no round closes
+
+
+class NoteKind(StrEnum):
+    """What a note is about. The values are part of the interface (`findings` of `node status --json`)."""
+
+    FORMER_MEMBER = "former-member"
+    NO_MEMBER_YET = "no-member-yet"
+    BALLOT_WAITS = "ballot-waits"
+    EXPULSION_PROPOSED = "expulsion-proposed"
+    PAUSED = "paused"
+    APPLICATION_WAITS = "application-waits"
+    CATCHING_UP = "catching-up"
+    TAKING_STATES = "taking-states"
+    OLDER_HOME = "older-home"
+    REMOVALS_UNKNOWN = "removals-unknown"
+    NOT_SIGNING = "not-signing"
+    TOO_FEW_CONNECTED = "too-few-connected"
+    DATA_WITHHELD = "data-withheld"
+    BUDGET_SPENT = "budget-spent"
+    BUDGET_RUNS_OUT = "budget-runs-out"
+    NOT_CONTRIBUTING = "not-contributing"
+    STUDENTS_LEFT_OUT = "students-left-out"
+    DECLARED_OTHERWISE = "declared-otherwise"
+    LEARNER_FAILED = "learner-failed"
+    DATA_AWAITED = "data-awaited"
+    DATA_GONE = "data-gone"
+    PATTERN_UNMATCHED = "pattern-unmatched"
+    NOT_TRAINED_HERE = "not-trained-here"
+    TOO_FEW_TRAINERS = "too-few-trainers"
+    FEWER_FAULTS_TOLERATED = "fewer-faults-tolerated"
+    STATES_UNCERTIFIED = "states-uncertified"
+
+    @property
+    def level(self) -> Level:
+        """The level of every note of this kind."""
+        return _LEVELS.get(self, Level.WARNING)
+
+
+_LEVELS = {
+    NoteKind.CATCHING_UP: Level.INFO,
+    NoteKind.TAKING_STATES: Level.INFO,
+    NoteKind.STATES_UNCERTIFIED: Level.INFO,
+    NoteKind.LEARNER_FAILED: Level.CRITICAL,
+    NoteKind.TOO_FEW_CONNECTED: Level.CRITICAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A problem of a node or its federation, and the advice on it, a sentence each."""
+
+    kind: NoteKind
+    found: str
+    advice: str
+
+    @property
+    def level(self) -> Level:
+        """What it asks of an operator."""
+        return self.kind.level
+
+    def __str__(self) -> str:
+        return f"{self.found} {self.advice}".rstrip()
