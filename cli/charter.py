@@ -9,90 +9,86 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
-from ..node.blueprint import PRESETS
-from ..protocol.bounds import MAX_DEADLINE, MAX_DELTA, MAX_EPSILON, MAX_ROUNDS, MIN_DEADLINE, MIN_DELTA, MIN_EPSILON
-from ..protocol.learning import RULES
 from . import founding
+from . import review as reviewing
+from .drawing import (
+    AnywayOption,
+    DeadlineOption,
+    DeltaOption,
+    EpsilonOption,
+    FaultModelOption,
+    MinStudentsOption,
+    ModelOption,
+    NameOption,
+    NoDpOption,
+    PaceOption,
+    PresetOption,
+    RoundsOption,
+    RuleOption,
+    StartOption,
+    Terms,
+    draw_up,
+)
 from .members import parse_member, read_members
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
-from .output import emit, facts, say, table
-from .recipes import components
+from .output import confirm, console, emit, facts, say, table
+from .review import overview
 
 if TYPE_CHECKING:
     from ..protocol.charter import Charter, SignedCharter
     from ..protocol.learning import Modality, PrivacyFloor
 
 app = typer.Typer(help="The founding document of a federation.", no_args_is_help=True)
-EPSILON, DELTA = 8.0, 1e-5
-ROBUST = "clip+nnm+trimmed_mean"  # the default rule if members may lie and there are enough to tolerate one liar
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A charter file; by default the home's.")]
 
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Option(help="The federation's name.")],
-    preset: Annotated[str | None, typer.Option(help=f"Shipped components and recipe: {' or '.join(PRESETS)}.")] = None,
-    model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Components and recipe in TOML, as `charter model` writes them.")
-    ] = None,
+    name: NameOption,
+    preset: PresetOption = None,
+    model: ModelOption = None,
     member: Annotated[
         list[str] | None, typer.Option(metavar="NAME=HEXKEY@ADDR[,ADDR]", help="A member; repeat it for each.")
     ] = None,
     members: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Members in TOML: [[member]] with name, key, addresses.")
     ] = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(
-            min=MIN_EPSILON,
-            max=MAX_EPSILON,
-            help=f"ε for each student and a member's lifetime [{EPSILON:g}]; without privacy: --no-dp.",
-        ),
-    ] = None,
-    delta: Annotated[
-        float | None,
-        typer.Option(min=MIN_DELTA, max=MAX_DELTA, help=f"δ with that ε [{DELTA:g}]."),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_ROUNDS, help="Rounds that the noise is calibrated for [FILE's, or 20]."),
-    ] = None,
-    no_dp: Annotated[bool, typer.Option("--no-dp", help="No differential privacy.")] = False,
-    rule: Annotated[
-        str | None,
-        typer.Option(help=f"How updates are aggregated: {', '.join(RULES)}. docs/rules.md compares them."),
-    ] = None,
-    fault_model: Annotated[str, typer.Option(help="byzantine or crash.")] = "byzantine",
-    deadline: Annotated[
-        float,
-        typer.Option(min=MIN_DEADLINE, max=MAX_DEADLINE, help="Seconds that a round waits for a host that is late."),
-    ] = 60.0,
-    pace: Annotated[
-        str,
-        typer.Option(metavar="TIME", help="Least time between two rounds of a component: 90min, 24h, 7d; 0 for none."),
-    ] = "0",
-    start: Annotated[
-        str, typer.Option(metavar="TIME", help="In UTC, as 2026-09-07T06:00: no round is trained or closed before it.")
-    ] = "",
-    min_students: Annotated[
-        int, typer.Option(min=0, max=2**20, help="A member that declares fewer students hosts, but does not train.")
-    ] = 20,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Even if members cannot reach each other, or all is noise.")
-    ] = False,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    rounds: RoundsOption = None,
+    no_dp: NoDpOption = False,
+    rule: RuleOption = None,
+    fault_model: FaultModelOption = "byzantine",
+    deadline: DeadlineOption = 60.0,
+    pace: PaceOption = "0",
+    start: StartOption = "",
+    min_students: MinStudentsOption = 20,
+    anyway: AnywayOption = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw up a charter. Every member then signs it (`charter sign`)."""
-    from dataclasses import replace
-
+    """Draw up a charter in a file. Every member then signs it (`charter sign`); over the network: `charter found`."""
     from ..protocol import schema
-    from ..protocol.charter import Charter, Rules, SignedCharter, check
+    from ..protocol.charter import SignedCharter
 
-    if no_dp and (epsilon, delta) != (None, None):
-        given = "--epsilon" if epsilon is not None else "--delta"
-        raise UsageError(f"--no-dp asks for no privacy, and {given} for some", f"Leave out --no-dp, or {given}.")
+    terms = Terms(
+        name,
+        preset,
+        model,
+        epsilon,
+        delta,
+        rounds,
+        no_dp,
+        rule,
+        fault_model,
+        deadline,
+        pace,
+        founding.start_of(start),
+        min_students,
+        anyway,
+    )
+    terms.check()
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
         raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
@@ -101,42 +97,10 @@ def create(
     path = out if out is not None else home_of(home).charter
     if path.exists():
         raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
-    seed = os.urandom(32)
-    budget = (EPSILON if epsilon is None else epsilon, DELTA if delta is None else delta, rounds)
-    specs, learning, students = components(
-        preset,
-        model,
-        budget,
-        dp=not no_dp,
-        institutions=len(people),
-        rule=rule,
-        usual=ROBUST if fault_model == "byzantine" and len(people) >= founding.MIN_ROBUST else "mean",
-        seed=seed,
-    )
-    drawn = Charter(
-        version=1,
-        name=name,
-        created=int(time.time()),
-        seed=seed,
-        members=tuple(sorted(people, key=lambda person: person.key)),
-        rules=Rules(
-            fault_model, round(deadline * 1000), 1, 64, 1 << 20, 1000, founding.pace_of(pace), founding.start_of(start)
-        ),
-        components=tuple(sorted(specs, key=lambda spec: spec.name)),
-        learning=replace(learning, min_students=min_students),
-    )
-    check(drawn)
-    drowned = founding.noise(drawn, students)
-    if drowned and not anyway:
-        raise RefusedError(
-            f"This recipe is noise, with {len(people)} members of {students:g} students each: {'; '.join(drowned)}",
-            "Let each task read only the modalities that it needs, allow a larger ε, plan fewer rounds, take a smaller"
-            " model, or say how many students a typical member has (students under [training] of the model file). To"
-            " draw it up all the same: --anyway.",
-        )
-    signed = SignedCharter(schema.dump(drawn), ())
-    _write(path, signed)
-    found = {"file": str(path), **_overview(drawn, signed), "student": founding.student(drawn)}
+    drawn = draw_up(terms, people, os.urandom(32), int(time.time()))
+    signed = SignedCharter(schema.dump(drawn.charter), ())
+    write_charter(path, signed)
+    found = {"file": str(path), **overview(drawn.charter, signed), "student": founding.student(drawn.charter)}
 
     def show_it(console: Any) -> None:
         facts(
@@ -144,8 +108,8 @@ def create(
             [
                 ("charter", path),
                 ("federation", found["federation"]),
-                *founding.start_facts(drawn),
-                ("pace", founding.pace_fact(drawn)),
+                *founding.start_facts(drawn.charter),
+                ("pace", founding.pace_fact(drawn.charter)),
                 ("one student", founding.student_fact(found["student"])),
             ],
         )
@@ -155,7 +119,7 @@ def create(
         )
         console.print("Each runs `collegium charter sign FILE` and sends its own copy back to you.")
 
-    for warning in [*founding.warnings(drawn), *drowned, *founding.faint(drawn, students)]:
+    for warning in drawn.warnings:
         say(f"warning: {warning}")
     emit(found, as_json, show_it)
 
@@ -182,7 +146,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
     from ..protocol import schema
 
     charter, signed = _read(file, home)
-    found: Any = _overview(charter, signed) | {
+    found: Any = overview(charter, signed) | {
         "charter": _hexed(schema.to_map(charter)),
         "student": founding.student(charter),
     }
@@ -194,6 +158,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
             [
                 ("name", charter.name),
                 ("federation id", found["federation"]),
+                ("by telephone", found["fingerprint"]),
                 ("fault model", f"{rules.fault_model}: goes on without {found['tolerated_losses']} of its members"),
                 ("deadline", f"a round waits {rules.round_deadline / 1000:g} s for a host that is late"),
                 *founding.start_facts(charter),
@@ -230,6 +195,13 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
     emit(found, as_json, people)
 
 
+@app.command("review")
+def review(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Say in plain words what a charter binds its members to: who is in, what leaves the house, ε, pace, rule."""
+    found = reviewing.review(*_read(file, home))
+    emit(found, as_json, lambda out: reviewing.show(out, found))
+
+
 @app.command("sign")
 def sign(
     file: FileArgument = None,
@@ -241,11 +213,14 @@ def sign(
         bool,
         typer.Option("--anyway", help="Sign although members cannot reach each other, or nothing trains here."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Sign without asking; the review is printed all the same.")
+    ] = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a charter with this node's key and keep it in the home; merge the signatures of other copies."""
+    """Show a charter as `review` does, ask, sign it with this node's key, keep it; merge other copies' signatures."""
     from ..node.home import keys
     from ..node.verify import read_charter
     from ..protocol.charter import add_signature
@@ -266,25 +241,22 @@ def sign(
     founding.check_addresses(charter.members, anyway=anyway)
     founding.check_policy(place, charter, anyway=anyway)
     founding.warn_of_lot(place, charter)
+    found = reviewing.review(charter, signed)
     if all(entry.member != keys_public for entry in signed.signatures):
+        if not as_json:
+            reviewing.show(console(), found)
+        confirm("Sign this charter?", yes)
         signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
-    _write(place.charter, signed)
+    write_charter(place.charter, signed)
     if out is not None:
-        _write(out, signed)
-    found = {"file": str(place.charter), **_overview(charter, signed), "student": founding.student(charter)}
+        write_charter(out, signed)
+    found = {"file": str(place.charter), **found, **overview(charter, signed)}
 
-    def people(console: Any) -> None:
-        _members(console, found)
-        facts(
-            console,
-            [
-                *founding.start_facts(charter),
-                ("pace", founding.pace_fact(charter)),
-                ("one student", founding.student_fact(found["student"])),
-            ],
-        )
+    def people(out: Any) -> None:
+        out.print()
+        _members(out, found)
         for line in founding.next_steps(place.charter, found["missing"]):
-            console.print(line)
+            out.print(line)
 
     emit(found, as_json, people)
 
@@ -293,7 +265,7 @@ def sign(
 def verify(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Check a charter's rules and signatures; list the members that signed or have not, and warnings."""
     charter, signed = _read(file, home)
-    found: Any = _overview(charter, signed)
+    found: Any = overview(charter, signed)
 
     def people(out: Any) -> None:
         _members(out, found)
@@ -332,7 +304,8 @@ def _read(file: Path | None, home: Path | None) -> "tuple[Charter, SignedCharter
     return read_charter(file if file is not None else home_of(home).charter)
 
 
-def _write(path: Path, signed: "SignedCharter") -> None:
+def write_charter(path: Path, signed: "SignedCharter") -> None:
+    """Write a charter file. Raises UsageError if there is no such folder."""
     from ..node.store.files import write_atomic
     from ..protocol.charter import dump_file
 
@@ -350,31 +323,9 @@ def _public(home: Any) -> bytes:
     return key
 
 
-def _overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
-    from ..protocol.blocks import quorum, tolerated
-
-    done = {entry.member for entry in signed.signatures}
-    count, model = len(charter.members), charter.rules.fault_model
-    return {
-        "name": charter.name,
-        "federation": charter.federation.hex(),
-        "members": [
-            {"name": m.name, "key": m.key.hex(), "addresses": list(m.addresses), "signed": m.key in done}
-            for m in sorted(charter.members, key=lambda m: m.name)
-        ],
-        "fault_model": model,
-        "quorum": quorum(count, model),
-        "pace_seconds": charter.rules.pace / 1000,
-        "starts_at": founding.start_text(charter) or None,
-        "tolerated_losses": tolerated(count, model),
-        "missing": sorted(m.name for m in charter.members if m.key not in done),
-        "complete": len(done) == count,
-        "warnings": founding.warnings(charter),
-    }
-
-
 def _members(out: Any, found: dict[str, Any]) -> None:
     out.print(f"federation {found['federation']}")
+    out.print(f"by telephone {found['fingerprint']}")
     _member_table(out, found)
 
 

@@ -243,7 +243,11 @@ def start_facts(charter: "Charter") -> list[tuple[str, object]]:
 
 def pace_fact(charter: "Charter") -> str:
     """Say how fast rounds may follow each other, and how long the planned ones take at least."""
-    pace, rounds = charter.rules.pace / 1000, charter.learning.planned_rounds
+    return pace_words(charter.rules.pace / 1000, charter.learning.planned_rounds)
+
+
+def pace_words(pace: float, rounds: int) -> str:
+    """Say the same of a pace in seconds and so many planned rounds."""
     if not pace:
         return "none: rounds follow each other as fast as they are trained, perhaps all of them within minutes"
     return f"a component closes a round every {lasting(pace)} at most: the {rounds} planned ones take" + (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CollegiumError, RefusedError, UsageError
+from ..crypto.fingerprint import fingerprint
 from ..protocol.bounds import MAX_STUDENTS
 from .files import check_new, write_new
 from .init import chosen_config
@@ -163,9 +164,10 @@ def join(
         facts(
             out,
             [
-                ("federation", f"{charter.name}, {charter.federation.hex()[:16]} (compare it by telephone)"),
+                ("federation", charter.name),
+                ("charter", f"{fingerprint(charter.federation)} (compare it by telephone)"),
                 ("name", title),
-                ("key", found["key"]),
+                ("key", f"{fingerprint(identity.public_key)} (and this one too)"),
                 ("directory", place.root),
                 ("application", words.get(state, state)),
             ],

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UnreachableError
+from ..crypto.fingerprint import fingerprint
 from ..protocol.bounds import MAX_WAIT
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, facts, names, say, table
@@ -173,6 +174,7 @@ def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = Fal
         pairs: list[tuple[str, object]] = [
             ("name", found["name"]),
             ("key", found["key"]),
+            ("by telephone", fingerprint(bytes.fromhex(found["key"]))),
             ("member since", since + (f", by motion {found['admitted_by'][:12]}" if found["admitted_by"] else "")),
         ]
         if found["gone"]:

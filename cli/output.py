@@ -169,7 +169,7 @@ def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
     from rich.text import Text
 
     names_ = max((cell_len(name) for name, _ in pairs), default=0)
-    room = (out.width if out.is_terminal else min(out.width, _columns())) - names_ - GAP
+    room = _width(out) - names_ - GAP
     for name, value in pairs:
         text = _cell(value)
         whole = max(map(cell_len, text.split() or [""])) > room
@@ -181,6 +181,16 @@ def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
         out.print(Text.assemble((name, "bold"), " " * (names_ + GAP - cell_len(name)), first))
         for line in others:
             out.print(Text(" " * (names_ + GAP) + line))
+
+
+def prose(out: "Console", text: str) -> None:
+    """Print sentences, wrapped as `facts` are."""
+    for line in _wrapped(text, _width(out)):
+        out.print(line)
+
+
+def _width(out: "Console") -> int:
+    return out.width if out.is_terminal else min(out.width, _columns())
 
 
 def _columns() -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..crypto.fingerprint import fingerprint
 from . import joining, motions
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, table
@@ -79,7 +80,8 @@ def _idle(peer: Any) -> str:
 
 
 def _ways(peer: Any) -> str:
-    return " ".join([f"peer id {peer['peer_id']}", *peer["addresses"]])
+    digits = fingerprint(bytes.fromhex(peer["key"]))
+    return " ".join([f"key by telephone {digits}, peer id {peer['peer_id']}", *peer["addresses"]])
 
 
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="/ip4/192.0.2.7/tcp/4001/p2p/<peer id>")]

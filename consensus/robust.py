@@ -16,6 +16,7 @@ from ..crypto.errors import LocalProtocolError
 from ..protocol.components import FRACTION_BITS
 from ..protocol.update import Integers
 from .rules import CHUNK, Increment, columns, median, sorted_rows, trimmed_mean
+from .rules import faults as tolerable
 
 Rule = Callable[[Sequence[Integers], int], Increment]
 Gram = list[list[int]]
@@ -240,3 +241,10 @@ RULES: Mapping[str, Rule] = {
     "clip+nnm+trimmed_mean": clip_nnm_trimmed_mean,
     "centered_clipping": centered_clipping,
 }
+
+
+def liars(rule: str, updates: int) -> int:
+    """Return the number of faulty ones among so many updates that a rule tolerates: none for the mean and a sum."""
+    if rule in ("median", "centered_clipping"):
+        return max(0, (updates - 1) // 2)
+    return tolerable(updates) if rule in RULES else 0

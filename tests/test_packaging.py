@@ -111,7 +111,7 @@ def test_an_installed_wheel_runs_a_node_without_the_extras(wheel: Path, tmp_path
     (tmp_path / "model.toml").write_text(run("charter", "model", str(data)))
     founding = ("--model", "model.toml", "--member", member, "--fault-model", "crash", "--rounds", "5")
     run("--home", "home", "charter", "create", "--name", "alone", *founding)
-    run("--home", "home", "charter", "sign")
+    run("--home", "home", "charter", "sign", "--yes")
     try:
         begun = run("--home", "home", "node", "start", "--wait", "600")
         assert "the learner is ready" in begun, begun

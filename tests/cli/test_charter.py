@@ -75,10 +75,10 @@ def test_two_members_sign_and_merge(run: "Run", tmp_path: Path) -> None:
     charter = tmp_path / "north" / "charter.bin"
     incomplete = run("charter", "verify", "--home", tmp_path / "north", "--json")
     assert (incomplete.code, incomplete.value["missing"]) == (6, ["north", "south"])
-    assert run("charter", "sign", "--home", tmp_path / "north").code == 0
-    assert run("charter", "sign", charter, "--home", tmp_path / "south", "--json").value["missing"] == []
+    assert run("charter", "sign", "--yes", "--home", tmp_path / "north").code == 0
+    assert run("charter", "sign", "--yes", charter, "--home", tmp_path / "south", "--json").value["missing"] == []
     copy = tmp_path / "south" / "charter.bin"
-    merged = run("charter", "sign", "--merge", copy, "--home", tmp_path / "north", "--json")
+    merged = run("charter", "sign", "--yes", "--merge", copy, "--home", tmp_path / "north", "--json")
     assert merged.value["complete"] is True
     assert run("charter", "verify", "--home", tmp_path / "north").code == 0
     shown = run("charter", "show", copy, "--json").value
@@ -94,7 +94,7 @@ def test_a_sealed_key_signs_with_its_passphrase_only(run: "Run", tmp_path: Path)
     words = ("init", "--home", tmp_path / "n", "--name", "n", "--passphrase-file", tmp_path / "secret", "--json")
     made = run(*words).value
     assert create(run, tmp_path / "n", made["member"]).code == 0
-    sign = ("charter", "sign", "--home", tmp_path / "n")
+    sign = ("charter", "sign", "--yes", "--home", tmp_path / "n")
     assert run(*sign).code == 2  # nobody to ask
     assert run(*sign, "--passphrase-file", tmp_path / "wrong").code == 5
     assert run(*sign, "--passphrase-file", tmp_path / "secret").code == 0
@@ -141,7 +141,7 @@ def test_a_strangers_charter_is_not_signed(run: "Run", tmp_path: Path) -> None:
     member = node(run, tmp_path, "a", 4001)["member"]
     create(run, tmp_path / "a", member)
     node(run, tmp_path, "b", 4002)
-    answer = run("charter", "sign", tmp_path / "a" / "charter.bin", "--home", tmp_path / "b")
+    answer = run("charter", "sign", "--yes", tmp_path / "a" / "charter.bin", "--home", tmp_path / "b")
     assert answer.code == 5
     assert not (tmp_path / "b" / "charter.bin").exists()
 
@@ -150,7 +150,7 @@ def test_copies_of_different_charters_are_not_merged(run: "Run", tmp_path: Path)
     member = node(run, tmp_path, "a", 4001)["member"]
     create(run, tmp_path / "a", member)
     create(run, tmp_path / "a", member, out=str(tmp_path / "other.bin"))
-    answer = run("charter", "sign", "--merge", tmp_path / "other.bin", "--home", tmp_path / "a")
+    answer = run("charter", "sign", "--yes", "--merge", tmp_path / "other.bin", "--home", tmp_path / "a")
     assert (answer.code, "different charters" in answer.err) == (5, True)
     said = " ".join(answer.err.split())
     for path in (tmp_path / "a" / "charter.bin", tmp_path / "other.bin"):
@@ -165,23 +165,23 @@ def test_every_step_of_signing_says_the_next(run: "Run", tmp_path: Path) -> None
     made = run("charter", "create", "--home", tmp_path / "north", "--name", "t", *words)
     assert "sign it yourself (`collegium charter sign`)" in made.out
     charter = tmp_path / "north" / "charter.bin"
-    first = run("charter", "sign", "--home", tmp_path / "north").out
+    first = run("charter", "sign", "--yes", "--home", tmp_path / "north").out
     assert "Still to sign: south." in first
     assert f"send {charter} to them" in first
-    last = run("charter", "sign", charter, "--home", tmp_path / "south").out
+    last = run("charter", "sign", "--yes", charter, "--home", tmp_path / "south").out
     assert "Signed by everybody" in last
     assert "collegium node start" in last
 
 
 def test_a_file_that_is_no_charter_and_one_that_is_not_there_are_told_apart(run: "Run", tmp_path: Path) -> None:
     node(run, tmp_path, "a", 4001)
-    wrong = run("charter", "sign", tmp_path / "a" / "config.toml", "--home", tmp_path / "a")
+    wrong = run("charter", "sign", "--yes", tmp_path / "a" / "config.toml", "--home", tmp_path / "a")
     assert wrong.code == 3
     assert "is not a charter file" in wrong.err
     assert "MessagePack" not in wrong.err
     for words in ((tmp_path / "no.bin",), ("--merge", tmp_path / "no.bin")):
         create(run, tmp_path / "a", node(run, tmp_path, f"b{len(words)}", 4002)["member"])
-        absent = run("charter", "sign", *words, "--home", tmp_path / "a")
+        absent = run("charter", "sign", "--yes", *words, "--home", tmp_path / "a")
         assert absent.code == 2
         assert "Check the path" in absent.err
         assert "charter create" not in absent.err
@@ -199,11 +199,11 @@ def test_a_lot_size_that_is_missing_is_said_at_once_with_the_sample_rate(run: "R
     shown = run("charter", "show", "--home", tmp_path / "a").out
     assert f"{rate:g}: lot_size is this times the number of students" in shown
     assert shown.count("federation id") == 1
-    signed = run("charter", "sign", "--home", tmp_path / "a")
+    signed = run("charter", "sign", "--yes", "--home", tmp_path / "a")
     assert signed.code == 0, signed.err
     assert f"Set lot_size under [learning] to {rate:g}" in signed.err
     config.write_text(config.read_text().replace("lot_size = 0.0", "lot_size = 12.0"))
-    assert "lot_size" not in run("charter", "sign", "--home", tmp_path / "a").err
+    assert "lot_size" not in run("charter", "sign", "--yes", "--home", tmp_path / "a").err
 
 
 def test_a_member_line_can_be_pasted_into_a_shell(run: "Run", tmp_path: Path) -> None:
@@ -244,9 +244,9 @@ def test_addresses_that_nobody_can_dial_are_not_drawn_up_and_not_signed(run: "Ru
     words = ["charter", "create", "--home", tmp_path / "a", "--name", "t", "--no-dp", "--anyway", "--preset", "digits"]
     made = run(*words, *(word for member in members for word in ("--member", member)))
     assert (made.code, problem in made.err) == (0, True)
-    sign = run("charter", "sign", "--home", tmp_path / "a")
+    sign = run("charter", "sign", "--yes", "--home", tmp_path / "a")
     assert (sign.code, problem in sign.err) == (5, True)
-    assert run("charter", "sign", "--home", tmp_path / "a", "--anyway").code == 0
+    assert run("charter", "sign", "--yes", "--home", tmp_path / "a", "--anyway").code == 0
 
 
 def test_init_says_what_others_dial(run: "Run", tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_a_student_pays_for_tasks_that_read_different_modalities_together(run: "
     drawn = run(*words, "--home", tmp_path / "a", "--epsilon", "8", "--anyway", "--json").value["student"]
     assert drawn["modalities"] == ["clicks", "scan", "table"]
     assert drawn["epsilon"] > 8, "each modality has 8 for itself, of which 6 for the planned rounds"
-    signed = run("charter", "sign", "--home", tmp_path / "a", "--anyway")
+    signed = run("charter", "sign", "--yes", "--home", tmp_path / "a", "--anyway")
     assert "over clicks, scan, table together" in " ".join(signed.out.split())
 
 
@@ -483,7 +483,7 @@ def test_a_charter_that_a_home_could_not_train_under_is_not_signed(run: "Run", t
     member = node(run, tmp_path, "a", 4001)["member"]
     made = create(run, tmp_path / "a", member)
     assert 'policy = "open" under [privacy]' in made.err
-    sign = ("charter", "sign", "--home", tmp_path / "a")
+    sign = ("charter", "sign", "--yes", "--home", tmp_path / "a")
     hosts = run(*sign)
     assert (hosts.code, "warning: data of image take no part" in hosts.err) == (0, True)  # no data: it only hosts
     config = tmp_path / "a" / "config.toml"
@@ -584,7 +584,7 @@ def test_a_model_file_is_printed_from_data_folders(run: "Run", tmp_path: Path) -
 def test_one_changed_byte_is_found(run: "Run", tmp_path: Path, at: int) -> None:
     made = node(run, tmp_path, "a", 4001)
     create(run, tmp_path / "a", made["member"])
-    run("charter", "sign", "--home", tmp_path / "a")
+    run("charter", "sign", "--yes", "--home", tmp_path / "a")
     path = tmp_path / "a" / "charter.bin"
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -600,5 +600,5 @@ def test_no_more_of_a_file_is_read_than_a_charter_may_have(run: "Run", tmp_path:
     endless = tmp_path / "endless"
     with endless.open("wb") as file:
         file.truncate(1 << 30)
-    refused = run("charter", "sign", "--home", tmp_path / "a", endless)
+    refused = run("charter", "sign", "--yes", "--home", tmp_path / "a", endless)
     assert (refused.code, "1114113 bytes where at most 1114112 are allowed" in refused.err) == (3, True)

@@ -47,7 +47,7 @@ def alone(run: "Run", tmp_path: Path) -> Home:
         "crash",
     )
     assert run(*words, "--member", made["member"]).code == 0
-    assert run("charter", "sign", "--home", root).code == 0
+    assert run("charter", "sign", "--yes", "--home", root).code == 0
     return Home(root)
 
 

@@ -43,7 +43,7 @@ def test_a_charter_says_its_pace_where_it_is_drawn_up_shown_and_signed(run: "Run
     assert told in " ".join(run("charter", "show", tmp_path / "slow.bin").out.split())
     assert run("charter", "show", tmp_path / "slow.bin", "--json").value["pace_seconds"] == 24 * HOUR
     alone.charter.unlink()
-    assert told in " ".join(run("charter", "sign", tmp_path / "slow.bin", "--home", alone.root).out.split())
+    assert told in " ".join(run("charter", "sign", "--yes", tmp_path / "slow.bin", "--home", alone.root).out.split())
 
 
 @pytest.mark.parametrize("text", ["24", "one night", "-1h", "9999d", "1e3h"])

@@ -43,7 +43,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         *("--home", home, "charter", "create", "--name", "ours", "--preset", "digits"),
         *("--member", f"school-a={key}@{address}", "--fault-model", "crash"),
     )
-    collegium("--home", home, "charter", "sign")
+    collegium("--home", home, "charter", "sign", "--yes")
     collegium("--home", home, "node", "start", "--wait", 120)
     yield home
     collegium("--home", home, "node", "stop", "--force")

@@ -136,12 +136,12 @@ class Federation:
         first, *others = self.schools
         words = [word for school in self.schools for word in ("--member", school.member)]
         first.command("charter", "create", "--name", "first-week", *words, *options)
-        first.command("charter", "sign")
+        first.command("charter", "sign", "--yes")
         if others:
-            self.each("charter", "sign", first.home / "charter.bin", schools=others)
+            self.each("charter", "sign", "--yes", first.home / "charter.bin", schools=others)
             signed = [word for school in others for word in ("--merge", school.home / "charter.bin")]
-            first.command("charter", "sign", *signed)
-            self.each("charter", "sign", first.home / "charter.bin", schools=others)
+            first.command("charter", "sign", "--yes", *signed)
+            self.each("charter", "sign", "--yes", first.home / "charter.bin", schools=others)
         assert first.ask("charter", "verify")["complete"]
 
     def start(self, *options: object, code: int = 0) -> list[Any]:

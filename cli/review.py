@@ -1,0 +1,230 @@
+"""`collegium charter review`: a charter in plain words, for whoever answers for the data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+from ..crypto.fingerprint import fingerprint
+from ..node.words import counted, lasting
+from . import founding
+from .output import facts, prose, say, size, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..protocol.charter import Charter, SignedCharter
+    from ..protocol.components import ComponentSpec
+
+DAY = 86_400.0  # seconds
+PATIENCE = 2.0  # seconds without a word
+POLICIES = {
+    "dp": "noised: differential privacy",
+    "open": "NOT noised: updates may show what single records are like",
+    "never": "never learned from",
+}
+
+
+@contextmanager
+def taking_long(text: str) -> Iterator[None]:
+    """Say what takes so long, if it takes over two seconds."""
+    timer = Timer(PATIENCE, say, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
+    """Return who is in, who has signed, and what there is to know."""
+    from ..protocol.blocks import quorum, tolerated
+
+    done = {entry.member for entry in signed.signatures}
+    count, model = len(charter.members), charter.rules.fault_model
+    return {
+        "name": charter.name,
+        "federation": charter.federation.hex(),
+        "fingerprint": fingerprint(charter.federation),
+        "members": [
+            {
+                "name": m.name,
+                "key": m.key.hex(),
+                "fingerprint": fingerprint(m.key),
+                "addresses": list(m.addresses),
+                "signed": m.key in done,
+            }
+            for m in sorted(charter.members, key=lambda m: m.name)
+        ],
+        "fault_model": model,
+        "quorum": quorum(count, model),
+        "pace_seconds": charter.rules.pace / 1000,
+        "starts_at": founding.start_text(charter) or None,
+        "tolerated_losses": tolerated(count, model),
+        "missing": sorted(m.name for m in charter.members if m.key not in done),
+        "complete": len(done) == count,
+        "warnings": founding.warnings(charter),
+    }
+
+
+def review(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
+    """Return everything that a member agrees to by signing."""
+    learning, rules = charter.learning, charter.rules
+    floors = {floor.modality: floor for floor in learning.floors}
+    leaves = [_leaves(charter, spec) for spec in charter.components]
+    with taking_long("computing what the planned rounds cost one student …"):
+        student = founding.student(charter)
+    days = [one["bytes_a_day"] for one in leaves if one["bytes_a_day"] is not None]
+    return overview(charter, signed) | {
+        "leaves": leaves,
+        "bytes_a_round": sum(one["bytes"] for one in leaves if not one["once"]),
+        "bytes_a_day": sum(days) if days else None,
+        "privacy": [
+            {
+                "modality": modality.name,
+                "kind": modality.kind,
+                "policy": floors[modality.name].policy,
+                "epsilon": floors[modality.name].epsilon / 1000 if floors[modality.name].policy == "dp" else None,
+                "delta": floors[modality.name].delta / 1e9 if floors[modality.name].policy == "dp" else None,
+            }
+            for modality in learning.modalities
+        ],
+        "student": student,
+        "planned_rounds": learning.planned_rounds,
+        "recovery_share": learning.recovery_share / 1e6,
+        "sample_rate": learning.sample_rate / 1e6,
+        "min_students": learning.min_students,
+        "deadline_seconds": rules.round_deadline / 1000,
+        "refold_horizon": rules.refold_horizon,
+    }
+
+
+def _leaves(charter: "Charter", spec: "ComponentSpec") -> dict[str, Any]:
+    """Return what one update of a component is: bytes at most, compressed as it is sent."""
+    from ..consensus.robust import liars
+    from ..protocol.update import max_frame_size
+
+    most, pace = max_frame_size(spec), charter.rules.pace / 1000
+    rounds = 1 if spec.is_statistic else charter.learning.planned_rounds
+    a_day = None if spec.is_statistic or not pace else round(most * min(DAY / pace, rounds))
+    return {
+        "component": spec.name,
+        "parameters": spec.dimension,
+        "bytes": most,
+        "bytes_a_day": a_day,
+        "once": spec.is_statistic,
+        "learns_from": sorted(charter.learning.upstream(spec.name)),
+        "noised": spec.noise_multiplier > 0,
+        "rule": spec.rule,
+        "liars": liars(spec.rule, len(charter.members)),
+    }
+
+
+def show(out: "Console", found: dict[str, Any]) -> None:
+    """Print a review for people."""
+    count = len(found["members"])
+    prose(out, f"By this charter {counted(count, 'member')} found the federation {found['name']}.")
+    out.print()
+    facts(out, [("charter", found["fingerprint"]), ("in full", found["federation"])])
+    prose(out, "Every member has to see the same 25 digits: compare them by telephone, and each other's keys.")
+    _heading(out, "Who is in")
+    rows = [(m["name"], m["fingerprint"], "yes" if m["signed"] else "not yet") for m in found["members"]]
+    table(out, ("member", "key, to read by telephone", "signed"), rows, empty="No members.")
+    _heading(out, "What leaves this house")
+    _show_leaves(out, found, count)
+    _heading(out, "What that may show of a student")
+    _show_privacy(out, found)
+    _heading(out, "How it goes")
+    facts(out, _course(found, count))
+    _heading(out, "What can never be changed")
+    prose(
+        out,
+        "Everything above but the members: another recipe, rule or ε is another federation. Later members come in and"
+        " go by the members' vote. Privacy that is spent stays spent. At any time you can hold your data back"
+        " (`node pause`), leave (`peer leave`), and have your contributions to the last"
+        f" {found['refold_horizon']:,} rounds taken out again (`unlearn`).",
+    )
+    if found["warnings"]:
+        out.print()
+        for warning in found["warnings"]:
+            prose(out, f"warning: {warning}")
+
+
+def _heading(out: "Console", text: str) -> None:
+    out.print()
+    out.print(text, style="bold")
+
+
+def _show_leaves(out: "Console", found: dict[str, Any], count: int) -> None:
+    prose(
+        out,
+        "No record of a student, and no text, picture, id or result of one. What leaves are changes of the model's"
+        " weights: in each round one update of each of these components.",
+    )
+    rows = [
+        (
+            one["component"],
+            f"{one['parameters']:,}",
+            ", ".join(one["learns_from"]),
+            f"{size(one['bytes'])}{' once' if one['once'] else ''}",
+            size(one["bytes_a_day"]),
+            "yes" if one["noised"] else "NO",
+        )
+        for one in found["leaves"]
+    ]
+    columns = ("component", "numbers", "learns from", "a round, at most", "a day", "noised")
+    table(out, columns, rows, empty="Nothing.")
+    a_day = (
+        f"{size(found['bytes_a_day'])} a day at this pace"
+        if found["bytes_a_day"] is not None
+        else "as often as rounds close: there is no pace"
+    )
+    others = "" if count < 2 else f" Up to {counted(count - 1, 'member')} may fetch it here."
+    prose(
+        out,
+        f"Together {size(found['bytes_a_round'])} a round, {a_day}.{others} With them go, signed: this member's name,"
+        " key and addresses; what it trains and withdraws; the number of students that it declares (lot_size, no count"
+        " of the data); what each round cost in privacy; its votes.",
+    )
+
+
+def _show_privacy(out: "Console", found: dict[str, Any]) -> None:
+    rows = [(p["modality"], p["kind"], POLICIES[p["policy"]], p["epsilon"], p["delta"]) for p in found["privacy"]]
+    table(out, ("modality", "kind", "privacy", "ε", "δ"), rows, empty="No modalities.")
+    facts(out, [("one student", founding.student_fact(found["student"]))])
+    if any(p["epsilon"] for p in found["privacy"]):
+        prose(
+            out,
+            "ε bounds what anybody can learn of one student from all updates of this member together, whatever else"
+            " they know; δ is the chance that the bound fails. A smaller ε is more private. Of each ε"
+            f" {found['recovery_share']:.0%} are kept for the rounds after a student's removal. config.toml may be"
+            " stricter than the charter, never laxer.",
+        )
+
+
+def _course(found: dict[str, Any], count: int) -> list[tuple[str, object]]:
+    rules: dict[tuple[str, int], list[str]] = {}
+    for one in found["leaves"]:
+        rules.setdefault((one["rule"], one["liars"]), []).append(one["component"])
+    alone = len(rules) == 1
+    return [
+        ("rounds", f"{found['planned_rounds']} are planned, and the noise is made for them"),
+        ("pace", founding.pace_words(found["pace_seconds"], found["planned_rounds"])),
+        ("start", f"nothing is trained before {found['starts_at']}" if found["starts_at"] else "at once"),
+        ("deadline", f"a round waits {lasting(found['deadline_seconds'])} for a member that is late"),
+        *(
+            (
+                "rule",
+                f"{rule}: tolerates {counted(liars, 'member that lies', 'members that lie')} in {count} updates"
+                + ("" if alone else f" ({', '.join(names)})"),
+            )
+            for (rule, liars), names in rules.items()
+        ),
+        (
+            "decisions",
+            f"{found['quorum']} of {count} members ({found['fault_model']}): it goes on without"
+            f" {found['tolerated_losses']}",
+        ),
+        ("who trains", f"members that declare at least {found['min_students']} students"),
+    ]

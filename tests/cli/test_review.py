@@ -1,0 +1,124 @@
+"""`charter review`, and that `charter sign` shows it and asks before it signs."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.crypto.fingerprint import fingerprint
+
+from .terminal import Terminal
+from .test_charter import create, node
+from .test_screens import COLLEGIUM
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+MODEL = """[training]
+students = 3000
+[[modality]]
+name = "table"
+kind = "tabular"
+width = 20
+privacy = "open"
+[[modality]]
+name = "essay"
+kind = "tabular"
+width = 20
+epsilon = 2.0
+[[task]]
+name = "grade"
+kind = "binary"
+modalities = ["table"]
+[[task]]
+name = "style"
+kind = "binary"
+modalities = ["essay"]
+"""
+
+
+def test_a_fingerprint_is_25_digits_of_83_bits() -> None:
+    one = fingerprint(bytes(32))
+    assert re.fullmatch(r"(\d{5} ){4}\d{5}", one)
+    assert one == "28914 52436 56526 66429 23746"  # of every release: people compare them across versions
+    assert fingerprint(bytes(31) + b"\x01") != one
+
+
+def test_a_review_says_everything_that_a_member_agrees_to(run: "Run", tmp_path: Path) -> None:
+    members = [node(run, tmp_path, name, 4001 + n) for n, name in enumerate("abcd")]
+    (tmp_path / "model.toml").write_text(MODEL)
+    words = [word for member in members for word in ("--member", member["member"])]
+    options = ("--name", "district", "--pace", "12h", "--rounds", "8", "--start", "2099-01-01T06:00")
+    refused = run("charter", "create", "--home", tmp_path / "a", *options, "--model", tmp_path / "model.toml", *words)
+    assert refused.code == 2, "a start so far ahead"
+    made = run("charter", "create", "--home", tmp_path / "a", *options[:-2], "--model", tmp_path / "model.toml", *words)
+    assert made.code == 0, made.err
+    found = run("charter", "review", "--home", tmp_path / "a", "--json").value
+    assert [(m["name"], m["fingerprint"]) for m in found["members"]] == [
+        (name, fingerprint(bytes.fromhex(member["public_key"]))) for name, member in zip("abcd", members, strict=True)
+    ]
+    assert found["fingerprint"] == fingerprint(bytes.fromhex(found["federation"]))
+    assert {p["modality"]: (p["policy"], p["epsilon"]) for p in found["privacy"]} == {
+        "table": ("open", None),
+        "essay": ("dp", 2.0),
+    }
+    each = [one for one in found["leaves"] if not one["once"]]
+    assert all(one["bytes_a_day"] == 2 * one["bytes"] for one in each), "two rounds a day at 12 h"
+    assert found["bytes_a_round"] == sum(one["bytes"] for one in each)
+    assert {(one["rule"], one["liars"]) for one in each} == {("clip+nnm+trimmed_mean", 1)}
+    said = " ".join(run("charter", "review", "--home", tmp_path / "a").out.split())
+    for text in (
+        "What leaves this house",
+        "NOT noised: updates may show what single records are like",
+        "a round every 12 h at most: the 8 planned ones take 84 h or longer",
+        "tolerates 1 member that lies in 4 updates",
+        "What can never be changed",
+        "a round waits 1 min for a member that is late",
+        "members that declare at least 20 students",
+        found["fingerprint"],
+    ):
+        assert text in said
+    assert run("charter", "review", tmp_path / "a" / "charter.bin").code == 0
+    assert run("charter", "review", tmp_path / "none").code == 2
+
+
+def test_signing_without_a_terminal_shows_the_review_and_does_nothing(run: "Run", tmp_path: Path) -> None:
+    create(run, tmp_path / "a", node(run, tmp_path, "a", 4001)["member"])
+    before = (tmp_path / "a" / "charter.bin").read_bytes()
+    asked = run("charter", "sign", "--home", tmp_path / "a")
+    assert (asked.code, "Sign this charter?" in asked.err) == (2, True)
+    assert "What leaves this house" in asked.out
+    assert (tmp_path / "a" / "charter.bin").read_bytes() == before
+    signed = run("charter", "sign", "--yes", "--home", tmp_path / "a")
+    assert (signed.code, "What leaves this house" in signed.out) == (0, True)
+    assert run("charter", "sign", "--home", tmp_path / "a").code == 0, "it has signed: nothing is asked again"
+
+
+@pytest.fixture
+def at_a_terminal() -> Iterator[Callable[..., Terminal]]:
+    started: list[Terminal] = []
+
+    def start(*words: object) -> Terminal:
+        started.append(Terminal([*COLLEGIUM, *map(str, words)]))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+def test_at_a_terminal_no_signs_nothing_and_yes_signs(
+    run: "Run", tmp_path: Path, at_a_terminal: Callable[..., Terminal]
+) -> None:
+    create(run, tmp_path / "a", node(run, tmp_path, "a", 4001)["member"])
+    for answer, code in (("n", 130), ("y", 0)):
+        seen = at_a_terminal("--home", tmp_path / "a", "charter", "sign")
+        seen.until(lambda screen: "Sign this charter? [y/N]" in screen.text)
+        seen.send(answer + "\n")
+        screen = seen.end()
+        assert seen.code == code
+        digits = run("charter", "review", "--home", tmp_path / "a", "--json").value["fingerprint"]
+        assert digits in screen.scroll
+    assert run("charter", "verify", "--home", tmp_path / "a").code == 0
