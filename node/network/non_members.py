@@ -63,7 +63,7 @@ class NonMembers:
     def admits(self, peer: bytes) -> bool:
         """Whether a non-member may come in now; if its handlers cannot be had, it may not."""
         try:
-            room = len(self._here) < MAX_NON_MEMBERS and list(self._here).count(peer) < MAX_OF_ONE
+            room = len(self._here) < MAX_NON_MEMBERS and list(self._here.values()).count(peer) < MAX_OF_ONE
             return room and bool(self._handlers(peer))
         except Exception:
             log.exception("the handlers of a non-member cannot be had", peer=peer.hex()[:16])
