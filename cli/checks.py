@@ -22,7 +22,7 @@ from ..node.views.note import Level, NoteKind
 from ..node.words import counted
 from ..protocol.blocks import tolerated
 from ..protocol.charter import Charter, unsigned_members
-from .monitor import STUCK, hanging
+from .monitor import hanging
 
 if TYPE_CHECKING:
     from ..consensus.ledger import Ledger
@@ -396,8 +396,9 @@ def _daemon(home: Home) -> Iterator[Check]:
     if pid is None:
         yield Check("daemon", "warn", "not running", "Start it: collegium node start.")
         return
-    if hangs := hanging(home):
-        yield Check("daemon", "fail", hangs, STUCK)
+    hangs, advice = hanging(home)
+    if hangs:
+        yield Check("daemon", "fail", hangs, advice)
         return
     status = Client(home).get("/status")
     for note in status["findings"]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..crypto.errors import CollegiumError, OperatorError, UnreachableError
+from ..crypto.errors import CollegiumError, OperatorError
 from .output import emit
 
 if TYPE_CHECKING:
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 OK, WARNING, CRITICAL = 0, 1, 2
 WORDS = {OK: "ok", WARNING: "warning", CRITICAL: "critical"}
-PROBE, BUSY = 1.0, 5.0  # seconds for an answer that costs the daemon nothing; where it is known not to be stopped
-STUCK = (
-    "`kill -CONT PID` lets a stopped process go on. Else look at its disk; `collegium node stop --force` kills it:"
-    " nothing is lost."
-)
 
 
 @dataclass(slots=True)
@@ -51,30 +46,17 @@ class Verdict:
             raise typer.Exit(self.code)
 
 
-def hanging(home: "Home") -> str:
-    """Return how a daemon that runs here hangs; "" if it answers, starts, stops or is not there.
+def hanging(home: "Home") -> tuple[str, str]:
+    """Return how a daemon that runs here hangs, and what to do; ("", "") if it answers, starts, stops or ended."""
+    from ..node.control.client import Client, HangsError
 
-    A daemon that ended has let go of the directory's lock, a hanging one holds it. One that was stopped by a signal is
-    told at once where the system says so, one that is only busy has time to answer.
-    """
-    from ..node.control.client import Client
-    from ..node.home.lock import running
-
-    pid = running(home)
-    if not pid:
-        return ""
-    state = _state(pid)
-    if state in {"T", "t"}:
-        return f"the daemon (pid {pid}) hangs: its process was stopped by a signal"
-    patience = BUSY if state else PROBE
     try:
-        Client(home, timeout=patience, grace=0.2).get("/health")
-    except UnreachableError as error:
-        if error.message.endswith("does not answer") and running(home) == pid:
-            return f"the daemon (pid {pid}) does not answer within {patience:g} s: it hangs"
+        Client(home).probe()
+    except HangsError as error:
+        return error.message, error.advice
     except CollegiumError:
-        pass  # of an older release: it answers
-    return ""
+        pass
+    return "", ""
 
 
 def check(home: "Home") -> Verdict:
@@ -87,9 +69,9 @@ def check(home: "Home") -> Verdict:
     if running(home) is None:
         verdict.add(CRITICAL, "the daemon does not run", "Start it: collegium node start.")
         return verdict
-    hangs = hanging(home)
+    hangs, advice = hanging(home)
     if hangs:
-        verdict.add(CRITICAL, hangs, STUCK)
+        verdict.add(CRITICAL, hangs, advice)
         return verdict
     try:
         found = look(home)
@@ -112,12 +94,3 @@ def check(home: "Home") -> Verdict:
 
 def _said(error: CollegiumError) -> tuple[str, str]:
     return (error.message, error.advice) if isinstance(error, OperatorError) else (str(error), "")
-
-
-def _state(pid: int) -> str:
-    """Return the state of a process as the kernel has it; "" where that cannot be read."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""

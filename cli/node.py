@@ -204,13 +204,15 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show the node at a glance; without a daemon, its last state."""
+    from ..node.home.lock import running
+
     place = existing_home(home)
     if monitor:
         check(place).tell(as_json)
         return
     if not watch:
         found = look(place)
-        emit(found, as_json, lambda out: show(out, found))
+        emit(found, as_json, lambda out: show(out, found, silent=running(place) is not None))
         return
     if as_json:
         raise UsageError("--watch and --json do not go together", "Ask with --json as often as you need.")
@@ -221,6 +223,7 @@ def _watch(place: "Home", interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from ..node.home.lock import running
     from .output import console
 
     out = console()
@@ -230,7 +233,7 @@ def _watch(place: "Home", interval: float) -> None:
         page = console(like=out)
         with page.capture() as capture:
             try:
-                show(page, look(place))
+                show(page, look(place), silent=running(place) is not None)
             except CollegiumError as error:  # the daemon may only be restarting
                 page.print(str(error))
         lines = list(Text.from_ansi(capture.get()).split("\n"))
@@ -259,11 +262,12 @@ def look(home: "Home") -> Any:
     return answer(home, lambda client: client.get("/status"), views.status)
 
 
-def show(out: Any, found: Any) -> None:
-    """Print the status view."""
+def show(out: Any, found: Any, *, silent: bool = False) -> None:
+    """Print the status view; `silent`: a daemon holds the directory, and a view without its facts is of the disk."""
     live, federation = found["live"], found["federation"]
+    state = "running" if live else "its daemon does not answer" if silent else "not running"
     pairs: list[tuple[str, object]] = [
-        ("node", f"{_who(found)}, {'running' if live else 'not running'}"),
+        ("node", f"{_who(found)}, {state}"),
         ("federation", f"{federation['name']}, {federation['id'][:16]}"),
         (
             "members",

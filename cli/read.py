@@ -1,7 +1,9 @@
 """Answers for reading commands: from the running daemon, or else from the node's files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, TypeVar
 
 from ..crypto.errors import CorruptError, UnreachableError, UsageError
@@ -12,21 +14,40 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..node.views import Context
 
+PATIENCE = 2.0  # seconds
 T = TypeVar("T")
 
 
 def answer(home: "Home", ask: "Callable[[Client], T]", read: "Callable[[Context], T]") -> T:
-    """Ask the daemon; without one, or while it starts, read the store as the daemon left it."""
-    from ..node.control.client import Client
+    """Ask the daemon; without one, while it starts, or if it hangs, read the store as the daemon left it."""
+    from ..node.control.client import Client, HangsError
     from ..node.home.lock import running
 
     if running(home) is not None:
         try:
-            return ask(Client(home))
+            with _patience():
+                return ask(Client(home))
+        except HangsError as error:
+            if not home.database.exists():
+                raise
+            say(f"warning: {error.message}. Below is what its disk has.")
+            say(f"  {error.advice}")
         except UnreachableError:
             if not home.database.exists():
                 raise
     return from_store(home, read)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Say after some seconds that the daemon still has to answer."""
+    late = Timer(PATIENCE, say, [f"the daemon has not answered for {PATIENCE:g} s; it may be busy: waiting …"])
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def from_store(home: "Home", read: "Callable[[Context], T]") -> T:

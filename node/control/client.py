@@ -1,7 +1,8 @@
 """Talk to a running daemon over its control socket."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ from ...crypto import errors
 from ...crypto.errors import CollegiumError, OperatorError, UnreachableError
 from ..home.lock import running
 from ..home.paths import Home
-from .within import TooLongError, within
+from .within import Job, TooLongError
 
 if TYPE_CHECKING:
     import httpx  # imported when a daemon is there: it takes a quarter of a second
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 START = "Start it: collegium node start."
 TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
 DIAL_TIMEOUT = 60.0
-GRACE = 1.0
+GRACE = 0.2
+SOON = 1.0  # seconds within which a read is answered, or the daemon is asked whether it answers at all
+BUSY, UNKNOWN = 5.0, 1.0  # seconds for an answer that costs it nothing; where nothing says that it is not stopped
 SCOPE: Mapping[str, object] = {"components": [], "first": 0, "last": 0, "updates": []}  # of a withdrawal: everything
+
+STOPPED = frozenset("Tt")  # states of a process, by a signal and by a debugger
 
 _BY_EXIT_CODE: dict[int, type[OperatorError]] = {
     cls.exit_code: cls
@@ -32,6 +37,17 @@ _BY_EXIT_CODE: dict[int, type[OperatorError]] = {
 }
 
 
+class HangsError(UnreachableError):
+    """A daemon holds its directory and does not answer."""
+
+    def __init__(self, pid: int, why: str) -> None:
+        super().__init__(
+            f"The daemon (pid {pid}) hangs: {why}",
+            f"`kill -CONT {pid}` lets a stopped process go on. Else look at its disk; `collegium node stop --force`"
+            " kills it: nothing is lost.",
+        )
+
+
 def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
     """Return the error with this exit code (crypto/errors.py): what a daemon said, or how it ended."""
     return _BY_EXIT_CODE.get(exit_code, OperatorError)(message, advice)
@@ -40,10 +56,9 @@ def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
 class Client:
     """The daemon of one home. Every method raises UnreachableError if none answers, or the error that it answers."""
 
-    def __init__(self, home: Home, timeout: float | None = None, grace: float | None = None) -> None:
+    def __init__(self, home: Home, timeout: float | None = None) -> None:
         self.home = home
         self._timeout = TIMEOUT if timeout is None else timeout
-        self._grace = GRACE if grace is None else grace
 
     def answers(self) -> bool:
         """Whether a daemon answers now."""
@@ -54,6 +69,25 @@ class Client:
         except CollegiumError:
             return True
         return True
+
+    def probe(self) -> None:
+        """Ask for an answer that costs the daemon nothing. Raises HangsError if none comes.
+
+        A daemon that ended has let go of the directory's lock, a hanging one holds it. One that was stopped by a signal
+        is told at once where the system says so; one that is only busy has time to answer.
+        """
+        pid, ask = self._asking("GET", "/health", {}, None, BUSY)
+        patience = min(self._timeout, BUSY if _state(pid) else UNKNOWN)
+        try:
+            _result(self._answer(pid, Job(ask), patience))
+        except TooLongError:
+            if running(self.home) == pid:
+                raise HangsError(pid, f"it does not answer within {patience:g} s") from None
+            raise UnreachableError(f"No daemon runs in {self.home.root}: it has just ended", START) from None
+        except UnreachableError:
+            raise
+        except CollegiumError:
+            pass  # of an older release: it answers
 
     def get(self, path: str, **query: object) -> Any:
         """Return what the daemon shows at a path; None in `query` is left out."""
@@ -163,30 +197,62 @@ class Client:
         query: Mapping[str, object] | None = None,
         timeout: float | None = None,
     ) -> Any:
+        limit = timeout or self._timeout
+        pid, ask = self._asking(method, path, query or {}, body, limit)
+        asked = Job(ask)
+        try:
+            if method == "GET" and limit > SOON:
+                try:
+                    return _result(self._answer(pid, asked, SOON))
+                except TooLongError:
+                    self.probe()
+            return _result(self._answer(pid, asked, limit + GRACE))  # httpx bounds each part of the answer only
+        except TooLongError:
+            advice = f"It may be busy; look into {self.home.log}, or stop it: collegium node stop."
+            raise UnreachableError(f"The daemon (pid {pid}) does not answer within {limit:g} s", advice) from None
+
+    def _asking(
+        self, method: str, path: str, query: Mapping[str, object], body: Mapping[str, object] | None, limit: float
+    ) -> "tuple[int, Callable[[], httpx.Response]]":
+        """Return the daemon's process id, and what sends it a request. Raises UnreachableError if none can answer."""
         pid = running(self.home)
         socket = self.home.socket
         if pid is None:
             left = " (a socket is left over from one that was killed)" if socket.exists() else ""
             raise UnreachableError(f"No daemon runs in {self.home.root}{left}", START)
+        if _state(pid) in STOPPED:
+            raise HangsError(pid, "its process was stopped by a signal")
         self.home.socket_folder()  # ours alone, or we would hand our commands to somebody else
         import httpx  # noqa: PLC0415 - see above
 
-        parameters = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        limit = timeout or self._timeout
+        parameters = {name: str(value) for name, value in query.items() if value is not None}
 
         def ask() -> httpx.Response:
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=limit) as http:
                 return http.request(method, f"http://node{path}", params=parameters, json=body)
 
+        return pid, ask
+
+    def _answer(self, pid: int, asked: "Job[httpx.Response]", seconds: float) -> "httpx.Response":
+        """Wait for an answer. Raises TooLongError if it takes longer, UnreachableError if the socket gives none."""
+        import httpx  # noqa: PLC0415 - see above
+
         try:
-            answer = within(limit + self._grace, ask)  # httpx bounds each part of the answer, not the whole
-        except (httpx.TimeoutException, TooLongError) as error:
-            advice = f"It may be busy; look into {self.home.log}, or stop it: collegium node stop."
-            raise UnreachableError(f"The daemon (pid {pid}) does not answer", advice) from error
+            return asked.result(seconds)
+        except httpx.TimeoutException as error:
+            raise TooLongError from error
         except httpx.TransportError as error:
             advice = f"It is starting or stopping; try again, or look into {self.home.log}."
             raise UnreachableError(f"The daemon (pid {pid}) has no control socket open: {error}", advice) from error
-        return _result(answer)
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process as the kernel has it; "" where that cannot be read."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def _result(answer: "httpx.Response") -> Any:

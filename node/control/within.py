@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -11,22 +11,32 @@ class TooLongError(Exception):
     """It did not end in time; what it waits for it goes on waiting for, until this process ends."""
 
 
+class Job(Generic[T]):
+    """Something that runs in a thread of its own, from now on."""
+
+    def __init__(self, job: Callable[[], T]) -> None:
+        self._done: list[T] = []
+        self._failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._done.append(job())
+            except BaseException as error:  # noqa: BLE001 - it is raised below, where somebody waits for it
+                self._failed.append(error)
+
+        self._thread = threading.Thread(target=run, daemon=True)  # it keeps no process from ending
+        self._thread.start()
+
+    def result(self, seconds: float) -> T:
+        """Return what it returns, or raise what it raises. Raises TooLongError if it takes longer; ask again then."""
+        self._thread.join(seconds)
+        if self._failed:
+            raise self._failed[0]
+        if not self._done:
+            raise TooLongError(f"it did not end within {seconds:g} s")
+        return self._done[0]
+
+
 def within(seconds: float, job: Callable[[], T]) -> T:
     """Return what `job` returns, or raise what it raises. Raises TooLongError if it takes longer."""
-    done: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(job())
-        except BaseException as error:  # noqa: BLE001 - it is raised below, where somebody waits for it
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)  # it keeps no process from ending
-    thread.start()
-    thread.join(seconds)
-    if failed:
-        raise failed[0]
-    if not done:
-        raise TooLongError(f"it did not end within {seconds:g} s")
-    return done[0]
+    return Job(job).result(seconds)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from collegium.cli import checks, monitor
+from collegium.cli import checks
 from collegium.node.control import client
 from collegium.node.core import events as ev
 from collegium.node.home import Home
@@ -173,11 +173,11 @@ def test_a_daemon_that_does_not_answer_keeps_no_command_waiting(
 ) -> None:
     monkeypatch.setattr(client, "TIMEOUT", 0.2)
     monkeypatch.setattr(client, "GRACE", 0.2)
-    monkeypatch.setattr(monitor, "BUSY", 0.2)
+    monkeypatch.setattr(client, "BUSY", 0.2)
     with mute(home, word):
         verdict, text = verdicts(home)["daemon"]
         assert (verdict, "does not answer" in text or "no control socket" in text) == ("fail", True), text
-        assert run("node", "status", "--check", "--home", home.root).out.startswith("critical: the daemon (pid ")
+        assert run("node", "status", "--check", "--home", home.root).out.startswith("critical: The daemon (pid ")
         for words in ("node status", "peer list", "privacy show --no-forecast", "component list"):
             assert run(*words.split(), "--home", home.root).code == 0
         assert run("peer", "approve", "x", "--home", home.root).code == 4

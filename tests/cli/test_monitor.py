@@ -2,12 +2,14 @@
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from collegium.cli import checks, monitor
 from collegium.cli.monitor import CRITICAL, OK, WARNING, Verdict
+from collegium.node.control import client
 from collegium.node.home import Home, running
 from collegium.node.views import Level, NoteKind
 
@@ -43,11 +45,26 @@ def test_a_monitor_tells_a_daemon_that_answers_from_one_that_hangs_and_one_that_
         hangs = run(*check, "--json")
         assert hangs.code == hangs.value["exit_code"] == CRITICAL
         assert hangs.value["verdict"] == "critical"
-        assert hangs.value["line"] == f"the daemon (pid {pid}) hangs: its process was stopped by a signal"
-        assert "kill -CONT" in hangs.value["found"][0]["advice"]
+        assert hangs.value["line"] == f"The daemon (pid {pid}) hangs: its process was stopped by a signal"
+        assert f"kill -CONT {pid}" in hangs.value["found"][0]["advice"]
         sick = run("doctor", "--check", "--home", alone.root)
         assert sick.code == CRITICAL
         assert "hangs" in sick.out
+
+        # Every other command says so as well, long before the limit of an answer.
+        for reads in (("node", "status"), ("peer", "list"), ("round", "list"), ("peer", "motions")):
+            begun = time.monotonic()
+            read = run(*reads, "--home", alone.root)
+            assert time.monotonic() - begun < client.TIMEOUT / 2
+            assert read.code == 0, read.err
+            assert f"warning: The daemon (pid {pid}) hangs: its process was stopped by a signal." in read.err
+            assert f"kill -CONT {pid}" in read.err
+        status = run("node", "status", "--home", alone.root)
+        assert "its daemon does not answer" in status.out
+        for asks in (("node", "pause"), ("unlearn", "resume"), ("peer", "invite", "east"), ("peer", "approve", "east")):
+            refused = run(*asks, "--home", alone.root)
+            assert refused.code == 4, refused.err
+            assert f"The daemon (pid {pid}) hangs" in refused.err
 
         os.kill(pid, signal.SIGCONT)
         wait_for(lambda: run(*check).code == WARNING, lambda: run(*check).out)
@@ -117,12 +134,12 @@ def test_the_level_of_a_note_decides_and_not_its_words(
     }
     code, verdict = WHAT_FOLLOWS[kind.level]
     monkeypatch.setattr("collegium.node.home.lock.running", lambda _: 1)
-    monkeypatch.setattr(monitor, "hanging", lambda _: "")
+    monkeypatch.setattr(monitor, "hanging", lambda _: ("", ""))
     monkeypatch.setattr("collegium.cli.node.look", lambda _: status)
     assert monitor.check(alone).code == code
 
     monkeypatch.setattr(checks, "running", lambda _: 1)
-    monkeypatch.setattr(checks, "hanging", lambda _: "")
+    monkeypatch.setattr(checks, "hanging", lambda _: ("", ""))
     monkeypatch.setattr("collegium.node.control.client.Client.get", lambda *_: status)
     (found, _) = checks._daemon(alone)
     assert (found.verdict, found.found, found.advice) == (verdict, said, "Do it.")

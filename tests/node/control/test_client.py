@@ -13,7 +13,7 @@ from hypercorn.trio import serve
 
 from collegium.crypto.errors import OperatorError, RefusedError, UnreachableError, UsageError
 from collegium.node.control.app import build
-from collegium.node.control.client import Client, error_of
+from collegium.node.control.client import Client, HangsError, error_of
 from collegium.node.home import hold
 
 from ...waiting import LIMIT
@@ -102,6 +102,36 @@ def test_a_daemon_that_hangs_is_named_by_its_pid(daemon: "FakeDaemon") -> None:
         listener.listen()
         with pytest.raises(UnreachableError, match=r"pid \d+\) does not answer"):
             Client(daemon.home, timeout=0.2).get("/status")
+
+
+def test_a_read_waits_for_a_daemon_only_while_it_answers_something(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collegium.node.control.client.BUSY", 0.3)
+    with hold(daemon.home), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(daemon.home.socket))
+        listener.listen()
+        client = Client(daemon.home, timeout=LIMIT)
+        for ask in (lambda: client.get("/status"), lambda: client.record("1"), client.probe):
+            with pytest.raises(HangsError, match=r"pid \d+\) hangs: it does not answer within 0.3 s") as raised:
+                ask()
+            assert "kill -CONT" in raised.value.advice
+            assert raised.value.exit_code == 4
+
+
+def test_a_read_that_takes_long_is_waited_for(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("collegium.node.control.client.SOON", 0.0)
+    with serving(daemon) as client:
+        probe = client.probe
+
+        def noted() -> None:
+            asked.append(True)
+            probe()
+
+        monkeypatch.setattr(client, "probe", noted)
+        assert client.get("/status")["running"] is True
+    assert asked, "it was asked whether it answers"
 
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nxyz", b"\0" * 64, b""])
