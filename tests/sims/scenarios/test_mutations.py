@@ -100,7 +100,7 @@ MUTATIONS = (
         ("G4",),
     ),
     Mutation(
-        "a block is accepted before everybody is in",
+        "a block is accepted before every update is in",
         (
             (
                 HEIGHTS,
@@ -120,21 +120,21 @@ MUTATIONS = (
         ("expect.everybody",),
     ),
     Mutation(
-        "what was in at the deadline may be left out",
+        "an update that is in at the deadline may be left out",
         ((CANDIDATES, "return (deadline.held & still) <= {entry.update for entry in entries}", "return True"),),
         "liar-at-the-deadline",
         6,
         ("expect.everybody",),
     ),
     Mutation(
-        "forks are not seen",
+        "forks are not detected",
         ((FEEDS, "if known is None or (not provable(*known) and provable(a, b)):", "if False:"),),
         "liar-forks",
         1,
         ("expect.expelled",),
     ),
     Mutation(
-        "double votes are not told",
+        "double votes are not reported",
         ((AGREEMENT, "if other is not message and vote.author not in self.convicted:", "if False:"),),
         "liar-double-votes",
         1,
@@ -192,7 +192,7 @@ MUTATIONS = (
         ("G2",),
     ),
     Mutation(
-        "others' certificates are believed",
+        "others' certificates are not checked",
         ((INBOX, "verify_certificate(block, decided.certificate, ", "(lambda *_: None)("),),
         "liar-serves-false-blocks",
         1,
@@ -213,7 +213,7 @@ MUTATIONS = (
         ("G8",),
     ),
     Mutation(
-        "two headers of one place are acknowledged",
+        "two headers for one update key are acknowledged",
         (
             (
                 UPDATES,
@@ -247,7 +247,7 @@ MUTATIONS = (
         ("G8",),
     ),
     Mutation(
-        "an update is sent that no draw was charged for",
+        "an update is sent that no budget was charged for",
         (
             (
                 TRAINING,
@@ -315,7 +315,7 @@ MUTATIONS = (
         ("G4",),
     ),
     Mutation(
-        "a restart sweeps the bytes of what is in flight",
+        "a restart sweeps the bytes of updates in flight",
         (
             (
                 UPDATES,
@@ -349,14 +349,14 @@ MUTATIONS = (
         ("G7",),
     ),
     Mutation(
-        "no round is put after what was rewound",
+        "no round is added after rewound ones",
         ((WITHDRAWAL, "if voided and c.round == before.round:", "if False:"),),
         "rewinds",
         1,
         ("G3", "expect.rounds"),
     ),
     Mutation(
-        "what was in flight outlives a rewind",
+        "updates in flight outlive a rewind",
         ((LEDGER, "in _map(self.since) and number <= last + 1", "in _map(self.since) and number < 1"),),
         "rewinds",
         1,
@@ -397,7 +397,7 @@ MUTATIONS = (
         ("expect.rounds",),
     ),
     Mutation(
-        "nobody asks for what it missed",
+        "no node requests what it missed",
         (
             (
                 CORE,
@@ -411,7 +411,7 @@ MUTATIONS = (
         ("expect.rounds", "G3"),
     ),
     Mutation(
-        "who was missing is not told",
+        "missing members are not reported",
         ((HEIGHTS, 'return "no update" if host in', 'return "" if host in'),),
         "slow-member-robust",
         1,
@@ -464,7 +464,7 @@ MUTATIONS = (
         ("G9",),
     ),
     Mutation(
-        "another federation's words count",
+        "another federation's records count",
         ((SIGNING, "    if value.federation != federation:\n", "    if False:\n"),),
         "liar-replays-foreign",
         1,
@@ -506,7 +506,7 @@ MUTATIONS = (
         ("expect.rounds",),
     ),
     Mutation(
-        "who is suspended is a host all the same",
+        "a suspended host still counts as a host",
         ((FOLD, "hosts=tuple(h for h in c.hosts if h != subject)", "hosts=c.hosts"),),
         "silent-host",
         1,
@@ -593,21 +593,21 @@ MUTATIONS = (
         ("expect.rounds", "expect.told"),
     ),
     Mutation(
-        "who is suspended as a trainer is one all the same",
+        "a suspended trainer still counts as a trainer",
         ((FOLD, "trainers.silenced(ledger.offers[subject])", "ledger.offers[subject]"),),
         "hung-learner",
         1,
         ("G3",),
     ),
     Mutation(
-        "who trains again does not say so",
+        "a node that trains again does not say so",
         ((OFFERS, "        del state.stopped[name]\n", "        pass\n"),),
         "hung-learner",
         1,
         ("expect.counted",),
     ),
     Mutation(
-        "whoever says again that it trains is waited for in every round",
+        "a repeated offer to train is waited for in every round",
         ((TRAINERS, "return times < 2 or ", "return True or "),),
         "liar-says-it-trains",
         1,
@@ -628,21 +628,21 @@ MUTATIONS = (
         ("G9",),
     ),
     Mutation(
-        "a key that was moved stays a member's",
+        "a replaced key stays a member's",
         ((FOLD, "members=tuple(sorted((*state.members, new)))", "members=tuple(sorted((*ledger.members, new)))"),),
         "moves-to-a-new-key",
         1,
         ("G2",),
     ),
     Mutation(
-        "what a lost key spent is forgotten",
+        "the spending of a lost key is forgotten",
         ((SPENDING, "for stored in blocks if keys else ():", "for stored in ():"),),
         "lost-key",
         1,
         ("G6",),
     ),
     Mutation(
-        "who is expelled by motion stays a host",
+        "a member expelled by motion stays a host",
         ((FOLD, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
         "expelled-by-motion",
         7,
