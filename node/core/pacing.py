@@ -2,7 +2,7 @@
 
 No clock is agreed on. Each node times a component's rest from the moment at which it decided the last close, and until
 the rest is over it trains no next round, proposes no close of it and finds none timely. A close needs a quorum of
-prevotes, so the clocks of a quorum less the liars must allow it (docs/adr/0020-a-pace-by-everybodys-own-clock.md).
+prevotes, so the clocks of a quorum less the faulty members must allow it (docs/adr/0020-a-pace-by-each-nodes-own-clock.md).
 """
 
 from . import events as ev
