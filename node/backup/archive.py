@@ -5,8 +5,8 @@
     blobs/…, states/…, manifests/…, private/…, and the small files of the home; the keys come last
     manifest.json           the size and SHA-256 of every file before it, by name
 
-The archive holds the node's private key. The digests tell damage; they do not tell who wrote the archive, since whoever
-can change it can change them too. The learner's cache, logs, lock and socket are not in it, and neither are the data.
+The archive holds the node's private key. The digests reveal damage. They do not show who wrote the archive, since an
+author of changes can change them too. The learner's cache, logs, lock, socket and the data are not in it.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Making a backup of a home, beside a running daemon or without one.
 
-The order makes it consistent. The keys are read before the database: a move to a new key that comes in between is
-finished by the next start. All else is read after it: what an update needs is on disk before the database speaks of it,
-and more students left out, or more bytes, than the database knows of is what a crash leaves too.
+The order makes it consistent. The keys are read before the database: if the key is replaced in between, the next
+start finishes that. All else is read after it: the files of an update are on disk before the database refers to it. An
+excluded student or bytes that the database lacks are possible after a crash too.
 """
 
 import hashlib

@@ -152,7 +152,7 @@ def _declared(
     width = training.whole("width", WIDTH, 8, 16)
     if width not in (8, 16):
         raise training.fail(f"width = {width} is neither 8 nor 16")
-    draws = "It is the share of the students that a step draws."
+    draws = "It is the share of the students that a step samples."
     sample_rate = _millionths(training, "sample_rate", SAMPLE_RATE, 1, draws)
     recipe = Recipe(
         modalities=tuple(entry.modality for entry in found),

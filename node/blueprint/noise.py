@@ -1,8 +1,8 @@
 """Whether a recipe can learn anything at all: its noise against the most that gradients could add up to.
 
-Over R rounds of τ steps, a mean over n members moves a component's weights by at most R·τ·η·C, when every clipped
-gradient of every student points the same way; the noise adds up to a norm of about η·σ·C·√(R·τ·d/n)/L. Real gradients
-add up to a small part of that, so a recipe whose noise is above it is noise. Pure arithmetic.
+Over R rounds of τ steps, a mean over n members changes a component's weights by at most R·τ·η·C, when every clipped
+gradient of every student points the same way. The noise adds up to a norm of about η·σ·C·√(R·τ·d/n)/L. Real gradients
+add up to a small part of the bound, so a recipe with noise above it learns nothing. Pure arithmetic.
 """
 
 from collections.abc import Iterable

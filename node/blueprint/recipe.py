@@ -14,7 +14,7 @@ from ..privacy.accountant import Event, calibrate, split_noise
 from .parts import Part
 
 RECOVERY_SHARE = 250_000  # millionths of ε kept for the rounds after a withdrawal (design.md section 9)
-STATISTIC_SHARE = 300_000  # beside draws of ε = 8, a release of ε = 2.4 leaves them 5 % more noise
+STATISTIC_SHARE = 300_000  # beside rounds of ε = 8, a release of ε = 2.4 costs them 5 % more noise
 MAX_TIMES = 16  # the typical students of an institution may one member declare of a statistic
 # The squared error of a regression has curvature |x|² in its head and skip, which no clip bounds: above 2/|x|² a step
 # goes further than the optimum, and grows. Cross-entropy's is a quarter of it at the most, and vanishes with certainty.
@@ -75,10 +75,10 @@ def charter_parts(
 ) -> tuple[tuple[ComponentSpec, ...], Learning]:
     """Return the specs, sorted, and the learning map of a recipe; without a budget no modality asks for privacy.
 
-    `rule` aggregates every component for which the recipe names none. With a budget, noise is calibrated so that the
-    planned rounds, with everything engaged that the data of one task's modalities can reach, cost at most the part of
-    each modality's ε that is not kept for recovery; ε is rounded down to thousandths, δ to billionths. Raises
-    UsageError for a budget that is none.
+    `rule` aggregates every component for which the recipe names none. With a budget, noise is calibrated for the
+    planned rounds, with all components engaged that the data of one task's modalities can reach. They then cost at most
+    the part of each modality's ε that is not kept for recovery. ε is rounded down to thousandths, δ to billionths.
+    Raises UsageError for an invalid budget.
     """
     floors = tuple(_floor(recipe, modality.name, budget) for modality in recipe.modalities)
     rounds, share = (20, RECOVERY_SHARE) if budget is None else (budget.rounds, budget.recovery_share)
@@ -163,7 +163,7 @@ def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, be
         return calibrate(epsilon, floor.delta / 1e9, rate, draws, beside)
     except ValueError as error:
         raise UsageError(
-            f"modality {floor.modality}: no noise is enough for {draws:,} draws at ε = {epsilon:g}",
+            f"modality {floor.modality}: no noise is enough for {draws:,} steps at ε = {epsilon:g}",
             "Allow a larger ε, fewer rounds or steps, or a lower sample rate.",
         ) from error
 

@@ -1,8 +1,9 @@
 """The charter's start and its pace, the least time between two closes of one component, by this node's own clock.
 
-No clock is agreed on. Each node times a component's rest from the moment at which it decided the last close, and until
-the rest is over it trains no next round, proposes no close of it and finds none timely. A close needs a quorum of
-prevotes, so the clocks of a quorum less the faulty members must allow it (docs/adr/0020-a-pace-by-each-nodes-own-clock.md).
+No clock is agreed on. Each node times a component's rest from the moment at which it decided the last close. Until the
+rest is over it trains no next round, proposes no close of it and judges none timely. A close needs a quorum of
+prevotes, so the clocks of a quorum less the faulty members must allow it
+(docs/adr/0020-a-pace-by-each-nodes-own-clock.md).
 """
 
 from . import events as ev

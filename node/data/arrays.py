@@ -127,7 +127,7 @@ class Dataset:
 def load(folder: Path, *, only_modalities: Collection[str] | None = None, tolerant: bool = False) -> Dataset:
     """Load an institution's data folder; of modalities not in `only_modalities` (if given) nothing is read.
 
-    A `tolerant` load, as training does it, leaves out each subject who has a cell that cannot be used.
+    A `tolerant` load, as training does it, leaves out each subject with an unusable cell.
     Raises UsageError or CorruptError, naming file, column and line.
     """
     manifest = read_manifest(folder)
@@ -216,7 +216,7 @@ def _columns(manifest: Manifest, table: str) -> list[str]:
 
 
 def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
-    """Tell whether the tables to predict have a modality. Raises UsageError if they have a part of its columns only.
+    """Return whether the tables to predict have a modality. Raises UsageError if they have a part of its columns only.
 
     A column that another modality reads too says nothing of this one, unless this one has no other.
     """

@@ -41,7 +41,7 @@ def dataset_toml(proposal: Proposal, folder: Path, *, salt: str) -> str:
     lines = [
         "# Written by `collegium data init`; docs/data.md explains every key. Then: collegium data check FOLDER",
         "# Bounds, levels and classes are what you state, not what the data hold, and the same in every school of a",
-        "# federation. Round numbers that are wide enough for any student of any year tell nothing of yours.",
+        "# federation. Round numbers that are wide enough for any student of any year reveal nothing of yours.",
         "format = 1",
         "",
         *_noted("[unit]", "whom privacy protects: one student, however many rows"),

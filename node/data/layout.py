@@ -68,7 +68,7 @@ def described(layout: Layout) -> str:
 def guess(own: Layout, wanted: bytes) -> Layout | None:
     """Return the layout with the digest `wanted` if it is `own` with one list in another order, else None.
 
-    A digest tells nothing of what it is of; orders of few items, and two items exchanged, can be tried.
+    A digest does not show its input. Orders of few items, and two items exchanged, can be tried.
     """
     return next((found for found in islice(_reordered(own), GUESSES) if layout_digest(found) == wanted), None)
 

@@ -1,7 +1,7 @@
 """Features that teach nothing: those that are the same in every record, and those that give a label away.
 
-A column that is known only together with the label (the points that a mark is made of, a date of leaving) makes a
-model that looks perfect and predicts nothing of a new student. It is looked for on this machine, and only told here.
+Some columns exist only once the label does: the points of a mark, a date of leaving. A model with one looks perfect,
+and predicts nothing for a new student. The search runs on this machine, and its result stays here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from .entries import CategoricalColumn, Column, ModalityEntry
 LEAST = 20  # labelled records from which a label is said to be given away
 FEW = 5  # records of a class or level below which it says nothing
 AUC = 0.99  # between neighbouring classes
-SURE = 0.99  # share of the labels that a level of the column tells
+SURE = 0.99  # share of the labels that a level of the column determines
 MINOR = 0.9  # of those that are not of the commonest class
 SAME = 0.999  # correlation, and share of the variance, with a number to predict
 Values = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
                 continue
             categorical = isinstance(column, CategoricalColumn)
             found += [
-                f"{what} tells task {task.name!r} {how}: if it is known only when the label is, leave it out"
+                f"{what} gives away task {task.name!r} {how}: if it exists only once the label does, leave it out"
                 for task in data.tasks.values()
                 if (how := _leak(here, categorical, task, there))
             ]
@@ -96,10 +96,10 @@ def _separates(numbers: Values, classes: Values) -> str:
 
 
 def _determines(levels: Values, classes: Values) -> str:
-    """Say whether the level of a record nearly always tells its class."""
+    """Return how nearly always the level of a record determines its class."""
     right, total, names = 0, 0, np.unique(classes)
     kept = np.zeros(len(levels), dtype=np.bool_)
-    for level in np.unique(levels):  # NaN among them: that there is none can tell, too
+    for level in np.unique(levels):  # NaN among them: a missing value can determine the class, too
         here = np.isnan(levels) if np.isnan(level) else levels == level
         if here.sum() >= FEW:
             kept |= here

@@ -1,6 +1,6 @@
 """Bounds that a person would state for a column: round, and wider than what the data hold.
 
-They are proposed, never taken: bounds that follow the data tell of them, and all schools state the same.
+They are proposed, never taken: bounds fitted to the data would reveal them, and all schools state the same.
 """
 
 import math

@@ -26,8 +26,8 @@ _TIMES = word_set("""
 
 @dataclass(frozen=True, slots=True)
 class Persons:
-    """The unit table, its key and whose records they are; `joined` maps the other tables that can be read to the column
-    of time by which they are a series, "" where a record has one row. `left` says why others are not."""
+    """The unit table, its key and the subject of its records; `joined` maps the other readable tables to the column of
+    time by which they are a series, "" where a record has one row. `left` says why others are not."""
 
     unit: Look
     key: str
@@ -38,7 +38,7 @@ class Persons:
 
 
 def names_things(column: str) -> bool:
-    """Tell whether numbers of this name probably stand for schools, classes and the like, and are no amounts."""
+    """Return whether numbers of this name probably stand for schools, classes and the like, and are no amounts."""
     words = words_of(column)
     return any(_thing(word) for word in words) and all(_thing(word) or word in _IDS for word in words)
 
@@ -54,7 +54,7 @@ def id_score(column: str) -> int:
 
 
 def _repeats(seen: Seen) -> bool:
-    """Tell whether a column names persons who have several rows; a number of children does not, nor an age."""
+    """Return whether a column names persons with several rows; a number of children does not, nor an age."""
     words = words_of(seen.column)
     only = all(word in _IDS or word.startswith(_PERSONS) for word in words)
     named = bool(_IDS & set(words)) or any(word.endswith("id") for word in words)

@@ -13,7 +13,7 @@ from .arrays import Dataset, TaskArray
 from .entries import CategoricalColumn, Column, ModalityEntry
 from .leaks import columns_of
 
-PANELS, WIDE, BINS, CLASSES = 120, 4, 20, 8  # panels in all and in a row, bars of numbers, classes drawn apart
+PANELS, WIDE, BINS, CLASSES = 120, 4, 20, 8  # panels in all and in a row, bars of numbers, classes plotted separately
 Mask = npt.NDArray[np.bool_]
 Part = tuple[str, Mask]
 
@@ -21,7 +21,7 @@ Part = tuple[str, Mask]
 def draw(data: Dataset, entries: Sequence[ModalityEntry]) -> bytes:
     """Return a PNG: for each task and column the share of each value among the records of each class.
 
-    Raises UsageError: no column to draw, or too many; or matplotlib is not installed.
+    Raises UsageError: no column to plot, or too many; or matplotlib is not installed.
     """
     with extra("plots"):  # a second that a table need not wait
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -35,8 +35,8 @@ def draw(data: Dataset, entries: Sequence[ModalityEntry]) -> bytes:
         for column, values in columns_of(data.modalities[entry.name], entry.columns)
     ]
     if not 0 < len(panels) <= PANELS:
-        what = f"there are {len(panels)} pairs of a tabular column and a task to draw"
-        raise UsageError(what, f"--plot draws from 1 to {PANELS}.")
+        what = f"there are {len(panels)} pairs of a tabular column and a task to plot"
+        raise UsageError(what, f"--plot shows from 1 to {PANELS}.")
     rows = -(-len(panels) // WIDE)
     figure = Figure(figsize=(4 * WIDE, 2.8 * rows))
     FigureCanvasAgg(figure)

@@ -1,7 +1,7 @@
 """What is wrong in an institution's tables, cell by cell, and what its columns hold.
 
-A wrong cell does not stop a node. Its student is left out, with all records, and only this machine is told: a node
-that stopped, or told others, would reveal something of one student (design.md, promise G6). Whether a student is left
+A wrong cell does not stop a node. Its student is left out, with all records, and only this machine reports it: a node
+that stopped, or sent a report, would reveal something of one student (design.md, promise G6). Whether a student is left
 out follows from this student's own rows and from dataset.toml. The one exception is a record name that two students
 share: both are left out. No text here holds the value of a cell, except `ColumnCount.words`, which is only shown by
 `data check`.
@@ -116,7 +116,7 @@ def outside(numbers: npt.NDArray[np.float64], low: float, high: float) -> dict[s
 
 
 def is_code(value: float, low: float) -> bool:
-    """Tell whether a number outside its bounds looks like a code for "no value": -1, 99, -999, 9999, 1e308, ..."""
+    """Return whether a number outside its bounds looks like a code for "no value": -1, 99, -999, 9999, 1e308, ..."""
     if abs(value) >= HUGE or value in _EDGES_OF_TYPES or (value == -1.0 and low >= 0.0):
         return True
     digits = f"{abs(value):.0f}"

@@ -1,6 +1,6 @@
 """A proposal of `dataset.toml`, from what the tables hold: what each column is for, with bounds, levels and classes.
 
-Whoever is asked may change any of it; `stated` says what a person has said. Nothing here reads or writes a file.
+The user may change any of it; `stated` marks what a person has confirmed. Nothing here reads or writes a file.
 """
 
 import math
@@ -79,7 +79,7 @@ def propose(
 ) -> Proposal:
     """Propose what the columns are for. `tasks` are the columns to predict, each with its words where they are stated.
 
-    Raises UsageError: a column that is named is not there, or cannot be a task; or nobody's key is recognised.
+    Raises UsageError: a named column is missing, or cannot be a task; or no column is recognised as the key.
     """
     wanted = {clean(name): tuple(map(clean, words)) for name, words in (tasks or {}).items()}
     left_out = {clean(name) for name in ignore}
@@ -182,7 +182,7 @@ def _records(persons: Persons) -> int:
 
 
 def _counts(seen: Seen) -> bool:
-    """Tell whether a column numbers the rows."""
+    """Return whether a column numbers the rows."""
     return (
         seen.kind == "number" and seen.whole and seen.distinct > CLASSES and seen.high - seen.low + 1 == seen.distinct
     )
@@ -205,13 +205,13 @@ def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str])
     if seen.sensitive:
         if look is persons.unit and levels and seen.kind in {"levels", "number"} and len(levels) <= CLASSES:
             return Choice(seen, "group", levels=levels)
-        return Choice(seen, "out", "it tells of a protected group, and is no group of few words in the unit table")
+        return Choice(seen, "out", "it reveals a protected group, and is no group of few words in the unit table")
     if seen.column == persons.subject or (seen.unique and (id_score(seen.column) or _counts(seen))):
         return Choice(seen, "out", "it names the rows")
     if seen.kind == "number" and seen.whole and names_things(seen.column):
         return Choice(seen, "out", "its numbers seem to stand for names, and are no amounts")
     if seen.kind == "levels" and seen.words and all(word.lower().startswith(_SIDES) for word in seen.words):
-        return Choice(seen, "out", "it seems to say who is held out: column, train and test in [split] can name it")
+        return Choice(seen, "out", "it seems to name held-out subjects: use it in [split] by column, train and test")
     if seen.kind in _OUT:
         return Choice(seen, "out", _OUT[seen.kind])
     if time and seen.kind not in {"number", "levels"}:

@@ -1,4 +1,4 @@
-"""The unit table: which records there are, whose they are, who is held out; and the rows of other tables for them."""
+"""The unit table: the records, their subjects, the held-out subjects; and the rows of other tables for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Records:
-    """Who and what is read. `places` maps a record to (subject, record of the subject), NOWHERE if it is not read.
+    """The records that are read. `places` maps a record to (subject, record of the subject), NOWHERE if it is not read.
 
     `counts` [S] is the number of each subject's records; `unread` counts those beyond `max_records`, `filtered` those
     that the unit table's filters drop. `spoiled` [S] marks subjects with a cell that cannot be used: they are left out.
@@ -119,12 +119,12 @@ def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Re
 
 
 def in_test(salt: str, subject: str, share: float) -> bool:
-    """Tell whether a subject is held out: the first 8 bytes of SHA-256(salt ‖ subject), as a fraction of 1, < share."""
+    """Return whether a subject is held out: the first 8 bytes of SHA-256(salt ‖ subject), as a fraction, < share."""
     return int.from_bytes(sha256(salt.encode() + subject.encode()).digest()[:8], "big") < share * 2.0**64
 
 
 def _by_column(table: Table, manifest: Manifest, subject: Index, count: int) -> npt.NDArray[np.bool_]:
-    """Return who is held out by the words of the split's column [S]."""
+    """Return which subjects are held out, by the words of the split's column [S]."""
     column, words = manifest.split_column, [*manifest.split_train, *manifest.split_test]
     places = table.levels(column, words, "split")
     wrong = np.flatnonzero((places < 0) | (places == len(words)))

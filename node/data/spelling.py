@@ -48,7 +48,7 @@ def near(text: str) -> str:
 
 
 def near_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the groups of distinct ids that `near` does not tell apart, in the order of their first one."""
+    """Return the groups of distinct ids that `near` does not distinguish, in the order of their first one."""
     groups: dict[str, dict[str, None]] = {}
     for name in ids:
         groups.setdefault(near(name), {})[name] = None

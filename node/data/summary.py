@@ -171,7 +171,7 @@ def _named(column: ColumnCount) -> str:
 
 
 def _long_texts(modality: ModalityArray) -> int:
-    """Return of how many records a text is certainly cut; by how much more are, only a model's tokenizer can tell."""
+    """Return how many records have a text that is certainly cut; only a model's tokenizer gives the exact number."""
     if modality.texts is None:
         return 0
     # A text of so few characters has no more words; of the others all are counted.

@@ -59,7 +59,7 @@ def _sheet(path: Path, most: int, decimal: str = ".") -> Iterator[Iterator[tuple
     """Yield the rows of the first sheet, from the first on that is not empty; cells right of all others left away."""
     try:
         with extra("xlsx"):
-            import openpyxl  # noqa: PLC0415  # only who has workbooks needs it
+            import openpyxl  # noqa: PLC0415  # only needed for workbooks
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", f"{error.advice}. Or {SAVE}.") from error
     try:

@@ -71,7 +71,7 @@ class Addresses:
         return bucket is None or bucket.has(now)
 
     def failed(self, host: str, now: float) -> None:
-        """A handshake came to nothing, by its own doing or because the key is nobody's."""
+        """A handshake failed, by a fault of its own or because the key has no seat."""
         net = _net(host)
         bucket = self._buckets.get(net)
         if bucket is None:
@@ -138,7 +138,7 @@ class SheddingListener(trio.abc.Listener[trio.SocketStream]):
             self._count()
 
     async def _shed(self) -> None:
-        """Take the next connection with the spare descriptor and close it, so that the queue moves on."""
+        """Take the next connection with the spare descriptor and close it, so that the queue advances."""
         if self._spare is not None:
             os.close(self._spare)
             with trio.move_on_after(PAUSE), suppress(OSError):

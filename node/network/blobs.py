@@ -4,7 +4,7 @@
     response = frame(OK, total size: u64), then min(length, total - offset) raw bytes
              | frame(ERROR, reason)
 
-Whoever pulls checks the whole against its digest; these functions carry bytes and promise no more than their order.
+The puller checks the whole against its digest. These functions transfer bytes and guarantee their order, no more.
 """
 
 import struct
@@ -105,7 +105,7 @@ class BlobClient:
 
 
 class BlobServer:
-    """Serves files; reads happen in a thread, so that a slow disk delays nobody's vote."""
+    """Serves files; reads happen in a thread, so that a slow disk delays no vote."""
 
     def __init__(self, streams: Streams, blob_path: BlobPath, min_rate: int) -> None:
         self._streams = streams

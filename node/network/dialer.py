@@ -16,8 +16,8 @@ LAST_BACKOFF = 60.0
 STABLE = 10.0  # seconds; a connection that ended sooner counts as a failed dial
 DIALS_AT_ONCE = 3
 MAX_ADDRESSES = 16  # per peer
-MAX_FOUND, MAX_FOUND_ADDRESSES = 1024, 4  # that announced themselves on this network, and addresses of each
-FOUND_FOR = 3600.0  # seconds that a stranger is kept who did, in case it is admitted meanwhile
+MAX_FOUND, MAX_FOUND_ADDRESSES = 1024, 4  # peers announced on this network, and addresses of each
+FOUND_FOR = 3600.0  # seconds for which an announced non-member is kept, in case it is admitted meanwhile
 
 
 @dataclass(slots=True)

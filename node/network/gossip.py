@@ -169,7 +169,7 @@ class Gossip:
         while True:
             await self._more_out.wait()
             self._more_out = trio.Event()
-            await trio.sleep(LINGER)  # what is said in one breath travels in one message: each costs milliseconds
+            await trio.sleep(LINGER)  # batches what comes at once: each message costs milliseconds
             while self._outbox:
                 data = pack(self._take())
                 try:

@@ -46,7 +46,7 @@ from .workarounds import install
 
 log = structlog.get_logger(__name__)
 
-HELLO_PROTOCOL = "/collegium/hello/1"  # opened by whoever dialled: negotiating it proves that the gate let us in
+HELLO_PROTOCOL = "/collegium/hello/1"  # the dialler opens it: negotiating it proves that the gate let us in
 DIAL_TIMEOUT = 15.0  # seconds
 CLOSE_TIMEOUT = 1.0
 
@@ -251,7 +251,7 @@ class Network:
                 await self._links.close()
                 await self._host.close()  # before leaving run(), else sockets stay open
             for stream in list(self._sockets):
-                stream.stream.socket.close()  # stuck ones: wakes whoever writes to them
+                stream.stream.socket.close()  # stuck ones: wakes their writers
 
 
 @asynccontextmanager
@@ -270,9 +270,8 @@ async def open_network(
     `allowed(key)` gates connections in both directions, before any protocol runs. `on_gossip(forwarder, data)` and
     `on_peer(key, connected)` are called synchronously and must not block; what they raise is logged.
     `rpc_handlers[protocol](peer, payload)` answers requests: a RemoteProtocolError goes back to the caller by its
-    reason, anything else as "internal-error". `blob_path(digest)` says where a blob lies and its size in bytes.
-    `non_member_handlers(key)` are those that somebody who is not allowed may use all the same, alone and for a short
-    while.
+    reason, anything else as "internal-error". `blob_path(digest)` gives a blob's path and its size in bytes.
+    `non_member_handlers(key)` are those that a non-member may use, alone and for a short while.
 
     Raises UsageError when an address cannot be listened on, OperatorError when libp2p is not the tested release.
     """
@@ -312,7 +311,7 @@ async def open_network(
             peerDiscovery.unregister_peer_discovered_handler(found)
     if failure is not None:
         raise failure
-    await trio.lowlevel.checkpoint()  # whoever cancelled us, cancels here
+    await trio.lowlevel.checkpoint()  # the caller's cancellation takes effect here
     if not left:
         raise OperatorError("the network service stopped", "this is a bug: restart the node, and report its log")
 
@@ -338,9 +337,9 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
     swarm = host.get_network()
     assert isinstance(swarm, Swarm)
     swarm.retry_config = RetryConfig(max_retries=0)  # the dialer has its own backoff
-    swarm.auto_connector.maybe_connect = _nothing  # type: ignore[method-assign] # it dials whoever it heard of
+    swarm.auto_connector.maybe_connect = _nothing  # type: ignore[method-assign] # it dials every peer that it learns of
     swarm.set_resource_manager(None)  # its limits leak slots; ours are in links, limits and workarounds
-    # Identify, its push and ping tell peers nothing that a ledger does not, and run in trio system tasks, where an
+    # Identify, its push and ping give peers nothing that the ledger lacks, and run in trio system tasks, where an
     # exception provoked by a peer ends the process.
     for known in host.get_mux().get_protocols():
         if known is not None:

@@ -39,7 +39,7 @@ def _split(address: str) -> tuple[socket.AddressFamily, str, int]:
 
 def _check_free(address: str, family: socket.AddressFamily, host: str, port: int) -> None:
     # libp2p binds with SO_REUSEPORT (transport/tcp/tcp.py:84), so two daemons would silently share a port, each
-    # getting half of the connections. A bind without it tells.
+    # getting half of the connections. A bind without it shows that.
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -1,7 +1,7 @@
-"""Who is no member and may still ask for one thing: an invited candidate, or somebody who was a member.
+"""Connections of non-members with one request each: an invited candidate, or a former member.
 
-A non-member's connection never reaches the swarm: gossip, pulls and requests do not know of it, and nothing is there to
-be negotiated but the handlers that this one non-member is given. There are few, and they stay for a short while.
+A non-member's connection never reaches the swarm: gossip, pulls and requests do not see it. It can negotiate only the
+handlers that are given to this one non-member. There are few such connections, and each is closed after a short while.
 """
 
 from collections.abc import Callable, Mapping

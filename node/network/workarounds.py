@@ -1,6 +1,6 @@
 """Repairs of py-libp2p 0.8.1, without which any peer that can connect can kill or starve the process (G9).
 
-Every repair names the file and line of libp2p that it mends, and has a test that fails without it
+Every repair names the file and line of libp2p that it repairs, and has a test that fails without it
 (`tests/node/network/test_hostile.py`). They replace private parts of exactly one release, so `install` refuses
 any other: a new release must be read, measured and tested before this table is changed.
 """
@@ -49,7 +49,7 @@ MAX_RECEIVE_WINDOW = 4 << 20  # bytes a stream may buffer for a slow reader: 100
 
 @dataclass(frozen=True, slots=True)
 class Workaround:
-    """One repair: its name, the lines of libp2p that it mends, what happens without it, and how to apply it."""
+    """One repair: its name, the lines of libp2p that it repairs, what happens without it, and how to apply it."""
 
     name: str
     where: str
@@ -173,7 +173,7 @@ def _bound_inbound() -> None:
         try:
             with scope:
                 muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
-        except Exception as error:  # noqa: BLE001 - a stranger's handshake may fail in any way it likes
+        except Exception as error:  # noqa: BLE001 - a non-member's handshake may fail in any way
             arrivals.addresses.failed(host, trio.current_time())
             log.debug("inbound handshake failed", host=host, error=repr(error))
         finally:

@@ -8,13 +8,13 @@ and Roth 2014). So a fair bet is won with a chance of at most about e^ε/(1 + e^
 A large ε says little by itself. δ is the part of the chance that lies outside the bound; it has to be far below one
 over the number of students. All records of a student count together; a student of k institutions pays k times.
 
-**One step.** A step gives out a sum of clipped gradients with Gaussian noise. One student moves the sum by at most C,
+**One step.** A step gives out a sum of clipped gradients with Gaussian noise. One student changes the sum by at most C,
 and the noise has standard deviation σC, so σ alone decides. The *privacy loss* of an outcome is the logarithm of the
 ratio of its two probabilities. For one Gaussian step it is normal, with mean 1/(2σ²) and variance 1/σ².
 
-**Subsampling.** In each step a student is drawn with chance q, independently of all others. An onlooker who cannot
-know whether the student was drawn learns less: for small q the loss shrinks by about q (Balle, Barthe and Gaboardi
-2018). The outcome with the student is the mixture (1 − q)·N(0, σ²) + q·N(1, σ²). This holds only if draws are Poisson
+**Subsampling.** In each step a student is sampled with chance q, independently of all others. An onlooker who cannot
+see whether the student was sampled learns less: for small q the loss shrinks by about q (Balle, Barthe and Gaboardi
+2018). The outcome with the student is the mixture (1 − q)·N(0, σ²) + q·N(1, σ²). This holds only if samples are Poisson
 and stay secret; batches of a fixed size or a shuffle once an epoch are other mechanisms, with another ε.
 
 **Composition.** Losses of steps add up, so the loss of T steps has the T-fold convolution of one step's distribution.
@@ -22,9 +22,9 @@ The accountant holds that distribution as a list of numbers on a grid (PLD: Meis
 2020; Google's dp_accounting) and reads off the ε at which `E[max(0, 1 − e^(ε − loss))] = δ`. That is nearly exact. A
 sum of the steps' ε would be many times as large; Rényi bounds (Mironov 2017) lie in between.
 
-**Several components at once.** One draw of students trains all engaged components, each with noise σ_c of its own.
-Divide each gradient by its σ_c C_c: the student then moves the whole by at most √(Σ σ_c^-2), under noise of 1. So a
-draw is one event with `σ_eff = (Σ σ_c^-2)^-1/2`, and not one event a component: the same student is in all of them or
+**Several components at once.** One sample of students trains all engaged components, each with noise σ_c of its own.
+Divide each gradient by its σ_c C_c: the student then changes the whole by at most √(Σ σ_c^-2), under noise of 1. So a
+step is one event with `σ_eff = (Σ σ_c^-2)^-1/2`, and not one event a component: the same student is in all of them or
 in none.
 
 Every rounding is pessimistic: the discretisation, the calibrated noise and the claimed ε only ever overstate the cost.
@@ -46,7 +46,7 @@ UNBOUNDED = 2**32 - 1  # the claim of an infinite ε, in thousandths
 INTERVAL = 1e-3
 # Above the error of the Fourier transforms by which distributions are composed, below what a claim resolves.
 SLACK = 1e-6
-MIN_NOISE = 0.1  # below it one draw at q = 1 has ε of 90 and more
+MIN_NOISE = 0.1  # below it one step at q = 1 has ε of 90 and more
 MAX_NUMBERS = 2**22  # of a composed distribution: 0.5 GB and a second while it is computed
 KEPT_NUMBERS = 2**17  # a larger one is computed anew each time: 2 MB each, at most 192 of them
 HIGHEST_NOISE = 2**40  # millionths: the largest noise multiplier that a charter can hold
@@ -55,7 +55,7 @@ Event = tuple[float, float, int]  # (sample rate q, effective noise multiplier, 
 
 
 def effective_noise(noise_multipliers: Sequence[float]) -> float:
-    """Return σ_eff = (Σ_c σ_c^-2)^-1/2 of one draw over several components; 0 if any of them is without noise."""
+    """Return σ_eff = (Σ_c σ_c^-2)^-1/2 of one step over several components; 0 if any of them is without noise."""
     if not noise_multipliers or min(noise_multipliers) <= 0.0:
         return 0.0
     return 1.0 / sqrt(sum(sigma**-2 for sigma in noise_multipliers))
@@ -64,8 +64,8 @@ def effective_noise(noise_multipliers: Sequence[float]) -> float:
 def epsilon(events: Sequence[Event], delta: float) -> float:
     """Return ε at `delta` of all `events` together, for adding or removing one student; `inf` if one has no noise.
 
-    An event (q, σ_eff, count) is `count` Gaussian sums over Poisson draws at rate q. `inf` too where one has less noise
-    than MIN_NOISE, or all together would take more than MAX_NUMBERS. Raises ValueError if a rate is not
+    An event (q, σ_eff, count) is `count` Gaussian sums over Poisson samples at rate q. `inf` too where one has less
+    noise than MIN_NOISE, or all together would take more than MAX_NUMBERS. Raises ValueError if a rate is not
     in [0, 1], a noise is negative, a count is negative or `delta` is not in (0, 1).
     """
     if not 0.0 < delta < 1.0:
@@ -85,9 +85,9 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
 
 
 def numbers(*events: Event) -> int:
-    """Return how many numbers the distribution of these draws takes, generously: its length / INTERVAL.
+    """Return how many numbers the distribution of these events takes, generously: its length / INTERVAL.
 
-    A draw reaches 10 standard deviations, and many together 12 of their sum (σ >= MIN_NOISE; a student is in a draw
+    A step reaches 10 standard deviations, and many together 12 of their sum (σ >= MIN_NOISE; a student is in a sample
     with chance q, and then the loss has mean 1/(2σ²) and variance 1/σ²).
     """
     one = max((20.0 / sigma + 1.0 / sigma**2 for _, sigma, _ in events), default=0.0)
@@ -104,7 +104,7 @@ def claimed(value: float) -> int:
 
 @lru_cache(maxsize=256)
 def calibrate(target: float, delta: float, q: float, steps: int, beside: tuple[Event, ...] = ()) -> int:
-    """Return the σ_eff, in millionths and rounded up, for which `steps` draws at rate `q` cost at most ε = `target`,
+    """Return the σ_eff, in millionths and rounded up, for which `steps` steps at rate `q` cost at most ε = `target`,
     together with the events `beside` them.
 
     Bisection to one part in ten thousand, and the upper end is returned. Raises ValueError if no noise is enough.

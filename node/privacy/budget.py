@@ -4,15 +4,15 @@ arithmetic.
 **What a budget bounds.** The (ε, δ) of accountant.py, for any one student, over all updates that this node ever sends
 in its federation. It is a budget for a lifetime and not for a round. The ε of rounds are not added up: all training
 runs together are composed anew, and that gives less than the sum. "Is there room for another training run?" therefore
-means: compute ε of all training runs and this one, and compare it with the limit. The answer is known before a
-student's record is touched, since ε depends on rates, noise and counts only.
+means: compute ε of all training runs and this one, and compare it with the limit. ε depends on rates, noise and counts
+only, so the answer needs no student's record.
 
 **Why nothing is refunded.** A training run is reserved on disk first, then trained, then sent (node/core/training.py).
-After a crash nobody can tell whether its update left. So a reserved event counts whether or not its training finished.
-A share of ε, `recovery_share`, is kept back for the rounds after a withdrawal: else a federation that spent everything
-could not heal.
+After a crash it is unknown whether its update left. So a reserved event counts whether or not its training finished.
+A share of ε, `recovery_share`, is kept back for the rounds after a withdrawal. Without it, a federation that spent all
+its ε could not replace what the withdrawal took out.
 
-**Why each modality has its own.** Essays may be more delicate than click counts, and each has an ε of its own. Data of
+**Why each modality has its own.** Essays may be more sensitive than click counts, and each has an ε of its own. Data of
 a modality reach every component whose gradient depends on them: their encoder, the backbone, the heads of their tasks
 (protocol/learning.py, `upstream`). The price of a training run for a modality is the event with σ_eff over the
 components that it reaches. The shortest budget decides for all, since one training run trains all.
@@ -26,10 +26,10 @@ proportional to a_c (Lagrange), and so
     σ_c² = σ_eff² · Σ_j a_j / a_c
 
 A component with many parameters, a large clip norm or much use gets less noise, and pays with a larger part of the
-event. u_c is how far the component's *folded* state has moved beside the others (node/core/contribution.py). That is
+event. u_c is the drift of the component's *folded* state relative to the others (node/core/contribution.py). That is
 public, so it costs nothing; a utility measured on students' data would have to be charged.
 
-**Why noise grows.** The charter's noise is the least. Where a budget would end before the planned rounds,
+**Why noise grows.** The charter's noise is the minimum. Where a budget would end before the planned rounds,
 `decide_run` raises the noise until the budget lasts, to at most MAX_NOISE times the charter's: a node that stopped
 early would leave the others without its students. Beyond the planned rounds no noise is added.
 """
@@ -97,7 +97,7 @@ class NoisePart:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`before`, `after`, `limit` are claims in thousandths; `rounds_left` counts the draws that fit, this one too."""
+    """`before`, `after`, `limit` are claims in thousandths; `rounds_left` counts the runs that fit, with this one."""
 
     allowed: bool
     before: int
@@ -227,7 +227,7 @@ def _decide(modality: Modality, noises: Mapping[str, int], run: _Run) -> Decisio
 
 
 def events(draws: Iterable[DpEvents]) -> list[Event]:
-    """Return draws as the accountant takes them."""
+    """Return DP events as the accountant takes them."""
     return [(d.sample_rate / MILLION, d.noise_multiplier / MILLION, d.count) for d in draws]
 
 

@@ -11,7 +11,7 @@ from ...protocol.claims import NO_EPSILON
 from ...protocol.learning import OF_MODALITY, POLICIES, PrivacyFloor
 
 CHARTER, JURISDICTION, INSTITUTION = "charter", "jurisdiction", "institution"
-DEFAULT_DELTA = 10_000  # billionths: of an ε that is told although nobody bounds it
+DEFAULT_DELTA = 10_000  # billionths: of an ε that is reported although nothing bounds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class InForce:
     """The policy in force for a modality, and which sources set it.
 
     `epsilon` (thousandths) and `delta` (billionths) bound it under "dp"; under "open" `delta` is the one at which an ε
-    is told nevertheless. `why` names the source of policy, ε and δ: "charter", "jurisdiction", "institution".
+    is still reported. `why` names the source of policy, ε and δ: "charter", "jurisdiction", "institution".
     """
 
     modality: str
@@ -116,7 +116,7 @@ def admitted(names: Iterable[str], withheld: Iterable[str]) -> tuple[str, ...]:
 
 
 def used(charter: Charter, hosted: Iterable[str], withheld: Iterable[str], engaged: Iterable[str]) -> tuple[str, ...]:
-    """Return the modalities whose data a draw over the engaged components uses here, sorted.
+    """Return the modalities whose data a training run over the engaged components uses here, sorted.
 
     A modality that has components of its own is used only where one of them is hosted: nothing else reads it.
     """

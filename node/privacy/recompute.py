@@ -1,7 +1,7 @@
 """A process that recomputes the ε of other members' spend statements, with limits and a low priority.
 
 Each line of standard input is a request, {"events": [[q, σ_eff, count]], "delta"} in JSON; its answer is a line with ε
-in thousandths, rounded up. More than MEMORY or SECONDS of CPU ends the process: the answers that are missing tell.
+in thousandths, rounded up. More than MEMORY or SECONDS of CPU ends the process: missing answers show that.
 """
 
 import json

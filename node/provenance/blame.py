@@ -206,7 +206,7 @@ def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mappin
         if outcome.result == "passed" and outcome.motion.action == "suspend"
     ]
     last_active: dict[bytes, int] = {}
-    done: set[bytes] = set()  # who has contributed to a statistic: no later round waits for them
+    done: set[bytes] = set()  # a contributor to a statistic: no later round waits for it
     spec = report.charter.component(c.name)
     for number in range(1, c.round + 1):
         frozen, now = report.frozen[c.name, number], c.rounds[number - 1]
@@ -245,7 +245,7 @@ def _why(
     noted: Mapping[str, str],
     sent: tuple[bytes, Counted] | None,
 ) -> str:
-    """Say why a host is not in a round: as this node saw it close or, if it did not, as far as the ledger tells.
+    """Say why a host is not in a round: as this node saw it close or, if it did not, as far as the ledger shows.
 
     `sent`: the digest of its update for this round and what the ledger has of it.
     """

@@ -35,7 +35,7 @@ Worth = Callable[[Sequence[State]], list[Figures]]  # of each state, all tasks' 
 class Coalitions:
     """A component's frozen lists with their updates' integers in memory, and the states of coalitions of its members.
 
-    `players` are the present keys of who is counted in the lists, sorted; `owner` leads from an author's key to them.
+    `players` are the present keys of the counted members, sorted; `owner` maps an author's key to its member's.
     """
 
     spec: ComponentSpec

@@ -1,11 +1,11 @@
 """Update bytes on disk by their SHA-256.
 
-    ab/cd/<digest>        whole blobs: fsynced, then renamed to here, so what has its name has its content
+    ab/cd/<digest>        whole blobs: fsynced, then renamed to here, so a file with its name has its content
     partial/<digest>      pulls that were cut, resumed from where they stopped
     quarantine/<digest>   files that no longer hash to their name: evidence of a failing disk, never served
 
-Guarantees: what `put` returned or `commit` finished survives loss of power (an ack signs that, design.md section 7);
-what `delete` returned from is gone after it; bytes come out of `get` only if they hash to their name. Methods may be
+Guarantees: once `put` or `commit` returns, its bytes survive loss of power (an ack signs that, design.md section 7).
+Once `delete` returns, its bytes do not come back. `get` returns bytes only if they hash to their name. Methods may be
 called from any thread, and `put` from another process.
 """
 
@@ -83,7 +83,7 @@ class Blobs:
     def get(self, digest: bytes) -> bytes:
         """Return a blob's bytes. Raises KeyError if it is not stored.
 
-        Raises CorruptError if the file does not hash to its name; the file is moved to quarantine/, so that the blob
+        Raises CorruptError if the file does not hash to its name; the file then goes to quarantine/, so that the blob
         counts as missing from then on and is fetched again.
         """
         path = self.path(digest)
@@ -182,7 +182,7 @@ class Blobs:
 class BlobWriter:
     """A blob on its way in; made by `Blobs.writer`. `resumed`: it began with bytes of an earlier attempt.
 
-    Whoever pulls must not blame the peer for a wrong digest of a resumed blob: the first bytes may be another's.
+    A wrong digest of a resumed blob is no proof against the peer: the first bytes may be another's.
     """
 
     def __init__(self, digest: bytes, size: int, partial: Path, final: Path) -> None:

@@ -3,8 +3,9 @@
 Guarantees:
 
 - `apply` is one transaction. When it returns, everything in it survives kill -9 and loss of power; when it raises,
-  nothing of it is stored. What was stored before is never lost by a failed `apply`, a full disk included.
-- What a restart believes is checked against checksums when it is read: damage is a CorruptError, not another value.
+  nothing of it is stored. A failed `apply` never loses
+  what was stored before, a full disk included.
+- A restart checks every value against checksums when it reads it: damage is a CorruptError, not another value.
 - Methods may be called from any thread. Reads do not wait for a write in progress; they see what it commits from the
   moment that `apply` returns.
 """
@@ -74,7 +75,7 @@ class Store:
 
     @classmethod
     def open_readonly(cls, path: Path) -> "Store":
-        """Open the database for reading, whoever's it is, whether or not a daemon runs; it sees what is committed.
+        """Open the database of any node for reading, whether or not a daemon runs; it sees committed rows.
 
         Raises as `open` does; UsageError if there is none.
         """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...crypto.errors import LocalProtocolError
 
 NOTE_LIMIT = 64 << 10  # bytes of JSON
-MIN_CELL = 50  # subjects of a group below which no figure of it is kept: what is told of few is told of persons
+MIN_CELL = 50  # groups of fewer subjects get no figure: it would reveal single persons
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class RoundNote:
-    """What this node saw of a closed round: who was in, who was missing and why, bytes, seconds. `data` is JSON."""
+    """What this node saw of a closed round: its updates, missing members and why, bytes, seconds. `data` is JSON."""
 
     round: int
     component: str

@@ -1,9 +1,9 @@
 """Component states on disk, by component and chain digest (consensus/components.py says what a chain is).
 
-A file is magic, round, number of parameters, the values (int32, little-endian) and a SHA-256 over all of that and the
-place that it belongs to. Nothing here is fsynced: a state can be recomputed from blocks and blobs at any time, so a
-torn or lost file costs a refold and no more; only one whose blobs are to go is made durable first (`sync`). Removals
-are fsynced: a withdrawn contribution must not come back (G7).
+A file is magic, round, number of parameters, the values (int32, little-endian) and a SHA-256 over all of that, the
+component and the chain. Writes are not fsynced: a state can be recomputed from blocks and blobs at any time, so a torn
+or lost file costs a refold and no more. Before a state's blobs are deleted it is made durable (`sync`). Removals are
+fsynced: a withdrawn contribution must not come back (G7).
 """
 
 import hashlib

@@ -21,7 +21,7 @@ class Bytes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The blob folder of a node's directory (node/store/blobs.py draws its layout)."""
+    """The blob folder of a node's directory (node/store/blobs.py gives its layout)."""
 
     folder: Path
 

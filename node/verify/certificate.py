@@ -1,11 +1,11 @@
-"""A withdrawal's certificate: one file from which an outsider sees, offline, what went and that nothing else did (G7).
+"""A withdrawal's certificate: one file that shows, offline, what was removed and that nothing else was (G7).
 
 It holds the cosigned heads before the first withdrawal of a member and after the last, with a proof that the second
-tree appends to the first; the ledger states that both headers name, with every frozen list; and the signed words or
-the motion behind each withdrawal, with a proof that they are in the second tree. What it cannot show is that an
-institution deleted its own data: it is about what was published.
+tree appends to the first; the ledger states that both headers name, with every frozen list; and the signed statement
+or the motion behind each withdrawal, with a proof that it is in the second tree. It cannot show that an institution
+deleted its own data: it is about published contributions.
 
-The module is long because making and checking stand together: who changes the file's format changes both.
+The module is long because making and checking are together: a change of the file's format changes both.
 
     collegium/1 withdrawal, Opening, Removal, the walk of heads, then `updates` frames of surviving update bytes
 """
@@ -41,7 +41,7 @@ from .outsiders import Source
 from .states import label
 
 LIMIT = 64 << 20
-ADVICE = "Ask whoever made it for another one: collegium unlearn certificate."
+ADVICE = "Ask its author for another one: collegium unlearn certificate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,7 +437,7 @@ def _words(charter: Charter, after: Block, claim: Removal, now: Summary, mine: t
         else:
             behind = said
         if not any(_means(words, found, now) for words in behind):
-            raise VerificationError(f"nobody's words are behind a withdrawal by {found.mode} ({found.scope})", ADVICE)
+            raise VerificationError(f"no statement or motion for a withdrawal by {found.mode} ({found.scope})", ADVICE)
 
 
 def _means(words: WithdrawalStatement, found: Withdrawn, now: Summary) -> bool:

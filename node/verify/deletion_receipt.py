@@ -1,11 +1,11 @@
 """A student's deletion receipt: no update of this institution that is in force was trained on them (design.md section
 9).
 
-It opens the ledger state that a cosigned header names, with every frozen list; for each update of the institution on
-them the signed header, whose `manifest` commits to a salt and to the tree of who was drawn; and a proof that the
-student's place in that tree is empty. The student's id is not in it: whoever checks brings it. With a salt anybody
-could try ids, so all that is not the ledger's is sealed under a key that is not in the file, and padded to a power of
-two: two receipts of one student have nothing in common that the ledger does not show to everybody.
+It opens the ledger state that a cosigned header names, with every frozen list. For each update of the institution on
+the lists it has the signed header, whose `manifest` commits to a salt and to the tree of sampled students; and a proof
+that the student's leaf in that tree is empty. The student's id is not in it: the person who checks it supplies the id.
+With a salt anybody could try ids. So all that is not in the ledger is sealed under a key that is not in the file, and
+padded to a power of two: two receipts of one student share nothing that the ledger does not show to every member.
 
     collegium/1 absence, Opening, Absence, the walk of heads
 """
@@ -56,7 +56,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is sealed: END or NOBODY and zeros follow it, up to a power of two or the limit, so that it tells less."""
+    """The sealed content: END or NOBODY and zeros follow it, up to a power of two or the limit, to hide its length."""
 
     absent: Annotated[tuple[Absent, ...], Size(0, 2**20)]
 
@@ -65,8 +65,8 @@ class Shown:
 class DeletionReceipt:
     """A checked receipt. `updates` are those in force; `withdrawn` counts those that were withdrawn one by one.
 
-    `name` is the member's in the ledger. With no update in force it is true of every student and of nobody's making.
-    `id_known` is False where the institution says that neither its data nor a draw of which it has a record had the id.
+    `name` is the member's in the ledger. With no update in force it holds for every student, and anybody can make it.
+    `id_known` is False where the institution says that neither its data nor a recorded training run had the id.
     """
 
     charter: Charter
@@ -166,7 +166,7 @@ def make(
                     where += f" under the former key {entry.author.hex()[:16]}"
                 header = known.get(entry.update)
                 if header is None or header.value.manifest == NONE:
-                    raise RefusedError(f"{where} has no manifest: nobody can tell whom it saw", "Withdraw it.")
+                    raise RefusedError(f"{where} has no manifest: its students are unknown", "Withdraw it.")
                 found = manifest(header.value.manifest)
                 if found is None:
                     raise RefusedError(f"the manifest of {where} is not here", "Restore the folder manifests.")
@@ -177,7 +177,7 @@ def make(
                         " refold horizon.",
                     )
                 if entry.author not in keys:
-                    continue  # whoever checks cannot tell that it is this institution's
+                    continue  # the check cannot see that it is this institution's
                 leaves = found.leaves()
                 path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
                 absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
@@ -248,7 +248,7 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: It
     if claim.member not in seats:
         raise VerificationError("the institution that it names has no seat in this federation", ADVICE)
     if claim.member in now.successors:
-        raise VerificationError("the institution had moved to another key by then: it names too few updates", ADVICE)
+        raise VerificationError("the institution had changed its key by then: it names too few updates", ADVICE)
     keys = keys_of(now, claim.member)
     wanted = {e.update for rounds in lists.values() for r in rounds for e in r.entries if e.author in keys}
     seen: dict[bytes, UpdateHeader] = {}
@@ -261,7 +261,7 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: It
             raise VerificationError(f"{where}: salt and tree are not those that the update names", ADVICE)
         if not sparse.verify_absence(each.tree, tag(each.salt, subject), each.path):
             raise VerificationError(
-                f"{where}: it does not show that this student was not drawn",
+                f"{where}: it does not show that this student was not sampled",
                 "It is another student's deletion receipt, or a false one. Write the id as the institution's data"
                 " have it.",
             )

@@ -7,8 +7,9 @@ A file is a line that names its kind, then frames: 4 bytes of length, big-endian
     inclusion    Opening, Inclusion, the walk of heads
     consistency  Opening, Consistency, the walk of heads
 
-It is read frame by frame, each held to its limit before it is read, and verified as it comes: a block's records take
-memory, its ledger does not. Damage is a CorruptError, what does not hold a VerificationError; both name the file.
+It is read frame by frame, each checked against its limit before it is read, and verified as it comes: a block's
+records take memory, its ledger does not. Damage is a CorruptError, a failed check a VerificationError; both name the
+file.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +39,7 @@ OPENING_LIMIT = CHARTER_FILE_LIMIT + 1024
 HEAD_LIMIT = 512 << 10
 RECORD_LIMIT = SIGNATURE_SIZE + Record.LIMIT
 CLAIM_LIMIT = RECORD_LIMIT + 8192
-ADVICE = "Get an intact copy from whoever made it, or have it made again (collegium ledger export, prove, consistency)."
+ADVICE = "Get an intact copy from its author, or have it made again (collegium ledger export, prove, consistency)."
 
 T = TypeVar("T")
 Path_ = Annotated[tuple[Bytes32, ...], Size(0, 128)]
@@ -290,7 +291,7 @@ def _blocks(frames: Frames, charter: Charter, count: int) -> Iterator[StoredBloc
         where = f"height {height}"
         head = frames.load(CosignedHead, where, HEAD_LIMIT)
         grown = head.block.tree_size - size
-        # No quota lets a height have more: whoever claims more is refused before it is read.
+        # No quota lets a height have more: a claim of more is refused before it is read.
         if not 0 <= grown <= len(deciders.members) * charter.rules.records_per_height:
             raise Failed(f"{where}: quota-records: the tree grows by {grown} records", ADVICE)
         most = len(deciders.members) * charter.rules.bytes_per_height

@@ -2,11 +2,11 @@
 
 A header holds a tree head (`tree_size`, `tree_root`) and names the members that decide the next height; its certificate
 is their quorum under both. A walk has, by height, the headers after which other members decide, each with the list of
-keys that it names, and the headers that a proof is about. Each is held to the members that the one before it left, the
-first to the charter's. What lies between is not needed: a header stands by its own certificate, for among any quorum
-is an honest member, and honest members sign one header a height, which extends all before it (G2).
+keys that it names, and the headers that a proof is about. Each is checked against the members that the one before it
+names, the first against the charter's. The headers between are not needed: a header's own certificate suffices. Any
+quorum has an honest member, and honest members sign one header a height, which extends all before it (G2).
 
-Whoever holds a quorum of *former* members' keys can sign another past. Against that a known block id can be pinned.
+A quorum of *former* members' keys can sign another past. Against that a block id can be pinned.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from ...protocol.schema import MAX_MEMBERS, Bytes32, Size
 from ..core.events import StoredBlock
 
 MAX_HEADS = 8192  # a federation has at most 4096 seats of all times (consensus/membership.py)
-ADVICE = "Whoever made it was deceived, or changed it: ask for another one, and compare the federation's id."
+ADVICE = "Its author was deceived, or changed it: ask for another one, and compare the federation's id."
 
 
 @dataclass(frozen=True, slots=True)

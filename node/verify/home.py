@@ -21,7 +21,7 @@ from .withdrawal import verify_withdrawal
 
 
 def read_charter(path: Path) -> tuple[Charter, SignedCharter]:
-    """Read a charter file. Raises UsageError if there is none, CorruptError, RefusedError (a stranger signed)."""
+    """Read a charter file. Raises UsageError if there is none, CorruptError, RefusedError (a non-member signed)."""
     with disk_errors(path):
         try:
             with path.open("rb") as file:

@@ -121,10 +121,10 @@ def verify_ledger(
     brief: bool = False,
     opened: bool = False,
 ) -> Report:
-    """Verify agreed blocks from height 1 on, as they come; `pins` are block ids by height that must be among them.
+    """Verify agreed blocks from height 1 on, as they arrive; `pins` are block ids by height that must be among them.
 
     `brief` leaves `updates`, `frozen` and `certifications` empty, which only the checks of states and withdrawals read.
-    `opened`: whoever yields the blocks opened their records from their bytes, and checked their signatures.
+    `opened`: the source of the blocks has opened their records from their bytes, and checked their signatures.
 
     Raises VerificationError naming the height, and the record where it is one, with the reason's stable name.
     """
@@ -204,7 +204,7 @@ def _note_update(report: Report, record: Signed[Record], brief: bool) -> None:
 
 
 def _component(record: Signed[Record]) -> str:
-    """Return the component that a refused record is about; empty if it cannot be told."""
+    """Return the component that a refused record is about; empty if it cannot be read."""
     try:
         body = body_of(record.value)
         if isinstance(body, Update):

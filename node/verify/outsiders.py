@@ -98,9 +98,9 @@ def export(source: Source, until: int | None = None) -> Iterator[bytes]:
 
 
 def prove(source: Source, reference: str, at: int | None = None) -> tuple[bytes, InclusionFile]:
-    """Return a proof that one record is in the tree at a height, and what whoever verifies it is told.
+    """Return a proof that one record is in the tree at a height, and the result of its verification.
 
-    `reference` is the beginning of the record's digest. Raises UsageError if it names none, or more than one.
+    `reference` is a prefix of the record's digest. Raises UsageError if it names none, or more than one.
     """
     prefix = reference.lower()
     if len(prefix) < SHORTEST_PREFIX or prefix.strip("0123456789abcdef"):
@@ -130,7 +130,7 @@ def prove(source: Source, reference: str, at: int | None = None) -> tuple[bytes,
 
 
 def consistency(source: Source, first: int, second: int) -> tuple[bytes, ConsistencyFile]:
-    """Return a proof that the tree at one height appends to that at an earlier one, and what its verifier is told."""
+    """Return a proof that the tree at one height appends to that at an earlier one, and its verification."""
     if first >= second:
         raise UsageError(f"Height {first} is not before height {second}", "Name the earlier height first.")
     last = source.height(second)

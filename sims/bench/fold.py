@@ -119,7 +119,7 @@ def _training_step() -> float:
 
 
 def _survivors(count: int) -> Row:
-    """Random sequences of rounds and withdrawals, played in the ledger: each ends as the fold of who is left."""
+    """Random sequences of rounds and withdrawals in the ledger: each ends as the fold of the remaining members."""
     same = sum(sequence_holds(seed) for seed in range(count))
     return at_least("random sequences of rounds and withdrawals that end in the survivors' digest", same, count, 1.0)
 

@@ -33,7 +33,7 @@ from .rows import Row, at_least
 PRODUCT, INDEPENDENT = "collegium ledger verify", "docs/verifier"
 COMPONENTS = 6  # as a model of three modalities and two tasks has
 READS = 64  # between two slices of the bare checks
-CHILDREN = {  # no more imported than whoever verifies needs
+CHILDREN = {  # no more imported than a verifier needs
     PRODUCT: "from collegium.node.verify import verify_file; check = lambda file: verify_file(file, 'it')",
     INDEPENDENT: f"""
 import sys

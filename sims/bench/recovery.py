@@ -1,4 +1,4 @@
-"""How soon real daemons are level again: after kill -9, after a healed partition, and as a member who comes late.
+"""How soon real daemons are level again: after kill -9, after a healed partition, and as a late member.
 
 Separate processes over real libp2p, with a learner that makes its updates up. A node is level when it has folded a
 round in which its own update is counted.
@@ -35,10 +35,10 @@ NODES = 4
 COMPONENT = "head/task0"
 DIMENSION = 2000
 DEADLINE_MS = 2000
-MISSED = 3  # rounds that the others close without the one who was killed: then they no longer wait for it
+MISSED = 3  # rounds that the others close without the killed one: then they no longer wait for it
 WAIT_SECONDS = 180.0
 KEPT_ROUNDS = 8  # of a made history: the newest, whose update bytes the nodes hold
-UNWATCHED = ("persisted", "said", "noticed", "folded", "witness")  # what a simulated cluster tells its watchers
+UNWATCHED = ("persisted", "said", "noticed", "folded", "witness")  # what a simulated cluster reports to its watchers
 T = TypeVar("T")
 
 

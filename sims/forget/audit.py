@@ -27,7 +27,7 @@ from .history import History, begin, follow
 from .inference import Bools, Floats, chance_exposure, exposure, halves, judge, lira, losses, rmia
 
 BEFORE, REFOLD, REWIND, RETRAINED, AGAIN = "before", "refold", "rewind", "retrained", "retrained, other seed"
-FAULTS = ("no-refold",)  # to see that the audit would tell
+FAULTS = ("no-refold",)  # to see that the audit would detect it
 CLIP = 1e-6  # of a probability
 MIN_SHADOWS = 4
 TARGET = "member"  # the session of the member's own data
@@ -48,7 +48,7 @@ REMAINS = {
         " whatever was published meanwhile; the rounds again cost everyone's ε once more"
     ),
     RETRAINED: "nothing: the member was never there",
-    AGAIN: "nothing: the same with other draws, to tell how far apart two models are that never saw the member",
+    AGAIN: "nothing: the same with other samples: the distance between two models that never saw the member",
 }
 
 Progress = Callable[[str, int, int], None]
@@ -59,7 +59,7 @@ Scores = npt.NDArray[np.float64]
 class Request:
     """What to audit. `epsilon` inf is without noise; the member takes part from round `joined` on.
 
-    Without `shadows` nobody's membership is guessed: canaries and distances are left.
+    Without `shadows` no membership is guessed: canaries and distances are left.
     """
 
     dataset: str = "digits"
@@ -204,7 +204,7 @@ def audit(request: Request, *, workers: int = 2, progress: Progress | None = Non
 
     A shadow federation is a whole one: all other institutions with their own data, and the member with a random half of
     its candidates, from the same round on, under seeds of its own. A refolded model is attacked with refolded shadows
-    (and a recovered one with recovered ones), as an attacker would who knows what was done; the models that never saw
+    (and a recovered one with recovered ones), as an informed attacker would; the models that never saw
     the member are attacked with the shadows as they were.
     """
     request.check()

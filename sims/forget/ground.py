@@ -1,7 +1,7 @@
 """The data of an audit: one institution's students are shared out anew into members, non-members and canaries.
 
 A *canary* is a student whose label was replaced by a wrong one. *Planted* ones are trained on; their *references*,
-drawn alike, are mislabelled too and never trained on, so that what a planted one shows beyond them is memory.
+chosen alike, are mislabelled too and never trained on, so that what a planted one shows beyond them is memory.
 """
 
 import random

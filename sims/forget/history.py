@@ -66,10 +66,10 @@ def follow(
     seed: str,
     tick: Callable[[], None] = lambda: None,
 ) -> History:
-    """Train so many rounds more, in place; `learners` says who takes part in a round.
+    """Train so many rounds more, in place; `learners` returns the learners of a round.
 
-    Sampling and noise of a learner in a round are a function of `seed`, its name and the round alone: whoever trains it
-    again from the same states, beside whomever, gets the same update.
+    Sampling and noise of a learner in a round are a function of `seed`, its name and the round alone: training
+    it again from the same states, beside any other learner, gives the same update.
     """
     for number in range(len(history.states), len(history.states) + rounds):
         found: dict[str, dict[str, tuple[Integers, int]]] = {}

@@ -1,4 +1,4 @@
-"""Guessing who was trained on: membership inference with few shadow models, and canaries against their references."""
+"""Membership inference with few shadow models, and canaries against their references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MIN_SPREAD = 1e-3  # of the logits over shadows: less is numerical
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """How well scores tell members from non-members: AUC with a 95 % bootstrap interval, and TPR at 1 % FPR.
+    """How well scores separate members from non-members: AUC with a 95 % bootstrap interval, and TPR at 1 % FPR.
 
     `allowed` is how many non-members may be taken for members at that rate: of fewer than a hundred, none.
     """
@@ -67,7 +67,7 @@ def rmia(logits: Floats, shadows: Floats, inside: Bools) -> Floats:
 
 
 def judge(scores: Floats, members: Bools, source: np.random.Generator) -> Guess:
-    """Judge scores [n] against who was trained on, [n]."""
+    """Judge scores [n] against membership, [n]."""
     inside, outside = scores[members], scores[~members]
     allowed = floor(FALSE_POSITIVES * len(outside))
     threshold = np.sort(outside)[::-1][allowed]

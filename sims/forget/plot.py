@@ -29,7 +29,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
         places = [place + 0.2 * (number - 1) for place in range(len(rows))]
         guesses.errorbar(places, values, yerr=errors, fmt="o", capsize=3, label=label)
     guesses.axhline(0.5, color="grey", linewidth=0.8)
-    guesses.set_ylabel("AUC, 95 % interval; 0.5 tells nothing")
+    guesses.set_ylabel("AUC, 95 % interval; 0.5 reveals nothing")
     guesses.legend(fontsize=8)
     places = list(range(len(rows)))
     apart.bar([place - 0.2 for place in places], [row["weights_apart"] for row in rows], 0.4, label="weights, L2")

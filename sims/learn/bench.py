@@ -198,7 +198,7 @@ class _Bench:
     def _tuned(self, kinds: Sequence[Run], value: Any) -> list[float]:
         """Return for each kind of run the rate that did best on the validation part, in the mean over as many seeds.
 
-        Noise moves one run by about as much as neighbouring rates differ by: one seed would choose at random.
+        Noise changes one run by about as much as neighbouring rates differ by: one seed would choose at random.
         """
         if len(self.rates) == 1:
             return [self.rates[0]] * len(kinds)

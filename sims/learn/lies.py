@@ -20,7 +20,7 @@ class Stage:
     """What the liars know of one component in one round: the honest updates, shape [honest, d], and the rule.
 
     `variances` are those declared by the honest and then by the liars; `bounds` are each liar's least and greatest
-    squared norm (protocol/update.py), in grid units; `seed` is for lies that are drawn.
+    squared norm (protocol/update.py), in grid units; `seed` is for random lies.
     """
 
     spec: ComponentSpec
@@ -36,7 +36,7 @@ class Stage:
         return found
 
     def harm(self, attack: attacks.Attack) -> Vectors:
-        """Return the attack at the strength that moves this rule's result farthest, as it would be sent."""
+        """Return the attack at the strength that shifts this rule's result farthest, as it would be sent."""
 
         def bounded(honest: Vectors, strength: float) -> Vectors:
             return self.sent(attack(honest, strength), 0).astype(np.float64)
@@ -65,7 +65,7 @@ LIES: Mapping[str, Callable[[Stage], Vectors]] = {
     "noise × 3": Stage.noise,
     "loud sign flip": lambda stage: attacks.sign_flip(stage.honest, 1e9),  # until the norm bound stops it
 }
-LOUDLY = frozenset({"loud sign flip"})  # told by who declares the most noise and the least lot that a charter allows
+LOUDLY = frozenset({"loud sign flip"})  # sent with the most noise and the smallest lot that a charter allows
 
 
 def tell(attack: str, stage: Stage) -> list[Integers]:

@@ -46,7 +46,7 @@ class Study:
     goals: Sequence[str]
     counted: Callable[[str], bool] = lambda _name: True  # whose held-out students are in the figure
     pooled: bool = False  # the mean over records, not over institutions
-    least_lot: float = 0.0  # × the median lot: who is smaller divides by more, so that its noise drowns nobody
+    least_lot: float = 0.0  # × the median lot: a smaller member divides by more, to limit its noise
 
 
 def _recipe(

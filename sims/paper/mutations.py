@@ -278,7 +278,7 @@ def _recount(parts: Parts) -> None:
 
 
 def _change_certificate(parts: Parts, source: Random) -> None:
-    """Signatures changed, taken below a quorum, swapped, doubled, by a stranger, or of another height."""
+    """Signatures changed, taken below a quorum, swapped, doubled, by a non-member, or of another height."""
     at = source.choice(parts.heads)
     head = parts.decoded(at)
     entries = head["certificate"]["signatures"]
@@ -406,7 +406,7 @@ class Mutation:
 
 
 def mutation(originals: Mapping[str, bytes], seed: int, number: int) -> Mutation:
-    """Return a changed file; another draw where a mutation left everything as it was."""
+    """Return a changed file; try again where a mutation changed nothing."""
     source = Random(f"{seed} {number}")
     while True:
         kind = source.choice([files.LEDGER, *originals])

@@ -53,7 +53,7 @@ class PaperFederation:
         return record
 
     def update(self, who: Identity, component: str, round_: int) -> Signed[Record]:
-        """Write an update by a draw over all components; the other members acknowledge it."""
+        """Write an update by a training run over all components; the other members acknowledge it."""
         federation = self.charter.federation
         header = sign(
             who,

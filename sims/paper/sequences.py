@@ -1,6 +1,6 @@
-"""Whole rounds and withdrawals said at random in the ledger alone: each sequence ends as the fold of who is left (G7).
+"""Random rounds and withdrawals in the ledger alone: each sequence ends as the fold of the remaining members (G7).
 
-Blobs are made up: sixteen bytes of a digest stand for the integers of an update.
+Blobs are synthetic: sixteen bytes of a digest stand for the integers of an update.
 """
 
 import random

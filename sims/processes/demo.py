@@ -119,7 +119,7 @@ class Demo:
         lying = [title for title, _ in folders[count - 1 - liars : count - 1]]
         seed = secrets.token_bytes(32)
         specs, learning = preset(
-            # One draw more than rounds: what the killed daemon had reserved stays spent.
+            # One training run more than rounds: what the killed daemon had reserved stays spent.
             name,
             dp=dp,
             epsilon=EPSILON,
@@ -167,7 +167,7 @@ class Demo:
     # ---- the story
 
     def run(self) -> Result:
-        """Tell the whole story; problems are noted, not raised, as long as there is more to tell."""
+        """Run the whole demo; problems are noted, not raised, as long as it can go on."""
         result = self.result
         self.console.print(
             f"{len(self.institutions)} institutions, each with its own directory, key, data and daemon; "
@@ -212,7 +212,7 @@ class Demo:
         victim.kill()
         self.result.killed = name
         self.disturbed |= {round_, round_ + 1, round_ - 1}
-        # What anybody holds of its words: what the crash took from its own disk would show in the others'.
+        # Its records at any member: the others have what the crash took from its own disk.
         before = {w: d for i in self.institutions for w, d in self._words(i, victim.institution).items()}
         live.console.print(f"[red]kill -9[/red] {name} in the middle of round {round_}")
         time.sleep(1.0)
@@ -253,7 +253,7 @@ class Demo:
                 where = ", ".join(f"{i.name} at round {closed(v, self.charter)}" for i, v in rounds)
                 raise OperatorError(
                     f"nothing happened for {STALL_SECONDS:g} s while waiting for {what}: {where}",
-                    f"Look into node.log of whoever is behind, in {self.root}.",
+                    f"Read node.log of the members that are behind, in {self.root}.",
                 )
 
     def _table(self) -> report.Progress:
@@ -365,7 +365,7 @@ class Demo:
             if view.epsilon > EPSILON * 1000:
                 result.problems.append(f"{institution.name} spent ε = {view.epsilon / 1000}")
         if self.dp:
-            result.verified.append(f"every ε stayed within {EPSILON:g}, each draw on disk before it was trained")
+            result.verified.append(f"every ε stayed within {EPSILON:g}, each training run on disk before it began")
 
     def _figures(self) -> None:
         result, charter = self.result, self.charter

@@ -21,7 +21,7 @@ MAIN = ("accuracy", "auc", "r2")
 
 @dataclass(slots=True)
 class View:
-    """One institution as of the last look: notes by (component, round), metric by round, draws, height."""
+    """One institution as of the last look: notes by (component, round), metric by round, training runs, height."""
 
     height: int = 0
     notes: dict[tuple[str, int], dict[str, object]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def moment(view: View, charter: Charter, round_: int, fact: str) -> float:
 def round_seconds(views: Sequence[View], charter: Charter, round_: int) -> float:
     """Return the seconds from the last training's end to the last fold: a round without training. NaN if unknown.
 
-    Who trained after that was too late for the round: it was down, say.
+    A member that trained after that was too late for the round: it was down, for example.
     """
     folded = [moment(view, charter, round_, "folded_at") for view in views]
     trained = [t for view in views if (t := moment(view, charter, round_, "trained_at")) <= max(folded)]

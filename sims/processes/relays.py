@@ -37,7 +37,7 @@ class Relays:
                     _shut(*pair)
 
     def heal(self) -> None:
-        """Let everything through again. Nobody is told: a node finds out when it dials next."""
+        """Let everything through again. Nodes get no notice: each finds out when it dials next."""
         with self._lock:
             self._parts = ()
 
@@ -76,7 +76,7 @@ class Relays:
                     del self._open[pair]
 
     def _who(self, port: int) -> int | None:
-        """Return the node whose process holds the socket at this local port; None for a stranger."""
+        """Return the node whose process holds the socket at this local port; None for another process."""
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         wanted = {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port}
         for node in range(len(self.ports)):

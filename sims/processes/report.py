@@ -22,7 +22,7 @@ LAST_ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The live table: for each round who took part, who is missing and why, quality, bytes, seconds; ε below it.
+    """The live table: for each round its counted and missing members and why, quality, bytes, seconds; ε below it.
 
     It has the newest rounds that the screen has room for, or if `whole` all of them.
     """
@@ -36,7 +36,7 @@ class Progress:
     whole: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it as high as the screen allows."""
+        """Render it as high as the screen allows."""
         views = self.views
         rounds = sorted({r for view in views for (_, r), note in view.notes.items() if "counted" in note})
         room = (console.height if console.is_terminal else 1000) - 1  # a line is left for the cursor
@@ -67,7 +67,7 @@ class Progress:
 
     def _below(self, rounds: Sequence[int], shown: int) -> Text:
         waiting = ", ".join(
-            f"{i.name}: height {v.height}, {v.draws} draws, round {closed(v, self.charter)}"
+            f"{i.name}: height {v.height}, {v.draws} training runs, round {closed(v, self.charter)}"
             for i, v in zip(self.institutions, self.views, strict=True)
         )
         elapsed = f"{time.time() - self.started:.0f} s" if self.started else ""

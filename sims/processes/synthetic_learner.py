@@ -16,7 +16,7 @@ from ...node.privacy.budget import Decision, Verdict
 from ...node.unlearning.students import Excluded
 from ...protocol.components import ComponentSpec
 
-STUDENTS = tuple(f"student-{n}" for n in range(20))  # made up as well; each takes part in every draw
+STUDENTS = tuple(f"student-{n}" for n in range(20))  # synthetic as well; each is in every sample
 
 
 class SyntheticLearner:

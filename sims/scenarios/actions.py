@@ -318,7 +318,7 @@ def _rekey(stage: Stage, nodes: Sequence[Node], more: More) -> None:
 
 
 def _take_key(stage: Stage, node: Node, *, lost: bool) -> None:
-    """As the daemon does it: the new key's holder begins anew as soon as its own ledger has it as a member."""
+    """As the daemon does it: the new key's holder restarts as soon as its own ledger has it as a member."""
     old = node.identity.public_key
     new = Identity.from_seed(sha256(b"new key after " + old))
     statement = sign(new, Rekeying(stage.cluster.federation, new.public_key, old)).wire
@@ -380,19 +380,19 @@ ACTIONS: dict[str, Action] = {
     ),
     "no-data": Action("they start again without a data folder: they host and train nothing", _no_data),
     "join": Action(
-        "`count` newcomers apply, one member moves each, and the others vote for them",
+        "`count` newcomers apply, one member proposes each, and the others vote for them",
         _join,
         {"count": toml.whole(1, 64)},
         whom=False,
         lasts=False,
     ),
     "leave": Action("they leave the federation", _leave, lasts=False),
-    "expel": Action("a member moves that they be expelled, and the others vote for it", _expel, lasts=False),
+    "expel": Action("a member proposes to expel them, and the others vote for it", _expel, lasts=False),
     "rekey": Action(
         "they move to a new key unilaterally; with lost = true key and disk are gone, and the others vote for it",
         _rekey,
         {"lost": toml.flag},
         lasts=False,
     ),
-    "spend-budget": Action("their accountant lets no draw pass any more", _spend_budget, lasts=False),
+    "spend-budget": Action("their accountant allows no training run any more", _spend_budget, lasts=False),
 }

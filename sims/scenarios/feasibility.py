@@ -1,6 +1,6 @@
 """Whether correct code could meet a scenario at all: what no single key of it shows.
 
-A scenario that asks for what nobody can do would be told as a broken promise. `check` refuses it by file and key.
+A scenario that correct code cannot satisfy would be reported as a broken promise. `check` refuses it by file and key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +65,7 @@ def _named(scenario: Scenario, *actions: str) -> set[int | str]:
 
 
 def _count(scenario: Scenario, whos: Iterable[Who]) -> int:
-    """At most how many nodes these are: a group is drawn anew each time."""
+    """At most how many nodes these are: a group is chosen anew each time."""
     every = list(whos)
     names = {who for each in every for who in each if who not in GROUPS}
     drawn = sum(group_size(scenario, str(who)) for each in every for who in each if who in GROUPS)
@@ -194,7 +194,7 @@ def _faulty(scenario: Scenario) -> Iterator[_Span]:
 
 
 def _forgetful(scenario: Scenario) -> Iterator[_Span]:
-    """Yield who is back by the clock alone, and has to learn from the others what it said and what was agreed."""
+    """Yield nodes that come back by the clock alone, and have to get their records and the ledger from the others."""
     for key, event in _numbered(scenario, "lose", "restore"):
         if event.lasts is not None:
             yield _Span(key, event.node, event.after, event.after + 1)
@@ -223,6 +223,6 @@ def _follows(later: Event, earlier: Event) -> bool:
 
 
 def _covered(who: Who, groups: Sequence[Who]) -> bool:
-    """Whether all of these are among the groups: one that is drawn is another one each time."""
+    """Whether all of these are among the groups: a chosen one is another one each time."""
     names = {each for group in groups for each in group}
     return "all" in names or (set(who) <= names and not set(who) & set(GROUPS))

@@ -5,12 +5,12 @@ an
 *expectation* rests on has to stay, or the shorter scenario would fail with correct code too:
 
     all but idle      the charter, the pace, the time; every start and heal. The network may only grow calmer
-    rounds, everybody slow links, clocks and network go all at once: one event may mend an earlier one. Nodes go only
+    rounds, everybody slow links, clocks and network go all at once: one event may undo an earlier one. Nodes go only
                       when no event is left and no disk fails: fewer can spare fewer
     expelled          its lie, and the motion to expel it; a run in which it never lies breaks "scenario" (play.py)
     stopped, stale    rounds, nodes, partitions; for stale also the network and whatever slows anybody down
-    told, refused     rounds, and the actions that bring the words about (CAUSES); of other words nothing is known: all
-    counted           rounds, nodes, and the events of whoever has to be counted
+    told, refused     rounds, and the actions that cause the words (CAUSES); for words without known causes: all
+    counted           rounds, nodes, and the events of nodes that have to be counted
 """
 
 from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from .stage import Stage
 
 SETTLE_MS = 300_000  # how long it may take until all are level, once everything is over
 IDLE_MS = 30_000  # how long nothing may happen where there is no work
-PROVE_MS = 5000  # how long it may take until a lie that was told last is proved
+PROVE_MS = 5000  # how long it may take until the last lie is proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def play(scenario: Scenario, seed: int) -> Outcome:
         run.run()
     except InvariantError as error:
         promise, what = error.promise, error.what
-    except Exception as error:  # noqa: BLE001 - a bug of core or simulator: told with its seed, like a broken promise
+    except Exception as error:  # noqa: BLE001 - a bug of core or simulator: reported with its seed, like a broken promise
         promise, what = "error", f"{type(error).__name__}: {error}"
     cluster = run.cluster
     heights = max(node.store.height() for node in cluster.nodes)
@@ -100,7 +100,7 @@ class Play(Stage):
         return roles
 
     def whom(self, who: Who) -> list[Node]:
-        """Return the nodes that are meant; a group is drawn anew each time."""
+        """Return the meant nodes; a group is chosen anew each time."""
         nodes = self.cluster.nodes
         if who == ("all",):
             return list(nodes)
@@ -132,7 +132,7 @@ class Play(Stage):
         return max((_round(node) for node in self.honest() if node.core is not None), default=0)
 
     def _trigger(self) -> None:
-        """Do what waits for a round; whoever was killed before it had signed its withdrawal asks for it again."""
+        """Do what waits for a round; a node killed before it signed its withdrawal requests it again."""
         for node in (self.cluster.nodes[index] for index in self.withdrawn):
             signed = any(record.value.kind == "withdrawal" for record in node.store.records.values())
             if node.core is not None and node.core.signing and not signed:
@@ -281,7 +281,7 @@ class Play(Stage):
             return
         idle = [node.index for node in still() if node.lied and "told" not in node.memory]
         if idle:
-            raise InvariantError("scenario", f"nodes {idle} were to be expelled, and never came to tell their lie")
+            raise InvariantError("scenario", f"nodes {idle} were to be expelled, and had no occasion to lie")
         raise InvariantError("expect.expelled", f"nodes {[node.index for node in still()]} are still members")
 
 

@@ -9,7 +9,7 @@ share = between(0.0, 1.0)
 
 
 def span(least: int, most: int) -> Callable[[object], tuple[int, int]]:
-    """A whole number, or [lowest, highest] between which the seed draws."""
+    """A whole number, or [lowest, highest] between which the seed chooses."""
     one = whole(least, most)
 
     def check(value: object) -> tuple[int, int]:

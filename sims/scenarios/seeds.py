@@ -82,7 +82,7 @@ def run(jobs: Sequence[tuple[Scenario, int]], step: Step | None = None) -> Itera
 
 
 def end_with_parent() -> None:
-    """End this worker when whoever started it is gone, by whatever death: it would wait for work for ever."""
+    """End this worker when its parent has ended in any way: it would wait for work for ever."""
 
     def watch() -> None:
         parent = parent_process()

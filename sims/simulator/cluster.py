@@ -41,7 +41,7 @@ KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
 
 
 def _allowed(check: ev.CheckBudget) -> ev.BudgetAnswer:
-    """Let a draw pass with the charter's noise: no accountant here, its ε is the number of draws, in thousandths."""
+    """Allow a training run with the charter's noise: no accountant here, ε is the number of runs, in thousandths."""
     epsilon = {
         reach.modality: (sum(draws.count for draws in reach.spent) + check.steps) // max(1, check.steps)
         for reach in check.modalities
@@ -68,7 +68,7 @@ class Node:
         self.stays_down = False
         self.fails = ""  # why its training fails
         self.hung: list[ev.Train] | None = None  # its learner answers no more: what it was asked
-        self.spent = False  # its accountant lets no draw pass
+        self.spent = False  # its accountant allows no training run
         self.lie: Lie[Node] | None = None
         self.lied = False
         self.memory: dict[object, object] = {}  # what a liar remembers
@@ -89,7 +89,7 @@ class Node:
         self.tempo = tempo
 
     def tell_lies(self, lie: "Lie[Node] | None") -> None:
-        """From now on it lies like this, or no more; invariants never again take its word."""
+        """From now on it lies like this, or no more; invariants never rely on it again."""
         self.lie = lie
         self.lied = self.lied or lie is not None
         self._act(lie)
@@ -415,7 +415,7 @@ class Cluster:
         return asker.identity.public_key in server.core.ledger.roll.seats
 
     def add(self, identity: Identity) -> Node:
-        """Start one more node: a stranger until the members admit it."""
+        """Start one more node: a non-member until the members admit it."""
         options = replace(self.nodes[0].options)
         node = Node(self, len(self.nodes), identity, options)
         self.nodes.append(node)
@@ -427,7 +427,7 @@ class Cluster:
     ) -> None:
         """Gossip to every other node, as the network allows; to one alone if it can be reached.
 
-        `lies` are told in place of it: (target's index, message).
+        `lies` are sent in place of it: (target's index, message).
         """
         key, network = sender.identity.public_key, self.network
         near = self.node_of(to) if to is not None else None

@@ -223,7 +223,7 @@ class Invariants:
             self._closed.setdefault((name, number), {}).setdefault(node.index, node.now)
 
     def _rested(self, node: Node, name: str, number: int, *, known: bool = False) -> bool:
-        """Whether the round before was closed long enough ago for a node; `known`: not if it has never heard of it."""
+        """Whether the round before closed long enough ago for a node; `known`: False if it never saw that close."""
         spec = self.cluster.charter.component(name)
         if number == 1:
             return node.now >= 1000 * self.cluster.charter.rules.start - CLOCK_GRAIN
@@ -345,7 +345,7 @@ class Invariants:
         for other in self.cluster.honest():
             seat = now.roll.seats.get(other.identity.public_key)
             if seat is not None and seat.gone == "evidence":
-                raise InvariantError("G8", f"node {other.index} is expelled for a lie that it never told")
+                raise InvariantError("G8", f"node {other.index} is expelled for a lie that it never sent")
         self._seated(now)
         self._forgotten(now)
         self._traced(before or genesis(self.cluster.charter), now)
@@ -377,7 +377,7 @@ class Invariants:
         self._kept(node, before)
 
     def _seated(self, now: Ledger) -> None:
-        """G2, G9: members are who has a seat, hosts are members, nobody votes both ways or has many motions open."""
+        """G2, G9: seats make members, hosts are members, no member votes both ways or has many open motions."""
         seats = {key for key, seat in now.roll.seats.items() if not seat.gone}
         if seats != set(now.members) or any(not seats.issuperset(c.hosts) for c in now.components.values()):
             raise InvariantError("G2", f"at height {now.height} somebody is a member or a host without a seat")
@@ -420,7 +420,7 @@ class Invariants:
             raise InvariantError("G7", f"node {node.index} erases withdrawn bytes before the new state is certified")
 
     def _suspended(self, before: Ledger, now: Ledger) -> None:
-        """G3: who is suspended hosts nothing, or trains nothing, from that block on until it offers again."""
+        """G3: a suspended member hosts nothing, or trains nothing, from that block on until it offers again."""
         if now.height != before.height + 1:
             return
         for motion in (o.motion for o in ended(before.roll, now.roll) if o.result == "passed"):
@@ -444,7 +444,7 @@ class Invariants:
                 for entry in round_.entries:
                     held = [n for n in self.cluster.honest() if entry.blob in n.store.blobs]
                     bound = [n for n in self.cluster.honest() if n.index not in self._lost]
-                    # Liars, lost disks, and who is further on and may have erased it again.
+                    # Liars, lost disks, and nodes that are further on and may have erased it again.
                     on = [n for n in bound if n.core is not None and n.core.ledger.height > core.ledger.height]
                     others = len(hosts - {n.identity.public_key for n in (*(n for n in bound if n not in on), *held)})
                     if len(held) + others < self._needed(max(1, len(hosts))):
@@ -509,10 +509,10 @@ class Invariants:
             component = ledger.components[str(notice.fields["component"])]
             if notice.fields["height"] == ledger.height:  # else it catches up, and others may be hosts by now
                 hosts = set(component.hosts)
-            if node.core.specs[component.name].is_statistic:  # whoever was counted is not missed again
+            if node.core.specs[component.name].is_statistic:  # a counted member is not missing
                 counted = [entry.author for round_ in component.rounds for entry in round_.entries]
             if not all(missing.values()) or not hosts <= {*missing, *counted}:
-                raise InvariantError("G3", f"node {node.index} does not say who was missing, or why")
+                raise InvariantError("G3", f"node {node.index} does not report the missing members, or why")
         if notice.level == "error" and notice.event in self.alarms and not self.cluster.lies(node):
             raise InvariantError("G1", f"{notice.event} {dict(notice.fields)}")
 
@@ -535,7 +535,7 @@ class Invariants:
         if ledger != node.core.ledger:
             raise InvariantError("G1", "the incremental ledger is not the fold from scratch")
         for node in nodes:
-            if not node.taken:  # whoever took a certified state in place of history lacks the bytes of that
+            if not node.taken:  # a node that took a certified state in place of history lacks its bytes
                 self._refolded(node)
                 self._added_up(node)
             self._erased(node)

@@ -47,7 +47,7 @@ OTHER_FEDERATION = sha256(b"another federation of the same members")
 
 
 def everybody(node: Node, *lies: bytes) -> Told:
-    """Tell all the same."""
+    """Send the same lie to every node."""
     return [(n, lie) for n in range(len(node.cluster.nodes)) for lie in lies]
 
 
@@ -89,7 +89,7 @@ def said(node: Node, value: Record | Vote | Proposal | UpdateHeader) -> bytes:
 
 
 def instead(node: Node, record: Record, kind: str, body: bytes) -> bytes:
-    """Write another record in this one's place, after what the liar told before it."""
+    """Write another record in this one's place, after the liar's earlier one."""
     before = node.memory.get(("record", record.seq - 1), record.prev)
     assert isinstance(before, bytes)
     lie = sign(node.identity, replace(record, prev=before, kind=kind, body=body))
@@ -98,7 +98,7 @@ def instead(node: Node, record: Record, kind: str, body: bytes) -> bytes:
 
 
 def append(node: Node, kind: str, body: bytes) -> bytes | None:
-    """Write a record into the liar's feed that its core did not ask for; return the message that tells it."""
+    """Write a record into the liar's feed that its core did not write; return its message."""
     core = node.core
     if core is None or not core.signing:
         return None
@@ -118,7 +118,7 @@ def _branch(node: Node, record: Record, salt: int, body: bytes = b"\xa0") -> byt
 
 
 def forks(node: Node, data: bytes) -> Told | None:
-    """Tell everybody another branch of its feed."""
+    """Send every node another branch of its feed."""
     record = own_record(node, data)
     if record is not None and record.value.seq >= 3:
         return [(n, _branch(node, record.value, n)) for n in range(len(node.cluster.nodes))]
@@ -126,7 +126,7 @@ def forks(node: Node, data: bytes) -> Told | None:
 
 
 def forks_two_each(node: Node, data: bytes) -> Told | None:
-    """Tell each node two branches that nobody else knows: no two can take each other's."""
+    """Send each node two branches that no other node has: no two can take each other's."""
     record = own_record(node, data)
     if record is not None and record.value.seq >= 3:
         nodes = range(len(node.cluster.nodes))
@@ -528,7 +528,7 @@ def replays_old(node: Node) -> None:
 
 
 def _naming(node: Node, proposal: Proposal, block: Block, hidden: Sequence[Signed[Record]]) -> Told:
-    """Propose the block with these records under its cut; they are served to who asks for them."""
+    """Propose the block with these records under its cut; they are served on request."""
     node.memory["hidden"] = tuple(record.wire for record in hidden)
     heads = {head.author: head for head in block.cut}
     heads |= {r.value.author: Head(r.value.author, r.value.seq, r.digest) for r in hidden}
@@ -548,7 +548,7 @@ def names_oversized(node: Node, data: bytes) -> Told | None:
 
 
 def names_strangers(node: Node, data: bytes) -> Told | None:
-    """As the proposer, name records of people that it made up."""
+    """As the proposer, name records of authors that do not exist."""
     found = own_proposal(node, data)
     if found is None:
         return None
@@ -615,7 +615,7 @@ def serves_false_blocks(node: Node, data: bytes) -> list[bytes]:
 
 
 def _marked(says: Callable[[Node, bytes], Told | None]) -> Callable[[Node, bytes], Told | None]:
-    """Remember that it came to tell its lie: else nothing could prove one."""
+    """Record that it sent its lie: else no evidence of one can exist."""
 
     def mark(node: Node, data: bytes) -> Told | None:
         lies = says(node, data)

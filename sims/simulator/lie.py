@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 N = TypeVar("N")
-Told = list[tuple[int, bytes]]  # (target's index, message): all that is told in place of one message
+Told = list[tuple[int, bytes]]  # (target's index, message): everything that is sent in place of one message
 
 
 @dataclass(frozen=True, slots=True)
 class Lie(Generic[N]):
-    """One way to lie, for nodes of class N. `says` returns None where the truth is told."""
+    """One way to lie, for nodes of class N. `says` returns None where it does not lie."""
 
     name: str
     about: str

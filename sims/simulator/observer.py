@@ -25,7 +25,7 @@ class Observer(Protocol[N_contra]):
         """A node is about to erase these bytes."""
 
     def noticed(self, node: N_contra, notice: ev.Notice) -> None:
-        """A node told its operator something."""
+        """A node gave its operator a notice."""
 
     def set_back(self, node: N_contra) -> None:
         """A node's disk is lost, or went back in time."""

@@ -1,4 +1,4 @@
-"""How a broken promise is told."""
+"""How a broken promise is reported."""
 
 
 class InvariantError(AssertionError):

@@ -66,7 +66,7 @@ def test_a_column_that_gives_the_label_away_is_named(run: "Run", tmp_path: Path)
         (NUMBER, REGRESSION, points, [n / 2 + 3 for n in points]),
     ):
         (told,) = warnings(run, tmp_path, column, task, x, y)
-        assert told.startswith("column 'x' (modality 'about') tells task 'result'"), told
+        assert told.startswith("column 'x' (modality 'about') gives away task 'result'"), told
 
 
 def test_a_good_feature_is_none_that_gives_the_label_away(run: "Run", tmp_path: Path) -> None:

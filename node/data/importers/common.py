@@ -113,7 +113,7 @@ def write_institution(folder: Path, tables: Mapping[str, Iterable[Row] | pa.Tabl
 
 
 def per_record(manifest: str, subject: str) -> str:
-    """Return a manifest in which every record is its own subject; who is held out stays held out whole."""
+    """Return a manifest in which every record is its own subject; a held-out subject stays held out whole."""
     said = "# Imported with --unit record: privacy, if any is asked for, is that of a single record.\n"
     return said + manifest.replace(f'subject = "{subject}"', 'kind = "record"')
 

@@ -87,7 +87,7 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
         write_institution(out / name, {part: rows for part, rows in parts.items() if rows}, manifest)
         made.append((name, out / name))
     if not names:
-        raise CorruptError(f"{source} has no student who is registered at day {DAY}", "Fetch the source again.")
+        raise CorruptError(f"{source} has no student registered at day {DAY}", "Fetch the source again.")
     return made
 
 
@@ -120,7 +120,7 @@ def _time(row: Row) -> tuple[str, str]:
 
 
 def _sides(students: Sequence[Row], by: str) -> dict[str, str]:
-    """Return the side of each record: test in the last presentation of a module, of who was in no earlier one.
+    """Return the side of each record: test in the last presentation of a module, for students in no earlier one.
 
     Of a module with one presentation all are to train on. Raises UsageError if nobody is held out.
     """
