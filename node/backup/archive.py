@@ -1,4 +1,4 @@
-"""What a backup is: a tar archive, uncompressed, of regular files with these names, in this order.
+"""The format of a backup: a tar archive, uncompressed, of regular files with these names, in this order.
 
     collegium-backup.json   the format's version, and of which node and height it is
     node.db                 the database as of one moment (store/copy.py)

@@ -43,7 +43,7 @@ class Backup:
     done: int = 0
 
     def parts(self) -> Iterator[bytes]:
-        """Yield the archive's bytes. What is deleted meanwhile, because it was withdrawn, is not in it."""
+        """Yield the archive's bytes. Files deleted meanwhile, because of a withdrawal, are not in it."""
         yield from self._whole(HEAD, self.head.dump())
         large = [] if self.database is None else [(DATABASE, self.database)]
         large += list(_found(self.home))

@@ -68,7 +68,7 @@ SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a file declares: the recipe; the rounds it is planned for and the rule of all components, if it says so.
+    """A file's declarations: the recipe; its planned rounds and the rule of all components, if given.
 
     `models` are the folders of the pretrained models that it names.
     """
@@ -81,7 +81,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """What single components may have of their own; None: what the others have."""
+    """Settings of single components; None: those of the others."""
 
     rate: int | None = None
     rule: str | None = None
@@ -89,7 +89,7 @@ class _Own:
 
 @dataclass(frozen=True, slots=True)
 class _Modality:
-    """One [[modality]]: what the charter says of it, its own components, and what these have of their own."""
+    """One [[modality]]: its entry in the charter, its own components, and their settings."""
 
     modality: Modality
     parts: tuple[Part, ...]
@@ -281,7 +281,7 @@ def _adapted(section: Table, key: str, modality: Modality, folder: Path | None) 
 
 
 def _pretrained(section: Table, base: Path) -> tuple[Pretrained, Path]:
-    """Return what the charter says of a model, and its folder. A folder goes by its name there, not by its path."""
+    """Return the charter's entry of a model, and its folder. A folder goes by its name there, not by its path."""
     text = section.text("pretrained")
     local = base / Path(text).expanduser()
     try:
@@ -384,7 +384,7 @@ def _classes(section: Table, kind: str) -> int:
 
 
 def _layout(section: Table) -> bytes:
-    """Return the digest of what the members' dataset.toml declare; empty where the file does not state it."""
+    """Return the digest of the members' dataset.toml declarations; empty where the file has none."""
     text = section.text("layout", "")
     if text and not DIGEST.fullmatch(text):
         raise section.fail(

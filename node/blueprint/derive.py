@@ -1,6 +1,6 @@
 """From data folders to a `model.toml` to edit: the modalities and tasks that their dataset.toml declare.
 
-No record is read for it: what stands in a charter is known to everybody.
+No record is read for it: a charter is public to all members.
 """
 
 import json

@@ -15,7 +15,7 @@ from ...protocol.statistics import KIND, inputs_of_modality, tensors
 from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
-MAX_INPUTS = 96  # of a statistic whose features nobody chose: a ridge head's noise grows with their square
+MAX_INPUTS = 96  # the default of a statistic: a ridge head's noise grows with the square of its features
 FITTING = {
     "tabular": ("linear-tanh",),
     "image": ("linear-tanh", "conv-image"),

@@ -27,7 +27,7 @@ NO_SEED = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """What is asked for one modality: "never", "open", or "dp" with ε and δ of its own (None: the budget's)."""
+    """One modality's policy: "never", "open", or "dp" with ε and δ of its own (None: the budget's)."""
 
     policy: str
     epsilon: float | None = None
@@ -40,7 +40,7 @@ class Recipe:
 
     `students` is N̂ of a typical institution, which sets the grid; `learning_rate` is for components with noise,
     `free_learning_rate` for those without; head and skip of a regression have REGRESSION_RATE at most. Modalities in
-    `open` ask for no privacy; all others do, if any does, and `privacy` says otherwise for single ones.
+    `open` have no privacy; all others have, if any does; `privacy` overrides single ones.
     """
 
     modalities: tuple[Modality, ...]
@@ -132,7 +132,7 @@ def _noises(recipe: Recipe, learning: Learning) -> Mapping[str, int]:
 
 
 def _statistics(recipe: Recipe, learning: Learning) -> dict[str, int]:
-    """Return σ_c of every statistic: all that one modality reaches cost it the share of what it may spend."""
+    """Return σ_c of every statistic: those that a modality reaches cost it together its share of the budget."""
     noises: dict[str, int] = {}
     for bound in learning.floors:
         reached = [p for p in recipe.parts if p.is_statistic and bound.modality in learning.upstream(p.name)]
@@ -200,7 +200,7 @@ def _rate(recipe: Recipe, name: str, noised: bool) -> int:
 
 
 def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> ComponentSpec:
-    """Return a statistic's spec; the grid says how many students one member may declare."""
+    """Return a statistic's spec; the grid bounds how many students one member may declare."""
     return ComponentSpec(
         name=part.name,
         architecture=part.architecture,

@@ -1,4 +1,4 @@
-"""What a charter's planned rounds cost one student whose institution has data of every modality.
+"""The cost of a charter's planned rounds for one student whose institution has data of every modality.
 
 Each modality has an ε of its own: it bounds what that modality's data may be exposed to. A student has data of several,
 and tasks that read different ones add up. So the ε of a student is that of all components together, which is more than

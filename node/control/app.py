@@ -1,7 +1,7 @@
 """The control API as an ASGI application. JSON in and out; errors are {"error", "advice", "exit_code"}.
 
-The socket's mode is the access control: who can open it, commands the node. Views run in worker threads on facts taken
-on the daemon's own thread, so a long answer never holds up a vote.
+The socket's mode is the access control: a process that can open it commands the node. Views run in worker threads on
+facts taken on the daemon's own thread, so a long answer never holds up a vote.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def build(daemon: Daemon) -> Starlette:
         core = daemon.core
         was, run = core.paused, core.run
         daemon.submit(SetPaused(on))
-        # On the disk, not only in memory: it is to hold even if the power goes now.
+        # On disk, not only in memory: it must survive a power failure.
         while (await run_in_threadpool(daemon.store.flags)).get(PAUSED_FLAG, 0) != int(on):  # noqa: ASYNC110 - a file
             await trio.sleep(0.02)
         return JSONResponse({"was": was, "training": run is not None})

@@ -1,4 +1,4 @@
-"""What the control API needs of a running daemon, and the facts it takes from it for the views."""
+"""The control API's interface to a running daemon, and the facts that it takes for the views."""
 
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
@@ -34,7 +34,7 @@ class Admission(Protocol):
         ...
 
     def motion_for(self, issued: IssuedInvitation) -> Move:
-        """The motion to admit who applied by it."""
+        """The motion to admit its applicant."""
         ...
 
     def invite(
@@ -44,7 +44,7 @@ class Admission(Protocol):
         ...
 
     def withdraw(self, token_key: str) -> Awaitable[None]:
-        """Let nobody in by it any more."""
+        """Admit no applicant by it any more."""
         ...
 
 
@@ -150,11 +150,11 @@ class Daemon(Protocol):
         ...
 
     def look(self, subject: str) -> Awaitable[Seen]:
-        """Return what is known of a student and of the updates that saw them."""
+        """Return whether a student is known here, and the updates that used their data."""
         ...
 
     def exclude(self, subject: str) -> Awaitable[Seen]:
-        """Leave a student out from now on; return what is known of the updates that saw them."""
+        """Leave a student out from now on; return the updates that used their data."""
         ...
 
     def request_stop(self) -> None:

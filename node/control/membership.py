@@ -26,7 +26,7 @@ _ADVICE = {
     "last-member": "A federation needs a member. To end it, stop the node.",
     "too-few-members": "With fewer than three members, two would decide about each other: leave, or found anew.",
     "quota-motions": "Wait until some of your open motions are decided or lapse.",
-    "key-retired": "A key that went never comes back: let them join with --new-key, in their same directory.",
+    "key-retired": "A former key cannot come back: let them join with --new-key, in their same directory.",
     "name-taken": "A member has this name already; choose another one.",
     "not-a-host": "It offers no component at the moment.",
     "not-a-trainer": "It does not say that it trains anything.",
@@ -59,7 +59,7 @@ def routes(daemon: Daemon) -> list[Route]:
         if len(kept) + len(moved) != 1:
             ended = "" if kept or moved else views.how_it_ended(context, which)
             if ended:
-                raise UsageError(f"{ended}: nothing is open there", "`collegium peer motions` lists what is open.")
+                raise UsageError(f"{ended}: nothing is open there", "`collegium peer motions` lists open motions.")
             many = "more than one" if kept or moved else "no"
             advice = "Name it by its id: `collegium peer motions` and `collegium peer invitations` list them."
             near = "" if kept or moved else views.near_motion(context, which, list(map(_title, held(daemon))))

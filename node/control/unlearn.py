@@ -1,4 +1,4 @@
-"""The control API's part for withdrawals: by the owner, carried for somebody, or proposed by motion."""
+"""The control API's part for withdrawals: by the owner, carried for a former member, or proposed by motion."""
 
 import trio
 from starlette.requests import Request
@@ -31,7 +31,7 @@ from .facts import Daemon, context_of
 
 SCOPE = {"components": list, "first": int, "last": int, "updates": list}
 _ADVICE = {
-    "withdrawn-already": "`collegium unlearn status` shows what was withdrawn.",
+    "withdrawn-already": "`collegium unlearn status` shows all withdrawals.",
     "not-signing": NOT_SIGNING,
     "proposed-already": "`collegium peer motions` shows how it stands.",
     "too-few-members": "With fewer than three members, two would decide about each other.",

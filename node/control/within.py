@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class TooLongError(Exception):
-    """It did not end in time; what it waits for it goes on waiting for, until this process ends."""
+    """It did not end in time; it goes on waiting, until this process ends."""
 
 
 class Job(Generic[T]):

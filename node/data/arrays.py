@@ -79,12 +79,13 @@ class GroupArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """What an institution trains on. `weights` [S, K] float32 is 1/K_s for each of a subject's K_s records, else 0.
+    """The arrays that an institution trains on. `weights` [S, K] float32 is 1/K_s for each of a subject's K_s records,
+    else 0.
 
     `held_out` [S] bool marks the test subjects. Subjects are in the order of their first record. `records` [S, K] holds
     the records' names, str, "" where there is none. `unread` counts the records beyond max_records, `filtered` those
     that the unit table's filters drop. Subjects who are `left_out` have a cell that cannot be used: no array has them.
-    `findings` says which cells these are, and what the columns hold.
+    `findings` lists these cells, and the columns' contents.
     """
 
     subjects: tuple[str, ...]
@@ -161,7 +162,7 @@ def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | No
 
 
 def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, predict: bool) -> Dataset:
-    """Read everything; to `predict`, what is not in `manifest` or its files is missing, as wide as `declared` says."""
+    """Read everything; to `predict`, modalities not in `manifest` or its files are missing, with `declared` widths."""
     records = read_records(manifest, findings, predict=predict)
 
     def there(table: str, column: str) -> bool:
@@ -218,7 +219,7 @@ def _columns(manifest: Manifest, table: str) -> list[str]:
 def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
     """Return whether the tables to predict have a modality. Raises UsageError if they have a part of its columns only.
 
-    A column that another modality reads too says nothing of this one, unless this one has no other.
+    A column that another modality reads too does not count, unless this one has no other.
     """
     names = _columns(given, entry.table)
     wanted = _needed(declared, entry)
@@ -235,7 +236,7 @@ def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
     extra = [column.name for column in declared_columns(given, entry) if column.name not in wanted]
     if extra:
         known = f"{len(wanted)} columns {entry.prefix}0, {entry.prefix}1, ..."
-        advice = f"Remove or rename what is too much: the data here have {known}"
+        advice = f"Remove or rename the others: the data here have {known}"
         raise UsageError(f"{path}: modality {entry.name!r} does not know {_listed(extra)}", advice)
     return True
 

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class AudioSpec:
-    """What `dataset.toml` declares: Hz, seconds, mel bands, frames T, and whether a clip's own mean is taken away."""
+    """The declarations of `dataset.toml`: Hz, seconds, mel bands, frames T, and whether a clip's mean is subtracted."""
 
     rate: int
     max_seconds: float

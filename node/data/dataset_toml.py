@@ -1,4 +1,4 @@
-"""A proposal as the text of `dataset.toml`, with comments that say what a person has still to look at."""
+"""A proposal as the text of `dataset.toml`, with comments on what a person has still to check."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def _list(words: Sequence[str]) -> str:
 
 
 def _state(choice: Choice) -> str:
-    """Return the comment on what a person has to state."""
+    """Return the comment on a value that a person has to state."""
     notes = [UNSTATED] if choice.open else []
     seldom = choice.seen.rare and choice.levels and choice.seen.kind == "levels"
     if seldom and choice.use == "task" and not choice.stated:

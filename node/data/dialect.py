@@ -1,4 +1,4 @@
-"""How a CSV file is written, recognised from its bytes: encoding, what stands between cells, decimal sign."""
+"""The dialect of a CSV file, recognised from its bytes: encoding, separator, decimal sign."""
 
 import codecs
 import csv

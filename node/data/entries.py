@@ -1,4 +1,4 @@
-"""What `dataset.toml` declares, as values: columns, tables, modalities, tasks and the manifest of all of them."""
+"""The declarations of `dataset.toml`, as values: columns, tables, modalities, tasks and the manifest of all of them."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -206,7 +206,7 @@ def _stream(entry: TableEntry) -> "_Utf8":
 class _Utf8(io.RawIOBase):
     """A file's bytes as UTF-8, without blank lines at its begin (`blank` of them) and with a line end at its end.
 
-    What is no text becomes DAMAGED, and `damaged` true. Raises workbook.FullError beyond the table's `max_mib`.
+    Bytes that are no text become DAMAGED, and `damaged` true. Raises workbook.FullError beyond the table's `max_mib`.
     """
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, entry: TableEntry) -> None:
@@ -257,7 +257,7 @@ class _Utf8(io.RawIOBase):
 
 @contextmanager
 def _errors(entry: TableEntry) -> Iterator[None]:
-    """Turn what goes wrong with a file into an error that names it, and never what stands in it."""
+    """Turn a failure on a file into an error that names the file, and never quotes it."""
     path = entry.path
     try:
         yield

@@ -1,4 +1,4 @@
-"""Whether data are what the charter states: the learner asks when it opens them, and `data check` before that."""
+"""Whether data match the charter: the learner checks when it opens them, and `data check` before that."""
 
 from collections.abc import Collection, Mapping, Sequence
 

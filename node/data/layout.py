@@ -1,4 +1,4 @@
-"""What the numbers of a modality's features and a task's labels mean, as `dataset.toml` declares it.
+"""The meaning of a modality's features and a task's labels, as `dataset.toml` declares it.
 
 Institutions with the same layout turn the same record into the same numbers: the names and order of columns, levels and
 classes, and the bounds. Where the tables lie, and how their files name records, is each institution's own.

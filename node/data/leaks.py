@@ -14,8 +14,8 @@ from ..metrics import area_under_curve
 from .arrays import Dataset, ModalityArray, TaskArray
 from .entries import CategoricalColumn, Column, ModalityEntry
 
-LEAST = 20  # labelled records from which a label is said to be given away
-FEW = 5  # records of a class or level below which it says nothing
+LEAST = 20  # labelled records, at least, for a warning that a column gives a label away
+FEW = 5  # records of a class or level, at least
 AUC = 0.99  # between neighbouring classes
 SURE = 0.99  # share of the labels that a level of the column determines
 MINOR = 0.9  # of those that are not of the commonest class

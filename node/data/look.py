@@ -1,6 +1,6 @@
-"""What the columns of a table hold, as a person who declares them needs to know it.
+"""The contents of a table's columns, for a person who declares them.
 
-It is for the screen of the machine that holds the data. Of what stands in cells it keeps only words that occur often.
+It is for the screen of the machine that holds the data. Of the cells it keeps only words that occur often.
 """
 
 import math
@@ -46,7 +46,7 @@ _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What one column holds. `kind` is number, levels, text, image, audio, file, date, many, constant, empty, twice,
+    """One column's contents. `kind` is number, levels, text, image, audio, file, date, many, constant, empty, twice,
     unreadable, or pixels for all columns whose names begin so; `sensitive` as that module has it.
 
     `low` and `high` are the least and the largest number, which are never shown as they are. `common` are the words (of
@@ -97,7 +97,7 @@ class Look:
     table: Table
 
     def seen(self, column: str) -> Seen | None:
-        """Return what a column holds; None if there is none of this name."""
+        """Return a column's contents; None if there is none of this name."""
         return next((seen for seen in self.columns if seen.column == column), None)
 
     def most(self, column: str) -> int:
@@ -106,7 +106,7 @@ class Look:
         return int(np.bincount(codes[codes >= 0], minlength=1).max())
 
     def unknown(self, column: str, unit: "Look", key: str) -> int:
-        """Return how many rows name in a column what the unit table does not have as its key."""
+        """Return how many rows of a column name a key that the unit table lacks."""
         cells, known = self.table.cells(column), set(unit.table.cells(key).values)
         return int(np.array([*(value not in known for value in cells.values), False])[cells.codes].sum())
 

@@ -1,4 +1,4 @@
-"""`dataset.toml`: what is in an institution's data folder (design.md section 10). docs/data.md has every key.
+"""`dataset.toml`: the description of an institution's data folder (design.md section 10). docs/data.md has every key.
 
 Bounds and levels are declared, never fitted: a fitted scaler would leak outside the accountant (design.md section 6).
 """
@@ -22,7 +22,7 @@ MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
 TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
 PIXELS = (0.0, 255.0)
 ENCODINGS = ("utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15", "windows-1250", "windows-1251")
-# What may stand in each table of the file, whatever its kind.
+# Allowed keys of each table of the file, of any kind.
 TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
 MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
@@ -295,7 +295,7 @@ def _bounds(section: Table, low: float | None = None, high: float | None = None)
 
 
 def _words(section: Table, key: str, default: list[str] | None = None) -> tuple[str, ...]:
-    """Take declared words that cells are held to.
+    """Take declared words that cells are compared with.
 
     Raises UsageError for one that stands for an empty cell, and for two that are one word, written in two ways: a cell
     that differs from a declared word in case, space or number format alone is taken for a slip.

@@ -147,13 +147,13 @@ def _rates(folder: Path, table: Table, rows: Index, paths: list[str | None], dec
         f" {', '.join(map(str, found[:LISTED]))}{', …' * (len(found) > LISTED)})"
         for rate, found in sorted(lines.items())
     ]
-    right = len(lines.get(declared, ())) > sum(map(len, lines.values())) / 2  # the few are wrong, not what is declared
+    right = len(lines.get(declared, ())) > sum(map(len, lines.values())) / 2  # the few are wrong, not the declaration
     todo = resample({rate: f"the files with {rate}" for rate in lines}, declared, declared if right else 0)
     return f"Of the files of this column {', '.join(said)} samples a second, declared are {declared}. {todo}"
 
 
 def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floats, Mask]:
-    """Return features [rows, width] and whether a row says anything at all [rows]."""
+    """Return features [rows, width] and whether a row has any value [rows]."""
     parts: list[Floats] = []
     present = np.zeros(table.rows, dtype=np.bool_)
     gaps: list[tuple[str, Mask]] = []

@@ -1,4 +1,4 @@
-"""Bounds that a person would state for a column: round, and wider than what the data hold.
+"""Bounds that a person would state for a column: round, and wider than the data.
 
 They are proposed, never taken: bounds fitted to the data would reveal them, and all schools state the same.
 """
@@ -30,7 +30,7 @@ def natural(column: str, low: float, high: float) -> Bounds:
 
 
 def rounded(low: float, high: float) -> Bounds:
-    """Return what a person may see of the least and the largest number, in steps of a third of their span or more."""
+    """Return the least and the largest number as a person may see them, in steps of a third of their span or more."""
     return _about(low, high, _up((high - low) / 3 if high > low else max(abs(low), 1.0) / 3))
 
 

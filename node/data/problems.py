@@ -1,4 +1,4 @@
-"""What is wrong in an institution's tables, cell by cell, and what its columns hold.
+"""Problems in an institution's tables, cell by cell, and its columns' contents.
 
 A wrong cell does not stop a node. Its student is left out, with all records, and only this machine reports it: a node
 that stopped, or sent a report, would reveal something of one student (design.md, promise G6). Whether a student is left
@@ -20,7 +20,7 @@ from ...crypto.errors import CorruptError
 KEPT = 200  # problems that are kept with their place; the others are counted
 COUNTED = 100_000  # problems that are counted; then counting ends
 SHOWN = 5  # words and sentinels of a column that are named
-LONGEST_WORD = 32  # characters: what is longer may be a sentence that somebody wrote
+LONGEST_WORD = 32  # characters: a longer text may be a student's sentence
 HUGE = 1e30
 _EDGES_OF_TYPES = {-32768.0, 32767.0, -2147483648.0, 2147483647.0}
 Mask = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ColumnCount:
-    """What one column holds, in the rows that are read. `use` says what it is for, as in "task 'grade'".
+    """One column's contents, in the rows that are read. `use` is its purpose, as in "task 'grade'".
 
     `other` counts cells that are none of the declared levels or classes (of a binary task: that count as no); `words`
     are the commonest of them. `below` and `above` count numbers that are clamped, `sentinels` those among them that
@@ -87,11 +87,11 @@ class Findings:
             self.problems.append(Problem(f"{where}{what}", advice))
 
     def clash(self, text: str, advice: str) -> None:
-        """Note that two values differ in form only. It changes no number here, so it leaves nobody out."""
+        """Note that two values differ in form only. It changes no number here, so no student is left out."""
         self.clashes.setdefault(text, Problem(text, advice))
 
     def count(self, found: ColumnCount) -> None:
-        """Note what a column holds."""
+        """Note a column's contents."""
         self.columns[found.table, found.column, found.use] = found
 
 

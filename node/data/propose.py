@@ -1,4 +1,5 @@
-"""A proposal of `dataset.toml`, from what the tables hold: what each column is for, with bounds, levels and classes.
+"""A proposal of `dataset.toml`, from the contents of the tables: each column's purpose, with bounds, levels and
+classes.
 
 The user may change any of it; `stated` marks what a person has confirmed. Nothing here reads or writes a file.
 """
@@ -38,9 +39,9 @@ _OUT = {
 
 @dataclass(slots=True, eq=False)
 class Choice:
-    """What a column is for. `use` is key, subject, feature, text, image, audio, task, group, time or out (`why`).
+    """A column's purpose. `use` is key, subject, feature, text, image, audio, task, group, time or out (`why`).
 
-    `task` is the kind of a task; of a binary one `levels` are first what counts as yes, then as no.
+    `task` is the kind of a task; of a binary one `levels` has first the value for yes, then for no.
     """
 
     seen: Seen
@@ -77,7 +78,7 @@ class Proposal:
 def propose(
     looks: Sequence[Look], key: str = "", tasks: Mapping[str, Sequence[str]] | None = None, ignore: Collection[str] = ()
 ) -> Proposal:
-    """Propose what the columns are for. `tasks` are the columns to predict, each with its words where they are stated.
+    """Propose the columns' purposes. `tasks` are the columns to predict, each with its words where they are stated.
 
     Raises UsageError: a named column is missing, or cannot be a task; or no column is recognised as the key.
     """
@@ -102,7 +103,7 @@ def propose(
 
 
 def label_candidates(proposal: Proposal) -> list[str]:
-    """Return the columns that sound like what is to be predicted."""
+    """Return the columns with names of something to predict."""
     return [
         choice.seen.column
         for choice in proposal.used("feature", "group")
@@ -200,7 +201,7 @@ def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str])
     if seen.column in ignore:
         return Choice(seen, "out", "you said so")
     if seen.sensitive == "person":
-        return Choice(seen, "out", "it says who or where somebody is")
+        return Choice(seen, "out", "it identifies a person or a place")
     levels = tuple(word for word in apart(seen.words) if word not in proposal.missing[name])
     if seen.sensitive:
         if look is persons.unit and levels and seen.kind in {"levels", "number"} and len(levels) <= CLASSES:

@@ -44,7 +44,7 @@ class Records:
         return len(self.subjects), int(self.counts.max())
 
     def spoil(self, table: Table, subject: Index) -> None:
-        """Mark the subjects of the rows of a table that cannot be used; `subject` [rows] is -1 for nobody."""
+        """Mark the subjects of the rows of a table that cannot be used; `subject` [rows] is -1 for no subject."""
         owners = subject[table.bad]
         self.spoiled[owners[owners >= 0]] = True
 

@@ -1,4 +1,4 @@
-"""Columns that are never proposed as features: what says who somebody is, and groups that the law protects.
+"""Columns that are never proposed as features: identities of persons, and groups that the law protects.
 
 They are recognised by the words of their names, in several languages of Europe; by no means all are.
 """
@@ -41,7 +41,7 @@ _GROUP = word_set("""
     religion religione religia konfession bekenntnis godsdienst vallas
     fsm deprivation imd
 """)
-# Short words that mean something else within a longer name, and what a name can be of that is no person.
+# Short words that mean something else within a longer name, and things with names that are no persons.
 _PERSON_ALONE, _GROUP_ALONE = frozenset({"cap", "mail"}), frozenset({"kon", "nem", "gen", "send", "black"})
 _THINGS = word_set("file datei fichier fichero course kurs cours school schule ecole class klasse subject fach")
 _LONG = 7  # letters from which a word counts inside a longer one, as German and Swedish join them
@@ -59,7 +59,7 @@ def words_of(column: str) -> list[str]:
 
 
 def sensitive(column: str) -> str:
-    """Return "person" for a column that says who or where somebody is, "group" for a protected group, else ""."""
+    """Return "person" for a column that identifies a person or a place, "group" for a protected group, else ""."""
     words = words_of(column)
     if _THINGS & set(words):
         return ""

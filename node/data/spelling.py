@@ -1,14 +1,14 @@
 """How one key, label or name can be written in several ways, and which ways count as the same.
 
 `clean` is applied to every key, label, level and column name before anything else: no reader compares raw cells.
-What is the same after `clean` is the same person. `alike` and `near` only find what a person should look at.
+Ids that are equal after `clean` are the same person. `alike` and `near` only list ids for a person to check.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable
 
-# Spaces and line ends of Unicode, control characters, the byte order mark, and what has no width.
+# Spaces and line ends of Unicode, control characters, the byte order mark, and zero-width characters.
 _EDGE = "".join(
     [chr(code) for code in range(0x3001) if chr(code).isspace()]
     + [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0xAD, 0x180E, 0xFEFF)]
@@ -29,7 +29,7 @@ def clean(text: str) -> str:
 
 
 def alike(text: str) -> str:
-    """Return what is left of a text without case, space and Unicode compatibility forms."""
+    """Return a text without case, space and Unicode compatibility forms."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_UNSEEN)
 
 
@@ -41,7 +41,7 @@ def whole(text: str) -> str:
 
 
 def near(text: str) -> str:
-    """Return what is left of an id without case, space, forms, leading zeros and a ".0" that a number format added."""
+    """Return an id without case, space, forms, leading zeros and a ".0" that a number format added."""
     found = _ZEROS.sub("", alike(text))
     whole = _WHOLE.fullmatch(found)
     return whole[1] if whole else found

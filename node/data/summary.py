@@ -1,4 +1,4 @@
-"""What a data folder holds, in figures, and what its owner should know before it is trained on."""
+"""A data folder's contents in figures, with warnings for its owner before training."""
 
 import re
 from collections.abc import Iterable, Sequence

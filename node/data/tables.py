@@ -1,4 +1,4 @@
-"""Columns of one file as text or numbers. What is wrong in a cell is noted with file, column and line, never its value.
+"""Columns of one file as text or numbers. A wrong cell is noted with file, column and line, never its value.
 
 Cells of keys, levels, labels and numbers are cleaned (spelling.py) before they are compared; passages of text are not.
 """
@@ -182,7 +182,7 @@ class Table:
         return places[cells.codes]
 
     def count_levels(self, column: str, use: str, places: Index, declared: int, rows: Index) -> None:
-        """Count what a column of levels or classes holds in the `rows` that are read."""
+        """Count the values of a column of levels or classes in the `rows` that are read."""
         cells = self.cells(column)
         other = rows[places[rows] == declared]
         codes, counts = np.unique(cells.codes[other], return_counts=True)
@@ -192,7 +192,7 @@ class Table:
     def count_numbers(
         self, column: str, use: str, numbers: npt.NDArray[np.float64], bounds: tuple[float, float], rows: Index
     ) -> None:
-        """Count what a column of numbers holds in the `rows` that are read."""
+        """Count the values of a column of numbers in the `rows` that are read."""
         found, unread = numbers[rows], self._unread[column][rows]
         counts = outside(found, *bounds)
         self.findings.count(

@@ -48,7 +48,7 @@ def class_count(entry: TaskEntry) -> int:
 
 
 def class_names(entry: TaskEntry) -> tuple[str, ...]:
-    """Return what the classes are called in dataset.toml; nothing for regression."""
+    """Return the classes' names in dataset.toml; none for regression."""
     return (
         (" or ".join(entry.negative) or OTHER, " or ".join(entry.positive)) if entry.kind == "binary" else entry.classes
     )
@@ -67,7 +67,7 @@ def _one(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:
 
 
 def _several(table: Table, entry: TaskEntry) -> Labels:
-    """Return which classes apply to each row, NaN where nothing is said [rows, classes]."""
+    """Return which classes apply to each row, NaN for empty cells [rows, classes]."""
     cells = table.cells(entry.column)
     labels = np.full((len(cells.values) + 1, len(entry.classes)), np.nan)
     wrong = np.zeros(len(cells.values) + 1, dtype=np.bool_)

@@ -1,6 +1,6 @@
-"""Connections of whom nobody knows yet who they are: they may cost this node little, and keep no member out.
+"""Connections from peers that are not identified yet: they may cost this node little, and keep no member out.
 
-What bounds them, in this order: descriptors (`SheddingListener` lets nobody use the last ones: disk and operator do),
+What bounds them, in this order: descriptors (`SheddingListener` reserves the last ones for disk and operator),
 failed handshakes of one address (`Addresses`), and handshakes in flight (`Pending`). All of it comes before the first
 byte of a handshake, so a refusal costs an accept and a close.
 """
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 MAX_PENDING = 64  # handshakes in flight; an honest one takes milliseconds
 RESERVED = 128  # descriptors that no inbound connection may use, or a quarter of a smaller limit
 PAUSE = 0.1  # seconds before the next accept, when the system has no room for one
-FAILURES, FAILURES_PER_SECOND = 32.0, 1.0  # of an address from which nobody has been let in
+FAILURES, FAILURES_PER_SECOND = 32.0, 1.0  # of an address that never authenticated
 KNOWN_FAILURES, KNOWN_FAILURES_PER_SECOND = 256.0, 16.0  # of one that a member shares, maybe with others
 MAX_ADDRESSES = 1024
 
@@ -58,7 +58,7 @@ class Pending:
 class Addresses:
     """How many handshakes of each address came to nothing: from one that only fails, none is begun any more.
 
-    An address from which somebody was let in may fail more often, since a school's machines share one.
+    An address that has authenticated before may fail more often, since a school's machines share one.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ def _net(host: str) -> str:
 
 
 class Arrivals:
-    """What one host keeps of arrivals."""
+    """One host's record of arrivals."""
 
     def __init__(self) -> None:
         self.pending = Pending()

@@ -60,7 +60,7 @@ class Dialer:
         self._wake = trio.Event()
 
     def set_book(self, book: Mapping[bytes, Sequence[str]]) -> None:
-        """Replace the address book; what is known of failures stays."""
+        """Replace the address book; the record of failures stays."""
         self._book = {peer: tuple(addresses)[:MAX_ADDRESSES] for peer, addresses in book.items() if peer != self._me}
         known = self._book.keys() | self._found.keys()
         self._peers = {peer: state for peer, state in self._peers.items() if peer in known or state.dialling}
@@ -89,7 +89,7 @@ class Dialer:
         return found.addresses if found is not None else ()
 
     def _expire(self, now: float) -> None:
-        """Forget strangers who announced themselves long ago. Members stay: each announces itself once."""
+        """Forget non-members that announced themselves long ago. Members stay: each announces itself once."""
         for peer in [peer for peer, found in self._found.items() if now - found.at > FOUND_FOR]:
             if not self._known(peer):
                 del self._found[peer]

@@ -1,8 +1,8 @@
-"""Announcements to everyone: GossipSub 1.1, batched, paced, deduplicated. Lossy by nature; anti-entropy makes it sure.
+"""Announcements to all nodes: GossipSub 1.1, batched, paced, deduplicated. It may lose messages; anti-entropy does not.
 
     pubsub message = version: u8 = 1 | (length: u32 big endian | message: length bytes) …
 
-What waits in the outbound queue leaves as one pubsub message, so a burst costs a few deliveries, not hundreds:
+The outbound queue leaves as one pubsub message, so a burst costs a few deliveries, not hundreds:
 libp2p's queues are 32 deep and drop what does not fit (rpc_queue.py:39, pubsub.py:124).
 """
 
@@ -115,7 +115,7 @@ class Gossip:
         self._more_in = trio.Event()
 
     async def publish(self, data: bytes) -> None:
-        """Queue one message for everyone; waits only while 4 MiB are queued. Raises LocalProtocolError if too long."""
+        """Queue one message for all nodes; waits only while 4 MiB are queued. Raises LocalProtocolError if too long."""
         if len(data) > self._max_message:
             raise LocalProtocolError(f"a gossip message of {len(data)} bytes; at most {self._max_message}")
         while self._outbox_bytes > QUEUE_BYTES:

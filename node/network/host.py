@@ -53,7 +53,7 @@ CLOSE_TIMEOUT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """What a host is made of. Sizes are bytes, rates bytes a second."""
+    """The parts of a host. Sizes are bytes, rates bytes a second."""
 
     seed: bytes  # 32-byte Ed25519 seed, as of PyNaCl's SigningKey; the peer id comes from it
     listen: tuple[str, ...]  # multiaddrs, as /ip4/127.0.0.1/tcp/0
@@ -85,7 +85,7 @@ class Network:
         self._host = host
         swarm = host.get_network()
         assert isinstance(swarm, Swarm)
-        self._swarm: Any = swarm  # Any, because its interface omits half of what is needed
+        self._swarm: Any = swarm  # Any, because its interface omits half of the methods used here
         self.public_key = _own_key(host)
         self.counters = Counters()
         self._sockets: WeakSet[TrioTCPStream] = WeakSet()
@@ -192,7 +192,7 @@ class Network:
         await self._links.enforce()
 
     async def publish(self, data: bytes) -> None:
-        """Gossip `data` to everyone: at most once each, no promise of arrival.
+        """Gossip `data` to all nodes: at most once each, without a guarantee of arrival.
 
         Waits only while 4 MiB are queued. Raises LocalProtocolError over `max_message` bytes.
         """
@@ -293,7 +293,7 @@ async def open_network(
             non_member_handlers=non_member_handlers,
         )
         found = partial(network._on_peer_found, trio.lowlevel.current_trio_token())
-        peerDiscovery.register_peer_discovered_handler(found)  # before it runs: who is there already is found at once
+        peerDiscovery.register_peer_discovered_handler(found)  # before it runs: present peers are discovered at once
         try:
             async with host.run(listen), network._gossip.running(nursery):
                 try:

@@ -1,4 +1,4 @@
-"""What one peer may ask of us at a time."""
+"""Limits on one peer's requests at a time."""
 
 from dataclasses import dataclass, field
 

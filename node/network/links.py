@@ -1,4 +1,4 @@
-"""Who is connected, who may be, and telling the node about it."""
+"""Connected and allowed peers, and the node's notices about them."""
 
 from collections.abc import Callable
 
@@ -76,7 +76,7 @@ class Links(INotifee):
         elif peer is None or not self.may(peer):
             if peer is not None and direction == "inbound" and peer != self._me and self._non_members.admits(peer):
                 self._non_members.receive(peer, muxed)
-                return muxed  # type: ignore[return-value] # nobody looks at it: an inbound connection is only waited for
+                return muxed  # type: ignore[return-value] # unused: an inbound connection is only waited for
             refusal = "not-a-member"
         elif direction == "inbound" and peer not in self._neighbours and len(self._neighbours) >= self._max_inbound:
             refusal = "full"
@@ -153,7 +153,7 @@ class Links(INotifee):
             log.debug("close failed", error=repr(error))
 
     async def close(self) -> None:
-        """Let nobody in any more, and close all connections at once: libp2p alone takes 0.1 s for each."""
+        """Admit no more connections, and close all at once: libp2p alone takes 0.1 s for each."""
         self._closing = True
         await self._non_members.close()
         async with trio.open_nursery() as nursery:

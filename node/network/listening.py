@@ -1,4 +1,4 @@
-"""Addresses of our own: taking ports without sharing them, and naming what others can dial."""
+"""Addresses of our own: taking ports without sharing them, and listing addresses that others can dial."""
 
 import socket
 from collections.abc import Iterable
@@ -54,7 +54,7 @@ def _check_free(address: str, family: socket.AddressFamily, host: str, port: int
 
 
 def dialable(addresses: Iterable[Multiaddr], peer: str) -> list[str]:
-    """What others can dial: ".../p2p/<id>" for each bound address, 0.0.0.0 and :: replaced by this machine's own."""
+    """Addresses that others can dial: ".../p2p/<id>" for each bound address, 0.0.0.0 and :: replaced by own ones."""
     found: dict[str, None] = {}
     for address in addresses:
         text = str(address)

@@ -70,7 +70,7 @@ class NonMembers:
             return False
 
     def receive(self, peer: bytes, connection: IMuxedConn) -> None:
-        """Serve a non-member in the background until it goes, or its time is over.
+        """Serve a non-member in the background until it disconnects, or its time is over.
 
         The newest connection wins: an older one may have ended without this node knowing.
         """

@@ -1,6 +1,6 @@
-"""Names of hosts, asked of the system: /etc/hosts, .local and whatever else the machine is set up to know.
+"""Host names, resolved by the system: /etc/hosts, .local and its other configured sources.
 
-libp2p asks name servers by itself and knows nothing of these.
+libp2p asks name servers alone and does not use these.
 """
 
 import socket

@@ -107,7 +107,7 @@ class RpcServer:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What is answered."""
+        """The answer of a handler."""
         return tuple(self._handlers)
 
     async def serve(self, protocol: str, stream: INetStream) -> None:

@@ -153,7 +153,7 @@ class Streams:
                 except Exception as error:  # noqa: BLE001 - handed to the caller below
                     outcome.extend((False, error))
             if done.is_set() and unwanted is not None and outcome and outcome[0]:
-                unwanted(outcome[1])  # it came after all, and nobody waits for it
+                unwanted(outcome[1])  # it came after all, and nothing waits for it
             done.set()
 
         self._nursery.start_soon(run)

@@ -280,7 +280,7 @@ def _count_bytes() -> None:
             counters.sent += len(data)
 
     original_read, original_write = TrioTCPStream.read, TrioTCPStream.write
-    TrioTCPStream.read = read  # type: ignore[method-assign] # adds to what the host hung on the stream
+    TrioTCPStream.read = read  # type: ignore[method-assign] # adds to the host's own attributes of the stream
     TrioTCPStream.write = write  # type: ignore[method-assign] # likewise
 
 

@@ -32,7 +32,7 @@ Every rounding is pessimistic: the discretisation, the calibrated noise and the 
 0.2 s the first time (less for more noise), and nothing when it was asked before.
 
 Time and memory are bounded before anything is computed: too little noise, or a distribution of too many numbers, has an
-infinite ε here. That overstates an ε which protects nobody.
+infinite ε here. That overstates an ε which protects no student.
 """
 
 from collections.abc import Sequence
@@ -141,7 +141,7 @@ def split_noise(noise: int, shares: Sequence[float]) -> tuple[int, ...]:
 
 
 def _single(q: float, sigma: float) -> Any:
-    from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415  # 2 s: only who needs it pays
+    from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415  # 2 s: imported on the first use
 
     return privacy_loss_distribution.from_gaussian_mechanism(
         sigma, sampling_prob=q, value_discretization_interval=INTERVAL, pessimistic_estimate=True

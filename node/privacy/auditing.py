@@ -1,8 +1,8 @@
-"""What guesses about canaries prove: a lower bound of ε from one run (Steinke, Nasr and Jagielski 2023). No torch.
+"""A lower bound of ε, proved by guesses about canaries in one run (Steinke, Nasr and Jagielski 2023). No torch.
 
-Each of m canaries is in the data or not by a fair coin of its own. From what was released an attacker guesses for r of
-them, chosen as he likes, whether they were in; v guesses are right. If the mechanism is (ε, δ)-DP, then with
-W ~ Binomial(r, e^ε/(1 + e^ε)) (Theorem 5.2 and Corollary 5.4 there, arXiv:2305.08846)
+Each of m canaries is in the data or not by a fair coin of its own. From the released numbers an attacker guesses for r
+of them, chosen as he likes, whether they were in; v guesses are right. If the mechanism is (ε, δ)-DP, then with W ~
+Binomial(r, e^ε/(1 + e^ε)) (Theorem 5.2 and Corollary 5.4 there, arXiv:2305.08846)
 
     P[at least v right] ≤ P[W ≥ v] + 2mδ·max_i P[v > W ≥ v - i] / i.
 

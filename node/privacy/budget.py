@@ -59,7 +59,7 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """The ε in force now, in thousandths, rounded down; UNBOUNDED where nobody bounds it."""
+        """The ε in force now, in thousandths, rounded down; UNBOUNDED where nothing bounds it."""
         if self.recovery_open or self.epsilon >= UNBOUNDED:
             return self.epsilon
         return self.epsilon * (MILLION - self.recovery_share) // MILLION
@@ -128,7 +128,7 @@ def decide_run(
     need, at most MAX_NOISE times the charter's. Where even that is too little, the rounds run out before. Nobody looks
     further ahead than FORECAST_LIMIT.
 
-    `rounds` of 0 is a training run beyond what was planned: no noise is added for it, so it is made only if the
+    `rounds` of 0 is a training run beyond the planned ones: no noise is added for it, so it is made only if the
     charter's, or what was used last, fits. Else a budget that was used up as planned would end in a round of noise
     alone.
     """

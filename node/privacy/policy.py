@@ -1,6 +1,6 @@
 """Which policy is in force for a modality: the strictest of the charter's floor, a jurisdiction's preset, our own.
 
-Also what follows from it here: whose data stay out of training, and which components are then not hosted.
+Also its consequences here: modalities that stay out of training, and components that are then not hosted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ DEFAULT_DELTA = 10_000  # billionths: of an ε that is reported although nothing
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one source asks for: `epsilon` in thousandths, `delta` in billionths, both unused unless "dp"."""
+    """One source's policy: `epsilon` in thousandths, `delta` in billionths, both unused unless "dp"."""
 
     policy: str
     epsilon: int
@@ -56,7 +56,7 @@ def in_force(floor: PrivacyFloor, preset: Bound | None, own: Bound | None) -> In
 
 
 def of_charter(charter: Charter) -> tuple[InForce, ...]:
-    """Return what is in force for each modality by the charter alone, by name."""
+    """Return the policy in force for each modality by the charter alone, by name."""
     return tuple(in_force(floor, None, None) for floor in sorted(charter.learning.floors, key=lambda f: f.modality))
 
 
@@ -100,7 +100,7 @@ _REMEDY = {
 
 
 def remedy(policies: Sequence[InForce], withheld: Iterable[str]) -> str:
-    """Return what would let withheld modalities take part, by whose policy keeps them out."""
+    """Return advice on admitting withheld modalities, by the source of the policy that withholds them."""
     out = set(withheld)
     whose = dict.fromkeys((policy.policy, policy.why[0]) for policy in policies if policy.modality in out)
     told = [_REMEDY[key] for key in whose if key in _REMEDY]

@@ -11,7 +11,7 @@ import sys
 
 from .accountant import claimed, epsilon
 
-MEMORY = 2 << 30  # bytes of address space; what the accountant's libraries map is most of it
+MEMORY = 2 << 30  # bytes of address space; most of it is mapped by the accountant's libraries
 SECONDS = 60  # of CPU, for all requests together
 
 

@@ -1,4 +1,4 @@
-"""The contributors to a state: shares of what it was folded from, and what it would be worth without somebody.
+"""The contributors to a state: shares of its updates, and its value without a member.
 
 All of it is read from one node's directory, verified from the charter on (node/verify), and changes nothing there.
 """

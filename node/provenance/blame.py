@@ -1,4 +1,4 @@
-"""The contributors to a component's state now: shares, ε, staleness, and what was refused, withdrawn or missing.
+"""The contributors to a component's state now: shares, ε, staleness, and refused, withdrawn or missing updates.
 
 Everything but the shares that need update bytes follows from the ledger alone, so every member finds the same.
 """
@@ -26,7 +26,7 @@ from ..views.context import Json
 
 Notes = Mapping[int, Mapping[str, str]]  # round → key in hex → why this node saw no update of that member
 
-NOT_YET = 2**63 - 1  # the place in a feed of what is not in it
+NOT_YET = 2**63 - 1  # the position in a feed of a record that is not in it
 
 WEIGHTS = {
     "mean": "the integer weight of an update over the sum of its round's, averaged over rounds",
@@ -41,7 +41,7 @@ ROBUST_WEIGHT = (
 
 @dataclass(slots=True)
 class _Part:
-    """What adds up for one member."""
+    """One member's totals."""
 
     rounds: int = 0
     unused: int = 0
@@ -69,7 +69,7 @@ def blame(
 ) -> Json:
     """Return the contributors to a component's state of a verified ledger, by present member, the heaviest first.
 
-    Shares are of what the rules fold now: of rounds without what was withdrawn. Shares by squared norm, and those by
+    Shares are of the present fold: of rounds without withdrawn updates. Shares by squared norm, and those by
     weight under a robust rule, need the updates' bytes; updates whose bytes are not in `data` are counted and left out.
     Raises UsageError for an unknown component, VerificationError for damaged bytes.
     """
@@ -135,7 +135,7 @@ def _withdrew(report: Report, key: bytes, height: int) -> bool:
 
 
 def _own(report: Report, keys: Collection[bytes], height: int) -> Iterator[Withdrawn]:
-    """Yield the withdrawals of these keys' own until this height, without what a rewind took of everybody's."""
+    """Yield the withdrawals of these keys' own until this height, without those of a rewind."""
     for w in report.ledger.withdrawn:
         if w.mode == "refold" and w.author in keys and w.height <= height:
             yield w
@@ -182,7 +182,7 @@ def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None
 
 
 def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mapping[bytes, _Part]) -> None:
-    """Add what was withdrawn, refused, missing and claimed."""
+    """Add withdrawn, refused and missing updates, and claims."""
     ledger = report.ledger
 
     def present(key: bytes) -> bytes:

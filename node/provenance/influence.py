@@ -1,7 +1,7 @@
-"""What a component's state would be worth without a member: exact leave-one-out, and Shapley values by sampling.
+"""The value of a component's state without a member: exact leave-one-out, and Shapley values by sampling.
 
-A coalition's state is the refold of the frozen lists with its members' entries alone, f' as after a withdrawal. What a
-state is worth is for the caller to say: it is measured in the learner's worker, on data that are nobody else's.
+A coalition's state is the refold of the frozen lists with its members' entries alone, f' as after a withdrawal. The
+caller supplies a state's value: it is measured in the learner's worker, on this institution's own data.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -58,7 +58,7 @@ class Coalitions:
     def figures(
         self, coalitions: Sequence[Players], worth: Worth, seen: Callable[[Players, State], None] | None = None
     ) -> list[Figures]:
-        """Return what the states of coalitions are worth. Each is folded and evaluated once; `seen` is shown them."""
+        """Return the values of coalitions' states. Each is folded and evaluated once; `seen` is called with them."""
         new = [each for each in dict.fromkeys(coalitions) if each not in self._known]
         at_once = max(1, min(MAX_AT_ONCE, BYTES_AT_ONCE // (4 * self.spec.words)))
         for start in range(0, len(new), at_once):
@@ -110,8 +110,8 @@ def coalitions_of(
 ) -> Coalitions:
     """Read and check the bytes of all updates of `rounds`, the first ones of `c`.
 
-    Raises VerificationError naming the round and the author where bytes are missing: who joined late took on a
-    certified state in their place, and cannot take anybody out of it.
+    Raises VerificationError naming the round and the author where bytes are missing: a late joiner took a
+    certified state in their place, and cannot take a member out of it.
     """
     roll = report.ledger.roll
     owner = {key: membership.present(roll, key) for key in roll.seats}
@@ -123,8 +123,8 @@ def coalitions_of(
             if frame is None:
                 raise VerificationError(
                     f"{c.name} round {round_.number}, update of {entry.author.hex()[:16]}: blob-missing:"
-                    f" {entry.blob.hex()} is not on this disk, so the state cannot be folded without somebody",
-                    "Ask at a member that hosted the component in that round; who joined late has no earlier bytes.",
+                    f" {entry.blob.hex()} is not on this disk, so the state cannot be folded without a member",
+                    "Ask at a member that hosted the component in that round; a late joiner has no earlier bytes.",
                 )
             values[entry.update] = checked(report, spec, round_.number, entry, data, frame)
             done += 1
@@ -152,7 +152,7 @@ def leave_one_out(found: Coalitions, members: Sequence[bytes], worth: Worth) -> 
 
 
 def _weights(spec: ComponentSpec, state: State) -> Figures:
-    """Return what a state adds to the weights, or the sum that a statistic's stands for, [d]."""
+    """Return a state's increment of the weights, or the sum of a statistic's, [d]."""
     if spec.is_statistic:
         return numbers(state).astype(np.float64) * spec.grid_step
     return state.astype(np.float64) * 2.0 ** -(spec.step_log2 + FRACTION_BITS)
@@ -170,9 +170,9 @@ def shapley(
     """Estimate Shapley values from `samples` ≥ 2 random permutations (Ghorbani and Zou 2019, Data Shapley).
 
     Members join one by one in the order of a permutation, and a member's value is the mean of what its joining changes.
-    With a `tolerance`, a permutation ends where no task's figure is farther from everybody's (truncated Monte Carlo):
-    what is left there counts as nothing, which is cheaper and biased by as much. Permutations go step by step together,
-    so that a step is one call of `worth`; equal coalitions are evaluated once. `seed` fixes the permutations.
+    With a `tolerance`, a permutation ends where no task's figure is farther from that of all members (truncated Monte
+    Carlo): what is left there counts as nothing, which is cheaper and biased by as much. Permutations go step by step
+    together, so that a step is one call of `worth`; equal coalitions are evaluated once. `seed` fixes the permutations.
     """
     players, source = found.players, Random(seed)  # noqa: S311 - no secret: a seeded sample
     orders = [source.sample(range(len(players)), len(players)) for _ in range(samples)]

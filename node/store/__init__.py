@@ -1,6 +1,6 @@
-"""What a node keeps on disk: the database, update bytes by digest, component states.
+"""A node's storage: the database, update bytes by digest, component states.
 
-Nothing here decides anything; what is damaged is named and never taken for something else.
+It decides nothing. Damaged files and rows are reported by name and never used.
 """
 
 from .blobs import BLOB_LIMIT, Blobs, BlobWriter

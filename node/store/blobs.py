@@ -111,7 +111,7 @@ class Blobs:
     def writer(self, digest: bytes, size: int) -> Iterator["BlobWriter"]:
         """Write a blob of `size` bytes as it arrives, from `offset` on where an earlier attempt stopped.
 
-        Left without `commit`, what was written stays in partial/ for the next attempt. One writer a digest at a time.
+        Left without `commit`, the written bytes stay in partial/ for the next attempt. One writer a digest at a time.
         Raises RemoteProtocolError("blob-size") before anything is written if `size` is over the limit, DiskFullError.
         """
         path = self.path(digest)
@@ -156,7 +156,8 @@ class Blobs:
     def sweep(self, keep: Collection[bytes]) -> int:
         """Delete every blob that is not in `keep`, all cut pulls but theirs, and what crashes left.
 
-        Returns how many whole blobs went. For the start, before anything writes: one put meanwhile would go too.
+        Returns how many whole blobs were deleted. For the start, before anything writes: a new one would be deleted
+        too.
         """
         kept = frozenset(keep)
         names = {digest.hex() for digest in kept}
@@ -226,7 +227,7 @@ class BlobWriter:
     def commit(self) -> None:
         """Check length and SHA-256, make the blob durable and give it its name.
 
-        Raises RemoteProtocolError("blob-digest") if it is not what was asked for, DiskFullError; both remove the
+        Raises RemoteProtocolError("blob-digest") if the digest differs, DiskFullError; both remove the
         partial file. RemoteProtocolError("blob-erased"): it was deleted while it was on its way.
         Committing before all bytes are there is LocalProtocolError, and they are kept.
         """

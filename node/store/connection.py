@@ -64,7 +64,7 @@ def _named(path: Path, error: Exception, opening: bool) -> CollegiumError:
             # Raised by the module itself: text that is not UTF-8, in a column or in the words of another error.
             return CorruptError(f"The database {path} is damaged ({error})", schema.recovery(path))
         case _:
-            return LocalProtocolError(f"the database refuses what it was given: {error}")
+            return LocalProtocolError(f"the database refuses a value: {error}")
 
 
 def create(path: Path, federation: bytes) -> None:

@@ -16,7 +16,7 @@ Progress = Callable[[int, int], None]
 def copy_database(source: Path, target: Path, progress: Progress | None = None) -> None:
     """Copy the database as of this moment into a new file (mode 0600), and check the copy whole.
 
-    Writers are not kept waiting, and what they commit meanwhile is not in the copy. Raises as `Store.open` does.
+    Writers do not wait, and their commits meanwhile are not in the copy. Raises as `Store.open` does.
     """
     db.check_file(source)
     with disk_errors(target):

@@ -97,7 +97,7 @@ class Store:
         with self._write_lock, self._read_lock:
             self._read.close()
             if self._write is not None:
-                with suppress(sqlite3.Error):  # what is committed is safe in the log; the next start folds it
+                with suppress(sqlite3.Error):  # committed rows are safe in the log; the next start merges it
                     self._write.close()
 
     def __enter__(self) -> "Store":
@@ -113,7 +113,7 @@ class Store:
     def apply(self, puts: Sequence[Put]) -> None:
         """Store all of `puts`, in order, in one durable transaction, or none of them.
 
-        Storing the same thing again changes nothing. Raises LocalProtocolError for what must never be: a second header
+        Storing the same thing again changes nothing. Raises LocalProtocolError for contradictions: a second header
         for one (author, component, round), a second block at a height or one that does not follow, a training run that
         differs from its reservation, a statement of another federation, a block of records that are not stored.
         Raises DiskFullError when it cannot be written; the store can still be read, and written once there is space.
@@ -256,7 +256,7 @@ class Store:
         return [self._rows.record(row) for row in rows]
 
     def received(self, digest: bytes) -> float | None:
-        """Return when a record was stored here (Unix time), for display: this node's clock says it, nobody agreed."""
+        """Return when a record was stored here (Unix time), for display: by this node's clock, not agreed."""
         rows = self._all("SELECT received FROM records WHERE digest = ?", digest)
         return float(rows[0][0]) if rows else None
 

@@ -12,7 +12,7 @@ _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class DiskFullError(OperatorError):
-    """Nothing more can be written. What was stored before is intact and can still be read."""
+    """Nothing more can be written. Stored data are intact and can still be read."""
 
     def __init__(self, where: Path, why: str = "") -> None:
         super().__init__(

@@ -20,7 +20,7 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 @contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
-    """Open a folder for as long as the block lasts: a descriptor to fsync what is named there."""
+    """Open a folder for as long as the block lasts: a descriptor to fsync its entries."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor

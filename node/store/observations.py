@@ -1,4 +1,4 @@
-"""What a node measured and saw by itself. It stays here, is shown to the operator, and decides nothing."""
+"""A node's own measurements and observations. They stay here, are shown to the operator, and decide nothing."""
 
 import json
 from collections.abc import Mapping

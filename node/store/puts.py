@@ -1,4 +1,4 @@
-"""What the core asks to be stored, written to its tables: one statement each, and what must never be is refused."""
+"""The core's durable writes to their tables: one statement each; contradictions are refused."""
 
 import sqlite3
 from typing import assert_never
@@ -13,7 +13,7 @@ from .schema import checksum
 
 
 def put_into(connection: sqlite3.Connection, federation: bytes, put: Put, now: float) -> None:
-    """Store one thing of a federation within a transaction. Raises LocalProtocolError for what must never be."""
+    """Store one thing of a federation within a transaction. Raises LocalProtocolError for a contradiction."""
     match put:
         case PutRecord(record):
             _own(federation, record.value.federation)

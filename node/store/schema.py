@@ -1,7 +1,7 @@
 """The database's tables and the checks of its first bytes.
 
 Every row that a restart believes has a checksum: SQLite notices damaged pages, not damaged values inside them.
-Records and headers keep their wire form; the columns beside it are what they are looked up by, and are checked against
+Records and headers keep their wire form; the columns beside it are for look-ups, and are checked against
 it when they are read.
 """
 
@@ -116,7 +116,7 @@ def schema_digest(rows: Iterable[tuple[object, ...]]) -> bytes:
 
 
 def recovery(path: Path) -> str:
-    """What to do about a damaged database. The privacy budget is why it does not say: delete it."""
+    """Advice on a damaged database. It must not say "delete it": the privacy budget is in it."""
     return (
         f"Stop the daemon, keep a copy of {path}, and restore the latest backup of this node's directory. Without one, "
         "move it away and start again: records and blocks come back from the other members, but what was reserved of "

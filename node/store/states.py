@@ -1,4 +1,4 @@
-"""Component states on disk, by component and chain digest (consensus/components.py says what a chain is).
+"""Component states on disk, by component and chain digest (consensus/components.py defines the chain).
 
 A file is magic, round, number of parameters, the values (int32, little-endian) and a SHA-256 over all of that, the
 component and the chain. Writes are not fsynced: a state can be recomputed from blocks and blobs at any time, so a torn
@@ -89,7 +89,7 @@ class States:
         return True
 
     def find(self, component: str, chain: bytes) -> tuple[Path, int] | None:
-        """Return where a state lies and the size of its file: what a neighbour may copy."""
+        """Return the path and the size of a state's file, which a neighbour may copy."""
         path = self._path(component, chain)
         with disk_errors(path):
             try:
@@ -100,7 +100,7 @@ class States:
     def incoming(self, component: str, chain: bytes) -> Path:
         """Return the file into which a neighbour's copy is written, bit by bit; it outlives an interruption.
 
-        There is one a component: what came of another state is removed.
+        There is one a component: files of another state are removed.
         """
         folder = self._folder(component)
         path = folder / (chain.hex() + _PART)

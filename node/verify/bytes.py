@@ -11,7 +11,7 @@ class Bytes(Protocol):
     """Where a check finds update bytes."""
 
     def get(self, digest: bytes) -> bytes | None:
-        """Return what is stored under this name, unchecked; None if nothing is."""
+        """Return the bytes stored under this name, unchecked; None if there are none."""
         ...
 
     def has(self, digest: bytes) -> bool:
@@ -49,7 +49,7 @@ class Disk:
 def checkpoints(folder: Path) -> frozenset[bytes]:
     """Return the chains of all states stored under a node's state folder, by their names.
 
-    Take them before reading the ledger: a state stored in between would look like one that the ledger does not know.
+    Take them before reading the ledger: a state stored in between would look like one that is not in the ledger.
     """
     found = set()
     for path in folder.glob("*/*.state"):

@@ -94,7 +94,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is claimed: `member`'s contributions that its withdrawals name were counted before and are not after."""
+    """The claim: `member`'s contributions that its withdrawals name were counted before and are not after."""
 
     member: Bytes32
     before: State
@@ -190,7 +190,7 @@ def make(source: Source, member: bytes, data: Bytes | None = None) -> Iterator[b
     """
     last = source.height(None)
     before, ledger = genesis(source.charter), genesis(source.charter)
-    for _, ledger in source.history(last):  # noqa: B007 - the last one says under which keys this member was there
+    for _, ledger in source.history(last):  # noqa: B007 - the last one has this member's keys
         pass
     member = present(ledger.roll, member)
     keys, ledger = {member, *earlier(ledger.roll, member)}, before
@@ -281,7 +281,7 @@ def check(
     """Check a certificate, from the charter in it, which has to be `charter` if one is given.
 
     `data` may hold surviving updates besides those in the file: then their fold is held against the certified digests.
-    Raises CorruptError (damaged) or VerificationError (it does not hold); what is left to be done is in `problems`.
+    Raises CorruptError (damaged) or VerificationError (it does not hold); pending work is in `problems`.
     """
     frames = files.Frames(file, source)
     kind = frames.kind()
@@ -446,7 +446,7 @@ def _means(words: WithdrawalStatement, found: Withdrawn, now: Summary) -> bool:
         return False
     if words.author == found.author:
         return words.through == found.through
-    return found.author in keys_of(now, words.author)  # an older key's feed, as far as it went
+    return found.author in keys_of(now, words.author)  # an older key's feed, up to its end
 
 
 def _component(
@@ -464,12 +464,14 @@ def _component(
     for round_ in new:
         was = old[round_.number - 1].entries if round_.number <= len(old) else round_.entries
         if any(w.covers(c.name, round_.number, e) for w in mine for e in round_.entries):
-            raise VerificationError(f"{c.name} round {round_.number}: it still counts what was withdrawn", ADVICE)
+            raise VerificationError(f"{c.name} round {round_.number}: it still counts a withdrawn update", ADVICE)
         gone = [e for e in was if e not in round_.entries]
         if [e for e in was if e not in gone] != list(round_.entries):
             raise VerificationError(f"{c.name} round {round_.number}: the list gained or reordered", ADVICE)
         if any(not any(w.covers(c.name, round_.number, e) for w in every) for e in gone):
-            raise VerificationError(f"{c.name} round {round_.number}: it lost what nobody withdrew", ADVICE)
+            raise VerificationError(
+                f"{c.name} round {round_.number}: an update is missing that was not withdrawn", ADVICE
+            )
         removed += sum(e.author in keys for e in gone)
         others += sum(e.author not in keys and any(w.covers(c.name, round_.number, e) for w in mine) for e in gone)
         kept += sum(any(_named(w, c.name, round_.number, e) for w in mine) for e in round_.entries)

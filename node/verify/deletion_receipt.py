@@ -47,7 +47,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """What is claimed: of `member`'s updates in force after the block at `state.height` none saw the student."""
+    """The claim: of `member`'s updates in force after the block at `state.height` none used the student's data."""
 
     member: Bytes32
     state: State
@@ -107,7 +107,7 @@ class DeletionReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """What another ledger of the federation says since a receipt: its height, and updates that count only since."""
+    """Another ledger of the federation, compared with a receipt: its height, and updates that count only since."""
 
     height: int
     updates: int

@@ -159,7 +159,7 @@ def opening(kind: str, charter: bytes, count: int) -> bytes:
 
 
 def ledger_frames(stored: StoredBlock, members: tuple[bytes, ...]) -> bytes:
-    """Return the frames of one height; `members` are who decides from then on if they are others, else empty."""
+    """Return the frames of one height; `members` are the deciding members from then on if they change, else empty."""
     head = frame(schema.dump(CosignedHead(stored.block, stored.certificate, members)))
     return b"".join((head, *(frame(record.wire) for record in stored.records)))
 

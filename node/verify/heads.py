@@ -52,7 +52,7 @@ class Deciders:
         return cls(found, members_digest(found))
 
     def after(self, block: Block, listed: Sequence[bytes]) -> "Deciders":
-        """Return who decides after this block: the same, or those listed where its header names others.
+        """Return the deciding members after this block: the same, or those listed where its header names others.
 
         Raises RemoteProtocolError("members-list").
         """
@@ -68,7 +68,7 @@ class Deciders:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A checked walk: the headers asked for by height, the heights that changed the members, who decides after it."""
+    """A checked walk: the requested headers by height, the heights that changed the members, the members after it."""
 
     blocks: Mapping[int, Block]
     changes: tuple[int, ...]
@@ -77,7 +77,7 @@ class Walk:
 
 
 def members_after(roll: Roll, height: int) -> tuple[bytes, ...]:
-    """Return who decides after the block at a height, sorted, from the roll of that or of a later height."""
+    """Return the deciding members after the block at a height, sorted, from the roll of that or of a later height."""
     seats = roll.seats.values()
     return tuple(sorted(s.key for s in seats if s.since <= height and (not s.gone or s.until > height)))
 

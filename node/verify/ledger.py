@@ -1,6 +1,6 @@
 """Walk the ledger from the charter: signatures, chains, certificates, recomputed headers (design.md section 7).
 
-What the blocks alone cannot show is that they are all: who cut off the end shows a shorter, valid ledger. So the report
+The blocks alone cannot show that none is missing: with its end cut off, a ledger is shorter and valid. So the report
 names the height and block id that it trusts, and `pins` holds a ledger to headers that are known from elsewhere.
 """
 
@@ -21,7 +21,7 @@ from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
 from ...protocol.update import UpdateHeader
 from ..core.events import StoredBlock
 
-Progress = Callable[[str, int, int], None]  # (what, done, of how many; 0 when nobody knows)
+Progress = Callable[[str, int, int], None]  # (what, done, of how many; 0 if unknown)
 ADVICE = "This ledger was changed or damaged after it was agreed on. Compare it with another member's."
 
 
@@ -53,7 +53,7 @@ class Certification:
 
 @dataclass(frozen=True, slots=True)
 class Inert:
-    """A record that every member refuses alike; `component` is what it is about, empty if it does not say."""
+    """A record that every member refuses alike; `component` is its component, empty if it names none."""
 
     author: bytes
     seq: int
@@ -65,7 +65,8 @@ class Inert:
 
 @dataclass(slots=True)
 class Report:
-    """What was verified. `frozen` holds every round as it was closed, before any withdrawal took something out.
+    """The result of verification. `frozen` holds every round as it was closed, before any withdrawal took something
+    out.
 
     `withdrawn` are all withdrawals that there ever were, in the order of the ledger.
     `active` holds whom it waited for: the hosts that were frozen at the close before it.
@@ -102,7 +103,7 @@ class Report:
 
 
 def verify_record(record: Signed[Record], federation: bytes) -> Signed[Record]:
-    """Open a record from its bytes alone and check its signature; what was decoded before must be the same.
+    """Open a record from its bytes alone and check its signature; it must equal the record decoded before.
 
     Raises RemoteProtocolError as open_signed does, and "not-its-bytes".
     """

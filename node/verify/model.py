@@ -1,4 +1,4 @@
-"""The model that a node's directory holds: the states in force, checked against what the hosts certified."""
+"""The model that a node's directory holds: the states in force, checked against the hosts' certificates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class Component:
     """One component's state X, [d] int32: the last that is certified in this generation; if none is, the last frozen
     one.
 
-    `label` says what a certificate is worth here; `attested` are the hosts that signed this digest.
+    `label` is the certificate's weight here; `attested` are the hosts that signed this digest.
     """
 
     spec: ComponentSpec
@@ -51,7 +51,7 @@ class Model:
 def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None) -> Model:
     """Verify the ledger in a node's directory, and return the states in force with digests that it confirms.
 
-    `from_bytes`: fold every state from the updates' bytes (who joined late: from the certified state that it took on);
+    `from_bytes`: fold every state from the updates' bytes (a late joiner: from the certified state that it took);
     else take stored ones where there are. Nothing is changed.
     Raises UsageError (the node never ran), VerificationError naming the component.
     """

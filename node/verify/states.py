@@ -1,4 +1,4 @@
-"""Recompute component states from update bytes, and hold them against what the hosts certified (G1, G4, G5)."""
+"""Recompute component states from update bytes, and compare them with the certified ones (G1, G4, G5)."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class StateReport:
 
 
 def label(certified: bool, enough_hosts: bool) -> str:
-    """Say what a certificate is worth: too few hosts make it "uncertified", whatever they signed."""
+    """Label a certificate: with too few hosts it is "uncertified", whatever they signed."""
     return "uncertified" if not enough_hosts else "certified" if certified else "not certified yet"
 
 

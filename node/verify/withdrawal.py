@@ -16,11 +16,12 @@ from .states import Stored, anchor, label, refold
 
 @dataclass(frozen=True, slots=True)
 class ComponentWithdrawal:
-    """One component: how many updates went and stayed (too old to refold), and what was recomputed and certified.
+    """One component: how many updates were removed and stayed (too old to refold), and the recomputed and certified
+    states.
 
-    `others`: how many updates of other members went as well, by a rewind. `digest` is of the state after `round`,
-    recomputed here without what was withdrawn; None at a node that does not host the component. `attested` of `needed`
-    hosts signed the digest of the certified state.
+    `others`: how many updates of other members were removed as well, by a rewind. `digest` is of the state after
+    `round`, recomputed here without the withdrawn updates; None at a node that does not host the component. `attested`
+    of `needed` hosts signed the digest of the certified state.
     """
 
     component: str
@@ -58,7 +59,7 @@ class WithdrawalReport:
         return not self.problems and not self.pending
 
     def require(self) -> None:
-        """Raise VerificationError with the first of what is wrong or not done yet, if there is one."""
+        """Raise VerificationError with the first problem or pending item, if there is one."""
         wrong = (*self.problems, *self.pending)
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -99,7 +100,7 @@ class WithdrawalReport:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What is wrong, and what the hosts have still to do."""
+    """Problems, and the hosts' pending work."""
 
     problems: list[str] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)

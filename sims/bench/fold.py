@@ -33,7 +33,7 @@ def _spec(dimension: int) -> ComponentSpec:
 
 
 def _update(number: int, dimension: int) -> Integers:
-    """Noise of eight grid steps, which is what an update under DP looks like. Shape [d], int8."""
+    """Noise of eight grid steps, like an update under DP. Shape [d], int8."""
     source = np.random.Generator(np.random.PCG64(number))
     return np.clip(np.rint(source.normal(0, 8, dimension)), -127, 127).astype("<i1")
 
@@ -133,7 +133,7 @@ def _store(folder: Path, spec: ComponentSpec, members: int, rounds: int) -> tupl
             values = _update(number * members + member, spec.dimension)
             data = payload(bytes(32), author, spec.name, number, values)
             name = sha256(data)
-            path = blobs.path(name)  # without blobs.put: its fsync is not what is measured here
+            path = blobs.path(name)  # without blobs.put: its fsync is not measured here
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             entries.append(Entry(digest("bench", data), author, name, len(data), 0, 100))

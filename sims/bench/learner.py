@@ -56,7 +56,7 @@ salt = ""
 
 
 def measure(quick: bool) -> Sequence[Row]:
-    """Measure each in turn; what is not here (texts' encoder, OULAD) is left out with a message."""
+    """Measure each in turn; anything missing here (texts' encoder, OULAD) is left out with a message."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="collegium-bench-") as folder:
         for part in (_start, _texts, _round):

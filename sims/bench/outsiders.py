@@ -1,4 +1,4 @@
-"""What an outsider's check of a file costs: against bare signature checks, in memory, in bytes; and what it catches."""
+"""The cost of an outsider's check of a file: against bare signature checks, in memory, in bytes; and its refusals."""
 
 import io
 import shutil
@@ -41,7 +41,7 @@ sys.path.insert(0, {str(verifying.VERIFIER.parent)!r})
 from collegium_verify import verify as check
 """,
 }
-# Peak memory from /proc: what getrusage says counts the parent's, too.
+# Peak memory from /proc: getrusage counts the parent's, too.
 CHILD = """
 import sys
 with open(sys.argv[1], "rb") as file:
@@ -72,7 +72,7 @@ def measure(quick: bool) -> Sequence[Row]:
 
 
 def verifiers() -> dict[str, Callable[[BinaryIO], object]]:
-    """Return what is measured. Raises UsageError outside of a checkout: the second one is no part of the package."""
+    """Return the measurements. Raises UsageError outside of a checkout: the second one is no part of the package."""
     return {PRODUCT: _product, INDEPENDENT: verifying.load_independent().verify}
 
 
@@ -85,7 +85,7 @@ def _product(stream: BinaryIO) -> object:
 
 @dataclass(slots=True)
 class History:
-    """What proofs of a long ledger need."""
+    """The cost of proofs of a long ledger."""
 
     federation: PaperFederation
     leaves: list[bytes]

@@ -99,7 +99,7 @@ class _Run:
             time.sleep(0.1)
 
     def newest(self) -> int:
-        """The newest round that anybody has closed."""
+        """The newest round that any node has closed."""
         return max((round_ for view in self.views for _, round_ in view.notes), default=0)
 
     def level(self, since: int, nodes: Sequence[int]) -> tuple[float, int] | None:
@@ -161,7 +161,7 @@ def _kill(run: _Run, victim: int) -> tuple[float, int, int]:
 def _part(run: _Run, relays: Relays, parts: Sequence[Sequence[int]], seconds: float) -> tuple[float, int, int]:
     """Return seconds and heights from healing until all are level, and how far apart they were."""
     before = run.newest()
-    run.until("everybody to be counted", lambda: run.level(before, range(NODES)))
+    run.until("all nodes to be counted", lambda: run.level(before, range(NODES)))
     relays.cut(*parts)
     time.sleep(seconds)
     since = run.until("news", run.newest)
@@ -175,7 +175,7 @@ def _part(run: _Run, relays: Relays, parts: Sequence[Sequence[int]], seconds: fl
 
 
 def _late(root: Path, blocks: int) -> Sequence[Row]:
-    """A founding member whose daemon starts for the first time when there are so many blocks; nobody trains then."""
+    """A founding member whose daemon starts for the first time when there are so many blocks; no node trains then."""
     run = _Run(root, NODES + 1, blocks)
     for institution, node in zip(run.institutions, _history(run, blocks), strict=False):
         _write(institution, node)
@@ -236,7 +236,7 @@ def _history(run: _Run, rounds: int) -> Sequence[Node]:
     quiet: Any = SimpleNamespace(**dict.fromkeys(UNWATCHED, lambda *_, **__: None))
     cluster = Cluster(NODES + 1, 1, lambda _: quiet, rounds=rounds, timing=(1000, 1000, 60_000))
     cluster.charter = run.charter
-    cluster.witness = quiet.witness  # type: ignore[method-assign]  # nobody asks for the trace
+    cluster.witness = quiet.witness  # type: ignore[method-assign]  # the trace is not used
     for node, institution in zip(cluster.nodes, run.institutions, strict=True):
         node.identity = institution.identity
         node.taken = node.kept  # it folds from its newest state, not from the first
@@ -248,7 +248,7 @@ def _history(run: _Run, rounds: int) -> Sequence[Node]:
 
 
 def _write(institution: Institution, node: Node) -> None:
-    """Write what a simulated node holds into a home: all of its store, the newest states and updates."""
+    """Write a simulated node's data into a home: all of its store, the newest states and updates."""
     core, found = node.core, node.store.snapshot()
     assert core is not None
     puts: list[Put] = []

@@ -49,7 +49,7 @@ def measure(quick: bool) -> Sequence[Row]:
             while not all(closed(view, charter) >= rounds for view in views):
                 if time.time() - started > WAIT_SECONDS:
                     raise TimeoutError(f"no {rounds} rounds in {WAIT_SECONDS:g} s; see {root}")
-                time.sleep(0.5)  # rarely: the observer shares the machine with what it observes
+                time.sleep(0.5)  # rarely: the observer shares the machine with the daemons
                 views = [look(i, v) for i, v in zip(institutions, views, strict=True)]
             bound = lower_bound(fold_ledger(institutions[0], charter), institutions, {1})
             cpu = sum(_cpu(daemon.process.pid) for daemon in daemons if daemon.process is not None)

@@ -23,7 +23,7 @@ GROWTH = ((10, 10), (100, 10), (300, 2))
 QUICK, QUICK_GROWTH = ((4, 3),), ((4, 2), (16, 1))
 MANY = 1000
 GRAIN = 10  # ms: how often a node looks at its inbox, as a busy daemon takes what came meanwhile in one batch
-HOSTS = 32  # of one component: nobody must host all
+HOSTS = 32  # of one component: no node hosts all
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Figures:
 
 
 class Counting(Cluster):
-    """Counts what agreement sends: each message once for each node that it goes to."""
+    """Counts agreement's messages: each once for each receiver."""
 
     votes = vote_bytes = 0
 

@@ -45,7 +45,7 @@ REMAINS = {
     ),
     REWIND: (
         "nothing in the shared state. Not covered: private components, exported models and older states elsewhere, and"
-        " whatever was published meanwhile; the rounds again cost everyone's ε once more"
+        " published figures and predictions; running the rounds again costs every member their ε once more"
     ),
     RETRAINED: "nothing: the member was never there",
     AGAIN: "nothing: the same with other samples: the distance between two models that never saw the member",
@@ -57,7 +57,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to audit. `epsilon` inf is without noise; the member takes part from round `joined` on.
+    """The parameters of an audit. `epsilon` inf is without noise; the member takes part from round `joined` on.
 
     Without `shadows` no membership is guessed: canaries and distances are left.
     """
@@ -95,7 +95,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What a model says: each of the member's subjects' logit of its label, quality, probabilities on the test set."""
+    """A model's answers: each of the member's subjects' logit of its label, quality, probabilities on the test set."""
 
     logits: Mapping[str, float]
     own_trained: float
@@ -150,7 +150,7 @@ class _Audit:
         return follow(history, worker.ask, present, rounds or self.request.rounds, seed, self.tick)
 
     def look(self, worker: LearnerWorker, states: States) -> Seen:
-        """Ask a model about everybody."""
+        """Evaluate a model on all of the member's subjects and the test set."""
         task, metric = self.ground.source.task, self.ground.source.metric
         member = self.learner(worker, TARGET)
         logits: dict[str, list[float]] = {}

@@ -40,7 +40,7 @@ class Source:
     subject: str
     label: str
     wrong: Callable[[str, random.Random], str]
-    member: str  # who withdraws, if nobody else is named
+    member: str  # the member that withdraws by default
 
 
 def _other_digit(label: str, source: random.Random) -> str:

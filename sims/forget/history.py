@@ -14,7 +14,7 @@ from ..learn.federate import Learner, Setting, States, update
 
 @dataclass(slots=True)
 class History:
-    """What a federation did. `states[r]` are those after round r, `states[0]` the first ones."""
+    """A federation's history. `states[r]` are those after round r, `states[0]` the first ones."""
 
     setting: Setting
     base_seed: bytes

@@ -1,4 +1,4 @@
-"""What lying members may send: attacks on an aggregation, for tests and studies.
+"""Attacks of faulty members on an aggregation, for tests and studies.
 
 An attack maps the honest updates (float64, shape [honest, d]), all of which the liars know, to the update that every
 liar sends (float64, shape [d]). The formulas are byzfl's (github.com/LPD-EPFL/byzfl); vectors made with it are in

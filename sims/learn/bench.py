@@ -32,7 +32,7 @@ LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them 
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
 PRIVATE = "federated + private"
-EXCLUSIVE = ("school-1", "school-2")  # nobody else has handwriting or speech
+EXCLUSIVE = ("school-1", "school-2")  # no other institution has handwriting or speech
 MAX_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
 TOLERANCE = 0.005  # of two figures on some hundred students that count as no worse
 
@@ -131,10 +131,10 @@ class _Bench:
         self.rates = base.rates[:1] if quick else base.rates
         self.epsilons = base.epsilons if epsilon is None else (None if epsilon == inf else epsilon,)
         if base.epsilons == (None,):
-            self.epsilons = (None,)  # what is open has no ε to choose
+            self.epsilons = (None,)  # open data have no ε to choose
 
     def measure(self) -> dict[str, Any]:
-        """Return what was measured, fit for JSON."""
+        """Return the measurements, fit for JSON."""
         if self.name == "m3t":
             return self._m3t()
         if self.name == "mixed":
@@ -359,7 +359,7 @@ class _Bench:
         worst = min(figures[attack, ATTACKED] for attack in LIES)
         gain, flipped = honest - figures["none", "mean"], honest - figures["sign flip × 3", ATTACKED]
         goals = [
-            Goal("attacks", f"nobody lies: {ATTACKED} minus mean ≥ -.005", gain, gain >= -0.005),
+            Goal("attacks", f"no faulty member: {ATTACKED} minus mean ≥ -.005", gain, gain >= -0.005),
             Goal("attacks", f"sign flip × 3 costs {ATTACKED} ≤ .01", flipped, flipped <= 0.01),
             Goal("attacks", f"the worst attack costs {ATTACKED} ≤ .02", honest - worst, honest - worst <= 0.02),
         ]

@@ -36,14 +36,14 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is trained: specs and learning map of a charter, for so many rounds; which part of the data."""
+    """A federated training: specs and learning map of a charter, for so many rounds; which part of the data."""
 
     specs: Mapping[str, ComponentSpec]
     learning: Learning
     rounds: int
     split: Split = "train"
     weights: str = "designed"
-    gaps_filled: bool = False  # whole models are averaged: who lacks a component votes for no change of it
+    gaps_filled: bool = False  # whole models are averaged: a member that lacks a component sends no change of it
     liars: frozenset[str] = frozenset()
     attack: str | None = None  # of lies.py, which they send; without one they are honest
 
@@ -63,7 +63,7 @@ def train(
 ) -> tuple[States, States]:
     """Train together from the origin; return the mean state of the last half of the rounds, and the last state.
 
-    Both are post-processing of what was released. A federation's members hold the last one.
+    Both are post-processing of released updates. A federation's members hold the last one.
     """
     states = {name: origin(spec) for name, spec in setting.specs.items()}
     sums = {name: np.zeros(state.shape) for name, state in states.items()}
@@ -131,7 +131,7 @@ def _lied(
     lying: frozenset[str],
     number: int,
 ) -> None:
-    """Put in what the liars send: one lie for each component and round, made from all honest updates.
+    """Add the liars' updates: one lie for each component and round, made from all honest updates.
 
     Each liar declares the noise and the lot that an honest member with its data would declare, and its norm is bounded
     accordingly; or, to be loud, the most noise and the least lot that are not refused.
@@ -217,7 +217,7 @@ def _folded(
 
 
 def _weights(rule: str, variances: Sequence[int]) -> list[int]:
-    """What is compared with the designed weights: equal ones, or ∝ 1/variance."""
+    """The weights compared with the designed ones: equal ones, or ∝ 1/variance."""
     n = len(variances)
     if rule == "uniform":
         return [(1 << 16) // n] * n

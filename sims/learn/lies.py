@@ -1,4 +1,4 @@
-"""What the lying institutions of a study send, component by component: attacks.py, within the protocol's bounds."""
+"""The updates of a study's faulty institutions, by component: attacks.py, within the protocol's bounds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from ...protocol.update import Integers
 from . import attacks
 from .attacks import Vectors
 
-LOUD = 3.0  # × what an honest update is, of the lies that have no search of their own
+LOUD = 3.0  # × an honest update, for lies without a search of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the liars know of one component in one round: the honest updates, shape [honest, d], and the rule.
+    """The liars' knowledge of one component in one round: the honest updates, shape [honest, d], and the rule.
 
     `variances` are those declared by the honest and then by the liars; `bounds` are each liar's least and greatest
     squared norm (protocol/update.py), in grid units; `seed` is for random lies.
@@ -30,7 +30,7 @@ class Stage:
     seed: Sequence[int]
 
     def sent(self, lie: Vectors, liar: int) -> Integers:
-        """Return a lie as what a liar can send and everybody else accepts."""
+        """Return a lie as an update that the protocol accepts."""
         low, high = self.bounds[liar]
         found: Integers = attacks.within(lie, low, high, 2 ** (self.spec.width - 1) - 1).astype(self.spec.integer_type)
         return found

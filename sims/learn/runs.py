@@ -32,7 +32,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What to train: `epsilon` None is without privacy. `tune` leaves the validation part out, and is judged on it."""
+    """A training's parameters: `epsilon` None is without privacy. `tune` leaves out the validation part."""
 
     mode: str
     epsilon: float | None
@@ -43,13 +43,13 @@ class Run:
     gaps_filled: bool = False
     noises: Mapping[str, float] = field(default_factory=dict)  # institution → an ε of its own, below the charter's
     rule: str = "mean"
-    liars: frozenset[str] = frozenset()  # who lies, as `attack` says, and is not judged
+    liars: frozenset[str] = frozenset()  # faulty members; they send `attack` and are not evaluated
     attack: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What of a charter a learner's session depends on."""
+    """The parts of a charter on which a learner's session depends."""
 
     specs: Sequence[ComponentSpec]
     learning: Learning

@@ -1,4 +1,4 @@
-"""What is learned: the data, the institutions, the model and the recipe of each study; rates are chosen by validation.
+"""The studies: data, institutions, model and recipe of each; rates are chosen by validation.
 
 The shapes were chosen on a validation part of the training students, never on those held out.
 """
@@ -56,7 +56,7 @@ def _recipe(
     rate: float,
     students: float,
 ) -> Recipe:
-    """Return what the studies start from."""
+    """Return the studies' common start."""
     return Recipe(
         modalities=tuple(modalities),
         tasks=tuple(tasks),
@@ -143,7 +143,7 @@ def _fsdd(rate: float, students: float) -> Recipe:
 
 
 def _open(recipe: Recipe) -> Recipe:
-    """Return a recipe for data that are open to everybody."""
+    """Return a recipe for open data."""
     return replace(
         recipe,
         steps=OPEN_STEPS,
@@ -176,7 +176,7 @@ def everything(rate: float, students: float) -> Recipe:
         skip(WITHDRAW, {"assessments": 13, "demographics": 10}),
         skip(GRADE, {"answer": PROJECTED}),
     )
-    # One rate for all of it, chosen for each way of averaging: what is diluted may take a greater one.
+    # One rate for all of it, chosen for each way of averaging: a diluted update may take a greater one.
     return replace(_recipe(modalities, tasks, parts, rate, students), open=frozenset({"image", "strokes", "speech"}))
 
 

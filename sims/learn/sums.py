@@ -39,7 +39,7 @@ def measure(
     seeds: Sequence[int],
     epsilons: Sequence[float | None] = EPSILONS,
 ) -> dict[str, Any]:
-    """Return what was measured, fit for JSON: rows by source, architecture, mode and ε."""
+    """Return the measurements, fit for JSON: rows by source, architecture, mode and ε."""
     with tempfile.TemporaryDirectory(prefix="collegium-sums-") as folder:
         made = prepare_digits(Path(folder), SCHOOLS, ALPHA, seed=0)
         digits: Institutions = {path.name: (path,) for path in made}

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class LearnerWorker:
-    """One worker process; `opened` says what its sessions hold, so that a job need not open them again."""
+    """One worker process; `opened` has the contents of its sessions, so that a job need not open them again."""
 
     worker: Worker
     folder: Path

@@ -57,7 +57,7 @@ class Parts:
         return self.magic + b"".join(map(files.frame, self.frames))
 
     def decoded(self, index: int) -> Any:
-        """Return what a frame says."""
+        """Return a frame's content."""
         return msgpack.unpackb(self.frames[index], raw=False)
 
     def put(self, index: int, value: object) -> None:
@@ -219,7 +219,7 @@ def _change_record(parts: Parts, source: Random) -> None:
 
 
 def _resign_record(parts: Parts, source: Random) -> None:
-    """A record by somebody else: its author a new key, which signs it well."""
+    """A record by a new key as its author, with a valid signature."""
     wire, put = _wire(parts, source)
     if not wire:
         return
@@ -302,7 +302,7 @@ def _change_certificate(parts: Parts, source: Random) -> None:
 
 
 def _change_members(parts: Parts, source: Random) -> None:
-    """The list of who decides next."""
+    """The list of the next deciding members."""
     at = source.choice(parts.heads)
     head = parts.decoded(at)
     members = head["members"]
@@ -425,7 +425,7 @@ def mutation(originals: Mapping[str, bytes], seed: int, number: int) -> Mutation
 
 @dataclass(slots=True)
 class Tally:
-    """How many of each class were tried, and what was not caught: (verifier, number, class, what happened)."""
+    """How many of each class were tried, and the missed ones: (verifier, number, class, result)."""
 
     tried: Counter[str] = field(default_factory=Counter)
     missed: list[tuple[str, int, str, str]] = field(default_factory=list)
@@ -434,7 +434,7 @@ class Tally:
 def tamper(
     originals: Mapping[str, bytes], verifiers: Mapping[str, Verifier], *, count: int, seed: int = 0, first: int = 0
 ) -> Tally:
-    """Try `count` mutations on every verifier. Missed is what it accepts, and what it falls over."""
+    """Try `count` mutations on every verifier. Missed are those that it accepts or that crash it."""
     tally = Tally()
     for number in range(first, first + count):
         found = mutation(originals, seed, number)

@@ -69,7 +69,7 @@ class House:
         return {refusal.reason for refusal in self.ledger.refusals}
 
     def update(self, who: Identity, name: str, number: int, generation: int | None = None) -> Update:
-        """Make an update that everybody acknowledged."""
+        """Make an update that every member acknowledged."""
         c, spec = self.ledger.components[name], self.specs[name]
         base = spec.base if spec.is_statistic else sha256(b"base")
         self.salt += 1
@@ -95,13 +95,13 @@ class House:
         return Update(header.wire, tuple(Ack(h.public_key, h.sign("ack", text)) for h in self.ids))
 
     def round(self, *names: str, who: list[Identity] | None = None) -> set[str]:
-        """Close the next round of these components with everybody's updates."""
+        """Close the next round of these components with all members' updates."""
         numbers = {name: self.ledger.components[name].round + 1 for name in names}
         said = [(i, self.update(i, name, number)) for i in who or self.ids for name, number in numbers.items()]
         return self.say(*said, close=tuple(Close(name, number) for name, number in sorted(numbers.items())))
 
     def terms(self, owner: Identity, scope: str = "all", mode: str = "refold", **more: Any) -> WithdrawalStatement:
-        """Say what is withdrawn of an owner's feed so far."""
+        """Withdraw part of an owner's feed so far."""
         through = self.heads[owner.public_key][0]
         made = WithdrawalStatement(self.charter.federation, owner.public_key, scope, mode, through)
         return replace(made, **more)
@@ -165,7 +165,7 @@ def sequence_holds(seed: int) -> bool:
 
 
 def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, list[Round]]) -> set[bytes]:
-    """Withdraw at random; return the updates that are gone by what the words mean, not by what the ledger did."""
+    """Withdraw at random; return the updates that the statement covers, computed apart from the ledger."""
     owner, name = chance.choice(house.ids), chance.choice([A, B])
     mine = {
         part: [(r.number, e.update) for r in frozen[part] for e in r.entries if e.author == owner.public_key]

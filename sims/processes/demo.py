@@ -231,7 +231,7 @@ class Demo:
         self.result.recovered = not lost
 
     def _words(self, keeper: Institution, speaker: Institution) -> dict[tuple[object, ...], bytes]:
-        """Return what one institution's disk holds of what another signed: records by seq, votes by step."""
+        """Return another institution's records by seq and votes by step, from one institution's disk."""
         return dict(_signed(snapshot(keeper), speaker.identity.public_key, self.charter))
 
     def _until(self, done: Callable[[], bool], live: Live | None, what: str) -> None:

@@ -88,7 +88,7 @@ class Daemon:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody listens on at this moment."""
+    """Return loopback ports that are free at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     for item in sockets:
         item.bind(("127.0.0.1", 0))
@@ -100,7 +100,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """What all members sign."""
+    """The charter that all members sign."""
 
     name: str
     components: tuple[ComponentSpec, ...]
@@ -112,7 +112,7 @@ class Agreed:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What stands in everybody's config.toml; `learners` are commands by name, where they are not `learner`."""
+    """The text of every member's config.toml; `learners` are commands by name, where they are not `learner`."""
 
     rounds: int
     privacy: config.Privacy = field(default_factory=config.Privacy)

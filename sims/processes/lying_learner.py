@@ -23,7 +23,7 @@ LOUD = 3.0  # × the truth
 
 
 def lie(truth: Integers, spec: ComponentSpec, declared: Any) -> Integers:
-    """Return the opposite of an update, shape [d], as a host accepts it for what is declared."""
+    """Return the opposite of an update, shape [d], within the bounds that hosts accept for the declared noise."""
     low, high = norm_bounds(declared, spec)
     found = within(sign_flip(truth[None].astype(np.float64), LOUD), low, high, 2 ** (spec.width - 1) - 1)
     return found.astype(spec.integer_type)
@@ -46,7 +46,7 @@ def lies(request: Train, answer: Trained, specs: dict[str, ComponentSpec]) -> Tr
 
 
 class LyingLearner:
-    """The built-in worker, but for what it answers to a training."""
+    """The built-in worker, except for its answer to a training."""
 
     def __init__(self, truth: Worker) -> None:
         self._truth = truth

@@ -1,4 +1,4 @@
-"""What a running federation's stores show: read-only, so that a killed daemon does not blind the observer."""
+"""A running federation's stores, read-only, so that a killed daemon does not blind the observer."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ class View:
 
 
 def look(institution: Institution, before: View) -> View:
-    """Read one institution's store; keep what was seen before if it cannot be read at this moment."""
+    """Read one institution's store; keep the last observation if it cannot be read at this moment."""
     try:
         with Store.open_readonly(institution.home.database) as store:
             draws = store.reservations()

@@ -1,7 +1,7 @@
 """TCP relays in front of daemons on this machine, so that a network between real processes can be parted, without root.
 
-A relay knows who dials it by the process that holds the other end of the socket (/proc). What leads from one part to
-another is closed, and closed again as often as it is dialled, as a firewall with an opinion would do it.
+A relay identifies the dialler by the process that holds the other end of the socket (/proc). What leads from one part
+to another is closed, and closed again as often as it is dialled, as a firewall with an opinion would do it.
 """
 
 import os

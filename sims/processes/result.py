@@ -1,4 +1,4 @@
-"""What the demo found."""
+"""The result of the demo."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Result:
-    """What the demo found; `report.as_json` turns it into the one JSON object."""
+    """The result of the demo; `report.as_json` turns it into the one JSON object."""
 
     task: str
     metric: str
@@ -25,7 +25,7 @@ class Result:
     federated: dict[str, float] = field(default_factory=dict)
     own_local: dict[str, float] = field(default_factory=dict)
     own_federated: dict[str, float] = field(default_factory=dict)
-    statistic: str = ""  # the component that is a sum; its head's quality on everybody's held-out data
+    statistic: str = ""  # the component that is a sum; its head's quality on all members' held-out data
     statistic_local: dict[str, float] = field(default_factory=dict)
     statistic_federated: float = math.nan
     statistic_after_withdrawal: float = math.nan

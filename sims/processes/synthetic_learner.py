@@ -1,6 +1,6 @@
 """`python -m collegium.sims.processes.synthetic_learner`: a worker that makes updates up, for figures without training.
 
-It speaks as the learner does (node/learner/messages.py) and imports no torch. Its updates look like noise of eight grid
+It has the learner's protocol (node/learner/messages.py) and imports no torch. Its updates look like noise of eight grid
 steps, the least compressible thing an honest member sends.
 """
 
@@ -28,7 +28,7 @@ class SyntheticLearner:
         self._source = np.random.default_rng()
 
     def answer(self, request: Request) -> Reply:
-        """Return a made-up answer to what a daemon asks."""
+        """Return a synthetic answer to a daemon's request."""
         match request:
             case Open():
                 self._specs = {spec.name: spec for spec in request.components}

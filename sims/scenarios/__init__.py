@@ -1,1 +1,1 @@
-"""Scenarios: what happens to a simulated federation and what has to come of it; playing, seeds, minimising."""
+"""Scenarios: events in a simulated federation and the expected results; playing, seeds, minimising."""

@@ -1,6 +1,6 @@
-"""What a scenario can do to its nodes: `do = "crash"` and the like, each with the keys that it takes.
+"""The actions of scenarios: `do = "crash"` and the like, each with its keys.
 
-An action returns how to undo it, if it can last (`for`, `until`). Add one to ACTIONS and the loader knows it.
+An action returns how to undo it, if it can last (`for`, `until`). Add one to ACTIONS and the loader accepts it.
 """
 
 import copy
@@ -145,7 +145,7 @@ def _withdraw(stage: Stage, nodes: Sequence[Node], more: More) -> None:
 
 
 def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | None:
-    """Return what is asked for: of the first component in which anything of this key counts, or None."""
+    """Return the scope: of the first component in which an update of this key counts, or None."""
     for name, c in sorted(ledger.components.items()):
         counted = [(r.number, e.update) for r in c.rounds for e in r.entries if e.author == key]
         if not counted:
@@ -352,7 +352,7 @@ ACTIONS: dict[str, Action] = {
     "backup": Action("keep a copy of their disks", _backup, lasts=False),
     "restore": Action("kill them, and their disks are the last backup when they start again", _restore),
     "withdraw": Action(
-        "they withdraw what they contributed, or a part (`scope`); by_motion = true, mode = rewind: others propose it",
+        "they withdraw their contributions, or a part (`scope`); by_motion = true, mode = rewind: others propose it",
         _withdraw,
         {
             "scope": toml.one_of("all", "components", "rounds", "updates"),

@@ -1,4 +1,4 @@
-"""Whether correct code could meet a scenario at all: what no single key of it shows.
+"""Whether correct code could satisfy a scenario at all: conditions on several keys together.
 
 A scenario that correct code cannot satisfy would be reported as a broken promise. `check` refuses it by file and key.
 """
@@ -29,12 +29,12 @@ class _Span:
 
 
 def tolerated_faults(nodes: int, fault_model: object) -> int:
-    """Return how many members may be faulty: fewer than a third, or than half where nobody lies."""
+    """Return how many members may be faulty: fewer than a third, or than half under the crash fault model."""
     return (nodes - 1) // (3 if fault_model == "byzantine" else 2)
 
 
 def tolerated_liars(scenario: Scenario) -> int:
-    """Return how many may lie: fewer than a third, and nobody under the crash fault model."""
+    """Return how many may lie: fewer than a third, and none under the crash fault model."""
     return tolerated_faults(scenario.nodes, "byzantine") if _model(scenario) == "byzantine" else 0
 
 
@@ -45,7 +45,7 @@ def group_size(scenario: Scenario, group: str) -> int:
 
 
 def check(scenario: Scenario, source: str) -> None:
-    """Refuse what could not be met however right the code is. Raises UsageError."""
+    """Refuse scenarios that correct code cannot satisfy. Raises UsageError."""
     _check_names(scenario, source)
     _check_expectations(scenario, source)
     _check_events(scenario, source)
@@ -79,7 +79,7 @@ def _check_names(scenario: Scenario, source: str) -> None:
         raise UsageError(f"{source}: {len(cast)} nodes are named, and there are {scenario.nodes}", "Raise `nodes`.")
     for who in scenario.expect.expelled:
         if who not in cast & _named(scenario, "lie", "expel"):
-            advice = "Name whom a `lie` or an `expel` names: nobody else ever is."
+            advice = "Use a name of a `lie` or an `expel`: no other node is ever expelled."
             raise UsageError(f"{source}: expect.expelled names {who!r}, whom nothing is done to", advice)
     for who in scenario.expect.counted:
         if who not in cast:
@@ -139,7 +139,7 @@ def _check_events(scenario: Scenario, source: str) -> None:
 
 
 def _check_quorum(scenario: Scenario, source: str) -> None:
-    """Refuse what leaves no quorum, or too few who contribute, while another round is waited for."""
+    """Refuse events that leave no quorum, or too few contributors, while another round is waited for."""
     nodes, least = scenario.nodes, int(str(scenario.charter.get("min_updates", min(2, scenario.nodes))))
     faulty, mute = [*_faulty(scenario), *_forgetful(scenario)], list(_mute(scenario))
     last = max([scenario.expect.rounds, *(max(event.after, event.until) for event in scenario.events)])
@@ -174,7 +174,7 @@ def _check_quorum(scenario: Scenario, source: str) -> None:
 
 
 def _faulty(scenario: Scenario) -> Iterator[_Span]:
-    """Yield who lies or cannot be reached, unless the clock alone brings them back."""
+    """Yield nodes that lie or cannot be reached, unless the clock alone brings them back."""
     for who in scenario.absent:
         yield from _until_back(scenario, "absent", who, None)
     for key, event in _numbered(scenario, "lie"):

@@ -1,4 +1,4 @@
-"""Play a scenario with a seed, hold it against the invariants and its expectations, and say what came of it."""
+"""Play a scenario with a seed, check the invariants and its expectations, and return the outcome."""
 
 import random
 import time
@@ -23,7 +23,7 @@ PROVE_MS = 5000  # how long it may take until the last lie is proved
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one run. `promise` is empty if all held, else "G1" … "G9", "expect.KEY", "scenario" or "error"."""
+    """The outcome of one run. `promise` is empty if all held, else "G1" … "G9", "expect.KEY", "scenario" or "error"."""
 
     scenario: str
     seed: int
@@ -186,7 +186,7 @@ class Play(Stage):
         if not cluster.run(self._level, limit):
             raise InvariantError("G3", f"they do not come to one height: {self._where()}")
         if self.scenario.expect.idle:
-            cluster.run(lambda: False, cluster.now + 5000)  # what was on its way
+            cluster.run(lambda: False, cluster.now + 5000)  # messages in flight
             before = self._heights()
             cluster.run(lambda: False, cluster.now + IDLE_MS)
             if self._heights() != before:
@@ -213,7 +213,7 @@ class Play(Stage):
         )
 
     def _where(self) -> str:
-        """Say how far everybody is."""
+        """Report every node's progress."""
         found = []
         for node in self.cluster.nodes:
             last = node.notices[-1].event if node.notices else "nothing"
@@ -234,10 +234,10 @@ class Play(Stage):
         refused |= {str(notice.fields.get("reason")) for notice in notices if "reason" in notice.fields}
         for reason in expect.refused:
             if reason not in refused:
-                raise InvariantError("expect.refused", f"nobody refused anything as {reason!r}")
+                raise InvariantError("expect.refused", f"no honest node refused anything as {reason!r}")
         for event in expect.told:
             if event not in {notice.event for notice in notices}:
-                raise InvariantError("expect.told", f"no honest node said {event!r}")
+                raise InvariantError("expect.told", f"no honest node gave the notice {event!r}")
         rounds = [round_ for component in core.ledger.components.values() for round_ in component.rounds]
         sums = {
             name: {
@@ -252,12 +252,12 @@ class Play(Stage):
             every = {node.identity.public_key for node in honest if not node.stays_down}
             for name, authors in sums.items():
                 if not every <= authors:
-                    raise InvariantError("expect.everybody", f"somebody was left out of {name}")
+                    raise InvariantError("expect.everybody", f"a node was left out of {name}")
             for round_ in (
                 r for name, found in core.ledger.components.items() if name not in sums for r in found.rounds
             ):
                 if not every <= {entry.author for entry in round_.entries}:
-                    raise InvariantError("expect.everybody", f"somebody was left out of round {round_.number}")
+                    raise InvariantError("expect.everybody", f"a node was left out of round {round_.number}")
         last = {name: found.rounds[-1] for name, found in core.ledger.components.items() if found.rounds}
         for node in self.whom(expect.counted):
             for name, round_ in last.items():

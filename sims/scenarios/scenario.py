@@ -1,4 +1,4 @@
-"""What a scenario is: what happens to a simulated federation, and what has to come of it. loading.py reads its file."""
+"""The types of a scenario: events in a simulated federation, and the expected results. loading.py reads its file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What has to come of it, beside the invariants."""
+    """The expected results, beside the invariants."""
 
     rounds: int
     within: int = 600_000

@@ -33,7 +33,7 @@ class Failure:
 
 
 def chosen(reference: str) -> list[str]:
-    """Return what a reference means: a file, the name of a shipped scenario, or all of these."""
+    """Resolve a reference: a file, the name of a shipped scenario, or all of these."""
     return list(shipped()) if reference == ALL else [reference]
 
 

@@ -1,4 +1,4 @@
-"""What actions act on: the cluster of a scenario under way, and what has to be remembered of what was done to it."""
+"""The object of actions: the cluster of a running scenario, and the record of past actions."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ class Stage:
         self.cuts: list[set[frozenset[int]]] = []  # of the partitions that last
         self.withdrawn: set[int] = set()
         self.stopped = 0  # sides without a quorum that decided nothing
-        self.running = 0  # what is not over
+        self.running = 0  # actions in progress
 
     def insist(self, move: ev.Move, *, mover: Node | None = None) -> None:
         """Have a member move it and the others vote for it, again and again until it is done: crashes eat words."""

@@ -63,20 +63,20 @@ class Node:
         self.life = 0
         self.tempo = 1.0  # of its clock: its timers may run fast or slow
         self._offset = 0.0
-        self.training: tuple[int, int] | None = None  # ms, where they are not everybody's
+        self.training: tuple[int, int] | None = None  # ms, where they differ from the others'
         self.lag = 0  # ms more for whatever it sends
         self.stays_down = False
         self.fails = ""  # why its training fails
-        self.hung: list[ev.Train] | None = None  # its learner answers no more: what it was asked
+        self.hung: list[ev.Train] | None = None  # its learner does not answer: the requests that wait
         self.spent = False  # its accountant allows no training run
         self.lie: Lie[Node] | None = None
         self.lied = False
-        self.memory: dict[object, object] = {}  # what a liar remembers
+        self.memory: dict[object, object] = {}  # a liar's memory
         self.timers: dict[Timer, int] = {}
         self.inbox: dict[int, list[ev.Event]] = {}  # by the time at which they arrive
         self.notices: list[ev.Notice] = []
-        self.kept: dict[tuple[str, bytes], State] = {}  # by component and chain: what it could hand to a joiner
-        self.taken: dict[tuple[str, bytes], State] = {}  # what it took from others in place of history
+        self.kept: dict[tuple[str, bytes], State] = {}  # by component and chain: states that it can send to a joiner
+        self.taken: dict[tuple[str, bytes], State] = {}  # states that it took from others in place of history
 
     @property
     def now(self) -> int:
@@ -180,7 +180,7 @@ class Node:
             return
         match effect:
             case ev.Persist() | ev.CheckSpendStatement() | ev.Evaluate():
-                pass  # stored before all else of its batch; nodes here claim no ε, and hold nobody out
+                pass  # stored before all else of its batch; nodes here claim no ε, and hold no student out
             case ev.Publish():
                 cluster.observer.said(self, effect.data)
                 lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
@@ -230,7 +230,7 @@ class Node:
         self.later(took, ev.Trained(effect.run, blobs))
 
     def wake_learner(self) -> None:
-        """Its learner answers again, first what it was asked meanwhile."""
+        """Its learner answers again, the waiting requests first."""
         asked, self.hung = self.hung or [], None
         for effect in asked:
             self._carry_out(effect)
@@ -297,7 +297,7 @@ class Node:
 
 
 class Cluster:
-    """The nodes, the network between them, the clock, and what must never happen."""
+    """The nodes, the network between them, the clock, and the invariants."""
 
     def __init__(
         self,
@@ -323,7 +323,7 @@ class Cluster:
         self.down = (200, 3000)  # ms until a crashed node starts again
         self.now = 0
         self.steps = 0
-        self.progressed = True  # something was decided, folded, started or killed since somebody looked
+        self.progressed = True  # something was decided, folded, started or killed since the last check
         self._trace = hashlib.sha256()
         self.queue: list[_Item] = []
         self.numbers = 0
@@ -479,7 +479,7 @@ class Cluster:
         heapq.heappush(self.queue, (self.now + delay, self.numbers, node.index, node.life + 1, node.start))
 
     def lies(self, node: Node) -> bool:
-        """Whether a node is a liar, whose own words bind nobody."""
+        """Whether a node is a liar, for whose own records nothing is checked."""
         return node.lied
 
     def latest(self) -> Ledger | None:

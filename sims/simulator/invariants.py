@@ -1,6 +1,6 @@
-"""What must never happen, checked after every step of every simulated node (design.md sections 2 and 12).
+"""The promises, checked after every step of every simulated node (design.md sections 2 and 12).
 
-Each check names its promise. A liar's own words bind nobody, so of liars only that the honest stay whole is checked.
+Each check names its promise. Of liars it is only checked that they do no harm to honest nodes.
 
 It is one long class because every check reads what the others noted: who voted, acknowledged, published and spent what.
 """
@@ -40,7 +40,7 @@ ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
 
 
 class Invariants:
-    """What was seen of every node so far, and the checks against it."""
+    """The observations of every node so far, and the checks against them."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -68,7 +68,7 @@ class Invariants:
         self._counted: dict[bytes, int] = {}
 
     def set_back(self, node: Node) -> None:
-        """A disk went back in time or is lost: what it acknowledged may be forgotten with it, what it signed not."""
+        """A disk went back in time or is lost: its acknowledgements may be forgotten, its signed records not."""
         self._lost.add(node.index)
         self._before.pop(node.index, None)
         self._acks = {key: value for key, value in self._acks.items() if key[0] != node.index}
@@ -76,7 +76,7 @@ class Invariants:
     # ---- after each step
 
     def persisted(self, node: Node, puts: list[ev.Put], *, whole: bool = True) -> None:
-        """Check what a step made durable; not `whole`: it was killed in the middle of the write."""
+        """Check a step's durable writes; not `whole`: it was killed in the middle of the write."""
         self.checked += 1
         if self.cluster.lies(node):
             return
@@ -109,7 +109,7 @@ class Invariants:
                 place = (node.index, value.author, value.component, value.round)
                 self._once("G5", self._acks, place, put.header.digest, "two headers acknowledged for")
         if not whole:
-            return  # its core knows more than its disk, and is gone
+            return  # its core is ahead of its disk, and is gone
         self._extended(node)
         if self.checked % 8 == 0:
             self._bounded(node)
@@ -183,7 +183,7 @@ class Invariants:
                 raise InvariantError("G2", f"height {block.height} is decided by a false signature")
 
     def _looked_at(self, node: Node, put: ev.PutBlock) -> None:
-        """Agreed feeds have no gaps and no branches, and nobody gets more into a height than the charter says."""
+        """Agreed feeds have no gaps and no branches, and no member gets more into a height than the charter allows."""
         if put.block.height != self._agreed + 1:
             return
         self._agreed += 1
@@ -246,7 +246,7 @@ class Invariants:
                 where = f"{name} round {round_.number}"
                 authors = [entry.author for entry in round_.entries]
                 if authors != sorted(set(authors)):
-                    raise InvariantError("G4", f"{where} counts somebody twice, or out of order")
+                    raise InvariantError("G4", f"{where} counts an author twice, or out of order")
                 for entry in round_.entries:
                     header = self._updates.get(entry.update)
                     if header is None or (header.author, header.component, header.blob) != (
@@ -254,7 +254,7 @@ class Invariants:
                         name,
                         entry.blob,
                     ):
-                        raise InvariantError("G4", f"{where} counts an update that nobody signed")
+                        raise InvariantError("G4", f"{where} counts an unsigned update")
                     behind = 0 if is_statistic else round_.number - header.round
                     if entry.staleness != behind or not 0 <= entry.staleness <= stale:
                         raise InvariantError("G5", f"{where} counts an update of round {header.round}")
@@ -290,14 +290,14 @@ class Invariants:
                 since = dict(found.since).get(name)
                 for round_ in now.components[name].rounds[since - 1 : last] if since is not None else ():
                     if any(_is_taken(found, name, round_.number, entry) for entry in round_.entries):
-                        raise InvariantError("G7", f"{name} round {round_.number} still counts what was withdrawn")
+                        raise InvariantError("G7", f"{name} round {round_.number} still counts a withdrawn update")
                 # Their rounds are numbered otherwise.
                 sums = {spec.name for spec in self.cluster.charter.components if spec.is_statistic}
                 for round_ in now.components[name].rounds[last:] if since is not None and name not in sums else ():
                     # What was on its way then had learned from what was withdrawn, or was that.
                     flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
                     if any(_is_taken(found, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
-                        raise InvariantError("G7", f"{name} round {round_.number} counts what was on its way")
+                        raise InvariantError("G7", f"{name} round {round_.number} counts an update that was in flight")
             if found.mode == "rewind" and not found.motion:
                 raise InvariantError("G7", "a rewind that no motion decided")
 
@@ -369,7 +369,7 @@ class Invariants:
                     if entry not in kept
                 ):
                     raise InvariantError(
-                        "G4", f"the frozen list of {name} round {old.number} lost what nobody withdrew"
+                        "G4", f"the frozen list of {name} round {old.number} lost an update that was not withdrawn"
                     )
         self._voted(before, now)
         self._awaited(before, now)
@@ -380,7 +380,7 @@ class Invariants:
         """G2, G9: seats make members, hosts are members, no member votes both ways or has many open motions."""
         seats = {key for key, seat in now.roll.seats.items() if not seat.gone}
         if seats != set(now.members) or any(not seats.issuperset(c.hosts) for c in now.components.values()):
-            raise InvariantError("G2", f"at height {now.height} somebody is a member or a host without a seat")
+            raise InvariantError("G2", f"at height {now.height} a key is a member or a host without a seat")
         moved: dict[bytes, int] = {}
         for motion in now.roll.motions:
             moved[motion.author] = moved.get(motion.author, 0) + 1

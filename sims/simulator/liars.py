@@ -1,6 +1,6 @@
-"""What lying members do: each lie by its name, with what it tries (design.md section 2: fewer than a third may).
+"""The lies of faulty members: each by its name, with its aim (design.md section 2: fewer than a third may).
 
-A liar runs the honest core, and this in between: `says` replaces what it gossips, by target; `serves` replaces its
+A liar runs the honest core, and this in between: `says` replaces its gossip, by target; `serves` replaces its
 answers to anti-entropy; `acts` is called every so many milliseconds. Its key is its own, so it signs whatever it likes.
 
 The module is long because it is one flat catalogue: a lie is a few lines, and nothing else depends on it.
@@ -162,7 +162,7 @@ def false_attest(node: Node, data: bytes) -> Told | None:
 
 
 def floods(node: Node) -> None:
-    """Write valid records of no use, several times what the charter lets into one height."""
+    """Write valid records of no use, several times the charter's quota of a height."""
     done = node.memory.get("flooded", 0)
     assert isinstance(done, int)
     for _ in range(min(5 * node.cluster.charter.rules.records_per_height, MAX_FLOODED - done)):
@@ -196,7 +196,7 @@ def false_evidence(node: Node) -> None:
 
 
 def floods_motions(node: Node) -> None:
-    """Move against everybody, vote both ways and on motions that nobody made, and carry ballots of strangers."""
+    """Propose motions about all members, vote both ways and on missing motions, carry ballots of strangers."""
     core = node.core
     done = node.memory.setdefault("motions", 0)
     assert isinstance(done, int)
@@ -262,7 +262,7 @@ def _without(node: Node, block: Block, victim: bytes) -> Block | None:
 
 
 def hides_update(node: Node, data: bytes) -> Told | None:
-    """As the proposer, close the round without the update of somebody whose update is in."""
+    """As the proposer, close the round without an update that has arrived."""
     found = own_proposal(node, data)
     if found is None:
         return None
@@ -295,7 +295,7 @@ def breaks_chain(node: Node, data: bytes) -> Told | None:
     records = core.pool.under(block.cut, core.ledger.heads) or []
     kept = [record for record in records if record.value.author != core.me]
     heads = {core.me: Head(core.me, seq, orphan.digest)} | {h.author: h for h in block.cut if h.author != core.me}
-    # Everything else about the header is right: it is what the records fold to.
+    # Everything else about the header is right: it matches the fold of the records.
     state = close_rounds(
         core.charter, apply_records(core.charter, core.ledger, order([*kept, orphan])), (), block.height
     )
@@ -428,7 +428,7 @@ def copied_payload(node: Node, data: bytes) -> Told | None:
 
 
 def forged_acks(node: Node, data: bytes) -> Told | None:
-    """Write an update record whose acknowledgements somebody else never signed."""
+    """Write an update record with forged acknowledgements of another member."""
     record = own_record(node, data)
     if record is None or record.value.kind != "update":
         return None
@@ -492,7 +492,7 @@ def _opened(data: bytes, federation: bytes) -> Record | UpdateHeader | Proposal 
 
 
 def replays_foreign(node: Node) -> None:
-    """Repeat what the same members signed in another federation."""
+    """Repeat records of the same members from another federation."""
     core = node.core
     if core is None:
         return
@@ -511,7 +511,7 @@ def replays_foreign(node: Node) -> None:
 
 
 def replays_old(node: Node) -> None:
-    """Repeat what anybody said before, at random."""
+    """Repeat earlier messages of any node, at random."""
     core = node.core
     if core is None:
         return
@@ -579,7 +579,7 @@ def serves_old(_node: Node, data: bytes) -> list[bytes]:
 
 
 def serves_endless(node: Node, data: bytes) -> list[bytes]:
-    """Answer that there is always more, with records that nobody will ever need."""
+    """Answer that there is always more, with records that no node will ever need."""
     response = schema.load(SyncResponse, data, SYNC_LIMIT)
     core = node.core
     if core is None:

@@ -1,4 +1,4 @@
-"""A store in memory with the durability of the real one: what was applied survives a crash, nothing else does."""
+"""A store in memory with the durability of the real one: applied writes survive a crash, nothing else does."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -55,7 +55,7 @@ class MemoryStore:
                     assert_never(put)
 
     def snapshot(self) -> ev.Snapshot:
-        """Return what a restart finds."""
+        """Return the snapshot for a restart."""
         return ev.Snapshot(
             blocks=[stored for height in sorted(self.decided) if (stored := self.block(height))],
             records=[record for digest, record in self.records.items() if digest not in self.agreed],

@@ -8,7 +8,7 @@ N_contra = TypeVar("N_contra", contravariant=True)
 
 
 class Observer(Protocol[N_contra]):
-    """Who looks at every step, and raises InvariantError at what must never happen: invariants.py, as a rule."""
+    """Sees every step, and raises InvariantError at a broken promise: invariants.py, as a rule."""
 
     alarms: set[str]  # notices that no honest node may give
 

@@ -1,4 +1,4 @@
-"""What the importers share: options, reading the source, writing a data folder, sharing out."""
+"""The importers' common part: options, reading the source, writing a data folder, distributing names."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +119,7 @@ def per_record(manifest: str, subject: str) -> str:
 
 
 def deal(names: Iterable[str], institutions: int) -> dict[str, int]:
-    """Return who gets each name: ordered by SHA-256, dealt out in turn, so that nobody has two more than another."""
+    """Return the institution of each name: ordered by SHA-256, dealt out in turn, so sizes differ by one at most."""
     ordered = sorted(set(names), key=lambda name: sha256(name.encode()).digest())
     return {name: place % institutions for place, name in enumerate(ordered)}
 

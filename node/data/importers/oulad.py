@@ -1,4 +1,4 @@
-"""OULAD (Kuzilek, Hlosta, Zdrahal 2017): who passes, withdraws, gets which grade, as seen at day 56."""
+"""OULAD (Kuzilek, Hlosta, Zdrahal 2017): pass, withdrawal and grade, predicted at day 56."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -179,7 +179,7 @@ def _text(value: object) -> str | None:
 
 
 def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Sequence[str]) -> list[Row]:
-    """Return what each record handed in by the day, and what was due by then and not handed in."""
+    """Return each record's work handed in by the day, and the work due by then and not handed in."""
     about = {row["id_assessment"]: row for row in assessments}
     handed: dict[str, dict[object, Row]] = {record: {} for record in records}
     for row in rows:

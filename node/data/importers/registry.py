@@ -20,7 +20,7 @@ IMPORTERS: dict[str, Importer] = {
 def run_import(name: str, source: Path, out: Path, options: Options, progress: Progress) -> Made:
     """Import a source into `out`, which must not exist or be empty; (institution, folder) pairs come back.
 
-    Everything is written beside `out` and renamed in the end: an import that is interrupted leaves no half of it.
+    Everything is written beside `out` and renamed at the end: an interrupted import leaves no half of it.
     Raises UsageError (unknown name or option, `out` is in use, no such source) or CorruptError (the source is damaged).
     """
     importer = IMPORTERS.get(name)
