@@ -20,7 +20,7 @@ from .paths import inside
 from .problems import Findings, is_code
 from .sensitive import sensitive
 from .spelling import alike
-from .tables import Table
+from .tables import Table, number_of
 
 OFTEN = 10  # times that a word must occur to be shown
 MAX_LEVELS = 30  # distinct words of a column that is read as levels
@@ -209,12 +209,7 @@ def _kind(words: Sequence[str], weights: dict[str, int], present: int) -> str:
 
 def _number(text: str, decimal: str) -> float | None:
     """Return the number that a cell holds, as tables.py reads it; None if it holds none."""
-    if decimal == ",":
-        text = "" if "." in text else text.replace(",", ".")
-    try:
-        number = float(text) if "_" not in text else math.nan
-    except ValueError:
-        return None
+    number = number_of(text, decimal)
     return number if math.isfinite(number) else None
 
 

@@ -132,11 +132,11 @@ class Table:
             except pa.ArrowException as error:
                 raise self._unfit(column, "numbers", "Export it as whole or decimal numbers.") from error
             for word in self.entry.missing_values:
-                found[found == _number(word)] = np.nan
+                found[found == number_of(word, ".")] = np.nan
             wrong = np.zeros(self.rows, dtype=np.bool_)
         else:
             cells = self.cells(column)
-            parsed = np.array([*map(self._parse, cells.values), np.nan])
+            parsed = np.array([*(number_of(value, self.entry.decimal) for value in cells.values), np.nan])
             wrong = np.append(np.isnan(parsed[:-1]), False)[cells.codes]
             if wrong.any():
                 self.fail(column, np.flatnonzero(wrong), " is not a number", self._no_number(cells.values))
@@ -259,14 +259,9 @@ class Table:
         where = f"{self.path} (table {self.name!r}): column {column!r}"
         return CorruptError(f"{where} holds {kind}; {expected} were expected", advice)
 
-    def _parse(self, text: str) -> float:
-        if self.entry.decimal == ",":
-            text = "" if "." in text else text.replace(",", ".")
-        return _number(text)
-
     def _no_number(self, values: Sequence[str]) -> str:
         section = f"[tables.{self.name}]"
-        wrong = [value for value in values if np.isnan(self._parse(value))]
+        wrong = [value for value in values if np.isnan(number_of(value, self.entry.decimal))]
         if self.entry.decimal == "." and any(map(_COMMA.fullmatch, wrong)):
             return f'If the file writes numbers as 0,5, write decimal = "," in {section}.'
         if self.entry.decimal == "," and any(map(_POINT.fullmatch, wrong)):
@@ -303,8 +298,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner))
 
 
-def _number(text: str) -> float:
-    """Return a number, NaN for a text that is none."""
+def number_of(text: str, decimal: str) -> float:
+    """Return the number that a cell holds, NaN for a text that is none."""
+    if decimal == ",":
+        text = "" if "." in text else text.replace(",", ".")
     try:
         return float(text) if "_" not in text else np.nan
     except ValueError:
