@@ -143,7 +143,7 @@ class ComponentLedger:
     hosts: tuple[bytes, ...] = ()
     rounds: tuple[Round, ...] = ()
     pending: tuple[Pending, ...] = ()
-    attests: tuple[tuple[int, int, bytes, bytes], ...] = ()  # (round, generation, host, digest), sorted
+    attests: tuple[tuple[int, int, bytes, bytes], ...] = ()  # (round, its generation, host, digest), sorted
     certified: Certified | None = None
     erasures: tuple[Erasure, ...] = ()
 

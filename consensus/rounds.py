@@ -134,18 +134,18 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
 
 
 def _certify(ledger: Ledger, c: ComponentLedger) -> ComponentLedger:
-    votes: dict[tuple[int, int, bytes], int] = {}
-    for round_, generation, host, state in c.attests:
+    votes: dict[tuple[int, bytes], int] = {}
+    for round_, _generation, host, state in c.attests:
         if host in c.hosts:
-            votes[round_, generation, state] = votes.get((round_, generation, state), 0) + 1
-    done = [key for key, count in votes.items() if count >= ledger.host_quorum(c) and key[1] == c.generation]
+            votes[round_, state] = votes.get((round_, state), 0) + 1
+    done = [key for key, count in votes.items() if count >= ledger.host_quorum(c)]
     if not done:
         return c
-    round_, generation, state = max(done)
-    if c.certified is not None and (c.certified.generation, c.certified.round) >= (generation, round_):
+    round_, state = max(done)
+    if c.certified is not None and (c.certified.generation, c.certified.round) >= (c.generation, round_):
         return c
-    erasures = tuple(erasure for erasure in c.erasures if erasure.generation > generation)
-    return replace(c, certified=Certified(round_, generation, state), erasures=erasures)
+    erasures = tuple(erasure for erasure in c.erasures if erasure.generation > c.generation)
+    return replace(c, certified=Certified(round_, c.generation, state), erasures=erasures)
 
 
 def has_contributed(roll: Roll, component: ComponentLedger, author: bytes) -> bool:

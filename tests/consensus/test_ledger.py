@@ -456,13 +456,20 @@ def test_an_expelled_hosts_word_no_longer_certifies(book: Book) -> None:
     assert book.component.certified is not None
 
 
-def test_words_for_another_generation_certify_nothing(book: Book) -> None:
-    """G7: however they came into the ledger, they are of a state that may hold withdrawn updates."""
+def test_attests_of_the_generation_before_a_withdrawal_certify_nothing(book: Book) -> None:
+    """G7: in blocks before it and in its own, they are of a state that holds withdrawn updates."""
+    a, b, c, d = book.ids
+    old = sha256(b"old")
     book.round(1)
-    stale = tuple(sorted((1, 0, who.public_key, sha256(b"old")) for who in book.ids))
-    book.ledger = replace(book.ledger, components={T: replace(book.component, generation=1, attests=stale)})
-    book.block(book.record(book.ids[0], kind="x"))
+    book.block(book.attest(a, old), book.attest(b, old))
+    book.block(book.attest(c, old), book.attest(d, old), book.withdraw(a))
+    assert not book.component.attests
+    assert (book.component.generation, book.component.certified) == (1, None)
+    book.block(*(book.attest(who, old, generation=0) for who in book.ids))
+    assert not book.component.attests
     assert book.component.certified is None
+    book.block(*(book.attest(who, sha256(b"new")) for who in book.ids))
+    assert book.component.certified == Certified(1, 1, sha256(b"new"))
 
 
 def test_late_words_count_for_eight_rounds_and_are_then_let_go(book: Book) -> None:
