@@ -252,7 +252,8 @@ SessionRequest = (
     Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Personalise
 )  # of an opened data folder
 AuditRequest = Audit | AuditOwn | CrossCheck  # of a worker that audits (audit/worker.py)
-Request = Open | TryModel | Epsilon | DecideRun | SessionRequest | AuditRequest
+LearnerRequest = Open | TryModel | Epsilon | DecideRun | SessionRequest  # of a worker that trains
+Request = LearnerRequest | AuditRequest
 
 
 def opening(charter: Charter, data: Path, hosted: Sequence[str] | None = None) -> Open:

@@ -1,7 +1,7 @@
 """A learner that audits as well: in a process of its own, since an audit may plant mistakes in the training."""
 
 from ..answers import Answer
-from ..messages import Audit, AuditOwn, CrossCheck, Request
+from ..messages import Audit, AuditOwn, CrossCheck, LearnerRequest, Request
 from ..worker import OnProgress, Worker, events_of
 
 
@@ -24,4 +24,5 @@ class AuditWorker(Worker):
 
                 return audit_own(request, self.session(request.session), progress)
             case _:
-                return super().handle(request, progress)
+                trains: LearnerRequest = request  # mypy refuses an audit without its case
+                return super().handle(trains, progress)
