@@ -158,7 +158,6 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
     import numpy as np
 
     from ..node.learner.messages import EvaluateVariants
-    from ..node.provenance import judged_by
     from .learners import own_learner
 
     states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
@@ -170,7 +169,7 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
             return learner.ask(EvaluateVariants(states, variants)).variants
 
         (now,) = ask([part.state])
-        reached = judged_by(model.report.charter.learning, name)
+        reached = model.report.charter.learning.judged_by(name)
         tasks = {task: now[task] for task in reached if task in now and now[task].value is not None}
         if not tasks:
             advice = "Hold some out ([split] in dataset.toml), of every class; `data check` tells how many there are."

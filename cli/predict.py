@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.components import ComponentKind, of_kind
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import Progress, emit, progress, say
@@ -53,7 +54,7 @@ def predict(
         model = home_model(place, from_bytes=False, progress=step)
         if not model.trained:
             raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
-        known = sorted(name.split("/", 1)[1] for name in model.components if name.startswith("head/"))
+        known = sorted(of_kind(ComponentKind.HEAD, model.components))
         if task is not None and task not in known:
             raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
         answer, own = _ask(place, model, file, personal, task, step)

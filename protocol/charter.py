@@ -12,8 +12,8 @@ from . import names as grammar
 from . import schema, statistics
 from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from .codec import unpack
-from .components import SUM, ComponentSpec, base_digest, base_vector
-from .learning import MODALITY_KINDS, OF_MODALITY, POLICIES, RULES, TASK_KINDS, Learning, Task
+from .components import SUM, ComponentSpec, base_digest, base_vector, names_statistic, parse_name
+from .learning import MODALITY_KINDS, POLICIES, RULES, TASK_KINDS, Learning, Task
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
@@ -121,7 +121,7 @@ def check(charter: Charter) -> None:
             f"a rule must be one of {', '.join(RULES)}",
         ),
         (
-            all(spec.is_statistic == (spec.name.partition("/")[0] == statistics.KIND) for spec in charter.components),
+            all(spec.is_statistic == names_statistic(spec.name) for spec in charter.components),
             f"the rule of statistics is {SUM}, and of nothing else",
         ),
         (
@@ -171,11 +171,10 @@ def _check_names(charter: Charter) -> None:
         if not grammar.plain(name):
             raise UsageError(f"the charter is not valid: {name!r} is no name", grammar.PLAIN_ADVICE)
     for spec in charter.components:
-        if not grammar.component(spec.name):
-            raise UsageError(
-                f"the charter is not valid: {spec.name!r} is no name of a component",
-                "Write its kind in lower case, a slash, and the name of its modality or task: head/pass.",
-            )
+        try:
+            parse_name(spec.name)
+        except UsageError as error:
+            raise UsageError(f"the charter is not valid: {error.message}", error.advice) from None
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -215,12 +214,12 @@ def _check_privacy(charter: Charter) -> None:
     floors = {floor.modality: floor.policy for floor in learning.floors}
     for spec in charter.components:
         seen = learning.upstream(spec.name)
-        kind, _, name = spec.name.partition("/")
+        name = parse_name(spec.name)
         if not seen or not seen <= set(floors):
-            raise UsageError(f"component {spec.name}: the charter has no modality or task {name or kind!r}")
-        if kind in OF_MODALITY and floors[name] == "never":
+            raise UsageError(f"component {spec.name}: the charter has no modality or task {name.of!r}")
+        if name.modality is not None and floors[name.modality] == "never":
             raise UsageError(
-                f"component {spec.name}: the charter never lets {name!r} be learned from",
+                f"component {spec.name}: the charter never lets {name.modality!r} be learned from",
                 "Drop the component, or choose another policy for the modality.",
             )
         if spec.noise_multiplier == 0 and any(floors[modality] == "dp" for modality in seen):

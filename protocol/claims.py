@@ -10,8 +10,8 @@ from math import isqrt
 from typing import Annotated
 
 from ..crypto.errors import RemoteProtocolError
-from .components import MILLION, ComponentSpec
-from .learning import OF_MODALITY, Learning
+from .components import MILLION, ComponentSpec, parse_name
+from .learning import Learning
 from .schema import U32, Between, Name, Size
 
 NO_EPSILON = 2**32 - 1  # `epsilon` of a claim of no differential privacy
@@ -136,7 +136,7 @@ def check_claims(
     """
     known = {modality.name for modality in learning.modalities}
     names = [claim.modality for claim in claims]
-    own = {name.partition("/")[2] for name in noises if name.partition("/")[0] in OF_MODALITY}
+    own = {modality for name in noises if (modality := parse_name(name).modality) is not None}
     seen: set[str] = set().union(*(learning.upstream(name) for name in noises))
     if names != sorted(set(names)) or not set(names) <= known:
         raise RemoteProtocolError("claims-order", ", ".join(names), author)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, assert_never
 
+from .components import names_statistic, parse_name
 from .schema import U32, Between, Bytes32, Name, Size
 
 MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
@@ -20,8 +21,6 @@ RULES = (
     "clip+nnm+trimmed_mean",
     "centered_clipping",
 )
-OF_MODALITY = ("encoder", "adapter", "prompt")  # kinds of components that belong to one modality
-OF_TASK = ("head", "skip", "statistic")  # and to one task
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +124,28 @@ class Learning:
         return {}  # by the names of components that somebody asked for: those of a charter
 
     def _seen_by(self, component: str) -> frozenset[str]:
-        kind, _, name = component.partition("/")
-        if kind in OF_MODALITY:
-            beside = (task.modalities for task in self.tasks if name in task.modalities)
-            return frozenset({name}).union(*beside)
-        tasks = [task for task in self.tasks if kind not in OF_TASK or task.name == name]
-        return frozenset(modality for task in tasks for modality in task.modalities)
+        own = parse_name(component).modality
+        read = {modality for task in self._depending(component) for modality in task.modalities}
+        return frozenset(read if own is None else read | {own})
+
+    def judged_by(self, component: str) -> tuple[str, ...]:
+        """Return the tasks whose predictions depend on a component, sorted; a statistic has its own, by its name."""
+        if names_statistic(component):
+            return (component,)
+        return tuple(sorted(task.name for task in self._depending(component)))
+
+    def _depending(self, component: str) -> list[Task]:
+        """Return the tasks whose predictions depend on a component."""
+        name = parse_name(component)
+        match name.kind.owner:
+            case "modality":
+                return [task for task in self.tasks if name.of in task.modalities]
+            case "task":
+                return [task for task in self.tasks if task.name == name.of]
+            case "model":
+                return list(self.tasks)
+            case owner:
+                assert_never(owner)
 
     def downstream(self, modality: str, components: Iterable[str]) -> tuple[str, ...]:
         """Return those of `components` whose updates a modality's data reach, sorted."""

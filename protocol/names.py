@@ -1,7 +1,7 @@
 """The characters that names may have.
 
 Names come from non-members and are shown on terminals where people compare ids, so they hold no invisible or control
-characters. Names of components, modalities and tasks are also split and joined by programs: they have a grammar.
+characters. Names of modalities and tasks have a grammar: they are parts of the names of components (components.py).
 """
 
 import re
@@ -16,9 +16,8 @@ _INVISIBLE |= frozenset((0x2800, 0x16FE4, *range(0x13430, 0x13440), *range(0x1BC
 _INVISIBLE |= frozenset(range(0x1D173, 0x1D17B))
 _HIDDEN = re.compile(f"[{re.escape(''.join(map(chr, sorted(_INVISIBLE))))}]")
 _HIDDEN_IN_LINES = re.compile(f"[{re.escape(''.join(map(chr, sorted(_INVISIBLE - {0x09, 0x0A}))))}]")
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_COMPONENT = re.compile(r"[a-z][a-z0-9_-]{0,31}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?")
-PLAIN_ADVICE = "Use letters, digits, - _ and . (at most 64), and begin with a letter or digit."
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+PLAIN_ADVICE = "Names have letters, digits, - and _ (at most 64), and begin with a letter or digit."
 
 
 def visible(text: str) -> bool:
@@ -36,13 +35,8 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def plain(name: str) -> bool:
-    """Whether a name is one of a modality or task: letters, digits, - _ and ."""
+    """Whether a name is one of a modality or task: letters, digits, - and _."""
     return _PLAIN.fullmatch(name) is not None
-
-
-def component(name: str) -> bool:
-    """Whether a name is one of a component: `kind`, or `kind/name` of a modality or task."""
-    return _COMPONENT.fullmatch(name) is not None
 
 
 def person_problem(name: str) -> str:

@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.errors import UsageError
-from .components import MILLION, ComponentSpec, TensorSpec
+from .components import MILLION, ComponentSpec, TensorSpec, parse_name
 from .learning import Learning, Modality
 
-KIND = "statistic"
 WIDTH = 32  # bits of an update's integers
 SENSITIVITY = {"ridge": 1_414_214, "prototypes": MILLION}  # millionths, rounded up
 CONSTANT = {"ridge": 0.25, "prototypes": 0.5}  # β of φ = (β, √(1-β²)·z/‖z‖), the same in every record
@@ -70,7 +69,7 @@ def words(values: Numbers) -> npt.NDArray[np.int32]:
 
 def check(spec: ComponentSpec, learning: Learning) -> None:
     """Check a charter's spec of a statistic. Raises UsageError."""
-    _, _, name = spec.name.partition("/")
+    name = parse_name(spec.name).of
     task: Any = next((task for task in learning.tasks if task.name == name), None)
     last = spec.tensors[-1].shape
     outputs, features = last if len(last) == 2 else (0, 0)

@@ -45,6 +45,7 @@ from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, RULES, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.names import PLAIN_ADVICE, plain
 from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
 from .. import toml
 from ..data.manifest import MODALITY_KINDS
@@ -61,7 +62,6 @@ HIDDEN, STEPS, SAMPLE_RATE, CLIP, LEARNING_RATE, STUDENTS, WIDTH = 16, 8, 0.1, 1
 FEATURES = 64  # that the embeddings of texts are projected to
 CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
 DIGEST = re.compile(r"[0-9a-f]{64}")
-NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 NO_ENCODER = "none"
 SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
@@ -395,8 +395,8 @@ def _layout(section: Table) -> bytes:
 
 def _name(section: Table) -> str:
     name = section.text("name")
-    if not NAMES.fullmatch(name):
-        raise section.fail(f"name = {name!r} is not allowed", "Use letters, digits, - and _, at most 64.")
+    if not plain(name):
+        raise section.fail(f"name = {name!r} is not allowed", PLAIN_ADVICE)
     return name
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
+from ...protocol.names import PLAIN_ADVICE, plain
 from ..data.audio import AudioSpec, resample
 from ..data.entries import Manifest, ModalityEntry, TaskEntry
 from ..data.layout import Layout, difference, layout_digest, modality_layout, task_layout
 from ..data.manifest import read_manifest
 from ..data.modalities import blank
 from ..data.tasks import class_count
-from .declare import CLIP, HIDDEN, LEARNING_RATE, NAMES, SAMPLE_RATE, SKIPPED, STEPS, STUDENTS
+from .declare import CLIP, HIDDEN, LEARNING_RATE, SAMPLE_RATE, SKIPPED, STEPS, STUDENTS
 from .recipe import REGRESSION_RATE
 
 LISTED = 12  # classes are named up to so many, and only counted beyond
@@ -118,10 +119,8 @@ def _stated(seen: _Seen) -> list[str]:
 def _add(
     known: dict[str, _Seen], noun: str, name: str, what: tuple[object, ...], folder: Path, layout: Layout
 ) -> _Seen:
-    if not NAMES.fullmatch(name):
-        raise UsageError(
-            f"{folder}: {noun} {name!r} cannot stand in a charter", "Use letters, digits, - and _, at most 64."
-        )
+    if not plain(name):
+        raise UsageError(f"{folder}: {noun} {name!r} cannot stand in a charter", PLAIN_ADVICE)
     seen = known.setdefault(name, _Seen(what, folder, layout))
     said = f"{_said(seen.what)}; {_said(what)}" if seen.what != what else ""
     if not said and seen.layout != layout:

@@ -9,9 +9,9 @@ from math import isqrt, prod, sqrt
 from pathlib import Path
 
 from ...crypto.errors import UsageError
-from ...protocol.components import MILLION, TensorSpec
+from ...protocol.components import MILLION, ComponentKind, TensorSpec, names_statistic
 from ...protocol.learning import Modality, Task
-from ...protocol.statistics import KIND, inputs_of_modality, tensors
+from ...protocol.statistics import inputs_of_modality, tensors
 from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
@@ -50,7 +50,7 @@ class Part:
     @property
     def is_statistic(self) -> bool:
         """Whether it is a statistic."""
-        return self.name.startswith(f"{KIND}/")
+        return names_statistic(self.name)
 
 
 def linear(name: str, outputs: int, inputs: int, *, zero: bool = False, bias: bool = True) -> tuple[TensorSpec, ...]:
@@ -83,18 +83,16 @@ def encoder(
     `transformer` is the size of a `bert`, which has no token for a missing text. Raises UsageError for an architecture
     that does not fit the kind.
     """
-    fitting = architectures(modality)
+    name, fitting = ComponentKind.ENCODER.named(modality.name), architectures(modality)
     if architecture not in fitting:
         what = modality.kind
         if what == "text":
             what = "the embeddings of a pretrained model" if modality.pretrained else "text without a pretrained model"
-        raise UsageError(
-            f"encoder/{modality.name}: {architecture!r} does not read {what}", f"Known: {', '.join(fitting)}."
-        )
+        raise UsageError(f"{name}: {architecture!r} does not read {what}", f"Known: {', '.join(fitting)}.")
     if architecture == BERT:
         size = transformer or Transformer()
         found = scratch_tensors(hidden, size.layers, size.vocabulary, size.positions, size.intermediate)
-        return Part(f"encoder/{modality.name}", architecture, found)
+        return Part(name, architecture, found)
     tensors: tuple[TensorSpec, ...] = ()
     if architecture == "conv-image":
         side, before = isqrt(modality.width), 1
@@ -118,7 +116,7 @@ def encoder(
             tensors += linear("score", 1, hidden, zero=True, bias=False)
     if missing:
         tensors += linear("missing", hidden, 1, zero=True, bias=False)
-    return Part(f"encoder/{modality.name}", architecture, tensors)
+    return Part(name, architecture, tensors)
 
 
 def pair_width(modality: Modality) -> int:
@@ -128,33 +126,39 @@ def pair_width(modality: Modality) -> int:
 
 def adapter(modality: Modality, folder: Path, architecture: str, rank: int, targets: Sequence[str]) -> Part:
     """Return an adapter of the given rank on the pretrained model in `folder`. Raises UsageError."""
-    return Part(f"adapter/{modality.name}", architecture, lora_tensors(folder, architecture, rank, targets))
+    return Part(
+        ComponentKind.ADAPTER.named(modality.name), architecture, lora_tensors(folder, architecture, rank, targets)
+    )
 
 
 def prompt(modality: Modality, folder: Path, length: int) -> Part:
     """Return a prompt of `length` learned tokens before every text of the pretrained model. Raises UsageError."""
-    return Part(f"prompt/{modality.name}", SOFT_PROMPT, prompt_tensors(folder, length))
+    return Part(ComponentKind.PROMPT.named(modality.name), SOFT_PROMPT, prompt_tensors(folder, length))
 
 
 def backbone(hidden: int, middle: int) -> Part:
     """Return the residual backbone shared by all tasks; it starts as the identity."""
-    return Part("backbone", "mlp", (*linear("hidden", middle, hidden), *linear("out", hidden, middle, zero=True)))
+    return Part(
+        ComponentKind.BACKBONE.value,
+        "mlp",
+        (*linear("hidden", middle, hidden), *linear("out", hidden, middle, zero=True)),
+    )
 
 
 def transformer_backbone(hidden: int, layers: int, middle: int) -> Part:
     """Return a backbone of `layers` transformer layers, `middle` wide, that attends to the modalities."""
-    return Part("backbone", "transformer", backbone_tensors(hidden, layers, middle))
+    return Part(ComponentKind.BACKBONE.value, "transformer", backbone_tensors(hidden, layers, middle))
 
 
 def head(task: Task, hidden: int) -> Part:
     """Return a task's head."""
-    return Part(f"head/{task.name}", "linear", linear("linear", task.outputs, hidden, zero=True))
+    return Part(ComponentKind.HEAD.named(task.name), "linear", linear("linear", task.outputs, hidden, zero=True))
 
 
 def skip(task: Task, widths: Mapping[str, int]) -> Part:
     """Return a task's linear map of the features themselves, for the modalities in `widths`."""
     tensors = [linear(name, task.outputs, width, zero=True, bias=False)[0] for name, width in sorted(widths.items())]
-    return Part(f"skip/{task.name}", "linear-skip", tuple(tensors))
+    return Part(ComponentKind.SKIP.named(task.name), "linear-skip", tuple(tensors))
 
 
 def statistic(
@@ -167,4 +171,4 @@ def statistic(
     if features is None:
         inputs = sum(inputs_of_modality(entry) for entry in modalities if entry.name in task.modalities)
         features = min(inputs, MAX_INPUTS) + 1
-    return Part(f"{KIND}/{task.name}", architecture, tensors(architecture, features, task.outputs))
+    return Part(ComponentKind.STATISTIC.named(task.name), architecture, tensors(architecture, features, task.outputs))

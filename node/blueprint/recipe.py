@@ -7,8 +7,8 @@ from math import ceil, floor, log2, sqrt
 from ...crypto.errors import UsageError
 from ...protocol.bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from ...protocol.claims import effective_noise
-from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector
-from ...protocol.learning import OF_TASK, Learning, Modality, PrivacyFloor, Task
+from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector, parse_name
+from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.statistics import SENSITIVITY, WIDTH
 from ..privacy.accountant import Event, calibrate, split_noise
 from .parts import Part
@@ -195,8 +195,8 @@ def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, b
 
 def _rate(recipe: Recipe, name: str, noised: bool) -> int:
     rate = recipe.learning_rate if noised else recipe.free_learning_rate
-    of_regression = {f"{part}/{task.name}" for task in recipe.tasks for part in OF_TASK if task.kind == "regression"}
-    return min(rate, REGRESSION_RATE) if name in of_regression else rate
+    regressions = {task.name for task in recipe.tasks if task.kind == "regression"}
+    return min(rate, REGRESSION_RATE) if parse_name(name).task in regressions else rate
 
 
 def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> ComponentSpec:
@@ -224,10 +224,6 @@ def needed(learning: Learning, components: Sequence[str], modalities: set[str], 
     """
     own = [task for task in learning.tasks if task.name in tasks and set(task.modalities) & modalities]
     read = {name for task in own for name in task.modalities} & modalities
-    found = []
-    for component in components:
-        kind, _, name = component.partition("/")
-        wanted = {task.name for task in own} if kind in OF_TASK else read
-        if name in wanted or (not name and own):
-            found.append(component)
-    return tuple(sorted(found))
+    names, of_tasks = [parse_name(component) for component in components], {task.name for task in own}
+    wanted = [n for n in names if n.modality in read or n.task in of_tasks or (n.kind.owner == "model" and own)]
+    return tuple(sorted(map(str, wanted)))

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ...crypto.errors import UsageError
-from ...protocol.components import ComponentSpec
+from ...protocol.components import ComponentKind as Kind
+from ...protocol.components import ComponentSpec, of_kind, parse_name
 from ...protocol.learning import Learning, Modality
 from .arrays import Dataset, ModalityArray
 from .entries import Manifest
@@ -23,7 +24,7 @@ def reads_of(
     """
     declared = {entry.name for manifest in manifests for entry in manifest.modalities}
     reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
-    if not any(name.startswith("head/") for name in specs) or not reads:
+    if not of_kind(Kind.HEAD, specs) or not reads:
         if withheld:
             out = ", ".join(sorted(withheld))
             raise UsageError(
@@ -44,10 +45,11 @@ def read_by(
     encoder is read by skips alone, where the data have it (`declared`). One that has an encoder, but not here, is not
     at this node or kept out of its training: no skip brings it back.
     """
-    encoders = {name.split("/", 1)[1] for name in specs if name.startswith("encoder/")}
-    tasks = [task for task in learning.tasks if f"head/{task.name}" in specs]
-    skips = {t.name.removesuffix(".weight") for s in specs.values() if s.name.startswith("skip/") for t in s.tensors}
-    bare = {name for name in skips & set(declared) if f"encoder/{name}" not in charter}
+    encoders = set(of_kind(Kind.ENCODER, specs))
+    tasks = [task for task in learning.tasks if Kind.HEAD.named(task.name) in specs]
+    tensors = [tensor for spec in specs.values() if parse_name(spec.name).kind is Kind.SKIP for tensor in spec.tensors]
+    skips = {tensor.name.removesuffix(".weight") for tensor in tensors}
+    bare = {name for name in skips & set(declared) if Kind.ENCODER.named(name) not in charter}
     seen = {modality for task in tasks for modality in task.modalities}
     return frozenset((encoders | bare) & seen)
 
@@ -81,19 +83,20 @@ def check_shapes(
     for name in sorted(wanted):
         charter, here = modalities.get(name), [data.modalities[name] for data in sets if name in data.modalities]
         if charter is None:
-            raise UsageError(f"encoder/{name}: the charter has no modality {name!r}")
+            raise UsageError(f"{Kind.ENCODER.named(name)}: the charter has no modality {name!r}")
         if not here and labelled:
-            advice = f"Add the modality to dataset.toml, or do not host encoder/{name}."
+            advice = f"Add the modality to dataset.toml, or do not host {Kind.ENCODER.named(name)}."
             raise UsageError(f"the data have no modality {name!r}", advice)
         for found in here:
             _fits(charter, found)
         _check_width(charter, specs)
     tasks = {task.name: task for task in learning.tasks}
-    for name in [spec.split("/", 1)[1] for spec in specs if spec.startswith("head/")]:
+    for name in of_kind(Kind.HEAD, specs):
+        head = Kind.HEAD.named(name)
         if name not in tasks:
-            raise UsageError(f"head/{name}: the charter has no task {name!r}")
+            raise UsageError(f"{head}: the charter has no task {name!r}")
         if not any(name in data.tasks for data in sets) and labelled:
-            advice = f"Add the task to dataset.toml, or do not host head/{name}."
+            advice = f"Add the task to dataset.toml, or do not host {head}."
             raise UsageError(f"the data have no task {name!r}", advice)
         task = tasks[name]
         for data in sets:
@@ -104,15 +107,15 @@ def check_shapes(
                     f" the charter {task.kind} with {task.classes}",
                     "Declare the same classes in dataset.toml as the other members do.",
                 )
-        outputs = {t.name: t.shape for t in specs[f"head/{name}"].tensors}["linear.weight"][0]
+        outputs = {t.name: t.shape for t in specs[head].tensors}["linear.weight"][0]
         if outputs != task.outputs:
-            raise UsageError(f"head/{name} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
+            raise UsageError(f"{head} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
 
 
 def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
     """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
     stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
-    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if f"head/{task.name}" in specs}
+    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if Kind.HEAD.named(task.name) in specs}
     here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
     here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
     for what, wanted in sorted(stated.items()):
@@ -146,7 +149,7 @@ def _fits(charter: Modality, found: ModalityArray) -> None:
 
 
 def _check_width(charter: Modality, specs: Mapping[str, ComponentSpec]) -> None:
-    spec = specs.get(f"encoder/{charter.name}")
+    spec = specs.get(Kind.ENCODER.named(charter.name))
     if spec is None or spec.architecture not in {"linear-tanh", "attention-pool"}:
         return
     width = next(tensor.shape[1] for tensor in spec.tensors if tensor.name == "project.weight")

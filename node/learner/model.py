@@ -24,7 +24,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from math import isqrt, prod, sqrt
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,8 @@ from torch.nn.functional import group_norm, pad, relu, unfold
 
 from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
-from ...protocol.components import ComponentSpec
+from ...protocol.components import ComponentKind as Kind
+from ...protocol.components import ComponentSpec, of_kind, parse_name
 from ...protocol.learning import Learning, Modality
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
@@ -329,15 +330,18 @@ class M3TModel(nn.Module):
         self.parts = nn.ModuleDict()
         self._own: dict[str, list[nn.Parameter]] = {}
         for spec in specs:
-            kind, _, name = spec.name.partition("/")
-            if kind in {"adapter", "prompt"}:
-                self._own[spec.name] = self._install(spec, name, seed)
-                continue
-            part = _part(spec, seed, learning)
-            self.parts[spec.name] = part
-            self._own[spec.name] = _tensors(part, spec)
-        self.encoders = [spec.name.split("/", 1)[1] for spec in specs if spec.name.startswith("encoder/")]
-        self.heads = [spec.name.split("/", 1)[1] for spec in specs if spec.name.startswith("head/")]
+            kind = parse_name(spec.name).kind
+            match kind:
+                case Kind.ADAPTER | Kind.PROMPT:
+                    self._own[spec.name] = self._install(spec, seed)
+                case Kind.ENCODER | Kind.BACKBONE | Kind.HEAD | Kind.SKIP | Kind.STATISTIC:
+                    part = _part(spec, seed, learning)
+                    self.parts[spec.name] = part
+                    self._own[spec.name] = _tensors(part, spec)
+                case _:
+                    assert_never(kind)
+        names = [spec.name for spec in specs]
+        self.encoders, self.heads = of_kind(Kind.ENCODER, names), of_kind(Kind.HEAD, names)
         self.reads = {
             task.name: tuple(name for name in task.modalities if name in self.encoders)
             for task in learning.tasks
@@ -353,10 +357,11 @@ class M3TModel(nn.Module):
         hidden = self.represent(inputs)
         logits = {}
         for name in self.heads:
-            found = self.parts[f"head/{name}"](hidden[name])
-            if f"skip/{name}" in self.parts:
+            found = self.parts[Kind.HEAD.named(name)](hidden[name])
+            skip = Kind.SKIP.named(name)
+            if skip in self.parts:
                 seen = {m: pair for m, pair in inputs.items() if m in self._task_modalities(name)}
-                found = found + self.parts[f"skip/{name}"](seen)
+                found = found + self.parts[skip](seen)
             logits[name] = found
         return logits
 
@@ -372,7 +377,7 @@ class M3TModel(nn.Module):
     def represent(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the input of each task's head, [S, K, h], from embedded inputs."""
         known: dict[tuple[str, ...], Tensor] = {}
-        parts = {name: self.parts[f"encoder/{name}"](*inputs[name]) for name in self.encoders if name in inputs}
+        parts = {name: self.parts[Kind.ENCODER.named(name)](*inputs[name]) for name in self.encoders if name in inputs}
         present = {name: self._present(name, inputs[name][1]) for name in parts}
         for names in set(self.reads.values()):
             seen = [name for name in names if name in parts]
@@ -383,18 +388,18 @@ class M3TModel(nn.Module):
                 some = next(iter(inputs.values()))[1]
                 tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
                 there = torch.zeros(*some.shape[:2], 1, dtype=torch.bool, device=some.device)
-            known[names] = self.parts["backbone"](tokens, there) if "backbone" in self.parts else tokens.sum(2)
+            known[names] = self.parts[Kind.BACKBONE](tokens, there) if Kind.BACKBONE in self.parts else tokens.sum(2)
         return {name: known[names] for name, names in self.reads.items()}
 
     def _present(self, name: str, steps: Tensor) -> Tensor:
         """Return where a modality contributes, [S, K]: everywhere, if it has a token for missing records."""
-        learned = getattr(self.parts[f"encoder/{name}"], "missing", None) is not None
+        learned = getattr(self.parts[Kind.ENCODER.named(name)], "missing", None) is not None
         return torch.ones_like(steps[:, :, 0]) if learned else steps.any(2)
 
     @property
     def width(self) -> int:
         """The input width h of heads."""
-        return next(int(self.parts[f"head/{name}"].linear.in_features) for name in self.heads)  # type: ignore[union-attr, arg-type]
+        return next(int(self.parts[Kind.HEAD.named(name)].linear.in_features) for name in self.heads)  # type: ignore[union-attr, arg-type]
 
     def tensors(self, spec: ComponentSpec) -> list[nn.Parameter]:
         """Return a component's parameters in the order of its spec."""
@@ -412,21 +417,22 @@ class M3TModel(nn.Module):
     def _task_modalities(self, task: str) -> tuple[str, ...]:
         return next(found.modalities for found in self.learning.tasks if found.name == task)
 
-    def _install(self, spec: ComponentSpec, modality: str, seed: bytes) -> list[nn.Parameter]:
+    def _install(self, spec: ComponentSpec, seed: bytes) -> list[nn.Parameter]:
         from . import adapters  # noqa: PLC0415  # peft takes seconds to import
 
-        text: Any = dict(self.texts.items()).get(modality)
+        name = parse_name(spec.name)
+        text: Any = dict(self.texts.items()).get(name.of)
         if text is None:
-            raise UsageError(f"component {spec.name!r}: modality {modality!r} has no pretrained encoder to adapt")
-        if spec.name.startswith("adapter/"):
+            raise UsageError(f"component {spec.name!r}: modality {name.of!r} has no pretrained encoder to adapt")
+        if name.kind is Kind.ADAPTER:
             return adapters.install_adapter(text, spec, seed)
         return adapters.install_prompt(text, spec)
 
 
 def _part(spec: ComponentSpec, seed: bytes, learning: Learning) -> nn.Module:
-    kind, _, name = spec.name.partition("/")
-    modality = next((m for m in learning.modalities if m.name == name), None)
-    build = ARCHITECTURES.get((kind, spec.architecture))
+    name = parse_name(spec.name)
+    modality = next((m for m in learning.modalities if m.name == name.modality), None)
+    build = ARCHITECTURES.get((name.kind, spec.architecture))
     if build is None:
         known = ", ".join(sorted(f"{name} for a {part}" for part, name in ARCHITECTURES))
         raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", f"Known: {known}.")
@@ -437,17 +443,17 @@ def _part(spec: ComponentSpec, seed: bytes, learning: Learning) -> nn.Module:
     return part
 
 
-ARCHITECTURES: dict[tuple[str, str], Callable[[ComponentSpec, bytes, Learning, Modality | None], nn.Module]] = {
-    ("encoder", "linear-tanh"): lambda spec, *_: LinearTanh(spec),
-    ("encoder", "attention-pool"): lambda spec, *_: AttentionPool(spec),
-    ("encoder", "pair-tanh"): lambda spec, seed, _, modality: PairTanh(spec, seed, modality),
-    ("encoder", "conv-image"): lambda spec, *_: ConvImage(spec),
-    ("encoder", "conv-series"): lambda spec, *_: ConvSeries(spec),
-    ("encoder", "bert"): lambda spec, *_: Bert(spec),
-    ("backbone", "mlp"): lambda spec, *_: ResidualMlp(spec),
-    ("backbone", "transformer"): lambda spec, *_: TransformerBackbone(spec),
-    ("head", "linear"): lambda spec, *_: Head(spec),
-    ("skip", "linear-skip"): lambda spec, seed, learning, _: LinearSkip(spec, seed, learning),
+ARCHITECTURES: dict[tuple[Kind, str], Callable[[ComponentSpec, bytes, Learning, Modality | None], nn.Module]] = {
+    (Kind.ENCODER, "linear-tanh"): lambda spec, *_: LinearTanh(spec),
+    (Kind.ENCODER, "attention-pool"): lambda spec, *_: AttentionPool(spec),
+    (Kind.ENCODER, "pair-tanh"): lambda spec, seed, _, modality: PairTanh(spec, seed, modality),
+    (Kind.ENCODER, "conv-image"): lambda spec, *_: ConvImage(spec),
+    (Kind.ENCODER, "conv-series"): lambda spec, *_: ConvSeries(spec),
+    (Kind.ENCODER, "bert"): lambda spec, *_: Bert(spec),
+    (Kind.BACKBONE, "mlp"): lambda spec, *_: ResidualMlp(spec),
+    (Kind.BACKBONE, "transformer"): lambda spec, *_: TransformerBackbone(spec),
+    (Kind.HEAD, "linear"): lambda spec, *_: Head(spec),
+    (Kind.SKIP, "linear-skip"): lambda spec, seed, learning, _: LinearSkip(spec, seed, learning),
 }
 
 

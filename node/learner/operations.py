@@ -1,6 +1,6 @@
 """The requests that need torch (messages.py): open, respec, train, evaluate, predict, personalise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ...crypto.errors import RefusedError, UsageError
+from ...protocol.components import parse_name
 from . import statistics
 from .answers import (
     BadRequestError,
@@ -173,11 +174,10 @@ def evaluate(session: Session, request: Evaluate) -> Evaluated:
     shared = predict(model, part.batch.without(session.withheld))
     personal = apply_private(session, model, part, shared)
     heads = statistics.predict(session, states, part.batch.without(session.withheld))
-    tasks = {name: name.partition("/")[2] for name in heads}
     return Evaluated(
         report(kinds_of(model), part, shared),
         None if personal is None else report(kinds_of(model), part, personal),
-        report(statistics.kinds(session, heads), part, heads, tasks) if heads else {},
+        report(statistics.kinds(session, heads), part, heads, _tasks(heads)) if heads else {},
     )
 
 
@@ -201,8 +201,9 @@ def evaluate_variants(
         logits: dict[str, Any] = {name: statistics.nobody(session, name, batch) for name in sums}
         logits |= {**predict(model, batch), **statistics.predict(session, now, batch)}
         tasks = {}
+        of_sums = _tasks(sums)
         for name, kind in (session.kinds | statistics.kinds(session, sums)).items():
-            flat, values, labels = labelled(kind, logits[name], part.batch.labels[name.rpartition("/")[2]].numpy())
+            flat, values, labels = labelled(kind, logits[name], part.batch.labels[of_sums.get(name, name)].numpy())
             value = metrics(kind, values, labels)[METRICS[kind]]
             subjects = len(np.unique(flat // part.batch.weights.shape[1]))
             tasks[name] = Figure(METRICS[kind], value, subjects)
@@ -224,12 +225,17 @@ def predict_scores(session: Session, request: PredictScores) -> Scores:
     heads = statistics.predict(session, states, batch)
     logits = {**predict(model, batch), **heads}
     records = int(part.batch.weights.shape[1])
-    tasks = {}
+    tasks, of_sums = {}, _tasks(heads)
     for name, kind in (session.kinds | statistics.kinds(session, heads)).items():
-        flat, values, labels = labelled(kind, logits[name], part.batch.labels[name.rpartition("/")[2]].numpy())
+        flat, values, labels = labelled(kind, logits[name], part.batch.labels[of_sums.get(name, name)].numpy())
         subjects = tuple(part.subjects[row // records] for row in flat.tolist())
         tasks[name] = TaskScores(kind, METRICS[kind], subjects, _rows(values), _rows(labels))
     return Scores(tasks)
+
+
+def _tasks(sums: Iterable[str]) -> dict[str, str]:
+    """Return the task of each of these statistics, by the statistic's name."""
+    return {name: parse_name(name).of for name in sums}
 
 
 def predict_file(session: Session, request: Predict) -> Predicted:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...crypto.errors import UsageError
-from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
+from ...protocol.components import ComponentKind, ComponentSpec, base_digest, base_vector, of_kind, parse_name, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of
@@ -92,12 +92,14 @@ class Session:
     @property
     def kinds(self) -> dict[str, str]:
         """The kind of each hosted task."""
-        return {task.name: task.kind for task in self.learning.tasks if f"head/{task.name}" in self.specs}
+        return {
+            task.name: task.kind for task in self.learning.tasks if ComponentKind.HEAD.named(task.name) in self.specs
+        }
 
     @property
     def live(self) -> frozenset[str]:
         """The text modalities whose encoder is adapted here: they are read as tokens, not as cached embeddings."""
-        return frozenset(name.split("/", 1)[1] for name in self.specs if name.startswith(("adapter/", "prompt/")))
+        return frozenset(of_kind(ComponentKind.ADAPTER, self.specs) + of_kind(ComponentKind.PROMPT, self.specs))
 
 
 def open_session(request: Open, progress: Progress | None = None) -> tuple[Session, list[Dataset]]:
@@ -110,7 +112,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     specs, bases = specs_of(components, request.base_seed, request.hosted)
     withheld = frozenset(request.withheld)
     for name in sorted(withheld):
-        for spec in [spec for spec in specs if spec in (f"encoder/{name}", f"adapter/{name}", f"prompt/{name}")]:
+        for spec in [spec for spec in specs if parse_name(spec).modality == name]:
             raise BadRequestError(f"{spec} is hosted, but the policy for {name!r} is never")
     folders = [Path(name) for name in request.data]
     manifests = [read_manifest(folder) for folder in folders]
@@ -265,7 +267,7 @@ class Embedder:
             return self.encoder(name)
         from .text import scratch_encoder  # noqa: PLC0415
 
-        return scratch_encoder(self._session.specs[f"encoder/{name}"])
+        return scratch_encoder(self._session.specs[ComponentKind.ENCODER.named(name)])
 
     def tokens(self, found: ModalityArray) -> Tensor:
         """Return a text modality's token ids [S, K, T, L] int64, -1 where there is none."""
@@ -324,7 +326,7 @@ def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: E
             inputs[name] = (embedder.embeddings(found, data), torch.from_numpy(found.steps))
     labels = {}
     for task in session.learning.tasks:
-        if f"head/{task.name}" in session.specs:
+        if ComponentKind.HEAD.named(task.name) in session.specs:
             size = task.classes if task.kind == "multilabel" else 1
             known = data.tasks.get(task.name)
             labels[task.name] = (

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from ...crypto.hashing import digest
-from ...protocol.components import MILLION, ComponentSpec
+from ...protocol.components import MILLION, ComponentSpec, parse_name
 from ...protocol.learning import Task
 from ...protocol.statistics import CONSTANT, SENSITIVITY, Numbers, inputs_of_modality, shape
 from .answers import BadRequestError
@@ -52,7 +52,7 @@ class Head:
 
 def named(session: Session, spec: ComponentSpec) -> Task:
     """Return the task of a statistic."""
-    return next(task for task in session.learning.tasks if task.name == spec.name.partition("/")[2])
+    return next(task for task in session.learning.tasks if task.name == parse_name(spec.name).task)
 
 
 def release(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON
-from ...protocol.learning import OF_MODALITY, POLICIES, PrivacyFloor
+from ...protocol.components import parse_name
+from ...protocol.learning import POLICIES, PrivacyFloor
 
 CHARTER, JURISDICTION, INSTITUTION = "charter", "jurisdiction", "institution"
 DEFAULT_DELTA = 10_000  # billionths: of an ε that is reported although nothing bounds it
@@ -110,9 +111,7 @@ def remedy(policies: Sequence[InForce], withheld: Iterable[str]) -> str:
 def admitted(names: Iterable[str], withheld: Iterable[str]) -> tuple[str, ...]:
     """Return the components without those that belong to a withheld modality, in the same order."""
     out = set(withheld)
-    return tuple(
-        name for name in names if not (name.partition("/")[0] in OF_MODALITY and name.partition("/")[2] in out)
-    )
+    return tuple(name for name in names if parse_name(name).modality not in out)
 
 
 def used(charter: Charter, hosted: Iterable[str], withheld: Iterable[str], engaged: Iterable[str]) -> tuple[str, ...]:
@@ -122,11 +121,7 @@ def used(charter: Charter, hosted: Iterable[str], withheld: Iterable[str], engag
     """
     learning, here, out, names = charter.learning, set(hosted), set(withheld), list(engaged)
     own: Mapping[str, list[str]] = {
-        modality.name: [
-            spec.name
-            for spec in charter.components
-            if spec.name.partition("/")[0] in OF_MODALITY and spec.name.partition("/")[2] == modality.name
-        ]
+        modality.name: [spec.name for spec in charter.components if parse_name(spec.name).modality == modality.name]
         for modality in learning.modalities
     }
     return tuple(

@@ -16,8 +16,7 @@ from ...consensus.components import Entry, Round, State, origin, replay
 from ...consensus.ledger import ComponentLedger
 from ...crypto.errors import VerificationError
 from ...protocol.components import FRACTION_BITS, ComponentSpec
-from ...protocol.learning import OF_MODALITY, OF_TASK, Learning, Task
-from ...protocol.statistics import KIND, numbers
+from ...protocol.statistics import numbers
 from ...protocol.update import Integers
 from ..verify.bytes import Bytes
 from ..verify.ledger import Progress, Report
@@ -196,18 +195,6 @@ def shapley(
             progress("Shapley", step + 1, len(players))
     errors = changes.std(axis=0, ddof=1) / np.sqrt(samples)
     return Shapley(players, samples, changes.mean(axis=0), errors, truncated)
-
-
-def judged_by(learning: Learning, component: str) -> tuple[str, ...]:
-    """Return the tasks whose predictions depend on a component, sorted; of a statistic, its own head by its name."""
-    kind, _, name = component.partition("/")
-    if kind == KIND:
-        return (component,)
-
-    def reached(task: Task) -> bool:
-        return name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities
-
-    return tuple(sorted(task.name for task in learning.tasks if reached(task)))
 
 
 def most_coalitions(players: int, samples: int) -> int:

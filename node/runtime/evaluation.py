@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import nan
 
+from ...protocol.components import ComponentKind
 from ..core.events import Evaluate
 from ..learner.answers import Evaluated, TaskReport
 from ..store.observations import MIN_CELL, Metric
@@ -19,7 +20,7 @@ def metric_rows(answer: Evaluated, evaluate: Evaluate, now: float) -> list[Metri
     found = []
     for personal, tasks in ((False, answer.tasks), (True, answer.personal or {})):
         for task, told in tasks.items():
-            place = rounds.get(f"head/{task}", last)
+            place = rounds.get(ComponentKind.HEAD.named(task), last)
             found += [
                 Metric(*place, task, metric, value, count, now, cell, personal)
                 for metric, cell, value, count in _figures(told)

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, DpEvents, effective_noise
-from ...protocol.components import MILLION
-from ...protocol.learning import OF_MODALITY
+from ...protocol.components import MILLION, parse_name
 from ...protocol.records import Update, body_of
 from ...protocol.update import UpdateHeader
 from ..core.contribution import spend_statement, whole
@@ -213,7 +212,7 @@ def _withheld(context: Context, policies: Sequence[InForce]) -> Mapping[str, str
     here = [
         name
         for name in names
-        if context.hosted is None or name in context.hosted or name.partition("/")[0] in OF_MODALITY
+        if context.hosted is None or name in context.hosted or parse_name(name).modality is not None
     ]
     return governing.withheld(context.charter, policies, here)
 

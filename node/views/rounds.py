@@ -8,10 +8,9 @@ from ...consensus.rounds import active_hosts
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema
-from ...protocol.learning import OF_MODALITY, OF_TASK
+from ...protocol.components import ComponentKind
 from ...protocol.records import IDLE, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE
-from ...protocol.statistics import KIND
 from ...protocol.update import UpdateHeader
 from ..store.observations import RoundNote
 from .context import Context, moment
@@ -94,16 +93,7 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
 
 def _evaluation(context: Context, component: str, number: int) -> list[Measured]:
     """Return the figures of a component's tasks; groups under MIN_CELL are marked as too small."""
-    kind, _, name = component.partition("/")
-    tasks = (
-        {component}
-        if kind == KIND
-        else {
-            task.name
-            for task in context.charter.learning.tasks
-            if (name == task.name if kind in OF_TASK else kind not in OF_MODALITY or name in task.modalities)
-        }
-    )
+    tasks = context.charter.learning.judged_by(component)
     units = {task.name: UNITS[task.kind] for task in context.charter.learning.tasks if task.kind in UNITS}
     return [
         {
@@ -125,7 +115,7 @@ def _evaluation(context: Context, component: str, number: int) -> list[Measured]
 
 def _generation(context: Context, task: str) -> int:
     """Return the present generation for figures of a task or a statistic."""
-    c = context.ledger.components.get(f"head/{task}") or context.ledger.components.get(task)
+    c = context.ledger.components.get(ComponentKind.HEAD.named(task)) or context.ledger.components.get(task)
     return max(each.generation for each in context.ledger.components.values()) if c is None else c.generation
 
 

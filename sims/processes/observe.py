@@ -12,8 +12,7 @@ from ...crypto.errors import CollegiumError
 from ...node.core.events import Snapshot
 from ...node.store.database import Store
 from ...protocol.charter import Charter
-from ...protocol.components import ComponentSpec
-from ...protocol.statistics import KIND
+from ...protocol.components import ComponentSpec, names_statistic
 from .federation import Institution
 
 MAIN = ("accuracy", "auc", "r2")
@@ -42,9 +41,9 @@ def look(institution: Institution, before: View) -> View:
                 metrics={
                     (m.generation, m.round): m.value
                     for m in store.metrics()
-                    if m.metric in MAIN and not m.cell and not m.personal and not m.task.startswith(f"{KIND}/")
+                    if m.metric in MAIN and not m.cell and not m.personal and not names_statistic(m.task)
                 },
-                draws=sum(not any(p.component.startswith(f"{KIND}/") for p in draw.parts) for draw in draws),
+                draws=sum(not any(names_statistic(p.component) for p in draw.parts) for draw in draws),
                 epsilon=max((epsilon for draw in draws for _, epsilon in draw.claims), default=0),
             )
     except CollegiumError:

@@ -6,9 +6,8 @@ from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...protocol import statistics as sums
 from ...protocol.charter import Charter, Member, Rules
-from ...protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector
+from ...protocol.components import SUM, ComponentKind, ComponentSpec, TensorSpec, base_digest, base_vector
 from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
-from ...protocol.statistics import KIND
 from ...protocol.update import Integers
 
 
@@ -38,7 +37,7 @@ def small_charter(
     tensors = (TensorSpec("weight", (dimension,), 1000),)
     specs = []
     for index in range(components):
-        name = f"head/task{index}"
+        name = ComponentKind.HEAD.named(f"task{index}")
         specs.append(
             ComponentSpec(
                 name=name,
@@ -55,7 +54,7 @@ def small_charter(
             )
         )
     for index in range(statistics):
-        name, parts = f"{KIND}/task{index}", sums.tensors("ridge", 3, 2)
+        name, parts = ComponentKind.STATISTIC.named(f"task{index}"), sums.tensors("ridge", 3, 2)
         base = base_digest(base_vector(seed, name, parts))
         sensitivity = sums.SENSITIVITY["ridge"]
         specs.append(ComponentSpec(name, "ridge", parts, 16, sums.WIDTH, SUM, 1, sensitivity, noise, 1_000_000, base))

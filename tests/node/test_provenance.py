@@ -15,7 +15,7 @@ from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.provenance import Coalitions, Figures, blame, coalitions_of, leave_one_out, shapley
 from collegium.node.provenance.blame import WEIGHTS
-from collegium.node.provenance.influence import judged_by, most_coalitions
+from collegium.node.provenance.influence import most_coalitions
 from collegium.node.provenance.plot import html, png
 from collegium.node.verify import Report, verify_ledger
 from collegium.protocol import schema
@@ -456,4 +456,4 @@ def test_a_component_is_judged_by_the_tasks_that_depend_on_it() -> None:
         "skip/y": ("y",),
         "backbone": ("x", "y"),
     }
-    assert {name: judged_by(learning, name) for name in expected} == expected
+    assert {name: learning.judged_by(name) for name in expected} == expected

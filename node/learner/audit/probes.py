@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ....protocol.components import ComponentKind
 from ...privacy.accountant import effective_noise, epsilon
 from ...privacy.auditing import Bools, Floats, correct_guesses, epsilon_lower_bound, most_provable
 from .. import dpsgd
@@ -162,9 +163,9 @@ def _crowd(count: int) -> Prepared:
 def _draw(count: int) -> Prepared:
     """One sample of few students over 64 components, each with so much noise that it alone reveals nothing."""
     rate, tasks = 0.07, [f"t{number}" for number in range(64)]
-    specs = [at.spec_of(f"skip/{task}", "linear-skip", {"table.weight": (1, count)}) for task in tasks]
+    specs = [at.spec_of(ComponentKind.SKIP.named(task), "linear-skip", {"table.weight": (1, count)}) for task in tasks]
     noises = at.split_noise({spec.name: 1.0 for spec in specs}, 4.5, 1)
-    specs += [at.spec_of(f"head/{task}", "linear", {"linear.weight": (1, 1)}) for task in tasks]
+    specs += [at.spec_of(ComponentKind.HEAD.named(task), "linear", {"linear.weight": (1, 1)}) for task in tasks]
     mechanism = at.mechanism_of(
         specs,
         noises,

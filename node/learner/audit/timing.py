@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ....crypto.extras import extra
-from ....protocol.components import ComponentSpec, base_digest, base_vector
+from ....protocol.components import ComponentKind, ComponentSpec, base_digest, base_vector, of_kind
 from ....protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
 from ...blueprint.parts import Part, adapter, backbone, encoder, head, skip
 from ..dpsgd import Batch, kinds_of, student_losses, train
@@ -115,7 +115,7 @@ def model_of(case: Case, specs: Sequence[ComponentSpec], tiny: Path, device: tor
 
     floors = tuple(PrivacyFloor(modality.name, "dp", 8000, 10) for modality in case.modalities)
     learning = Learning(case.modalities, case.tasks, floors, 1, 100_000, 0, 1)
-    live = {spec.name.split("/")[1] for spec in specs if spec.name.startswith("adapter/")}
+    live = of_kind(ComponentKind.ADAPTER, (spec.name for spec in specs))
     model = M3TModel(specs, learning, SEED, {name: pretrained_encoder(tiny) for name in live})
     for spec in specs:
         model.load(spec, base_vector(SEED, spec.name, spec.tensors))
@@ -194,7 +194,7 @@ def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mappi
         from opacus.grad_sample import GradSampleModule  # noqa: PLC0415  # takes seconds
 
     specs = specs_of(case)
-    live = any(spec.name.startswith("adapter/") for spec in specs)
+    live = bool(of_kind(ComponentKind.ADAPTER, (spec.name for spec in specs)))
     batch = batch_of(case, live)
     models = [model_of(case, specs, tiny, device) for _ in range(3)]
     for model in models:

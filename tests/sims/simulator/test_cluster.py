@@ -5,6 +5,7 @@ Every test takes its seed as a parameter, so a failure names it. The soak forms 
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,16 @@ from collegium.consensus.components import Round, origin, replay
 from collegium.consensus.fold import fold_block
 from collegium.consensus.ledger import genesis
 from collegium.consensus.summary import state_digest as ledger_digest
+from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.core.in_flight import InFlightUpdate
 from collegium.node.core.messages import SYNC_LIMIT, Kind, SyncResponse
+from collegium.node.core.timers import PaceDue, RoundDeadline, Timer
+from collegium.protocol import names as grammar
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PRECOMMIT, Block, Proposal, Vote
-from collegium.protocol.components import state_digest
+from collegium.protocol.charter import Charter
+from collegium.protocol.components import base_digest, base_vector, state_digest
 from collegium.protocol.records import Attest, Update, body_of
 from collegium.protocol.signing import open_signed
 from collegium.protocol.update import UpdateHeader, payload_values
@@ -28,6 +33,7 @@ from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.liars import LIES
 from collegium.sims.simulator.lie import Lie
 from collegium.sims.simulator.network import NetworkConditions
+from collegium.sims.simulator.small import small_charter
 
 CALM = NetworkConditions()
 STORM = NetworkConditions(delay=(1, 300), loss=0.15, duplicate=0.15)
@@ -197,6 +203,44 @@ def test_a_lost_member_costs_a_deadline_and_no_more(seed: int) -> None:
 
     assert cluster.run(done, LIMIT)
     assert cluster.now < 3 * (1000 + 4000), f"{cluster.now} ms for three rounds"
+
+
+def test_no_part_of_a_node_relies_on_the_grammar_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name is the start of the other, with ":" and "/"; deadlines and paces fire for each (G3)."""
+    monkeypatch.setattr(grammar, "plain", lambda _: True)
+    names = {"head/task0": "head/task0:1", "head/task1": "head/task0:1/1:b"}
+
+    def oddly_named(identities: list[Identity], **options: Any) -> Charter:
+        charter = small_charter(identities, **options)
+        specs = (replace(spec, name=names[spec.name]) for spec in charter.components)
+        return replace(
+            charter,
+            components=tuple(
+                replace(spec, base=base_digest(base_vector(charter.seed, spec.name, spec.tensors))) for spec in specs
+            ),
+            learning=replace(
+                charter.learning,
+                tasks=tuple(replace(task, name=names[f"head/{task.name}"][5:]) for task in charter.learning.tasks),
+            ),
+        )
+
+    monkeypatch.setattr("collegium.sims.simulator.cluster.small_charter", oddly_named)
+    cluster = Cluster(4, 1, Invariants, network=STORM, rounds=3, components=2, deadline=1000, pace=3000)
+    timers: set[Timer] = set()
+    started = cluster.nodes[:3]
+    for node in started:  # the fourth never starts
+        node.start()
+
+    def done() -> bool:
+        timers.update(timer for node in started for timer in node.timers)
+        return all(
+            node.core is not None and all(node.core.folded.get(name, (0,))[0] >= 3 for name in names.values())
+            for node in started
+        )
+
+    assert cluster.run(done, LIMIT)
+    assert {timer.component for timer in timers if isinstance(timer, RoundDeadline)} == {*names.values()}
+    assert {timer.component for timer in timers if isinstance(timer, PaceDue)} == {*names.values()}
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
