@@ -400,7 +400,7 @@ def _daemon(home: Home) -> Iterator[Check]:
     if hangs:
         yield Check("daemon", "fail", hangs, advice)
         return
-    status = Client(home).get("/status")
+    status = Client(home).status()
     for note in status["findings"]:
         name = "learner" if note["kind"] == NoteKind.LEARNER_FAILED else "daemon"
         yield Check(name, VERDICTS[Level(note["level"])], note["found"], note["advice"])

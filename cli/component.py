@@ -1,12 +1,15 @@
 """`collegium component`: the parts of the model."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, names, short, table
 from .read import answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(help="The parts of the model that are trained together.", no_args_is_help=True)
 
@@ -17,9 +20,9 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the components: rounds, hosts, certified states, and the members that the open round waits for."""
     from ..node import views
 
-    found: Any = answer(existing_home(home), lambda client: client.get("/components"), views.components)
+    found = answer(existing_home(home), lambda client: client.components(), views.components)
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         rows = [
             (
                 c["component"],

@@ -70,7 +70,7 @@ def invitations(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the invitations that this node issued, and their applicants."""
     from ..node.control.client import Client
 
-    found = Client(existing_home(home)).get("/invitations")
+    found = Client(existing_home(home)).invitations()
 
     def people(out: Any) -> None:
         rows = [

@@ -1,7 +1,7 @@
 """`collegium ledger`: agreed records, their verification, and proofs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,11 @@ from .files import check_new, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, plain, progress, short, size, table
 from .read import answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..node.views.shapes_ledger import RecordLine, Said
 
 app = typer.Typer(help="The ledger: agreed records, verified from the charter alone.", no_args_is_help=True)
 
@@ -30,10 +35,9 @@ def log(
     """List agreed records in the order of the ledger."""
     from ..node import views
 
-    query = {"author": author, "kind": kind, "component": component, "since": since, "limit": limit}
-    found: Any = answer(
+    found = answer(
         existing_home(home),
-        lambda client: client.get("/ledger/log", **query),
+        lambda client: client.ledger_log(author=author, kind=kind, component=component, since=since, limit=limit),
         lambda context: views.ledger_log(
             context,
             author=None if author is None else views.find_member(context, author),
@@ -46,14 +50,14 @@ def log(
     emit(found, as_json, lambda out: _records(out, found))
 
 
-def _records(out: Any, records: Any) -> None:
+def _records(out: "Console", records: "list[RecordLine]") -> None:
     rows = [
         (r["height"], r["author"]["name"], r["seq"], r["kind"], short(r["digest"]), about(r["about"])) for r in records
     ]
     table(out, ("height", "author", "seq", "kind", "digest", "about"), rows, empty="No such record is agreed on yet.")
 
 
-def about(facts_: Any) -> str:
+def about(facts_: "Said") -> str:
     """Return a record's content in one line."""
     if "component" in facts_:
         text = f"{facts_['component']} round {facts_['round']}"
@@ -79,7 +83,7 @@ def show(
     """Show a block or a record."""
     from ..node import views
 
-    found: Any = answer(
+    found = answer(
         existing_home(home),
         lambda client: client.record(reference),
         lambda context: views.ledger_show(context, reference),
@@ -258,10 +262,9 @@ def export(
     with progress(as_json) as step, source_of(place, step) as source:
         height = source.height(until)
         write_new(file, frames(source, height))
-    found = {"file": str(file), "height": height, "bytes": file.stat().st_size}
-    text = (
-        f"{height} blocks, {size(found['bytes'])}, written to {file}; anybody checks it: collegium ledger verify {file}"
-    )
+    length = file.stat().st_size
+    found = {"file": str(file), "height": height, "bytes": length}
+    text = f"{height} blocks, {size(length)}, written to {file}; anybody checks it: collegium ledger verify {file}"
     emit(found, as_json, lambda out: out.print(text))
 
 

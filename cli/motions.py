@@ -1,9 +1,9 @@
 """`collegium peer motions`, `approve`, `expel`, …: motions and ballots of members."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,13 @@ from ..protocol.bounds import MAX_WAIT
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, facts, names, say, table
 from .read import answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..node.control.client import Client
+    from ..node.views.shapes import NodeStatus
+    from ..node.views.shapes_membership import MotionEnded, Motions, MotionShown
 
 WhoArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name, or a prefix of its key.")]
 WaitOption = Annotated[float, typer.Option(min=0, max=MAX_WAIT, help="Seconds to wait for the block that has it.")]
@@ -24,9 +31,9 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the open motions, and the outcomes of earlier ones."""
     from ..node import views
 
-    found: Any = answer(existing_home(home), lambda client: client.get("/motions"), views.motions)
+    found = answer(existing_home(home), lambda client: client.motions(), views.motions)
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         rows = [
             (
                 m["motion"][:12],
@@ -84,14 +91,14 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
 
     client = Client(existing_home(home))
     known = known_motions(client)
-    sent: Any = client.vote(motion, yes=yes, anyway=anyway)
+    sent = client.vote(motion, yes=yes, anyway=anyway)
     if not sent["submitted"]:
         emit(sent, as_json, lambda out: out.print(f"turned down: {sent['withdrawn']}"))
         return
-    if sent["motion"] is None:
+    if sent["motion"] is not None:
+        _follow_motion(client, sent["motion"], wait, as_json)
+    elif sent["subject"] is not None:
         follow(client, "admit", sent["subject"], wait, as_json, known)
-        return
-    _follow_motion(client, sent["motion"], wait, as_json)
 
 
 def expel(
@@ -125,18 +132,19 @@ def leave(
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
-    status = client.get("/status")
-    if not status["is_member"]:
+    status = client.status()
+    me = status["member"]
+    if me is None or not status["is_member"]:
         raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
-    for warning in _consequences(status, client.member(status["member"]["key"])["active_host_of"]):
+    for warning in _consequences(status, client.member(me["key"])["active_host_of"]):
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
     known = known_motions(client)
     client.move("leave", reason=reason)
-    follow(client, "leave", status["member"]["key"], wait, as_json, known)
+    follow(client, "leave", me["key"], wait, as_json, known)
 
 
-def _consequences(status: Any, hosted: Collection[str]) -> list[str]:
+def _consequences(status: "NodeStatus", hosted: Collection[str]) -> list[str]:
     """Return what the federation loses with this member, an active host of the components in `hosted`."""
     from ..protocol.blocks import quorum, tolerated
 
@@ -163,13 +171,13 @@ def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = Fal
     """Show one member: since when, by which motion, under which keys, and the motions about it."""
     from ..node import views
 
-    found: Any = answer(
+    found = answer(
         existing_home(home),
         lambda client: client.member(member),
         lambda context: views.member(context, views.find_member(context, member)),
     )
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         since = "the charter" if not found["since_height"] else f"height {found['since_height']}"
         pairs: list[tuple[str, object]] = [
             ("name", found["name"]),
@@ -190,13 +198,13 @@ def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = Fal
         facts(out, pairs)
         for m in found["open_motions"]:
             out.print(f"open: {m['what']}, {len(m['yes'])} of {m['needed']} yes, {_motion(m)}")
-        for m in found["ended_motions"]:
-            out.print(f"{m['result']} at height {m['at_height']}: {m['what']}, {_motion(m)}")
+        for ended in found["ended_motions"]:
+            out.print(f"{ended['result']} at height {ended['at_height']}: {ended['what']}, {_motion(ended)}")
 
     emit(found, as_json, people)
 
 
-def _motion(m: Any) -> str:
+def _motion(m: "MotionShown | MotionEnded") -> str:
     reason = f" ({m['reason']})" if m["reason"] else ""
     return f"motion {m['motion'][:12]}{reason}"
 
@@ -204,34 +212,39 @@ def _motion(m: Any) -> str:
 # ---- the state of a motion
 
 
-def known_motions(client: Any) -> set[str]:
+def known_motions(client: "Client") -> set[str]:
     """Return the motions that ended or that this node voted on: a new motion is none of them."""
-    found = client.get("/motions")
-    return {m["motion"] for m in (*found["open"], *found["ended"]) if not _to_vote(m)}
+    found = client.motions()
+    return {m["motion"] for m in _every(found) if not _to_vote(m)}
 
 
-def _to_vote(motion: Any) -> bool:
-    return bool(motion.get("your_ballot") == "not cast")  # proposing the same motion again would be a yes vote
+def _every(found: "Motions") -> "list[MotionShown | MotionEnded]":
+    return [*found["open"], *found["ended"]]
 
 
-def follow(client: Any, action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
+def _to_vote(motion: "MotionShown | MotionEnded") -> bool:
+    return (
+        "your_ballot" in motion and motion["your_ballot"] == "not cast"
+    )  # proposing the same motion again would be a yes vote
+
+
+def follow(client: "Client", action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
     """Wait until a block has the motion, or this node's yes to an equal one, and show its state.
 
     `known` are the `known_motions` of just before.
     """
 
-    def find(found: Any) -> Any:
-        every = [*found["open"], *found["ended"]]
-        same = (m for m in every if m["action"] == action and m["subject"]["key"] == subject)
+    def find(found: "Motions") -> "MotionShown | MotionEnded | None":
+        same = (m for m in _every(found) if m["action"] == action and m["subject"]["key"] == subject)
         return next((m for m in same if m["motion"] not in known and not _to_vote(m)), None)
 
     _await(client, find, wait, as_json)
 
 
-def _follow_motion(client: Any, digest: str, wait: float, as_json: bool) -> None:
+def _follow_motion(client: "Client", digest: str, wait: float, as_json: bool) -> None:
     """Wait until a block has this node's ballot, and return the motion's state."""
 
-    def find(found: Any) -> Any:
+    def find(found: "Motions") -> "MotionShown | MotionEnded | None":
         ended = next((m for m in found["ended"] if m["motion"] == digest), None)
         voted = next((m for m in found["open"] if m["motion"] == digest and m["your_ballot"] in ("yes", "no")), None)
         return ended or voted
@@ -239,9 +252,11 @@ def _follow_motion(client: Any, digest: str, wait: float, as_json: bool) -> None
     _await(client, find, wait, as_json)
 
 
-def _await(client: Any, find: Any, wait: float, as_json: bool) -> None:
+def _await(
+    client: "Client", find: "Callable[[Motions], MotionShown | MotionEnded | None]", wait: float, as_json: bool
+) -> None:
     deadline = time.monotonic() + wait
-    while (motion := find(client.get("/motions"))) is None:
+    while (motion := find(client.motions())) is None:
         if time.monotonic() > deadline:
             raise UnreachableError(
                 f"It is signed, and no block has it after {wait:g} s",
@@ -249,7 +264,7 @@ def _await(client: Any, find: Any, wait: float, as_json: bool) -> None:
             )
         time.sleep(0.2)
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         if "result" in motion:
             why = f" ({motion['why']})" if motion["why"] else ""
             out.print(f"{motion['result']} at height {motion['at_height']}: {motion['what']}{why}")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,10 +18,13 @@ from .options import HomeOption, JsonOption, PassphraseOption, existing_home, ke
 from .output import emit, facts, names, say, short, size, table
 from .pausing import pause, resume
 from .read import answer
-from .training import CANNOT_TRAIN, coverage, problem, tell, trained, wait_for_learner
+from .training import CANNOT_TRAIN, Started, coverage, problem, tell, trained, wait_for_learner
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..node.home.paths import Home
+    from ..node.views.shapes import NodeStatus, NotConnected
 
 app = typer.Typer(help="This node's daemon.", no_args_is_help=True)
 app.command("pause")(pause)
@@ -62,9 +65,9 @@ def start(
         return
     process, offset = spawn(place, passphrase)
     wait_until_up(place, process, offset, wait)
-    now = wait_for_learner(place, wait)
-    learner = now["live"]["learner"]
-    found: Any = {
+    now, live = wait_for_learner(place, wait)
+    learner = live["learner"]
+    found: Started = {
         "running": True,
         "pid": process.pid,
         "home": str(place.root),
@@ -78,14 +81,14 @@ def start(
             for note in now["findings"]
             if note["kind"] == NoteKind.PATTERN_UNMATCHED
         ],
-        "older": list(map(str, older(now["live"]["returned"], now["live"]["removals_unknown"]))),
+        "older": list(map(str, older(live["returned"], live["removals_unknown"]))),
         "paused": list(map(str, paused(now["paused"]))),
         "is_member": now["is_member"],
         "gone": now["gone"],
     }
     wrong = "" if now["gone"] else problem(found)
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         out.print(f"running (pid {process.pid}); its log is {place.log}")
         if now["gone"]:
             tell_notes(out, now)
@@ -255,14 +258,14 @@ def _watch(place: "Home", interval: float) -> None:
             time.sleep(interval)
 
 
-def look(home: "Home") -> Any:
+def look(home: "Home") -> "NodeStatus":
     """Return the status view."""
     from ..node import views
 
-    return answer(home, lambda client: client.get("/status"), views.status)
+    return answer(home, lambda client: client.status(), views.status)
 
 
-def show(out: Any, found: Any, *, silent: bool = False) -> None:
+def show(out: "Console", found: "NodeStatus", *, silent: bool = False) -> None:
     """Print the status view; `silent`: a daemon holds the directory, and a view without its facts is of the disk."""
     live, federation = found["live"], found["federation"]
     state = "running" if live else "its daemon does not answer" if silent else "not running"
@@ -315,13 +318,13 @@ def show(out: Any, found: Any, *, silent: bool = False) -> None:
     tell_notes(out, found)
 
 
-def tell_notes(out: Any, found: Any) -> None:
+def tell_notes(out: "Console", found: "NodeStatus") -> None:
     """Print the notes of the status view."""
     for note in found["notes"]:
         out.print(f"note: {note}")
 
 
-def _who(found: Any) -> str:
+def _who(found: "NodeStatus") -> str:
     """Return this node's name, and its standing if it is no member."""
     if not found["member"]:
         return "–"
@@ -333,7 +336,7 @@ def _who(found: Any) -> str:
     return f"key {key}, no member yet" if name == key else f"{name} (key {key}), no member yet"
 
 
-def _pace(found: Any) -> str:
+def _pace(found: "NodeStatus") -> str:
     """Say how fast rounds may follow each other, and when the next one may close; "" if nothing holds them back."""
     times = sorted({c["closes_after"] for c in found["components"] if c["closes_after"]})
     told = [f"{time[:16].replace('T', ' ')} UTC" for time in times]
@@ -344,5 +347,5 @@ def _pace(found: Any) -> str:
     return "; ".join(parts)
 
 
-def _absent(member: Any) -> str:
+def _absent(member: "NotConnected") -> str:
     return f"{member['name']} ({member['why']})" if member["why"] else str(member["name"])

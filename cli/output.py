@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -226,17 +226,17 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def names(members: Any) -> str:
+def names(members: Iterable[Mapping[str, object]]) -> str:
     """Return the names of a list of members."""
     return ", ".join(str(member["name"]) for member in members) or "–"
 
 
-def short(digest: Any) -> str:
+def short(digest: str | None) -> str:
     """Return a digest's prefix."""
-    return "–" if not digest else str(digest)[:16]
+    return digest[:16] if digest else "–"
 
 
-def size(count: Any) -> str:
+def size(count: int | None) -> str:
     """Return a number of bytes for people."""
     if count is None:
         return "–"

@@ -1,6 +1,6 @@
 """`collegium peer`: members and how to reach them."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,11 @@ from .read import answer
 from .rekey import rekey
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..node.control.replies import PeerAdded, PeerRemoved
     from ..node.home.paths import Home
+    from ..node.views.shapes import PeerShown
 
 app = typer.Typer(help="Members: addresses, connections, invitations and motions.", no_args_is_help=True)
 for _name, _command in (
@@ -37,13 +41,9 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the members and whether this node is connected to them."""
     from ..node import views
 
-    found: Any = answer(
-        existing_home(home),
-        lambda client: client.get("/peers"),
-        lambda context: {"peers": views.peers(context), "added": list(context.added)},
-    )
+    found = answer(existing_home(home), lambda client: client.peers(), views.peers)
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         rows = [
             (
                 peer["name"],
@@ -70,7 +70,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(found, as_json, people)
 
 
-def _idle(peer: Any) -> str:
+def _idle(peer: "PeerShown") -> str:
     """Print the offered components that a member does not train, with its own reasons."""
     reasons: dict[str, list[str]] = {}
     for entry in peer["idle"]:
@@ -79,7 +79,7 @@ def _idle(peer: Any) -> str:
     return f"{peer['name']} does not train, and no round waits for it: {what}"
 
 
-def _ways(peer: Any) -> str:
+def _ways(peer: "PeerShown") -> str:
     digits = fingerprint(bytes.fromhex(peer["key"]))
     return " ".join([f"key by telephone {digits}, peer id {peer['peer_id']}", *peer["addresses"]])
 
@@ -104,7 +104,7 @@ def add(
 
     place = existing_home(home)
     if running(place) is not None:
-        found = Client(place).add_peer(address)
+        found: PeerAdded = Client(place).add_peer(address)
     else:
         edit_peers(place, add=[address])
         found = {"address": address, "connected": False, "why": "no daemon runs; it is dialled at the next start"}
@@ -127,7 +127,7 @@ def remove(address: AddressArgument, home: HomeOption = None, as_json: JsonOptio
 
     place = existing_home(home)
     if running(place) is not None:
-        found = Client(place).remove_peer(address)
+        found: PeerRemoved = Client(place).remove_peer(address)
     else:
         found = {"address": address, "added": list(edit_peers(place, remove=[address]))}
     emit(found, as_json, lambda out: out.print(f"forgotten: {address}"))
@@ -145,7 +145,7 @@ def _whole(home: "Home", member: str, address: str) -> str:
     if home.database.exists():
         text = answer(
             home,
-            lambda client: str(client.member(member)["key"]),
+            lambda client: client.member(member)["key"],
             lambda context: find_member(context, member).hex(),
         )
         key = bytes.fromhex(text)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..node.privacy.policy import InForce
     from ..node.views import Context
+    from ..node.views.shapes_privacy import CrossCheck, PlanShown, PrivacyShown
     from ..protocol.charter import Charter
 
 app = typer.Typer(help="The privacy budget of this node's students.", no_args_is_help=True)
@@ -36,12 +37,12 @@ def show(
 
     place = existing_home(home)
 
-    def read(context: "Context") -> Any:
+    def read(context: "Context") -> "PrivacyShown":
         config, policies = _in_force(place, context.charter)
         found = views.privacy(context, policies, config.privacy.jurisdiction)
         # Here and not in the daemon: the accountant takes seconds and memory.
         planned = config.learning.rounds
-        return found | {"forecast": views.forecast(context, policies, planned) if forecast else None}
+        return {**found, "forecast": views.forecast(context, policies, planned) if forecast else None}
 
     found = from_store(place, read)
 
@@ -233,7 +234,7 @@ def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce,
     return config, policies(config, charter)
 
 
-def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> Any:
+def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> "PlanShown":
     from ..node import views
     from ..node.core.events import Noised, PutReservation
     from ..node.home.policies import hosted_components
@@ -304,13 +305,13 @@ def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
         raise UsageError(str(error), "Allow a larger ε, fewer rounds or steps, or a lower sample rate.") from error
 
 
-def _cross_check(events: list[list[float]], delta: float) -> Any:
+def _cross_check(events: list[list[float]], delta: float) -> "CrossCheck":
     """Ask a worker: Opacus needs torch, which no command imports."""
-    from dataclasses import asdict
-
+    from ..node.learner import messages
     from ..node.learner.client import AUDITING, process
-    from ..node.learner.messages import CrossCheck, SampledSteps
+    from ..node.learner.messages import SampledSteps
 
     ran = tuple(SampledSteps(rate, noise, int(count)) for rate, noise, count in events)
     with process(AUDITING) as learner:
-        return asdict(learner.ask(CrossCheck(ran, delta)))
+        found = learner.ask(messages.CrossCheck(ran, delta))
+    return {"pld": found.pld, "prv": found.prv, "error": found.error}

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from .motions import WaitOption, YesOption, follow, known_motions
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit
 from .read import public_key
+
+if TYPE_CHECKING:
+    from ..node.control.client import Client
 
 
 def rekey(
@@ -48,8 +51,10 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
 
     place = existing_home(home)
     client = Client(place)
-    status = client.get("/status")
-    old = bytes.fromhex(status["member"]["key"])
+    status = client.status()
+    me = status["member"]
+    assert me is not None  # a daemon knows its key
+    old = bytes.fromhex(me["key"])
     confirm(f"Move from key {old.hex()[:16]} to a new one?", yes)
     new = keys.create_next(place, key_passphrase(place, passphrase_file))
     federation = bytes.fromhex(status["federation"]["id"])
@@ -67,11 +72,12 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
     emit(found, as_json, lambda out: out.print(f"moved to key {found['key']}; the old one is kept as {found['kept']}"))
 
 
-def _runs_as(client: Any, key: bytes) -> bool:
+def _runs_as(client: "Client", key: bytes) -> bool:
     try:
-        return bool(client.get("/status")["member"]["key"] == key.hex())
+        me = client.status()["member"]
     except CollegiumError:
         return False  # it is restarting
+    return me is not None and me["key"] == key.hex()
 
 
 def _claim(
@@ -121,7 +127,7 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
     from ..protocol.signing import open_signed
 
     client = Client(existing_home(home))
-    federation = bytes.fromhex(client.get("/status")["federation"]["id"])
+    federation = bytes.fromhex(client.status()["federation"]["id"])
     try:
         wire = bytes.fromhex(statement.read_text(encoding="ascii").strip())
         value = open_signed(Rekeying, wire, federation).value

@@ -1,6 +1,6 @@
 """`collegium round`: counted and missing members of closed rounds."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +8,11 @@ from ..protocol.bounds import MAX_HEIGHT
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, short, size, table
 from .read import answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..node.views.shapes import Measured, Missing, RoundDetail
 
 app = typer.Typer(help="Closed rounds: counted and missing members, with reasons.", no_args_is_help=True)
 
@@ -24,13 +29,13 @@ def show(
     """List closed rounds."""
     from ..node import views
 
-    found: Any = answer(
+    found = answer(
         existing_home(home),
-        lambda client: client.get("/rounds", component=component, since=since, limit=limit),
+        lambda client: client.rounds(component, since=since, limit=limit),
         lambda context: views.rounds(context, component, since=since, limit=limit),
     )
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         withdrawn = any(r["withdrawn"] for r in found)
         rows = [
             (
@@ -51,7 +56,7 @@ def show(
     emit(found, as_json, people)
 
 
-def missing(members: Any) -> str:
+def missing(members: "list[Missing] | None") -> str:
     """Return the missing members with reasons; "?" where this node did not see the round close."""
     if members is None:
         return "? (see `round show`)"
@@ -71,13 +76,13 @@ def detail(
     """Show one closed round."""
     from ..node import views
 
-    found: Any = answer(
+    found = answer(
         existing_home(home),
         lambda client: client.round(component, number, local=local),
         lambda context: views.round_detail(context, component, number, local=local),
     )
 
-    def people(out: Any) -> None:
+    def people(out: "Console") -> None:
         facts(
             out,
             [
@@ -102,11 +107,11 @@ def detail(
     emit(found, as_json, people)
 
 
-def _deadline(found: Any) -> str:
+def _deadline(found: "RoundDetail") -> str:
     return ", after its deadline" if found["deadline_passed"] else ""
 
 
-def _evaluation(out: Any, found: Any) -> None:
+def _evaluation(out: "Console", found: "RoundDetail") -> None:
     """Print the figures and remarks on them; those from before a withdrawal separately."""
     times = sorted({(figure["in_force"], figure["generation"]) for figure in found["evaluation"]}) or [(True, 0)]
     for now, generation in times:
@@ -122,28 +127,28 @@ def _evaluation(out: Any, found: Any) -> None:
         shown = {figure["task"] for figure in figures}
         for task, unit in sorted({(figure["task"], figure["unit"]) for figure in figures if figure["unit"]}):
             out.print(f"{task}: mae is the mean absolute error in {unit}.")
-        for task in found["no_better"]:
-            if task["generation"] == generation and task["task"] in shown:
-                which = ", with the private components," if task["personal"] else ""
-                out.print(f"{task['task']}{which} is no better than a constant here: {'; '.join(task['reasons'])}.")
+        for poor in found["no_better"]:
+            if poor["generation"] == generation and poor["task"] in shown:
+                which = ", with the private components," if poor["personal"] else ""
+                out.print(f"{poor['task']}{which} is no better than a constant here: {'; '.join(poor['reasons'])}.")
 
 
-def _figures(evaluation: Any) -> list[tuple[object, ...]]:
+def _figures(evaluation: "list[Measured]") -> list[tuple[object, ...]]:
     """Return a row for each task, metric and group, with the shared and the personal figure."""
     from ..node.store.observations import MIN_CELL
 
-    rows: dict[tuple[object, ...], list[Any]] = {}
+    rows: dict[tuple[object, ...], list[Measured | None]] = {}
     for figure in evaluation:
         key = (figure["task"], figure["metric"], figure["group"] or "")
         rows.setdefault(key, [None, None])[figure["personal"]] = figure
     shown = []
     for (task, metric, group), (shared, personal) in rows.items():
-        some = shared or personal
+        count = next(figure["count"] for figure in (shared, personal) if figure)
         values = [
             f"under {MIN_CELL}: not shown" if figure and figure["too_few"] else figure and _rounded(figure["value"])
             for figure in (shared, personal)
         ]
-        shown.append((task, metric, group or "all", *values, some["count"]))
+        shown.append((task, metric, group or "all", *values, count))
     return shown
 
 

@@ -1,17 +1,19 @@
 """The output of `privacy show` for people: this node's spending and what is left."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .output import facts, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..node.views.shapes_privacy import Forecast, PrivacyShown
+
 RECALLED = "yes; recalled from its update in the ledger"
 
 
-def people(out: "Console", found: Any) -> None:
+def people(out: "Console", found: "PrivacyShown") -> None:
     """Print the view of this node's spending."""
     planned_on = found["forecast"]
     facts(
@@ -25,7 +27,7 @@ def people(out: "Console", found: Any) -> None:
     )
     rows = []
     for line in found["modalities"]:
-        left = (planned_on["modalities"].get(line["modality"]) if planned_on else None) or {}
+        left = planned_on["modalities"].get(line["modality"]) if planned_on else None
         rows.append(
             (
                 line["modality"],
@@ -36,8 +38,8 @@ def people(out: "Console", found: Any) -> None:
                 else f"{line['epsilon_budget']:g} ({line['epsilon_from']}), {line['epsilon_before_recovery']:g}"
                 " before recovery",
                 f"{line['delta']:g}",
-                left.get("rounds_left"),
-                span(left.get("last_rounds", {}).values()),
+                left and left["rounds_left"],
+                span(left["last_rounds"].values()) if left else None,
             )
         )
     columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
@@ -68,7 +70,7 @@ def people(out: "Console", found: Any) -> None:
     table(out, columns, runs, empty="Nothing was trained on the students' data.")
 
 
-def _student(forecast: Any) -> str:
+def _student(forecast: "Forecast | None") -> str:
     """Return one student's cost over all modalities, in words; `forecast` is None where it was not made."""
     if forecast is None:
         return "not computed without the forecast (leave out --no-forecast)"

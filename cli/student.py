@@ -14,7 +14,14 @@ from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, recovery_price, say
 
 if TYPE_CHECKING:
+    from ..node.control.client import Client
+    from ..node.control.replies import StudentForgotten, StudentLook
     from ..node.home import Home
+
+    class Known(StudentLook):
+        """What is known of a student, and why no update would be withdrawn."""
+
+        why_none: str | None
 
 
 def subject(
@@ -55,7 +62,7 @@ def subject(
     place = existing_home(home)
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
     client = Client(place)
-    client.get("/status")  # before the operator is asked
+    client.status()  # before the operator is asked
     ids = near.meant(place, name, also or (), exactly=exactly, yes=yes)
     looks = {each: _look(client, place, each) for each in ids}
     ids = _known(looks, anyway)
@@ -75,15 +82,15 @@ def subject(
     emit(found, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
 
 
-def _look(client: Any, place: "Home", name: str) -> dict[str, Any]:
+def _look(client: "Client", place: "Home", name: str) -> "Known":
     """Return this node's knowledge of a student, before any change."""
-    look: dict[str, Any] = client.look_for_student(name)
+    look = client.look_for_student(name)
     if not look["in_data"] and (ids := near.in_data(place)) is not None:
         look["in_data"] = name in ids  # the learner may have opened the data before, or not at all
-    return look | {"why_none": None if look["would_withdraw"] else _why_none(place, name, look)}
+    return {**look, "why_none": None if look["would_withdraw"] else _why_none(place, name, look)}
 
 
-def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
+def _known(looks: "dict[str, Known]", anyway: bool) -> list[str]:
     """Return the ids that the data or training runs here have. Raises UsageError without any.
 
     Some of a student's ids may be spellings that occur nowhere: they need no action.
@@ -104,7 +111,7 @@ def _known(looks: dict[str, dict[str, Any]], anyway: bool) -> list[str]:
     raise UsageError(what, advice)
 
 
-def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
+def _why_none(place: "Home", name: str, look: "StudentLook") -> str:
     """Return the reason why no update that counts, or may count, saw this student."""
     from ..node.verify import read_charter
     from ..protocol.components import MILLION
@@ -124,7 +131,7 @@ def _why_none(place: "Home", name: str, look: dict[str, Any]) -> str:
     )
 
 
-def _price(looks: list[dict[str, Any]]) -> str:
+def _price(looks: "list[Known]") -> str:
     """Return the question to confirm, with the cost."""
     count = sum(look["would_withdraw"] for look in looks)
     who = "this student" if len(looks) == 1 else f"these {len(looks)} ids"
@@ -136,7 +143,7 @@ def _price(looks: list[dict[str, Any]]) -> str:
 
 
 def _forget(
-    client: Any, place: "Home", name: str, look: dict[str, Any], sent: Any, out: Path | None, wait: float
+    client: "Client", place: "Home", name: str, look: "Known", sent: "StudentForgotten", out: Path | None, wait: float
 ) -> dict[str, Any]:
     """Wait until an id is forgotten, from the answer `sent` of its request, and write its receipt to `out`."""
     known = bool(look["in_data"] or look["drawn"])
@@ -193,7 +200,7 @@ def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
     )
 
 
-def _await_refold(client: Any, student: str, sent: dict[str, Any], wait: float) -> dict[str, Any]:
+def _await_refold(client: "Client", student: str, sent: "StudentForgotten", wait: float) -> "StudentForgotten":
     """Wait until no withdrawn update counts and the hosts certified states without them; request the rest.
 
     Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.

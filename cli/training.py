@@ -1,7 +1,7 @@
 """The wait and the report of `node start`: whether this node's learner can train, and on what data."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ..crypto.errors import CollegiumError, UnreachableError
 from ..node.words import counted
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..node.home.paths import Home
+    from ..node.views.shapes import LearnerGlance, LiveShown, NodeStatus, TrainingShown
 
 CANNOT_TRAIN = 8  # the exit code of a daemon that runs and cannot train
 PATIENCE = 2.0  # seconds after which progress is shown
@@ -19,8 +20,34 @@ WAITS = "nothing yet: this node waits to be admitted. The members decide; ask th
 SETTLED = ("ready", "training", "off", "failed", "waiting")
 
 
-def wait_for_learner(home: "Home", seconds: float) -> Any:
-    """Wait until the running daemon's learner is ready or has failed; return the status view.
+class Coverage(TypedDict):
+    """Modalities or tasks of the charter that a data folder has and lacks, and its own that the charter has not."""
+
+    has: list[str]
+    lacks: list[str]
+    unused: list[str]
+
+
+class Started(TypedDict):
+    """What `node start` says of a daemon that answers."""
+
+    running: bool
+    pid: int
+    home: str
+    log: str
+    trains: bool
+    learner: "LearnerGlance"
+    data: dict[str, Coverage] | None
+    training: "TrainingShown"
+    unmatched: list[str]
+    older: list[str]
+    paused: list[str]
+    is_member: bool
+    gone: str | None
+
+
+def wait_for_learner(home: "Home", seconds: float) -> "tuple[NodeStatus, LiveShown]":
+    """Wait until the running daemon's learner is ready or has failed; return the status view and its live facts.
 
     After `seconds` the present view is returned. Raises UnreachableError if the daemon has ended.
     """
@@ -28,18 +55,19 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
     from ..node.home.lock import running
 
     client, begun, shown = Client(home), time.monotonic(), 0.0
-    found: Any = None
+    found: NodeStatus | None = None
     while True:
         now = time.monotonic() - begun
         try:
-            found = client.get("/status")
+            found = client.status()
         except UnreachableError:  # it restarts, with data that came; or it has ended
             if running(home) is None or (found is None and now > seconds):
                 raise
-        if found is not None:
-            learner = found["live"]["learner"]
-            if (learner["state"] in SETTLED and not _asks_others(found)) or now > seconds:
-                return found
+        live = None if found is None else found["live"]
+        if found is not None and live is not None:
+            learner = live["learner"]
+            if (learner["state"] in SETTLED and not _asks_others(found, live)) or now > seconds:
+                return found, live
             if learner["state"] not in SETTLED and now > PATIENCE and now > shown + AGAIN:
                 shown = now
                 done, total = learner["progress"]
@@ -47,13 +75,13 @@ def wait_for_learner(home: "Home", seconds: float) -> Any:
         time.sleep(0.2)
 
 
-def _asks_others(found: Any) -> bool:
+def _asks_others(found: "NodeStatus", live: "LiveShown") -> bool:
     """Whether enough members are connected to report their records of this node, and some have not reported yet."""
-    enough = len(found["live"]["connected"]) >= found["federation"]["quorum"] - 1
-    return bool(found["is_member"]) and enough and not found["live"]["signing"]
+    enough = len(live["connected"]) >= found["federation"]["quorum"] - 1
+    return found["is_member"] and enough and not live["signing"]
 
 
-def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
+def coverage(home: "Home") -> dict[str, Coverage] | None:
     """Return the charter's modalities and tasks that the data folder has and lacks, and those not in the charter.
 
     None without a data folder, or while its dataset.toml cannot be read, which the learner reports.
@@ -80,7 +108,7 @@ def coverage(home: "Home") -> dict[str, dict[str, list[str]]] | None:
     }
 
 
-def trained(status: Any) -> str:
+def trained(status: "TrainingShown") -> str:
     """Return in words what a node trains, and reasons for the other hosted components; `status`: its `training`."""
     reasons: dict[str, int] = {}
     for entry in status["idle"]:
@@ -91,7 +119,7 @@ def trained(status: Any) -> str:
     return "; ".join(parts) or "nothing is hosted here"
 
 
-def tell(out: "Console", found: Any) -> None:
+def tell(out: "Console", found: Started) -> None:
     """Print the report of `node start`: the data to train on, missing data, and problems."""
     learner, data = found["learner"], found["data"]
     if learner["state"] == "off":
@@ -124,7 +152,7 @@ def listed(names: list[str]) -> str:
     return ", ".join(names)
 
 
-def problem(found: Any) -> str:
+def problem(found: Started) -> str:
     """Return the reason why a running daemon cannot train, or ""."""
     learner = found["learner"]
     if learner["state"] == "waiting":

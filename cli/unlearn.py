@@ -66,7 +66,7 @@ def request(
     scope = parse_scope(component, rounds, update)
     place = existing_home(home)
     client = Client(place)
-    name = client.get("/status")["federation"]["name"]  # so that nobody is asked in vain
+    name = client.status()["federation"]["name"]  # so that nobody is asked in vain
     stops = "" if any(scope.values()) else " This node then contributes no more."
     what = f"Withdraw {_in_words(scope)} that this node contributed to {name!r}? It cannot be taken back.{stops}"
     confirm(f"{what} {recovery_price()}", yes)
@@ -90,7 +90,8 @@ def resume(
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
-    held = client.get("/status")["live"]["removals_unknown"]
+    live = client.status()["live"]
+    held = live is not None and live["removals_unknown"]
     if held:
         confirm(
             "Is everybody who was removed since this copy was made removed again (`collegium unlearn subject`), or"
@@ -190,7 +191,7 @@ def carry(
         data = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the statement {file}: {error}", "Ask for the file again.") from error
-    found: Any = Client(existing_home(home)).carry_withdrawal(data)
+    found = Client(existing_home(home)).carry_withdrawal(data)
     emit(found, as_json, lambda out: out.print("on its way; follow it by `collegium unlearn status`"))
 
 
@@ -199,7 +200,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show every withdrawal and its progress."""
     from ..node import views
 
-    found: Any = answer(existing_home(home), lambda client: client.get("/unlearn"), views.unlearn)
+    found = answer(existing_home(home), lambda client: client.withdrawals(), views.unlearn)
 
     def people(out: Any) -> None:
         if found["waiting_to_sign"]:

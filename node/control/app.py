@@ -26,6 +26,7 @@ from ..views.context import Context
 from . import membership, unlearn
 from .answers import Endpoint, answering, body_of, http_error
 from .facts import Daemon, context_of
+from .replies import PauseSet, PeerAdded, PeerRemoved
 
 log = structlog.get_logger(__name__)
 
@@ -57,16 +58,19 @@ def build(daemon: Daemon) -> Starlette:
         except UnreachableError as error:
             # Kept: the dialer tries again by itself, and the peer may only be down for now.
             daemon.refresh_peers()
-            return JSONResponse({"address": address, "connected": False, "why": error.message})
+            failed: PeerAdded = {"address": address, "connected": False, "why": error.message}
+            return JSONResponse(failed)
         daemon.refresh_peers()
         member = context_of(daemon).member(key)
-        return JSONResponse({"address": address, "connected": True, "tried": key not in already, "member": member})
+        found: PeerAdded = {"address": address, "connected": True, "tried": key not in already, "member": member}
+        return JSONResponse(found)
 
     async def remove_peer(request: Request) -> Response:
         address = str((await body_of(request, {"address": str}))["address"])
         left = await run_in_threadpool(edit_peers, daemon.home, remove=[address])
         daemon.refresh_peers()
-        return JSONResponse({"address": address, "added": list(left)})
+        found: PeerRemoved = {"address": address, "added": list(left)}
+        return JSONResponse(found)
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"answers": True})
@@ -85,7 +89,8 @@ def build(daemon: Daemon) -> Starlette:
         # On disk, not only in memory: it must survive a power failure.
         while (await run_in_threadpool(daemon.store.flags)).get(PAUSED_FLAG, 0) != int(on):  # noqa: ASYNC110 - a file
             await trio.sleep(0.02)
-        return JSONResponse({"was": was, "training": run is not None})
+        found: PauseSet = {"was": was, "training": run is not None}
+        return JSONResponse(found)
 
     return Starlette(
         routes=[
@@ -93,7 +98,7 @@ def build(daemon: Daemon) -> Starlette:
             *unlearn.routes(daemon),
             Route("/health", health),
             Route("/status", view(lambda context, _: views.status(context))),
-            Route("/peers", view(_peers)),
+            Route("/peers", view(lambda context, _: views.peers(context))),
             Route("/components", view(lambda context, _: views.components(context))),
             Route("/rounds", view(_rounds)),
             Route("/rounds/{component:path}/{round:int}", view(_round)),
@@ -117,10 +122,6 @@ def _number(request: Request, name: str, default: int, high: int) -> int:
     if not text.isdecimal() or len(text) > 12 or int(text) > high:
         raise UsageError(f"{name} is not a number from 0 to {high}")
     return int(text)
-
-
-def _peers(context: Context, _request: Request) -> object:
-    return {"peers": views.peers(context), "added": list(context.added)}
 
 
 def _rounds(context: Context, request: Request) -> object:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from ...crypto import errors
@@ -14,6 +14,27 @@ from .within import Job, TooLongError
 
 if TYPE_CHECKING:
     import httpx  # imported when a daemon is there: it takes a quarter of a second
+
+    from ..views.shapes import ComponentShown, NodeStatus, Peers, RoundDetail, RoundSummary
+    from ..views.shapes_ledger import BlockShown, RecordLine, RecordShown
+    from ..views.shapes_membership import MemberShown, Motions, Withdrawals
+    from ..views.shapes_privacy import PrivacyShown
+    from .replies import (
+        InvitationGiven,
+        Invitations,
+        InvitationWithdrawn,
+        PauseSet,
+        PeerAdded,
+        PeerRemoved,
+        Settled,
+        StudentForgotten,
+        StudentLook,
+        Submitted,
+        TrainingResumed,
+        WithdrawalAsked,
+        WithdrawalCarried,
+        WithdrawalProposed,
+    )
 
 START = "Start it: collegium node start."
 TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
@@ -89,72 +110,124 @@ class Client:
         except CollegiumError:
             pass  # of an older release: it answers
 
-    def get(self, path: str, **query: object) -> Any:
-        """Return what the daemon shows at a path; None in `query` is left out."""
+    def get(self, path: str, **query: object) -> object:
+        """Return what the daemon shows at a path, without its type; None in `query` is left out."""
         return self._call("GET", path, query=query)
 
-    def round(self, component: str, number: int, *, local: bool = False) -> Any:
+    def status(self) -> "NodeStatus":
+        """Return the node at a glance."""
+        return cast("NodeStatus", self.get("/status"))
+
+    def peers(self) -> "Peers":
+        """Return all present and former members."""
+        return cast("Peers", self.get("/peers"))
+
+    def components(self) -> "list[ComponentShown]":
+        """Return every component."""
+        return cast("list[ComponentShown]", self.get("/components"))
+
+    def rounds(self, component: str | None = None, *, since: int = 1, limit: int = 50) -> "list[RoundSummary]":
+        """Return the last closed rounds."""
+        return cast("list[RoundSummary]", self.get("/rounds", component=component, since=since, limit=limit))
+
+    def round(self, component: str, number: int, *, local: bool = False) -> "RoundDetail":
         """Return one closed round; if `local`, with this node's own evaluation."""
-        return self.get(f"/rounds/{quote(component)}/{number}", local=int(local) or None)
+        found = self.get(f"/rounds/{quote(component)}/{number}", local=int(local) or None)
+        return cast("RoundDetail", found)
 
-    def record(self, reference: str) -> Any:
+    def ledger_log(
+        self,
+        *,
+        author: str | None = None,
+        kind: str | None = None,
+        component: str | None = None,
+        since: int = 1,
+        limit: int = 50,
+    ) -> "list[RecordLine]":
+        """Return the last agreed records that match."""
+        found = self.get("/ledger/log", author=author, kind=kind, component=component, since=since, limit=limit)
+        return cast("list[RecordLine]", found)
+
+    def record(self, reference: str) -> "BlockShown | RecordShown":
         """Return a block or record of the ledger."""
-        return self.get(f"/ledger/{quote(reference, safe='')}")
+        return cast("BlockShown | RecordShown", self.get(f"/ledger/{quote(reference, safe='')}"))
 
-    def add_peer(self, address: str) -> Any:
+    def privacy(self) -> "PrivacyShown":
+        """Return the budget of this node's students, without the forecast."""
+        return cast("PrivacyShown", self.get("/privacy"))
+
+    def withdrawals(self) -> "Withdrawals":
+        """Return every withdrawal and its progress."""
+        return cast("Withdrawals", self.get("/unlearn"))
+
+    def motions(self) -> "Motions":
+        """Return the open motions and those that ended."""
+        return cast("Motions", self.get("/motions"))
+
+    def member(self, who: str) -> "MemberShown":
+        """Return one member's seat and history."""
+        return cast("MemberShown", self.get(f"/members/{quote(who, safe='')}"))
+
+    def invitations(self) -> "Invitations":
+        """Return the invitations that this node gave out."""
+        return cast("Invitations", self.get("/invitations"))
+
+    def add_peer(self, address: str) -> "PeerAdded":
         """Remember a member's address and dial it."""
-        return self._call("POST", "/peers", {"address": address}, timeout=DIAL_TIMEOUT)
+        return cast("PeerAdded", self._call("POST", "/peers", {"address": address}, timeout=DIAL_TIMEOUT))
 
-    def remove_peer(self, address: str) -> Any:
+    def remove_peer(self, address: str) -> "PeerRemoved":
         """Forget an added address."""
-        return self._call("DELETE", "/peers", {"address": address})
+        return cast("PeerRemoved", self._call("DELETE", "/peers", {"address": address}))
 
-    def move(self, action: str, who: str = "", *, statement: str = "", reason: str = "", heights: int = 500) -> Any:
+    def move(
+        self, action: str, who: str = "", *, statement: str = "", reason: str = "", heights: int = 500
+    ) -> "Submitted":
         """Move something about membership."""
         body = {"action": action, "who": who, "statement": statement, "reason": reason, "heights": heights}
-        return self._call("POST", "/motions", body)
+        return cast("Submitted", self._call("POST", "/motions", body))
 
-    def vote(self, motion: str, *, yes: bool, anyway: bool = False) -> Any:
+    def vote(self, motion: str, *, yes: bool, anyway: bool = False) -> "Submitted":
         """Vote on an open motion, or decide about an application that is held."""
-        return self._call("POST", "/ballots", {"motion": motion, "yes": yes, "anyway": anyway})
+        return cast("Submitted", self._call("POST", "/ballots", {"motion": motion, "yes": yes, "anyway": anyway}))
 
-    def member(self, who: str) -> Any:
-        """Return one member's seat and history."""
-        return self.get(f"/members/{quote(who, safe='')}")
-
-    def invite(self, name: str, *, days: int = 7, key: str = "", hold: bool = False, charter: bool = False) -> Any:
+    def invite(
+        self, name: str, *, days: int = 7, key: str = "", hold: bool = False, charter: bool = False
+    ) -> "InvitationGiven":
         """Give out an invitation, with the charter in it or without."""
         body = {"name": name, "days": days, "key": key, "hold": hold, "charter": charter}
-        return self._call("POST", "/invitations", body)
+        return cast("InvitationGiven", self._call("POST", "/invitations", body))
 
-    def uninvite(self, invitation: str) -> Any:
+    def uninvite(self, invitation: str) -> "InvitationWithdrawn":
         """Withdraw an invitation."""
-        return self._call("DELETE", "/invitations", {"invitation": invitation})
+        return cast("InvitationWithdrawn", self._call("DELETE", "/invitations", {"invitation": invitation}))
 
-    def request_withdrawal(self, scope: Mapping[str, object] | None = None) -> Any:
+    def request_withdrawal(self, scope: Mapping[str, object] | None = None) -> "WithdrawalAsked":
         """Withdraw this node's contributions: all, or those in a scope (`SCOPE`)."""
-        return self._call("POST", "/unlearn", {**SCOPE, **(scope or {})})
+        return cast("WithdrawalAsked", self._call("POST", "/unlearn", {**SCOPE, **(scope or {})}))
 
-    def look_for_student(self, subject: str) -> Any:
+    def look_for_student(self, subject: str) -> "StudentLook":
         """Return what is known here of a student, and how many updates would be withdrawn; nothing is changed."""
-        return self._call("POST", "/unlearn/look", {"subject": subject}, timeout=DIAL_TIMEOUT)
+        return cast("StudentLook", self._call("POST", "/unlearn/look", {"subject": subject}, timeout=DIAL_TIMEOUT))
 
-    def forget_student(self, subject: str) -> Any:
+    def forget_student(self, subject: str) -> "StudentForgotten":
         """Leave a student out, and withdraw the updates that saw them."""
-        return self._call("POST", "/unlearn/students", {"subject": subject}, timeout=DIAL_TIMEOUT)
+        return cast(
+            "StudentForgotten", self._call("POST", "/unlearn/students", {"subject": subject}, timeout=DIAL_TIMEOUT)
+        )
 
-    def resume_training(self) -> Any:
+    def resume_training(self) -> "TrainingResumed":
         """Say that everybody who was removed before is left out again; returns whether nothing was trained till now."""
-        return self._call("POST", "/unlearn/resume", {})
+        return cast("TrainingResumed", self._call("POST", "/unlearn/resume", {}))
 
-    def set_paused(self, *, on: bool) -> Any:
+    def set_paused(self, *, on: bool) -> "PauseSet":
         """Pause this node's training or let it go on; returns whether it was paused, and whether it trains now."""
-        return self._call("POST", "/pause", {"paused": on})
+        return cast("PauseSet", self._call("POST", "/pause", {"paused": on}))
 
     def settled(self, updates: Sequence[str]) -> bool:
         """Whether none of these updates counts or may come to count, and the hosts certified states without them."""
         parts = [updates[at : at + 500] for at in range(0, len(updates), 500)] or [[]]  # a body has a limit
-        found = [self._call("POST", "/unlearn/settled", {"updates": list(part)}) for part in parts]
+        found = [cast("Settled", self._call("POST", "/unlearn/settled", {"updates": list(part)})) for part in parts]
         return all(not each["left"] and each["certified"] for each in found)
 
     def move_withdrawal(
@@ -166,18 +239,18 @@ class Client:
         reason: str = "",
         heights: int = 500,
         anyway: bool = False,
-    ) -> Any:
+    ) -> "WithdrawalProposed":
         """Move that a member's contributions be withdrawn, by "refold" or "rewind"."""
         body = {"who": who, "mode": mode, "reason": reason, "heights": heights, "anyway": anyway}
-        return self._call("POST", "/unlearn/motions", {**SCOPE, **scope, **body})
+        return cast("WithdrawalProposed", self._call("POST", "/unlearn/motions", {**SCOPE, **scope, **body}))
 
-    def carry_withdrawal(self, statement: bytes) -> Any:
+    def carry_withdrawal(self, statement: bytes) -> "WithdrawalCarried":
         """Carry the withdrawal of somebody who is no longer a member."""
-        return self._call("POST", "/unlearn/carried", {"statement": statement.hex()})
+        return cast("WithdrawalCarried", self._call("POST", "/unlearn/carried", {"statement": statement.hex()}))
 
-    def stop(self) -> Any:
+    def stop(self) -> None:
         """Ask the daemon to stop; it answers before it does."""
-        return self._call("POST", "/stop", {})
+        self._call("POST", "/stop", {})
 
     def wait_for_end(self, seconds: float) -> bool:
         """Wait until the daemon has left its directory; False if it is still there."""
@@ -196,7 +269,7 @@ class Client:
         *,
         query: Mapping[str, object] | None = None,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> object:
         limit = timeout or self._timeout
         pid, ask = self._asking(method, path, query or {}, body, limit)
         asked = Job(ask)
@@ -255,9 +328,9 @@ def _state(pid: int) -> str:
         return ""
 
 
-def _result(answer: "httpx.Response") -> Any:
+def _result(answer: "httpx.Response") -> object:
     try:
-        value = answer.json()
+        value: object = answer.json()
     except ValueError:
         raise UnreachableError("The daemon's answer is not JSON", "Is it of another release? Restart it.") from None
     if answer.is_success:

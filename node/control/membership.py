@@ -13,9 +13,10 @@ from ..core import motions
 from ..core.events import Cast, Move
 from ..home.invitations import IssuedInvitation, to_text
 from ..unlearning.requests import check_budget, rounds_again
-from ..views.context import Context, Json
+from ..views.context import Context
 from .answers import Endpoint, answering, body_of
 from .facts import Daemon, context_of, held
+from .replies import Applicant, InvitationGiven, Invitations, InvitationShown, InvitationWithdrawn, Submitted
 
 _ADVICE = {
     "not-signing": "Too few members are connected: see `collegium node status`, and try again.",
@@ -68,7 +69,8 @@ def routes(daemon: Daemon) -> list[Route]:
             raise UsageError(f"{which!r} names {many} open motion or held application", advice)
         if kept and not yes:
             await daemon.admission.withdraw(kept[0].token_key)
-            return JSONResponse({"submitted": False, "withdrawn": _title(kept[0])})
+            refused: Submitted = {"submitted": False, "withdrawn": _title(kept[0])}
+            return JSONResponse(refused)
         if kept:
             return _say(daemon.admission.motion_for(kept[0]))
         motion = moved[0]
@@ -84,10 +86,12 @@ def routes(daemon: Daemon) -> list[Route]:
         daemon.submit(event)
         subject = event.subject.hex() if isinstance(event, Move) else None
         motion = event.motion.hex() if isinstance(event, Cast) else None
-        return JSONResponse({"submitted": True, "subject": subject, "motion": motion}, 202)
+        found: Submitted = {"submitted": True, "subject": subject, "motion": motion}
+        return JSONResponse(found, 202)
 
     async def invitations(_request: Request) -> Response:
-        return JSONResponse({"invitations": [_issued(daemon, issued) for issued in daemon.admission.issued]})
+        found: Invitations = {"invitations": [_issued(daemon, issued) for issued in daemon.admission.issued]}
+        return JSONResponse(found)
 
     async def invite(request: Request) -> Response:
         body = await body_of(request, {"name": str, "days": int, "key": str, "hold": bool, "charter": bool})
@@ -109,7 +113,12 @@ def routes(daemon: Daemon) -> list[Route]:
         addresses = tuple(_dialable(address, daemon) for address in addresses)
         signed = await daemon.admission.invite(name, addresses, days, key, bool(body["hold"]), bool(body["charter"]))
         issued = daemon.admission.issued[-1]
-        return JSONResponse({**_issued(daemon, issued), "addresses": list(addresses), "text": to_text(signed)})
+        found: InvitationGiven = {
+            **_issued(daemon, issued),
+            "addresses": list(addresses),
+            "text": to_text(signed),
+        }
+        return JSONResponse(found)
 
     async def uninvite(request: Request) -> Response:
         which = str((await body_of(request, {"invitation": str}))["invitation"])
@@ -119,7 +128,8 @@ def routes(daemon: Daemon) -> list[Route]:
         if len(found) != 1 or not which:
             raise UsageError(f"{which!r} names no one invitation", "`collegium peer invitations` lists them.")
         await daemon.admission.withdraw(found[0].token_key)
-        return JSONResponse({"withdrawn": _title(found[0])})
+        gone: InvitationWithdrawn = {"withdrawn": _title(found[0])}
+        return JSONResponse(gone)
 
     return [
         Route("/motions", view(lambda context, _: views.motions(context))),
@@ -184,9 +194,9 @@ def _title(issued: IssuedInvitation) -> str:
     return issued.name or (person.name if person is not None else issued.token_key[:12])
 
 
-def _issued(daemon: Daemon, issued: IssuedInvitation) -> Json:
+def _issued(daemon: Daemon, issued: IssuedInvitation) -> InvitationShown:
     person = issued.applicant()
-    applicant = None
+    applicant: Applicant | None = None
     if person is not None:
         applicant = {"name": person.name, "key": person.author.hex(), "addresses": list(person.addresses)}
     return {

@@ -28,6 +28,15 @@ from ..unlearning.requests import (
 )
 from .answers import answering, body_of
 from .facts import Daemon, context_of
+from .replies import (
+    Settled,
+    StudentForgotten,
+    StudentLook,
+    TrainingResumed,
+    WithdrawalAsked,
+    WithdrawalCarried,
+    WithdrawalProposed,
+)
 
 SCOPE = {"components": list, "first": int, "last": int, "updates": list}
 _ADVICE = {
@@ -47,7 +56,8 @@ def routes(daemon: Daemon) -> list[Route]:
         asked = asked_scope(daemon.core, await body_of(request, SCOPE))
         recorded = check_own(daemon.core, asked)
         daemon.submit(asked)
-        return JSONResponse({"submitted": True, "signing": daemon.core.signing, "recorded": recorded}, 202)
+        found: WithdrawalAsked = {"submitted": True, "signing": daemon.core.signing, "recorded": recorded}
+        return JSONResponse(found, 202)
 
     async def look(request: Request) -> Response:
         seen = await daemon.look(await _student(request))
@@ -56,7 +66,7 @@ def routes(daemon: Daemon) -> list[Route]:
         rounds = [r for c in daemon.core.ledger.components.values() for r in c.rounds]
         waiting = updates_ahead(daemon.core)
         ahead = [author for update, author in update_authors(daemon.core).items() if update in waiting]
-        found = {
+        found: StudentLook = {
             "in_data": seen.in_data,
             "drawn": seen.drawn,
             "left_out": seen.left_out,
@@ -79,7 +89,7 @@ def routes(daemon: Daemon) -> list[Route]:
             )
         for start in range(0, len(gone), MAX_UPDATES):
             daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
-        found = {
+        found: StudentForgotten = {
             "excluded": True,
             "in_data": seen.in_data,
             "drawn": seen.drawn,
@@ -96,12 +106,14 @@ def routes(daemon: Daemon) -> list[Route]:
         await body_of(request, {})
         held = daemon.core.removals_unknown
         daemon.submit(ResumeTraining())
-        return JSONResponse({"held": held}, 202)
+        found: TrainingResumed = {"held": held}
+        return JSONResponse(found, 202)
 
     async def settled(request: Request) -> Response:
         asked = list_of_texts((await body_of(request, {"updates": list}))["updates"])
         if not asked:
-            return JSONResponse({"left": 0, "certified": True})
+            nothing: Settled = {"left": 0, "certified": True}
+            return JSONResponse(nothing)
         known = await trio.to_thread.run_sync(daemon.store.headers)
         names = {header.digest.hex(): header.value.component for header in known}
         about = {names.get(update) for update in asked}
@@ -113,7 +125,8 @@ def routes(daemon: Daemon) -> list[Route]:
         ]
         erased = not any(c.erasures for c in components)
         left = {update.hex() for update in live}.intersection(asked)
-        return JSONResponse({"left": len(left), "certified": all(certified) and erased})
+        found: Settled = {"left": len(left), "certified": all(certified) and erased}
+        return JSONResponse(found)
 
     async def move(request: Request) -> Response:
         body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
@@ -134,7 +147,13 @@ def routes(daemon: Daemon) -> list[Route]:
         if not body["anyway"]:
             check_budget(daemon.core, costs)
         daemon.submit(event)
-        return JSONResponse({"submitted": True, "subject": key.hex(), "action": action, "rounds_again": costs}, 202)
+        found: WithdrawalProposed = {
+            "submitted": True,
+            "subject": key.hex(),
+            "action": action,
+            "rounds_again": costs,
+        }
+        return JSONResponse(found, 202)
 
     async def carry(request: Request) -> Response:
         try:
@@ -145,7 +164,8 @@ def routes(daemon: Daemon) -> list[Route]:
         except RemoteProtocolError as error:
             raise RefusedError(f"{error.reason}: {error.detail}", "Ask its owner for it again.") from error
         daemon.submit(event)
-        return JSONResponse({"submitted": True}, 202)
+        found: WithdrawalCarried = {"submitted": True}
+        return JSONResponse(found, 202)
 
     return [
         Route("/unlearn", answering(withdraw), methods=["POST"]),

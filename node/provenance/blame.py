@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import fsum
+from typing import NotRequired, TypedDict
 
 from ...consensus import membership
 from ...consensus.components import Entry, Round, taken
@@ -22,7 +23,6 @@ from ..verify.bytes import Bytes, Disk
 from ..verify.home import verify_home_ledger
 from ..verify.ledger import Counted, Progress, Report
 from ..verify.states import checked
-from ..views.context import Json
 
 Notes = Mapping[int, Mapping[str, str]]  # round → key in hex → why this node saw no update of that member
 
@@ -37,6 +37,61 @@ ROBUST_WEIGHT = (
     "the weight with which the rule's sum holds an update, averaged over coordinates and over rounds; equal values of"
     " which some are trimmed share their weight"
 )
+
+
+class ClaimedEpsilon(TypedDict):
+    """The last claim of a member for a modality; ε and δ are None without a bound."""
+
+    modality: str
+    epsilon: float | None
+    delta: float | None
+    height: int
+
+
+class Staleness(TypedDict):
+    """How many rounds a member's updates were late: the mean, and the number of updates by staleness."""
+
+    mean: float | None
+    rounds: dict[str, int]
+
+
+class BlamedMember(TypedDict):
+    """What a member contributed to a state, and what of it was refused, withdrawn or missing."""
+
+    name: str
+    key: str
+    earlier_keys: list[str]
+    state: str
+    rounds: int
+    rounds_without_effect: int
+    weight_share: float | None
+    squared_norm: int
+    norm_share: float | None
+    updates_without_bytes: int
+    epsilon: list[ClaimedEpsilon]
+    staleness: Staleness
+    withdrawn: int
+    refused: dict[str, int]
+    missing: dict[str, int]
+    suspended: int
+
+
+class Blame(TypedDict):
+    """The contributors to a component's state; `plot` is the picture's file, if one was asked for."""
+
+    component: str
+    rule: str
+    round: int
+    generation: int
+    height: int
+    block: str
+    rounds_folded: int
+    rounds_without_effect: int
+    rounds_weighed: int
+    updates_without_bytes: int
+    weight_is: str
+    members: list[BlamedMember]
+    plot: NotRequired[str]
 
 
 @dataclass(slots=True)
@@ -56,7 +111,7 @@ class _Part:
     claims: dict[str, tuple[int, Claim]] = field(default_factory=dict)
 
 
-def home_blame(home: Home, component: str, *, progress: Progress | None = None) -> Json:
+def home_blame(home: Home, component: str, *, progress: Progress | None = None) -> Blame:
     """Return `blame` for a node's directory, its ledger verified first. Raises UsageError, VerificationError."""
     report = verify_home_ledger(home, progress=progress)
     with Store.open_readonly(home.database) as store:
@@ -66,7 +121,7 @@ def home_blame(home: Home, component: str, *, progress: Progress | None = None) 
 
 def blame(
     report: Report, component: str, data: Bytes, *, notes: Notes | None = None, progress: Progress | None = None
-) -> Json:
+) -> Blame:
     """Return the contributors to a component's state of a verified ledger, by present member, the heaviest first.
 
     Shares are of the present fold: of rounds without withdrawn updates. Shares by squared norm, and those by
@@ -268,7 +323,7 @@ def _why(
     return "too late" if sent[1].height > round_.height else "acknowledged by too few active hosts"
 
 
-def _member(report: Report, key: bytes, part: _Part, shared: int, total: int) -> Json:
+def _member(report: Report, key: bytes, part: _Part, shared: int, total: int) -> BlamedMember:
     ledger, counted = report.ledger, part.rounds
     return {
         "name": ledger.roll.seats[key].name,

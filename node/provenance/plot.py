@@ -1,17 +1,21 @@
 """`blame` as a picture: PNG by matplotlib, or one HTML file that fetches nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
+from typing import Literal
 
 from ...crypto.extras import extra
-from ..views.context import Json
+from .blame import Blame, BlamedMember
 
 BAR, HEIGHT, ROW, LEFT = 420, 14, 40, 180  # of the drawing, in pixels
-MEASURES = (("weight_share", "share of weight", "#3b6ea5"), ("norm_share", "share of squared norm", "#d98c3f"))
+MEASURES: tuple[tuple[Literal["weight_share", "norm_share"], str, str], ...] = (
+    ("weight_share", "share of weight", "#3b6ea5"),
+    ("norm_share", "share of squared norm", "#d98c3f"),
+)
 
 
-def png(found: Json) -> bytes:
+def png(found: Blame) -> bytes:
     """Return bars of each member's shares as a PNG; a share that is not known here has no bar."""
     with extra("plots"):  # a second that a table need not wait
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -36,7 +40,7 @@ def png(found: Json) -> bytes:
     return out.getvalue()
 
 
-def html(found: Json) -> str:
+def html(found: Blame) -> str:
     """Return a page with the same bars as SVG and all figures as a table."""
     members = found["members"]
     bars = "".join(_bars(member, place) for place, member in enumerate(members))
@@ -67,7 +71,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(member: Json) -> Sequence[object]:
+def row(member: BlamedMember) -> Sequence[object]:
     """Return a member's line under COLUMNS; None: not known here."""
     stale = member["staleness"]
     return (
@@ -91,7 +95,7 @@ def row(member: Json) -> Sequence[object]:
     )
 
 
-def _counts(found: Json) -> str:
+def _counts(found: Mapping[str, int]) -> str:
     return ", ".join(f"{count} × {name}" for name, count in found.items())
 
 
@@ -103,15 +107,15 @@ def _shown(cell: object) -> str:
     return "–" if cell is None else str(cell)
 
 
-def _title(found: Json) -> str:
+def _title(found: Blame) -> str:
     return f"{found['component']}: round {found['round']}, generation {found['generation']}, rule {found['rule']}"
 
 
-def _label(member: Json) -> str:
+def _label(member: BlamedMember) -> str:
     return str(member["name"]) + ("" if member["state"] == "member" else f" ({member['state']})")
 
 
-def _bars(member: Json, place: int) -> str:
+def _bars(member: BlamedMember, place: int) -> str:
     top = 30 + ROW * place
     found = f'<text x="0" y="{top + HEIGHT}">{escape(_label(member))}</text>'
     for number, (key, _, colour) in enumerate(MEASURES):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from ...consensus import membership, withdrawal
 from ...consensus.ledger import names
@@ -46,6 +47,13 @@ def check_budget(state: NodeState, rounds: Mapping[str, int]) -> None:
             )
 
 
+class OutOfReach(TypedDict):
+    """Updates that saw a student and cannot be withdrawn: the number of too old ones, and of those by former keys."""
+
+    under_former_keys: dict[str, int]
+    beyond_refold_horizon: int
+
+
 @dataclass(frozen=True, slots=True)
 class Sought:
     """The updates that saw a student: `whole` can be withdrawn, `settling` were withdrawn before or never came.
@@ -55,7 +63,7 @@ class Sought:
 
     whole: list[bytes]
     settling: frozenset[bytes]
-    told: dict[str, object]
+    told: OutOfReach
 
 
 def sought_updates(state: NodeState, seen: Seen) -> Sought:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from ...consensus.fold import fold_block
 from ...consensus.ledger import Ledger, genesis
@@ -13,8 +12,6 @@ from ..core.state import PAUSED_FLAG
 from ..store.database import Store
 from .note import Note
 from .shapes import MemberName
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from ...protocol.membership import Ballot, Motion
 from ...protocol.records import Attest, Body, Evidence, Offer, Record, Update, Withdrawal, WithdrawalStatement, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed
 from ..core.events import StoredBlock
-from .context import Context, Json, moment
+from .context import Context, moment
 from .membership import scope
 from .rounds import update_digest, update_header
+from .shapes_ledger import AttestSaid, BlockShown, MotionSaid, OfferIdle, RecordLine, RecordShown, Said, UpdateSaid
 
 LIMIT = 1000
 SHORTEST_PREFIX = 6
@@ -25,9 +26,9 @@ def ledger_log(
     component: str | None = None,
     since: int = 1,
     limit: int = 50,
-) -> list[Json]:
+) -> list[RecordLine]:
     """Return the last `limit` agreed records from height `since` on that match, in the order of the ledger."""
-    found: list[Json] = []
+    found: list[RecordLine] = []
     for height in range(context.ledger.height, max(1, since) - 1, -1):
         block = context.store.block(height)
         if block is None:
@@ -38,16 +39,16 @@ def ledger_log(
                 continue
             if kind is not None and record.value.kind != kind:
                 continue
-            facts = _facts(context, record)
-            if component is not None and facts.get("component") != component:
+            line = _line(context, record, height, position)
+            if component is not None and component_of(line["about"]) != component:
                 continue
-            found.append(_line(context, record, height, position) | {"about": facts})
+            found.append(line)
             if len(found) >= min(limit, LIMIT):
                 return found[::-1]
     return found[::-1]
 
 
-def ledger_show(context: Context, reference: str) -> Json:
+def ledger_show(context: Context, reference: str) -> BlockShown | RecordShown:
     """Return a block by height, or a block or record by a prefix of its id. Raises UsageError."""
     if reference.isdecimal() and len(reference) <= 9:
         block = context.store.block(int(reference)) if int(reference) else None
@@ -60,7 +61,7 @@ def ledger_show(context: Context, reference: str) -> Json:
             f"{reference!r} is neither a height nor the beginning of a digest",
             f"Give a number, or at least {SHORTEST_PREFIX} hexadecimal digits.",
         )
-    matches: list[Json] = []
+    matches: list[BlockShown | RecordShown] = []
     for height in range(context.ledger.height, 0, -1):
         block = context.store.block(height)
         if block is None:
@@ -82,7 +83,7 @@ def ledger_show(context: Context, reference: str) -> Json:
     return _record(context, loose, None, None)
 
 
-def _block(context: Context, stored: StoredBlock) -> Json:
+def _block(context: Context, stored: StoredBlock) -> BlockShown:
     block = stored.block
     return {
         "type": "block",
@@ -100,14 +101,11 @@ def _block(context: Context, stored: StoredBlock) -> Json:
             "view": stored.certificate.view,
             "signed_by": context.members([entry.author for entry in stored.certificate.signatures]),
         },
-        "records": [
-            _line(context, record, block.height, position) | {"about": _facts(context, record)}
-            for position, record in enumerate(stored.records)
-        ],
+        "records": [_line(context, record, block.height, position) for position, record in enumerate(stored.records)],
     }
 
 
-def _line(context: Context, record: Signed[Record], height: int | None, position: int | None) -> Json:
+def _line(context: Context, record: Signed[Record], height: int | None, position: int | None) -> RecordLine:
     return {
         "height": height,
         "position": position,
@@ -115,10 +113,11 @@ def _line(context: Context, record: Signed[Record], height: int | None, position
         "seq": record.value.seq,
         "kind": record.value.kind,
         "digest": record.digest.hex(),
+        "about": _facts(context, record),
     }
 
 
-def _record(context: Context, record: Signed[Record], height: int | None, position: int | None) -> Json:
+def _record(context: Context, record: Signed[Record], height: int | None, position: int | None) -> RecordShown:
     return {
         "type": "record",
         **_line(context, record, height, position),
@@ -126,11 +125,17 @@ def _record(context: Context, record: Signed[Record], height: int | None, positi
         "signature": record.signature.hex(),
         "bytes": len(record.wire),
         "received_at": moment(context.store.received(record.digest)),
-        "about": _facts(context, record),
     }
 
 
-def _facts(context: Context, record: Signed[Record]) -> Json:
+def component_of(said: Said) -> str | None:
+    """Return the component that a record is about; None of one that is about none."""
+    if "component" in said:
+        return said["component"]
+    return None
+
+
+def _facts(context: Context, record: Signed[Record]) -> Said:
     """Return a record's content; {"malformed": …} for a body that the fold refused."""
     try:
         return _say(context, body_of(record.value))
@@ -138,16 +143,21 @@ def _facts(context: Context, record: Signed[Record]) -> Json:
         return {"malformed": error.reason}
 
 
-def _say(context: Context, body: Body | None) -> Json:
+def _say(context: Context, body: Body | None) -> Said:
     match body:
         case Offer():
-            idle = [{"component": entry.component, "why": entry.why} for entry in body.idle]
+            idle: list[OfferIdle] = [{"component": entry.component, "why": entry.why} for entry in body.idle]
             return {"components": list(body.components), "idle": idle, "addresses": list(body.addresses)}
         case Update():
             return _say_update(context, body)
         case Attest():
-            facts = {"component": body.component, "round": body.round, "generation": body.generation}
-            return {**facts, "digest": body.digest.hex()}
+            attest: AttestSaid = {
+                "component": body.component,
+                "round": body.round,
+                "generation": body.generation,
+                "digest": body.digest.hex(),
+            }
+            return attest
         case Evidence():
             return {"evidence": body.kind}
         case Withdrawal():
@@ -160,8 +170,13 @@ def _say(context: Context, body: Body | None) -> Json:
                 "through": statement.through,
             }
         case Motion():
-            facts = {"action": body.action, "subject": context.member(body.subject), "reason": body.reason}
-            return {**facts, "expires_after_height": body.expiry}
+            motion: MotionSaid = {
+                "action": body.action,
+                "subject": context.member(body.subject),
+                "reason": body.reason,
+                "expires_after_height": body.expiry,
+            }
+            return motion
         case Ballot():
             return {"motion": body.motion.hex(), "vote": "yes" if body.yes else "no"}
         case None:
@@ -170,7 +185,7 @@ def _say(context: Context, body: Body | None) -> Json:
             assert_never(body)
 
 
-def _say_update(context: Context, body: Update) -> Json:
+def _say_update(context: Context, body: Update) -> UpdateSaid:
     header = update_header(body)
     return {
         "component": header.component,

@@ -10,8 +10,8 @@ from ...consensus.ledger import Withdrawn
 from ...consensus.membership import OpenMotion, Outcome
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import WithdrawalStatement
-from .context import Context, Json
-from .shapes import MotionEnded, Motions, MotionShown
+from .context import Context
+from .shapes_membership import MemberShown, MotionEnded, Motions, MotionShown
 
 _VERBS = {
     "expel": "expel",
@@ -120,7 +120,7 @@ def _ended(context: Context, outcome: Outcome) -> MotionEnded:
     }
 
 
-def member(context: Context, key: bytes) -> Json:
+def member(context: Context, key: bytes) -> MemberShown:
     """Return one member's seat: heights, motions that changed it, keys, and every motion about it."""
     roll = context.ledger.roll
     seat = roll.seats[key]

@@ -12,13 +12,23 @@ from ..core.contribution import spend_statement, whole
 from ..core.events import PutReservation
 from ..privacy import policy as governing
 from ..privacy.policy import InForce
-from .context import Context, Json
+from .context import Context
 from .rounds import update_header
+from .shapes_privacy import (
+    Forecast,
+    ModalityShown,
+    PlanCost,
+    PlanShown,
+    PrivacyShown,
+    ReservationShown,
+    RoundsLeft,
+    SpendingLine,
+)
 
 LOG_LIMIT = 10_000
 
 
-def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "") -> Json:
+def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "") -> PrivacyShown:
     """Return each modality's policy in force and its origin, ε spent, the budgets, and the log of reservations.
 
     ε of each training run is the total with it, as reserved before training: reservations stay spent.
@@ -50,7 +60,7 @@ def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "
     }
 
 
-def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) -> Json:
+def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) -> Forecast:
     """Return by modality the number of rounds like its last one that still fit, the last of them, and ε of all.
 
     `planned` is this node's own last round (0: the charter's). Runs the accountant, which takes seconds and memory: the
@@ -96,7 +106,7 @@ def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservati
     return found
 
 
-def _left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> Json | None:
+def _left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> RoundsLeft | None:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
     from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
 
@@ -109,22 +119,25 @@ def _left(context: Context, policy: InForce, reservations: Sequence[PutReservati
         return None
     spent, delta = spend_statement(reservations, policy.modality, learning), policy.delta / 1e9
     (once,) = spend_statement([last], policy.modality, learning)
-    left = {}
-    for name, is_open in (("rounds_left", False), ("rounds_left_in_recovery", True)):
-        limit = Budget(policy.epsilon, delta, learning.recovery_share, is_open).limit
 
-        def fits(rounds: int, limit: int = limit) -> bool:
+    def left(*, recovery: bool) -> int:
+        limit = Budget(policy.epsilon, delta, learning.recovery_share, recovery).limit
+
+        def fits(rounds: int) -> bool:
             more = DpEvents(once.sample_rate, once.noise_multiplier, once.count * rounds)
             return claimed(epsilon(events([*spent, more]), delta)) <= limit
 
-        left[name] = count_rounds(fits)
+        return count_rounds(fits)
+
+    still = left(recovery=False)
     rounds = {part.component: _newest(context, reservations, part.component) for part in last.parts}
     reached = learning.downstream(policy.modality, rounds)
     return {
-        **left,
+        "rounds_left": still,
+        "rounds_left_in_recovery": left(recovery=True),
         "like_run": last.run,
         "epsilon_now": _thousandths(claimed(epsilon(events(spent), delta))),
-        "last_rounds": {name: rounds[name] + left["rounds_left"] for name in reached},
+        "last_rounds": {name: rounds[name] + still for name in reached},
     }
 
 
@@ -138,13 +151,13 @@ def _newest(context: Context, reservations: Sequence[PutReservation], component:
     return max([*drawn, *mine])
 
 
-def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1000) -> list[Json]:
+def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1000) -> list[SpendingLine]:
     """Return the log of spending: every member's claims from the ledger, and this node's own reservations.
 
     One line for each training run and modality: the updates of one training run claim the same. Own reservations
     without an update in the ledger come last; they are spent too.
     """
-    found: dict[tuple[object, ...], Json] = {}
+    found: dict[tuple[object, ...], SpendingLine] = {}
     for height, header in _headers(context):
         if member is not None and header.author != member:
             continue
@@ -170,7 +183,7 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
     return lines[-min(limit, LOG_LIMIT) :]
 
 
-def _unpublished(context: Context) -> Iterator[Json]:
+def _unpublished(context: Context) -> Iterator[SpendingLine]:
     assert context.me is not None
     for put in context.store.reservations():
         if put.run in context.published or put.recalled:  # the line of a recalled one is its update's
@@ -217,7 +230,9 @@ def _withheld(context: Context, policies: Sequence[InForce]) -> Mapping[str, str
     return governing.withheld(context.charter, policies, here)
 
 
-def _modality(context: Context, policy: InForce, reservations: Sequence[PutReservation], withheld: str | None) -> Json:
+def _modality(
+    context: Context, policy: InForce, reservations: Sequence[PutReservation], withheld: str | None
+) -> ModalityShown:
     share = context.charter.learning.recovery_share
     claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
     kinds = {modality.name: modality.kind for modality in context.charter.learning.modalities}
@@ -239,7 +254,7 @@ def _modality(context: Context, policy: InForce, reservations: Sequence[PutReser
     }
 
 
-def _reservation(context: Context, put: PutReservation) -> Json:
+def _reservation(context: Context, put: PutReservation) -> ReservationShown:
     return {
         "run": put.run,
         "rounds": {part.component: part.round for part in put.parts},
@@ -268,14 +283,14 @@ def privacy_plan(
     noises: Mapping[str, int],
     delta: int = 0,
     spent: Sequence[PutReservation] = (),
-) -> Json:
+) -> PlanShown:
     """Return the cost of `rounds` rounds of `steps` steps for each modality, on top of `spent`, and its growth.
 
     `noises` (millionths, as `sample_rate`) are by component of the charter; without a charter they are one training
     run's, and `delta` (billionths) is needed. Runs the accountant.
     """
     if charter is None:
-        lines = [_cost(None, delta, (), list(noises.values()), sample_rate, steps, rounds)]
+        lines: list[PlanCost] = [_cost(None, delta, (), list(noises.values()), sample_rate, steps, rounds)]
     else:
         learning = charter.learning
         lines = []
@@ -306,7 +321,7 @@ def _cost(
     steps: int,
     rounds: int,
     recovery_share: int = 0,
-) -> Json:
+) -> PlanCost:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
     from ..privacy.budget import events  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 """The JSON of views, as types: keys are part of the interface (docs/cli.md)."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from .note import Level, NoteKind
 
@@ -195,6 +195,13 @@ class PeerShown(MemberName):
     last_record_at: str | None
 
 
+class Peers(TypedDict):
+    """All present and former members, and the addresses that this node's operator added."""
+
+    peers: list[PeerShown]
+    added: list[str]
+
+
 class FederationGlance(TypedDict):
     """The federation at a glance."""
 
@@ -291,86 +298,3 @@ class NodeStatus(TypedDict):
     notes: list[str]
     findings: list[FoundNote]
     live: LiveShown | None
-
-
-class WithdrawnComponent(TypedDict):
-    """A withdrawal's progress in one component."""
-
-    component: str
-    round: int
-    generation: int
-    closed_rounds_then: int
-    reaches_back_to_round: int | None
-    updates_beyond_refold_horizon: int
-    certified: bool
-    attested: int
-    needed: int
-    blobs_to_erase: int
-
-
-class WithdrawalShown(TypedDict):
-    """A withdrawal, and its progress."""
-
-    member: MemberName
-    carried_by: MemberName
-    mode: str
-    scope: str
-    what: str
-    scope_components: list[str]
-    scope_rounds: list[int]
-    scope_updates: list[str]
-    motion: str | None
-    through: int
-    height: int
-    agreed_at: str | None
-    state: str
-    components: list[WithdrawnComponent]
-
-
-class Withdrawals(TypedDict):
-    """Every withdrawal, and whether one of this node's own waits to be signed."""
-
-    waiting_to_sign: bool
-    withdrawals: list[WithdrawalShown]
-
-
-class MotionCommon(TypedDict):
-    """The common fields of open and ended motions."""
-
-    motion: str
-    action: str
-    what: str
-    subject: MemberName
-    reason: str
-    by: MemberName
-    yes: list[MemberName]
-    no: list[MemberName]
-
-
-class MotionShown(MotionCommon):
-    """An open motion."""
-
-    opened_at_height: int
-    expires_after_height: int
-    needed: int
-    undecided: list[MemberName]
-    your_ballot: Literal["yes", "no", "not cast"] | None
-    addresses: NotRequired[list[str]]
-    new_key: NotRequired[str]
-    scope: NotRequired[str]
-
-
-class MotionEnded(MotionCommon):
-    """An ended motion, with its outcome."""
-
-    result: str
-    why: str
-    at_height: int
-
-
-class Motions(TypedDict):
-    """The motions of a federation; those that ended, last first."""
-
-    height: int
-    open: list[MotionShown]
-    ended: list[MotionEnded]

@@ -9,16 +9,15 @@ from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
 from ...protocol.records import IDLE
 from ..home.addresses import peer_id
-from .context import Context, moment
+from .context import Context, Live, moment
 from .notes import notes
-from .shapes import ComponentGlance, ComponentShown, NodeStatus, OpenRound, PeerShown
+from .shapes import ComponentGlance, ComponentShown, LiveShown, NodeStatus, OpenRound, Peers, PeerShown
 from .training import meaning, not_trained_by, trained_by, training
 
 
 def status(context: Context) -> NodeStatus:
     """Return the node at a glance. Without a daemon `running` is false and live facts are null."""
     charter, ledger, live = context.charter, context.ledger, context.live
-    connected = live.neighbours if live is not None else frozenset()
     seat = None if context.me is None else ledger.roll.seats.get(context.me)
     said = notes(context)
     return {
@@ -49,46 +48,53 @@ def status(context: Context) -> NodeStatus:
         "findings": [
             {"kind": note.kind, "level": note.level, "found": note.found, "advice": note.advice} for note in said
         ],
-        "live": None
-        if live is None
-        else {
-            "started_at": moment(live.started),
-            "addresses": list(live.addresses),
-            "connected": context.members(connected),
-            "not_connected": [
-                {**member, "why": live.unreached.get(bytes.fromhex(member["key"]), "")}
-                for member in context.members(set(ledger.members) - connected - {context.me})
-            ],
-            "bytes_received": live.received,
-            "bytes_sent": live.sent,
-            "signing": live.signing,
-            "contributing": live.contributing,
-            "learner": {
-                "state": live.learner,
-                "detail": live.learner_detail,
-                "device": live.learner_device or None,
-                "left_out": live.learner_left_out,
-                "progress": list(live.learner_progress),
-                "cut_texts": dict(live.learner_cut),
-                "warnings": list(map(str, live.learner_warnings)),
-                "run": live.training,
-            },
-            "view": live.view,
-            "catching_up": None
-            if not live.goal
-            else {"of": live.goal, "source": context.member(live.source), "states": list(live.taking)},
-            "refused": dict(live.refused),
-            "returned": dict(live.returned),
-            "removals_unknown": live.removals_unknown,
-            "budget_runs_out": {
-                name: {"rounds_left": left, "last_rounds": dict(last)} for name, (left, last) in live.forecast.items()
-            },
+        "live": None if live is None else _live(context, live),
+    }
+
+
+def _live(context: Context, live: Live) -> LiveShown:
+    others = set(context.ledger.members) - live.neighbours - {context.me}
+    return {
+        "started_at": moment(live.started),
+        "addresses": list(live.addresses),
+        "connected": context.members(live.neighbours),
+        "not_connected": [
+            {**member, "why": live.unreached.get(bytes.fromhex(member["key"]), "")}
+            for member in context.members(others)
+        ],
+        "bytes_received": live.received,
+        "bytes_sent": live.sent,
+        "signing": live.signing,
+        "contributing": live.contributing,
+        "learner": {
+            "state": live.learner,
+            "detail": live.learner_detail,
+            "device": live.learner_device or None,
+            "left_out": live.learner_left_out,
+            "progress": list(live.learner_progress),
+            "cut_texts": dict(live.learner_cut),
+            "warnings": list(map(str, live.learner_warnings)),
+            "run": live.training,
+        },
+        "view": live.view,
+        "catching_up": None
+        if not live.goal
+        else {"of": live.goal, "source": context.member(live.source), "states": list(live.taking)},
+        "refused": dict(live.refused),
+        "returned": dict(live.returned),
+        "removals_unknown": live.removals_unknown,
+        "budget_runs_out": {
+            name: {"rounds_left": left, "last_rounds": dict(last)} for name, (left, last) in live.forecast.items()
         },
     }
 
 
-def peers(context: Context) -> list[PeerShown]:
-    """Return all present and former members, and their connection with this node."""
+def peers(context: Context) -> Peers:
+    """Return all present and former members and their connection with this node, and the operator's own addresses."""
+    return {"peers": _members(context), "added": list(context.added)}
+
+
+def _members(context: Context) -> list[PeerShown]:
     ledger, live = context.ledger, context.live
     shown: list[PeerShown] = []
     for member in sorted(ledger.roll.seats.values(), key=lambda seat: (seat.name, seat.since)):

@@ -3,7 +3,7 @@
 from ...consensus.ledger import Withdrawn, names
 from .context import Context, moment
 from .membership import scope
-from .shapes import Withdrawals, WithdrawalShown, WithdrawnComponent
+from .shapes_membership import Withdrawals, WithdrawalShown, WithdrawnComponent
 
 
 def unlearn(context: Context) -> Withdrawals:

@@ -23,6 +23,7 @@ from ...node.home.config import Privacy
 from ...node.store.blobs import Blobs
 from ...node.store.database import Store
 from ...node.store.states import States
+from ...node.views.shapes import LiveShown
 from ...protocol import schema
 from ..processes.federation import SYNTHETIC, Agreed, Daemon, Institution, Places, Settings, found
 from ..processes.observe import View, fold_ledger, look
@@ -191,7 +192,7 @@ def _late(root: Path, blocks: int) -> Sequence[Row]:
             return run.views[NODES].height >= height and note.get("folded_at")
 
         seconds = float(str(run.until("the late one to be level", level))) - began
-        received = Client(late.home).get("/status")["live"]["bytes_received"]
+        received = _live(late)["bytes_received"]
     finally:
         run.stop()
     before = time.perf_counter()
@@ -208,6 +209,12 @@ def _late(root: Path, blocks: int) -> Sequence[Row]:
     ]
 
 
+def _live(institution: Institution) -> LiveShown:
+    live = Client(institution.home).status()["live"]
+    assert live is not None  # its daemon answered
+    return live
+
+
 def _agreed_bytes(institution: Institution) -> int:
     with Store.open_readonly(institution.home.database) as store:
         return sum(
@@ -222,7 +229,7 @@ def _rest(run: _Run) -> int:
     """The height of the old members if they are connected and nothing has happened for two seconds; else 0."""
     before = [view.height for view in run.views[:NODES]]
     try:
-        ready = all(Client(i.home).get("/status")["live"]["signing"] for i in run.institutions[:NODES])
+        ready = all(_live(i)["signing"] for i in run.institutions[:NODES])
     except OperatorError:
         return 0
     time.sleep(2.0)

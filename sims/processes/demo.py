@@ -398,7 +398,7 @@ def _held(institution: Institution, expected: dict[str, str]) -> dict[str, str]:
     """Return the digests of the states that a running host holds; one that still folds is waited for."""
     deadline = time.time() + HOLD_SECONDS
     while True:
-        found = Client(institution.home).get("/components")
+        found = Client(institution.home).components()
         held = {item["component"]: str(item["digest"]) for item in found}
         if held == expected or time.time() > deadline:
             return held

@@ -167,13 +167,13 @@ class Daemon:
         self.ended: list[dict[str, Any]] = []
         federation = {"members": 8, "fault_model": "byzantine", "tolerated_losses": 2}
         offered = [{"component": name, "hosted_here": True, "active_hosts": 4} for name in ("head/a", "head/b")]
-        self.status = {"is_member": True, "member": {"key": "me"}, "federation": federation, "components": offered}
+        self.shown = {"is_member": True, "member": {"key": "me"}, "federation": federation, "components": offered}
         monkeypatch.setattr("collegium.node.control.client.Client", lambda _: self)
 
-    def get(self, path: str) -> object:
-        if path == "/status":
-            return self.status
-        assert path == "/motions"
+    def status(self) -> dict[str, object]:
+        return self.shown
+
+    def motions(self) -> dict[str, object]:
         return {"open": list(self.open), "ended": list(self.ended)}
 
     def member(self, who: str) -> dict[str, object]:

@@ -140,7 +140,7 @@ def test_the_level_of_a_note_decides_and_not_its_words(
 
     monkeypatch.setattr(checks, "running", lambda _: 1)
     monkeypatch.setattr(checks, "hanging", lambda _: ("", ""))
-    monkeypatch.setattr("collegium.node.control.client.Client.get", lambda *_: status)
+    monkeypatch.setattr("collegium.node.control.client.Client.status", lambda _: status)
     (found, _) = checks._daemon(alone)
     assert (found.verdict, found.found, found.advice) == (verdict, said, "Do it.")
     assert (found.name == "learner") == (kind is NoteKind.LEARNER_FAILED)

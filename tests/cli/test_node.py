@@ -71,7 +71,8 @@ def test_a_pattern_of_engage_that_matches_nothing_is_named(
     assert said == "engage in config.toml has 'haed/*', which no component of the charter matches."
     assert "The components are encoder/image, head/digit, statistic/digit." in advice
     learner = {"state": "off", "device": "", "cut_texts": {}, "left_out": 0, "warnings": []}
-    training.tell(console(), {"learner": learner, "data": None, "unmatched": [said], "older": [], "paused": []})
+    started: Any = {"learner": learner, "data": None, "unmatched": [said], "older": [], "paused": []}
+    training.tell(console(), started)
     assert f"warning: {said}" in " ".join(capsys.readouterr().out.split())
 
 
@@ -251,9 +252,11 @@ def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.Cap
     learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
     found: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
     found |= {"unmatched": [], "older": [], "paused": []}
-    training.tell(console(), {**found, "is_member": True})
+    found["is_member"] = True
+    training.tell(console(), found)
     assert "training: 1 component\n" in capsys.readouterr().out
-    training.tell(console(), {**found, "is_member": False})
+    found["is_member"] = False
+    training.tell(console(), found)
     told = " ".join(capsys.readouterr().out.split())
     assert "training: nothing yet: this node waits to be admitted. The members decide" in told
     assert "1 component" not in told

@@ -68,7 +68,7 @@ class FakeClient:
         self.forgotten: list[str] = []
         self.known: set[str] = set()  # who is in the data, whatever is told of all
 
-    def get(self, path: str) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         return {}
 
     def look_for_student(self, subject: str) -> dict[str, object]:
@@ -174,7 +174,7 @@ def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, mo
     assert (answer.code, client.forgotten) == (2, [])
     assert "Withdraw the 2 updates that saw this student (the students of 1 of them are not recorded" in answer.err
     assert "Give --yes to confirm. Nothing was done." in answer.err
-    monkeypatch.setattr(client, "get", lambda path: {"federation": {"name": "schools"}})
+    monkeypatch.setattr(client, "status", lambda: {"federation": {"name": "schools"}})
     answer = run("unlearn", "request", "--home", home.root)
     assert answer.code == 2
     assert "Withdraw everything that this node contributed to 'schools'? It cannot be taken back." in answer.err

@@ -14,7 +14,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
 from collegium.node.provenance import Coalitions, Figures, blame, coalitions_of, leave_one_out, shapley
-from collegium.node.provenance.blame import WEIGHTS
+from collegium.node.provenance.blame import WEIGHTS, Blame
 from collegium.node.provenance.influence import most_coalitions
 from collegium.node.provenance.plot import html, png
 from collegium.node.verify import Report, verify_ledger
@@ -51,7 +51,7 @@ def seen(cluster: Cluster, node: int = 1) -> tuple[Report, Memory]:
     return verify_ledger(cluster.charter, blocks), Memory(dict(cluster.nodes[node].store.blobs))
 
 
-def by_name(found: dict[str, Any]) -> dict[str, Any]:
+def by_name(found: Blame) -> dict[str, Any]:
     return {member["name"]: member for member in found["members"]}
 
 

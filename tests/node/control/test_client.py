@@ -56,10 +56,10 @@ def serving(daemon: "FakeDaemon") -> Iterator[Client]:
 def test_it_talks_over_the_socket(daemon: "FakeDaemon") -> None:
     with serving(daemon) as client:
         assert client.answers()
-        assert client.get("/status")["running"] is True
+        assert client.status()["running"] is True
         assert client.round("head/task0", 1)["round"] == 1
         assert client.record("1")["type"] == "block"
-        assert len(client.get("/ledger/log", author=None, limit=2)) == 2
+        assert len(client.ledger_log(limit=2)) == 2
         with pytest.raises(UsageError, match="no closed round 77") as raised:
             client.round("head/task0", 77)
         assert raised.value.advice
@@ -71,7 +71,7 @@ def test_it_talks_over_the_socket(daemon: "FakeDaemon") -> None:
 
 def test_without_a_daemon_it_says_how_to_start_one(daemon: "FakeDaemon") -> None:
     with pytest.raises(UnreachableError, match="No daemon runs") as raised:
-        Client(daemon.home).get("/status")
+        Client(daemon.home).status()
     assert "collegium node start" in raised.value.advice
     assert raised.value.exit_code == 4
 
@@ -80,7 +80,7 @@ def test_a_socket_that_a_killed_daemon_left_is_named(daemon: "FakeDaemon") -> No
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(daemon.home.socket))  # closed without removing it, as SIGKILL does
     with pytest.raises(UnreachableError, match="left over"):
-        Client(daemon.home).get("/status")
+        Client(daemon.home).status()
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -91,7 +91,7 @@ def test_a_daemon_that_starts_has_no_ear_yet(daemon: "FakeDaemon", left: bool) -
             listener.bind(str(daemon.home.socket))
         stack.enter_context(hold(daemon.home))
         with pytest.raises(UnreachableError, match=r"pid \d+.* has no control socket open") as raised:
-            Client(daemon.home).get("/status")
+            Client(daemon.home).status()
         assert str(daemon.home.log) in raised.value.advice
         assert not Client(daemon.home).answers()
 
@@ -101,7 +101,7 @@ def test_a_daemon_that_hangs_is_named_by_its_pid(daemon: "FakeDaemon") -> None:
         listener.bind(str(daemon.home.socket))
         listener.listen()
         with pytest.raises(UnreachableError, match=r"pid \d+\) does not answer"):
-            Client(daemon.home, timeout=0.2).get("/status")
+            Client(daemon.home, timeout=0.2).status()
 
 
 def test_a_read_waits_for_a_daemon_only_while_it_answers_something(
@@ -112,7 +112,7 @@ def test_a_read_waits_for_a_daemon_only_while_it_answers_something(
         listener.bind(str(daemon.home.socket))
         listener.listen()
         client = Client(daemon.home, timeout=LIMIT)
-        for ask in (lambda: client.get("/status"), lambda: client.record("1"), client.probe):
+        for ask in (client.status, lambda: client.record("1"), client.probe):
             with pytest.raises(HangsError, match=r"pid \d+\) hangs: it does not answer within 0.3 s") as raised:
                 ask()
             assert "kill -CONT" in raised.value.advice
@@ -130,7 +130,7 @@ def test_a_read_that_takes_long_is_waited_for(daemon: "FakeDaemon", monkeypatch:
             probe()
 
         monkeypatch.setattr(client, "probe", noted)
-        assert client.get("/status")["running"] is True
+        assert client.status()["running"] is True
     assert asked, "it was asked whether it answers"
 
 
@@ -149,7 +149,7 @@ def test_garbage_on_the_socket_is_an_error_not_a_traceback(daemon: "FakeDaemon",
         thread = threading.Thread(target=speak)
         thread.start()
         with pytest.raises(UnreachableError):
-            Client(daemon.home, timeout=LIMIT).get("/status")
+            Client(daemon.home, timeout=LIMIT).status()
         thread.join(LIMIT)
 
 

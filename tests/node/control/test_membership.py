@@ -236,7 +236,7 @@ def test_members_and_motions_are_shown(daemon: "FakeDaemon", moved: Cluster) -> 
         3,
     )
     assert [(m["action"], m["result"]) for m in found["ended"]] == [("admit", "passed"), ("expel", "passed")]
-    states = {p["name"]: p["state"] for p in views.peers(context)}
+    states = {p["name"]: p["state"] for p in views.peers(context)["peers"]}
     assert states["newcomer"] == "never heard of"
     assert list(states.values()).count("expelled") == 1
     assert len(states) == 5

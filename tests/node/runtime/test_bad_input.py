@@ -212,4 +212,4 @@ def test_a_full_disk_ends_the_daemon_with_a_reason_and_loses_nothing(federation:
 def test_no_daemon_is_said_so(federation: Make) -> None:
     home = federation(count=1, rounds=0).institutions[0].home
     with pytest.raises(UnreachableError, match="No daemon runs"):
-        Client(home).get("/status")
+        Client(home).status()

@@ -105,8 +105,8 @@ def test_g7_a_withdrawal_is_verified_from_another_ledger_and_its_bytes_are_gone(
     assert not _found(four, states)
     mover, *voters = (i for i in four.institutions if i is not leaver)
     Client(mover.home).move_withdrawal(voters[0].name, "rewind", {})
-    four.wait(lambda: bool(Client(voters[0].home).get("/motions")["open"]))
-    (motion,) = Client(voters[0].home).get("/motions")["open"]
+    four.wait(lambda: bool(Client(voters[0].home).motions()["open"]))
+    (motion,) = Client(voters[0].home).motions()["open"]
     for voter in voters:
         Client(voter.home).vote(motion["motion"], yes=True)
     four.wait(lambda: not left(*others))
@@ -147,7 +147,7 @@ def test_the_control_socket_is_private_and_stop_leaves_nothing(federation: Make)
     home = one.institutions[0].home
     one.wait(lambda: Client(home).answers())
     assert stat.S_IMODE(home.socket.stat().st_mode) == 0o600
-    status = Client(home).get("/status")
+    status = Client(home).status()
     assert status
     Client(home).stop()
     process = one.daemons[0].process

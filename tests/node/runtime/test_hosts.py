@@ -51,9 +51,8 @@ def closed(four: Any, node: int = 0) -> int:
     return max((r for (_, r), note in four.views[node].notes.items() if "digest" in note), default=0)
 
 
-def live(four: Any, node: int) -> dict[str, Any]:
-    found: dict[str, Any] = Client(four.institutions[node].home).get("/status")
-    return found
+def live(four: Any, node: int) -> Any:
+    return Client(four.institutions[node].home).status()
 
 
 def connected(four: Any, node: int) -> set[str]:

@@ -77,7 +77,7 @@ def join_in(four: Any, institution: Institution) -> None:
 
 def members(institution: Institution) -> set[str]:
     try:
-        return {p["name"] for p in Client(institution.home).get("/peers")["peers"] if p["state"] != "left"}
+        return {p["name"] for p in Client(institution.home).peers()["peers"] if p["state"] != "left"}
     except CollegiumError:
         return set()
 
@@ -93,7 +93,7 @@ def until(four: Any, done: Callable[[], bool]) -> None:
 
 
 def status(institution: Institution) -> Any:
-    return Client(institution.home).get("/status")
+    return Client(institution.home).status()
 
 
 def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
     until(four, lambda: "newcomer" in members(four.institutions[3]))
 
     def counted() -> bool:
-        rounds = Client(inviter_home).get("/rounds", limit=3)
+        rounds = Client(inviter_home).rounds(limit=3)
         return any("newcomer" in {m["name"] for m in r["counted"]} for r in rounds)
 
     inviter_home = four.institutions[0].home
@@ -153,7 +153,7 @@ def _apart(institution: Institution, name: str) -> bool:
 
 
 def _open(institution: Institution) -> bool:
-    return bool(Client(institution.home).get("/motions")["open"])
+    return bool(Client(institution.home).motions()["open"])
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_member_rotates_its_key_while_rounds_close(four: Any, cli: Run) -> Non
     key = bytes.fromhex(found["key"])
 
     def counted() -> bool:
-        rounds = Client(four.institutions[0].home).get("/rounds", limit=3)
+        rounds = Client(four.institutions[0].home).rounds(limit=3)
         return any(key.hex() in {m["key"] for m in r["counted"]} for r in rounds)
 
     until(four, counted)

@@ -117,11 +117,11 @@ def test_a_node_without_audio_holds_no_audio_weights_on_disk(tmp_path: Path) -> 
             return closed(views[0], charter) >= ROUNDS
 
         def folded() -> bool:
-            return all(c["folded_round"] == ROUNDS for c in Client(quiet).get("/components") if c["hosted_here"])
+            return all(c["folded_round"] == ROUNDS for c in Client(quiet).components() if c["hosted_here"])
 
         wait_for(all_closed, lambda: [i.home.log.read_text()[-2000:] for i in institutions])
         wait_for(folded)
-        shown = Client(quiet).get("/components")
+        shown = Client(quiet).components()
     finally:
         for daemon in daemons:
             daemon.kill()

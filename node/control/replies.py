@@ -1,0 +1,140 @@
+"""The JSON with which the control API answers commands, as types. What it shows has the types of node/views."""
+
+from typing import NotRequired, TypedDict
+
+from ..unlearning.requests import OutOfReach
+from ..views.shapes import MemberName
+
+
+class PeerAdded(TypedDict):
+    """An address that is remembered: the member behind it, or why no connection came."""
+
+    address: str
+    connected: bool
+    why: NotRequired[str]
+    tried: NotRequired[bool]
+    member: NotRequired[MemberName]
+
+
+class PeerRemoved(TypedDict):
+    """An address that was forgotten, and those that are left."""
+
+    address: str
+    added: list[str]
+
+
+class PauseSet(TypedDict):
+    """Whether training was paused before, and whether a training run is under way."""
+
+    was: bool
+    training: bool
+
+
+class Submitted(TypedDict):
+    """A motion or a ballot that was signed: the subject of the one, the motion of the other."""
+
+    submitted: bool
+    subject: NotRequired[str | None]
+    motion: NotRequired[str | None]
+    withdrawn: NotRequired[str]  # the held application that was turned down: nothing was signed
+
+
+class Applicant(TypedDict):
+    """Who applied by an invitation."""
+
+    name: str
+    key: str
+    addresses: list[str]
+
+
+class InvitationShown(TypedDict):
+    """An invitation that this node gave out, and how it stands."""
+
+    invitation: str
+    name: str
+    created: str | None
+    expires: str | None
+    key: str | None
+    hold: bool
+    withdrawn: bool
+    applicant: Applicant | None
+    state: str
+
+
+class InvitationGiven(InvitationShown):
+    """A new invitation, with its text."""
+
+    addresses: list[str]
+    text: str
+
+
+class Invitations(TypedDict):
+    """All invitations of this node."""
+
+    invitations: list[InvitationShown]
+
+
+class InvitationWithdrawn(TypedDict):
+    """The invitation that lets nobody in any more."""
+
+    withdrawn: str
+
+
+class WithdrawalAsked(TypedDict):
+    """An own withdrawal: whether it is signed now or later, and whether the ledger will have it."""
+
+    submitted: bool
+    signing: bool
+    recorded: bool
+
+
+class WithdrawalProposed(TypedDict):
+    """A motion to withdraw or rewind, and the rounds of each component that would run again."""
+
+    submitted: bool
+    subject: str
+    action: str
+    rounds_again: dict[str, int]
+
+
+class WithdrawalCarried(TypedDict):
+    """A former member's withdrawal that this node carries."""
+
+    submitted: bool
+
+
+class StudentLook(OutOfReach):
+    """What a node knows of a student; `in_data` is None if no learner has read the data."""
+
+    in_data: bool | None
+    drawn: bool
+    left_out: bool
+    would_withdraw: int
+    of_unknown_students: int
+    own_updates: int
+    own_rounds: int
+
+
+class StudentForgotten(OutOfReach):
+    """A student that is left out, and the updates that are withdrawn; `remaining` ones need another request."""
+
+    excluded: bool
+    in_data: bool | None
+    drawn: bool
+    withdrawn_updates: int
+    remaining: int
+    of_unknown_students: int
+    updates: list[str]
+
+
+class TrainingResumed(TypedDict):
+    """Whether nothing was trained before."""
+
+    held: bool
+
+
+class Settled(TypedDict):
+    """How many of some updates count or may count, and whether the hosts certified states without them."""
+
+    left: int
+    certified: bool
