@@ -55,7 +55,7 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
     me = status["member"]
     assert me is not None  # a daemon knows its key
     old = bytes.fromhex(me["key"])
-    confirm(f"Move from key {old.hex()[:16]} to a new one?", yes)
+    confirm(f"Change from key {old.hex()[:16]} to a new one?", yes)
     new = keys.create_next(place, key_passphrase(place, passphrase_file))
     federation = bytes.fromhex(status["federation"]["id"])
     wire = sign(new, Rekeying(federation, new.public_key, old)).wire
@@ -69,7 +69,9 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
             )
         time.sleep(0.2)
     found: Any = {"old_key": old.hex(), "key": new.public_key.hex(), "kept": f"key.{old.hex()[:16]}.json"}
-    emit(found, as_json, lambda out: out.print(f"moved to key {found['key']}; the old one is kept as {found['kept']}"))
+    emit(
+        found, as_json, lambda out: out.print(f"changed to key {found['key']}; the old one is kept as {found['kept']}")
+    )
 
 
 def _runs_as(client: "Client", key: bytes) -> bool:
@@ -134,7 +136,7 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
     except (OSError, ValueError, CollegiumError) as error:
         raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
     who = client.member(value.old.hex())
-    confirm(f"Propose that {who['name']} moves from key {value.old.hex()[:16]} to {value.author.hex()}?", yes)
+    confirm(f"Propose that {who['name']} changes its key from {value.old.hex()[:16]} to {value.author.hex()}?", yes)
     known = known_motions(client)
     client.move("rekey", value.old.hex(), statement=wire.hex())
     follow(client, "rekey", value.old.hex(), wait, as_json, known)

@@ -103,8 +103,8 @@ def resume(
     emit({"resumed": held}, as_json, lambda out: out.print(text))
 
 
-@app.command("move")
-def move(
+@app.command("propose")
+def propose(
     member: Annotated[str, typer.Argument(help="The contributor: a name, or a prefix of a key.")],
     mode: Annotated[
         str,

@@ -6,7 +6,7 @@ from typing import Protocol
 from ...protocol.charter import Charter
 from ...protocol.membership import Invitation
 from ...protocol.signing import Signed
-from ..core.events import Event, Move
+from ..core.events import Event, ProposeMotion
 from ..core.offers import why_idle
 from ..core.state import NodeState
 from ..home.config import Config
@@ -33,7 +33,7 @@ class Admission(Protocol):
         """How the application stands that came by one."""
         ...
 
-    def motion_for(self, issued: IssuedInvitation) -> Move:
+    def motion_for(self, issued: IssuedInvitation) -> ProposeMotion:
         """The motion to admit its applicant."""
         ...
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from .. import views
 from ..core import motions
-from ..core.events import Cast, Move
+from ..core.events import Cast, ProposeMotion
 from ..home.invitations import IssuedInvitation, to_text
 from ..unlearning.requests import check_budget, rounds_again
 from ..views.context import Context
@@ -44,13 +44,13 @@ def routes(daemon: Daemon) -> list[Route]:
 
         return answering(show)
 
-    async def move(request: Request) -> Response:
+    async def propose(request: Request) -> Response:
         body = await body_of(request, {"action": str, "who": str, "statement": str, "reason": str, "heights": int})
         context = context_of(daemon)
         action = str(body["action"])
         statement = _hex(body["statement"])
         key = daemon.core.me if action == "leave" else _key(context, str(body["who"]))
-        return _say(Move(action, key, statement, str(body["reason"]), int(str(body["heights"]))))
+        return _say(ProposeMotion(action, key, statement, str(body["reason"]), int(str(body["heights"]))))
 
     async def vote(request: Request) -> Response:
         body = await body_of(request, {"motion": str, "yes": bool, "anyway": bool})
@@ -78,13 +78,13 @@ def routes(daemon: Daemon) -> list[Route]:
             check_budget(daemon.core, rounds_again(daemon.core, motion.action, motion.statement))
         return _say(Cast(motion.digest, yes))
 
-    def _say(event: Move | Cast) -> Response:
+    def _say(event: ProposeMotion | Cast) -> Response:
         try:
             motions.check(daemon.core, event)
         except RemoteProtocolError as error:
             raise RefusedError(f"{error.reason}: {error.detail}", _ADVICE.get(error.reason, "")) from error
         daemon.submit(event)
-        subject = event.subject.hex() if isinstance(event, Move) else None
+        subject = event.subject.hex() if isinstance(event, ProposeMotion) else None
         motion = event.motion.hex() if isinstance(event, Cast) else None
         found: Submitted = {"submitted": True, "subject": subject, "motion": motion}
         return JSONResponse(found, 202)
@@ -133,7 +133,7 @@ def routes(daemon: Daemon) -> list[Route]:
 
     return [
         Route("/motions", view(lambda context, _: views.motions(context))),
-        Route("/motions", answering(move), methods=["POST"]),
+        Route("/motions", answering(propose), methods=["POST"]),
         Route("/ballots", answering(vote), methods=["POST"]),
         Route("/invitations", answering(invitations)),
         Route("/invitations", answering(invite), methods=["POST"]),

@@ -12,7 +12,7 @@ from ...protocol import schema
 from ...protocol.records import GENESIS, MAX_UPDATES
 from .. import views
 from ..core import motions
-from ..core.events import Carry, Move, RequestWithdrawal, ResumeTraining
+from ..core.events import Carry, ProposeMotion, RequestWithdrawal, ResumeTraining
 from ..data.spelling import clean
 from ..unlearning.requests import (
     NOT_SIGNING,
@@ -128,7 +128,7 @@ def routes(daemon: Daemon) -> list[Route]:
         found: Settled = {"left": len(left), "certified": all(certified) and erased}
         return JSONResponse(found)
 
-    async def move(request: Request) -> Response:
+    async def propose(request: Request) -> Response:
         body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
         ledger: Ledger = daemon.core.ledger
         key, mode = views.find_member(context_of(daemon), str(body["who"])), str(body["mode"])
@@ -138,7 +138,7 @@ def routes(daemon: Daemon) -> list[Route]:
         terms = asked_scope(daemon.core, body).terms(
             ledger.federation, key, mode, ledger.heads.get(key, (0, GENESIS))[0]
         )
-        event = Move(action, key, schema.dump(terms), str(body["reason"]), int(str(body["heights"])))
+        event = ProposeMotion(action, key, schema.dump(terms), str(body["reason"]), int(str(body["heights"])))
         try:
             motions.check(daemon.core, event)
         except RemoteProtocolError as error:
@@ -173,7 +173,7 @@ def routes(daemon: Daemon) -> list[Route]:
         Route("/unlearn/students", answering(student), methods=["POST"]),
         Route("/unlearn/resume", answering(resume), methods=["POST"]),
         Route("/unlearn/settled", answering(settled), methods=["POST"]),
-        Route("/unlearn/motions", answering(move), methods=["POST"]),
+        Route("/unlearn/motions", answering(propose), methods=["POST"]),
         Route("/unlearn/carried", answering(carry), methods=["POST"]),
     ]
 

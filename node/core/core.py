@@ -201,7 +201,7 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
             removals.resume(state)
         case ev.Carry():
             motions.carry(state, event)
-        case ev.Move() | ev.Cast():
+        case ev.ProposeMotion() | ev.Cast():
             motions.say(state, event)
         case _:
             assert_never(event)

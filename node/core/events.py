@@ -198,7 +198,7 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class ProposeMotion:
     """The operator proposes a motion (protocol/membership.py), open for `heights` heights."""
 
     action: str
@@ -253,7 +253,7 @@ Event: TypeAlias = (
     | SetPaused
     | ResumeTraining
     | Carry
-    | Move
+    | ProposeMotion
     | Cast
     | StateStored
     | StateMissing

@@ -25,7 +25,7 @@ SILENT_ROUNDS = 3
 SUSPENSION_HEIGHTS = 50
 
 
-def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
+def check(state: NodeState, event: ev.ProposeMotion | ev.Cast) -> Motion | Ballot:
     """Return the motion or ballot to sign. Raises RemoteProtocolError: "not-signing", or the reason why it is void."""
     if not state.may_append():
         raise RemoteProtocolError("not-signing", "no quorum of members has reported to this node", state.me)
@@ -49,12 +49,12 @@ def check(state: NodeState, event: ev.Move | ev.Cast) -> Motion | Ballot:
     return motion
 
 
-def say(state: NodeState, event: ev.Move | ev.Cast) -> None:
+def say(state: NodeState, event: ev.ProposeMotion | ev.Cast) -> None:
     """Sign the operator's motion or ballot if it is still valid."""
     try:
         state.append(check(state, event))
     except RemoteProtocolError as error:
-        state.notice("motion-not-made", "warning", reason=error.reason, detail=error.detail)
+        state.notice("motion-not-proposed", "warning", reason=error.reason, detail=error.detail)
 
 
 def check_carried(state: NodeState, event: ev.Carry) -> Withdrawal:
@@ -155,7 +155,7 @@ def suspend_silent(state: NodeState) -> None:
                 if rounds < SILENT_ROUNDS or host == state.me or host not in state.ledger.components[name].hosts:
                     continue
                 try:
-                    motion = check(state, ev.Move(action, host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
+                    motion = check(state, ev.ProposeMotion(action, host, b"", f"silent in {name}", SUSPENSION_HEIGHTS))
                 except RemoteProtocolError:
                     continue  # this node proposed or voted already, or it is no host any more
                 counts[host] = again  # if it does not pass, this node proposes it again after as many silent rounds

@@ -117,11 +117,11 @@ class Admission:
         changed = await in_thread(lambda: invitations.change(self._host.home, token_key, **fields))
         self._issued = {issued.token_key: issued for issued in changed}
 
-    def motion_for(self, issued: IssuedInvitation) -> ev.Move:
+    def motion_for(self, issued: IssuedInvitation) -> ev.ProposeMotion:
         """Return the motion to admit this invitation's applicant."""
         wire = bytes.fromhex(issued.application)
         person = open_signed(Application, wire, self._host.core.federation).value
-        return ev.Move("admit", person.author, wire, "", HEIGHTS)
+        return ev.ProposeMotion("admit", person.author, wire, "", HEIGHTS)
 
     async def maintain(self) -> None:
         """Propose to admit applicants as soon as this node may: the invitation was the operator's consent."""
@@ -131,13 +131,13 @@ class Admission:
                     await self._change(issued.token_key, proposed=True)  # the ledger forgets how older motions ended
         for issued in self.issued:
             if issued.application and not issued.hold and self.state(issued) == "waiting":
-                move = self.motion_for(issued)
+                proposal = self.motion_for(issued)
                 try:
-                    motions.check(self._host.core, move)
+                    motions.check(self._host.core, proposal)
                 except RemoteProtocolError as error:
                     log.debug("admission waits", name=issued.name, reason=error.reason)
                 else:
-                    self._host.submit(move)
+                    self._host.submit(proposal)
 
     def state(self, issued: IssuedInvitation) -> str:
         """Return the state of an application, as in JoinAnswer, or "withdrawn"; empty without one."""

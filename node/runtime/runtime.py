@@ -252,7 +252,7 @@ class Runtime:
             self.begins_anew = True
             self.request_stop()
         if seat is not None and seat.successor and keys.adopt_next(self.home, seat.successor):
-            log.warning("this member has moved to its new key", old=seat.key, new=seat.successor, height=seat.until)
+            log.warning("this member has changed to its new key", old=seat.key, new=seat.successor, height=seat.until)
             self.begins_anew = True
             self.request_stop()
 
@@ -349,7 +349,7 @@ class Runtime:
     # ---- network
 
     def _readdress(self) -> None:
-        """Offer new addresses when this machine's have changed: a laptop that moved, a renewed lease.
+        """Offer new addresses when this machine's have changed: a laptop on another network, a renewed lease.
 
         A machine without a network has none but its own; it offers nothing new until it is on one again.
         """

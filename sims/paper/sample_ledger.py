@@ -39,7 +39,7 @@ def sample_ledger(seed: int = 1) -> Source:
 
     # a motion that is refused
     target = founders[4].identity.public_key
-    founders[0].deliver(ev.Move("expel", target, b"", "sends noise", HEIGHTS))
+    founders[0].deliver(ev.ProposeMotion("expel", target, b"", "sends noise", HEIGHTS))
     _until(cluster, lambda: all(_open(node) is not None for node in _members(cluster)[1:] if node is not founders[4]))
     for node in _members(cluster)[1:]:
         motion = _open(node)
@@ -49,7 +49,7 @@ def sample_ledger(seed: int = 1) -> Source:
 
     cluster.add(newcomer)
     application = Application(cluster.federation, newcomer.public_key, "newcomer", (), token_digest(sha256(b"door")))
-    admission = ev.Move("admit", newcomer.public_key, sign(newcomer, application).wire, "", HEIGHTS)
+    admission = ev.ProposeMotion("admit", newcomer.public_key, sign(newcomer, application).wire, "", HEIGHTS)
     _insist(cluster, founders[0], admission, newcomer.public_key, there=True)
 
     founders[1].deliver(ev.RequestWithdrawal())
@@ -57,7 +57,7 @@ def sample_ledger(seed: int = 1) -> Source:
 
     old = founders[2].identity.public_key
     statement = sign(heir, Rekeying(cluster.federation, heir.public_key, old)).wire
-    _insist(cluster, founders[2], ev.Move("rekey", old, statement, "", HEIGHTS), heir.public_key, there=True)
+    _insist(cluster, founders[2], ev.ProposeMotion("rekey", old, statement, "", HEIGHTS), heir.public_key, there=True)
     founders[2].crash()
     founders[2].identity = heir
     founders[2].start()
@@ -69,9 +69,9 @@ def sample_ledger(seed: int = 1) -> Source:
     liar.crash()
 
     gone = founders[3].identity.public_key
-    _insist(cluster, founders[3], ev.Move("leave", gone, b"", "", HEIGHTS), gone, there=False)
+    _insist(cluster, founders[3], ev.ProposeMotion("leave", gone, b"", "", HEIGHTS), gone, there=False)
     out = newcomer.public_key
-    _insist(cluster, founders[0], ev.Move("expel", out, b"", "", HEIGHTS), out, there=False)
+    _insist(cluster, founders[0], ev.ProposeMotion("expel", out, b"", "", HEIGHTS), out, there=False)
     done = _ledger(founders[0]).components[COMPONENT].round
     _closed(cluster, done + 1)
     store = founders[0].store
@@ -104,7 +104,7 @@ def _closed(cluster: Cluster, rounds: int) -> None:
     _until(cluster, lambda: all(_ledger(node).components[COMPONENT].round >= rounds for node in _members(cluster)))
 
 
-def _insist(cluster: Cluster, mover: Node, move: ev.Move, key: bytes, *, there: bool) -> None:
+def _insist(cluster: Cluster, proposer: Node, proposal: ev.ProposeMotion, key: bytes, *, there: bool) -> None:
     """Move it, and let the others vote yes, until it is done."""
 
     def done() -> bool:
@@ -112,8 +112,8 @@ def _insist(cluster: Cluster, mover: Node, move: ev.Move, key: bytes, *, there: 
         return all((key in _ledger(node).members) == there for node in others)
 
     while not done():
-        if mover.core is not None and mover.core.me in mover.core.ledger.members:
-            mover.deliver(move)
+        if proposer.core is not None and proposer.core.me in proposer.core.ledger.members:
+            proposer.deliver(proposal)
         for node in _members(cluster):
             motion = _open(node)
             if motion is not None:

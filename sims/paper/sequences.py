@@ -114,11 +114,11 @@ class House:
         """Sign a withdrawal as its owner."""
         return Withdrawal(sign(owner, self.terms(owner, scope, **more)).wire)
 
-    def move(self, mover: Identity, owner: Identity, mode: str, scope: str = "all", **more: Any) -> set[str]:
-        """Move that an owner's contributions be withdrawn."""
+    def propose(self, proposer: Identity, owner: Identity, mode: str, scope: str = "all", **more: Any) -> set[str]:
+        """Propose that an owner's contributions be withdrawn."""
         terms = schema.dump(self.terms(owner, scope, mode, **more))
         action = {"refold": "withdraw", "rewind": "rewind"}.get(mode, mode)
-        return self.say((mover, Motion(action, owner.public_key, terms, "", self.ledger.height + 100)))
+        return self.say((proposer, Motion(action, owner.public_key, terms, "", self.ledger.height + 100)))
 
     def vote(self, *who: Identity) -> set[str]:
         """Vote yes on the one open motion."""
@@ -185,7 +185,7 @@ def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, l
     more = scopes[scope]
     if chance.random() < 0.3:
         others = [i for i in house.ids if i is not owner]
-        if not house.move(others[0], owner, "refold", scope, **more):
+        if not house.propose(others[0], owner, "refold", scope, **more):
             house.vote(*others[1:])
     else:
         house.withdraw(owner, scope, **more)

@@ -134,7 +134,7 @@ def _restore(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
 def _withdraw(stage: Stage, nodes: Sequence[Node], more: More) -> None:
     if more.get("by_motion") or more.get("mode") == "rewind":
         for node in nodes:
-            _move_withdrawal(stage, node.identity.public_key, more)
+            _propose_withdrawal(stage, node.identity.public_key, more)
     elif more.get("scope", "all") != "all":
         for node in nodes:
             _withdraw_part(stage, node, more)
@@ -177,7 +177,7 @@ def _withdraw_part(stage: Stage, node: Node, more: More) -> None:
     stage.until(signed, LOOK_MS)
 
 
-def _move_withdrawal(stage: Stage, key: bytes, more: More) -> None:
+def _propose_withdrawal(stage: Stage, key: bytes, more: More) -> None:
     mode = str(more.get("mode", "refold"))
     action = next(action for action, known in WITHDRAWALS.items() if known == mode)
 
@@ -185,12 +185,12 @@ def _move_withdrawal(stage: Stage, key: bytes, more: More) -> None:
         nodes = [(node, node.core) for node in stage.members() if node.core is not None]
         if any(w.author == key and w.motion and w.mode == mode for _, core in nodes for w in core.ledger.withdrawn):
             return True
-        movers = [(node, core) for node, core in nodes if core.me != key]
-        for node, core in movers[:1]:
+        proposers = [(node, core) for node, core in nodes if core.me != key]
+        for node, core in proposers[:1]:
             asked = _scope(core.ledger, key, more)
             if asked is not None and not any((m.action, m.subject) == (action, key) for m in core.ledger.roll.motions):
                 terms = asked.terms(core.federation, key, mode, core.ledger.heads.get(key, (0, b""))[0])
-                node.deliver(ev.Move(action, key, schema.dump(terms), "", MOTION_HEIGHTS))
+                node.deliver(ev.ProposeMotion(action, key, schema.dump(terms), "", MOTION_HEIGHTS))
         for node, core in nodes:
             for motion in undecided(core.ledger, core.me):
                 if (motion.action, motion.subject) == (action, key):
@@ -299,17 +299,17 @@ def _join(stage: Stage, _nodes: Sequence[Node], more: More) -> None:
         stage.cluster.add(newcomer)
         key, token = newcomer.public_key, token_digest(sha256(b"door"))
         application = Application(stage.cluster.federation, key, f"newcomer-{number}", (), token)
-        stage.insist(ev.Move("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS))
+        stage.insist(ev.ProposeMotion("admit", key, sign(newcomer, application).wire, "", MOTION_HEIGHTS))
 
 
 def _leave(stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        stage.insist(ev.Move("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), mover=node)
+        stage.insist(ev.ProposeMotion("leave", node.identity.public_key, b"", "", MOTION_HEIGHTS), proposer=node)
 
 
 def _expel(stage: Stage, nodes: Sequence[Node], _more: More) -> None:
     for node in nodes:
-        stage.insist(ev.Move("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS))
+        stage.insist(ev.ProposeMotion("expel", node.identity.public_key, b"", "", MOTION_HEIGHTS))
 
 
 def _rekey(stage: Stage, nodes: Sequence[Node], more: More) -> None:
@@ -335,7 +335,7 @@ def _take_key(stage: Stage, node: Node, *, lost: bool) -> None:
         node.start()
         return True
 
-    stage.insist(ev.Move("rekey", old, statement, "", MOTION_HEIGHTS), mover=None if lost else node)
+    stage.insist(ev.ProposeMotion("rekey", old, statement, "", MOTION_HEIGHTS), proposer=None if lost else node)
     stage.until(taken, LOOK_MS)
 
 
@@ -389,7 +389,7 @@ ACTIONS: dict[str, Action] = {
     "leave": Action("they leave the federation", _leave, lasts=False),
     "expel": Action("a member proposes to expel them, and the others vote for it", _expel, lasts=False),
     "rekey": Action(
-        "they move to a new key unilaterally; with lost = true key and disk are gone, and the others vote for it",
+        "they replace their key by themselves; with lost = true key and disk are gone, and the others vote for it",
         _rekey,
         {"lost": toml.flag},
         lasts=False,

@@ -21,20 +21,21 @@ class Stage:
         self.stopped = 0  # sides without a quorum that decided nothing
         self.running = 0  # actions in progress
 
-    def insist(self, move: ev.Move, *, mover: Node | None = None) -> None:
-        """Have a member move it and the others vote for it, again and again until it is done: crashes eat words."""
-        there = move.action == "admit"
+    def insist(self, proposal: ev.ProposeMotion, *, proposer: Node | None = None) -> None:
+        """Have a member propose it and the others vote for it, again until it is done: crashes lose ballots."""
+        there = proposal.action == "admit"
+        terms = (proposal.action, proposal.subject, proposal.statement)
 
         def nudge() -> bool:
             members = self.members()
-            if (move.subject in self.cluster.members()) is there:
+            if (proposal.subject in self.cluster.members()) is there:
                 return True
-            movers = [node for node in members if node.core is not None and node.core.me != move.subject]
-            for node in [mover] if mover is not None else movers[:1]:
-                node.deliver(move)
+            proposers = [node for node in members if node.core is not None and node.core.me != proposal.subject]
+            for node in [proposer] if proposer is not None else proposers[:1]:
+                node.deliver(proposal)
             for node in members:
                 for motion in undecided(node.core.ledger, node.core.me) if node.core is not None else ():
-                    if (motion.action, motion.subject, motion.statement) == (move.action, move.subject, move.statement):
+                    if (motion.action, motion.subject, motion.statement) == terms:
                         node.deliver(ev.Cast(motion.digest, True))
             return False
 

@@ -212,7 +212,7 @@ def without_last() -> Cluster:
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     for node in cluster.nodes[:3]:
-        node.deliver(ev.Move("expel", cluster.nodes[3].identity.public_key, b"", "", 100))
+        node.deliver(ev.ProposeMotion("expel", cluster.nodes[3].identity.public_key, b"", "", 100))
     assert cluster.run(lambda: all(len(n.core.ledger.members) == 3 for n in cluster.nodes[:3] if n.core))
     return cluster
 

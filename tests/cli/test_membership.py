@@ -119,7 +119,7 @@ def former(tmp_path: Path) -> tuple[Home, bytes]:
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     gone = cluster.nodes[3].identity
-    cluster.nodes[3].deliver(ev.Move("leave", gone.public_key, b"", "", 100))
+    cluster.nodes[3].deliver(ev.ProposeMotion("leave", gone.public_key, b"", "", 100))
     cluster.run(lambda: False, cluster.now + 3000)
     core = cluster.nodes[0].core
     assert core is not None

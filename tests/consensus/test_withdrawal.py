@@ -148,7 +148,7 @@ def test_the_scope_is_part_of_the_state(house: House) -> None:
 
 def test_g7_members_withdraw_what_another_one_contributed(house: House) -> None:
     owner, *others = house.ids
-    assert not house.move(others[0], owner, "refold", "rounds", components=(A,), first=1, last=1)
+    assert not house.propose(others[0], owner, "refold", "rounds", components=(A,), first=1, last=1)
     assert house.counted(A) == [ALL] * 3, "one vote decides nothing"
     assert house.vote(owner) == {"no-vote"}
     house.vote(*others[1:3])
@@ -158,10 +158,12 @@ def test_g7_members_withdraw_what_another_one_contributed(house: House) -> None:
     assert (found.author, found.motion) == (owner.public_key, house.outcome().motion.digest)
 
 
-def test_what_is_not_in_force_cannot_be_moved_and_a_motion_overtaken_is_void(house: House) -> None:
+def test_what_is_not_in_force_cannot_be_proposed_and_a_motion_overtaken_is_void(house: House) -> None:
     owner, *others = house.ids
-    assert house.move(others[0], owner, "refold", "rounds", components=(A,), first=7, last=9) == {"withdrawn-already"}
-    assert not house.move(others[0], owner, "refold")
+    assert house.propose(others[0], owner, "refold", "rounds", components=(A,), first=7, last=9) == {
+        "withdrawn-already"
+    }
+    assert not house.propose(others[0], owner, "refold")
     house.withdraw(owner)
     house.vote(*others[1:3])
     assert (house.outcome().result, house.outcome().why) == ("void", "withdrawn-already")
@@ -190,7 +192,7 @@ def test_g7_no_withdrawal_is_ever_forgotten() -> None:
     last = house.ledger.components[A].round
     update = house.update(owner, A, last + 1)
     house.say((owner, update))
-    house.move(others[0], owner, "refold", "rounds", components=(A,), first=last, last=last + 1)
+    house.propose(others[0], owner, "refold", "rounds", components=(A,), first=last, last=last + 1)
     house.vote(*others[1:3])
     assert [p.author for p in house.ledger.components[A].pending] == []
     for number in range(1, last):
@@ -211,8 +213,8 @@ def test_g9_a_member_withdraws_so_often_at_one_height(house: House) -> None:
 
 def test_a_motion_reaches_no_further_than_its_subject_has_said(house: House) -> None:
     owner, other = house.ids[:2]
-    assert house.move(other, owner, "refold", through=house.heads[owner.public_key][0] + 1) == {"through-ahead"}
-    assert not house.move(other, owner, "refold")
+    assert house.propose(other, owner, "refold", through=house.heads[owner.public_key][0] + 1) == {"through-ahead"}
+    assert not house.propose(other, owner, "refold")
 
 
 def test_g7_a_rewind_reaches_no_further_than_each_components_own_horizon() -> None:
@@ -222,7 +224,7 @@ def test_g7_a_rewind_reaches_no_further_than_each_components_own_horizon() -> No
     for _ in range(12):
         house.round(B)
     owner, *others = house.ids
-    house.move(others[0], owner, "rewind", "components", components=(A,))
+    house.propose(others[0], owner, "rewind", "components", components=(A,))
     house.vote(*others[1:])
     assert house.counted(A) == [[], []]
     assert house.counted(B) == [*[ALL] * 7, *[[]] * 6]
@@ -234,7 +236,7 @@ def test_g7_a_rewind_reaches_no_further_than_each_components_own_horizon() -> No
 def test_g7_a_rewind_goes_back_to_before_the_first_update_everywhere(house: House) -> None:
     owner, *others = house.ids
     first = house.entry(owner, A, 2)
-    assert not house.move(others[0], owner, "rewind", "updates", updates=(first.update,))
+    assert not house.propose(others[0], owner, "rewind", "updates", updates=(first.update,))
     house.vote(*others[1:])
     assert house.outcome().result == "passed"
     # A: round 2, which counted it, and what followed. B: its round 2 closed in the same block, and was trained before.
@@ -254,7 +256,7 @@ def test_g7_a_rewind_goes_back_to_before_the_first_update_everywhere(house: Hous
 
 def test_everybody_votes_on_a_rewind_and_nobody_alone(house: House) -> None:
     owner, *others = house.ids
-    assert not house.move(owner, owner, "rewind")
+    assert not house.propose(owner, owner, "rewind")
     assert house.counted(A) == [ALL] * 3, "everybody's ε pays for it"
     house.vote(*others[:2])
     assert house.ledger.roll.motions, "three of five are no quorum"
@@ -265,7 +267,7 @@ def test_everybody_votes_on_a_rewind_and_nobody_alone(house: House) -> None:
 
 def test_a_rewind_and_a_withdrawal_in_one_block(house: House) -> None:
     owner, other, *rest = house.ids
-    house.move(other, owner, "rewind", "rounds", components=(B,), first=3, last=3)
+    house.propose(other, owner, "rewind", "rounds", components=(B,), first=3, last=3)
     (motion,) = house.ledger.roll.motions
     ballots = [(i, Ballot(motion.digest, 1)) for i in rest]
     assert not house.say(*ballots, (other, house.statement(other)))
@@ -293,7 +295,7 @@ def test_g7_of_a_statistic_a_rewind_takes_the_subjects_own(scope: str, more: dic
     house.round(A, B, SUM)
     house.round(A, B)
     owner, *others = house.ids
-    assert not house.move(others[0], owner, "rewind", scope, **more)
+    assert not house.propose(others[0], owner, "rewind", scope, **more)
     house.vote(*others[1:])
     assert house.counted(A)[-1] == house.counted(B)[-1] == []
     assert house.counted(SUM) == [BUT_0 if own else ALL], "and no empty round is put after it"
@@ -314,7 +316,7 @@ def test_g7_a_rewind_names_a_single_sum(house: House) -> None:
     house = House(statistics=1)
     house.round(A, SUM)
     owner, *others = house.ids
-    house.move(others[0], owner, "rewind", "updates", updates=(house.entry(owner, SUM, 1).update,))
+    house.propose(others[0], owner, "rewind", "updates", updates=(house.entry(owner, SUM, 1).update,))
     house.vote(*others[1:])
     assert house.counted(SUM) == [BUT_0]
     assert house.counted(A) == [ALL]
@@ -327,7 +329,7 @@ def test_g7_a_rewind_of_updates_takes_the_sum_among_them_out(house: House) -> No
     house.round(A, B)
     owner, *others = house.ids
     named = tuple(sorted((house.entry(owner, A, 2).update, house.entry(owner, SUM, 1).update)))
-    house.move(others[0], owner, "rewind", "updates", updates=named)
+    house.propose(others[0], owner, "rewind", "updates", updates=named)
     house.vote(*others[1:])
     assert house.counted(A) == [ALL, [], []]
     assert house.counted(SUM) == [BUT_0]
@@ -339,7 +341,7 @@ def test_beyond_the_horizon_nothing_is_rewound() -> None:
     for _ in range(4):
         house.round(A, B)
     owner, *others = house.ids
-    house.move(others[0], owner, "rewind")
+    house.propose(others[0], owner, "rewind")
     house.vote(*others[1:])
     assert house.counted(A) == [ALL, ALL, [], [], []]
 

@@ -88,7 +88,7 @@ def case() -> Case:
     last = core.ledger.components[A].round
     asked = ev.RequestWithdrawal("rounds", (A,), last, last)
     terms = asked.terms(cluster.federation, target, "rewind", core.ledger.heads[target][0])
-    cluster.nodes[2].deliver(ev.Move("rewind", target, schema.dump(terms), "", 1000))
+    cluster.nodes[2].deliver(ev.ProposeMotion("rewind", target, schema.dump(terms), "", 1000))
 
     def vote() -> bool:
         for node in cluster.nodes:
@@ -351,7 +351,7 @@ def test_a_member_that_moved_to_a_new_key_gets_one_under_either(case: Case) -> N
     assert cluster.run(lambda: all(n.core is not None and bool(n.core.ledger.withdrawn) for n in cluster.nodes))
     old, new = mover.identity, Identity.from_seed(bytes(range(32)))
     statement = sign(new, Rekeying(cluster.federation, new.public_key, old.public_key)).wire
-    mover.deliver(ev.Move("rekey", old.public_key, statement, "", 1000))
+    mover.deliver(ev.ProposeMotion("rekey", old.public_key, statement, "", 1000))
     assert cluster.run(lambda: all(n.core is not None and new.public_key in n.core.ledger.members for n in others))
     source = source_of(cluster, others[0])
     for key in (old.public_key, new.public_key):

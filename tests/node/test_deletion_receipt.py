@@ -228,7 +228,9 @@ def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path
     note(node, manifests, DRAWN)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(3))
-    node.deliver(ev.Move("rekey", old, sign(new, Rekeying(cluster.federation, new.public_key, old)).wire, "", 1000))
+    node.deliver(
+        ev.ProposeMotion("rekey", old, sign(new, Rekeying(cluster.federation, new.public_key, old)).wire, "", 1000)
+    )
     assert cluster.run(lambda: all(n.core and new.public_key in n.core.ledger.members for n in (node, *others)))
     node.crash()
     node.identity = new
@@ -253,7 +255,7 @@ def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path
         ("without the new key's", claim, [each for each in absent if signed[each].author == old]),
     ):
         sealed = replace(changed, sealed=sealing.seal(KEY, _padded(tuple(kept))))
-        with pytest.raises(VerificationError, match=r"moved to another key|not shown"):
+        with pytest.raises(VerificationError, match=r"changed its key|not shown"):
             pytest.fail(f"{name}: {school.check(with_claim(content, sealed), LEFT_OUT)}")
 
 

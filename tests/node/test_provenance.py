@@ -163,7 +163,7 @@ def test_what_a_rewind_voids_nobody_withdrew() -> None:
     terms = ev.RequestWithdrawal().terms(
         cluster.federation, subject, "rewind", cluster.nodes[0].core.ledger.heads[subject][0]
     )
-    cluster.nodes[0].deliver(ev.Move("rewind", subject, schema.dump(terms), "", 1000))
+    cluster.nodes[0].deliver(ev.ProposeMotion("rewind", subject, schema.dump(terms), "", 1000))
     until(cluster, lambda: all(n.core is not None and n.core.ledger.roll.motions for n in cluster.nodes))
     (motion,) = cluster.nodes[0].core.ledger.roll.motions
     for node in cluster.nodes[1:3]:
@@ -309,7 +309,7 @@ def test_a_member_shows_under_its_present_key() -> None:
     node, new = cluster.nodes[2], Identity.from_seed(sha256(b"new key"))
     old = node.identity.public_key
     statement = sign(new, Rekeying(cluster.federation, new.public_key, old)).wire
-    node.deliver(ev.Move("rekey", old, statement, "", 1000))
+    node.deliver(ev.ProposeMotion("rekey", old, statement, "", 1000))
     others = [n for n in cluster.nodes if n is not node]
     until(cluster, lambda: all(n.core and new.public_key in n.core.ledger.members for n in others))
     report, data = seen(cluster)

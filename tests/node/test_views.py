@@ -327,7 +327,7 @@ def test_the_log_says_what_a_motion_and_a_ballot_are(tmp_path: Path) -> None:
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(1))
     subject = cluster.nodes[3].identity.public_key
-    cluster.nodes[0].deliver(ev.Move("suspend", subject, b"", "it is silent", 1000))
+    cluster.nodes[0].deliver(ev.ProposeMotion("suspend", subject, b"", "it is silent", 1000))
 
     def core(index: int) -> NodeState:
         found = cluster.nodes[index].core
@@ -360,7 +360,7 @@ def test_who_is_to_be_expelled_is_told_so_and_why(tmp_path: Path) -> None:
     def ledgers() -> list[Ledger]:
         return [node.core.ledger for node in cluster.nodes if node.core is not None]
 
-    cluster.nodes[0].deliver(ev.Move("expel", subject, b"", "it sends noise", 1000))
+    cluster.nodes[0].deliver(ev.ProposeMotion("expel", subject, b"", "it sends noise", 1000))
     assert cluster.run(lambda: all(ledger.roll.motions for ledger in ledgers()))
     with Store.open(tmp_path / "node.db", cluster.charter.federation) as store:
         told = views.status(Context(cluster.charter, ledgers()[3], store, me=subject))["notes"]

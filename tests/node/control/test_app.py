@@ -16,7 +16,7 @@ from collegium.node import views
 from collegium.node.control.answers import BODY_LIMIT
 from collegium.node.control.app import build
 from collegium.node.control.client import SCOPE
-from collegium.node.core.events import Move, RequestWithdrawal
+from collegium.node.core.events import ProposeMotion, RequestWithdrawal
 from collegium.node.home.peers import load_peers, save_peers
 from collegium.node.unlearning.requests import NOT_SIGNING, check_own
 from collegium.node.unlearning.students import Seen
@@ -214,19 +214,19 @@ def test_a_withdrawal_of_nothing_is_refused(daemon: "FakeDaemon", monkeypatch: p
     assert daemon.submitted == []
 
 
-MOVED = {**SCOPE, "mode": "rewind", "reason": "consent", "heights": 50, "anyway": False}
+PROPOSED = {**SCOPE, "mode": "rewind", "reason": "consent", "heights": 50, "anyway": False}
 
 
-def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rewind_is_proposed_if_the_budget_covers_it(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
     """design.md section 9: budgets checked first."""
     component = next(iter(daemon.core.ledger.components.values()))
     other = next(e.author for r in component.rounds for e in r.entries if e.author != daemon.core.me)
-    body = {**MOVED, "who": other.hex()}
+    body = {**PROPOSED, "who": other.hex()}
     answer = call(daemon, "POST", "/unlearn/motions", json=body).json()
     assert answer["rounds_again"][component.name] == component.round + 1
-    (move,) = daemon.submitted
-    assert isinstance(move, Move)
-    assert (move.action, move.subject, move.heights, move.reason) == ("rewind", other, 50, "consent")
+    (motion,) = daemon.submitted
+    assert isinstance(motion, ProposeMotion)
+    assert (motion.action, motion.subject, motion.heights, motion.reason) == ("rewind", other, 50, "consent")
     noisy = {name: replace(spec, noise_multiplier=1_000_000) for name, spec in daemon.core.specs.items()}
     monkeypatch.setattr(daemon.core, "specs", noisy)
     unknown = call(daemon, "POST", "/unlearn/motions", json=body)
@@ -248,10 +248,10 @@ def test_a_rewind_is_moved_if_the_budget_bears_it(daemon: "FakeDaemon", monkeypa
 
 
 @pytest.mark.parametrize("change", [{"mode": "erase"}, {"who": "nobody"}, {"heights": 0}, {"components": ["x"]}])
-def test_what_cannot_be_moved_is_said(daemon: "FakeDaemon", change: dict[str, Any]) -> None:
+def test_a_motion_that_cannot_be_proposed_is_refused(daemon: "FakeDaemon", change: dict[str, Any]) -> None:
     component = next(iter(daemon.core.ledger.components.values()))
     other = next(e.author for r in component.rounds for e in r.entries if e.author != daemon.core.me)
-    answer = call(daemon, "POST", "/unlearn/motions", json={**MOVED, "who": other.hex(), **change})
+    answer = call(daemon, "POST", "/unlearn/motions", json={**PROPOSED, "who": other.hex(), **change})
     assert answer.json()["exit_code"] in (2, 5)
     assert daemon.submitted == []
 

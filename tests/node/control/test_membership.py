@@ -38,7 +38,7 @@ def call(daemon: "FakeDaemon", method: str, path: str, **options: Any) -> Any:
     return trio.run(ask)
 
 
-def move(daemon: "FakeDaemon", action: str, who: str = "", statement: bytes = b"", reason: str = "") -> Any:
+def propose(daemon: "FakeDaemon", action: str, who: str = "", statement: bytes = b"", reason: str = "") -> Any:
     body = {"action": action, "who": who, "statement": statement.hex(), "reason": reason, "heights": 50}
     return call(daemon, "POST", "/motions", json=body)
 
@@ -47,14 +47,14 @@ def test_a_motion_is_submitted_by_name_key_or_not_at_all(daemon: "FakeDaemon") -
     other = daemon.charter.member(daemon.network.members[1])
     assert other is not None
     for who in (other.name, other.key.hex(), other.key.hex()[:8]):
-        assert move(daemon, "expel", who, reason="noise").status_code == 202
-    assert daemon.submitted == [ev.Move("expel", other.key, b"", "noise", 50)] * 3
+        assert propose(daemon, "expel", who, reason="noise").status_code == 202
+    assert daemon.submitted == [ev.ProposeMotion("expel", other.key, b"", "noise", 50)] * 3
     daemon.submitted.clear()
-    assert move(daemon, "leave").status_code == 202
-    assert daemon.submitted == [ev.Move("leave", daemon.core.me, b"", "", 50)]
+    assert propose(daemon, "leave").status_code == 202
+    assert daemon.submitted == [ev.ProposeMotion("leave", daemon.core.me, b"", "", 50)]
     daemon.submitted.clear()
     wire = sign(NEW, Rekeying(daemon.core.federation, NEW.public_key, daemon.core.me)).wire
-    assert move(daemon, "rekey", daemon.core.me.hex(), wire).status_code == 202
+    assert propose(daemon, "rekey", daemon.core.me.hex(), wire).status_code == 202
     daemon.submitted.clear()
     me = daemon.charter.member(daemon.core.me)
     assert me is not None
@@ -64,10 +64,10 @@ def test_a_motion_is_submitted_by_name_key_or_not_at_all(daemon: "FakeDaemon") -
         ("expel", NEW.public_key.hex(), "not-a-member"),
         ("rekey", other.name, "statement"),
     ):
-        answer = move(daemon, action, who)
+        answer = propose(daemon, action, who)
         assert (answer.status_code, answer.json()["exit_code"]) == (409, 5), answer.json()
         assert answer.json()["error"].startswith(reason)
-    assert move(daemon, "expel", "nobody").status_code == 400
+    assert propose(daemon, "expel", "nobody").status_code == 400
     assert call(daemon, "POST", "/motions", json={"action": "expel"}).status_code == 400
     assert call(daemon, "POST", "/ballots", json={"motion": "abcdef", "yes": True, "anyway": False}).status_code == 400
     assert not daemon.submitted
@@ -110,9 +110,9 @@ def test_a_held_application_is_decided_by_its_name_its_key_or_its_invitation(dae
     held(daemon, "the school in the valley", OTHER, "school-f")
     for word in ("school-e", NEW.public_key.hex()[:8], NEW.public_key.hex(), token, token[:4].upper()):
         assert vote(daemon, word).status_code == 202, word
-        (moved,) = daemon.submitted
-        assert isinstance(moved, ev.Move)
-        assert (moved.action, moved.subject) == ("admit", NEW.public_key)
+        (proposed,) = daemon.submitted
+        assert isinstance(proposed, ev.ProposeMotion)
+        assert (proposed.action, proposed.subject) == ("admit", NEW.public_key)
         daemon.submitted.clear()
     for word in ("", "school", token[:3], "nobody", "school-f"):
         assert vote(daemon, word).status_code == 400, word
@@ -141,8 +141,8 @@ def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(daemon: "Fak
     assert "Did you mean" not in vote(daemon, "nothing like it").json()["advice"]
 
 
-def test_a_name_that_is_nearly_a_motions_is_answered_with_that_one(daemon: "FakeDaemon", moved: Cluster) -> None:
-    core = moved.nodes[1].core
+def test_a_name_that_is_nearly_a_motions_is_answered_with_that_one(daemon: "FakeDaemon", proposed: Cluster) -> None:
+    core = proposed.nodes[1].core
     assert core is not None
     daemon.core = core
     (motion,) = views.motions(context_of(daemon))["open"]
@@ -150,8 +150,8 @@ def test_a_name_that_is_nearly_a_motions_is_answered_with_that_one(daemon: "Fake
     assert f"Did you mean {name!r}?" in vote(daemon, f"{name}x").json()["advice"]
 
 
-def test_a_candidate_is_shown_by_its_name_and_its_key(daemon: "FakeDaemon", moved: Cluster) -> None:
-    core = moved.nodes[1].core
+def test_a_candidate_is_shown_by_its_name_and_its_key(daemon: "FakeDaemon", proposed: Cluster) -> None:
+    core = proposed.nodes[1].core
     assert core is not None
     daemon.core = core
     ended = views.motions(context_of(daemon))["ended"]
@@ -169,9 +169,9 @@ def test_an_applicant_cannot_choose_the_name_by_which_it_is_approved(daemon: "Fa
     assert not daemon.submitted
     held(daemon, "school-e", NEW, "vendor")
     assert vote(daemon, "school-e").status_code == 202
-    (moved,) = daemon.submitted
-    assert isinstance(moved, ev.Move)
-    assert moved.subject == NEW.public_key
+    (proposed,) = daemon.submitted
+    assert isinstance(proposed, ev.ProposeMotion)
+    assert proposed.subject == NEW.public_key
 
 
 def test_a_name_of_two_held_applications_decides_nothing(daemon: "FakeDaemon") -> None:
@@ -183,8 +183,8 @@ def test_a_name_of_two_held_applications_decides_nothing(daemon: "FakeDaemon") -
     assert vote(daemon, first).status_code == 202
 
 
-def test_a_name_of_a_held_application_and_a_motion_decides_nothing(daemon: "FakeDaemon", moved: Cluster) -> None:
-    core = moved.nodes[1].core
+def test_a_name_of_a_held_application_and_a_motion_decides_nothing(daemon: "FakeDaemon", proposed: Cluster) -> None:
+    core = proposed.nodes[1].core
     assert core is not None
     core.options = daemon.core.options
     daemon.core = core
@@ -204,26 +204,26 @@ def test_a_withdrawal_to_carry_is_checked_first(daemon: "FakeDaemon") -> None:
 
 
 @pytest.fixture(scope="module")
-def moved() -> Cluster:
+def proposed() -> Cluster:
     """Four members; one is admitted, one expelled, and one more motion is open."""
     cluster = Cluster(4, 8, Invariants, rounds=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2))
     application = Application(cluster.federation, NEW.public_key, "newcomer", (), token_digest(sha256(b"d")))
     who = cluster.nodes[3].identity.public_key
-    admit = ev.Move("admit", NEW.public_key, sign(NEW, application).wire, "", 100)
-    votes = [ev.Move("expel", who, b"", "", 100), admit]
+    admit = ev.ProposeMotion("admit", NEW.public_key, sign(NEW, application).wire, "", 100)
+    votes = [ev.ProposeMotion("expel", who, b"", "", 100), admit]
     for vote in votes:
         for node in cluster.nodes[:3]:
             node.deliver(vote)
         cluster.run(lambda: False, cluster.now + 2000)
-    cluster.nodes[0].deliver(ev.Move("expel", cluster.nodes[2].identity.public_key, b"", "noise", 100))
+    cluster.nodes[0].deliver(ev.ProposeMotion("expel", cluster.nodes[2].identity.public_key, b"", "noise", 100))
     cluster.run(lambda: False, cluster.now + 2000)
     return cluster
 
 
-def test_members_and_motions_are_shown(daemon: "FakeDaemon", moved: Cluster) -> None:
-    core = moved.nodes[1].core
+def test_members_and_motions_are_shown(daemon: "FakeDaemon", proposed: Cluster) -> None:
+    core = proposed.nodes[1].core
     assert core is not None
     daemon.core = core
     context = context_of(daemon)

@@ -43,7 +43,7 @@ def grown() -> Cluster:
     cluster = Cluster(4, 6, Invariants, rounds=2)
     cluster.start()
     run(cluster, lambda: cluster.all_closed(2))
-    cluster.nodes[3].deliver(ev.Move("leave", key(cluster.nodes[3]), b"", "", 100))
+    cluster.nodes[3].deliver(ev.ProposeMotion("leave", key(cluster.nodes[3]), b"", "", 100))
     run(cluster, lambda: left(cluster, cluster.nodes[3]))
     return cluster
 
@@ -87,7 +87,7 @@ def test_a_motion_does_not_wait_for_a_slow_round() -> None:
     started = cluster.now
     core = cluster.nodes[3].core
     assert core is not None
-    cluster.nodes[0].deliver(ev.Move("expel", key(lost), b"", "", 100))
+    cluster.nodes[0].deliver(ev.ProposeMotion("expel", key(lost), b"", "", 100))
     run(cluster, lambda: all(n.core is None or n.core.ledger.roll.motions for n in cluster.nodes))
     for node in cluster.nodes[1:4]:
         node.deliver(ev.Cast(core.ledger.roll.motions[0].digest, True))

@@ -93,9 +93,9 @@ def test_a_candidate_may_fetch_the_charter_and_apply_once(place: Place) -> None:
     assert set(place.admission.handlers(token.public_key)) == {JOIN_PROTOCOL}
     assert place.request(token, JoinRequest("charter", b"")).charter == dump_file(place.signed)
     assert place.apply(token) == "waiting"
-    (move,) = place.submitted
-    assert isinstance(move, ev.Move)
-    assert move.subject == NEW.public_key
+    (admit,) = place.submitted
+    assert isinstance(admit, ev.ProposeMotion)
+    assert admit.subject == NEW.public_key
     assert place.apply(token) == "waiting", "asking again does no harm"
     with pytest.raises(RemoteProtocolError, match="invitation-used"):
         place.apply(token, OTHER)
@@ -112,7 +112,7 @@ def test_a_candidate_may_fetch_the_charter_and_apply_once(place: Place) -> None:
     assert not place.submitted
 
 
-def test_a_refused_application_is_not_moved_again(place: Place) -> None:
+def test_a_refused_application_is_not_proposed_again(place: Place) -> None:
     token = place.invite()
     place.apply(token)
     place.settle()
@@ -125,7 +125,7 @@ def test_a_refused_application_is_not_moved_again(place: Place) -> None:
     assert not place.submitted
 
 
-def test_a_refused_application_is_not_moved_again_when_the_ledger_has_forgotten_it(place: Place) -> None:
+def test_a_refused_application_is_not_proposed_again_when_the_ledger_has_forgotten_it(place: Place) -> None:
     token = place.invite()
     place.apply(token)
     place.settle()
@@ -142,7 +142,7 @@ def test_a_refused_application_is_not_moved_again_when_the_ledger_has_forgotten_
 
 
 @pytest.mark.parametrize("hold", [False, True])
-def test_who_applied_by_an_invitation_that_was_withdrawn_meanwhile_is_not_moved(place: Place, hold: bool) -> None:
+def test_who_applied_by_an_invitation_that_was_withdrawn_meanwhile_is_not_proposed(place: Place, hold: bool) -> None:
     token = place.invite(hold=hold)
     assert place.apply(token) == ("held" if hold else "waiting")
     place.submitted.clear()  # no quorum was connected
@@ -227,12 +227,12 @@ def test_two_applications_at_once_do_not_both_use_one_invitation(place: Place) -
 def test_who_was_a_member_is_told_what_was_agreed_until_then_and_no_more(place: Place) -> None:
     gone = place.cluster.nodes[3].identity.public_key
     assert not place.admission.handlers(gone), "members do not ask by invitation"
-    place.cluster.nodes[3].deliver(ev.Move("leave", gone, b"", "", 100))
+    place.cluster.nodes[3].deliver(ev.ProposeMotion("leave", gone, b"", "", 100))
     place.settle()
     core = place.node.core
     assert core is not None
     until = core.ledger.roll.seats[gone].until
-    place.node.deliver(ev.Move("expel", place.cluster.nodes[2].identity.public_key, b"", "", 100))
+    place.node.deliver(ev.ProposeMotion("expel", place.cluster.nodes[2].identity.public_key, b"", "", 100))
     place.settle()
     assert core.ledger.height > until
     handlers = place.admission.handlers(gone)

@@ -630,7 +630,7 @@ MUTATIONS = (
     Mutation(
         "a replaced key stays a member's",
         ((FOLD, "members=tuple(sorted((*state.members, new)))", "members=tuple(sorted((*ledger.members, new)))"),),
-        "moves-to-a-new-key",
+        "changes-its-key",
         1,
         ("G2",),
     ),

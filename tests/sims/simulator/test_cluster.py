@@ -553,7 +553,7 @@ def test_a_round_closes_at_its_deadline_though_every_record_is_agreed_already() 
     cluster.run(lambda: False, cluster.now + 2500)
     leaver.deliver(ev.RequestWithdrawal())
     cluster.run(lambda: False, cluster.now + 2500)
-    leaver.deliver(ev.Move("expel", others[0].identity.public_key, b"", "a motion gets a block", 100))
+    leaver.deliver(ev.ProposeMotion("expel", others[0].identity.public_key, b"", "a motion gets a block", 100))
     cluster.run(lambda: False, cluster.now + 2000)
     for node in others:
         assert node.core is not None

@@ -52,14 +52,14 @@ def closed(cluster: Cluster, rounds: int) -> bool:
     )
 
 
-def admission(cluster: Cluster, who: Identity = NEW, name: str = "newcomer") -> ev.Move:
+def admission(cluster: Cluster, who: Identity = NEW, name: str = "newcomer") -> ev.ProposeMotion:
     application = Application(cluster.federation, who.public_key, name, (), token_digest(sha256(b"door")))
-    return ev.Move("admit", who.public_key, sign(who, application).wire, "", LONG)
+    return ev.ProposeMotion("admit", who.public_key, sign(who, application).wire, "", LONG)
 
 
-def rekeying(cluster: Cluster, old: bytes, new: Identity = NEW) -> ev.Move:
+def rekeying(cluster: Cluster, old: bytes, new: Identity = NEW) -> ev.ProposeMotion:
     statement = sign(new, Rekeying(cluster.federation, new.public_key, old)).wire
-    return ev.Move("rekey", old, statement, "", LONG)
+    return ev.ProposeMotion("rekey", old, statement, "", LONG)
 
 
 def open_motion(node: Node) -> OpenMotion | None:
@@ -67,12 +67,12 @@ def open_motion(node: Node) -> OpenMotion | None:
     return next(iter(undecided(node.core.ledger, node.core.me)), None)
 
 
-def insist(cluster: Cluster, mover: Node, move: ev.Move, done: Callable[[], bool]) -> None:
+def insist(cluster: Cluster, proposer: Node, proposal: ev.ProposeMotion, done: Callable[[], bool]) -> None:
     """An operator moves it, the others vote yes whenever they are asked, until it is done: crashes may eat a word."""
 
     def nudge() -> None:
-        if mover.core is not None and mover.core.me in mover.core.ledger.members and not done():
-            mover.deliver(move)
+        if proposer.core is not None and proposer.core.me in proposer.core.ledger.members and not done():
+            proposer.deliver(proposal)
         for node in members(cluster):
             if (motion := open_motion(node)) is not None:
                 node.deliver(ev.Cast(motion.digest, True))
@@ -174,8 +174,8 @@ def test_a_member_is_expelled_and_the_rounds_go_on(seed: int, storm: bool, crash
     cluster = cluster_of(5, seed, storm=storm, crashes=crashes)
     run(cluster, lambda: closed(cluster, 2))
     gone = cluster.nodes[4].identity.public_key
-    move = ev.Move("expel", gone, b"", "sends noise", LONG)
-    insist(cluster, cluster.nodes[0], move, lambda: in_all(cluster, gone, there=False))
+    proposal = ev.ProposeMotion("expel", gone, b"", "sends noise", LONG)
+    insist(cluster, cluster.nodes[0], proposal, lambda: in_all(cluster, gone, there=False))
     run(cluster, lambda: len(members(cluster)) == 4 and closed(cluster, 14))
     check(cluster)
     core = first(cluster).core
@@ -196,7 +196,7 @@ def test_a_member_leaves_by_its_own_word(seed: int, storm: bool, crashes: float)
     run(cluster, lambda: closed(cluster, 2))
     leaver = cluster.nodes[2]
     me = leaver.identity.public_key
-    insist(cluster, leaver, ev.Move("leave", me, b"", "", LONG), lambda: in_all(cluster, me, there=False))
+    insist(cluster, leaver, ev.ProposeMotion("leave", me, b"", "", LONG), lambda: in_all(cluster, me, there=False))
     run(cluster, lambda: len(members(cluster)) == 3 and closed(cluster, 14))
     check(cluster)
     assert leaver.core is not None
@@ -290,7 +290,9 @@ def test_a_federation_is_replaced_member_by_member(seed: int) -> None:
         run(cluster, lambda: len(members(cluster)) == 5)
         leaver = cluster.nodes[n]
         key = leaver.identity.public_key
-        insist(cluster, leaver, ev.Move("leave", key, b"", "", LONG), partial(in_all, cluster, key, there=False))
+        insist(
+            cluster, leaver, ev.ProposeMotion("leave", key, b"", "", LONG), partial(in_all, cluster, key, there=False)
+        )
         run(cluster, lambda: len(members(cluster)) == 4)
     done = max(n.core.ledger.components["head/task0"].round for n in members(cluster) if n.core is not None)
     run(cluster, lambda: closed(cluster, done + 2))
@@ -330,7 +332,7 @@ def test_a_stranger_gets_nothing_and_moves_nothing() -> None:
     assert stranger.core.ledger.height == 0
     assert not stranger.core.signing
     stranger.deliver(admission(cluster))
-    assert [n.fields["reason"] for n in stranger.notices if n.event == "motion-not-made"] == ["not-signing"]
+    assert [n.fields["reason"] for n in stranger.notices if n.event == "motion-not-proposed"] == ["not-signing"]
 
 
 def test_a_word_that_would_not_count_is_not_signed() -> None:
@@ -340,13 +342,13 @@ def test_a_word_that_would_not_count_is_not_signed() -> None:
     me = node.identity.public_key
     core = node.core
     assert core is not None
-    for move, reason in (
-        (ev.Move("expel", me, b"", "", LONG), "self-target"),
-        (ev.Move("expel", NEW.public_key, b"", "", LONG), "not-a-member"),
+    for proposal, reason in (
+        (ev.ProposeMotion("expel", me, b"", "", LONG), "self-target"),
+        (ev.ProposeMotion("expel", NEW.public_key, b"", "", LONG), "not-a-member"),
         (ev.Cast(sha256(b"x"), True), "unknown-motion"),
     ):
         before = core.head
-        node.deliver(move)
+        node.deliver(proposal)
         assert core.head == before
         assert node.notices[-1].fields["reason"] == reason
     node.deliver(admission(cluster))
@@ -464,7 +466,7 @@ def test_g7_who_left_withdraws_by_another_members_hand(seed: int) -> None:
     run(cluster, lambda: closed(cluster, 3))
     leaver = cluster.nodes[2]
     me = leaver.identity.public_key
-    insist(cluster, leaver, ev.Move("leave", me, b"", "", LONG), lambda: in_all(cluster, me, there=False))
+    insist(cluster, leaver, ev.ProposeMotion("leave", me, b"", "", LONG), lambda: in_all(cluster, me, there=False))
     statement = WithdrawalStatement(cluster.federation, me, "all", "refold", LONG)
     wire = sign(leaver.identity, statement).wire
     other = cluster.nodes[0]
