@@ -40,11 +40,11 @@ def test_every_link_leads_somewhere() -> None:
 def test_every_name_of_a_path_is_in_the_file_before_it() -> None:
     looked_at = 0
     for line in (ROOT / "docs/paths.md").read_text().splitlines():
-        place, told = "", ""
+        path, text = "", ""
         for name in NAME.findall(line):
             if FILE.fullmatch(name):
-                place, told = name, (ROOT / name).read_text()
-            elif place and WORD.fullmatch(name):
+                path, text = name, (ROOT / name).read_text()
+            elif path and WORD.fullmatch(name):
                 looked_at += 1
-                assert re.search(rf"\b{name}\b", told), f"{name} is not in {place}"
+                assert re.search(rf"\b{name}\b", text), f"{name} is not in {path}"
     assert looked_at > 50
