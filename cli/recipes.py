@@ -46,9 +46,7 @@ def components(
             )
         specs, learning = recipe(
             preset,
-            dp=dp,
-            epsilon=epsilon,
-            delta=delta,
+            budget=Budget(epsilon, delta, rounds or ROUNDS) if dp else None,
             rounds=rounds or ROUNDS,
             institutions=institutions,
             rule=rule or usual,

@@ -18,9 +18,7 @@ __all__ = ["GRID_SHARE", "NO_SEED", "RECIPES", "RECOVERY_SHARE", "preset"]
 def preset(
     name: str,
     *,
-    dp: bool,
-    epsilon: float,
-    delta: float,
+    budget: Budget | None,
     rounds: int,
     institutions: int,
     rule: str = "mean",
@@ -29,7 +27,7 @@ def preset(
 ) -> tuple[tuple[ComponentSpec, ...], Learning]:
     """Return the specs and the learning map of a recipe of RECIPES.
 
-    With `dp`, noise is calibrated to `epsilon` and `delta` over `rounds` (blueprint/recipe.py). `institutions` sets the
+    Noise is calibrated to `budget` (blueprint/recipe.py); None: no noise. `institutions` sets the
     typical size by which the grid is chosen, and the least number of updates in a round. With `statistic`, a head that
     is a sum is beside the trained one (protocol/statistics.py). Raises UsageError for an unknown name or budget.
     """
@@ -40,7 +38,7 @@ def preset(
     recipe = replace(found, parts=every, students=found.students / institutions)
     specs, learning = charter_parts(
         recipe,
-        Budget(epsilon, delta, rounds) if dp else None,
+        budget,
         min_updates=min(2, institutions),
         rule=rule,
         base_seed=base_seed,

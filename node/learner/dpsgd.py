@@ -2,7 +2,7 @@
 
 **In ten lines**, for one component with clip norm C, noise multiplier σ, learning rate η and lot L:
 
-    for step in range(steps):
+    for step in range(sampling.steps):
         drawn = [s for s in students if uniform() < q]           # Poisson: each student independently
         total = zeros(d)
         for s in drawn:
@@ -125,23 +125,32 @@ def see(gradients: StudentGradients, model: M3TModel, batch: Batch) -> None:
     gradients.backward(student_losses(kinds_of(model), model(batch.inputs), batch), batch.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How many steps are trained, and on whom: each step draws every student with probability `rate`.
+
+    `lot` is the declared L by which the sum is divided, never the size of a sample.
+    """
+
+    steps: int
+    rate: float
+    lot: float
+
+
 def train(
     model: M3TModel,
     specs: Mapping[str, ComponentSpec],
     engaged: Mapping[str, Engagement],
     data: Batch,
     *,
-    steps: int,
-    sample_rate: float,
-    lot: float,
+    sampling: Sampling,
     source: Randomness,
     progress: Callable[[int, int], None],
     drawn: set[int] | None = None,
 ) -> dict[str, Floats]:
     """Train the engaged components of `model` (changed in place); return their changes, [d] float64 each.
 
-    `data` are all students that may be drawn, `lot` the declared L, never the size of a sample. The rows of students
-    drawn in any step are added to `drawn`.
+    `data` are all students that may be drawn. The rows of students drawn in any step are added to `drawn`.
     """
     active = [specs[name] for name in sorted(engaged)]
     weights = _joined(model, active)
@@ -150,17 +159,17 @@ def train(
     ends = np.cumsum([spec.dimension for spec in active])
     change = {spec.name: total[end - spec.dimension : end] for spec, end in zip(active, ends, strict=True)}
     with watch(model, active) as gradients:
-        for step in range(steps):
-            chosen = np.flatnonzero(uniform(source, data.size) < sample_rate)
+        for step in range(sampling.steps):
+            chosen = np.flatnonzero(uniform(source, data.size) < sampling.rate)
             if drawn is not None:
                 drawn.update(chosen.tolist())
             sums = clipped_sums(gradients, model, engaged, data, chosen)
             for spec in active:
                 rule = engaged[spec.name]
                 noise = rule.noise * rule.clip * gaussian(source, spec.dimension) if rule.noise > 0.0 else 0.0
-                change[spec.name] -= rule.learning_rate * (sums[spec.name] + noise) / lot
+                change[spec.name] -= rule.learning_rate * (sums[spec.name] + noise) / sampling.lot
             weights.copy_(torch.from_numpy(start + total))
-            progress(step + 1, steps)
+            progress(step + 1, sampling.steps)
     return change
 
 

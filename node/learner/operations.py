@@ -28,7 +28,7 @@ from .answers import (
     TaskScores,
     Trained,
 )
-from .dpsgd import kinds_of, train
+from .dpsgd import Sampling, kinds_of, train
 from .evaluate import labelled, predict, report
 from .messages import (
     Engagement,
@@ -132,9 +132,7 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
         session.modules,
         engaged,
         part.batch.without(session.withheld),
-        steps=steps,
-        sample_rate=rate,
-        lot=lot,
+        sampling=Sampling(steps, rate, lot),
         source=session.source,
         progress=tell,
         drawn=drawn,

@@ -5,6 +5,6 @@ Ed25519 public key.
 """
 
 from .counters import Counters
-from .host import Network, NetworkConfig, open_network
+from .host import Callbacks, Network, NetworkConfig, open_network
 
-__all__ = ["Counters", "Network", "NetworkConfig", "open_network"]
+__all__ = ["Callbacks", "Counters", "Network", "NetworkConfig", "open_network"]

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -66,6 +66,23 @@ class NetworkConfig:
     min_rate: int = 65536  # a range must arrive within its size / min_rate + 10 s
 
 
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a node does with what arrives. Without more than `allowed` it answers nobody, and only asks.
+
+    `on_gossip` and `on_peer` are called synchronously and must not block; what they raise is logged.
+    """
+
+    allowed: Callable[[bytes], bool]  # gates connections by key, in both directions, before any protocol runs
+    on_gossip: OnGossip = lambda _forwarder, _data: None
+    on_peer: Callable[[bytes, bool], None] = lambda _key, _connected: None
+    # By protocol, handler(peer, payload): a RemoteProtocolError goes back by its reason, the rest as "internal-error".
+    rpc_handlers: Mapping[str, Handler] = field(default_factory=dict)
+    blob_path: BlobPath = lambda _digest: None  # where a blob lies, and its size in bytes
+    # What a key that is not allowed may use all the same, alone and for a short while.
+    non_member_handlers: NonMemberHandlers = lambda _key: {}
+
+
 class Network:
     """A running host; made only by `open_network`. Peers are named by their 32-byte Ed25519 public keys."""
 
@@ -74,13 +91,7 @@ class Network:
         config: NetworkConfig,
         host: BasicHost,
         nursery: trio.Nursery,
-        *,
-        allowed: Callable[[bytes], bool],
-        on_gossip: OnGossip,
-        on_peer: Callable[[bytes, bool], None],
-        rpc_handlers: Mapping[str, Handler],
-        blob_path: BlobPath,
-        non_member_handlers: NonMemberHandlers,
+        callbacks: Callbacks,
     ) -> None:
         self._host = host
         swarm = host.get_network()
@@ -91,19 +102,19 @@ class Network:
         self._sockets: WeakSet[TrioTCPStream] = WeakSet()
         _watch_sockets(self._swarm, self._sockets, self.counters)
         self._streams = Streams(host, nursery)
-        non_members = NonMembers(self._streams, nursery, HELLO_PROTOCOL, non_member_handlers, config.max_rpc)
-        self._links = Links(swarm, nursery, self.public_key, allowed, 2 * config.max_neighbours, non_members)
-        self._gossip = Gossip(host, config.topic, 2 * config.max_neighbours, config.max_message, on_gossip)
+        non_members = NonMembers(self._streams, nursery, HELLO_PROTOCOL, callbacks.non_member_handlers, config.max_rpc)
+        self._links = Links(swarm, nursery, self.public_key, callbacks.allowed, 2 * config.max_neighbours, non_members)
+        self._gossip = Gossip(host, config.topic, 2 * config.max_neighbours, config.max_message, callbacks.on_gossip)
         self._dialer = Dialer(self.public_key, config.max_neighbours, self.connect, self.neighbours, self._links.may)
         is_neighbour = self._links.__contains__
         self._rpc = RpcClient(self._streams, is_neighbour, config.max_rpc)
         self._blobs = BlobClient(self._streams, is_neighbour, config.max_concurrent_pulls, config.min_rate)
         self._links.listen_to(self._changed)
-        self._links.listen_to(on_peer)
-        server = RpcServer(self._streams, rpc_handlers, config.max_rpc)
-        for protocol in rpc_handlers:
+        self._links.listen_to(callbacks.on_peer)
+        server = RpcServer(self._streams, callbacks.rpc_handlers, config.max_rpc)
+        for protocol in callbacks.rpc_handlers:
             host.set_stream_handler(TProtocol(protocol), partial(server.serve, protocol))
-        blobs = BlobServer(self._streams, blob_path, config.min_rate)
+        blobs = BlobServer(self._streams, callbacks.blob_path, config.min_rate)
         host.set_stream_handler(TProtocol(BLOB_PROTOCOL), blobs.serve)
         host.set_stream_handler(TProtocol(HELLO_PROTOCOL), self._streams_hello)
 
@@ -255,23 +266,8 @@ class Network:
 
 
 @asynccontextmanager
-async def open_network(
-    config: NetworkConfig,
-    *,
-    allowed: Callable[[bytes], bool],
-    on_gossip: OnGossip,
-    on_peer: Callable[[bytes, bool], None],
-    rpc_handlers: Mapping[str, Callable[[bytes, bytes], Awaitable[bytes]]],
-    blob_path: BlobPath,
-    non_member_handlers: NonMemberHandlers = lambda _: {},
-) -> AsyncIterator[Network]:
+async def open_network(config: NetworkConfig, callbacks: Callbacks) -> AsyncIterator[Network]:
     """Run a host until the block is left; it closes within two seconds.
-
-    `allowed(key)` gates connections in both directions, before any protocol runs. `on_gossip(forwarder, data)` and
-    `on_peer(key, connected)` are called synchronously and must not block; what they raise is logged.
-    `rpc_handlers[protocol](peer, payload)` answers requests: a RemoteProtocolError goes back to the caller by its
-    reason, anything else as "internal-error". `blob_path(digest)` gives a blob's path and its size in bytes.
-    `non_member_handlers(key)` are those that a non-member may use, alone and for a short while.
 
     Raises UsageError when an address cannot be listened on, OperatorError when libp2p is not the tested release.
     """
@@ -281,17 +277,7 @@ async def open_network(
     failure: Exception | None = None
     left = False
     async with trio.open_nursery() as nursery:
-        network = Network(
-            config,
-            host,
-            nursery,
-            allowed=allowed,
-            on_gossip=on_gossip,
-            on_peer=on_peer,
-            rpc_handlers=rpc_handlers,
-            blob_path=blob_path,
-            non_member_handlers=non_member_handlers,
-        )
+        network = Network(config, host, nursery, callbacks)
         found = partial(network._on_peer_found, trio.lowlevel.current_trio_token())
         peerDiscovery.register_peer_discovered_handler(found)  # before it runs: present peers are discovered at once
         try:

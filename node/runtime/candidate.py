@@ -11,7 +11,7 @@ from ...protocol.charter import Charter, load_file, unsigned_members
 from ...protocol.membership import Application, Invitation, token_digest
 from ...protocol.signing import sign
 from ..core.messages import JoinAnswer, JoinRequest
-from ..network import Network, NetworkConfig, open_network
+from ..network import Callbacks, Network, NetworkConfig, open_network
 from ..network.identity import parse_address
 from .admission import JOIN_PROTOCOL
 
@@ -39,14 +39,7 @@ async def _apply(
     invitation: Invitation, identity: Identity, name: str, addresses: tuple[str, ...]
 ) -> tuple[bytes, str]:
     config = NetworkConfig(seed=invitation.token, listen=("/ip4/127.0.0.1/tcp/0",), topic="join")
-    async with open_network(
-        config,
-        allowed=lambda key: key == invitation.author,
-        on_gossip=lambda *_: None,
-        on_peer=lambda *_: None,
-        rpc_handlers={},
-        blob_path=lambda _: None,
-    ) as network:
+    async with open_network(config, Callbacks(lambda key: key == invitation.author)) as network:
         await _connect(network, invitation)
         data = invitation.charter or (await _ask(network, invitation, JoinRequest("charter", b""))).charter
         check_charter(data, invitation)

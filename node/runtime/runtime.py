@@ -31,7 +31,7 @@ from ..home import joining, keys
 from ..home.config import Config
 from ..home.paths import Home
 from ..home.policies import declared_lot, policies, wanted_components, why_idle
-from ..network import Network, NetworkConfig, open_network
+from ..network import Callbacks, Network, NetworkConfig, open_network
 from ..patience import in_thread, unless_scarce
 from ..store.database import Store
 from ..unlearning.exclusion import Exclusion
@@ -153,12 +153,14 @@ class Runtime:
         async with (
             open_network(
                 config,
-                allowed=self.book.allows,
-                on_gossip=self._on_gossip,
-                on_peer=self._on_peer,
-                rpc_handlers={SYNC_PROTOCOL: self._serve_sync, TELL_PROTOCOL: self._hear},
-                blob_path=self.holdings.blob_path,
-                non_member_handlers=self.admission.handlers,
+                Callbacks(
+                    self.book.allows,
+                    self._on_gossip,
+                    self._on_peer,
+                    {SYNC_PROTOCOL: self._serve_sync, TELL_PROTOCOL: self._hear},
+                    self.holdings.blob_path,
+                    self.admission.handlers,
+                ),
             ) as self.network,
             trio.open_nursery() as self._nursery,
         ):

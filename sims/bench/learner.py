@@ -16,7 +16,7 @@ from rich.console import Console
 from ...crypto.errors import UsageError
 from ...node.blueprint.parts import encoder, head
 from ...node.blueprint.presets import preset
-from ...node.blueprint.recipe import NO_SEED, Recipe, charter_parts
+from ...node.blueprint.recipe import NO_SEED, Budget, Recipe, charter_parts
 from ...node.data.importers.common import Options
 from ...node.data.importers.registry import run_import
 from ...node.learner.client import Worker, process
@@ -70,7 +70,7 @@ def measure(quick: bool) -> Sequence[Row]:
 def _start(folder: Path, quick: bool) -> list[Row]:
     """Spawn a worker and bare torch in turn; ask for an ε, then to open and to train on images of digits."""
     data = prepare_digits(folder / "digits", 4, 1.0, 1)[0]
-    specs, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=8, institutions=4)
+    specs, learning = preset("digits", budget=Budget(8.0, 1e-5, 8), rounds=8, institutions=4)
     seconds: dict[str, list[float]] = {"epsilon": [], "open": [], "torch": []}
     memory: dict[str, list[float]] = {"worker": [], "torch": []}
     for _ in range(1 if quick else 5):
@@ -135,7 +135,7 @@ def _round(folder: Path, quick: bool) -> list[Row]:
 
     source = data_folder()
     made = run_import("oulad", source / "oulad", folder / "oulad", Options(by="module"), lambda _w, _d, _t: None)
-    specs, learning = preset("oulad", dp=True, epsilon=3.0, delta=1e-5, rounds=10, institutions=len(made))
+    specs, learning = preset("oulad", budget=Budget(3.0, 1e-5, 10), rounds=10, institutions=len(made))
     repeats = 1 if quick else 5
     with ExitStack() as stack:
         workers = [stack.enter_context(process()) for _ in range(2)]

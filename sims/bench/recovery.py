@@ -19,7 +19,7 @@ from ...crypto.identity import Identity
 from ...node.control.client import Client
 from ...node.core.events import Put, PutBlock, PutFlag, PutHeader, PutMessage, PutPublished, PutRecord
 from ...node.home import config as settings
-from ...node.home.config import Privacy
+from ...node.home.config import Privacy, Timing
 from ...node.store.blobs import Blobs
 from ...node.store.database import Store
 from ...node.store.states import States
@@ -241,7 +241,7 @@ def _rest(run: _Run) -> int:
 def _history(run: _Run, rounds: int) -> Sequence[Node]:
     """Play the federation without its last member in the simulator, unwatched: so many rounds, each of a block."""
     quiet: Any = SimpleNamespace(**dict.fromkeys(UNWATCHED, lambda *_, **__: None))
-    cluster = Cluster(NODES + 1, 1, lambda _: quiet, rounds=rounds, timing=(1000, 1000, 60_000))
+    cluster = Cluster(NODES + 1, 1, lambda _: quiet, rounds=rounds, timing=Timing(1000, 1000, 60_000))
     cluster.charter = run.charter
     cluster.witness = quiet.witness  # type: ignore[method-assign]  # the trace is not used
     for node, institution in zip(cluster.nodes, run.institutions, strict=True):

@@ -13,8 +13,10 @@ from math import log
 from multiprocessing import get_context
 
 from ...node.core.messages import Kind
+from ...node.home.config import Timing
 from ..simulator.cluster import Cluster, Node
 from ..simulator.invariants import Invariants
+from ..simulator.network import NetworkConditions
 from . import recovery
 from .rows import Row, limit
 
@@ -59,7 +61,13 @@ def simulate(nodes: int, rounds: int) -> Figures:
     """Run one size here: every node hosts one component, and no component has more than HOSTS hosts."""
     components = -(-nodes // HOSTS)
     cluster = Counting(
-        nodes, 1, Invariants, rounds=rounds, components=components, timing=(400, 300, 500 * components), grain=GRAIN
+        nodes,
+        1,
+        Invariants,
+        rounds=rounds,
+        components=components,
+        timing=Timing(400, 300, 500 * components),
+        network=NetworkConditions(grain=GRAIN),
     )
     names = [spec.name for spec in cluster.charter.components]
     for node in cluster.nodes:

@@ -17,7 +17,7 @@ import trio
 from ...crypto.errors import OperatorError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
-from ...node.network import NetworkConfig, open_network
+from ...node.network import Callbacks, NetworkConfig, open_network
 from ...node.store.blobs import Blobs
 from .rows import Row, at_least
 
@@ -131,14 +131,7 @@ def _line(process: "subprocess.Popen[bytes]") -> str:
 async def _pull(address: str, digest: bytes, size: int, folder: Path) -> float:
     config = NetworkConfig(seed=CLIENT.seed, listen=("/ip4/127.0.0.1/tcp/0",), topic="bench")
     blobs = Blobs(folder)
-    async with open_network(
-        config,
-        allowed=lambda key: key == SERVER.public_key,
-        on_gossip=lambda _peer, _data: None,
-        on_peer=lambda _peer, _up: None,
-        rpc_handlers={},
-        blob_path=lambda _digest: None,
-    ) as network:
+    async with open_network(config, Callbacks(lambda key: key == SERVER.public_key)) as network:
         peer = await network.connect(address)
         before = time.perf_counter()
         with blobs.writer(digest, size) as writer:
@@ -185,14 +178,7 @@ async def _serve(folder: Path) -> None:
         size = blobs.size(digest)
         return None if size is None else (blobs.path(digest), size)
 
-    async with open_network(
-        config,
-        allowed=lambda key: key == CLIENT.public_key,
-        on_gossip=lambda _peer, _data: None,
-        on_peer=lambda _peer, _up: None,
-        rpc_handlers={},
-        blob_path=path,
-    ) as network:
+    async with open_network(config, Callbacks(lambda key: key == CLIENT.public_key, blob_path=path)) as network:
         sys.stdout.write(network.addresses()[0] + "\n")
         sys.stdout.flush()
         await trio.sleep_forever()

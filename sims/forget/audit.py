@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ...crypto.errors import UsageError
 from ...node.blueprint.presets import preset
-from ...node.blueprint.recipe import needed
+from ...node.blueprint.recipe import Budget, needed
 from ...node.learner.answers import TaskScores
 from ...node.learner.messages import PredictScores, Split
 from ...protocol.components import FRACTION_BITS, MILLION
@@ -222,9 +222,7 @@ def audit(request: Request, *, workers: int = 2, progress: Progress | None = Non
         is_dp = request.epsilon != inf
         specs, learning = preset(
             request.dataset,
-            dp=is_dp,
-            epsilon=request.epsilon if is_dp else 1.0,
-            delta=DELTA,
+            budget=Budget(request.epsilon, DELTA, request.rounds) if is_dp else None,
             rounds=request.rounds,
             institutions=len(ground.others) + 1,
             base_seed=base_seed,

@@ -5,6 +5,7 @@ For ledgers that are long, and for what only a quorum that colludes could sign.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 from ...consensus.cut import order
 from ...consensus.fold import next_state
@@ -19,7 +20,7 @@ from ...protocol.claims import NO_EPSILON, Claim
 from ...protocol.records import GENESIS, Ack, Attest, Body, Offer, Record, Update, ack_message, kind_of
 from ...protocol.signing import Signed, sign
 from ...protocol.update import Engaged, UpdateHeader
-from ..simulator.small import small_charter
+from ..simulator.small import CharterOptions, small_charter
 
 BASE = sha256(b"base")
 
@@ -27,10 +28,10 @@ BASE = sha256(b"base")
 class PaperFederation:
     """The members' keys, and the ledger as far as it is written."""
 
-    def __init__(self, count: int = 4, **charter: object) -> None:
+    def __init__(self, count: int = 4, **charter: Unpack[CharterOptions]) -> None:
         seeds = (sha256(b"book %d" % n) for n in range(count))
         self.ids = sorted(map(Identity.from_seed, seeds), key=lambda identity: identity.public_key)
-        self.charter = small_charter(self.ids, **charter)  # type: ignore[arg-type]  # passed through by name
+        self.charter = small_charter(self.ids, **charter)
         self.ledger: Ledger = genesis(self.charter)
         self.heads: dict[bytes, tuple[int, bytes]] = {}
         self.names = [spec.name for spec in self.charter.components]

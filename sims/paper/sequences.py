@@ -45,9 +45,9 @@ A, B = "head/task0", "head/task1"
 class House:
     """Members that say whole rounds over two components, and withdraw."""
 
-    def __init__(self, count: int = 5, **charter: object) -> None:
+    def __init__(self, count: int = 5, *, statistics: int = 0, horizon: int = 1000) -> None:
         self.ids = sorted((Identity.from_seed(sha256(b"w%d" % n)) for n in range(count)), key=lambda i: i.public_key)
-        self.charter = small_charter(self.ids, components=2, **charter)  # type: ignore[arg-type]
+        self.charter = small_charter(self.ids, components=2, statistics=statistics, horizon=horizon)
         self.ledger: Ledger = genesis(self.charter)
         self.heads: dict[bytes, tuple[int, bytes]] = {}
         self.salt = 0

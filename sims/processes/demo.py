@@ -22,6 +22,7 @@ from ...consensus.rules import faults
 from ...crypto.errors import CollegiumError, OperatorError, UsageError
 from ...node.blueprint.derive import stated
 from ...node.blueprint.presets import RECIPES, preset
+from ...node.blueprint.recipe import Budget
 from ...node.control.client import Client
 from ...node.core.events import Snapshot
 from ...node.core.messages import Kind
@@ -121,9 +122,7 @@ class Demo:
         specs, learning = preset(
             # One training run more than rounds: what the killed daemon had reserved stays spent.
             name,
-            dp=dp,
-            epsilon=EPSILON,
-            delta=DELTA,
+            budget=Budget(EPSILON, DELTA, rounds + 1) if dp else None,
             rounds=rounds + 1,
             institutions=count,
             rule=rule,

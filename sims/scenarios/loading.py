@@ -15,10 +15,11 @@ from ...protocol.charter import FAULT_MODELS
 from ...protocol.learning import RULES
 from ...protocol.schema import MAX_MEMBERS
 from ..simulator.invariants import ALARMS
+from ..simulator.network import Disk
 from . import feasibility
 from . import reading as read
 from .actions import ACTIONS, NETWORK
-from .scenario import GROUPS, NOBODY, Disk, Event, Expect, Pace, Scenario, Who
+from .scenario import GROUPS, NOBODY, Event, Expect, Pace, Scenario, Who
 
 FOLDER = Path(__file__).parent
 GUIDE = "docs/simulator.md"

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ...crypto.errors import UsageError
-from ..simulator.network import NetworkConditions
+from ..simulator.network import Disk, NetworkConditions
 from .loading import dump, parse
 from .play import Outcome, play
-from .scenario import Disk, Event, Expect, Scenario
+from .scenario import Event, Expect, Scenario
 
 MAX_RUNS = 60
 MAX_STEPS = 4  # × the steps of the first failing run: what takes longer is no shorter scenario

@@ -2,12 +2,13 @@
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...consensus.membership import present
 from ...node.core import events as ev
 from ...node.core.state import NodeState
+from ...node.home.config import Timing
 from ..simulator.cluster import Cluster, Node
 from ..simulator.invariants import Invariants
 from ..simulator.promise import InvariantError
@@ -71,12 +72,10 @@ class Play(Stage):
             network=scenario.conditions,
             training=pace.training,
             rounds=scenario.rounds,
-            crash_rate=scenario.disk.crash,
-            torn=scenario.disk.torn,
-            timing=(pace.propose, pace.idle, pace.sync),
+            disk=scenario.disk,
+            timing=Timing(pace.propose, pace.idle, pace.sync),
             **charter,
         )
-        cluster.down = scenario.disk.down
         cluster.observer.alarms -= set(scenario.expect.alarms)
         super().__init__(cluster, seed)
         self.scenario = scenario
@@ -181,7 +180,7 @@ class Play(Stage):
     def _come_to_rest(self) -> None:
         """No more crashes: all stand at one height, folded, with withdrawals certified and erased."""
         cluster = self.cluster
-        cluster.crash_rate = 0.0
+        cluster.disk = replace(cluster.disk, crash=0.0)
         limit = cluster.now + SETTLE_MS
         if not cluster.run(self._level, limit):
             raise InvariantError("G3", f"they do not come to one height: {self._where()}")

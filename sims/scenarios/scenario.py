@@ -3,20 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..simulator.network import NetworkConditions
+from ..simulator.network import Disk, NetworkConditions
 
 GROUPS = ("all", "any", "half", "minority")
 Who = tuple[int | str, ...]  # numbers, roles, or one of GROUPS
 NOBODY: Who = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """At each write a node is killed with probability `crash`, before or after it; of these, `torn` in its middle."""
-
-    crash: float = 0.0
-    torn: float = 0.0
-    down: tuple[int, int] = (200, 3000)
 
 
 @dataclass(frozen=True, slots=True)

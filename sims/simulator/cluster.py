@@ -10,7 +10,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, Unpack, assert_never
 
 from ...consensus.components import Entry, State, origin, replay
 from ...consensus.ledger import Ledger
@@ -26,16 +26,17 @@ from ...node.core.state import NodeState, Options
 from ...node.core.sync import answer
 from ...node.core.timers import Timer
 from ...node.core.updates import needed
+from ...node.home.config import Timing
 from ...protocol import schema
 from ...protocol.blocks import NIL
 from ...protocol.components import state_digest
 from ...protocol.update import Integers, check_norm, least_lot, payload, payload_values, read_payload
 from .lie import Lie
 from .memory import MemoryStore
-from .network import NetworkConditions
+from .network import Disk, NetworkConditions
 from .observer import Observer
 from .promise import InvariantError
-from .small import small_charter, values_of
+from .small import CharterOptions, small_charter, values_of
 
 KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
 
@@ -150,7 +151,7 @@ class Node:
 
     def later(self, delay: int, event: ev.Event) -> None:
         """Deliver an event to this life of the node after a delay, with what else arrives at that time."""
-        grain = self.cluster.grain
+        grain = self.cluster.network.grain
         due = -(-(self.cluster.now + delay) // grain) * grain
         waiting = self.inbox.setdefault(due, [])
         waiting.append(event)
@@ -308,19 +309,14 @@ class Cluster:
         network: NetworkConditions | None = None,
         training: tuple[int, int] = (5, 200),
         rounds: int = 5,
-        crash_rate: float = 0.0,
-        torn: float = 0.0,
-        timing: tuple[int, int, int] = (400, 300, 500),
-        grain: int = 1,
-        **charter: object,
+        disk: Disk | None = None,
+        timing: Timing = Timing(400, 300, 500),  # noqa: B008 - it is frozen
+        **charter: Unpack[CharterOptions],
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation, labelled so
         self.network = network or NetworkConditions()
         self.training = training
-        self.crash_rate = crash_rate
-        self.grain = grain  # ms: a node looks at its inbox so often
-        self.torn = torn  # of the crashes: only a first part of the write is on disk
-        self.down = (200, 3000)  # ms until a crashed node starts again
+        self.disk = disk or Disk()
         self.now = 0
         self.steps = 0
         self.progressed = True  # something was decided, folded, started or killed since the last check
@@ -331,10 +327,15 @@ class Cluster:
         self._by_key: dict[bytes, Node] = {}
         self.observer = observe(self)
         identities = [Identity.from_seed(sha256(f"node {seed} {n}".encode())) for n in range(count)]
-        self.charter = small_charter(identities, **charter)  # type: ignore[arg-type]  # passed through by name
+        self.charter = small_charter(identities, **charter)
         names = tuple(spec.name for spec in self.charter.components)
-        propose, idle, sync = timing
-        options = Options(hosted=names, plan=Plan(rounds=rounds), propose_ms=propose, idle_ms=idle, sync_ms=sync)
+        options = Options(
+            hosted=names,
+            plan=Plan(rounds=rounds),
+            propose_ms=timing.propose_ms,
+            idle_ms=timing.idle_ms,
+            sync_ms=timing.sync_ms,
+        )
         self.nodes = [Node(self, n, identity, replace(options)) for n, identity in enumerate(identities)]
 
     @property
@@ -465,9 +466,9 @@ class Cluster:
 
     def crash_here(self, node: Node) -> str:
         """Decide whether this write is where the node is killed, and on which side of it."""
-        if self.crash_rate and self.random.random() < self.crash_rate:
+        if self.disk.crash and self.random.random() < self.disk.crash:
             self.schedule_restart(node)
-            if self.torn and self.random.random() < self.torn:
+            if self.disk.torn and self.random.random() < self.disk.torn:
                 return "torn"
             return self.random.choice(("before", "after"))
         return ""
@@ -475,7 +476,7 @@ class Cluster:
     def schedule_restart(self, node: Node) -> None:
         """Start a crashed node again after a while."""
         self.numbers += 1
-        delay = self.random.randint(*self.down)
+        delay = self.random.randint(*self.disk.down)
         heapq.heappush(self.queue, (self.now + delay, self.numbers, node.index, node.life + 1, node.start))
 
     def lies(self, node: Node) -> bool:

@@ -1,5 +1,7 @@
 """A small charter, and what its members would have learned: for the simulator, tests and benchmarks."""
 
+from typing import TypedDict, Unpack
+
 import numpy as np
 
 from ...crypto.hashing import sha256
@@ -11,32 +13,54 @@ from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.update import Integers
 
 
-def small_charter(
-    identities: list[Identity],
-    *,
-    components: int = 1,
-    statistics: int = 0,
-    dimension: int = 16,
-    width: int = 8,
-    rule: str = "mean",
-    fault_model: str = "byzantine",
-    noise: int = 0,
-    clip_norm: int = 1_000_000,
-    deadline: int = 3000,
-    min_updates: int = 2,
-    horizon: int = 1000,
-    records_per_height: int = 64,
-    pace: int = 0,
-    start: int = 0,
-) -> Charter:
+class CharterOptions(TypedDict, total=False):
+    """What a small charter may have otherwise than DEFAULTS."""
+
+    components: int
+    statistics: int
+    dimension: int
+    width: int
+    rule: str
+    fault_model: str
+    noise: int
+    clip_norm: int
+    deadline: int
+    min_updates: int
+    horizon: int
+    records_per_height: int
+    pace: int
+    start: int
+
+
+DEFAULTS = CharterOptions(
+    components=1,
+    statistics=0,
+    dimension=16,
+    width=8,
+    rule="mean",
+    fault_model="byzantine",
+    noise=0,
+    clip_norm=1_000_000,
+    deadline=3000,
+    min_updates=2,
+    horizon=1000,
+    records_per_height=64,
+    pace=0,
+    start=0,
+)
+
+
+def small_charter(identities: list[Identity], **options: Unpack[CharterOptions]) -> Charter:
     """Return a charter for tests and benchmarks: linear components over one made-up modality, and statistics of tasks.
 
     There are at least as many components as statistics.
     """
+    has: CharterOptions = {**DEFAULTS, **options}
     seed = sha256(b"small charter")
+    dimension, noise = has["dimension"], has["noise"]
     tensors = (TensorSpec("weight", (dimension,), 1000),)
     specs = []
-    for index in range(components):
+    for index in range(has["components"]):
         name = ComponentKind.HEAD.named(f"task{index}")
         specs.append(
             ComponentSpec(
@@ -44,16 +68,16 @@ def small_charter(
                 architecture="linear",
                 tensors=tensors,
                 step_log2=6,
-                width=width,
-                rule=rule,
-                min_updates=min_updates,
-                clip_norm=clip_norm,
+                width=has["width"],
+                rule=has["rule"],
+                min_updates=has["min_updates"],
+                clip_norm=has["clip_norm"],
                 noise_multiplier=noise,
                 learning_rate=1_000_000,
                 base=base_digest(base_vector(seed, name, tensors)),
             )
         )
-    for index in range(statistics):
+    for index in range(has["statistics"]):
         name, parts = ComponentKind.STATISTIC.named(f"task{index}"), sums.tensors("ridge", 3, 2)
         base = base_digest(base_vector(seed, name, parts))
         sensitivity = sums.SENSITIVITY["ridge"]
@@ -66,11 +90,20 @@ def small_charter(
         members=tuple(
             sorted((Member(i.public_key, f"member {n}", ()) for n, i in enumerate(identities)), key=lambda m: m.key)
         ),
-        rules=Rules(fault_model, deadline, 1, records_per_height, 1 << 20, horizon, pace, start),
+        rules=Rules(
+            has["fault_model"],
+            has["deadline"],
+            1,
+            has["records_per_height"],
+            1 << 20,
+            has["horizon"],
+            has["pace"],
+            has["start"],
+        ),
         components=tuple(sorted(specs, key=lambda spec: spec.name)),
         learning=Learning(
             modalities=(Modality("made-up", "tabular", dimension, 1),),
-            tasks=tuple(Task(f"task{index}", "binary", 2, ("made-up",)) for index in range(components)),
+            tasks=tuple(Task(f"task{index}", "binary", 2, ("made-up",)) for index in range(has["components"])),
             floors=(PrivacyFloor("made-up", "open", 0, 0),),
             steps=4,
             sample_rate=100_000,

@@ -38,7 +38,7 @@ SUM = "statistic/digit"
 def trained() -> Cluster:
     """Four members of the digits' charter whose made-up updates are large enough to change what is predicted."""
     cluster = Cluster(4, 5, Invariants, rounds=2)
-    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=2, institutions=4, statistic=True)
+    specs, learning = preset("digits", budget=None, rounds=2, institutions=4, statistic=True)
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:
         node.options = replace(node.options, hosted=tuple(spec.name for spec in specs))

@@ -39,7 +39,7 @@ COMMAND = Path(sys.executable).with_name("collegium")
 def cluster() -> Cluster:
     """Four members whose charter is the digits' one; their updates are made up."""
     cluster = Cluster(4, 5, Invariants, rounds=ROUNDS)
-    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=ROUNDS, institutions=4)
+    specs, learning = preset("digits", budget=None, rounds=ROUNDS, institutions=4)
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:
         node.options = replace(node.options, hosted=tuple(spec.name for spec in specs))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,7 @@ from collegium.protocol.records import (
 )
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
-from collegium.sims.simulator.small import small_charter
+from collegium.sims.simulator.small import CharterOptions, small_charter
 
 T = "head/task0"
 STRANGER = Identity.from_seed(sha256(b"stranger"))
@@ -46,9 +47,9 @@ STRANGER = Identity.from_seed(sha256(b"stranger"))
 class Book:
     """A federation on paper: feeds, blocks, one ledger."""
 
-    def __init__(self, count: int = 4, **charter: object) -> None:
+    def __init__(self, count: int = 4, **charter: Unpack[CharterOptions]) -> None:
         self.ids = sorted((Identity.from_seed(sha256(b"%d" % n)) for n in range(count)), key=lambda i: i.public_key)
-        self.charter: Charter = small_charter(self.ids, **charter)  # type: ignore[arg-type]  # passed through by name
+        self.charter: Charter = small_charter(self.ids, **charter)
         self.federation = self.charter.federation
         self.ledger: Ledger = genesis(self.charter)
         self.heads: dict[bytes, tuple[int, bytes]] = {}

@@ -31,8 +31,8 @@ from .memory import Memory
 Blocks = list[StoredBlock]
 
 
-def grown(*, withdraw: bool, rounds: int = 4, **charter: object) -> Cluster:
-    cluster = Cluster(4, 7, Invariants, rounds=rounds, components=2, **charter)  # type: ignore[arg-type]  # passed through by name
+def grown(*, withdraw: bool, rounds: int = 4, horizon: int = 1000) -> Cluster:
+    cluster = Cluster(4, 7, Invariants, rounds=rounds, components=2, horizon=horizon)
     cluster.start()
     if withdraw:
         assert cluster.run(lambda: cluster.all_closed(2))

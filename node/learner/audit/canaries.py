@@ -23,7 +23,7 @@ from ...pretrained.folder import Dimensions
 from ...pretrained.tensors import PROMPT, SOFT_PROMPT
 from ...privacy.accountant import effective_noise
 from .. import dpsgd
-from ..dpsgd import Batch
+from ..dpsgd import Batch, Sampling
 from ..messages import Engagement
 from ..model import M3TModel
 from ..quantise import noise_std, quantise
@@ -78,9 +78,7 @@ class Mechanism:
             self.specs,
             self.engaged,
             data,
-            steps=self.steps,
-            sample_rate=self.sample_rate,
-            lot=self.lot,
+            sampling=Sampling(self.steps, self.sample_rate, self.lot),
             source=source,
             progress=lambda _done, _total: None,
         )

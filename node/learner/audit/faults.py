@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from .. import adapters, dpsgd
-from ..dpsgd import Batch
+from ..dpsgd import Batch, Sampling
 from ..gradients import StudentGradients
 from ..messages import Engagement
 from ..randomness import randomness
@@ -147,10 +147,10 @@ def _divisor() -> Iterator[None]:
     factor = 1.0
     declared = 1.0
 
-    def training(*arguments: Any, lot: float, **others: Any) -> Any:
+    def training(*arguments: Any, sampling: Sampling, **others: Any) -> Any:
         nonlocal declared
-        declared = lot
-        return train(*arguments, lot=lot, **others)
+        declared = sampling.lot
+        return train(*arguments, sampling=sampling, **others)
 
     def sums(gradients: Any, model: Any, engaged: Any, data: Any, drawn: Any) -> Any:
         nonlocal factor

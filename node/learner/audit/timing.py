@@ -24,7 +24,7 @@ from ....crypto.extras import extra
 from ....protocol.components import ComponentKind, ComponentSpec, base_digest, base_vector, of_kind
 from ....protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
 from ...blueprint.parts import Part, adapter, backbone, encoder, head, skip
-from ..dpsgd import Batch, kinds_of, student_losses, train
+from ..dpsgd import Batch, Sampling, kinds_of, student_losses, train
 from ..messages import Engagement
 from ..model import M3TModel
 from ..randomness import gaussian, randomness
@@ -147,7 +147,7 @@ def dp_step(model: M3TModel, specs: Sequence[ComponentSpec], batch: Batch, steps
     rules = {spec.name: Engagement(CLIP, NOISE, RATE) for spec in specs}
     by_name = {spec.name: spec for spec in specs}
     train(
-        model, by_name, rules, batch, steps=steps, sample_rate=1.0, lot=float(batch.size), source=randomness(None),
+        model, by_name, rules, batch, sampling=Sampling(steps, 1.0, float(batch.size)), source=randomness(None),
         progress=lambda _done, _total: None,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import GRID_SHARE, NO_SEED, preset
+from collegium.node.blueprint.recipe import Budget
 from collegium.node.data.arrays import load
 from collegium.node.learner.messages import Engagement, Evaluate, Open, Train
 from collegium.node.learner.worker import Worker
@@ -27,7 +28,7 @@ States = dict[str, npt.NDArray[np.int32]]
 
 @pytest.mark.parametrize("name", ["digits", "oulad"])
 def test_planned_rounds_cost_no_more_than_what_is_not_kept_for_recovery(name: str) -> None:
-    specs, learning = preset(name, dp=True, epsilon=8.0, delta=1e-5, rounds=ROUNDS, institutions=4)
+    specs, learning = preset(name, budget=Budget(8.0, 1e-5, ROUNDS), rounds=ROUNDS, institutions=4)
     sigma = effective_noise([spec.noise_multiplier / MILLION for spec in specs])
     spent = epsilon([(learning.sample_rate / MILLION, sigma, learning.steps * ROUNDS)], 1e-5)
     assert 5.9 < spent <= 6.0
@@ -40,7 +41,7 @@ def test_planned_rounds_cost_no_more_than_what_is_not_kept_for_recovery(name: st
 
 @pytest.mark.parametrize(("name", "students"), [("digits", 1348), ("oulad", 12_550)])
 def test_the_grid_is_an_eighth_of_the_noise_or_finer(name: str, students: int) -> None:
-    specs, learning = preset(name, dp=True, epsilon=8.0, delta=1e-5, rounds=ROUNDS, institutions=4)
+    specs, learning = preset(name, budget=Budget(8.0, 1e-5, ROUNDS), rounds=ROUNDS, institutions=4)
     lot = learning.sample_rate / MILLION * students / 4
     for spec in specs:
         noise = spec.noise_multiplier / MILLION * spec.clip_norm / MILLION * spec.learning_rate / MILLION
@@ -49,16 +50,16 @@ def test_the_grid_is_an_eighth_of_the_noise_or_finer(name: str, students: int) -
 
 
 def test_bases_follow_the_seed() -> None:
-    specs, _ = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=1, institutions=2, base_seed=b"x" * 32)
+    specs, _ = preset("digits", budget=None, rounds=1, institutions=2, base_seed=b"x" * 32)
     assert all(spec.base == base_digest(base_vector(b"x" * 32, spec.name, spec.tensors)) for spec in specs)
     assert all(spec.noise_multiplier == 0 for spec in specs)
 
 
 def test_unknown_names_and_budgets_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown preset"):
-        preset("letters", dp=False, epsilon=1.0, delta=1e-5, rounds=1, institutions=2)
+        preset("letters", budget=None, rounds=1, institutions=2)
     with pytest.raises(UsageError, match="is not between"):
-        preset("digits", dp=True, epsilon=0.0, delta=1e-5, rounds=1, institutions=2)
+        preset("digits", budget=Budget(0.0, 1e-5, 1), rounds=1, institutions=2)
 
 
 def train(worker: Worker, specs: Sequence[ComponentSpec], learning: Learning, states: States, lot: float) -> States:
@@ -84,7 +85,7 @@ def accuracy(workers: Sequence[Worker], states: States) -> float:
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
 def test_private_digits_federated_beat_every_institution_alone(tmp_path: Path) -> None:
-    specs, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=ROUNDS, institutions=4)
+    specs, learning = preset("digits", budget=Budget(8.0, 1e-5, ROUNDS), rounds=ROUNDS, institutions=4)
     workers, lots = [], []
     for seed, folder in enumerate(prepare_digits(tmp_path, 4, 0.5, seed=1)):
         worker = Worker()

@@ -16,6 +16,7 @@ import torch
 from collegium.cli.audit import FAULTS as NAMES
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import NO_SEED, preset
+from collegium.node.blueprint.recipe import Budget
 from collegium.node.learner import dpsgd
 from collegium.node.learner.answers import BadRequestError
 from collegium.node.learner.audit import canaries
@@ -268,7 +269,7 @@ def test_an_audit_of_one_fault_says_by_what_it_was_caught(monkeypatch: pytest.Mo
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Worker, AuditOwn]:
     folder = prepare_digits(tmp_path_factory.mktemp("digits"), 4, 0.5, 1)[0]
-    components, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=10, institutions=4)
+    components, learning = preset("digits", budget=Budget(8.0, 1e-5, 10), rounds=10, institutions=4)
     worker = AuditWorker()
     names = tuple(spec.name for spec in components)
     ask(worker, Open((str(folder),), components, learning, NO_SEED, names))

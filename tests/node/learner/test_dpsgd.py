@@ -14,7 +14,7 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 
-from collegium.node.learner.dpsgd import Batch, kinds_of, see, student_losses, train, watch
+from collegium.node.learner.dpsgd import Batch, Sampling, kinds_of, see, student_losses, train, watch
 from collegium.node.learner.gradients import StudentGradients
 from collegium.node.learner.messages import Engagement, Open, Train
 from collegium.node.learner.model import ARCHITECTURES, M3TModel, pair_width
@@ -318,7 +318,7 @@ def one_step(batch: Batch, specs: Sequence[ComponentSpec], clip: float) -> dict[
     by_name = {item.name: item for item in specs}
     rules = {name: Engagement(clip, 0.0, 1.0) for name in by_name}
     return train(
-        model_of(specs), by_name, rules, batch, steps=1, sample_rate=1.0, lot=1.0, source=randomness(1),
+        model_of(specs), by_name, rules, batch, sampling=Sampling(1, 1.0, 1.0), source=randomness(1),
         progress=lambda _done, _total: None,
     )  # fmt: skip
 
@@ -351,7 +351,7 @@ def test_a_component_that_is_not_engaged_stays_and_physical_batches_add_up(monke
     def run(source: int) -> dict[str, npt.NDArray[np.float64]]:
         model = model_of(specs)
         changes = train(
-            model, by_name, {"head/grade": Engagement(1.0, 0.5, 0.1)}, batch_of(20), steps=3, sample_rate=0.7, lot=10.0,
+            model, by_name, {"head/grade": Engagement(1.0, 0.5, 0.1)}, batch_of(20), sampling=Sampling(3, 0.7, 10.0),
             source=randomness(source), progress=lambda _done, _total: None,
         )  # fmt: skip
         untouched = torch.cat([p.detach().reshape(-1) for p in model.tensors(TABULAR)]).numpy()

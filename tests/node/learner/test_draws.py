@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.node.learner.dpsgd import train
+from collegium.node.learner.dpsgd import Sampling, train
 from collegium.node.learner.messages import Engagement, Open, Train
 from collegium.node.learner.randomness import randomness
 from collegium.node.learner.worker import Worker
@@ -33,7 +33,7 @@ def test_g6_every_step_carries_its_own_noise() -> None:
     seen.append(weights())
     train(
         model, {item.name: item for item in specs}, {item.name: Engagement(clip, noise, rate) for item in specs},
-        batch_of(6), steps=steps, sample_rate=1e-12, lot=lot, source=randomness(4),
+        batch_of(6), sampling=Sampling(steps, 1e-12, lot), source=randomness(4),
         progress=lambda _done, _total: seen.append(weights()),
     )  # fmt: skip
     assert len(seen) == steps + 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint import parts
 from collegium.node.blueprint.presets import NO_SEED, preset
-from collegium.node.blueprint.recipe import Recipe, charter_parts
+from collegium.node.blueprint.recipe import Budget, Recipe, charter_parts
 from collegium.node.learner import statistics
 from collegium.node.learner.answers import Figure
 from collegium.node.learner.dpsgd import Batch
@@ -288,7 +288,7 @@ def test_every_kind_of_task_is_learned(kind: str) -> None:
 
 
 def opened(folder: Path, seed: int | None, hosted: Sequence[str] = ()) -> tuple[Worker, Any]:
-    specs, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=8, institutions=1, statistic=True)
+    specs, learning = preset("digits", budget=Budget(8.0, 1e-5, 8), rounds=8, institutions=1, statistic=True)
     worker = Worker()
     names = tuple(hosted) or tuple(spec.name for spec in specs)
     ask(worker, Open((str(folder),), specs, learning, NO_SEED, names, seed))

@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from collegium.node.blueprint import recipe
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.learner.answers import BadReplyError, BadRequestError, Failed, Figure, Progress, Reply, Trained
 from collegium.node.learner.coding import REPLIES, REQUESTS, decode_reply, decode_request, encode, expect
@@ -99,7 +100,7 @@ def ask(worker: Process, request: Asks[A]) -> A:
 
 
 def opening(folder: Path) -> Open:
-    specs, learning = preset("digits", dp=True, epsilon=8.0, delta=1e-5, rounds=10, institutions=4)
+    specs, learning = preset("digits", budget=recipe.Budget(8.0, 1e-5, 10), rounds=10, institutions=4)
     return Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs), seed=5)
 
 

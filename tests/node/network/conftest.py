@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from collegium.node.network import Network, NetworkConfig, open_network
+from collegium.node.network import Callbacks, Network, NetworkConfig, open_network
 
 from ...waiting import LIMIT, until
 
@@ -72,12 +72,14 @@ async def open_node(
     node = Node(None, friends=friends)  # type: ignore[arg-type] # set below, once it is open
     async with open_network(
         NetworkConfig(seed=number.to_bytes(32, "big"), listen=(listen,), topic=TOPIC, **config),
-        allowed=lambda key: node.friends is None or key in node.friends,
-        on_gossip=lambda forwarder, data: node.heard.append((forwarder, data)),
-        on_peer=lambda key, connected: node.peers.append((key, connected)),
-        rpc_handlers={ECHO: echo, **(handlers or {})},
-        blob_path=(blobs or {}).get,
-        non_member_handlers=lambda key: (non_members or {}).get(key, {}),
+        Callbacks(
+            allowed=lambda key: node.friends is None or key in node.friends,
+            on_gossip=lambda forwarder, data: node.heard.append((forwarder, data)),
+            on_peer=lambda key, connected: node.peers.append((key, connected)),
+            rpc_handlers={ECHO: echo, **(handlers or {})},
+            blob_path=(blobs or {}).get,
+            non_member_handlers=lambda key: (non_members or {}).get(key, {}),
+        ),
     ) as network:
         node.network = network
         yield node

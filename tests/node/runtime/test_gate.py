@@ -10,7 +10,7 @@ from collegium.consensus.membership import Seat
 from collegium.crypto.errors import RefusedError, RemoteProtocolError, UnreachableError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
-from collegium.node.network import NetworkConfig, open_network
+from collegium.node.network import Callbacks, NetworkConfig, open_network
 from collegium.node.runtime.admission import SYNC_PROTOCOL
 from collegium.node.runtime.runtime import TELL_PROTOCOL
 
@@ -33,11 +33,11 @@ def test_g9_the_gate_refuses_the_keys_of_former_members_at_both_ends(runtime: An
         def opened(seed: bytes, **gates: Any) -> Any:
             return open_network(
                 NetworkConfig(seed=seed, listen=("/ip4/127.0.0.1/tcp/0",), topic="t"),
-                on_gossip=lambda peer, _data: heard.append(peer),
-                on_peer=lambda _peer, _up: None,
-                rpc_handlers=handlers,
-                blob_path=lambda _digest: None,
-                **gates,
+                Callbacks(
+                    on_gossip=lambda peer, _data: heard.append(peer),
+                    rpc_handlers=handlers,
+                    **gates,
+                ),
             )
 
         async with (

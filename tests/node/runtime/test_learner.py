@@ -30,7 +30,7 @@ while (body := read_frame(sys.stdin.buffer)) is not None:
 
 
 def opening(data: Path) -> Open:
-    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=1, institutions=2)
+    specs, learning = preset("digits", budget=None, rounds=1, institutions=2)
     return Open((str(data),), specs, learning, NO_SEED, ())
 
 

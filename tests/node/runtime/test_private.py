@@ -122,7 +122,7 @@ class Ran:
 @pytest.fixture
 def home(tmp_path: Path) -> Any:
     data = prepare_digits(tmp_path / "data", 4, 0.5, 1)[0]
-    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=ROUNDS, institutions=1)
+    specs, learning = preset("digits", budget=None, rounds=ROUNDS, institutions=1)
     _, (one,) = found(
         tmp_path,
         [("one", data, 50.0)],

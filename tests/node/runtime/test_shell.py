@@ -23,7 +23,7 @@ from collegium.node.home.config import Models
 from collegium.node.learner.coding import decode_request
 from collegium.node.learner.frames import read_frame
 from collegium.node.learner.messages import DecideRun, PrivateAdapter, Train
-from collegium.node.network import NetworkConfig, open_network
+from collegium.node.network import Callbacks, NetworkConfig, open_network
 from collegium.node.network.identity import peer_id
 from collegium.node.runtime import runtime as shell
 from collegium.node.store.errors import DiskFullError
@@ -235,14 +235,7 @@ def test_g9_a_stranger_who_knows_the_address_is_refused(tmp_path: Path) -> None:
 
     async def dial() -> str:
         config = NetworkConfig(seed=stranger.seed, listen=("/ip4/127.0.0.1/tcp/0",), topic="t")
-        async with open_network(
-            config,
-            allowed=lambda key: key == member,
-            on_gossip=lambda _peer, _data: None,
-            on_peer=lambda _peer, _up: None,
-            rpc_handlers={},
-            blob_path=lambda _digest: None,
-        ) as network:
+        async with open_network(config, Callbacks(lambda key: key == member)) as network:
             for _ in range(3000):
                 try:
                     await network.connect(f"{charter.members[0].addresses[0]}/p2p/{peer_id(member)}")

@@ -94,7 +94,7 @@ def test_every_candidate_is_in_half_of_the_shadows() -> None:
 
 
 def setting() -> Setting:
-    specs, learning = preset("digits", dp=False, epsilon=1.0, delta=1e-5, rounds=4, institutions=3)
+    specs, learning = preset("digits", budget=None, rounds=4, institutions=3)
     return Setting({spec.name: spec for spec in specs}, learning, 4)
 
 

@@ -22,7 +22,7 @@ def oulad() -> Path:
 
 def fits(data: Dataset, name: str) -> bool:
     """Whether the data are what the preset's charter declares."""
-    _, learning = preset(name, dp=False, epsilon=8.0, delta=1e-5, rounds=10, institutions=4)
+    _, learning = preset(name, budget=None, rounds=10, institutions=4)
     found = data.modalities
     return all(
         (found[m.name].kind, found[m.name].width, found[m.name].length) == (m.kind, m.width, m.length)

@@ -10,6 +10,7 @@ import pytest
 
 from collegium.crypto.errors import UsageError
 from collegium.node.blueprint.presets import preset
+from collegium.node.blueprint.recipe import Budget
 from collegium.node.learner.answers import Trained
 from collegium.node.learner.messages import Engagement, Train
 from collegium.protocol.components import MILLION
@@ -94,7 +95,7 @@ def test_too_few_rounds_are_refused() -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 300.0])
 def test_g5_a_lie_is_the_opposite_of_the_truth_within_the_bounds_of_what_it_declares(strength: float) -> None:
-    specs, learning = preset("oulad", dp=True, epsilon=8.0, delta=1e-5, rounds=8, institutions=7)
+    specs, learning = preset("oulad", budget=Budget(8.0, 1e-5, 8), rounds=8, institutions=7)
     source = np.random.default_rng(1)
     engaged = {s.name: Engagement.of(s.clip_norm, s.noise_multiplier, s.learning_rate) for s in specs}
     request = Train({}, engaged, learning.steps, learning.sample_rate / MILLION, lot=100.5)

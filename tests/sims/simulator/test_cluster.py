@@ -32,7 +32,7 @@ from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 from collegium.sims.simulator.liars import LIES
 from collegium.sims.simulator.lie import Lie
-from collegium.sims.simulator.network import NetworkConditions
+from collegium.sims.simulator.network import Disk, NetworkConditions
 from collegium.sims.simulator.small import small_charter
 
 CALM = NetworkConditions()
@@ -85,7 +85,7 @@ def level(cluster: Cluster) -> bool:
 
 def check_equal(cluster: Cluster) -> None:
     """G1: equal ledgers and states; the incremental fold is the fold from scratch."""
-    cluster.crash_rate = 0.0
+    cluster.disk = Disk()
     assert cluster.run(lambda: len(running(cluster)) == len(cluster.nodes) and level(cluster), cluster.now + LIMIT)
     nodes = honest(cluster)
     assert len({ledger_digest(node.core.ledger) for node in nodes if node.core}) == 1
@@ -143,14 +143,14 @@ def test_rounds_close_in_a_storm(count: int, model: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", [3, *soak(range(100, 110))])
 @pytest.mark.parametrize("model", MODELS)
 def test_seven_nodes_in_a_storm_with_crashes(model: str, seed: int) -> None:
-    play(Cluster(7, seed, Invariants, network=STORM, rounds=2, crash_rate=0.003, fault_model=model), 2)
+    play(Cluster(7, seed, Invariants, network=STORM, rounds=2, disk=Disk(0.003), fault_model=model), 2)
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 140))])
 @pytest.mark.parametrize("model", MODELS)
 def test_crashes_before_and_after_writes(model: str, seed: int) -> None:
     """G8: killed on either side of a write; the cluster's invariants watch records, votes and blocks."""
-    play(Cluster(4, seed, Invariants, rounds=3, crash_rate=0.02, fault_model=model), 3)
+    play(Cluster(4, seed, Invariants, rounds=3, disk=Disk(0.02), fault_model=model), 3)
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 120))])
@@ -480,7 +480,7 @@ def test_a_withdrawal_in_the_middle(case: str, seed: int) -> None:
         network=network,
         rounds=6,
         deadline=1500,
-        crash_rate=0.005 if case == "crashes" else 0.0,
+        disk=Disk(0.005 if case == "crashes" else 0.0),
         training=training,
     )
     cluster.start()
@@ -675,7 +675,7 @@ def test_a_restart_bears_a_liars_false_acks(seed: int) -> None:
 
 def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
     """design.md section 12: after any crash the lock can be defended."""
-    cluster = Cluster(4, 9, Invariants, network=STORM, rounds=3, crash_rate=0.01)
+    cluster = Cluster(4, 9, Invariants, network=STORM, rounds=3, disk=Disk(0.01))
     cluster.start()
     found = 0
 

@@ -21,7 +21,7 @@ from collegium.protocol.records import WithdrawalStatement
 from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
-from collegium.sims.simulator.network import NetworkConditions
+from collegium.sims.simulator.network import Disk, NetworkConditions
 
 CALM = NetworkConditions()
 STORM = NetworkConditions(delay=(1, 300), loss=0.15, duplicate=0.15)
@@ -91,7 +91,7 @@ def in_all(cluster: Cluster, key: bytes, there: bool = True) -> bool:
 
 def check(cluster: Cluster) -> None:
     """G1, G2: one ledger, and a quorum of the members of its height decided every block, walked from the charter."""
-    cluster.crash_rate = 0.0
+    cluster.disk = Disk()
 
     def level() -> bool:
         up = members(cluster)
@@ -132,7 +132,7 @@ def cluster_of(count: int, seed: int, *, storm: bool = False, crashes: float = 0
         network=STORM if storm else CALM,
         training=(300, 900),
         rounds=rounds,
-        crash_rate=crashes,
+        disk=Disk(crashes),
     )
     found.start()
     return found
