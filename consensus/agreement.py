@@ -18,11 +18,9 @@ Two additions (design.md section 7). The local clock affects only the first prev
 finds timely, or when more members than may lie have started.
 
 Every statement that this node signs is returned as `Say`; the caller writes it to disk before it sends it (G8).
-
-The class is long because the algorithm is one unit: every rule reads and changes the same votes, locks and timers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
@@ -117,6 +115,47 @@ class Equivocation:
 Action: TypeAlias = Say | Keep | Ask | Judge | Wait | Decided | Equivocation
 
 
+class Votes:
+    """The members' votes of one height.
+
+    A quorum that another member saw may contain a liar's other vote, so every vote for a proposed block or for nothing
+    counts, and an author counts once for each block.
+    """
+
+    def __init__(self) -> None:
+        self.by_step: dict[tuple[int, int], dict[tuple[bytes, bytes], Signed[Vote]]] = {}  # then by (author, block)
+        # Voters by (view, step, block), and for anything by (view, step, None): added as votes come.
+        self.voters: dict[tuple[int, int, bytes | None], set[bytes]] = {}
+        self.first: dict[tuple[int, int, bytes], Signed[Vote]] = {}  # by (view, step, author)
+        self.convicted: set[bytes] = set()  # one proof is enough for each author
+
+    def count(self, view: int, step: int, identifier: bytes | None) -> int:
+        """Return how many members voted for a block in a view and step; None: for anything."""
+        return len(self.voters.get((view, step, identifier), ()))
+
+    def of(self, view: int, step: int, identifier: bytes) -> list[Signed[Vote]]:
+        """Return the votes for a block in a view and step."""
+        votes = self.by_step.get((view, step), {})
+        return [vote for vote in votes.values() if vote.value.block == identifier]
+
+    def take(self, message: Signed[Vote], blocks: Container[bytes]) -> tuple[bool, Equivocation | None]:
+        """Take a vote; return whether it counts for the first time, and the proof of a first lie of its author."""
+        vote = message.value
+        votes = self.by_step.setdefault((vote.view, vote.step), {})
+        if (vote.author, vote.block) in votes:
+            return False, None
+        other = self.first.setdefault((vote.view, vote.step, vote.author), message)
+        counts = other is message or vote.block == NIL or vote.block in blocks
+        if counts:
+            votes[vote.author, vote.block] = message
+            for identifier in (vote.block, None):
+                self.voters.setdefault((vote.view, vote.step, identifier), set()).add(vote.author)
+        if other is message or vote.author in self.convicted:
+            return counts, None
+        self.convicted.add(vote.author)
+        return counts, Equivocation(other, message)
+
+
 class Agreement:
     """One height's agreement. Inputs are methods; each returns the actions that follow, in order.
 
@@ -143,16 +182,10 @@ class Agreement:
         self.verdicts: dict[bytes, bool] = {}
         self.punctual: set[bytes] = set()
         self.proposals: dict[int, Signed[Proposal]] = {}
-        # By (view, step), then (author, block). A quorum that another member saw may contain a liar's other vote, so
-        # every vote for a proposed block or for nothing counts, and an author counts once for each block.
-        self.votes: dict[tuple[int, int], dict[tuple[bytes, bytes], Signed[Vote]]] = {}
-        # Voters by (view, step, block), and for anything by (view, step, None): added as votes come.
-        self.voters: dict[tuple[int, int, bytes | None], set[bytes]] = {}
-        self.first: dict[tuple[int, int, bytes], Signed[Vote]] = {}  # by (view, step, author)
+        self.votes = Votes()
         self.seen: dict[bytes, Message] = {}
         self.latest = 0  # the last view that any member is in
         self.views_of: dict[bytes, int] = {}
-        self.convicted: set[bytes] = set()  # one proof is enough for each author
         self._done: set[tuple[str, int]] = set()
         self._actions: list[Action] = []
 
@@ -185,8 +218,9 @@ class Agreement:
             return value.view > self.views_of.get(value.author, 0)
         if isinstance(value, Proposal):
             return value.view not in self.proposals or value.view > self.views_of.get(value.author, 0)
-        told = (value.view, value.step, value.author) in self.first  # a second one proves a lie, a third only counts
-        return not (told and value.author in self.convicted and value.block != NIL and value.block not in self.blocks)
+        voted = (value.view, value.step, value.author) in self.votes.first  # a second proves a lie, a third only counts
+        proved = voted and value.author in self.votes.convicted
+        return not (proved and value.block != NIL and value.block not in self.blocks)
 
     def judged(self, identifier: bytes, valid: bool) -> list[Action]:
         """Answer to `Judge`: whether the block is valid (deterministic)."""
@@ -226,7 +260,7 @@ class Agreement:
         self.view = max(views, default=0)
         for message in messages:
             self._take(message)
-        mine = [vote for votes in self.votes.values() for vote in votes.values() if vote.value.author == me]
+        mine = [vote for votes in self.votes.by_step.values() for vote in votes.values() if vote.value.author == me]
         if views:
             self.started = True
             steps = [vote.value.step for vote in mine if vote.value.view == self.view]
@@ -237,9 +271,9 @@ class Agreement:
             locks = vote.value.step == PRECOMMIT and vote.value.block != NIL
             if locks and (self.locked is None or vote.value.view > self.locked[1]):
                 self.locked = (vote.value.block, vote.value.view)
-        for (view, step), votes in self.votes.items():
+        for (view, step), votes in self.votes.by_step.items():
             for identifier in {vote.value.block for vote in votes.values()} - {NIL}:
-                polka = step == PREVOTE and self._count(view, PREVOTE, identifier) >= self.quorum
+                polka = step == PREVOTE and self.votes.count(view, PREVOTE, identifier) >= self.quorum
                 if polka and identifier in self.blocks and (self.valid is None or view > self.valid[1]):
                     self.valid = (identifier, view)
         return self._settle()
@@ -252,10 +286,10 @@ class Agreement:
         views = {self.view} | ({self.valid[1]} if self.valid else set()) | ({self.locked[1]} if self.locked else set())
         found: list[Message] = [p for view, p in self.proposals.items() if view in views]
         last: dict[bytes, int] = {}
-        for (view, _), votes in self.votes.items():
+        for (view, _), votes in self.votes.by_step.items():
             for author, _ in votes:
                 last[author] = max(last.get(author, 0), view)
-        for (view, step), votes in self.votes.items():
+        for (view, step), votes in self.votes.by_step.items():
             everything = view in views or step == PRECOMMIT
             found += [vote for (author, _), vote in votes.items() if everything or last[author] == view]
         return found
@@ -301,7 +335,7 @@ class Agreement:
             if verdict and self.step is not Step.PROPOSE and self._once("36", view, PREVOTE, identifier):
                 return self._polka(view, identifier)
         if self.step is Step.PREVOTE:
-            if self._count(view, PREVOTE, NIL) >= self.quorum:  # line 44
+            if self.votes.count(view, PREVOTE, NIL) >= self.quorum:  # line 44
                 self._vote(PRECOMMIT, NIL)
                 self.step = Step.PRECOMMIT
                 return True
@@ -323,7 +357,7 @@ class Agreement:
             accept = verdict and (self.locked is None or self.locked[0] == identifier)
         else:
             before = proposal.valid_view - 1
-            if before >= proposal.view or self._count(before, PREVOTE, identifier) < self.quorum:
+            if before >= proposal.view or self.votes.count(before, PREVOTE, identifier) < self.quorum:
                 return False
             accept = verdict and (self.locked is None or self.locked[1] <= before or self.locked[0] == identifier)
         self._vote(PREVOTE, identifier if accept else NIL)
@@ -332,7 +366,7 @@ class Agreement:
 
     def _polka(self, view: int, identifier: bytes) -> bool:
         """Line 36."""
-        proof: Proof = (self.proposals[view], *self._votes_for(view, PREVOTE, identifier))
+        proof: Proof = (self.proposals[view], *self.votes.of(view, PREVOTE, identifier))
         self.valid = (identifier, view)
         if self.step is Step.PREVOTE:
             self.locked = (identifier, view)
@@ -343,13 +377,11 @@ class Agreement:
         return True
 
     def _line_49(self) -> bool:
-        for (view, step, identifier), voters in self.voters.items():
+        for (view, step, identifier), voters in self.votes.voters.items():
             if step != PRECOMMIT or len(voters) < self.quorum or identifier is None or identifier == NIL:
                 continue
             if self.verdicts.get(identifier):
-                signatures = [
-                    VoteSignature(v.value.author, v.signature) for v in self._votes_for(view, step, identifier)
-                ]
+                signatures = [VoteSignature(v.value.author, v.signature) for v in self.votes.of(view, step, identifier)]
                 certificate = Certificate(view, tuple(sorted(signatures, key=lambda entry: entry.author)))
                 self.decided = True
                 self._actions.append(Decided(self.blocks[identifier], certificate))
@@ -368,17 +400,10 @@ class Agreement:
     # ---- parts
 
     def _once(self, rule: str, view: int, step: int, identifier: bytes | None = None) -> bool:
-        if (rule, view) in self._done or self._count(view, step, identifier) < self.quorum:
+        if (rule, view) in self._done or self.votes.count(view, step, identifier) < self.quorum:
             return False
         self._done.add((rule, view))
         return True
-
-    def _count(self, view: int, step: int, identifier: bytes | None) -> int:
-        return len(self.voters.get((view, step, identifier), ()))
-
-    def _votes_for(self, view: int, step: int, identifier: bytes | None) -> list[Signed[Vote]]:
-        votes = self.votes.get((view, step), {})
-        return [vote for vote in votes.values() if identifier is None or vote.value.block == identifier]
 
     def _take(self, message: Message) -> None:
         value = message.value
@@ -407,20 +432,12 @@ class Agreement:
         self.views_of[author] = max(self.views_of.get(author, 0), view)
         self.latest = max(self.latest, view)
 
-    def _take_vote(self, message: Signed[Vote]) -> None:
-        vote = message.value
-        votes = self.votes.setdefault((vote.view, vote.step), {})
-        if (vote.author, vote.block) in votes:
-            return
-        other = self.first.setdefault((vote.view, vote.step, vote.author), message)
-        if other is message or vote.block == NIL or vote.block in self.blocks:
-            votes[vote.author, vote.block] = message
-            for identifier in (vote.block, None):
-                self.voters.setdefault((vote.view, vote.step, identifier), set()).add(vote.author)
-            self.seen[message.digest] = message
-        if other is not message and vote.author not in self.convicted:
-            self.convicted.add(vote.author)
-            self._actions.append(Equivocation(other, message))
+    def _take_vote(self, vote: Signed[Vote]) -> None:
+        counted, lie = self.votes.take(vote, self.blocks)
+        if counted:
+            self.seen[vote.digest] = vote
+        if lie is not None:
+            self._actions.append(lie)
 
     def _propose(self, block: Block, valid_view: int) -> None:
         value = Proposal(
@@ -432,7 +449,7 @@ class Agreement:
 
     def _vote(self, step: int, identifier: bytes, proof: Proof = ()) -> None:
         me = self.identity.public_key
-        if self.mute or me not in self.members or (self.view, step, me) in self.first:
+        if self.mute or me not in self.members or (self.view, step, me) in self.votes.first:
             return
         message = sign(self.identity, Vote(self.federation, me, self.height, self.view, step, identifier))
         self._actions.append(Say(message, proof))

@@ -54,20 +54,39 @@ def _body(record: Record) -> Body | None:
     return None
 
 
-async def wait_for_data(config: Config, charter: Charter) -> None:
-    """Wait, with backoff, until dataset.toml is there and a daemon can start with it."""
-    backoff, told = MIN_BACKOFF, ""
-    while True:
-        await trio.sleep(backoff)
-        backoff = min(2 * backoff, MAX_BACKOFF)
-        reason = await in_thread(missing_data, config)
-        if not reason:
-            try:
-                await in_thread(wanted_components, config, charter)
-            except CollegiumError as error:  # half written, say
-                reason = str(error)
-            else:
-                return
-        if reason != told:
-            log.warning("no data yet; they are looked for again", reason=reason)
-        told = reason
+class DataFolder:
+    """The node's data folder: whether it was there at the start, and is there now."""
+
+    def __init__(self, config: Config, charter: Charter) -> None:
+        self._config, self._charter = config, charter
+        self.missing = missing_data(config)  # at the start: the reason
+        self.gone = ""  # the reason why data that were there at the start cannot be read now
+
+    async def look(self) -> None:
+        """Check whether the folder has gone since the start, or is back."""
+        if self.missing:
+            return
+        reason = await in_thread(missing_data, self._config)
+        if reason and reason != self.gone:
+            log.warning("the data folder is not there any more", reason=reason)
+        elif self.gone and not reason:
+            log.info("the data folder is back", folder=str(self._config.data.path))
+        self.gone = reason
+
+    async def wait(self) -> None:
+        """Wait, with backoff, until dataset.toml is there and a daemon can start with it."""
+        backoff, told = MIN_BACKOFF, ""
+        while True:
+            await trio.sleep(backoff)
+            backoff = min(2 * backoff, MAX_BACKOFF)
+            reason = await in_thread(missing_data, self._config)
+            if not reason:
+                try:
+                    await in_thread(wanted_components, self._config, self._charter)
+                except CollegiumError as error:  # half written, say
+                    reason = str(error)
+                else:
+                    return
+            if reason != told:
+                log.warning("no data yet; they are looked for again", reason=reason)
+            told = reason

@@ -51,6 +51,14 @@ class AddressBook:
         others = (a for key, seat in self.core.ledger.roll.seats.items() if key != self.core.me for a in seat.addresses)
         return published(network.addresses(), others)[:8]
 
+    def changed(self, network: Network) -> tuple[str, ...]:
+        """Return this node's addresses when this machine's have changed (a laptop on another network, a new lease), else ().
+
+        A machine without a network has none but its own; it offers nothing new until it is on one again.
+        """
+        new, offered = self.own(network), self.core.options.addresses
+        return () if self.config.node.advertise or new == offered or set(new) < set(offered) else new
+
     def _read_named(self) -> tuple[str, ...]:
         """Return the operator's addresses; without a free file descriptor, as last read."""
         with unless_scarce():

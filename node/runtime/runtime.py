@@ -17,16 +17,11 @@ import trio
 
 from ...crypto.errors import RemoteProtocolError, UnreachableError
 from ...crypto.identity import Identity
-from ...protocol import schema
 from ...protocol.charter import Charter, SignedCharter
 from ..core import events as ev
-from ..core.catchup import in_flight_messages
 from ..core.contribution import Plan
 from ..core.core import handle, load_node, start_node
-from ..core.messages import SYNC_LIMIT, SyncRequest
 from ..core.state import Options
-from ..core.sync import answer
-from ..core.timers import Timer
 from ..home import joining, keys
 from ..home.config import Config
 from ..home.paths import Home
@@ -38,17 +33,18 @@ from ..unlearning.exclusion import Exclusion
 from ..unlearning.students import Seen
 from . import logs, service
 from .admission import SYNC_PROTOCOL, Admission
-from .awaiting import held_before, missing_data, wait_for_data
+from .awaiting import DataFolder, held_before
 from .book import AddressBook
+from .dialogue import TELL_PROTOCOL, Dialogue
 from .holdings import Holdings
 from .jobs import Jobs
 from .learner import Learner
 from .notes import Notes, facts_of
 from .spend_statements import SpendStatements
+from .timing import Timers
 
 log = structlog.get_logger(__name__)
 
-TELL_PROTOCOL = "/collegium/tell/1"
 INBOX = 20_000  # events in the queue; gossip beyond it is dropped and counted, anti-entropy brings it again
 BATCH = 256
 FEW_DESCRIPTORS = 512
@@ -71,8 +67,7 @@ class Runtime:
         self._stop = trio.Event()
         self._control_open = trio.Event()
         self._control_closed = trio.Event()
-        self._timers: dict[Timer, trio.CancelScope] = {}
-        self._asking: set[bytes] = set()
+        self.timers = Timers(self.submit)
         self.begins_anew = False  # a new key, or data that came: the daemon restarts with it
         self._nursery: trio.Nursery
         self._turn = trio.Lock()
@@ -82,13 +77,14 @@ class Runtime:
             rounds=config.learning.rounds,
             policies=policies(config, charter),
         )
-        snapshot, self._missing = store.snapshot(), missing_data(config)
+        self.data = DataFolder(config, charter)
+        missing = self.data.missing
+        snapshot = store.snapshot()
         known = joining.load(home)
         self.title = "" if known is None else known.name
-        self.data_missing = ""  # the reason why data that were there at the start cannot be read now
         hosted, followed = (
             (held_before(config, charter, snapshot, identity.public_key), ())
-            if self._missing
+            if missing
             else wanted_components(config, charter)
         )
         options = Options(
@@ -108,13 +104,19 @@ class Runtime:
         self.notes = Notes(store)
         self.holdings = Holdings(home, config, self.core, self.notes, self.submit)
         self.exclusion = Exclusion(home, store, self.core, lambda: self.jobs.reopen())  # noqa: PLW0108 - made below
-        self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, self._missing)
+        self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, missing)
         self.spend_statements = SpendStatements()
+        self.dialogue = Dialogue(self.core, store, self._turn, self.submit)
 
     @property
     def learner(self) -> Learner:
         """The learner worker."""
         return self.jobs.learner
+
+    @property
+    def data_missing(self) -> str:
+        """The reason why data that were there at the start cannot be read now."""
+        return self.data.gone
 
     # ---- what others call
 
@@ -157,14 +159,14 @@ class Runtime:
                     self.book.allows,
                     self._on_gossip,
                     self._on_peer,
-                    {SYNC_PROTOCOL: self._serve_sync, TELL_PROTOCOL: self._hear},
+                    {SYNC_PROTOCOL: self.dialogue.serve_sync, TELL_PROTOCOL: self._hear},
                     self.holdings.blob_path,
                     self.admission.handlers,
                 ),
             ) as self.network,
             trio.open_nursery() as self._nursery,
         ):
-            self.holdings.network = self.network
+            self.holdings.network = self.dialogue.network = self.network
             nursery = self._nursery
             if not self.config.node.advertise:
                 self.core.options = replace(self.core.options, addresses=self.book.own(self.network))
@@ -179,7 +181,7 @@ class Runtime:
             await in_thread(self.exclusion.forget_manifests, set(self.core.in_flight))
             nursery.start_soon(self._work)
             nursery.start_soon(self._tend)
-            if self._missing:
+            if self.data.missing:
                 nursery.start_soon(self._await_data)
             self._follow_key()
             log.info(
@@ -216,8 +218,11 @@ class Runtime:
     async def _tend(self) -> None:
         while True:
             await self.admission.maintain()
-            self._readdress()
-            await self._look_for_data()
+            changed = self.book.changed(self.network)
+            if changed:
+                log.info("addresses changed", addresses=list(changed))
+                self.submit(ev.Readdressed(changed))
+            await self.data.look()
             logs.tell_repeats(log)
             with unless_scarce():
                 known = joining.load(self.home)
@@ -226,19 +231,8 @@ class Runtime:
                     self.network.backoff_reset(known.member)
             await trio.sleep(TEND_EVERY)
 
-    async def _look_for_data(self) -> None:
-        """Check whether the data folder has gone since the start, or is back."""
-        if self._missing:
-            return
-        found = await in_thread(missing_data, self.config)
-        if found and found != self.data_missing:
-            log.warning("the data folder is not there any more", reason=found)
-        elif self.data_missing and not found:
-            log.info("the data folder is back", folder=str(self.config.data.path))
-        self.data_missing = found
-
     async def _await_data(self) -> None:
-        await wait_for_data(self.config, self.charter)
+        await self.data.wait()
         log.info("the data are there; the daemon begins anew with them", folder=str(self.config.data.path))
         self.begins_anew = True
         self.request_stop()
@@ -282,13 +276,13 @@ class Runtime:
                 pass  # `_store_puts` has stored it, before everything else of its batch
             case ev.Publish():
                 if effect.to in self.network.neighbours():
-                    nursery.start_soon(self._tell, effect)
+                    nursery.start_soon(self.dialogue.tell, effect)
                 else:
                     await self.network.publish(effect.data)
             case ev.Sync():
-                nursery.start_soon(self._sync, effect)
+                nursery.start_soon(self.dialogue.sync, effect)
             case ev.SetTimer():
-                self._set_timer(effect)
+                self.timers.set(effect, nursery)
             case ev.Pull():
                 nursery.start_soon(self._guarded, partial(self.holdings.pull, effect))
             case ev.Fold():
@@ -317,20 +311,6 @@ class Runtime:
         except (RemoteProtocolError, UnreachableError) as error:
             log.warning("job failed", error=str(error))
 
-    def _set_timer(self, effect: ev.SetTimer) -> None:
-        known = self._timers.pop(effect.timer, None)
-        if known is not None:
-            known.cancel()
-        scope = self._timers[effect.timer] = trio.CancelScope()
-        self._nursery.start_soon(self._fire, effect, scope)
-
-    async def _fire(self, effect: ev.SetTimer, scope: trio.CancelScope) -> None:
-        with scope:
-            await trio.sleep(effect.delay / 1000)
-            if self._timers.get(effect.timer) is scope:
-                del self._timers[effect.timer]
-                self.submit(ev.TimerFired(effect.timer))
-
     async def _serve_control(self) -> None:
         # Imported here, when the node already runs: the network starts first.
         from ..control.server import serve_control  # noqa: PLC0415
@@ -350,16 +330,9 @@ class Runtime:
 
     # ---- network
 
-    def _readdress(self) -> None:
-        """Offer new addresses when this machine's have changed: a laptop on another network, a renewed lease.
-
-        A machine without a network has none but its own; it offers nothing new until it is on one again.
-        """
-        found, known = self.book.own(self.network), self.core.options.addresses
-        if self.config.node.advertise or found == known or (set(found) < set(known)):
-            return
-        log.info("addresses changed", addresses=list(found))
-        self.submit(ev.Readdressed(found))
+    async def _hear(self, peer: bytes, data: bytes) -> bytes:
+        self._on_gossip(peer, data)
+        return b""
 
     def _on_gossip(self, forwarder: bytes, data: bytes) -> None:
         if len(self._inbox) >= INBOX:
@@ -377,36 +350,6 @@ class Runtime:
         if not connected and near == needed - 1 and self.identity.public_key in members:
             log.warning("too few members connected for a quorum", connected=near, members=len(members), needed=needed)
         self.submit(ev.PeerUp(peer) if connected else ev.PeerDown(peer))
-
-    async def _serve_sync(self, _peer: bytes, data: bytes) -> bytes:
-        request = schema.load(SyncRequest, data, SyncRequest.LIMIT)
-        members = self.core.ledger.members
-        async with self._turn:
-            pending = in_flight_messages(self.core)
-        return await in_thread(answer, request, self.core.federation, self.store, members, pending)
-
-    async def _tell(self, effect: ev.Publish) -> None:
-        assert effect.to is not None
-        try:
-            await self.network.request(effect.to, TELL_PROTOCOL, effect.data, limit=16)
-        except (UnreachableError, RemoteProtocolError):
-            await self.network.publish(effect.data)
-
-    async def _hear(self, peer: bytes, data: bytes) -> bytes:
-        self._on_gossip(peer, data)
-        return b""
-
-    async def _sync(self, effect: ev.Sync) -> None:
-        if effect.peer in self._asking:
-            return
-        self._asking.add(effect.peer)
-        try:
-            data = await self.network.request(effect.peer, SYNC_PROTOCOL, effect.request, limit=SYNC_LIMIT, timeout=30)
-            self.submit(ev.SyncReply(effect.peer, data))
-        except (UnreachableError, RemoteProtocolError) as error:
-            log.debug("sync failed", peer=effect.peer, error=str(error))
-        finally:
-            self._asking.discard(effect.peer)
 
 
 def _now() -> int:

@@ -43,11 +43,9 @@ class Store:
     def __init__(
         self, path: Path, federation: bytes, read: sqlite3.Connection, write: sqlite3.Connection | None
     ) -> None:
-        self.path = path
-        self.federation = federation
+        self.path, self.federation = path, federation
         self._rows = Reader(path, federation)
-        self._read = read
-        self._write = write
+        self._read, self._write = read, write
         self._read_lock = threading.RLock()
         self._write_lock = threading.Lock()
 

@@ -292,7 +292,7 @@ def test_votes_of_a_height_that_others_decided_stay_in_it() -> None:
     assert core.agreement is not None
     assert core.agreement.height > 1
     assert core.agreement.view == 0
-    assert not core.agreement.votes
+    assert not core.agreement.votes.by_step
 
 
 def test_nothing_is_signed_before_a_quorum_has_reported() -> None:

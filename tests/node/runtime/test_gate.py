@@ -12,7 +12,7 @@ from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.network import Callbacks, NetworkConfig, open_network
 from collegium.node.runtime.admission import SYNC_PROTOCOL
-from collegium.node.runtime.runtime import TELL_PROTOCOL
+from collegium.node.runtime.dialogue import TELL_PROTOCOL
 
 FORMER = Identity.from_seed(sha256(b"was a member"))
 

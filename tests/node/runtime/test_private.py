@@ -67,7 +67,7 @@ class Ran:
         network = RecordingNetwork()
 
         @asynccontextmanager
-        async def opened(config: object, **handlers: object) -> AsyncIterator[RecordingNetwork]:
+        async def opened(config: object, callbacks: object) -> AsyncIterator[RecordingNetwork]:
             yield network
 
         monkeypatch.setattr(module, "open_network", opened)
@@ -81,7 +81,7 @@ class Ran:
             trio.run(self._until_done, runtime, config.learning.private)
             self.metrics: list[Metric] = store.metrics()
             request = schema.dump(SyncRequest(charter.federation, 0, (), b""))
-            served = trio.run(runtime._serve_sync, bytes(32), request)
+            served = trio.run(runtime.dialogue.serve_sync, bytes(32), request)
             assert set(runtime.holdings.states.folder.iterdir())
             paths = [path for path in home.blobs.rglob("*") if path.is_file() and len(path.name) == 64]
             blobs = [runtime.holdings.blob_path(bytes.fromhex(path.name)) for path in paths]

@@ -114,7 +114,7 @@ def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> N
 
     async def ask() -> None:
         await trio.sleep(0.1)
-        await runtime._serve_sync(bytes(32), request)
+        await runtime.dialogue.serve_sync(bytes(32), request)
         order.append("answered")
 
     async def both() -> None:

@@ -63,8 +63,8 @@ MUTATIONS = (
         (
             (
                 AGREEMENT,
-                "self._count(before, PREVOTE, identifier) < self.quorum:",
-                "not self._count(before, PREVOTE, identifier):",
+                "self.votes.count(before, PREVOTE, identifier) < self.quorum:",
+                "not self.votes.count(before, PREVOTE, identifier):",
             ),
         ),
         "liar-claims-prevotes",
@@ -135,7 +135,7 @@ MUTATIONS = (
     ),
     Mutation(
         "double votes are not reported",
-        ((AGREEMENT, "if other is not message and vote.author not in self.convicted:", "if False:"),),
+        ((AGREEMENT, "if other is message or vote.author in self.convicted:", "if True:"),),
         "liar-double-votes",
         1,
         ("expect.expelled",),
@@ -164,7 +164,7 @@ MUTATIONS = (
     Mutation(
         "a vote that comes twice counts twice",
         (
-            (AGREEMENT, "        if (vote.author, vote.block) in votes:\n            return\n", ""),
+            (AGREEMENT, "        if (vote.author, vote.block) in votes:\n            return False, None\n", ""),
             (AGREEMENT, "set()).add(vote.author)", "set()).add(vote.author + bytes([len(votes)]))"),
             (
                 AGREEMENT,
