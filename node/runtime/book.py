@@ -52,8 +52,9 @@ class AddressBook:
         return published(network.addresses(), others)[:8]
 
     def changed(self, network: Network) -> tuple[str, ...]:
-        """Return this node's addresses when this machine's have changed (a laptop on another network, a new lease), else ().
+        """Return this node's addresses if this machine's have changed, else ().
 
+        They change when a laptop comes to another network, or with a new lease.
         A machine without a network has none but its own; it offers nothing new until it is on one again.
         """
         new, offered = self.own(network), self.core.options.addresses
