@@ -27,11 +27,12 @@ from .drawing import (
     RuleOption,
     StartOption,
     Terms,
+    YesOption,
     draw_up,
 )
 from .members import parse_member, read_members
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
-from .output import confirm, console, emit, facts, say, table
+from .output import confirm, emit, facts, say, table
 from .review import overview
 
 if TYPE_CHECKING:
@@ -213,9 +214,7 @@ def sign(
         bool,
         typer.Option("--anyway", help="Sign although members cannot reach each other, or nothing trains here."),
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Sign without asking; the review is printed all the same.")
-    ] = False,
+    yes: YesOption = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -238,19 +237,15 @@ def sign(
             f"key {keys_public.hex()[:16]} is not a member of federation {charter.name!r}",
             "Ask whoever drafts the charter to add your public key (`collegium init` prints it).",
         )
-    founding.check_addresses(charter.members, anyway=anyway)
-    founding.check_policy(place, charter, anyway=anyway)
-    founding.warn_of_lot(place, charter)
-    found = reviewing.review(charter, signed)
-    if all(entry.member != keys_public for entry in signed.signatures):
-        if not as_json:
-            reviewing.show(console(), found)
+    new = all(entry.member != keys_public for entry in signed.signatures)
+    found = reviewing.examine(place, charter, signed, anyway=anyway, printed=new and not as_json)
+    if new:
         confirm("Sign this charter?", yes)
         signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
     write_charter(place.charter, signed)
     if out is not None:
         write_charter(out, signed)
-    found = {"file": str(place.charter), **found, **overview(charter, signed)}
+    found |= {"file": str(place.charter), **overview(charter, signed)}
 
     def people(out: Any) -> None:
         out.print()

@@ -234,7 +234,7 @@ def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterat
     elif home.joining.exists():
         yield Check("membership", "warn", f"key {key.hex()[:16]} waits to be admitted", "Start the daemon: it waits.")
     else:
-        advice = "Use the key that the charter names, or join by an invitation: collegium peer join."
+        advice = "Use the key that the charter names, or join by an invitation: collegium join."
         yield Check("membership", "fail", f"key {key.hex()[:16]} is not a member", advice)
 
 

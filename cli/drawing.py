@@ -59,6 +59,7 @@ MinStudentsOption = Annotated[
 AnywayOption = Annotated[
     bool, typer.Option("--anyway", help="Even if members cannot reach each other, or all is noise.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", help="Sign without asking; the review is printed all the same.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +111,17 @@ class Drawn:
     warnings: tuple[str, ...]
 
 
-def draw_up(terms: Terms, people: "Sequence[Member]", seed: bytes, created: int) -> Drawn:
+def draw_up(terms: Terms, people: "Sequence[Member]", seed: bytes, created: int, *, addresses: bool = True) -> Drawn:
     """Return the charter of these terms and members: the same arguments give the same bytes.
 
-    Raises UsageError, and RefusedError for one that is all noise or whose members cannot reach each other.
+    Without `addresses` theirs are not looked at. Raises UsageError, and RefusedError for one that is all noise or whose
+    members cannot reach each other.
     """
     from ..protocol.charter import Charter, Rules, check
 
     founding.check_twice(people)
-    founding.check_addresses(people, anyway=terms.anyway)
+    if addresses:
+        founding.check_addresses(people, anyway=terms.anyway)
     specs, learning, students = terms.parts(len(people), seed)
     limits: dict[str, Any] = {
         "max_staleness": 1,

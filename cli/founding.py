@@ -207,8 +207,11 @@ def pace_of(text: str) -> int:
     return round(seconds * 1000)
 
 
-def start_of(text: str) -> int:
-    """Return the start that an option names in Unix seconds, 0 for none. Raises UsageError."""
+def start_of(text: str, drawn: int = 0) -> int:
+    """Return the start that an option names in Unix seconds, 0 for none. Raises UsageError.
+
+    A draft that has this start already (`drawn`) may be older than it.
+    """
     from datetime import UTC, datetime
 
     from ..protocol.bounds import MAX_PACE
@@ -220,6 +223,8 @@ def start_of(text: str) -> int:
     except ValueError as error:
         raise UsageError(f"--start {text!r} is no time", "Write it in UTC, as 2026-09-07T06:00.") from error
     start = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+    if drawn and int(start.timestamp()) == drawn:
+        return drawn
     ahead = (start - datetime.now(UTC)).total_seconds()
     if not 0 < ahead <= MAX_PACE:
         where = "over" if ahead <= 0 else f"more than {lasting(MAX_PACE)} ahead"

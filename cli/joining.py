@@ -1,4 +1,4 @@
-"""`collegium peer invite`, `invitations` and `join`: the admission of an institution."""
+"""`collegium peer invite` and `invitations`, and `collegium join`: the admission of an institution."""
 
 import time
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import typer
 from ..crypto.errors import CollegiumError, RefusedError, UsageError
 from ..crypto.fingerprint import fingerprint
 from ..protocol.bounds import MAX_STUDENTS
+from .entering import Entering, check_home
 from .files import check_new, write_new
 from .init import chosen_config
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
@@ -61,7 +62,7 @@ def invite(
             console.print(found["text"], soft_wrap=True)
             say(f"invitation {found['invitation']}, good until {found['expires']}")
         say(f"it leads to {', '.join(found['addresses'])}")
-        say("The institution runs: collegium peer join FILE-OR-TEXT")
+        say("The institution runs: collegium join FILE-OR-TEXT")
 
     emit(found, as_json, people)
 
@@ -107,21 +108,45 @@ def join(
         bool,
         typer.Option("--new-key", help="Come back with a new key; privacy spent stays spent."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Sign a founding charter without asking; its review is printed all the same.")
+    ] = False,
     passphrase_file: PassphraseOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply to become a member: check and keep the charter, and hand in an application. Repeat to see its state."""
+    """Join by an invitation: found a federation with others, or apply to one that there is.
+
+    To found: hand in name, key and addresses, wait for the charter, review it, sign it, wait for the others. To apply:
+    check and keep the charter, and hand in an application. The same command again goes on, or says how it stands.
+    """
     import structlog
 
     from ..node.home import joining, keys
     from ..node.home.config import load as load_config
-    from ..node.home.invitations import from_text
+    from ..node.home.invitations import founds, from_text
     from ..node.runtime.candidate import apply, check_charter
     from ..node.store.files import write_atomic
     from ..node.verify import read_charter
+    from ..protocol.charter import Member
 
-    invited = from_text(_text(invitation)).value
+    text = _text(invitation)
+    if founds(text):
+        if new_key:
+            raise UsageError("--new-key is for coming back to a federation", "Leave it out: this one is being founded.")
+        given = from_text(text)
+        place = home_of(home)
+        before = check_home(place, given)
+        if not place.key.exists():
+            _make(place, name or given.value.name or "node", listen, advertise, data, lot_size, passphrase_file)
+        config = load_config(place.config)
+        identity = keys.load(place, key_passphrase(place, passphrase_file))
+        addresses = _told(config.node.listen, config.node.advertise, given.value.addresses, anyway)
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
+        me = Member(identity.public_key, name or before or config.node.name, addresses[:8])
+        Entering(place, given, identity, me, anyway, yes, as_json).run()
+        return
+    invited = from_text(text).value
     if invited.expires < time.time():
         raise RefusedError("this invitation has expired", "Ask for another one.")
     place = home_of(home)
@@ -205,7 +230,7 @@ def _of_member(invited: "Invitation") -> tuple[str, ...]:
 
 
 def _text(invitation: str) -> str:
-    if invitation.startswith("collegium:"):
+    if invitation.startswith(("collegium:", "collegium-founding:")):
         return invitation
     path = Path(invitation)
     try:

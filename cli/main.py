@@ -21,7 +21,9 @@ from . import (
     data,
     doctor,
     forget,
+    found,
     init,
+    joining,
     ledger,
     model,
     node,
@@ -65,6 +67,8 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.add_typer(charter.app, name="charter")
+charter.app.command("found")(found.found)
+app.command("join")(joining.join)
 app.add_typer(node.app, name="node")
 node.app.command("backup")(backups.backup)
 node.app.command("restore")(backups.restore)

@@ -82,13 +82,18 @@ def recovery_price() -> str:
 
 def confirm(question: str, yes: bool) -> None:
     """Ask, unless `yes` confirms. Raises UsageError, with the question, without a terminal."""
+    if not agreed(question, yes):
+        raise typer.Abort
+
+
+def agreed(question: str, yes: bool) -> bool:
+    """Ask, unless `yes` answers, and return the answer. Raises UsageError, with the question, without a terminal."""
     if yes:
-        return
+        return True
     if not sys.stdin.isatty():
         advice = "Give --yes to confirm. Nothing was done."
         raise UsageError(f"There is no terminal to ask at: {question}", advice)
-    if not typer.confirm(question, err=True):
-        raise typer.Abort
+    return typer.confirm(question, err=True)
 
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:

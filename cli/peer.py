@@ -23,7 +23,6 @@ app = typer.Typer(help="Members: addresses, connections, invitations and motions
 for _name, _command in (
     ("invite", joining.invite),
     ("invitations", joining.invitations),
-    ("join", joining.join),
     ("motions", motions.motions),
     ("approve", motions.approve),
     ("refuse", motions.refuse),
@@ -33,6 +32,7 @@ for _name, _command in (
     ("show", motions.show),
 ):
     app.command(_name)(_command)
+app.command("join", hidden=True)(joining.join)  # `collegium join`, by its earlier name
 
 
 @app.command("ls", hidden=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ..crypto.fingerprint import fingerprint
 from ..node.words import counted, lasting
 from . import founding
-from .output import facts, prose, say, size, table
+from .output import console, facts, prose, say, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..node.home.paths import Home
     from ..protocol.charter import Charter, SignedCharter
     from ..protocol.components import ComponentSpec
 
@@ -119,6 +120,22 @@ def _leaves(charter: "Charter", spec: "ComponentSpec") -> dict[str, Any]:
         "rule": spec.rule,
         "liars": liars(spec.rule, len(charter.members)),
     }
+
+
+def examine(
+    place: "Home", charter: "Charter", signed: "SignedCharter", *, anyway: bool, printed: bool
+) -> dict[str, Any]:
+    """Check that this home can be a member under a charter, and return its review, `printed` before it is signed.
+
+    Raises RefusedError unless `anyway`; UsageError for a config.toml that cannot be read.
+    """
+    founding.check_addresses(charter.members, anyway=anyway)
+    founding.check_policy(place, charter, anyway=anyway)
+    founding.warn_of_lot(place, charter)
+    found = review(charter, signed)
+    if printed:
+        show(console(), found)
+    return found
 
 
 def show(out: "Console", found: dict[str, Any]) -> None:

@@ -19,7 +19,16 @@ from ...crypto.errors import CorruptError, UsageError
 
 FORMAT = 1
 HEAD, MANIFEST, DATABASE = "collegium-backup.json", "manifest.json", "node.db"
-SMALL = ("charter.bin", "config.toml", "peers.json", "invitations.json", "joining.json", "excluded.json")
+SMALL = (
+    "charter.bin",
+    "config.toml",
+    "peers.json",
+    "invitations.json",
+    "joining.json",
+    "excluded.json",
+    "founding.bin",
+    "invited.bin",
+)
 SMALL_LIMIT = 64 << 20  # bytes of a file that is read whole
 HEAD_LIMIT = 64 << 10
 _PRESET = r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.toml"  # jurisdictions of one's own lie beside config.toml

@@ -17,6 +17,7 @@ from ..store.files import read_limited, write_atomic
 from .paths import Home
 
 PREFIX = "collegium:"
+FOUNDING_PREFIX = "collegium-founding:"  # of an invitation to found a federation (node/founding)
 MAX_OPEN = 64  # issued and not withdrawn, used or expired
 _FILE_LIMIT = 4 << 20
 
@@ -94,9 +95,9 @@ def change(home: Home, token_key: str, **fields: object) -> tuple[IssuedInvitati
     return found
 
 
-def to_text(invitation: Signed[Invitation]) -> str:
+def to_text(invitation: Signed[Invitation], prefix: str = PREFIX) -> str:
     """Return the invitation as one line of text."""
-    return PREFIX + base64.urlsafe_b64encode(invitation.wire).decode().rstrip("=")
+    return prefix + base64.urlsafe_b64encode(invitation.wire).decode().rstrip("=")
 
 
 def _decoded(text: str) -> bytes:
@@ -106,14 +107,20 @@ def _decoded(text: str) -> bytes:
         raise ValueError("characters of it are missing, or were changed") from error
 
 
+def founds(text: str) -> bool:
+    """Whether a text is, by its beginning, an invitation to found a federation."""
+    return text.lstrip().startswith(FOUNDING_PREFIX)
+
+
 def from_text(text: str) -> Signed[Invitation]:
     """Read an invitation and check its member's signature. Raises UsageError: cut off, changed, or none."""
     advice = "Copy the whole text or file from whoever invited you."
     word = "".join(text.split())
     try:
-        if not word.startswith(PREFIX):
-            raise ValueError(f"it does not begin with {PREFIX}")
-        raw = word.removeprefix(PREFIX)
+        prefix = FOUNDING_PREFIX if founds(word) else PREFIX
+        if not word.startswith(prefix):
+            raise ValueError(f"it does not begin with {PREFIX} or {FOUNDING_PREFIX}")
+        raw = word.removeprefix(prefix)
         wire = _decoded(raw)
         value = schema.load(Invitation, wire[SIGNATURE_SIZE:], Invitation.LIMIT)
         return open_signed(Invitation, wire, value.federation)

@@ -51,6 +51,21 @@ class Home:
         return self.root / "joining.json"
 
     @property
+    def founding(self) -> Path:
+        """Whom this node invited to found a federation, and what they said (node/founding/record.py)."""
+        return self.root / "founding.bin"
+
+    @property
+    def founding_invitation(self) -> Path:
+        """The invitation by which this node takes part in a founding (node/founding/record.py)."""
+        return self.root / "invited.bin"
+
+    @property
+    def founding_lock(self) -> Path:
+        """Locked by the command that founds, or takes part in a founding."""
+        return self.root / "founding.lock"
+
+    @property
     def charter(self) -> Path:
         """The federation's charter file."""
         return self.root / "charter.bin"

@@ -40,7 +40,7 @@ async def _apply(
 ) -> tuple[bytes, str]:
     config = NetworkConfig(seed=invitation.token, listen=("/ip4/127.0.0.1/tcp/0",), topic="join")
     async with open_network(config, Callbacks(lambda key: key == invitation.author)) as network:
-        await _connect(network, invitation)
+        await connect(network, invitation)
         data = invitation.charter or (await _ask(network, invitation, JoinRequest("charter", b""))).charter
         check_charter(data, invitation)
         token_key = Identity.from_seed(invitation.token).public_key
@@ -63,7 +63,8 @@ def check_charter(data: bytes, invitation: Invitation) -> Charter:
     return charter
 
 
-async def _connect(network: Network, invitation: Invitation) -> None:
+async def connect(network: Network, invitation: Invitation) -> None:
+    """Connect with the member that signed an invitation. Raises RefusedError, UnreachableError."""
     last: CollegiumError | None = None
     for address in invitation.addresses:
         try:

@@ -43,7 +43,7 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
     if charter.member(identity.public_key) is None and not home.joining.exists() and not home.database.exists():
         raise RefusedError(
             f"this node's key {identity.public_key.hex()[:16]} is not a member of federation {charter.name!r}",
-            "Use the key that the charter names, or join by an invitation (`collegium peer join`).",
+            "Use the key that the charter names, or join by an invitation (`collegium join`).",
         )
     if config.learning.contribute and config.data.path and config.learning.lot_size < 1:
         raise UsageError(
@@ -79,7 +79,7 @@ def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_
         try:
             trio.run(runtime.run, started)
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first_error(group) from group
         return runtime.begins_anew
 
 
@@ -87,7 +87,7 @@ def _nothing() -> None:
     pass
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error for the operator: the first with advice, else the first."""
     found: list[BaseException] = []
     queue: deque[BaseException] = deque([group])

@@ -267,7 +267,7 @@ def gone(seat: Seat, roll: Roll) -> Note:
             f"{what}: this key is no member's since height {seat.until}.",
             "Use the directory of the new key.",
         )
-    back = "To come back, in this same directory: `collegium peer join INVITATION --new-key`."
+    back = "To come back, in this same directory: `collegium join INVITATION --new-key`."
     return Note(NoteKind.FORMER_MEMBER, f"{what}: it is no member since height {seat.until}.", f"{STILL} {back}")
 
 

@@ -76,16 +76,16 @@ def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path
         text(expires=1): 5,
     }
     for invitation, code in cases.items():
-        answer = run("peer", "join", invitation, "--home", tmp_path / "new")
+        answer = run("join", invitation, "--home", tmp_path / "new")
         assert answer.code == code, answer.err
         assert not (tmp_path / "new").exists(), "nothing is made before the invitation is read"
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
-    answer = run("peer", "join", binary, "--home", tmp_path / "new")
+    answer = run("join", binary, "--home", tmp_path / "new")
     told = f"error: {binary} is no invitation: it is no text\n  Name the file that the member sent.\n"
     assert (answer.code, answer.err) == (2, told)
     for cut in (good[:11], good + "é"):  # no word of Python's of how it could not be decoded
-        answer = run("peer", "join", cut, "--home", tmp_path / "new")
+        answer = run("join", cut, "--home", tmp_path / "new")
         told = "no intact invitation (characters of it are missing, or were changed)"
         assert (answer.code, told in answer.err) == (2, True), answer.err
     assert not (tmp_path / "new").exists()
@@ -93,12 +93,12 @@ def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path
 
 def test_a_directory_of_another_federation_is_not_taken(run: "Run", home: Home) -> None:
     before = home.charter.read_bytes()
-    assert run("peer", "join", text(), "--home", home.root).code == 2
+    assert run("join", text(), "--home", home.root).code == 2
     assert home.charter.read_bytes() == before
 
 
 def test_a_member_that_cannot_be_reached_is_named(run: "Run", tmp_path: Path) -> None:
-    answer = run("peer", "join", text(), "--home", tmp_path / "new")
+    answer = run("join", text(), "--home", tmp_path / "new")
     assert answer.code == 4
     assert "can be reached" in answer.err
     assert Home(tmp_path / "new").key.exists(), "the key is kept for the next try"
@@ -106,7 +106,7 @@ def test_a_member_that_cannot_be_reached_is_named(run: "Run", tmp_path: Path) ->
 
 def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluster: Cluster) -> None:
     before = home.key.read_bytes()
-    answer = run("peer", "join", text(cluster.charter.federation), "--new-key", "--home", home.root)
+    answer = run("join", text(cluster.charter.federation), "--new-key", "--home", home.root)
     assert answer.code == 2
     assert "peer rekey" in answer.err
     assert home.key.read_bytes() == before
@@ -135,7 +135,7 @@ def test_a_former_member_takes_a_new_key_only_while_no_daemon_uses_the_old(
 ) -> None:
     home, federation = former
     before = home.key.read_bytes()
-    words = ("peer", "join", text(federation), "--new-key", "--home", home.root, "--anyway")
+    words = ("join", text(federation), "--new-key", "--home", home.root, "--anyway")
     with hold(home):
         answer = run(*words)
     assert answer.code == 2

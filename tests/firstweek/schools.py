@@ -56,6 +56,65 @@ def collegium(*words: object, environment: dict[str, str] | None = None, timeout
     return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+class Going:
+    """A command that goes on for a while, its output in files: what it says is waited for."""
+
+    def __init__(self, folder: Path, *words: object) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("COLLEGIUM_")}
+        self._out, self._err = folder / "out", folder / "err"
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell in the background lets its children ignore it
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [COMMAND, *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=kept | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+            )
+        signal.signal(signal.SIGINT, before)
+
+    @property
+    def out(self) -> str:
+        """What it printed so far."""
+        return self._out.read_text(encoding="utf-8")
+
+    @property
+    def err(self) -> str:
+        """What it said beside that so far."""
+        return self._err.read_text(encoding="utf-8")
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON values on stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines(keepends=True) if line.endswith("\n")]
+
+    def until(self, done: Callable[[], object], what: str) -> None:
+        """Wait until `done` says something true; the test fails where the command ends before."""
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            ended = self.process.poll() is not None
+            if ended and done():
+                return
+            assert not ended, f"ended with {self.process.returncode} before {what}\n{self.out}\n{self.err}"
+            assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}\n{self.out}\n{self.err}"
+            time.sleep(0.1)
+
+    def end(self, code: int = 0, *, interrupt: bool = False) -> Answer:
+        """Wait for its end, after Ctrl-C if asked for."""
+        if interrupt:
+            self.process.send_signal(signal.SIGINT)
+        found = Answer(self.process.wait(PATIENCE), self.out, self.err)
+        assert found.code == code, f"ended with {found.code}, not {code}\n{found.out}\n{found.err}"
+        return found
+
+    def kill(self) -> None:
+        """End it in any case."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
 def free_address() -> str:
     """Return an address of this machine alone, on a port that nobody listens on at this moment."""
     with socket.socket() as probe:
@@ -115,6 +174,7 @@ class Federation:
     root: Path
     schools: list[School] = field(default_factory=list)
     away: list[School] = field(default_factory=list)  # of them those whose daemon does not have to run
+    going: list[Going] = field(default_factory=list)
 
     @property
     def here(self) -> list[School]:
@@ -130,6 +190,12 @@ class Federation:
             words += ["--data", data]
         school.member = school.command(*words, "--json").value["member"]
         return school
+
+    def go(self, school: School, *words: object) -> Going:
+        """Run a command in this home that goes on beside the test."""
+        folder = self.root / f"command-{len(self.going) + 1}"
+        self.going.append(Going(folder, "--home", school.home, *words))
+        return self.going[-1]
 
     def charter(self, *options: object) -> None:
         """Draw up a charter in the first home, have it signed by all, and hand it round once more."""
@@ -215,5 +281,7 @@ def federations(root: Path) -> Iterator[Callable[[], Federation]]:
     try:
         yield found
     finally:
+        for command in [command for each in made for command in each.going]:
+            command.kill()
         for school in [school for each in made for school in each.schools]:
             school.kill()

@@ -181,7 +181,7 @@ def test_a_newcomer_trains_a_member_is_expelled_and_an_old_home_comes_back(
     north.command("peer", "invite", "centre", "--out", invitation)
     centre = federation.init("centre", pupils(tmp_path / "centre", 5), lot_size=12)
     allow(centre)
-    centre.command("peer", "join", invitation)
+    centre.command("join", invitation)
     centre.command("node", "start", "--wait", 600)
     approve(federation, (east, south), "centre", lambda: "centre" in states(north))
     before = last_round(north)

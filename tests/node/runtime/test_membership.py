@@ -106,7 +106,7 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
     assert given["file"] == str(file)
     assert file.stat().st_mode & 0o777 == 0o600
     new = newcomer(four, cli, tmp_path)
-    found = cli("peer", "join", file, "--home", new.home.root)
+    found = cli("join", file, "--home", new.home.root)
     assert found["state"] in ("waiting", "proposed")
     assert found["federation"] == four.charter.federation.hex()
     assert new.home.charter.read_bytes()
@@ -131,7 +131,7 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
     shown = cli("peer", "show", "newcomer", "--home", inviter)
     assert shown["since_height"] > 0
     assert shown["ended_motions"][0]["result"] == "passed"
-    assert cli("peer", "join", file, "--home", new.home.root)["state"] == "admitted"
+    assert cli("join", file, "--home", new.home.root)["state"] == "admitted"
     for institution in four.institutions:
         report = verify_home_ledger(institution.home)
         assert len(report.ledger.members) == 5
