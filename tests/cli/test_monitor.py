@@ -2,14 +2,12 @@
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from collegium.cli import checks, monitor
 from collegium.cli.monitor import CRITICAL, OK, WARNING, Verdict
-from collegium.node.control import client
 from collegium.node.home import Home, running
 from collegium.node.views import Level, NoteKind
 
@@ -51,11 +49,9 @@ def test_a_monitor_tells_a_daemon_that_answers_from_one_that_hangs_and_one_that_
         assert sick.code == CRITICAL
         assert "hangs" in sick.out
 
-        # Every other command says so as well, long before the limit of an answer.
+        # Every other command says so as well; it looks at the process before it asks.
         for reads in (("node", "status"), ("peer", "list"), ("round", "list"), ("peer", "motions")):
-            begun = time.monotonic()
             read = run(*reads, "--home", alone.root)
-            assert time.monotonic() - begun < client.TIMEOUT / 2
             assert read.code == 0, read.err
             assert f"warning: The daemon (pid {pid}) hangs: its process was stopped by a signal." in read.err
             assert f"kill -CONT {pid}" in read.err

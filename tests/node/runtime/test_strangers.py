@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +27,8 @@ from collegium.node.home.paths import Home
 from collegium.node.views.shapes import MemberName
 from collegium.protocol import schema
 from collegium.protocol.records import Record
+
+from ...waiting import wait_for
 
 Make = Callable[..., Any]
 DESCRIPTORS = 1024
@@ -71,10 +72,7 @@ def queued(port: int) -> int:
 
 
 def until_accepted(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while queued(port):
-        assert time.monotonic() < deadline, "it accepts nobody any more"
-        time.sleep(0.02)
+    wait_for(lambda: not queued(port))
 
 
 def command(*words: object, shell: str = "") -> "subprocess.CompletedProcess[str]":
@@ -123,11 +121,8 @@ def test_g9_thousands_of_connections_cost_a_daemon_neither_descriptors_nor_lines
         assert json.loads(status.stdout)["live"]
         assert most < DESCRIPTORS - MIN_SPARE
         two.daemons[1].start()  # the other member, from the same address, while all these connections are held
-        deadline = time.monotonic() + 120
-        while not (found := connected(home)):
-            assert time.monotonic() < deadline, home.log.read_text()[-3000:]
-            time.sleep(0.2)
-        assert [member["name"] for member in found] == ["node-1"]
+        wait_for(lambda: connected(home), seen=lambda: home.log.read_text()[-3000:])
+        assert [member["name"] for member in connected(home)] == ["node-1"]
         assert running(home) == pid
     finally:
         for client in held:
