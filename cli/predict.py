@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from ..crypto.errors import UsageError
-from ..protocol.components import ComponentKind, of_kind
+from ..protocol.component_names import ComponentKind, of_kind
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import Progress, emit, progress, say

@@ -12,7 +12,8 @@ from . import names as grammar
 from . import schema, statistics
 from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from .codec import unpack
-from .components import SUM, ComponentSpec, base_digest, base_vector, names_statistic, parse_name
+from .component_names import names_statistic, parse_name
+from .components import SUM, ComponentSpec, base_digest, base_vector
 from .learning import MODALITY_KINDS, POLICIES, RULES, TASK_KINDS, Learning, Task
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 

@@ -10,7 +10,8 @@ from math import isqrt
 from typing import Annotated
 
 from ..crypto.errors import RemoteProtocolError
-from .components import MILLION, ComponentSpec, parse_name
+from .component_names import parse_name
+from .components import MILLION, ComponentSpec
 from .learning import Learning
 from .schema import U32, Between, Name, Size
 

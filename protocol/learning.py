@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, assert_never
 
-from .components import names_statistic, parse_name
+from .component_names import names_statistic, parse_name
 from .schema import U32, Between, Bytes32, Name, Size
 
 MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.errors import UsageError
-from .components import MILLION, ComponentSpec, TensorSpec, parse_name
+from .component_names import parse_name
+from .components import MILLION, ComponentSpec, TensorSpec
 from .learning import Learning, Modality
 
 WIDTH = 32  # bits of an update's integers

@@ -9,7 +9,8 @@ from math import isqrt, prod, sqrt
 from pathlib import Path
 
 from ...crypto.errors import UsageError
-from ...protocol.components import MILLION, ComponentKind, TensorSpec, names_statistic
+from ...protocol.component_names import ComponentKind, names_statistic
+from ...protocol.components import MILLION, TensorSpec
 from ...protocol.learning import Modality, Task
 from ...protocol.statistics import inputs_of_modality, tensors
 from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors

@@ -7,7 +7,8 @@ from math import ceil, floor, log2, sqrt
 from ...crypto.errors import UsageError
 from ...protocol.bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from ...protocol.claims import effective_noise
-from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector, parse_name
+from ...protocol.component_names import parse_name
+from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector
 from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.statistics import SENSITIVITY, WIDTH
 from ..privacy.accountant import Event, calibrate, split_noise

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ...crypto.errors import UsageError
-from ...protocol.components import ComponentKind as Kind
-from ...protocol.components import ComponentSpec, of_kind, parse_name
+from ...protocol.component_names import ComponentKind as Kind
+from ...protocol.component_names import of_kind, parse_name
+from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning, Modality
 from .arrays import Dataset, ModalityArray
 from .entries import Manifest

@@ -34,8 +34,9 @@ from torch.nn.functional import group_norm, pad, relu, unfold
 
 from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
-from ...protocol.components import ComponentKind as Kind
-from ...protocol.components import ComponentSpec, of_kind, parse_name
+from ...protocol.component_names import ComponentKind as Kind
+from ...protocol.component_names import of_kind, parse_name
+from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning, Modality
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]

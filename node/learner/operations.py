@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ...crypto.errors import RefusedError, UsageError
-from ...protocol.components import parse_name
+from ...protocol.component_names import parse_name
 from . import statistics
 from .answers import (
     BadRequestError,

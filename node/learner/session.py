@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...crypto.errors import UsageError
-from ...protocol.components import ComponentKind, ComponentSpec, base_digest, base_vector, of_kind, parse_name, weights
+from ...protocol.component_names import ComponentKind, of_kind, parse_name
+from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of

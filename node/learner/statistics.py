@@ -22,7 +22,8 @@ import numpy.typing as npt
 import torch
 
 from ...crypto.hashing import digest
-from ...protocol.components import MILLION, ComponentSpec, parse_name
+from ...protocol.component_names import parse_name
+from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Task
 from ...protocol.statistics import CONSTANT, SENSITIVITY, Numbers, inputs_of_modality, shape
 from .answers import BadRequestError

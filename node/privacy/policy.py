@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON
-from ...protocol.components import parse_name
+from ...protocol.component_names import parse_name
 from ...protocol.learning import POLICIES, PrivacyFloor
 
 CHARTER, JURISDICTION, INSTITUTION = "charter", "jurisdiction", "institution"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import nan
 
-from ...protocol.components import ComponentKind
+from ...protocol.component_names import ComponentKind
 from ..core.events import Evaluate
 from ..learner.answers import Evaluated, TaskReport
 from ..store.observations import MIN_CELL, Metric

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, DpEvents, effective_noise
-from ...protocol.components import MILLION, parse_name
+from ...protocol.component_names import parse_name
+from ...protocol.components import MILLION
 from ...protocol.records import Update, body_of
 from ...protocol.update import UpdateHeader
 from ..core.contribution import spend_statement, whole

@@ -8,7 +8,7 @@ from ...consensus.rounds import active_hosts
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema
-from ...protocol.components import ComponentKind
+from ...protocol.component_names import ComponentKind
 from ...protocol.records import IDLE, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE
 from ...protocol.update import UpdateHeader

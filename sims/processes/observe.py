@@ -12,7 +12,8 @@ from ...crypto.errors import CollegiumError
 from ...node.core.events import Snapshot
 from ...node.store.database import Store
 from ...protocol.charter import Charter
-from ...protocol.components import ComponentSpec, names_statistic
+from ...protocol.component_names import names_statistic
+from ...protocol.components import ComponentSpec
 from .federation import Institution
 
 MAIN = ("accuracy", "auc", "r2")

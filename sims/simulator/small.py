@@ -8,7 +8,8 @@ from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...protocol import statistics as sums
 from ...protocol.charter import Charter, Member, Rules
-from ...protocol.components import SUM, ComponentKind, ComponentSpec, TensorSpec, base_digest, base_vector
+from ...protocol.component_names import ComponentKind
+from ...protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector
 from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.update import Integers
 

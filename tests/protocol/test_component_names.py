@@ -3,7 +3,7 @@
 import pytest
 
 from collegium.crypto.errors import UsageError
-from collegium.protocol.components import ComponentKind, ComponentName, names_statistic, of_kind, parse_name
+from collegium.protocol.component_names import ComponentKind, ComponentName, names_statistic, of_kind, parse_name
 
 OWNERS = {
     "encoder": "modality",

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....protocol.components import ComponentKind
+from ....protocol.component_names import ComponentKind
 from ...privacy.accountant import effective_noise, epsilon
 from ...privacy.auditing import Bools, Floats, correct_guesses, epsilon_lower_bound, most_provable
 from .. import dpsgd

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ....crypto.extras import extra
-from ....protocol.components import ComponentKind, ComponentSpec, base_digest, base_vector, of_kind
+from ....protocol.component_names import ComponentKind, of_kind
+from ....protocol.components import ComponentSpec, base_digest, base_vector
 from ....protocol.learning import Learning, Modality, Pretrained, PrivacyFloor, Task
 from ...blueprint.parts import Part, adapter, backbone, encoder, head, skip
 from ..dpsgd import Batch, Sampling, kinds_of, student_losses, train
