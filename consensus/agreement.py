@@ -284,15 +284,15 @@ class Agreement:
         Also the last votes of every member, of any view: a restored backup must learn of its own (G8).
         """
         views = {self.view} | ({self.valid[1]} if self.valid else set()) | ({self.locked[1]} if self.locked else set())
-        found: list[Message] = [p for view, p in self.proposals.items() if view in views]
+        messages: list[Message] = [p for view, p in self.proposals.items() if view in views]
         last: dict[bytes, int] = {}
         for (view, _), votes in self.votes.by_step.items():
             for author, _ in votes:
                 last[author] = max(last.get(author, 0), view)
         for (view, step), votes in self.votes.by_step.items():
             everything = view in views or step == PRECOMMIT
-            found += [vote for (author, _), vote in votes.items() if everything or last[author] == view]
-        return found
+            messages += [vote for (author, _), vote in votes.items() if everything or last[author] == view]
+        return messages
 
     # ---- rules
 

@@ -122,11 +122,11 @@ def present(roll: Roll, key: bytes) -> bytes:
 
 def earlier(roll: Roll, key: bytes) -> tuple[bytes, ...]:
     """Return the member's earlier keys, last first."""
-    found: list[bytes] = []
+    keys: list[bytes] = []
     while key in roll.seats and roll.seats[key].predecessor:
         key = roll.seats[key].predecessor
-        found.append(key)
-    return tuple(found)
+        keys.append(key)
+    return tuple(keys)
 
 
 # ---- motions and ballots
@@ -154,10 +154,10 @@ def new_key(motion: Motion | OpenMotion, federation: bytes) -> bytes:
 
 def terms(action: str, statement: bytes, federation: bytes) -> WithdrawalStatement:
     """Return the terms of a motion to withdraw or to rewind. Raises RemoteProtocolError."""
-    found = schema.load(WithdrawalStatement, statement, WITHDRAWAL_LIMIT)
-    if found.federation != federation or found.mode != WITHDRAWALS[action]:
-        raise RemoteProtocolError("unknown-withdrawal", f"{found.mode} proposed as {action}", found.author)
-    return found
+    opened = schema.load(WithdrawalStatement, statement, WITHDRAWAL_LIMIT)
+    if opened.federation != federation or opened.mode != WITHDRAWALS[action]:
+        raise RemoteProtocolError("unknown-withdrawal", f"{opened.mode} proposed as {action}", opened.author)
+    return opened
 
 
 def check_motion(
@@ -233,15 +233,15 @@ def _trains(offer: Offer) -> bool:
 
 
 def _no_admission(roll: Roll, members: Collection[bytes], federation: bytes, motion: Motion | OpenMotion) -> str:
-    found = _application(motion.statement, federation).value
-    if found.author != motion.subject:
+    application = _application(motion.statement, federation).value
+    if application.author != motion.subject:
         return "key-mismatch"
     if motion.subject in members:
         return "member-already"
     if motion.subject in roll.seats:
         return "key-retired"
-    check_person(found.name, found.addresses)
-    if any(roll.seats[key].name == found.name for key in members):
+    check_person(application.name, application.addresses)
+    if any(roll.seats[key].name == application.name for key in members):
         return "name-taken"
     if len(members) >= MAX_MEMBERS or len(roll.seats) >= MAX_SEATS:
         return "too-many-members"
@@ -250,7 +250,7 @@ def _no_admission(roll: Roll, members: Collection[bytes], federation: bytes, mot
 
 def _same(roll: Roll, motion: Motion) -> OpenMotion | None:
     key = (motion.action, motion.subject, motion.statement)
-    return next((known for known in roll.motions if (known.action, known.subject, known.statement) == key), None)
+    return next((m for m in roll.motions if (m.action, m.subject, m.statement) == key), None)
 
 
 def add_motion(roll: Roll, motion: Motion, author: bytes, seq: int, digest: bytes, height: int) -> Roll:
@@ -337,8 +337,8 @@ def ended(before: Roll, after: Roll) -> list[Outcome]:
     """Return the outcomes of motions between two rolls."""
     if after.outcomes is before.outcomes:
         return []
-    known = {outcome.motion.digest for outcome in before.outcomes}
-    return [outcome for outcome in after.outcomes if outcome.motion.digest not in known]
+    ended_before = {outcome.motion.digest for outcome in before.outcomes}
+    return [outcome for outcome in after.outcomes if outcome.motion.digest not in ended_before]
 
 
 def seat(roll: Roll, person: Application, motion: OpenMotion, height: int) -> Roll:

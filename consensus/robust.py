@@ -65,7 +65,7 @@ def distances(products: Gram, factors: Sequence[int]) -> Gram:
 
 def nearest(squared: Sequence[int], count: int) -> list[int]:
     """Return the indices of the `count` least values; of equal ones the first."""
-    return sorted(range(len(squared)), key=lambda place: (squared[place], place))[:count]
+    return sorted(range(len(squared)), key=lambda index: (squared[index], index))[:count]
 
 
 def quotient(sums: npt.NDArray[np.int64], divisor: int) -> Increment:
@@ -88,8 +88,8 @@ def multi_krum(updates: Sequence[Integers], faults: int) -> Increment:
     out = np.empty(d, dtype=np.int64)
     for start in range(0, d, CHUNK):
         sums = np.zeros(min(CHUNK, d - start), dtype=np.int64)
-        for place in chosen:
-            sums += updates[place][start : start + CHUNK]
+        for index in chosen:
+            sums += updates[index][start : start + CHUNK]
         out[start : start + CHUNK] = quotient(sums, keep)
     return out
 
@@ -98,8 +98,8 @@ def krum_choice(updates: Sequence[Integers], faults: int) -> list[int]:
     """Return the indices of the updates that `multi_krum` averages, ascending."""
     n, keep = _sizes("multi_krum", updates, faults)
     scores = []
-    for place, row in enumerate(distances(gram(updates), [1] * n)):
-        others = row[:place] + row[place + 1 :]
+    for index, row in enumerate(distances(gram(updates), [1] * n)):
+        others = row[:index] + row[index + 1 :]
         scores.append(sum(sorted(others)[: keep - 1]))
     return sorted(nearest(scores, keep))
 
@@ -216,13 +216,13 @@ def neighbours(products: Gram, factors: Sequence[int], keep: int) -> npt.NDArray
     n = len(factors)
     mixing = np.zeros((n, n), dtype=np.int64)
     for row, squared in zip(mixing, distances(products, factors), strict=True):
-        for place in nearest(squared, keep):
-            row[place] = factors[place]
+        for index in nearest(squared, keep):
+            row[index] = factors[index]
     return mixing
 
 
 def _diagonal(products: Gram) -> list[int]:
-    return [row[place] for place, row in enumerate(products)]
+    return [row[index] for index, row in enumerate(products)]
 
 
 def _sizes(rule: str, updates: Sequence[Integers], faults: int) -> tuple[int, int]:

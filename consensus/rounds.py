@@ -52,8 +52,8 @@ def active_hosts(charter: Charter, before: Ledger, after: Ledger, name: str) -> 
 
 
 def _offering(ledger: Ledger, name: str) -> tuple[bytes, ...]:
-    found = sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components)
-    return tuple(found[:MAX_HOSTS])
+    offering = sorted(m for m in ledger.members if m in ledger.offers and name in ledger.offers[m].components)
+    return tuple(offering[:MAX_HOSTS])
 
 
 def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:

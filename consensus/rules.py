@@ -100,13 +100,13 @@ def sorted_rows(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
 
     A fixed network of minima and maxima over whole rows: several times as fast as sorting each column for itself.
     """
-    found, spare = list(rows), np.empty_like(rows[0])
-    for low, high in _network(len(found)):
-        a, b = found[low], found[high]
+    ordered, spare = list(rows), np.empty_like(rows[0])
+    for low, high in _network(len(ordered)):
+        a, b = ordered[low], ordered[high]
         np.minimum(a, b, out=spare)
         np.maximum(a, b, out=b)
-        found[low], spare = spare, a
-    return found
+        ordered[low], spare = spare, a
+    return ordered
 
 
 def columns(n: int, itemsize: int) -> int:

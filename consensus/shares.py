@@ -33,8 +33,8 @@ def robust_shares(rule: str, updates: Sequence[Integers], faults: int) -> list[f
     """
     totals = sum((weights.sum(axis=1) for weights in coefficients(rule, updates, faults)), np.zeros(len(updates)))
     whole = float(totals.sum())
-    found: list[float] = (totals / (whole or 1.0)).tolist()
-    return found
+    shares: list[float] = (totals / (whole or 1.0)).tolist()
+    return shares
 
 
 def coefficients(rule: str, updates: Sequence[Integers], faults: int) -> Iterator[Weights]:
@@ -80,8 +80,8 @@ def kept(rows: npt.NDArray[Any], trim: int) -> Weights:
     ordered = np.sort(rows, axis=0)
     inner = ordered[trim : n - trim]
     low, high = inner[0], inner[-1]
-    found: Weights = ((rows > low) & (rows < high)).astype(np.float64)
+    weights: Weights = ((rows > low) & (rows < high)).astype(np.float64)
     for edge, counts in ((low, True), (high, low != high)):
         at = (rows == edge) & counts
-        found += at * ((inner == edge).sum(axis=0) / np.maximum(at.sum(axis=0), 1))
-    return found / (n - 2 * trim)
+        weights += at * ((inner == edge).sum(axis=0) / np.maximum(at.sum(axis=0), 1))
+    return weights / (n - 2 * trim)

@@ -19,9 +19,9 @@ def checked(body: Offer, components: Collection[str], author: bytes) -> Offer:
     for entry in body.idle:
         if entry.why not in IDLE or entry.why == SILENT:
             raise RemoteProtocolError("unknown-reason", entry.why, author)
-    known = tuple(sorted({name for name in body.components if name in components}))
-    reasons = {entry.component: entry.why for entry in body.idle if entry.component in known}
-    return Offer(known, body.addresses, tuple(Idle(name, why) for name, why in sorted(reasons.items())))
+    hosted = tuple(sorted({name for name in body.components if name in components}))
+    reasons = {entry.component: entry.why for entry in body.idle if entry.component in hosted}
+    return Offer(hosted, body.addresses, tuple(Idle(name, why) for name, why in sorted(reasons.items())))
 
 
 def idle(offers: Mapping[bytes, Offer], host: bytes, component: str) -> str:
@@ -60,11 +60,11 @@ def suspensions(ledger: Ledger, host: bytes, component: str) -> int:
     ]
     if not heights:
         return 0
-    for each in reversed(ledger.components[component].rounds):
-        if each.height <= heights[0]:
+    for round_ in reversed(ledger.components[component].rounds):
+        if round_.height <= heights[0]:
             break
-        if any(entry.author == host for entry in each.entries):
-            return sum(height > each.height for height in heights)
+        if any(entry.author == host for entry in round_.entries):
+            return sum(height > round_.height for height in heights)
     return len(heights)
 
 

@@ -178,14 +178,14 @@ def asked(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) ->
     if statement.author not in ledger.roll.seats:
         raise RemoteProtocolError("not-a-member", "the withdrawal's owner was never a member", carrier)
     check_terms(statement, ledger.components)
-    found = [
+    statements = [
         terms
         for terms in of_all_keys(ledger, statement)
         if _matters(ledger, placed(charter, ledger, terms, ledger.height + 1, carrier))
     ]
-    if not found:
+    if not statements:
         raise RemoteProtocolError("withdrawn-already", "nothing of it is in force any more", carrier)
-    return found
+    return statements
 
 
 def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalStatement]:

@@ -273,14 +273,14 @@ def _check_version(data: bytes, source: str) -> None:
     try:
         signed: Any = unpack(data, FILE_LIMIT)
         charter: Any = unpack(signed["charter"], CHARTER_LIMIT)
-        found = charter["version"]
+        version = charter["version"]
     except (RemoteProtocolError, TypeError, KeyError):
         return
-    if type(found) is int and found != VERSION:
+    if type(version) is int and version != VERSION:
         newer = (
-            "Install the release that wrote it, or a later one." if found > VERSION else "Found the federation again."
+            "Install the release that wrote it, or a later one." if version > VERSION else "Found the federation again."
         )
-        raise OtherFormatError(f"The charter {source} has format {found}; this release reads {VERSION}", newer)
+        raise OtherFormatError(f"The charter {source} has format {version}; this release reads {VERSION}", newer)
 
 
 def unsigned_members(charter: Charter, signed: SignedCharter) -> list[Member]:

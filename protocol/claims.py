@@ -71,16 +71,16 @@ def merge(events: Iterable[DpEvents], lines: int = 0) -> tuple[DpEvents, ...]:
     for event in events:
         key = (event.sample_rate, event.noise_multiplier)
         counts[key] = counts.get(key, 0) + event.count
-    found = sorted(counts.items())
-    while lines and len(found) > lines:
+    merged = sorted(counts.items())
+    while lines and len(merged) > lines:
         # The pair of neighbours whose noises differ least, relative to the lower one.
-        at = min(range(len(found) - 1), key=lambda n: _distance(found[n][0], found[n + 1][0]))
-        ((rate, noise), count), ((higher, other), more) = found[at : at + 2]
+        at = min(range(len(merged) - 1), key=lambda n: _distance(merged[n][0], merged[n + 1][0]))
+        ((rate, noise), count), ((higher, other), more) = merged[at : at + 2]
         joined = ((max(rate, higher), min(noise, other)), count + more)
-        rest = dict([*found[:at], *found[at + 2 :]])
+        rest = dict([*merged[:at], *merged[at + 2 :]])
         rest[joined[0]] = rest.get(joined[0], 0) + joined[1]
-        found = sorted(rest.items())
-    return tuple(DpEvents(rate, noise, count) for (rate, noise), count in found)
+        merged = sorted(rest.items())
+    return tuple(DpEvents(rate, noise, count) for (rate, noise), count in merged)
 
 
 def _distance(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
@@ -135,11 +135,11 @@ def check_claims(
 
     Raises RemoteProtocolError with the name of the broken bound. Integers decide, never an accountant.
     """
-    known = {modality.name for modality in learning.modalities}
+    declared = {modality.name for modality in learning.modalities}
     names = [claim.modality for claim in claims]
     own = {modality for name in noises if (modality := parse_name(name).modality) is not None}
     seen: set[str] = set().union(*(learning.upstream(name) for name in noises))
-    if names != sorted(set(names)) or not set(names) <= known:
+    if names != sorted(set(names)) or not set(names) <= declared:
         raise RemoteProtocolError("claims-order", ", ".join(names), author)
     if not own <= set(names):
         raise RemoteProtocolError("claim-missing", ", ".join(sorted(own - set(names))), author)

@@ -114,10 +114,10 @@ class Learning:
         adapter or prompt is also reached by the modalities read beside its own: its gradient comes through logits that
         depend on them.
         """
-        known = self._upstream.get(component)
-        if known is None:
-            known = self._upstream[component] = self._seen_by(component)
-        return known
+        modalities = self._upstream.get(component)
+        if modalities is None:
+            modalities = self._upstream[component] = self._seen_by(component)
+        return modalities
 
     @cached_property
     def _upstream(self) -> dict[str, frozenset[str]]:

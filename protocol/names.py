@@ -30,8 +30,8 @@ def shown(text: str, *, breaks: bool = False) -> str:
     return (_HIDDEN_IN_LINES if breaks else _HIDDEN).sub(_escaped, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def plain(name: str) -> bool:

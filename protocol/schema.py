@@ -173,10 +173,10 @@ def _number(raw: Any) -> float:
         raise _invalid("an integer too large for a float") from error
 
 
-def _choice(known: tuple[Any, ...]) -> Build:
+def _choice(choices: tuple[Any, ...]) -> Build:
     def build(raw: Any) -> Any:
-        if type(raw) is not str or raw not in known:
-            raise _invalid(f"{raw!r} is none of {', '.join(known)}" if type(raw) is str else "no text")
+        if type(raw) is not str or raw not in choices:
+            raise _invalid(f"{raw!r} is none of {', '.join(choices)}" if type(raw) is str else "no text")
         return raw
 
     return build

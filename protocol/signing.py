@@ -88,8 +88,8 @@ def open_gossip(cls: type[S], wire: bytes, federation: bytes, *, trusted: bool =
     """
     if len(wire) > MAX_KEPT:
         return open_signed(cls, wire, federation, trusted=trusted)
-    found: Signed[Any] = _decoded(cls, wire, federation) if trusted else _opened(cls, wire, federation)
-    return cast("Signed[S]", found)
+    signed: Signed[Any] = _decoded(cls, wire, federation) if trusted else _opened(cls, wire, federation)
+    return cast("Signed[S]", signed)
 
 
 @lru_cache(maxsize=2048)
@@ -99,9 +99,9 @@ def _decoded(cls: type[Any], wire: bytes, federation: bytes) -> Signed[Any]:
 
 @lru_cache(maxsize=2048)
 def _opened(cls: type[Any], wire: bytes, federation: bytes) -> Signed[Any]:
-    found = open_gossip(cls, wire, federation, trusted=True)
-    _check_signature(cls, found.value, wire)
-    return found
+    signed = open_gossip(cls, wire, federation, trusted=True)
+    _check_signature(cls, signed.value, wire)
+    return signed
 
 
 def _check_signature(cls: type[Signable], value: Signable, wire: bytes) -> None:

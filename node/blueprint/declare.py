@@ -115,38 +115,38 @@ def read_model(path: Path) -> Declared:
     layers = model.whole("layers", 0, 0, 4)
     model.done()
     training = top.table("training", {})
-    found = [_modality(section, hidden, path.parent) for section in top.tables("modality")]
-    if not found:
+    modalities = [_modality(section, hidden, path.parent) for section in top.tables("modality")]
+    if not modalities:
         raise top.fail("no [[modality]]", "Name at least one.")
-    _once(top, "modality", [entry.modality.name for entry in found])
-    known = {entry.modality.name: entry for entry in found}
-    tasks, components = [], [part for entry in found for part in entry.parts]
+    _once(top, "modality", [entry.modality.name for entry in modalities])
+    by_name = {entry.modality.name: entry for entry in modalities}
+    tasks, components = [], [part for entry in modalities for part in entry.parts]
     owned: dict[str, _Own] = {}
     for section in top.tables("task"):
-        task, added, own = _task(section, known, hidden)
+        task, added, own = _task(section, by_name, hidden)
         tasks.append(task)
         components += added
         owned |= {part.name: own for part in added}
     if not tasks:
         raise top.fail("no [[task]]", "Name at least one.")
     _once(top, "task", [task.name for task in tasks])
-    for name in known:
+    for name in by_name:
         if not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
     top.done()
-    if (layers or middle) and not any(entry.parts for entry in found):
+    if (layers or middle) and not any(entry.parts for entry in modalities):
         raise top.fail("a backbone, and no encoder that it reads", "Remove layers and backbone from [model].")
     if layers:
         components.append(parts.transformer_backbone(hidden, layers, middle or 2 * hidden))
     elif middle:
         components.append(parts.backbone(hidden, middle))
-    for entry in found:
+    for entry in modalities:
         owned |= entry.own
-    return _declared(training, found, tasks, components, owned)
+    return _declared(training, modalities, tasks, components, owned)
 
 
 def _declared(
-    training: Table, found: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, _Own]
+    training: Table, modalities: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, _Own]
 ) -> Declared:
     rate = _millionths(training, "learning_rate", LEARNING_RATE)
     width = training.whole("width", WIDTH, 8, 16)
@@ -155,7 +155,7 @@ def _declared(
     draws = "It is the share of the students that a step samples."
     sample_rate = _millionths(training, "sample_rate", SAMPLE_RATE, 1, draws)
     recipe = Recipe(
-        modalities=tuple(entry.modality for entry in found),
+        modalities=tuple(entry.modality for entry in modalities),
         tasks=tuple(tasks),
         parts=tuple(components),
         students=training.whole("students", STUDENTS, 1, MAX_STUDENTS),
@@ -166,14 +166,14 @@ def _declared(
         free_learning_rate=rate,
         width=width,
         rates={name: own.rate for name, own in owned.items() if own.rate is not None},
-        privacy={entry.modality.name: entry.privacy for entry in found if entry.privacy is not None},
+        privacy={entry.modality.name: entry.privacy for entry in modalities if entry.privacy is not None},
         rules={name: own.rule for name, own in owned.items() if own.rule is not None},
         statistic_share=_share(training),
     )
     rule = _rule(training)
     rounds = training.whole("rounds", 0, 1, MAX_ROUNDS) if "rounds" in training.raw else None
     training.done()
-    models = dict.fromkeys(entry.folder for entry in found if entry.folder is not None)
+    models = dict.fromkeys(entry.folder for entry in modalities if entry.folder is not None)
     return Declared(recipe, rounds, rule, tuple(models))
 
 
@@ -186,8 +186,8 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     if kind == "text":
         length = section.whole("length", 1, 1, 64)
         if "pretrained" in section.raw:
-            known, folder = _pretrained(section, base)
-            pretrained = (known,)
+            model, folder = _pretrained(section, base)
+            pretrained = (model,)
         width = hidden if folder is None else dimensions(folder).hidden
     else:
         width = section.whole("width", None, 1, 2**20)
@@ -240,14 +240,14 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
         )
     own = _own(options)
     try:
-        found = parts.encoder(
+        encoder = parts.encoder(
             modality, hidden, architecture, channels=channels, features=features, missing=missing,
             transformer=transformer,
         )  # fmt: skip
     except UsageError as error:
         raise UsageError(f"{options.where}: {error.message}", error.advice) from error
     options.done()
-    return found, features, own
+    return encoder, features, own
 
 
 def _usual(modality: Modality) -> str:
@@ -306,17 +306,19 @@ def _privacy(section: Table) -> Privacy | None:
     return Privacy(policy, *asked)
 
 
-def _task(section: Table, known: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], _Own]:
+def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], _Own]:
     name, kind = _name(section), section.text("kind")
     if kind not in TASK_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
-    read = section.texts("modalities", sorted(known))
-    _are_known(section, "modalities", read, known)
+    read = section.texts("modalities", sorted(modalities))
+    _are_known(section, "modalities", read, modalities)
     task = Task(name, kind, _classes(section, kind), tuple(sorted(read)), _layout(section))
-    shared = [entry for entry in known.values() if entry.modality.name in read and entry.shared]
+    shared = [entry for entry in modalities.values() if entry.modality.name in read and entry.shared]
     if not shared:
         raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
-    components = [parts.head(task, hidden if any(entry.parts for entry in known.values()) else 1)]  # 1: its bias alone
+    components = [
+        parts.head(task, hidden if any(entry.parts for entry in modalities.values()) else 1)
+    ]  # 1: its bias alone
     skipped = section.take("skip", toml.kind(bool, list), False)
     if skipped is True:
         widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
@@ -327,7 +329,7 @@ def _task(section: Table, known: Mapping[str, _Modality], hidden: int) -> tuple[
         section.raw["skip"] = skipped
         names = section.texts("skip")
         _are_known(section, "skip", names, [entry.modality.name for entry in shared])
-        components.append(parts.skip(task, {each: _skip_width(section, known[each]) for each in names}))
+        components.append(parts.skip(task, {key: _skip_width(section, modalities[key]) for key in names}))
     added = _statistic(section, task, shared)
     unread = sorted(entry.modality.name for entry in shared if not entry.parts)
     if unread and components[1:]:
@@ -400,10 +402,10 @@ def _name(section: Table) -> str:
     return name
 
 
-def _are_known(section: Table, key: str, names: Collection[str], known: Collection[str]) -> None:
+def _are_known(section: Table, key: str, names: Collection[str], declared: Collection[str]) -> None:
     for name in names:
-        if name not in known:
-            raise section.fail(f"{key}: there is no shared modality {name!r}", f"Known: {', '.join(sorted(known))}.")
+        if name not in declared:
+            raise section.fail(f"{key}: there is no shared modality {name!r}", f"Known: {', '.join(sorted(declared))}.")
     if not names:
         raise section.fail(f"{key} is empty")
 

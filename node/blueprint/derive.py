@@ -78,12 +78,12 @@ def model_toml(folders: Sequence[Path]) -> str:
         kind, classes, _ = seen.what
         lines += ["", "[[task]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]
         if isinstance(classes, tuple) and kind not in {"binary", "regression"}:
-            named = f"[{', '.join(_quoted(each) for each in classes)}]"
+            named = f"[{', '.join(_quoted(label) for label in classes)}]"
             lines.append(f"classes = {named if len(classes) <= LISTED else len(classes)}")
         note = "   # leave out what this task need not read: each one brings noise" if len(seen.read) > 1 else ""
-        lines.append(f"modalities = [{', '.join(_quoted(each) for each in sorted(seen.read))}]{note}")
+        lines.append(f"modalities = [{', '.join(_quoted(modality) for modality in sorted(seen.read))}]{note}")
         lines += _stated(seen)
-        skip = any(modalities[each].what[0] in SKIPPED for each in seen.read)
+        skip = any(modalities[modality].what[0] in SKIPPED for modality in seen.read)
         lines.append(f"skip = {str(skip).lower()}")
         if kind == "regression":
             rate = f"learning_rate = {REGRESSION_RATE / MILLION:g}"
@@ -97,13 +97,13 @@ def stated(learning: Learning, folders: Sequence[Path]) -> Learning:
 
     Raises UsageError or CorruptError for a folder that cannot be read.
     """
-    found: dict[tuple[str, str], set[bytes]] = {}
+    layouts: dict[tuple[str, str], set[bytes]] = {}
     for manifest in map(read_manifest, folders):
         for entry in manifest.modalities:
-            found.setdefault(("modality", entry.name), set()).add(layout_digest(modality_layout(entry)))
+            layouts.setdefault(("modality", entry.name), set()).add(layout_digest(modality_layout(entry)))
         for task in manifest.tasks:
-            found.setdefault(("task", task.name), set()).add(layout_digest(task_layout(task)))
-    agreed = {key: digests.pop() for key, digests in found.items() if len(digests) == 1}
+            layouts.setdefault(("task", task.name), set()).add(layout_digest(task_layout(task)))
+    agreed = {key: digests.pop() for key, digests in layouts.items() if len(digests) == 1}
     return replace(
         learning,
         modalities=tuple(replace(m, layout=agreed.get(("modality", m.name), b"")) for m in learning.modalities),
@@ -117,20 +117,20 @@ def _stated(seen: _Seen) -> list[str]:
 
 
 def _add(
-    known: dict[str, _Seen], noun: str, name: str, what: tuple[object, ...], folder: Path, layout: Layout
+    seen_by_name: dict[str, _Seen], noun: str, name: str, what: tuple[object, ...], folder: Path, layout: Layout
 ) -> _Seen:
     if not plain(name):
         raise UsageError(f"{folder}: {noun} {name!r} cannot stand in a charter", PLAIN_ADVICE)
-    seen = known.setdefault(name, _Seen(what, folder, layout))
-    said = f"{_said(seen.what)}; {_said(what)}" if seen.what != what else ""
-    if not said and seen.layout != layout:
+    seen = seen_by_name.setdefault(name, _Seen(what, folder, layout))
+    differences = f"{_said(seen.what)}; {_said(what)}" if seen.what != what else ""
+    if not differences and seen.layout != layout:
         if layout["kind"] == "binary":
             seen.layout = None  # which values count as positive may differ: it is not stated then
         elif seen.layout is not None:
-            said = difference(seen.layout, layout)
-    if said:
+            differences = difference(seen.layout, layout)
+    if differences:
         raise UsageError(
-            f"{noun} {name!r} is not the same in {seen.folder} and {folder}: {said}",
+            f"{noun} {name!r} is not the same in {seen.folder} and {folder}: {differences}",
             "Declare the same columns, levels, bounds, lengths and classes in every institution's dataset.toml.",
         )
     return seen
@@ -143,23 +143,25 @@ def _check_sound(manifests: Sequence[tuple[Path, Manifest]]) -> None:
         for entry in manifest.modalities:
             if entry.audio is not None:
                 declared.setdefault(entry.name, []).append((folder, entry.audio))
-    for name, found in declared.items():
-        said, todo = [], []
-        for key in (each.name for each in fields(AudioSpec)):
+    for name, specs in declared.items():
+        differences, todo = [], []
+        for key in (spec_field.name for spec_field in fields(AudioSpec)):
             where: dict[object, list[str]] = {}
-            for folder, spec in found:
+            for folder, spec in specs:
                 where.setdefault(getattr(spec, key), []).append(str(folder))
             if len(where) > 1:
-                said.append(
-                    f"{key} is " + ", ".join(f"{_toml(v)} in {' and '.join(each)}" for v, each in where.items())
+                differences.append(
+                    f"{key} is " + ", ".join(f"{_toml(v)} in {' and '.join(folders)}" for v, folders in where.items())
                 )
                 if key == "rate":
-                    rates = {spec.rate: f"the files of {' and '.join(where[spec.rate])}" for _, spec in found}
+                    rates = {spec.rate: f"the files of {' and '.join(where[spec.rate])}" for _, spec in specs}
                     todo.append(resample(rates, max(rates)))
                 else:
                     todo.append(f"Declare the same {key} in each.")
-        if said:
-            raise UsageError(f"modality {name!r} is not the same in every folder: {'; '.join(said)}", " ".join(todo))
+        if differences:
+            raise UsageError(
+                f"modality {name!r} is not the same in every folder: {'; '.join(differences)}", " ".join(todo)
+            )
 
 
 def _shape(manifest: Manifest, entry: ModalityEntry) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ def drowned(
 
     `students` is their number at each of so many members.
     """
-    found = []
+    lost = []
     for spec in specs:
         sigma, d = spec.noise_multiplier / MILLION, spec.dimension
         if spec.is_statistic:
@@ -38,5 +38,5 @@ def drowned(
             draws, lot = learning.planned_rounds * learning.steps, learning.sample_rate / MILLION * students
             noise, signal = sigma * sqrt(draws * d / members) / lot, float(draws)
         if noise > share * signal:
-            found.append(Drowned(spec.name, noise, signal))
-    return sorted(found, key=lambda one: one.signal / one.noise)
+            lost.append(Drowned(spec.name, noise, signal))
+    return sorted(lost, key=lambda one: one.signal / one.noise)

@@ -92,8 +92,8 @@ def encoder(
         raise UsageError(f"{name}: {architecture!r} does not read {what}", f"Known: {', '.join(fitting)}.")
     if architecture == BERT:
         size = transformer or Transformer()
-        found = scratch_tensors(hidden, size.layers, size.vocabulary, size.positions, size.intermediate)
-        return Part(name, architecture, found)
+        scratch = scratch_tensors(hidden, size.layers, size.vocabulary, size.positions, size.intermediate)
+        return Part(name, architecture, scratch)
     tensors: tuple[TensorSpec, ...] = ()
     if architecture == "conv-image":
         side, before = isqrt(modality.width), 1

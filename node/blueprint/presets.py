@@ -33,9 +33,9 @@ def preset(
     """
     if name not in RECIPES:
         raise UsageError(f"unknown preset {name!r}", f"Choose one of {', '.join(RECIPES)}.")
-    found = RECIPES[name]
-    every = (*found.parts, *((SUMS[name],) if statistic else ()))
-    recipe = replace(found, parts=every, students=found.students / institutions)
+    template = RECIPES[name]
+    every = (*template.parts, *((SUMS[name],) if statistic else ()))
+    recipe = replace(template, parts=every, students=template.students / institutions)
     specs, learning = charter_parts(
         recipe,
         budget,

@@ -22,8 +22,8 @@ def watch_deadlines(state: NodeState, ledger: Ledger) -> None:
     """Start a round's deadline at its first acknowledged update."""
     for name in ledger.components:
         open_round = state.ledger.components[name].round + 1
-        known = state.deadlines.get(name)
-        if known is not None and known.round >= open_round:
+        deadline = state.deadlines.get(name)
+        if deadline is not None and deadline.round >= open_round:
             continue
         if name in state.resting:
             continue  # else who sends too early would end the deadline before the others may train
@@ -75,10 +75,10 @@ def _within_quotas(state: NodeState, author: bytes) -> tuple[Signed[Record], ...
         return ()  # it is about to be expelled, and nodes may hold different branches
     rules, size = state.charter.rules, 0
     chain = state.pool.chain(author, state.ledger.heads)[: rules.records_per_height]
-    for place, record in enumerate(chain):
+    for index, record in enumerate(chain):
         size += len(record.wire)
         if size > rules.bytes_per_height or not _admissible(state, record):
-            return chain[:place]
+            return chain[:index]
     return chain
 
 

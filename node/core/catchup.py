@@ -65,28 +65,28 @@ def on_state(state: NodeState, event: ev.StateStored | ev.StateMissing) -> None:
 
 def in_flight_messages(state: NodeState) -> list[bytes]:
     """Return the gossip messages that a neighbour may lack."""
-    found: list[bytes] = []
+    messages: list[bytes] = []
     if state.agreement is not None:
-        found += [wrap(item) for item in state.agreement.messages()]
+        messages += [wrap(item) for item in state.agreement.messages()]
     for votes in state.later.values():
-        found += [wrap(item) for item in votes]
+        messages += [wrap(item) for item in votes]
     for author in state.proofs:  # both branches: a proposal may contain either
         for same in state.pool.by_seq.get(author, {}).values():
-            found += [message(Kind.RECORD, state.pool.records[key].wire) for key in same]
+            messages += [message(Kind.RECORD, state.pool.records[key].wire) for key in same]
     for update in state.in_flight.values():
-        found.append(message(Kind.HEADER, update.header.wire))
+        messages.append(message(Kind.HEADER, update.header.wire))
         for ack in update.acks.values():
-            found.append(wrap_ack(state.federation, update.header.digest, ack))
-    return found
+            messages.append(wrap_ack(state.federation, update.header.digest, ack))
+    return messages
 
 
 def sync_request(state: NodeState) -> bytes:
     """Return a sync request: it lists this node's heads and messages in flight."""
     heads = state.pool.heads(state.ledger.heads)
     members = frozenset(state.ledger.members)  # other feeds are frozen: their agreed records come with the blocks
-    known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()) if author in members)
+    heads_known = tuple(Head(author, seq, head) for author, (seq, head) in sorted(heads.items()) if author in members)
     have = b"".join(tag(item) for item in in_flight_messages(state)[:16_384])
-    return schema.dump(SyncRequest(state.federation, state.ledger.height, known, have))
+    return schema.dump(SyncRequest(state.federation, state.ledger.height, heads_known, have))
 
 
 def sync(state: NodeState, peer: bytes) -> None:

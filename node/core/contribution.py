@@ -133,8 +133,8 @@ def whole(spent: Iterable[PutReservation], modalities: Iterable[str], learning: 
 
 def _recalled(put: PutReservation, chosen: Sequence[str]) -> list[DpEvents]:
     lines = {name: [event for other, event in put.recalled if other == name] for name in chosen}
-    least = [min(event.noise_multiplier for event in found) for found in lines.values() if found]
-    every = [event for found in lines.values() for event in found]
+    least = [min(event.noise_multiplier for event in line) for line in lines.values() if line]
+    every = [event for line in lines.values() for event in line]
     if not every:
         return []
     return [DpEvents(max(d.sample_rate for d in every), effective_noise(least), sum(d.count for d in every))]

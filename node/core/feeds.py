@@ -54,8 +54,8 @@ def note_fork(state: NodeState, record: Signed[Record]) -> None:
     if len(same) < 2:
         return
     a, b = state.pool.records[same[0]], state.pool.records[same[1]]
-    known = state.proofs.get(value.author)
-    if known is None or (not provable(*known) and provable(a, b)):
+    proof = state.proofs.get(value.author)
+    if proof is None or (not provable(*proof) and provable(a, b)):
         state.proofs[value.author] = (a, b)
 
 
@@ -95,14 +95,14 @@ def take_under(state: NodeState, block: Block, sent: dict[bytes, bytes]) -> None
 
 def convict(state: NodeState) -> None:
     """Put proofs of forks into the ledger."""
-    told = {record.value.body for record in state.pool.chain(state.me, state.ledger.heads)}
+    published = {record.value.body for record in state.pool.chain(state.me, state.ledger.heads)}
     for author, (a, b) in state.proofs.items():
         if membership.present(state.ledger.roll, author) not in state.ledger.members:
             continue
         if author == state.me or not provable(a, b):
             continue
         evidence = Evidence("fork", a.wire, b.wire)
-        if schema.dump(evidence) not in told:
+        if schema.dump(evidence) not in published:
             state.notice("fork", "error", member=author, seq=a.value.seq)
             state.append(evidence)
 

@@ -109,10 +109,10 @@ def compare(state: NodeState) -> None:
 
 
 def _attested(state: NodeState) -> set[tuple[str, int, int]]:
-    found = set()
+    states = set()
     for record in state.pool.chain(state.me, state.ledger.heads):
         if record.value.kind == "attest":
             body = readable_body(record)
             if isinstance(body, Attest):
-                found.add((body.component, body.round, body.generation))
-    return found
+                states.add((body.component, body.round, body.generation))
+    return states

@@ -275,8 +275,8 @@ def _closed(state: NodeState, before: Ledger, close: Close) -> None:
 
 def _waited_out(state: NodeState, close: Close) -> bool | None:
     """Whether a round's deadline had passed here when it was closed; None if this node saw none of its updates."""
-    known = state.deadlines.get(close.component)
-    return None if known is None or known.round != close.round else known.due
+    deadline = state.deadlines.get(close.component)
+    return None if deadline is None or deadline.round != close.round else deadline.due
 
 
 def _why_missing(state: NodeState, host: bytes, close: Close) -> str:
@@ -294,9 +294,9 @@ def _why_missing(state: NodeState, host: bytes, close: Close) -> str:
 
 def has_room(state: NodeState, value: Proposal | Vote, name: bytes) -> bool:
     """Whether to keep a vote for a later height: it is new, and its author has room there."""
-    same = [known for known in state.later.get(value.height, ()) if known.value.author == value.author]
-    if any(known.digest == name for known in same):
+    same = [vote for vote in state.later.get(value.height, ()) if vote.value.author == value.author]
+    if any(vote.digest == name for vote in same):
         return False
     if isinstance(value, Proposal):
-        return sum(isinstance(known.value, Proposal) for known in same) < WAITING_PROPOSALS
+        return sum(isinstance(vote.value, Proposal) for vote in same) < WAITING_PROPOSALS
     return len(same) < WAITING_VOTES

@@ -211,7 +211,7 @@ def on_message(state: NodeState, data: bytes) -> bool:
 
 def _open_vote(state: NodeState, cls: type[Proposal] | type[Vote], wire: bytes) -> Message:
     """Decode a proposal or vote, checking its signature only if it is news."""
-    known = digest(cls.DOMAIN, wire[SIGNATURE_SIZE:])
-    if state.agreement is not None and known in state.agreement.seen:
-        return state.agreement.seen[known]
+    name = digest(cls.DOMAIN, wire[SIGNATURE_SIZE:])
+    if state.agreement is not None and name in state.agreement.seen:
+        return state.agreement.seen[name]
     return open_message(cls, wire, state.federation)

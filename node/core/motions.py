@@ -100,13 +100,15 @@ def undecided(ledger: Ledger, me: bytes | None) -> list[OpenMotion]:
 
 def note_asked(state: NodeState, before: Ledger, records: Iterable[Signed[Record]]) -> None:
     """After a block: note who declared training at any time of the open rounds. Taking it back has no effect."""
-    said = list(_offers(records))
-    changed = bool(said) or before.offers is not state.ledger.offers
+    declarations = list(_offers(records))
+    changed = bool(declarations) or before.offers is not state.ledger.offers
     for name, component in before.components.items():
         noted = state.asked.get(name)
         if noted is not None and not changed:
             continue
-        declared = {key for key, offer in said if key in component.hosts and trainers.trains({key: offer}, key, name)}
+        declared = {
+            key for key, offer in declarations if key in component.hosts and trainers.trains({key: offer}, key, name)
+        }
         for offers in (before.offers, state.ledger.offers):
             declared |= trainers.trainers(offers, component.hosts, name)
         state.asked[name] = declared | (noted or set())

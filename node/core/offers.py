@@ -54,7 +54,7 @@ def renew(state: NodeState) -> None:
 
 def _idle(state: NodeState, last: Offer | None) -> tuple[Idle, ...]:
     before = {} if last is None else {entry.component: entry.why for entry in last.idle}
-    found = []
+    idle = []
     for name in state.hosted:
         why = why_idle(state, name)
         if why and name not in before and _on_the_way(state, name):
@@ -62,8 +62,8 @@ def _idle(state: NodeState, last: Offer | None) -> tuple[Idle, ...]:
         if why == SILENT and before.get(name) != SILENT:
             why = PAUSED  # only the ledger gives this reason
         if why:
-            found.append(Idle(name, why))
-    return tuple(found)
+            idle.append(Idle(name, why))
+    return tuple(idle)
 
 
 def _on_the_way(state: NodeState, name: str) -> bool:

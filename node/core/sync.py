@@ -55,11 +55,11 @@ class Theirs:
             at, wanted = self.next.get(author, (0, GENESIS))
             if at < seq:
                 break
-            found = next((r for r in self.store.record_at(author, at) if r.digest == wanted), None)
-            if found is None:
+            stored = next((r for r in self.store.record_at(author, at) if r.digest == wanted), None)
+            if stored is None:
                 break
             self.digests.add(wanted)
-            self.next[author] = (at - 1, found.value.prev)
+            self.next[author] = (at - 1, stored.value.prev)
         return record.digest in self.digests
 
 

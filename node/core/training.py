@@ -71,9 +71,9 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
     component = state.ledger.components[name]
     made = {key: update for key, update in state.acked.items() if key[:2] == (state.me, name)}
     barred = 0
-    for found in (w for w in state.ledger.withdrawn if w.author == state.me):
-        if any(names(found, name, key[2], update) for key, update in made.items()):
-            barred = max(barred, dict(found.rounds).get(name, 0) + 1)
+    for withdrawal in (w for w in state.ledger.withdrawn if w.author == state.me):
+        if any(names(withdrawal, name, key[2], update) for key, update in made.items()):
+            barred = max(barred, dict(withdrawal.rounds).get(name, 0) + 1)
     waits = any(key[2] > barred for key in made)
     starts = not component.rounds and name in state.resting
     return (
@@ -85,15 +85,15 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
 
 
 def _statistics(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:
-    found = {name: state.ledger.components[name] for name in names}
+    components = {name: state.ledger.components[name] for name in names}
     return contributing.TrainingRun(
         max((put.run for put in state.reservations), default=0) + 1,
         tuple(
             _recipe_of(state, name, next_round(state.specs[name], c, state.ledger.withdrawn, state.me), GENESIS)
-            for name, c in found.items()
+            for name, c in components.items()
         ),
         {name: state.specs[name].base for name in names},
-        {name: c.generation for name, c in found.items()},
+        {name: c.generation for name, c in components.items()},
         governing.used(state.charter, state.held, state.withheld, names),
         of_statistics=True,
     )
@@ -186,9 +186,9 @@ def _foresee(state: NodeState, run: contributing.TrainingRun, rounds_left: Mappi
     rounds = {recipe.component: recipe.round for recipe in run.recipes}
     for name, left in sorted(rounds_left.items()):
         last = {part: rounds[part] + left - 1 for part in learning.downstream(name, rounds)}
-        known = state.forecast.get(name)
+        forecast = state.forecast.get(name)
         state.forecast[name] = (left, last)
-        if left < ahead and (known is None or known[1] != last):
+        if left < ahead and (forecast is None or forecast[1] != last):
             state.notice("budget-runs-out", "warning", modality=name, rounds_left=left, last_rounds=last)
 
 
@@ -209,15 +209,15 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
 
 def _context(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
     """Return (component, chain) of the components that forward passes need beside the trained ones."""
-    trained, found = {recipe.component for recipe in run.recipes}, []
+    trained, states = {recipe.component for recipe in run.recipes}, []
     for name in () if run.of_statistics else state.held:
         if state.specs[name].is_statistic:
             continue
         done = state.folded.get(name)
         # A state of an earlier round will do; one of another generation would bring a withdrawn update back.
         if name not in trained and done is not None and done[1] == state.ledger.components[name].generation:
-            found.append((name, done[2]))
-    return tuple(found)
+            states.append((name, done[2]))
+    return tuple(states)
 
 
 def on_trained(state: NodeState, event: ev.Trained) -> None:

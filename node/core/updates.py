@@ -178,8 +178,8 @@ def acknowledge(state: NodeState) -> None:
             signature = state.identity.sign("ack", ack_message(state.federation, update.header.digest))
             update.acks[state.me] = Ack(state.me, signature)
             state.emit(ev.Persist(ev.PutHeader(update.header)))
-            said = wrap_ack(state.federation, update.header.digest, update.acks[state.me])
-            state.emit(ev.Publish(said, to=value.author))
+            ack = wrap_ack(state.federation, update.header.digest, update.acks[state.me])
+            state.emit(ev.Publish(ack, to=value.author))
         else:
             update.refused = "second-header"
 

@@ -118,21 +118,25 @@ def members_problems(members: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
 
     `members` are names with addresses. Loopback addresses are fine if all are of that kind.
     """
-    found = [f"{name}: {problem}" for name, own in members for address in own if (problem := check_advertised(address))]
+    problems = [
+        f"{name}: {problem}" for name, own in members for address in own if (problem := check_advertised(address))
+    ]
     owners: dict[str, list[str]] = {}
     for name, own in members:
         for address in dict.fromkeys(own):
             owners.setdefault(address, []).append(name)
-    found += [
+    problems += [
         f"{' and '.join(sorted(names))} have the same address, {a}" for a, names in owners.items() if len(names) > 1
     ]
     good = [(name, [a for a in own if not check_advertised(a)]) for name, own in members]
     local = [name for name, own in good if own and all(map(is_loopback, own))]
     if any(not is_loopback(address) for _, own in good for address in own):
-        found += [f"{name} has only an address of its own machine, and others are on other machines" for name in local]
+        problems += [
+            f"{name} has only an address of its own machine, and others are on other machines" for name in local
+        ]
     if len(members) > 1:
-        found += [f"{name} has no address" for name, own in members if not own]
-    return found
+        problems += [f"{name} has no address" for name, own in members if not own]
+    return problems
 
 
 def published(own: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:

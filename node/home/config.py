@@ -258,10 +258,10 @@ def parse(text: str, source: str) -> Config:
 
 def _config(top: toml.Table) -> Config:
     sections: dict[str, Any] = {}
-    found = top.whole("format", FORMAT, 1, 2**31)
-    if found > FORMAT:
+    format_ = top.whole("format", FORMAT, 1, 2**31)
+    if format_ > FORMAT:
         raise UsageError(
-            f"{top.source} has format {found}; this release reads up to {FORMAT}",
+            f"{top.source} has format {format_}; this release reads up to {FORMAT}",
             "Install the release that it was written for, or a later one.",
         )
     top.only("format", *_SECTIONS, "models")
@@ -378,11 +378,11 @@ def _folders(models: Models) -> str:
 
 def _overrides(modalities: tuple[ModalityPrivacy, ...]) -> str:
     lines = []
-    for found in modalities:
-        lines.append(f"[privacy.modalities.{_toml(found.modality)}]")
-        lines += [f"policy = {_toml(found.policy)}"] if found.policy else []
-        lines += [f"epsilon = {found.epsilon!r}"] if found.epsilon else []
-        lines += [f"delta = {found.delta!r}"] if found.delta else []
+    for entry in modalities:
+        lines.append(f"[privacy.modalities.{_toml(entry.modality)}]")
+        lines += [f"policy = {_toml(entry.policy)}"] if entry.policy else []
+        lines += [f"epsilon = {entry.epsilon!r}"] if entry.epsilon else []
+        lines += [f"delta = {entry.delta!r}"] if entry.delta else []
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -19,11 +19,11 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
 
     `subjects` is the number in the data, `labels` for each task of the data the number with a label.
     """
-    found = []
+    warnings = []
     learning, declared = charter.learning, declared_students(config, charter)
     rate = learning.sample_rate / 1_000_000
     if config.learning.contribute and not learning.enough(round(config.learning.lot_size * 1000)):
-        found.append(
+        warnings.append(
             (
                 f"{declared or 'no'} students are declared, and the charter asks for {learning.min_students}:"
                 " this node hosts and does not train",
@@ -31,14 +31,14 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
             )
         )
     elif declared and not declared <= FAR * subjects <= FAR * FAR * declared:
-        found.append(
+        warnings.append(
             (
                 f"lot_size declares {declared} students, and the data have {subjects}",
                 f"Set [learning] lot_size near {rate:g} times the number that you expect, not counted from the data.",
             )
         )
     wanted = {task.name for task in learning.tasks}
-    found += [
+    warnings += [
         (
             f"nobody has a label of task {name!r}: what is trained of it is noise, and spends the budget",
             "Check the task's column in dataset.toml, or take the task out of it.",
@@ -46,7 +46,7 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
         for name, count in sorted(labels.items())
         if not count and name in wanted
     ]
-    return found
+    return warnings
 
 
 def check_folder(config: Config, charter: Charter, folder: Path, data: Dataset) -> None:

@@ -59,14 +59,14 @@ def load(home: Home) -> tuple[IssuedInvitation, ...]:
         return ()
     try:
         fields = json.loads((data or b"").decode())["invitations"]
-        found = tuple(IssuedInvitation(**entry) for entry in fields)
-        for issued in found:
+        invitations = tuple(IssuedInvitation(**entry) for entry in fields)
+        for issued in invitations:
             wrong = not all(isinstance(v, type(d)) for v, d in zip(asdict(issued).values(), _SHAPE, strict=True))
             if wrong or len(bytes.fromhex(issued.token_key)) != 32:
                 raise ValueError("an entry is none")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise CorruptError(f"{home.invitations} is damaged ({error})", "Remove it, and invite again.") from error
-    return found
+    return invitations
 
 
 _SHAPE = tuple(asdict(IssuedInvitation("", "", 0, 0)).values())
@@ -79,20 +79,20 @@ def save(home: Home, issued: Iterable[IssuedInvitation]) -> None:
 
 def add(home: Home, new: IssuedInvitation, now: float) -> None:
     """Add one; drop those that ended long ago. Raises UsageError if too many are open."""
-    known = [issued for issued in load(home) if issued.application or issued.open(now)]
-    if sum(issued.open(now) and not issued.application for issued in known) >= MAX_OPEN:
+    invitations = [issued for issued in load(home) if issued.application or issued.open(now)]
+    if sum(issued.open(now) and not issued.application for issued in invitations) >= MAX_OPEN:
         raise UsageError(f"{MAX_OPEN} invitations are open", "Withdraw some: `collegium peer invitations`.")
-    save(home, [*known[-4 * MAX_OPEN :], new])
+    save(home, [*invitations[-4 * MAX_OPEN :], new])
 
 
 def change(home: Home, token_key: str, **fields: object) -> tuple[IssuedInvitation, ...]:
     """Change one; return all."""
-    found = tuple(
+    invitations = tuple(
         replace(issued, **fields) if issued.token_key == token_key else issued  # type: ignore[arg-type]  # by name
         for issued in load(home)
     )
-    save(home, found)
-    return found
+    save(home, invitations)
+    return invitations
 
 
 def to_text(invitation: Signed[Invitation], prefix: str = PREFIX) -> str:

@@ -97,8 +97,8 @@ def kept(home: Home, public_key: bytes) -> Path:
 
 def former(home: Home) -> frozenset[bytes]:
     """Return the public keys of this directory's earlier keys, from their files."""
-    found = {_public(path) for path in home.root.glob("key.*.json") if path != home.next_key}
-    return frozenset(key for key in found if key is not None and key != _public(home.key))
+    keys = {_public(path) for path in home.root.glob("key.*.json") if path != home.next_key}
+    return frozenset(key for key in keys if key is not None and key != _public(home.key))
 
 
 def _finish_move(home: Home) -> None:

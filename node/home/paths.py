@@ -153,8 +153,8 @@ class Home:
         with disk_errors(folder):
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
-            found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
             advice = "Remove it, or choose a directory for the node with a path under 88 bytes."
             raise RefusedError(f"{folder} is not a private directory of this user", advice)
         return folder

@@ -21,18 +21,18 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
     privacy setting must not be ignored.
     """
     learning, own = charter.learning, config.privacy
-    known = {modality.name: modality for modality in learning.modalities}
+    modalities = {modality.name: modality for modality in learning.modalities}
     overrides = {entry.modality: entry for entry in own.modalities}
     for name in overrides:
-        if name not in known:
+        if name not in modalities:
             raise UsageError(
                 f"config.toml has [privacy.modalities.{name}], and the charter no such modality",
-                f"The charter has {', '.join(sorted(known))}.",
+                f"The charter has {', '.join(sorted(modalities))}.",
             )
     # `load` has made a path absolute.
     preset = jurisdiction.load(own.jurisdiction, Path()) if own.jurisdiction else None
-    found = []
-    for name, modality in sorted(known.items()):
+    in_force = []
+    for name, modality in sorted(modalities.items()):
         entry = overrides.get(name)
         bound = policy.Bound(
             (entry.policy if entry else "") or own.policy,
@@ -40,8 +40,8 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
             billionths((entry.delta if entry else 0.0) or own.delta),
         )
         rule = None if preset is None else preset.rule(modality.kind).bound
-        found.append(policy.in_force(learning.floor(name), rule, bound))
-    return tuple(found)
+        in_force.append(policy.in_force(learning.floor(name), rule, bound))
+    return tuple(in_force)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,22 +136,22 @@ class Blobs:
         count = 0
         for digest in digests:
             path = self.path(digest)
-            for place in (path, self._partial / path.name, self._quarantine / path.name):
-                with disk_errors(place), suppress(FileNotFoundError), opened_folder(place.parent) as folder:
-                    place.unlink()  # the folder was opened first: without a descriptor for it nothing is done yet
+            for copy in (path, self._partial / path.name, self._quarantine / path.name):
+                with disk_errors(copy), suppress(FileNotFoundError), opened_folder(copy.parent) as folder:
+                    copy.unlink()  # the folder was opened first: without a descriptor for it nothing is done yet
                     os.fsync(folder)
-                    count += place == path
+                    count += copy == path
         return count
 
     def digests(self) -> frozenset[bytes]:
         """Return the digests of all stored blobs, going by their names."""
-        found = set()
+        digests = set()
         for path in self.folder.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*"):
             with suppress(ValueError):
                 digest = bytes.fromhex(path.name)
                 if len(digest) == 32 and self.path(digest) == path:
-                    found.add(digest)
-        return frozenset(found)
+                    digests.add(digest)
+        return frozenset(digests)
 
     def sweep(self, keep: Collection[bytes]) -> int:
         """Delete every blob that is not in `keep`, all cut pulls but theirs, and what crashes left.

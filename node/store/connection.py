@@ -149,13 +149,13 @@ def verify(connection: sqlite3.Connection, path: Path, federation: bytes | None,
         rows = connection.execute("SELECT federation FROM meta").fetchall()
     if len(rows) != 1 or len(rows[0][0]) != 32:
         raise CorruptError(f"The database {path} does not say whose it is", schema.recovery(path))
-    found: bytes = rows[0][0]
-    if federation is not None and found != federation:
+    own: bytes = rows[0][0]
+    if federation is not None and own != federation:
         raise RefusedError(
-            f"The database {path} belongs to federation {found.hex()[:16]}, the charter is of {federation.hex()[:16]}",
+            f"The database {path} belongs to federation {own.hex()[:16]}, the charter is of {federation.hex()[:16]}",
             "Put back the charter of this node, or give the other federation a directory of its own.",
         )
-    return found
+    return own
 
 
 def check_file(path: Path) -> None:

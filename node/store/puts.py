@@ -41,10 +41,10 @@ def put_into(connection: sqlite3.Connection, federation: bytes, put: Put, now: f
         case PutReservation(run):
             reservation = dump_reservation(put)
             check = checksum("reservations", run, reservation)
-            known = connection.execute("SELECT checksum FROM reservations WHERE run = ?", (run,)).fetchone()
-            if known is None:
+            row = connection.execute("SELECT checksum FROM reservations WHERE run = ?", (run,)).fetchone()
+            if row is None:
                 connection.execute("INSERT INTO reservations VALUES (?, ?, ?, ?)", (run, reservation, check, now))
-            elif known[0] != check:
+            elif row[0] != check:
                 raise LocalProtocolError(f"training run {run} is reserved already, and otherwise")
         case PutPublished(run):
             if connection.execute("SELECT 1 FROM reservations WHERE run = ?", (run,)).fetchone() is None:
@@ -67,9 +67,9 @@ def _block(connection: sqlite3.Connection, federation: bytes, put: PutBlock, now
     block = put.block
     _own(federation, block.federation)
     payload, certificate = schema.dump(block), schema.dump(put.certificate)
-    known = connection.execute("SELECT block FROM blocks WHERE height = ?", (block.height,)).fetchone()
-    if known is not None:
-        if known[0] != payload:
+    row = connection.execute("SELECT block FROM blocks WHERE height = ?", (block.height,)).fetchone()
+    if row is not None:
+        if row[0] != payload:
             raise LocalProtocolError(f"another block is decided at height {block.height}")
         return
     (top,) = connection.execute("SELECT coalesce(max(height), 0) FROM blocks").fetchone()
@@ -90,16 +90,16 @@ def _block(connection: sqlite3.Connection, federation: bytes, put: PutBlock, now
 def _header(connection: sqlite3.Connection, federation: bytes, header: Signed[UpdateHeader], now: float) -> None:
     value = header.value
     _own(federation, value.federation)
-    place = (value.author, value.component, value.round)
-    known = connection.execute(
-        "SELECT wire FROM headers WHERE author = ? AND component = ? AND round = ?", place
+    key = (value.author, value.component, value.round)
+    row = connection.execute(
+        "SELECT wire FROM headers WHERE author = ? AND component = ? AND round = ?", key
     ).fetchone()
-    if known is None:
+    if row is None:
         connection.execute(
             "INSERT INTO headers (author, component, round, wire, checksum, received) VALUES (?, ?, ?, ?, ?, ?)",
-            (*place, header.wire, checksum("headers", header.wire), now),
+            (*key, header.wire, checksum("headers", header.wire), now),
         )
-    elif known[0][64:] != header.payload:
+    elif row[0][64:] != header.payload:
         raise LocalProtocolError(
             f"another header of {value.author.hex()[:16]} is stored for {value.component} round {value.round}"
         )

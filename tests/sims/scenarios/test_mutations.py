@@ -128,7 +128,7 @@ MUTATIONS = (
     ),
     Mutation(
         "forks are not detected",
-        ((FEEDS, "if known is None or (not provable(*known) and provable(a, b)):", "if False:"),),
+        ((FEEDS, "if proof is None or (not provable(*proof) and provable(a, b)):", "if False:"),),
         "liar-forks",
         1,
         ("expect.expelled",),
