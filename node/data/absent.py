@@ -26,7 +26,7 @@ def absent(path: Path) -> CorruptError:
 
 @lru_cache(maxsize=4)  # one listing of a folder, however many of its files are missing
 def _names(folder: Path, _changed_ns: int) -> frozenset[str]:
-    return frozenset(_plain(each.name) for each in folder.iterdir())
+    return frozenset(_plain(path.name) for path in folder.iterdir())
 
 
 def _plain(name: str) -> str:

@@ -112,12 +112,12 @@ class Dataset:
             held_out=self.held_out[rows],
             modalities={
                 name: replace(
-                    found,
-                    values=found.values[rows],
-                    steps=found.steps[rows],
-                    texts=None if found.texts is None else found.texts[rows],
+                    array,
+                    values=array.values[rows],
+                    steps=array.steps[rows],
+                    texts=None if array.texts is None else array.texts[rows],
                 )
-                for name, found in self.modalities.items()
+                for name, array in self.modalities.items()
             },
             tasks={name: replace(task, labels=task.labels[rows]) for name, task in self.tasks.items()},
             groups={name: replace(group, codes=group.codes[rows]) for name, group in self.groups.items()},
@@ -177,8 +177,8 @@ def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, pre
         modalities[entry.name] = ModalityArray(entry.name, entry.kind, *arrays)
     tasks = {}
     for task in manifest.tasks:
-        known = there(task.table, task.column)
-        if known:
+        present = there(task.table, task.column)
+        if present:
             labels = read_task(manifest, task, records, findings, lenient=predict)
         else:
             labels = unlabelled(task, records.shape)
@@ -187,18 +187,18 @@ def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, pre
         )
     groups = {}
     for column in manifest.groups:
-        known = there(manifest.groups_table, column.name)
-        if known:
+        present = there(manifest.groups_table, column.name)
+        if present:
             codes = read_group(manifest, column, records, findings, lenient=predict)
         else:
             codes = ungrouped(column, records.shape)
         groups[column.name] = GroupArray(column.name, group_levels(column), codes)
     weights = allocate(records.shape, 0.0, np.float32, "the table of records")
     names = allocate(records.shape, "", np.object_, "the table of records")
-    for name, place in records.places.items():
-        if place[0] >= 0:
-            names[place] = name
-            weights[place] = 1.0 / records.counts[place[0]]
+    for name, index in records.places.items():
+        if index[0] >= 0:
+            names[index] = name
+            weights[index] = 1.0 / records.counts[index[0]]
     spoiled = records.spoiled.tolist()
     left_out = tuple(name for name, out in zip(records.subjects, spoiled, strict=True) if out)
     if len(left_out) == len(records.subjects):
@@ -235,8 +235,8 @@ def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
         raise UsageError(f"{path}: modality {entry.name!r} lacks {_listed(missing)}", advice)
     extra = [column.name for column in declared_columns(given, entry) if column.name not in wanted]
     if extra:
-        known = f"{len(wanted)} columns {entry.prefix}0, {entry.prefix}1, ..."
-        advice = f"Remove or rename the others: the data here have {known}"
+        expected = f"{len(wanted)} columns {entry.prefix}0, {entry.prefix}1, ..."
+        advice = f"Remove or rename the others: the data here have {expected}"
         raise UsageError(f"{path}: modality {entry.name!r} does not know {_listed(extra)}", advice)
     return True
 

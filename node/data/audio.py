@@ -48,18 +48,18 @@ class OtherRateError(UsageError):
     """A clip has another sampling rate than is declared."""
 
 
-def resample(found: Mapping[int, str], declared: int, target: int = 0) -> str:
+def resample(files: Mapping[int, str], declared: int, target: int = 0) -> str:
     """Return what to do about files of these rates, each with what has it: it leads to one rate, 0: the lowest of all.
 
     Going down is always possible, and what a higher rate would add is not in a file of a lower one.
     """
-    target = target or min({*found, declared})
-    what = " and ".join(each for rate, each in sorted(found.items()) if rate != target)
+    target = target or min({*files, declared})
+    what = " and ".join(listed for rate, listed in sorted(files.items()) if rate != target)
     steps = [f"resample {what} to {target} ({FFMPEG.format(target)})"] if what else []
     if target != declared:
         steps.append(f"declare rate = {target} in every institution's dataset.toml")
-    said = ", and ".join(steps)
-    return f"{said[:1].upper()}{said[1:]}: all files of a modality have one rate."
+    sentence = ", and ".join(steps)
+    return f"{sentence[:1].upper()}{sentence[1:]}: all files of a modality have one rate."
 
 
 def read_wav(path: Path, spec: AudioSpec) -> tuple[Floats, bool]:

@@ -29,10 +29,10 @@ def number_of(value: float) -> str:
 def name_of(column: str, taken: Iterable[str] = (), default: str = "column") -> str:
     """Return a name for a modality or task, which have letters, digits, - and _ alone."""
     name = re.sub(r"[^A-Za-z0-9_]+", "-", ascii_of(column)).strip("-_").lower()[:48] or default
-    used, found, number = set(taken), name, 2
-    while found in used:
-        found, number = f"{name}-{number}", number + 1
-    return found
+    used, free, number = set(taken), name, 2
+    while free in used:
+        free, number = f"{name}-{number}", number + 1
+    return free
 
 
 def dataset_toml(proposal: Proposal, folder: Path, *, salt: str) -> str:
@@ -121,18 +121,18 @@ def _column(choice: Choice) -> list[str]:
 
 def modality_names(proposal: Proposal) -> dict[str, list[Choice]]:
     """Return the modalities by name, each with its columns: of a table, numbers and levels are one, texts another."""
-    found: dict[str, list[Choice]] = {}
+    choices: dict[str, list[Choice]] = {}
     for look in proposal.tables:
         table, unit = look.entry.name, look is proposal.persons.unit
         here = [choice for choice in proposal.choices if choice.seen.table == table]
         if features := [choice for choice in here if choice.use == "feature"]:
-            found[name_of("background" if unit else table, found)] = features
+            choices[name_of("background" if unit else table, choices)] = features
         if texts := [choice for choice in here if choice.use == "text"]:
-            found[name_of(texts[0].seen.column if len(texts) == 1 else "texts", found, "text")] = texts
+            choices[name_of(texts[0].seen.column if len(texts) == 1 else "texts", choices, "text")] = texts
         for choice in here:
             if choice.use in {"image", "audio"}:
-                found[name_of(choice.seen.column, found, choice.use)] = [choice]
-    return found
+                choices[name_of(choice.seen.column, choices, choice.use)] = [choice]
+    return choices
 
 
 def _modalities(proposal: Proposal) -> list[str]:
@@ -167,10 +167,10 @@ def _modalities(proposal: Proposal) -> list[str]:
 
 def task_names(proposal: Proposal) -> dict[str, Choice]:
     """Return the tasks by name."""
-    found: dict[str, Choice] = {}
+    choices: dict[str, Choice] = {}
     for choice in proposal.used("task"):
-        found[name_of(choice.seen.column, found, "task")] = choice
-    return found
+        choices[name_of(choice.seen.column, choices, "task")] = choice
+    return choices
 
 
 def _tasks(proposal: Proposal) -> list[str]:

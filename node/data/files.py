@@ -55,18 +55,18 @@ def read(entry: TableEntry, columns: Sequence[str]) -> Read:
     """Read columns by their cleaned names, which must be there once. Raises UsageError or CorruptError."""
     raw = {clean(name): name for name in _raw_header(entry)}
     wanted = [raw[name] for name in columns]
-    found = _columns(entry, wanted)
-    candidates = _empty(found.data)
+    result = _columns(entry, wanted)
+    candidates = _empty(result.data)
     if candidates.any():
-        whole = found.data
+        whole = result.data
         if len(wanted) < len(raw):  # other columns may say something in these rows
             every = list(raw.values())
             whole = _columns(entry, every).data
         empty = _empty(whole)
-        found.empty = int(empty.sum())
-        found.data, found.lines = found.data.filter(pa.array(~empty)), found.lines[~empty]
-    found.data = found.data.rename_columns([clean(name) for name in found.data.column_names])
-    return found
+        result.empty = int(empty.sum())
+        result.data, result.lines = result.data.filter(pa.array(~empty)), result.lines[~empty]
+    result.data = result.data.rename_columns([clean(name) for name in result.data.column_names])
+    return result
 
 
 def _columns(entry: TableEntry, names: list[str]) -> Read:
@@ -104,9 +104,9 @@ def _csv(entry: TableEntry, columns: list[str]) -> Read:
         raise CorruptError(f"{where} ({there} there)", "Export the file again, as CSV.")
     left = np.ones(data.num_rows + len(ragged), dtype=np.bool_)
     left[[line - 2 for line, _, _ in ragged if line - 2 < left.size]] = False
-    found = Read(data, np.flatnonzero(left)[: data.num_rows] + 2 + stream.blank, damaged=stream.damaged)
-    found.ragged = [(line + stream.blank, expected, there) for line, expected, there in ragged]
-    return found
+    result = Read(data, np.flatnonzero(left)[: data.num_rows] + 2 + stream.blank, damaged=stream.damaged)
+    result.ragged = [(line + stream.blank, expected, there) for line, expected, there in ragged]
+    return result
 
 
 def _native(stream: "_Utf8", most: int = 0) -> pa.Buffer:
@@ -158,7 +158,7 @@ def _sheet(entry: TableEntry, columns: list[str]) -> Read:
     with _errors(entry):
         names, rows = workbook.read(entry.path, entry.max_rows, entry.max_mib << 20, entry.decimal)
     places = [names.index(column) for column in columns]
-    cells = [pa.array([row[place] for _, row in rows], pa.string()) for place in places]
+    cells = [pa.array([row[index] for _, row in rows], pa.string()) for index in places]
     return Read(pa.table(cells, columns), np.array([line for line, _ in rows], dtype=np.int64))
 
 
@@ -180,15 +180,15 @@ def _parquet(entry: TableEntry, columns: list[str]) -> Read:
 
 def _empty(data: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows have nothing in any column [rows]: null, or text of white space alone."""
-    found = np.ones(data.num_rows, dtype=np.bool_)
+    empty = np.ones(data.num_rows, dtype=np.bool_)
     for column in data.columns:
         nothing = column.is_null()
         if pa.types.is_string(column.type):
             nothing = pyarrow.compute.or_kleene(
                 nothing, pyarrow.compute.equal(pyarrow.compute.utf8_trim_whitespace(column), "")
             )
-        found &= np.asarray(nothing.fill_null(True).to_numpy(), dtype=np.bool_)
-    return found
+        empty &= np.asarray(nothing.fill_null(True).to_numpy(), dtype=np.bool_)
+    return empty
 
 
 def _stream(entry: TableEntry) -> "_Utf8":
@@ -227,9 +227,9 @@ class _Utf8(io.RawIOBase):
         wanted = LINE if size < 0 else size
         while len(self._left) < wanted and not self._ended:
             self._more()
-        found = bytes(self._left[:wanted])
+        chunk = bytes(self._left[:wanted])
         del self._left[:wanted]
-        return found
+        return chunk
 
     def _more(self) -> None:
         chunk = self._file.read(LINE)

@@ -88,8 +88,8 @@ def check_shapes(
         if not here and labelled:
             advice = f"Add the modality to dataset.toml, or do not host {Kind.ENCODER.named(name)}."
             raise UsageError(f"the data have no modality {name!r}", advice)
-        for found in here:
-            _fits(charter, found)
+        for array in here:
+            _fits(charter, array)
         _check_width(charter, specs)
     tasks = {task.name: task for task in learning.tasks}
     for name in of_kind(Kind.HEAD, specs):
@@ -138,12 +138,12 @@ def _otherwise(own: Layout, wanted: bytes) -> str:
     return f"here {described(own)}, of digest {here}, in the charter one of digest {there}"
 
 
-def _fits(charter: Modality, found: ModalityArray) -> None:
-    width = charter.width if found.kind == "text" else found.width
-    segments = found.kind != "text" or found.length == charter.length
-    if (found.kind, width) != (charter.kind, charter.width) or found.length > charter.length or not segments:
+def _fits(charter: Modality, array: ModalityArray) -> None:
+    width = charter.width if array.kind == "text" else array.width
+    segments = array.kind != "text" or array.length == charter.length
+    if (array.kind, width) != (charter.kind, charter.width) or array.length > charter.length or not segments:
         raise UsageError(
-            f"modality {charter.name!r}: the data have {found.kind} of {width} features and {found.length} steps,"
+            f"modality {charter.name!r}: the data have {array.kind} of {width} features and {array.length} steps,"
             f" the charter {charter.kind} of {charter.width} and at most {charter.length}",
             "Declare the same columns, levels and max_len in dataset.toml as the other members do.",
         )

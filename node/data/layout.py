@@ -20,34 +20,34 @@ TRIED, SWAPPED, GUESSES = 6, 64, 5000  # items of a list tried in every order, w
 
 def modality_layout(entry: ModalityEntry) -> Layout:
     """Return the layout of a modality."""
-    found: Layout = {"kind": entry.kind}
+    layout: Layout = {"kind": entry.kind}
     if entry.columns:
-        found["columns"] = [_column(column) for column in entry.columns]
+        layout["columns"] = [_column(column) for column in entry.columns]
     if entry.kind == "series":
-        found |= {"time": entry.time, "until": repr(float(entry.until))}
-        found |= {"max_len": entry.max_len, "resample": int(entry.resample)}
+        layout |= {"time": entry.time, "until": repr(float(entry.until))}
+        layout |= {"max_len": entry.max_len, "resample": int(entry.resample)}
     elif entry.kind == "text":
-        found["columns"] = list(entry.segments)
+        layout["columns"] = list(entry.segments)
     elif entry.kind == "image":
-        found |= {"prefix": entry.prefix, "low": repr(float(entry.low)), "high": repr(float(entry.high))}
-        found |= {"size": entry.size, "invert": int(entry.invert)}
+        layout |= {"prefix": entry.prefix, "low": repr(float(entry.low)), "high": repr(float(entry.high))}
+        layout |= {"size": entry.size, "invert": int(entry.invert)}
     elif entry.audio is not None:
         audio = entry.audio
-        found |= {"rate": audio.rate, "max_seconds": repr(float(audio.max_seconds)), "bands": audio.bands}
-        found |= {"frames": audio.frames, "normalise": int(audio.normalise)}
-    return found
+        layout |= {"rate": audio.rate, "max_seconds": repr(float(audio.max_seconds)), "bands": audio.bands}
+        layout |= {"frames": audio.frames, "normalise": int(audio.normalise)}
+    return layout
 
 
 def task_layout(task: TaskEntry) -> Layout:
     """Return the layout of a task. Of the values that count as positive the order means nothing."""
-    found: Layout = {"kind": task.kind}
+    layout: Layout = {"kind": task.kind}
     if task.kind == "binary":
-        found["positive"] = sorted(task.positive)
+        layout["positive"] = sorted(task.positive)
     elif task.kind == "regression":
-        found |= {"low": repr(float(task.low)), "high": repr(float(task.high))}
+        layout |= {"low": repr(float(task.low)), "high": repr(float(task.high))}
     else:
-        found["classes"] = list(task.classes)
-    return found
+        layout["classes"] = list(task.classes)
+    return layout
 
 
 def layout_digest(layout: Layout) -> bytes:
@@ -70,7 +70,9 @@ def guess(own: Layout, wanted: bytes) -> Layout | None:
 
     A digest does not show its input. Orders of few items, and two items exchanged, can be tried.
     """
-    return next((found for found in islice(_reordered(own), GUESSES) if layout_digest(found) == wanted), None)
+    return next(
+        (candidate for candidate in islice(_reordered(own), GUESSES) if layout_digest(candidate) == wanted), None
+    )
 
 
 def _column(column: Column) -> Layout:
@@ -117,8 +119,8 @@ def _reordered(value: Any) -> Iterator[Any]:
     """Yield a value with one of the lists in it in another order."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            for found in _reordered(inner):
-                yield {**value, key: found}
+            for reordered in _reordered(inner):
+                yield {**value, key: reordered}
     elif isinstance(value, list):
         if len(value) <= TRIED:
             yield from map(list, permutations(value))
@@ -129,6 +131,6 @@ def _reordered(value: Any) -> Iterator[Any]:
                     swapped = list(value)
                     swapped[a], swapped[b] = swapped[b], swapped[a]
                     yield swapped
-        for place, inner in enumerate(value):
-            for found in _reordered(inner):
-                yield [*value[:place], found, *value[place + 1 :]]
+        for index, inner in enumerate(value):
+            for reordered in _reordered(inner):
+                yield [*value[:index], reordered, *value[index + 1 :]]

@@ -25,7 +25,7 @@ Values = npt.NDArray[np.float64]
 
 def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
     """Return a warning for each such column of the tabular modalities that `entries` declare."""
-    found = []
+    remarks = []
     for entry in entries:
         if entry.kind != "tabular" or entry.name not in data.modalities:
             continue
@@ -37,15 +37,15 @@ def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
             what = f"column {column.name!r} (modality {entry.name!r})"
             here = values[there]
             if len(np.unique(here)) == 1 and not np.isnan(here).any():  # where all are NaN another warning says so
-                found.append(f"{what} is the same in every record: nothing can be learnt from it here")
+                remarks.append(f"{what} is the same in every record: nothing can be learnt from it here")
                 continue
             categorical = isinstance(column, CategoricalColumn)
-            found += [
+            remarks += [
                 f"{what} gives away task {task.name!r} {how}: if it exists only once the label does, leave it out"
                 for task in data.tasks.values()
                 if (how := _leak(here, categorical, task, there))
             ]
-    return found
+    return remarks
 
 
 def columns_of(array: ModalityArray, columns: Sequence[Column]) -> Iterator[tuple[Column, Values]]:
@@ -65,25 +65,25 @@ def _leak(values: Values, categorical: bool, task: TaskArray, there: npt.NDArray
     """Say how a column gives the labels of a task away, "" if it does not."""
     for number in range(task.labels.shape[2]):
         labels = task.labels[:, :, number][there].astype(np.float64)
-        known = ~np.isnan(labels)
-        column, label = values[known], labels[known]
+        labelled = ~np.isnan(labels)
+        column, label = values[labelled], labels[labelled]
         if label.size < LEAST:
             continue
         sets = [(column, categorical)] if categorical else [(column, False), (np.isnan(column) * 1.0, True)]
-        for each, levels in sets:
+        for numbers, levels in sets:
             if task.kind == "regression":
-                told = _explains(each, label) if levels else _follows(each, label)
+                how = _explains(numbers, label) if levels else _follows(numbers, label)
             else:
-                told = _determines(each, label) if levels else _separates(each, label)
-            if told:
-                return told if levels == categorical else "by whether it is empty"
+                how = _determines(numbers, label) if levels else _separates(numbers, label)
+            if how:
+                return how if levels == categorical else "by whether it is empty"
     return ""
 
 
 def _separates(numbers: Values, classes: Values) -> str:
     """Say whether the classes, in the order of their means, are apart from one another in these numbers."""
-    known = ~np.isnan(numbers)
-    parts = [numbers[known & (classes == each)] for each in np.unique(classes)]
+    given = ~np.isnan(numbers)
+    parts = [numbers[given & (classes == label)] for label in np.unique(classes)]
     parts = sorted((part for part in parts if part.size >= FEW), key=lambda part: float(part.mean()))
     if len(parts) < 2 or sum(part.size for part in parts) < LEAST:
         return ""
@@ -114,8 +114,8 @@ def _determines(levels: Values, classes: Values) -> str:
 
 
 def _follows(numbers: Values, labels: Values) -> str:
-    known = ~np.isnan(numbers)
-    a, b = numbers[known], labels[known]
+    given = ~np.isnan(numbers)
+    a, b = numbers[given], labels[given]
     if a.size < LEAST or a.std() == 0.0 or b.std() == 0.0:
         return ""
     correlation = abs(float(np.corrcoef(a, b)[0, 1]))

@@ -107,8 +107,8 @@ class Look:
 
     def unknown(self, column: str, unit: "Look", key: str) -> int:
         """Return how many rows of a column name a key that the unit table lacks."""
-        cells, known = self.table.cells(column), set(unit.table.cells(key).values)
-        return int(np.array([*(value not in known for value in cells.values), False])[cells.codes].sum())
+        cells, ids = self.table.cells(column), set(unit.table.cells(key).values)
+        return int(np.array([*(value not in ids for value in cells.values), False])[cells.codes].sum())
 
 
 def look(folder: Path, entry: TableEntry) -> Look:
@@ -120,9 +120,9 @@ def look(folder: Path, entry: TableEntry) -> Look:
         raise UsageError(what, "Put a line with the names of the columns there.")
     once = [name for name in dict.fromkeys(names) if name and names.count(name) == 1]
     table = Table(entry, once, Findings(strict=False))
-    found = [_seen(folder, table, name) for name in once]
-    found += [Seen(entry.name, name, "twice", table.rows) for name in dict.fromkeys(names) if names.count(name) > 1]
-    return Look(entry, tuple(_joined(found)), table)
+    columns = [_seen(folder, table, name) for name in once]
+    columns += [Seen(entry.name, name, "twice", table.rows) for name in dict.fromkeys(names) if names.count(name) > 1]
+    return Look(entry, tuple(_joined(columns)), table)
 
 
 def _joined(columns: list[Seen]) -> list[Seen]:
@@ -132,16 +132,16 @@ def _joined(columns: list[Seen]) -> list[Seen]:
         match = _PIXEL.fullmatch(seen.column)
         if match and seen.kind in {"number", "constant", "empty"}:
             groups.setdefault(match[1], []).append((int(match[2]), seen))
-    for prefix, found in groups.items():
-        if len(found) < PIXELS or sorted(place for place, _ in found) != list(range(len(found))):
+    for prefix, numbered in groups.items():
+        if len(numbered) < PIXELS or sorted(number for number, _ in numbered) != list(range(len(numbered))):
             continue
-        inside_ = [seen for _, seen in found]
+        inside_ = [seen for _, seen in numbered]
         numbers = [seen for seen in inside_ if seen.kind == "number"]
         if numbers:
             low, high = min(seen.low for seen in numbers), max(seen.high for seen in numbers)
             one = replace(numbers[0], column=prefix, kind="pixels", low=low, high=high, common=())
-            place = columns.index(inside_[0])
-            columns = [*columns[:place], one, *(seen for seen in columns[place:] if seen not in inside_)]
+            first = columns.index(inside_[0])
+            columns = [*columns[:first], one, *(seen for seen in columns[first:] if seen not in inside_)]
     return columns
 
 
@@ -216,15 +216,15 @@ def _number(text: str, decimal: str) -> float | None:
 def _sentinels(numbers: dict[str, float]) -> list[str]:
     """Return the words of numbers far from all others that look like a code for "no value", as -999 and 9999 do."""
     left = sorted(set(numbers.values()))
-    found: set[float] = set()
+    sentinels: set[float] = set()
     while len(left) > 2:
         ends = ((left[0], left[1:]), (left[-1], left[:-1]))
         code = next((end for end in ends if is_code(end[0], end[1][0]) and _far(*end)), None)
         if code is None:
             break
         value, left = code
-        found.add(value)
-    return [word for word, number in numbers.items() if number in found]
+        sentinels.add(value)
+    return [word for word, number in numbers.items() if number in sentinels]
 
 
 def _far(value: float, rest: Sequence[float]) -> bool:

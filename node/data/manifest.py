@@ -99,13 +99,13 @@ def _manifest(top: Table, folder: Path) -> Manifest:
 
 def _once(top: Table, what: str, entries: Iterable[str], form: Callable[[str], str] = str) -> None:
     """Refuse two entries of one name, as `form` compares names."""
-    known: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in entries:
-        first = known.get(form(name))
+        first = names.get(form(name))
         if first is not None:
             other = "" if first == name else f" (also as {first!r})"
             raise top.fail(f"{what} {name!r} is there twice{other}", "Give each its own name.")
-        known[form(name)] = name
+        names[form(name)] = name
 
 
 def _own_name(section: Table) -> str:
@@ -318,10 +318,10 @@ def _levels(section: Table) -> tuple[str, ...]:
 
 def _apart(section: Table, lists: Mapping[str, Sequence[str]]) -> None:
     """Refuse words of these keys of which two differ in case, space, Unicode form or number format alone."""
-    known: dict[str, tuple[str, str]] = {}
+    spellings: dict[str, tuple[str, str]] = {}
     for key, words in lists.items():
         for word in words:
-            there, first = known.setdefault(whole(word), (key, word))
+            there, first = spellings.setdefault(whole(word), (key, word))
             if (there, first) == (key, word):
                 continue
             where = key if there == key else f"{there} and {key}"

@@ -46,15 +46,15 @@ def read_modality(
     values, steps, texts = blank(manifest, entry, records.shape)
     if texts is not None:
         for number, segment in enumerate(entry.segments):
-            found = np.array(table.passages(segment), dtype=object)[rows]
-            texts[subject[rows], record[rows], number] = found
-            steps[subject[rows], record[rows], number] = found != ""
+            passages = np.array(table.passages(segment), dtype=object)[rows]
+            texts[subject[rows], record[rows], number] = passages
+            steps[subject[rows], record[rows], number] = passages != ""
     elif entry.file:
         _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
     else:
         features, present = _features(table, columns, f"modality {entry.name!r}")
-        said = present[rows]
-        rows, step = rows[said], step[said]
+        given = present[rows]
+        rows, step = rows[given], step[given]
         values[subject[rows], record[rows], step] = features[rows]
         steps[subject[rows], record[rows], step] = True
     records.spoil(table, subject)
@@ -90,11 +90,11 @@ def declared_columns(manifest: Manifest, entry: ModalityEntry) -> tuple[Column, 
     if not entry.prefix:
         return entry.columns
     table = manifest.tables[entry.table]
-    found = [(int(match[1]), match[0]) for name in column_names(table)
+    matches = [(int(match[1]), match[0]) for name in column_names(table)
              if (match := re.fullmatch(re.escape(entry.prefix) + r"(\d+)", name))]  # fmt: skip
-    if not found:
+    if not matches:
         raise UsageError(f"{table.path}: no column {entry.prefix}0, {entry.prefix}1, ...", "Correct the prefix.")
-    return tuple(NumericColumn(name, entry.low, entry.high, missing=False) for _, name in sorted(found))
+    return tuple(NumericColumn(name, entry.low, entry.high, missing=False) for _, name in sorted(matches))
 
 
 def _files(
@@ -112,20 +112,20 @@ def _files(
         text = paths[row]
         if text is None:
             continue
-        place = (int(places[0][row]), int(places[1][row]))
+        index = (int(places[0][row]), int(places[1][row]))
         try:
             path = inside(folder, text, "")
             if entry.audio is not None:
                 samples, longer = read_wav(path, entry.audio)
-                values[place], filled = log_mel(samples, entry.audio)
-                steps[place][:filled] = True
+                values[index], filled = log_mel(samples, entry.audio)
+                steps[index][:filled] = True
                 table.findings.cut[entry.name] += longer
             else:
                 grey, squeezed = read_image(path, entry.size)
                 table.findings.squeezed[entry.name] += squeezed
                 scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
-                values[place][0] = -scaled if entry.invert else scaled
-                steps[place][0] = True
+                values[index][0] = -scaled if entry.invert else scaled
+                steps[index][0] = True
         except OtherRateError as error:
             assert entry.audio is not None
             of_rates = of_rates or _rates(folder, table, rows, paths, entry.audio.rate)
@@ -142,14 +142,14 @@ def _rates(folder: Path, table: Table, rows: Index, paths: list[str | None], dec
         if text is not None:
             with suppress(CorruptError, UsageError):
                 lines.setdefault(wav.read(inside(folder, text, ""), INSTANT).rate, []).append(table.line(row))
-    said = [
-        f"{counted(len(found), 'file has', 'files have')} {rate} ({'line' if len(found) == 1 else 'lines'}"
-        f" {', '.join(map(str, found[:LISTED]))}{', …' * (len(found) > LISTED)})"
-        for rate, found in sorted(lines.items())
+    parts = [
+        f"{counted(len(numbers), 'file has', 'files have')} {rate} ({'line' if len(numbers) == 1 else 'lines'}"
+        f" {', '.join(map(str, numbers[:LISTED]))}{', …' * (len(numbers) > LISTED)})"
+        for rate, numbers in sorted(lines.items())
     ]
     right = len(lines.get(declared, ())) > sum(map(len, lines.values())) / 2  # the few are wrong, not the declaration
     todo = resample({rate: f"the files with {rate}" for rate in lines}, declared, declared if right else 0)
-    return f"Of the files of this column {', '.join(said)} samples a second, declared are {declared}. {todo}"
+    return f"Of the files of this column {', '.join(parts)} samples a second, declared are {declared}. {todo}"
 
 
 def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floats, Mask]:
@@ -162,18 +162,18 @@ def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floa
         if isinstance(column, CategoricalColumn):
             codes = table.levels(column.name, column.levels, use)
             table.count_levels(column.name, use, codes, len(column.levels), rows)
-            part, known = _one_hot(codes, column)
+            part, given = _one_hot(codes, column)
         else:
             raw = table.numbers(column.name)
             table.count_numbers(column.name, use, raw, (column.low, column.high), rows)
-            known = ~np.isnan(raw)
+            given = ~np.isnan(raw)
             scaled = 2.0 * (np.clip(raw, column.low, column.high) - column.low) / (column.high - column.low) - 1.0
-            part = np.where(known, scaled, 0.0).astype(np.float32)[:, None]
+            part = np.where(given, scaled, 0.0).astype(np.float32)[:, None]
             if column.missing:
-                part = np.concatenate([part, (~known).astype(np.float32)[:, None]], axis=1)
+                part = np.concatenate([part, (~given).astype(np.float32)[:, None]], axis=1)
             else:
-                gaps.append((column.name, ~known))
-        present |= known
+                gaps.append((column.name, ~given))
+        present |= given
         parts.append(part)
     # A row without any value is a missing modality, which the mask says; a gap in a row needs its own feature.
     for name, gap in gaps:
@@ -183,10 +183,10 @@ def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floa
 
 
 def _one_hot(codes: Index, column: CategoricalColumn) -> tuple[Floats, Mask]:
-    known = codes >= 0
+    given = codes >= 0
     part = np.zeros((codes.size, column.width), dtype=np.float32)
-    part[np.flatnonzero(known), codes[known]] = 1.0
-    return part, known
+    part[np.flatnonzero(given), codes[given]] = 1.0
+    return part, given
 
 
 def _series_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index) -> tuple[Index, Index]:
@@ -196,8 +196,8 @@ def _series_steps(table: Table, entry: ModalityEntry, subject: Index, record: In
     table.fail(entry.time, timeless, " is empty", "Every row of a series needs a time.")
     rows = np.flatnonzero((subject >= 0) & (time <= entry.until))
     rows = rows[np.lexsort((time[rows], record[rows], subject[rows]))]
-    place = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]
-    _, first, count = np.unique(place, return_index=True, return_counts=True)
+    series = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]
+    _, first, count = np.unique(series, return_index=True, return_counts=True)
     step = np.arange(rows.size) - np.repeat(first, count)
     if entry.resample:
         for begin, length in zip(first.tolist(), count.tolist(), strict=True):

@@ -19,10 +19,10 @@ def inside(folder: Path, text: str, where: str) -> Path:
     drive = text[1:2] == ":"
     if not path.parts or path.is_absolute() or drive or ".." in path.parts or "\0" in text:
         raise OutsideError(f"{where}: the path leads out of the data folder", "Name a file inside it.")
-    found = folder / path
+    target = folder / path
     try:
-        if not found.resolve().is_relative_to(folder.resolve()):
+        if not target.resolve().is_relative_to(folder.resolve()):
             raise OutsideError(f"{where}: a symbolic link leads out of the data folder", "Copy the file into it.")
     except (OSError, RuntimeError) as error:  # a circle of links
         raise OutsideError(f"{where}: the path cannot be followed", "Copy the file into the data folder.") from error
-    return found
+    return target

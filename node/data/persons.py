@@ -85,8 +85,8 @@ def find_persons(looks: Sequence[Look], key: str = "", tasks: Collection[str] = 
 
 def columns_of(looks: Sequence[Look]) -> str:
     """Say which columns there are."""
-    each = (f"{look.entry.path.name} has {_listed([seen.column for seen in look.columns])}" for look in looks)
-    return "; ".join(each) + "."
+    sentences = (f"{look.entry.path.name} has {_listed([seen.column for seen in look.columns])}" for look in looks)
+    return "; ".join(sentences) + "."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -105,15 +105,15 @@ def _may_name(seen: Seen) -> bool:
 
 def _link(looks: Sequence[Look]) -> str:
     """Return the column that most probably names a person, "" if none does."""
-    found: dict[str, tuple[int, int, int]] = {}
+    links: dict[str, tuple[int, int, int]] = {}
     for look in looks:
         for seen in look.columns:
             score = id_score(seen.column)
             if score and _may_name(seen) and not seen.sensitive and (seen.unique or _repeats(seen)):
                 tables = sum(other.seen(seen.column) is not None for other in looks)
-                best = found.get(seen.column, (0, 0, 0))
-                found[seen.column] = max(best, (tables, score, int(seen.unique)))
-    return max(found, key=lambda column: found[column], default="")
+                best = links.get(seen.column, (0, 0, 0))
+                links[seen.column] = max(best, (tables, score, int(seen.unique)))
+    return max(links, key=lambda column: links[column], default="")
 
 
 def _row_id(look: Look, link: str) -> str:

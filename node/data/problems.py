@@ -90,9 +90,9 @@ class Findings:
         """Note that two values differ in form only. It changes no number here, so no student is left out."""
         self.clashes.setdefault(text, Problem(text, advice))
 
-    def count(self, found: ColumnCount) -> None:
+    def count(self, counted: ColumnCount) -> None:
         """Note a column's contents."""
-        self.columns[found.table, found.column, found.use] = found
+        self.columns[counted.table, counted.column, counted.use] = counted
 
 
 def commonest(words: Iterable[str], counts: Sequence[int]) -> tuple[tuple[str, int], ...]:

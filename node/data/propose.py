@@ -89,17 +89,17 @@ def propose(
             raise UsageError(f"no table has a column {name!r}", columns_of(looks))
     persons = find_persons(looks, key, wanted)
     tables = tuple(look for look in looks if look is persons.unit or look.entry.name in persons.joined)
-    found = Proposal(persons, tables, [], _records(persons), notes=list(persons.notes))
+    proposal = Proposal(persons, tables, [], _records(persons), notes=list(persons.notes))
     for look in tables:
-        found.missing[look.entry.name] = tuple(
+        proposal.missing[look.entry.name] = tuple(
             dict.fromkeys(code for seen in look.columns for code in seen.codes if code not in MISSING)
         )
         if persons.joined.get(look.entry.name):
-            found.steps[look.entry.name] = round_up(look.most(persons.key))
-        found.choices += [_choice(found, look, seen, left_out) for seen in look.columns]
+            proposal.steps[look.entry.name] = round_up(look.most(persons.key))
+        proposal.choices += [_choice(proposal, look, seen, left_out) for seen in look.columns]
     for name, words in wanted.items():
-        make_task(found, name, words)
-    return found
+        make_task(proposal, name, words)
+    return proposal
 
 
 def label_candidates(proposal: Proposal) -> list[str]:
@@ -114,7 +114,9 @@ def label_candidates(proposal: Proposal) -> list[str]:
 def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Choice:
     """Make a column one to predict; `words` are its classes, of two the first is yes. Raises UsageError."""
     named = [choice for choice in proposal.choices if choice.seen.column == clean(column)]
-    named = [each for each in named if not proposal.persons.joined.get(each.seen.table)]  # no series has labels
+    named = [
+        unjoined for unjoined in named if not proposal.persons.joined.get(unjoined.seen.table)
+    ]  # no series has labels
     if not named:
         what = f"column {column!r} is in no table whose rows are records"
         raise UsageError(what, f"Those are {', '.join(look.entry.path.name for look in proposal.tables)}.")

@@ -113,9 +113,9 @@ def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Re
         held_out = np.array(sides, dtype=np.bool_)
     counts = np.maximum(counts, 1)
     spoiled = np.zeros(len(subjects), dtype=np.bool_)
-    found = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled, unit.name)
-    found.spoil(table, subject)
-    return found
+    records = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled, unit.name)
+    records.spoil(table, subject)
+    return records
 
 
 def in_test(salt: str, subject: str, share: float) -> bool:
@@ -151,18 +151,18 @@ def rows_of(table: Table, key: str, records: Records) -> tuple[Index, Index]:
     table.identifiers(key)
     cells = table.cells(key)
     pairs = np.array([*(records.places.get(name, (-2, -2)) for name in cells.values), NOWHERE], dtype=np.int64)
-    found = pairs[cells.codes]
-    unknown = np.flatnonzero((found[:, 0] == -2) & table.kept)
+    indices = pairs[cells.codes]
+    unknown = np.flatnonzero((indices[:, 0] == -2) & table.kept)
     if unknown.size:
-        known = {near(name) for name in records.places}
-        close = any(near(cells.values[cells.codes[row]]) in known for row in unknown[:1000].tolist())
+        names = {near(name) for name in records.places}
+        close = any(near(cells.values[cells.codes[row]]) in names for row in unknown[:1000].tolist())
         advice = "The unit table must list every record, or remove the row."
         if close:
             advice += " It lists one that differs in case, leading zeros or form only: write both in one way."
         table.fail(key, unknown, ": this record is unknown to the unit table", advice)
-    found = np.where((table.kept & (found[:, 0] >= 0))[:, None], found, -1)
-    table.kept &= found[:, 0] >= 0
-    return found[:, 0], found[:, 1]
+    indices = np.where((table.kept & (indices[:, 0] >= 0))[:, None], indices, -1)
+    table.kept &= indices[:, 0] >= 0
+    return indices[:, 0], indices[:, 1]
 
 
 def single_rows(table: Table, key: str, records: Records, subject: Index, record: Index) -> Index:

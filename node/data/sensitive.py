@@ -73,8 +73,8 @@ def sensitive(column: str) -> str:
     return "group" if whole & _GROUP_ALONE or _among(words, _GROUP) else ""
 
 
-def _among(words: list[str], known: frozenset[str]) -> bool:
+def _among(words: list[str], stems: frozenset[str]) -> bool:
     return any(
-        word in known or (len(word) > _LONG and any(len(each) >= _LONG and each in word for each in known))
+        word in stems or (len(word) > _LONG and any(len(stem) >= _LONG and stem in word for stem in stems))
         for word in words
     )

@@ -35,16 +35,16 @@ def alike(text: str) -> str:
 
 def whole(text: str) -> str:
     """Return a whole number without the ",0" or ".0" that a number format adds; any other text as `alike` has it."""
-    found = alike(text)
-    number = _FORMATTED.fullmatch(found)
-    return number[1] if number else found
+    spelled = alike(text)
+    number = _FORMATTED.fullmatch(spelled)
+    return number[1] if number else spelled
 
 
 def near(text: str) -> str:
     """Return an id without case, space, forms, leading zeros and a ".0" that a number format added."""
-    found = _ZEROS.sub("", alike(text))
-    whole = _WHOLE.fullmatch(found)
-    return whole[1] if whole else found
+    spelled = _ZEROS.sub("", alike(text))
+    whole = _WHOLE.fullmatch(spelled)
+    return whole[1] if whole else spelled
 
 
 def near_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:

@@ -74,19 +74,19 @@ def _modality(modality: ModalityArray, records: int) -> dict[str, Any]:
 
 
 def _task(task: TaskArray, data: Dataset) -> dict[str, Any]:
-    known = _known(task)
-    found = {
+    labelled = _known(task)
+    summary = {
         "name": task.name,
         "kind": task.kind,
         "classes": task.classes,
-        "labelled": int(known.sum()),
-        "labelled_held_out": int(known[data.held_out].sum()),
+        "labelled": int(labelled.sum()),
+        "labelled_held_out": int(labelled[data.held_out].sum()),
         "counts": dict(zip(task.class_names, _counts(task), strict=True)),
     }
     if task.kind == "regression":
-        values = (task.labels[known] + 1.0) / 2.0 * (task.high - task.low) + task.low
-        found |= {"low": task.low, "high": task.high, "mean": float(values.mean()) if values.size else None}
-    return found
+        values = (task.labels[labelled] + 1.0) / 2.0 * (task.high - task.low) + task.low
+        summary |= {"low": task.low, "high": task.high, "mean": float(values.mean()) if values.size else None}
+    return summary
 
 
 def _known(task: TaskArray) -> npt.NDArray[np.bool_]:
@@ -119,13 +119,13 @@ def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
 def near_warnings(data: Dataset) -> list[str]:
     """Name ids that may be one person, written in several ways."""
     groups = near_ids((*data.subjects, *data.left_out))
-    found = [
+    warnings = [
         f"the ids {', '.join(map(repr, group))} differ in case, leading zeros or form only: if they are one person,"
         " write them in one way; until then each has a privacy budget of its own"
         for group in groups[:NAMED]
     ]
     left = len(groups) - NAMED
-    return found + ([f"{left} more groups of ids differ in case, leading zeros or form only"] if left > 0 else [])
+    return warnings + ([f"{left} more groups of ids differ in case, leading zeros or form only"] if left > 0 else [])
 
 
 def _all_clamped(column: ColumnCount) -> bool:
@@ -146,20 +146,20 @@ def _wholly_outside(columns: Iterable[ColumnCount]) -> list[Problem]:
 
 
 def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
-    found = []
+    warnings = []
     for column in columns:
         where = f"column {column.column!r} of table {column.table!r} ({column.use})"
         for value, number in column.sentinels:
-            found.append(
+            warnings.append(
                 f"{where}: {value} occurs {counted(number, 'time')} outside the bounds and looks like a code for no"
                 " value: empty these cells, or name it in missing_values of the table"
             )
         coded = sum(number for _, number in column.sentinels)
         if column.below + column.above > coded and not _all_clamped(column):
-            found.append(f"{where}: {column.below} below low and {column.above} above high, which are clamped")
+            warnings.append(f"{where}: {column.below} below low and {column.above} above high, which are clamped")
         if column.other and column.use.startswith("modality "):
-            found.append(f"{where}: {_times(column.other)} none of the levels and counts as other{_named(column)}")
-    return found
+            warnings.append(f"{where}: {_times(column.other)} none of the levels and counts as other{_named(column)}")
+    return warnings
 
 
 def _times(number: int) -> str:
@@ -181,39 +181,39 @@ def _long_texts(modality: ModalityArray) -> int:
 
 
 def _warnings(data: Dataset) -> list[str]:
-    found = _of_columns(data.findings.columns.values())
-    found += near_warnings(data)
-    found += [
+    warnings = _of_columns(data.findings.columns.values())
+    warnings += near_warnings(data)
+    warnings += [
         f"the id {name!r} looks like a row of totals at the end of a table, not a person: remove the row"
         for name in (*data.subjects, *data.left_out)
         if alike(name).rstrip(":") in TOTALS
     ]
     if data.unread:
-        found.append(
+        warnings.append(
             f"max_records leaves out {counted(data.unread, 'record')}: raise it, or be content with the first ones"
         )
     if data.held_out.all():
-        found.append("every subject is held out: there is nothing to train on")
+        warnings.append("every subject is held out: there is nothing to train on")
     if not data.held_out.any():
-        found.append("no subject is held out: there is nothing to evaluate on")
-    found += [
+        warnings.append("no subject is held out: there is nothing to evaluate on")
+    warnings += [
         f"modality {modality.name!r} is missing from every record: look at its table, or leave it out"
         for modality in data.modalities.values()
         if not modality.steps.any()
     ]
-    found += [
+    warnings += [
         f"modality {name!r}: {counted(number, 'of the recordings is', 'of the recordings are')} longer than"
         " max_seconds, and cut there"
         for name, number in sorted(data.findings.cut.items())
         if number
     ]
-    found += [
+    warnings += [
         f"modality {name!r}: {counted(number, 'of the pictures is', 'of the pictures are')} far from square, and"
         " squeezed into one: crop or pad them if shapes matter"
         for name, number in sorted(data.findings.squeezed.items())
         if number
     ]
-    found += [
+    warnings += [
         f"modality {modality.name!r}: {counted(long, 'record has', 'records have')} a text of over {READ} words and"
         " signs: only its beginning is read (128 tokens by a pretrained model, which are fewer words; `positions` words"
         " by one from scratch)"
@@ -221,14 +221,14 @@ def _warnings(data: Dataset) -> list[str]:
         if (long := _long_texts(modality))
     ]
     for task in data.tasks.values():
-        known = _known(task)
-        if not known.any():
-            found.append(f"task {task.name!r} has no label")
+        labelled = _known(task)
+        if not labelled.any():
+            warnings.append(f"task {task.name!r} has no label")
             continue
         for side, chosen in (("train", ~data.held_out), ("test", data.held_out)):
-            if chosen.any() and not known[chosen].any():
-                found.append(f"task {task.name!r} has no label in {side}")
+            if chosen.any() and not labelled[chosen].any():
+                warnings.append(f"task {task.name!r} has no label in {side}")
         occurring = sum(number > 0 for number in _counts(task))
         if task.kind not in {"regression", "multilabel"} and occurring == 1:
-            found.append(f"task {task.name!r} has one class only: nothing can be learnt from it here")
-    return found
+            warnings.append(f"task {task.name!r} has one class only: nothing can be learnt from it here")
+    return warnings

@@ -44,13 +44,13 @@ def survey(folder: Path, step: Callable[[str, int, int], None]) -> Survey:
     for number, path in enumerate(tables):
         step("reading tables", number, len(tables))
         try:
-            name = name_of(path.name.split(".")[0], [found.entry.name for found in looks], "table")
-            found = look(folder, recognise(name, path, MAX_MIB))
+            name = name_of(path.name.split(".")[0], [other.entry.name for other in looks], "table")
+            seen = look(folder, recognise(name, path, MAX_MIB))
         except OperatorError as error:
             first, left[path.name] = first or error, f"{error.message}. {error.advice}"
             continue
-        if found.table.rows:
-            looks.append(found)
+        if seen.table.rows:
+            looks.append(seen)
             if path.suffix in SUFFIXES and (more := others(path)):
                 left[f"{counted(more, 'more sheet')} of {path.name}"] = f"the first sheet alone is read: {SAVE}"
         else:

@@ -62,16 +62,16 @@ class Table:
                 raise UsageError(f"{self.path}: no column {column!r}", self._advice(column, wanted))
             if self.names.count(column) > 1:
                 raise CorruptError(f"{self.path}: column {column!r} is there twice", "Remove one, or rename it.")
-        found = files.read(entry, wanted)
-        self._data, self._lines, self._damaged = found.data, found.lines, found.damaged
+        result = files.read(entry, wanted)
+        self._data, self._lines, self._damaged = result.data, result.lines, result.damaged
         self._cells: dict[str, Cells] = {}
         self.rows: int = self._data.num_rows
         self.kept: Mask = np.ones(self.rows, dtype=np.bool_)
         self.bad: Mask = np.zeros(self.rows, dtype=np.bool_)
         self._unread: dict[str, Mask] = {}  # of columns of numbers: cells that hold something else [rows]
-        if found.empty:
-            self.findings.empty_rows[self.name] = found.empty
-        for line, expected, there in found.ragged:
+        if result.empty:
+            self.findings.empty_rows[self.name] = result.empty
+        for line, expected, there in result.ragged:
             advice = "A cell that holds a separator needs quotes. The row is left out."
             self.findings.add(f"{self.path}: line {line}", f" has {there} cells, not {expected}", advice)
         for item in filters:
@@ -128,11 +128,11 @@ class Table:
         data = self._data.column(column)
         if not _is_text(data.type):
             try:
-                found = np.array(data.cast(pa.float64()).to_numpy(), dtype=np.float64)
+                numbers = np.array(data.cast(pa.float64()).to_numpy(), dtype=np.float64)
             except pa.ArrowException as error:
                 raise self._unfit(column, "numbers", "Export it as whole or decimal numbers.") from error
             for word in self.entry.missing_values:
-                found[found == number_of(word, ".")] = np.nan
+                numbers[numbers == number_of(word, ".")] = np.nan
             wrong = np.zeros(self.rows, dtype=np.bool_)
         else:
             cells = self.cells(column)
@@ -140,21 +140,21 @@ class Table:
             wrong = np.append(np.isnan(parsed[:-1]), False)[cells.codes]
             if wrong.any():
                 self.fail(column, np.flatnonzero(wrong), " is not a number", self._no_number(cells.values))
-            found = parsed[cells.codes]
-        infinite = np.flatnonzero(np.isinf(found))
+            numbers = parsed[cells.codes]
+        infinite = np.flatnonzero(np.isinf(numbers))
         if infinite.size:
             self.fail(column, infinite, " is infinite", "Correct or empty the cell.")
-            found[infinite] = np.nan
+            numbers[infinite] = np.nan
             wrong[infinite] = True
         self._unread[column] = wrong
-        return found
+        return numbers
 
     def levels(self, column: str, declared: Sequence[str], use: str) -> Index:
         """Return the place of each cell in `declared` [rows]: -1 for an empty one, len(declared) for another value.
 
         A value that differs from a declared one in case, in space or in a ".0" alone is noted as a problem.
         """
-        cells, index = self.cells(column), {word: place for place, word in enumerate(declared)}
+        cells, index = self.cells(column), {word: number for number, word in enumerate(declared)}
         forms, numbers = {alike(word): word for word in declared}, {whole(word): word for word in declared}
         seen: dict[str, int] = {}
         places = np.full(len(cells.values) + 1, len(declared), dtype=np.int64)
@@ -193,10 +193,10 @@ class Table:
         self, column: str, use: str, numbers: npt.NDArray[np.float64], bounds: tuple[float, float], rows: Index
     ) -> None:
         """Count the values of a column of numbers in the `rows` that are read."""
-        found, unread = numbers[rows], self._unread[column][rows]
-        counts = outside(found, *bounds)
+        values, unread = numbers[rows], self._unread[column][rows]
+        counts = outside(values, *bounds)
         self.findings.count(
-            self._counted(column, use, rows, np.isnan(found) & ~unread, unreadable=int(unread.sum()), **counts)
+            self._counted(column, use, rows, np.isnan(values) & ~unread, unreadable=int(unread.sum()), **counts)
         )
 
     def _counted(
@@ -225,12 +225,12 @@ class Table:
         index: dict[str, int] = {}
         gone: dict[str, int] = {}
         places, words = np.full(len(raw) + 1, -1), np.full(len(raw) + 1, -1)
-        for place, text in enumerate(raw):
+        for number, text in enumerate(raw):
             cell = clean(text)
             if cell not in absent:
-                places[place] = index.setdefault(cell, len(index))
+                places[number] = index.setdefault(cell, len(index))
             elif cell:
-                words[place] = gone.setdefault(cell, len(gone))
+                words[number] = gone.setdefault(cell, len(gone))
         return Cells(list(index), places[codes], words[codes], list(gone))
 
     def _encoded(self, column: str) -> tuple[list[str], Index]:
@@ -274,7 +274,7 @@ class Table:
         names, other = self.names, ""
         for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
             if len(self.names) == 1 and sign in self.names[0] and self.entry.separator != sign:
-                names = [clean(each) for each in self.names[0].split(sign)]
+                names = [clean(word) for word in self.names[0].split(sign)]
                 other = (
                     f'If cells are divided so, write separator = "{name}" in [tables.{self.name}], or save the file'
                     f" with {self.entry.separator!r} between them."
@@ -282,8 +282,8 @@ class Table:
                 break
         if not {*names} & {*wanted, self.entry.key}:
             # Most likely the first line is a student's row, and no cell of one is quoted.
-            found = "The first line of the file names no column that dataset.toml names: put the column names there."
-            return f"{found} {other}".rstrip()
+            problem = "The first line of the file names no column that dataset.toml names: put the column names there."
+            return f"{problem} {other}".rstrip()
         slips = [name for name in names if alike(name) == alike(column)]
         if not slips and len(column) >= CLOSE:
             slips = get_close_matches(column, names, 1, 0.8)

@@ -24,13 +24,13 @@ def read_task(manifest: Manifest, entry: TaskEntry, records: Records, findings: 
     if entry.kind == "regression":
         numbers = table.numbers(entry.column)
         table.count_numbers(entry.column, use, numbers, (entry.low, entry.high), rows)
-        found = 2.0 * (np.clip(numbers, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
-        found = found[:, None]
+        values = 2.0 * (np.clip(numbers, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
+        values = values[:, None]
     elif entry.kind == "multilabel":
-        found = _several(table, entry)
+        values = _several(table, entry)
     else:
-        found = _one(table, entry, rows, use)[:, None]
-    labels[subject[rows], record[rows]] = found[rows]
+        values = _one(table, entry, rows, use)[:, None]
+    labels[subject[rows], record[rows]] = values[rows]
     records.spoil(table, subject)
     return labels
 
@@ -72,9 +72,9 @@ def _several(table: Table, entry: TaskEntry) -> Labels:
     labels = np.full((len(cells.values) + 1, len(entry.classes)), np.nan)
     wrong = np.zeros(len(cells.values) + 1, dtype=np.bool_)
     for code, text in enumerate(cells.values):
-        said = set() if text == entry.none else {clean(part) for part in text.split(entry.separator)}
-        wrong[code] = not said <= set(entry.classes)
-        labels[code] = np.nan if wrong[code] else [float(name in said) for name in entry.classes]
+        applying = set() if text == entry.none else {clean(part) for part in text.split(entry.separator)}
+        wrong[code] = not applying <= set(entry.classes)
+        labels[code] = np.nan if wrong[code] else [float(name in applying) for name in entry.classes]
     _no_class(table, entry, np.flatnonzero(wrong[cells.codes]))
     return labels[cells.codes]
 
@@ -93,11 +93,11 @@ def read_group(
     subject, record = rows_of(table, source.key, records)
     rows = single_rows(table, source.key, records, subject, record)
     codes = ungrouped(column, records.shape)
-    found = table.levels(column.name, column.levels, "sensitive")
-    table.count_levels(column.name, "sensitive", found, len(column.levels), rows)
+    levels = table.levels(column.name, column.levels, "sensitive")
+    table.count_levels(column.name, "sensitive", levels, len(column.levels), rows)
     # A level that is itself called "other" is the one that all others join.
-    found = np.where(found == len(column.levels), group_levels(column).index(OTHER), found)
-    codes[subject[rows], record[rows]] = found[rows]
+    levels = np.where(levels == len(column.levels), group_levels(column).index(OTHER), levels)
+    codes[subject[rows], record[rows]] = levels[rows]
     records.spoil(table, subject)
     return codes
 

@@ -40,18 +40,18 @@ def read(path: Path, max_rows: int, most: int, decimal: str) -> tuple[list[str],
     with _sheet(path, most, decimal) as rows:
         _, first = next(rows, (0, []))
         width = len(first)
-        found = [(line, [*cells[:width], *[None] * (width - len(cells))]) for line, cells in islice(rows, max_rows + 1)]
-    if len(found) > max_rows:
+        lines = [(line, [*cells[:width], *[None] * (width - len(cells))]) for line, cells in islice(rows, max_rows + 1)]
+    if len(lines) > max_rows:
         raise FullError
-    while found and not any(found[-1][1]):  # a sheet may be formatted far below its last row
-        found.pop()
-    return [cell or "" for cell in first], found
+    while lines and not any(lines[-1][1]):  # a sheet may be formatted far below its last row
+        lines.pop()
+    return [cell or "" for cell in first], lines
 
 
 def others(path: Path) -> int:
     """Return how many sheets a workbook has that are not read, for one whose first sheet could be read."""
     with zipfile.ZipFile(path) as archive:
-        return max(0, sum(each.startswith("xl/worksheets/sheet") for each in archive.namelist()) - 1)
+        return max(0, sum(member.startswith("xl/worksheets/sheet") for member in archive.namelist()) - 1)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def _sheet(path: Path, most: int, decimal: str = ".") -> Iterator[Iterator[tuple
         raise UsageError(f"{path}: {error.message}", f"{error.advice}. Or {SAVE}.") from error
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(each.file_size for each in archive.infolist()) > most:
+            if sum(member.file_size for member in archive.infolist()) > most:
                 raise FullError
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
         try:

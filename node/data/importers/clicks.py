@@ -47,6 +47,6 @@ def _summed(path: Path, activities: dict[str, str], last_week: int) -> list[Row]
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, f"it is damaged, or has no columns {', '.join(_TYPES)}") from error
     whole_table = pa.concat_tables(parts) if parts else pa.table({name: [] for name in (*keys, "clicks")})
-    found = whole_table.group_by(keys).aggregate([("clicks", "sum")]).rename_columns([*keys, "clicks"])
-    rows: list[Row] = found.sort_by([(key, "ascending") for key in keys]).to_pylist()
+    sums = whole_table.group_by(keys).aggregate([("clicks", "sum")]).rename_columns([*keys, "clicks"])
+    rows: list[Row] = sums.sort_by([(key, "ascending") for key in keys]).to_pylist()
     return rows

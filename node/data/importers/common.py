@@ -70,8 +70,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
 
 def whole(value: object, where: str) -> int | None:
     """Return a cell's whole number, None where it is empty or "?". Raises CorruptError, naming `where`."""
-    found = decimal(value, where)
-    return None if found is None else int(found)
+    number = decimal(value, where)
+    return None if number is None else int(number)
 
 
 def decimal(value: object, where: str) -> float | None:
@@ -114,14 +114,14 @@ def write_institution(folder: Path, tables: Mapping[str, Iterable[Row] | pa.Tabl
 
 def per_record(manifest: str, subject: str) -> str:
     """Return a manifest in which every record is its own subject; a held-out subject stays held out whole."""
-    said = "# Imported with --unit record: privacy, if any is asked for, is that of a single record.\n"
-    return said + manifest.replace(f'subject = "{subject}"', 'kind = "record"')
+    comment = "# Imported with --unit record: privacy, if any is asked for, is that of a single record.\n"
+    return comment + manifest.replace(f'subject = "{subject}"', 'kind = "record"')
 
 
 def deal(names: Iterable[str], institutions: int) -> dict[str, int]:
     """Return the institution of each name: ordered by SHA-256, dealt out in turn, so sizes differ by one at most."""
     ordered = sorted(set(names), key=lambda name: sha256(name.encode()).digest())
-    return {name: place % institutions for place, name in enumerate(ordered)}
+    return {name: index % institutions for index, name in enumerate(ordered)}
 
 
 def listed(names: Iterable[str]) -> str:

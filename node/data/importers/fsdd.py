@@ -40,8 +40,8 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
             progress("writing", number, len(clips))
         if accents and clip.speaker not in accents:
             raise CorruptError(f"{source}: no accent is known of a speaker", "Fetch the source again.")
-        place = speakers.index(clip.speaker)
-        owner, last = place % count, place + count >= len(speakers)
+        index = speakers.index(clip.speaker)
+        owner, last = index % count, index + count >= len(speakers)
         held_out = last if options.split == "speaker" else clip.index < TEST_INDEX
         name = f"{clip.digit}_{clip.speaker}_{clip.index}"
         path = out / f"institution-{owner + 1}" / "audio" / f"{name}.wav"
@@ -99,13 +99,13 @@ class _Clip:
 
 def _recordings(source: Path) -> list[_Clip]:
     """Return the clips as they were published, such as recordings/7_theo_0.wav."""
-    found = [
+    recordings = [
         (path, match) for path in sorted((source / "recordings").glob("*.wav")) if (match := _NAME.fullmatch(path.name))
     ]
-    if not found:
+    if not recordings:
         what = f"{source / 'recordings'} has no file such as 7_theo_0.wav"
         raise UsageError(what, "Files are called {digit}_{speaker}_{index}.wav.")
-    return [_Clip(int(match[1]), match[2], int(match[3]), path) for path, match in found]
+    return [_Clip(int(match[1]), match[2], int(match[3]), path) for path, match in recordings]
 
 
 def _packed(source: Path) -> list[_Clip]:
@@ -113,19 +113,19 @@ def _packed(source: Path) -> list[_Clip]:
     path = one_of(source, "fsdd_int16_8k.npz", "recordings/7_theo_0.wav")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in ("audio", "n", "digit", "index", "speaker")}
+            arrays = {name: archive[name] for name in ("audio", "n", "digit", "index", "speaker")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, "it is damaged, or lacks an array") from error
-    ends = np.cumsum(found["n"].astype(np.int64)).tolist()
-    if (ends[-1] if ends else 0) != len(found["audio"]) or len(
-        {len(found[name]) for name in found if name != "audio"}
+    ends = np.cumsum(arrays["n"].astype(np.int64)).tolist()
+    if (ends[-1] if ends else 0) != len(arrays["audio"]) or len(
+        {len(arrays[name]) for name in arrays if name != "audio"}
     ) > 1:
         raise damaged(path, "the clips' lengths do not add up")
     sounds = [
-        found["audio"][end - int(size) : end].astype("<i2").tobytes()
-        for end, size in zip(ends, found["n"], strict=True)
+        arrays["audio"][end - int(size) : end].astype("<i2").tobytes()
+        for end, size in zip(ends, arrays["n"], strict=True)
     ]
-    names = zip(found["digit"].tolist(), found["speaker"].tolist(), found["index"].tolist(), sounds, strict=True)
+    names = zip(arrays["digit"].tolist(), arrays["speaker"].tolist(), arrays["index"].tolist(), sounds, strict=True)
     return [_Clip(int(digit), str(speaker), int(index), sound) for digit, speaker, index, sound in names]
 
 
@@ -141,7 +141,7 @@ def _accents(source: Path) -> dict[str, str]:
             return {}
         else:
             raise UsageError(f"{source / 'speakers.json'} does not exist", "Put it beside the samples.")
-        return {str(name): str(each["accent"]) for name, each in about.items()}
+        return {str(name): str(speaker["accent"]) for name, speaker in about.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         raise damaged(path, "it does not say what accent each speaker has") from error
 

@@ -28,12 +28,12 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
             raise CorruptError(f"{source}: drawing {record} is by an unknown drawer", "Fetch the source again.")
         if record in items:
             continue  # the two sets have an alphabet in common
-        owner, place = number % count, number // count
+        owner, index = number % count, number // count
         size = len(range(owner, DRAWERS, count))
         items[record] = {
             "owner": owner, "record": record, "drawer": f"drawer-{drawer}", "alphabet": alphabet,
             "character": f"{alphabet}/{character}", "image": f"images/{record}.png",
-            "side": "test" if place >= size - max(1, round(size / 4)) else "train",
+            "side": "test" if index >= size - max(1, round(size / 4)) else "train",
         }  # fmt: skip
         path = out / f"institution-{owner + 1}" / "images" / f"{record}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ def _members(paths: list[Path], progress: Progress) -> Iterator[tuple[re.Match[s
     for path in paths:
         try:
             with zipfile.ZipFile(existing(path)) as archive:
-                found = [match for name in archive.namelist() if (match := _MEMBER.fullmatch(name))]
-                for number, match in enumerate(found):
+                members = [match for name in archive.namelist() if (match := _MEMBER.fullmatch(name))]
+                for number, match in enumerate(members):
                     if number % 100 == 0:
-                        progress(path.name, number, len(found))
+                        progress(path.name, number, len(members))
                     yield match, archive.read(match[0])
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise damaged(path, error) from error

@@ -191,13 +191,13 @@ def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Seque
     for assessment in assessments:
         presentation = f"{assessment['code_module']}-{assessment['code_presentation']}"
         due.setdefault(presentation, []).append(assessment)
-    found = []
+    submissions = []
     for record, done in handed.items():
         for assessment in due.get(record.rpartition("-")[0], ()):
             row, date = done.get(assessment["id_assessment"], {}), whole(assessment["date"], "date of an assessment")
             if row or (date is not None and date <= DAY):
-                found.append(_submission(record, assessment, row))
-    return found
+                submissions.append(_submission(record, assessment, row))
+    return submissions
 
 
 def _about(about: Mapping[object, Row], row: Row) -> Row:
@@ -228,7 +228,7 @@ def _later_scores(assessments: Sequence[Row], rows: Sequence[Row]) -> dict[str, 
         if day is not None and day > DAY and score is not None:
             record = _record({**_about(about, row), "id_student": row["id_student"]})
             scores.setdefault(record, []).append(score)
-    return {record: sum(found) / len(found) for record, found in scores.items()}
+    return {record: sum(values) / len(values) for record, values in scores.items()}
 
 
 def _clicks(rows: Sequence[Row], records: Sequence[str]) -> list[Row]:
@@ -236,21 +236,21 @@ def _clicks(rows: Sequence[Row], records: Sequence[str]) -> list[Row]:
 
     Before the course begins only weeks with clicks count.
     """
-    known = {f"{row['code_module']}-{row['code_presentation']}" for row in rows}
+    presentations = {f"{row['code_module']}-{row['code_presentation']}" for row in rows}
     counts: dict[tuple[str, int], dict[str, int]] = {}
     for record in records:
-        if record.rpartition("-")[0] in known:
+        if record.rpartition("-")[0] in presentations:
             counts |= {(record, week): {} for week in range(LAST_WEEK + 1)}
     wanted = set(records)
     for row in rows:
         record, week = _record(row), row["week"]
         if record in wanted and week <= LAST_WEEK:
-            found = counts.setdefault((record, week), {})
+            by_activity = counts.setdefault((record, week), {})
             activity = row["activity_type"] if row["activity_type"] in ACTIVITIES else "other"
-            found[activity] = found.get(activity, 0) + row["clicks"]
+            by_activity[activity] = by_activity.get(activity, 0) + row["clicks"]
     return [
-        {"record": record, "week": week, **{name: log1p(found.get(name, 0)) for name in (*ACTIVITIES, "other")}}
-        for (record, week), found in counts.items()
+        {"record": record, "week": week, **{name: log1p(by_activity.get(name, 0)) for name in (*ACTIVITIES, "other")}}
+        for (record, week), by_activity in counts.items()
     ]
 
 

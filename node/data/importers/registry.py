@@ -48,14 +48,14 @@ def run_import(name: str, source: Path, out: Path, options: Options, progress: P
 
 def _chosen(name: str, importer: Importer, options: Options) -> Options:
     """Return the options with defaults filled in. Raises UsageError for one that the importer has no use for."""
-    found = {}
+    chosen = {}
     for key in ("by", "test", "split", "unit"):
-        value, known = getattr(options, key), importer.choices.get(key, ())
-        if value and value not in known:
-            advice = f"Choose from {', '.join(known)}." if known else "Leave the option out."
+        value, choices = getattr(options, key), importer.choices.get(key, ())
+        if value and value not in choices:
+            advice = f"Choose from {', '.join(choices)}." if choices else "Leave the option out."
             raise UsageError(f"{name}: --{key} {value} is unknown", advice)
-        found[key] = value or (known[0] if known else "")
+        chosen[key] = value or (choices[0] if choices else "")
     if options.institutions and not 1 <= options.institutions <= importer.most:
         advice = f"Ask for 1 to {importer.most}." if importer.most else "The number follows from --by."
         raise UsageError(f"{name} cannot be shared out to {options.institutions} institutions", advice)
-    return Options(**found, institutions=options.institutions or importer.least)
+    return Options(**chosen, institutions=options.institutions or importer.least)

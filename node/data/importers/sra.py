@@ -48,8 +48,8 @@ def run(source: Path, out: Path, options: Options, progress: Progress) -> Made:
         wanted = "train" if "train" not in sides else f"test-{options.test}"
         there = sorted({str(row["split"]) for row in rows if row["corpus"] != "beetle"})
         what = f"{source} has no SciEntsBank answer of the part {wanted!r}"
-        known = f"It has {', '.join(there[:8])}. " if there else ""
-        raise CorruptError(what, f"{known}Fetch the whole source, or choose another part by --test.")
+        holds = f"It has {', '.join(there[:8])}. " if there else ""
+        raise CorruptError(what, f"{holds}Fetch the whole source, or choose another part by --test.")
     made = []
     for number, (name, rows) in enumerate(sorted(parts.items())):
         progress("writing", number, len(parts))

@@ -49,7 +49,7 @@ def _question(source: Path, name: Path) -> list[Row]:
         raise damaged(path, "it is no XML") from error
     references = root.findall(".//referenceAnswer")
     best = next(
-        (found for found in references if found.get("category") == "BEST"), references[0] if references else None
+        (answer for answer in references if answer.get("category") == "BEST"), references[0] if references else None
     )
     if root.tag != "question" or best is None:
         raise damaged(path, "it has no question with a reference answer")
@@ -61,8 +61,8 @@ def _question(source: Path, name: Path) -> list[Row]:
         "split": _part(name),
     }
     return [
-        {**shared, "answer_id": found.get("id"), "answer": _text(found), "label": found.get("accuracy")}
-        for found in root.findall(".//studentAnswer")
+        {**shared, "answer_id": answer.get("id"), "answer": _text(answer), "label": answer.get("accuracy")}
+        for answer in root.findall(".//studentAnswer")
     ]
 
 
