@@ -25,8 +25,8 @@ def area_under_curve(values: Floats, labels: npt.NDArray[Any]) -> float | None:
 
 def macro_f1(guess: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
     """Return the mean over the classes that occur in `truth` of F1 = 2·hits / (guessed + true)."""
-    found = []
+    scores = []
     for label in np.unique(truth):
         hits = int(((guess == label) & (truth == label)).sum())
-        found.append(2.0 * hits / (int((guess == label).sum()) + int((truth == label).sum())))
-    return float(np.mean(found))
+        scores.append(2.0 * hits / (int((guess == label).sum()) + int((truth == label).sum())))
+    return float(np.mean(scores))

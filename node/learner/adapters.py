@@ -39,26 +39,26 @@ def install_adapter(encoder: TextEncoder, spec: ComponentSpec, seed: bytes) -> l
 
     `seed` is the charter's. Parameters of zero leave the model's embeddings unchanged. Raises UsageError.
     """
-    found = _dimensions(encoder, spec.name)
+    sizes = _dimensions(encoder, spec.name)
     letter = LORA.get(spec.architecture)
     if letter is None:
         raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known(LORA))
     rank = spec.tensors[0].shape[-1]
-    shape = (found.hidden if letter == "B" else rank, rank)
+    shape = (sizes.hidden if letter == "B" else rank, rank)
     modules = [tensor.name.removesuffix(f".{letter}") for tensor in spec.tensors]
-    allowed = {name for names in found.projections.values() for name in names}
+    allowed = {name for names in sizes.projections.values() for name in names}
     for tensor, module in zip(spec.tensors, modules, strict=True):
         if module not in allowed or tensor.name != f"{module}.{letter}" or tensor.shape != shape:
             raise UsageError(f"component {spec.name!r}: the tensor {tensor.name!r} {tensor.shape} fits no module")
     layers = _inject(encoder, SHARED, modules, rank, "lora")
     parameters = []
     for module, layer in zip(modules, layers, strict=True):
-        _set(layer.lora_A[SHARED], factor("lora-a", seed, spec.name, module, (rank, found.hidden)))
+        _set(layer.lora_A[SHARED], factor("lora-a", seed, spec.name, module, (rank, sizes.hidden)))
         if letter == "B":
             trained = layer.lora_B[SHARED]
         else:
-            trained, out = nn.Linear(rank, rank, bias=False), nn.Linear(rank, found.hidden, bias=False)
-            _set(out, factor("lora-b", seed, spec.name, module, (found.hidden, rank)) * sqrt(found.hidden / rank))
+            trained, out = nn.Linear(rank, rank, bias=False), nn.Linear(rank, sizes.hidden, bias=False)
+            _set(out, factor("lora-b", seed, spec.name, module, (sizes.hidden, rank)) * sqrt(sizes.hidden / rank))
             layer.lora_B[SHARED] = nn.Sequential(trained, out)
         nn.init.zeros_(trained.weight)
         parameters.append(trained.weight)
@@ -71,16 +71,16 @@ def install_prompt(encoder: TextEncoder, spec: ComponentSpec) -> list[nn.Paramet
     """Put `prompt/MODALITY` before every text of a pretrained encoder; return its one parameter. Raises UsageError."""
     from peft import PromptEmbedding, PromptTuningConfig  # noqa: PLC0415  # takes seconds
 
-    found = _dimensions(encoder, spec.name)
+    sizes = _dimensions(encoder, spec.name)
     if spec.architecture != SOFT_PROMPT:
         raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known([SOFT_PROMPT]))
-    if [tensor.name for tensor in spec.tensors] != [PROMPT] or spec.tensors[0].shape[1:] != (found.hidden,):
-        raise UsageError(f"component {spec.name!r}: a prompt has the tensor {PROMPT!r} [n, {found.hidden}]")
+    if [tensor.name for tensor in spec.tensors] != [PROMPT] or spec.tensors[0].shape[1:] != (sizes.hidden,):
+        raise UsageError(f"component {spec.name!r}: a prompt has the tensor {PROMPT!r} [n, {sizes.hidden}]")
     length = spec.tensors[0].shape[0]
-    if length > found.positions // 2:
-        raise UsageError(f"component {spec.name!r}: {length} tokens before the {found.positions} of the model")
+    if length > sizes.positions // 2:
+        raise UsageError(f"component {spec.name!r}: {length} tokens before the {sizes.positions} of the model")
     config = PromptTuningConfig(
-        num_virtual_tokens=length, token_dim=found.hidden, num_transformer_submodules=1, prompt_tuning_init="RANDOM"
+        num_virtual_tokens=length, token_dim=sizes.hidden, num_transformer_submodules=1, prompt_tuning_init="RANDOM"
     )
     prompt: nn.Embedding = PromptEmbedding(config, None).embedding  # type: ignore[no-untyped-call]
     encoder.prompt = prompt
@@ -95,15 +95,15 @@ def install_private(
     `kind` is "lora" (Hu et al. 2022), "rslora" (Kalajdzievski 2023) or "dora" (Liu et al. 2024). It never leaves the
     node, so it is not clipped and all its factors are trained. Before training it changes nothing. Raises UsageError.
     """
-    found = _dimensions(encoder, "the private adapter")
+    sizes = _dimensions(encoder, "the private adapter")
     if kind not in PRIVATE_KINDS:
         raise UsageError(f"unknown private adapter {kind!r}", _known(PRIVATE_KINDS))
-    if not 1 <= rank <= found.hidden:
-        raise UsageError(f"a private adapter of rank {rank} on a model of width {found.hidden}")
-    modules = target_modules(found, targets)
+    if not 1 <= rank <= sizes.hidden:
+        raise UsageError(f"a private adapter of rank {rank} on a model of width {sizes.hidden}")
+    modules = target_modules(sizes, targets)
     for module, layer in zip(modules, _inject(encoder, PRIVATE, modules, rank, kind), strict=True):
         # A constant seed: the values only need to have no preferred direction, and runs are repeatable.
-        _set(layer.lora_A[PRIVATE], factor("lora-a", bytes(32), PRIVATE, module, (rank, found.hidden)))
+        _set(layer.lora_A[PRIVATE], factor("lora-a", bytes(32), PRIVATE, module, (rank, sizes.hidden)))
     parameters = private_parameters(encoder)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
@@ -113,8 +113,10 @@ def install_private(
 def private_parameters(encoder: TextEncoder) -> dict[str, nn.Parameter]:
     """Return the parameters of the private adapter by name, sorted; empty if there is none."""
     layers = {name: module for name, module in encoder.model.named_modules() if _is_lora(module)}
-    found = {f"{name}.{part}": weight for name, at in layers.items() for part, weight in _adapter(at, PRIVATE).items()}
-    return dict(sorted(found.items()))
+    parameters = {
+        f"{name}.{part}": weight for name, at in layers.items() for part, weight in _adapter(at, PRIVATE).items()
+    }
+    return dict(sorted(parameters.items()))
 
 
 def save_private(encoder: TextEncoder, path: Path) -> None:
@@ -141,7 +143,7 @@ def load_private(encoder: TextEncoder, path: Path) -> None:
     from safetensors.torch import load  # noqa: PLC0415
 
     try:
-        found: dict[str, Tensor] = load(path.read_bytes())
+        weights: dict[str, Tensor] = load(path.read_bytes())
         with safe_open(path, "pt") as file:
             scale = (file.metadata() or {}).get(SCALE)
     except OSError as error:
@@ -150,14 +152,14 @@ def load_private(encoder: TextEncoder, path: Path) -> None:
         raise CorruptError(f"the private adapter {path} is damaged ({error})", "Remove it and train again.") from error
     parameters = private_parameters(encoder)
     expected = {name: (weight.shape, weight.dtype) for name, weight in parameters.items()}
-    held = {name: (weight.shape, weight.dtype) for name, weight in found.items()}
+    held = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
     if (held, scale) != (expected, _scale(encoder)):  # lora's tensors have the same shapes as rslora's
         raise UsageError(f"{path} holds a private adapter of another kind, rank or model", "Remove it and train again.")
-    if not all(bool(torch.isfinite(weight).all()) for weight in found.values()):
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
         raise CorruptError(f"the private adapter {path} holds numbers that are not finite", "Train it again.")
     with torch.no_grad():
         for name, weight in parameters.items():
-            weight.copy_(found[name])
+            weight.copy_(weights[name])
 
 
 def factor(domain: str, seed: bytes, component: str, module: str, shape: tuple[int, int]) -> Tensor:
@@ -204,11 +206,11 @@ def _is_lora(module: Any) -> bool:
 
 def _adapter(layer: Any, name: str) -> dict[str, nn.Parameter]:
     parts = {"A": layer.lora_A, "B": layer.lora_B, "magnitude": layer.lora_magnitude_vector}
-    found = {}
+    weights = {}
     for letter, held in parts.items():
         for part, weight in held[name].named_parameters() if name in held else ():
-            found[f"{letter}.{part}"] = weight
-    return found
+            weights[f"{letter}.{part}"] = weight
+    return weights
 
 
 def _scale(encoder: TextEncoder) -> str:

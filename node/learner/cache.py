@@ -80,7 +80,7 @@ class EmbeddingCache:
         """Return the embedding of each record under a model, or None; a row that fails its check counts as none."""
 
         def read() -> list[Floats | None]:
-            found = []
+            vectors = []
             for record in map(self._hidden, records):
                 row = self._connection.execute(
                     "SELECT value, mark FROM rows WHERE model = ? AND record = ?", (model, record)
@@ -88,8 +88,8 @@ class EmbeddingCache:
                 if row is not None and row[1] != _mark(model, record, row[0]):
                     log.warning("a cached embedding fails its check", path=str(self._path))
                     row = None
-                found.append(None if row is None else np.frombuffer(row[0], dtype="<f4").astype(np.float32))
-            return found
+                vectors.append(None if row is None else np.frombuffer(row[0], dtype="<f4").astype(np.float32))
+            return vectors
 
         return self._attempt(read)
 
@@ -103,13 +103,13 @@ class EmbeddingCache:
         given = list(rows)
 
         def write() -> None:
-            found = []
+            values = []
             for record, subject, vector in given:
                 hidden, value = self._hidden(record), vector.astype("<f4").tobytes()
-                found.append((model, hidden, self._tag(subject), value, _mark(model, hidden, value)))
+                values.append((model, hidden, self._tag(subject), value, _mark(model, hidden, value)))
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", found)
+                self._connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", values)
 
         self._attempt(write)
 
@@ -226,26 +226,26 @@ def embed_cached(
     rows = [row for row, text in enumerate(texts) if text is not None]
     # The subject is part of the key: equal texts of two students are stored twice, and deleted separately.
     records = [digest("text", _bytes(subjects[row]), _bytes(texts[row])) for row in rows]
-    found = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    embedded = np.zeros((len(texts), encoder.width), dtype=np.float32)
     missing = []
     for row, record, value in zip(rows, records, cache.get_many(model, records), strict=True):
         if value is None or value.shape != (encoder.width,):
             missing.append((row, record))
         else:
-            found[row] = value
+            embedded[row] = value
     missing.sort(key=lambda item: len(texts[item[0]]))  # batches of like length: the least padding
     for begin in range(0, len(missing), CHUNK):
         chunk = missing[begin : begin + CHUNK]
         distinct = list(dict.fromkeys(texts[row] for row, _ in chunk))  # one prompt question precedes many answers
-        places = {text: place for place, text in enumerate(distinct)}
+        places = {text: number for number, text in enumerate(distinct)}
         vectors = encoder.embed(distinct)[[places[texts[row]] for row, _ in chunk]]
         cache.put_many(
             model, ((record, subjects[row], vector) for (row, record), vector in zip(chunk, vectors, strict=True))
         )
-        found[[row for row, _ in chunk]] = vectors
+        embedded[[row for row, _ in chunk]] = vectors
         if progress is not None:
             progress(begin + len(chunk), len(missing))
-    return found
+    return embedded
 
 
 def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, bytes]:

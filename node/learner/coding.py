@@ -61,8 +61,8 @@ def expect(request: Asks[A], answer: Answer) -> A:
     """Return an answer as the type that its request names. Raises BadReplyError if it is another."""
     (kind,) = get_args(type(request).__orig_bases__[0])  # type: ignore[attr-defined]  # Asks[…]
     if type(answer) is not kind:
-        told = f"{_name(type(answer))} to {_name(type(request))}"
-        raise BadReplyError(f"the learner's answer cannot be used: {told}", "It answers another request.")
+        pair = f"{_name(type(answer))} to {_name(type(request))}"
+        raise BadReplyError(f"the learner's answer cannot be used: {pair}", "It answers another request.")
     return cast("A", answer)
 
 

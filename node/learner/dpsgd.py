@@ -98,8 +98,8 @@ class Batch:
 def student_losses(kinds: Mapping[str, str], logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
     """Return each student's loss, [S]: summed over tasks (of `kinds`), averaged over the student's records."""
     total = torch.zeros(batch.size, device=batch.weights.device)
-    for name, found in logits.items():
-        total = total + (record_losses(kinds[name], found, batch.labels[name]) * batch.weights).sum(1)
+    for name, values in logits.items():
+        total = total + (record_losses(kinds[name], values, batch.labels[name]) * batch.weights).sum(1)
     return total
 
 
@@ -190,8 +190,8 @@ def clipped_sums(
     for begin in range(0, drawn.size, at_once):
         batch = data.take(torch.from_numpy(drawn[begin : begin + at_once])).to(device)
         see(gradients, model, batch)
-        for name, found in gradients.clipped_sums(clips).items():
-            sums[name] += found.double().cpu().numpy()
+        for name, total in gradients.clipped_sums(clips).items():
+            sums[name] += total.double().cpu().numpy()
     gradients.forget()
     return sums
 
@@ -200,6 +200,6 @@ def _joined(model: M3TModel, specs: Sequence[ComponentSpec]) -> Tensor:
     """Move the parameters of `specs` into one tensor, [Σ d] float32, and return it: one copy then sets them all."""
     parameters = [parameter for spec in specs for parameter in model.tensors(spec)]
     whole = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    for parameter, place in zip(parameters, torch.split(whole, [p.numel() for p in parameters]), strict=True):
-        parameter.data = place.view_as(parameter)
+    for parameter, part in zip(parameters, torch.split(whole, [p.numel() for p in parameters]), strict=True):
+        parameter.data = part.view_as(parameter)
     return whole

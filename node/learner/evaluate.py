@@ -23,15 +23,15 @@ def predict(model: M3TModel, data: Batch) -> dict[str, Floats]:
     device = next(model.parameters()).device
     shape = tuple(data.weights.shape)
     kinds = {task.name: task.outputs for task in model.learning.tasks}
-    found = {name: np.zeros((*shape, kinds[name])) for name in model.heads}
+    predictions = {name: np.zeros((*shape, kinds[name])) for name in model.heads}
     at_once = max(1, CHUNK // max(1, shape[1]))
     with torch.no_grad():
         for begin in range(0, data.size, at_once):
             chunk = data.take(torch.arange(begin, min(begin + at_once, data.size))).to(device)
             for name, logits in model(chunk.inputs).items():
                 part = logits.double().cpu().numpy()
-                found[name][begin : begin + part.shape[0], : part.shape[1]] = part
-    return found
+                predictions[name][begin : begin + part.shape[0], : part.shape[1]] = part
+    return predictions
 
 
 def labelled(kind: str, logits: Floats, labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
@@ -51,10 +51,10 @@ def report(
     A group of fewer than MIN_CELL subjects has value None and n None, because its figures would describe persons. If it
     is the only such group of its attribute, so has the smallest other group: the figures would follow by subtraction.
     """
-    found = {}
+    reports = {}
     for name, kind in kinds.items():
-        known = part.batch.labels[(labels or {}).get(name, name)].numpy()
-        flat, values, truth = labelled(kind, logits[name], known)
+        given = part.batch.labels[(labels or {}).get(name, name)].numpy()
+        flat, values, truth = labelled(kind, logits[name], given)
         every = metrics(kind, values, truth)
         groups: dict[str, dict[str, GroupFigure]] = {}
         for attribute, (levels, codes) in part.groups.items():
@@ -73,8 +73,8 @@ def report(
                 value = None if level in hidden else metrics(kind, values[rows], truth[rows])[METRICS[kind]]
                 groups[attribute][level] = GroupFigure(value, None if level in hidden else size)
         subjects = _subjects(flat, part.batch.weights.shape[1])
-        found[name] = TaskReport(METRICS[kind], every[METRICS[kind]], subjects, len(truth), every, groups)
-    return found
+        reports[name] = TaskReport(METRICS[kind], every[METRICS[kind]], subjects, len(truth), every, groups)
+    return reports
 
 
 def _subjects(flat: npt.NDArray[np.int64], records: int) -> int:

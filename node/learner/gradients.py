@@ -52,10 +52,10 @@ class StudentGradients:
         self._owner: dict[int, tuple[nn.Module, str]] = {}
         for name, parameters in self.components.items():
             for parameter in parameters:
-                layer, place = places[id(parameter)]
+                layer, role = places[id(parameter)]
                 if not isinstance(layer, KINDS):
                     raise AssertionError(f"{name}: no gradients of students for {type(layer).__name__}")
-                self._owner[id(parameter)] = (layer, place)
+                self._owner[id(parameter)] = (layer, role)
         layers = {id(layer): layer for layer, _ in self._owner.values()}
         # Linear layers whose weight and bias are of one component: with one row a student's norm is |g|²(|a|² + 1).
         both = [{id(layer.weight), id(layer.bias)} for layer in layers.values() if isinstance(layer, nn.Linear)]
@@ -102,7 +102,7 @@ class StudentGradients:
         self._students = int(losses.shape[0])
         self._seen.clear()
         self._formed.clear()
-        uses = [use for found in self._uses.values() for use in found]
+        uses = [use for layer_uses in self._uses.values() for use in layer_uses]
         for use in uses:
             if int(use.entered.shape[0]) not in rows:
                 raise AssertionError(
@@ -119,12 +119,12 @@ class StudentGradients:
 
     def _measured(self) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Return for each component the students' squared norms, and what rounding can add to the norms (None: 0)."""
-        found = {}
+        norms = {}
         for name, parameters in self.components.items():
             measured = [pair for pair in map(self._squared_norm, parameters) if pair is not None]
             squares, errors = [square for square, _ in measured], [error for _, error in measured if error is not None]
-            found[name] = (sum(squares[1:], squares[0]), sum(errors[1:], errors[0]) if errors else None)
-        return found
+            norms[name] = (sum(squares[1:], squares[0]), sum(errors[1:], errors[0]) if errors else None)
+        return norms
 
     def clipped_sums(self, clips: Mapping[str, float]) -> dict[str, Tensor]:
         """Return for each component `Σ_s g_s·min(1, C/‖g_s‖)`, [d] float32. A gradient that is not finite is zero."""
@@ -161,10 +161,10 @@ class StudentGradients:
         return next(parameter.device for parameters in self.components.values() for parameter in parameters)
 
     def _pairs(self, parameter: Tensor) -> tuple[nn.Module, str, list[tuple[Tensor, Tensor]]]:
-        layer, place = self._owner[id(parameter)]
-        known = self._seen.get(id(layer))
-        if known is not None:
-            return layer, place, known
+        layer, role = self._owner[id(parameter)]
+        kept = self._seen.get(id(layer))
+        if kept is not None:
+            return layer, role, kept
         pairs = []
         for use in self._uses[id(layer)]:
             if use.gradient is not None:
@@ -175,7 +175,7 @@ class StudentGradients:
         if len(pairs) > 1:  # one layer used several times: its uses are more rows of the same student
             pairs = [(torch.cat([a for a, _ in pairs], 1), torch.cat([g for _, g in pairs], 1))]
         self._seen[id(layer)] = pairs
-        return layer, place, pairs
+        return layer, role, pairs
 
     def _by_student(self, rows: Tensor, layer: nn.Module) -> Tensor:
         """[S·k, ..., width] → [S, P, width]; indices of an embedding [S·k, ...] → [S, P]."""
@@ -190,22 +190,22 @@ class StudentGradients:
         [S] or [1] each, float32 where no terms can have cancelled, else float64. None for a bias that its weight's norm
         includes.
         """
-        layer, place, pairs = self._pairs(parameter)
+        layer, role, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros(1, device=parameter.device), None
         ((a, g),) = pairs
         if isinstance(layer, nn.Linear) and g.shape[1] == 1:  # one row: its norm is a product, without a sum
             together = id(layer) in self._whole
-            if place == "bias" and together:
+            if role == "bias" and together:
                 return None
             square = _squared(g[:, 0])
-            return (square if place == "bias" else square * (_squared(a[:, 0]) + float(together))), None
-        formed = _form(layer, place, a, g)
+            return (square if role == "bias" else square * (_squared(a[:, 0]) + float(together))), None
+        formed = _form(layer, role, a, g)
         if formed is not None:
             if formed.numel() <= KEPT:  # then this gradient itself is added up, not another sum of the same terms
                 self._formed[id(parameter)] = formed
                 return _squared(formed), None
-            return _squared(formed), _rounding(_lengths(layer, place, a, g))
+            return _squared(formed), _rounding(_lengths(layer, role, a, g))
         wide = g.double()
         alike = wide @ wide.transpose(1, 2)
         if isinstance(layer, nn.Embedding):
@@ -217,7 +217,7 @@ class StudentGradients:
         return alike.sum((1, 2)).clamp(min=0.0), _rounding(terms)
 
     def _weighted(self, parameter: Tensor, factors: Tensor) -> Tensor:
-        layer, place, pairs = self._pairs(parameter)
+        layer, role, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros_like(parameter)
         ((a, g),) = pairs
@@ -229,8 +229,8 @@ class StudentGradients:
                 a = torch.where(dropped.view(-1, *[1] * (a.dim() - 1)), torch.zeros_like(a), a)
             else:
                 formed = torch.where(dropped.view(-1, 1), torch.zeros_like(formed), formed)
-        if formed is None and (isinstance(layer, nn.LayerNorm) or place == "bias"):
-            formed = _form(layer, place, a, g)
+        if formed is None and (isinstance(layer, nn.LayerNorm) or role == "bias"):
+            formed = _form(layer, role, a, g)
             assert formed is not None
         if formed is not None:
             return factors @ formed
@@ -241,16 +241,16 @@ class StudentGradients:
 
 
 def _squared(rows: Tensor) -> Tensor:
-    found: Tensor = vecdot(rows, rows)
-    return found
+    squares: Tensor = vecdot(rows, rows)
+    return squares
 
 
-def _lengths(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor:
+def _lengths(layer: nn.Module, role: str, a: Tensor, g: Tensor) -> Tensor:
     """Return upper bounds of the norms of a student's terms, [S, P] float64."""
     terms: Tensor = vector_norm(g, dim=2, dtype=torch.float64)
-    if isinstance(layer, nn.LayerNorm) and place != "bias":
+    if isinstance(layer, nn.LayerNorm) and role != "bias":
         terms = terms * prod(layer.normalized_shape) ** 0.5  # the norm of a normalised vector
-    elif isinstance(layer, nn.Linear) and place != "bias":
+    elif isinstance(layer, nn.Linear) and role != "bias":
         terms = terms * vector_norm(a, dim=2, dtype=torch.float64)
     return terms
 
@@ -266,9 +266,9 @@ def _within(total: Tensor, bound: float) -> Tensor:
     return torch.where(norm.isfinite(), total * (bound / norm).clamp(max=1.0).float(), torch.zeros_like(total))
 
 
-def _form(layer: nn.Module, place: str, a: Tensor, g: Tensor) -> Tensor | None:
+def _form(layer: nn.Module, role: str, a: Tensor, g: Tensor) -> Tensor | None:
     """Return the students' gradients themselves, [S, numbers], where they are small beside their factors."""
-    if place == "bias":
+    if role == "bias":
         return g.squeeze(1) if g.shape[1] == 1 else g.sum(1)
     if isinstance(layer, nn.LayerNorm):
         return (g * layer_norm(a, layer.normalized_shape, eps=layer.eps)).sum(1)

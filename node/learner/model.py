@@ -149,10 +149,10 @@ class Projected(nn.Module):
 
     def forward(self, values: Tensor, steps: Tensor) -> Tensor:
         """Values [S, K, T, w], steps [S, K, T] → [S, K, width]."""
-        found = pair_features(values, steps)
+        features = pair_features(values, steps)
         if self.matrix is not None:
-            found = found @ self.matrix.T
-        return torch.cat([found, similarities(values, steps)], dim=2)
+            features = features @ self.matrix.T
+        return torch.cat([features, similarities(values, steps)], dim=2)
 
 
 class ConvImage(Encoder):
@@ -282,10 +282,10 @@ class LinearSkip(nn.Module):
         modalities = {modality.name: modality for modality in learning.modalities}
         self.pairs = nn.ModuleDict()
         for name in names:
-            found = modalities.get(name)
-            if found is not None and found.kind == "text":
+            read = modalities.get(name)
+            if read is not None and read.kind == "text":
                 width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
-                self.pairs[name] = Projected(seed, spec.name, width, found)
+                self.pairs[name] = Projected(seed, spec.name, width, read)
 
     def forward(self, inputs: Inputs) -> Tensor | float:
         """Return logits [S, K, outputs]; 0 if no modality is present."""
@@ -358,12 +358,12 @@ class M3TModel(nn.Module):
         hidden = self.represent(inputs)
         logits = {}
         for name in self.heads:
-            found = self.parts[Kind.HEAD.named(name)](hidden[name])
+            out = self.parts[Kind.HEAD.named(name)](hidden[name])
             skip = Kind.SKIP.named(name)
             if skip in self.parts:
                 seen = {m: pair for m, pair in inputs.items() if m in self._task_modalities(name)}
-                found = found + self.parts[skip](seen)
-            logits[name] = found
+                out = out + self.parts[skip](seen)
+            logits[name] = out
         return logits
 
     def embed(self, inputs: Inputs) -> Inputs:
@@ -377,7 +377,7 @@ class M3TModel(nn.Module):
 
     def represent(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the input of each task's head, [S, K, h], from embedded inputs."""
-        known: dict[tuple[str, ...], Tensor] = {}
+        represented: dict[tuple[str, ...], Tensor] = {}
         parts = {name: self.parts[Kind.ENCODER.named(name)](*inputs[name]) for name in self.encoders if name in inputs}
         present = {name: self._present(name, inputs[name][1]) for name in parts}
         for names in set(self.reads.values()):
@@ -389,8 +389,10 @@ class M3TModel(nn.Module):
                 some = next(iter(inputs.values()))[1]
                 tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
                 there = torch.zeros(*some.shape[:2], 1, dtype=torch.bool, device=some.device)
-            known[names] = self.parts[Kind.BACKBONE](tokens, there) if Kind.BACKBONE in self.parts else tokens.sum(2)
-        return {name: known[names] for name, names in self.reads.items()}
+            represented[names] = (
+                self.parts[Kind.BACKBONE](tokens, there) if Kind.BACKBONE in self.parts else tokens.sum(2)
+            )
+        return {name: represented[names] for name, names in self.reads.items()}
 
     def _present(self, name: str, steps: Tensor) -> Tensor:
         """Return where a modality contributes, [S, K]: everywhere, if it has a token for missing records."""
@@ -416,7 +418,7 @@ class M3TModel(nn.Module):
                 start += size
 
     def _task_modalities(self, task: str) -> tuple[str, ...]:
-        return next(found.modalities for found in self.learning.tasks if found.name == task)
+        return next(t.modalities for t in self.learning.tasks if t.name == task)
 
     def _install(self, spec: ComponentSpec, seed: bytes) -> list[nn.Parameter]:
         from . import adapters  # noqa: PLC0415  # peft takes seconds to import
@@ -435,8 +437,10 @@ def _part(spec: ComponentSpec, seed: bytes, learning: Learning) -> nn.Module:
     modality = next((m for m in learning.modalities if m.name == name.modality), None)
     build = ARCHITECTURES.get((name.kind, spec.architecture))
     if build is None:
-        known = ", ".join(sorted(f"{name} for a {part}" for part, name in ARCHITECTURES))
-        raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", f"Known: {known}.")
+        architectures = ", ".join(sorted(f"{name} for a {part}" for part, name in ARCHITECTURES))
+        raise UsageError(
+            f"component {spec.name!r}: unknown architecture {spec.architecture!r}", f"Known: {architectures}."
+        )
     part = build(spec, seed, learning, modality)
     held = sum(parameter.numel() for parameter in part.parameters())
     if held != spec.dimension:

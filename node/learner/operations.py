@@ -64,9 +64,9 @@ def open_data(request: Open, progress: Callable[[int, int], None] | None = None)
         left_out=sum(len(data.left_out) for data in sets),
         problems=tuple(problem.text for data in sets for problem in data.findings.problems[:LOGGED]),
         modalities={
-            name: ModalityData(found.kind, found.width, found.length, int(found.steps.any(2).sum()))
+            name: ModalityData(array.kind, array.width, array.length, int(array.steps.any(2).sum()))
             for data in sets
-            for name, found in data.modalities.items()
+            for name, array in data.modalities.items()
         },
         tasks={
             name: TaskData(task.kind, task.classes, int((~np.isnan(task.labels).any(axis=2)).sum()))
@@ -188,7 +188,7 @@ def evaluate_variants(
     """
     states, variants, part = request.states, request.variants, session.parts[request.split]
     base, model, batch = load_states(session, states), build(session, states), part.batch.without(session.withheld)
-    found = []
+    reports = []
     for done, variant in enumerate(variants, start=1):
         now = {**states, **variant}
         vectors = load_states(session, now)
@@ -205,11 +205,11 @@ def evaluate_variants(
             value = metrics(kind, values, labels)[METRICS[kind]]
             subjects = len(np.unique(flat // part.batch.weights.shape[1]))
             tasks[name] = Figure(METRICS[kind], value, subjects)
-        found.append(tasks)
+        reports.append(tasks)
         for name in changed:
             model.load(session.specs[name], base[name])
         progress(done, len(variants))
-    return EvaluatedVariants(tuple(found))
+    return EvaluatedVariants(tuple(reports))
 
 
 def predict_scores(session: Session, request: PredictScores) -> Scores:
@@ -248,7 +248,7 @@ def predict_file(session: Session, request: Predict) -> Predicted:
     kinds = {name: kind for name, kind in session.kinds.items() if only in (None, name)}
     for task in session.learning.tasks:
         if task.name in kinds and not there & set(task.modalities):
-            possible = [each.name for each in session.learning.tasks if there & set(each.modalities)]
+            possible = [spec.name for spec in session.learning.tasks if there & set(spec.modalities)]
             other = f", or predict another task: --task {possible[0]}" if possible else ""
             advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}{other}."
             raise UsageError(f"{file}: no record has a modality of task {task.name!r}", advice)

@@ -168,7 +168,7 @@ def apply_private(
     if path is None or not path.exists() or data.size == 0:
         return None
     # The heads were trained with these adapters, and are useless without them or with others.
-    if {found.name for found in path.parent.glob(ADAPTERS)} != {_file(name) for name in session.adapted}:
+    if {stored.name for stored in path.parent.glob(ADAPTERS)} != {_file(name) for name in session.adapted}:
         return None
     with torch.no_grad():
         if session.adapted:
@@ -178,7 +178,8 @@ def apply_private(
         _read(heads, path)
         added = heads.to(session.device)(features)
     return {
-        name: found + added[name].double().cpu().numpy() if name in added else found for name, found in logits.items()
+        name: shared + added[name].double().cpu().numpy() if name in added else shared
+        for name, shared in logits.items()
     }
 
 
@@ -189,7 +190,7 @@ def _apply_adapted(session: Session, model: M3TModel, part: SplitData, path: Pat
     for name, text in texts.items():
         load_private(text, path.parent / _file(name))
     outputs = {task.name: task.outputs for task in session.learning.tasks}
-    found = {name: np.zeros((*data.weights.shape, outputs[name])) for name in model.heads}
+    corrections = {name: np.zeros((*data.weights.shape, outputs[name])) for name in model.heads}
     heads = None
     for students in torch.split(torch.arange(data.size), _at_once(data)):
         features, logits = _features(session, model, data.take(students), texts)
@@ -200,8 +201,8 @@ def _apply_adapted(session: Session, model: M3TModel, part: SplitData, path: Pat
         added = heads(features)
         for name, values in logits.items():
             rows = (values + added[name]).double().cpu().numpy()
-            found[name][students.numpy(), : rows.shape[1]] = rows
-    return found
+            corrections[name][students.numpy(), : rows.shape[1]] = rows
+    return corrections
 
 
 def _adapted(session: Session, model: M3TModel) -> dict[str, TextEncoder]:
@@ -303,4 +304,4 @@ def _embedded(text: TextEncoder, ids: Tensor) -> Tensor:
 
 def _heads(session: Session, features: dict[str, Tensor]) -> PrivateHeads:
     outputs = {task.name: task.outputs for task in session.learning.tasks}
-    return PrivateHeads({name: (int(found.shape[2]), outputs[name]) for name, found in features.items()})
+    return PrivateHeads({name: (int(rows.shape[2]), outputs[name]) for name, rows in features.items()})

@@ -174,10 +174,10 @@ def specs_of(
     components: tuple[ComponentSpec, ...], base_seed: bytes, hosted: Collection[str]
 ) -> tuple[dict[str, ComponentSpec], dict[str, Vector]]:
     """Return the hosted specs and their bases, each checked against its digest. Raises BadRequestError."""
-    known = {spec.name: spec for spec in components}
+    by_name = {spec.name: spec for spec in components}
     for name in hosted:
-        if name not in known:
-            raise BadRequestError(f"component {name!r} is not in the charter", f"The charter has {', '.join(known)}.")
+        if name not in by_name:
+            raise BadRequestError(f"component {name!r} is not in the charter", f"The charter has {', '.join(by_name)}.")
     specs = {spec.name: spec for spec in components if spec.name in hosted}
     bases = {}
     for name, spec in specs.items():
@@ -196,13 +196,13 @@ def load_states(session: Session, states: Mapping[str, bytes]) -> dict[str, Vect
     for name in states:
         if name not in session.specs:
             raise BadRequestError(f"a state for {name!r}, which is not hosted here")
-    found = {}
+    loaded = {}
     for name, spec in session.modules.items():
         raw = states.get(name, bytes(4 * spec.dimension))
         if len(raw) != 4 * spec.dimension:
             raise BadRequestError(f"the state of {name!r} has {len(raw)} bytes, not {4 * spec.dimension}")
-        found[name] = weights(session.bases[name], np.frombuffer(raw, dtype="<i4").astype(np.int32), spec)
-    return found
+        loaded[name] = weights(session.bases[name], np.frombuffer(raw, dtype="<i4").astype(np.int32), spec)
+    return loaded
 
 
 def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
@@ -255,11 +255,11 @@ class Embedder:
             self._encoders[name] = encoder
         return self._encoders[name]
 
-    def cut(self, found: ModalityArray) -> int:
+    def cut(self, array: ModalityArray) -> int:
         """Return the number of records with more tokens than are read."""
-        assert found.texts is not None
-        long = np.zeros(found.texts.shape, dtype=np.bool_)
-        long[found.steps] = self._reader(found.name).cut(found.texts[found.steps].tolist())
+        assert array.texts is not None
+        long = np.zeros(array.texts.shape, dtype=np.bool_)
+        long[array.steps] = self._reader(array.name).cut(array.texts[array.steps].tolist())
         return int(long.any(axis=2).sum())
 
     def _reader(self, name: str) -> Any:
@@ -270,30 +270,30 @@ class Embedder:
 
         return scratch_encoder(self._session.specs[ComponentKind.ENCODER.named(name)])
 
-    def tokens(self, found: ModalityArray) -> Tensor:
+    def tokens(self, array: ModalityArray) -> Tensor:
         """Return a text modality's token ids [S, K, T, L] int64, -1 where there is none."""
-        assert found.texts is not None
-        ids, mask = self._reader(found.name).tokenise(found.texts.reshape(-1).tolist())
-        return torch.where(mask, ids, torch.full_like(ids, -1)).reshape(*found.texts.shape, -1)
+        assert array.texts is not None
+        ids, mask = self._reader(array.name).tokenise(array.texts.reshape(-1).tolist())
+        return torch.where(mask, ids, torch.full_like(ids, -1)).reshape(*array.texts.shape, -1)
 
-    def embeddings(self, found: ModalityArray, data: Dataset) -> Tensor:
+    def embeddings(self, array: ModalityArray, data: Dataset) -> Tensor:
         """Return a text modality's frozen embeddings [S, K, T, width], from the cache where it has them."""
         from .cache import EmbeddingCache, embed_cached  # noqa: PLC0415
 
-        assert found.texts is not None
-        (wanted,) = self.modality(found.name).pretrained
-        owners = np.broadcast_to(np.array(data.subjects, dtype=object)[:, None, None], found.texts.shape)
-        place = np.nonzero(found.steps)
+        assert array.texts is not None
+        (wanted,) = self.modality(array.name).pretrained
+        owners = np.broadcast_to(np.array(data.subjects, dtype=object)[:, None, None], array.texts.shape)
+        index = np.nonzero(array.steps)
         path = self._session.texts.cache
-        texts = found.texts[place].tolist()
+        texts = array.texts[index].tolist()
         if path is None:
-            rows = self.encoder(found.name).embed(texts)
+            rows = self.encoder(array.name).embed(texts)
         else:
             with EmbeddingCache(path, read_only=self._session.texts.read_only) as cache:
-                encoder, subjects = self.encoder(found.name), owners[place].tolist()
+                encoder, subjects = self.encoder(array.name), owners[index].tolist()
                 rows = embed_cached(encoder, wanted.digest, texts, subjects, cache, self._progress)
-        values = np.zeros((*found.texts.shape, self.modality(found.name).width), dtype=np.float32)
-        values[place] = rows
+        values = np.zeros((*array.texts.shape, self.modality(array.name).width), dtype=np.float32)
+        values[index] = rows
         return torch.from_numpy(values)
 
 
@@ -316,31 +316,33 @@ def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: E
     students, records = data.weights.shape
     inputs = {}
     for name in sorted(wanted):
-        modality, found = embedder.modality(name), data.modalities.get(name)
-        if found is None:
+        modality, array = embedder.modality(name), data.modalities.get(name)
+        if array is None:
             inputs[name] = (torch.zeros(students, records, 1, modality.width), torch.zeros(students, records, 1) > 0)
-        elif found.kind != "text":
-            inputs[name] = (torch.from_numpy(found.values), torch.from_numpy(found.steps))
+        elif array.kind != "text":
+            inputs[name] = (torch.from_numpy(array.values), torch.from_numpy(array.steps))
         elif name in session.live or not modality.pretrained:
-            inputs[name] = (embedder.tokens(found), torch.from_numpy(found.steps))
+            inputs[name] = (embedder.tokens(array), torch.from_numpy(array.steps))
         else:
-            inputs[name] = (embedder.embeddings(found, data), torch.from_numpy(found.steps))
+            inputs[name] = (embedder.embeddings(array, data), torch.from_numpy(array.steps))
     labels = {}
     for task in session.learning.tasks:
         if ComponentKind.HEAD.named(task.name) in session.specs:
             size = task.classes if task.kind == "multilabel" else 1
-            known = data.tasks.get(task.name)
+            task_array = data.tasks.get(task.name)
             labels[task.name] = (
-                torch.full((students, records, size), torch.nan) if known is None else torch.from_numpy(known.labels)
+                torch.full((students, records, size), torch.nan)
+                if task_array is None
+                else torch.from_numpy(task_array.labels)
             )
     return Batch(torch.from_numpy(data.weights), inputs, labels)
 
 
 def _tokens(data: Dataset, session: Session, embedder: Embedder) -> dict[str, Tensor]:
     """Return the token ids of the texts that get a private adapter and are read as embeddings otherwise."""
-    found = {name: data.modalities.get(name) for name in sorted(session.adapted - session.live)}
+    arrays = {name: data.modalities.get(name) for name in sorted(session.adapted - session.live)}
     missing = torch.full((*data.weights.shape, 1, 1), -1, dtype=torch.int64)
-    return {name: missing if texts is None else embedder.tokens(texts) for name, texts in found.items()}
+    return {name: missing if texts is None else embedder.tokens(texts) for name, texts in arrays.items()}
 
 
 def _split(data: Dataset, batch: Batch, tokens: Mapping[str, Tensor], split: str, validation: float) -> SplitData:
@@ -354,7 +356,7 @@ def _split(data: Dataset, batch: Batch, tokens: Mapping[str, Tensor], split: str
     groups = {name: (group.levels, group.codes[index]) for name, group in data.groups.items()}
     subjects = tuple(data.subjects[row] for row in index.tolist())
     rows = torch.from_numpy(index)
-    ids = {name: found[rows] for name, found in tokens.items()}
+    ids = {name: rows_of[rows] for name, rows_of in tokens.items()}
     return SplitData(_take(batch, rows), subjects, groups, data.records[index], ids)
 
 
@@ -392,9 +394,9 @@ def _pooled(parts: Sequence[SplitData]) -> SplitData:
     held = [np.pad(p.records, ((0, 0), (0, records - p.records.shape[1])), constant_values="") for p in parts]
     tokens = {}
     for name in parts[0].tokens:
-        each = [part.tokens[name] for part in parts]
-        sizes = (records, max(int(ids.shape[2]) for ids in each), max(int(ids.shape[3]) for ids in each))
-        tokens[name] = torch.cat([_padded(ids, sizes, -1) for ids in each])
+        blocks = [part.tokens[name] for part in parts]
+        sizes = (records, max(int(ids.shape[2]) for ids in blocks), max(int(ids.shape[3]) for ids in blocks))
+        tokens[name] = torch.cat([_padded(ids, sizes, -1) for ids in blocks])
     return SplitData(Batch(weights, inputs, labels), names, {}, np.concatenate(held), tokens)
 
 

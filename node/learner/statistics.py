@@ -63,7 +63,7 @@ def release(
 
     `students` is the declared N̂: a sum longer than so many students can make is scaled down. Raises UsageError.
     """
-    found = {}
+    released = {}
     for name, rule in engaged.items():
         spec = session.specs[name]
         sensitivity = SENSITIVITY[spec.architecture] / MILLION
@@ -74,8 +74,8 @@ def release(
         if rule.noise > 0.0:
             values = values + deviation * gaussian(source, spec.dimension)
         bound = students * rule.clip / spec.grid_step + deviation * (sqrt(spec.dimension) + 6.0)
-        found[name] = _bounded(values, MARGIN * bound)
-    return found
+        released[name] = _bounded(values, MARGIN * bound)
+    return released
 
 
 def _bounded(values: Floats, bound: float) -> Quantised:
@@ -117,7 +117,7 @@ def exact(session: Session, spec: ComponentSpec, batch: Batch) -> Numbers:
 def inputs_of(session: Session, task: Task, batch: Batch) -> Numbers:
     """Return x of every record, [S·K, Σ inputs_of_modality] int64 in 1/SCALE, zero for missing modalities."""
     records = int(batch.weights.numel())
-    found = []
+    inputs = []
     for name in task.modalities:
         if session.learning.floor(name).policy == "never":
             continue
@@ -125,7 +125,7 @@ def inputs_of(session: Session, task: Task, batch: Batch) -> Numbers:
         width = inputs_of_modality(modality)
         pair = batch.inputs.get(name)
         if pair is None:
-            found.append(np.zeros((records, width), dtype=np.int64))
+            inputs.append(np.zeros((records, width), dtype=np.int64))
             continue
         values, steps = pair
         length = int(steps.shape[2])
@@ -138,8 +138,8 @@ def inputs_of(session: Session, task: Task, batch: Batch) -> Numbers:
         else:
             whole = _whole(values).reshape(records, length, width - 1) * valid[:, :, None]
             part[:, :-1] = whole.sum(axis=1) // np.maximum(valid.sum(axis=1), 1)[:, None]
-        found.append(part)
-    return np.concatenate(found, axis=1)
+        inputs.append(part)
+    return np.concatenate(inputs, axis=1)
 
 
 def _whole(values: torch.Tensor) -> Numbers:
@@ -209,7 +209,7 @@ def solve(session: Session, spec: ComponentSpec, total: Numbers) -> Head | None:
 
 def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict[str, Floats]:
     """Return the task's logits, [S, K, outputs], of each statistic in `states` (int64 little-endian bytes)."""
-    found = {}
+    predictions = {}
     for name, spec in session.specs.items():
         if not spec.is_statistic or name not in states:
             continue
@@ -223,8 +223,8 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
         chunks = [inputs[begin : begin + at_once] for begin in range(0, len(inputs), at_once)]
         estimates = [features(session, spec, chunk) @ head.weights + head.offsets for chunk in chunks]
         whole = np.concatenate(estimates) if estimates else np.zeros((0, head.task.outputs))
-        found[name] = logits(head.task, whole).reshape(*batch.weights.shape, head.task.outputs)
-    return found
+        predictions[name] = logits(head.task, whole).reshape(*batch.weights.shape, head.task.outputs)
+    return predictions
 
 
 def nobody(session: Session, name: str, batch: Batch) -> Floats:

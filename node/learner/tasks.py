@@ -37,17 +37,17 @@ def record_losses(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
 
     Masks multiply; nothing is indexed by them, so that every student keeps a row in every gradient.
     """
-    known = ~labels.isnan()
+    labelled = ~labels.isnan()
     clean = torch.nan_to_num(labels, nan=0.0)
     if kind in {"binary", "multiclass"}:
         picked = log_softmax(logits, dim=2).gather(2, clean.long())
-        return -(picked * known).squeeze(2)
+        return -(picked * labelled).squeeze(2)
     if kind == "regression":
-        return (0.5 * (logits - clean).square() * known).squeeze(2)
+        return (0.5 * (logits - clean).square() * labelled).squeeze(2)
     if kind == "ordinal":
         clean = (clean > torch.arange(logits.shape[2], device=logits.device)).to(logits.dtype)
-        known = known.expand_as(logits)
-    return (binary_cross_entropy_with_logits(logits, clean, reduction="none") * known).mean(2)
+        labelled = labelled.expand_as(logits)
+    return (binary_cross_entropy_with_logits(logits, clean, reduction="none") * labelled).mean(2)
 
 
 def scores(kind: str, logits: Floats) -> Floats:
@@ -66,8 +66,8 @@ def scores(kind: str, logits: Floats) -> Floats:
         between: Floats = edges[:, :-1] - edges[:, 1:]
         return between
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return found
+    normalised: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None]:
@@ -80,8 +80,8 @@ def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None
         r2 = 1.0 - float(np.square(error).sum()) / spread if spread > 0.0 else None
         return {"r2": r2, "mae": float(np.abs(error).mean())}
     if kind == "multilabel":
-        found = [area_under_curve(values[:, i], labels[:, i]) for i in range(labels.shape[1])]
-        defined = [value for value in found if value is not None]
+        areas = [area_under_curve(values[:, i], labels[:, i]) for i in range(labels.shape[1])]
+        defined = [value for value in areas if value is not None]
         exact = float(((values > 0.5) == (labels > 0.5)).mean())
         rates = labels.mean(0)
         common = float(np.maximum(rates, 1.0 - rates).mean())
@@ -89,20 +89,20 @@ def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None
         return {"auc": float(np.mean(defined)) if defined else None, **beside}
     truth, guess = labels[:, 0].astype(np.int64), values.argmax(1)
     right = float((guess == truth).mean())
-    known = np.eye(values.shape[1])[truth]
-    constant = {"accuracy_constant": float(known.mean(0).max()), **_brier(values, known, 1)}
+    one_hot = np.eye(values.shape[1])[truth]
+    constant = {"accuracy_constant": float(one_hot.mean(0).max()), **_brier(values, one_hot, 1)}
     if kind == "binary":
         return {"auc": area_under_curve(values[:, 1], labels[:, 0]), "accuracy": right, **constant}
     more: dict[str, float | None] = {"accuracy": right, "macro_f1": macro_f1(guess, truth), **constant}
     return more | ({"mae": float(np.abs(guess - truth).mean())} if kind == "ordinal" else {})
 
 
-def _brier(values: Floats, known: Floats, per: int) -> dict[str, float]:
+def _brier(values: Floats, labels: Floats, per: int) -> dict[str, float]:
     """Return the Brier score of probabilities [n, k] for labels [n, k], and the base rates'; the sum over k / `per`."""
-    scores = {"brier": values, "brier_constant": known.mean(0)}
-    return {name: float(np.square(told - known).sum(1).mean() / per) for name, told in scores.items()}
+    scores = {"brier": values, "brier_constant": labels.mean(0)}
+    return {name: float(np.square(predicted - labels).sum(1).mean() / per) for name, predicted in scores.items()}
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    found: Floats = 0.5 * (1.0 + np.tanh(0.5 * logits))
-    return found
+    values: Floats = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return values

@@ -98,25 +98,25 @@ class TextEncoder(nn.Module):
     def embed(self, texts: Texts, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
         """Return the embeddings of texts, [n, width] float32, in batches of texts of about the same length."""
         ids = self._ids(texts)
-        found = np.zeros((len(ids), self.width), dtype=np.float32)
+        vectors = np.zeros((len(ids), self.width), dtype=np.float32)
         device = next(self.model.parameters()).device
         order = sorted((row for row, tokens in enumerate(ids) if tokens), key=lambda row: len(ids[row]))
         with torch.no_grad():
             for begin in range(0, len(order), EMBED_BATCH):
                 rows = order[begin : begin + EMBED_BATCH]
                 batch, mask = _padded([ids[row] for row in rows])
-                found[rows] = self(batch.to(device), mask.to(device)).cpu().numpy()
+                vectors[rows] = self(batch.to(device), mask.to(device)).cpu().numpy()
                 if progress is not None:
                     progress(begin + len(rows), len(order))
-        return found
+        return vectors
 
     def _ids(self, texts: Texts) -> list[list[int]]:
         ids: list[list[int]] = [[] for _ in texts]
         present = [(row, text) for row, text in enumerate(texts) if text is not None]
         if present:
             tokens = self._tokeniser([text for _, text in present], self.max_tokens)
-            for (row, _), found in zip(present, tokens, strict=True):
-                ids[row] = found
+            for (row, _), numbers in zip(present, tokens, strict=True):
+                ids[row] = numbers
         return ids
 
 
@@ -149,7 +149,7 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    found = dimensions(folder)
+    sizes = dimensions(folder)
     # trust_remote_code left out would ask at the terminal.
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -172,8 +172,8 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
         ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
         return ids
 
-    encoder = TextEncoder(model, tokens, found.hidden, found.positions, max_tokens)
-    encoder.dimensions = found
+    encoder = TextEncoder(model, tokens, sizes.hidden, sizes.positions, max_tokens)
+    encoder.dimensions = sizes
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UsageError(
@@ -186,13 +186,13 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
 
 def _try(encoder: TextEncoder, folder: Path) -> None:
     """Embed a few texts. Raises UsageError if the embeddings are not finite, zero or all alike."""
-    found = encoder.embed([text for pair in TRIALS for text in pair])
-    if not np.isfinite(found).all() or not np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3):
+    vectors = encoder.embed([text for pair in TRIALS for text in pair])
+    if not np.isfinite(vectors).all() or not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
         raise UsageError(
             f"the model in {folder} embeds a text as nothing, or as numbers that are not finite",
             "Fetch the model again.",
         )
-    if not (np.abs(found[::2] - found[1::2]).max(axis=1) > 1e-4).any():
+    if not (np.abs(vectors[::2] - vectors[1::2]).max(axis=1) > 1e-4).any():
         raise UsageError(
             f"the model in {folder} embeds different texts alike: nothing could be learned from them",
             "Are its tokenizer and weights those that belong to it? Fetch the model again.",
@@ -260,11 +260,11 @@ def scratch_layers(spec: ComponentSpec) -> nn.ModuleList:
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     config._attn_implementation = "eager"  # a few tokens: another kernel gains nothing
-    found: Any = nn.ModuleList(BertLayer(config) for _ in range(layers))  # type: ignore[no-untyped-call]  # as above
-    for parent in list(found.modules()):
+    stack: Any = nn.ModuleList(BertLayer(config) for _ in range(layers))  # type: ignore[no-untyped-call]  # as above
+    for parent in list(stack.modules()):
         if isinstance(getattr(parent, "LayerNorm", None), nn.LayerNorm):
             parent.LayerNorm = OffsetNorm(hidden, parent.LayerNorm.eps)
-    return found  # type: ignore[no-any-return]  # transformers is untyped
+    return stack  # type: ignore[no-any-return]  # transformers is untyped
 
 
 def hashed_words(text: str, buckets: int) -> list[int]:

@@ -97,8 +97,8 @@ class Worker:
 
 
 def _decide_run(request: DecideRun) -> Verdict:
-    known = {part.name for part in request.components}
-    if not all(modality.components and set(modality.components) <= known for modality in request.modalities):
+    names = {part.name for part in request.components}
+    if not all(modality.components and set(modality.components) <= names for modality in request.modalities):
         raise BadRequestError("a modality reaches no component, or one that is not part of the run")
     return decide_run(
         request.modalities,

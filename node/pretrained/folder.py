@@ -98,10 +98,10 @@ def weights_digest(folder: Path) -> bytes:
 
 def check(folder: Path, expected: bytes) -> None:
     """Raise UsageError unless the folder holds the very model that the charter means."""
-    found = weights_digest(folder)
-    if found != expected:
+    actual = weights_digest(folder)
+    if actual != expected:
         raise UsageError(
-            f"the model in {folder} has the digest {found.hex()}, the charter asks for {expected.hex()}",
+            f"the model in {folder} has the digest {actual.hex()}, the charter asks for {expected.hex()}",
             "Every member embeds with the same weights: install the version that the federation agreed on.",
         )
 
@@ -151,8 +151,8 @@ def decisive_files(folder: Path) -> list[Path]:
         )
     if not any(path.name.endswith(WEIGHTS) for path in files):
         pickled = [path.name for path in files if any(path.match(pattern) for pattern in PICKLED)]
-        found = f"only pickled ones ({', '.join(pickled)}), which can run code when opened" if pickled else "none"
-        raise UsageError(f"{folder} has no safetensors weights: {found}", "Convert the model to model.safetensors.")
+        weights = f"only pickled ones ({', '.join(pickled)}), which can run code when opened" if pickled else "none"
+        raise UsageError(f"{folder} has no safetensors weights: {weights}", "Convert the model to model.safetensors.")
     return [path for path in files if path.name in DECISIVE or path.name.endswith(WEIGHTS)]
 
 

@@ -71,7 +71,7 @@ def _check(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> None:
     paths = {path.name: path for path, _, _ in files}
     for path in paths.values():
         _is_real(path)
-    found = dimensions(folder)
+    sizes = dimensions(folder)
     if "quantization_config" in _json(paths[CONFIG]):
         raise UsageError(f"{paths[CONFIG]}: quantised weights are not supported", "Take the model as it was before.")
     highest = _highest_id(folder, paths)
@@ -81,7 +81,7 @@ def _check(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> None:
             tensors.update(_header(path))
     if INDEX in paths:
         _check_index(paths, tensors)
-    rows = _check_names(folder, prefix_of(folder), found, tensors)
+    rows = _check_names(folder, prefix_of(folder), sizes, tensors)
     if highest >= rows:
         raise UsageError(
             f"the tokenizer in {folder} has tokens up to number {highest}, its model embeddings of {rows} only:"
@@ -129,7 +129,7 @@ def _highest_id(folder: Path, paths: Mapping[str, Path]) -> int:
         ids.append(paths["vocab.txt"].read_bytes().rstrip(b"\n").count(b"\n"))
     if "added_tokens.json" in paths:
         ids += _json(paths["added_tokens.json"]).values()
-    if not all(type(each) is int for each in ids):
+    if not all(type(number) is int for number in ids):
         raise UsageError(f"the tokenizer in {folder} has token numbers that are none", AGAIN)
     return int(max(ids))
 
@@ -138,14 +138,14 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > JSON_LIMIT:
             raise UsageError(f"{path} is over {JSON_LIMIT >> 20} MiB", AGAIN)
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON ({error})", AGAIN) from error
-    if type(found) is not dict:
+    if type(value) is not dict:
         raise UsageError(f"{path} is no JSON object", AGAIN)
-    return found
+    return value
 
 
 def _header(path: Path) -> dict[str, _Tensor]:
@@ -159,23 +159,23 @@ def _header(path: Path) -> dict[str, _Tensor]:
         text = file.read(length)
     try:
         header = json.loads(text)
-        found = {
+        tensors = {
             name: _Tensor(path, entry["dtype"], tuple(entry["shape"]), *(8 + length + at for at in _offsets(entry)))
             for name, entry in header.items()
             if name != "__metadata__"
         }
-        for name, tensor in found.items():
+        for name, tensor in tensors.items():
             if tensor.dtype not in SIZES:
                 raise UsageError(f"{path}: {name} has numbers of type {tensor.dtype}, which are not supported", AGAIN)
             if tensor.end - tensor.begin != SIZES[tensor.dtype] * prod(tensor.shape):
                 raise ValueError(name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} has a damaged header ({error})", AGAIN) from error
-    end = max((tensor.end for tensor in found.values()), default=8 + length)
+    end = max((tensor.end for tensor in tensors.values()), default=8 + length)
     if end != size:
         what = "is cut short" if end > size else "has more than its header says"
         raise UsageError(f"{path} {what}: it has {size} bytes, and its header tells of {end}", AGAIN)
-    return found
+    return tensors
 
 
 def _offsets(entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -196,9 +196,9 @@ def _check_index(paths: Mapping[str, Path], tensors: Mapping[str, _Tensor]) -> N
             raise UsageError(f"{paths[shard]} lacks {name}, which its index says is there", AGAIN)
 
 
-def _check_names(folder: Path, prefix: str, found: Dimensions, tensors: Mapping[str, _Tensor]) -> int:
+def _check_names(folder: Path, prefix: str, sizes: Dimensions, tensors: Mapping[str, _Tensor]) -> int:
     """Return the number of rows of the table of embeddings, after looking for the tensors that the model reads."""
-    before = next((each for each in ("", f"{prefix}.") if each + WORDS in tensors), None)
+    before = next((start for start in ("", f"{prefix}.") if start + WORDS in tensors), None)
     if before is None:
         foreign = sorted(name.removesuffix(WORDS) for name in tensors if name.endswith(WORDS))
         if foreign:
@@ -207,13 +207,13 @@ def _check_names(folder: Path, prefix: str, found: Dimensions, tensors: Mapping[
                 f"They were saved from a wrapper (DataParallel?): save them again without {foreign[0]!r}.",
             )
         raise UsageError(f"the weights in {folder} lack {WORDS}", "Is it a text encoder? Fetch the model again.")
-    modules = [f"{before}{name}.weight" for names in found.projections.values() for name in names]
+    modules = [f"{before}{name}.weight" for names in sizes.projections.values() for name in names]
     lacking = [name for name in modules if name not in tensors]
     if lacking:
         raise UsageError(f"the weights in {folder} lack {', '.join(lacking[:3])}", AGAIN)
     shape = tensors[before + WORDS].shape
-    if len(shape) != 2 or shape[1] != found.hidden:
-        raise UsageError(f"{folder}: {WORDS} is {list(shape)}, and {CONFIG} says {found.hidden} wide", AGAIN)
+    if len(shape) != 2 or shape[1] != sizes.hidden:
+        raise UsageError(f"{folder}: {WORDS} is {list(shape)}, and {CONFIG} says {sizes.hidden} wide", AGAIN)
     return shape[0]
 
 

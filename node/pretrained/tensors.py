@@ -33,32 +33,32 @@ def lora_tensors(
     letter = LORA.get(architecture)
     if letter is None:
         raise UsageError(f"unknown architecture {architecture!r} of an adapter", f"Known: {', '.join(LORA)}.")
-    found = dimensions(folder)
-    modules = target_modules(found, targets)
-    if not 1 <= rank <= found.hidden:
-        raise UsageError(f"an adapter of rank {rank} on a model of width {found.hidden}")
+    model = dimensions(folder)
+    modules = target_modules(model, targets)
+    if not 1 <= rank <= model.hidden:
+        raise UsageError(f"an adapter of rank {rank} on a model of width {model.hidden}")
     if len(modules) > TENSORS:
         raise UsageError(
             f"an adapter on {len(modules)} modules: a component has at most {TENSORS} tensors", "Name fewer targets."
         )
-    shape = (found.hidden if letter == "B" else rank, rank)
+    shape = (model.hidden if letter == "B" else rank, rank)
     return tuple(TensorSpec(f"{module}.{letter}", shape, 0) for module in modules)
 
 
 def prompt_tensors(folder: Path, length: int) -> tuple[TensorSpec, ...]:
     """Return the tensors of `prompt/MODALITY`: `length` learned tokens before every text."""
-    found = dimensions(folder)
-    if not 1 <= length <= found.positions // 2:
-        raise UsageError(f"a prompt of {length} tokens on a model of {found.positions} positions")
-    return (TensorSpec(PROMPT, (length, found.hidden), PROMPT_BOUND),)
+    model = dimensions(folder)
+    if not 1 <= length <= model.positions // 2:
+        raise UsageError(f"a prompt of {length} tokens on a model of {model.positions} positions")
+    return (TensorSpec(PROMPT, (length, model.hidden), PROMPT_BOUND),)
 
 
-def target_modules(found: Dimensions, targets: Sequence[str]) -> tuple[str, ...]:
+def target_modules(model: Dimensions, targets: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the modules that `targets` ("query", "key", "value") mean, layer by layer."""
-    unknown = sorted(set(targets) - set(found.projections))
+    unknown = sorted(set(targets) - set(model.projections))
     if unknown or not targets or len(set(targets)) != len(targets):
         raise UsageError(f"targets of an adapter: {', '.join(targets) or 'none'}", "Known: query, key, value.")
-    return tuple(found.projections[target][layer] for layer in range(found.layers) for target in targets)
+    return tuple(model.projections[target][layer] for layer in range(model.layers) for target in targets)
 
 
 def scratch_tensors(
@@ -76,16 +76,18 @@ def scratch_tensors(
     if min(layers, vocabulary, positions, wide) < 1:
         raise UsageError(f"{layers} layers, {vocabulary} buckets, {positions} positions, {wide} wide: none may be 0")
     tables = {"word": vocabulary, "position": positions, "token_type": 1}
-    found = [
+    tensors = [
         TensorSpec(f"embeddings.{name}_embeddings.weight", (rows, hidden), PROMPT_BOUND)
         for name, rows in tables.items()
     ]
-    found += _norm("embeddings", hidden)
+    tensors += _norm("embeddings", hidden)
     for layer in range(layers):
-        found += _layer(f"encoder.layer.{layer}", hidden, wide)
-    if len(found) > TENSORS:
-        raise UsageError(f"{layers} layers have {len(found)} tensors, a component at most {TENSORS}", "Take 3 layers.")
-    return tuple(found)
+        tensors += _layer(f"encoder.layer.{layer}", hidden, wide)
+    if len(tensors) > TENSORS:
+        raise UsageError(
+            f"{layers} layers have {len(tensors)} tensors, a component at most {TENSORS}", "Take 3 layers."
+        )
+    return tuple(tensors)
 
 
 def backbone_tensors(hidden: int, layers: int, intermediate: int) -> tuple[TensorSpec, ...]:
@@ -97,21 +99,21 @@ def backbone_tensors(hidden: int, layers: int, intermediate: int) -> tuple[Tenso
         raise UsageError(f"{hidden} features: a transformer has a multiple of {HEAD_SIZE}, the size of a head")
     if min(layers, intermediate) < 1 or 16 * layers > TENSORS:
         raise UsageError(f"a backbone of {layers} layers, {intermediate} wide", f"Take 1 to {TENSORS // 16} layers.")
-    found: list[TensorSpec] = []
+    tensors: list[TensorSpec] = []
     for layer in range(layers):
-        found += _layer(f"layers.{layer}", hidden, intermediate)
-    return tuple(found)
+        tensors += _layer(f"layers.{layer}", hidden, intermediate)
+    return tuple(tensors)
 
 
 def _layer(at: str, hidden: int, wide: int) -> list[TensorSpec]:
-    found: list[TensorSpec] = []
+    tensors: list[TensorSpec] = []
     for name in ("query", "key", "value"):
-        found += _linear(f"{at}.attention.self.{name}", hidden, hidden)
-    found += _linear(f"{at}.attention.output.dense", hidden, hidden)
-    found += _norm(f"{at}.attention.output", hidden)
-    found += _linear(f"{at}.intermediate.dense", wide, hidden)
-    found += _linear(f"{at}.output.dense", hidden, wide)
-    return found + _norm(f"{at}.output", hidden)
+        tensors += _linear(f"{at}.attention.self.{name}", hidden, hidden)
+    tensors += _linear(f"{at}.attention.output.dense", hidden, hidden)
+    tensors += _norm(f"{at}.attention.output", hidden)
+    tensors += _linear(f"{at}.intermediate.dense", wide, hidden)
+    tensors += _linear(f"{at}.output.dense", hidden, wide)
+    return tensors + _norm(f"{at}.output", hidden)
 
 
 def _linear(name: str, rows: int, columns: int) -> list[TensorSpec]:

@@ -27,8 +27,8 @@ Bools = npt.NDArray[np.bool_]
 def _log_choose(r: int) -> Floats:
     """Return log of the binomial coefficients (r over 0), …, (r over r)."""
     logs = np.array([lgamma(i + 1.0) for i in range(r + 1)])
-    found: Floats = logs[r] - logs - logs[::-1]
-    return found
+    log_choose: Floats = logs[r] - logs - logs[::-1]
+    return log_choose
 
 
 def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:

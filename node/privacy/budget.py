@@ -143,13 +143,13 @@ def decide_run(
         for modality in modalities if planned else ():
             for name, noise in _needed(modality, parts, run, rounds).items():
                 noises[name] = max(noises[name], noise)
-    found = {modality.name: _decide(modality, noises, run) for modality in modalities}
+    decisions = {modality.name: _decide(modality, noises, run) for modality in modalities}
     short = [
         f"{name}: ε {decision.after / 1000:g} with another round is over {decision.limit / 1000:g}"
-        for name, decision in sorted(found.items())
+        for name, decision in sorted(decisions.items())
         if not decision.allowed
     ]
-    return Verdict(not short, "; ".join(short), noises, found)
+    return Verdict(not short, "; ".join(short), noises, decisions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,18 +68,18 @@ def withheld(charter: Charter, policies: Sequence[InForce], engaged: Iterable[st
     """
     noises = {spec.name: spec.noise_multiplier for spec in charter.components}
     names = [name for name in engaged if name in noises]
-    found = {}
+    reasons = {}
     for policy in policies:
         if policy.policy == "never":
-            found[policy.modality] = f"the policy for {policy.modality} is never ({policy.why[0]})"
+            reasons[policy.modality] = f"the policy for {policy.modality} is never ({policy.why[0]})"
         elif policy.policy == "dp":
             bare = [name for name in charter.learning.downstream(policy.modality, names) if noises[name] == 0]
             if bare:
-                found[policy.modality] = (
+                reasons[policy.modality] = (
                     f"the policy for {policy.modality} is dp ({policy.why[0]}),"
                     f" and by the charter {', '.join(bare)} carries no noise"
                 )
-    return dict(sorted(found.items()))
+    return dict(sorted(reasons.items()))
 
 
 _REMEDY = {
@@ -104,8 +104,8 @@ def remedy(policies: Sequence[InForce], withheld: Iterable[str]) -> str:
     """Return advice on admitting withheld modalities, by the source of the policy that withholds them."""
     out = set(withheld)
     whose = dict.fromkeys((policy.policy, policy.why[0]) for policy in policies if policy.modality in out)
-    told = [_REMEDY[key] for key in whose if key in _REMEDY]
-    return " ".join([*told, "A node that trains nothing still hosts and votes."])
+    remedies = [_REMEDY[key] for key in whose if key in _REMEDY]
+    return " ".join([*remedies, "A node that trains nothing still hosts and votes."])
 
 
 def admitted(names: Iterable[str], withheld: Iterable[str]) -> tuple[str, ...]:

@@ -82,12 +82,12 @@ class Mechanism:
             source=source,
             progress=lambda _done, _total: None,
         )
-        found = {}
+        released = {}
         for name, change in changes.items():
             rule, spec = self.engaged[name], self.specs[name]
             values = quantise(change, spec, rule, self.steps, self.lot).values.astype(np.float64)
-            found[name] = values * (-spec.grid_step * self.lot / rule.learning_rate)
-        return found
+            released[name] = values * (-spec.grid_step * self.lot / rule.learning_rate)
+        return released
 
 
 def claimed_events(engaged: Mapping[str, Engagement], sample_rate: float, steps: int) -> Events:
@@ -131,14 +131,14 @@ def mechanism_of(
         0,
         1,
     )
-    known = {spec.name: spec for spec in specs}
+    by_name = {spec.name: spec for spec in specs}
     engaged = {}
     for name, noise in noises.items():
         unit = noise_std(Engagement(1.0, noise, 1.0), steps, lot)
-        engaged[name] = Engagement(1.0, noise, FINE * known[name].grid_step / unit)
+        engaged[name] = Engagement(1.0, noise, FINE * by_name[name].grid_step / unit)
     model = M3TModel(specs, learning, SEED, texts)
     start = {spec.name: base_vector(SEED, spec.name, spec.tensors) for spec in specs}
-    return Mechanism(model, known, start, engaged, steps, sample_rate, lot)
+    return Mechanism(model, by_name, start, engaged, steps, sample_rate, lot)
 
 
 def crowd(canaries: int, records: int, modalities: Sequence[str], tasks: Sequence[str], signs: Floats) -> Batch:
@@ -172,9 +172,9 @@ def disguised(base: Batch, tasks: Sequence[Task], count: int, source: Randomness
         drawn = np.floor(uniform(source, int(np.prod(shape))) * kinds)
         if task.kind == "regression":
             drawn = FAR * signs(int(np.prod(shape)), source)
-        found = torch.from_numpy(drawn.astype(np.float32)).view(shape)
-        found[:, 1:] = torch.nan
-        labels[task.name] = found
+        marks = torch.from_numpy(drawn.astype(np.float32)).view(shape)
+        marks[:, 1:] = torch.nan
+        labels[task.name] = marks
     weights = torch.zeros(count, base.weights.shape[1])
     weights[:, 0] = 1.0
     return Batch(weights, inputs, labels)
@@ -205,14 +205,14 @@ def directions(mechanism: Mechanism, canaries: Batch) -> dict[str, Floats]:
         )
 
 
-def column_scores(mechanism: Mechanism, known: Mapping[str, Floats], released: Mapping[str, Floats]) -> Floats:
+def column_scores(mechanism: Mechanism, along: Mapping[str, Floats], released: Mapping[str, Floats]) -> Floats:
     """Return `Σ_c ⟨g_ic, y_c⟩ / (σ_c C_c)²` for each canary i, whose gradients fill column i of every tensor: [m].
 
     Up to a constant it is the logarithm of the likelihood ratio of "in" and "out": the optimal guess.
     """
     total: Floats = np.zeros(1)
     for name, rule in mechanism.engaged.items():
-        product, start = known[name] * released[name] / (rule.noise * rule.clip) ** 2, 0
+        product, start = along[name] * released[name] / (rule.noise * rule.clip) ** 2, 0
         for tensor in mechanism.specs[name].tensors:
             size = prod(tensor.shape)
             total = total + product[start : start + size].reshape(-1, tensor.shape[-1]).sum(0)

@@ -92,8 +92,8 @@ class SharedRow(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """[n, L] → [n, L, hidden]."""
-        found: Tensor = self.inner(places[:1])
-        return found.expand(places.shape[0], -1, -1)
+        row: Tensor = self.inner(places[:1])
+        return row.expand(places.shape[0], -1, -1)
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def _divisor() -> Iterator[None]:
     def sums(gradients: Any, model: Any, engaged: Any, data: Any, drawn: Any) -> Any:
         nonlocal factor
         factor = declared / max(1, drawn.size)
-        return {name: factor * found for name, found in clipped(gradients, model, engaged, data, drawn).items()}
+        return {name: factor * total for name, total in clipped(gradients, model, engaged, data, drawn).items()}
 
     with (
         replaced(dpsgd, "train", training),

@@ -73,14 +73,14 @@ class Witness:
     def events(self, mechanism: Mechanism) -> Events:
         """Return the real events: each sample with its noises."""
         noises = [mechanism.engaged[name].noise for name in sorted(mechanism.engaged)]
-        found: Events = []
+        events: Events = []
         at_component = 0
         for count in self.draws:
             # One sample for all components, or one for each: noises come in the order of the components.
             own = [noises[(at_component + n) % len(noises)] for n in range(count)]
             at_component += count
-            found.append((mechanism.sample_rate, effective_noise(own), 1))
-        return found
+            events.append((mechanism.sample_rate, effective_noise(own), 1))
+        return events
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +139,9 @@ def run_probe(probe: Probe, fault: Any = nullcontext, *, confidence: float = CON
 
 
 def _columns(mechanism: Mechanism, canaries: Batch, included: Bools) -> Floats:
-    known = at.directions(mechanism, canaries)
+    directions = at.directions(mechanism, canaries)
     data = canaries.take(torch.from_numpy(np.flatnonzero(included)))
-    return at.column_scores(mechanism, known, mechanism.release(data, at.mechanism_source()))
+    return at.column_scores(mechanism, directions, mechanism.release(data, at.mechanism_source()))
 
 
 def _crowd(count: int) -> Prepared:
@@ -179,8 +179,8 @@ def _draw(count: int) -> Prepared:
 
     def attack(included: Bools) -> Floats:
         data = canaries.take(torch.from_numpy(np.flatnonzero(included)))
-        known = dict.fromkeys(noises, -signs)  # what `directions` finds, too, but slowly for so many components
-        return at.column_scores(mechanism, known, mechanism.release(data, at.mechanism_source()))
+        directions = dict.fromkeys(noises, -signs)  # what `directions` finds, too, but slowly for so many components
+        return at.column_scores(mechanism, directions, mechanism.release(data, at.mechanism_source()))
 
     return Prepared(mechanism, attack)
 
@@ -211,7 +211,7 @@ def _seed(count: int) -> Prepared:
     (rule,) = mechanism.engaged.values()
 
     def attack(included: Bools) -> Floats:
-        known = at.directions(mechanism, canaries)
+        directions = at.directions(mechanism, canaries)
         data = canaries.take(torch.from_numpy(np.flatnonzero(included)))
         ((name, released),) = mechanism.release(data, at.mechanism_source()).items()
         spread = int(3.0 * sqrt(count))
@@ -222,7 +222,7 @@ def _seed(count: int) -> Prepared:
             left = released - rule.noise * rule.clip * gaussian(again, released.size)
             if np.square(left).sum() < np.square(best).sum() or best is released:
                 best = left
-        return at.column_scores(mechanism, known, {name: best})
+        return at.column_scores(mechanism, directions, {name: best})
 
     return Prepared(mechanism, attack)
 
@@ -255,12 +255,12 @@ def _prompt(count: int) -> Prepared:
     everybody = at.readers([-FAR, *others])
 
     def attack(included: Bools) -> Floats:
-        ((name, known),) = at.directions(mechanism, canary).items()
+        ((name, direction),) = at.directions(mechanism, canary).items()
         scores = np.zeros(count)
         with replaced(dpsgd, "PHYSICAL_RECORDS", 2):
             for run, inside in enumerate(included.tolist()):
                 data = everybody.take(torch.arange(0 if inside else 1, 13))
-                scores[run] = float(known @ mechanism.release(data, at.mechanism_source())[name])
+                scores[run] = float(direction @ mechanism.release(data, at.mechanism_source())[name])
         return scores
 
     return Prepared(mechanism, attack, count)
@@ -283,10 +283,10 @@ def audit(request: Audit, progress: OnProgress) -> Audited:
     """Run all probes, or with a fault the one that looks for it. Raises BadRequestError for an unknown fault."""
     fault = _fault(request.fault)
     probes = [PROBES[fault.probe]] if fault is not None else list(PROBES.values())
-    found = _run(probes, fault, 1.0 - (1.0 - CONFIDENCE) / len(PROBES), progress)
+    result = _run(probes, fault, 1.0 - (1.0 - CONFIDENCE) / len(PROBES), progress)
     if fault is not None and fault.naive is not None and refused(fault):
-        return replace(found, caught=("assertion", *found.caught))
-    return found
+        return replace(result, caught=("assertion", *result.caught))
+    return result
 
 
 def audit_own(request: AuditOwn, session: Session, progress: OnProgress) -> Audited:
@@ -350,9 +350,10 @@ def _own(session: Session, request: AuditOwn) -> Probe:
             released, others = mechanism.release(data, session.source), at.directions(mechanism, base)
             scores = np.zeros(count)
             for canary in range(count):
-                known = at.directions(mechanism, canaries.take(torch.tensor([canary])))
+                directions = at.directions(mechanism, canaries.take(torch.tensor([canary])))
                 scores[canary] = sum(
-                    float(known[name] @ (released[name] - steps * rate * others[name])) / (rule.noise * rule.clip) ** 2
+                    float(directions[name] @ (released[name] - steps * rate * others[name]))
+                    / (rule.noise * rule.clip) ** 2
                     for name, rule in engaged.items()
                 )
             return scores

@@ -177,10 +177,10 @@ def opacus_step(module: Any, specs: Sequence[ComponentSpec], batch: Batch, steps
             for spec in specs:
                 parameters = model.tensors(spec)
                 rows = [p.grad_sample.reshape(batch.size, -1) for p in parameters]  # type: ignore[attr-defined]
-                norms = torch.stack([each.square().sum(1) for each in rows]).sum(0).sqrt()
+                norms = torch.stack([row.square().sum(1) for row in rows]).sum(0).sqrt()
                 factors = (CLIP / norms.clamp(min=1e-12)).clamp(max=1.0)
                 noise = torch.from_numpy(gaussian(source, spec.dimension)).to(device, torch.float32)
-                change = (torch.cat([factors @ each for each in rows]) + NOISE * CLIP * noise) * (RATE / batch.size)
+                change = (torch.cat([factors @ row for row in rows]) + NOISE * CLIP * noise) * (RATE / batch.size)
                 start = 0
                 for parameter in parameters:
                     parameter.sub_(change[start : start + parameter.numel()].view_as(parameter))
@@ -216,7 +216,7 @@ def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mappi
                 torch.cuda.synchronize()
             if repeat >= WARM:
                 times[name].append((perf_counter() - before) / steps)
-    return {name: median(found) for name, found in times.items()}
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
 def _million(device: torch.device, repeats: int) -> float:
@@ -234,10 +234,10 @@ def _million(device: torch.device, repeats: int) -> float:
 
 def _trained(model: M3TModel, specs: Sequence[ComponentSpec]) -> list[torch.nn.Parameter]:
     """Let only the parameters of `specs` ask for gradients, and return them."""
-    found = [parameter for spec in specs for parameter in model.tensors(spec)]
+    parameters = [parameter for spec in specs for parameter in model.tensors(spec)]
     for parameter in model.parameters():
-        parameter.requires_grad_(any(parameter is one for one in found))
-    return found
+        parameter.requires_grad_(any(parameter is one for one in parameters))
+    return parameters
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -251,8 +251,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         tiny = small_transformer(Path(folder))
-        found = {name: measure(case, tiny, device, repeats) for name, case in cases(tiny).items()}
-    print(json.dumps({"device": _name(device), "models": found}))  # noqa: T201  # the answer
+        measured = {name: measure(case, tiny, device, repeats) for name, case in cases(tiny).items()}
+    print(json.dumps({"device": _name(device), "models": measured}))  # noqa: T201  # the answer
 
 
 def _name(device: torch.device) -> str:
