@@ -59,9 +59,9 @@ def parse(text: str, source: str, guide: str = "") -> "Table":
 
 def _advice(text: str, error: str) -> str:
     """Return what to do about an error of TOML, which names its line; text without quotes is the commonest."""
-    place = re.search(r"at line (\d+)", error)
+    match = re.search(r"at line (\d+)", error)
     lines = text.splitlines()
-    line = lines[int(place[1]) - 1] if place and int(place[1]) <= len(lines) else ""
+    line = lines[int(match[1]) - 1] if match and int(match[1]) <= len(lines) else ""
     if re.search(r"[=\[,]\s*(?!(?:true|false|inf|nan)\b)[^\W\d_]", line.partition("=")[1] + line.partition("=")[2]):
         return 'Correct the line named here. Text needs quotation marks, as in kind = "text".'
     return "Correct the line named here; https://toml.io says how TOML is written."
@@ -101,9 +101,9 @@ class Table:
 
     def given(self, checks: Mapping[str, Check[Any]]) -> dict[str, Any]:
         """Take those of these keys that are there, and refuse all others."""
-        found = {key: self.take(key, check) for key, check in checks.items() if key in self.raw}
+        values = {key: self.take(key, check) for key, check in checks.items() if key in self.raw}
         self.only(*checks)
-        return found
+        return values
 
     def text(self, key: str, default: str | None = None) -> str:
         """Take a text."""
@@ -130,12 +130,12 @@ class Table:
 
     def distinct(self, key: str, items: Iterable[str]) -> tuple[str, ...]:
         """Return these values of a key. Raises UsageError if two are the same."""
-        found = tuple(items)
-        for place, item in enumerate(found):
-            if item in found[:place]:
+        distinct = tuple(items)
+        for index, item in enumerate(distinct):
+            if item in distinct[:index]:
                 advice = "Name it once. White space at the ends does not count, nor how an accent is composed."
                 raise self.fail(f"{key} names {item!r} twice", advice)
-        return found
+        return distinct
 
     def table(self, key: str, default: dict[str, object] | None = None) -> "Table":
         """Take a table below this one."""

@@ -85,15 +85,15 @@ def read_head(data: bytes, source: str) -> Head:
     Raises UsageError for a newer format, CorruptError for anything else that is no head.
     """
     try:
-        found = json.loads(data)
-        made = Head(**found) if found["format"] == FORMAT else None
-        known, wrote = found["format"], found["release"]
-        types = {name: type(value) for name, value in found.items()}
+        fields = json.loads(data)
+        made = Head(**fields) if fields["format"] == FORMAT else None
+        number, wrote = fields["format"], fields["release"]
+        types = {name: type(value) for name, value in fields.items()}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged(source, f"{HEAD} in it cannot be read") from error
-    if type(known) is int and known > FORMAT:
+    if type(number) is int and number > FORMAT:
         raise UsageError(
-            f"The backup {source} has format {known}, by release {str(wrote)[:40]}; this release reads up to {FORMAT}",
+            f"The backup {source} has format {number}, by release {str(wrote)[:40]}; this release reads up to {FORMAT}",
             "Install the release that wrote it, or a later one, and restore with that.",
         )
     if made is None or types != Head.__annotations__:
@@ -109,14 +109,14 @@ def dump_manifest(entries: dict[str, Entry]) -> bytes:
 def read_manifest(data: bytes, source: str) -> dict[str, Entry]:
     """Read the last file of a backup. Raises CorruptError."""
     try:
-        found = {str(name): Entry(**entry) for name, entry in json.loads(data).items()}
+        entries = {str(name): Entry(**entry) for name, entry in json.loads(data).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(source, f"{MANIFEST} in it cannot be read") from error
     if not all(
-        type(e.size) is int and isinstance(e.sha256, str) and _DIGEST.fullmatch(e.sha256) for e in found.values()
+        type(e.size) is int and isinstance(e.sha256, str) and _DIGEST.fullmatch(e.sha256) for e in entries.values()
     ):
         raise damaged(source, f"{MANIFEST} in it cannot be read")
-    return found
+    return entries
 
 
 def damaged(source: str, why: str) -> CorruptError:

@@ -76,19 +76,19 @@ class Backup:
                     return
                 file.seek(0)
             yield _header(name, size)
-            found, left = hashlib.sha256(), size
+            hashed, left = hashlib.sha256(), size
             while left:
                 chunk = file.read(min(CHUNK, left))
                 if not chunk:
                     raise CorruptError(f"{path} became shorter while it was read", "Make the backup again.")
-                found.update(chunk)
+                hashed.update(chunk)
                 left -= len(chunk)
                 self.done += len(chunk)
                 if self.progress is not None:
                     self.progress("copying", min(self.done, total), total)
                 yield chunk
             yield _padding(size)
-        self.entries[name] = Entry(size, found.hexdigest())
+        self.entries[name] = Entry(size, hashed.hexdigest())
 
 
 @contextmanager
@@ -97,8 +97,8 @@ def opened(home: Home, scratch: Path, progress: Progress | None = None) -> Itera
 
     Raises UsageError if there is no key or the folder cannot be used; CorruptError if the database is damaged.
     """
-    found = _keys(home)
-    own = found.get(home.key.name)
+    keys = _keys(home)
+    own = keys.get(home.key.name)
     if own is None:
         raise UsageError(
             f"There is no key in {home.root}", "Run `collegium init` there first, or name the node's home."
@@ -112,18 +112,18 @@ def opened(home: Home, scratch: Path, progress: Progress | None = None) -> Itera
             with Store.open_readonly(database) as store:
                 federation, height = store.federation, store.height()
         made = head(federation=federation, height=height, public_key=_public(own, home.key), sealed=is_sealed(own))
-        yield Backup(home, made, database, found, progress)
+        yield Backup(home, made, database, keys, progress)
 
 
 def _keys(home: Home) -> dict[str, bytes]:
     """Return the key files, the one in use last. The next one is read first: it becomes the one in use (keys.py)."""
-    found = {path.name: data for path in (home.next_key, home.key) if (data := _read(path)) is not None}
+    keys = {path.name: data for path in (home.next_key, home.key) if (data := _read(path)) is not None}
     for path in sorted(home.root.glob("key.*.json")):
-        if path.name not in found and (data := _read(path)) is not None:
-            found[path.name] = data
-    if home.key.name in found:
-        found[home.key.name] = found.pop(home.key.name)
-    return found
+        if path.name not in keys and (data := _read(path)) is not None:
+            keys[path.name] = data
+    if home.key.name in keys:
+        keys[home.key.name] = keys.pop(home.key.name)
+    return keys
 
 
 def _found(home: Home) -> Iterator[tuple[str, Path]]:

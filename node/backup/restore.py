@@ -53,35 +53,35 @@ def check(file: Path, progress: Progress | None = None) -> Contents:
 
     Raises UsageError (a newer format, a database of another version, or it cannot be read), CorruptError.
     """
-    source, found, head, listed = str(file), dict[str, Entry](), None, None
+    source, entries, head, listed = str(file), dict[str, Entry](), None, None
     with _opened(file) as (archive, total):
         for info in _members(archive, source):
             name = info.name
-            if listed is not None or name in found:
+            if listed is not None or name in entries:
                 raise damaged(source, f"{name[:200]!r} is in it after its end, or twice")
             if head is None:
                 if name != HEAD:
                     raise damaged(source, f"it does not begin with {HEAD}")
                 data = _whole(archive, info, HEAD_LIMIT, source)
                 head = read_head(data, source)
-                found[name] = Entry(len(data), hashlib.sha256(data).hexdigest())
+                entries[name] = Entry(len(data), hashlib.sha256(data).hexdigest())
             elif name == MANIFEST:
                 listed = read_manifest(_whole(archive, info, SMALL_LIMIT, source), source)
             elif belongs(name):
-                found[name] = _digest(archive, info, file)
+                entries[name] = _digest(archive, info, file)
             else:
                 raise damaged(source, f"{name[:200]!r} is no file of a node's home")
             if progress is not None:
                 progress("checking", archive.offset, total)
     if head is None or listed is None:
         raise damaged(source, "its end is missing")
-    for name in sorted(found.keys() | listed.keys()):
-        if found.get(name) != listed.get(name):
-            raise damaged(source, f"{name} in it is damaged" if name in found else f"{name} is missing in it")
-    if "key.json" not in found:
+    for name in sorted(entries.keys() | listed.keys()):
+        if entries.get(name) != listed.get(name):
+            raise damaged(source, f"{name} in it is damaged" if name in entries else f"{name} is missing in it")
+    if "key.json" not in entries:
         raise damaged(source, "no key is in it")
-    del found[HEAD]
-    return Contents(file, head, found)
+    del entries[HEAD]
+    return Contents(file, head, entries)
 
 
 def unpack(contents: Contents, home: Home, progress: Progress | None = None) -> None:
@@ -116,9 +116,9 @@ def _write(contents: Contents, home: Home, progress: Progress | None) -> None:
             with disk_errors(path):
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 try:
-                    found = hashlib.sha256()
+                    hashed = hashlib.sha256()
                     for chunk in _chunks(archive, info, str(contents.file)):
-                        found.update(chunk)
+                        hashed.update(chunk)
                         write_all(descriptor, chunk)
                         done += len(chunk)
                         if progress is not None:
@@ -126,7 +126,7 @@ def _write(contents: Contents, home: Home, progress: Progress | None) -> None:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-            if found.hexdigest() != wanted.sha256:
+            if hashed.hexdigest() != wanted.sha256:
                 raise damaged(str(contents.file), f"{info.name} in it has changed since it was checked")
     if left:
         raise damaged(str(contents.file), f"{min(left)} in it has gone since it was checked")
@@ -178,21 +178,21 @@ def _whole(archive: tarfile.TarFile, info: tarfile.TarInfo, limit: int, source: 
 
 
 def _digest(archive: tarfile.TarFile, info: tarfile.TarInfo, file: Path) -> Entry:
-    found, start = hashlib.sha256(), b""
+    hashed, start = hashlib.sha256(), b""
     for chunk in _chunks(archive, info, str(file)):
         start = start or chunk[:100]
-        found.update(chunk)
+        hashed.update(chunk)
     if info.name == DATABASE:
         schema.check_header(file / DATABASE, start)
-    if info.name.startswith("blobs/") and found.hexdigest() != info.name.rpartition("/")[2]:
+    if info.name.startswith("blobs/") and hashed.hexdigest() != info.name.rpartition("/")[2]:
         raise damaged(str(file), f"{info.name} in it is damaged")
-    return Entry(info.size, found.hexdigest())
+    return Entry(info.size, hashed.hexdigest())
 
 
 def _check_space(root: Path, needed: int) -> None:
     """Raise DiskFullError where the home would not fit."""
-    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(nearest).free
     if free < needed + SPARE:
         why = f"the backup needs {(needed + SPARE) / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
         raise DiskFullError(root, why)

@@ -131,8 +131,8 @@ def blame(
     ledger = report.ledger
     c, spec = ledger.components.get(component), report.charter.component(component)
     if c is None or spec is None:
-        known = ", ".join(sorted(ledger.components))
-        raise UsageError(f"There is no component {component!r}", f"Components are {known}.")
+        names = ", ".join(sorted(ledger.components))
+        raise UsageError(f"There is no component {component!r}", f"Components are {names}.")
     parts: dict[bytes, _Part] = {membership.present(ledger.roll, key): _Part() for key in ledger.roll.seats}
 
     def part(key: bytes) -> _Part:
@@ -153,9 +153,9 @@ def blame(
         if progress is not None:
             progress("rounds", done, len(c.rounds))
     _from_ledger(report, c, notes or {}, parts)
-    total = sum(found.norm for found in parts.values())
-    lacking = sum(found.without_bytes for found in parts.values())
-    shown = [_member(report, key, found, shared, total) for key, found in parts.items()]
+    total = sum(p.norm for p in parts.values())
+    lacking = sum(p.without_bytes for p in parts.values())
+    shown = [_member(report, key, p, shared, total) for key, p in parts.items()]
     shown.sort(key=lambda m: (-(m["weight_share"] or 0.0), -m["rounds"], str(m["name"]), str(m["key"])))
     return {
         "component": component,
@@ -212,16 +212,16 @@ def _count(
 ) -> None:
     names = {entry.update for entry in used}
     for entry in round_.entries:
-        found, integers = part(entry.author), values[entry.update]
+        counted, integers = part(entry.author), values[entry.update]
         if entry.update not in names:
-            found.unused += 1
+            counted.unused += 1
             continue
-        found.rounds += 1
-        found.staleness[entry.staleness] += 1
+        counted.rounds += 1
+        counted.staleness[entry.staleness] += 1
         if integers is None:
-            found.without_bytes += 1
+            counted.without_bytes += 1
         else:
-            found.norm += squared_norm(integers)
+            counted.norm += squared_norm(integers)
 
 
 def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None], faults: int) -> list[float] | None:
@@ -232,7 +232,7 @@ def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None
         return [1.0] * len(used)
     if spec.rule == "mean":
         return [float(share) for share in mean_shares(used)]
-    here = [each for each in values if each is not None]
+    here = [value for value in values if value is not None]
     return robust_shares(spec.rule, here, faults) if len(here) == len(values) else None
 
 
@@ -313,9 +313,9 @@ def _why(
     rewinds = (w for w in ledger.withdrawn if w.mode == "rewind" and w.height <= round_.height)
     if any(w.bars(component, author, seq, number, update) for w in rewinds):
         return "rewound"
-    for each in keys:
-        if each.hex() in noted:
-            return noted[each.hex()]
+    for former in keys:
+        if former.hex() in noted:
+            return noted[former.hex()]
     if _gone(ledger, key, round_.height):
         return standing(report, key)
     if sent is None:
@@ -328,7 +328,7 @@ def _member(report: Report, key: bytes, part: _Part, shared: int, total: int) ->
     return {
         "name": ledger.roll.seats[key].name,
         "key": key.hex(),
-        "earlier_keys": [each.hex() for each in membership.earlier(ledger.roll, key)],
+        "earlier_keys": [former.hex() for former in membership.earlier(ledger.roll, key)],
         "state": standing(report, key),
         "rounds": counted,
         "rounds_without_effect": part.unused,

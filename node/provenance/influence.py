@@ -58,16 +58,16 @@ class Coalitions:
         self, coalitions: Sequence[Players], worth: Worth, seen: Callable[[Players, State], None] | None = None
     ) -> list[Figures]:
         """Return the values of coalitions' states. Each is folded and evaluated once; `seen` is called with them."""
-        new = [each for each in dict.fromkeys(coalitions) if each not in self._known]
+        new = [players for players in dict.fromkeys(coalitions) if players not in self._known]
         at_once = max(1, min(MAX_AT_ONCE, BYTES_AT_ONCE // (4 * self.spec.words)))
         for start in range(0, len(new), at_once):
             part = new[start : start + at_once]
-            states = [self.state(each) for each in part]
+            states = [self.state(players) for players in part]
             if seen is not None:
-                for each, state in zip(part, states, strict=True):
-                    seen(each, state)
+                for players, state in zip(part, states, strict=True):
+                    seen(players, state)
             self._known.update(zip(part, worth(states), strict=True))
-        return [self._known[each] for each in coalitions]
+        return [self._known[players] for players in coalitions]
 
     def _of(self, entry: Entry) -> Integers:
         return self.values[entry.update]
@@ -133,19 +133,19 @@ def coalitions_of(
     return Coalitions(spec, rounds, values, owner, tuple(players))
 
 
-def leave_one_out(found: Coalitions, members: Sequence[bytes], worth: Worth) -> list[Removal]:
+def leave_one_out(coalitions: Coalitions, members: Sequence[bytes], worth: Worth) -> list[Removal]:
     """Return what taking out each of `members` alone changes. A member that is not counted changes nothing."""
-    everybody = frozenset(found.players)
-    full = _weights(found.spec, found.state(everybody))
+    everybody = frozenset(coalitions.players)
+    full = _weights(coalitions.spec, coalitions.state(everybody))
     distances = {everybody: 0.0}
 
     def seen(coalition: Players, state: State) -> None:
-        distances[coalition] = float(np.linalg.norm(full - _weights(found.spec, state)))
+        distances[coalition] = float(np.linalg.norm(full - _weights(coalitions.spec, state)))
 
-    whole, *without = found.figures([everybody, *(everybody - {member} for member in members)], worth, seen)
+    whole, *without = coalitions.figures([everybody, *(everybody - {member} for member in members)], worth, seen)
     removals = []
     for member, figures in zip(members, without, strict=True):
-        updates = sum(found.owner[e.author] == member for round_ in found.rounds for e in round_.entries)
+        updates = sum(coalitions.owner[e.author] == member for round_ in coalitions.rounds for e in round_.entries)
         removals.append(Removal(member, updates, distances[everybody - {member}], whole, figures))
     return removals
 
@@ -158,7 +158,7 @@ def _weights(spec: ComponentSpec, state: State) -> Figures:
 
 
 def shapley(
-    found: Coalitions,
+    coalitions: Coalitions,
     worth: Worth,
     *,
     samples: int,
@@ -173,10 +173,10 @@ def shapley(
     Carlo): what is left there counts as nothing, which is cheaper and biased by as much. Permutations go step by step
     together, so that a step is one call of `worth`; equal coalitions are evaluated once. `seed` fixes the permutations.
     """
-    players, source = found.players, Random(seed)  # noqa: S311 - no secret: a seeded sample
+    players, source = coalitions.players, Random(seed)  # noqa: S311 - no secret: a seeded sample
     orders = [source.sample(range(len(players)), len(players)) for _ in range(samples)]
     everybody = frozenset(players)
-    empty, whole = found.figures([frozenset(), everybody], worth)
+    empty, whole = coalitions.figures([frozenset(), everybody], worth)
     changes = np.zeros((samples, len(players), whole.size))
     reached = [empty] * samples
     truncated = 0
@@ -187,8 +187,8 @@ def shapley(
                 truncated += 1
             else:
                 alive.append(number)
-        joined = [frozenset(players[place] for place in orders[number][: step + 1]) for number in alive]
-        for number, figures in zip(alive, found.figures(joined, worth), strict=True):
+        joined = [frozenset(players[index] for index in orders[number][: step + 1]) for number in alive]
+        for number, figures in zip(alive, coalitions.figures(joined, worth), strict=True):
             changes[number, orders[number][step]] = figures - reached[number]
             reached[number] = figures
         if progress is not None:

@@ -15,24 +15,24 @@ MEASURES: tuple[tuple[Literal["weight_share", "norm_share"], str, str], ...] = (
 )
 
 
-def png(found: Blame) -> bytes:
+def png(blame: Blame) -> bytes:
     """Return bars of each member's shares as a PNG; a share that is not known here has no bar."""
     with extra("plots"):  # a second that a table need not wait
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
 
-    members = found["members"]
+    members = blame["members"]
     figure = Figure(figsize=(8, 1.5 + 0.45 * max(1, len(members))))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for number, (key, label, colour) in enumerate(MEASURES):
-        places = [place + 0.4 * number for place in range(len(members))]
+        places = [line + 0.4 * number for line in range(len(members))]
         axes.barh(places, [member[key] or 0.0 for member in members], 0.38, label=label, color=colour)
     # A name is not read as a formula, whatever signs it has.
-    axes.set_yticks([place + 0.2 for place in range(len(members))], list(map(_label, members)), parse_math=False)
+    axes.set_yticks([line + 0.2 for line in range(len(members))], list(map(_label, members)), parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(left=0.0)
-    axes.set_title(_title(found), fontsize=9, parse_math=False)
+    axes.set_title(_title(blame), fontsize=9, parse_math=False)
     axes.legend(loc="lower right")
     figure.tight_layout()
     out = BytesIO()
@@ -40,10 +40,10 @@ def png(found: Blame) -> bytes:
     return out.getvalue()
 
 
-def html(found: Blame) -> str:
+def html(blame: Blame) -> str:
     """Return a page with the same bars as SVG and all figures as a table."""
-    members = found["members"]
-    bars = "".join(_bars(member, place) for place, member in enumerate(members))
+    members = blame["members"]
+    bars = "".join(_bars(member, line) for line, member in enumerate(members))
     keys = "".join(f'<tspan fill="{colour}">■</tspan> {escape(label)}&#160;&#160; ' for _, label, colour in MEASURES)
     size = f'width="{LEFT + BAR + 90}" height="{ROW * len(members) + 30}"'
     drawing = (
@@ -55,13 +55,13 @@ def html(found: Blame) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in map(_shown, row(member))) + "</tr>"
         for member in members
     )
-    title = escape(_title(found))
+    title = escape(_title(blame))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         "<style>body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding:.2em 1em .2em 0}</style>"
-        f"<h1>{title}</h1>{drawing}<p>Weight: {escape(found['weight_is'])}.</p>"
+        f"<h1>{title}</h1>{drawing}<p>Weight: {escape(blame['weight_is'])}.</p>"
         f"<table><tr>{head}</tr>{rows}</table>"
-        f"<p>Height {found['height']}, block {escape(found['block'])}.</p></html>\n"
+        f"<p>Height {blame['height']}, block {escape(blame['block'])}.</p></html>\n"
     )
 
 
@@ -95,8 +95,8 @@ def row(member: BlamedMember) -> Sequence[object]:
     )
 
 
-def _counts(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} × {name}" for name, count in found.items())
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} × {name}" for name, count in counts.items())
 
 
 def _percent(share: float | None) -> str | None:
@@ -107,22 +107,22 @@ def _shown(cell: object) -> str:
     return "–" if cell is None else str(cell)
 
 
-def _title(found: Blame) -> str:
-    return f"{found['component']}: round {found['round']}, generation {found['generation']}, rule {found['rule']}"
+def _title(blame: Blame) -> str:
+    return f"{blame['component']}: round {blame['round']}, generation {blame['generation']}, rule {blame['rule']}"
 
 
 def _label(member: BlamedMember) -> str:
     return str(member["name"]) + ("" if member["state"] == "member" else f" ({member['state']})")
 
 
-def _bars(member: BlamedMember, place: int) -> str:
-    top = 30 + ROW * place
-    found = f'<text x="0" y="{top + HEIGHT}">{escape(_label(member))}</text>'
+def _bars(member: BlamedMember, line: int) -> str:
+    top = 30 + ROW * line
+    drawing = f'<text x="0" y="{top + HEIGHT}">{escape(_label(member))}</text>'
     for number, (key, _, colour) in enumerate(MEASURES):
         share, at = member[key], top + (HEIGHT + 1) * number
         if share is not None:
-            found += (
+            drawing += (
                 f'<rect x="{LEFT}" y="{at}" width="{BAR * share:.1f}" height="{HEIGHT}" fill="{colour}"/>'
                 f'<text x="{LEFT + 6 + BAR * share:.1f}" y="{at + 12}">{100 * share:.1f} %</text>'
             )
-    return found
+    return drawing

@@ -51,10 +51,10 @@ def checkpoints(folder: Path) -> frozenset[bytes]:
 
     Take them before reading the ledger: a state stored in between would look like one that is not in the ledger.
     """
-    found = set()
+    digests = set()
     for path in folder.glob("*/*.state"):
         try:
-            found.add(bytes.fromhex(path.stem))
+            digests.add(bytes.fromhex(path.stem))
         except ValueError:
             continue
-    return frozenset(found)
+    return frozenset(digests)

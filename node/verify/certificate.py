@@ -195,14 +195,14 @@ def make(source: Source, member: bytes, data: Bytes | None = None) -> Iterator[b
     member = present(ledger.roll, member)
     keys, ledger = {member, *earlier(ledger.roll, member)}, before
     seen, leaves = False, list[bytes]()
-    found: list[tuple[int, Signed[Record]]] = []
+    records: list[tuple[int, Signed[Record]]] = []
     for stored, after in source.history(last):
         fresh = [w for w in after.withdrawn if w.author in keys and w not in ledger.withdrawn]
         if fresh and not seen:
             before, seen = ledger, True
         for record in stored.records:
             if record.value.kind == "motion" or (fresh and record.value.kind == "withdrawal"):
-                found.append((len(leaves), record))
+                records.append((len(leaves), record))
             leaves.append(leaf_hash(record.digest))
         ledger = after
     motions = {w.motion for w in ledger.withdrawn if w.author in keys}
@@ -215,7 +215,7 @@ def make(source: Source, member: bytes, data: Bytes | None = None) -> Iterator[b
         raise UsageError("It was withdrawn before anything was agreed on", "There is nothing that could be shown gone.")
     words = [
         Word(record.wire, index, tuple(inclusion_proof(leaves, index)))
-        for index, record in found
+        for index, record in records
         if record.digest in motions or _owner(record) in keys
     ]
     survivors = sorted({e.blob for c in ledger.components.values() for r in c.rounds for e in r.entries})
@@ -290,10 +290,10 @@ def check(
     if kind != files.WITHDRAWAL:
         raise UsageError(f"{source} is no withdrawal certificate", "Verify it: collegium ledger verify FILE.")
     start = frames.load(files.Opening, "the opening", files.OPENING_LIMIT)
-    found = files.charter_of(start.charter, source)
-    if charter is not None and charter.federation != found.federation:
+    own = files.charter_of(start.charter, source)
+    if charter is not None and charter.federation != own.federation:
         raise VerificationError(
-            f"{source}: it is of federation {found.federation.hex()[:16]} ({found.name}), not of {charter.name}",
+            f"{source}: it is of federation {own.federation.hex()[:16]} ({own.name}), not of {charter.name}",
             "Ask for a certificate of the federation that you mean.",
         )
     claim = frames.load(Removal, "the claim", LIMIT)
@@ -302,10 +302,10 @@ def check(
         if not at[0] < at[1]:
             raise VerificationError(f"height {at[0]} is not before height {at[1]}", ADVICE)
         listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
-        walk = heads.check(found, listed, at, pins=pins)
-        bytes_ = _Both(_carried(frames, found, claim), data)
+        walk = heads.check(own, listed, at, pins=pins)
+        bytes_ = _Both(_carried(frames, own, claim), data)
         frames.end()
-        return _hold(found, walk, claim, bytes_)
+        return _hold(own, walk, claim, bytes_)
     except VerificationError as error:
         raise VerificationError(f"{source}: {error.message}", error.advice) from error
     except RemoteProtocolError as error:
@@ -320,8 +320,8 @@ class _Both:
     others: Bytes | None
 
     def get(self, digest: bytes) -> bytes | None:
-        found = self.carried.get(digest)
-        return self.others.get(digest) if found is None and self.others is not None else found
+        carried = self.carried.get(digest)
+        return self.others.get(digest) if carried is None and self.others is not None else carried
 
 
 def _carried(frames: files.Frames, charter: Charter, claim: Removal) -> dict[bytes, bytes]:
@@ -335,14 +335,14 @@ def _carried(frames: files.Frames, charter: Charter, claim: Removal) -> dict[byt
     }
     if claim.updates not in (0, len(named)):
         raise VerificationError(f"it carries {claim.updates} updates, its lists name {len(named)}", ADVICE)
-    found: dict[bytes, bytes] = {}
+    blobs: dict[bytes, bytes] = {}
     for number in range(1, claim.updates + 1):
         content = frames.next(f"update {number}", BLOB_LIMIT)
         spec = named.get(sha256(content))
-        if spec is None or len(content) > max_frame_size(spec) or sha256(content) in found:
+        if spec is None or len(content) > max_frame_size(spec) or sha256(content) in blobs:
             raise VerificationError(f"update {number} in it is not one that its lists name", ADVICE)
-        found[sha256(content)] = content
-    return found
+        blobs[sha256(content)] = content
+    return blobs
 
 
 def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
@@ -382,9 +382,9 @@ def opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[
     """Read a ledger state and hold it against the header that names it, and the lists against their chains."""
     if summary_digest(state.summary) != block.fold:
         raise VerificationError(f"height {block.height}: the ledger state is not the one that the header names", ADVICE)
-    found = Summary.read(state.summary, LIMIT)
+    claimed = Summary.read(state.summary, LIMIT)
     lists = {}
-    for each in state.lists:
+    for part in state.lists:
         rounds = [
             Round(
                 r.number,
@@ -395,18 +395,18 @@ def opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[
                 r.faults,
                 GENESIS,
             )
-            for r in each.rounds
+            for r in part.rounds
         ]
-        lists[each.component] = chained(rounds, GENESIS)
-    if [each.component for each in state.lists] != sorted(found.components) or set(lists) - {
+        lists[part.component] = chained(rounds, GENESIS)
+    if [part.component for part in state.lists] != sorted(claimed.components) or set(lists) - {
         spec.name for spec in charter.components
     }:
         raise VerificationError(f"height {block.height}: not every component's lists are there once", ADVICE)
-    for name, c in found.components.items():
+    for name, c in claimed.components.items():
         end = lists[name][-1].chain if lists[name] else GENESIS
         if end != c.chain or [r.number for r in lists[name]] != list(range(1, c.round + 1)):
             raise VerificationError(f"height {block.height}, {name}: the lists are not those agreed on", ADVICE)
-    return found, lists
+    return claimed, lists
 
 
 def _whole(text: str) -> int:
@@ -417,7 +417,7 @@ def _whole(text: str) -> int:
 
 def _words(charter: Charter, after: Block, claim: Removal, now: Summary, mine: tuple[Withdrawn, ...]) -> None:
     """Hold every withdrawal in force against a record under the new tree: its owner's words, or a motion."""
-    said: list[WithdrawalStatement] = []
+    statements: list[WithdrawalStatement] = []
     moved: dict[bytes, WithdrawalStatement] = {}
     for word in claim.words:
         record = open_signed(Record, word.record, charter.federation)
@@ -426,27 +426,36 @@ def _words(charter: Charter, after: Block, claim: Removal, now: Summary, mine: t
             raise VerificationError(f"record {record.digest.hex()[:16]} is not in the tree at {after.height}", ADVICE)
         body = body_of(record.value)
         if isinstance(body, Withdrawal):
-            said.append(open_signed(WithdrawalStatement, body.statement, charter.federation).value)
+            statements.append(open_signed(WithdrawalStatement, body.statement, charter.federation).value)
         elif isinstance(body, Motion) and body.action in WITHDRAWALS:
             moved[record.digest] = terms(body.action, body.statement, charter.federation)
         else:
             raise VerificationError(f"record {record.digest.hex()[:16]} is neither a withdrawal nor a motion", ADVICE)
-    for found in mine:
-        if found.motion:
-            behind = list(expanded(charter, moved[found.motion])) if found.motion in moved else []
+    for withdrawal in mine:
+        if withdrawal.motion:
+            behind = list(expanded(charter, moved[withdrawal.motion])) if withdrawal.motion in moved else []
         else:
-            behind = said
-        if not any(_means(words, found, now) for words in behind):
-            raise VerificationError(f"no statement or motion for a withdrawal by {found.mode} ({found.scope})", ADVICE)
+            behind = statements
+        if not any(_means(words, withdrawal, now) for words in behind):
+            raise VerificationError(
+                f"no statement or motion for a withdrawal by {withdrawal.mode} ({withdrawal.scope})", ADVICE
+            )
 
 
-def _means(words: WithdrawalStatement, found: Withdrawn, now: Summary) -> bool:
+def _means(words: WithdrawalStatement, withdrawal: Withdrawn, now: Summary) -> bool:
     scope = (words.scope, words.components, words.first, words.last, words.updates, words.mode)
-    if scope != (found.scope, found.components, found.first, found.last, found.updates, found.mode):
+    if scope != (
+        withdrawal.scope,
+        withdrawal.components,
+        withdrawal.first,
+        withdrawal.last,
+        withdrawal.updates,
+        withdrawal.mode,
+    ):
         return False
-    if words.author == found.author:
-        return words.through == found.through
-    return found.author in keys_of(now, words.author)  # an older key's feed, up to its end
+    if words.author == withdrawal.author:
+        return words.through == withdrawal.through
+    return withdrawal.author in keys_of(now, words.author)  # an older key's feed, up to its end
 
 
 def _component(
@@ -511,10 +520,14 @@ def _component(
     )
 
 
-def _named(found: Withdrawn, component: str, number: int, entry: Entry) -> bool:
+def _named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about an entry that it does not reach."""
-    mine = entry.author == found.author and entry.seq <= found.through
-    return mine and number <= dict(found.rounds).get(component, 0) and names(found, component, number, entry.update)
+    mine = entry.author == withdrawal.author and entry.seq <= withdrawal.through
+    return (
+        mine
+        and number <= dict(withdrawal.rounds).get(component, 0)
+        and names(withdrawal, component, number, entry.update)
+    )
 
 
 def _refold(spec: ComponentSpec, rounds: tuple[Round, ...], data: _Both) -> bytes | None:
@@ -532,5 +545,5 @@ def _refold(spec: ComponentSpec, rounds: tuple[Round, ...], data: _Both) -> byte
                 raise VerificationError(
                     f"{spec.name} round {round_.number}: blob-frame: {entry.blob.hex()} is no update: {error}", ADVICE
                 ) from error
-        state, _ = fold_round(state, spec, round_, lambda entry, found=values: found[entry.blob])  # type: ignore[misc]
+        state, _ = fold_round(state, spec, round_, lambda entry, frames=values: frames[entry.blob])  # type: ignore[misc]
     return state_digest(spec.name, state)

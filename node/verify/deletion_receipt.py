@@ -155,8 +155,8 @@ def make(
     for _, ledger in source.history(last):  # noqa: B007 - the last one is used
         pass
     keys = {member, *earlier(ledger.roll, member)}
-    own = keys.union(each for old in former for each in (old, *earlier(ledger.roll, old)))
-    known = {header.digest: header for header in headers}
+    own = keys.union(earlier_key for old in former for earlier_key in (old, *earlier(ledger.roll, old)))
+    by_digest = {header.digest: header for header in headers}
     absent = []
     for c in ledger.components.values():
         for round_ in c.rounds:
@@ -164,13 +164,13 @@ def make(
                 where = f"the update of {c.name} that counts in round {round_.number}"
                 if entry.author not in keys:
                     where += f" under the former key {entry.author.hex()[:16]}"
-                header = known.get(entry.update)
+                header = by_digest.get(entry.update)
                 if header is None or header.value.manifest == NONE:
                     raise RefusedError(f"{where} has no manifest: its students are unknown", "Withdraw it.")
-                found = manifest(header.value.manifest)
-                if found is None:
+                listed = manifest(header.value.manifest)
+                if listed is None:
                     raise RefusedError(f"the manifest of {where} is not here", "Restore the folder manifests.")
-                if found.has(subject):
+                if listed.has(subject):
                     raise RefusedError(
                         f"{where} was trained on this student and is in force",
                         "Wait until its withdrawal is agreed on (`collegium unlearn status`), or it is beyond the"
@@ -178,9 +178,9 @@ def make(
                     )
                 if entry.author not in keys:
                     continue  # the check cannot see that it is this institution's
-                leaves = found.leaves()
-                path = tuple(sparse.absence(leaves, tag(found.salt, subject)))
-                absent.append(Absent(header.wire, found.salt, sparse.root(leaves), path))
+                leaves = listed.leaves()
+                path = tuple(sparse.absence(leaves, tag(listed.salt, subject)))
+                absent.append(Absent(header.wire, listed.salt, sparse.root(leaves), path))
     if member not in ledger.roll.seats:
         raise RefusedError("this node's key has no seat in the federation", "Wait until it is admitted: `node status`.")
     walk = source.walk(ledger, (last,))
@@ -214,15 +214,15 @@ def check(
     if frames.kind() != files.ABSENCE:
         raise UsageError(f"{source} is no receipt", "Verify it without --subject.")
     start = frames.load(files.Opening, "the opening", files.OPENING_LIMIT)
-    found = files.charter_of(start.charter, source)
-    if charter is not None and charter.federation != found.federation:
-        raise VerificationError(f"{source}: it is of federation {found.name}, not of {charter.name}", ADVICE)
+    own = files.charter_of(start.charter, source)
+    if charter is not None and charter.federation != own.federation:
+        raise VerificationError(f"{source}: it is of federation {own.name}, not of {charter.name}", ADVICE)
     claim = frames.load(Absence, "the claim", LIMIT)
     try:
         listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
-        walk = heads.check(found, listed, (claim.state.height,), pins=pins)
+        walk = heads.check(own, listed, (claim.state.height,), pins=pins)
         frames.end()
-        held = _hold(found, walk, claim, subject, _opened(claim, key))
+        held = _hold(own, walk, claim, subject, _opened(claim, key))
         return replace(held, id_known=_unsealed(claim, key)[-1:] != NOBODY)
     except VerificationError as error:
         raise VerificationError(f"{source}: {error.message}", error.advice) from error
@@ -231,10 +231,10 @@ def check(
 
 
 def _unsealed(claim: Absence, key: bytes) -> bytes:
-    found = sealing.unseal(key, claim.sealed)
-    if found is None:
+    plain = sealing.unseal(key, claim.sealed)
+    if plain is None:
         raise VerificationError("the key is not the one of this receipt", "It was shown once, when it was written.")
-    return found.rstrip(b"\x00")
+    return plain.rstrip(b"\x00")
 
 
 def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
@@ -252,14 +252,14 @@ def _hold(charter: Charter, walk: Walk, claim: Absence, subject: str, absent: It
     keys = keys_of(now, claim.member)
     wanted = {e.update for rounds in lists.values() for r in rounds for e in r.entries if e.author in keys}
     seen: dict[bytes, UpdateHeader] = {}
-    for each in absent:
-        header = open_signed(UpdateHeader, each.header, charter.federation)
+    for proof in absent:
+        header = open_signed(UpdateHeader, proof.header, charter.federation)
         if header.digest not in wanted or header.digest in seen:
             raise VerificationError("it shows an update that is not in force, or one twice", ADVICE)
         where = f"{header.value.component} round {header.value.round}"
-        if manifest_root(each.salt, each.tree) != header.value.manifest:
+        if manifest_root(proof.salt, proof.tree) != header.value.manifest:
             raise VerificationError(f"{where}: salt and tree are not those that the update names", ADVICE)
-        if not sparse.verify_absence(each.tree, tag(each.salt, subject), each.path):
+        if not sparse.verify_absence(proof.tree, tag(proof.salt, subject), proof.path):
             raise VerificationError(
                 f"{where}: it does not show that this student was not sampled",
                 "It is another student's deletion receipt, or a false one. Write the id as the institution's data"

@@ -83,8 +83,8 @@ class LedgerFile:
         """Return what was verified as JSON; as in proofs, `membership_changes` counts heights."""
         seats = self.report.ledger.roll.seats.values()
         changes = {height for seat in seats for height in (seat.since, seat.until)} - {0}
-        found = {"type": LEDGER, "name": self.charter.name, **self.report.as_map()}
-        return {**found, "membership_changes": len(changes)}
+        report = {"type": LEDGER, "name": self.charter.name, **self.report.as_map()}
+        return {**report, "membership_changes": len(changes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,18 +244,18 @@ def verify_file(
         raise UsageError(f"{source} is a {what}", "Verify it: collegium unlearn verify FILE.")
     start = frames.load(Opening, "the opening", OPENING_LIMIT)
     try:
-        found = charter_of(start.charter, source)
-        if charter is not None and charter.federation != found.federation:
+        own = charter_of(start.charter, source)
+        if charter is not None and charter.federation != own.federation:
             raise Failed(
-                f"it is of federation {found.federation.hex()[:16]} ({found.name}), not of "
+                f"it is of federation {own.federation.hex()[:16]} ({own.name}), not of "
                 f"{charter.federation.hex()[:16]} ({charter.name})",
                 "Ask for a file of the federation that you mean.",
             )
         if kind == LEDGER:
-            return _ledger(frames, found, start.heads, pins, progress)
+            return _ledger(frames, own, start.heads, pins, progress)
         if kind == INCLUSION:
-            return _inclusion(frames, found, start.heads, pins)
-        return _consistency(frames, found, start.heads, pins)
+            return _inclusion(frames, own, start.heads, pins)
+        return _consistency(frames, own, start.heads, pins)
     except Failed as error:
         raise Failed(f"{source}: {error.message}", error.advice) from error
 

@@ -48,8 +48,8 @@ class Deciders:
     @classmethod
     def of(cls, members: Iterable[bytes]) -> "Deciders":
         """Return these keys as deciders."""
-        found = frozenset(members)
-        return cls(found, members_digest(found))
+        keys = frozenset(members)
+        return cls(keys, members_digest(keys))
 
     def after(self, block: Block, listed: Sequence[bytes]) -> "Deciders":
         """Return the deciding members after this block: the same, or those listed where its header names others.
@@ -60,10 +60,10 @@ class Deciders:
             if listed:
                 raise RemoteProtocolError("members-list", "members are listed though they did not change")
             return self
-        found = Deciders.of(listed)
-        if list(listed) != sorted(found.members) or found.digest != block.members:
+        deciders = Deciders.of(listed)
+        if list(listed) != sorted(deciders.members) or deciders.digest != block.members:
             raise RemoteProtocolError("members-list", "the listed members are not those that the header names")
-        return found
+        return deciders
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,13 @@ def collect(
     """
     heights = needed(roll, at)
     wanted = set(heights)
-    found = {stored.block.height: stored for stored in blocks if stored.block.height in wanted}
-    if missing := wanted - set(found):
+    by_height = {stored.block.height: stored for stored in blocks if stored.block.height in wanted}
+    if missing := wanted - set(by_height):
         raise LocalProtocolError(f"no block at height {min(missing)} for the walk of heads")
     deciders = Deciders.of(member.key for member in charter.members)
     walk = []
     for height in heights:
-        stored = found[height]
+        stored = by_height[height]
         changed = stored.block.members != deciders.digest
         if changed or height in at:
             listed = members_after(roll, height) if changed else ()
@@ -129,7 +129,7 @@ def check(
     """
     deciders = Deciders.of(member.key for member in charter.members)
     wanted, pins = set(at), dict(pins or {})
-    found: dict[int, Block] = {}
+    by_height: dict[int, Block] = {}
     changes: list[int] = []
     seen: list[int] = []
     before: Block | None = None
@@ -149,11 +149,11 @@ def check(
         if after is not deciders:
             changes.append(block.height)
         if block.height in wanted:
-            found[block.height] = block
+            by_height[block.height] = block
         seen.append(block.height)
         deciders, before = after, block
         signatures += len(head.certificate.signatures)
-    if missing := wanted - set(found):
+    if missing := wanted - set(by_height):
         raise VerificationError(f"height {min(missing)}: missing-head: the walk does not reach it", ADVICE)
     if pins:
         there = ", ".join(map(str, seen)) or "no height"
@@ -161,7 +161,7 @@ def check(
             f"height {min(pins)}: pinned-block: it holds the headers at {there} only",
             "Ask for one that is made at the pinned height.",
         )
-    return Walk(found, tuple(changes), deciders.members, signatures)
+    return Walk(by_height, tuple(changes), deciders.members, signatures)
 
 
 def _follows(charter: Charter, before: Block | None, block: Block) -> None:

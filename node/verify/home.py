@@ -74,7 +74,7 @@ def verify_home_withdrawal(
     on_disk = checkpoints(home.states)  # before the ledger is read
     report = verify_home_ledger(home, progress=progress)
     held = parts_of_home(home, report.charter).held
-    found = verify_withdrawal(
+    verified = verify_withdrawal(
         report,
         member,
         Disk(home.blobs),
@@ -84,9 +84,9 @@ def verify_home_withdrawal(
         progress=progress,
     )
     if strict:
-        found.require()
-    parts = [part for c in found.components if c.digest is not None for part in (c.component.encode(), c.digest)]
-    return {**found.as_map(), "digest": digest("withdrawal-states", *parts).hex(), "ledger": report.as_map()}
+        verified.require()
+    parts = [part for c in verified.components if c.digest is not None for part in (c.component.encode(), c.digest)]
+    return {**verified.as_map(), "digest": digest("withdrawal-states", *parts).hex(), "ledger": report.as_map()}
 
 
 def parts_of_home(home: Home, charter: Charter) -> HostedComponents:

@@ -188,7 +188,7 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened
             report.frozen[name, round_.number] = round_
             report.active[name, round_.number] = active_hosts(report.charter, before, report.ledger, name)
     if report.ledger.withdrawn is not before.withdrawn:
-        report.withdrawn += [found for found in report.ledger.withdrawn if found not in before.withdrawn]
+        report.withdrawn += [withdrawal for withdrawal in report.ledger.withdrawn if withdrawal not in before.withdrawn]
     _note_certificates(report, before)
 
 

@@ -68,7 +68,7 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
         if progress is not None:
             progress("updates", done, total)
 
-    found = {}
+    components = {}
     for name in held:
         spec, c = report.charter.component(name), report.ledger.components[name]
         assert spec is not None  # parts are the charter's
@@ -83,7 +83,7 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
         digest = state_digest(name, np.asarray(state))
         _check(c, number, digest, certified.digest if certified is not None else None)
         enough = report.ledger.certifiable(c)
-        found[name] = Component(
+        components[name] = Component(
             spec,
             state,
             number,
@@ -93,7 +93,7 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
             label(certified is not None, enough) if number else "no round yet",
             tuple(h for r, e, h, d in c.attests if (r, e, d) == (number, c.generation, digest)),
         )
-    return Model(report, found)
+    return Model(report, components)
 
 
 def _check(c: ComponentLedger, number: int, digest: bytes, certified: bytes | None) -> None:

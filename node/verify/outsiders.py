@@ -108,20 +108,20 @@ def prove(source: Source, reference: str, at: int | None = None) -> tuple[bytes,
         raise UsageError(f"{reference!r} is not the beginning of a record's digest", advice)
     last = source.height(at)
     leaves: list[bytes] = []
-    found: list[tuple[int, Signed[Record]]] = []
+    records: list[tuple[int, Signed[Record]]] = []
     ledger = genesis(source.charter)
     for stored, ledger in source.history(last):  # noqa: B007 - the last one is used
         for record in stored.records:
             if record.digest.hex().startswith(prefix):
-                found.append((len(leaves), record))
+                records.append((len(leaves), record))
             leaves.append(leaf_hash(record.digest))
-    if len(found) > 1:
+    if len(records) > 1:
         raise UsageError(f"{reference} is the beginning of more than one digest", "Give more digits.")
-    if not found:
+    if not records:
         raise UsageError(
             f"No record agreed on up to height {last} begins with {reference}", "`collegium ledger log` lists them."
         )
-    ((index, record),) = found
+    ((index, record),) = records
     claim = Inclusion(last, index, tuple(inclusion_proof(leaves, index)), record.wire)
     data = files.proof(source.charter_file, claim, source.walk(ledger, (last,)))
     checked = files.verify_file(io.BytesIO(data), "the proof")

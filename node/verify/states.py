@@ -74,7 +74,7 @@ def verify_states(
     names = sorted(report.ledger.components if components is None else components)
     total = sum(len(r.entries) for name in names for r in report.ledger.components[name].rounds)
     done = 0
-    found = []
+    verified = []
     for name in names:
         component = report.ledger.components[name]
 
@@ -82,9 +82,9 @@ def verify_states(
             if progress is not None:
                 progress("updates", base + count, total)
 
-        found.append(_verify_state(report, component, data, stored, step))
+        verified.append(_verify_state(report, component, data, stored, step))
         done += sum(len(r.entries) for r in component.rounds)
-    return tuple(found)
+    return tuple(verified)
 
 
 def _verify_state(
@@ -139,11 +139,11 @@ def anchor(report: Report, c: ComponentLedger, data: Bytes, stored: Stored | Non
     missing = [r.number for r in c.rounds if not all(data.has(entry.blob) for entry in r.entries)]
     if not missing or stored is None or not report.ledger.certifiable(c):
         return 0, None
-    known = {(x.chain, x.digest) for x in report.certifications if x.component == c.name}
+    certified = {(x.chain, x.digest) for x in report.certifications if x.component == c.name}
     later = c.certified.round if c.certified is not None and c.certified.generation == c.generation else 0
     for round_ in c.rounds[max(missing) - 1 :]:
         state = stored(c.name, round_.chain)
-        if state is not None and (round_.number <= later or (round_.chain, state_digest(c.name, state)) in known):
+        if state is not None and (round_.number <= later or (round_.chain, state_digest(c.name, state)) in certified):
             return round_.number, state
     return 0, None
 
@@ -182,17 +182,17 @@ def refold(
 
 
 def checked(
-    report: Report, spec: ComponentSpec, number: int, entry: Entry, data: Bytes, found: bytes | None = None
+    report: Report, spec: ComponentSpec, number: int, entry: Entry, data: Bytes, fetched: bytes | None = None
 ) -> Integers:
     """Return the integers of an entry of a round, [d], checked as a host checks them. Raises VerificationError.
 
-    `found` is what `data` has of it, if the caller has read it.
+    `fetched` is what `data` has of it, if the caller has read it.
     """
     where = f"{spec.name} round {number}, update of {entry.author.hex()[:16]}"
     counted = report.updates.get(entry.update)
     if counted is None or (counted.header.author, counted.header.blob) != (entry.author, entry.blob):
         raise VerificationError(f"{where}: not-in-ledger: no record of its author carries it", "Do not use this state.")
-    frame = data.get(entry.blob) if found is None else found
+    frame = data.get(entry.blob) if fetched is None else fetched
     if frame is None:
         raise VerificationError(
             f"{where}: blob-missing: {entry.blob.hex()} is not on this disk",

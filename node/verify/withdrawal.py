@@ -132,30 +132,30 @@ def verify_withdrawal(
             "Wait until it is agreed on (`collegium unlearn status`).",
         )
     last = withdrawals[-1]
-    said = _Said()
-    problems, pending = said.problems, said.pending
-    found = []
+    remarks = _Said()
+    problems, pending = remarks.problems, remarks.pending
+    verdicts = []
     for name in sorted(report.ledger.components):
         hosted = components is None or name in components
         c = report.ledger.components[name]
-        found.append(_component(report, withdrawals, c, data, hosted, stored, said, progress))
+        verdicts.append(_component(report, withdrawals, c, data, hosted, stored, remarks, progress))
     gone = _withdrawn_blobs(report, withdrawals)
     left = sorted(blob for blob in gone if data.has(blob))
     waiting = _waiting(report)
     for blob in left:
-        told = pending if blob in waiting else problems
-        told.append(f"blob-not-erased: the withdrawn bytes {blob.hex()} are still on this disk")
+        target = pending if blob in waiting else problems
+        target.append(f"blob-not-erased: the withdrawn bytes {blob.hex()} are still on this disk")
     chains = {round_.chain for c in report.ledger.components.values() for round_ in c.rounds}
     old = sorted(chain for chain in checkpoints if chain not in chains)
-    told = pending if waiting else problems
-    told += [f"checkpoint-not-erased: a state of earlier lists is on this disk: {chain.hex()}" for chain in old]
+    target = pending if waiting else problems
+    target += [f"checkpoint-not-erased: a state of earlier lists is on this disk: {chain.hex()}" for chain in old]
     return WithdrawalReport(
         member,
         last.through,
         last.mode,
         last.scope,
         last.height,
-        tuple(found),
+        tuple(verdicts),
         len(gone) - len(left),
         tuple(problems),
         tuple(pending),
@@ -175,11 +175,11 @@ def _component(
     data: Bytes,
     hosted: bool,
     stored: Stored | None,
-    said: _Said,
+    remarks: _Said,
     progress: Progress | None,
 ) -> ComponentWithdrawal:
-    """Check one component, adding to what is `said`."""
-    problems, pending = said.problems, said.pending
+    """Check one component, adding to the `remarks`."""
+    problems, pending = remarks.problems, remarks.pending
     expected, removed, others, kept = [], 0, 0, 0
     member = withdrawals[0].author
     for number in range(1, c.round + 1):
@@ -201,8 +201,8 @@ def _component(
     attested = sum((r, e) == (c.round, c.generation) for r, e, _, _ in c.attests)
     needed = report.ledger.host_quorum(c)
     if (removed or others) and (proof is None or len(proof.hosts) < proof.needed):
-        told = pending if proof is None and report.ledger.certifiable(c) else problems
-        told.append(
+        target = pending if proof is None and report.ledger.certifiable(c) else problems
+        target.append(
             f"{c.name} generation {c.generation}: not-certified: {attested} of the needed {needed} hosts attested the"
             " refold"
         )
@@ -243,30 +243,30 @@ def _component(
 
 def _is_gone(withdrawals: Iterable[Withdrawn], component: str, number: int, entry: Entry) -> bool:
     """Whether one of these withdrawals takes this entry out of this round (design.md section 9)."""
-    for found in withdrawals:
-        since, last = dict(found.since).get(component), dict(found.rounds)[component]
+    for withdrawal in withdrawals:
+        since, last = dict(withdrawal.since).get(component), dict(withdrawal.rounds)[component]
         if (
             since is not None
             and since <= number <= last
-            and (found.mode == "rewind" or _named(found, component, number, entry))
+            and (withdrawal.mode == "rewind" or _named(withdrawal, component, number, entry))
         ):
             return True
     return False
 
 
-def _named(found: Withdrawn, component: str, number: int, entry: Entry) -> bool:
+def _named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about this entry, in force or too old to be taken out."""
-    if entry.author != found.author or entry.seq > found.through:
+    if entry.author != withdrawal.author or entry.seq > withdrawal.through:
         return False
-    match found.scope:
+    match withdrawal.scope:
         case "all":
             return True
         case "updates":
-            return entry.update in found.updates
+            return entry.update in withdrawal.updates
         case "rounds":
-            return component in found.components and found.first <= number <= found.last
+            return component in withdrawal.components and withdrawal.first <= number <= withdrawal.last
         case _:
-            return component in found.components
+            return component in withdrawal.components
 
 
 def _withdrawn_blobs(report: Report, withdrawals: Sequence[Withdrawn]) -> set[bytes]:
@@ -280,10 +280,10 @@ def _withdrawn_blobs(report: Report, withdrawals: Sequence[Withdrawn]) -> set[by
         if _is_gone(withdrawals, component, number, entry)
     }
     gone |= {
-        found.header.blob
-        for name, found in report.updates.items()
+        update.header.blob
+        for name, update in report.updates.items()
         for w in withdrawals
-        if found.height <= w.height
-        and w.bars(found.header.component, found.header.author, found.seq, found.header.round, name)
+        if update.height <= w.height
+        and w.bars(update.header.component, update.header.author, update.seq, update.header.round, name)
     }
     return gone - named

@@ -89,9 +89,9 @@ class Context:
 
     def member(self, key: bytes) -> MemberName:
         """Return a member as {"name", "key"}."""
-        found = self.ledger.roll.seats.get(key)
+        seat = self.ledger.roll.seats.get(key)
         asked = self.title if key == self.me else ""
-        return {"name": found.name if found is not None else asked or key.hex()[:16], "key": key.hex()}
+        return {"name": seat.name if seat is not None else asked or key.hex()[:16], "key": key.hex()}
 
     def members(self, keys: object) -> list[MemberName]:
         """Return members, in order of name."""

@@ -28,7 +28,7 @@ def ledger_log(
     limit: int = 50,
 ) -> list[RecordLine]:
     """Return the last `limit` agreed records from height `since` on that match, in the order of the ledger."""
-    found: list[RecordLine] = []
+    lines: list[RecordLine] = []
     for height in range(context.ledger.height, max(1, since) - 1, -1):
         block = context.store.block(height)
         if block is None:
@@ -42,10 +42,10 @@ def ledger_log(
             line = _line(context, record, height, position)
             if component is not None and component_of(line["about"]) != component:
                 continue
-            found.append(line)
-            if len(found) >= min(limit, LIMIT):
-                return found[::-1]
-    return found[::-1]
+            lines.append(line)
+            if len(lines) >= min(limit, LIMIT):
+                return lines[::-1]
+    return lines[::-1]
 
 
 def ledger_show(context: Context, reference: str) -> BlockShown | RecordShown:
@@ -128,10 +128,10 @@ def _record(context: Context, record: Signed[Record], height: int | None, positi
     }
 
 
-def component_of(said: Said) -> str | None:
+def component_of(body: Said) -> str | None:
     """Return the component that a record is about; None of one that is about none."""
-    if "component" in said:
-        return said["component"]
+    if "component" in body:
+        return body["component"]
     return None
 
 

@@ -155,24 +155,24 @@ def near_motion(context: Context, which: str, others: Sequence[str] = ()) -> str
         with suppress(RemoteProtocolError):
             names.append(_subject(context, motion))
     folded = {name.casefold(): name for name in names}
-    return next((folded[found] for found in get_close_matches(which.casefold(), folded, 1)), "")
+    return next((folded[match] for match in get_close_matches(which.casefold(), folded, 1)), "")
 
 
 def how_it_ended(context: Context, which: str) -> str:
     """Return the outcome of the last ended motion with this digest prefix, or about this name; "" without one."""
     outcomes = {outcome.motion.digest: outcome for outcome in context.ledger.roll.outcomes}
-    found = _with_name(context, which, [outcome.motion for outcome in outcomes.values()])
-    if not found:
+    named = _with_name(context, which, [outcome.motion for outcome in outcomes.values()])
+    if not named:
         return ""
-    last = max((outcomes[motion.digest] for motion in found), key=lambda outcome: outcome.height)
+    last = max((outcomes[motion.digest] for motion in named), key=lambda outcome: outcome.height)
     why = f" ({last.why})" if last.why else ""
     return f"{sentence(context, last.motion)}: {last.result} at height {last.height}{why}"
 
 
 def _with_name(context: Context, which: str, every: Sequence[OpenMotion]) -> list[OpenMotion]:
     plain = which.lower()
-    found = [m for m in every if len(plain) >= 4 and m.digest.hex().startswith(plain)]
-    return found or [m for m in every if _named(context, m, which)]
+    by_prefix = [m for m in every if len(plain) >= 4 and m.digest.hex().startswith(plain)]
+    return by_prefix or [m for m in every if _named(context, m, which)]
 
 
 def _named(context: Context, motion: OpenMotion, name: str) -> bool:

@@ -28,8 +28,8 @@ def notes(context: Context) -> list[Note]:
     seat = None if context.me is None else ledger.roll.seats.get(context.me)
     if seat is not None and seat.gone:
         return [gone(seat, ledger.roll)]
-    found = [_candidate(context)] if context.me is not None and seat is None else []
-    found += [
+    shown = [_candidate(context)] if context.me is not None and seat is None else []
+    shown += [
         Note(
             NoteKind.BALLOT_WAITS,
             f"A motion waits for your ballot: {sentence(context, motion)}.",
@@ -37,7 +37,7 @@ def notes(context: Context) -> list[Note]:
         )
         for motion in undecided(ledger, context.me)
     ]
-    found += [
+    shown += [
         Note(
             NoteKind.EXPULSION_PROPOSED,
             f"The members vote on it: {sentence(context, motion)}{_reason(motion)}; {len(motion.yes)} of"
@@ -48,10 +48,10 @@ def notes(context: Context) -> list[Note]:
         for motion in ledger.roll.motions
         if motion.action == "expel" and motion.subject == context.me
     ]
-    found += paused(context.paused)
+    shown += paused(context.paused)
     if live is not None:
-        found += _running(context, live)
-    return found + remarks(context) + _uncertified(context)
+        shown += _running(context, live)
+    return shown + remarks(context) + _uncertified(context)
 
 
 def _running(context: Context, live: Live) -> list[Note]:
@@ -72,22 +72,22 @@ def _running(context: Context, live: Live) -> list[Note]:
 
 
 def _network(context: Context, live: Live) -> list[Note]:
-    ledger, found = context.ledger, []
+    ledger, shown = context.ledger, []
     if live.goal:
         source = context.member(live.source)["name"]
-        found.append(
+        shown.append(
             Note(
                 NoteKind.CATCHING_UP, f"Catching up: height {ledger.height} of {live.goal}, from {source}.", _BY_ITSELF
             )
         )
     if live.taking:
         states = ", ".join(live.taking)
-        found.append(
+        shown.append(
             Note(NoteKind.TAKING_STATES, f"Taking the certified state of {states} from a neighbour.", _BY_ITSELF)
         )
-    found += older(live.returned, live.removals_unknown)
+    shown += older(live.returned, live.removals_unknown)
     if not live.signing and context.me in ledger.members:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.NOT_SIGNING,
                 f"This node signs nothing yet: {live.reports} of the {ledger.quorum - 1} members that it needs have"
@@ -96,7 +96,7 @@ def _network(context: Context, live: Live) -> list[Note]:
             )
         )
     elif len(live.neighbours) < min(ledger.quorum - 1, live.max_neighbours) and context.me in ledger.members:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.TOO_FEW_CONNECTED,
                 f"Connected to {len(live.neighbours)} of the {len(ledger.members) - 1} other members, and"
@@ -105,14 +105,14 @@ def _network(context: Context, live: Live) -> list[Note]:
                 "This node keeps what it signs meanwhile, and sends it then.",
             )
         )
-    return found
+    return shown
 
 
 def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
     """Return notes if this home was behind its own signatures, with the consequences; else an empty list."""
-    count, found = sum(returned.values()), []
+    count, shown = sum(returned.values()), []
     if count:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.OLDER_HOME,
                 "This home was older than the others' records of it (an old copy was put back, or its disk was lost):"
@@ -122,7 +122,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
             )
         )
     if removals_unknown:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.REMOVALS_UNKNOWN,
                 "This node trains nothing: updates were withdrawn after this copy of the home was made. If a student"
@@ -131,7 +131,7 @@ def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
                 " folder; then `collegium unlearn resume`.",
             )
         )
-    return found
+    return shown
 
 
 def paused(on: bool) -> list[Note]:
@@ -141,10 +141,10 @@ def paused(on: bool) -> list[Note]:
 
 
 def _budget(context: Context, live: Live) -> list[Note]:
-    learning, found = context.charter.learning, []
+    learning, shown = context.charter.learning, []
     withheld = "; ".join((context.withheld or {}).values())
     if withheld and live.exhausted in ("", withheld):
-        found.append(
+        shown.append(
             Note(
                 NoteKind.DATA_WITHHELD,
                 f"This node does not train with all its data: {withheld}.",
@@ -152,10 +152,10 @@ def _budget(context: Context, live: Live) -> list[Note]:
             )
         )
     elif live.exhausted:
-        found.append(Note(NoteKind.BUDGET_SPENT, f"This node trains no more: {live.exhausted}.", BOUNDS))
+        shown.append(Note(NoteKind.BUDGET_SPENT, f"This node trains no more: {live.exhausted}.", BOUNDS))
     # The noise was chosen to end with the planned rounds. A statistic has one round.
     planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.is_statistic}
-    found += _run_out(
+    shown += _run_out(
         {
             name: last
             for name, (left, last) in sorted(() if live.exhausted else live.forecast.items())
@@ -163,20 +163,20 @@ def _budget(context: Context, live: Live) -> list[Note]:
         }
     )
     if not live.contributing:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.NOT_CONTRIBUTING,
                 "This node does not contribute (it withdrew, or its operator stopped it).",
                 "It still votes and folds; `collegium unlearn status` lists its withdrawals.",
             )
         )
-    return found
+    return shown
 
 
 def _learner(live: Live) -> list[Note]:
-    found = []
+    shown = []
     if live.learner_left_out:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.STUDENTS_LEFT_OUT,
                 f"{counted(live.learner_left_out, 'student is', 'students are')} left out of training: a cell of theirs"
@@ -184,9 +184,9 @@ def _learner(live: Live) -> list[Note]:
                 "node.log has the places, `collegium data check FOLDER` all of them.",
             )
         )
-    found += live.learner_warnings
+    shown += live.learner_warnings
     if live.learner == "failed":
-        found.append(
+        shown.append(
             Note(
                 NoteKind.LEARNER_FAILED,
                 "The learner failed, so nothing is trained here; it is tried again by itself:"
@@ -195,7 +195,7 @@ def _learner(live: Live) -> list[Note]:
             )
         )
     if live.learner == "waiting":
-        found.append(
+        shown.append(
             Note(
                 NoteKind.DATA_AWAITED,
                 f"The data folder is not there, so nothing is trained here: {live.learner_detail}.",
@@ -203,7 +203,7 @@ def _learner(live: Live) -> list[Note]:
             )
         )
     elif live.data_missing:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.DATA_GONE,
                 f"The data folder is not there any more: {live.data_missing}. This node trains on with what its"
@@ -211,7 +211,7 @@ def _learner(live: Live) -> list[Note]:
                 "Put it back where it was, or set [data] path in config.toml and start the daemon anew.",
             )
         )
-    return found
+    return shown
 
 
 def _uncertified(context: Context) -> list[Note]:
@@ -254,7 +254,7 @@ def _reason(motion: OpenMotion) -> str:
 
 def gone(seat: Seat, roll: Roll) -> Note:
     """Return the note on a former member: the reason, the height, and its remaining options."""
-    reason = next((_reason(each.motion) for each in roll.outcomes if each.motion.digest == seat.end), "")
+    reason = next((_reason(outcome.motion) for outcome in roll.outcomes if outcome.motion.digest == seat.end), "")
     what = {
         "evidence": "This node was expelled: a proof that it lied is in the ledger",
         "expelled": f"This node was expelled by the members{reason}",

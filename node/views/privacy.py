@@ -90,21 +90,21 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
 
 def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservation], recovery_share: int) -> list[str]:
     """Return a sentence for each modality that has spent more than the policy in force allows."""
-    found = []
+    sentences = []
     for policy in policies:
         claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
         limit = policy.epsilon * (MILLION - recovery_share) // MILLION
         if policy.policy != "dp" or not claims or max(claims) < limit:
             continue
         spent = _thousandths(max(claims))
-        told = "without a bound" if spent is None else f"ε {spent:g}"
+        amount = "without a bound" if spent is None else f"ε {spent:g}"
         kept = f", of which {limit / 1000:g} before recovery" if limit < policy.epsilon else ""
-        found.append(
-            f"{policy.modality}: {told} is spent of {policy.epsilon / 1000:g} ({policy.why[1]}{kept}),"
+        sentences.append(
+            f"{policy.modality}: {amount} is spent of {policy.epsilon / 1000:g} ({policy.why[1]}{kept}),"
             " so its data train no more here. What is spent stays spent;"
             " only a higher ε from all of charter, jurisdiction and institution lets it go on."
         )
-    return found
+    return sentences
 
 
 def _left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> RoundsLeft | None:
@@ -147,8 +147,8 @@ def _newest(context: Context, reservations: Sequence[PutReservation], component:
     ledger.
     """
     drawn = [part.round for put in reservations for part in put.parts if part.component == component]
-    known = context.ledger.components.get(component)
-    mine = [r.number for r in known.rounds if any(e.author == context.me for e in r.entries)] if known else []
+    ledger = context.ledger.components.get(component)
+    mine = [r.number for r in ledger.rounds if any(e.author == context.me for e in r.entries)] if ledger else []
     return max([*drawn, *mine])
 
 
@@ -158,12 +158,12 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
     One line for each training run and modality: the updates of one training run claim the same. Own reservations
     without an update in the ledger come last; they are spent too.
     """
-    found: dict[tuple[object, ...], SpendingLine] = {}
+    by_run: dict[tuple[object, ...], SpendingLine] = {}
     for height, header in _headers(context):
         if member is not None and header.author != member:
             continue
         for claim in header.claims:
-            line = found.setdefault(
+            line = by_run.setdefault(
                 (header.author, header.engaged, claim),
                 {
                     "member": context.member(header.author),
@@ -178,7 +178,7 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
                 },
             )
             line["rounds"][header.component] = header.round
-    lines = list(found.values())
+    lines = list(by_run.values())
     if context.me is not None and member in (None, context.me):
         lines += _unpublished(context)
     return lines[-min(limit, LOG_LIMIT) :]

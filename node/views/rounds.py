@@ -78,8 +78,8 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
         "counted": counted,
         "missing": _missing_by_ledger(context, component, round_) if missing is None else missing,
         "attested": [
-            {**context.member(host), "digest": found.hex()}
-            for r, e, host, found in c.attests
+            {**context.member(host), "digest": state.hex()}
+            for r, e, host, state in c.attests
             if (r, e) == (number, c.generation)
         ],
         "block": None if block is None else block.block.id.hex(),
@@ -116,29 +116,29 @@ def _evaluation(context: Context, component: str, number: int) -> list[Measured]
 def _generation(context: Context, task: str) -> int:
     """Return the present generation for figures of a task or a statistic."""
     c = context.ledger.components.get(ComponentKind.HEAD.named(task)) or context.ledger.components.get(task)
-    return max(each.generation for each in context.ledger.components.values()) if c is None else c.generation
+    return max(other.generation for other in context.ledger.components.values()) if c is None else c.generation
 
 
 def _no_better(evaluation: list[Measured]) -> list[NoBetter]:
     """Return the tasks that are no better than a constant on all own held-out records, with the metric."""
-    told: dict[tuple[int, str, bool], dict[str, float | None]] = {}
+    by_metric: dict[tuple[int, str, bool], dict[str, float | None]] = {}
     for figure in evaluation:
         if figure["group"] is None:
             key = (figure["generation"], figure["task"], figure["personal"])
-            told.setdefault(key, {})[figure["metric"]] = figure["value"]
+            by_metric.setdefault(key, {})[figure["metric"]] = figure["value"]
     return [
         {"generation": generation, "task": task, "personal": personal, "reasons": reasons}
-        for (generation, task, personal), metrics in told.items()
+        for (generation, task, personal), metrics in by_metric.items()
         if (reasons := no_better(metrics))
     ]
 
 
 def _component(context: Context, name: str) -> ComponentLedger:
-    found = context.ledger.components.get(name)
-    if found is None:
-        known = ", ".join(sorted(context.ledger.components))
-        raise UsageError(f"There is no component {name!r}", f"Components are {known}.")
-    return found
+    component = context.ledger.components.get(name)
+    if component is None:
+        names = ", ".join(sorted(context.ledger.components))
+        raise UsageError(f"There is no component {name!r}", f"Components are {names}.")
+    return component
 
 
 def _summary(context: Context, c: ComponentLedger, round_: Round, notes: dict[int, RoundNote]) -> RoundSummary:
@@ -205,8 +205,8 @@ def _grown(notes: dict[int, RoundNote], number: int, what: str) -> int | None:
 
 def _certificate(context: Context, c: ComponentLedger, round_: Round, note: object) -> StateLabel:
     """Return digest and label. A later round's certificate covers this one: its state was folded from this one's."""
-    attests = {(host, found) for r, e, host, found in c.attests if (r, e) == (round_.number, c.generation)}
-    digests = {found for _, found in attests}
+    attests = {(host, attested) for r, e, host, attested in c.attests if (r, e) == (round_.number, c.generation)}
+    digests = {attested for _, attested in attests}
     certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
     if certified is not None and certified.round == round_.number:
         state: str | None = certified.digest.hex()
@@ -231,8 +231,8 @@ def _weights(context: Context, component: str, round_: Round) -> list[float | No
     spec = context.charter.component(component)
     if spec is None or spec.rule != "mean" or not round_.entries:
         return [None] * len(round_.entries)
-    found = rules.mean_weights([e.variance for e in round_.entries], [e.staleness for e in round_.entries])
-    return [round(weight / max(1, sum(found)), 6) for weight in found]
+    weights = rules.mean_weights([e.variance for e in round_.entries], [e.staleness for e in round_.entries])
+    return [round(weight / max(1, sum(weights)), 6) for weight in weights]
 
 
 def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Missing]:
@@ -241,8 +241,8 @@ def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[
     hosts = active_hosts(context.charter, before, after, component)
     frozen = after.components[component].rounds[round_.number - 1]
     spec = context.charter.component(component)
-    known = before.components[component].rounds if spec is not None and spec.is_statistic else ()
-    missing = sorted(set(hosts) - {entry.author for each in (*known, frozen) for entry in each.entries})
+    earlier = before.components[component].rounds if spec is not None and spec.is_statistic else ()
+    missing = sorted(set(hosts) - {entry.author for r in (*earlier, frozen) for entry in r.entries})
     idle = {author: trainers.idle(after.offers, author, component) for author in missing}
     came = {
         author: f"it does not train: {IDLE[idle[author]]}"

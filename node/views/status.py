@@ -19,7 +19,7 @@ def status(context: Context) -> NodeStatus:
     """Return the node at a glance. Without a daemon `running` is false and live facts are null."""
     charter, ledger, live = context.charter, context.ledger, context.live
     seat = None if context.me is None else ledger.roll.seats.get(context.me)
-    said = notes(context)
+    lines = notes(context)
     return {
         "running": live is not None,
         "member": None if context.me is None else context.member(context.me),
@@ -44,9 +44,9 @@ def status(context: Context) -> NodeStatus:
         "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
         "training": training(context),
         "paused": context.paused,
-        "notes": [str(note) for note in said],
+        "notes": [str(note) for note in lines],
         "findings": [
-            {"kind": note.kind, "level": note.level, "found": note.found, "advice": note.advice} for note in said
+            {"kind": note.kind, "level": note.level, "found": note.found, "advice": note.advice} for note in lines
         ],
         "live": None if live is None else _live(context, live),
     }
@@ -154,11 +154,11 @@ def member_named(ledger: Ledger, federation: str, who: str) -> bytes:
     named = [key for key, seat in seats.items() if seat.name == who]
     named = [key for key in named if not seats[key].gone] or named  # a name stays when its key changes
     plain = who.replace("-", "").lower()
-    found = named or [key for key in sorted(keys) if len(plain) >= 4 and key.hex().startswith(plain)]
-    if len(found) != 1:
-        problem = "more than one member" if found else "no member"
+    matches = named or [key for key in sorted(keys) if len(plain) >= 4 and key.hex().startswith(plain)]
+    if len(matches) != 1:
+        problem = "more than one member" if matches else "no member"
         raise UsageError(f"{who!r} names {problem} of {federation!r}", "`collegium peer list` names them.")
-    return found[0]
+    return matches[0]
 
 
 def components(context: Context) -> list[ComponentShown]:

@@ -24,11 +24,11 @@ def trained_by(context: Context, c: ComponentLedger) -> list[bytes]:
 def not_trained_by(context: Context, c: ComponentLedger) -> list[IdleHost]:
     """Return the active hosts that declare no training, each with `why` (one of IDLE) and its meaning."""
     offers = context.ledger.offers
-    found = {host: trainers.idle(offers, host, c.name) for host in c.hosts}
-    silent = [host for host, why in found.items() if why]
+    reasons = {host: trainers.idle(offers, host, c.name) for host in c.hosts}
+    silent = [host for host, why in reasons.items() if why]
     return [
-        {**each, "why": found[bytes.fromhex(each["key"])], "meaning": IDLE[found[bytes.fromhex(each["key"])]]}
-        for each in context.members(silent)
+        {**member, "why": reasons[bytes.fromhex(member["key"])], "meaning": IDLE[reasons[bytes.fromhex(member["key"])]]}
+        for member in context.members(silent)
     ]
 
 
@@ -40,8 +40,8 @@ def idle_here(context: Context) -> dict[str, str]:
     if context.live is not None:
         return dict(context.live.idle)
     offer = None if context.me is None else context.ledger.offers.get(context.me)
-    found = {} if offer is None else {entry.component: entry.why for entry in offer.idle}
-    return {**dict.fromkeys(context.hosted or () if context.paused else (), PAUSED), **found}
+    reasons = {} if offer is None else {entry.component: entry.why for entry in offer.idle}
+    return {**dict.fromkeys(context.hosted or () if context.paused else (), PAUSED), **reasons}
 
 
 def meaning(context: Context, why: str) -> str:
@@ -76,21 +76,21 @@ def unmatched(patterns: Sequence[str], components: Sequence[str]) -> list[Note]:
 
 def remarks(context: Context) -> list[Note]:
     """Return notes on components that this node does not train, and on those with too few trainers."""
-    found = unmatched(context.unmatched, sorted(context.ledger.components))
+    shown = unmatched(context.unmatched, sorted(context.ledger.components))
     by_reason: dict[str, list[str]] = {}
     for name, why in sorted(idle_here(context).items()):
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
         more = _advice(context, why)
         if more:
-            found.append(
+            shown.append(
                 Note(NoteKind.NOT_TRAINED_HERE, f"This node does not train {listed(names)}: {IDLE[why]}.", more)
             )
     by_note: dict[Note, list[str]] = {}
     for _, c in sorted(context.ledger.components.items()):
         for note in _too_few(context, c):
             by_note.setdefault(note, []).append(c.name)
-    return found + [replace(note, found=f"{listed(names)}: {note.found}") for note, names in by_note.items()]
+    return shown + [replace(note, found=f"{listed(names)}: {note.found}") for note, names in by_note.items()]
 
 
 def _advice(context: Context, why: str) -> str:

@@ -9,19 +9,19 @@ MANY = 0.1  # share of the records: from this on, certain predictions are report
 
 def no_better(metrics: Mapping[str, float | None]) -> list[str]:
     """Return in words the metrics (node/learner/tasks.py) in which a task is no better than the best constant."""
-    found = []
+    reasons = []
     r2 = metrics.get("r2")
     if r2 is not None and r2 <= 0.0:
-        found.append(f"R² {r2:.3g} is not above 0, which the mean has")
+        reasons.append(f"R² {r2:.3g} is not above 0, which the mean has")
     for name, called in NAMES.items():
         value, constant = metrics.get(name), metrics.get(f"{name}_constant")
         if value is None or constant is None:
             continue
         if name == "brier" and value >= constant:
-            found.append(f"{called} {value:.3f} is not below {constant:.3f}, which the base rates have")
+            reasons.append(f"{called} {value:.3f} is not below {constant:.3f}, which the base rates have")
         if name == "accuracy" and value <= constant:
-            found.append(f"{called} {value:.3f} is not above {constant:.3f}, which the commonest class has")
-    return found
+            reasons.append(f"{called} {value:.3f} is not above {constant:.3f}, which the commonest class has")
+    return reasons
 
 
 def certain(scores: Sequence[Sequence[float]]) -> int:
