@@ -75,8 +75,8 @@ class Addresses:
         net = _net(host)
         bucket = self._buckets.get(net)
         if bucket is None:
-            known = net in self._known
-            burst, rate = (KNOWN_FAILURES, KNOWN_FAILURES_PER_SECOND) if known else (FAILURES, FAILURES_PER_SECOND)
+            familiar = net in self._known
+            burst, rate = (KNOWN_FAILURES, KNOWN_FAILURES_PER_SECOND) if familiar else (FAILURES, FAILURES_PER_SECOND)
             bucket = self._buckets[net] = TokenBucket(rate, burst, burst, now)
         self._buckets.move_to_end(net)
         bucket.take(now)

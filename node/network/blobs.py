@@ -137,11 +137,11 @@ class BlobServer:
         if len(body) != _REQUEST.size:
             raise RemoteProtocolError("blob-request")
         digest, offset, length = _REQUEST.unpack(body)
-        found = self._blob_path(digest)
-        if found is None:
+        blob = self._blob_path(digest)
+        if blob is None:
             await self._streams.write(stream, error_frame("blob-unknown"))
             return
-        path, total = found
+        path, total = blob
         if offset > total or length > RANGE:
             await self._streams.write(stream, error_frame("blob-range"))
             return

@@ -62,8 +62,8 @@ class Dialer:
     def set_book(self, book: Mapping[bytes, Sequence[str]]) -> None:
         """Replace the address book; the record of failures stays."""
         self._book = {peer: tuple(addresses)[:MAX_ADDRESSES] for peer, addresses in book.items() if peer != self._me}
-        known = self._book.keys() | self._found.keys()
-        self._peers = {peer: state for peer, state in self._peers.items() if peer in known or state.dialling}
+        peers = self._book.keys() | self._found.keys()
+        self._peers = {peer: state for peer, state in self._peers.items() if peer in peers or state.dialling}
         self._wake.set()
 
     def found(self, peer: bytes, addresses: Sequence[str]) -> None:
@@ -85,12 +85,12 @@ class Dialer:
         return peer in self._book or self._allowed(peer)
 
     def _announced(self, peer: bytes) -> tuple[str, ...]:
-        found = self._found.get(peer)
-        return found.addresses if found is not None else ()
+        discovered = self._found.get(peer)
+        return discovered.addresses if discovered is not None else ()
 
     def _expire(self, now: float) -> None:
         """Forget non-members that announced themselves long ago. Members stay: each announces itself once."""
-        for peer in [peer for peer, found in self._found.items() if now - found.at > FOUND_FOR]:
+        for peer in [peer for peer, discovered in self._found.items() if now - discovered.at > FOUND_FOR]:
             if not self._known(peer):
                 del self._found[peer]
                 self._peers.pop(peer, None)
@@ -158,8 +158,8 @@ class Dialer:
         room = min(self._wanted - len(neighbours) - dialling, DIALS_AT_ONCE - dialling)
         candidates = [
             peer
-            for peer, known in addresses.items()
-            if known and peer not in neighbours and self._allowed(peer) and not self._state(peer).dialling
+            for peer, listed in addresses.items()
+            if listed and peer not in neighbours and self._allowed(peer) and not self._state(peer).dialling
         ]
         due = [peer for peer in candidates if self._peers[peer].next_try <= now]
         random.shuffle(due)

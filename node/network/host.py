@@ -161,9 +161,9 @@ class Network:
 
     async def _dial(self, address: str, places: Sequence[Multiaddr], peer: ID) -> None:
         last: Exception | None = None
-        for place in places:
+        for resolved in places:
             try:
-                await self._swarm.dial_addr(place, peer)
+                await self._swarm.dial_addr(resolved, peer)
             except Exception as error:  # noqa: BLE001 - libp2p raises what its parts raise; the next place may do
                 last = error
             else:
@@ -278,8 +278,10 @@ async def open_network(config: NetworkConfig, callbacks: Callbacks) -> AsyncIter
     left = False
     async with trio.open_nursery() as nursery:
         network = Network(config, host, nursery, callbacks)
-        found = partial(network._on_peer_found, trio.lowlevel.current_trio_token())
-        peerDiscovery.register_peer_discovered_handler(found)  # before it runs: present peers are discovered at once
+        on_discovered = partial(network._on_peer_found, trio.lowlevel.current_trio_token())
+        peerDiscovery.register_peer_discovered_handler(
+            on_discovered
+        )  # before it runs: present peers are discovered at once
         try:
             async with host.run(listen), network._gossip.running(nursery):
                 try:
@@ -294,7 +296,7 @@ async def open_network(config: NetworkConfig, callbacks: Callbacks) -> AsyncIter
                     nursery.cancel_scope.cancel()
                     await network._shut_down()
         finally:
-            peerDiscovery.unregister_peer_discovered_handler(found)
+            peerDiscovery.unregister_peer_discovered_handler(on_discovered)
     if failure is not None:
         raise failure
     await trio.lowlevel.checkpoint()  # the caller's cancellation takes effect here
@@ -327,9 +329,9 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
     swarm.set_resource_manager(None)  # its limits leak slots; ours are in links, limits and workarounds
     # Identify, its push and ping give peers nothing that the ledger lacks, and run in trio system tasks, where an
     # exception provoked by a peer ends the process.
-    for known in host.get_mux().get_protocols():
-        if known is not None:
-            host.remove_stream_handler(known)
+    for protocol in host.get_mux().get_protocols():
+        if protocol is not None:
+            host.remove_stream_handler(protocol)
     swarm.notifees = [notifee for notifee in swarm.notifees if type(notifee).__name__ != "_IdentifyNotifee"]
     host._schedule_identify = lambda *_, **__: None  # type: ignore[method-assign] # see above
     return host

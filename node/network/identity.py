@@ -23,13 +23,13 @@ def public_key(peer: ID) -> bytes | None:
         return _keys[raw]
     try:
         key = peer.extract_public_key()
-        found = key.to_bytes() if isinstance(key, Ed25519PublicKey) else None
+        public = key.to_bytes() if isinstance(key, Ed25519PublicKey) else None
     except Exception:  # noqa: BLE001 - a PeerID is bytes from outside, and libp2p raises what its parsers raise
-        found = None
+        public = None
     if len(_keys) >= _CACHE_SIZE:
         _keys.clear()
-    _keys[raw] = found
-    return found
+    _keys[raw] = public
+    return public
 
 
 def parse_address(address: str) -> tuple[Multiaddr, ID, bytes]:

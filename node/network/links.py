@@ -162,7 +162,7 @@ class Links(INotifee):
 
     async def enforce(self) -> None:
         """Drop every connected peer that is not allowed any more."""
-        known = {public_key(peer) for peer in list(self._swarm.connections)}
-        for peer in known:
+        keys = {public_key(peer) for peer in list(self._swarm.connections)}
+        for peer in keys:
             if peer is not None and not self.may(peer):
                 await self.drop(peer)

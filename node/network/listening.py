@@ -55,7 +55,7 @@ def _check_free(address: str, family: socket.AddressFamily, host: str, port: int
 
 def dialable(addresses: Iterable[Multiaddr], peer: str) -> list[str]:
     """Addresses that others can dial: ".../p2p/<id>" for each bound address, 0.0.0.0 and :: replaced by own ones."""
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for address in addresses:
         text = str(address)
         for wildcard, prefix, family in (
@@ -64,8 +64,8 @@ def dialable(addresses: Iterable[Multiaddr], peer: str) -> list[str]:
         ):
             if text.startswith(wildcard):
                 rest = text.removeprefix(wildcard)
-                found |= {f"{prefix}{host}/{rest}/p2p/{peer}": None for host in own_hosts(family)}
+                texts |= {f"{prefix}{host}/{rest}/p2p/{peer}": None for host in own_hosts(family)}
                 break
         else:
-            found[f"{text}/p2p/{peer}"] = None
-    return list(found)
+            texts[f"{text}/p2p/{peer}"] = None
+    return list(texts)

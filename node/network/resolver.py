@@ -38,9 +38,9 @@ async def resolve(address: Multiaddr) -> list[Multiaddr]:
             "Check the name, or add it to the name server or to /etc/hosts.",
         ) from error
     kinds = {socket.AF_INET: "ip4", socket.AF_INET6: "ip6"}
-    found = [
+    resolved = [
         f"/{kinds[family]}/{str(at[0]).partition('%')[0]}/tcp/{port}" for family, *_, at in answers if family in kinds
     ]
-    if not found:
+    if not resolved:
         raise UnreachableError(f"{name} has no address that this node can dial", "Check the name.")
-    return [Multiaddr(text) for text in list(dict.fromkeys(found))[:MAX_ANSWERS]]
+    return [Multiaddr(text) for text in list(dict.fromkeys(resolved))[:MAX_ANSWERS]]

@@ -140,9 +140,9 @@ class RpcServer:
         except RemoteProtocolError as error:
             answer = error_frame(error.reason)
         except Exception as error:
-            known = isinstance(error, CollegiumError)
+            expected = isinstance(error, CollegiumError)
             log.error(
-                "rpc handler failed", peer=peer.hex()[:16], protocol=protocol, error=repr(error), exc_info=not known
+                "rpc handler failed", peer=peer.hex()[:16], protocol=protocol, error=repr(error), exc_info=not expected
             )
             answer = error_frame("internal-error")
         await self._write(stream, answer)

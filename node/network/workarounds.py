@@ -383,10 +383,10 @@ def install() -> None:
     """
     if _installed:
         return
-    found = version("libp2p")
-    if found != LIBP2P_VERSION:
+    installed = version("libp2p")
+    if installed != LIBP2P_VERSION:
         raise OperatorError(
-            f"libp2p {found} is installed, and this program repairs private parts of {LIBP2P_VERSION} only",
+            f"libp2p {installed} is installed, and this program repairs private parts of {LIBP2P_VERSION} only",
             f"install it with: pip install libp2p=={LIBP2P_VERSION}",
         )
     for workaround in WORKAROUNDS:

@@ -105,7 +105,7 @@ class Admission:
         issued = IssuedInvitation(token.public_key.hex(), name, now, expires, key, hold)
         async with self._turn:
             await in_thread(invitations.add, self._host.home, issued, now)
-            self._issued = {known.token_key: known for known in invitations.load(self._host.home)}
+            self._issued = {kept.token_key: kept for kept in invitations.load(self._host.home)}
         return sign(self._identity, value)
 
     async def withdraw(self, token_key: str) -> None:

@@ -41,11 +41,11 @@ def missing_data(config: Config) -> str:
 
 def held_before(config: Config, charter: Charter, snapshot: Snapshot, me: bytes) -> tuple[str, ...]:
     """Return the components to host without the data: those of the last offer, else all that this node engages."""
-    known = {spec.name for spec in charter.components}
+    components = {spec.name for spec in charter.components}
     records = chain(reversed(snapshot.records), (r for b in reversed(snapshot.blocks) for r in reversed(b.records)))
     own = (record.value for record in records if record.value.author == me and record.value.kind == "offer")
-    names = next((body.components for body in map(_body, own) if isinstance(body, Offer)), known)
-    return tuple(sorted(name for name in names if name in known and config.learning.engages(name)))
+    names = next((body.components for body in map(_body, own) if isinstance(body, Offer)), components)
+    return tuple(sorted(name for name in names if name in components and config.learning.engages(name)))
 
 
 def _body(record: Record) -> Body | None:
@@ -75,7 +75,7 @@ class DataFolder:
 
     async def wait(self) -> None:
         """Wait, with backoff, until dataset.toml is there and a daemon can start with it."""
-        backoff, told = MIN_BACKOFF, ""
+        backoff, logged = MIN_BACKOFF, ""
         while True:
             await trio.sleep(backoff)
             backoff = min(2 * backoff, MAX_BACKOFF)
@@ -87,6 +87,6 @@ class DataFolder:
                     reason = str(error)
                 else:
                     return
-            if reason != told:
+            if reason != logged:
                 log.warning("no data yet; they are looked for again", reason=reason)
-            told = reason
+            logged = reason

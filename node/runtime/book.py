@@ -37,14 +37,14 @@ class AddressBook:
         # A node that is behind may know none of today's members: until then the operator's peers are let in.
         self._introducers = frozenset(key for address in named if (key := _key_of(address)) is not None)
         gone = me in core.ledger.roll.seats and me not in core.ledger.members
-        found = {
+        addresses_of = {
             key: tuple(dict.fromkeys(_with_peer(address, key) for address in addresses))
             for key, addresses in book.items()
             if key != me and addresses and self.allows(key) and not gone
         }
-        if found != self._book:
-            self._book = found
-            network.set_address_book(found)
+        if addresses_of != self._book:
+            self._book = addresses_of
+            network.set_address_book(addresses_of)
 
     def own(self, network: Network) -> tuple[str, ...]:
         """Return the addresses in this node's offer."""
@@ -63,8 +63,12 @@ class AddressBook:
     def _read_named(self) -> tuple[str, ...]:
         """Return the operator's addresses; without a free file descriptor, as last read."""
         with unless_scarce():
-            known = joining.load(self.home)
-            self._named = (*self.config.peers.addresses, *load_peers(self.home), *(known.addresses if known else ()))
+            invitation = joining.load(self.home)
+            self._named = (
+                *self.config.peers.addresses,
+                *load_peers(self.home),
+                *(invitation.addresses if invitation else ()),
+            )
         return self._named
 
     def allows(self, key: bytes) -> bool:

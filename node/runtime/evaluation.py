@@ -17,31 +17,31 @@ def metric_rows(answer: Evaluated, evaluate: Evaluate, now: float) -> list[Metri
     """
     rounds = {name: (round_, generation) for name, round_, generation, _ in evaluate.states}
     last = (max(round_ for round_, _ in rounds.values()), max(generation for _, generation in rounds.values()))
-    found = []
+    metrics = []
     for personal, tasks in ((False, answer.tasks), (True, answer.personal or {})):
-        for task, told in tasks.items():
-            place = rounds.get(ComponentKind.HEAD.named(task), last)
-            found += [
-                Metric(*place, task, metric, value, count, now, cell, personal)
-                for metric, cell, value, count in _figures(told)
+        for task, report in tasks.items():
+            at = rounds.get(ComponentKind.HEAD.named(task), last)
+            metrics += [
+                Metric(*at, task, metric, value, count, now, cell, personal)
+                for metric, cell, value, count in _figures(report)
             ]
-    for name, told in answer.statistics.items():
+    for name, report in answer.statistics.items():
         if name in rounds:
-            found += [
+            metrics += [
                 Metric(*rounds[name], name, metric, value, count, now, cell)
-                for metric, cell, value, count in _figures(told)
+                for metric, cell, value, count in _figures(report)
             ]
-    return found
+    return metrics
 
 
-def _figures(told: TaskReport) -> Iterator[tuple[str, str, float, int | None]]:
-    for name, value in {told.metric: told.value, **told.metrics}.items():
-        yield name, "", _number(value), told.n
-    for attribute, levels in told.groups.items():
+def _figures(report: TaskReport) -> Iterator[tuple[str, str, float, int | None]]:
+    for name, value in {report.metric: report.value, **report.metrics}.items():
+        yield name, "", _number(value), report.n
+    for attribute, levels in report.groups.items():
         for level, group in levels.items():
             enough = group.n is not None and group.n >= MIN_CELL
             yield (
-                told.metric,
+                report.metric,
                 f"{attribute}={level}",
                 _number(group.value) if enough else nan,
                 group.n if enough else None,

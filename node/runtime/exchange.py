@@ -42,8 +42,8 @@ class Exchange:
                 for component in self._held
                 for chain in folding.kept(ledger.components[component].rounds, self._horizon)
             }
-        place = self._names.get(name)
-        return None if place is None else self._states.find(*place)
+        key = self._names.get(name)
+        return None if key is None else self._states.find(*key)
 
     async def take(self, network: Network, fetch: ev.FetchState, round_: int) -> bool:
         """Copy a state from any neighbour, going on where an earlier attempt stopped; False if none has it.

@@ -35,9 +35,9 @@ def compute(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: 
     """
     state, start = origin(spec), 0
     for index in range(len(rounds), 0, -1):
-        found = states.get(spec.name, rounds[index - 1].chain)
-        if found is not None and found.shape == (spec.words,):
-            state, start = found, index
+        checkpoint = states.get(spec.name, rounds[index - 1].chain)
+        if checkpoint is not None and checkpoint.shape == (spec.words,):
+            state, start = checkpoint, index
             break
     todo = rounds[start:]
     missing = [entry.blob for round_ in todo for entry in round_.entries if not blobs.has(entry.blob)]
@@ -73,7 +73,7 @@ def _read_ahead(
     with ThreadPoolExecutor(os.cpu_count()) as readers:
         ahead = [readers.submit(values, entry) for entry in rounds[0].entries] if rounds else []
         for round_, following in zip_longest(rounds, rounds[1:]):
-            read = {entry.update: each.result() for entry, each in zip(round_.entries, ahead, strict=True)}
+            read = {entry.update: job.result() for entry, job in zip(round_.entries, ahead, strict=True)}
             ahead = [readers.submit(values, entry) for entry in following.entries] if following is not None else []
             yield round_, read
 
@@ -138,9 +138,9 @@ def state_at(spec: ComponentSpec, rounds: Sequence[Round], chain: bytes, blobs: 
     """Return the state that `chain` names among `rounds`, shape [d]. Raises MissingBlobsError."""
     if chain == GENESIS:
         return origin(spec)
-    found = states.get(spec.name, chain)
-    if found is not None:
-        return found
+    checkpoint = states.get(spec.name, chain)
+    if checkpoint is not None:
+        return checkpoint
     upto = [index for index, round_ in enumerate(rounds) if round_.chain == chain]
     if not upto:
         raise MissingBlobsError([])

@@ -129,12 +129,12 @@ class Holdings:
             if pruned:
                 log.info("old bytes pruned that no withdrawal can reach", component=fold.component, count=pruned)
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
-        found = state_digest(fold.component, state)
+        digest = state_digest(fold.component, state)
         moved = folding.movement(spec, state)
-        self.submit(ev.Folded(fold.component, fold.round, fold.generation, chain, found, saturated, moved))
-        log.info("folded", component=fold.component, round=fold.round, generation=fold.generation, digest=found)
+        self.submit(ev.Folded(fold.component, fold.round, fold.generation, chain, digest, saturated, moved))
+        log.info("folded", component=fold.component, round=fold.round, generation=fold.generation, digest=digest)
         if fold.rounds:
-            facts: dict[str, object] = {"folded_at": time.time(), "digest": found.hex()}
+            facts: dict[str, object] = {"folded_at": time.time(), "digest": digest.hex()}
             await self.notes.add({(fold.component, fold.round): facts}, ledger.height)
 
     async def take_state(self, fetch: ev.FetchState) -> None:

@@ -114,18 +114,18 @@ class Learner:
     async def _open(self) -> None:
         """Open the data, again and again until they are usable or the worker ends."""
         assert self._opening is not None
-        backoff, told = MIN_BACKOFF, ""
+        backoff, logged = MIN_BACKOFF, ""
         while True:
             try:
                 answer = await self.request(self._opening)
             except LearnerError as error:
                 backoff = min(2 * backoff, MAX_BACKOFF)
                 self.state, self.detail = "failed", str(error)
-                if str(error) != told:
+                if str(error) != logged:
                     log.error(_said(error.kind), reason=str(error), again_in_seconds=backoff)
-                if not told:
+                if not logged:
                     self._on_lost()
-                told = str(error)
+                logged = str(error)
                 await trio.sleep(backoff)
                 continue
             self._excused = True

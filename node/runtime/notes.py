@@ -24,8 +24,8 @@ class Notes:
         def write() -> None:
             notes = []
             for (component, round_), more in facts.items():
-                known = self.store.notes(component=component, since=round_, limit=1_000_000)
-                before = next((note for note in known if note.round == round_), None)
+                earlier = self.store.notes(component=component, since=round_, limit=1_000_000)
+                before = next((note for note in earlier if note.round == round_), None)
                 at = int(str(more.get("height", before.height if before else height)))
                 notes.append((component, round_, at, {**(before.data if before else {}), **more}))
             self.store.put_round_notes(notes)

@@ -80,8 +80,8 @@ class Runtime:
         self.data = DataFolder(config, charter)
         missing = self.data.missing
         snapshot = store.snapshot()
-        known = joining.load(home)
-        self.title = "" if known is None else known.name
+        invitation = joining.load(home)
+        self.title = "" if invitation is None else invitation.name
         hosted, followed = (
             (held_before(config, charter, snapshot, identity.public_key), ())
             if missing
@@ -225,10 +225,10 @@ class Runtime:
             await self.data.look()
             logs.tell_repeats(log)
             with unless_scarce():
-                known = joining.load(self.home)
-                if known is not None and known.member and self.core.me not in self.core.ledger.roll.seats:
+                invitation = joining.load(self.home)
+                if invitation is not None and invitation.member and self.core.me not in self.core.ledger.roll.seats:
                     # That peer lets this node in when the members have admitted it.
-                    self.network.backoff_reset(known.member)
+                    self.network.backoff_reset(invitation.member)
             await trio.sleep(TEND_EVERY)
 
     async def _await_data(self) -> None:

@@ -89,12 +89,12 @@ def _nothing() -> None:
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error for the operator: the first with advice, else the first."""
-    found: list[BaseException] = []
+    errors: list[BaseException] = []
     queue: deque[BaseException] = deque([group])
     while queue:
         error = queue.popleft()
         if isinstance(error, BaseExceptionGroup):
             queue.extend(error.exceptions)
         else:
-            found.append(error)
-    return next((error for error in found if isinstance(error, CollegiumError)), found[0])
+            errors.append(error)
+    return next((error for error in errors if isinstance(error, CollegiumError)), errors[0])

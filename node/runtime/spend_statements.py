@@ -53,14 +53,14 @@ class SpendStatements:
         open_.sort(key=lambda pair: len(pair[1].events))
         while open_:
             answers = await self._answers([claim for _, claim in open_])
-            for (author, claim), found in zip(open_, answers, strict=False):
-                if claim.epsilon < found:
+            for (author, claim), epsilon in zip(open_, answers, strict=False):
+                if claim.epsilon < epsilon:
                     log.warning(
                         "a member claims less ε than its training runs compose to",
                         member=author,
                         modality=claim.modality,
                         claimed=claim.epsilon / 1000,
-                        recomputed=found / 1000,
+                        recomputed=epsilon / 1000,
                     )
             if len(answers) < len(open_):
                 author, claim = open_[len(answers)]
@@ -83,7 +83,7 @@ class SpendStatements:
             )
             for claim in claims
         ]
-        found = b""
+        output = b""
         try:
             with trio.move_on_after(LONGEST):
                 done = await trio.run_process(
@@ -94,8 +94,8 @@ class SpendStatements:
                     check=False,
                     env=os.environ | ONE_THREAD,
                 )
-                found = done.stdout
+                output = done.stdout
         except OSError as error:
             log.warning("spend statements cannot be recomputed", reason=str(error))
         # A line that was cut short has no end.
-        return [int(line) for line in found.decode(errors="replace").split("\n")[:-1][: len(claims)]]
+        return [int(line) for line in output.decode(errors="replace").split("\n")[:-1][: len(claims)]]
