@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from ...crypto.errors import RefusedError, UnreachableError, UsageError
 from .. import views
@@ -23,8 +23,9 @@ from ..core.events import SetPaused
 from ..core.state import PAUSED_FLAG
 from ..home.peers import edit_peers, load_peers, save_peers
 from ..views.context import Context
-from . import membership, unlearn
+from . import events, membership, unlearn
 from .answers import Endpoint, answering, body_of, http_error
+from .client import VERSION
 from .facts import Daemon, context_of
 from .replies import PauseSet, PeerAdded, PeerRemoved
 
@@ -75,6 +76,24 @@ def build(daemon: Daemon) -> Starlette:
     async def health(_request: Request) -> Response:
         return JSONResponse({"answers": True})
 
+    async def metrics(_request: Request) -> Response:
+        # Imported when it is asked for: a node that nobody scrapes does not hold it.
+        from .scrape import CONTENT_TYPE, text  # noqa: PLC0415
+
+        context = context_of(daemon)
+        policies = tuple(daemon.core.policies.values())
+        return Response(await run_in_threadpool(text, context, policies, daemon.config), media_type=CONTENT_TYPE)
+
+    async def described(_request: Request) -> Response:
+        from .openapi import document  # noqa: PLC0415 - as above
+
+        return JSONResponse(await run_in_threadpool(document))
+
+    streams = events.Streams(daemon)
+
+    async def stream(_request: Request) -> Response:
+        return streams.open()
+
     async def stop(request: Request) -> Response:
         await body_of(request, {})
         log.info("stop requested")
@@ -92,11 +111,11 @@ def build(daemon: Daemon) -> Starlette:
         found: PauseSet = {"was": was, "training": run is not None}
         return JSONResponse(found)
 
-    return Starlette(
-        routes=[
+    def first_version() -> list[BaseRoute]:
+        return [
             *membership.routes(daemon),
             *unlearn.routes(daemon),
-            Route("/health", health),
+            Route("/events", answering(stream)),
             Route("/status", view(lambda context, _: views.status(context))),
             Route("/peers", view(lambda context, _: views.peers(context))),
             Route("/components", view(lambda context, _: views.components(context))),
@@ -110,6 +129,14 @@ def build(daemon: Daemon) -> Starlette:
             Route("/peers", answering(remove_peer), methods=["DELETE"]),
             Route("/pause", answering(pause), methods=["POST"]),
             Route("/stop", answering(stop), methods=["POST"]),
+        ]
+
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/metrics", answering(metrics)),
+            Route("/openapi.json", answering(described)),
+            Mount(VERSION, routes=first_version()),
         ],
         exception_handlers={HTTPException: http_error},
     )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 START = "Start it: collegium node start."
+VERSION = "/v1"  # of the paths; /health is the same in all
 TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
 DIAL_TIMEOUT = 60.0
 GRACE = 0.2
@@ -271,7 +272,7 @@ class Client:
         timeout: float | None = None,
     ) -> object:
         limit = timeout or self._timeout
-        pid, ask = self._asking(method, path, query or {}, body, limit)
+        pid, ask = self._asking(method, VERSION + path, query or {}, body, limit)
         asked = Job(ask)
         try:
             if method == "GET" and limit > SOON:

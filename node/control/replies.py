@@ -138,3 +138,71 @@ class Settled(TypedDict):
 
     left: int
     certified: bool
+
+
+class BlockEvent(TypedDict):
+    """The ledger's height, when it grows."""
+
+    height: int
+
+
+class RoundEvent(TypedDict):
+    """A component's last closed round, when one closes, is certified or is refolded."""
+
+    component: str
+    round: int
+    generation: int
+    certified_round: int | None
+
+
+class PeerEvent(TypedDict):
+    """A member, and whether a connection with it is held."""
+
+    member: MemberName
+    connected: bool
+
+
+class MotionEvent(TypedDict):
+    """A motion, when it is proposed, when a ballot is counted, and when it ends (`open` false)."""
+
+    motion: str
+    what: str
+    yes: int
+    no: int
+    open: bool
+
+
+class WithdrawalEvent(TypedDict):
+    """A withdrawal in the ledger; `settled` once no refold waits for a certificate and no bytes for erasure."""
+
+    member: MemberName
+    what: str
+    height: int
+    settled: bool
+
+
+class LearnerEvent(TypedDict):
+    """The learner's state, and the number of the training run that is under way."""
+
+    state: str
+    run: int | None
+
+
+class Health(TypedDict):
+    """A daemon that answers."""
+
+    answers: bool
+
+
+class Stopping(TypedDict):
+    """A daemon that stops."""
+
+    stopping: bool
+
+
+class Refused(TypedDict):
+    """Why something was not done, what to do next, and the exit code of docs/cli.md."""
+
+    error: str
+    advice: str
+    exit_code: int

@@ -31,7 +31,7 @@ ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWS2fAoTAt1d9dsQ8NbBFh6P8S6pSafbM5v
 def call(daemon: "FakeDaemon", method: str, path: str, **options: Any) -> httpx.Response:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=build(daemon))
-        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://node/v1") as client:
             return await client.request(method, path, **options)
 
     return trio.run(ask)
@@ -328,7 +328,7 @@ def test_an_endless_body_is_cut_at_the_limit(daemon: "FakeDaemon") -> None:
             statuses.append(message["status"])
 
     scope: dict[str, Any] = {
-        "type": "http", "method": "POST", "path": "/stop", "raw_path": b"/stop", "query_string": b"", "headers": [],
+        "type": "http", "method": "POST", "path": "/v1/stop", "raw_path": b"/stop", "query_string": b"", "headers": [],
         "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "server": None, "client": None,
         "root_path": "",
     }  # fmt: skip

@@ -32,7 +32,7 @@ NEW, OTHER = (Identity.from_seed(sha256(word)) for word in (b"newcomer", b"other
 def call(daemon: "FakeDaemon", method: str, path: str, **options: Any) -> Any:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=build(daemon))
-        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://node/v1") as client:
             return await client.request(method, path, **options)
 
     return trio.run(ask)

@@ -1,0 +1,89 @@
+"""`/metrics` is what Prometheus can read, has the names of docs/operations.md, and nothing of the students' data."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from collegium.node import views
+from collegium.node.control import scrape
+from collegium.node.views.note import Note, NoteKind
+
+from .test_openapi import ask
+
+if TYPE_CHECKING:
+    from .conftest import FakeDaemon
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def scraped(daemon: "FakeDaemon") -> dict[str, dict[tuple[str, ...], float]]:
+    answer = ask(daemon, "GET", "/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(answer.text):
+        assert family.documentation
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def test_it_is_the_state_that_the_commands_show(daemon: "FakeDaemon") -> None:
+    found, height = scraped(daemon), daemon.core.ledger.height
+    assert found["collegium_height"] == {(): height}
+    assert found["collegium_members"] == {(): 4}
+    assert found["collegium_neighbours"] == {(): 3}
+    assert found["collegium_network_received_bytes_total"] == {(): 7}
+    assert found["collegium_learner_state"][("ready",)] == 1
+    assert sum(found["collegium_learner_state"].values()) == 1
+    rounds = {(name,): c.round for name, c in daemon.core.ledger.components.items()}
+    assert found["collegium_component_round"] == rounds
+    assert found["process_resident_memory_bytes"][()] > 1e6
+
+
+def test_every_name_is_documented_and_no_other(daemon: "FakeDaemon") -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page[page.index("### Metrics") :]
+    documented = set(re.findall(r"^\| `(collegium_\w+)`", table, re.MULTILINE))
+    daemon.core.refusals[(b"x" * 32, "not-a-member")] = 1
+    context = replace(scrape_context(daemon))
+    text = scrape.text(context, tuple(daemon.core.policies.values()), daemon.config).decode()
+    assert set(re.findall(r"^# TYPE (collegium_\w+)", text, re.MULTILINE)) == documented
+
+
+def scrape_context(daemon: "FakeDaemon") -> views.Context:
+    from collegium.node.control.facts import context_of
+
+    return context_of(daemon)
+
+
+def test_nothing_of_the_students_is_in_it(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(ask(daemon, "GET", "/metrics").text.splitlines())
+    daemon.learner.left_out, daemon.learner.students = 4711, 815
+    daemon.learner.cut, daemon.learner.labelled = {"essay": 471}, {"passed": 81}
+    plain = views.status
+
+    def status(context: views.Context) -> object:
+        found = plain(context)
+        note = Note(NoteKind.STUDENTS_LEFT_OUT, "4711 students are left out.", "")
+        found["findings"].append({"kind": note.kind, "level": note.level, "found": note.found, "advice": ""})
+        return found
+
+    monkeypatch.setattr(views, "status", status)
+    changed = {
+        line for line in ask(daemon, "GET", "/metrics").text.splitlines() if line.startswith("collegium")
+    } - before
+    assert not changed, changed
+
+
+def test_names_of_members_cannot_break_out_of_a_label(daemon: "FakeDaemon") -> None:
+    daemon.title = 'x"} 1\ncollegium_height 99\n'
+    daemon.core.me, me = b"\1" * 32, daemon.core.me
+    try:
+        assert scraped(daemon)["collegium_height"] == {(): daemon.core.ledger.height}
+    finally:
+        daemon.core.me = me
