@@ -24,11 +24,11 @@ def measure(quick: bool) -> Sequence[Row]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if done.returncode:
         raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    measured = json.loads(done.stdout.splitlines()[-1])
     rows = []
     for name, (title, goal) in TITLES.items():
-        ms = {kind: seconds * 1e3 for kind, seconds in found["models"][name].items()}
-        what = f"{title}, ms on {found['device']}"
+        ms = {kind: seconds * 1e3 for kind, seconds in measured["models"][name].items()}
+        what = f"{title}, ms on {measured['device']}"
         rows.append(at_most(f"DP step, {what}, against plain SGD", ms["dp"], ms["plain"], goal))
         rows.append(
             Row(

@@ -77,11 +77,11 @@ def measure_refold(quick: bool) -> Sequence[Row]:
 def _refold(members: int, rounds: int, dimension: int, repeats: int) -> list[Row]:
     spec = _spec(dimension)
     with tempfile.TemporaryDirectory() as folder:
-        blobs, found = _store(Path(folder), spec, members, rounds)
-        survivors = [Round(r.number, r.height, r.entries[1:], r.faults, digest("bench", r.chain)) for r in found]
-        late = [*found[: rounds - 10], *survivors[rounds - 10 :]]
+        blobs, stored = _store(Path(folder), spec, members, rounds)
+        survivors = [Round(r.number, r.height, r.entries[1:], r.faults, digest("bench", r.chain)) for r in stored]
+        late = [*stored[: rounds - 10], *survivors[rounds - 10 :]]
         states = States(Path(folder) / "states")
-        compute(spec, found, blobs, states)  # with its checkpoints, as a daemon has them
+        compute(spec, stored, blobs, states)  # with its checkpoints, as a daemon has them
         paths = [blobs.path(entry.blob) for round_ in survivors for entry in round_.entries]
         times = interleaved(
             {
@@ -125,7 +125,7 @@ def _survivors(count: int) -> Row:
 
 
 def _store(folder: Path, spec: ComponentSpec, members: int, rounds: int) -> tuple[Blobs, list[Round]]:
-    blobs, found = Blobs(folder / "blobs"), []
+    blobs, frozen = Blobs(folder / "blobs"), []
     for number in range(1, rounds + 1):
         entries = []
         for member in range(members):
@@ -138,8 +138,8 @@ def _store(folder: Path, spec: ComponentSpec, members: int, rounds: int) -> tupl
             path.write_bytes(data)
             entries.append(Entry(digest("bench", data), author, name, len(data), 0, 100))
         chain = digest("bench", number.to_bytes(8, "big"))
-        found.append(Round(number, number, tuple(entries), rules.faults(len(entries)), chain))
-    return blobs, found
+        frozen.append(Round(number, number, tuple(entries), rules.faults(len(entries)), chain))
+    return blobs, frozen
 
 
 def _fold(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs) -> object:

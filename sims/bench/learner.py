@@ -188,7 +188,7 @@ def _essays(folder: Path, count: int) -> Path:
     folder.mkdir()
     rows = ["id,essay,passed"]
     for number in range(count):
-        words = (WORDS[(number * (place + 3) + place) % len(WORDS)] for place in range(50))
+        words = (WORDS[(number * (index + 3) + index) % len(WORDS)] for index in range(50))
         rows.append(f"r{number},{' '.join(words)} {number},{number % 2}")
     (folder / "rows.csv").write_text("\n".join(rows))
     (folder / "dataset.toml").write_text(DATASET)

@@ -70,8 +70,8 @@ def _of_outsiders(quick: bool) -> Sequence[Row]:
 
 def _cold(verify: Callable[[], object]) -> None:
     """Verify as a third party does, that saw none of it before."""
-    for known in (fold._open_header, fold._valid_acks, verify_ack):
-        known.cache_clear()
+    for cached in (fold._open_header, fold._valid_acks, verify_ack):
+        cached.cache_clear()
     verify()
 
 

@@ -204,8 +204,8 @@ class _Bare:
 
     def slice(self, size: int | None = 2 * READS) -> None:
         """Check so many more; all that are left."""
-        for found in iter(lambda: list(islice(self._checks, size or 4096)), []):
-            keys = [(nacl.signing.VerifyKey(key), message, signature) for key, message, signature in found]
+        for checks in iter(lambda: list(islice(self._checks, size or 4096)), []):
+            keys = [(nacl.signing.VerifyKey(key), message, signature) for key, message, signature in checks]
             before = time.process_time()
             for key, message, signature in keys:
                 key.verify(message, signature)
@@ -254,8 +254,8 @@ def _frames(path: Path) -> Iterator[bytes]:
 
 def forget() -> None:
     """Empty every cache that a third party's process would begin without."""
-    for known in (fold._open_header, fold._valid_acks, records.verify_ack, records._decoded, signing._opened):
-        known.cache_clear()
+    for cached in (fold._open_header, fold._valid_acks, records.verify_ack, records._decoded, signing._opened):
+        cached.cache_clear()
 
 
 # ---- memory

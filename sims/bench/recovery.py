@@ -90,8 +90,8 @@ class _Run:
         began = time.monotonic()
         while True:
             self.views = [look(i, v) for i, v in zip(self.institutions, self.views, strict=True)]
-            if found := done():
-                return found
+            if value := done():
+                return value
             for daemon in self.daemons:
                 if reason := daemon.dead():
                     raise OperatorError(f"the daemon of {daemon.institution.name} ended: {reason}")
@@ -218,10 +218,10 @@ def _live(institution: Institution) -> LiveShown:
 def _agreed_bytes(institution: Institution) -> int:
     with Store.open_readonly(institution.home.database) as store:
         return sum(
-            len(schema.dump(found.block))
-            + len(schema.dump(found.certificate))
-            + sum(len(r.wire) for r in found.records)
-            for found in store.snapshot().blocks
+            len(schema.dump(stored.block))
+            + len(schema.dump(stored.certificate))
+            + sum(len(r.wire) for r in stored.records)
+            for stored in store.snapshot().blocks
         )
 
 
@@ -256,15 +256,15 @@ def _history(run: _Run, rounds: int) -> Sequence[Node]:
 
 def _write(institution: Institution, node: Node) -> None:
     """Write a simulated node's data into a home: all of its store, the newest states and updates."""
-    core, found = node.core, node.store.snapshot()
+    core, snapshot = node.core, node.store.snapshot()
     assert core is not None
     puts: list[Put] = []
-    for block in found.blocks:
+    for block in snapshot.blocks:
         puts += map(PutRecord, block.records)
         puts.append(PutBlock(block.block, block.certificate, tuple(record.digest for record in block.records)))
-    puts += [*map(PutRecord, found.records), *(PutMessage(*item) for item in found.messages)]
-    puts += [*map(PutHeader, found.headers), *found.reservations, *map(PutPublished, sorted(found.published))]
-    puts += [PutFlag(name, value) for name, value in found.flags.items()]
+    puts += [*map(PutRecord, snapshot.records), *(PutMessage(*item) for item in snapshot.messages)]
+    puts += [*map(PutHeader, snapshot.headers), *snapshot.reservations, *map(PutPublished, sorted(snapshot.published))]
+    puts += [PutFlag(name, value) for name, value in snapshot.flags.items()]
     with Store.open(institution.home.database, core.federation) as store:
         for at in range(0, len(puts), 1000):
             store.apply(puts[at : at + 1000])

@@ -47,4 +47,4 @@ def interleaved(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str
             before = time.perf_counter()
             job()
             times[name].append(time.perf_counter() - before)
-    return {name: median(found) for name, found in times.items()}
+    return {name: median(seconds) for name, seconds in times.items()}

@@ -20,22 +20,22 @@ def run(name: str, as_json: bool = False, quick: bool = False) -> int:
         raise UsageError(f"there is no benchmark {name!r}", f"Choose one of {', '.join(MODULES)}, or all.")
     console = Console(stderr=True)
     logs.configure("console", "warning")  # to stderr: standard output is for the figures
-    found = []
-    for each in MODULES if name == "all" else (name,):
-        console.print(f"measuring {each} …", style="dim")
-        rows = _benchmark(each)(quick)
-        found.append({"bench": each, "rows": [row.as_map() for row in rows]})
+    results = []
+    for module in MODULES if name == "all" else (name,):
+        console.print(f"measuring {module} …", style="dim")
+        rows = _benchmark(module)(quick)
+        results.append({"bench": module, "rows": [row.as_map() for row in rows]})
         if not as_json:
-            Console().print(_table(each, rows))
+            Console().print(_table(module, rows))
     if as_json:
-        sys.stdout.write(json.dumps(found if name == "all" else found[0]) + "\n")
+        sys.stdout.write(json.dumps(results if name == "all" else results[0]) + "\n")
     return 0
 
 
 def _benchmark(name: str) -> Callable[[bool], Sequence[Row]]:
     module, function = MODULES[name]
-    found: Callable[[bool], Sequence[Row]] = getattr(import_module(f".{module}", __package__), function)
-    return found
+    benchmark: Callable[[bool], Sequence[Row]] = getattr(import_module(f".{module}", __package__), function)
+    return benchmark
 
 
 def _table(name: str, rows: Sequence[Row]) -> Table:

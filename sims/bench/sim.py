@@ -87,23 +87,23 @@ def measure(quick: bool) -> Sequence[Row]:
     """Return the figures of every size, and how the time of a round grows with the number of nodes."""
     rows: list[Row] = []
     for nodes, rounds in QUICK if quick else SIZES:
-        found = _run(nodes, rounds)
+        result = _run(nodes, rounds)
         what = f"{nodes} nodes, {rounds} rounds"
-        share = found.nodes * found.heights
+        share = result.nodes * result.heights
         rows += [
-            Row(f"{what}: events a second", found.events / found.seconds, goal="report"),
-            Row(f"{what}: peak memory, MB", found.memory, goal="report"),
-            Row(f"{what}: agreement messages received a node and height", found.votes / share, goal="report"),
-            Row(f"{what}: agreement bytes received a node and height", found.vote_bytes / share, goal="report"),
+            Row(f"{what}: events a second", result.events / result.seconds, goal="report"),
+            Row(f"{what}: peak memory, MB", result.memory, goal="report"),
+            Row(f"{what}: agreement messages received a node and height", result.votes / share, goal="report"),
+            Row(f"{what}: agreement bytes received a node and height", result.vote_bytes / share, goal="report"),
         ]
     points = []
     for nodes, rounds in QUICK_GROWTH if quick else GROWTH:
-        found = _run(nodes, rounds)
-        points.append((nodes, found.seconds / rounds))
+        result = _run(nodes, rounds)
+        points.append((nodes, result.seconds / rounds))
         rows += [
-            Row(f"{nodes} nodes: {rounds} rounds, s", found.seconds, goal="report"),
-            Row(f"{nodes} nodes: events a second", found.events / found.seconds, goal="report"),
-            Row(f"{nodes} nodes: peak memory, MB", found.memory, goal="report"),
+            Row(f"{nodes} nodes: {rounds} rounds, s", result.seconds, goal="report"),
+            Row(f"{nodes} nodes: events a second", result.events / result.seconds, goal="report"),
+            Row(f"{nodes} nodes: peak memory, MB", result.memory, goal="report"),
         ]
     (fewer, before), (more, after) = points[-2:]
     power = log(after / before) / log(more / fewer)

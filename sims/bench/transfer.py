@@ -92,7 +92,7 @@ def measure(quick: bool) -> Sequence[Row]:
                     bare.append(float(output.stdout.split()[-1]))
                     tcp.append(_tcp(data))
                     disk.append(_durable(data, root / f"written-{repeat}"))
-    rate = {name: size / 1e6 / median(found) for name, found in (("ours", ours), ("bare", bare), ("tcp", tcp))}
+    rate = {name: size / 1e6 / median(times) for name, times in (("ours", ours), ("bare", bare), ("tcp", tcp))}
     return [
         at_least(
             f"blob pull of {size >> 20} MiB, hashed and durable, MB/s, bare py-libp2p", rate["ours"], rate["bare"], 0.7

@@ -123,9 +123,9 @@ class _Audit:
 
     def learner(self, worker: LearnerWorker, session: str) -> Learner:
         """Return a learner of a worker, its session opened when it is first asked for."""
-        known = worker.opened.get(session)
-        if isinstance(known, Learner):
-            return known
+        opened = worker.opened.get(session)
+        if isinstance(opened, Learner):
+            return opened
         folder, setting = self.folders[session], self.setting
         name = session if session in self.ground.others else self.ground.member
         hosted = needed(setting.learning, list(setting.specs), *holds((folder,)))
@@ -133,8 +133,8 @@ class _Audit:
         request = opening(bare, [str(folder)], list(setting.specs.values()), setting.learning, self.base_seed)
         size = worker.ask(replace(request, seed=0)).subjects
         rate = setting.learning.sample_rate / MILLION
-        found = worker.opened[session] = Learner(name, session, hosted, max(1.0, round(rate * size)))
-        return found
+        learner = worker.opened[session] = Learner(name, session, hosted, max(1.0, round(rate * size)))
+        return learner
 
     def train(
         self, worker: LearnerWorker, seed: str, session: str | None, start: History | None = None, rounds: int = 0
@@ -158,8 +158,8 @@ class _Audit:
         canaries = self.ground.planted | self.ground.references
         probabilities = []
         for split, (rows, truth) in own.items():
-            told = self._scores(worker, member, states, split)[task]
-            for subject, scores, label in zip(told.subjects, told.scores, told.labels, strict=True):
+            scored = self._scores(worker, member, states, split)[task]
+            for subject, scores, label in zip(scored.subjects, scored.scores, scored.labels, strict=True):
                 p = min(1.0 - CLIP, max(CLIP, scores[int(label[0])]))
                 logits.setdefault(subject, []).append(float(np.log(p / (1.0 - p))))
                 if subject not in canaries:
@@ -169,9 +169,9 @@ class _Audit:
                     probabilities.append(scores)
         rows, truth = [], []
         for name in self.ground.others:
-            told = self._scores(worker, self.learner(worker, name), states, "held_out")[task]
-            rows += told.scores
-            truth += [int(label[0]) for label in told.labels]
+            scored = self._scores(worker, self.learner(worker, name), states, "held_out")[task]
+            rows += scored.scores
+            truth += [int(label[0]) for label in scored.labels]
         return Seen(
             {subject: float(np.mean(values)) for subject, values in logits.items()},
             figure(metric, *map(np.array, own["train"])),
@@ -194,7 +194,7 @@ class _Audit:
             if self.request.recovery:
                 again = history.after(states[REFOLD])
                 states["recovery"] = self.train(worker, seed, None, again, self.request.recovery).last
-            return {name: self.look(worker, found).logits for name, found in states.items()}
+            return {name: self.look(worker, state).logits for name, state in states.items()}
 
         return job
 
@@ -244,24 +244,24 @@ def _models(run: _Audit, worker: LearnerWorker) -> dict[str, tuple[States, float
     request, member, seed = run.request, run.ground.member, f"audit {run.request.seed}"
     for session in (*run.ground.others, TARGET):
         run.learner(worker, session)
-    found: dict[str, tuple[States, float]] = {}
+    models: dict[str, tuple[States, float]] = {}
 
     def timed(name: str, make: Callable[[], States]) -> None:
         started = time.monotonic()
         states = make()
-        found[name] = (states, time.monotonic() - started)
+        models[name] = (states, time.monotonic() - started)
 
     history = begin(run.setting, run.base_seed)
     timed(BEFORE, lambda: run.train(worker, seed, TARGET, history).last)
     timed(REFOLD, lambda: history.last if request.fault == "no-refold" else history.refold(member))
     if request.recovery:
-        went_on = history.after(found[REFOLD][0])
+        went_on = history.after(models[REFOLD][0])
         timed(_recovered(request), lambda: run.train(worker, seed, None, went_on, request.recovery).last)
     first = history.first_of(member)
     timed(REWIND, lambda: run.train(worker, seed, None, history.until(first - 1), request.rounds + 1 - first).last)
     timed(RETRAINED, lambda: run.train(worker, seed, None).last)
     timed(AGAIN, lambda: run.train(worker, f"{seed} again", None).last)
-    return found
+    return models
 
 
 def _recovered(request: Request) -> str:
@@ -283,10 +283,12 @@ def _report(
     for name, (states, seconds) in models.items():
         kind = {REFOLD: REFOLD, _recovered(request): "recovery"}.get(name, BEFORE)
         logits = _row(seen[name].logits, ground.candidates)
-        known = np.array([_row(shadow[kind], ground.candidates) for shadow in shadows])
+        logits_of = np.array([_row(shadow[kind], ground.candidates) for shadow in shadows])
         guesses: dict[str, dict[str, float] | None] = {"rmia": None, "lira": None}
         for attack, score in (("rmia", rmia), ("lira", lira)) if shadows else ():
-            guesses[attack] = judge(score(logits, known, inside), members, np.random.default_rng(request.seed)).as_map()
+            guesses[attack] = judge(
+                score(logits, logits_of, inside), members, np.random.default_rng(request.seed)
+            ).as_map()
         # How hard a label is to believe differs more than memory does: what counts is how much likelier it is than in
         # a model that never saw the member.
         never = seen[AGAIN if name != AGAIN else RETRAINED].logits
@@ -338,8 +340,8 @@ def _report(
     }
 
 
-def _row(found: Mapping[str, float], names: Sequence[str]) -> Floats:
-    return np.array([found[name] for name in names])
+def _row(values: Mapping[str, float], names: Sequence[str]) -> Floats:
+    return np.array([values[name] for name in names])
 
 
 def _apart(a: States, b: States, steps: Mapping[str, float]) -> float:

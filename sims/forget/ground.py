@@ -107,7 +107,9 @@ def prepare(name: str, work: Path, member: str | None, seed: int) -> Ground:
     if name == "digits":
         folders = {path.name: path for path in prepare_digits(work / "source", INSTITUTIONS, ALPHA, seed)}
     else:
-        folders = {key: found[0] for key, found in study(name).institutions(data_folder(), work_folder()).items()}
+        folders = {
+            key: folders_of[0] for key, folders_of in study(name).institutions(data_folder(), work_folder()).items()
+        }
     member = member or source.member
     if member not in folders:
         raise UsageError(f"{name} has no institution {member!r}", f"Choose one of {', '.join(sorted(folders))}.")

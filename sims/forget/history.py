@@ -29,12 +29,12 @@ class History:
 
     def refold(self, gone: str) -> States:
         """Return the states of the frozen lists without a member's entries: the product's own refold, bit for bit."""
-        found = {}
+        states = {}
         for name, rounds in self.rounds.items():
             spec = self.setting.specs[name]
             kept = [replace(r, entries=tuple(e for e in r.entries if e.author != gone.encode())) for r in rounds]
-            found[name], _ = replay(origin(spec), spec, kept, lambda entry: self.values[entry.update])
-        return found
+            states[name], _ = replay(origin(spec), spec, kept, lambda entry: self.values[entry.update])
+        return states
 
     def first_of(self, member: str) -> int:
         """Return the first round, of whatever component, that counted an update of this member."""
@@ -44,7 +44,7 @@ class History:
 
     def until(self, round_: int) -> "History":
         """Return the history up to and with a round, on which others can follow."""
-        rounds = {name: found[:round_] for name, found in self.rounds.items()}
+        rounds = {name: own[:round_] for name, own in self.rounds.items()}
         return History(self.setting, self.base_seed, self.states[: round_ + 1], rounds, dict(self.values))
 
     def after(self, states: States) -> "History":
@@ -72,13 +72,13 @@ def follow(
     it again from the same states, beside any other learner, gives the same update.
     """
     for number in range(len(history.states), len(history.states) + rounds):
-        found: dict[str, dict[str, tuple[Integers, int]]] = {}
+        updates: dict[str, dict[str, tuple[Integers, int]]] = {}
         for learner in learners(number):
             ask(_seeded(history, learner, f"{seed} {learner.name} {number}"))
-            found[learner.name] = update(ask, learner, history.setting, history.last)
+            updates[learner.name] = update(ask, learner, history.setting, history.last)
         states = {}
         for name in history.setting.specs:
-            round_ = _round(history, name, number, {who: each[name] for who, each in found.items() if name in each})
+            round_ = _round(history, name, number, {who: own[name] for who, own in updates.items() if name in own})
             spec = history.setting.specs[name]
             states[name], _ = fold_round(history.last[name], spec, round_, lambda entry: history.values[entry.update])
             history.rounds[name].append(round_)
@@ -87,10 +87,10 @@ def follow(
     return history
 
 
-def _round(history: History, name: str, number: int, found: Mapping[str, tuple[Integers, int]]) -> Round:
+def _round(history: History, name: str, number: int, updates: Mapping[str, tuple[Integers, int]]) -> Round:
     """Freeze a round's list, and keep its updates."""
     entries = []
-    for who, (values, variance) in sorted(found.items()):
+    for who, (values, variance) in sorted(updates.items()):
         digest = sha256(f"{who} {name} {number}".encode() + values.tobytes()).digest()
         history.values[digest] = values
         entries.append(Entry(digest, who.encode(), digest, values.nbytes, 0, variance))

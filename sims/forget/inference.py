@@ -50,8 +50,8 @@ def lira(logits: Floats, shadows: Floats, inside: Bools) -> Floats:
         means.append(mean)
         spreads.append(max(MIN_SPREAD, float(np.sqrt((left**2).sum() / freedom))))
     within, without = ((logits - mean) / spread for mean, spread in zip(means, spreads, strict=True))
-    found: Floats = 0.5 * (without**2 - within**2) + log(spreads[1] / spreads[0])
-    return found
+    scores: Floats = 0.5 * (without**2 - within**2) + log(spreads[1] / spreads[0])
+    return scores
 
 
 def rmia(logits: Floats, shadows: Floats, inside: Bools) -> Floats:
@@ -62,8 +62,8 @@ def rmia(logits: Floats, shadows: Floats, inside: Bools) -> Floats:
     """
     p = 1.0 / (1.0 + np.exp(-shadows))
     halves = [np.where(mask, p, 0.0).sum(axis=0) / mask.sum(axis=0) for mask in (inside, ~inside)]
-    found: Floats = -np.log1p(np.exp(-logits)) - np.log((halves[0] + halves[1]) / 2.0)
-    return found
+    scores: Floats = -np.log1p(np.exp(-logits)) - np.log((halves[0] + halves[1]) / 2.0)
+    return scores
 
 
 def judge(scores: Floats, members: Bools, source: np.random.Generator) -> Guess:
@@ -100,10 +100,10 @@ def chance_exposure(references: int) -> float:
 
 def halves(candidates: int, shadows: int, source: np.random.Generator) -> Bools:
     """Return which candidates each shadow trains on, [shadows, candidates]: each in half of them, at random."""
-    found = np.zeros((shadows, candidates), dtype=np.bool_)
+    inside = np.zeros((shadows, candidates), dtype=np.bool_)
     for candidate in range(candidates):
-        found[source.choice(shadows, shadows // 2, replace=False), candidate] = True
-    return found
+        inside[source.choice(shadows, shadows // 2, replace=False), candidate] = True
+    return inside
 
 
 def losses(logits: Sequence[float] | Floats) -> float:

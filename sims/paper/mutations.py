@@ -68,23 +68,23 @@ class Parts:
 def parts_of(data: bytes) -> Parts:
     """Take an intact file apart."""
     end = data.index(b"\n") + 1
-    found = Parts(data[:end], [])
+    parts = Parts(data[:end], [])
     while end < len(data):
         size = int.from_bytes(data[end : end + 4], "big")
-        found.frames.append(data[end + 4 : end + 4 + size])
+        parts.frames.append(data[end + 4 : end + 4 + size])
         end += 4 + size
-    if files.MAGIC[found.magic] != files.LEDGER:
-        found.claim = 1
-        found.heads = list(range(2, len(found.frames)))
-        return found
+    if files.MAGIC[parts.magic] != files.LEDGER:
+        parts.claim = 1
+        parts.heads = list(range(2, len(parts.frames)))
+        return parts
     index, size = 1, 0
-    while index < len(found.frames):
-        block = found.decoded(index)["block"]
+    while index < len(parts.frames):
+        block = parts.decoded(index)["block"]
         grown, size = block["tree_size"] - size, block["tree_size"]
-        found.heads.append(index)
-        found.records.append(list(range(index + 1, index + 1 + grown)))
+        parts.heads.append(index)
+        parts.records.append(list(range(index + 1, index + 1 + grown)))
         index += 1 + grown
-    return found
+    return parts
 
 
 # ---- mutations of bytes: data to data
@@ -269,8 +269,8 @@ def _recount(parts: Parts) -> None:
         last = {}
         for wire in wires:
             value = msgpack.unpackb(wire[64:], raw=False)
-            place = {"author": value["author"], "digest": digest("record", wire[64:]), "seq": value["seq"]}
-            last[value["author"]] = place
+            last_record = {"author": value["author"], "digest": digest("record", wire[64:]), "seq": value["seq"]}
+            last[value["author"]] = last_record
         block = {**head["block"], "cut": [last[key] for key in sorted(last)], "prev": prev}
         head["block"] = {**block, "tree_root": tree.root(), "tree_size": tree.size}
         prev = digest("block", codec.encode(head["block"]))
@@ -437,13 +437,13 @@ def tamper(
     """Try `count` mutations on every verifier. Missed are those that it accepts or that crash it."""
     tally = Tally()
     for number in range(first, first + count):
-        found = mutation(originals, seed, number)
-        tally.tried[f"{found.kind}: {found.name}"] += 1
+        mutated = mutation(originals, seed, number)
+        tally.tried[f"{mutated.kind}: {mutated.name}"] += 1
         for name, verify in verifiers.items():
             try:
-                why = "accepted" if verify(found.data) is None else ""
+                why = "accepted" if verify(mutated.data) is None else ""
             except Exception as error:  # noqa: BLE001 - a verifier that falls over has not caught it
                 why = f"fell over: {type(error).__name__}: {error}"
             if why:
-                tally.missed.append((name, number, f"{found.kind}: {found.name}", why))
+                tally.missed.append((name, number, f"{mutated.kind}: {mutated.name}", why))
     return tally

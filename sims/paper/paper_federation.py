@@ -106,13 +106,13 @@ class PaperFederation:
         number = 0
         while self.ledger.tree.size < records:
             number += 1
-            said = [self.update(who, name, number) for name in self.names for who in self.ids]
+            sent = [self.update(who, name, number) for name in self.names for who in self.ids]
             if number > 1:
                 state = sha256(b"state %d" % number)
-                said += [
+                sent += [
                     self.record(who, Attest(name, number - 1, 0, state)) for name in self.names for who in self.ids
                 ]
-            yield self.decide(said, [Close(name, number) for name in self.names])
+            yield self.decide(sent, [Close(name, number) for name in self.names])
 
 
 def without(stored: StoredBlock, index: int) -> StoredBlock:

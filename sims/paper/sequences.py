@@ -62,9 +62,9 @@ class House:
         self.heads[who.public_key] = (seq + 1, made.digest)
         return made
 
-    def say(self, *said: tuple[Identity, Body], close: tuple[Close, ...] = ()) -> set[str]:
+    def say(self, *statements: tuple[Identity, Body], close: tuple[Close, ...] = ()) -> set[str]:
         """Agree on these in one block; return the reasons for which records were refused."""
-        records = order(self.record(who, body) for who, body in said)
+        records = order(self.record(who, body) for who, body in statements)
         self.ledger, _ = next_state(self.charter, self.ledger, records, close)
         return {refusal.reason for refusal in self.ledger.refusals}
 
@@ -97,8 +97,8 @@ class House:
     def round(self, *names: str, who: list[Identity] | None = None) -> set[str]:
         """Close the next round of these components with all members' updates."""
         numbers = {name: self.ledger.components[name].round + 1 for name in names}
-        said = [(i, self.update(i, name, number)) for i in who or self.ids for name, number in numbers.items()]
-        return self.say(*said, close=tuple(Close(name, number) for name, number in sorted(numbers.items())))
+        statements = [(i, self.update(i, name, number)) for i in who or self.ids for name, number in numbers.items()]
+        return self.say(*statements, close=tuple(Close(name, number) for name, number in sorted(numbers.items())))
 
     def terms(self, owner: Identity, scope: str = "all", mode: str = "refold", **more: Any) -> WithdrawalStatement:
         """Withdraw part of an owner's feed so far."""

@@ -174,8 +174,8 @@ class Demo:
             + (f"DP-SGD, ε ≤ {EPSILON:g} for each student at δ = {DELTA:g}" if self.dp else "no differential privacy")
         )
         if result.liars:
-            told = f"{', '.join(result.liars)} lie: they send three times the opposite of what they learned"
-            self.console.print(f"[red]{told}[/red]; the rule is {result.rule}")
+            sentence = f"{', '.join(result.liars)} lie: they send three times the opposite of what they learned"
+            self.console.print(f"[red]{sentence}[/red]; the rule is {result.rule}")
         if self.result.task == "digits":
             self.console.print(
                 f"1,797 digits, split by label with Dirichlet α = {ALPHA}; each image counts as one subject"
@@ -224,7 +224,11 @@ class Demo:
         self._until(back, live, f"{name} to catch up")
         after = self._words(victim.institution, victim.institution)
         # Votes of decided heights are let go; no record ever is, and no word may change.
-        lost = [word for word, found in before.items() if after.get(word, found if word[0] == "vote" else b"") != found]
+        lost = [
+            word
+            for word, payload in before.items()
+            if after.get(word, payload if word[0] == "vote" else b"") != payload
+        ]
         if lost:
             self.result.problems.append(f"{name} lost or changed {len(lost)} signed statements in the crash")
         self.result.recovered = not lost
@@ -297,10 +301,10 @@ class Demo:
             alone = list(pool.map(train, range(len(folders))))
             everybody = list(pool.map(lambda learner: scores(learner, federated), workers))
             for (name, _), states in zip(folders, alone, strict=True):
-                found = list(pool.map(lambda learner, states=states: scores(learner, states), workers))
-                result.local[name] = quality(found)
-                result.own_local[name] = quality([found[result.nodes.index(name)]])
-                result.statistic_local[name] = quality(found, sums)
+                learners_scores = list(pool.map(lambda learner, states=states: scores(learner, states), workers))
+                result.local[name] = quality(learners_scores)
+                result.own_local[name] = quality([learners_scores[result.nodes.index(name)]])
+                result.statistic_local[name] = quality(learners_scores, sums)
         together = quality(everybody)
         result.statistic_federated = quality(everybody, sums)
         for index, institution in enumerate(self.institutions):
@@ -321,8 +325,8 @@ class Demo:
                 and c.certified is not None
                 and c.certified.generation == c.generation
                 and not c.erasures
-                for found in components
-                for c in found
+                for listing in components
+                for c in listing
             )
 
         _wait_for(certified, "the refolded state to be certified everywhere")
@@ -380,13 +384,13 @@ class Demo:
         result.bytes_lower_bound = lower_bound(ledger, self.institutions, skip)
 
 
-def _signed(found: Snapshot, author: bytes | None, charter: Charter) -> Iterator[tuple[tuple[object, ...], bytes]]:
+def _signed(stored: Snapshot, author: bytes | None, charter: Charter) -> Iterator[tuple[tuple[object, ...], bytes]]:
     """Yield what members signed: ("record", author, seq) and ("vote", author, height, view, step), with a digest."""
-    records = [record for block in found.blocks for record in block.records]
-    for record in (*records, *found.records):
+    records = [record for block in stored.blocks for record in block.records]
+    for record in (*records, *stored.records):
         if author in (None, record.value.author):
             yield ("record", record.value.author, record.value.seq), record.digest
-    for _, data in found.messages:
+    for _, data in stored.messages:
         if data[0] == Kind.VOTE:
             vote = open_signed(Vote, data[1:], charter.federation, trusted=True).value
             if author in (None, vote.author):
@@ -397,8 +401,8 @@ def _held(institution: Institution, expected: dict[str, str]) -> dict[str, str]:
     """Return the digests of the states that a running host holds; one that still folds is waited for."""
     deadline = time.time() + HOLD_SECONDS
     while True:
-        found = Client(institution.home).components()
-        held = {item["component"]: str(item["digest"]) for item in found}
+        components = Client(institution.home).components()
+        held = {item["component"]: str(item["digest"]) for item in components}
         if held == expected or time.time() > deadline:
             return held
         time.sleep(0.2)

@@ -25,8 +25,8 @@ LOUD = 3.0  # × the truth
 def lie(truth: Integers, spec: ComponentSpec, declared: Any) -> Integers:
     """Return the opposite of an update, shape [d], within the bounds that hosts accept for the declared noise."""
     low, high = norm_bounds(declared, spec)
-    found = within(sign_flip(truth[None].astype(np.float64), LOUD), low, high, 2 ** (spec.width - 1) - 1)
-    return found.astype(spec.integer_type)
+    lied = within(sign_flip(truth[None].astype(np.float64), LOUD), low, high, 2 ** (spec.width - 1) - 1)
+    return lied.astype(spec.integer_type)
 
 
 def quiet(request: Train) -> Train:

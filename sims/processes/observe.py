@@ -73,9 +73,9 @@ def closed(view: View, charter: Charter) -> int:
 
 def moment(view: View, charter: Charter, round_: int, fact: str) -> float:
     """Return the last time of a fact ("trained_at", "folded_at") over a round's components; NaN if one lacks it."""
-    found = [view.notes.get((spec.name, round_), {}).get(fact) for spec in trained(charter)]
-    times = [float(str(value)) for value in found if value is not None]
-    return max(times) if len(times) == len(found) else math.nan
+    facts = [view.notes.get((spec.name, round_), {}).get(fact) for spec in trained(charter)]
+    times = [float(str(value)) for value in facts if value is not None]
+    return max(times) if len(times) == len(facts) else math.nan
 
 
 def round_seconds(views: Sequence[View], charter: Charter, round_: int) -> float:
@@ -90,19 +90,19 @@ def round_seconds(views: Sequence[View], charter: Charter, round_: int) -> float
 
 def bytes_per_round(views: Sequence[View], charter: Charter, skip: set[int]) -> float:
     """Return the median over nodes and rounds of the bytes received between two closes, rounds in `skip` left out."""
-    found = []
+    differences = []
     for view in views:
         rounds = sorted({r for _, r in view.notes})
         for first, second in itertools.pairwise(rounds):
             a, b = (_received(view, charter, r) for r in (first, second))
             if second == first + 1 and not {first, second} & skip and not math.isnan(b - a):
-                found.append(b - a)
-    return median(found) if found else math.nan
+                differences.append(b - a)
+    return median(differences) if differences else math.nan
 
 
 def _received(view: View, charter: Charter, round_: int) -> float:
-    found = [view.notes.get((spec.name, round_), {}).get("received") for spec in trained(charter)]
-    return math.nan if None in found else max(float(str(value)) for value in found)
+    received = [view.notes.get((spec.name, round_), {}).get("received") for spec in trained(charter)]
+    return math.nan if None in received else max(float(str(value)) for value in received)
 
 
 def lower_bound(ledger: Ledger, institutions: Sequence[Institution], skip: set[int]) -> float:
@@ -111,13 +111,13 @@ def lower_bound(ledger: Ledger, institutions: Sequence[Institution], skip: set[i
     for component in ledger.components.values():
         for round_ in component.rounds:
             sizes.setdefault(round_.number, []).extend((entry.author, entry.size) for entry in round_.entries)
-    found = [
+    came_in = [
         sum(size for author, size in entries if author != institution.identity.public_key)
         for number, entries in sizes.items()
         if number not in skip
         for institution in institutions
     ]
-    return median(found) if found else math.nan
+    return median(came_in) if came_in else math.nan
 
 
 def fold_ledger(institution: Institution, charter: Charter) -> Ledger:

@@ -96,6 +96,6 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _shut(*sockets: socket.socket) -> None:
-    for each in sockets:
+    for one in sockets:
         with suppress(OSError):  # it is shut already
-            each.shutdown(socket.SHUT_RDWR)
+            one.shutdown(socket.SHUT_RDWR)

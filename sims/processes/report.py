@@ -42,10 +42,10 @@ class Progress:
         room = (console.height if console.is_terminal else 1000) - 1  # a line is left for the cursor
         whole = options.update(height=None)
         for count in range(len(rounds) if self.whole else min(LAST_ROWS, len(rounds)), -1, -1):
-            found = Group(self._table(rounds[len(rounds) - count :]), self._below(rounds, count))
-            if self.whole or len(console.render_lines(found, whole, pad=False)) <= room:
+            page = Group(self._table(rounds[len(rounds) - count :]), self._below(rounds, count))
+            if self.whole or len(console.render_lines(page, whole, pad=False)) <= room:
                 break
-        yield found
+        yield page
 
     def _table(self, shown: Sequence[int]) -> Table:
         table = Table(title="rounds", expand=False)
@@ -83,9 +83,9 @@ def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[by
     for view in views:
         for spec in charter.components:
             note = view.notes.get((spec.name, round_), {})
-            found = note.get("counted")
-            if isinstance(found, list):
-                counted |= {names.get(bytes.fromhex(key), key[:8]) for key in found}
+            keys = note.get("counted")
+            if isinstance(keys, list):
+                counted |= {names.get(bytes.fromhex(key), key[:8]) for key in keys}
             absent = note.get("missing")
             if isinstance(absent, dict):
                 for key, why in absent.items():
@@ -95,12 +95,12 @@ def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[by
 
 
 def _kilobytes(views: Sequence[View], charter: Charter, round_: int) -> str:
-    found = []
+    differences = []
     for view in views:
         a, b = (view.notes.get((charter.components[0].name, r), {}).get("received") for r in (round_ - 1, round_))
         if a is not None and b is not None and float(str(b)) >= float(str(a)):
-            found.append(float(str(b)) - float(str(a)))
-    return f"{median(found) / 1000:.1f}" if found else "…"
+            differences.append(float(str(b)) - float(str(a)))
+    return f"{median(differences) / 1000:.1f}" if differences else "…"
 
 
 def as_json(result: Result) -> str:

@@ -41,8 +41,8 @@ class Result:
 
     def honest(self, figures: Mapping[str, float]) -> float:
         """Return the mean of a figure over the institutions that do not lie; NaN if one is missing."""
-        found = [figures.get(name, math.nan) for name in self.nodes if name not in self.liars]
-        return sum(found) / len(found)
+        values = [figures.get(name, math.nan) for name in self.nodes if name not in self.liars]
+        return sum(values) / len(values)
 
     @property
     def ok(self) -> bool:

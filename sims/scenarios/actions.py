@@ -179,7 +179,7 @@ def _withdraw_part(stage: Stage, node: Node, more: More) -> None:
 
 def _propose_withdrawal(stage: Stage, key: bytes, more: More) -> None:
     mode = str(more.get("mode", "refold"))
-    action = next(action for action, known in WITHDRAWALS.items() if known == mode)
+    action = next(action for action, named in WITHDRAWALS.items() if named == mode)
 
     def nudge() -> bool:
         nodes = [(node, node.core) for node in stage.members() if node.core is not None]

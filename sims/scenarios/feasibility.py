@@ -67,8 +67,8 @@ def _named(scenario: Scenario, *actions: str) -> set[int | str]:
 def _count(scenario: Scenario, whos: Iterable[Who]) -> int:
     """At most how many nodes these are: a group is chosen anew each time."""
     every = list(whos)
-    names = {who for each in every for who in each if who not in GROUPS}
-    drawn = sum(group_size(scenario, str(who)) for each in every for who in each if who in GROUPS)
+    names = {who for group in every for who in group if who not in GROUPS}
+    drawn = sum(group_size(scenario, str(who)) for group in every for who in group if who in GROUPS)
     return min(scenario.nodes, len(names) + drawn)
 
 
@@ -146,7 +146,7 @@ def _check_quorum(scenario: Scenario, source: str) -> None:
     for closed in range(last):
         left = [event.node for _, event in _numbered(scenario, "leave") if event.after <= closed]
         left += [event.node for _, event in _numbered(scenario, "expel") if event.after < closed]
-        names = {who for each in left for who in each}
+        names = {who for group in left for who in group}
         out = [s for s in faulty if s.since <= closed < s.until and not names.issuperset(s.who)]
         members, count = nodes - _count(scenario, left), _count(scenario, (s.who for s in out))
         tolerated, when = tolerated_faults(members, _model(scenario)), f"after round {closed}" if closed else "at first"
@@ -224,5 +224,5 @@ def _follows(later: Event, earlier: Event) -> bool:
 
 def _covered(who: Who, groups: Sequence[Who]) -> bool:
     """Whether all of these are among the groups: a chosen one is another one each time."""
-    names = {each for group in groups for each in group}
+    names = {member for group in groups for member in group}
     return "all" in names or (set(who) <= names and not set(who) & set(GROUPS))

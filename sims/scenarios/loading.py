@@ -213,11 +213,11 @@ def dump(scenario: Scenario) -> str:
 
 
 def _changed(value: Disk | Pace | Expect, default: Disk | Pace | Expect) -> dict[str, object]:
-    return {f.name: found for f in fields(value) if (found := getattr(value, f.name)) != getattr(default, f.name)}
+    return {f.name: current for f in fields(value) if (current := getattr(value, f.name)) != getattr(default, f.name)}
 
 
-def _table(name: str, found: Mapping[str, object]) -> list[str]:
-    return ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in found.items())] if found else []
+def _table(name: str, entries: Mapping[str, object]) -> list[str]:
+    return ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in entries.items())] if entries else []
 
 
 def _who_text(who: Who) -> str:

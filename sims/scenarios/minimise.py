@@ -136,8 +136,8 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
         calm = before.conditions == after.conditions and before.disk == after.disk
         return calm and not (fewer_nodes or fewer_rounds or kinds & {*SETTINGS, "partition", "crash"})
     causes = {CAUSES.get(word) for word in expect.told} if key == "told" else {"lie"}
-    known = None not in causes and causes <= {event.do for event in before.events}
-    return not fewer_rounds and not kinds & causes and (known or replace(before, expect=after.expect) == after)
+    happened = None not in causes and causes <= {event.do for event in before.events}
+    return not fewer_rounds and not kinds & causes and (happened or replace(before, expect=after.expect) == after)
 
 
 def _calmer(one: NetworkConditions, other: NetworkConditions) -> bool:

@@ -106,7 +106,7 @@ class Play(Stage):
         if len(who) == 1 and who[0] in GROUPS:
             count = group_size(self.scenario, str(who[0]))
             return sorted(self.random.sample(nodes, count), key=lambda node: node.index)
-        return [nodes[each if isinstance(each, int) else self.roles[each]] for each in who]
+        return [nodes[one if isinstance(one, int) else self.roles[one]] for one in who]
 
     def _between(self, span: tuple[int, int]) -> int:
         return self.random.randint(*span)
@@ -213,13 +213,13 @@ class Play(Stage):
 
     def _where(self) -> str:
         """Report every node's progress."""
-        found = []
+        nodes = []
         for node in self.cluster.nodes:
             last = node.notices[-1].event if node.notices else "nothing"
-            place = f"height {node.core.ledger.height} round {_folded(node)}" if node.core else "down"
-            found.append(f"{'liar ' if node.lied else ''}{node.index}: {place}, last said {last}")
+            at = f"height {node.core.ledger.height} round {_folded(node)}" if node.core else "down"
+            nodes.append(f"{'liar ' if node.lied else ''}{node.index}: {at}, last said {last}")
         undone = f"; {self.running} events are not over" if self.running else ""
-        return f"after {self.cluster.now} ms: " + "; ".join(found) + undone
+        return f"after {self.cluster.now} ms: " + "; ".join(nodes) + undone
 
     # ---- expectations
 
@@ -252,12 +252,10 @@ class Play(Stage):
             for name, authors in sums.items():
                 if not every <= authors:
                     raise InvariantError("expect.everybody", f"a node was left out of {name}")
-            for round_ in (
-                r for name, found in core.ledger.components.items() if name not in sums for r in found.rounds
-            ):
+            for round_ in (r for name, c in core.ledger.components.items() if name not in sums for r in c.rounds):
                 if not every <= {entry.author for entry in round_.entries}:
                     raise InvariantError("expect.everybody", f"a node was left out of round {round_.number}")
-        last = {name: found.rounds[-1] for name, found in core.ledger.components.items() if found.rounds}
+        last = {name: c.rounds[-1] for name, c in core.ledger.components.items() if c.rounds}
         for node in self.whom(expect.counted):
             for name, round_ in last.items():
                 if node.identity.public_key not in sums.get(name, {entry.author for entry in round_.entries}):
@@ -309,7 +307,7 @@ def _current(node: Node) -> bool:
     if any(component.erasures for component in core.ledger.components.values()):
         return False
     return all(
-        core.folded.get(name, (0, 0, b"", b""))[:3] == (found.round, found.generation, found.chain)
-        for name, found in core.ledger.components.items()
+        core.folded.get(name, (0, 0, b"", b""))[:3] == (c.round, c.generation, c.chain)
+        for name, c in core.ledger.components.items()
         if name in core.held
     )

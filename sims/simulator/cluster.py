@@ -260,16 +260,16 @@ class Node:
 
     def _take(self, fetch: ev.FetchState) -> None:
         """Take a certified state from a member that can be reached and has it."""
-        place = (fetch.component, fetch.chain)
+        key = (fetch.component, fetch.chain)
         for other in self.cluster.nodes:
-            state = other.kept.get(place)
+            state = other.kept.get(key)
             if state is not None and other.core is not None and self.cluster.reaches(self, other):
                 if state_digest(fetch.component, state) != fetch.digest:
                     raise InvariantError("G1", f"a state of {fetch.component} is not the certified one")
-                self.taken[place] = state
-                self.deliver(ev.StateStored(*place))
+                self.taken[key] = state
+                self.deliver(ev.StateStored(*key))
                 return
-        self.deliver(ev.StateMissing(*place))
+        self.deliver(ev.StateMissing(*key))
 
     def _fold(self, fold: ev.Fold) -> ev.Event:
         core = self.core
@@ -290,11 +290,11 @@ class Node:
         state, saturated = replay(first, spec, todo, values)
         chain = fold.rounds[-1].chain if fold.rounds else NIL
         self.kept[fold.component, chain] = state
-        for place in [place for place in self.kept if place[0] == fold.component][:-KEPT_STATES]:
-            del self.kept[place]
-        found = state_digest(fold.component, state)
-        self.cluster.observer.folded(self, fold, found)
-        return ev.Folded(fold.component, fold.round, fold.generation, chain, found, saturated)
+        for key in [kept for kept in self.kept if kept[0] == fold.component][:-KEPT_STATES]:
+            del self.kept[key]
+        digest = state_digest(fold.component, state)
+        self.cluster.observer.folded(self, fold, digest)
+        return ev.Folded(fold.component, fold.round, fold.generation, chain, digest, saturated)
 
 
 class Cluster:
@@ -459,8 +459,8 @@ class Cluster:
         pending = in_flight_messages(server.core)
         data = answer(request, server.core.federation, server.store, ledger.members, pending, upto=upto)
         lie = server.lie
-        for each in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
-            asker.later(2 * self.network.draw(self.random) + server.lag, ev.SyncReply(effect.peer, each))
+        for served in lie.serves(server, data) if lie is not None and lie.serves is not None else [data]:
+            asker.later(2 * self.network.draw(self.random) + server.lag, ev.SyncReply(effect.peer, served))
 
     # ---- faults and invariants
 

@@ -66,8 +66,8 @@ class Invariants:
                         raise InvariantError("pace", f"node {node.index} trains round {part.round} too early")
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
-                place = (node.index, value.author, value.component, value.round)
-                self._seen.once("G5", self._seen.acks, place, put.header.digest, "two headers acknowledged for")
+                slot = (node.index, value.author, value.component, value.round)
+                self._seen.once("G5", self._seen.acks, slot, put.header.digest, "two headers acknowledged for")
         if not whole:
             return  # its core is ahead of its disk, and is gone
         self._extended(node)
@@ -84,8 +84,8 @@ class Invariants:
             return
         self._seen.before[node.index] = now
         self._seen.note_members(frozenset(now.members))
-        found = ledger_digest(now)
-        if self._seen.ledgers.setdefault(now.height, found) != found:
+        digest = ledger_digest(now)
+        if self._seen.ledgers.setdefault(now.height, digest) != digest:
             raise InvariantError("G1", f"ledger states differ at height {now.height}")
         for other in self.cluster.honest():
             seat = now.roll.seats.get(other.identity.public_key)
@@ -106,7 +106,9 @@ class Invariants:
         """G7: a host keeps withdrawn bytes until the state without them is certified."""
         core = node.core
         assert core is not None
-        waiting = {blob for n in core.hosted for each in core.ledger.components[n].erasures for blob in each.blobs}
+        waiting = {
+            blob for n in core.hosted for erasure in core.ledger.components[n].erasures for blob in erasure.blobs
+        }
         if not self.cluster.lies(node) and waiting.intersection(erase.blobs):
             raise InvariantError("G7", f"node {node.index} erases withdrawn bytes before the new state is certified")
 
@@ -116,8 +118,8 @@ class Invariants:
             return
         kind, wire, me, store = data[0], data[1:], node.identity.public_key, node.store
         if kind == Kind.RECORD:
-            known = any(r.wire == wire for r in store.record_at(me, node.core.head[0] if node.core else 0))
-            if not known and not any(record.wire == wire for record in store.records.values()):
+            listed = any(r.wire == wire for r in store.record_at(me, node.core.head[0] if node.core else 0))
+            if not listed and not any(record.wire == wire for record in store.records.values()):
                 raise InvariantError("G8", "a record left before it was on disk")
         elif kind in (Kind.VOTE, Kind.PROPOSAL):
             height = _height(data, self.cluster.federation)
@@ -125,18 +127,18 @@ class Invariants:
                 raise InvariantError("G8", "a vote or proposal left before it was on disk")
         elif kind == Kind.ACK:
             header = schema.load(Acked, wire, Acked.LIMIT).header
-            found = next((h for h in store.headers.values() if h.digest == header), None)
-            if found is None or found.value.blob not in store.blobs:
+            stored = next((h for h in store.headers.values() if h.digest == header), None)
+            if stored is None or stored.value.blob not in store.blobs:
                 raise InvariantError("G8", "an acknowledgement left before header and bytes were on disk")
         elif kind == Kind.HEADER:
             spending.charged(
                 self._seen, node, open_gossip(UpdateHeader, wire, self.cluster.federation, trusted=True).value
             )
 
-    def folded(self, node: Node, fold: ev.Fold, found: bytes) -> None:
+    def folded(self, node: Node, fold: ev.Fold, digest: bytes) -> None:
         """G1: equal frozen lists give equal states."""
         chain = fold.rounds[-1].chain if fold.rounds else NIL
-        if self._seen.states.setdefault((fold.component, chain), found) != found and not self.cluster.lies(node):
+        if self._seen.states.setdefault((fold.component, chain), digest) != digest and not self.cluster.lies(node):
             raise InvariantError("G1", f"{fold.component} differs at node {node.index}")
 
     def noticed(self, node: Node, notice: ev.Notice) -> None:
@@ -185,7 +187,7 @@ class Invariants:
             return
         rules, members = self.cluster.charter.rules, len(core.ledger.roll.seats)  # of all times
         places = members * len(core.specs) * (rules.max_staleness + 3)
-        votes = sum(len(found) for found in core.agreement.votes.by_step.values()) if core.agreement else 0
+        votes = sum(len(cast) for cast in core.agreement.votes.by_step.values()) if core.agreement else 0
         views = {view for view, _ in core.agreement.votes.by_step} if core.agreement else set()
         blocks = len(core.agreement.blocks) if core.agreement else 0
         waiting = max((len(slots) for who, slots in core.pool.by_seq.items() if who != core.me), default=0)

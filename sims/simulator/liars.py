@@ -166,11 +166,11 @@ def floods(node: Node) -> None:
     done = node.memory.get("flooded", 0)
     assert isinstance(done, int)
     for _ in range(min(5 * node.cluster.charter.rules.records_per_height, MAX_FLOODED - done)):
-        told = append(node, "noise", b"\xa0" * 100)
-        if told is None:
+        record = append(node, "noise", b"\xa0" * 100)
+        if record is None:
             return
         done += 1
-        node.cluster.broadcast(node, told)
+        node.cluster.broadcast(node, record)
     node.memory["flooded"] = done
 
 
@@ -188,11 +188,11 @@ def false_evidence(node: Node) -> None:
     )
     for number, (kind, pair) in enumerate(accusations):
         if len(pair) == 2 and number not in node.memory:
-            node.memory[number] = told = append(
+            node.memory[number] = record = append(
                 node, "evidence", schema.dump(Evidence(kind, pair[0].wire, pair[1].wire))
             )
-            if told is not None:
-                node.cluster.broadcast(node, told)
+            if record is not None:
+                node.cluster.broadcast(node, record)
 
 
 def floods_motions(node: Node) -> None:
@@ -208,9 +208,9 @@ def floods_motions(node: Node) -> None:
     bodies += [Ballot(motion.digest, yes) for motion in core.ledger.roll.motions for yes in (1, 0, 1)]
     bodies += [Ballot(sha256(b"no motion %d" % done), 1), Ballot(core.head[1], 1)]
     for body in bodies:
-        told = append(node, kind_of(body), schema.dump(body))
-        if told is not None:
-            node.cluster.broadcast(node, told)
+        record = append(node, kind_of(body), schema.dump(body))
+        if record is not None:
+            node.cluster.broadcast(node, record)
     node.memory["motions"] = done + len(bodies)
     for motion in core.ledger.roll.motions:
         stranger = Identity.from_seed(sha256(b"stranger %d" % done))
@@ -237,10 +237,10 @@ def double_votes(node: Node, data: bytes) -> Told | None:
 
 def two_blocks(node: Node, data: bytes) -> Told | None:
     """Propose two blocks in a view; one is not what its records fold to, or names a feed that is not there."""
-    found = own_proposal(node, data)
-    if found is None:
+    own = own_proposal(node, data)
+    if own is None:
         return None
-    proposal, block = found
+    proposal, block = own
     other = replace(block, cut=block.cut[:1], close=(), tree_root=NIL)
     wire = said(node, replace(proposal, valid_view=proposal.view, block=schema.dump(other)))
     return [(n, wire if n % 2 else data) for n in range(len(node.cluster.nodes))]
@@ -263,10 +263,10 @@ def _without(node: Node, block: Block, victim: bytes) -> Block | None:
 
 def hides_update(node: Node, data: bytes) -> Told | None:
     """As the proposer, close the round without an update that has arrived."""
-    found = own_proposal(node, data)
-    if found is None:
+    own = own_proposal(node, data)
+    if own is None:
         return None
-    proposal, block = found
+    proposal, block = own
     for head in block.cut:
         less = _without(node, block, head.author) if head.author != node.identity.public_key and block.close else None
         if less is not None:
@@ -276,20 +276,20 @@ def hides_update(node: Node, data: bytes) -> Told | None:
 
 def reorders(node: Node, data: bytes) -> Told | None:
     """As the proposer, list feeds and components in another order than the ledger's."""
-    found = own_proposal(node, data)
-    if found is None:
+    own = own_proposal(node, data)
+    if own is None:
         return None
-    proposal, block = found
+    proposal, block = own
     other = replace(block, cut=block.cut[::-1], close=block.close[::-1])
     return everybody(node, said(node, replace(proposal, block=schema.dump(other))))
 
 
 def breaks_chain(node: Node, data: bytes) -> Told | None:
     """As the proposer, put a record of its own under the cut that does not follow its feed."""
-    found, core = own_proposal(node, data), node.core
-    if found is None or core is None or found[1].height != core.ledger.height + 1:
+    own, core = own_proposal(node, data), node.core
+    if own is None or core is None or own[1].height != core.ledger.height + 1:
         return None
-    proposal, block = found
+    proposal, block = own
     seq = core.ledger.heads.get(core.me, (0, NIL))[0] + 1
     orphan = sign(node.identity, Record(core.federation, core.me, seq, sha256(b"nowhere"), "noise", b"\xa0"))
     records = core.pool.under(block.cut, core.ledger.heads) or []
@@ -309,16 +309,16 @@ def breaks_chain(node: Node, data: bytes) -> Told | None:
         members=members_digest(state.members),
         fold=state_digest(state),
     )
-    told = message(Kind.RECORD, orphan.wire)
-    return everybody(node, told, said(node, replace(proposal, block=schema.dump(lie))))
+    gossip = message(Kind.RECORD, orphan.wire)
+    return everybody(node, gossip, said(node, replace(proposal, block=schema.dump(lie))))
 
 
 def splits(node: Node, data: bytes) -> Told | None:
     """As the proposer, give two valid blocks to two halves, and vote for each in front of its half."""
     nodes = range(len(node.cluster.nodes))
-    found = own_proposal(node, data)
-    if found is not None:
-        proposal, block = found
+    own = own_proposal(node, data)
+    if own is not None:
+        proposal, block = own
         for head in block.cut:
             less = _without(node, block, head.author)
             if less is not None:
@@ -366,10 +366,10 @@ def forgets_locks(node: Node) -> None:
         return
     for view, proposal in list(agreement.proposals.items()):
         for step in (PREVOTE, PRECOMMIT):
-            place = (agreement.height, view, step)
-            if place in node.memory:
+            key = (agreement.height, view, step)
+            if key in node.memory:
                 continue
-            node.memory[place] = True
+            node.memory[key] = True
             identifier = block_id(proposal.value.block)
             vote = Vote(agreement.federation, node.identity.public_key, agreement.height, view, step, identifier)
             node.cluster.broadcast(node, said(node, vote))
@@ -519,8 +519,8 @@ def replays_old(node: Node) -> None:
     assert isinstance(heard, dict)
     heard.update(dict.fromkeys(in_flight_messages(core)))
     heard.update(dict.fromkeys(message(Kind.RECORD, record.wire) for record in node.store.records.values()))
-    known = list(heard)
-    for data in node.cluster.random.sample(known, min(12, len(known))):
+    messages = list(heard)
+    for data in node.cluster.random.sample(messages, min(12, len(messages))):
         node.cluster.broadcast(node, data)
 
 
@@ -538,21 +538,21 @@ def _naming(node: Node, proposal: Proposal, block: Block, hidden: Sequence[Signe
 
 def names_oversized(node: Node, data: bytes) -> Told | None:
     """As the proposer, name a record of its own that is too large for any block."""
-    found, core = own_proposal(node, data), node.core
-    if found is None or core is None:
+    own, core = own_proposal(node, data), node.core
+    if own is None or core is None:
         return None
     record = node.memory.get("oversized")
     if record is None and append(node, "noise", bytes(PROVABLE)) is not None:
         record = node.memory["oversized"] = core.pool.records[core.head[1]]
-    return _naming(node, *found, [record]) if isinstance(record, Signed) else None
+    return _naming(node, *own, [record]) if isinstance(record, Signed) else None
 
 
 def names_strangers(node: Node, data: bytes) -> Told | None:
     """As the proposer, name records of authors that do not exist."""
-    found = own_proposal(node, data)
-    if found is None:
+    own = own_proposal(node, data)
+    if own is None:
         return None
-    proposal, block = found
+    proposal, block = own
     hidden = []
     for number in range(STRANGERS):
         who = Identity.from_seed(sha256(b"hidden %d %d %d" % (block.height, proposal.view, number)))

@@ -18,7 +18,7 @@ class Observer(Protocol[N_contra]):
     def said(self, node: N_contra, data: bytes) -> None:
         """This is about to leave a node."""
 
-    def folded(self, node: N_contra, fold: ev.Fold, found: bytes) -> None:
+    def folded(self, node: N_contra, fold: ev.Fold, digest: bytes) -> None:
         """A node folded, to a state of this digest."""
 
     def erased(self, node: N_contra, erase: ev.Erase) -> None:

@@ -133,9 +133,9 @@ def added_up(node: Node) -> None:
         for round_ in component.rounds:
             weights = _weights([(entry.variance, entry.staleness) for entry in round_.entries])
             rows = [payload_values(node.store.blobs[entry.blob], spec).tolist() for entry in round_.entries]
-            for place in range(spec.dimension if weights else 0):
-                total = 256 * sum(a * int(row[place]) for a, row in zip(weights, rows, strict=True))
-                state[place] += round(Fraction(total, sum(weights)))  # half to even
+            for index in range(spec.dimension if weights else 0):
+                total = 256 * sum(a * int(row[index]) for a, row in zip(weights, rows, strict=True))
+                state[index] += round(Fraction(total, sum(weights)))  # half to even
         if core.folded[name][3] != state_digest(name, np.array(state, dtype=np.int32)):
             raise InvariantError("G4", f"{name} is not what its counted updates add up to")
 
@@ -166,7 +166,7 @@ def extended(before: Ledger, now: Ledger) -> None:
             if list(new.entries) != kept:
                 raise InvariantError("G4", f"the frozen list of {name} round {old.number} gained or reordered")
             if any(
-                not any(is_taken(found, name, old.number, entry) for found in now.withdrawn)
+                not any(is_taken(withdrawal, name, old.number, entry) for withdrawal in now.withdrawn)
                 for entry in old.entries
                 if entry not in kept
             ):

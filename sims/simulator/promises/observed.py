@@ -47,9 +47,9 @@ class Observed:
         self.before.pop(node.index, None)
         self.acks = {key: value for key, value in self.acks.items() if key[0] != node.index}
 
-    def once(self, promise: str, known: dict[K, bytes], key: K, value: bytes, what: str) -> None:
+    def once(self, promise: str, seen: dict[K, bytes], key: K, value: bytes, what: str) -> None:
         """Note a value under a key; raise InvariantError if another one was noted."""
-        if known.setdefault(key, value) != value:
+        if seen.setdefault(key, value) != value:
             raise InvariantError(promise, f"{what} {key[1:] if isinstance(key, tuple) else key}")
 
     def needed(self, count: int) -> int:
@@ -61,17 +61,17 @@ class Observed:
         self.members[digest("members", *sorted(members))] = members
 
 
-def is_taken(found: Withdrawn, name: str, number: int, entry: Entry) -> bool:
+def is_taken(withdrawal: Withdrawn, name: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about this entry, by the words of design.md section 9; a rewind takes everybody's."""
-    if found.mode == "rewind":
+    if withdrawal.mode == "rewind":
         return True
-    if entry.author != found.author or entry.seq > found.through:
+    if entry.author != withdrawal.author or entry.seq > withdrawal.through:
         return False
-    if found.scope == "updates":
-        return entry.update in found.updates
-    if found.scope != "all" and name not in found.components:
+    if withdrawal.scope == "updates":
+        return entry.update in withdrawal.updates
+    if withdrawal.scope != "all" and name not in withdrawal.components:
         return False
-    return found.scope != "rounds" or found.first <= number <= found.last
+    return withdrawal.scope != "rounds" or withdrawal.first <= number <= withdrawal.last
 
 
 def update_in(record: Record) -> Update | None:

@@ -14,27 +14,27 @@ from .observed import Observed, is_taken, update_in
 
 def forgotten(seen: Observed, now: Ledger) -> None:
     """G7: no frozen list still has what a withdrawal in force covers, but beyond the horizon."""
-    for found in now.withdrawn:
-        for name, last in found.rounds:
-            since = dict(found.since).get(name)
+    for withdrawal in now.withdrawn:
+        for name, last in withdrawal.rounds:
+            since = dict(withdrawal.since).get(name)
             for round_ in now.components[name].rounds[since - 1 : last] if since is not None else ():
-                if any(is_taken(found, name, round_.number, entry) for entry in round_.entries):
+                if any(is_taken(withdrawal, name, round_.number, entry) for entry in round_.entries):
                     raise InvariantError("G7", f"{name} round {round_.number} still counts a withdrawn update")
             # Their rounds are numbered otherwise.
             sums = {spec.name for spec in seen.cluster.charter.components if spec.is_statistic}
             for round_ in now.components[name].rounds[last:] if since is not None and name not in sums else ():
                 # What was on its way then had learned from what was withdrawn, or was that.
                 flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
-                if any(is_taken(found, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
+                if any(is_taken(withdrawal, name, round_.number - e.staleness, replace(e, seq=0)) for e in flown):
                     raise InvariantError("G7", f"{name} round {round_.number} counts an update that was in flight")
-        if found.mode == "rewind" and not found.motion:
+        if withdrawal.mode == "rewind" and not withdrawal.motion:
             raise InvariantError("G7", "a rewind that no motion decided")
 
 
 def awaited(before: Ledger, now: Ledger) -> None:
     """G7: withdrawn bytes may go only after a state of the generation without them is certified."""
     for name, component in now.components.items():
-        gone = [each.generation for each in before.components[name].erasures if each not in component.erasures]
+        gone = [erasure.generation for erasure in before.components[name].erasures if erasure not in component.erasures]
         if gone and (component.certified is None or component.certified.generation < max(gone)):
             raise InvariantError("G7", f"withdrawn bytes of {name} may go before generation {max(gone)} is certified")
 
@@ -46,12 +46,12 @@ def refolded(node: Node) -> None:
     for name in core.held:
         component, spec = core.ledger.components[name], core.specs[name]
         rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
-        found = {}
+        values = {}
         for entry in (entry for round_ in rounds for entry in round_.entries):
             if entry.blob not in node.store.blobs:
                 raise InvariantError("G8", f"node {node.index} lost the bytes of a counted update of {name}")
-            found[entry.blob] = payload_values(node.store.blobs[entry.blob], spec)
-        state, _ = replay(origin(spec), spec, rounds, lambda entry, found=found: found[entry.blob])  # type: ignore[misc]
+            values[entry.blob] = payload_values(node.store.blobs[entry.blob], spec)
+        state, _ = replay(origin(spec), spec, rounds, lambda entry, values=values: values[entry.blob])  # type: ignore[misc]
         done = core.folded.get(name)
         if done is None or done[3] != state_digest(name, state):
             raise InvariantError("G7", f"{name} at node {node.index} is not the fold of what is in force")

@@ -18,14 +18,14 @@ def charged(seen: Observed, node: Node, value: UpdateHeader) -> None:
     if not part:
         raise InvariantError("G6", f"{value.component} round {value.round} left without a training run on disk")
     for claim in value.claims:
-        told = sum(entry.count for entry in claim.events)
+        claimed = sum(entry.count for entry in claim.events)
         spent = sum(d.steps for d in reservations if d.run <= part[-1].run and any(p.noise_multiplier for p in d.parts))
-        if told < spent:
-            raise InvariantError("G6", f"a claim of {told} steps where {spent} were taken")
+        if claimed < spent:
+            raise InvariantError("G6", f"a claim of {claimed} steps where {spent} were taken")
         claims = seen.claims.setdefault((node.index, claim.modality, value.component), {})
-        claims[value.round] = told
-        if told < max(claims[round_] for round_ in claims if round_ <= value.round):
-            raise InvariantError("G6", f"a claim of {told} steps after a larger one")
+        claims[value.round] = claimed
+        if claimed < max(claims[round_] for round_ in claims if round_ <= value.round):
+            raise InvariantError("G6", f"a claim of {claimed} steps after a larger one")
 
 
 def paced(seen: Observed, node: Node, put: ev.PutBlock) -> None:
@@ -33,7 +33,7 @@ def paced(seen: Observed, node: Node, put: ev.PutBlock) -> None:
     for name, number in ((close.component, close.round) for close in put.block.close):
         if (name, number) not in seen.closed:
             honest = seen.cluster.honest()
-            waited = sum(rested(seen, each, name, number, known=True) for each in honest)
+            waited = sum(rested(seen, peer, name, number, known=True) for peer in honest)
             liars = len(seen.cluster.nodes) - len(honest)
             if (seen.cluster.charter.rules.pace or number == 1) and waited < seen.needed(
                 len(seen.cluster.nodes)

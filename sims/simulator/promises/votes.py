@@ -48,7 +48,7 @@ def locked(seen: Observed, node: Node, vote: Vote) -> None:
         return
     for view in range(locked, vote.view):
         votes = agreement.votes.by_step.get((view, PREVOTE), {})
-        same = {author for author, found in votes if found == vote.block}
+        same = {author for author, vote_block in votes if vote_block == vote.block}
         if len(same) >= seen.needed(len(agreement.members)):
             return
     raise InvariantError("G2", f"a prevote at height {vote.height} against the lock of view {locked}")
