@@ -40,12 +40,12 @@ def audit(
         raise UsageError(f"unknown fault {fault!r}", f"Known: {', '.join(FAULTS)}.")
     with _learner() as learner:
         if fault is not None:
-            found = _ask(learner, fault)
-            emit(found, as_json, lambda out: _people(out, found))
-            raise typer.Exit(1 if found["caught"] else 0)
+            caught = _ask(learner, fault)
+            emit(caught, as_json, lambda out: _people(out, caught))
+            raise typer.Exit(1 if caught["caught"] else 0)
         honest = _ask(learner, None)
         seeded = [_ask(learner, name) for name in FAULTS] if all_faults else []
-    passed = not honest["caught"] and all(found["caught"] for found in seeded)
+    passed = not honest["caught"] and all(run["caught"] for run in seeded)
     answer = honest | {"passed": passed} | ({"faults": seeded} if all_faults else {})
 
     def people(out: Any) -> None:
@@ -53,7 +53,7 @@ def audit(
         if seeded:
             out.print()
             table(out, ("planted mistake", "claimed ε", "ε at least", "caught by", "seconds"), _rows(seeded), empty="")
-            missed = [found["fault"] for found in seeded if not found["caught"]]
+            missed = [run["fault"] for run in seeded if not run["caught"]]
             out.print(f"not caught: {', '.join(missed)}" if missed else "all of them were caught")
 
     emit(answer, as_json, people)
@@ -63,15 +63,15 @@ def audit(
 
 def _rows(seeded: Sequence[Any]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for found in seeded:
-        (finding,) = found["findings"]
-        means = ", ".join(MEANS[name] for name in found["caught"]) or "nothing"
-        name = f"{found['fault']}: {found['about']}"
-        rows.append((name, f"{finding['claimed']:.2f}", f"{finding['audited']:.2f}", means, f"{found['seconds']:.1f}"))
+    for report in seeded:
+        (finding,) = report["findings"]
+        means = ", ".join(MEANS[name] for name in report["caught"]) or "nothing"
+        name = f"{report['fault']}: {report['about']}"
+        rows.append((name, f"{finding['claimed']:.2f}", f"{finding['audited']:.2f}", means, f"{report['seconds']:.1f}"))
     return rows
 
 
-def _people(out: Any, found: Any) -> None:
+def _people(out: Any, report: Any) -> None:
     columns = ("probe", "claimed ε", "ε at least", "provable", "guesses", "correct", "canaries", "seconds", "verdict")
     rows = [
         (
@@ -85,17 +85,19 @@ def _people(out: Any, found: Any) -> None:
             f"{f['seconds']:.1f}",
             "refuted" if f["refuted"] else "holds",
         )
-        for f in found["findings"]
+        for f in report["findings"]
     ]
     table(out, columns, rows, empty="")
-    level = f"{100 * found['confidence']:g} % confidence over all probes, δ = {found['findings'][0]['delta']:g}"
-    if found["fault"] is None:
-        verdict = "A CLAIM IS REFUTED: do not publish updates of this build" if found["caught"] else "every claim holds"
-    elif found["caught"]:
-        means = ", ".join(MEANS[name] for name in found["caught"])
-        verdict = f"planted mistake found ({found['fault']}: {found['about']}), by: {means}"
+    level = f"{100 * report['confidence']:g} % confidence over all probes, δ = {report['findings'][0]['delta']:g}"
+    if report["fault"] is None:
+        verdict = (
+            "A CLAIM IS REFUTED: do not publish updates of this build" if report["caught"] else "every claim holds"
+        )
+    elif report["caught"]:
+        means = ", ".join(MEANS[name] for name in report["caught"])
+        verdict = f"planted mistake found ({report['fault']}: {report['about']}), by: {means}"
     else:
-        verdict = f"the planted mistake was NOT found ({found['fault']}: {found['about']})"
+        verdict = f"the planted mistake was NOT found ({report['fault']}: {report['about']})"
     out.print(f"{verdict} ({level})")
 
 

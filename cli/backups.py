@@ -38,16 +38,16 @@ def backup(
     """Copy this home into one file, whether or not its daemon runs. The copy holds the private key."""
     from ..node.backup import opened
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     check_new(file)
-    if file.absolute().is_relative_to(place.root.absolute()):
+    if file.absolute().is_relative_to(node_home.root.absolute()):
         raise UsageError(f"{file} would lie in the home itself", "Name a file elsewhere, best on another disk.")
-    with progress(as_json) as step, opened(place, file.absolute().parent, step) as made:
+    with progress(as_json) as step, opened(node_home, file.absolute().parent, step) as made:
         write_new(file, made.parts())
     for name in made.damaged:
-        say(f"warning: {place.root / name} is damaged on disk and was left out; a restored home fetches it again")
+        say(f"warning: {node_home.root / name} is damaged on disk and was left out; a restored home fetches it again")
     entries = made.entries.values()
-    found: Any = {
+    result: Any = {
         "file": str(file),
         "bytes": file.stat().st_size,
         "files": len(entries),
@@ -64,13 +64,13 @@ def backup(
             out,
             [
                 ("backup", file),
-                ("holds", f"{len(entries)} files, {size(found['bytes'])}, as of {_when(found)}"),
-                ("key", SEALED_KEY if found["sealed"] else OPEN_KEY),
+                ("holds", f"{len(entries)} files, {size(result['bytes'])}, as of {_when(result)}"),
+                ("key", SEALED_KEY if result["sealed"] else OPEN_KEY),
                 ("keep in mind", WITHDRAWN),
             ],
         )
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 def restore(
@@ -83,12 +83,12 @@ def restore(
     from ..node.home.paths import Home
 
     check_new_folder(folder)
-    place = Home(folder)
+    node_home = Home(folder)
     with progress(as_json) as step:
         contents = check(file, step)
-        unpack(contents, place, step)
-    head, data = contents.head, _data(place)
-    found: Any = {
+        unpack(contents, node_home, step)
+    head, data = contents.head, _data(node_home)
+    result: Any = {
         "home": str(folder),
         "file": str(file),
         "bytes": contents.size,
@@ -104,26 +104,26 @@ def restore(
     }
 
     def people(out: Any) -> None:
-        place = "is there" if found["data_there"] else "is not there: mend [data] path in config.toml"
-        there = f"{data} {place}" if data is not None else "none is named"
+        where = "is there" if result["data_there"] else "is not there: mend [data] path in config.toml"
+        there = f"{data} {where}" if data is not None else "none is named"
         facts(
             out,
             [
                 ("directory", folder),
-                ("holds", f"{len(contents.entries)} files, {size(contents.size)}, as of {_when(found)}"),
-                ("member's key", found["public_key"][:16]),
+                ("holds", f"{len(contents.entries)} files, {size(contents.size)}, as of {_when(result)}"),
+                ("member's key", result["public_key"][:16]),
                 ("data folder", f"not in the backup; {there}"),
                 ("only one", ONE),
                 ("next", FOLLOWS),
             ],
         )
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
-def _when(found: Any) -> str:
-    where = f"height {found['height']}" if found["federation"] else "before it ever ran"
-    return f"{found['created']}, {where}"
+def _when(head: Any) -> str:
+    where = f"height {head['height']}" if head["federation"] else "before it ever ran"
+    return f"{head['created']}, {where}"
 
 
 def _data(home: "Home") -> Path | None:

@@ -41,35 +41,35 @@ def blame(
     from ..node.provenance import home_blame
     from ..node.provenance.plot import COLUMNS, html, png, row
 
-    place = _ran(existing_home(home))
+    node_home = _ran(existing_home(home))
     if plot is not None:
         check_picture(plot, ".png", ".html")
     with progress(as_json) as step:
-        found = home_blame(place, component, progress=step)
+        report = home_blame(node_home, component, progress=step)
     if plot is not None:
-        write_new(plot, [png(found) if plot.suffix == ".png" else html(found).encode()])
-        found["plot"] = str(plot)
+        write_new(plot, [png(report) if plot.suffix == ".png" else html(report).encode()])
+        report["plot"] = str(plot)
 
     def people(out: Any) -> None:
         out.print(
-            f"{component}: round {found['round']}, generation {found['generation']}, rule {found['rule']}, at height"
-            f" {found['height']}; {found['rounds_folded']} rounds move the state"
+            f"{component}: round {report['round']}, generation {report['generation']}, rule {report['rule']}, at height"
+            f" {report['height']}; {report['rounds_folded']} rounds move the state"
         )
-        table(out, COLUMNS, [row(member) for member in found["members"]], empty="Nobody is a member.")
-        out.print(f"weight: {found['weight_is']}")
-        lacking = found["updates_without_bytes"]
+        table(out, COLUMNS, [row(member) for member in report["members"]], empty="Nobody is a member.")
+        out.print(f"weight: {report['weight_is']}")
+        lacking = report["updates_without_bytes"]
         if lacking:
             out.print(
                 f"The bytes of {lacking} counted updates are not on this disk (it joined late, or does not hold the"
                 " component): the squared norm is of the others"
                 + (
                     "."
-                    if found["rounds_weighed"] == found["rounds_folded"]
-                    else f", the weight of {found['rounds_weighed']} of {found['rounds_folded']} rounds."
+                    if report["rounds_weighed"] == report["rounds_folded"]
+                    else f", the weight of {report['rounds_weighed']} of {report['rounds_folded']} rounds."
                 )
             )
 
-    emit(found, as_json, people)
+    emit(report, as_json, people)
 
 
 def influence(
@@ -96,28 +96,30 @@ def influence(
         raise UsageError("Nobody is named", "Give --peer NAME (may be repeated), --all or --shapley N.")
     if samples == 1:
         raise UsageError("--shapley 1 has no standard error", "Ask for at least 2 samples; 100 is a beginning.")
-    place = _ran(existing_home(home))
+    node_home = _ran(existing_home(home))
     with progress(as_json) as step:
-        model = home_model(place, from_bytes=False, progress=step)
+        model = home_model(node_home, from_bytes=False, progress=step)
         part = _held(model, component)
         asked = _members(model, peer or [])
         c = model.report.ledger.components[component]
-        found = coalitions_of(model.report, part.spec, c, c.rounds[: part.round], Disk(place.blobs), progress=step)
-        members = list(found.players) if everybody else asked
+        coalitions = coalitions_of(
+            model.report, part.spec, c, c.rounds[: part.round], Disk(node_home.blobs), progress=step
+        )
+        members = list(coalitions.players) if everybody else asked
         if samples and not as_json:
-            most = most_coalitions(len(found.players), samples)
-            say(f"Shapley values of {len(found.players)} members: up to {most} refolds, and as many evaluations")
-        with _own_worth(place, model, part) as (tasks, worth):
-            removals = leave_one_out(found, members, worth)
+            most = most_coalitions(len(coalitions.players), samples)
+            say(f"Shapley values of {len(coalitions.players)} members: up to {most} refolds, and as many evaluations")
+        with _own_worth(node_home, model, part) as (tasks, worth):
+            removals = leave_one_out(coalitions, members, worth)
             values = (
-                shapley(found, worth, samples=samples, seed=seed, tolerance=tolerance, progress=step)
+                shapley(coalitions, worth, samples=samples, seed=seed, tolerance=tolerance, progress=step)
                 if samples
                 else None
             )
-    told = _told(model, part, tasks, found, removals, values)
+    result = _told(model, part, tasks, coalitions, removals, values)
     if values is not None:
-        told["shapley"] |= {"seed": seed, "tolerance": tolerance}
-    emit(told, as_json, lambda out: _people(out, told))
+        result["shapley"] |= {"seed": seed, "tolerance": tolerance}
+    emit(result, as_json, lambda out: _people(out, result))
 
 
 def _ran(home: "Home") -> "Home":
@@ -128,9 +130,9 @@ def _ran(home: "Home") -> "Home":
 
 def _held(model: "Model", component: str) -> "Component":
     """Return a component of this node with a closed round. Raises UsageError."""
-    known = sorted(model.report.ledger.components)
-    if component not in known:
-        raise UsageError(f"There is no component {component!r}", f"Components are {', '.join(known)}.")
+    names = sorted(model.report.ledger.components)
+    if component not in names:
+        raise UsageError(f"There is no component {component!r}", f"Components are {', '.join(names)}.")
     if component not in model.components:
         advice = "Ask at a member whose data have a use for it: `peer list`."
         raise UsageError(f"{component} does not exist at this node: nothing here can be evaluated with it", advice)
@@ -176,7 +178,7 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
             raise UsageError(f"No held-out subject here says how well {name} does", advice)
         yield (
             tasks,
-            lambda given: [np.array([found[task].value for task in tasks]) for found in ask(given)],
+            lambda given: [np.array([reports[task].value for task in tasks]) for reports in ask(given)],
         )
 
 
@@ -184,7 +186,7 @@ def _told(
     model: "Model",
     part: "Component",
     tasks: "dict[str, Figure]",
-    found: "Coalitions",
+    coalitions: "Coalitions",
     removals: "Sequence[Removal]",
     values: "Shapley | None",
 ) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def _told(
             }
             for removal in removals
         ],
-        "refolds": found.refolds,
+        "refolds": coalitions.refolds,
         "local": LOCAL,
     } | (
         {}
@@ -231,8 +233,8 @@ def _told(
     )
 
 
-def _people(out: Any, told: dict[str, Any]) -> None:
-    for name, task in told["tasks"].items():
+def _people(out: Any, result: dict[str, Any]) -> None:
+    for name, task in result["tasks"].items():
         out.print(f"{name}: {task['metric']} {task['value']:.4f} on {task['n']} held-out subjects of this institution")
     rows = [
         (
@@ -243,20 +245,20 @@ def _people(out: Any, told: dict[str, Any]) -> None:
             f"{m['without'][task]:.4f}",
             f"{m['change'][task]:+.4f}",
         )
-        for m in told["left_out"]
-        for task in told["tasks"]
+        for m in result["left_out"]
+        for task in result["tasks"]
     ]
     columns = ("left out", "updates", "weights move by", "task", "without it", "change")
     if rows:
         table(out, columns, rows, empty="")
-    if "shapley" in told:
-        found = told["shapley"]
+    if "shapley" in result:
+        shapley = result["shapley"]
         values = [
             (m["name"], task, f"{m['value'][task]:+.4f}", f"{m['standard_error'][task]:.4f}")
-            for m in found["members"]
-            for task in told["tasks"]
+            for m in shapley["members"]
+            for task in result["tasks"]
         ]
         table(out, ("member", "task", "Shapley value", "standard error"), values, empty="")
-        cut = f", {found['truncated_steps']} steps cut" if found["truncated_steps"] else ""
-        out.print(f"{found['samples']} samples, seed {found['seed']}{cut}; {told['refolds']} refolds")
+        cut = f", {shapley['truncated_steps']} steps cut" if shapley["truncated_steps"] else ""
+        out.print(f"{shapley['samples']} samples, seed {shapley['seed']}{cut}; {result['refolds']} refolds")
     say(f"note: {LOCAL}")

@@ -78,22 +78,22 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         checks.insert(-3, ("data", _data))
     if gone:
         checks = [(name, check) for name, check in checks if name in OF_FORMER]
-    found: list[Check] = []
+    results: list[Check] = []
     for name, check in checks:
         patience = DATA_PATIENCE if name == "data" else PATIENCE
         try:
-            found += within(patience, partial(list, check(home)))
+            results += within(patience, partial(list, check(home)))
         except TooLongError:
             text = f"the check did not end within {patience:g} s"
-            found.append(Check(name, "fail", text, HANGS[name == "data"]))
+            results.append(Check(name, "fail", text, HANGS[name == "data"]))
         except CollegiumError as error:
             message = error.message if isinstance(error, OperatorError) else str(error)
-            found.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
+            results.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
         except Exception as error:  # noqa: BLE001 - the other checks still run
-            found.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
+            results.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
     # The data and the daemon may have the same finding: the first of both is enough.
     once: dict[str, Check] = {}
-    for one in found:
+    for one in results:
         once.setdefault(one.found.rstrip(".") if one.verdict == "warn" else f"{one.name}: {one.found}", one)
     return list(once.values())
 
@@ -219,8 +219,8 @@ def _charter(home: Home, *, ledger: "Ledger | None", gone: bool) -> Iterator[Che
         yield Check("charter", "ok", f"{charter.name}, signed by all {len(charter.members)}")
     yield from _membership(home, charter, ledger)
     if tolerated(len(charter.members), charter.rules.fault_model) == 0 and not gone:
-        found = f"{len(charter.members)} members under {charter.rules.fault_model!r}: no lost member can be spared"
-        yield Check("quorum", "warn", found, "Rounds wait for everybody; more members would help.")
+        text = f"{len(charter.members)} members under {charter.rules.fault_model!r}: no lost member can be spared"
+        yield Check("quorum", "warn", text, "Rounds wait for everybody; more members would help.")
 
 
 def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterator[Check]:
@@ -246,24 +246,24 @@ def _standing(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
     seat = ledger.roll.seats.get(key)
     waiting = len(undecided(ledger, key))
     if seat is None:
-        known = home.joining.exists()
-        found = f"key {key.hex()[:16]} is not a member as of height {ledger.height}"
-        advice = "The members decide: ask the one that invited you." if known else "Join by an invitation."
-        yield Check("membership", "warn" if known else "fail", found, advice)
+        invited = home.joining.exists()
+        text = f"key {key.hex()[:16]} is not a member as of height {ledger.height}"
+        advice = "The members decide: ask the one that invited you." if invited else "Join by an invitation."
+        yield Check("membership", "warn" if invited else "fail", text, advice)
     elif seat.gone:
         note = gone(seat, ledger.roll)
         yield Check("membership", "warn", note.found, note.advice)
     elif waiting and running(home) is None:
-        found = f"{counted(waiting, 'motion waits', 'motions wait')} for your ballot"
-        yield Check("membership", "warn", found, "Start the daemon, then: collegium peer motions.")
+        text = f"{counted(waiting, 'motion waits', 'motions wait')} for your ballot"
+        yield Check("membership", "warn", text, "Start the daemon, then: collegium peer motions.")
     else:
         yield Check("membership", "ok", f"{seat.name}, one of {len(ledger.members)}")
 
 
 def _disk(home: Home) -> Iterator[Check]:
     root = home.root.absolute()
-    place = next(folder for folder in (root, *root.parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    nearest = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    free = shutil.disk_usage(nearest).free
     verdict = "fail" if free < MIN_FREE else "warn" if free < GOOD_FREE else "ok"
     advice = "" if verdict == "ok" else "Free space: a full disk stops the daemon (nothing stored is lost)."
     yield Check("disk", verdict, f"{free / 1e9:.1f} GB free", advice)
@@ -279,8 +279,8 @@ def _data(home: Home) -> Iterator[Check]:
     dataset = load(folder, tolerant=True)
     yield Check("data", "ok", f"{counted(len(dataset.subjects), 'subject')} in {folder}")
     if dataset.left_out:
-        said = counted(len(dataset.left_out), "subject is", "subjects are")
-        text = f"{said} left out: a cell of theirs cannot be used"
+        subjects = counted(len(dataset.left_out), "subject is", "subjects are")
+        text = f"{subjects} left out: a cell of theirs cannot be used"
         yield Check("data", "warn", text, f"`collegium data check {folder}` names each.")
     for warning in near_warnings(dataset):
         yield Check("data", "warn", warning)
@@ -292,8 +292,8 @@ def _data(home: Home) -> Iterator[Check]:
             name: int((task.labels == task.labels).any(axis=(1, 2)).sum()) for name, task in dataset.tasks.items()
         }
         charter = read_charter(home.charter)[0]
-        for found, advice in data_warnings(settings.load(home.config), charter, len(dataset.subjects), labels):
-            yield Check("data", "warn", found, advice)
+        for problem, advice in data_warnings(settings.load(home.config), charter, len(dataset.subjects), labels):
+            yield Check("data", "warn", problem, advice)
 
 
 def _ports(home: Home) -> Iterator[Check]:
@@ -330,8 +330,8 @@ def _told(home: Home, own: Sequence[str]) -> Iterator[Check]:
     key = public_key(home)
     mine = next((member for member in members if member.key == key), None)
     if mine is not None and mine.addresses and not set(mine.addresses) & set(own):
-        found = f"the charter has {', '.join(mine.addresses)}, and this node tells others {', '.join(own)}"
-        yield Check("addresses", "warn", found, "Set [node] listen or advertise to what the charter has.")
+        text = f"the charter has {', '.join(mine.addresses)}, and this node tells others {', '.join(own)}"
+        yield Check("addresses", "warn", text, "Set [node] listen or advertise to what the charter has.")
 
 
 def _database(home: Home) -> Iterator[Check]:
@@ -354,9 +354,9 @@ def _policy(home: Home) -> Iterator[Check]:
     from ..node.verify import read_charter  # numpy; only this check needs it
     from .founding import withheld_here
 
-    said, advice, everything = withheld_here(home, read_charter(home.charter)[0])
-    if said:
-        yield Check("policy", "fail" if everything else "warn", said, advice)
+    reason, advice, everything = withheld_here(home, read_charter(home.charter)[0])
+    if reason:
+        yield Check("policy", "fail" if everything else "warn", reason, advice)
 
 
 def _engage(home: Home) -> Iterator[Check]:
@@ -382,10 +382,10 @@ def _privacy(home: Home) -> Iterator[Check]:
     with Store.open_readonly(home.database) as store:
         reservations = store.reservations()
     in_force = policies(settings.load(home.config), charter)
-    found = spent_notes(in_force, reservations, charter.learning.recovery_share)
-    for note in found:
+    notes = spent_notes(in_force, reservations, charter.learning.recovery_share)
+    for note in notes:
         yield Check("privacy", "warn", note, "`collegium privacy show` has the training runs and who set which bound.")
-    if not found:
+    if not notes:
         yield Check("privacy", "ok", f"{counted(len(reservations), 'training run')}, within every budget")
 
 

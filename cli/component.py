@@ -20,7 +20,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the components: rounds, hosts, certified states, and the members that the open round waits for."""
     from ..node import views
 
-    found = answer(existing_home(home), lambda client: client.components(), views.components)
+    components = answer(existing_home(home), lambda client: client.components(), views.components)
 
     def people(out: "Console") -> None:
         rows = [
@@ -37,7 +37,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 ", ".join(f"{m['name']} ({m['why']})" for m in c["not_training"]) or None,
                 names(c["open_round"]["waiting_for"]),
             )
-            for c in found
+            for c in components
         ]
         columns = (
             "component",
@@ -54,4 +54,4 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
         )
         table(out, columns, rows, empty="The charter names no component.")
 
-    emit(found, as_json, people)
+    emit(components, as_json, people)

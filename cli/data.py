@@ -48,25 +48,25 @@ def check(
 
     if plot is not None:
         check_picture(plot, ".png")
-    known = _federation(home)
+    federation = _federation(home)
     data = load(folder, tolerant=True)
-    if known is not None:
-        _compare(*known, folder, data)
+    if federation is not None:
+        _compare(*federation, folder, data)
     entries = read_manifest(folder).modalities
-    found: dict[str, Any] = {"folder": str(folder)} | summarise(data, entries)
-    if known is not None:
-        found["warnings"] = [*found["warnings"], *_declared(*known, found)]
+    summary: dict[str, Any] = {"folder": str(folder)} | summarise(data, entries)
+    if federation is not None:
+        summary["warnings"] = [*summary["warnings"], *_declared(*federation, summary)]
     if plot is not None:
         from ..node.data.plot import draw
 
         write_new(plot, [draw(data, entries)])
-        found["plot"] = str(plot)
+        summary["plot"] = str(plot)
         if not as_json:
             say(f"{plot} shows what students have: it stays in this house, as the data do.")
-    emit(found, as_json, lambda out: _show(out, found))
-    if found["problems"]:
+    emit(summary, as_json, lambda out: _show(out, summary))
+    if summary["problems"]:
         raise typer.Exit(3)
-    if strict and found["warnings"]:
+    if strict and summary["warnings"]:
         raise typer.Exit(1)
 
 
@@ -74,60 +74,63 @@ def _federation(home: Path | None) -> "tuple[Home, Charter] | None":
     """Return the node's directory and its charter; None where there is none."""
     from ..node.verify import read_charter
 
-    place = home_of(home)
+    node_home = home_of(home)
     if home is not None:
         existing_home(home)
-    if not (place.config.exists() and place.charter.exists()):
+    if not (node_home.config.exists() and node_home.charter.exists()):
         return None
-    return place, read_charter(place.charter)[0]
+    return node_home, read_charter(node_home.charter)[0]
 
 
-def _compare(place: "Home", charter: "Charter", folder: Path, data: "Dataset") -> None:
+def _compare(home: "Home", charter: "Charter", folder: Path, data: "Dataset") -> None:
     """Compare the folder with the charter as the node's learner does. Raises UsageError."""
     from ..node.home import config as settings
     from ..node.home.declared import check_folder
 
     try:
-        check_folder(settings.load(place.config), charter, folder, data)
+        check_folder(settings.load(home.config), charter, folder, data)
     except UsageError as error:
-        advice = f"{error.advice} The charter is {place.charter}."
+        advice = f"{error.advice} The charter is {home.charter}."
         raise UsageError(error.message, advice.strip()) from error
 
 
-def _declared(place: "Home", charter: "Charter", found: dict[str, Any]) -> list[str]:
+def _declared(home: "Home", charter: "Charter", summary: dict[str, Any]) -> list[str]:
     """Return warnings where the counts are far from the declarations of config.toml."""
     from ..node.home import config as settings
     from ..node.home.declared import data_warnings
 
-    labels = {task["name"]: task["labelled"] for task in found["tasks"]}
-    warnings = data_warnings(settings.load(place.config), charter, found["subjects"], labels)
+    labels = {task["name"]: task["labelled"] for task in summary["tasks"]}
+    warnings = data_warnings(settings.load(home.config), charter, summary["subjects"], labels)
     return [f"{what}. {advice}" for what, advice in warnings]
 
 
-def _show(out: "Console", found: dict[str, Any]) -> None:
-    each = found["records_per_subject"]
+def _show(out: "Console", summary: dict[str, Any]) -> None:
+    records = summary["records_per_subject"]
     facts(
         out,
         [
-            ("folder", found["folder"]),
-            ("subjects", f"{found['subjects']}, {found['held_out_subjects']} of them held out"),
-            ("records", f"{found['records']}, {found['held_out_records']} of them held out"),
-            ("for each subject", f"{each['min']} to {counted(each['max'], 'record')}, median {each['median']:g}"),
-            ("filtered", f"{counted(found['filtered_records'], 'record does', 'records do')} not pass keep"),
-            ("empty rows", ", ".join(f"{number} in {name}" for name, number in found["empty_rows"].items()) or "0"),
-            ("left out", f"{found['left_out_subjects']} with a cell that cannot be used"),
+            ("folder", summary["folder"]),
+            ("subjects", f"{summary['subjects']}, {summary['held_out_subjects']} of them held out"),
+            ("records", f"{summary['records']}, {summary['held_out_records']} of them held out"),
+            (
+                "for each subject",
+                f"{records['min']} to {counted(records['max'], 'record')}, median {records['median']:g}",
+            ),
+            ("filtered", f"{counted(summary['filtered_records'], 'record does', 'records do')} not pass keep"),
+            ("empty rows", ", ".join(f"{number} in {name}" for name, number in summary["empty_rows"].items()) or "0"),
+            ("left out", f"{summary['left_out_subjects']} with a cell that cannot be used"),
         ],
     )
     out.print()
     rows = [
         (m["name"], m["kind"], m["width"] or None, m["length"], m["present"], m["missing"], f"{m['mean_steps']:g}")
-        for m in found["modalities"]
+        for m in summary["modalities"]
     ]
     table(out, ("modality", "kind", "width", "length", "present", "missing", "mean steps"), rows, empty="")
     out.print()
     tasks = [
         (task["name"], task["kind"], task["labelled"], task["labelled_held_out"], _classes(task))
-        for task in found["tasks"]
+        for task in summary["tasks"]
     ]
     table(out, ("task", "kind", "labelled", "held out", "classes"), tasks, empty="")
     cells = [
@@ -139,7 +142,7 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             cell["held_out_subjects"],
             "too small to report" if cell["too_small"] else "",
         )
-        for group in found["groups"]
+        for group in summary["groups"]
         for cell in group["cells"]
         if cell["records"]
     ]
@@ -157,33 +160,35 @@ def _show(out: "Console", found: dict[str, Any]) -> None:
             column["below"],
             column["above"],
         )
-        for column in found["columns"]
+        for column in summary["columns"]
         if any(column[what] for what in ("missing", "unreadable", "other", "below", "above"))
     ]
     if columns:
         out.print()
         names = ("column", "of", "values", "empty", "unreadable", "not declared", "below low", "above high")
         table(out, names, columns, empty="")
-    for warning in found["warnings"]:
+    for warning in summary["warnings"]:
         out.print(f"warning: {warning}")
     alike: dict[str, list[str]] = {}
-    for problem in found["problems"]:
+    for problem in summary["problems"]:
         alike.setdefault(problem["advice"], []).append(problem["text"])
     shown = 0
     for advice, texts in alike.items():
         for text in texts[:ALIKE]:
             out.print(f"error: {text}. {advice}")
         shown += len(texts[:ALIKE])
-    if found["problem_count"] > shown:
-        out.print(f"error: {found['problem_count'] - shown} more such cells (--json lists {len(found['problems'])})")
+    if summary["problem_count"] > shown:
+        out.print(
+            f"error: {summary['problem_count'] - shown} more such cells (--json lists {len(summary['problems'])})"
+        )
     out.print()
-    out.print(_verdict(found))
+    out.print(_verdict(summary))
 
 
-def _verdict(found: dict[str, Any]) -> str:
-    errors, warnings = found["problem_count"], len(found["warnings"])
+def _verdict(summary: dict[str, Any]) -> str:
+    errors, warnings = summary["problem_count"], len(summary["warnings"])
     if errors:
-        count = found["left_out_subjects"]
+        count = summary["left_out_subjects"]
         left = f"as the folder is now, training leaves out {counted(count, 'subject')}."
         return f"Errors: {errors}, warnings: {warnings}. Correct the errors: {left}"
     if warnings:
@@ -248,8 +253,11 @@ def import_(
     options = Options(by=by, test=test, split=split, unit=unit, institutions=institutions)
     with progress(as_json) as step:
         made = run_import(name, source, out, options, step or (lambda _what, _done, _total: None))
-    found = {"importer": name, "institutions": [{"name": each, "folder": str(folder)} for each, folder in made]}
-    rows = [(each, str(folder)) for each, folder in made]
-    emit(found, as_json, lambda console: table(console, ("institution", "folder"), rows, empty=""))
+    result = {
+        "importer": name,
+        "institutions": [{"name": institution, "folder": str(folder)} for institution, folder in made],
+    }
+    rows = [(institution, str(folder)) for institution, folder in made]
+    emit(result, as_json, lambda console: table(console, ("institution", "folder"), rows, empty=""))
     if not as_json:
         say("Look at each with `collegium data check FOLDER`.")

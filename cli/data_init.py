@@ -67,15 +67,15 @@ def init(
     if folder.is_dir():
         check_new(file)
     with progress(as_json) as step:
-        found = survey(folder, step or (lambda _what, _done, _total: None))
-    tasks = dict(_stated(found.looks, each) for each in task or ())
+        surveyed = survey(folder, step or (lambda _what, _done, _total: None))
+    tasks = dict(_stated(surveyed.looks, column) for column in task or ())
     if yes:
-        proposal = _proposed(found.looks, key, tasks, ignore or ())
+        proposal = _proposed(surveyed.looks, key, tasks, ignore or ())
     elif sys.stdin.isatty():
-        proposal = _asked(found.looks, key, tasks, ignore or ())
+        proposal = _asked(surveyed.looks, key, tasks, ignore or ())
     else:
-        raise _nobody(found.looks, key, tasks, ignore or ())
-    proposal.persons.left.update(found.left)
+        raise _nobody(surveyed.looks, key, tasks, ignore or ())
+    proposal.persons.left.update(surveyed.left)
     _sound(proposal)
     text = dataset_toml(proposal, folder, salt=str(date.today().year))
     parse_manifest(text, folder)  # never write what `data check` would refuse
@@ -87,8 +87,8 @@ def init(
         if unstated:
             say(f"{unstated} bounds, levels or classes are stated by nobody yet: look at each in {file}.")
         there = file.parent.resolve() == folder.resolve() and file.name == MANIFEST
-        place = "" if there else f"copy it to {folder / MANIFEST}, then "
-        say(f"Next: {place}`collegium data check {folder}`. docs/data.md explains every key.")
+        first = "" if there else f"copy it to {folder / MANIFEST}, then "
+        say(f"Next: {first}`collegium data check {folder}`. docs/data.md explains every key.")
 
 
 def _stated(looks: "Sequence[Look]", text: str) -> tuple[str, tuple[str, ...]]:
@@ -161,8 +161,8 @@ def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]],
     from .output import console
 
     screen = console(stderr=True)
-    table(screen, ("table", "column", "here"), [(seen.table, seen.column, _described(seen)) for each in looks
-                                                for seen in each.columns], empty="")  # fmt: skip
+    table(screen, ("table", "column", "here"), [(seen.table, seen.column, _described(seen)) for look in looks
+                                                for seen in look.columns], empty="")  # fmt: skip
     say("Nobody but you sees this. Press Enter to take what stands in [brackets].")
     if not key:
         try:
@@ -184,9 +184,9 @@ def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]],
             try:
                 if not tasks:
                     raise ValueError("At least one column is to be predicted.")
-                for each in tasks:
-                    if not any(choice.seen.column == each for choice in proposal.choices):
-                        raise ValueError(f"There is no column {each!r}.")
+                for name in tasks:
+                    if not any(choice.seen.column == name for choice in proposal.choices):
+                        raise ValueError(f"There is no column {name!r}.")
             except ValueError:
                 tasks.clear()
                 raise
@@ -198,14 +198,14 @@ def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]],
             say(fill(f"Left out: {', '.join(gone)}.", LINE))
         answer = _ask("Which others are left out (commas between)?", NONE, str)
         ignore = [] if answer == NONE else _split(answer)
-    proposal = propose(looks, key, {each: words for each, words in tasks.items() if words}, ignore)
-    for each in (name for name, words in tasks.items() if not words):
+    proposal = propose(looks, key, {column: words for column, words in tasks.items() if words}, ignore)
+    for unworded in (name for name, words in tasks.items() if not words):
         try:
-            make_task(proposal, each)
+            make_task(proposal, unworded)
         except UsageError as error:
             say(error.message + ".")
-            words = _ask(f"The words of {each}, of two the one that means yes first (commas between)?", "", _split)
-            make_task(proposal, each, words)
+            words = _ask(f"The words of {unworded}, of two the one that means yes first (commas between)?", "", _split)
+            make_task(proposal, unworded, words)
     for choice in proposal.choices:
         if choice.open:
             _state(choice)
@@ -228,7 +228,7 @@ def _state(choice: "Choice") -> None:
     name, what = choice.seen.column, {"task": "to predict", "group": "a group"}.get(choice.use, "a feature")
 
     def take_bounds(answer: str) -> None:
-        numbers = [_number(each) for each in answer.replace(" to ", " ").split()]
+        numbers = [_number(word) for word in answer.replace(" to ", " ").split()]
         if len(numbers) != 2 or not -1e300 < numbers[0] < numbers[1] < 1e300:
             raise ValueError("Write two numbers, the lower one first.")
         choice.bounds = numbers[0], numbers[1]
@@ -276,19 +276,19 @@ def _described(seen: "Seen") -> str:
     from ..node.data.natural import rounded
 
     if seen.sensitive == "person":
-        found = "not shown"
+        text = "not shown"
     elif seen.kind == "number":
         low, high = map(number_of, rounded(seen.low, seen.high))
-        found = f"numbers of about {low} to {high}"
+        text = f"numbers of about {low} to {high}"
     elif seen.kind == "levels":
         shown = [f"{word} {number}" for word, number in seen.common[:SHOWN]]
-        found = ", ".join([*shown, *(["…"] if seen.rare or len(seen.common) > SHOWN else [])])
+        text = ", ".join([*shown, *(["…"] if seen.rare or len(seen.common) > SHOWN else [])])
     elif seen.kind == "many" and seen.unique:
-        found = "another word in each row"
+        text = "another word in each row"
     else:
-        found = KINDS[seen.kind]
+        text = KINDS[seen.kind]
     empty = seen.rows - seen.present
-    return found + (f", {empty} empty" if 0 < empty < seen.rows else "")
+    return text + (f", {empty} empty" if 0 < empty < seen.rows else "")
 
 
 def _sound(proposal: "Proposal") -> None:
@@ -362,7 +362,7 @@ def _show(out: "Console", proposal: "Proposal", answer: dict[str, Any]) -> None:
         out,
         [
             ("written", answer["file"]),
-            ("tables", ", ".join(f"{each['path']} ({_written(each)})" for each in answer["tables"])),
+            ("tables", ", ".join(f"{written['path']} ({_written(written)})" for written in answer["tables"])),
             ("a student is", f"{unit['subject']} of table {unit['table']}"),
         ],
     )
@@ -371,8 +371,8 @@ def _show(out: "Console", proposal: "Proposal", answer: dict[str, Any]) -> None:
         (choice.seen.table, choice.seen.column, _described(choice.seen), _use(choice)) for choice in proposal.choices
     ]
     table(out, ("table", "column", "here", "becomes"), rows, empty="")
-    for each in answer["left_out"]:
-        out.print(f"left out: {each['file']}: {each['why']}")
+    for left in answer["left_out"]:
+        out.print(f"left out: {left['file']}: {left['why']}")
     for note in answer["notes"]:
         out.print(f"note: {note}")
 
@@ -390,10 +390,10 @@ def _use(choice: "Choice") -> str:
     if choice.use == "out":
         return f"left out: {choice.why}"
     words = {"key": "the key", "subject": "the student", "time": "the order of rows", "group": "a group to evaluate by"}
-    found = words.get(choice.use, choice.use if choice.use != "task" else f"task, {choice.task}")
+    text = words.get(choice.use, choice.use if choice.use != "task" else f"task, {choice.task}")
     if choice.bounds:
-        found += f", {number_of(choice.bounds[0])} to {number_of(choice.bounds[1])}"
+        text += f", {number_of(choice.bounds[0])} to {number_of(choice.bounds[1])}"
     elif choice.levels:
         more = len(choice.levels) - SHOWN
-        found += f": {', '.join(choice.levels[:SHOWN])}" + (f" and {more} more" if more > 0 else "")
-    return found
+        text += f": {', '.join(choice.levels[:SHOWN])}" + (f" and {more} more" if more > 0 else "")
+    return text

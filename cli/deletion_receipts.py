@@ -22,7 +22,7 @@ NOBODY = (
 )
 
 
-def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
+def write(home: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
     """Write a student's deletion receipt and check it; return its statements and its key. Raises RefusedError."""
     from ..crypto import sealing
     from ..node.home import keys
@@ -30,11 +30,11 @@ def write(place: "Home", student: str, out: Path, *, id_known: bool = True) -> d
     from ..node.verify import deletion_receipt
     from ..node.verify.outsiders import headers_of, source_of
 
-    me, key = from_store(place, lambda context: context.me), sealing.new_key()
+    me, key = from_store(home, lambda context: context.me), sealing.new_key()
     if me is None:
         raise UsageError("This directory has no key", "Name the directory of the institution's node.")
-    with source_of(place) as source:
-        own = (headers_of(place), Manifests(place).get, keys.former(place))
+    with source_of(home) as source:
+        own = (headers_of(home), Manifests(home).get, keys.former(home))
         parts = deletion_receipt.make(source, me, student, key, *own, id_known=id_known)
         content, checked = deletion_receipt.made_and_checked(parts, student, key, str(out))
     write_new(out, [content])
@@ -67,17 +67,19 @@ def verify(
     if len(opening) != KEY_BYTES:
         raise UsageError(f"The key is not {2 * KEY_BYTES} hexadecimal digits", "Copy it again, whole.")
     name = sys.stdin.readline().rstrip("\n") if student == "-" else student
-    known = None if charter is None else read_charter(charter)[0]
+    federation = None if charter is None else read_charter(charter)[0]
     with path.open("rb") as file:
-        checked = deletion_receipt.check(file, str(path), name, opening, charter=known, pins=dict(map(parse_pin, pins)))
+        checked = deletion_receipt.check(
+            file, str(path), name, opening, charter=federation, pins=dict(map(parse_pin, pins))
+        )
     now = _own_ledger(checked, home, as_json)
-    found: Any = {
+    result: Any = {
         **checked.as_map(),
         "ledger_height": None if now is None else now.height,
         "updates_since": None if now is None else now.updates,
     }
-    emit(found, as_json, lambda out: _people(out, found))
-    if not found["verified"]:
+    emit(result, as_json, lambda out: _people(out, result))
+    if not result["verified"]:
         raise typer.Exit(7)
 
 
@@ -86,51 +88,53 @@ def _own_ledger(checked: "DeletionReceipt", home: Path | None, as_json: bool) ->
     from ..node.verify import deletion_receipt, read_charter
     from ..node.verify.outsiders import source_of
 
-    place = home_of(home)
+    node_home = home_of(home)
     given = home is not None or SETTINGS.home is not None
-    if not given and not (place.charter.is_file() and place.database.is_file()):
+    if not given and not (node_home.charter.is_file() and node_home.database.is_file()):
         return None  # checking a receipt needs no node
-    place = existing_home(home)
-    if read_charter(place.charter)[0].federation != checked.charter.federation:
+    node_home = existing_home(home)
+    if read_charter(node_home.charter)[0].federation != checked.charter.federation:
         if given:
-            raise UsageError(f"The node in {place.root} is of another federation", "Leave --home out, or name another.")
+            raise UsageError(
+                f"The node in {node_home.root} is of another federation", "Leave --home out, or name another."
+            )
         return None
-    with progress(as_json) as step, source_of(place, step) as source:
+    with progress(as_json) as step, source_of(node_home, step) as source:
         return deletion_receipt.today(checked, source)
 
 
-def _people(out: Any, found: Any) -> None:
-    who, height = found["institution_name"], found["height"]
-    if found["verified"]:
+def _people(out: Any, receipt: Any) -> None:
+    who, height = receipt["institution_name"], receipt["height"]
+    if receipt["verified"]:
         result = f"verified as of height {height}: no update of {who} in force then was trained on this student"
     else:
         result = (
             f"nothing shown: no update of {who} was in force at height {height}, for any student; anybody can make this"
             " receipt from the ledger"
         )
-    if found["ledger_height"] is None:
+    if receipt["ledger_height"] is None:
         since = "not known: no ledger here. Ask a member for today's height, and compare"
-    elif found["ledger_height"] < height:
-        since = f"this node's ledger is behind, at {found['ledger_height']}"
+    elif receipt["ledger_height"] < height:
+        since = f"this node's ledger is behind, at {receipt['ledger_height']}"
     else:
-        since = f"this node's ledger is at {found['ledger_height']}; "
-        count = found["updates_since"]
+        since = f"this node's ledger is at {receipt['ledger_height']}; "
+        count = receipt["updates_since"]
         since += (
             f"since then {count} more updates of {who} count, which it does not cover: ask for a new receipt"
             if count
             else "no other update counts today"
         )
-    known = [] if found["id_known"] else [("note", f"when {who} wrote this, {NOBODY}")]
+    remark = [] if receipt["id_known"] else [("note", f"when {who} wrote this, {NOBODY}")]
     facts(
         out,
         [
-            ("federation", f"{found['name']}, {found['federation']}"),
-            ("institution", f"{who}, {found['institution']}"),
+            ("federation", f"{receipt['name']}, {receipt['federation']}"),
+            ("institution", f"{who}, {receipt['institution']}"),
             ("result", result),
-            *known,
+            *remark,
             ("since then", since),
-            ("updates in force", found["updates_in_force"]),
-            ("withdrawn", f"{found['withdrawn_updates']} single updates"),
-            ("trusted height", f"{height}, block {found['block']}"),
+            ("updates in force", receipt["updates_in_force"]),
+            ("withdrawn", f"{receipt['withdrawn_updates']} single updates"),
+            ("trusted height", f"{height}, block {receipt['block']}"),
         ],
     )

@@ -32,12 +32,12 @@ def doctor(
         verdict.tell(as_json)
         return
     failed = any(check.verdict == "fail" for check in checks)
-    found: Any = {"ok": not failed, "checks": [check.as_map() for check in checks]}
+    result: Any = {"ok": not failed, "checks": [check.as_map() for check in checks]}
 
     def people(out: Any) -> None:
         rows = [(check.verdict, check.name, check.found, check.advice) for check in checks]
         table(out, ("", "check", "found", "what to do"), rows, empty="")
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
     if failed:
         raise typer.Exit(1)

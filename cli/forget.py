@@ -58,11 +58,11 @@ def audit(
         check_picture(plot, ".png")
     request = forget.Request(dataset, member, rounds, joined, recovery, shadows, _epsilon(epsilon), seed, fault)
     with progress(as_json) as step:
-        found = forget.audit(request, workers=workers, progress=step)
+        report = forget.audit(request, workers=workers, progress=step)
     if plot is not None:
-        write_new(plot, [draw(found)])
-        found["plot"] = str(plot)
-    emit(found, as_json, lambda out: _people(out, found))
+        write_new(plot, [draw(report)])
+        report["plot"] = str(plot)
+    emit(report, as_json, lambda out: _people(out, report))
 
 
 def _epsilon(text: str) -> float:
@@ -75,12 +75,12 @@ def _epsilon(text: str) -> float:
     return inf if value == inf else value
 
 
-def _people(out: Any, found: dict[str, Any]) -> None:
-    epsilon = "no noise" if found["epsilon"] is None else f"ε = {found['epsilon']:g} at δ = {found['delta']:g}"
-    unit = found["unit"]
+def _people(out: Any, report: dict[str, Any]) -> None:
+    epsilon = "no noise" if report["epsilon"] is None else f"ε = {report['epsilon']:g} at δ = {report['delta']:g}"
+    unit = report["unit"]
     out.print(
-        f"A SIMULATION on {found['dataset']}: {found['institutions']} institutions, {found['rounds']} rounds,"
-        f" {found['member']} from round {found['joined']} on, then withdrawn; {epsilon}; seed {found['seed']}"
+        f"A SIMULATION on {report['dataset']}: {report['institutions']} institutions, {report['rounds']} rounds,"
+        f" {report['member']} from round {report['joined']} on, then withdrawn; {epsilon}; seed {report['seed']}"
     )
     rows = [
         (
@@ -95,30 +95,30 @@ def _people(out: Any, found: dict[str, Any]) -> None:
             f"{row['weights_apart']:.3f}",
             f"{row['probabilities_apart']:.3f}",
         )
-        for row in found["models"]
+        for row in report["models"]
     ]
     table(out, COLUMNS, rows, empty="")
     out.print(
-        f"own, others: {found['metric']} on the member's {unit}s and on everybody else's held-out ones."
-        f"{_about_guesses(found)} Canaries: {found['planted']} mislabelled {unit}s against"
-        f" {found['references']} that were never planted, by how much likelier the wrong label is than in a model that"
-        f" never saw the member; exposure in bits, {found['chance_exposure']:.2f} by chance; loss of both. An AUC below"
-        " 0.5 is as informative as one above. L2 of the weights, and the largest difference of a probability on the"
-        " test set, to the retrained model."
+        f"own, others: {report['metric']} on the member's {unit}s and on everybody else's held-out ones."
+        f"{_about_guesses(report)} Canaries: {report['planted']} mislabelled {unit}s against"
+        f" {report['references']} that were never planted, by how much likelier the wrong label is than in a model that"
+        f" never saw the member; exposure in bits, {report['chance_exposure']:.2f} by chance; loss of both. An AUC"
+        " below 0.5 is as informative as one above. L2 of the weights, and the largest difference of a probability on"
+        " the test set, to the retrained model."
     )
     out.print("What remains:")
-    for row in found["models"]:
+    for row in report["models"]:
         out.print(f"  {row['model']}: {row['remains']}.")
 
 
-def _about_guesses(found: dict[str, Any]) -> str:
-    if not found["shadows"]:
+def _about_guesses(report: dict[str, Any]) -> str:
+    if not report["shadows"]:
         return " Nobody's membership was guessed: there are no shadow federations."
-    allowed, unit = found["models"][0]["rmia"]["false_positives_allowed"], found["unit"]
+    allowed, unit = report["models"][0]["rmia"]["false_positives_allowed"], report["unit"]
     return (
-        f" RMIA, LiRA: {found['members']} {unit}s of the member that were trained on against {found['non_members']}"
-        f" that were not, {found['shadows']} shadow federations; AUC with a 95 % interval, TPR at 1 % FPR, here"
-        f" {allowed} of {found['non_members']} non-members."
+        f" RMIA, LiRA: {report['members']} {unit}s of the member that were trained on against {report['non_members']}"
+        f" that were not, {report['shadows']} shadow federations; AUC with a 95 % interval, TPR at 1 % FPR, here"
+        f" {allowed} of {report['non_members']} non-members."
     )
 
 

@@ -51,7 +51,7 @@ def init(
     from ..node.home import keys
     from ..node.home.addresses import is_loopback, peer_id
 
-    place = home_of(home)
+    node_home = home_of(home)
     secret = read_passphrase(passphrase_file)
     if passphrase and secret is None:
         if not sys.stdin.isatty():
@@ -59,46 +59,47 @@ def init(
         secret = str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
     # Checked before the key is made: a mistyped address must not leave half a node behind.
     chosen = chosen_config(name, listen, advertise, data, lot_size)
-    identity = keys.create(place, secret)
-    if not place.config.exists():
-        settings.create(place.config, chosen)
+    identity = keys.create(node_home, secret)
+    if not node_home.config.exists():
+        settings.create(node_home.config, chosen)
     key = identity.public_key.hex()
     name = chosen.node.name
-    told = chosen.node.advertise or chosen.node.listen
-    member = f"{name}={key}@{','.join(told)}"
-    found = {
-        "home": str(place.root),
+    addresses = chosen.node.advertise or chosen.node.listen
+    member = f"{name}={key}@{','.join(addresses)}"
+    result = {
+        "home": str(node_home.root),
         "name": name,
         "public_key": key,
         "peer_id": peer_id(identity.public_key),
         "sealed": secret is not None,
-        "config": str(place.config),
+        "config": str(node_home.config),
         "member": member,
     }
-    if all(map(is_loopback, told)):
+    if all(map(is_loopback, addresses)):
         say(
-            f"note: {', '.join(told)} can be dialled from this machine only. For members on other machines set listen"
-            f" and advertise in {place.config}."
+            f"note: {', '.join(addresses)} can be dialled from this machine only. For members on other machines set"
+            f" listen and advertise in {node_home.config}."
         )
     if chosen.data.path is not None and chosen.learning.lot_size < 1:
         say(
-            f"note: without --lot-size this node cannot train. Set lot_size under [learning] in {place.config} to the"
-            " sample rate (in the model file; `charter show` prints it) times the number of students that you expect."
+            f"note: without --lot-size this node cannot train. Set lot_size under [learning] in {node_home.config} to"
+            " the sample rate (in the model file; `charter show` prints it) times the number of students that you"
+            " expect."
         )
     emit(
-        found,
+        result,
         as_json,
         lambda out: facts(
             out,
             [
-                ("directory", place.root),
+                ("directory", node_home.root),
                 ("public key", key),
-                ("peer id", found["peer_id"]),
+                ("peer id", result["peer_id"]),
                 (
                     "key file",
-                    f"{place.key} ({'sealed' if secret is not None else 'not sealed: only its mode guards it'})",
+                    f"{node_home.key} ({'sealed' if secret is not None else 'not sealed: only its mode guards it'})",
                 ),
-                ("configuration", place.config),
+                ("configuration", node_home.config),
                 ("for the charter", f"--member {shlex.quote(member)}"),
             ],
         ),

@@ -35,7 +35,7 @@ def log(
     """List agreed records in the order of the ledger."""
     from ..node import views
 
-    found = answer(
+    records = answer(
         existing_home(home),
         lambda client: client.ledger_log(author=author, kind=kind, component=component, since=since, limit=limit),
         lambda context: views.ledger_log(
@@ -47,7 +47,7 @@ def log(
             limit=limit,
         ),
     )
-    emit(found, as_json, lambda out: _records(out, found))
+    emit(records, as_json, lambda out: _records(out, records))
 
 
 def _records(out: "Console", records: "list[RecordLine]") -> None:
@@ -83,34 +83,34 @@ def show(
     """Show a block or a record."""
     from ..node import views
 
-    found = answer(
+    record = answer(
         existing_home(home),
         lambda client: client.record(reference),
         lambda context: views.ledger_show(context, reference),
     )
 
     def people(out: Any) -> None:
-        if found["type"] == "record":
+        if record["type"] == "record":
             skipped = ("type", "about", "author")
-            facts(out, [("author", found["author"]["name"])])
-            facts(out, [(name, value) for name, value in {**found, **found["about"]}.items() if name not in skipped])
+            facts(out, [("author", record["author"]["name"])])
+            facts(out, [(name, value) for name, value in {**record, **record["about"]}.items() if name not in skipped])
             return
-        closed = ", ".join(f"{close['component']} round {close['round']}" for close in found["close"])
+        closed = ", ".join(f"{close['component']} round {close['round']}" for close in record["close"])
         facts(
             out,
             [
-                ("block", found["height"]),
-                ("id", found["id"]),
-                ("follows", found["prev"]),
-                ("tree", f"{found['tree_size']} records, root {found['tree_root']}"),
-                ("ledger state", found["fold"]),
+                ("block", record["height"]),
+                ("id", record["id"]),
+                ("follows", record["prev"]),
+                ("tree", f"{record['tree_size']} records, root {record['tree_root']}"),
+                ("ledger state", record["fold"]),
                 ("closes", closed or "no round"),
-                ("decided by", f"{names(found['certificate']['signed_by'])}, view {found['certificate']['view']}"),
+                ("decided by", f"{names(record['certificate']['signed_by'])}, view {record['certificate']['view']}"),
             ],
         )
-        _records(out, found["records"])
+        _records(out, record["records"])
 
-    emit(found, as_json, people)
+    emit(record, as_json, people)
 
 
 @app.command("verify")
@@ -142,12 +142,12 @@ def verify(
         return
     if charter is not None:
         raise UsageError("--charter goes with a FILE", "A node's files are held to its own charter.")
-    place = existing_home(home)
+    node_home = existing_home(home)
     pins = dict(map(parse_pin, pin or []))
     with progress(as_json) as step:
-        report = verify_home_ledger(place, pins=pins, progress=step)
-        found_states, skipped = verify_home_states(place, report, progress=step) if states else ((), ())
-    found: Any = {
+        report = verify_home_ledger(node_home, pins=pins, progress=step)
+        found_states, skipped = verify_home_states(node_home, report, progress=step) if states else ((), ())
+    result: Any = {
         "verified": True,
         **report.as_map(),
         "pinned": [{"height": height, "block": block.hex()} for height, block in sorted(pins.items())],
@@ -163,16 +163,16 @@ def verify(
                     "verified",
                     f"{report.records} records, {report.signatures} signatures, {report.ledger.height} blocks",
                 ),
-                ("trusted height", found["height"]),
-                ("block id", found["block"]),
-                ("tree", f"{found['tree_size']} records, root {found['tree_root']}"),
-                ("pin it", f"--pin {found['height']}:{found['block']}"),
+                ("trusted height", result["height"]),
+                ("block id", result["block"]),
+                ("tree", f"{result['tree_size']} records, root {result['tree_root']}"),
+                ("pin it", f"--pin {result['height']}:{result['block']}"),
             ],
         )
-        _inert(out, found["refused_records"])
+        _inert(out, result["refused_records"])
         rows = [
             (s["component"], s["round"], s["generation"], s["label"], s["updates"], s["digest"])
-            for s in found["states"]
+            for s in result["states"]
         ]
         if states:
             table(
@@ -182,7 +182,7 @@ def verify(
                 empty="Nothing hosted here.",
             )
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 def _verify_file(file: Path, charter_file: Path | None, pin: list[str], as_json: bool) -> None:
@@ -198,44 +198,44 @@ def _verify_file(file: Path, charter_file: Path | None, pin: list[str], as_json:
             raise UsageError(f"There is no file {file}", "`collegium ledger export FILE` makes one.") from None
         with stream:
             report = verify_file(stream, str(file), charter=charter, pins=pins, progress=step)
-    found: Any = {
+    result: Any = {
         "verified": True,
         "file": str(file),
         **report.as_map(),
         "pinned": [{"height": height, "block": block.hex()} for height, block in sorted(pins.items())],
     }
-    emit(found, as_json, lambda out: _outsider(out, found, None if charter is None else charter_file))
+    emit(result, as_json, lambda out: _outsider(out, result, None if charter is None else charter_file))
 
 
-def _outsider(out: Any, found: Any, charter: Path | None) -> None:
+def _outsider(out: Any, result: Any, charter: Path | None) -> None:
     """Show the statements of a verified file, and the root of trust."""
     held = "compare it with one that you know" if charter is None else f"that of {charter}"
     counted = {
         "ledger": lambda: (
-            f"ledger of {found['records']} records, {found['signatures']} signatures, {found['height']} blocks"
+            f"ledger of {result['records']} records, {result['signatures']} signatures, {result['height']} blocks"
         ),
-        "inclusion": lambda: f"inclusion of record {found['record']['digest']}",
-        "consistency": lambda: f"height {found['height']} appends to height {found['extends']['height']}",
-    }[found["type"]]()
+        "inclusion": lambda: f"inclusion of record {result['record']['digest']}",
+        "consistency": lambda: f"height {result['height']} appends to height {result['extends']['height']}",
+    }[result["type"]]()
     rows = [
         ("verified", counted),
-        ("federation", f"{found['name']}, {found['federation']}: {held}"),
-        ("trusted height", found["height"]),
-        ("block id", found["block"]),
-        ("tree", f"{found['tree_size']} records, root {found['tree_root']}"),
-        ("members then", f"{len(found['members'])}, changed at {found['membership_changes']} heights before"),
+        ("federation", f"{result['name']}, {result['federation']}: {held}"),
+        ("trusted height", result["height"]),
+        ("block id", result["block"]),
+        ("tree", f"{result['tree_size']} records, root {result['tree_root']}"),
+        ("members then", f"{len(result['members'])}, changed at {result['membership_changes']} heights before"),
     ]
-    if found["type"] == "inclusion":
-        record = found["record"]
+    if result["type"] == "inclusion":
+        record = result["record"]
         rows.append(
             ("record", f"{record['kind']} {record['seq']} of {short(record['author'])}, leaf {record['position']}")
         )
-    if found["type"] == "consistency":
-        older = found["extends"]
+    if result["type"] == "consistency":
+        older = result["extends"]
         rows.append(("extends", f"block {older['block']}, {older['tree_size']} records, root {older['tree_root']}"))
-    rows.append(("pin it", f"--pin {found['height']}:{found['block']}"))
+    rows.append(("pin it", f"--pin {result['height']}:{result['block']}"))
     facts(out, rows)
-    _inert(out, found.get("refused_records", {}))
+    _inert(out, result.get("refused_records", {}))
 
 
 def _inert(out: Any, refused: Any) -> None:
@@ -257,15 +257,15 @@ def export(
     from ..node.verify.outsiders import export as frames
     from ..node.verify.outsiders import source_of
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     check_new(file)
-    with progress(as_json) as step, source_of(place, step) as source:
+    with progress(as_json) as step, source_of(node_home, step) as source:
         height = source.height(until)
         write_new(file, frames(source, height))
     length = file.stat().st_size
-    found = {"file": str(file), "height": height, "bytes": length}
+    result = {"file": str(file), "height": height, "bytes": length}
     text = f"{height} blocks, {size(length)}, written to {file}; anybody checks it: collegium ledger verify {file}"
-    emit(found, as_json, lambda out: out.print(text))
+    emit(result, as_json, lambda out: out.print(text))
 
 
 @app.command("prove")
@@ -285,19 +285,19 @@ def prove(
     from ..node.verify.outsiders import prove as make
     from ..node.verify.outsiders import source_of
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     check_new(file)
-    with progress(as_json) as step, source_of(place, step) as source:
+    with progress(as_json) as step, source_of(node_home, step) as source:
         data, checked = make(source, reference, at)
     write_new(file, [data])
-    found: Any = {"file": str(file), "bytes": len(data), **checked.as_map()}
+    result: Any = {"file": str(file), "bytes": len(data), **checked.as_map()}
     text = f"{size(len(data))}, written to {file}; anybody checks it: collegium ledger verify {file}"
 
     def people(out: Any) -> None:
-        _outsider(out, found, None)
+        _outsider(out, result, None)
         out.print(text)
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 @app.command("consistency")
@@ -314,14 +314,14 @@ def consistency(
     from ..node.verify.outsiders import consistency as make
     from ..node.verify.outsiders import source_of
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     if out_file is not None:
         check_new(out_file)
-    with progress(as_json) as step, source_of(place, step) as source:
+    with progress(as_json) as step, source_of(node_home, step) as source:
         data, checked = make(source, first, second)
     if out_file is not None:
         write_new(out_file, [data])
-    found: Any = {
+    result: Any = {
         "file": None if out_file is None else str(out_file),
         "bytes": len(data),
         **checked.as_map(),
@@ -329,13 +329,13 @@ def consistency(
     }
 
     def people(out: Any) -> None:
-        _outsider(out, found, None)
+        _outsider(out, result, None)
         if out_file is not None:
             out.print(
                 f"{size(len(data))}, written to {out_file}; anybody checks it: collegium ledger verify {out_file}"
             )
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 def parse_pin(text: str) -> tuple[int, bytes]:

@@ -21,15 +21,15 @@ def read_members(path: Path) -> "list[Member]":
     from ..node import toml
 
     top = toml.read(path, "Write [[member]] tables with name, key, addresses.", "docs/cli.md")
-    found, tables = [], top.tables("member")
+    members, tables = [], top.tables("member")
     top.done()
     if not tables:
         raise top.fail("no [[member]]", "Write a table for each, with name, key, addresses.")
     for table in tables:
         addresses = list(map(str, table.take("addresses", toml.kind(list), [])))
-        found.append(_member(table.text("name"), table.text("key"), addresses, str(path)))
+        members.append(_member(table.text("name"), table.text("key"), addresses, str(path)))
         table.done()
-    return found
+    return members
 
 
 def _member(name: str, key: str, addresses: list[str], source: str) -> "Member":

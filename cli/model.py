@@ -34,14 +34,14 @@ def export(
     from ..node.store.errors import disk_errors
     from ..node.verify import home_model
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     check_new_folder(folder)
     with progress(as_json) as step:
-        model = home_model(place, from_bytes=True, progress=step)
+        model = home_model(node_home, from_bytes=True, progress=step)
     ledger = model.report.ledger
     if not model.trained:
         raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
-    with Store.open_readonly(place.database) as store:
+    with Store.open_readonly(node_home.database) as store:
         head = store.block(ledger.height)
     assert head is not None  # a closed round has a block
     with disk_errors(folder):
@@ -50,16 +50,16 @@ def export(
         _json(folder / "config.json", _config(model, files))
         proof = _provenance(model, files, head.block, head.certificate)
         _json(folder / "provenance.json", proof)
-        told = {"name": model.report.charter.name, "federation": ledger.federation.hex(), "height": ledger.height}
-        write_new(folder / "README.md", [README.format(**told).encode()])
-    found: Any = {"folder": str(folder), "height": ledger.height, "components": proof["components"]}
+        facts = {"name": model.report.charter.name, "federation": ledger.federation.hex(), "height": ledger.height}
+        write_new(folder / "README.md", [README.format(**facts).encode()])
+    result: Any = {"folder": str(folder), "height": ledger.height, "components": proof["components"]}
 
     def people(out: Any) -> None:
         out.print(f"{len(files)} components at height {ledger.height} in {folder}")
         for name, c in model.components.items():
             out.print(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
@@ -118,8 +118,8 @@ def _provenance(
     ledger = model.report.ledger
 
     def member(key: bytes) -> dict[str, str]:
-        known = ledger.roll.seats.get(key)
-        return {"name": known.name if known is not None else "", "key": key.hex()}
+        seat = ledger.roll.seats.get(key)
+        return {"name": seat.name if seat is not None else "", "key": key.hex()}
 
     return {
         "federation": ledger.federation.hex(),

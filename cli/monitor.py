@@ -22,9 +22,9 @@ class Verdict:
     fine: str = ""
     found: list[tuple[int, str, str]] = field(default_factory=list)
 
-    def add(self, code: int, said: str, advice: str = "") -> None:
+    def add(self, code: int, text: str, advice: str = "") -> None:
         """Add one finding."""
-        self.found.append((code, said, advice))
+        self.found.append((code, text, advice))
 
     @property
     def code(self) -> int:
@@ -34,14 +34,14 @@ class Verdict:
     def tell(self, as_json: bool) -> None:
         """Print one line and end with the code."""
         worst = sorted(self.found, key=lambda one: -one[0])
-        line = "; ".join(said.rstrip(".") for _, said, _ in worst) or self.fine
-        found: Any = {
+        line = "; ".join(text.rstrip(".") for _, text, _ in worst) or self.fine
+        result: Any = {
             "verdict": WORDS[self.code],
             "exit_code": self.code,
             "line": line,
-            "found": [{"verdict": WORDS[code], "found": said, "advice": advice} for code, said, advice in worst],
+            "found": [{"verdict": WORDS[code], "found": text, "advice": advice} for code, text, advice in worst],
         }
-        emit(found, as_json, lambda out: out.print(f"{WORDS[self.code]}: {line}", soft_wrap=True))
+        emit(result, as_json, lambda out: out.print(f"{WORDS[self.code]}: {line}", soft_wrap=True))
         if self.code:
             raise typer.Exit(self.code)
 
@@ -74,21 +74,21 @@ def check(home: "Home") -> Verdict:
         verdict.add(CRITICAL, hangs, advice)
         return verdict
     try:
-        found = look(home)
+        status = look(home)
     except CollegiumError as error:
         verdict.add(CRITICAL, *_said(error))
         return verdict
-    if found["live"] is None:
+    if status["live"] is None:
         verdict.add(WARNING, "the daemon is starting or stopping, and does not answer yet")
         return verdict
-    for note in found["findings"]:
+    for note in status["findings"]:
         if note["level"] != Level.INFO:  # nobody has to come for that
             code = CRITICAL if note["level"] == Level.CRITICAL else WARNING
             verdict.add(code, note["found"], note["advice"])
-    name = found["member"]["name"] if found["member"] else "the node"
-    rounds = max((c["round"] for c in found["components"]), default=0)
-    near = len(found["live"]["connected"])
-    verdict.fine = f"{name} runs, height {found['height']}, round {rounds}, connected to {near}"
+    name = status["member"]["name"] if status["member"] else "the node"
+    rounds = max((c["round"] for c in status["components"]), default=0)
+    near = len(status["live"]["connected"])
+    verdict.fine = f"{name} runs, height {status['height']}, round {rounds}, connected to {near}"
     return verdict
 
 

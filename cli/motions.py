@@ -31,7 +31,7 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the open motions, and the outcomes of earlier ones."""
     from ..node import views
 
-    found = answer(existing_home(home), lambda client: client.motions(), views.motions)
+    listing = answer(existing_home(home), lambda client: client.motions(), views.motions)
 
     def people(out: "Console") -> None:
         rows = [
@@ -45,19 +45,19 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 m["expires_after_height"],
                 m["reason"] or "–",
             )
-            for m in found["open"]
+            for m in listing["open"]
         ]
         columns = ("motion", "what", "by", "yes", "no", "your ballot", "until height", "reason")
-        table(out, columns, rows, empty=f"No open motions (height {found['height']}).")
+        table(out, columns, rows, empty=f"No open motions (height {listing['height']}).")
         ended = [
             (m["motion"][:12], m["what"], m["result"], m["why"] or "–", m["at_height"], m["reason"] or "–")
-            for m in found["ended"]
+            for m in listing["ended"]
         ]
         if ended:
             out.print("ended:")
             table(out, ("motion", "what", "result", "why", "height", "reason"), ended, empty="")
 
-    emit(found, as_json, people)
+    emit(listing, as_json, people)
 
 
 MotionArgument = Annotated[
@@ -90,7 +90,7 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
     from ..node.control.client import Client
 
     client = Client(existing_home(home))
-    known = known_motions(client)
+    motions_before = known_motions(client)
     sent = client.vote(motion, yes=yes, anyway=anyway)
     if not sent["submitted"]:
         emit(sent, as_json, lambda out: out.print(f"turned down: {sent['withdrawn']}"))
@@ -98,7 +98,7 @@ def _vote(motion: str, yes: bool, wait: float, home: Path | None, as_json: bool,
     if sent["motion"] is not None:
         _follow_motion(client, sent["motion"], wait, as_json)
     elif sent["subject"] is not None:
-        follow(client, "admit", sent["subject"], wait, as_json, known)
+        follow(client, "admit", sent["subject"], wait, as_json, motions_before)
 
 
 def expel(
@@ -116,9 +116,9 @@ def expel(
     client = Client(existing_home(home))
     who = client.member(member)
     confirm(f"Propose to expel {who['name']} ({who['key'][:16]})?", yes)
-    known = known_motions(client)
+    motions_before = known_motions(client)
     client.move("expel", who["key"], reason=reason, heights=heights)
-    follow(client, "expel", who["key"], wait, as_json, known)
+    follow(client, "expel", who["key"], wait, as_json, motions_before)
 
 
 def leave(
@@ -139,9 +139,9 @@ def leave(
     for warning in _consequences(status, client.member(me["key"])["active_host_of"]):
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
-    known = known_motions(client)
+    motions_before = known_motions(client)
     client.move("leave", reason=reason)
-    follow(client, "leave", me["key"], wait, as_json, known)
+    follow(client, "leave", me["key"], wait, as_json, motions_before)
 
 
 def _consequences(status: "NodeStatus", hosted: Collection[str]) -> list[str]:
@@ -150,58 +150,58 @@ def _consequences(status: "NodeStatus", hosted: Collection[str]) -> list[str]:
 
     federation = status["federation"]
     left, model = federation["members"] - 1, federation["fault_model"]
-    found = []
+    consequences = []
     if left < 1:
         return ["this is the last member: nobody could decide anything any more"]
     if tolerated(left, model) < federation["tolerated_losses"]:
-        found.append(
+        consequences.append(
             f"{left} members would remain, of whom {quorum(left, model)} have to agree: the federation would tolerate"
             f" {tolerated(left, model)} lost members instead of {federation['tolerated_losses']}"
         )
     least = 4 if model == "byzantine" else 2
-    found += [
+    consequences += [
         f"{c['component']} would have {c['active_hosts'] - 1} hosts: its states would be uncertified"
         for c in status["components"]
         if c["component"] in hosted and c["active_hosts"] - 1 < least <= c["active_hosts"]
     ]
-    return found
+    return consequences
 
 
 def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show one member: since when, by which motion, under which keys, and the motions about it."""
     from ..node import views
 
-    found = answer(
+    shown = answer(
         existing_home(home),
         lambda client: client.member(member),
         lambda context: views.member(context, views.find_member(context, member)),
     )
 
     def people(out: "Console") -> None:
-        since = "the charter" if not found["since_height"] else f"height {found['since_height']}"
+        since = "the charter" if not shown["since_height"] else f"height {shown['since_height']}"
         pairs: list[tuple[str, object]] = [
-            ("name", found["name"]),
-            ("key", found["key"]),
-            ("by telephone", fingerprint(bytes.fromhex(found["key"]))),
-            ("member since", since + (f", by motion {found['admitted_by'][:12]}" if found["admitted_by"] else "")),
+            ("name", shown["name"]),
+            ("key", shown["key"]),
+            ("by telephone", fingerprint(bytes.fromhex(shown["key"]))),
+            ("member since", since + (f", by motion {shown['admitted_by'][:12]}" if shown["admitted_by"] else "")),
         ]
-        if found["gone"]:
-            by = f", by motion {found['ended_by'][:12]}" if found["ended_by"] else ""
-            pairs.append(("until", f"height {found['until_height']}: {found['gone']}{by}"))
-        pairs += [("earlier key", key) for key in found["earlier_keys"]]
-        if found["later_key"]:
-            pairs.append(("later key", found["later_key"]))
+        if shown["gone"]:
+            by = f", by motion {shown['ended_by'][:12]}" if shown["ended_by"] else ""
+            pairs.append(("until", f"height {shown['until_height']}: {shown['gone']}{by}"))
+        pairs += [("earlier key", key) for key in shown["earlier_keys"]]
+        if shown["later_key"]:
+            pairs.append(("later key", shown["later_key"]))
         pairs += [
-            ("addresses", " ".join(found["addresses"]) or None),
-            ("active host of", ", ".join(found["active_host_of"]) or None),
+            ("addresses", " ".join(shown["addresses"]) or None),
+            ("active host of", ", ".join(shown["active_host_of"]) or None),
         ]
         facts(out, pairs)
-        for m in found["open_motions"]:
+        for m in shown["open_motions"]:
             out.print(f"open: {m['what']}, {len(m['yes'])} of {m['needed']} yes, {_motion(m)}")
-        for ended in found["ended_motions"]:
+        for ended in shown["ended_motions"]:
             out.print(f"{ended['result']} at height {ended['at_height']}: {ended['what']}, {_motion(ended)}")
 
-    emit(found, as_json, people)
+    emit(shown, as_json, people)
 
 
 def _motion(m: "MotionShown | MotionEnded") -> str:
@@ -214,12 +214,12 @@ def _motion(m: "MotionShown | MotionEnded") -> str:
 
 def known_motions(client: "Client") -> set[str]:
     """Return the motions that ended or that this node voted on: a new motion is none of them."""
-    found = client.motions()
-    return {m["motion"] for m in _every(found) if not _to_vote(m)}
+    listing = client.motions()
+    return {m["motion"] for m in _every(listing) if not _to_vote(m)}
 
 
-def _every(found: "Motions") -> "list[MotionShown | MotionEnded]":
-    return [*found["open"], *found["ended"]]
+def _every(listing: "Motions") -> "list[MotionShown | MotionEnded]":
+    return [*listing["open"], *listing["ended"]]
 
 
 def _to_vote(motion: "MotionShown | MotionEnded") -> bool:
@@ -228,15 +228,17 @@ def _to_vote(motion: "MotionShown | MotionEnded") -> bool:
     )  # proposing the same motion again would be a yes vote
 
 
-def follow(client: "Client", action: str, subject: str, wait: float, as_json: bool, known: Collection[str]) -> None:
+def follow(
+    client: "Client", action: str, subject: str, wait: float, as_json: bool, motions_before: Collection[str]
+) -> None:
     """Wait until a block has the motion, or this node's yes to an equal one, and show its state.
 
-    `known` are the `known_motions` of just before.
+    `motions_before` are the `known_motions` of just before.
     """
 
-    def find(found: "Motions") -> "MotionShown | MotionEnded | None":
-        same = (m for m in _every(found) if m["action"] == action and m["subject"]["key"] == subject)
-        return next((m for m in same if m["motion"] not in known and not _to_vote(m)), None)
+    def find(listing: "Motions") -> "MotionShown | MotionEnded | None":
+        same = (m for m in _every(listing) if m["action"] == action and m["subject"]["key"] == subject)
+        return next((m for m in same if m["motion"] not in motions_before and not _to_vote(m)), None)
 
     _await(client, find, wait, as_json)
 
@@ -244,9 +246,9 @@ def follow(client: "Client", action: str, subject: str, wait: float, as_json: bo
 def _follow_motion(client: "Client", digest: str, wait: float, as_json: bool) -> None:
     """Wait until a block has this node's ballot, and return the motion's state."""
 
-    def find(found: "Motions") -> "MotionShown | MotionEnded | None":
-        ended = next((m for m in found["ended"] if m["motion"] == digest), None)
-        voted = next((m for m in found["open"] if m["motion"] == digest and m["your_ballot"] in ("yes", "no")), None)
+    def find(listing: "Motions") -> "MotionShown | MotionEnded | None":
+        ended = next((m for m in listing["ended"] if m["motion"] == digest), None)
+        voted = next((m for m in listing["open"] if m["motion"] == digest and m["your_ballot"] in ("yes", "no")), None)
         return ended or voted
 
     _await(client, find, wait, as_json)

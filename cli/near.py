@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SHOWN = 12  # ids in a message
 
 
-def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, yes: bool) -> list[str]:
+def meant(home: "Home", student: str, also: Sequence[str], *, exactly: bool, yes: bool) -> list[str]:
     """Return the ids to forget: the given one, those in `also`, and those that the operator confirms.
 
     Ids are near if they differ in case, leading zeros or Unicode form only. The operator is asked about those that
@@ -29,7 +29,7 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
     if exactly:
         return names
     forms = {near(name) for name in names}
-    others = [name for name in in_data(place) or () if near(name) in forms and name not in names]
+    others = [name for name in in_data(home) or () if near(name) in forms and name not in names]
     if not others:
         return names
     shown = ", ".join(map(repr, others[:SHOWN])) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
@@ -47,13 +47,13 @@ def meant(place: "Home", student: str, also: Sequence[str], *, exactly: bool, ye
     return names
 
 
-def in_data(place: "Home") -> list[str] | None:
+def in_data(home: "Home") -> list[str] | None:
     """Return every id in the institution's data; None, with a message, if they cannot be read now."""
     from ..node.data.manifest import read_manifest
     from ..node.data.records import subject_ids
     from ..node.home import config as settings
 
-    folder = settings.load(place.config).data.path
+    folder = settings.load(home.config).data.path
     if folder is None:
         return None
     try:
@@ -63,13 +63,13 @@ def in_data(place: "Home") -> list[str] | None:
         return None
 
 
-def is_held_out(place: "Home", student: str) -> bool:
+def is_held_out(home: "Home", student: str) -> bool:
     """Whether the data now set this student apart for evaluation; False if they cannot be read."""
     from ..node.data.manifest import read_manifest
     from ..node.data.records import held_out_subject
     from ..node.home import config as settings
 
-    folder = settings.load(place.config).data.path
+    folder = settings.load(home.config).data.path
     try:
         return folder is not None and held_out_subject(read_manifest(folder), student)
     except OperatorError:

@@ -49,32 +49,32 @@ def start(
     from ..node.views import NoteKind
     from ..node.views.notes import older, paused
 
-    place = existing_home(home)
-    pid = running(place)
+    node_home = existing_home(home)
+    pid = running(node_home)
     if pid is not None:
         who = f"pid {pid}" if pid else "it starts at this moment"
         raise UsageError(
-            f"The daemon of {place.root} runs already ({who})",
+            f"The daemon of {node_home.root} runs already ({who})",
             "See it: collegium node status. To start it anew: collegium node stop, then collegium node start.",
         )
-    passphrase = key_passphrase(place, passphrase_file)
+    passphrase = key_passphrase(node_home, passphrase_file)
     if foreground:
         from ..node.runtime import serve
 
-        serve(place, passphrase)
+        serve(node_home, passphrase)
         return
-    process, offset = spawn(place, passphrase)
-    wait_until_up(place, process, offset, wait)
-    now, live = wait_for_learner(place, wait)
+    process, offset = spawn(node_home, passphrase)
+    wait_until_up(node_home, process, offset, wait)
+    now, live = wait_for_learner(node_home, wait)
     learner = live["learner"]
-    found: Started = {
+    started: Started = {
         "running": True,
         "pid": process.pid,
-        "home": str(place.root),
-        "log": str(place.log),
+        "home": str(node_home.root),
+        "log": str(node_home.log),
         "trains": learner["state"] in {"ready", "training"} and bool(now["training"]["trained"]),
         "learner": learner,
-        "data": coverage(place),
+        "data": coverage(node_home),
         "training": now["training"],
         "unmatched": [
             f"{note['found']} {note['advice']}"
@@ -86,16 +86,16 @@ def start(
         "is_member": now["is_member"],
         "gone": now["gone"],
     }
-    wrong = "" if now["gone"] else problem(found)
+    wrong = "" if now["gone"] else problem(started)
 
     def people(out: "Console") -> None:
-        out.print(f"running (pid {process.pid}); its log is {place.log}")
+        out.print(f"running (pid {process.pid}); its log is {node_home.log}")
         if now["gone"]:
             tell_notes(out, now)
         else:
-            tell(out, found)
+            tell(out, started)
 
-    emit(found, as_json, people)
+    emit(started, as_json, people)
     if wrong:
         if not as_json:
             say(f"error: the daemon runs, and cannot train: {wrong}")
@@ -174,9 +174,9 @@ def stop(
     from ..node.control.client import Client
     from ..node.home.lock import running
 
-    place = existing_home(home)
-    client = Client(place)
-    pid = running(place)
+    node_home = existing_home(home)
+    client = Client(node_home)
+    pid = running(node_home)
     try:
         client.stop()
     except UnreachableError:
@@ -209,20 +209,20 @@ def status(
     """Show the node at a glance; without a daemon, its last state."""
     from ..node.home.lock import running
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     if monitor:
-        check(place).tell(as_json)
+        check(node_home).tell(as_json)
         return
     if not watch:
-        found = look(place)
-        emit(found, as_json, lambda out: show(out, found, silent=running(place) is not None))
+        state = look(node_home)
+        emit(state, as_json, lambda out: show(out, state, silent=running(node_home) is not None))
         return
     if as_json:
         raise UsageError("--watch and --json do not go together", "Ask with --json as often as you need.")
-    _watch(place, interval)
+    _watch(node_home, interval)
 
 
-def _watch(place: "Home", interval: float) -> None:
+def _watch(home: "Home", interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
@@ -236,7 +236,7 @@ def _watch(place: "Home", interval: float) -> None:
         page = console(like=out)
         with page.capture() as capture:
             try:
-                show(page, look(place), silent=running(place) is not None)
+                show(page, look(home), silent=running(home) is not None)
             except CollegiumError as error:  # the daemon may only be restarting
                 page.print(str(error))
         lines = list(Text.from_ansi(capture.get()).split("\n"))
@@ -265,12 +265,12 @@ def look(home: "Home") -> "NodeStatus":
     return answer(home, lambda client: client.status(), views.status)
 
 
-def show(out: "Console", found: "NodeStatus", *, silent: bool = False) -> None:
+def show(out: "Console", node: "NodeStatus", *, silent: bool = False) -> None:
     """Print the status view; `silent`: a daemon holds the directory, and a view without its facts is of the disk."""
-    live, federation = found["live"], found["federation"]
+    live, federation = node["live"], node["federation"]
     state = "running" if live else "its daemon does not answer" if silent else "not running"
     pairs: list[tuple[str, object]] = [
-        ("node", f"{_who(found)}, {state}"),
+        ("node", f"{_who(node)}, {state}"),
         ("federation", f"{federation['name']}, {federation['id'][:16]}"),
         (
             "members",
@@ -283,15 +283,15 @@ def show(out: "Console", found: "NodeStatus", *, silent: bool = False) -> None:
         ),
         (
             "ledger",
-            f"height {found['height']}, {found['tree_size']} records, last block {found['last_block_at'] or '–'}",
+            f"height {node['height']}, {node['tree_size']} records, last block {node['last_block_at'] or '–'}",
         ),
     ]
-    pace = _pace(found)
+    pace = _pace(node)
     if pace:
         pairs.append(("pace", pace))
-    if not found["gone"]:  # a former member trains nothing and has no connections
-        pairs.append(("training", trained(found["training"])))
-    if live and not found["gone"]:
+    if not node["gone"]:  # a former member trains nothing and has no connections
+        pairs.append(("training", trained(node["training"])))
+    if live and not node["gone"]:
         learner = live["learner"]
         pairs += [
             ("connected", names(live["connected"])),
@@ -312,38 +312,40 @@ def show(out: "Console", found: "NodeStatus", *, silent: bool = False) -> None:
             c["label"],
             short(c["digest"] or c["certified_digest"]),
         )
-        for c in found["components"]
+        for c in node["components"]
     ]
     table(out, ("component", "round", "generation", "trainers", "state", "digest"), rows, empty="No components.")
-    tell_notes(out, found)
+    tell_notes(out, node)
 
 
-def tell_notes(out: "Console", found: "NodeStatus") -> None:
+def tell_notes(out: "Console", node: "NodeStatus") -> None:
     """Print the notes of the status view."""
-    for note in found["notes"]:
+    for note in node["notes"]:
         out.print(f"note: {note}")
 
 
-def _who(found: "NodeStatus") -> str:
+def _who(node: "NodeStatus") -> str:
     """Return this node's name, and its standing if it is no member."""
-    if not found["member"]:
+    if not node["member"]:
         return "–"
-    name, key = found["member"]["name"], found["member"]["key"][:16]
-    if found["gone"]:
-        return f"{name}, no member since height {found['gone_since_height']}"
-    if found["is_member"]:
+    name, key = node["member"]["name"], node["member"]["key"][:16]
+    if node["gone"]:
+        return f"{name}, no member since height {node['gone_since_height']}"
+    if node["is_member"]:
         return str(name)
     return f"key {key}, no member yet" if name == key else f"{name} (key {key}), no member yet"
 
 
-def _pace(found: "NodeStatus") -> str:
+def _pace(node: "NodeStatus") -> str:
     """Say how fast rounds may follow each other, and when the next one may close; "" if nothing holds them back."""
-    times = sorted({c["closes_after"] for c in found["components"] if c["closes_after"]})
-    told = [f"{time[:16].replace('T', ' ')} UTC" for time in times]
-    seconds = found["federation"]["pace_seconds"]
+    times = sorted({c["closes_after"] for c in node["components"] if c["closes_after"]})
+    times_utc = [f"{time[:16].replace('T', ' ')} UTC" for time in times]
+    seconds = node["federation"]["pace_seconds"]
     parts = [f"a round of a component every {lasting(seconds)} at most"] if seconds else []
-    if told:
-        parts.append(f"the next not before {told[0]}" + (f" to {told[-1]}" if told[0] != told[-1] else ""))
+    if times_utc:
+        parts.append(
+            f"the next not before {times_utc[0]}" + (f" to {times_utc[-1]}" if times_utc[0] != times_utc[-1] else "")
+        )
     return "; ".join(parts)
 
 

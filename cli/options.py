@@ -106,8 +106,8 @@ def seconds_of(text: str, option: str) -> float:
 
     if text.strip() == "0":
         return 0.0
-    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(s|min|h|d)\s*", text)
-    if found is None:
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(s|min|h|d)\s*", text)
+    if match is None:
         advice = f"Write a number and s, min, h or d: {option} 24h; 0 for none."
         raise UsageError(f"{option} {text!r} is no time", advice)
-    return float(found[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[found[2]]
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86_400}[match[2]]

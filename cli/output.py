@@ -200,8 +200,8 @@ def _width(out: "Console") -> int:
 
 def _columns() -> int:
     """Return the width of facts outside a terminal."""
-    said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isascii() and said.isdigit() and 0 < len(said) < 6 and int(said) else PIPE
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 6 and int(text) else PIPE
 
 
 def _wrapped(text: str, room: int) -> list[str]:
@@ -225,7 +225,7 @@ def plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {plain(each)}" for name, each in value.items()) or "–"
+        return ", ".join(f"{name} {plain(part)}" for name, part in value.items()) or "–"
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(map(plain, value)) or "–"
     return str(value)
@@ -257,11 +257,11 @@ def progress(as_json: bool) -> Iterator[Progress | None]:
     from rich.progress import Progress as Bars
 
     with Bars(console=console(stderr=True), transient=True) as bars:
-        known: dict[str, Any] = {}
+        tasks: dict[str, Any] = {}
 
         def step(what: str, done: int, total: int) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=total or None)
-            bars.update(known[what], completed=done, total=total or None)
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
 
         yield step

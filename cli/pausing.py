@@ -13,28 +13,28 @@ UNDER_WAY = "A training run was under way: its cost is spent already, so it ends
 
 def pause(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train nothing, and spend nothing, until `node resume`, across restarts; it votes and folds meanwhile."""
-    found = _set(existing_home(home), on=True)
+    change = _set(existing_home(home), on=True)
 
     def people(out: Any) -> None:
-        out.print("was paused already" if found["was"] else "paused: this node trains nothing until `node resume`")
-        if found["training"]:
+        out.print("was paused already" if change["was"] else "paused: this node trains nothing until `node resume`")
+        if change["training"]:
             out.print(UNDER_WAY)
-        if not found["running"]:
+        if not change["running"]:
             out.print("No daemon runs: the next start of it is paused.")
 
-    emit({**found, "paused": True}, as_json, people)
+    emit({**change, "paused": True}, as_json, people)
 
 
 def resume(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train again after `node pause`."""
-    found = _set(existing_home(home), on=False)
+    change = _set(existing_home(home), on=False)
 
     def people(out: Any) -> None:
-        out.print("resumed: this node trains again" if found["was"] else "nothing to resume: this node was not paused")
-        if not found["running"]:
+        out.print("resumed: this node trains again" if change["was"] else "nothing to resume: this node was not paused")
+        if not change["running"]:
             out.print("No daemon runs: start it by `collegium node start`.")
 
-    emit({**found, "paused": False}, as_json, people)
+    emit({**change, "paused": False}, as_json, people)
 
 
 def _set(home: "Home", *, on: bool) -> dict[str, bool]:
@@ -47,8 +47,8 @@ def _set(home: "Home", *, on: bool) -> dict[str, bool]:
     from ..node.verify import read_charter
 
     if running(home) is not None:
-        told = Client(home).set_paused(on=on)
-        return {"was": told["was"], "training": on and told["training"], "running": True}
+        answer = Client(home).set_paused(on=on)
+        return {"was": answer["was"], "training": on and answer["training"], "running": True}
     charter, _ = read_charter(home.charter)
     with hold(home), Store.open(home.database, charter.federation) as store:
         was = bool(store.flags().get(PAUSED_FLAG, 0))

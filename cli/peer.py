@@ -41,7 +41,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the members and whether this node is connected to them."""
     from ..node import views
 
-    found = answer(existing_home(home), lambda client: client.peers(), views.peers)
+    peers = answer(existing_home(home), lambda client: client.peers(), views.peers)
 
     def people(out: "Console") -> None:
         rows = [
@@ -53,21 +53,21 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 peer["records"],
                 ", ".join(peer["components"]) or "–",
             )
-            for peer in found["peers"]
+            for peer in peers["peers"]
         ]
         columns = ("name", "key", "connection", "state", "records", "offers")
         table(out, columns, rows, empty="Nobody is a member.")
         out.print()
-        facts(out, [(peer["name"], _ways(peer)) for peer in found["peers"]])
-        for peer in found["peers"]:
+        facts(out, [(peer["name"], _ways(peer)) for peer in peers["peers"]])
+        for peer in peers["peers"]:
             if peer["why"]:
                 out.print(f"not connected to {peer['name']}: {peer['why']}")
             if peer["idle"]:
                 out.print(_idle(peer))
-        if found["added"]:
-            out.print("added here: " + " ".join(found["added"]))
+        if peers["added"]:
+            out.print("added here: " + " ".join(peers["added"]))
 
-    emit(found, as_json, people)
+    emit(peers, as_json, people)
 
 
 def _idle(peer: "PeerShown") -> str:
@@ -102,19 +102,19 @@ def add(
     from ..node.home.lock import running
     from ..node.home.peers import edit_peers
 
-    place = existing_home(home)
-    if running(place) is not None:
-        found: PeerAdded = Client(place).add_peer(address)
+    node_home = existing_home(home)
+    if running(node_home) is not None:
+        result: PeerAdded = Client(node_home).add_peer(address)
     else:
-        edit_peers(place, add=[address])
-        found = {"address": address, "connected": False, "why": "no daemon runs; it is dialled at the next start"}
-    if not found["connected"]:
-        text = f"remembered; {found['why']}"
-    elif found["tried"]:
-        text = f"connected to {found['member']['name']}"
+        edit_peers(node_home, add=[address])
+        result = {"address": address, "connected": False, "why": "no daemon runs; it is dialled at the next start"}
+    if not result["connected"]:
+        text = f"remembered; {result['why']}"
+    elif result["tried"]:
+        text = f"connected to {result['member']['name']}"
     else:
-        text = f"remembered, and not tried: there is a connection to {found['member']['name']} already"
-    emit(found, as_json, lambda out: out.print(text))
+        text = f"remembered, and not tried: there is a connection to {result['member']['name']} already"
+    emit(result, as_json, lambda out: out.print(text))
 
 
 @app.command("rm", hidden=True)
@@ -125,12 +125,12 @@ def remove(address: AddressArgument, home: HomeOption = None, as_json: JsonOptio
     from ..node.home.lock import running
     from ..node.home.peers import edit_peers
 
-    place = existing_home(home)
-    if running(place) is not None:
-        found: PeerRemoved = Client(place).remove_peer(address)
+    node_home = existing_home(home)
+    if running(node_home) is not None:
+        result: PeerRemoved = Client(node_home).remove_peer(address)
     else:
-        found = {"address": address, "added": list(edit_peers(place, remove=[address]))}
-    emit(found, as_json, lambda out: out.print(f"forgotten: {address}"))
+        result = {"address": address, "added": list(edit_peers(node_home, remove=[address]))}
+    emit(result, as_json, lambda out: out.print(f"forgotten: {address}"))
 
 
 def _whole(home: "Home", member: str, address: str) -> str:
@@ -151,10 +151,10 @@ def _whole(home: "Home", member: str, address: str) -> str:
         key = bytes.fromhex(text)
     else:
         people = read_charter(home.charter)[0].members
-        known = [p.key for p in people if p.name == member or (len(member) >= 4 and p.key.hex().startswith(member))]
-        if len(known) != 1:
+        keys = [p.key for p in people if p.name == member or (len(member) >= 4 and p.key.hex().startswith(member))]
+        if len(keys) != 1:
             raise UsageError(f"{member!r} names no one member", f"Members are {', '.join(p.name for p in people)}.")
-        key = known[0]
+        key = keys[0]
     whole = with_peer(address, key)
     if "/p2p/" in address and whole != address:
         raise UsageError(f"{address} ends with the peer id of another node than {member}", "Leave the /p2p/ part out.")

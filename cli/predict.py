@@ -42,7 +42,7 @@ def predict(
     from ..node.verify import home_model
     from ..node.views.worth import MANY, certain, no_better
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     if not file.exists():
         raise UsageError(f"There is no {file}", "Name a CSV or Parquet file.")
     if not (file.is_file() or file.is_dir()):
@@ -51,17 +51,17 @@ def predict(
     if out is not None:
         check_new(out)
     with progress(as_json) as step:
-        model = home_model(place, from_bytes=False, progress=step)
+        model = home_model(node_home, from_bytes=False, progress=step)
         if not model.trained:
             raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
-        known = sorted(of_kind(ComponentKind.HEAD, model.components))
-        if task is not None and task not in known:
-            raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(known)}.")
-        answer, own = _ask(place, model, file, personal, task, step)
+        tasks = sorted(of_kind(ComponentKind.HEAD, model.components))
+        if task is not None and task not in tasks:
+            raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(tasks)}.")
+        answer, own = _ask(node_home, model, file, personal, task, step)
     chosen = {name: answer.tasks[name] for name in sorted(answer.tasks)}
     columns, rows = _table(answer.records, chosen)
     missing = _missing(answer)
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "records": len(rows),
         "personal": personal,
         "block": {"height": model.report.ledger.height, "id": model.report.ledger.block.hex()},
@@ -71,8 +71,10 @@ def predict(
         },
         "missing": missing,
         "held_out": {name: own[name].n for name in chosen if name in own},
-        "no_better": {name: found for name in chosen if name in own and (found := no_better(own[name].metrics))},
-        "certain": {name: certain(found.scores) for name, found in chosen.items() if found.kind != "regression"},
+        "no_better": {name: why for name in chosen if name in own and (why := no_better(own[name].metrics))},
+        "certain": {
+            name: certain(prediction.scores) for name, prediction in chosen.items() if prediction.kind != "regression"
+        },
     }
     if not as_json:
         for name, c in model.components.items():
@@ -80,15 +82,15 @@ def predict(
         for name, count in missing.items():
             where = "all" if count == len(rows) else f"{count} of {len(rows)}"
             say(f"{name}: missing in {where} records")
-        for name, reasons in told["no_better"].items():
+        for name, reasons in result["no_better"].items():
             say(f"warning: {name} is no better than a constant on the held-out records here: {'; '.join(reasons)}")
-        for name, count in told["certain"].items():
+        for name, count in result["certain"].items():
             if count and count >= MANY * len(rows):
                 say(
                     f"warning: {name}: {count} of {len(rows)} records have a probability of 0.0 or 1.0."
                     " Under noise that is no certainty: large weights look like it."
                 )
-    separator, decimal = _spelling(place)
+    separator, decimal = _spelling(node_home)
     if out is not None:
         text = io.StringIO(newline="")
         _write(text, columns, rows, separator, decimal)
@@ -96,12 +98,12 @@ def predict(
     elif not as_json:
         _write(sys.stdout, columns, rows, separator, decimal)
     if as_json:
-        told |= (
+        result |= (
             {"out": str(out)}
             if out is not None
             else {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
         )
-        emit(told, as_json, lambda _: None)
+        emit(result, as_json, lambda _: None)
 
 
 def _ask(
@@ -131,28 +133,28 @@ def _ask(
 def _missing(answer: "Predicted") -> dict[str, int]:
     """Return the number of records without each modality, where there are any."""
     count = len(answer.records)
-    found = {name: count - there for name, there in answer.modalities.items()}
-    return {name: lacking for name, lacking in found.items() if lacking}
+    without = {name: count - there for name, there in answer.modalities.items()}
+    return {name: lacking for name, lacking in without.items() if lacking}
 
 
 def _table(records: Sequence[str], tasks: "Mapping[str, TaskPrediction]") -> tuple[list[str], list[list[object]]]:
     """Return columns and rows: the record, and for each task the prediction and the probability of each class."""
     columns = ["record"]
-    for name, found in tasks.items():
-        columns += [name, *(f"{name}:{label}" for label in found.classes)]
+    for name, prediction in tasks.items():
+        columns += [name, *(f"{name}:{label}" for label in prediction.classes)]
     rows: list[list[object]] = [[record] for record in records]
-    for found in tasks.values():
-        for row, scores in zip(rows, found.scores, strict=True):
-            if found.kind == "regression":
+    for prediction in tasks.values():
+        for row, scores in zip(rows, prediction.scores, strict=True):
+            if prediction.kind == "regression":
                 row.append(round(scores[0], DIGITS))
                 continue
-            row += [_named(found, scores), *(round(score, DIGITS) for score in scores)]
+            row += [_named(prediction, scores), *(round(score, DIGITS) for score in scores)]
     return columns, rows
 
 
-def _named(found: "TaskPrediction", scores: Sequence[float]) -> str:
-    classes = found.classes
-    if found.kind == "multilabel":
+def _named(prediction: "TaskPrediction", scores: Sequence[float]) -> str:
+    classes = prediction.classes
+    if prediction.kind == "multilabel":
         return ";".join(label for label, score in zip(classes, scores, strict=True) if score > 0.5)
     return str(classes[scores.index(max(scores))])
 

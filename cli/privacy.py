@@ -35,18 +35,18 @@ def show(
     """Show for each modality the policy in force and its origin, ε spent, and the last round of its budget."""
     from ..node import views
 
-    place = existing_home(home)
+    node_home = existing_home(home)
 
     def read(context: "Context") -> "PrivacyShown":
-        config, policies = _in_force(place, context.charter)
-        found = views.privacy(context, policies, config.privacy.jurisdiction)
+        config, policies = _in_force(node_home, context.charter)
+        shown = views.privacy(context, policies, config.privacy.jurisdiction)
         # Here and not in the daemon: the accountant takes seconds and memory.
         planned = config.learning.rounds
-        return {**found, "forecast": views.forecast(context, policies, planned) if forecast else None}
+        return {**shown, "forecast": views.forecast(context, policies, planned) if forecast else None}
 
-    found = from_store(place, read)
+    privacy = from_store(node_home, read)
 
-    emit(found, as_json, lambda out: spent.people(out, found))
+    emit(privacy, as_json, lambda out: spent.people(out, privacy))
 
 
 @app.command("log")
@@ -64,9 +64,9 @@ def log(
     """List the spending: every member's claims, and own training runs that were never published."""
     from ..node import views
 
-    place = existing_home(home)
-    found = from_store(
-        place,
+    node_home = existing_home(home)
+    lines = from_store(
+        node_home,
         lambda context: views.privacy_log(
             context, member=None if member is None else views.find_member(context, member), limit=limit
         ),
@@ -84,12 +84,12 @@ def log(
                 None if line["delta"] is None else f"{line['delta']:g}",
                 "yes" if line["published"] else "no (spent all the same)",
             )
-            for line in found
+            for line in lines
         ]
         columns = ("height", "member", "rounds", "modality", "steps", "ε so far", "δ", "published")
         table(out, columns, rows, empty="Nobody has published an update yet.")
 
-    emit(found, as_json, people)
+    emit(lines, as_json, people)
 
 
 @app.command("plan")
@@ -144,11 +144,11 @@ def plan(
             if noise
             else {"": _calibrated(epsilon or 0.0, small, rate, rounds * steps)}
         )
-        found = views.privacy_plan(None, (), rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=small)
+        costs = views.privacy_plan(None, (), rounds=rounds, steps=steps, sample_rate=rate, noises=noises, delta=small)
     else:
-        found = _plan_here(existing_home(home), rounds or 0, steps or 0, rate, epsilon, small)
+        costs = _plan_here(existing_home(home), rounds or 0, steps or 0, rate, epsilon, small)
     if check:
-        for line in found["modalities"]:
+        for line in costs["modalities"]:
             line["cross_check"] = _cross_check(line["events"], line["delta"])
 
     def people(out: Any) -> None:
@@ -157,17 +157,17 @@ def plan(
             [
                 (
                     "plan",
-                    f"{found['rounds']} more rounds of {found['steps']} steps at sample rate {found['sample_rate']:g}",
+                    f"{costs['rounds']} more rounds of {costs['steps']} steps at sample rate {costs['sample_rate']:g}",
                 ),
                 *(
                     ((f"noise {name}").strip(), f"{value:g}")
-                    for name, value in found["noise_multipliers"].items()
-                    if found["modalities"]
+                    for name, value in costs["noise_multipliers"].items()
+                    if costs["modalities"]
                 ),
             ],
         )
         rows = []
-        for line in found["modalities"]:
+        for line in costs["modalities"]:
             both = line["cross_check"]
             rows.append(
                 (
@@ -199,7 +199,7 @@ def plan(
         )
         table(out, columns, rows, empty="Nothing of this plan reaches any modality.")
 
-    emit(found, as_json, people)
+    emit(costs, as_json, people)
 
 
 @app.command("presets")
@@ -212,18 +212,18 @@ def presets(
 
     from ..node.home import jurisdiction
 
-    known = {each: jurisdiction.parse(jurisdiction.text(each), each) for each in jurisdiction.shipped()}
+    by_name = {shipped: jurisdiction.parse(jurisdiction.text(shipped), shipped) for shipped in jurisdiction.shipped()}
     if name is not None:
         text = jurisdiction.text(name)
-        emit(asdict(known[name]), as_json, lambda _out: print(text, end=""))  # noqa: T201  # the file as it is
+        emit(asdict(by_name[name]), as_json, lambda _out: print(text, end=""))  # noqa: T201  # the file as it is
         return
-    found = [{"name": each, "title": preset.title, "caveat": preset.caveat} for each, preset in known.items()]
+    lines = [{"name": shipped, "title": preset.title, "caveat": preset.caveat} for shipped, preset in by_name.items()]
 
     def people(out: Any) -> None:
-        table(out, ("name", "for"), [(line["name"], line["title"]) for line in found], empty="None is shipped.")
+        table(out, ("name", "for"), [(line["name"], line["title"]) for line in lines], empty="None is shipped.")
         out.print("Technical defaults, no legal advice: `collegium privacy presets NAME` has the reasons.")
 
-    emit(found, as_json, people)
+    emit(lines, as_json, people)
 
 
 def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce, ...]]":
@@ -256,8 +256,8 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
             spent = store.reservations()
     names = {spec.name for spec in specs}
     done = max((part.round for put in spent for part in put.parts if part.component in names), default=0)
-    told = {part.component for put in spent for part in put.parts}
-    waiting = tuple(Noised(spec.name, 1, spec.noise_multiplier) for spec in sums if spec.name not in told)
+    released = {part.component for put in spent for part in put.parts}
+    waiting = tuple(Noised(spec.name, 1, spec.noise_multiplier) for spec in sums if spec.name not in released)
     if waiting:  # statistics are released first
         claims = tuple((policy.modality, 0) for policy in policies if policy.policy != "never")
         spent.append(PutReservation(0, waiting, MILLION, 1, claims))
@@ -286,14 +286,14 @@ def _check_steps(rounds: int, steps: int) -> None:
 
 def _noises(text: str) -> list[int]:
     try:
-        found = [round(float(word) * 1_000_000) for word in text.split(",")]
+        noises = [round(float(word) * 1_000_000) for word in text.split(",")]
     except (ValueError, OverflowError) as error:
         raise UsageError(f"--noise {text!r} is no list of numbers", "Write it as 1,1.5,2.") from error
-    if not all(0 < sigma <= 2**40 for sigma in found):
+    if not all(0 < sigma <= 2**40 for sigma in noises):
         raise UsageError(
             f"--noise {text!r} is out of range", "Noise multipliers are over 0; without noise there is no ε."
         )
-    return found
+    return noises
 
 
 def _calibrated(epsilon: float, delta: int, rate: int, steps: int) -> int:
@@ -313,5 +313,5 @@ def _cross_check(events: list[list[float]], delta: float) -> "CrossCheck":
 
     ran = tuple(SampledSteps(rate, noise, int(count)) for rate, noise, count in events)
     with process(AUDITING) as learner:
-        found = learner.ask(messages.CrossCheck(ran, delta))
-    return {"pld": found.pld, "prv": found.prv, "error": found.error}
+        check = learner.ask(messages.CrossCheck(ran, delta))
+    return {"pld": check.pld, "prv": check.prv, "error": check.error}

@@ -63,8 +63,8 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     if not home.database.exists():
         raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
     with Store.open_readonly(home.database) as store:
-        known = joining.load(home)
-        facts: dict[str, object] = {"title": "" if known is None else known.name}
+        invitation = joining.load(home)
+        facts: dict[str, object] = {"title": "" if invitation is None else invitation.name}
         try:
             parts = parts_of_home(home, charter)
             names = [spec.name for spec in charter.components]

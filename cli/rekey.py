@@ -49,28 +49,30 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
     from ..protocol.membership import Rekeying
     from ..protocol.signing import sign
 
-    place = existing_home(home)
-    client = Client(place)
+    node_home = existing_home(home)
+    client = Client(node_home)
     status = client.status()
     me = status["member"]
     assert me is not None  # a daemon knows its key
     old = bytes.fromhex(me["key"])
     confirm(f"Change from key {old.hex()[:16]} to a new one?", yes)
-    new = keys.create_next(place, key_passphrase(place, passphrase_file))
+    new = keys.create_next(node_home, key_passphrase(node_home, passphrase_file))
     federation = bytes.fromhex(status["federation"]["id"])
     wire = sign(new, Rekeying(federation, new.public_key, old)).wire
     client.move("rekey", old.hex(), statement=wire.hex())
     deadline = time.monotonic() + wait
-    while public_key(place) != new.public_key or not _runs_as(client, new.public_key):
+    while public_key(node_home) != new.public_key or not _runs_as(client, new.public_key):
         if time.monotonic() > deadline:
             raise UnreachableError(
                 f"The new key {new.public_key.hex()[:16]} is not in force after {wait:g} s",
                 "Nothing is lost: the daemon takes it up as soon as a block has the motion (`collegium peer motions`).",
             )
         time.sleep(0.2)
-    found: Any = {"old_key": old.hex(), "key": new.public_key.hex(), "kept": f"key.{old.hex()[:16]}.json"}
+    result: Any = {"old_key": old.hex(), "key": new.public_key.hex(), "kept": f"key.{old.hex()[:16]}.json"}
     emit(
-        found, as_json, lambda out: out.print(f"changed to key {found['key']}; the old one is kept as {found['kept']}")
+        result,
+        as_json,
+        lambda out: out.print(f"changed to key {result['key']}; the old one is kept as {result['kept']}"),
     )
 
 
@@ -93,11 +95,11 @@ def _claim(
     from ..protocol.membership import Rekeying
     from ..protocol.signing import sign
 
-    place = existing_home(home)
-    path = out or place.root / "rekey.statement"
+    node_home = existing_home(home)
+    path = out or node_home.root / "rekey.statement"
     check_new(path)
-    known, signed = read_charter(charter or place.charter)
-    founder = next((m.key for m in known.members if m.name == member), None)
+    federation, signed = read_charter(charter or node_home.charter)
+    founder = next((m.key for m in federation.members if m.name == member), None)
     try:
         old = founder or bytes.fromhex(member)
     except ValueError:
@@ -106,21 +108,21 @@ def _claim(
         raise UsageError(
             f"{member!r} is no founding member's name and no key", "Give the lost key in full: `peer show` has it."
         )
-    identity = keys.load(place, key_passphrase(place, passphrase_file))
-    wire = sign(identity, Rekeying(known.federation, identity.public_key, old)).wire
-    if not place.charter.exists():
-        write_atomic(place.charter, dump_file(signed))
-    joining.save(place, joining.Joining(load_config(place.config).node.name, replaces=old))
+    identity = keys.load(node_home, key_passphrase(node_home, passphrase_file))
+    wire = sign(identity, Rekeying(federation.federation, identity.public_key, old)).wire
+    if not node_home.charter.exists():
+        write_atomic(node_home.charter, dump_file(signed))
+    joining.save(node_home, joining.Joining(load_config(node_home.config).node.name, replaces=old))
     write_new(path, [(wire.hex() + "\n").encode()])
-    found: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
+    result: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
 
     def people(console: Any) -> None:
-        console.print(f"statement written to {path}: key {found['key']} replaces {old.hex()}")
+        console.print(f"statement written to {path}: key {result['key']} replaces {old.hex()}")
         console.print(
             "next: a member asks you by telephone, runs `collegium peer rekey STATEMENT`, and the others vote"
         )
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_json: bool) -> None:
@@ -137,6 +139,6 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
         raise UsageError(f"{statement} is no statement of a new key: {error}", "Ask for it again.") from error
     who = client.member(value.old.hex())
     confirm(f"Propose that {who['name']} changes its key from {value.old.hex()[:16]} to {value.author.hex()}?", yes)
-    known = known_motions(client)
+    motions_before = known_motions(client)
     client.move("rekey", value.old.hex(), statement=wire.hex())
-    follow(client, "rekey", value.old.hex(), wait, as_json, known)
+    follow(client, "rekey", value.old.hex(), wait, as_json, motions_before)

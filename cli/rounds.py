@@ -29,14 +29,14 @@ def show(
     """List closed rounds."""
     from ..node import views
 
-    found = answer(
+    rounds = answer(
         existing_home(home),
         lambda client: client.rounds(component, since=since, limit=limit),
         lambda context: views.rounds(context, component, since=since, limit=limit),
     )
 
     def people(out: "Console") -> None:
-        withdrawn = any(r["withdrawn"] for r in found)
+        withdrawn = any(r["withdrawn"] for r in rounds)
         rows = [
             (
                 r["round"],
@@ -46,14 +46,14 @@ def show(
                 *([names(r["withdrawn"])] if withdrawn else []),
                 r["label"],
             )
-            for r in sorted(found, key=lambda r: (r["round"], r["component"]))
+            for r in sorted(rounds, key=lambda r: (r["round"], r["component"]))
         ]
         columns = ("round", "component", "counted", "missing", *(["withdrawn"] if withdrawn else []), "state")
         table(out, columns, rows, empty="No round is closed yet.")
-        if len(found) == limit:
+        if len(rounds) == limit:
             out.print(f"These are the last {limit} at the most: more with --limit N, or of one component by its name.")
 
-    emit(found, as_json, people)
+    emit(rounds, as_json, people)
 
 
 def missing(members: "list[Missing] | None") -> str:
@@ -76,7 +76,7 @@ def detail(
     """Show one closed round."""
     from ..node import views
 
-    found = answer(
+    shown = answer(
         existing_home(home),
         lambda client: client.round(component, number, local=local),
         lambda context: views.round_detail(context, component, number, local=local),
@@ -86,34 +86,34 @@ def detail(
         facts(
             out,
             [
-                ("round", f"{found['component']} round {found['round']}, generation {found['generation']}"),
-                ("closed", f"at height {found['height']}, {found['closed_at'] or '–'}{_deadline(found)}"),
-                ("state", f"{found['label']}, digest {found['digest'] or '–'}"),
-                ("missing", missing(found["missing"])),
-                ("withdrawn since", names(found["withdrawn"])),
-                ("attested by", names(found["attested"])),
-                ("quorum", f"{found['quorum']} hosts; tolerates {found['tolerated_liars']} faulty updates"),
-                ("bytes", f"{size(found['bytes_of_updates'])} of updates; received {size(found['bytes_received'])}"),
-                ("block", f"{short(found['block'])}, signed by {names(found['deciding_members'])}"),
+                ("round", f"{shown['component']} round {shown['round']}, generation {shown['generation']}"),
+                ("closed", f"at height {shown['height']}, {shown['closed_at'] or '–'}{_deadline(shown)}"),
+                ("state", f"{shown['label']}, digest {shown['digest'] or '–'}"),
+                ("missing", missing(shown["missing"])),
+                ("withdrawn since", names(shown["withdrawn"])),
+                ("attested by", names(shown["attested"])),
+                ("quorum", f"{shown['quorum']} hosts; tolerates {shown['tolerated_liars']} faulty updates"),
+                ("bytes", f"{size(shown['bytes_of_updates'])} of updates; received {size(shown['bytes_received'])}"),
+                ("block", f"{short(shown['block'])}, signed by {names(shown['deciding_members'])}"),
             ],
         )
         rows = [
-            (e["name"], e["staleness"], e["weight"], size(e["bytes"]), short(e["update"])) for e in found["counted"]
+            (e["name"], e["staleness"], e["weight"], size(e["bytes"]), short(e["update"])) for e in shown["counted"]
         ]
         table(out, ("counted", "stale by", "weight", "bytes", "update"), rows, empty="Nobody's update is left.")
         if local:
-            _evaluation(out, found)
+            _evaluation(out, shown)
 
-    emit(found, as_json, people)
-
-
-def _deadline(found: "RoundDetail") -> str:
-    return ", after its deadline" if found["deadline_passed"] else ""
+    emit(shown, as_json, people)
 
 
-def _evaluation(out: "Console", found: "RoundDetail") -> None:
+def _deadline(shown_round: "RoundDetail") -> str:
+    return ", after its deadline" if shown_round["deadline_passed"] else ""
+
+
+def _evaluation(out: "Console", shown_round: "RoundDetail") -> None:
     """Print the figures and remarks on them; those from before a withdrawal separately."""
-    times = sorted({(figure["in_force"], figure["generation"]) for figure in found["evaluation"]}) or [(True, 0)]
+    times = sorted({(figure["in_force"], figure["generation"]) for figure in shown_round["evaluation"]}) or [(True, 0)]
     for now, generation in times:
         if len(times) > 1 or not now:
             out.print(
@@ -121,13 +121,13 @@ def _evaluation(out: "Console", found: "RoundDetail") -> None:
                 if now
                 else f"before a withdrawal, not in force (generation {generation}):"
             )
-        figures = [f for f in found["evaluation"] if (f["in_force"], f["generation"]) == (now, generation)]
+        figures = [f for f in shown_round["evaluation"] if (f["in_force"], f["generation"]) == (now, generation)]
         columns = ("task", "metric", "own held-out", "shared", "personal", "count")
         table(out, columns, _figures(figures), empty="Nothing was evaluated here after this round.")
         shown = {figure["task"] for figure in figures}
         for task, unit in sorted({(figure["task"], figure["unit"]) for figure in figures if figure["unit"]}):
             out.print(f"{task}: mae is the mean absolute error in {unit}.")
-        for poor in found["no_better"]:
+        for poor in shown_round["no_better"]:
             if poor["generation"] == generation and poor["task"] in shown:
                 which = ", with the private components," if poor["personal"] else ""
                 out.print(f"{poor['task']}{which} is no better than a constant here: {'; '.join(poor['reasons'])}.")

@@ -56,9 +56,9 @@ def run(
     numbers = running.read_seeds(seeds) if seeds is not None else [1 if seed is None else seed]
     scenarios: dict[str, Scenario] = {}
     for name in running.chosen(scenario):
-        found = reading.load(name, nodes)
-        scenarios[found.name] = found
-    jobs = [(each, number) for number in numbers for each in scenarios.values()]
+        loaded = reading.load(name, nodes)
+        scenarios[loaded.name] = loaded
+    jobs = [(played, number) for number in numbers for played in scenarios.values()]
     outcomes: list[Outcome] = []
     failures: list[Failure] = []
     interrupted = False
@@ -71,8 +71,8 @@ def run(
                     totals[key] += getattr(outcome, key)
                 if len(jobs) <= MAX_LISTED or not outcome.held:
                     outcomes.append(outcome)
-            for each in _broken(outcomes)[:MAX_MINIMISED]:
-                failures.append(running.explain(scenarios[each.scenario], each, out, step))  # noqa: PERF401 - Ctrl-C
+            for broken_one in _broken(outcomes)[:MAX_MINIMISED]:
+                failures.append(running.explain(scenarios[broken_one.scenario], broken_one, out, step))  # noqa: PERF401 - Ctrl-C
         except KeyboardInterrupt:
             interrupted = True
     broken = _broken(outcomes)
@@ -88,13 +88,13 @@ def run(
     ]
     as_they_are = [
         {
-            **_outcome(each),
+            **_outcome(failed),
             "shortest": None,
             "file": None,
-            "shows": each.what,
-            "command": running.replay(each.scenario if scenario == running.ALL else scenario, nodes, each.seed),
+            "shows": failed.what,
+            "command": running.replay(failed.scenario if scenario == running.ALL else scenario, nodes, failed.seed),
         }
-        for each in (broken[len(failures) :] if interrupted else ())
+        for failed in (broken[len(failures) :] if interrupted else ())
     ]
     answer = {
         "held": not broken and not interrupted,
@@ -135,14 +135,14 @@ def _outcome(outcome: "Outcome") -> dict[str, object]:
 def _people(console: Any, answer: dict[str, Any], broken: int) -> None:
     rows = [
         (
-            found["scenario"],
-            found["seed"],
-            found["promise"] or "held",
-            found["heights"],
-            f"{found['virtual_ms'] / 1000:.1f} s",
-            found["trace"][:12],
+            outcome["scenario"],
+            outcome["seed"],
+            outcome["promise"] or "held",
+            outcome["heights"],
+            f"{outcome['virtual_ms'] / 1000:.1f} s",
+            outcome["trace"][:12],
         )
-        for found in answer["outcomes"]
+        for outcome in answer["outcomes"]
     ]
     if rows:
         table(console, ("scenario", "seed", "outcome", "heights", "virtual", "trace"), rows, empty="")
@@ -171,17 +171,17 @@ def _people(console: Any, answer: dict[str, Any], broken: int) -> None:
 @app.command("list")
 def list_scenarios(as_json: JsonOption = False) -> None:
     """List the scenarios that come with the package."""
-    found = [
-        {"name": each.name, "nodes": each.nodes, "rounds": each.rounds, "about": each.about}
-        for each in _sims("seeds").catalogue()
+    lines = [
+        {"name": scenario.name, "nodes": scenario.nodes, "rounds": scenario.rounds, "about": scenario.about}
+        for scenario in _sims("seeds").catalogue()
     ]
     emit(
-        found,
+        lines,
         as_json,
         lambda console: table(
             console,
             ("name", "nodes", "rounds", "about"),
-            [(each["name"], each["nodes"], each["rounds"], each["about"]) for each in found],
+            [(line["name"], line["nodes"], line["rounds"], line["about"]) for line in lines],
             empty="none",
         ),
     )

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 RECALLED = "yes; recalled from its update in the ledger"
 
 
-def people(out: "Console", found: "PrivacyShown") -> None:
+def people(out: "Console", privacy: "PrivacyShown") -> None:
     """Print the view of this node's spending."""
-    planned_on = found["forecast"]
+    planned_on = privacy["forecast"]
     facts(
         out,
         [
-            ("jurisdiction", found["jurisdiction"]),
-            (f"one {found['unit']}", _student(planned_on)),
-            ("kept for recovery", f"{found['recovery_share']:.0%} of every ε, for the rounds after a withdrawal"),
-            ("planned rounds", planned_on["planned_rounds"] if planned_on else found["planned_rounds"]),
+            ("jurisdiction", privacy["jurisdiction"]),
+            (f"one {privacy['unit']}", _student(planned_on)),
+            ("kept for recovery", f"{privacy['recovery_share']:.0%} of every ε, for the rounds after a withdrawal"),
+            ("planned rounds", planned_on["planned_rounds"] if planned_on else privacy["planned_rounds"]),
         ],
     )
     rows = []
-    for line in found["modalities"]:
+    for line in privacy["modalities"]:
         left = planned_on["modalities"].get(line["modality"]) if planned_on else None
         rows.append(
             (
@@ -44,16 +44,16 @@ def people(out: "Console", found: "PrivacyShown") -> None:
         )
     columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
     table(out, columns, rows, empty="The charter has no modality.")
-    for note in found["notes"]:
+    for note in privacy["notes"]:
         out.print(f"note: {note}")
-    known = [d for d in found["reservations"] if not d["recalled"]]
-    told = []
-    for name in sorted({name for d in known for name in d["rounds"]}):  # each once, whatever the number of runs
-        of_it = [d for d in known if name in d["rounds"]]
+    reservations = [d for d in privacy["reservations"] if not d["recalled"]]
+    lines = []
+    for name in sorted({name for d in reservations for name in d["rounds"]}):  # each once, whatever the number of runs
+        of_it = [d for d in reservations if name in d["rounds"]]
         noise = ", ".join(dict.fromkeys(f"{d['noise_multipliers'][name]:g}" for d in of_it))
-        told.append((name, span(d["run"] for d in of_it), span(d["rounds"][name] for d in of_it), noise))
-    if told:
-        table(out, ("component", "runs", "rounds", "noise"), told, empty="")
+        lines.append((name, span(d["run"] for d in of_it), span(d["rounds"][name] for d in of_it), noise))
+    if lines:
+        table(out, ("component", "runs", "rounds", "noise"), lines, empty="")
     runs = [
         (
             d["run"],
@@ -64,7 +64,7 @@ def people(out: "Console", found: "PrivacyShown") -> None:
             ", ".join(f"{name} {shown(value)}" for name, value in d["epsilon"].items()),
             RECALLED if d["recalled"] else "yes" if d["published"] else "no (spent all the same)",
         )
-        for d in found["reservations"]
+        for d in privacy["reservations"]
     ]
     columns = ("run", "round", "components", "sample rate", "steps", "ε with it", "published")
     table(out, columns, runs, empty="Nothing was trained on the students' data.")
@@ -83,10 +83,10 @@ def _student(forecast: "Forecast | None") -> str:
 
 def span(numbers: Iterable[int]) -> str | None:
     """Return whole numbers from the first to the last: "3", "2 to 9"; None where there is none."""
-    found = sorted(numbers)
-    if not found:
+    ordered = sorted(numbers)
+    if not ordered:
         return None
-    return f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+    return f"{ordered[0]}" if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 
 
 def shown(epsilon: float | None) -> str:

@@ -55,19 +55,19 @@ def wait_for_learner(home: "Home", seconds: float) -> "tuple[NodeStatus, LiveSho
     from ..node.home.lock import running
 
     client, begun, shown = Client(home), time.monotonic(), 0.0
-    found: NodeStatus | None = None
+    status: NodeStatus | None = None
     while True:
         now = time.monotonic() - begun
         try:
-            found = client.status()
+            status = client.status()
         except UnreachableError:  # it restarts, with data that came; or it has ended
-            if running(home) is None or (found is None and now > seconds):
+            if running(home) is None or (status is None and now > seconds):
                 raise
-        live = None if found is None else found["live"]
-        if found is not None and live is not None:
+        live = None if status is None else status["live"]
+        if status is not None and live is not None:
             learner = live["learner"]
-            if (learner["state"] in SETTLED and not _asks_others(found, live)) or now > seconds:
-                return found, live
+            if (learner["state"] in SETTLED and not _asks_others(status, live)) or now > seconds:
+                return status, live
             if learner["state"] not in SETTLED and now > PATIENCE and now > shown + AGAIN:
                 shown = now
                 done, total = learner["progress"]
@@ -75,10 +75,10 @@ def wait_for_learner(home: "Home", seconds: float) -> "tuple[NodeStatus, LiveSho
         time.sleep(0.2)
 
 
-def _asks_others(found: "NodeStatus", live: "LiveShown") -> bool:
+def _asks_others(status: "NodeStatus", live: "LiveShown") -> bool:
     """Whether enough members are connected to report their records of this node, and some have not reported yet."""
-    enough = len(live["connected"]) >= found["federation"]["quorum"] - 1
-    return found["is_member"] and enough and not live["signing"]
+    enough = len(live["connected"]) >= status["federation"]["quorum"] - 1
+    return status["is_member"] and enough and not live["signing"]
 
 
 def coverage(home: "Home") -> dict[str, Coverage] | None:
@@ -99,8 +99,11 @@ def coverage(home: "Home") -> dict[str, Coverage] | None:
         return None
     learning = read_charter(home.charter)[0].learning
     sides = {
-        "modalities": ({each.name for each in learning.modalities}, {each.name for each in data.modalities}),
-        "tasks": ({each.name for each in learning.tasks}, {each.name for each in data.tasks}),
+        "modalities": (
+            {modality.name for modality in learning.modalities},
+            {modality.name for modality in data.modalities},
+        ),
+        "tasks": ({task.name for task in learning.tasks}, {task.name for task in data.tasks}),
     }
     return {
         what: {"has": sorted(asked & here), "lacks": sorted(asked - here), "unused": sorted(here - asked)}
@@ -119,16 +122,16 @@ def trained(status: "TrainingShown") -> str:
     return "; ".join(parts) or "nothing is hosted here"
 
 
-def tell(out: "Console", found: Started) -> None:
+def tell(out: "Console", started: Started) -> None:
     """Print the report of `node start`: the data to train on, missing data, and problems."""
-    learner, data = found["learner"], found["data"]
+    learner, data = started["learner"], started["data"]
     if learner["state"] == "off":
         out.print("no data folder is configured: this node votes and folds, and trains nothing")
     elif learner["state"] == "starting":
         out.print("the learner still opens the data: `collegium node status` says when it can train")
-    elif not problem(found):
+    elif not problem(started):
         out.print(f"the learner is ready on {learner['device'] or 'its device'}")
-        out.print(f"training: {trained(found['training']) if found['is_member'] else WAITS}")
+        out.print(f"training: {trained(started['training']) if started['is_member'] else WAITS}")
     for what, sides in (data or {}).items():
         out.print(f"{what}: {listed(sides['has']) or 'none of the charter'}")
         if sides["lacks"]:
@@ -143,7 +146,7 @@ def tell(out: "Console", found: Started) -> None:
     if learner["left_out"]:
         left = counted(learner["left_out"], "student is", "students are")
         out.print(f"warning: {left} left out: `collegium data check` says why")
-    for warning in (*learner["warnings"], *found["unmatched"], *found["older"], *found["paused"]):
+    for warning in (*learner["warnings"], *started["unmatched"], *started["older"], *started["paused"]):
         out.print(f"warning: {warning}")
 
 
@@ -152,9 +155,9 @@ def listed(names: list[str]) -> str:
     return ", ".join(names)
 
 
-def problem(found: Started) -> str:
+def problem(started: Started) -> str:
     """Return the reason why a running daemon cannot train, or ""."""
-    learner = found["learner"]
+    learner = started["learner"]
     if learner["state"] == "waiting":
         return f"the data folder is not there: {learner['detail']}. It is looked for again, no restart is needed"
     return f"the learner failed: {learner['detail']}" if learner["state"] == "failed" else ""

@@ -71,9 +71,9 @@ WantedBy=multi-user.target
 
 def unit(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Print a systemd unit for this home: `collegium node unit | sudo tee /etc/systemd/system/collegium.service`."""
-    place = existing_home(home)
+    node_home = existing_home(home)
     command = Path(sys.executable).with_name("collegium")
-    text = text_of(place, command, getpass.getuser())
+    text = text_of(node_home, command, getpass.getuser())
     emit({"unit": text}, as_json, lambda out: _print(out, text))
 
 

@@ -64,20 +64,20 @@ def request(
     from ..node.control.client import Client
 
     scope = parse_scope(component, rounds, update)
-    place = existing_home(home)
-    client = Client(place)
+    node_home = existing_home(home)
+    client = Client(node_home)
     name = client.status()["federation"]["name"]  # so that nobody is asked in vain
     stops = "" if any(scope.values()) else " This node then contributes no more."
     what = f"Withdraw {_in_words(scope)} that this node contributed to {name!r}? It cannot be taken back.{stops}"
     confirm(f"{what} {recovery_price()}", yes)
-    found = client.request_withdrawal(scope)
-    if not found["signing"]:
+    sent = client.request_withdrawal(scope)
+    if not sent["signing"]:
         text = "The withdrawal waits until enough members are connected; leave the daemon running."
-    elif found["recorded"]:
+    elif sent["recorded"]:
         text = "The withdrawal is signed and on its way; follow it by `collegium unlearn status`."
     else:
         text = "It was only in flight, and no other node counts it: this node drops it, and it is not in the ledger."
-    emit(found, as_json, lambda out: out.print(text))
+    emit(sent, as_json, lambda out: out.print(text))
 
 
 @app.command("resume")
@@ -134,11 +134,11 @@ def propose(
     who = client.member(member)
     again = " All members train the rounds since then once more, and pay for them again." if mode == "rewind" else ""
     confirm(f"Propose to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
-    known = known_motions(client)
+    motions_before = known_motions(client)
     sent = client.move_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):
         say(f"{name}: {count} rounds would run again")
-    follow(client, sent["action"], sent["subject"], wait, as_json, known)
+    follow(client, sent["action"], sent["subject"], wait, as_json, motions_before)
 
 
 @app.command("statement")
@@ -159,10 +159,10 @@ def statement(
     from ..protocol.records import WithdrawalStatement
     from ..protocol.signing import sign
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     check_new(out)
-    charter, _ = read_charter(place.charter)
-    identity = keys.load(place, key_passphrase(place, passphrase_file, key_file), key_file)
+    charter, _ = read_charter(node_home.charter)
+    identity = keys.load(node_home, key_passphrase(node_home, passphrase_file, key_file), key_file)
 
     def seen(context: "Context") -> int:
         ledger = context.ledger
@@ -170,12 +170,12 @@ def statement(
             raise UsageError("It is a member's key", "A member withdraws by itself: collegium unlearn request.")
         return context.ledger.heads.get(identity.public_key, (0, b""))[0]
 
-    through = from_store(place, seen)
+    through = from_store(node_home, seen)
     value = WithdrawalStatement(charter.federation, identity.public_key, "all", "refold", through)
     write_new(out, [(sign(identity, value).wire.hex() + "\n").encode()])
-    found = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
+    result = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
     text = f"written to {out}; a member carries it: collegium unlearn carry FILE"
-    emit(found, as_json, lambda console: console.print(text))
+    emit(result, as_json, lambda console: console.print(text))
 
 
 @app.command("carry")
@@ -191,8 +191,8 @@ def carry(
         data = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the statement {file}: {error}", "Ask for the file again.") from error
-    found = Client(existing_home(home)).carry_withdrawal(data)
-    emit(found, as_json, lambda out: out.print("on its way; follow it by `collegium unlearn status`"))
+    result = Client(existing_home(home)).carry_withdrawal(data)
+    emit(result, as_json, lambda out: out.print("on its way; follow it by `collegium unlearn status`"))
 
 
 @app.command("status")
@@ -200,10 +200,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show every withdrawal and its progress."""
     from ..node import views
 
-    found = answer(existing_home(home), lambda client: client.withdrawals(), views.unlearn)
+    withdrawals = answer(existing_home(home), lambda client: client.withdrawals(), views.unlearn)
 
     def people(out: Any) -> None:
-        if found["waiting_to_sign"]:
+        if withdrawals["waiting_to_sign"]:
             out.print("This node's withdrawal waits until enough members are connected.")
         rows = [
             (
@@ -217,13 +217,13 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 c["blobs_to_erase"],
                 c["updates_beyond_refold_horizon"],
             )
-            for w in found["withdrawals"]
+            for w in withdrawals["withdrawals"]
             for c in w["components"]
         ]
         columns = ("member", "height", "mode", "what", "component", "generation", "new state", "to erase", "too old")
         table(out, columns, rows, empty="Nobody has withdrawn anything.")
 
-    emit(found, as_json, people)
+    emit(withdrawals, as_json, people)
 
 
 @app.command("certificate")
@@ -243,30 +243,30 @@ def certificate(
     from ..node.verify.outsiders import source_of
     from ..node.views import find_member
 
-    place = existing_home(home)
+    node_home = existing_home(home)
     check_new(out)
-    key = from_store(place, lambda context: find_member(context, member))
-    with progress(as_json) as step, source_of(place, step) as source:
-        parts = certificates.make(source, key, Disk(place.blobs) if with_updates else None)
+    key = from_store(node_home, lambda context: find_member(context, member))
+    with progress(as_json) as step, source_of(node_home, step) as source:
+        parts = certificates.make(source, key, Disk(node_home.blobs) if with_updates else None)
         write_new(out, parts)
     with out.open("rb") as file:
-        checked = certificates.check(file, str(out), data=Disk(place.blobs))
-    found = {"certificate": str(out), "bytes": out.stat().st_size, **checked.as_map()}
-    emit(found, as_json, lambda console: _certificate(console, found))
+        checked = certificates.check(file, str(out), data=Disk(node_home.blobs))
+    result = {"certificate": str(out), "bytes": out.stat().st_size, **checked.as_map()}
+    emit(result, as_json, lambda console: _certificate(console, result))
 
 
-def _certificate(out: Any, found: Any) -> None:
+def _certificate(out: Any, result: Any) -> None:
     facts(
         out,
         [
-            ("federation", f"{found['name']}, {found['federation']}"),
-            ("withdrawal of", found["member"]),
-            ("result", "verified" if found["verified"] else "NOT verified"),
-            ("certified", withdrawn.certified(found["components"]) if found["components"] else None),
+            ("federation", f"{result['name']}, {result['federation']}"),
+            ("withdrawal of", result["member"]),
+            ("result", "verified" if result["verified"] else "NOT verified"),
+            ("certified", withdrawn.certified(result["components"]) if result["components"] else None),
             ("not shown", withdrawn.NOT_SHOWN),
-            ("what", ", ".join(f"{w['scope']} by {w['mode']}" for w in found["withdrawals"])),
-            ("before", f"height {found['before']['height']}, block {found['before']['block']}"),
-            ("trusted height", f"{found['height']}, block {found['block']}"),
+            ("what", ", ".join(f"{w['scope']} by {w['mode']}" for w in result["withdrawals"])),
+            ("before", f"height {result['before']['height']}, block {result['before']['block']}"),
+            ("trusted height", f"{result['height']}, block {result['block']}"),
         ],
     )
     rows = [
@@ -281,11 +281,11 @@ def _certificate(out: Any, found: Any) -> None:
             c["digest"] or "–",
             "refolded from the updates" if c["refolded"] else "not refolded: updates are missing",
         )
-        for c in found["components"]
+        for c in result["components"]
     ]
     columns = ("component", "generation", "round", "removed", "of others", "too old", "state", "digest", "checked")
     table(out, columns, rows, empty="Nothing that it withdrew was counted.")
-    for problem in found["problems"]:
+    for problem in result["problems"]:
         out.print(f"problem: {problem}")
 
 
@@ -340,11 +340,11 @@ def _verify_file(path: Path, updates: Path | None, charter: Path | None, pins: l
     if updates is not None and not updates.is_dir():
         raise UsageError(f"There is no folder {updates}", "Name a node's directory, or its blobs folder.")
     blobs = None if updates is None else Disk(updates / "blobs" if (updates / "blobs").is_dir() else updates)
-    known = None if charter is None else read_charter(charter)[0]
+    federation = None if charter is None else read_charter(charter)[0]
     with path.open("rb") as file:
-        checked = certificates.check(file, str(path), charter=known, pins=dict(map(parse_pin, pins)), data=blobs)
-    found = checked.as_map()
-    emit(found, as_json, lambda out: _certificate(out, found))
+        checked = certificates.check(file, str(path), charter=federation, pins=dict(map(parse_pin, pins)), data=blobs)
+    result = checked.as_map()
+    emit(result, as_json, lambda out: _certificate(out, result))
     if not checked.verified:
         raise typer.Exit(6)
 
@@ -354,7 +354,7 @@ def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
     from ..node.verify import verify_home_withdrawal
     from ..node.views import Context, find_member
 
-    place = existing_home(home)
+    node_home = existing_home(home)
 
     def wanted(context: Context) -> list[tuple[bytes, str]]:
         keys = sorted({w.author for w in context.ledger.withdrawn})
@@ -363,13 +363,13 @@ def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
             keys = [key, *(k for k in earlier(context.ledger.roll, key) if k in keys)]
         return [(key, str(context.member(key)["name"])) for key in keys]
 
-    asked = from_store(place, wanted)
+    asked = from_store(node_home, wanted)
     with progress(as_json) as step:
         reports: list[Any] = [
-            {"name": name, **verify_home_withdrawal(place, key, progress=step, strict=False)} for key, name in asked
+            {"name": name, **verify_home_withdrawal(node_home, key, progress=step, strict=False)} for key, name in asked
         ]
     verified = all(report["verified"] for report in reports)
-    found = {"verified": verified, "withdrawals": reports}
+    result = {"verified": verified, "withdrawals": reports}
 
     def people(out: Any) -> None:
         if not reports:
@@ -377,6 +377,6 @@ def _verify_home(member: str | None, home: Path | None, as_json: bool) -> None:
         for report in reports:
             withdrawn.tell(out, report)
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
     if not verified:
         raise typer.Exit(6 if any(report["problems"] for report in reports) else 4)
