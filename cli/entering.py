@@ -75,7 +75,8 @@ class Entering:
         from ..node.founding import guest, messages
         from ..protocol.charter import add_signature
 
-        self._tell(f"asking {fingerprint(self.invitation.author)} at {self.invitation.addresses[0]} …")
+        address = self.invitation.addresses[0].partition("/p2p/")[0]
+        self._tell(f"asking {fingerprint(self.invitation.author)} at {address} …")
         lost = self._lost if again else None
         answer = guest.enter(self.invitation, self.identity, self.me.name, self.me.addresses, lost)
         while True:

@@ -33,7 +33,7 @@ from .drawing import (
     draw_up,
 )
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
-from .output import confirm, console, facts, prose, say, table
+from .output import confirm, console, facts, prose, say, solid, table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -223,8 +223,9 @@ class Board:
         if given:
             prose(
                 out,
-                "Send each member its own line, in private: whoever has it can take the place. The member runs it as it"
-                f" is, with --home. Your key by telephone: {fingerprint(self._desk.me.key)}",
+                "Send each member its own line, in private: whoever has it can take the place. The member adds"
+                " --listen, --data and --lot-size, as for `init`, or --home with a home that `init` made."
+                f" Your key by telephone: {solid(fingerprint(self._desk.me.key))}",
             )
         sys.stdout.flush()
 
@@ -267,7 +268,7 @@ class Board:
 
         page = console(like=console())
         with page.capture() as capture:
-            rows = [(_title(p), _state(p), fingerprint(p.key) if p.key else None) for p in self._desk.places()]
+            rows = [(_title(p), _state(p), solid(fingerprint(p.key)) if p.key else None) for p in self._desk.places()]
             table(page, ("member", "stands at", "key, to read by telephone"), rows, empty="Nobody is invited.")
             page.print(AGAIN)
         return Text.from_ansi(capture.get())

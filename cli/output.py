@@ -22,6 +22,7 @@ Progress = Callable[[str, int, int], None]
 GAP = 2  # cells between columns
 NARROW = 16  # cells: no column of text becomes narrower
 INDENT = 2
+SOLID = "\N{NO-BREAK SPACE}"
 PIPE = 80  # columns of facts outside a terminal, unless COLUMNS is set
 ENDLESS = 100_000  # columns of other output there: a digest stays in one piece for grep, and a table row on one line
 
@@ -113,8 +114,13 @@ def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object
     for column, width in zip(columns, widths, strict=True):
         drawn.add_column(column, width=width, overflow="fold")
     for row in cells:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(cell.replace(SOLID, " ")) for cell in row))
     out.print(drawn)
+
+
+def solid(text: str) -> str:
+    """Return a text that tables, facts and prose do not break at its spaces."""
+    return text.replace(" ", SOLID)
 
 
 def _cell(value: object) -> str:
@@ -131,7 +137,7 @@ def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
     widths, least = [], []
     for column in zip(*rows, strict=True):
         whole = max(map(cell_len, column))
-        word = max(cell_len(word) for cell in column for word in (cell.split() or [""]))
+        word = max(cell_len(word) for cell in column for word in (cell.split(" ") or [""]))
         widths.append(whole)
         least.append(min(whole, max(word, NARROW)))
     while sum(widths) > room:
@@ -155,7 +161,7 @@ def _paragraphs(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[
         for name, value in zip(columns[1:], row[1:], strict=True):
             if not value:
                 continue
-            pair = Text.assemble((name, "bold"), " ", value)
+            pair = Text.assemble((name, "bold"), " ", value.replace(SOLID, " "))
             if line and line.cell_len + GAP + cell_len(pair.plain) > room:
                 out.print(Padding(line, (0, 0, 0, INDENT), expand=False))
                 line = Text()
@@ -215,7 +221,7 @@ def _wrapped(text: str, room: int) -> list[str]:
             lines.append(word)
         else:
             lines[-1] = longer
-    return lines
+    return [line.replace(SOLID, " ") for line in lines]
 
 
 def plain(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..crypto.fingerprint import fingerprint
 from ..node.words import counted, lasting
 from . import founding
-from .output import console, facts, prose, say, size, table
+from .output import console, facts, prose, say, size, solid, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,7 +146,7 @@ def show(out: "Console", found: dict[str, Any]) -> None:
     facts(out, [("charter", found["fingerprint"]), ("in full", found["federation"])])
     prose(out, "Every member has to see the same 25 digits: compare them by telephone, and each other's keys.")
     _heading(out, "Who is in")
-    rows = [(m["name"], m["fingerprint"], "yes" if m["signed"] else "not yet") for m in found["members"]]
+    rows = [(m["name"], solid(m["fingerprint"]), "yes" if m["signed"] else "not yet") for m in found["members"]]
     table(out, ("member", "key, to read by telephone", "signed"), rows, empty="No members.")
     _heading(out, "What leaves this house")
     _show_leaves(out, found, count)
@@ -233,8 +233,8 @@ def _course(found: dict[str, Any], count: int) -> list[tuple[str, object]]:
         *(
             (
                 "rule",
-                f"{rule}: tolerates {counted(liars, 'member that lies', 'members that lie')} in {count} updates"
-                + ("" if alone else f" ({', '.join(names)})"),
+                f"{rule}: tolerates {counted(liars, 'member that lies', 'members that lie') if liars else 'no liar'}"
+                f" in {count} updates" + ("" if alone else f" ({', '.join(names)})"),
             )
             for (rule, liars), names in rules.items()
         ),

@@ -1,5 +1,6 @@
 """`charter found` and `join` in real processes: refusals, wrong invitations, a changed draft, the founder's table."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -63,6 +64,8 @@ def test_who_refuses_is_seen_and_left_out(
     in_the_east = federation.go(east, "join", given[0], "--yes")
     founder.until(lambda screen: any("east" in x and "has come" in x for x in screen.lines))
     assert all(len(line) <= 80 for line in founder.screen.lines)
+    (row,) = [line for line in founder.screen.lines if line.startswith("east") and "has come" in line]
+    assert re.search(r"(\d{5} ){4}\d{5}$", row), "digits to be read aloud stand on one line"
     in_the_west = at_a_terminal(west, "join", given[1])
     founder.until(lambda screen: "put it to the others? [y/N]" in screen.text)
     founder.send("y\n")
