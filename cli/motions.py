@@ -117,7 +117,7 @@ def expel(
     who = client.member(member)
     confirm(f"Propose to expel {who['name']} ({who['key'][:16]})?", yes)
     motions_before = known_motions(client)
-    client.move("expel", who["key"], reason=reason, heights=heights)
+    client.propose("expel", who["key"], reason=reason, heights=heights)
     follow(client, "expel", who["key"], wait, as_json, motions_before)
 
 
@@ -140,7 +140,7 @@ def leave(
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
     motions_before = known_motions(client)
-    client.move("leave", reason=reason)
+    client.propose("leave", reason=reason)
     follow(client, "leave", me["key"], wait, as_json, motions_before)
 
 

@@ -59,7 +59,7 @@ def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path |
     new = keys.create_next(node_home, key_passphrase(node_home, passphrase_file))
     federation = bytes.fromhex(status["federation"]["id"])
     wire = sign(new, Rekeying(federation, new.public_key, old)).wire
-    client.move("rekey", old.hex(), statement=wire.hex())
+    client.propose("rekey", old.hex(), statement=wire.hex())
     deadline = time.monotonic() + wait
     while public_key(node_home) != new.public_key or not _runs_as(client, new.public_key):
         if time.monotonic() > deadline:
@@ -140,5 +140,5 @@ def _move_lost(statement: Path, yes: bool, wait: float, home: Path | None, as_js
     who = client.member(value.old.hex())
     confirm(f"Propose that {who['name']} changes its key from {value.old.hex()[:16]} to {value.author.hex()}?", yes)
     motions_before = known_motions(client)
-    client.move("rekey", value.old.hex(), statement=wire.hex())
+    client.propose("rekey", value.old.hex(), statement=wire.hex())
     follow(client, "rekey", value.old.hex(), wait, as_json, motions_before)

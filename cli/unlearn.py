@@ -135,7 +135,7 @@ def propose(
     again = " All members train the rounds since then once more, and pay for them again." if mode == "rewind" else ""
     confirm(f"Propose to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
     motions_before = known_motions(client)
-    sent = client.move_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
+    sent = client.propose_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):
         say(f"{name}: {count} rounds would run again")
     follow(client, sent["action"], sent["subject"], wait, as_json, motions_before)

@@ -181,10 +181,10 @@ class Client:
         """Forget an added address."""
         return cast("PeerRemoved", self._call("DELETE", "/peers", {"address": address}))
 
-    def move(
+    def propose(
         self, action: str, who: str = "", *, statement: str = "", reason: str = "", heights: int = 500
     ) -> "Submitted":
-        """Move something about membership."""
+        """Propose a motion on membership."""
         body = {"action": action, "who": who, "statement": statement, "reason": reason, "heights": heights}
         return cast("Submitted", self._call("POST", "/motions", body))
 
@@ -231,7 +231,7 @@ class Client:
         found = [cast("Settled", self._call("POST", "/unlearn/settled", {"updates": list(part)})) for part in parts]
         return all(not each["left"] and each["certified"] for each in found)
 
-    def move_withdrawal(
+    def propose_withdrawal(
         self,
         who: str,
         mode: str,
@@ -241,7 +241,7 @@ class Client:
         heights: int = 500,
         anyway: bool = False,
     ) -> "WithdrawalProposed":
-        """Move that a member's contributions be withdrawn, by "refold" or "rewind"."""
+        """Propose to withdraw a member's contributions, by "refold" or "rewind"."""
         body = {"who": who, "mode": mode, "reason": reason, "heights": heights, "anyway": anyway}
         return cast("WithdrawalProposed", self._call("POST", "/unlearn/motions", {**SCOPE, **scope, **body}))
 

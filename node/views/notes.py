@@ -259,7 +259,7 @@ def gone(seat: Seat, roll: Roll) -> Note:
         "evidence": "This node was expelled: a proof that it lied is in the ledger",
         "expelled": f"This node was expelled by the members{reason}",
         "left": "This node has left the federation",
-        "rekeyed": "This member has moved to another key",
+        "rekeyed": "This member has changed its key",
     }[seat.gone]
     if seat.gone == "rekeyed":
         return Note(

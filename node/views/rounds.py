@@ -266,7 +266,7 @@ def _ledgers_around(context: Context, height: int) -> tuple[Ledger, Ledger]:
 def _arrived(context: Context, component: str, number: int, author: bytes, height: int) -> str:
     seat = context.ledger.roll.seats.get(author)
     if seat is not None and seat.gone:
-        return {"evidence": "expelled", "rekeyed": "moved to a new key"}.get(seat.gone, seat.gone)
+        return {"evidence": "expelled", "rekeyed": "changed its key"}.get(seat.gone, seat.gone)
     for later in range(1, context.ledger.height + 1):
         stored = context.store.block(later)
         for record in stored.records if stored is not None else ():

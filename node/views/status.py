@@ -130,7 +130,7 @@ def _standing(context: Context, key: bytes) -> str:
     ledger = context.ledger
     gone = ledger.roll.seats[key].gone
     if gone:
-        return {"evidence": "expelled", "rekeyed": "moved to a new key"}.get(gone, gone)
+        return {"evidence": "expelled", "rekeyed": "changed its key"}.get(gone, gone)
     keys = {key, *earlier(ledger.roll, key)}
     everything = {w.height for w in ledger.withdrawn if w.author in keys and (w.mode, w.scope) == ("refold", "all")}
     since = max(

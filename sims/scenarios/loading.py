@@ -161,7 +161,7 @@ def _expect(table: toml.Table, count: int, rounds: int) -> Expect:
         within=table.take("within", toml.whole(1, 10**9), Expect(0).within),
         expelled=table.take("expelled", _who(count), NOBODY),
         refused=table.take("refused", read.words, ()),
-        told=table.take("told", read.words, ()),
+        notices=table.take("notices", read.words, ()),
         alarms=table.take("alarms", read.words, ()),
         counted=table.take("counted", _who(count), NOBODY),
         everybody=table.take("everybody", toml.flag, False),

@@ -9,7 +9,7 @@ an
                       when no event is left and no disk fails: fewer can spare fewer
     expelled          its lie, and the motion to expel it; a run in which it never lies breaks "scenario" (play.py)
     stopped, stale    rounds, nodes, partitions; for stale also the network and whatever slows anybody down
-    told, refused     rounds, and the actions that cause the words (CAUSES); for words without known causes: all
+    notices, refused  rounds, and the actions that cause the words (CAUSES); for words without known causes: all
     counted           rounds, nodes, and the events of nodes that have to be counted
 """
 
@@ -135,7 +135,7 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
     if key == "stale":
         calm = before.conditions == after.conditions and before.disk == after.disk
         return calm and not (fewer_nodes or fewer_rounds or kinds & {*SETTINGS, "partition", "crash"})
-    causes = {CAUSES.get(word) for word in expect.told} if key == "told" else {"lie"}
+    causes = {CAUSES.get(word) for word in expect.notices} if key == "notices" else {"lie"}
     happened = None not in causes and causes <= {event.do for event in before.events}
     return not fewer_rounds and not kinds & causes and (happened or replace(before, expect=after.expect) == after)
 

@@ -234,9 +234,9 @@ class Play(Stage):
         for reason in expect.refused:
             if reason not in refused:
                 raise InvariantError("expect.refused", f"no honest node refused anything as {reason!r}")
-        for event in expect.told:
+        for event in expect.notices:
             if event not in {notice.event for notice in notices}:
-                raise InvariantError("expect.told", f"no honest node gave the notice {event!r}")
+                raise InvariantError("expect.notices", f"no honest node gave the notice {event!r}")
         rounds = [round_ for component in core.ledger.components.values() for round_ in component.rounds]
         sums = {
             name: {

@@ -42,7 +42,7 @@ class Expect:
     within: int = 600_000
     expelled: Who = ()
     refused: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
     counted: Who = ()
     everybody: bool = False

@@ -179,8 +179,8 @@ class Daemon:
     def member(self, who: str) -> dict[str, object]:
         return {"name": who, "key": who, "active_host_of": ["head/b"]}
 
-    def move(self, action: str, who: str = "me", **_: object) -> None:
-        """Do as the federation does: what is open is voted for, else it is moved, a block later."""
+    def propose(self, action: str, who: str = "me", **_: object) -> None:
+        """Do as the federation does: what is open is voted for, else it is proposed, a block later."""
         new = motion("new", action, who)
         same = next((m for m in self.open if (m["action"], m["subject"]) == (action, new["subject"])), new)
         if same is new:
@@ -188,7 +188,7 @@ class Daemon:
         threading.Timer(0.6, lambda: same.update(your_ballot="yes", yes=[1, 2])).start()
 
     def vote(self, word: str, **_: object) -> dict[str, object]:
-        self.move("admit", word)
+        self.propose("admit", word)
         return {"submitted": True, "motion": None, "subject": word}
 
     def invite(self, name: str, **_: object) -> dict[str, object]:

@@ -24,7 +24,7 @@ about = "a test"
 nodes = 4
 rounds = 2
 [expect]
-told = ["never-said"]
+notices = ["never-said"]
 idle = true
 """
 
@@ -43,13 +43,13 @@ def test_sim_run_and_list(run: "Run", tmp_path: Path) -> None:
     answer = run("sim", "run", str(mine), "--seeds", "2..3", "--out", str(tmp_path / "out"), "--json")
     assert answer.code == 1
     failures = json.loads(answer.out)["failures"]
-    assert [(each["seed"], each["promise"]) for each in failures] == [(2, "expect.told"), (3, "expect.told")]
+    assert [(each["seed"], each["promise"]) for each in failures] == [(2, "expect.notices"), (3, "expect.notices")]
     for failure in failures:
         words = failure["command"].split()[1:]
         assert run(*words).code == 1
     people = run("sim", "run", str(mine), "--seed", "2")
     assert people.code == 1
-    assert "expect.told breaks in test with seed 2" in people.out
+    assert "expect.notices breaks in test with seed 2" in people.out
     assert "never-said" in people.out
     assert "idle" not in people.out, "the shortest scenario is the one that is printed"
 
@@ -120,6 +120,6 @@ def test_ctrl_c_tells_what_was_found_until_then(tmp_path: Path, stage: str, last
     assert not found["held"]
     assert 1 <= found["runs"] == len(found["failures"]) <= found["asked"] == last + 1
     for failure in found["failures"]:
-        assert failure["promise"] == "expect.told"
+        assert failure["promise"] == "expect.notices"
         assert failure["shortest"] is None
         assert failure["command"] == f"collegium sim run {mine} --seed {failure['seed']}"

@@ -104,7 +104,7 @@ def test_g7_a_withdrawal_is_verified_from_another_ledger_and_its_bytes_are_gone(
     # States that held it, from the first round that counted it on; none of these was without it.
     assert not _found(four, states)
     proposer, *voters = (i for i in four.institutions if i is not leaver)
-    Client(proposer.home).move_withdrawal(voters[0].name, "rewind", {})
+    Client(proposer.home).propose_withdrawal(voters[0].name, "rewind", {})
     four.wait(lambda: bool(Client(voters[0].home).motions()["open"]))
     (motion,) = Client(voters[0].home).motions()["open"]
     for voter in voters:

@@ -590,7 +590,7 @@ MUTATIONS = (
         ((MOTIONS, "waited.get(host, 0) + (host in asked)", "0"),),
         "hung-learner",
         1,
-        ("expect.rounds", "expect.told"),
+        ("expect.rounds", "expect.notices"),
     ),
     Mutation(
         "a suspended trainer still counts as a trainer",

@@ -391,7 +391,7 @@ node = "other"
 after = "round 1"
 for = 300
 [expect]
-told = ["training-failed"]
+notices = ["training-failed"]
 idle = true
 """
 LEFT_OUT = """
@@ -426,7 +426,7 @@ def discreet(core: NodeState, event: str, level: str = "info", real: Any = NodeS
     ("scenario", "part", "broken", "promise", "kept"),
     [
         (CALM.replace("rounds = 2", "rounds = 4") + DEAD, (core_module, "_on_timer"), deaf, "expect.rounds", ["crash"]),
-        (CALM + UNSAID, (NodeState, "notice"), discreet, "expect.told", ["break-learner"]),
+        (CALM + UNSAID, (NodeState, "notice"), discreet, "expect.notices", ["break-learner"]),
         (
             CALM + LEFT_OUT,
             (candidates, "is_punctual"),
@@ -466,7 +466,7 @@ def some_expectations() -> list[Any]:
     found = []
     for name in shipped():
         expect = load(name).expect
-        for key in ("rounds", "expelled", "refused", "told", "counted", "everybody", "stale", "stopped"):
+        for key in ("rounds", "expelled", "refused", "notices", "counted", "everybody", "stale", "stopped"):
             if getattr(expect, key):
                 marks = (
                     ()
