@@ -17,7 +17,7 @@ from ..node.home import config as settings
 from ..node.home import keys
 from ..node.home.addresses import members_problems, own_problem
 from ..node.home.lock import running
-from ..node.home.paths import Home
+from ..node.home.paths import GOOD_FREE, Home
 from ..node.views.note import Level, NoteKind
 from ..node.words import counted
 from ..protocol.blocks import tolerated
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..consensus.ledger import Ledger
 
 MIN_PYTHON = (3, 11)
-MIN_FREE, GOOD_FREE = 64 << 20, 2 << 30  # bytes
+MIN_FREE = 64 << 20  # bytes
 PATIENCE, DATA_PATIENCE = 45.0, 1800.0  # seconds for a check: all but that of the data take a few
 EARLIEST = 1_735_689_600  # 2025-01-01: a clock before that was never set
 OF_FORMER = {"python", "packages", "clock", "directory", "key", "charter", "disk", "database"}

@@ -13,6 +13,7 @@ import typer
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
 from ..node.words import lasting
 from ..protocol.bounds import MAX_WAIT
+from .alarms import alarms
 from .monitor import check
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="This node's daemon.", no_args_is_help=True)
 app.command("pause")(pause)
 app.command("resume")(resume)
+app.command("alarms")(alarms)
 LAST_LINES = 5
 
 

@@ -1,5 +1,6 @@
 """The control API's interface to a running daemon, and the facts that it takes for the views."""
 
+import shutil
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
@@ -224,6 +225,8 @@ def _live(daemon: Daemon) -> Live:
         learner_cut=dict(daemon.learner.cut),
         learner_warnings=_warnings(daemon),
         data_missing=daemon.data_missing,
+        halted=tuple(sorted(core.halted)),
+        free=shutil.disk_usage(daemon.home.root).free,
         training=core.run.number if core.run is not None else None,
         view=core.agreement.view if core.agreement is not None else None,
         folded=dict(core.folded),

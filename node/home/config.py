@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...crypto.errors import RefusedError, UsageError
 from ...protocol.bounds import (
@@ -122,6 +123,15 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """[alarm]: where the operator is told of problems; without a command and a webhook, nowhere (node/alarms)."""
+
+    command: tuple[str, ...] = ()
+    webhook: str = ""
+    after_seconds: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """[timing], in milliseconds."""
 
@@ -154,6 +164,7 @@ class Config:
     privacy: Privacy = field(default_factory=Privacy)
     models: Models = field(default_factory=Models)
     log: Log = field(default_factory=Log)
+    alarm: Alarm = field(default_factory=Alarm)
     timing: Timing = field(default_factory=Timing)
     storage: Storage = field(default_factory=Storage)
     peers: Peers = field(default_factory=Peers)
@@ -176,6 +187,27 @@ def _folder(value: object) -> Path | None:
     if type(value) is not str or "\0" in value:
         raise ValueError('the path of a folder, or "" for none')
     return Path(value) if value else None
+
+
+def _webhook(value: object) -> str:
+    if type(value) is str and (not value or _is_url(value)):
+        return value
+    raise ValueError('an address that begins with "https://" or "http://", or "" for none')
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port_is_fine
+        and text.isascii()
+        and " " not in text
+    )
 
 
 def _model(value: object) -> Path:
@@ -229,6 +261,14 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
     ),
     "privacy": (Privacy, {**_BOUNDS, "jurisdiction": _jurisdiction}),
     "log": (Log, {"format": toml.one_of(*LOG_FORMATS), "level": toml.one_of(*LOG_LEVELS)}),
+    "alarm": (
+        Alarm,
+        {
+            "command": toml.list_of("words of a command", 0, 256, _word),
+            "webhook": _webhook,
+            "after_seconds": toml.whole(0, 86_400),
+        },
+    ),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
     "storage": (Storage, {"prune": toml.flag}),
     "peers": (Peers, {"addresses": toml.list_of("addresses", 0, 256, check_peer)}),
@@ -354,6 +394,14 @@ jurisdiction = {_toml(c.privacy.jurisdiction)}
 [log]
 format = {_toml(c.log.format)}  # "console" or "json"
 level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
+
+[alarm]
+# Who is told, once each, that a problem of this node began and that it ended: the problems that `collegium node status`
+# lists. A command gets a JSON object on its standard input; a webhook gets it by POST. `collegium node alarms` lists
+# what is told now, and `--test` tries it. That the daemon itself has stopped, only another program can tell.
+command = {_toml(c.alarm.command)}  # as ["mail-admin", "--subject", "collegium"]
+webhook = {_toml(c.alarm.webhook)}
+after_seconds = {c.alarm.after_seconds}  # a problem has to last so long
 
 [timing]  # milliseconds
 propose_ms = {c.timing.propose_ms}  # patience with a proposer in the first view

@@ -11,6 +11,7 @@ from pathlib import Path
 from ...crypto.errors import RefusedError, UsageError
 from ..store.errors import disk_errors
 
+GOOD_FREE = 2 << 30  # bytes of disk: less is worth a note
 SOCKET_LIMIT = 100  # bytes; sun_path holds 108 on Linux and 104 on BSD and macOS, with the final zero
 
 
@@ -49,6 +50,11 @@ class Home:
     def joining(self) -> Path:
         """The invitation that this node joins by, or the lost key that it replaces (joining.py)."""
         return self.root / "joining.json"
+
+    @property
+    def alarms(self) -> Path:
+        """The problems that last, and whether their operator was told (node/alarms/record.py)."""
+        return self.root / "alarms.json"
 
     @property
     def founding(self) -> Path:

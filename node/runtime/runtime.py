@@ -7,7 +7,7 @@ end in its one inbox. The work of a callback is in modules of its own.
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -31,6 +31,7 @@ from ..patience import in_thread, unless_scarce
 from ..store.database import Store
 from ..unlearning.exclusion import Exclusion
 from ..unlearning.students import Seen
+from ..views.note import Note
 from . import logs, service
 from .admission import SYNC_PROTOCOL, Admission
 from .awaiting import DataFolder, held_before
@@ -183,6 +184,8 @@ class Runtime:
             nursery.start_soon(self._tend)
             if self.data.missing:
                 nursery.start_soon(self._await_data)
+            if self.config.alarm.command or self.config.alarm.webhook:
+                nursery.start_soon(self._watch_notes)
             self._follow_key()
             log.info(
                 "node started",
@@ -230,6 +233,17 @@ class Runtime:
                     # That peer lets this node in when the members have admitted it.
                     self.network.backoff_reset(invitation.member)
             await trio.sleep(TEND_EVERY)
+
+    async def _watch_notes(self) -> None:
+        # Imported here, when the node already runs: the network starts first.
+        from ..alarms.watch import Watch  # noqa: PLC0415
+        from ..control.facts import context_of  # noqa: PLC0415
+        from ..views.notes import notes  # noqa: PLC0415
+
+        async def look() -> Sequence[Note]:
+            return await in_thread(notes, context_of(self))
+
+        await Watch(self.home, self.config.alarm, self.config.node.name, self.charter.name).run(look)
 
     async def _await_data(self) -> None:
         await self.data.wait()

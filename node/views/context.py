@@ -63,6 +63,8 @@ class Live:
     # Own records that this disk lacked at the start and peers had, by kind: an old copy of the home was put back.
     returned: Mapping[str, int] = field(default_factory=dict)
     removals_unknown: bool = False  # nothing is trained until `collegium unlearn resume`
+    halted: tuple[str, ...] = ()  # components whose state here differs from the certified one, recomputed as well
+    free: int | None = None  # bytes free on the disk of the home
     data_missing: str = ""  # the reason why the data folder, which was there at the start, cannot be read now
 
 

@@ -41,6 +41,8 @@ class NoteKind(StrEnum):
     TOO_FEW_TRAINERS = "too-few-trainers"
     FEWER_FAULTS_TOLERATED = "fewer-faults-tolerated"
     STATES_UNCERTIFIED = "states-uncertified"
+    STATE_DIFFERS = "state-differs"
+    DISK_NEARLY_FULL = "disk-nearly-full"
 
     @property
     def level(self) -> Level:
@@ -54,6 +56,7 @@ _LEVELS = {
     NoteKind.STATES_UNCERTIFIED: Level.INFO,
     NoteKind.LEARNER_FAILED: Level.CRITICAL,
     NoteKind.TOO_FEW_CONNECTED: Level.CRITICAL,
+    NoteKind.STATE_DIFFERS: Level.CRITICAL,
 }
 
 
@@ -64,6 +67,7 @@ class Note:
     kind: NoteKind
     found: str
     advice: str
+    subject: str = ""  # what this note is about, where a node may have several of a kind
 
     @property
     def level(self) -> Level:

@@ -1,11 +1,14 @@
 """Problems of this federation or this node, in sentences, each with advice."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ...consensus.ledger import ComponentLedger, Ledger
 from ...consensus.membership import OpenMotion, Roll, Seat, needed
 from ..core.motions import undecided
+from ..home.paths import GOOD_FREE
 from ..words import counted
 from .context import Context, Live
 from .membership import sentence
@@ -34,6 +37,7 @@ def notes(context: Context) -> list[Note]:
             NoteKind.BALLOT_WAITS,
             f"A motion waits for your ballot: {sentence(context, motion)}.",
             f"`collegium peer approve|refuse {motion.digest.hex()[:12]}`.",
+            motion.digest.hex(),
         )
         for motion in undecided(ledger, context.me)
     ]
@@ -44,6 +48,7 @@ def notes(context: Context) -> list[Note]:
             f" {needed(motion, ledger.members, ledger.fault_model)} have voted yes.",
             f"This node has no vote on it. Speak with the others; `collegium peer show"
             f" {context.member(motion.author)['name']}` says who made the motion.",
+            motion.digest.hex(),
         )
         for motion in ledger.roll.motions
         if motion.action == "expel" and motion.subject == context.me
@@ -62,10 +67,12 @@ def _running(context: Context, live: Live) -> list[Note]:
                 f"Pending application: {name} (key {key.hex()[:16]}), invited"
                 f" {f'as {invited}' if invited else 'without a name'}. Approve or refuse it:",
                 f"`collegium peer approve|refuse {token_key}`.",
+                token_key,
             )
             for name, token_key, invited, key in live.held
         ),
         *_network(context, live),
+        *_storage(live),
         *_budget(context, live),
         *_learner(live),
     ]
@@ -106,6 +113,32 @@ def _network(context: Context, live: Live) -> list[Note]:
             )
         )
     return shown
+
+
+def _storage(live: Live) -> list[Note]:
+    """Return notes on this node's disk, and on states that it cannot reproduce."""
+    found = []
+    if live.free is not None and live.free < GOOD_FREE:
+        found.append(
+            Note(
+                NoteKind.DISK_NEARLY_FULL,
+                f"The disk of this node has {live.free / 1e9:.1f} GB free. A full disk stops the daemon; nothing stored"
+                " is lost.",
+                "Free space.",
+            )
+        )
+    if live.halted:
+        names = listed(list(live.halted))
+        found.append(
+            Note(
+                NoteKind.STATE_DIFFERS,
+                f"The state of {names} here differs from the certified one, and did so again when it was"
+                " recomputed: this node no longer trains it, nor vouches for it.",
+                "The others go on. Check this machine's memory and disk, and its package versions with another member's"
+                " (`collegium doctor`); then restart.",
+            )
+        )
+    return found
 
 
 def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
@@ -156,11 +189,12 @@ def _budget(context: Context, live: Live) -> list[Note]:
     # The noise was chosen to end with the planned rounds. A statistic has one round.
     planned, sums = learning.planned_rounds, {spec.name for spec in context.charter.components if spec.is_statistic}
     shown += _run_out(
+        context,
         {
             name: last
             for name, (left, last) in sorted(() if live.exhausted else live.forecast.items())
             if left <= SOON or any(round_ < planned for component, round_ in last.items() if component not in sums)
-        }
+        },
     )
     if not live.contributing:
         shown.append(
@@ -271,19 +305,32 @@ def gone(seat: Seat, roll: Roll) -> Note:
     return Note(NoteKind.FORMER_MEMBER, f"{what}: it is no member since height {seat.until}.", f"{STILL} {back}")
 
 
-def _run_out(last_rounds: Mapping[str, Mapping[str, int]]) -> list[Note]:
+def _run_out(context: Context, last_rounds: Mapping[str, Mapping[str, int]]) -> list[Note]:
     """Return notes on budgets that run out: one for all modalities with the same last round."""
     together: dict[str, list[str]] = {}
+    dates: dict[str, str] = {}
     for modality, last in last_rounds.items():
         after = ", ".join(f"round {round_} of {name}" for name, round_ in sorted(last.items()))
         if len(set(last.values())) == 1:
             after = f"round {min(last.values())}"
         together.setdefault(after, []).append(modality)
+        dates[after] = _date(context, last)
     return [
         Note(
             NoteKind.BUDGET_RUNS_OUT,
-            f"The privacy budget of {', '.join(names)} runs out after {after}, if nothing changes.",
+            f"The privacy budget of {', '.join(names)} runs out after {after}{dates[after]}, if nothing changes.",
             BOUNDS,
+            ", ".join(names),
         )
         for after, names in together.items()
     ]
+
+
+def _date(context: Context, last: Mapping[str, int]) -> str:
+    """Return the day on which the first of these rounds closes if each takes the charter's pace; "" without a pace."""
+    pace = context.charter.rules.pace / 1000
+    if not pace:
+        return ""
+    left = min(round_ - context.ledger.components[name].round for name, round_ in last.items())
+    day = datetime.fromtimestamp(time.time() + max(0, left) * pace, UTC).date()
+    return f" (not before {day.isoformat()} at the charter's pace)"

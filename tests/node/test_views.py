@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from collegium.crypto.errors import UsageError
 from collegium.node import views
 from collegium.node.core import events as ev
 from collegium.node.core.state import NodeState
+from collegium.node.home.paths import GOOD_FREE
 from collegium.node.privacy.policy import Bound, InForce, in_force
 from collegium.node.store import Metric, Store
 from collegium.node.views import Context, InFlight, Live
@@ -532,3 +534,32 @@ def test_unlearn_shows_how_far_it_got(context: Context, cluster: Cluster) -> Non
     assert withdrawal["member"]["name"] == name_of(cluster, 0)
     assert withdrawal["state"] == "refolded, certified, erased"
     assert all(c["certified"] and c["generation"] == 1 for c in withdrawal["components"])
+
+
+def test_a_full_disk_and_a_state_that_differs_are_notes(context: Context, cluster: Cluster) -> None:
+    def kinds(**facts: Any) -> set[str]:
+        state = replace(live(cluster), **facts)
+        return {finding["kind"] for finding in views.status(replace(context, live=state))["findings"]}
+
+    assert "disk-nearly-full" in kinds(free=GOOD_FREE - 1)
+    assert not kinds(free=GOOD_FREE) & {"disk-nearly-full", "state-differs"}
+    assert "state-differs" in kinds(halted=("head/task0",))
+
+
+def test_a_budget_that_runs_out_says_not_before_which_day_at_the_charters_pace(
+    context: Context, cluster: Cluster
+) -> None:
+    name = "head/task0"
+    last = context.ledger.components[name].round + 2
+    state = replace(live(cluster), exhausted="", forecast={"made-up": (2, {name: last})})
+
+    def found(pace_days: int) -> str:
+        charter = context.charter
+        paced = replace(charter, rules=replace(charter.rules, pace=pace_days * 86_400_000))
+        shown = views.status(replace(context, charter=paced, live=state))
+        return next(note for note in shown["notes"] if "runs out" in note)
+
+    assert f"runs out after round {last}, if nothing changes" in found(0)
+    day = (datetime.now(UTC) + timedelta(days=14)).date()
+    days = {f"(not before {(day + timedelta(days=late)).isoformat()} at the charter's pace)" for late in (-1, 0)}
+    assert any(one in found(7) for one in days)

@@ -1,0 +1,77 @@
+"""`collegium node alarms`: what this node's operator is told, and whether it arrives."""
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..crypto.errors import UsageError
+from .options import HomeOption, JsonOption, existing_home
+from .output import emit
+
+if TYPE_CHECKING:
+    from ..node.home.config import Alarm
+    from ..node.home.paths import Home
+
+
+def alarms(
+    test: Annotated[bool, typer.Option("--test", help="Send a message now, marked as a test.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the problems that last, and whether [alarm] of config.toml told them; with --test, try it."""
+    from ..node.alarms import record
+    from ..node.home import config as settings
+
+    place = existing_home(home)
+    config = settings.load(place.config)
+    to = config.alarm
+    if test:
+        _try(place, to, config.node.name)
+    told: dict[str, Any] = {
+        "command": list(to.command),
+        "webhook": to.webhook,
+        "after_seconds": to.after_seconds,
+        "tested": test,
+        "problems": [
+            {
+                "kind": one.kind.value,
+                "level": one.kind.level.value,
+                "found": one.found,
+                "advice": one.advice,
+                "since": datetime.fromtimestamp(one.since, UTC).isoformat(timespec="seconds"),
+                "told": one.told,
+            }
+            for one in record.load(place)
+        ],
+    }
+
+    def people(out: Any) -> None:
+        if test:
+            out.print("the test message was taken")
+        if not (to.command or to.webhook):
+            out.print("no alarms: [alarm] in config.toml names no command and no webhook")
+            return
+        targets = [*([f"command {to.command[0]}"] if to.command else []), *([to.webhook] if to.webhook else [])]
+        out.print(f"told: {', '.join(targets)}; problems that last {to.after_seconds} s")
+        for one in told["problems"]:
+            state = "told" if one["told"] else "not told yet"
+            out.print(f"{one['level']}, since {one['since']}, {state}: {one['found']} {one['advice']}", soft_wrap=True)
+        if not told["problems"]:
+            out.print("no problem lasts")
+
+    emit(told, as_json, people)
+
+
+def _try(home: "Home", to: "Alarm", node: str) -> None:
+    import trio
+
+    from ..node.alarms.deliver import deliver
+    from ..node.alarms.due import trial
+    from ..node.verify import read_charter
+
+    if not (to.command or to.webhook):
+        raise UsageError("There is nobody to tell", "Set command or webhook in [alarm] of config.toml.")
+    federation = read_charter(home.charter)[0].name if home.charter.exists() else ""
+    trio.run(deliver, to, trial(node, federation, time.time()))

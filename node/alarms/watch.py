@@ -1,0 +1,58 @@
+"""The daemon's watch over its own notes: it tells its operator what begins and what ends."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+import trio
+
+from ...crypto.errors import CollegiumError
+from ..home.config import Alarm
+from ..home.paths import Home
+from ..patience import in_thread
+from ..views.note import Note
+from . import record
+from .deliver import deliver
+from .due import due, message, watched
+from .record import Raised
+
+log = structlog.get_logger(__name__)
+
+EVERY = 5.0  # seconds between two looks
+
+
+class Watch:
+    """Alarms of one daemon."""
+
+    def __init__(self, home: Home, to: Alarm, node: str, federation: str):
+        self._home, self._to, self._names = home, to, (node, federation)
+        self._failed = ""  # why the last message did not arrive: said once in the log
+
+    async def run(self, look: Callable[[], Awaitable[Sequence[Note]]]) -> None:
+        """Look at the notes again and again. A message that does not arrive is sent again at the next look."""
+        raised = await in_thread(record.load, self._home)
+        while True:
+            await trio.sleep(EVERY)
+            raised = await self.look(raised, await look(), time.time())
+
+    async def look(self, raised: Sequence[Raised], notes: Sequence[Note], now: float) -> tuple[Raised, ...]:
+        """Tell what is due; return the problems that last, as they are on disk now.
+
+        What was told goes to disk after it: a daemon that is killed in between tells it once more.
+        """
+        lasting = watched(raised, notes, now)
+        for one in due(lasting, notes, now, self._to.after_seconds):
+            try:
+                await deliver(self._to, message(one.change, one.raised, *self._names))
+            except CollegiumError as error:
+                if str(error) != self._failed:
+                    log.error("an alarm cannot be delivered; it is tried again", error=str(error))
+                self._failed = str(error)
+                break  # the others would wait as long, and fail as well
+            self._failed = ""
+            log.info("alarm", what=one.change.value, kind=one.raised.kind.value, found=one.raised.found)
+            lasting = tuple(new for old in lasting if (new := one.after if old is one.raised else old) is not None)
+            await in_thread(record.save, self._home, lasting)
+        if lasting != tuple(raised):
+            await in_thread(record.save, self._home, lasting)
+        return lasting

@@ -1,0 +1,142 @@
+"""Alarms: each problem once, with a clear end; a delivery that fails is made up for."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from collegium.crypto.errors import OperatorError
+from collegium.node.alarms import record
+from collegium.node.alarms.deliver import deliver
+from collegium.node.alarms.due import Change, due, message, trial, watched
+from collegium.node.alarms.record import Raised
+from collegium.node.alarms.watch import Watch
+from collegium.node.home import Home
+from collegium.node.home.config import Alarm
+from collegium.node.views.note import Note, NoteKind
+
+LOST = Note(NoteKind.TOO_FEW_CONNECTED, "Connected to 1 of 3.", "Look.")
+LOST_LATER = Note(NoteKind.TOO_FEW_CONNECTED, "Connected to 0 of 3.", "Look.")
+CATCHING_UP = Note(NoteKind.CATCHING_UP, "Catching up.", "It goes on by itself.")
+
+
+def ballot(digest: str) -> Note:
+    return Note(NoteKind.BALLOT_WAITS, f"A motion waits for your ballot: {digest}.", "Vote.", digest)
+
+
+class Told:
+    """A command that writes what it is told to a file; it fails as long as `down` is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.down, self.out = folder / "down", folder / "told"
+        code = (
+            f"import pathlib, sys\nif pathlib.Path({str(self.down)!r}).exists(): sys.exit('the line is down')\n"
+            f"open({str(self.out)!r}, 'a').write(sys.stdin.read() + chr(10))"
+        )
+        self.alarm = Alarm((sys.executable, "-c", code), "", 60)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        return [(one["alarm"], one["kind"]) for one in self.messages]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def look(home: Home, told: Told, notes: list[Note], now: float) -> None:
+    """One look of a daemon that has just started: what it knows, it has from disk."""
+    trio.run(Watch(home, told.alarm, "north", "schools").look, record.load(home), notes, now)
+
+
+def test_a_problem_is_told_once_when_it_lasts_and_its_end_once(home: Home, tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    look(home, told, [LOST, CATCHING_UP], 1000.0)
+    look(home, told, [LOST], 1059.0)
+    assert told.said == []
+    look(home, told, [LOST_LATER], 1060.0)
+    look(home, told, [LOST], 5000.0)
+    assert told.said == [("begins", "too-few-connected")]
+    (begins,) = told.messages
+    assert begins == {
+        "alarm": "begins", "kind": "too-few-connected", "level": "critical", "found": "Connected to 1 of 3.",
+        "advice": "Look.", "since": "1970-01-01T00:16:40+00:00", "node": "north", "federation": "schools",
+    }  # fmt: skip
+    look(home, told, [], 6000.0)
+    look(home, told, [], 7000.0)
+    assert told.said == [("begins", "too-few-connected"), ("ends", "too-few-connected")]
+    assert record.load(home) == ()
+
+
+def test_a_problem_that_ends_before_it_is_told_is_told_never(home: Home, tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    look(home, told, [LOST], 1000.0)
+    look(home, told, [], 1030.0)
+    look(home, told, [LOST], 1061.0)  # another one: its time begins now
+    assert told.said == []
+    assert [one.since for one in record.load(home)] == [1061.0]
+
+
+def test_two_of_a_kind_are_two_problems(home: Home, tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    look(home, told, [ballot("aa"), ballot("bb")], 0.0)
+    look(home, told, [ballot("aa"), ballot("bb")], 60.0)
+    look(home, told, [ballot("bb")], 90.0)
+    assert told.said == [("begins", "ballot-waits")] * 2 + [("ends", "ballot-waits")]
+    assert "aa" in told.messages[-1]["found"]
+
+
+def test_what_did_not_arrive_is_told_as_soon_as_it_can_be(home: Home, tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.down.touch()
+    look(home, told, [LOST], 0.0)
+    look(home, told, [LOST], 100.0)
+    look(home, told, [LOST], 200.0)
+    assert told.said == []
+    assert not any(one.told for one in record.load(home))
+    told.down.unlink()
+    look(home, told, [LOST], 300.0)
+    assert told.said == [("begins", "too-few-connected")]
+    told.down.touch()
+    look(home, told, [], 400.0)
+    told.down.unlink()
+    look(home, told, [], 500.0)
+    assert told.said[1:] == [("ends", "too-few-connected")]
+
+
+def test_a_record_that_cannot_be_read_tells_once_more_and_stops_nothing(home: Home, tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    for damage in ("{", "[{}]", '[{"kind": "unheard-of"}]', "7", '[{"kind": "paused", "subject": 1}]'):
+        home.alarms.write_text(damage)
+        assert record.load(home) == ()
+    look(home, told, [LOST], 0.0)
+    look(home, told, [LOST], 60.0)
+    assert told.said == [("begins", "too-few-connected")]
+    assert stat.S_IMODE(home.alarms.stat().st_mode) == 0o600
+
+
+def test_what_a_command_says_when_it_fails_is_told_with_advice(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.down.touch()
+    with pytest.raises(OperatorError, match=r"ended with 1: the line is down") as error:
+        trio.run(deliver, told.alarm, trial("north", "schools", 0.0))
+    assert "--test" in error.value.advice
+    with pytest.raises(OperatorError, match="cannot be run: No such file"):
+        trio.run(deliver, Alarm(("/nowhere/at-all",)), trial("north", "schools", 0.0))
+
+
+def test_nothing_is_due_of_what_asks_for_nobody() -> None:
+    assert watched((), [CATCHING_UP], 0.0) == ()
+    old = Raised(NoteKind.PAUSED, "", 0.0, "Paused.", "", told=True)
+    (over,) = due(watched([old], [], 9.0), [], 9.0, 60)
+    assert (over.change, over.after) == (Change.ENDS, None)
+    assert message(over.change, old, "n", "f")["alarm"] == "ends"
