@@ -64,7 +64,7 @@ def backup(
             out,
             [
                 ("backup", file),
-                ("holds", f"{len(entries)} files, {size(result['bytes'])}, as of {_when(result)}"),
+                ("holds", f"{len(entries)} files, {size(result['bytes'])}, as of {_moment(result)}"),
                 ("key", SEALED_KEY if result["sealed"] else OPEN_KEY),
                 ("keep in mind", WITHDRAWN),
             ],
@@ -110,7 +110,7 @@ def restore(
             out,
             [
                 ("directory", folder),
-                ("holds", f"{len(contents.entries)} files, {size(contents.size)}, as of {_when(result)}"),
+                ("holds", f"{len(contents.entries)} files, {size(contents.size)}, as of {_moment(result)}"),
                 ("member's key", result["public_key"][:16]),
                 ("data folder", f"not in the backup; {there}"),
                 ("only one", ONE),
@@ -121,7 +121,7 @@ def restore(
     emit(result, as_json, people)
 
 
-def _when(head: Any) -> str:
+def _moment(head: Any) -> str:
     where = f"height {head['height']}" if head["federation"] else "before it ever ran"
     return f"{head['created']}, {where}"
 

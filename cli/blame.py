@@ -41,7 +41,7 @@ def blame(
     from ..node.provenance import home_blame
     from ..node.provenance.plot import COLUMNS, html, png, row
 
-    node_home = _ran(existing_home(home))
+    node_home = _home_that_ran(existing_home(home))
     if plot is not None:
         check_picture(plot, ".png", ".html")
     with progress(as_json) as step:
@@ -96,10 +96,10 @@ def influence(
         raise UsageError("Nobody is named", "Give --peer NAME (may be repeated), --all or --shapley N.")
     if samples == 1:
         raise UsageError("--shapley 1 has no standard error", "Ask for at least 2 samples; 100 is a beginning.")
-    node_home = _ran(existing_home(home))
+    node_home = _home_that_ran(existing_home(home))
     with progress(as_json) as step:
         model = home_model(node_home, from_bytes=False, progress=step)
-        part = _held(model, component)
+        part = _component_of(model, component)
         asked = _members(model, peer or [])
         c = model.report.ledger.components[component]
         coalitions = coalitions_of(
@@ -116,19 +116,19 @@ def influence(
                 if samples
                 else None
             )
-    result = _told(model, part, tasks, coalitions, removals, values)
+    result = _result(model, part, tasks, coalitions, removals, values)
     if values is not None:
         result["shapley"] |= {"seed": seed, "tolerance": tolerance}
     emit(result, as_json, lambda out: _people(out, result))
 
 
-def _ran(home: "Home") -> "Home":
+def _home_that_ran(home: "Home") -> "Home":
     if not home.database.exists():
         raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
     return home
 
 
-def _held(model: "Model", component: str) -> "Component":
+def _component_of(model: "Model", component: str) -> "Component":
     """Return a component of this node with a closed round. Raises UsageError."""
     names = sorted(model.report.ledger.components)
     if component not in names:
@@ -182,7 +182,7 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
         )
 
 
-def _told(
+def _result(
     model: "Model",
     part: "Component",
     tasks: "dict[str, Figure]",

@@ -56,8 +56,8 @@ class Check:
 
 def run(home: Home, *, data: bool = True) -> list[Check]:
     """Run all checks on a node's directory; a check that fails to run is a finding, and the others still run."""
-    ledger = _agreed(home)
-    gone = _gone(home, ledger)
+    ledger = _agreed_ledger(home)
+    gone = _is_former_member(home, ledger)
     checks: list[tuple[str, Callable[[Home], Iterator[Check]]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -98,7 +98,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
     return list(once.values())
 
 
-def _agreed(home: Home) -> "Ledger | None":
+def _agreed_ledger(home: Home) -> "Ledger | None":
     """Return the ledger on this disk, folded once for all checks; None if it fails, which a check reports."""
 
     def look() -> "Ledger | None":
@@ -116,7 +116,7 @@ def _agreed(home: Home) -> "Ledger | None":
         return None
 
 
-def _gone(home: Home, ledger: "Ledger | None") -> bool:
+def _is_former_member(home: Home, ledger: "Ledger | None") -> bool:
     """Whether this key is a former member's: it needs no data, no address and no daemon."""
     from .read import public_key
 
@@ -230,7 +230,7 @@ def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterat
     if key is None or (charter.member(key) is not None and not home.database.exists()):
         return
     if home.database.exists():
-        yield from _standing(home, _ledger(home, charter, key) if ledger is None else ledger, key)
+        yield from _standing_checks(home, _ledger(home, charter, key) if ledger is None else ledger, key)
     elif home.joining.exists():
         yield Check("membership", "warn", f"key {key.hex()[:16]} waits to be admitted", "Start the daemon: it waits.")
     else:
@@ -238,7 +238,7 @@ def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterat
         yield Check("membership", "fail", f"key {key.hex()[:16]} is not a member", advice)
 
 
-def _standing(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
+def _standing_checks(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
     """Whether the ledger on this disk counts the key as a member's."""
     from ..node.core.motions import undecided  # numpy; only this check needs it
     from ..node.views.notes import gone
@@ -303,7 +303,7 @@ def _ports(home: Home) -> Iterator[Check]:
     problem, advice = own_problem(node.listen, node.advertise)
     if problem and not node.mdns:
         yield Check("addresses", "warn", problem, advice.replace("--advertise", "[node] advertise in config.toml:"))
-    yield from _told(home, node.advertise or node.listen)
+    yield from _charter_addresses(home, node.advertise or node.listen)
     for address in node.listen:
         _, family, host, _, port = address.split("/")[:5]
         with socket.socket(socket.AF_INET6 if family == "ip6" else socket.AF_INET) as probe:
@@ -317,7 +317,7 @@ def _ports(home: Home) -> Iterator[Check]:
         yield Check("ports", "ok", address)
 
 
-def _told(home: Home, own: Sequence[str]) -> Iterator[Check]:
+def _charter_addresses(home: Home, own: Sequence[str]) -> Iterator[Check]:
     """Whether the charter has addresses of this node's own that it listens on, and that others can dial."""
     from ..node.verify import read_charter  # numpy; only these checks need it
     from .read import public_key

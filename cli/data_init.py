@@ -68,11 +68,11 @@ def init(
         check_new(file)
     with progress(as_json) as step:
         surveyed = survey(folder, step or (lambda _what, _done, _total: None))
-    tasks = dict(_stated(surveyed.looks, column) for column in task or ())
+    tasks = dict(_task_stated(surveyed.looks, column) for column in task or ())
     if yes:
         proposal = _proposed(surveyed.looks, key, tasks, ignore or ())
     elif sys.stdin.isatty():
-        proposal = _asked(surveyed.looks, key, tasks, ignore or ())
+        proposal = _proposal_by_asking(surveyed.looks, key, tasks, ignore or ())
     else:
         raise _nobody(surveyed.looks, key, tasks, ignore or ())
     proposal.persons.left.update(surveyed.left)
@@ -91,7 +91,7 @@ def init(
         say(f"Next: {first}`collegium data check {folder}`. docs/data.md explains every key.")
 
 
-def _stated(looks: "Sequence[Look]", text: str) -> tuple[str, tuple[str, ...]]:
+def _task_stated(looks: "Sequence[Look]", text: str) -> tuple[str, tuple[str, ...]]:
     """Return a task's column, and its words where they are stated."""
     from ..node.data.spelling import clean
 
@@ -155,7 +155,9 @@ def _ask(question: str, default: str, take: Callable[[str], Any]) -> Any:
             say(f"{error}" if not isinstance(error, UsageError) else f"{error.message}. {error.advice}")
 
 
-def _asked(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]], ignore: Sequence[str]) -> "Proposal":
+def _proposal_by_asking(
+    looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]], ignore: Sequence[str]
+) -> "Proposal":
     from ..node.data.persons import find_persons
     from ..node.data.propose import label_candidates, make_task, propose
     from .output import console

@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 141
         except OperatorError as error:  # about the output itself: stderr is the only place left
             give_up()
-            return _failed(error, as_json=False)
+            return _report_failure(error, as_json=False)
         return code
 
 
@@ -133,7 +133,7 @@ def _run(words: Sequence[str], as_json: bool) -> int:
     except NobodyReads:
         raise
     except CollegiumError as error:
-        return _failed(error, as_json)
+        return _report_failure(error, as_json)
     except typer.TyperException as error:
         if as_json:
             return _say_json(error.format_message(), "See --help.", error.exit_code)
@@ -151,7 +151,9 @@ def _run(words: Sequence[str], as_json: bool) -> int:
             return _internal(error, as_json)
         # A path from the command line, or below the home: unreadable, a folder, a name too long, a full disk.
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
-        return _failed(UsageError(f"{named}: {error.strerror}", "Look at this path and who may use it."), as_json)
+        return _report_failure(
+            UsageError(f"{named}: {error.strerror}", "Look at this path and who may use it."), as_json
+        )
     except Exception as error:  # noqa: BLE001 - an operator is told where the traceback is, not shown it
         return _internal(error, as_json)
     return result if isinstance(result, int) else 0
@@ -160,10 +162,12 @@ def _run(words: Sequence[str], as_json: bool) -> int:
 def _internal(error: Exception, as_json: bool) -> int:
     where = _log_traceback()
     message = f"internal error: {type(error).__name__}: {error}"
-    return _failed(OperatorError(message, f"This is a bug. The traceback is in {where}: please report it."), as_json)
+    return _report_failure(
+        OperatorError(message, f"This is a bug. The traceback is in {where}: please report it."), as_json
+    )
 
 
-def _failed(error: CollegiumError, as_json: bool) -> int:
+def _report_failure(error: CollegiumError, as_json: bool) -> int:
     message = error.message if isinstance(error, OperatorError) else str(error)
     advice = error.advice if isinstance(error, OperatorError) else ""
     if as_json:

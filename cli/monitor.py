@@ -76,7 +76,7 @@ def check(home: "Home") -> Verdict:
     try:
         status = look(home)
     except CollegiumError as error:
-        verdict.add(CRITICAL, *_said(error))
+        verdict.add(CRITICAL, *_text_and_advice(error))
         return verdict
     if status["live"] is None:
         verdict.add(WARNING, "the daemon is starting or stopping, and does not answer yet")
@@ -92,5 +92,5 @@ def check(home: "Home") -> Verdict:
     return verdict
 
 
-def _said(error: CollegiumError) -> tuple[str, str]:
+def _text_and_advice(error: CollegiumError) -> tuple[str, str]:
     return (error.message, error.advice) if isinstance(error, OperatorError) else (str(error), "")

@@ -272,7 +272,7 @@ def show(out: "Console", node: "NodeStatus", *, silent: bool = False) -> None:
     live, federation = node["live"], node["federation"]
     state = "running" if live else "its daemon does not answer" if silent else "not running"
     pairs: list[tuple[str, object]] = [
-        ("node", f"{_who(node)}, {state}"),
+        ("node", f"{_name_and_standing(node)}, {state}"),
         ("federation", f"{federation['name']}, {federation['id'][:16]}"),
         (
             "members",
@@ -326,7 +326,7 @@ def tell_notes(out: "Console", node: "NodeStatus") -> None:
         out.print(f"note: {note}")
 
 
-def _who(node: "NodeStatus") -> str:
+def _name_and_standing(node: "NodeStatus") -> str:
     """Return this node's name, and its standing if it is no member."""
     if not node["member"]:
         return "–"

@@ -60,7 +60,7 @@ def predict(
         answer, own = _ask(node_home, model, file, personal, task, step)
     chosen = {name: answer.tasks[name] for name in sorted(answer.tasks)}
     columns, rows = _table(answer.records, chosen)
-    missing = _missing(answer)
+    missing = _records_without(answer)
     result: dict[str, Any] = {
         "records": len(rows),
         "personal": personal,
@@ -130,7 +130,7 @@ def _ask(
         return answer, (own.personal or {}) if personal else own.tasks
 
 
-def _missing(answer: "Predicted") -> dict[str, int]:
+def _records_without(answer: "Predicted") -> dict[str, int]:
     """Return the number of records without each modality, where there are any."""
     count = len(answer.records)
     without = {name: count - there for name, there in answer.modalities.items()}
@@ -148,11 +148,11 @@ def _table(records: Sequence[str], tasks: "Mapping[str, TaskPrediction]") -> tup
             if prediction.kind == "regression":
                 row.append(round(scores[0], DIGITS))
                 continue
-            row += [_named(prediction, scores), *(round(score, DIGITS) for score in scores)]
+            row += [_predicted_label(prediction, scores), *(round(score, DIGITS) for score in scores)]
     return columns, rows
 
 
-def _named(prediction: "TaskPrediction", scores: Sequence[float]) -> str:
+def _predicted_label(prediction: "TaskPrediction", scores: Sequence[float]) -> str:
     classes = prediction.classes
     if prediction.kind == "multilabel":
         return ";".join(label for label, score in zip(classes, scores, strict=True) if score > 0.5)

@@ -27,12 +27,12 @@ class Guarded:
 
     def write(self, text: str) -> int:
         """Write text. Raises NobodyReads, OperatorError."""
-        with _told():
+        with _write_errors():
             return int(self._stream.write(text))
 
     def flush(self) -> None:
         """Flush the stream. Raises NobodyReads, OperatorError."""
-        with _told():
+        with _write_errors():
             self._stream.flush()
 
 
@@ -51,7 +51,7 @@ class Trimmed:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _write_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:

@@ -332,17 +332,17 @@ class Agreement:
             verdict = self.verdicts.get(identifier)
             if self.step is Step.PROPOSE and self._prevote(proposal.value, identifier, verdict):
                 return True
-            if verdict and self.step is not Step.PROPOSE and self._once("36", view, PREVOTE, identifier):
+            if verdict and self.step is not Step.PROPOSE and self._quorum_once("36", view, PREVOTE, identifier):
                 return self._polka(view, identifier)
         if self.step is Step.PREVOTE:
             if self.votes.count(view, PREVOTE, NIL) >= self.quorum:  # line 44
                 self._vote(PRECOMMIT, NIL)
                 self.step = Step.PRECOMMIT
                 return True
-            if self._once("34", view, PREVOTE):
+            if self._quorum_once("34", view, PREVOTE):
                 self._actions.append(Wait(view, Step.PREVOTE))
                 return True
-        if self._once("47", view, PRECOMMIT):
+        if self._quorum_once("47", view, PRECOMMIT):
             self._actions.append(Wait(view, Step.PRECOMMIT))
             return True
         return False
@@ -399,7 +399,7 @@ class Agreement:
 
     # ---- parts
 
-    def _once(self, rule: str, view: int, step: int, identifier: bytes | None = None) -> bool:
+    def _quorum_once(self, rule: str, view: int, step: int, identifier: bytes | None = None) -> bool:
         if (rule, view) in self._done or self.votes.count(view, step, identifier) < self.quorum:
             return False
         self._done.add((rule, view))

@@ -279,12 +279,12 @@ def _expel(ledger: Ledger, guilty: set[bytes], height: int) -> Ledger:
     guilty = guilty & set(ledger.members)
     if not guilty:
         return ledger
-    state = _without(ledger, guilty)
+    state = _without_members(ledger, guilty)
     roll = membership.unseat(ledger.roll, guilty, "evidence", height)
     return replace(state, expelled=tuple(sorted({*ledger.expelled, *guilty})), roll=roll)
 
 
-def _without(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
+def _without_members(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
     """Remove members: closed rounds keep their updates, their pending updates drop."""
     components = {
         name: replace(
@@ -348,18 +348,18 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             return replace(ledger, offers={**ledger.offers, subject: trainers.silenced(ledger.offers[subject])})
         case "leave":
             gone = membership.unseat(roll, {subject}, "left", height, motion.digest)
-            return replace(_without(ledger, {subject}), roll=gone)
+            return replace(_without_members(ledger, {subject}), roll=gone)
         case "expel":
             gone = membership.unseat(roll, {subject}, "expelled", height, motion.digest)
             expelled = tuple(sorted({*ledger.expelled, subject}))
-            return replace(_without(ledger, {subject}), expelled=expelled, roll=gone)
+            return replace(_without_members(ledger, {subject}), expelled=expelled, roll=gone)
         case unknown:
             raise LocalProtocolError(f"the effect of a motion to {unknown} is not defined")
 
 
 def _rekeyed(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
     """Give a member's seat to its new key. Pending updates of the old key drop: they are trained again."""
-    state = _without(ledger, {old})
+    state = _without_members(ledger, {old})
     components = {
         name: replace(c, hosts=tuple(sorted((*c.hosts, new)))) if old in ledger.components[name].hosts else c
         for name, c in state.components.items()

@@ -179,7 +179,7 @@ def check_motion(
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)
     if (motion.action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
         raise RemoteProtocolError("statement", f"to {motion.action}", author)
-    if _same(roll, motion) is None and sum(opened.author == author for opened in roll.motions) >= MAX_OPEN:
+    if _same_motion(roll, motion) is None and sum(opened.author == author for opened in roll.motions) >= MAX_OPEN:
         raise RemoteProtocolError("quota-motions", f"{MAX_OPEN} are open", author)
     own = motion.subject == author
     if motion.action == "rekey" and own and len(earlier(roll, author)) >= MAX_KEYS:
@@ -215,7 +215,7 @@ def obstacle(
         return "last-member"
     if motion.action in ("suspend", "suspend-training") and motion.subject not in offering:
         return "not-a-host"
-    if motion.action == "suspend-training" and not _trains(offering[motion.subject]):
+    if motion.action == "suspend-training" and not _offers_training(offering[motion.subject]):
         return "not-a-trainer"
     if motion.action == "rekey":
         statement = _rekeying(motion.statement, federation).value
@@ -228,7 +228,7 @@ def obstacle(
     return ""
 
 
-def _trains(offer: Offer) -> bool:
+def _offers_training(offer: Offer) -> bool:
     return len(offer.idle) < len(offer.components)
 
 
@@ -248,14 +248,14 @@ def _no_admission(roll: Roll, members: Collection[bytes], federation: bytes, mot
     return ""
 
 
-def _same(roll: Roll, motion: Motion) -> OpenMotion | None:
+def _same_motion(roll: Roll, motion: Motion) -> OpenMotion | None:
     key = (motion.action, motion.subject, motion.statement)
     return next((m for m in roll.motions if (m.action, m.subject, m.statement) == key), None)
 
 
 def add_motion(roll: Roll, motion: Motion, author: bytes, seq: int, digest: bytes, height: int) -> Roll:
     """Open a checked motion; the same one again is a yes vote. Raises RemoteProtocolError("voted-already")."""
-    same = _same(roll, motion)
+    same = _same_motion(roll, motion)
     if same is not None:
         return add_ballot(roll, Ballot(same.digest, 1), author)
     opened = OpenMotion(

@@ -181,7 +181,7 @@ def asked(charter: Charter, ledger: Ledger, body: Withdrawal, carrier: bytes) ->
     statements = [
         terms
         for terms in of_all_keys(ledger, statement)
-        if _matters(ledger, placed(charter, ledger, terms, ledger.height + 1, carrier))
+        if _covers_more(ledger, placed(charter, ledger, terms, ledger.height + 1, carrier))
     ]
     if not statements:
         raise RemoteProtocolError("withdrawn-already", "nothing of it is in force any more", carrier)
@@ -215,13 +215,13 @@ def applied(before: Ledger, ledger: Ledger, withdrawn: Withdrawn) -> Ledger:
 
     `before` is the ledger before this block: several withdrawals in one block share one refold and one generation.
     """
-    if not _matters(ledger, withdrawn):
+    if not _covers_more(ledger, withdrawn):
         return ledger
     components = {name: without(before.components[name], c, withdrawn) for name, c in ledger.components.items()}
     return replace(ledger, components=components, withdrawn=(*ledger.withdrawn, withdrawn))
 
 
-def _matters(ledger: Ledger, withdrawn: Withdrawn) -> bool:
+def _covers_more(ledger: Ledger, withdrawn: Withdrawn) -> bool:
     """Whether a withdrawal covers an update that those in force do not, or one still to come."""
     if reaches(ledger, withdrawn):
         return True

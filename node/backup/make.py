@@ -46,7 +46,7 @@ class Backup:
         """Yield the archive's bytes. Files deleted meanwhile, because of a withdrawal, are not in it."""
         yield from self._whole(HEAD, self.head.dump())
         large = [] if self.database is None else [(DATABASE, self.database)]
-        large += list(_found(self.home))
+        large += list(_files_of(self.home))
         total = sum(_size(path) for _, path in large)
         for name, path in large:
             yield from self._file(name, path, total)
@@ -126,7 +126,7 @@ def _keys(home: Home) -> dict[str, bytes]:
     return keys
 
 
-def _found(home: Home) -> Iterator[tuple[str, Path]]:
+def _files_of(home: Home) -> Iterator[tuple[str, Path]]:
     """Yield all files of the home's folders that belong into a backup."""
     for folder, pattern in (
         (home.blobs, "[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*"),

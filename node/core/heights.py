@@ -38,7 +38,7 @@ def maybe_sign(state: NodeState) -> None:
         state.notice("home-was-older", "warning", own_records_returned=sum(state.returned.values()))
     for update in state.in_flight.values():
         state.emit(ev.Publish(message(Kind.HEADER, update.header.wire)))
-    _begin(state)
+    _begin_height(state)
 
 
 def on_vote(state: NodeState, vote: Message) -> None:
@@ -59,7 +59,7 @@ def on_vote(state: NodeState, vote: Message) -> None:
         state.later.setdefault(height, []).append(vote)
 
 
-def _begin(state: NodeState) -> None:
+def _begin_height(state: NodeState) -> None:
     height = state.ledger.height + 1
     restored = [data for kept, data in state.kept_messages if kept == height]
     state.judging.clear()
@@ -226,7 +226,7 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
     motions.note_asked(state, before, records)
     for close in block.close:
         pacing.begin(state, close.component)
-        _closed(state, before, close)
+        _note_close(state, before, close)
         motions.note_close(state, before, close)
     if block.close:
         updates.pull_all(state, state.in_flight.values())  # it may be an active host from now on
@@ -246,12 +246,12 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
             state.emit(ev.Erase(tuple(sorted({blob for erasure in gone for blob in erasure.blobs}))))
     updates.drop(state, before)
     if state.signing:
-        _begin(state)
+        _begin_height(state)
     else:
         maybe_sign(state)
 
 
-def _closed(state: NodeState, before: Ledger, close: Close) -> None:
+def _note_close(state: NodeState, before: Ledger, close: Close) -> None:
     component = state.ledger.components[close.component]
     round_ = component.rounds[-1]
     counted = {entry.author for entry in round_.entries}

@@ -32,7 +32,7 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
         removals.set_contributing(state, False)
     # In flight: covered updates must not be posted after this, nor after a restart. Posted ones stay until the ledger
     # has both: a block may take one without the other.
-    covered = [update for update in state.in_flight.of(state.me) if _within(statement, update)]
+    covered = [update for update in state.in_flight.of(state.me) if _is_in_scope(statement, update)]
     mine = [update for update in covered if not update.posted]
     for update in mine:
         del state.in_flight[update.header.digest]
@@ -50,6 +50,6 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
     state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
 
 
-def _within(terms: WithdrawalStatement, update: InFlightUpdate) -> bool:
+def _is_in_scope(terms: WithdrawalStatement, update: InFlightUpdate) -> bool:
     header = update.header
     return names(terms, header.value.component, header.value.round, header.digest)

@@ -44,13 +44,13 @@ def dataset_toml(proposal: Proposal, folder: Path, *, salt: str) -> str:
         "# federation. Round numbers that are wide enough for any student of any year reveal nothing of yours.",
         "format = 1",
         "",
-        *_noted("[unit]", "whom privacy protects: one student, however many rows"),
+        *_line_with_note("[unit]", "whom privacy protects: one student, however many rows"),
         f"subject = {text_of(persons.subject)}",
         f"table = {text_of(persons.unit.entry.name)}",
     ]
     if proposal.max_records > 1:
         what = f"of a student; more are not read. {UNSTATED[0].upper()}{UNSTATED[1:]}"
-        lines += _noted(f"max_records = {proposal.max_records}", what)
+        lines += _line_with_note(f"max_records = {proposal.max_records}", what)
     for look in proposal.tables:
         lines += ["", *_table(proposal, look.entry, folder)]
     lines += _modalities(proposal)
@@ -58,7 +58,7 @@ def dataset_toml(proposal: Proposal, folder: Path, *, salt: str) -> str:
     lines += _groups(proposal)
     lines += [
         "",
-        *_noted("[split]", "who is held out, to measure on"),
+        *_line_with_note("[split]", "who is held out, to measure on"),
         f"share = {SHARE}",
         f"salt = {text_of(salt)}",
     ]
@@ -69,7 +69,7 @@ def dataset_toml(proposal: Proposal, folder: Path, *, salt: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _noted(line: str, note: str) -> list[str]:
+def _line_with_note(line: str, note: str) -> list[str]:
     """Return a line with a comment: beside it, or above where it is long."""
     if not note:
         return [line]
@@ -87,9 +87,9 @@ def _table(proposal: Proposal, entry: TableEntry, folder: Path) -> list[str]:
         lines.append(f"decimal = {text_of(entry.decimal)}")
     if entry.encoding != "utf-8":
         note = "" if entry.encoding == "utf-16" else "guessed: the file does not say. Look at words with accents"
-        lines += _noted(f"encoding = {text_of(entry.encoding)}", note)
+        lines += _line_with_note(f"encoding = {text_of(entry.encoding)}", note)
     if codes := proposal.missing[entry.name]:
-        lines += _noted(f"missing_values = {_list(codes)}", f"they mean an empty cell; {UNSTATED}")
+        lines += _line_with_note(f"missing_values = {_list(codes)}", f"they mean an empty cell; {UNSTATED}")
     return lines
 
 
@@ -113,10 +113,10 @@ def _state(choice: Choice) -> str:
 def _column(choice: Choice) -> list[str]:
     name = text_of(choice.seen.column)
     if choice.bounds is None:
-        return _noted(f"    {{ name = {name}, levels = {_list(choice.levels)} }},", _state(choice))
+        return _line_with_note(f"    {{ name = {name}, levels = {_list(choice.levels)} }},", _state(choice))
     low, high = map(number_of, choice.bounds)
     missing = ", missing = true" if choice.seen.missing or choice.seen.unfit else ""
-    return _noted(f"    {{ name = {name}, low = {low}, high = {high}{missing} }},", _state(choice))
+    return _line_with_note(f"    {{ name = {name}, low = {low}, high = {high}{missing} }},", _state(choice))
 
 
 def modality_names(proposal: Proposal) -> dict[str, list[Choice]]:
@@ -146,22 +146,22 @@ def _modalities(proposal: Proposal) -> list[str]:
             lines.append(f"table = {text_of(table)}")
         if kind == "series":
             lines.append(f"time = {text_of(time)}")
-            lines += _noted(f"max_len = {proposal.steps[table]}", f"rows; the last ones are kept. {UNSTATED}")
+            lines += _line_with_note(f"max_len = {proposal.steps[table]}", f"rows; the last ones are kept. {UNSTATED}")
         if first.use == "feature":
             lines += ["columns = [", *(line for choice in choices for line in _column(choice)), "]"]
         elif first.use == "text":
             note = "only the beginning of a long text is read"
-            lines += _noted(f"columns = {_list([choice.seen.column for choice in choices])}", note)
+            lines += _line_with_note(f"columns = {_list([choice.seen.column for choice in choices])}", note)
         elif first.seen.kind == "pixels" and first.bounds:
             low, high = map(number_of, first.bounds)
             lines += [f"prefix = {text_of(first.seen.column)}", f"low = {low}", f"high = {high}"]
         elif first.use == "image":
             lines.append(f"file = {text_of(first.seen.column)}")
-            lines += _noted(f"size = {SIZE}", "pixels; invert = true where ink is dark")
+            lines += _line_with_note(f"size = {SIZE}", "pixels; invert = true where ink is dark")
         elif first.bounds:
             lines += [f"file = {text_of(first.seen.column)}"]
-            lines += _noted(f"rate = {first.seen.rates[0]}", "samples a second: of every institution's clips")
-            lines += _noted(f"max_seconds = {number_of(first.bounds[1])}", _state(first))
+            lines += _line_with_note(f"rate = {first.seen.rates[0]}", "samples a second: of every institution's clips")
+            lines += _line_with_note(f"max_seconds = {number_of(first.bounds[1])}", _state(first))
     return lines
 
 
@@ -182,15 +182,15 @@ def _tasks(proposal: Proposal) -> list[str]:
         lines.append(f"column = {text_of(choice.seen.column)}")
         if choice.task == "binary":
             yes, no = choice.levels
-            lines += _noted(f"positive = {_list([yes])}", _state(choice))
+            lines += _line_with_note(f"positive = {_list([yes])}", _state(choice))
             lines.append(f"negative = {_list([no])}")
         elif choice.bounds is not None:
             low, high = map(number_of, choice.bounds)
-            lines += [*_noted(f"low = {low}", _state(choice)), f"high = {high}"]
+            lines += [*_line_with_note(f"low = {low}", _state(choice)), f"high = {high}"]
         else:
             order = 'kind = "ordinal" if they have an order: then from the lowest to the highest'
             note = _state(choice) if choice.task == "ordinal" else "; ".join(filter(None, (_state(choice), order)))
-            lines += _noted(f"classes = {_list(choice.levels)}", note)
+            lines += _line_with_note(f"classes = {_list(choice.levels)}", note)
     return lines
 
 
@@ -198,9 +198,9 @@ def _groups(proposal: Proposal) -> list[str]:
     groups = proposal.used("group")
     if not groups:
         return []
-    lines = ["", *_noted("[sensitive]", "groups to evaluate by, never features"), "columns = ["]
+    lines = ["", *_line_with_note("[sensitive]", "groups to evaluate by, never features"), "columns = ["]
     for choice in groups:
-        lines += _noted(
+        lines += _line_with_note(
             f"    {{ name = {text_of(choice.seen.column)}, levels = {_list(choice.levels)} }},", _state(choice)
         )
     return [*lines, "]"]

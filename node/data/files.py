@@ -56,13 +56,13 @@ def read(entry: TableEntry, columns: Sequence[str]) -> Read:
     raw = {clean(name): name for name in _raw_header(entry)}
     wanted = [raw[name] for name in columns]
     result = _columns(entry, wanted)
-    candidates = _empty(result.data)
+    candidates = _empty_rows(result.data)
     if candidates.any():
         whole = result.data
         if len(wanted) < len(raw):  # other columns may say something in these rows
             every = list(raw.values())
             whole = _columns(entry, every).data
-        empty = _empty(whole)
+        empty = _empty_rows(whole)
         result.empty = int(empty.sum())
         result.data, result.lines = result.data.filter(pa.array(~empty)), result.lines[~empty]
     result.data = result.data.rename_columns([clean(name) for name in result.data.column_names])
@@ -178,7 +178,7 @@ def _parquet(entry: TableEntry, columns: list[str]) -> Read:
     return Read(data, np.arange(data.num_rows, dtype=np.int64) + 1)
 
 
-def _empty(data: pa.Table) -> npt.NDArray[np.bool_]:
+def _empty_rows(data: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows have nothing in any column [rows]: null, or text of white space alone."""
     empty = np.ones(data.num_rows, dtype=np.bool_)
     for column in data.columns:
@@ -226,12 +226,12 @@ class _Utf8(io.RawIOBase):
         """Return at most `size` bytes; none at the end."""
         wanted = LINE if size < 0 else size
         while len(self._left) < wanted and not self._ended:
-            self._more()
+            self._read_more()
         chunk = bytes(self._left[:wanted])
         del self._left[:wanted]
         return chunk
 
-    def _more(self) -> None:
+    def _read_more(self) -> None:
         chunk = self._file.read(LINE)
         self._read += len(chunk)
         if self._read > self._entry.max_mib << 20:

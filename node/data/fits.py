@@ -124,13 +124,13 @@ def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str
         if not wanted or own is None or layout_digest(own) == wanted:
             continue
         raise UsageError(
-            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_otherwise(own, wanted)}",
+            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_differences(own, wanted)}",
             "Declare the same columns, levels, bounds, times and classes in dataset.toml, in the same order, as the"
             " other members do.",
         )
 
 
-def _otherwise(own: Layout, wanted: bytes) -> str:
+def _differences(own: Layout, wanted: bytes) -> str:
     expected = guess(own, wanted)
     if expected is not None:
         return f"here and in the charter {difference(own, expected)}"

@@ -62,7 +62,7 @@ def difference(one: Layout, other: Layout) -> str:
 
 def described(layout: Layout) -> str:
     """Return a layout in words: "kind: tabular; columns: age (low 0.0, high 99.0, missing 0), town (levels a, b)"."""
-    return "; ".join(f"{key}: {_told(value)}" for key, value in layout.items())
+    return "; ".join(f"{key}: {_value_text(value)}" for key, value in layout.items())
 
 
 def guess(own: Layout, wanted: bytes) -> Layout | None:
@@ -100,12 +100,12 @@ def _names(items: list[Any]) -> list[str]:
     return [item["name"] for item in items if isinstance(item, dict)]
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """Return a value whole, columns with what they declare."""
     if isinstance(value, list):
-        return ", ".join(map(_told, value))
+        return ", ".join(map(_value_text, value))
     if isinstance(value, dict) and "name" in value:
-        return f"{value['name']} ({', '.join(f'{k} {_told(v)}' for k, v in value.items() if k != 'name')})"
+        return f"{value['name']} ({', '.join(f'{k} {_value_text(v)}' for k, v in value.items() if k != 'name')})"
     return _shown(value)
 
 

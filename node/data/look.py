@@ -120,12 +120,12 @@ def look(folder: Path, entry: TableEntry) -> Look:
         raise UsageError(what, "Put a line with the names of the columns there.")
     once = [name for name in dict.fromkeys(names) if name and names.count(name) == 1]
     table = Table(entry, once, Findings(strict=False))
-    columns = [_seen(folder, table, name) for name in once]
+    columns = [_look_at(folder, table, name) for name in once]
     columns += [Seen(entry.name, name, "twice", table.rows) for name in dict.fromkeys(names) if names.count(name) > 1]
-    return Look(entry, tuple(_joined(columns)), table)
+    return Look(entry, tuple(_with_pixels_joined(columns)), table)
 
 
-def _joined(columns: list[Seen]) -> list[Seen]:
+def _with_pixels_joined(columns: list[Seen]) -> list[Seen]:
     """Return the columns, those of the pixels of an image (pixel0, pixel1, …) as one."""
     groups: dict[str, list[tuple[int, Seen]]] = {}
     for seen in columns:
@@ -145,7 +145,7 @@ def _joined(columns: list[Seen]) -> list[Seen]:
     return columns
 
 
-def _seen(folder: Path, table: Table, column: str) -> Seen:
+def _look_at(folder: Path, table: Table, column: str) -> Seen:
     seen = Seen(table.entry.name, column, "empty", table.rows, sensitive=sensitive(column))
     try:
         cells = table.cells(column)

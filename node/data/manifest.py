@@ -62,7 +62,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
     if kind not in {"subject", "record"}:
         raise unit.fail(f'kind = "{kind}" is unknown', 'Write kind = "record", or subject = a column.')
     subject = _name(unit, "subject") if kind == "subject" else ""
-    unit_table = _known(unit, "table", tables, next(iter(tables)) if len(tables) == 1 else None)
+    unit_table = _known_table(unit, "table", tables, next(iter(tables)) if len(tables) == 1 else None)
     max_records = unit.whole("max_records", 16, 1, 2**16)
     unit.done()
     split = top.table("split")
@@ -78,7 +78,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
         train, test = _words(split, "train", ["train"]), _words(split, "test", ["test"])
         if not train or not test:
             raise split.fail("train and test must be words of their own", 'Write train = ["..."] and test = ["..."].')
-        _apart(split, {"train": train, "test": test})
+        _refuse_alike(split, {"train": train, "test": test})
     split.done()
     tasks = tuple(_task(section, tables, unit_table) for section in top.tables("task"))
     hidden = {(task.table, task.column): f"the label of {task.name!r}" for task in tasks}
@@ -89,15 +89,15 @@ def _manifest(top: Table, folder: Path) -> Manifest:
     top.done()
     if not modalities or not tasks:
         raise top.fail("at least one [[modality]] and one [[task]] are needed")
-    _once(top, "modality", (entry.name for entry in modalities), alike)
-    _once(top, "task", (entry.name for entry in tasks), alike)
+    _refuse_repeated(top, "modality", (entry.name for entry in modalities), alike)
+    _refuse_repeated(top, "task", (entry.name for entry in tasks), alike)
     return Manifest(
         folder, subject, unit_table, max_records, tables, modalities, tasks, groups_table, groups, column, share, salt,
         train, test,
     )  # fmt: skip
 
 
-def _once(top: Table, what: str, entries: Iterable[str], form: Callable[[str], str] = str) -> None:
+def _refuse_repeated(top: Table, what: str, entries: Iterable[str], form: Callable[[str], str] = str) -> None:
     """Refuse two entries of one name, as `form` compares names."""
     names: dict[str, str] = {}
     for name in entries:
@@ -142,7 +142,7 @@ def _filter(section: Table) -> Filter:
     return Filter(column, values, low, high)
 
 
-def _known(section: Table, key: str, tables: dict[str, TableEntry], default: str | None) -> str:
+def _known_table(section: Table, key: str, tables: dict[str, TableEntry], default: str | None) -> str:
     name = section.text(key, default)
     if name not in tables:
         raise section.fail(f"table {name!r} is unknown", f"The tables are {', '.join(tables)}.")
@@ -156,10 +156,10 @@ def _modality(
     name, kind = _own_name(section), section.text("kind")
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
-    table = _known(section, "table", tables, unit_table)
+    table = _known_table(section, "table", tables, unit_table)
     entry = _READERS[kind](section, name, table)
     used = [*(column.name for column in entry.columns), *entry.segments, entry.file]
-    _once(section, "column", used)
+    _refuse_repeated(section, "column", used)
     for column in used:
         if (table, column) in hidden:
             what = hidden[table, column]
@@ -243,26 +243,26 @@ def _column(section: Table) -> Column:
 def _task(section: Table, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:
     section.only(*TASK_KEYS)
     name, kind = _own_name(section), section.text("kind")
-    table, column = _known(section, "table", tables, unit_table), _name(section, "column")
+    table, column = _known_table(section, "table", tables, unit_table), _name(section, "column")
     entry = TaskEntry(name, kind, table, column)
     if kind == "binary":
         for key in ("positive", "negative"):
             if isinstance(section.raw.get(key), str | int):
                 section.raw[key] = [section.raw[key]]
         positive, negative = _words(section, "positive"), _words(section, "negative", [])
-        _apart(section, {"positive": positive, "negative": negative})
+        _refuse_alike(section, {"positive": positive, "negative": negative})
         entry = TaskEntry(name, kind, table, column, positive=positive, negative=negative)
-        _several(section, "positive", entry.positive, 1)
+        _refuse_few(section, "positive", entry.positive, 1)
     elif kind in {"multiclass", "ordinal"}:
         entry = TaskEntry(name, kind, table, column, _words(section, "classes"))
-        _several(section, "classes", entry.classes, 2)
+        _refuse_few(section, "classes", entry.classes, 2)
     elif kind == "regression":
         low, high = _bounds(section)
         entry = TaskEntry(name, kind, table, column, low=low, high=high)
     elif kind == "multilabel":
         classes = _words(section, "classes")
         separator, none = section.text("separator", ";"), _name(section, "none", "none")
-        _several(section, "classes", classes, 1)
+        _refuse_few(section, "classes", classes, 1)
         if (
             not separator.strip()
             or not none
@@ -305,7 +305,7 @@ def _words(section: Table, key: str, default: list[str] | None = None) -> tuple[
         if word in MISSING:
             advice = f"In a table {word!r} means that there is no value. Choose another word, there and here."
             raise section.fail(f"{key}: {word!r} can never occur", advice)
-    _apart(section, {key: words})
+    _refuse_alike(section, {key: words})
     return words
 
 
@@ -316,7 +316,7 @@ def _levels(section: Table) -> tuple[str, ...]:
     return levels
 
 
-def _apart(section: Table, lists: Mapping[str, Sequence[str]]) -> None:
+def _refuse_alike(section: Table, lists: Mapping[str, Sequence[str]]) -> None:
     """Refuse words of these keys of which two differ in case, space, Unicode form or number format alone."""
     spellings: dict[str, tuple[str, str]] = {}
     for key, words in lists.items():
@@ -331,7 +331,7 @@ def _apart(section: Table, lists: Mapping[str, Sequence[str]]) -> None:
             raise section.fail(f"{where}: {first!r} and {word!r} are one word, written in two ways", advice)
 
 
-def _several(section: Table, key: str, values: Sequence[str], least: int) -> None:
+def _refuse_few(section: Table, key: str, values: Sequence[str], least: int) -> None:
     if len(values) < least:
         advice = "Binary needs positive, multilabel a class, multiclass and ordinal at least two classes."
         raise section.fail(f"{key}: too few values", advice)
@@ -341,11 +341,11 @@ def _sensitive(top: Table, tables: dict[str, TableEntry], unit_table: str) -> tu
     if "sensitive" not in top.raw:
         return unit_table, ()
     section = top.table("sensitive")
-    table = _known(section, "table", tables, unit_table)
+    table = _known_table(section, "table", tables, unit_table)
     groups = []
     for item in section.tables("columns"):
         groups.append(CategoricalColumn(_name(item, "name"), _levels(item)))
         item.done()
     section.done()
-    _once(section, "column", (group.name for group in groups))
+    _refuse_repeated(section, "column", (group.name for group in groups))
     return table, tuple(groups)

@@ -25,25 +25,27 @@ def natural(column: str, low: float, high: float) -> Bounds:
     if low >= 0 and high <= 100 and (_PERCENT & set(words_of(column)) or "%" in column):
         return 0.0, 100.0
     if high > low and min(abs(low), abs(high)) > 10 * (high - low) and low * high > 0:
-        return _about(low, high, _up(high - low))
-    return (float(-_up(-low)) if low < 0 else 0.0), (float(_up(high)) if high > 0 else 0.0 if low < 0 else 1.0)
+        return _natural_bounds(low, high, _next_natural(high - low))
+    return (float(-_next_natural(-low)) if low < 0 else 0.0), (
+        float(_next_natural(high)) if high > 0 else 0.0 if low < 0 else 1.0
+    )
 
 
 def rounded(low: float, high: float) -> Bounds:
     """Return the least and the largest number as a person may see them, in steps of a third of their span or more."""
-    return _about(low, high, _up((high - low) / 3 if high > low else max(abs(low), 1.0) / 3))
+    return _natural_bounds(low, high, _next_natural((high - low) / 3 if high > low else max(abs(low), 1.0) / 3))
 
 
-def _up(value: float) -> Fraction:
+def _next_natural(value: float) -> Fraction:
     """Return the least of 1, 2, 5, 10, 20, … (and 0.5, 0.2, …) that is not below a positive value."""
     ten = Fraction(10) ** math.floor(math.log10(value))
     return next((step * ten for step in _STEPS if step * ten >= Fraction(value)), 20 * ten)
 
 
-def _about(low: float, high: float, step: Fraction) -> Bounds:
+def _natural_bounds(low: float, high: float, step: Fraction) -> Bounds:
     return float(math.floor(Fraction(low) / step) * step), float(math.ceil(Fraction(high) / step) * step)
 
 
 def round_up(number: int) -> int:
     """Return the least of 1, 2, 5, 10, 20, … that is not below a positive whole number."""
-    return int(_up(max(number, 1)))
+    return int(_next_natural(max(number, 1)))

@@ -40,10 +40,10 @@ class Persons:
 def names_things(column: str) -> bool:
     """Return whether numbers of this name probably stand for schools, classes and the like, and are no amounts."""
     words = words_of(column)
-    return any(_thing(word) for word in words) and all(_thing(word) or word in _IDS for word in words)
+    return any(_is_thing(word) for word in words) and all(_is_thing(word) or word in _IDS for word in words)
 
 
-def _thing(word: str) -> bool:
+def _is_thing(word: str) -> bool:
     return word.removesuffix("id").removesuffix("nr") in _THINGS
 
 
@@ -68,19 +68,19 @@ def find_persons(looks: Sequence[Look], key: str = "", tasks: Collection[str] = 
     if not holders:
         what = f"no table has a column {link!r}" if link else "no column is recognised as the one that names a student"
         raise UsageError(what, f"Name it: --key COLUMN. {columns_of(looks)}")
-    single = [look for look in holders if _of(look, link).unique]
+    single = [look for look in holders if _column_of(look, link).unique]
     several = [look for look in holders if look not in single and _row_id(look, link)]
     labelled = [look for look in several if any(look.seen(task) for task in tasks)]
     elsewhere = any(look.seen(task) for look in single for task in tasks)
     if single and not (labelled and not elsewhere):
         unit = max(single, key=lambda look: (look.table.rows, len(look.columns)))
-        return _joined(looks, Persons(unit, link, link))
+        return _with_other_tables(looks, Persons(unit, link, link))
     if not several:
         first = holders[0]
         what = f"{first.entry.path}: column {link!r} has the same value in several rows, and no column names each row"
         raise UsageError(what, "Add a column that numbers the rows, or name the right one: --key COLUMN.")
     unit = max(labelled or several, key=lambda look: (look.table.rows, len(look.columns)))
-    return _joined(looks, Persons(unit, _row_id(unit, link), link))
+    return _with_other_tables(looks, Persons(unit, _row_id(unit, link), link))
 
 
 def columns_of(looks: Sequence[Look]) -> str:
@@ -93,7 +93,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _of(look: Look, column: str) -> Seen:
+def _column_of(look: Look, column: str) -> Seen:
     seen = look.seen(column)
     assert seen is not None
     return seen
@@ -123,7 +123,7 @@ def _row_id(look: Look, link: str) -> str:
     return max(ids, key=id_score, default="")
 
 
-def _joined(looks: Sequence[Look], persons: Persons) -> Persons:
+def _with_other_tables(looks: Sequence[Look], persons: Persons) -> Persons:
     """Say of each other table whether it can be read."""
     joined, left, notes = {}, {}, []
     for look in looks:

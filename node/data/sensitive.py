@@ -66,14 +66,14 @@ def sensitive(column: str) -> str:
     whole = frozenset(words) if len(words) == 1 else frozenset()
     if (
         whole & _PERSON_ALONE
-        or _among(words, _PERSON)
+        or _any_among(words, _PERSON)
         or any(f" {phrase} " in f" {' '.join(words)} " for phrase in _PERSON_PHRASES)
     ):
         return "person"
-    return "group" if whole & _GROUP_ALONE or _among(words, _GROUP) else ""
+    return "group" if whole & _GROUP_ALONE or _any_among(words, _GROUP) else ""
 
 
-def _among(words: list[str], stems: frozenset[str]) -> bool:
+def _any_among(words: list[str], stems: frozenset[str]) -> bool:
     return any(
         word in stems or (len(word) > _LONG and any(len(stem) >= _LONG and stem in word for stem in stems))
         for word in words

@@ -74,7 +74,7 @@ def _modality(modality: ModalityArray, records: int) -> dict[str, Any]:
 
 
 def _task(task: TaskArray, data: Dataset) -> dict[str, Any]:
-    labelled = _known(task)
+    labelled = _is_labelled(task)
     summary = {
         "name": task.name,
         "kind": task.kind,
@@ -89,7 +89,7 @@ def _task(task: TaskArray, data: Dataset) -> dict[str, Any]:
     return summary
 
 
-def _known(task: TaskArray) -> npt.NDArray[np.bool_]:
+def _is_labelled(task: TaskArray) -> npt.NDArray[np.bool_]:
     return np.asarray(~np.isnan(task.labels).any(axis=2), dtype=np.bool_)
 
 
@@ -97,7 +97,7 @@ def _counts(task: TaskArray) -> list[int]:
     """Return how many records each class has; for multilabel they overlap."""
     if task.kind == "regression":
         return []
-    labels = task.labels[_known(task)]
+    labels = task.labels[_is_labelled(task)]
     if task.kind == "multilabel":
         return [int(number) for number in labels.sum(axis=0)]
     return [int(number) for number in np.bincount(labels[:, 0].astype(np.int64), minlength=task.classes)]
@@ -158,7 +158,9 @@ def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
         if column.below + column.above > coded and not _all_clamped(column):
             warnings.append(f"{where}: {column.below} below low and {column.above} above high, which are clamped")
         if column.other and column.use.startswith("modality "):
-            warnings.append(f"{where}: {_times(column.other)} none of the levels and counts as other{_named(column)}")
+            warnings.append(
+                f"{where}: {_times(column.other)} none of the levels and counts as other{_words_text(column)}"
+            )
     return warnings
 
 
@@ -166,7 +168,7 @@ def _times(number: int) -> str:
     return counted(number, "cell holds what is", "cells hold what is")
 
 
-def _named(column: ColumnCount) -> str:
+def _words_text(column: ColumnCount) -> str:
     return " (" + ", ".join(f"{word} {number}" for word, number in column.words) + ")" if column.words else ""
 
 
@@ -221,7 +223,7 @@ def _warnings(data: Dataset) -> list[str]:
         if (long := _long_texts(modality))
     ]
     for task in data.tasks.values():
-        labelled = _known(task)
+        labelled = _is_labelled(task)
         if not labelled.any():
             warnings.append(f"task {task.name!r} has no label")
             continue

@@ -171,7 +171,7 @@ class Table:
                 what = f" is the declared {numbers[whole(value)]!r} in another number format"
                 advice = "Format the column in the spreadsheet as declared (3, not 3,0 or 3.0), and export it again."
                 self.fail(column, np.flatnonzero(cells.codes == code), what, advice)
-            elif form in seen and (rows := self._both(cells, seen[form], code)):
+            elif form in seen and (rows := self._rows_of_both(cells, seen[form], code)):
                 self.findings.clash(
                     f"{self.path}: column {column!r}, lines {rows[0]} and {rows[1]}: two values differ in case or space"
                     f" alone ({use})",
@@ -187,7 +187,7 @@ class Table:
         other = rows[places[rows] == declared]
         codes, counts = np.unique(cells.codes[other], return_counts=True)
         words = commonest([cells.values[code] for code in codes.tolist()], counts.tolist())
-        self.findings.count(self._counted(column, use, rows, places[rows] < 0, other=int(other.size), words=words))
+        self.findings.count(self._count_column(column, use, rows, places[rows] < 0, other=int(other.size), words=words))
 
     def count_numbers(
         self, column: str, use: str, numbers: npt.NDArray[np.float64], bounds: tuple[float, float], rows: Index
@@ -196,10 +196,10 @@ class Table:
         values, unread = numbers[rows], self._unread[column][rows]
         counts = outside(values, *bounds)
         self.findings.count(
-            self._counted(column, use, rows, np.isnan(values) & ~unread, unreadable=int(unread.sum()), **counts)
+            self._count_column(column, use, rows, np.isnan(values) & ~unread, unreadable=int(unread.sum()), **counts)
         )
 
-    def _counted(
+    def _count_column(
         self, column: str, use: str, rows: Index, missing: Mask, unreadable: int = 0, **more: object
     ) -> ColumnCount:
         words: tuple[tuple[str, int], ...] = ()
@@ -210,7 +210,7 @@ class Table:
         values = int((~missing).sum()) - unreadable
         return ColumnCount(self.name, column, use, values, int(missing.sum()), words, unreadable, **more)  # type: ignore[arg-type]
 
-    def _both(self, cells: Cells, one: int, other: int) -> tuple[int, int] | None:
+    def _rows_of_both(self, cells: Cells, one: int, other: int) -> tuple[int, int] | None:
         rows = [np.flatnonzero((cells.codes == code) & self.kept) for code in (one, other)]
         return (self.line(rows[0][0]), self.line(rows[1][0])) if rows[0].size and rows[1].size else None
 

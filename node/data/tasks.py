@@ -27,9 +27,9 @@ def read_task(manifest: Manifest, entry: TaskEntry, records: Records, findings: 
         values = 2.0 * (np.clip(numbers, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
         values = values[:, None]
     elif entry.kind == "multilabel":
-        values = _several(table, entry)
+        values = _several_classes(table, entry)
     else:
-        values = _one(table, entry, rows, use)[:, None]
+        values = _one_class(table, entry, rows, use)[:, None]
     labels[subject[rows], record[rows]] = values[rows]
     records.spoil(table, subject)
     return labels
@@ -54,7 +54,7 @@ def class_names(entry: TaskEntry) -> tuple[str, ...]:
     )
 
 
-def _one(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:
+def _one_class(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:
     """Return the number of each row's class, NaN where there is none [rows]."""
     words = (*entry.positive, *entry.negative) if entry.kind == "binary" else entry.classes
     places = table.levels(entry.column, words, use)
@@ -66,7 +66,7 @@ def _one(table: Table, entry: TaskEntry, rows: Index, use: str) -> Labels:
     return np.where(places < 0, np.nan, (places < len(entry.positive)).astype(np.float64))
 
 
-def _several(table: Table, entry: TaskEntry) -> Labels:
+def _several_classes(table: Table, entry: TaskEntry) -> Labels:
     """Return which classes apply to each row, NaN for empty cells [rows, classes]."""
     cells = table.cells(entry.column)
     labels = np.full((len(cells.values) + 1, len(entry.classes)), np.nan)

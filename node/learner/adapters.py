@@ -42,7 +42,7 @@ def install_adapter(encoder: TextEncoder, spec: ComponentSpec, seed: bytes) -> l
     sizes = _dimensions(encoder, spec.name)
     letter = LORA.get(spec.architecture)
     if letter is None:
-        raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known(LORA))
+        raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known_names(LORA))
     rank = spec.tensors[0].shape[-1]
     shape = (sizes.hidden if letter == "B" else rank, rank)
     modules = [tensor.name.removesuffix(f".{letter}") for tensor in spec.tensors]
@@ -73,7 +73,9 @@ def install_prompt(encoder: TextEncoder, spec: ComponentSpec) -> list[nn.Paramet
 
     sizes = _dimensions(encoder, spec.name)
     if spec.architecture != SOFT_PROMPT:
-        raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known([SOFT_PROMPT]))
+        raise UsageError(
+            f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known_names([SOFT_PROMPT])
+        )
     if [tensor.name for tensor in spec.tensors] != [PROMPT] or spec.tensors[0].shape[1:] != (sizes.hidden,):
         raise UsageError(f"component {spec.name!r}: a prompt has the tensor {PROMPT!r} [n, {sizes.hidden}]")
     length = spec.tensors[0].shape[0]
@@ -97,7 +99,7 @@ def install_private(
     """
     sizes = _dimensions(encoder, "the private adapter")
     if kind not in PRIVATE_KINDS:
-        raise UsageError(f"unknown private adapter {kind!r}", _known(PRIVATE_KINDS))
+        raise UsageError(f"unknown private adapter {kind!r}", _known_names(PRIVATE_KINDS))
     if not 1 <= rank <= sizes.hidden:
         raise UsageError(f"a private adapter of rank {rank} on a model of width {sizes.hidden}")
     modules = target_modules(sizes, targets)
@@ -231,5 +233,5 @@ def _dimensions(encoder: TextEncoder, what: str) -> Dimensions:
     return encoder.dimensions
 
 
-def _known(names: Sequence[str] | dict[str, str]) -> str:
+def _known_names(names: Sequence[str] | dict[str, str]) -> str:
     return f"Known: {', '.join(names)}."

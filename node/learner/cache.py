@@ -153,21 +153,21 @@ class EmbeddingCache:
             if self._read_only:
                 log.warning("the cache of embeddings cannot be read", path=str(self._path), error=str(error))
             elif _code(error) not in _DAMAGE:
-                raise self._named(error) from error
+                raise self._cache_error(error) from error
             else:
                 log.warning(
                     "the cache of embeddings is damaged and starts anew", path=str(self._path), error=str(error)
                 )
         self.close()
         if self._read_only:
-            self._connection, self._salt = _empty()
+            self._connection, self._salt = _empty_cache()
         else:
             self._remove()
             self._connection, self._salt = self._opened()
         try:
             return action()
         except sqlite3.Error as error:
-            raise self._named(error) from error
+            raise self._cache_error(error) from error
 
     def _opened(self) -> tuple[sqlite3.Connection, bytes]:
         if self._read_only:
@@ -182,12 +182,12 @@ class EmbeddingCache:
                 connection = sqlite3.connect(self._path, isolation_level=None)
                 return connection, _prepared(connection)
             except OSError as error:
-                raise self._named(error) from error
+                raise self._cache_error(error) from error
             except sqlite3.Error as error:
                 if connection is not None:
                     connection.close()
                 if attempt or _code(error) not in _DAMAGE:
-                    raise self._named(error) from error
+                    raise self._cache_error(error) from error
                 log.warning(
                     "the cache of embeddings is damaged and starts anew", path=str(self._path), error=str(error)
                 )
@@ -200,7 +200,7 @@ class EmbeddingCache:
             with suppress(FileNotFoundError):
                 self._path.with_name(self._path.name + suffix).unlink()
 
-    def _named(self, error: Exception) -> UsageError:
+    def _cache_error(self, error: Exception) -> UsageError:
         return UsageError(
             f"cannot use the cache of embeddings {self._path} ({error})",
             "Check its permissions, the space on the disk, and that no other process holds it.",
@@ -256,10 +256,10 @@ def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, bytes]:
     except sqlite3.Error:
         if connection is not None:
             connection.close()
-        return _empty()
+        return _empty_cache()
 
 
-def _empty() -> tuple[sqlite3.Connection, bytes]:
+def _empty_cache() -> tuple[sqlite3.Connection, bytes]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     return connection, _prepared(connection)
 

@@ -56,16 +56,16 @@ class Worker:
             self._process.stdin.write(frame(encode(self._number, request)))
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._ended() from None
+            raise self._end_error() from None
         while True:
             body = read_frame(self._process.stdout)  # type: ignore[arg-type]  # a pipe opened for bytes reads bytes
             if body is None:
-                raise self._ended()
+                raise self._end_error()
             number, reply = decode_reply(body)
             if number == self._number and not isinstance(reply, Progress):
                 return reply
 
-    def _ended(self) -> OperatorError:
+    def _end_error(self) -> OperatorError:
         last = ""
         if self._errors is not None:
             self._errors.seek(0)

@@ -153,7 +153,7 @@ def train(
     `data` are all students that may be drawn. The rows of students drawn in any step are added to `drawn`.
     """
     active = [specs[name] for name in sorted(engaged)]
-    weights = _joined(model, active)
+    weights = _join_parameters(model, active)
     start = weights.double().cpu().numpy()
     total = np.zeros(start.size)
     ends = np.cumsum([spec.dimension for spec in active])
@@ -196,7 +196,7 @@ def clipped_sums(
     return sums
 
 
-def _joined(model: M3TModel, specs: Sequence[ComponentSpec]) -> Tensor:
+def _join_parameters(model: M3TModel, specs: Sequence[ComponentSpec]) -> Tensor:
     """Move the parameters of `specs` into one tensor, [Σ d] float32, and return it: one copy then sets them all."""
     parameters = [parameter for spec in specs for parameter in model.tensors(spec)]
     whole = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])

@@ -63,7 +63,7 @@ class StudentGradients:
         whole = [pair for pair in both if any(pair <= part for part in parts)]
         self._whole = {id(self._owner[min(pair)][0]) for pair in whole}
         self._uses: dict[int, list[_Use]] = {key: [] for key in layers}
-        self._handles = [layer.register_forward_hook(self._saw) for layer in layers.values()]
+        self._handles = [layer.register_forward_hook(self._note_use) for layer in layers.values()]
         self._students = 0
         self._seen: dict[int, list[tuple[Tensor, Tensor]]] = {}  # layer -> its one pair, by student
         self._formed: dict[int, Tensor] = {}  # parameter -> the students' gradients [S, …], where they had to be formed
@@ -89,7 +89,7 @@ class StudentGradients:
         self._seen.clear()
         self._formed.clear()
 
-    def _saw(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def _note_use(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         if output.requires_grad:
             self._uses[id(layer)].append(_Use(layer, arguments[0].detach(), output))
 
@@ -143,7 +143,7 @@ class StudentGradients:
         sums = {}
         for (name, parameters), own in zip(self.components.items(), factors, strict=True):
             total = torch.cat([self._weighted(parameter, own).reshape(-1) for parameter in parameters])
-            sums[name] = _within(total, self._students * clips[name])
+            sums[name] = _limit_norm(total, self._students * clips[name])
         self._all_count = False
         return sums
 
@@ -260,7 +260,7 @@ def _rounding(terms: Tensor) -> Tensor:
     return terms.sum(1) * (UNIT * terms.shape[1])
 
 
-def _within(total: Tensor, bound: float) -> Tensor:
+def _limit_norm(total: Tensor, bound: float) -> Tensor:
     """Return `total` [d] with a norm of at most `bound`, zero where it is not finite: the last guard of the bound."""
     norm = vector_norm(total, dtype=torch.float64)
     return torch.where(norm.isfinite(), total * (bound / norm).clamp(max=1.0).float(), torch.zeros_like(total))

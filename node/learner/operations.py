@@ -117,7 +117,7 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
         raise BadRequestError(f"no training: {len(engaged)} engaged, {steps} steps, sample rate {rate}, lot {lot}")
     part = session.parts[request.split]
     if any(session.specs[name].is_statistic for name in engaged):
-        return _trained(_release(session, request), part.subjects, started)
+        return _trained_answer(_release(session, request), part.subjects, started)
     last = started
 
     def tell(done: int, total: int) -> None:
@@ -138,10 +138,10 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
         drawn=drawn,
     )
     results = {name: quantise(changes[name], session.specs[name], engaged[name], steps, lot) for name in changes}
-    return _trained(results, tuple(part.subjects[row] for row in sorted(drawn)), started)
+    return _trained_answer(results, tuple(part.subjects[row] for row in sorted(drawn)), started)
 
 
-def _trained(results: Mapping[str, Quantised], subjects: tuple[str, ...], started: float) -> Trained:
+def _trained_answer(results: Mapping[str, Quantised], subjects: tuple[str, ...], started: float) -> Trained:
     return Trained(
         updates={name: result.values.tobytes() for name, result in results.items()},
         saturated={name: result.saturated for name, result in results.items()},

@@ -65,8 +65,8 @@ def train_private(session: Session, model: M3TModel, progress: Callable[[int, in
         raise BadRequestError("this node keeps no private components", "Set private = true under [learning].")
     part = session.parts["train"]
     model.requires_grad_(False)
-    texts = _adapted(session, model)
-    aside = torch.tensor([_aside(name) for name in part.subjects])
+    texts = _private_encoders(session, model)
+    aside = torch.tensor([_is_validation(name) for name in part.subjects])
     lots = _lots(part.batch, ~aside) if bool(aside.any()) else 0
     total = EPOCHS + (ADAPTER_EPOCHS * lots if texts else 0)
     heads, best = _train_heads(session, model, part.batch, aside, lambda done, _: progress(done, total))
@@ -152,7 +152,7 @@ def _train_adapters(
     return best
 
 
-def _aside(subject: str) -> bool:
+def _is_validation(subject: str) -> bool:
     """Whether a training student is in the validation fifth, which decides when training stops."""
     return sha256(b"private" + subject.encode()).digest()[0] < 256 // 5
 
@@ -186,7 +186,7 @@ def apply_private(
 def _apply_adapted(session: Session, model: M3TModel, part: SplitData, path: Path) -> dict[str, Floats]:
     from .adapters import load_private  # noqa: PLC0415  # only who has text needs it
 
-    texts, data = _adapted(session, model), _with_tokens(part)
+    texts, data = _private_encoders(session, model), _with_tokens(part)
     for name, text in texts.items():
         load_private(text, path.parent / _file(name))
     outputs = {task.name: task.outputs for task in session.learning.tasks}
@@ -205,7 +205,7 @@ def _apply_adapted(session: Session, model: M3TModel, part: SplitData, path: Pat
     return corrections
 
 
-def _adapted(session: Session, model: M3TModel) -> dict[str, TextEncoder]:
+def _private_encoders(session: Session, model: M3TModel) -> dict[str, TextEncoder]:
     """Return the text models with a new private adapter each; those of `model` are copied, not touched."""
     if session.private_adapter is None or not session.adapted:
         return {}

@@ -77,21 +77,21 @@ class Dialer:
         self._found.pop(peer, None)
         self._found[peer] = _Found(tuple(addresses)[:MAX_FOUND_ADDRESSES], trio.current_time())
         if len(self._found) > MAX_FOUND:
-            oldest = next((key for key in self._found if not self._known(key)), next(iter(self._found)))
+            oldest = next((key for key in self._found if not self._is_known(key)), next(iter(self._found)))
             del self._found[oldest]
         self._wake.set()
 
-    def _known(self, peer: bytes) -> bool:
+    def _is_known(self, peer: bytes) -> bool:
         return peer in self._book or self._allowed(peer)
 
-    def _announced(self, peer: bytes) -> tuple[str, ...]:
+    def _announced_addresses(self, peer: bytes) -> tuple[str, ...]:
         discovered = self._found.get(peer)
         return discovered.addresses if discovered is not None else ()
 
     def _expire(self, now: float) -> None:
         """Forget non-members that announced themselves long ago. Members stay: each announces itself once."""
         for peer in [peer for peer, discovered in self._found.items() if now - discovered.at > FOUND_FOR]:
-            if not self._known(peer):
+            if not self._is_known(peer):
                 del self._found[peer]
                 self._peers.pop(peer, None)
 
@@ -114,7 +114,7 @@ class Dialer:
         if since is not None and trio.current_time() - since >= STABLE:
             state.failures, state.next_try = 0, trio.current_time() + random.uniform(0, FIRST_BACKOFF)  # noqa: S311
         else:
-            self._failed(state)
+            self._note_failure(state)
         self._wake.set()
 
     def why(self, peer: bytes) -> str:
@@ -131,7 +131,7 @@ class Dialer:
     def _state(self, peer: bytes) -> _Peer:
         return self._peers.setdefault(peer, _Peer())
 
-    def _failed(self, state: _Peer) -> None:
+    def _note_failure(self, state: _Peer) -> None:
         wait = min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** min(state.failures, 16))
         state.failures += 1
         state.next_try = trio.current_time() + wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
@@ -150,7 +150,7 @@ class Dialer:
         now = trio.current_time()
         self._expire(now)
         addresses = {
-            peer: tuple(dict.fromkeys((*self._announced(peer), *self._book.get(peer, ()))))
+            peer: tuple(dict.fromkeys((*self._announced_addresses(peer), *self._book.get(peer, ()))))
             for peer in self._found.keys() | self._book.keys()
         }
         neighbours = self._neighbours()
@@ -180,10 +180,10 @@ class Dialer:
                 except CollegiumError as error:
                     state.error = _sentence(error)
                     log.debug("dial failed", peer=peer.hex()[:16], address=address, error=str(error))
-            self._failed(state)
+            self._note_failure(state)
         except Exception as error:  # noqa: BLE001 - one bad address may not stop the dialer
             log.error("dial failed unexpectedly", peer=peer.hex()[:16], error=repr(error))
-            self._failed(state)
+            self._note_failure(state)
         finally:
             state.dialling = False
             self._wake.set()

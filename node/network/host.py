@@ -109,7 +109,7 @@ class Network:
         is_neighbour = self._links.__contains__
         self._rpc = RpcClient(self._streams, is_neighbour, config.max_rpc)
         self._blobs = BlobClient(self._streams, is_neighbour, config.max_concurrent_pulls, config.min_rate)
-        self._links.listen_to(self._changed)
+        self._links.listen_to(self._on_link_changed)
         self._links.listen_to(callbacks.on_peer)
         server = RpcServer(self._streams, callbacks.rpc_handlers, config.max_rpc)
         for protocol in callbacks.rpc_handlers:
@@ -238,7 +238,7 @@ class Network:
         """
         await self._blobs.fetch(peer, digest, size, write, offset)
 
-    def _changed(self, peer: bytes, connected: bool) -> None:
+    def _on_link_changed(self, peer: bytes, connected: bool) -> None:
         if connected:
             self._dialer.connected(peer)
         else:
@@ -325,7 +325,7 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
     swarm = host.get_network()
     assert isinstance(swarm, Swarm)
     swarm.retry_config = RetryConfig(max_retries=0)  # the dialer has its own backoff
-    swarm.auto_connector.maybe_connect = _nothing  # type: ignore[method-assign] # it dials every peer that it learns of
+    swarm.auto_connector.maybe_connect = _do_nothing  # type: ignore[method-assign] # it dials every peer that it learns of
     swarm.set_resource_manager(None)  # its limits leak slots; ours are in links, limits and workarounds
     # Identify, its push and ping give peers nothing that the ledger lacks, and run in trio system tasks, where an
     # exception provoked by a peer ends the process.
@@ -337,7 +337,7 @@ def _make_host(config: NetworkConfig, listen: list[Multiaddr]) -> BasicHost:
     return host
 
 
-async def _nothing() -> None:
+async def _do_nothing() -> None:
     pass
 
 

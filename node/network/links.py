@@ -84,16 +84,16 @@ class Links(INotifee):
             log.info("connection refused", peer=str(muxed.peer_id), direction=direction, reason=refusal)
             await muxed.secured_conn.close()  # type: ignore[attr-defined] # Yamux; the muxer has not started
             raise SwarmException(f"connection refused: {refusal}")
-        for old in self._live(muxed.peer_id)[: 1 - CONNECTIONS_PER_PEER or None]:
+        for old in self._live_connections(muxed.peer_id)[: 1 - CONNECTIONS_PER_PEER or None]:
             self._nursery.start_soon(self._close, old)  # the newest win: the old may be dead without our knowing
         return await self._add(muxed, direction=direction)
 
-    def _live(self, peer: ID) -> list[INetConn]:
+    def _live_connections(self, peer: ID) -> list[INetConn]:
         return [connection for connection in self._swarm.get_connections(peer) if not connection.is_closed]
 
     def confirm(self, peer: bytes) -> bool:
         """An outbound connection has proved itself; whether it is still up."""
-        if not self._live(peer_id(peer)):
+        if not self._live_connections(peer_id(peer)):
             return False
         if peer not in self._neighbours:
             self._neighbours.add(peer)
@@ -117,7 +117,7 @@ class Links(INotifee):
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002 - libp2p's interface
         """libp2p has lost a connection."""
         peer = public_key(conn.muxed_conn.peer_id)
-        if peer in self._neighbours and peer is not None and not self._live(conn.muxed_conn.peer_id):
+        if peer in self._neighbours and peer is not None and not self._live_connections(conn.muxed_conn.peer_id):
             self._neighbours.discard(peer)
             self._tell(peer, False)
 

@@ -113,9 +113,9 @@ class NonMembers:
             if len(connection.streams) > MAX_STREAMS:  # type: ignore[attr-defined] # Yamux
                 log.warning("non-member opens too many streams")
                 return
-            nursery.start_soon(self._one, _Stream(stream, connection), server)
+            nursery.start_soon(self._serve_one, _Stream(stream, connection), server)
 
-    async def _one(self, stream: Any, server: RpcServer) -> None:
+    async def _serve_one(self, stream: Any, server: RpcServer) -> None:
         async def hello(opened: INetStream) -> None:
             self._streams.finish(opened)
 

@@ -119,14 +119,14 @@ class RpcServer:
             return
         try:
             while True:
-                await self._one(protocol, peer, stream)
+                await self._serve_one(protocol, peer, stream)
         except (CutError, SilentError, RemoteProtocolError) as error:
             log.debug("rpc stream ended", peer=peer.hex()[:16], protocol=protocol, error=str(error))
         finally:
             self.limits.leave(peer)
             self._streams.discard(stream)
 
-    async def _one(self, protocol: str, peer: bytes, stream: INetStream) -> None:
+    async def _serve_one(self, protocol: str, peer: bytes, stream: INetStream) -> None:
         # An idle stream costs a task and a buffer of 256 KiB at most, and `limits` bounds their number.
         _, payload = await read_frame(stream, MAX_REQUEST, "oversized-request", HALF_FRAME)
         if not self.limits.take(peer):

@@ -164,13 +164,14 @@ def _cost(modality: Modality, noise: int, run: _Run, rounds: int) -> int:
     return claimed(epsilon(events(merge([*modality.spent, *more], run.lines)), modality.budget.delta))
 
 
-def _reached(modality: Modality, noises: Mapping[str, int]) -> int:
+def _noise_reached(modality: Modality, noises: Mapping[str, int]) -> int:
     return effective_noise([noises[name] for name in modality.components])
 
 
 def _last_for(modalities: Iterable[Modality], noises: Mapping[str, int], run: _Run, rounds: int) -> bool:
     return all(
-        m.budget.limit >= UNBOUNDED or _cost(m, _reached(m, noises), run, rounds) <= m.budget.limit for m in modalities
+        m.budget.limit >= UNBOUNDED or _cost(m, _noise_reached(m, noises), run, rounds) <= m.budget.limit
+        for m in modalities
     )
 
 
@@ -220,7 +221,7 @@ def spread(parts: Sequence[NoisePart], level: float) -> dict[str, int]:
 
 
 def _decide(modality: Modality, noises: Mapping[str, int], run: _Run) -> Decision:
-    limit, noise = modality.budget.limit, _reached(modality, noises)
+    limit, noise = modality.budget.limit, _noise_reached(modality, noises)
     before, after = _cost(modality, noise, run, 0), _cost(modality, noise, run, 1)
     left = FORECAST_LIMIT if limit >= UNBOUNDED else count_rounds(lambda n: _cost(modality, noise, run, n) <= limit)
     return Decision(after <= limit, before, after, limit, left)

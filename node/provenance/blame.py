@@ -178,18 +178,18 @@ def standing(report: Report, key: bytes) -> str:
     gone = report.ledger.roll.seats[key].gone
     if gone:
         return {"evidence": "expelled"}.get(gone, gone)
-    return "withdrew" if _withdrew(report, key, report.ledger.height) else "member"
+    return "withdrew" if _has_withdrawn(report, key, report.ledger.height) else "member"
 
 
-def _withdrew(report: Report, key: bytes, height: int) -> bool:
+def _has_withdrawn(report: Report, key: bytes, height: int) -> bool:
     """Whether a member had withdrawn everything by this height, and contributed nothing since."""
     keys = {key, *membership.earlier(report.ledger.roll, key)}
-    last = max((w.height for w in _own(report, keys, height) if w.scope == "all"), default=None)
+    last = max((w.height for w in _own_withdrawals(report, keys, height) if w.scope == "all"), default=None)
     sent = (update.height for update in report.updates.values() if update.header.author in keys)
     return last is not None and not any(last < at <= height for at in sent)
 
 
-def _own(report: Report, keys: Collection[bytes], height: int) -> Iterator[Withdrawn]:
+def _own_withdrawals(report: Report, keys: Collection[bytes], height: int) -> Iterator[Withdrawn]:
     """Yield the withdrawals of these keys' own until this height, without those of a rewind."""
     for w in report.ledger.withdrawn:
         if w.mode == "refold" and w.author in keys and w.height <= height:
@@ -275,10 +275,10 @@ def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mappin
         for key in active:
             last_active[key] = frozen.height
             if key not in counted | done:
-                why = _why(report, c.name, frozen, key, notes.get(number, {}), arrived.get((key, number)))
+                why = _reason_missing(report, c.name, frozen, key, notes.get(number, {}), arrived.get((key, number)))
                 parts[key].missing[why] += 1
         for key in {key for key, height in suspensions if last_active.get(key, 0) <= height <= frozen.height} - active:
-            parts[key].suspended += not _gone(ledger, key, frozen.height)
+            parts[key].suspended += not _was_gone(ledger, key, frozen.height)
 
 
 def _modalities(report: Report, component: str) -> frozenset[str]:
@@ -287,12 +287,12 @@ def _modalities(report: Report, component: str) -> frozenset[str]:
     return frozenset(claim.modality for claims in named for claim in claims)
 
 
-def _gone(ledger: Ledger, key: bytes, height: int) -> bool:
+def _was_gone(ledger: Ledger, key: bytes, height: int) -> bool:
     seat = ledger.roll.seats[key]
     return bool(seat.gone) and seat.until <= height
 
 
-def _why(
+def _reason_missing(
     report: Report,
     component: str,
     round_: Round,
@@ -307,8 +307,11 @@ def _why(
     ledger, number = report.ledger, round_.number
     keys = (key, *membership.earlier(ledger.roll, key))
     update, author, seq = (b"", b"", NOT_YET) if sent is None else (sent[0], sent[1].header.author, sent[1].seq)
-    voided = (w.bars(component, author or w.author, seq, number, update) for w in _own(report, keys, round_.height))
-    if any(voided) or _withdrew(report, key, round_.height):
+    voided = (
+        w.bars(component, author or w.author, seq, number, update)
+        for w in _own_withdrawals(report, keys, round_.height)
+    )
+    if any(voided) or _has_withdrawn(report, key, round_.height):
         return "withdrew"
     rewinds = (w for w in ledger.withdrawn if w.mode == "rewind" and w.height <= round_.height)
     if any(w.bars(component, author, seq, number, update) for w in rewinds):
@@ -316,7 +319,7 @@ def _why(
     for former in keys:
         if former.hex() in noted:
             return noted[former.hex()]
-    if _gone(ledger, key, round_.height):
+    if _was_gone(ledger, key, round_.height):
         return standing(report, key)
     if sent is None:
         return "no update in the ledger"

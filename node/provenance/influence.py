@@ -52,7 +52,7 @@ class Coalitions:
             replace(round_, entries=tuple(e for e in round_.entries if self.owner[e.author] in members))
             for round_ in self.rounds
         )
-        return replay(origin(self.spec), self.spec, rounds, self._of)[0]
+        return replay(origin(self.spec), self.spec, rounds, self._values_of)[0]
 
     def figures(
         self, coalitions: Sequence[Players], worth: Worth, seen: Callable[[Players, State], None] | None = None
@@ -69,7 +69,7 @@ class Coalitions:
             self._known.update(zip(part, worth(states), strict=True))
         return [self._known[players] for players in coalitions]
 
-    def _of(self, entry: Entry) -> Integers:
+    def _values_of(self, entry: Entry) -> Integers:
         return self.values[entry.update]
 
 

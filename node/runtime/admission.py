@@ -126,7 +126,7 @@ class Admission:
     async def maintain(self) -> None:
         """Propose to admit applicants as soon as this node may: the invitation was the operator's consent."""
         for issued in self.issued:
-            if issued.application and not issued.proposed and self._agreed(bytes.fromhex(issued.application)):
+            if issued.application and not issued.proposed and self._is_agreed(bytes.fromhex(issued.application)):
                 async with self._turn:
                     await self._change(issued.token_key, proposed=True)  # the ledger forgets how older motions ended
         for issued in self.issued:
@@ -150,13 +150,13 @@ class Admission:
             return "admitted"
         if any(motion.statement == wire for motion in ledger.roll.motions) or self._is_proposed(wire):
             return "proposed"
-        if issued.proposed or key in ledger.roll.seats or self._agreed(wire):
+        if issued.proposed or key in ledger.roll.seats or self._is_agreed(wire):
             return "refused"
         if issued.withdrawn:
             return "withdrawn"
         return "held" if issued.hold else "waiting"
 
-    def _agreed(self, wire: bytes) -> bool:
+    def _is_agreed(self, wire: bytes) -> bool:
         roll = self._host.core.ledger.roll
         return any(motion.statement == wire for motion in (*roll.motions, *(o.motion for o in roll.outcomes)))
 

@@ -122,7 +122,7 @@ class Learner:
                 backoff = min(2 * backoff, MAX_BACKOFF)
                 self.state, self.detail = "failed", str(error)
                 if str(error) != logged:
-                    log.error(_said(error.kind), reason=str(error), again_in_seconds=backoff)
+                    log.error(_failure_text(error.kind), reason=str(error), again_in_seconds=backoff)
                 if not logged:
                     self._on_lost()
                 logged = str(error)
@@ -222,7 +222,7 @@ class Learner:
             raise LearnerError(error.message, error.advice) from error
 
 
-def _said(kind: ErrorKind | None) -> str:
+def _failure_text(kind: ErrorKind | None) -> str:
     match kind:
         case "bad-data":
             return "the data folder cannot be used"

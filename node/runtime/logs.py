@@ -145,7 +145,7 @@ def configure(format_: str, level: str, file: Path | None = None) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            _repeated,
+            _count_repeated,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _readable,
             structlog.processors.format_exc_info,
@@ -186,7 +186,7 @@ def tell_repeats(log: Any) -> None:
         log.warning(SUMMARY, what=event, times=count, minutes=round(WINDOW / 60), **facts)
 
 
-def _repeated(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _count_repeated(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     who = next((str(readable(event[name])) for name in _WHO if event.get(name)), "")
     if event["event"] == SUMMARY or (not who and event.get("level") not in _LOUD):
         return event  # this node's own doing

@@ -62,7 +62,7 @@ def serve(
     Raises CollegiumError with advice.
     """
     while _serve(home, passphrase, started, log):
-        started = _nothing  # once is enough
+        started = _do_nothing  # once is enough
 
 
 def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_file: Path | None) -> bool:
@@ -83,7 +83,7 @@ def _serve(home: Home, passphrase: str | None, started: Callable[[], None], log_
         return runtime.begins_anew
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 

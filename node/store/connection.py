@@ -39,10 +39,10 @@ def sql_errors(path: Path, *, opening: bool = False) -> Iterator[None]:
     except CollegiumError:
         raise
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
-        raise _named(path, error, opening) from error
+        raise _database_error(path, error, opening) from error
 
 
-def _named(path: Path, error: Exception, opening: bool) -> CollegiumError:
+def _database_error(path: Path, error: Exception, opening: bool) -> CollegiumError:
     code = getattr(error, "sqlite_errorcode", None)
     match None if code is None else code & 0xFF:
         case sqlite3.SQLITE_FULL:
@@ -72,11 +72,11 @@ def create(path: Path, federation: bytes) -> None:
 
     So an empty or short file is damage, never a database half made: taking it for a new one would forget votes (G8).
     """
-    if _beside(path, "-wal").exists():
+    if _file_beside(path, "-wal").exists():
         raise CorruptError(f"The database {path} is gone, but its log is still there", schema.recovery(path))
-    new = _beside(path, ".new")
+    new = _file_beside(path, ".new")
     with disk_errors(path), sql_errors(new):
-        for leftover in (new, _beside(new, "-wal"), _beside(new, "-shm")):
+        for leftover in (new, _file_beside(new, "-wal"), _file_beside(new, "-shm")):
             leftover.unlink(missing_ok=True)
         os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
         try:
@@ -175,5 +175,5 @@ def _expected_schema() -> bytes:
         return _schema(connection)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _file_beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)

@@ -16,7 +16,7 @@ def put_into(connection: sqlite3.Connection, federation: bytes, put: Put, now: f
     """Store one thing of a federation within a transaction. Raises LocalProtocolError for a contradiction."""
     match put:
         case PutRecord(record):
-            _own(federation, record.value.federation)
+            _check_federation(federation, record.value.federation)
             connection.execute(
                 "INSERT INTO records (digest, author, seq, wire, checksum, received) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (digest) DO NOTHING",
@@ -65,7 +65,7 @@ def put_into(connection: sqlite3.Connection, federation: bytes, put: Put, now: f
 
 def _block(connection: sqlite3.Connection, federation: bytes, put: PutBlock, now: float) -> None:
     block = put.block
-    _own(federation, block.federation)
+    _check_federation(federation, block.federation)
     payload, certificate = schema.dump(block), schema.dump(put.certificate)
     row = connection.execute("SELECT block FROM blocks WHERE height = ?", (block.height,)).fetchone()
     if row is not None:
@@ -89,7 +89,7 @@ def _block(connection: sqlite3.Connection, federation: bytes, put: PutBlock, now
 
 def _header(connection: sqlite3.Connection, federation: bytes, header: Signed[UpdateHeader], now: float) -> None:
     value = header.value
-    _own(federation, value.federation)
+    _check_federation(federation, value.federation)
     key = (value.author, value.component, value.round)
     row = connection.execute(
         "SELECT wire FROM headers WHERE author = ? AND component = ? AND round = ?", key
@@ -105,6 +105,6 @@ def _header(connection: sqlite3.Connection, federation: bytes, header: Signed[Up
         )
 
 
-def _own(mine: bytes, federation: bytes) -> None:
+def _check_federation(mine: bytes, federation: bytes) -> None:
     if federation != mine:
         raise LocalProtocolError(f"a statement of federation {federation.hex()[:16]} is not stored here")

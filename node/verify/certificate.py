@@ -436,13 +436,13 @@ def _words(charter: Charter, after: Block, claim: Removal, now: Summary, mine: t
             behind = list(expanded(charter, moved[withdrawal.motion])) if withdrawal.motion in moved else []
         else:
             behind = statements
-        if not any(_means(words, withdrawal, now) for words in behind):
+        if not any(_has_terms(words, withdrawal, now) for words in behind):
             raise VerificationError(
                 f"no statement or motion for a withdrawal by {withdrawal.mode} ({withdrawal.scope})", ADVICE
             )
 
 
-def _means(words: WithdrawalStatement, withdrawal: Withdrawn, now: Summary) -> bool:
+def _has_terms(words: WithdrawalStatement, withdrawal: Withdrawn, now: Summary) -> bool:
     scope = (words.scope, words.components, words.first, words.last, words.updates, words.mode)
     if scope != (
         withdrawal.scope,
@@ -483,7 +483,7 @@ def _component(
             )
         removed += sum(e.author in keys for e in gone)
         others += sum(e.author not in keys and any(w.covers(c.name, round_.number, e) for w in mine) for e in gone)
-        kept += sum(any(_named(w, c.name, round_.number, e) for w in mine) for e in round_.entries)
+        kept += sum(any(_is_named(w, c.name, round_.number, e) for w in mine) for e in round_.entries)
     certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
     needed = quorum(max(1, len(c.hosts)), charter.rules.fault_model)
     enough = len(c.hosts) >= (4 if charter.rules.fault_model == "byzantine" else 2)
@@ -520,7 +520,7 @@ def _component(
     )
 
 
-def _named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) -> bool:
+def _is_named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about an entry that it does not reach."""
     mine = entry.author == withdrawal.author and entry.seq <= withdrawal.through
     return (

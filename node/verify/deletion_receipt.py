@@ -222,7 +222,7 @@ def check(
         listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
         walk = heads.check(own, listed, (claim.state.height,), pins=pins)
         frames.end()
-        held = _hold(own, walk, claim, subject, _opened(claim, key))
+        held = _hold(own, walk, claim, subject, _opened_proofs(claim, key))
         return replace(held, id_known=_unsealed(claim, key)[-1:] != NOBODY)
     except VerificationError as error:
         raise VerificationError(f"{source}: {error.message}", error.advice) from error
@@ -237,7 +237,7 @@ def _unsealed(claim: Absence, key: bytes) -> bytes:
     return plain.rstrip(b"\x00")
 
 
-def _opened(claim: Absence, key: bytes) -> tuple[Absent, ...]:
+def _opened_proofs(claim: Absence, key: bytes) -> tuple[Absent, ...]:
     return schema.load(Shown, _unsealed(claim, key)[:-1], LIMIT).absent
 
 

@@ -107,7 +107,7 @@ class InclusionFile:
             "kind": value.kind,
             "position": self.index,
         }
-        return {"type": INCLUSION, **_walked(self.charter, self.walk, self.block), "record": record}
+        return {"type": INCLUSION, **_walk_facts(self.charter, self.walk, self.block), "record": record}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,10 @@ class ConsistencyFile:
             "tree_size": self.first.tree_size,
             "tree_root": self.first.tree_root.hex(),
         }
-        return {"type": CONSISTENCY, **_walked(self.charter, self.walk, self.second), "extends": older}
+        return {"type": CONSISTENCY, **_walk_facts(self.charter, self.walk, self.second), "extends": older}
 
 
-def _walked(charter: Charter, walk: Walk, block: Block) -> dict[str, object]:
+def _walk_facts(charter: Charter, walk: Walk, block: Block) -> dict[str, object]:
     return {
         "name": charter.name,
         "federation": charter.federation.hex(),
@@ -301,7 +301,7 @@ def _blocks(frames: Frames, charter: Charter, count: int) -> Iterator[StoredBloc
             most -= len(wire)
             if most < 0:
                 raise Failed(f"{where}: quota-bytes: its records are larger than the charter allows", ADVICE)
-            records.append(_opened(frames, wire, charter, f"record {number} of {where}"))
+            records.append(_open_record(frames, wire, charter, f"record {number} of {where}"))
         try:
             deciders = deciders.after(head.block, head.members)
         except RemoteProtocolError as error:
@@ -310,7 +310,7 @@ def _blocks(frames: Frames, charter: Charter, count: int) -> Iterator[StoredBloc
         yield StoredBlock(head.block, head.certificate, tuple(records))
 
 
-def _opened(frames: Frames, wire: bytes, charter: Charter, what: str) -> Signed[Record]:
+def _open_record(frames: Frames, wire: bytes, charter: Charter, what: str) -> Signed[Record]:
     """Decode a record and check its signature."""
     try:
         return open_signed(Record, wire, charter.federation)

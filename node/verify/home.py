@@ -50,7 +50,7 @@ def verify_home_ledger(
                 f"{home.database} belongs to another federation than {home.charter}", "Put back this node's charter."
             )
         top = store.height()
-        return verify_ledger(charter, _blocks(store, top), pins=pins, progress=_of(progress, top))
+        return verify_ledger(charter, _blocks(store, top), pins=pins, progress=_scaled(progress, top))
 
 
 def verify_home_states(
@@ -107,7 +107,7 @@ def _blocks(store: Store, top: int) -> Iterator[StoredBlock]:
             yield block
 
 
-def _of(progress: Progress | None, total: int) -> Progress | None:
+def _scaled(progress: Progress | None, total: int) -> Progress | None:
     if progress is None:
         return None
     return lambda what, done, _: progress(what, done, total)

@@ -44,7 +44,7 @@ class Source:
         """Yield each block up to a height, and the ledger after it. Raises CorruptError."""
         ledger = genesis(self.charter)
         for height in range(1, until + 1):
-            stored = self._at(height)
+            stored = self._block_at(height)
             try:
                 ledger = fold_block(self.charter, ledger, stored.block, stored.records, trusted=True)
             except RemoteProtocolError as error:
@@ -56,7 +56,7 @@ class Source:
     def walk(self, ledger: Ledger, at: Collection[int]) -> tuple[CosignedHead, ...]:
         """Return the walk of heads to these heights; `ledger` is that of the last of them, or later."""
         needed = heads.needed(ledger.roll, at)
-        return heads.collect(self.charter, ledger.roll, map(self._at, needed), at)
+        return heads.collect(self.charter, ledger.roll, map(self._block_at, needed), at)
 
     def height(self, asked: int | None) -> int:
         """Return a height that there is, by default the last one. Raises UsageError."""
@@ -66,7 +66,7 @@ class Source:
             raise UsageError(f"There is no block {asked}", f"The last one is {self.top}.")
         return self.top if asked is None else asked
 
-    def _at(self, height: int) -> StoredBlock:
+    def _block_at(self, height: int) -> StoredBlock:
         stored = self.block(height)
         if stored is None:
             raise CorruptError(f"{self.name} has no block at height {height}", RESTORE)

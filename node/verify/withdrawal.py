@@ -188,7 +188,7 @@ def _component(
         gone = [e for e in frozen.entries if _is_gone(withdrawals, c.name, number, e)]
         removed += sum(e.author == member for e in gone)
         others += sum(e.author != member for e in gone)
-        kept += sum(any(_named(w, c.name, number, e) for w in withdrawals) for e in survivors)
+        kept += sum(any(_is_named(w, c.name, number, e) for w in withdrawals) for e in survivors)
         expected.append(replace(frozen, entries=survivors))
         now = c.rounds[number - 1]
         if now.entries != survivors:
@@ -248,13 +248,13 @@ def _is_gone(withdrawals: Iterable[Withdrawn], component: str, number: int, entr
         if (
             since is not None
             and since <= number <= last
-            and (withdrawal.mode == "rewind" or _named(withdrawal, component, number, entry))
+            and (withdrawal.mode == "rewind" or _is_named(withdrawal, component, number, entry))
         ):
             return True
     return False
 
 
-def _named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) -> bool:
+def _is_named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) -> bool:
     """Whether a withdrawal is about this entry, in force or too old to be taken out."""
     if entry.author != withdrawal.author or entry.seq > withdrawal.through:
         return False

@@ -66,7 +66,7 @@ def motions(context: Context) -> Motions:
     return {
         "height": ledger.height,
         "open": [show_motion(context, motion) for motion in ledger.roll.motions],
-        "ended": [_ended(context, outcome) for outcome in reversed(ledger.roll.outcomes)],
+        "ended": [_ended_motion(context, outcome) for outcome in reversed(ledger.roll.outcomes)],
     }
 
 
@@ -103,7 +103,7 @@ def _ballot(motion: OpenMotion, me: bytes) -> Literal["yes", "no", "not cast"]:
     return "yes" if me in motion.yes else "no" if me in motion.no else "not cast"
 
 
-def _ended(context: Context, outcome: Outcome) -> MotionEnded:
+def _ended_motion(context: Context, outcome: Outcome) -> MotionEnded:
     motion = outcome.motion
     return {
         "motion": motion.digest.hex(),
@@ -139,7 +139,7 @@ def member(context: Context, key: bytes) -> MemberShown:
         "addresses": list(seat.addresses),
         "active_host_of": component_hosts,
         "open_motions": [show_motion(context, m) for m in roll.motions if m.subject in keys],
-        "ended_motions": [_ended(context, o) for o in roll.outcomes if o.motion.subject in keys],
+        "ended_motions": [_ended_motion(context, o) for o in roll.outcomes if o.motion.subject in keys],
     }
 
 
@@ -172,10 +172,10 @@ def how_it_ended(context: Context, which: str) -> str:
 def _with_name(context: Context, which: str, every: Sequence[OpenMotion]) -> list[OpenMotion]:
     plain = which.lower()
     by_prefix = [m for m in every if len(plain) >= 4 and m.digest.hex().startswith(plain)]
-    return by_prefix or [m for m in every if _named(context, m, which)]
+    return by_prefix or [m for m in every if _is_named(context, m, which)]
 
 
-def _named(context: Context, motion: OpenMotion, name: str) -> bool:
+def _is_named(context: Context, motion: OpenMotion, name: str) -> bool:
     try:
         return _subject(context, motion) == name
     except RemoteProtocolError:

@@ -56,7 +56,7 @@ def notes(context: Context) -> list[Note]:
     shown += paused(context.paused)
     if live is not None:
         shown += _running(context, live)
-    return shown + remarks(context) + _uncertified(context)
+    return shown + remarks(context) + _uncertified_notes(context)
 
 
 def _running(context: Context, live: Live) -> list[Note]:
@@ -248,7 +248,7 @@ def _learner(live: Live) -> list[Note]:
     return shown
 
 
-def _uncertified(context: Context) -> list[Note]:
+def _uncertified_notes(context: Context) -> list[Note]:
     """Return notes on components with too few hosts: one for each number of hosts."""
     ledger, together = context.ledger, dict[int, list[str]]()
     for spec in context.charter.components:

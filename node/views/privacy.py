@@ -80,7 +80,7 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
     total = claimed(epsilon(events(spent), delta or governing.DEFAULT_DELTA / 1e9)) if counted else None
     return {
         "planned_rounds": planned or learning.planned_rounds,
-        "modalities": {policy.modality: _left(context, policy, reservations) for policy in bound},
+        "modalities": {policy.modality: _rounds_left(context, policy, reservations) for policy in bound},
         # One student over all modalities that are or were under "dp": at least the ε of each of them.
         "student": None
         if total is None
@@ -107,7 +107,7 @@ def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservati
     return sentences
 
 
-def _left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> RoundsLeft | None:
+def _rounds_left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> RoundsLeft | None:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
     from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
 
@@ -180,11 +180,11 @@ def privacy_log(context: Context, *, member: bytes | None = None, limit: int = 1
             line["rounds"][header.component] = header.round
     lines = list(by_run.values())
     if context.me is not None and member in (None, context.me):
-        lines += _unpublished(context)
+        lines += _unpublished_lines(context)
     return lines[-min(limit, LOG_LIMIT) :]
 
 
-def _unpublished(context: Context) -> Iterator[SpendingLine]:
+def _unpublished_lines(context: Context) -> Iterator[SpendingLine]:
     assert context.me is not None
     for put in context.store.reservations():
         if put.run in context.published or put.recalled:  # the line of a recalled one is its update's

@@ -247,7 +247,7 @@ def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[
     came = {
         author: f"it does not train: {IDLE[idle[author]]}"
         if idle[author]
-        else _arrived(context, component, round_.number, author, round_.height)
+        else _arrival(context, component, round_.number, author, round_.height)
         for author in missing
     }
     return [{**context.member(author), "why": came[author]} for author in missing]
@@ -263,7 +263,7 @@ def _ledgers_around(context: Context, height: int) -> tuple[Ledger, Ledger]:
     return before, ledger
 
 
-def _arrived(context: Context, component: str, number: int, author: bytes, height: int) -> str:
+def _arrival(context: Context, component: str, number: int, author: bytes, height: int) -> str:
     seat = context.ledger.roll.seats.get(author)
     if seat is not None and seat.gone:
         return {"evidence": "expelled", "rekeyed": "changed its key"}.get(seat.gone, seat.gone)

@@ -48,11 +48,11 @@ def status(context: Context) -> NodeStatus:
         "findings": [
             {"kind": note.kind, "level": note.level, "found": note.found, "advice": note.advice} for note in lines
         ],
-        "live": None if live is None else _live(context, live),
+        "live": None if live is None else _live_shown(context, live),
     }
 
 
-def _live(context: Context, live: Live) -> LiveShown:
+def _live_shown(context: Context, live: Live) -> LiveShown:
     others = set(context.ledger.members) - live.neighbours - {context.me}
     return {
         "started_at": moment(live.started),
@@ -105,7 +105,7 @@ def _members(context: Context) -> list[PeerShown]:
             {
                 **context.member(member.key),
                 "me": mine,
-                "state": _standing(context, member.key),
+                "state": _standing_of(context, member.key),
                 "connected": None if live is None or mine else member.key in live.neighbours,
                 "why": None if live is None else live.unreached.get(member.key),
                 "peer_id": peer_id(member.key),
@@ -126,7 +126,7 @@ def _members(context: Context) -> list[PeerShown]:
     return shown
 
 
-def _standing(context: Context, key: bytes) -> str:
+def _standing_of(context: Context, key: bytes) -> str:
     ledger = context.ledger
     gone = ledger.roll.seats[key].gone
     if gone:

@@ -87,7 +87,7 @@ def _refold(members: int, rounds: int, dimension: int, repeats: int) -> list[Row
             {
                 "read": lambda: [len(path.read_bytes()) for path in paths],
                 "refold": lambda: _fold(spec, survivors, blobs),
-                "late": lambda: _late(spec, late, blobs, states),
+                "late": lambda: _fold_late(spec, late, blobs, states),
             },
             repeats,
         )
@@ -104,7 +104,7 @@ def _refold(members: int, rounds: int, dimension: int, repeats: int) -> list[Row
     return rows
 
 
-def _late(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: States) -> object:
+def _fold_late(spec: ComponentSpec, rounds: Sequence[Round], blobs: Blobs, states: States) -> object:
     result = compute(spec, rounds, blobs, states)
     states.prune(spec.name, [r.chain for r in rounds[:-10]])
     return result

@@ -96,9 +96,11 @@ def _start(folder: Path, quick: bool) -> list[Row]:
             bare.kill()
     torch = median(seconds["torch"])
     return [
-        _against("worker start to its first ε, s, against a bare import of torch", median(seconds["epsilon"]), torch),
-        _against("worker start to opened data, s, against the same", median(seconds["open"]), torch),
-        _against(
+        _row_against(
+            "worker start to its first ε, s, against a bare import of torch", median(seconds["epsilon"]), torch
+        ),
+        _row_against("worker start to opened data, s, against the same", median(seconds["open"]), torch),
+        _row_against(
             "peak memory of a worker that trained, MB, against bare torch's",
             median(memory["worker"]) / 1e6,
             median(memory["torch"]) / 1e6,
@@ -126,7 +128,7 @@ def _texts(folder: Path, quick: bool) -> list[Row]:
                 device = worker.ask(replace(_open("essays", data, specs, learning), cache=cache)).device
                 times[state].append(time.perf_counter() - begun)
     figure = f"{count} texts of 50 words embedded by {TEXT_MODEL}, from the cache, s on {device}, against no cache"
-    return [_against(figure, median(times["cached"]), median(times["empty"]))]
+    return [_row_against(figure, median(times["cached"]), median(times["empty"]))]
 
 
 def _round(folder: Path, quick: bool) -> list[Row]:
@@ -156,7 +158,7 @@ def _round(folder: Path, quick: bool) -> list[Row]:
     what = f"a round of OULAD over {len(made)} institutions, {learning.steps} steps each, on {opened.device}"
     return [
         limit(f"{what}, 2 workers, s of training", together, GOAL),
-        _against("the same with 2 workers, s, against 1", together, alone),
+        _row_against("the same with 2 workers, s, against 1", together, alone),
     ]
 
 
@@ -169,7 +171,7 @@ def _median(job: Callable[[], object], repeats: int) -> float:
     return median(times[1:])
 
 
-def _against(figure: str, ours: float, reference: float) -> Row:
+def _row_against(figure: str, ours: float, reference: float) -> Row:
     return Row(figure, ours, reference, ours / reference, "report")
 
 

@@ -62,7 +62,7 @@ def measure(quick: bool) -> Sequence[Row]:
                 Row(f"{what}: heights between first and last at healing", behind),
             ]
     with tempfile.TemporaryDirectory(prefix="collegium-bench-") as folder:
-        return [*rows, *_late(Path(folder), blocks)]
+        return [*rows, *_start_late(Path(folder), blocks)]
 
 
 _KILLED = f"kill -9, {MISSED} rounds missed, level again"
@@ -175,7 +175,7 @@ def _part(run: _Run, relays: Relays, parts: Sequence[Sequence[int]], seconds: fl
 # ---- a late member
 
 
-def _late(root: Path, blocks: int) -> Sequence[Row]:
+def _start_late(root: Path, blocks: int) -> Sequence[Row]:
     """A founding member whose daemon starts for the first time when there are so many blocks; no node trains then."""
     run = _Run(root, NODES + 1, blocks)
     for institution, node in zip(run.institutions, _history(run, blocks), strict=False):
@@ -192,7 +192,7 @@ def _late(root: Path, blocks: int) -> Sequence[Row]:
             return run.views[NODES].height >= height and note.get("folded_at")
 
         seconds = float(str(run.until("the late one to be level", level))) - began
-        received = _live(late)["bytes_received"]
+        received = _live_status(late)["bytes_received"]
     finally:
         run.stop()
     before = time.perf_counter()
@@ -209,7 +209,7 @@ def _late(root: Path, blocks: int) -> Sequence[Row]:
     ]
 
 
-def _live(institution: Institution) -> LiveShown:
+def _live_status(institution: Institution) -> LiveShown:
     live = Client(institution.home).status()["live"]
     assert live is not None  # its daemon answered
     return live
@@ -229,7 +229,7 @@ def _rest(run: _Run) -> int:
     """The height of the old members if they are connected and nothing has happened for two seconds; else 0."""
     before = [view.height for view in run.views[:NODES]]
     try:
-        ready = all(_live(i)["signing"] for i in run.institutions[:NODES])
+        ready = all(_live_status(i)["signing"] for i in run.institutions[:NODES])
     except OperatorError:
         return 0
     time.sleep(2.0)

@@ -310,7 +310,7 @@ def _report(
                     "reference_loss": losses(_row(seen[name].logits, references)),
                     "exposure": exposure(canary, reference),
                 },
-                "weights_apart": _apart(states, models[RETRAINED][0], base),
+                "weights_apart": _distance(states, models[RETRAINED][0], base),
                 "probabilities_apart": float(np.abs(seen[name].probabilities - seen[RETRAINED].probabilities).max()),
                 "remains": REMAINS.get(name, REMAINS["recovery"]),
             }
@@ -344,7 +344,7 @@ def _row(values: Mapping[str, float], names: Sequence[str]) -> Floats:
     return np.array([values[name] for name in names])
 
 
-def _apart(a: States, b: States, steps: Mapping[str, float]) -> float:
+def _distance(a: States, b: States, steps: Mapping[str, float]) -> float:
     """Return the L2 distance of two models' weights."""
     squares = [float(np.square((a[name].astype(np.float64) - b[name]) * step).sum()) for name, step in steps.items()]
     return float(np.sqrt(sum(squares)))

@@ -150,7 +150,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield path
 
 
-def _changed(value: Any, source: Random) -> Any:
+def _changed_value(value: Any, source: Random) -> Any:
     if isinstance(value, int):
         return source.choice((value + 1, abs(value - 1), value ^ 1 << source.randrange(16), source.randrange(1 << 40)))
     if isinstance(value, str):
@@ -165,7 +165,7 @@ def _change_a_field(value: Any, source: Random) -> Any:
     inner = value
     for key in path:
         inner = inner[key]
-    inner[last] = _changed(inner[last], source)
+    inner[last] = _changed_value(inner[last], source)
     return value
 
 
@@ -359,16 +359,16 @@ def _loosen(parts: Parts, source: Random) -> None:
         entry = codec.encode(first) + codec.encode(value[first])
         packed = bytes((0x80 | len(value) + 1,)) + entry + parts.frames[at][1:]
     else:
-        packed = msgpack.packb({name: _loose(inner) for name, inner in value.items()}, use_bin_type=True)
+        packed = msgpack.packb({name: _loose_value(inner) for name, inner in value.items()}, use_bin_type=True)
     parts.frames[at] = packed
 
 
-def _loose(value: Any) -> Any:
+def _loose_value(value: Any) -> Any:
     if type(value) is int:
         return float(value) if value > 1 else bool(value)
     if isinstance(value, dict):
-        return {name: _loose(inner) for name, inner in value.items()}
-    return [_loose(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _loose_value(inner) for name, inner in value.items()}
+    return [_loose_value(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _swap_heads(parts: Parts, source: Random) -> None:

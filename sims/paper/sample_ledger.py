@@ -34,7 +34,7 @@ def sample_ledger(seed: int = 1) -> Source:
         signed = add_signature(cluster.charter, signed, node.identity)
     founders = list(cluster.nodes)
     cluster.start()
-    _closed(cluster, 1)
+    _await_close(cluster, 1)
     newcomer, heir = (Identity.from_seed(sha256(name)) for name in (b"newcomer", b"heir"))
 
     # a motion that is refused
@@ -61,7 +61,7 @@ def sample_ledger(seed: int = 1) -> Source:
     founders[2].crash()
     founders[2].identity = heir
     founders[2].start()
-    _closed(cluster, 2)
+    _await_close(cluster, 2)
 
     liar = founders[4]
     liar.tell_lies(LIES["forks"])
@@ -73,7 +73,7 @@ def sample_ledger(seed: int = 1) -> Source:
     out = newcomer.public_key
     _insist(cluster, founders[0], ev.ProposeMotion("expel", out, b"", "", HEIGHTS), out, there=False)
     done = _ledger(founders[0]).components[COMPONENT].round
-    _closed(cluster, done + 1)
+    _await_close(cluster, done + 1)
     store = founders[0].store
     return Source(cluster.charter, dump_file(signed), store.block, store.height(), "The simulated store")
 
@@ -100,7 +100,7 @@ def _until(cluster: Cluster, done: Callable[[], bool]) -> None:
         raise LocalProtocolError("the sample ledger did not come about")
 
 
-def _closed(cluster: Cluster, rounds: int) -> None:
+def _await_close(cluster: Cluster, rounds: int) -> None:
     _until(cluster, lambda: all(_ledger(node).components[COMPONENT].round >= rounds for node in _members(cluster)))
 
 

@@ -157,7 +157,7 @@ def sequence_holds(seed: int) -> bool:
         want = [replace(r, entries=tuple(e for e in r.entries if e.update not in gone)) for r in frozen[name]]
         c = house.ledger.components[name]
         kept = [r.entries for r in c.rounds if r.number in {w.number for w in want}]
-        if kept != [r.entries for r in want] or _folded(spec, c.rounds) != _folded(spec, want):
+        if kept != [r.entries for r in want] or _folded_state(spec, c.rounds) != _folded_state(spec, want):
             return False
         if {e.blob for r in want for e in r.entries} & {b for e in c.erasures for b in e.blobs}:
             return False
@@ -198,7 +198,7 @@ def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, l
     return set(picked)
 
 
-def _folded(spec: ComponentSpec, rounds: Iterable[Round]) -> bytes:
+def _folded_state(spec: ComponentSpec, rounds: Iterable[Round]) -> bytes:
     def values(entry: Entry) -> Integers:
         return np.frombuffer(entry.blob[:16], dtype=np.int8)
 

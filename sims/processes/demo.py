@@ -276,7 +276,7 @@ class Demo:
                     state, _ = compute(spec, component.rounds, Blobs(institution.home.blobs), States(Path(scratch)))
                 states[spec.name] = state
                 expected[spec.name] = state_digest(spec.name, state).hex()
-            held = _held(institution, expected)
+            held = _held_digests(institution, expected)
             for name, digest in expected.items():
                 self.result.state_digests.setdefault(name, {})[institution.name] = held.get(name, "")
                 if held.get(name) != digest:
@@ -397,7 +397,7 @@ def _signed(stored: Snapshot, author: bytes | None, charter: Charter) -> Iterato
                 yield ("vote", vote.author, vote.height, vote.view, vote.step), vote.block
 
 
-def _held(institution: Institution, expected: dict[str, str]) -> dict[str, str]:
+def _held_digests(institution: Institution, expected: dict[str, str]) -> dict[str, str]:
     """Return the digests of the states that a running host holds; one that still folds is waited for."""
     deadline = time.time() + HOLD_SECONDS
     while True:

@@ -94,13 +94,13 @@ def bytes_per_round(views: Sequence[View], charter: Charter, skip: set[int]) -> 
     for view in views:
         rounds = sorted({r for _, r in view.notes})
         for first, second in itertools.pairwise(rounds):
-            a, b = (_received(view, charter, r) for r in (first, second))
+            a, b = (_received_at(view, charter, r) for r in (first, second))
             if second == first + 1 and not {first, second} & skip and not math.isnan(b - a):
                 differences.append(b - a)
     return median(differences) if differences else math.nan
 
 
-def _received(view: View, charter: Charter, round_: int) -> float:
+def _received_at(view: View, charter: Charter, round_: int) -> float:
     received = [view.notes.get((spec.name, round_), {}).get("received") for spec in trained(charter)]
     return math.nan if None in received else max(float(str(value)) for value in received)
 

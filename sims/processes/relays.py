@@ -33,7 +33,7 @@ class Relays:
         with self._lock:
             self._parts = parts
             for pair, (one, other) in self._open.items():
-                if self._parted(one, other):
+                if self._is_parted(one, other):
                     _shut(*pair)
 
     def heal(self) -> None:
@@ -50,7 +50,7 @@ class Relays:
             for pair in self._open:
                 _shut(*pair)
 
-    def _parted(self, one: int, other: int) -> bool:
+    def _is_parted(self, one: int, other: int) -> bool:
         return any((one in part) is not (other in part) for part in self._parts)
 
     def _accept(self, node: int, port: int) -> None:
@@ -61,11 +61,11 @@ class Relays:
 
     def _relay(self, dialled: socket.socket, caller: int, node: int, port: int) -> None:
         with suppress(OSError), dialled:
-            who = self._who(caller)
+            who = self._node_at(caller)
             with socket.create_connection(("127.0.0.1", port)) as beyond:
                 pair = (dialled, beyond)
                 with self._lock:
-                    if who is None or self._parted(who, node):
+                    if who is None or self._is_parted(who, node):
                         return
                     self._open[pair] = (who, node)
                 back = threading.Thread(target=_pump, args=(beyond, dialled), daemon=True)
@@ -75,7 +75,7 @@ class Relays:
                 with self._lock:
                     del self._open[pair]
 
-    def _who(self, port: int) -> int | None:
+    def _node_at(self, port: int) -> int | None:
         """Return the node whose process holds the socket at this local port; None for another process."""
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         wanted = {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port}

@@ -42,7 +42,7 @@ class Progress:
         room = (console.height if console.is_terminal else 1000) - 1  # a line is left for the cursor
         whole = options.update(height=None)
         for count in range(len(rounds) if self.whole else min(LAST_ROWS, len(rounds)), -1, -1):
-            page = Group(self._table(rounds[len(rounds) - count :]), self._below(rounds, count))
+            page = Group(self._table(rounds[len(rounds) - count :]), self._text_below(rounds, count))
             if self.whole or len(console.render_lines(page, whole, pad=False)) <= room:
                 break
         yield page
@@ -54,7 +54,7 @@ class Progress:
         for round_ in shown:
             values = [view.metrics[0, round_] for view in self.views if (0, round_) in view.metrics]
             seconds = round_seconds(self.views, self.charter, round_)
-            counted, missing = _who(self.views, self.charter, round_, self.names)
+            counted, missing = _contributors(self.views, self.charter, round_, self.names)
             table.add_row(
                 str(round_),
                 f"{counted} of {len(self.views)}",
@@ -65,7 +65,7 @@ class Progress:
             )
         return table
 
-    def _below(self, rounds: Sequence[int], shown: int) -> Text:
+    def _text_below(self, rounds: Sequence[int], shown: int) -> Text:
         waiting = ", ".join(
             f"{i.name}: height {v.height}, {v.draws} training runs, round {closed(v, self.charter)}"
             for i, v in zip(self.institutions, self.views, strict=True)
@@ -77,7 +77,7 @@ class Progress:
         return Text(f"{elapsed}  {waiting}{spent}{above}", style="dim")
 
 
-def _who(views: Sequence[View], charter: Charter, round_: int, names: Mapping[bytes, str]) -> tuple[int, str]:
+def _contributors(views: Sequence[View], charter: Charter, round_: int, names: Mapping[bytes, str]) -> tuple[int, str]:
     counted: set[str] = set()
     missing: dict[str, str] = {}
     for view in views:
@@ -181,7 +181,7 @@ def show(console: Console, result: Result, keep: Path | None) -> None:
     facts = Table(show_header=False)
     for component, digests in result.state_digests.items():
         same = len(set(digests.values())) == 1
-        shown = f"{next(iter(digests.values()))[:16]} at all {len(digests)} hosts" if same else _apart(digests)
+        shown = f"{next(iter(digests.values()))[:16]} at all {len(digests)} hosts" if same else _digests_apart(digests)
         facts.add_row(f"state of {component} after the withdrawal", shown)
     facts.add_row(
         f"head of {result.statistic}, released once, on everybody's data",
@@ -211,7 +211,7 @@ def show(console: Console, result: Result, keep: Path | None) -> None:
     )
 
 
-def _apart(digests: Mapping[str, str]) -> str:
+def _digests_apart(digests: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {digest[:16] or 'none'}" for name, digest in digests.items())
 
 

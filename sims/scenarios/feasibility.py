@@ -60,7 +60,7 @@ def _numbered(scenario: Scenario, *actions: str) -> Iterator[tuple[str, Event]]:
     return ((f"event {n}", event) for n, event in enumerate(scenario.events, 1) if event.do in actions)
 
 
-def _named(scenario: Scenario, *actions: str) -> set[int | str]:
+def _nodes_named(scenario: Scenario, *actions: str) -> set[int | str]:
     return {who for _, event in _numbered(scenario, *actions) for who in event.node}
 
 
@@ -78,7 +78,7 @@ def _check_names(scenario: Scenario, source: str) -> None:
     if len(cast) > scenario.nodes:
         raise UsageError(f"{source}: {len(cast)} nodes are named, and there are {scenario.nodes}", "Raise `nodes`.")
     for who in scenario.expect.expelled:
-        if who not in cast & _named(scenario, "lie", "expel"):
+        if who not in cast & _nodes_named(scenario, "lie", "expel"):
             advice = "Use a name of a `lie` or an `expel`: no other node is ever expelled."
             raise UsageError(f"{source}: expect.expelled names {who!r}, whom nothing is done to", advice)
     for who in scenario.expect.counted:
@@ -128,7 +128,7 @@ def _check_expectations(scenario: Scenario, source: str) -> None:
 def _check_events(scenario: Scenario, source: str) -> None:
     for key, event in _numbered(scenario, "restore"):
         backups = [e.node for _, e in _numbered(scenario, "backup") if _follows(event, e)]
-        if not _covered(event.node, backups):
+        if not _is_covered(event.node, backups):
             advice = 'Write an event do = "backup" of the same node before it; do = "lose" leaves an empty disk.'
             raise UsageError(f"{source}: {key}.node has no backup to be restored", advice)
     for key, event in _numbered(scenario, "partition"):
@@ -202,7 +202,9 @@ def _forgetful(scenario: Scenario) -> Iterator[_Span]:
 
 def _until_back(scenario: Scenario, key: str, who: int | str, event: Event | None) -> Iterator[_Span]:
     starts = [e for _, e in _numbered(scenario, "start") if event is None or _follows(e, event)]
-    backs = [e.after for e in starts if _covered((who,), [e.node])] + ([event.until] if event and event.until else [])
+    backs = [e.after for e in starts if _is_covered((who,), [e.node])] + (
+        [event.until] if event and event.until else []
+    )
     yield _Span(key, (who,), event.after if event else 0, min(backs, default=FOR_EVER))
 
 
@@ -222,7 +224,7 @@ def _follows(later: Event, earlier: Event) -> bool:
     )
 
 
-def _covered(who: Who, groups: Sequence[Who]) -> bool:
+def _is_covered(who: Who, groups: Sequence[Who]) -> bool:
     """Whether all of these are among the groups: a chosen one is another one each time."""
     names = {member for group in groups for member in group}
     return "all" in names or (set(who) <= names and not set(who) & set(GROUPS))

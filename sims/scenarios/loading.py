@@ -191,8 +191,8 @@ def dump(scenario: Scenario) -> str:
         lines.append(f"absent = {_who_text(scenario.absent)}")
     lines += _table("charter", scenario.charter)
     lines += _table("network", scenario.network)
-    lines += _table("disk", _changed(scenario.disk, Disk()))
-    lines += _table("pace", _changed(scenario.pace, Pace()))
+    lines += _table("disk", _changed_fields(scenario.disk, Disk()))
+    lines += _table("pace", _changed_fields(scenario.pace, Pace()))
     for event in scenario.events:
         lines += ["", "[[event]]", f"do = {_value(event.do)}"]
         if event.node:
@@ -208,11 +208,11 @@ def dump(scenario: Scenario) -> str:
         if event.until:
             lines.append(f'until = "round {event.until}"')
         lines += [f"{key} = {_value(value)}" for key, value in event.more.items()]
-    lines += _table("expect", _changed(scenario.expect, Expect(scenario.rounds)))
+    lines += _table("expect", _changed_fields(scenario.expect, Expect(scenario.rounds)))
     return "\n".join(lines) + "\n"
 
 
-def _changed(value: Disk | Pace | Expect, default: Disk | Pace | Expect) -> dict[str, object]:
+def _changed_fields(value: Disk | Pace | Expect, default: Disk | Pace | Expect) -> dict[str, object]:
     return {f.name: current for f in fields(value) if (current := getattr(value, f.name)) != getattr(default, f.name)}
 
 

@@ -46,7 +46,7 @@ def minimise(
     minimised = True
     while minimised:
         minimised = False
-        for simpler in _simpler(best, failed.promise):
+        for simpler in _simpler_scenarios(best, failed.promise):
             for seed in dict.fromkeys((how.seed, *range(1, SEEDS))):
                 if runs >= MAX_RUNS:
                     return best, how
@@ -61,7 +61,7 @@ def minimise(
     return best, how
 
 
-def _simpler(scenario: Scenario, promise: str) -> Iterator[Scenario]:
+def _simpler_scenarios(scenario: Scenario, promise: str) -> Iterator[Scenario]:
     """Yield what is a little simpler, can be read back and still has to hold, the greatest steps first."""
     for candidate in _candidates(scenario, promise):
         if candidate == scenario or not _sound(scenario, candidate, promise):
@@ -74,7 +74,7 @@ def _simpler(scenario: Scenario, promise: str) -> Iterator[Scenario]:
 
 def _candidates(scenario: Scenario, promise: str) -> Iterator[Scenario]:
     events = scenario.events
-    yield replace(scenario, expect=_only(scenario, promise))
+    yield replace(scenario, expect=_only_failed(scenario, promise))
     for kind in dict.fromkeys(event.do for event in events):
         yield replace(scenario, events=tuple(event for event in events if event.do != kind))
     for number in range(len(events)):
@@ -93,7 +93,7 @@ def _candidates(scenario: Scenario, promise: str) -> Iterator[Scenario]:
         yield replace(scenario, charter={k: v for k, v in scenario.charter.items() if k != key})
 
 
-def _only(scenario: Scenario, promise: str) -> Expect:
+def _only_failed(scenario: Scenario, promise: str) -> Expect:
     """Return the expectation that failed alone, with the rounds and the time that it had."""
     whole, key = scenario.expect, promise.removeprefix("expect.")
     kept = {name: getattr(whole, name) for name in ("rounds", "within", "alarms", key) if hasattr(whole, name)}
@@ -119,7 +119,11 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
     key, expect = promise.removeprefix("expect."), before.expect
     gone = [event for event in before.events if event not in after.events]
     kinds = {event.do for event in gone}
-    if before.charter != after.charter or kinds & {"start", "heal"} or not _calmer(after.conditions, before.conditions):
+    if (
+        before.charter != after.charter
+        or kinds & {"start", "heal"}
+        or not _is_calmer(after.conditions, before.conditions)
+    ):
         return False
     fewer_nodes, fewer_rounds = after.nodes < before.nodes, after.rounds < before.rounds
     if key in ("rounds", "everybody"):
@@ -140,7 +144,7 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
     return not fewer_rounds and not kinds & causes and (happened or replace(before, expect=after.expect) == after)
 
 
-def _calmer(one: NetworkConditions, other: NetworkConditions) -> bool:
+def _is_calmer(one: NetworkConditions, other: NetworkConditions) -> bool:
     def troubles(network: NetworkConditions) -> tuple[float, ...]:
         late = network.late if network.reorder else (0, 0)
         return (*network.delay, network.loss, network.duplicate, network.reorder, network.spread, *late)

@@ -108,25 +108,25 @@ class Play(Stage):
             return sorted(self.random.sample(nodes, count), key=lambda node: node.index)
         return [nodes[one if isinstance(one, int) else self.roles[one]] for one in who]
 
-    def _between(self, span: tuple[int, int]) -> int:
+    def _draw_between(self, span: tuple[int, int]) -> int:
         return self.random.randint(*span)
 
     def _do(self, event: Event) -> None:
         undo = ACTIONS[event.do].run(self, self.whom(event.node), event.more)
         self.cluster.progressed = True
         if undo is not None and event.lasts is not None:
-            self.cluster.at(self._between(event.lasts), lambda: self._over(undo))
+            self.cluster.at(self._draw_between(event.lasts), lambda: self._end_event(undo))
         elif undo is not None and event.until:
             self.undoing.append((event.until, undo))
         else:
             self.running -= 1
 
-    def _over(self, undo: Undo) -> None:
+    def _end_event(self, undo: Undo) -> None:
         undo()
         self.running -= 1
         self.cluster.progressed = True
 
-    def _closed(self) -> int:
+    def _last_closed(self) -> int:
         """Return the last round that some honest node has closed in every component."""
         return max((_round(node) for node in self.honest() if node.core is not None), default=0)
 
@@ -136,17 +136,17 @@ class Play(Stage):
             signed = any(record.value.kind == "withdrawal" for record in node.store.records.values())
             if node.core is not None and node.core.signing and not signed:
                 node.deliver(ev.RequestWithdrawal())
-        closed = self._closed()
+        closed = self._last_closed()
         for event in [event for event in self.waiting if event.after <= closed]:
             self.waiting.remove(event)
-            delay = self._between(event.delay)
+            delay = self._draw_between(event.delay)
             if delay:
                 self.cluster.at(delay, lambda event=event: self._do(event))  # type: ignore[misc]  # bound at once
             else:
                 self._do(event)
         for entry in [entry for entry in self.undoing if entry[0] <= closed]:
             self.undoing.remove(entry)
-            self._over(entry[1])
+            self._end_event(entry[1])
 
     # ---- the run
 
@@ -156,25 +156,25 @@ class Play(Stage):
         absent = {node.index for node in self.whom(self.scenario.absent)}
         for event in self.scenario.events:
             if event.at is not None:
-                cluster.at(self._between(event.at), lambda event=event: self._do(event))  # type: ignore[misc]
+                cluster.at(self._draw_between(event.at), lambda event=event: self._do(event))  # type: ignore[misc]
         for node in cluster.nodes:
             node.stays_down = node.index in absent
             if node.index not in absent:
                 node.start()
-        if not cluster.run(self._done, expect.within):
-            raise InvariantError("expect.rounds", self._where())
+        if not cluster.run(self._is_done, expect.within):
+            raise InvariantError("expect.rounds", self._progress_text())
         self._come_to_rest()
         cluster.observer.final()
         self._check()
 
-    def _done(self) -> bool:
+    def _is_done(self) -> bool:
         if not self.cluster.progressed:
             return False
         self.cluster.progressed = False
         self._trigger()
         rounds = self.scenario.expect.rounds
         return not self.running and all(
-            node.stays_down or (node.core is not None and _folded(node) >= rounds) for node in self.members()
+            node.stays_down or (node.core is not None and _last_folded(node) >= rounds) for node in self.members()
         )
 
     def _come_to_rest(self) -> None:
@@ -183,7 +183,7 @@ class Play(Stage):
         cluster.disk = replace(cluster.disk, crash=0.0)
         limit = cluster.now + SETTLE_MS
         if not cluster.run(self._level, limit):
-            raise InvariantError("G3", f"they do not come to one height: {self._where()}")
+            raise InvariantError("G3", f"they do not come to one height: {self._progress_text()}")
         if self.scenario.expect.idle:
             cluster.run(lambda: False, cluster.now + 5000)  # messages in flight
             before = self._heights()
@@ -199,10 +199,10 @@ class Play(Stage):
         return (
             all(node.core is not None and _current(node) for node in nodes)
             and len(set(self._heights())) == 1
-            and self._withdrawn()
+            and self._is_withdrawn()
         )
 
-    def _withdrawn(self) -> bool:
+    def _is_withdrawn(self) -> bool:
         """Whether every withdrawal has taken effect everywhere."""
         keys = {self.cluster.nodes[index].identity.public_key for index in self.withdrawn}
         return all(
@@ -211,12 +211,12 @@ class Play(Stage):
             if node.core is not None
         )
 
-    def _where(self) -> str:
+    def _progress_text(self) -> str:
         """Report every node's progress."""
         nodes = []
         for node in self.cluster.nodes:
             last = node.notices[-1].event if node.notices else "nothing"
-            at = f"height {node.core.ledger.height} round {_folded(node)}" if node.core else "down"
+            at = f"height {node.core.ledger.height} round {_last_folded(node)}" if node.core else "down"
             nodes.append(f"{'liar ' if node.lied else ''}{node.index}: {at}, last said {last}")
         undone = f"; {self.running} events are not over" if self.running else ""
         return f"after {self.cluster.now} ms: " + "; ".join(nodes) + undone
@@ -284,19 +284,19 @@ class Play(Stage):
 
 def _round(node: Node) -> int:
     assert node.core is not None
-    return min(node.core.ledger.components[name].round for name in _trained(node.core))
+    return min(node.core.ledger.components[name].round for name in _trained_components(node.core))
 
 
-def _trained(core: NodeState) -> list[str]:
+def _trained_components(core: NodeState) -> list[str]:
     """Return the components that go from round to round: all but the statistics."""
     return [name for name, spec in core.specs.items() if not spec.is_statistic]
 
 
-def _folded(node: Node) -> int:
+def _last_folded(node: Node) -> int:
     """Return the last round that a node has closed and folded in every component that it holds."""
     if node.core is None:
         return 0
-    held = [name for name in _trained(node.core) if name in node.core.held]
+    held = [name for name in _trained_components(node.core) if name in node.core.held]
     done = [node.core.folded.get(name, (0, 0, b"", b""))[0] for name in held]
     return min(_round(node), *done)
 

@@ -70,11 +70,11 @@ class Invariants:
                 self._seen.once("G5", self._seen.acks, slot, put.header.digest, "two headers acknowledged for")
         if not whole:
             return  # its core is ahead of its disk, and is gone
-        self._extended(node)
+        self._check_extended(node)
         if self.checked % 8 == 0:
             self._bounded(node)
 
-    def _extended(self, node: Node) -> None:
+    def _check_extended(self, node: Node) -> None:
         """Agreed heads only extend, frozen lists never gain or reorder, equal heights have equal ledgers (G1)."""
         core = node.core
         if core is None:

@@ -246,7 +246,7 @@ def two_blocks(node: Node, data: bytes) -> Told | None:
     return [(n, wire if n % 2 else data) for n in range(len(node.cluster.nodes))]
 
 
-def _without(node: Node, block: Block, victim: bytes) -> Block | None:
+def _block_without(node: Node, block: Block, victim: bytes) -> Block | None:
     """Return the block that leaves a member's update out; None if there is none, or that would be no valid block."""
     core = node.core
     if core is None or block.height != core.ledger.height + 1:
@@ -268,7 +268,11 @@ def hides_update(node: Node, data: bytes) -> Told | None:
         return None
     proposal, block = own
     for head in block.cut:
-        less = _without(node, block, head.author) if head.author != node.identity.public_key and block.close else None
+        less = (
+            _block_without(node, block, head.author)
+            if head.author != node.identity.public_key and block.close
+            else None
+        )
         if less is not None:
             return everybody(node, said(node, replace(proposal, block=schema.dump(less))))
     return None
@@ -320,7 +324,7 @@ def splits(node: Node, data: bytes) -> Told | None:
     if own is not None:
         proposal, block = own
         for head in block.cut:
-            less = _without(node, block, head.author)
+            less = _block_without(node, block, head.author)
             if less is not None:
                 node.memory["halves", proposal.height, proposal.view] = (block.id, less.id)
                 other = said(node, replace(proposal, block=schema.dump(less)))
@@ -344,7 +348,7 @@ def claims_prevotes(node: Node, data: bytes) -> Told | None:
     if proposal.author != node.identity.public_key or proposal.view == 0:
         return None
     for head in block.cut:
-        less = _without(node, block, head.author)
+        less = _block_without(node, block, head.author)
         if less is not None:
             before = Vote(
                 proposal.federation,
@@ -480,7 +484,7 @@ def oversized(node: Node) -> None:
         node.cluster.broadcast(node, said(node, record))
 
 
-def _opened(data: bytes, federation: bytes) -> Record | UpdateHeader | Proposal | Vote:
+def _open_message(data: bytes, federation: bytes) -> Record | UpdateHeader | Proposal | Vote:
     kind, wire = data[0], data[1:]
     if kind == Kind.RECORD:
         return open_signed(Record, wire, federation, trusted=True).value
@@ -505,7 +509,7 @@ def replays_foreign(node: Node) -> None:
             assert verify_ack(OTHER_FEDERATION, ack.header, Ack(ack.host, signature))
             lie = schema.dump(replace(ack, federation=OTHER_FEDERATION, signature=signature))
         else:
-            value = _opened(data, core.federation)
+            value = _open_message(data, core.federation)
             lie = sign(keys[value.author], replace(value, federation=OTHER_FEDERATION)).wire
         node.cluster.broadcast(node, bytes([data[0]]) + lie)
 
@@ -626,7 +630,7 @@ def _marked(says: Callable[[Node, bytes], Told | None]) -> Callable[[Node, bytes
     return mark
 
 
-def _about(function: Callable[..., object]) -> str:
+def _first_line(function: Callable[..., object]) -> str:
     return (function.__doc__ or "").splitlines()[0]
 
 
@@ -662,12 +666,12 @@ _ACTS = (
 _SERVES = (serves_garbage, serves_old, serves_endless, serves_false_blocks)
 
 LIES: dict[str, Lie[Node]] = {
-    **{says.__name__: Lie(says.__name__, _about(says), says=_marked(says)) for says in _SAYS},
-    **{acts.__name__: Lie(acts.__name__, _about(acts), acts=acts, every=every) for acts, every in _ACTS},
-    **{serves.__name__: Lie(serves.__name__, _about(serves), serves=serves) for serves in _SERVES},
+    **{says.__name__: Lie(says.__name__, _first_line(says), says=_marked(says)) for says in _SAYS},
+    **{acts.__name__: Lie(acts.__name__, _first_line(acts), acts=acts, every=every) for acts, every in _ACTS},
+    **{serves.__name__: Lie(serves.__name__, _first_line(serves), serves=serves) for serves in _SERVES},
     **{
-        says.__name__: Lie(says.__name__, _about(says), says=_marked(says), serves=_serves_hidden)
+        says.__name__: Lie(says.__name__, _first_line(says), says=_marked(says), serves=_serves_hidden)
         for says in (names_oversized, names_strangers)
     },
-    "forgets_locks": Lie("forgets_locks", _about(forgets_locks), says=_no_votes, acts=forgets_locks, every=10),
+    "forgets_locks": Lie("forgets_locks", _first_line(forgets_locks), says=_no_votes, acts=forgets_locks, every=10),
 }

@@ -24,7 +24,7 @@ from collegium.node.store import Store
 from collegium.node.unlearning.students import Manifest, Manifests, tag
 from collegium.node.verify import deletion_receipt, files
 from collegium.node.verify.certificate import LIMIT
-from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _padded
+from collegium.node.verify.deletion_receipt import Absence, Absent, _opened_proofs, _padded
 from collegium.node.verify.outsiders import Source
 from collegium.protocol import schema
 from collegium.protocol.charter import SignedCharter, add_signature, dump_file
@@ -246,7 +246,7 @@ def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path
     shown = {header.author for header in school.check(content, LEFT_OUT).updates.values()}
     assert shown == {old, new.public_key}, "what it sent under the old key is in force as well"
     claim = claim_of(content)
-    absent = _opened(claim, KEY)
+    absent = _opened_proofs(claim, KEY)
     signed = {each: open_signed(UpdateHeader, each.header, cluster.federation).value for each in absent}
     for name, changed, kept in (
         ("the old key", replace(claim, member=old), [each for each in absent if signed[each].author == old]),
@@ -307,7 +307,7 @@ def test_a_receipt_that_fills_more_than_half_of_the_limit_is_made(
     """Up to the next power of two it would have no room."""
     claim = claim_of(school.make(LEFT_OUT))
     padded = len(claim.sealed) - 40
-    spare = padded - len(schema.dump(deletion_receipt.Shown(_opened(claim, KEY)))) - 1
+    spare = padded - len(schema.dump(deletion_receipt.Shown(_opened_proofs(claim, KEY)))) - 1
     assert spare > 30
     whole = len(schema.dump(claim))
     monkeypatch.setattr(deletion_receipt, "LIMIT", whole - spare + 12)

@@ -183,7 +183,7 @@ def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Seque
     about = {row["id_assessment"]: row for row in assessments}
     handed: dict[str, dict[object, Row]] = {record: {} for record in records}
     for row in rows:
-        assessment, day = _about(about, row), whole(row["date_submitted"], "date_submitted")
+        assessment, day = _assessment_of(about, row), whole(row["date_submitted"], "date_submitted")
         record = _record({**assessment, "id_student": row["id_student"]})
         if record in handed and day is not None and day <= DAY:
             handed[record][row["id_assessment"]] = row
@@ -200,7 +200,7 @@ def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Seque
     return submissions
 
 
-def _about(about: Mapping[object, Row], row: Row) -> Row:
+def _assessment_of(about: Mapping[object, Row], row: Row) -> Row:
     if row["id_assessment"] not in about:
         raise CorruptError("the table of assessments lacks one that students handed in", "Fetch the source again.")
     return about[row["id_assessment"]]
@@ -226,7 +226,7 @@ def _later_scores(assessments: Sequence[Row], rows: Sequence[Row]) -> dict[str, 
     for row in rows:
         day, score = whole(row["date_submitted"], "date_submitted"), decimal(row["score"], "score")
         if day is not None and day > DAY and score is not None:
-            record = _record({**_about(about, row), "id_student": row["id_student"]})
+            record = _record({**_assessment_of(about, row), "id_student": row["id_student"]})
             scores.setdefault(record, []).append(score)
     return {record: sum(values) / len(values) for record, values in scores.items()}
 

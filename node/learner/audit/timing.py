@@ -155,7 +155,7 @@ def dp_step(model: M3TModel, specs: Sequence[ComponentSpec], batch: Batch, steps
 
 def plain_step(model: M3TModel, specs: Sequence[ComponentSpec], batch: Batch, steps: int) -> None:
     """The same without DP: the same students, forward, backward, SGD."""
-    kinds, trained = kinds_of(model), _trained(model, specs)
+    kinds, trained = kinds_of(model), _let_train(model, specs)
     everybody, device = torch.arange(batch.size), next(model.parameters()).device
     for _ in range(steps):
         taken = batch.take(everybody).to(device)
@@ -199,7 +199,7 @@ def measure(case: Case, tiny: Path, device: torch.device, repeats: int) -> Mappi
     batch = batch_of(case, live)
     models = [model_of(case, specs, tiny, device) for _ in range(3)]
     for model in models:
-        _trained(model, specs)
+        _let_train(model, specs)
     hooked = GradSampleModule(models[2], loss_reduction="sum")
     jobs: dict[str, Callable[[int], None]] = {
         "plain": lambda steps: plain_step(models[0], specs, batch, steps),
@@ -232,7 +232,7 @@ def _million(device: torch.device, repeats: int) -> float:
     return median(times)
 
 
-def _trained(model: M3TModel, specs: Sequence[ComponentSpec]) -> list[torch.nn.Parameter]:
+def _let_train(model: M3TModel, specs: Sequence[ComponentSpec]) -> list[torch.nn.Parameter]:
     """Let only the parameters of `specs` ask for gradients, and return them."""
     parameters = [parameter for spec in specs for parameter in model.tensors(spec)]
     for parameter in model.parameters():

@@ -14,7 +14,15 @@ from collegium.node.control.client import Client
 from collegium.node.unlearning.students import Manifests, tag
 from collegium.node.verify import deletion_receipt, files
 from collegium.node.verify.certificate import LIMIT
-from collegium.node.verify.deletion_receipt import Absence, Absent, _opened, _padded, check, made_and_checked, make
+from collegium.node.verify.deletion_receipt import (
+    Absence,
+    Absent,
+    _opened_proofs,
+    _padded,
+    check,
+    made_and_checked,
+    make,
+)
 from collegium.node.verify.outsiders import headers_of, source_of
 from collegium.protocol import schema
 from collegium.protocol.charter import add_signature, dump_file, load_file
@@ -124,7 +132,7 @@ def _forged(content: bytes) -> None:
         return replace(claim, sealed=sealing.seal(KEY, _padded(absent)))
 
     assert check(joined(claim), "receipt", WHO, KEY)
-    first, *more = _opened(claim, KEY)
+    first, *more = _opened_proofs(claim, KEY)
     assert more
     for name, absent in {
         "an update less": tuple(more),

@@ -650,7 +650,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an expulsion by motion is not carried out",
-        ((FOLD, "return replace(_without(ledger, {subject}), expelled=", "return replace(ledger, expelled="),),
+        ((FOLD, "return replace(_without_members(ledger, {subject}), expelled=", "return replace(ledger, expelled="),),
         "expelled-by-motion",
         1,
         ("G2",),

@@ -22,7 +22,7 @@ from collegium.protocol.records import Body, Offer
 from collegium.sims.scenarios import seeds as many
 from collegium.sims.scenarios.actions import ACTIONS
 from collegium.sims.scenarios.loading import dump, load, parse, shipped
-from collegium.sims.scenarios.minimise import MAX_RUNS, _only, _simpler, minimise
+from collegium.sims.scenarios.minimise import MAX_RUNS, _only_failed, _simpler_scenarios, minimise
 from collegium.sims.scenarios.play import Outcome, Play, play
 from collegium.sims.scenarios.scenario import Expect, Scenario
 from collegium.sims.simulator.cluster import Cluster, Node
@@ -480,7 +480,7 @@ def some_expectations() -> list[Any]:
 @pytest.mark.parametrize(("name", "promise"), some_expectations())
 def test_whatever_is_simpler_holds_with_the_code_as_it_is(name: str, promise: str) -> None:
     scenario = load(name)
-    simpler = list(_simpler(replace(scenario, expect=_only(scenario, promise)), promise))
+    simpler = list(_simpler_scenarios(replace(scenario, expect=_only_failed(scenario, promise)), promise))
     for candidate in simpler:
         outcome = play(candidate, 1)
         assert outcome.promise in ("", "scenario"), f"{outcome.promise}: {outcome.what}\n{dump(candidate)}"
@@ -502,7 +502,7 @@ def test_a_broken_promise_shrinks_beyond_what_expectations_rest_on(monkeypatch: 
 
 def test_no_simpler_scenario_is_impossible() -> None:
     text = CALM + DEAD + '[[event]]\ndo = "partition"\nnode = 0\nat = 50\n[[event]]\ndo = "heal"\nat = 90\n'
-    for candidate in _simpler(parse(text, "whole"), "G2"):
+    for candidate in _simpler_scenarios(parse(text, "whole"), "G2"):
         actions = [event.do for event in candidate.events]
         assert "heal" in actions or "partition" not in actions
 
