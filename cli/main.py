@@ -30,6 +30,7 @@ from . import (
     peer,
     predict,
     privacy,
+    rehearse,
     rounds,
     sim,
     sims,
@@ -87,6 +88,7 @@ app.add_typer(model.app, name="model")
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
 app.add_typer(sim.app, name="sim")
+app.command("rehearse")(rehearse.rehearse)
 app.command("demo")(sims.demo)
 app.command("bench")(sims.bench)
 

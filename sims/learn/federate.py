@@ -59,11 +59,12 @@ def train(
     ask: Callable[[Learner], Ask],
     learners: Sequence[Learner],
     setting: Setting,
-    tick: Callable[[], None] = lambda: None,
+    seen: Callable[[States], None] = lambda _states: None,
 ) -> tuple[States, States]:
     """Train together from the origin; return the mean state of the last half of the rounds, and the last state.
 
-    Both are post-processing of released updates. A federation's members hold the last one.
+    Both are post-processing of released updates. A federation's members hold the last one. `seen` is called with the
+    states after each round.
     """
     states = {name: origin(spec) for name, spec in setting.specs.items()}
     sums = {name: np.zeros(state.shape) for name, state in states.items()}
@@ -82,7 +83,7 @@ def train(
         if number > half:
             for name, state in states.items():
                 sums[name] += state
-        tick()
+        seen(states)
     means = {name: np.rint(total / (setting.rounds - half)).astype(np.int32) for name, total in sums.items()}
     return means, states
 

@@ -1,0 +1,1 @@
+"""`collegium rehearse`: a recipe played against simulated members, before anything is decided."""
