@@ -46,7 +46,7 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(found: Found, tmp_path
     federation.wait_rounds(3, counted=2)
     north, _, few, bare, _ = federation.schools
     for r in north.ask("round", "list", "--limit", 1000):
-        if r["component"].startswith("statistic/"):
+        if r["component"].startswith("statistic/") or r["round"] > 1:  # each is asked for by a command
             continue
         assert r["deadline_passed"] is False, r
         shown = north.ask("round", "show", r["component"], r["round"])
