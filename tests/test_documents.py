@@ -18,9 +18,9 @@ def files(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_is_there(page: str) -> None:
-    found = {name for name in files((ROOT / page).read_text()) if "NOUN" not in name}
-    assert len(found) >= 4
-    assert not [name for name in sorted(found) if not (ROOT / name).is_file()]
+    names = {name for name in files((ROOT / page).read_text()) if "NOUN" not in name}
+    assert len(names) >= 4
+    assert not [name for name in sorted(names) if not (ROOT / name).is_file()]
 
 
 def test_every_link_leads_somewhere() -> None:

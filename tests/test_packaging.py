@@ -17,12 +17,12 @@ FOLDERS = ("cli", "sims", "node", "consensus", "protocol", "crypto")
 
 
 def modules() -> set[str]:
-    found = {f"collegium/{p.relative_to(ROOT).as_posix()}" for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
+    names = {f"collegium/{p.relative_to(ROOT).as_posix()}" for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
     for folder in (ROOT / "node" / "home", ROOT / "sims" / "scenarios"):
         tables = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in folder.rglob("*.toml")}
         assert tables
-        found |= tables
-    return found | {"collegium/__init__.py", "collegium/py.typed"}
+        names |= tables
+    return names | {"collegium/__init__.py", "collegium/py.typed"}
 
 
 def test_every_folder_has_its_link() -> None:
@@ -81,11 +81,11 @@ def test_an_installed_wheel_runs_a_node_without_the_extras(wheel: Path, tmp_path
     python = tmp_path / "env" / "bin" / "python"
     # The installed package comes first: nothing of this checkout is imported.
     paths = [path for path in sys.path if path.endswith("site-packages")]
-    place = subprocess.run(
+    packages = subprocess.run(
         [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    (Path(place) / "others.pth").write_text("\n".join(paths))
-    (Path(place) / "sitecustomize.py").write_text(BLOCK)
+    (Path(packages) / "others.pth").write_text("\n".join(paths))
+    (Path(packages) / "sitecustomize.py").write_text(BLOCK)
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index",
          "--ignore-installed", str(wheel)],
@@ -103,7 +103,7 @@ def test_an_installed_wheel_runs_a_node_without_the_extras(wheel: Path, tmp_path
     where = subprocess.run(
         [python, "-c", "import collegium; print(collegium.__file__)"], capture_output=True, text=True, check=True
     )
-    assert where.stdout.startswith(place)
+    assert where.stdout.startswith(packages)
     assert run("--version").strip().startswith("collegium ")
     data = pupils(tmp_path / "data", 1)
     words = ("init", "--name", "north", "--listen", free_address(), "--lot-size", "12", "--data", str(data), "--json")
@@ -120,9 +120,9 @@ def test_an_installed_wheel_runs_a_node_without_the_extras(wheel: Path, tmp_path
     audit = subprocess.run([python, "-m", "collegium.node.learner.audit"], check=False, stdin=subprocess.DEVNULL)
     assert audit.returncode == 0
     assert "all promises held" in run("sim", "run", "calm")
-    told = run("demo", "--keep", "kept", code=2)
-    assert "sklearn" in told
-    assert "pip install 'collegium[sims]'" in " ".join(told.split())
+    answer = run("demo", "--keep", "kept", code=2)
+    assert "sklearn" in answer
+    assert "pip install 'collegium[sims]'" in " ".join(answer.split())
 
 
 @pytest.mark.parametrize(

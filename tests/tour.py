@@ -71,9 +71,9 @@ def lacking(step: Step, printed: str) -> list[str]:
     """Return the lines of the page that nothing printed begins as; what a receipt says depends on the moment."""
     if "/receipt" in step.command:
         return []
-    found = {label(line) for line in printed.splitlines()}
+    labels = {label(line) for line in printed.splitlines()}
     # A line that begins with space goes on with a sentence: where it breaks depends on the numbers in it.
-    return [line for line in step.shown if line != CUT and line[:1] != " " and label(line) not in found]
+    return [line for line in step.shown if line != CUT and line[:1] != " " and label(line) not in labels]
 
 
 def retaken(page: str, folder: Path) -> str:
@@ -83,8 +83,8 @@ def retaken(page: str, folder: Path) -> str:
         done = follow(step, folder, key)
         if not holds(step, done.returncode):
             raise SystemExit(f"{step.command}: {done.returncode}\n{done.stdout}{done.stderr}")
-        found = KEY.search(done.stdout)
-        key = found[1] if found else key
+        match = KEY.search(done.stdout)
+        key = match[1] if match else key
         printed = (done.stdout + done.stderr if not done.stdout else done.stdout).rstrip().replace(str(folder), FOLDER)
         lines = [line.rstrip() for line in printed.splitlines()]
         if CUT in step.shown:

@@ -88,8 +88,8 @@ def home(cluster: Cluster, tmp_path: Path) -> Home:
 @pytest.fixture(scope="session")
 def learner() -> Iterator[client.Worker]:
     """A running learner process that has nothing open yet."""
-    with client.process() as found:
-        yield found
+    with client.process() as process:
+        yield process
 
 
 @pytest.fixture

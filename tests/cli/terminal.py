@@ -64,10 +64,10 @@ class Screen:
         while at < len(data):
             byte = data[at]
             if byte == 0x1B:
-                found = CSI.match(data, at)
-                if found is not None:
-                    self._control(found[1], found[2], found[3])
-                    at = found.end()
+                match = CSI.match(data, at)
+                if match is not None:
+                    self._control(match[1], match[2], match[3])
+                    at = match.end()
                     continue
                 skipped = OTHER.match(data, at)
                 if skipped is None:

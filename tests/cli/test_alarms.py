@@ -20,8 +20,8 @@ def test_an_operator_is_told_that_a_problem_began_and_that_it_ended(run: "Run", 
     assert nobody.code == 2
     assert "Set command or webhook in [alarm]" in nobody.err
 
-    told = alone.root / "told"
-    code = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + chr(10))"
+    folder = alone.root / "told"
+    code = f"import sys; open({str(folder)!r}, 'a').write(sys.stdin.read() + chr(10))"
     text = alone.config.read_text()
     for old, new in (
         ("[alarm]\n", "[alarm]\n"),
@@ -33,7 +33,7 @@ def test_an_operator_is_told_that_a_problem_began_and_that_it_ended(run: "Run", 
     alone.config.write_text(text)
 
     def messages(kind: str) -> list[dict[str, Any]]:
-        lines = told.read_text().splitlines() if told.exists() else []
+        lines = folder.read_text().splitlines() if folder.exists() else []
         return [one for one in map(json.loads, lines) if one["kind"] == kind]
 
     tried = run("node", "alarms", "--test", *where)

@@ -25,25 +25,25 @@ def answer(fault: str | None, caught: tuple[str, ...]) -> Audited:
 @pytest.fixture
 def caught(monkeypatch: pytest.MonkeyPatch) -> dict[str | None, list[str]]:
     """What a learner that is not there finds, by fault."""
-    found: dict[str | None, list[str]] = {None: [], **{name: ["guesses"] for name in audit.FAULTS}}
+    caught_by: dict[str | None, list[str]] = {None: [], **{name: ["guesses"] for name in audit.FAULTS}}
 
     class Learner:
         def ask(self, request: Audit) -> Audited:
-            return answer(request.fault, tuple(found[request.fault]))
+            return answer(request.fault, tuple(caught_by[request.fault]))
 
     @contextmanager
     def learner() -> Iterator[Learner]:
         yield Learner()
 
     monkeypatch.setattr(audit, "_learner", learner)
-    return found
+    return caught_by
 
 
 def test_a_claim_that_holds(run: "Run", caught: dict[str | None, list[str]]) -> None:
-    found = run("privacy", "audit")
-    assert found.code == 0
-    assert "every claim holds (95 % confidence over all probes, δ = 1e-05)" in found.out
-    rows = [line.split() for line in found.out.splitlines()]
+    done = run("privacy", "audit")
+    assert done.code == 0
+    assert "every claim holds (95 % confidence over all probes, δ = 1e-05)" in done.out
+    rows = [line.split() for line in done.out.splitlines()]
     assert ["crowd", "3.39", "1.28", "4.10", "320", "268", "2000", "2.7", "holds"] in rows
     value = run("privacy", "audit", "--json").value
     assert value["passed"] is True
@@ -53,19 +53,19 @@ def test_a_claim_that_holds(run: "Run", caught: dict[str | None, list[str]]) -> 
 
 def test_a_claim_that_is_refuted(run: "Run", caught: dict[str | None, list[str]]) -> None:
     caught[None] = ["exact"]
-    found = run("privacy", "audit")
-    assert found.code == 1
-    assert "A CLAIM IS REFUTED" in found.out
-    assert "refuted" in found.out
+    done = run("privacy", "audit")
+    assert done.code == 1
+    assert "A CLAIM IS REFUTED" in done.out
+    assert "refuted" in done.out
     refuted = run("privacy", "audit", "--json")
     assert (refuted.code, refuted.value["passed"]) == (1, False)
 
 
 def test_a_planted_mistake(run: "Run", caught: dict[str | None, list[str]]) -> None:
     caught["shared-prompt"] = ["assertion", "guesses"]
-    found = run("privacy", "audit", "--fault", "shared-prompt")
-    assert found.code == 1
-    assert "planted mistake found (shared-prompt: what it is), by: the training refuses it, guesses" in found.out
+    done = run("privacy", "audit", "--fault", "shared-prompt")
+    assert done.code == 1
+    assert "planted mistake found (shared-prompt: what it is), by: the training refuses it, guesses" in done.out
     caught["no-clip"] = []
     missed = run("privacy", "audit", "--fault", "no-clip")
     assert missed.code == 0
@@ -74,10 +74,10 @@ def test_a_planted_mistake(run: "Run", caught: dict[str | None, list[str]]) -> N
 
 
 def test_all_planted_mistakes(run: "Run", caught: dict[str | None, list[str]]) -> None:
-    found = run("privacy", "audit", "--all-faults")
-    assert found.code == 0
-    assert all(name in found.out for name in audit.FAULTS)
-    assert "all of them were caught" in found.out
+    done = run("privacy", "audit", "--all-faults")
+    assert done.code == 0
+    assert all(name in done.out for name in audit.FAULTS)
+    assert "all of them were caught" in done.out
     caught["seeded-noise"] = []
     missed = run("privacy", "audit", "--all-faults")
     assert missed.code == 1
@@ -86,14 +86,14 @@ def test_all_planted_mistakes(run: "Run", caught: dict[str | None, list[str]]) -
 
 
 def test_a_real_learner_finds_a_mistake(run: "Run") -> None:
-    found = run("privacy", "audit", "--fault", "seeded-noise", "--json")
-    assert found.code == 1
-    assert found.value["caught"] == ["guesses"]
-    assert found.value["findings"][0]["audited"] > found.value["findings"][0]["claimed"]
+    done = run("privacy", "audit", "--fault", "seeded-noise", "--json")
+    assert done.code == 1
+    assert done.value["caught"] == ["guesses"]
+    assert done.value["findings"][0]["audited"] > done.value["findings"][0]["claimed"]
 
 
 @pytest.mark.soak
 def test_a_real_learner_finds_all_mistakes(run: "Run") -> None:
-    found = run("privacy", "audit", "--all-faults", "--json")
-    assert found.code == 0
-    assert found.value["faults"][4]["caught"] == ["assertion", "guesses"]
+    done = run("privacy", "audit", "--all-faults", "--json")
+    assert done.code == 0
+    assert done.value["faults"][4]["caught"] == ["assertion", "guesses"]

@@ -70,15 +70,15 @@ def test_a_backup_has_all_that_a_home_needs_and_comes_back_as_it_was(
         assert one.snapshot() == other.snapshot()
         assert made.value["height"] == one.height() > 0
     assert run("ledger", "verify", "--no-states", "--home", tmp_path / "new").code == 0
-    told = " ".join(run("node", "restore", file, tmp_path / "newer").out.split())
-    assert "two daemons with one key contradict each other" in told
-    assert "`collegium unlearn resume`" in told
+    text = " ".join(run("node", "restore", file, tmp_path / "newer").out.split())
+    assert "two daemons with one key contradict each other" in text
+    assert "`collegium unlearn resume`" in text
 
 
 def test_it_says_that_it_holds_the_key_and_writes_over_nothing(run: "Run", full: Home, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
-    told = run("node", "backup", file, "--home", full.root)
-    assert "It holds this node's private key, not sealed" in " ".join(told.out.split())
+    answer = run("node", "backup", file, "--home", full.root)
+    assert "It holds this node's private key, not sealed" in " ".join(answer.out.split())
     before = file.read_bytes()
     again = run("node", "backup", file, "--home", full.root)
     assert (again.code, file.read_bytes()) == (2, before)
@@ -95,8 +95,8 @@ def test_a_sealed_key_stays_sealed(run: "Run", tmp_path: Path) -> None:
     made = run("node", "backup", tmp_path / "b.tar", "--home", tmp_path / "n")
     assert "sealed by its passphrase" in " ".join(made.out.split())
     assert b"a long passphrase" not in (tmp_path / "b.tar").read_bytes()
-    found = run("node", "restore", tmp_path / "b.tar", tmp_path / "m", "--json").value
-    assert (found["sealed"], found["height"], found["federation"]) == (True, 0, ""), "it never ran"
+    restored = run("node", "restore", tmp_path / "b.tar", tmp_path / "m", "--json").value
+    assert (restored["sealed"], restored["height"], restored["federation"]) == (True, 0, ""), "it never ran"
     assert (tmp_path / "m" / "key.json").read_bytes() == (tmp_path / "n" / "key.json").read_bytes()
 
 
@@ -163,34 +163,34 @@ def test_what_is_no_backup_of_this_format_is_refused_before_anything_is_written(
     del parts["manifest.json"]
     change(parts)
     packed(tmp_path / "changed.tar", [*parts.items(), ("manifest.json", listed(parts))])
-    found = run("node", "restore", tmp_path / "changed.tar", tmp_path / "new")
-    assert (found.code, (tmp_path / "new").exists()) == (code, False), found.err
-    assert said in found.err
+    answer = run("node", "restore", tmp_path / "changed.tar", tmp_path / "new")
+    assert (answer.code, (tmp_path / "new").exists()) == (code, False), answer.err
+    assert said in answer.err
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(run: "Run", file: Path, tmp_path: Path, kind: bytes) -> None:
     parts: list[tuple[tarfile.TarInfo | str, bytes]] = list(unpacked(file).items())
     packed(tmp_path / "changed.tar", [parts[0], (special(kind), b""), *parts[1:]])
-    found = run("node", "restore", tmp_path / "changed.tar", tmp_path / "new")
-    assert (found.code, (tmp_path / "new").exists()) == (3, False)
-    assert "'mine.toml' is no regular file" in found.err
+    answer = run("node", "restore", tmp_path / "changed.tar", tmp_path / "new")
+    assert (answer.code, (tmp_path / "new").exists()) == (3, False)
+    assert "'mine.toml' is no regular file" in answer.err
 
 
 def test_one_changed_byte_or_a_missing_end_is_found(run: "Run", file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
     parts = unpacked(file)
     cases = {name: whole.index(data) for name, data in parts.items() if name in ("node.db", "charter.bin", "key.json")}
-    for name, place in cases.items():
-        at = place + len(parts[name]) // 2
+    for name, cut in cases.items():
+        at = cut + len(parts[name]) // 2
         (tmp_path / "bad.tar").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        found = run("node", "restore", tmp_path / "bad.tar", tmp_path / "new")
-        assert (found.code, (tmp_path / "new").exists()) == (3, False), name
-        assert f"{name} in it is damaged" in found.err
+        answer = run("node", "restore", tmp_path / "bad.tar", tmp_path / "new")
+        assert (answer.code, (tmp_path / "new").exists()) == (3, False), name
+        assert f"{name} in it is damaged" in answer.err
     for length in (0, 100, 512, 5000, len(whole) // 2, whole.index(parts["manifest.json"]) - 512):
         (tmp_path / "bad.tar").write_bytes(whole[:length])
-        found = run("node", "restore", tmp_path / "bad.tar", tmp_path / "new")
-        assert (found.code, (tmp_path / "new").exists()) == (3, False), length
+        answer = run("node", "restore", tmp_path / "bad.tar", tmp_path / "new")
+        assert (answer.code, (tmp_path / "new").exists()) == (3, False), length
     assert run("node", "restore", tmp_path / "no file", tmp_path / "new").code == 2
     os.mkfifo(tmp_path / "pipe")
     assert run("node", "restore", tmp_path / "pipe", tmp_path / "new").code == 2
@@ -201,9 +201,9 @@ def test_a_disk_without_room_is_told_before_and_a_failure_leaves_nothing(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1))
-        found = run("node", "restore", file, tmp_path / "new")
-        assert (found.code, (tmp_path / "new").exists()) == (1, False)
-        assert "MB are free" in found.err
+        answer = run("node", "restore", file, tmp_path / "new")
+        assert (answer.code, (tmp_path / "new").exists()) == (1, False)
+        assert "MB are free" in answer.err
     written = []
 
     def fail(descriptor: int, data: bytes) -> None:

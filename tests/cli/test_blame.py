@@ -81,30 +81,30 @@ def named(found: Any, name: str) -> Any:
 
 
 def test_blame_tells_shares_and_what_was_withdrawn(run: "Run", home: Home, cluster: Cluster) -> None:
-    found = run("ledger", "blame", "head/task0", "--home", home.root, "--json").value
+    blamed = run("ledger", "blame", "head/task0", "--home", home.root, "--json").value
     rounds = cluster.nodes[1].core.ledger.components["head/task0"].rounds  # type: ignore[union-attr]
     for number, node in enumerate(cluster.nodes):
-        member, key = named(found["members"], f"member {number}"), node.identity.public_key
+        member, key = named(blamed["members"], f"member {number}"), node.identity.public_key
         # No noise, nothing stale: equal weights within a round.
         share = sum(1 / len(r.entries) for r in rounds for e in r.entries if e.author == key) / len(rounds)
         assert member["weight_share"] == pytest.approx(share, abs=1e-3)
         assert member["rounds"] == sum(e.author == key for r in rounds for e in r.entries)
-    assert (found["height"], found["round"], found["generation"]) == (cluster.nodes[1].core.ledger.height, 4, 1)  # type: ignore[union-attr]
-    gone = named(found["members"], "member 0")
+    assert (blamed["height"], blamed["round"], blamed["generation"]) == (cluster.nodes[1].core.ledger.height, 4, 1)  # type: ignore[union-attr]
+    gone = named(blamed["members"], "member 0")
     assert (gone["state"], gone["withdrawn"], gone["rounds"]) == ("withdrew", 2, 0)
-    told = run("ledger", "blame", "head/task0", "--home", home.root)
-    assert (told.code, "withdrew" in told.out, "not on this disk" in told.out) == (0, True, False)
+    screen = run("ledger", "blame", "head/task0", "--home", home.root)
+    assert (screen.code, "withdrew" in screen.out, "not on this disk" in screen.out) == (0, True, False)
 
 
 def test_blame_says_whose_bytes_are_missing(run: "Run", home: Home) -> None:
     shutil.rmtree(home.blobs)
     answer = run("ledger", "blame", "head/task0", "--home", home.root)
     assert answer.code == 0, answer.err
-    found = run("ledger", "blame", "head/task0", "--home", home.root, "--json").value
-    counted = sum(member["rounds"] for member in found["members"])
-    assert found["updates_without_bytes"] == counted > 0
+    blamed = run("ledger", "blame", "head/task0", "--home", home.root, "--json").value
+    counted = sum(member["rounds"] for member in blamed["members"])
+    assert blamed["updates_without_bytes"] == counted > 0
     assert f"bytes of {counted} counted updates are not on this disk" in answer.out
-    assert {member["norm_share"] for member in found["members"]} == {None}
+    assert {member["norm_share"] for member in blamed["members"]} == {None}
 
 
 def test_blame_draws(run: "Run", home: Home, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_blame_names_what_is_wrong(run: "Run", home: Home, tmp_path: Path) -> No
 def test_influence_is_the_difference_of_two_evaluations(run: "Run", node: Home, trained: Cluster, data: Path) -> None:
     answer = run("ledger", "influence", HEAD, "--all", "--shapley", 40, "--seed", 3, "--home", node.root, "--json")
     assert answer.code == 0, answer.out
-    found, store = answer.value, trained.nodes[1].store
+    result, store = answer.value, trained.nodes[1].store
     assert trained.nodes[1].core is not None
     specs, components = trained.nodes[1].core.specs, trained.nodes[1].core.ledger.components
 
@@ -161,45 +161,45 @@ def test_influence_is_the_difference_of_two_evaluations(run: "Run", node: Home, 
         of = lambda entry: payload_values(store.blobs[entry.blob], specs[name])  # noqa: E731
         return replay(origin(specs[name]), specs[name], rounds, of)[0].astype("<i4").tobytes()
 
-    keys = [each.identity.public_key for each in trained.nodes]
+    keys = [n.identity.public_key for n in trained.nodes]
     with worker(opening(trained.charter, data)) as learner:
 
         def accuracy(without: frozenset[bytes]) -> float:
             states = {"encoder/image": state("encoder/image"), HEAD: state(HEAD, without)}
             return learner.ask(Evaluate(states)).tasks["digit"].value or 0.0
 
-        known = {
+        figures = {
             frozenset(gone): accuracy(frozenset(gone))
-            for gone in [[key for place, key in enumerate(keys) if number >> place & 1] for number in range(16)]
+            for gone in [[key for index, key in enumerate(keys) if number >> index & 1] for number in range(16)]
         }
-    whole = known[frozenset()]
-    assert found["tasks"]["digit"]["value"] == pytest.approx(whole)
+    whole = figures[frozenset()]
+    assert result["tasks"]["digit"]["value"] == pytest.approx(whole)
     changes = set()
     for number, key in enumerate(keys):
-        member = named(found["left_out"], f"member {number}")
-        assert member["without"]["digit"] == pytest.approx(known[frozenset({key})])
-        assert member["change"]["digit"] == pytest.approx(known[frozenset({key})] - whole)
+        member = named(result["left_out"], f"member {number}")
+        assert member["without"]["digit"] == pytest.approx(figures[frozenset({key})])
+        assert member["change"]["digit"] == pytest.approx(figures[frozenset({key})] - whole)
         assert (member["updates"], member["distance"] > 0) == (2, True)
         changes.add(member["change"]["digit"])
     assert len(changes) > 1
-    values = [named(found["shapley"]["members"], f"member {n}") for n in range(4)]
-    assert sum(v["value"]["digit"] for v in values) == pytest.approx(whole - known[frozenset(keys)])
+    values = [named(result["shapley"]["members"], f"member {n}") for n in range(4)]
+    assert sum(v["value"]["digit"] for v in values) == pytest.approx(whole - figures[frozenset(keys)])
     for number, member in enumerate(values):
         # The exact value by the formula over subsets: |S|! (n-|S|-1)! / n!, n = 4.
         exact = 0.0
-        for gone, value in known.items():
+        for gone, value in figures.items():
             if keys[number] not in gone:
                 factor = {0: 1 / 4, 1: 1 / 12, 2: 1 / 12, 3: 1 / 4}[3 - len(gone)]
-                exact += factor * (value - known[gone | {keys[number]}])
+                exact += factor * (value - figures[gone | {keys[number]}])
         assert abs(member["value"]["digit"] - exact) <= 4 * member["standard_error"]["digit"]
-    assert found["refolds"] <= 17
-    assert "publishing" in found["local"]
+    assert result["refolds"] <= 17
+    assert "publishing" in result["local"]
 
 
 def test_influence_on_a_statistic_is_that_on_its_own_head(run: "Run", node: Home, trained: Cluster, data: Path) -> None:
     answer = run("ledger", "influence", SUM, "--all", "--shapley", 2, "--home", node.root, "--json")
     assert answer.code == 0, answer.err
-    found, (core, blobs) = answer.value, (trained.nodes[1].core, trained.nodes[1].store.blobs)
+    result, (core, blobs) = answer.value, (trained.nodes[1].core, trained.nodes[1].store.blobs)
     assert core is not None
     spec, rounds = core.specs[SUM], core.ledger.components[SUM].rounds
     parts = {e.author: payload_values(blobs[e.blob], spec).astype(np.int64) for r in rounds for e in r.entries}
@@ -210,10 +210,10 @@ def test_influence_on_a_statistic_is_that_on_its_own_head(run: "Run", node: Home
         def accuracy(total: statistics.Numbers) -> float:
             return learner.ask(Evaluate({SUM: statistics.words(total).tobytes()})).statistics[SUM].value or 0.0
 
-        assert list(found["tasks"]) == [SUM]
-        assert found["tasks"][SUM]["value"] == pytest.approx(accuracy(whole))
+        assert list(result["tasks"]) == [SUM]
+        assert result["tasks"][SUM]["value"] == pytest.approx(accuracy(whole))
         for number, other in enumerate(trained.nodes):
-            part, member = parts[other.identity.public_key], named(found["left_out"], f"member {number}")
+            part, member = parts[other.identity.public_key], named(result["left_out"], f"member {number}")
             assert member["updates"] == 1
             assert member["without"][SUM] == pytest.approx(accuracy(whole - part))
             assert member["distance"] == pytest.approx(np.linalg.norm(part.astype(float)) * spec.grid_step)

@@ -30,9 +30,9 @@ def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 
 def test_every_numeric_option_of_every_command_is_bounded_on_both_sides() -> None:
-    found = dict(parameters(get_command(app)))
-    assert len(found) > 40
-    open_ = {name for name, p in found.items() if p.min is None or (p.max is None and name not in WITHOUT_END)}
+    options = dict(parameters(get_command(app)))
+    assert len(options) > 40
+    open_ = {name for name, p in options.items() if p.min is None or (p.max is None and name not in WITHOUT_END)}
     assert not open_
 
 

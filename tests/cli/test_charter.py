@@ -43,9 +43,9 @@ def create(run: "Run", home: Path, *members: str, **options: str) -> Any:
 
 
 def test_init_makes_a_key_once(run: "Run", tmp_path: Path) -> None:
-    found = node(run, tmp_path, "north", 4001)
-    assert len(bytes.fromhex(found["public_key"])) == 32
-    assert found["member"] == f"north={found['public_key']}@/ip4/127.0.0.1/tcp/4001"
+    first = node(run, tmp_path, "north", 4001)
+    assert len(bytes.fromhex(first["public_key"])) == 32
+    assert first["member"] == f"north={first['public_key']}@/ip4/127.0.0.1/tcp/4001"
     assert (tmp_path / "north" / "key.json").stat().st_mode & 0o777 == 0o600
     again = run("init", "--home", tmp_path / "north")
     assert (again.code, "never overwritten" in again.err) == (5, True)
@@ -152,11 +152,11 @@ def test_copies_of_different_charters_are_not_merged(run: "Run", tmp_path: Path)
     create(run, tmp_path / "a", member, out=str(tmp_path / "other.bin"))
     answer = run("charter", "sign", "--yes", "--merge", tmp_path / "other.bin", "--home", tmp_path / "a")
     assert (answer.code, "different charters" in answer.err) == (5, True)
-    said = " ".join(answer.err.split())
+    text = " ".join(answer.err.split())
     for path in (tmp_path / "a" / "charter.bin", tmp_path / "other.bin"):
         federation = run("charter", "show", path, "--json").value["federation"]
-        assert f"{path} is of federation {federation[:16]}" in said
-    assert f"move {tmp_path / 'a' / 'charter.bin'} away" in said
+        assert f"{path} is of federation {federation[:16]}" in text
+    assert f"move {tmp_path / 'a' / 'charter.bin'} away" in text
 
 
 def test_every_step_of_signing_says_the_next(run: "Run", tmp_path: Path) -> None:
@@ -502,11 +502,11 @@ def test_large_components_under_noise_are_warned_of(run: "Run", tmp_path: Path) 
     member = node(run, tmp_path, "a", 4001)["member"]
     (tmp_path / "model.toml").write_text(MODEL.replace('privacy = "open"', ""))
     words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
-    found = run(*words, "--out", tmp_path / "c", "--json").value["warnings"]
-    assert [text for text in found if "encoder/scan has 12,576 parameters under noise" in text]
+    warnings = run(*words, "--out", tmp_path / "c", "--json").value["warnings"]
+    assert [text for text in warnings if "encoder/scan has 12,576 parameters under noise" in text]
     (tmp_path / "model.toml").write_text(MODEL)
-    found = run(*words, "--out", tmp_path / "d", "--json").value["warnings"]
-    assert not [text for text in found if "parameters" in text]
+    warnings = run(*words, "--out", tmp_path / "d", "--json").value["warnings"]
+    assert not [text for text in warnings if "parameters" in text]
 
 
 def test_a_pretrained_model_is_shown_with_its_digest(run: "Run", tiny: Path, tmp_path: Path, one_worker: None) -> None:
@@ -533,9 +533,9 @@ def test_the_rule_is_the_option_s_then_the_file_s_then_what_the_members_can_bear
         out = tmp_path / "c.bin"
         options = [word for member in members[:people] for word in ("--member", member)]
         assert run("charter", "create", "--name", "t", "--out", out, "--json", *options, *words).code == 0
-        found = run("charter", "show", out, "--json").value
+        charter = run("charter", "show", out, "--json").value
         out.unlink()
-        return {component["rule"] for component in found["charter"]["components"]} - {"sum"}  # of statistics
+        return {component["rule"] for component in charter["charter"]["components"]} - {"sum"}  # of statistics
 
     preset = ("--preset", "digits")
     silent, median = ("--model", tmp_path / "silent.toml"), ("--model", tmp_path / "median.toml")

@@ -57,10 +57,10 @@ def test_check_says_what_is_there(run: "Run", folder: Path) -> None:
     for part in ("240, ", "low 120, high 120", "0 to 20, mean 10", "too small to report", "max_records leaves out 1"):
         assert part in answer.out
     assert "other" not in answer.out  # a level that nobody has
-    found = run("data", "check", folder, "--json").value
-    assert (found["subjects"], found["unread_records"]) == (240, 1)
-    assert [cell["too_small"] for cell in found["groups"][0]["cells"]] == [False, True, True]
-    assert found["modalities"][0]["present"] == 240
+    summary = run("data", "check", folder, "--json").value
+    assert (summary["subjects"], summary["unread_records"]) == (240, 1)
+    assert [cell["too_small"] for cell in summary["groups"][0]["cells"]] == [False, True, True]
+    assert summary["modalities"][0]["present"] == 240
 
 
 def test_check_counts_the_subjects_of_a_group_as_evaluation_does(run: "Run", folder: Path) -> None:
@@ -68,9 +68,9 @@ def test_check_counts_the_subjects_of_a_group_as_evaluation_does(run: "Run", fol
     (folder / "work.csv").write_text(WORK.split("\n", 1)[0] + "\n" + "".join(rows))
     text = MANIFEST.replace("max_records = 1", "max_records = 10").replace("share = 0.5", "share = 0.99")
     (folder / "dataset.toml").write_text(text)
-    found = run("data", "check", folder, "--json").value
-    cell = found["groups"][0]["cells"][0]
-    held_out = found["held_out_subjects"]
+    summary = run("data", "check", folder, "--json").value
+    cell = summary["groups"][0]["cells"][0]
+    held_out = summary["held_out_subjects"]
     assert (cell["held_out"], cell["held_out_subjects"], cell["too_small"]) == (10 * held_out, held_out, True)
     assert 30 < held_out <= 40
     assert "subjects held out" in run("data", "check", folder).out
@@ -86,15 +86,15 @@ def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
 
 
 def test_a_folder_that_is_none_and_a_dataset_toml_that_is_no_toml_are_named(run: "Run", folder: Path) -> None:
-    for place, text in (
+    for path, text in (
         (folder / "none", "none: there is no such folder"),
         (folder / "work.csv", "is a file Give the"),
     ):
-        answer = run("data", "check", place)
+        answer = run("data", "check", path)
         assert answer.code == 2
         assert text in " ".join(answer.err.split())
     good = (folder / "dataset.toml").read_text()
-    for old, new, told in (
+    for old, new, message in (
         ('kind = "text"', "kind = text", "Text needs quotation marks"),
         ("format = 1", "format = ", "Correct the line named here;"),
     ):
@@ -102,7 +102,7 @@ def test_a_folder_that_is_none_and_a_dataset_toml_that_is_no_toml_are_named(run:
         (folder / "dataset.toml").write_text(good.replace(old, new, 1))
         answer = run("data", "check", folder)
         assert answer.code == 2
-        assert told in " ".join(answer.err.split())
+        assert message in " ".join(answer.err.split())
     (folder / "dataset.toml").write_text("# \u00e9\n" + good, encoding="latin-1")
     assert "not UTF-8" in " ".join(run("data", "check", folder).err.split())
 
@@ -118,8 +118,8 @@ def test_import_writes_folders_that_check_accepts(run: "Run", tmp_path: Path) ->
     assert answer.code == 0
     assert [entry["name"] for entry in answer.value["institutions"]] == ["institution-1", "institution-2"]
     for entry in answer.value["institutions"]:
-        found = run("data", "check", entry["folder"], "--json").value
-        assert (found["subjects"], found["records"]) == (2, 6)
+        summary = run("data", "check", entry["folder"], "--json").value
+        assert (summary["subjects"], summary["records"]) == (2, 6)
     again = run("data", "import", "onestopenglish", source, out)
     assert again.code == 2
     assert "is not empty" in again.err
@@ -137,5 +137,5 @@ def test_texts_that_are_cut_are_told_of(run: "Run", tmp_path: Path) -> None:
         '[split]\nshare = 0.0\nsalt = "x"\n'
     )
     warnings = run("data", "check", tmp_path, "--json").value["warnings"]
-    (told,) = [warning for warning in warnings if "only its beginning is read" in warning]
-    assert told.startswith("modality 'essay': 2 records have a text of over 126 words")
+    (cut,) = [warning for warning in warnings if "only its beginning is read" in warning]
+    assert cut.startswith("modality 'essay': 2 records have a text of over 126 words")

@@ -74,8 +74,8 @@ def problems(answer: "Answer") -> list[str]:
 
 
 def column(answer: "Answer", name: str) -> dict[str, Any]:
-    (found,) = [each for each in answer.value["columns"] if each["column"] == name]
-    return found  # type: ignore[no-any-return]
+    (matching,) = [entry for entry in answer.value["columns"] if entry["column"] == name]
+    return matching  # type: ignore[no-any-return]
 
 
 # ---- the charter
@@ -95,7 +95,7 @@ def test_a_folder_is_held_to_the_charter_of_the_home(
     fine = run("data", "check", school, "--home", home)
     assert (fine.code, "can train on this folder" in fine.out) == (0, True), fine.err
 
-    for old, new, said in (
+    for old, new, message in (
         ("high = 20", "high = 21", "modality 'about' is declared otherwise in"),
         ('["north", "south"]', '["south", "north"]', "modality 'about' is declared otherwise in"),
         ('kind = "binary"\ncolumn = "result"\npositive = "pass"',
@@ -105,10 +105,10 @@ def test_a_folder_is_held_to_the_charter_of_the_home(
         assert TOML.count(old) == 1
         write(school, pupils(), TOML.replace(old, new))
         answer = run("data", "check", school, "--home", home)
-        told = " ".join(answer.err.split())
-        assert (answer.code, said in told) == (2, True), answer.out + answer.err
-        assert "as the other members do" in told
-        assert "charter.bin" in told
+        text = " ".join(answer.err.split())
+        assert (answer.code, message in text) == (2, True), answer.out + answer.err
+        assert "as the other members do" in text
+        assert "charter.bin" in text
         assert "can train" not in answer.out
         assert run("data", "check", school).code == 0, "no home is at hand"
         monkeypatch.setenv("COLLEGIUM_HOME", str(home))
@@ -125,18 +125,18 @@ ACCENTS = ["Zo\u00e9", "Zoe\u0301"]
 def test_one_pupil_in_several_spellings_is_one_subject(run: "Run", school: Path) -> None:
     names = [*SAME, *ACCENTS]
     write(school, [[f"r{n}", f'"{name}"', 9, "north", "pass"] for n, name in enumerate(names)])
-    found = run("data", "check", school, "--json")
-    assert (found.code, found.value["subjects"], found.value["records"]) == (0, 2, len(names))
-    assert found.value["near_ids"] == []
+    answer = run("data", "check", school, "--json")
+    assert (answer.code, answer.value["subjects"], answer.value["records"]) == (0, 2, len(names))
+    assert answer.value["near_ids"] == []
     assert load(school).subjects == ("s2", "Zo\u00e9")
 
 
 def test_ids_that_may_be_one_pupil_are_named_and_strict_refuses_them(run: "Run", school: Path) -> None:
     names = ["s2", "S2", "0s2", "\uff53\uff12", "s3", "1001", "1001.0", "0", "00"]
     write(school, [[f"r{n}", name, 9, "north", "pass"] for n, name in enumerate(names)])
-    found = run("data", "check", school, "--json")
-    assert (found.code, found.value["subjects"]) == (0, 9)
-    assert found.value["near_ids"] == [["s2", "S2", "0s2", "\uff53\uff12"], ["1001", "1001.0"], ["0", "00"]]
+    answer = run("data", "check", school, "--json")
+    assert (answer.code, answer.value["subjects"]) == (0, 9)
+    assert answer.value["near_ids"] == [["s2", "S2", "0s2", "\uff53\uff12"], ["1001", "1001.0"], ["0", "00"]]
     assert "'s2', 'S2', '0s2'" in run("data", "check", school).out
     assert run("data", "check", school, "--strict").code == 1
     write(school, pupils())
@@ -148,9 +148,9 @@ def test_keys_join_across_tables_in_any_spelling(run: "Run", school: Path) -> No
     write(school, [["r1", "ann", 9, "north", "pass"], ["\u00e9", "bob", 9, "north", "fail"]],
           toml + '[tables.more]\npath = "more.csv"\nkey = "Nr"\n')  # fmt: skip
     (school / "more.csv").write_text("\ufeffNr , age\u00a0,town\nr1 ,8,south\ne\u0301,9,north \n", encoding="utf-8")
-    found = run("data", "check", school, "--json")
-    assert found.code == 0, found.out + found.err
-    assert found.value["modalities"][0]["present"] == 2
+    answer = run("data", "check", school, "--json")
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.value["modalities"][0]["present"] == 2
     assert load(school).modalities["about"].values[1, 0, 0].tolist()[1:] == [1, 0, 0]
 
 
@@ -169,8 +169,8 @@ def test_the_split_does_not_depend_on_the_spelling(run: "Run", school: Path) -> 
 def test_a_space_after_a_label_changes_nothing(run: "Run", school: Path) -> None:
     rows = [[*row[:4], f"{row[4]} " if n % 4 == 0 else row[4]] for n, row in enumerate(pupils())]
     write(school, rows)
-    found = run("data", "check", school, "--json").value
-    assert found["tasks"][0]["counts"] == {"other": 14, "pass": 26}
+    summary = run("data", "check", school, "--json").value
+    assert summary["tasks"][0]["counts"] == {"other": 14, "pass": 26}
 
 
 @pytest.mark.parametrize("written", ["Pass", "PASS", "p ass", "\uff50ass"])
@@ -181,8 +181,8 @@ def test_a_label_in_another_case_or_with_a_space_is_an_error(run: "Run", school:
     rows = pupils()
     rows[20][4] = written
     write(school, rows, toml)
-    said = problems(run("data", "check", school, "--json"))
-    assert said == ["column 'result', line 22 is written otherwise than the declared 'pass': case or space differs"]
+    messages = problems(run("data", "check", school, "--json"))
+    assert messages == ["column 'result', line 22 is written otherwise than the declared 'pass': case or space differs"]
     assert "error: " in run("data", "check", school).out
 
 
@@ -190,9 +190,9 @@ def test_a_level_in_another_case_is_an_error_and_two_that_differ_so_are_named(ru
     rows = pupils()
     rows[1][3], rows[2][3], rows[3][3] = "North", "east", "EAST"
     write(school, rows)
-    said = problems(run("data", "check", school, "--json"))
-    assert said[0].startswith("column 'town', line 3 is written otherwise than the declared 'north'")
-    assert "column 'town', lines 4 and 5: two values differ in case or space alone" in said[1]
+    messages = problems(run("data", "check", school, "--json"))
+    assert messages[0].startswith("column 'town', line 3 is written otherwise than the declared 'north'")
+    assert "column 'town', lines 4 and 5: two values differ in case or space alone" in messages[1]
     assert load(school, tolerant=True).left_out == ("s1",)  # east and EAST are both "other": nobody is left out
 
 
@@ -200,21 +200,21 @@ def test_no_in_two_spellings_is_named_and_counts_as_no(run: "Run", school: Path)
     rows = pupils()
     rows[3][4] = "Fail"
     write(school, rows)
-    found = run("data", "check", school, "--json")
-    assert "lines 2 and 5: two values differ" in problems(found)[0]
-    assert found.value["tasks"][0]["counts"] == {"other": 14, "pass": 26}
-    assert found.value["left_out_subjects"] == 0
-    assert column(found, "result")["other"] == 14
-    assert column(found, "result")["words"] == [["fail", 13]]
+    answer = run("data", "check", school, "--json")
+    assert "lines 2 and 5: two values differ" in problems(answer)[0]
+    assert answer.value["tasks"][0]["counts"] == {"other": 14, "pass": 26}
+    assert answer.value["left_out_subjects"] == 0
+    assert column(answer, "result")["other"] == 14
+    assert column(answer, "result")["words"] == [["fail", 13]]
 
 
 def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> None:
     rows = pupils()
     rows[5][4] = "witdrawn"
     write(school, rows, TOML.replace('"pass"', '"pass"\nnegative = "fail"'))
-    found = run("data", "check", school, "--json")
-    assert problems(found) == ["column 'result', line 7 is no class of 'result'"]
-    assert set(found.value["tasks"][0]["counts"]) == {"fail", "pass"}
+    answer = run("data", "check", school, "--json")
+    assert problems(answer) == ["column 'result', line 7 is no class of 'result'"]
+    assert set(answer.value["tasks"][0]["counts"]) == {"fail", "pass"}
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,9 @@ def test_what_is_not_declared_missing_or_clamped_is_counted_and_named(run: "Run"
     for n, two in enumerate(cells):
         rows[n][2:4] = two
     write(school, rows)
-    found = run("data", "check", school, "--json")
-    assert found.code == 0
-    age, town = column(found, "age"), column(found, "town")
+    answer = run("data", "check", school, "--json")
+    assert answer.code == 0
+    age, town = column(answer, "age"), column(answer, "town")
     assert (age["below"], age["above"]) == (3, 3)
     assert age["sentinels"] == [["-999", 2], ["9999", 1], ["1e+308", 1]]
     assert (town["other"], town["words"], town["missing"]) == (3, [["west", 2]], 3)
@@ -280,14 +280,14 @@ def test_what_programs_write_for_no_value_is_named_as_the_file_has_it(run: "Run"
     write(school, rows)
     answer = run("data", "check", school, "--json")
     assert (answer.code, column(answer, "age")["sentinels"]) == (0, [[str(code), 1]])
-    (told,) = (warning for warning in answer.value["warnings"] if "'age'" in warning)
-    assert f"{code} occurs 1 time outside the bounds and looks like a code for no value" in told
+    (of_age,) = (warning for warning in answer.value["warnings"] if "'age'" in warning)
+    assert f"{code} occurs 1 time outside the bounds and looks like a code for no value" in of_age
     rows[0][2] = code - 2 if code > 0 else code + 2 if code < -1 else -2
     write(school, rows)
     answer = run("data", "check", school, "--json")
     assert column(answer, "age")["sentinels"] == [], "its neighbour is a number like others"
-    (told,) = (warning for warning in answer.value["warnings"] if "'age'" in warning)
-    assert "which are clamped" in told
+    (of_age,) = (warning for warning in answer.value["warnings"] if "'age'" in warning)
+    assert "which are clamped" in of_age
 
 
 def test_minus_one_is_a_number_where_numbers_may_be_negative(run: "Run", school: Path) -> None:
@@ -318,10 +318,10 @@ def test_a_code_for_no_value_can_be_declared(run: "Run", school: Path) -> None:
     rows[0][2], rows[1][2], rows[2][3] = -999, "-999.0", "k.A."
     toml = TOML.replace('key = "id"', 'key = "id"\nmissing_values = [-999, "-999.0", "k.A."]')
     write(school, rows, toml.replace("high = 20 }", "high = 20, missing = true }"))
-    found = run("data", "check", school, "--json")
-    assert found.code == 0, found.out
-    assert (column(found, "age")["missing"], column(found, "age")["below"]) == (2, 0)
-    assert column(found, "town")["missing"] == 1
+    answer = run("data", "check", school, "--json")
+    assert answer.code == 0, answer.out
+    assert (column(answer, "age")["missing"], column(answer, "age")["below"]) == (2, 0)
+    assert column(answer, "town")["missing"] == 1
 
 
 @pytest.mark.parametrize("word", ["NA", "N/A", "null", "nan", ""])
@@ -337,12 +337,12 @@ def test_a_whole_number_with_decimals_is_no_other_class(run: "Run", school: Path
     toml = TOML.replace('"binary"', '"multiclass"').replace('positive = "pass"', 'classes = ["1", "2"]')
     rows = [[f"r{n}", f"s{n}", 9, "north", ("1", "2", '"1,0"', "2.0")[n]] for n in range(4)]
     write(school, rows, toml)
-    found = run("data", "check", school, "--json")
-    assert problems(found) == [
+    answer = run("data", "check", school, "--json")
+    assert problems(answer) == [
         f"column 'result', line {line} is the declared '{word}' in another number format"
         for line, word in ((4, 1), (5, 2))
     ]
-    assert "not 3,0 or 3.0" in found.value["problems"][0]["advice"]
+    assert "not 3,0 or 3.0" in answer.value["problems"][0]["advice"]
     write(school, [[f"r{n}", f"s{n}", 9, ("7", "7.0")[n % 2], "pass"] for n in range(4)], TOML.replace("south", "7"))
     assert len(problems(run("data", "check", school, "--json"))) == 2, "a level of a feature as well"
 
@@ -355,23 +355,23 @@ def test_the_wrong_decimal_sign_is_named_and_its_cells_are_not_called_empty(
     for row in rows[:30]:
         row[2] = cell
     write(school, rows, TOML.replace('key = "id"', f'key = "id"\ndecimal = "{declared}"'))
-    found = run("data", "check", school, "--json")
+    answer = run("data", "check", school, "--json")
     right = "." if declared == "," else ","
-    assert f'write decimal = "{right}" in [tables.work]' in found.value["problems"][0]["advice"]
-    age = column(found, "age")
+    assert f'write decimal = "{right}" in [tables.work]' in answer.value["problems"][0]["advice"]
+    age = column(answer, "age")
     assert (age["values"], age["unreadable"], age["missing"]) == (10, 30, 0)
 
 
 def test_a_column_wholly_beyond_its_bounds_is_an_error(run: "Run", school: Path) -> None:
     rows = pupils()
     write(school, rows, TOML.replace("low = 5, high = 20", "low = 0, high = 1"))
-    found = run("data", "check", school, "--json")
-    assert (found.code, found.value["left_out_subjects"], found.value["problem_count"]) == (3, 0, 1)
+    answer = run("data", "check", school, "--json")
+    assert (answer.code, answer.value["left_out_subjects"], answer.value["problem_count"]) == (3, 0, 1)
     assert (
         "all 40 numbers are outside the declared bounds (0 below low, 40 above high)"
-        in found.value["problems"][0]["text"]
+        in answer.value["problems"][0]["text"]
     )
-    assert not any("clamped" in warning for warning in found.value["warnings"])
+    assert not any("clamped" in warning for warning in answer.value["warnings"])
     rows[0][2] = 1
     write(school, rows, TOML.replace("low = 5, high = 20", "low = 0, high = 1"))
     assert run("data", "check", school).code == 0, "one number within them: a warning"
@@ -438,8 +438,8 @@ def test_keep_comes_before_everything_else(run: "Run", school: Path) -> None:
         rows,
         TOML.replace('key = "id"', 'key = "id"\nkeep = [{ column = "town", values = ["north", "south"] }]'),
     )
-    found = run("data", "check", school, "--json")
-    assert (found.code, found.value["subjects"], found.value["filtered_records"]) == (0, 40, 2)
+    answer = run("data", "check", school, "--json")
+    assert (answer.code, answer.value["subjects"], answer.value["filtered_records"]) == (0, 40, 2)
     rows[5][3] = "NORTH"
     write(
         school,
@@ -461,8 +461,8 @@ def test_a_split_with_words_of_its_own(run: "Run", school: Path) -> None:
     assert "column 'town', line 2 is no part of the split" in answer.err
     assert "train = [...]" in answer.err
     write(school, pupils(), toml + 'train = ["north"]\ntest = ["south"]\n')
-    found = run("data", "check", school, "--json").value
-    assert (found["subjects"], found["held_out_subjects"]) == (40, 20)
+    summary = run("data", "check", school, "--json").value
+    assert (summary["subjects"], summary["held_out_subjects"]) == (40, 20)
 
 
 # ---- how files are written
@@ -500,14 +500,14 @@ def test_how_a_file_is_written_is_recognised_and_can_be_declared(run: "Run", sch
     assert answer.code in (2, 3)
     assert advice in answer.out + answer.err
     (school / "dataset.toml").write_text(TOML.replace('key = "id"', f'key = "id"\n{key}'))
-    found = run("data", "check", school, "--json")
-    assert (found.code, found.value["subjects"]) == (0, 40), found.out
+    checked = run("data", "check", school, "--json")
+    assert (checked.code, checked.value["subjects"]) == (0, 40), checked.out
 
 
 def test_one_cell_in_another_encoding_leaves_one_pupil_out(run: "Run", school: Path) -> None:
     (school / "work.csv").write_bytes(table(pupils()).encode().replace(b"s7,10,south", b"s7,10,s\xfcd"))
-    said = problems(run("data", "check", school, "--json"))
-    assert said == ["column 'town', line 9 is not UTF-8"]
+    messages = problems(run("data", "check", school, "--json"))
+    assert messages == ["column 'town', line 9 is not UTF-8"]
     assert load(school, tolerant=True).left_out == ("s7",)
 
 
@@ -595,8 +595,8 @@ def test_parquet_is_bounded_too(run: "Run", school: Path) -> None:
     columns["town"] = ["x" * (1 << 16)] * 40  # a word of a dictionary: small in the file, and here
     pyarrow.parquet.write_table(pa.table(columns), school / "work.parquet")
     (school / "dataset.toml").write_text(toml.replace('key = "id"', 'key = "id"\nmax_mib = 1'))
-    found = run("data", "check", school, "--json")
-    assert (found.code, column(found, "town")["other"]) == (0, 40)
+    answer = run("data", "check", school, "--json")
+    assert (answer.code, column(answer, "town")["other"]) == (0, 40)
     columns["town"] = [f"{n}" + "x" * (1 << 16) for n in range(40)]
     pyarrow.parquet.write_table(pa.table(columns), school / "work.parquet")
     assert "1 MiB unpacked" in run("data", "check", school).err
@@ -639,11 +639,11 @@ def test_files_of_several_sampling_rates_are_told_at_once(run: "Run", school: Pa
     for declared in (8000, 16000, 22050):
         toml = IMAGES.replace('"image"', '"audio"').replace("size = 4", f"rate = {declared}\nmax_seconds = 1.0")
         write(school, rows, toml)
-        found = json.dumps(run("data", "check", school, "--json").value)
+        summary = json.dumps(run("data", "check", school, "--json").value)
         for part in ("2 files have 8000 (lines 3, 5)", "1 file has 16000 (line 2)", "1 file has 44100 (line 4)"):
-            assert part in found
-        assert "Resample the files with 16000 and the files with 44100 to 8000" in found
-        assert ("declare rate = 8000 in every institution" in found) == (declared != 8000)
+            assert part in summary
+        assert "Resample the files with 16000 and the files with 44100 to 8000" in summary
+        assert ("declare rate = 8000 in every institution" in summary) == (declared != 8000)
 
 
 def test_one_file_of_another_sampling_rate_does_not_make_all_others_wrong(run: "Run", school: Path) -> None:
@@ -654,9 +654,9 @@ def test_one_file_of_another_sampling_rate_does_not_make_all_others_wrong(run: "
             clip.writeframes(bytes(2 * rate))
     toml = IMAGES.replace('"image"', '"audio"').replace("size = 4", "rate = 16000\nmax_seconds = 1.0")
     write(school, [[f"r{n}", f"s{n}", 9, f"{n}.wav", "pass"] for n in range(len(rates))], toml)
-    found = json.dumps(run("data", "check", school, "--json").value)
-    assert "Resample the files with 8000 to 16000" in found
-    assert "in every institution" not in found
+    summary = json.dumps(run("data", "check", school, "--json").value)
+    assert "Resample the files with 8000 to 16000" in summary
+    assert "in every institution" not in summary
 
 
 # ---- what training makes of it
@@ -676,9 +676,9 @@ def test_whether_a_pupil_is_left_out_depends_on_their_own_rows(run: "Run", schoo
         left = load(school, tolerant=True)
         assert set(left.subjects) == set(whole.subjects) - {gone}
         assert set(left.left_out) == set(whole.left_out) - {gone}
-        for place, name in enumerate(left.subjects):
+        for index, name in enumerate(left.subjects):
             before = whole.subjects.index(name)
-            one, other = left.modalities["about"].values[place], whole.modalities["about"].values[before]
+            one, other = left.modalities["about"].values[index], whole.modalities["about"].values[before]
             assert np.array_equal(one[: len(other)], other[: len(one)])
 
 

@@ -60,7 +60,7 @@ def made(folder: Path) -> dict[str, Any]:
 
 
 def uses(answer: "Answer") -> dict[str, str]:
-    return {each["column"]: each["use"] for each in answer.value["columns"]}
+    return {entry["column"]: entry["use"] for entry in answer.value["columns"]}
 
 
 def accepted(run: "Run", folder: Path, *, strict: bool = True) -> dict[str, Any]:
@@ -90,9 +90,9 @@ def test_a_spreadsheet_of_europe_becomes_a_folder_to_train_on(run: "Run", school
     assert text["columns"] == ["Aufsatz"]
     (task,) = made(school)["task"]
     assert (task["positive"], task["negative"]) == (["bestanden"], ["nicht bestanden"])
-    found = accepted(run, school, strict=False)
-    assert found["problems"] == []
-    assert [warning for warning in found["warnings"] if "none of the levels" not in warning] == []
+    summary = accepted(run, school, strict=False)
+    assert summary["problems"] == []
+    assert [warning for warning in summary["warnings"] if "none of the levels" not in warning] == []
     written = (school / "dataset.toml").read_text("utf-8")
     assert written.count("stated by nobody yet") == 5
     assert SECRET not in written + done.out + done.err  # a town that one pupil has is not named
@@ -232,8 +232,8 @@ def test_two_tables_are_joined_by_the_key(run: "Run", tmp_path: Path) -> None:
     done = run("data", "init", tmp_path, "--yes", "--task", "Passed", "--json")
     assert done.code == 0, done.err
     assert done.value["unit"]["table"] == "pupils"
-    found = accepted(run, tmp_path)
-    assert {each["name"]: (each["kind"], each["present"]) for each in found["modalities"]} == {
+    summary = accepted(run, tmp_path)
+    assert {modality["name"]: (modality["kind"], modality["present"]) for modality in summary["modalities"]} == {
         "background": ("tabular", 60), "essay": ("text", 50), "clicks": ("series", 60),
     }  # fmt: skip
 
@@ -245,7 +245,7 @@ def test_several_essays_of_a_pupil_are_records_if_one_is_to_be_predicted(run: "R
     done = run("data", "init", tmp_path, "--yes", "--task", "grade", "--json")
     assert done.code == 0, done.err
     assert done.value["unit"] == {"table": "essays", "subject": "Pupil", "max_records": 16}
-    assert [each["file"] for each in done.value["left_out"]] == ["pupils.csv"]
+    assert [left["file"] for left in done.value["left_out"]] == ["pupils.csv"]
     assert accepted(run, tmp_path)["subjects"] == 30
 
 
@@ -304,14 +304,14 @@ def test_a_workbook_is_read_where_its_extra_is_installed(run: "Run", tmp_path: P
     done = run("data", "init", tmp_path, "--yes", "--task", "Passed", "--json")
     assert done.code == 0, done.err
     assert uses(done) == {"Pupil": "key", "Attendance": "feature", "Joined": "out", "Essay": "text", "Passed": "task"}
-    assert [each["file"] for each in done.value["left_out"]] == ["1 more sheet of pupils.xlsx"]
+    assert [left["file"] for left in done.value["left_out"]] == ["1 more sheet of pupils.xlsx"]
     assert made(tmp_path)["task"][0]["positive"] == ["TRUE"]
     assert accepted(run, tmp_path)["subjects"] == 60
     sheet["B9"] = "often"
     book.save(tmp_path / "pupils.xlsx")
-    found = run("data", "check", tmp_path, "--json")
-    assert found.code == 3
-    assert "line 9" in found.value["problems"][0]["text"]
+    answer = run("data", "check", tmp_path, "--json")
+    assert answer.code == 3
+    assert "line 9" in answer.value["problems"][0]["text"]
     (tmp_path / "pupils.xlsx").write_bytes(b"PK\x03\x04")
     assert run("data", "check", tmp_path).code == 3
 

@@ -39,17 +39,17 @@ def warnings(run: "Run", folder: Path, column: str, task: str, x: Sequence[objec
     rows = [f"p{n},{a},{noise[n]:.3f},{b}" for n, (a, b) in enumerate(zip(x, y, strict=True))]
     (folder / "work.csv").write_text("\n".join(["id,x,noise,y", *rows]) + "\n")
     (folder / "dataset.toml").write_text(TOML.format(column=column, task=task))
-    found = run("data", "check", folder, "--json")
-    assert found.code == 0, found.out + found.err
-    return found.value["warnings"]  # type: ignore[no-any-return]
+    answer = run("data", "check", folder, "--json")
+    assert answer.code == 0, answer.out + answer.err
+    return answer.value["warnings"]  # type: ignore[no-any-return]
 
 
 def test_a_column_that_is_the_same_everywhere_is_named(run: "Run", tmp_path: Path) -> None:
     labels: list[object] = [n % 2 for n in range(60)]
     for column, value in ((NUMBER, 7), (LEVELS, "b")):
-        (told,) = warnings(run, tmp_path, column, BINARY, [value] * 60, labels)
-        assert "column 'x'" in told
-        assert "same in every record" in told
+        (warning,) = warnings(run, tmp_path, column, BINARY, [value] * 60, labels)
+        assert "column 'x'" in warning
+        assert "same in every record" in warning
     assert warnings(run, tmp_path, NUMBER, BINARY, [n // 2 % 10 for n in range(60)], labels) == []
 
 
@@ -65,13 +65,13 @@ def test_a_column_that_gives_the_label_away_is_named(run: "Run", tmp_path: Path)
         (LEVELS, THREE, ["cab"[n % 3] for n in range(81)], three),
         (NUMBER, REGRESSION, points, [n / 2 + 3 for n in points]),
     ):
-        (told,) = warnings(run, tmp_path, column, task, x, y)
-        assert told.startswith("column 'x' (modality 'about') gives away task 'result'"), told
+        (warning,) = warnings(run, tmp_path, column, task, x, y)
+        assert warning.startswith("column 'x' (modality 'about') gives away task 'result'"), warning
 
 
 def test_a_good_feature_is_none_that_gives_the_label_away(run: "Run", tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
-    two = [int(each) for each in draw.integers(0, 2, 200)]
+    two = [int(side) for side in draw.integers(0, 2, 200)]
     good = [round(float(40 + 15 * y + draw.normal(0, 10)), 2) for y in two]
     assert warnings(run, tmp_path, NUMBER, BINARY, good, two) == []
     levels: list[object] = ["a" if y == (draw.random() < 0.9) else "b" for y in two]

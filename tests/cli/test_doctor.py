@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 def verdicts(home: Home) -> dict[str, tuple[str, str]]:
     worst = {"ok": 0, "warn": 1, "fail": 2}
-    found: dict[str, tuple[str, str]] = {}
+    by_name: dict[str, tuple[str, str]] = {}
     for check in checks.run(home, data=True):
-        if check.name not in found or worst[check.verdict] > worst[found[check.name][0]]:
-            found[check.name] = (check.verdict, f"{check.found} {check.advice}")
+        if check.name not in by_name or worst[check.verdict] > worst[by_name[check.name][0]]:
+            by_name[check.name] = (check.verdict, f"{check.found} {check.advice}")
         assert check.verdict == "ok" or check.advice, check
-    return found
+    return by_name
 
 
 def test_a_good_home_has_no_failures(home: Home) -> None:
-    found = verdicts(home)
-    assert {name for name, (verdict, _) in found.items() if verdict == "fail"} == set()
-    assert found["daemon"][0] == "warn"
-    assert found["config"][0] == "warn"  # no data folder
+    of_checks = verdicts(home)
+    assert {name for name, (verdict, _) in of_checks.items() if verdict == "fail"} == set()
+    assert of_checks["daemon"][0] == "warn"
+    assert of_checks["config"][0] == "warn"  # no data folder
     for name in ("python", "packages", "clock", "directory", "key", "charter", "ports", "database"):
-        assert found[name][0] == "ok"
+        assert of_checks[name][0] == "ok"
 
 
 def test_no_home_at_all_is_one_finding_among_others(run: "Run", tmp_path: Path) -> None:
@@ -79,18 +79,18 @@ def test_a_port_in_use_fails(home: Home) -> None:
 def test_missing_signatures_and_a_foreign_key_fail(home: Home, cluster: Cluster) -> None:
     home.charter.write_bytes(dump_file(SignedCharter(schema.dump(cluster.charter), ())))
     home.key.write_text(home.key.read_text().replace(cluster.nodes[1].identity.public_key.hex(), "00" * 32))
-    found = verdicts(home)
-    assert found["charter"][0] == "fail"
-    assert "member 2" in found["charter"][1]
-    assert found["membership"][0] == "fail"
-    assert found["key"][0] == "fail"
+    of_checks = verdicts(home)
+    assert of_checks["charter"][0] == "fail"
+    assert "member 2" in of_checks["charter"][1]
+    assert of_checks["membership"][0] == "fail"
+    assert of_checks["key"][0] == "fail"
 
 
 def test_data_that_does_not_load_fails(home: Home) -> None:
     text = home.config.read_text().replace('path = ""', 'path = "data"').replace("lot_size = 0.0", "lot_size = 10.0")
     home.config.write_text(text)
-    found = verdicts(home)
-    assert (found["config"][0], found["data"][0]) == ("ok", "fail")
+    of_checks = verdicts(home)
+    assert (of_checks["config"][0], of_checks["data"][0]) == ("ok", "fail")
 
 
 def test_an_undeclared_lot_fails(home: Home) -> None:
@@ -191,9 +191,9 @@ def test_a_file_that_nobody_ever_writes_keeps_doctor_from_nothing(
     path = home.root / name
     path.unlink(missing_ok=True)
     os.mkfifo(path, 0o600)
-    found = verdicts(home)
-    assert "fail" in {verdict for verdict, _ in found.values()}
-    assert found["disk"][0] == "ok"
+    of_checks = verdicts(home)
+    assert "fail" in {verdict for verdict, _ in of_checks.values()}
+    assert of_checks["disk"][0] == "ok"
 
 
 def test_a_daemon_that_runs_already_is_no_reason_to_stop_it(home: Home, run: "Run") -> None:
@@ -235,11 +235,11 @@ def test_who_was_expelled_hears_since_when_and_what_it_can_still_do(
     assert f"no member since height {since}, not running" in " ".join(shown.split())
     for word in ("training", "connected", "approve"):
         assert word not in shown.replace("unlearn", "")
-    found: Any = run("doctor", "--home", home.root, "--json").value["checks"]
-    wrong = {check["check"]: check for check in found if check["verdict"] != "ok"}
+    results: Any = run("doctor", "--home", home.root, "--json").value["checks"]
+    wrong = {check["check"]: check for check in results if check["verdict"] != "ok"}
     assert set(wrong) <= {"membership", "disk"}
     assert f"since height {since}" in wrong["membership"]["found"]
-    assert not {"data", "daemon", "ports", "addresses", "policy", "quorum"} & {check["check"] for check in found}
+    assert not {"data", "daemon", "ports", "addresses", "policy", "quorum"} & {check["check"] for check in results}
     assert run("ledger", "verify", "--no-states", "--home", home.root).code == 0
     out = tmp_path / "statement"
     assert run("unlearn", "statement", "--out", out, "--home", home.root).code == 0

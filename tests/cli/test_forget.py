@@ -22,24 +22,24 @@ def of(found: Any, name: str) -> Any:
 def test_an_audit_tells_of_every_model(run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = run("unlearn", "audit", *SHORT, "--plot", tmp_path / "audit.png", "--json")
     assert answer.code == 0, answer.out
-    found = answer.value
-    assert (found["simulation"], found["epsilon"], found["shadows"]) == (True, 8.0, 4)
+    report = answer.value
+    assert (report["simulation"], report["epsilon"], report["shadows"]) == (True, 8.0, 4)
     names = ["before", "refold", "refold + 1 rounds", "rewind", "retrained", "retrained, other seed"]
-    assert [row["model"] for row in found["models"]] == names
-    for row in found["models"]:
+    assert [row["model"] for row in report["models"]] == names
+    for row in report["models"]:
         for guess in (row["rmia"], row["lira"], row["canaries"]):
             assert 0.0 <= guess["low"] <= guess["auc"] <= guess["high"] <= 1.0
         assert row["seconds"] > 0
         assert row["remains"]
-    assert of(found, "retrained")["weights_apart"] == 0 == of(found, "rewind")["weights_apart"]
-    assert min(of(found, name)["weights_apart"] for name in ("before", "refold", "retrained, other seed")) > 0
-    assert of(found, "refold")["seconds"] < of(found, "retrained")["seconds"]
+    assert of(report, "retrained")["weights_apart"] == 0 == of(report, "rewind")["weights_apart"]
+    assert min(of(report, name)["weights_apart"] for name in ("before", "refold", "retrained, other seed")) > 0
+    assert of(report, "refold")["seconds"] < of(report, "retrained")["seconds"]
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
 
     # The same figures for people, and those of a run without guesses.
     def told(request: forget.Request, **_: object) -> Any:
         assert (request.member, request.seed) == ("institution-2", 5)
-        return found
+        return report
 
     monkeypatch.setattr(forget, "audit", told)
     people = run("unlearn", "audit", "--member", "institution-2", "--seed", 5, "--plot", tmp_path / "again.png")
@@ -48,8 +48,8 @@ def test_an_audit_tells_of_every_model(run: "Run", tmp_path: Path, monkeypatch: 
     assert "ε = 8 at δ = 1e-05" in people.out
     assert "4 shadow federations" in people.out
     assert "retrained, other seed: nothing" in people.out
-    found["shadows"] = 0
-    for row in found["models"]:
+    report["shadows"] = 0
+    for row in report["models"]:
         row["rmia"] = row["lira"] = None
     people = run("unlearn", "audit", "--member", "institution-2", "--seed", 5)
     assert (people.code, "Nobody's membership was guessed" in people.out) == (0, True)

@@ -25,10 +25,10 @@ def overwritten(path: Path, version: int) -> None:
 def refused(run: "Run", home: Home, said: str, advice: str, *commands: tuple[str, ...]) -> None:
     before = {path: path.read_bytes() for path in home.root.rglob("*") if path.is_file() and path != home.log}
     for words in commands:
-        found = run(*words, "--home", home.root)
-        assert found.code == 2, (words, found.err)
-        assert said in found.err, words
-        assert advice in found.err, words
+        answer = run(*words, "--home", home.root)
+        assert answer.code == 2, (words, answer.err)
+        assert said in answer.err, words
+        assert advice in answer.err, words
     checks = run("doctor", "--no-data", "--home", home.root, "--json").value["checks"]
     assert any(c["verdict"] == "fail" and said in c["found"] and advice in c["advice"] for c in checks), checks
     after = {path: path.read_bytes() for path in home.root.rglob("*") if path in before}
@@ -53,21 +53,21 @@ def test_a_charter_of_another_version(run: "Run", home: Home, version: int, advi
     charter = msgpack.unpackb(signed["charter"]) | {"version": version}
     signed["charter"] = msgpack.packb({**charter, "zeal": 1})  # with a field that this release does not know
     home.charter.write_bytes(msgpack.packb(signed))
-    said = f"The charter {home.charter} has format {version}; this release reads 1"
-    refused(run, home, said, advice, *READING, ("charter", "show"), ("charter", "verify"))
+    message = f"The charter {home.charter} has format {version}; this release reads 1"
+    refused(run, home, message, advice, *READING, ("charter", "show"), ("charter", "verify"))
 
 
 def test_a_damaged_charter_is_no_newer_one(run: "Run", home: Home) -> None:
     home.charter.write_bytes(home.charter.read_bytes()[:-1])
-    found = run("charter", "show", "--home", home.root)
-    assert (found.code, "damaged" in found.err) == (3, True)
+    answer = run("charter", "show", "--home", home.root)
+    assert (answer.code, "damaged" in answer.err) == (3, True)
 
 
 def test_a_configuration_of_another_version(run: "Run", home: Home, cluster: Cluster) -> None:
     text = home.config.read_text()
     assert "\nformat = 1 " in text
     home.config.write_text(text.replace("\nformat = 1 ", "\nformat = 2 ") + '\n[zeal]\nmuch = "yes"\n')
-    said = f"{home.config} has format 2; this release reads up to 1"
-    refused(run, home, said, "Install the release that it was written for", ("node", "start"))
+    message = f"{home.config} has format 2; this release reads up to 1"
+    refused(run, home, message, "Install the release that it was written for", ("node", "start"))
     home.config.write_text(text.replace("\nformat = 1 ", "\n# "))  # as homes were made before
     assert run("node", "status", "--home", home.root).code == 0

@@ -36,8 +36,8 @@ def at_a_terminal() -> Iterator[Callable[..., Terminal]]:
         return started[-1]
 
     yield start
-    for each in started:
-        each.kill()
+    for process in started:
+        process.kill()
 
 
 def three(federation: Federation) -> tuple[School, School, School]:

@@ -29,22 +29,22 @@ def ledger(run: "Run", home: Home, tmp_path: Path) -> Path:
 
 def test_an_export_is_verified_without_a_node(run: "Run", home: Home, ledger: Path) -> None:
     here = run("ledger", "verify", "--home", home.root, "--json").value
-    found = run("ledger", "verify", ledger, "--json").value
-    assert found["verified"] is True
-    assert found["type"] == "ledger"
+    result = run("ledger", "verify", ledger, "--json").value
+    assert result["verified"] is True
+    assert result["type"] == "ledger"
     for name in ("federation", "height", "block", "tree_root", "records", "signatures", "members", "refused_records"):
-        assert found[name] == here[name]
+        assert result[name] == here[name]
     shown = run("ledger", "verify", ledger)
-    assert f"--pin {found['height']}:{found['block']}" in shown.out
-    assert found["federation"] in shown.out
+    assert f"--pin {result['height']}:{result['block']}" in shown.out
+    assert result["federation"] in shown.out
     assert "compare it" in shown.out
     assert str(home.charter) in run("ledger", "verify", ledger, "--charter", home.charter).out
 
 
 def test_part_of_it_is_a_ledger(run: "Run", home: Home, tmp_path: Path) -> None:
     file = tmp_path / "part"
-    found = run("ledger", "export", file, "--until", 2, "--home", home.root, "--json").value
-    assert found == {"file": str(file), "height": 2, "bytes": file.stat().st_size}
+    result = run("ledger", "export", file, "--until", 2, "--home", home.root, "--json").value
+    assert result == {"file": str(file), "height": 2, "bytes": file.stat().st_size}
     assert run("ledger", "verify", file, "--json").value["height"] == 2
     assert run("ledger", "export", tmp_path / "more", "--until", 999, "--home", home.root).code == 2
     assert not (tmp_path / "more").exists()
@@ -54,12 +54,12 @@ def test_a_record_is_proved(run: "Run", home: Home, tmp_path: Path, record: str)
     file = tmp_path / "proof"
     made = run("ledger", "prove", record[:12], file, "--home", home.root, "--json").value
     assert made["bytes"] == file.stat().st_size
-    found = run("ledger", "verify", file, "--json").value
-    assert found["record"]["digest"] == record
-    assert {**found["record"], "digest": record} == made["record"]
+    result = run("ledger", "verify", file, "--json").value
+    assert result["record"]["digest"] == record
+    assert {**result["record"], "digest": record} == made["record"]
     assert record in run("ledger", "verify", file).out
-    height = found["height"]
-    assert run("ledger", "verify", file, "--pin", f"{height}:{found['block']}").code == 0
+    height = result["height"]
+    assert run("ledger", "verify", file, "--pin", f"{height}:{result['block']}").code == 0
     assert run("ledger", "verify", file, "--pin", f"{height}:{'00' * 32}").code == 6
 
 
@@ -78,8 +78,8 @@ def test_growth_is_shown_and_written(run: "Run", home: Home, tmp_path: Path) -> 
     assert all(len(node) == 64 for node in shown["path"])
     file = tmp_path / "growth"
     assert str(file) in run("ledger", "consistency", 2, 4, "--out", file, "--home", home.root).out
-    found = run("ledger", "verify", file, "--json").value
-    assert (found["type"], found["extends"], found["block"]) == ("consistency", shown["extends"], shown["block"])
+    result = run("ledger", "verify", file, "--json").value
+    assert (result["type"], result["extends"], result["block"]) == ("consistency", shown["extends"], shown["block"])
     assert "height 4 appends to height 2" in run("ledger", "verify", file).out
     for a, b in ((4, 2), (3, 3), (1, 999)):
         assert run("ledger", "consistency", a, b, "--home", home.root).code == 2

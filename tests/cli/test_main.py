@@ -164,7 +164,7 @@ def test_open_tasks_are_said_to_have_no_epsilon(run: "Run", monkeypatch: pytest.
     from types import SimpleNamespace
 
     monkeypatch.setitem(sys.modules, "collegium.sims.learn.bench", SimpleNamespace(run=lambda **_: 0))
-    for words, told in (
+    for words, tasks in (
         (("--only", "fsdd", "--epsilon", "3"), ["fsdd"]),
         (("--epsilon", "3"), ["omniglot", "fsdd"]),
         (("--only", "oulad", "--epsilon", "3"), []),
@@ -173,7 +173,7 @@ def test_open_tasks_are_said_to_have_no_epsilon(run: "Run", monkeypatch: pytest.
     ):
         answer = run("bench", "learn", *words)
         assert (answer.code, answer.out) == (0, "")
-        assert [line.split(" is open: ")[0] for line in answer.err.splitlines()] == told
+        assert [line.split(" is open: ")[0] for line in answer.err.splitlines()] == tasks
 
 
 def test_an_unknown_bench_is_refused(run: "Run") -> None:

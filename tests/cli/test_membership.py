@@ -40,8 +40,8 @@ def text(federation: bytes = bytes(32), expires: int | None = None, address: str
 
 
 def test_members_and_motions_are_read_from_the_files(run: "Run", home: Home, cluster: Cluster) -> None:
-    found = run("peer", "motions", "--home", home.root, "--json").value
-    assert (found["open"], found["ended"]) == ([], [])
+    motions = run("peer", "motions", "--home", home.root, "--json").value
+    assert (motions["open"], motions["ended"]) == ([], [])
     assert "No open motions" in run("peer", "motions", "--home", home.root).out
     name = cluster.charter.members[0].name
     shown = run("peer", "show", name, "--home", home.root, "--json").value
@@ -82,12 +82,12 @@ def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     answer = run("join", binary, "--home", tmp_path / "new")
-    told = f"error: {binary} is no invitation: it is no text\n  Name the file that the member sent.\n"
-    assert (answer.code, answer.err) == (2, told)
+    message = f"error: {binary} is no invitation: it is no text\n  Name the file that the member sent.\n"
+    assert (answer.code, answer.err) == (2, message)
     for cut in (good[:11], good + "é"):  # no word of Python's of how it could not be decoded
         answer = run("join", cut, "--home", tmp_path / "new")
-        told = "no intact invitation (characters of it are missing, or were changed)"
-        assert (answer.code, told in answer.err) == (2, True), answer.err
+        message = "no intact invitation (characters of it are missing, or were changed)"
+        assert (answer.code, message in answer.err) == (2, True), answer.err
     assert not (tmp_path / "new").exists()
 
 
@@ -216,8 +216,8 @@ def test_an_invitation_replaces_no_file_and_none_is_open_without_one(
 ) -> None:
     words = ("peer", "invite", "school", "--home", home.root, "--out")
     before = home.key.read_bytes()
-    for place in (home.key, tmp_path / "nothing" / "x"):
-        answer = run(*words, place)
+    for path in (home.key, tmp_path / "nothing" / "x"):
+        answer = run(*words, path)
         assert answer.code == 2, answer.err
         assert not daemon.invited
     assert home.key.read_bytes() == before
@@ -242,8 +242,8 @@ def test_an_earlier_motion_is_not_told_as_the_answer(
 
 def test_the_same_motion_again_is_told_when_this_vote_is_in_it(run: "Run", home: Home, daemon: Daemon) -> None:
     daemon.open.append(motion("theirs", "expel", "x"))
-    found = run("peer", "expel", "x", "--yes", "--home", home.root, "--json").value
-    assert (found["motion"], found["your_ballot"], found["yes"]) == ("theirs", "yes", [1, 2])
+    answer = run("peer", "expel", "x", "--yes", "--home", home.root, "--json").value
+    assert (answer["motion"], answer["your_ballot"], answer["yes"]) == ("theirs", "yes", [1, 2])
 
 
 def test_who_leaves_is_told_of_the_components_that_it_is_an_active_host_of(
@@ -264,8 +264,8 @@ def test_a_claim_replaces_no_file(run: "Run", home: Home, tmp_path: Path, cluste
     assert run("init", "--home", again.root).code == 0
     before = again.key.read_bytes()
     words = ("peer", "rekey", "--claim", cluster.charter.members[2].name, "--charter", home.charter)
-    for place in (again.key, tmp_path / "nothing" / "x"):
-        assert run(*words, "--out", place, "--home", again.root).code == 2
+    for path in (again.key, tmp_path / "nothing" / "x"):
+        assert run(*words, "--out", path, "--home", again.root).code == 2
         assert again.key.read_bytes() == before
         assert not again.joining.exists()
 
@@ -276,9 +276,9 @@ def test_a_claim_is_written_and_a_member_withdraws_by_itself(
     assert run("init", "--home", tmp_path / "again").code == 0
     name = cluster.charter.members[2].name
     words = ("peer", "rekey", "--claim", name, "--charter", home.charter, "--home", tmp_path / "again", "--json")
-    found = run(*words).value
-    assert found["old_key"] == cluster.charter.members[2].key.hex()
-    assert Path(found["statement"]).exists()
+    result = run(*words).value
+    assert result["old_key"] == cluster.charter.members[2].key.hex()
+    assert Path(result["statement"]).exists()
     assert run("peer", "rekey", "--claim", "nobody", "--charter", home.charter, "--home", tmp_path / "again").code == 2
     assert run("unlearn", "statement", "--out", tmp_path / "s", "--home", home.root).code == 2
     assert run("unlearn", "carry", tmp_path / "nothing", "--home", home.root).code == 2

@@ -31,34 +31,36 @@ NAME = "head/task0"
 def exported(run: "Run", home: Home, folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     answer = run("model", "export", folder, "--home", home.root)
     assert answer.code == 0, answer.err
-    found = [json.loads((folder / name).read_text()) for name in ("provenance.json", "config.json")]
-    return found[0], found[1]
+    documents = [json.loads((folder / name).read_text()) for name in ("provenance.json", "config.json")]
+    return documents[0], documents[1]
 
 
 def test_the_weights_are_base_and_grid_times_the_certified_state(
     run: "Run", home: Home, cluster: Cluster, tmp_path: Path
 ) -> None:
     provenance, config = exported(run, home, tmp_path / "out")
-    told = provenance["components"][NAME]  # type: ignore[index]
+    described = provenance["components"][NAME]  # type: ignore[index]
     node = cluster.nodes[1]
     assert node.core is not None
     c, spec = node.core.ledger.components[NAME], cluster.charter.components[0]
     state, _ = replay(origin(spec), spec, c.rounds, lambda e: payload_values(node.store.blobs[e.blob], spec))
     assert c.certified is not None
-    assert told["digest"] == state_digest(NAME, state).hex() == c.certified.digest.hex()
-    assert (told["round"], told["generation"], told["certified"]) == (4, 1, True)
-    assert {member["key"] for member in told["attested_by"]} <= {n.identity.public_key.hex() for n in cluster.nodes}
-    assert len(told["attested_by"]) >= 3
+    assert described["digest"] == state_digest(NAME, state).hex() == c.certified.digest.hex()
+    assert (described["round"], described["generation"], described["certified"]) == (4, 1, True)
+    assert {member["key"] for member in described["attested_by"]} <= {
+        n.identity.public_key.hex() for n in cluster.nodes
+    }
+    assert len(described["attested_by"]) >= 3
     entry = config["components"][0]  # type: ignore[index]
     path = tmp_path / "out" / entry["file"]
-    assert told["sha256"] == sha256(path.read_bytes()).hexdigest()
-    found = load_file(path)
+    assert described["sha256"] == sha256(path.read_bytes()).hexdigest()
+    weights = load_file(path)
     base = base_vector(cluster.charter.seed, NAME, spec.tensors)
-    assert list(found) == ["weight"]
-    assert found["weight"].dtype == np.float32
+    assert list(weights) == ["weight"]
+    assert weights["weight"].dtype == np.float32
     expected = (base.astype(np.float64) + spec.grid_step * state / 256).astype(np.float32)
-    assert np.array_equal(found["weight"], expected)
-    assert not np.array_equal(found["weight"], base)
+    assert np.array_equal(weights["weight"], expected)
+    assert not np.array_equal(weights["weight"], base)
     assert (entry["name"], config["seed"]) == (NAME, cluster.charter.seed.hex())
 
 
@@ -74,13 +76,13 @@ def test_a_statistic_is_exported_as_the_sum_that_it_is(run: "Run", tmp_path: Pat
     provenance, config = exported(run, home, tmp_path / "out")
     entry = next(item for item in config["components"] if item["name"] == name)  # type: ignore[attr-defined]
     assert provenance["components"][name]["certified"] is True  # type: ignore[index]
-    found = load_file(tmp_path / "out" / entry["file"])
+    weights = load_file(tmp_path / "out" / entry["file"])
     spec = next(spec for spec in cluster.charter.components if spec.name == name)
     rounds = node.core.ledger.components[name].rounds
     values = [payload_values(node.store.blobs[entry.blob], spec) for round_ in rounds for entry in round_.entries]
     total = np.sum([value.astype(np.int64) for value in values], axis=0) * spec.grid_step
     assert len(values) == 4
-    assert np.allclose(np.concatenate([found["gram"].reshape(-1), found["cross"].reshape(-1)]), total)
+    assert np.allclose(np.concatenate([weights["gram"].reshape(-1), weights["cross"].reshape(-1)]), total)
 
 
 def test_a_later_round_that_nobody_certified_yet_is_not_the_model(run: "Run", tmp_path: Path) -> None:
@@ -101,10 +103,10 @@ def test_a_later_round_that_nobody_certified_yet_is_not_the_model(run: "Run", tm
     rounds = c.rounds[: c.certified.round]
     state, _ = replay(origin(spec), spec, rounds, lambda e: payload_values(node.store.blobs[e.blob], spec))
     for from_bytes in (True, False):
-        found = home_model(home, from_bytes=from_bytes).components[NAME]
-        assert (found.round, found.digest, found.certified) == (c.certified.round, c.certified.digest, True)
-        assert found.label == "certified"
-        assert np.array_equal(found.state, state)
+        component = home_model(home, from_bytes=from_bytes).components[NAME]
+        assert (component.round, component.digest, component.certified) == (c.certified.round, c.certified.digest, True)
+        assert component.label == "certified"
+        assert np.array_equal(component.state, state)
     provenance, _ = exported(run, home, tmp_path / "out")
     assert provenance["components"][NAME]["round"] == c.certified.round < c.round  # type: ignore[index]
 
@@ -115,13 +117,13 @@ def test_the_certificate_bears_out_the_block_by_itself(
     provenance, _ = exported(run, home, tmp_path / "out")
     block = schema.load(Block, bytes.fromhex(str(provenance["block_bytes"])), 1 << 20)
     assert block.id.hex() == provenance["block"]
-    told = provenance["certificate"]
+    stated = provenance["certificate"]
     signatures = tuple(
         VoteSignature(bytes.fromhex(s["key"]), bytes.fromhex(s["signature"]))
-        for s in told["signatures"]  # type: ignore[index]
+        for s in stated["signatures"]  # type: ignore[index]
     )
     members = frozenset(node.identity.public_key for node in cluster.nodes)
-    verify_certificate(block, Certificate(told["view"], signatures), members, "byzantine")  # type: ignore[index]
+    verify_certificate(block, Certificate(stated["view"], signatures), members, "byzantine")  # type: ignore[index]
     with Store.open_readonly(home.database) as store:
         assert block.height == provenance["height"] == store.height()
 

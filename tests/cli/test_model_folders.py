@@ -39,9 +39,9 @@ def create(run: "Run", tiny: Path, tmp_path: Path, one_worker: None) -> Callable
         change(tmp_path / "encoder")
         (tmp_path / "charter").unlink(missing_ok=True)
         words = ("charter", "create", "--name", "t", "--member", member, "--model", tmp_path / "model.toml")
-        found = run(*words, "--out", tmp_path / "charter")
-        assert (tmp_path / "charter").exists() == (found.code == 0)
-        return found
+        answer = run(*words, "--out", tmp_path / "charter")
+        assert (tmp_path / "charter").exists() == (answer.code == 0)
+        return answer
 
     return made
 
@@ -60,9 +60,9 @@ def save(folder: Path, found: Mapping[str, Any], name: str = "model.safetensors"
 
 def changed(change: Callable[[Weights], object]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
-        found = tensors(folder)
-        change(found)
-        save(folder, found)
+        weights = tensors(folder)
+        change(weights)
+        save(folder, weights)
 
     return apply
 
@@ -95,12 +95,12 @@ def more(folder: Path) -> None:
 
 def shards(folder: Path) -> None:
     """Share the tensors out to two files with an index, as large models come."""
-    found = tensors(folder)
+    weights = tensors(folder)
     (folder / "model.safetensors").unlink()
-    names = sorted(found)
+    names = sorted(weights)
     files = {name: f"model-0000{1 + (at >= 10)}-of-00002.safetensors" for at, name in enumerate(names)}
     for file in set(files.values()):
-        save(folder, {name: found[name] for name in names if files[name] == file}, file)
+        save(folder, {name: weights[name] for name in names if files[name] == file}, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
 
 
@@ -130,9 +130,9 @@ def half_with_nan(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    found = {name: values.to(torch.bfloat16) for name, values in load_file(folder / "model.safetensors").items()}
-    found["embeddings.LayerNorm.bias"][3] = torch.nan
-    save_file(found, folder / "model.safetensors", {"format": "pt"})
+    weights = {name: values.to(torch.bfloat16) for name, values in load_file(folder / "model.safetensors").items()}
+    weights["embeddings.LayerNorm.bias"][3] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
 def two_words_more(folder: Path) -> None:
@@ -163,7 +163,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "infinite": (number(float("inf")), "NaN or infinite"),
     "NaN in bfloat16": (half_with_nan, "embeddings.LayerNorm.bias holds numbers that are NaN or infinite"),
     "a layer is missing": (
-        changed(lambda found: found.pop("encoder.layer.1.attention.self.value.weight")),
+        changed(lambda weights: weights.pop("encoder.layer.1.attention.self.value.weight")),
         "lack encoder.layer.1.attention.self.value.weight",
     ),
     "a larger vocabulary": (two_words_more, "they do not belong together"),
@@ -175,19 +175,19 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     # These only an embedding shows.
     "every text embeds alike": (
         changed(
-            lambda found: [
-                found[f"encoder.layer.1.output.LayerNorm.{name}"].fill(0.5 * (name == "bias"))
+            lambda weights: [
+                weights[f"encoder.layer.1.output.LayerNorm.{name}"].fill(0.5 * (name == "bias"))
                 for name in ("weight", "bias")
             ]
         ),
         "embeds different texts alike",
     ),
     "every text embeds as nothing": (
-        changed(lambda found: found["encoder.layer.1.output.LayerNorm.weight"].fill(0.0)),
+        changed(lambda weights: weights["encoder.layer.1.output.LayerNorm.weight"].fill(0.0)),
         "embeds a text as nothing",
     ),
     "a tensor that no name of the layers tells of": (
-        changed(lambda found: found.pop("encoder.layer.1.output.dense.bias")),
+        changed(lambda weights: weights.pop("encoder.layer.1.output.dense.bias")),
         "lack encoder.layer.1.output.dense.bias",
     ),
 }
@@ -200,11 +200,11 @@ def edit(folder: Path, **more: object) -> None:
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_model_does_not_get_into_a_charter(create: Callable[..., "Answer"], what: str) -> None:
-    change, said = BROKEN[what]
-    found = create(change)
-    assert found.code == 2, found.err
-    assert said in found.err
-    assert "internal error" not in found.err
+    change, message = BROKEN[what]
+    answer = create(change)
+    assert answer.code == 2, answer.err
+    assert message in answer.err
+    assert "internal error" not in answer.err
 
 
 @pytest.mark.parametrize(
@@ -222,8 +222,8 @@ def test_a_broken_model_does_not_get_into_a_charter(create: Callable[..., "Answe
 def test_a_good_model_is_taken(
     create: Callable[..., "Answer"], change: Callable[[Path], object], run: "Run", tmp_path: Path
 ) -> None:
-    found = create(change)
-    assert found.code == 0, found.err
+    answer = create(change)
+    assert answer.code == 0, answer.err
     shown = run("charter", "show", tmp_path / "charter", "--json").value["charter"]
     (pretrained,) = shown["learning"]["modalities"][0]["pretrained"]
     assert pretrained == {"model": "encoder", "digest": weights_digest(tmp_path / "encoder").hex()}

@@ -86,8 +86,8 @@ def test_a_monitor_tells_a_daemon_that_answers_from_one_that_hangs_and_one_that_
 
 
 def test_a_home_that_is_not_there_is_critical(run: "Run", alone: Home) -> None:  # noqa: F811
-    found = collegium("node", "status", "--check", "--home", alone.root / "none")
-    assert found.code == CRITICAL
+    answer = collegium("node", "status", "--check", "--home", alone.root / "none")
+    assert answer.code == CRITICAL
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_the_worst_comes_first_and_decides(
     from typer import Exit
 
     verdict = Verdict(fine="all is well")
-    for each in codes:
-        verdict.add(each, f"{each} is wrong.")
+    for number in codes:
+        verdict.add(number, f"{number} is wrong.")
     try:
         verdict.tell(as_json=False)
         ended = 0
@@ -120,13 +120,13 @@ def test_the_level_of_a_note_decides_and_not_its_words(
     alone: Home,  # noqa: F811
     kind: NoteKind,
 ) -> None:
-    said = "Words that are free to change."
+    words = "Words that are free to change."
     status: dict[str, Any] = {
         "live": {"connected": []},
         "member": None,
         "components": [],
         "height": 7,
-        "findings": [{"kind": kind.value, "level": kind.level.value, "found": said, "advice": "Do it."}],
+        "findings": [{"kind": kind.value, "level": kind.level.value, "found": words, "advice": "Do it."}],
     }
     code, verdict = WHAT_FOLLOWS[kind.level]
     monkeypatch.setattr("collegium.node.home.lock.running", lambda _: 1)
@@ -137,9 +137,9 @@ def test_the_level_of_a_note_decides_and_not_its_words(
     monkeypatch.setattr(checks, "running", lambda _: 1)
     monkeypatch.setattr(checks, "hanging", lambda _: ("", ""))
     monkeypatch.setattr("collegium.node.control.client.Client.status", lambda _: status)
-    (found, _) = checks._daemon(alone)
-    assert (found.verdict, found.found, found.advice) == (verdict, said, "Do it.")
-    assert (found.name == "learner") == (kind is NoteKind.LEARNER_FAILED)
+    (check, _) = checks._daemon(alone)
+    assert (check.verdict, check.found, check.advice) == (verdict, words, "Do it.")
+    assert (check.name == "learner") == (kind is NoteKind.LEARNER_FAILED)
 
 
 def test_every_level_is_used() -> None:

@@ -66,14 +66,14 @@ def test_a_pattern_of_engage_that_matches_nothing_is_named(
 
     assert found() == []
     misspell(alone)
-    ((verdict, said, advice),) = found()
+    ((verdict, text, advice),) = found()
     assert verdict == "warn"
-    assert said == "engage in config.toml has 'haed/*', which no component of the charter matches."
+    assert text == "engage in config.toml has 'haed/*', which no component of the charter matches."
     assert "The components are encoder/image, head/digit, statistic/digit." in advice
     learner = {"state": "off", "device": "", "cut_texts": {}, "left_out": 0, "warnings": []}
-    started: Any = {"learner": learner, "data": None, "unmatched": [said], "older": [], "paused": []}
+    started: Any = {"learner": learner, "data": None, "unmatched": [text], "older": [], "paused": []}
     training.tell(console(), started)
-    assert f"warning: {said}" in " ".join(capsys.readouterr().out.split())
+    assert f"warning: {text}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_start_raises_the_limit_of_open_files_and_names_a_pattern_that_matches_nothing(
@@ -88,11 +88,11 @@ def test_a_start_raises_the_limit_of_open_files_and_names_a_pattern_that_matches
         soft, hard = resource.prlimit(started.value["pid"], resource.RLIMIT_NOFILE)
         assert soft == (scarce.WANTED if hard == resource.RLIM_INFINITY else min(scarce.WANTED, hard))
         assert "few open files are allowed" not in alone.log.read_text()
-        (told,) = started.value["unmatched"]
-        assert told.startswith("engage in config.toml has 'haed/*', which no component of the charter matches. ")
+        (warning,) = started.value["unmatched"]
+        assert warning.startswith("engage in config.toml has 'haed/*', which no component of the charter matches. ")
         status = run("node", "status", "--home", alone.root, "--json").value
-        (finding,) = [each for each in status["findings"] if each["kind"] == "pattern-unmatched"]
-        assert told == f"{finding['found']} {finding['advice']}"
+        (finding,) = [entry for entry in status["findings"] if entry["kind"] == "pattern-unmatched"]
+        assert warning == f"{finding['found']} {finding['advice']}"
         assert finding["level"] == "warning"
         checks = run("doctor", "--no-data", "--home", alone.root, "--json").value["checks"]
         assert [check["check"] for check in checks if check["found"] == finding["found"]] == ["engage"], "said once"
@@ -152,9 +152,9 @@ def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp
             return run("node", "status", "--home", root, "--json").value
 
         wait_for(lambda: status()["live"]["learner"]["state"] == "failed", status)
-        found = status()
-        assert "'image': the data have image of 2 features" in found["live"]["learner"]["detail"]
-        assert any("nothing is trained here" in note and "2 features" in note for note in found["notes"])
+        state = status()
+        assert "'image': the data have image of 2 features" in state["live"]["learner"]["detail"]
+        assert any("nothing is trained here" in note and "2 features" in note for note in state["notes"])
         shown = " ".join(run("node", "status", "--home", root).out.split())
         assert "2 features" in shown
         checked = run("doctor", "--home", root, "--json")
@@ -163,7 +163,7 @@ def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp
         assert check["verdict"] == "fail"
         assert "2 features" in check["found"]
         assert "dataset.toml" in check["found"]
-        (note,) = [note for note in found["notes"] if "2 features" in note]
+        (note,) = [note for note in state["notes"] if "2 features" in note]
         assert "no restart is needed" in note
         assert note == f"{check['found']} {check['advice']}"
         assert sum("2 features" in check["found"] for check in checked.value["checks"]) == 1
@@ -171,7 +171,7 @@ def test_a_learner_that_cannot_use_its_data_is_seen(run: "Run", alone: Home, tmp
         # The check of the folder says the same, and the daemon comes back by itself once it is mended.
         checked = run("data", "check", data, "--home", root)
         assert checked.code == 2
-        reason, advice = found["live"]["learner"]["detail"].split(". Declare ")
+        reason, advice = state["live"]["learner"]["detail"].split(". Declare ")
         assert reason in " ".join(checked.err.split())
         assert advice in " ".join(checked.err.split())
         assert "can train" not in checked.out
@@ -218,9 +218,9 @@ def test_old_lines_of_the_log_are_not_the_reason(alone: Home) -> None:
     offset = alone.log.stat().st_size
     with pytest.raises(RefusedError, match="wrote nothing"):
         node_module.wait_until_up(alone, process_that("import sys; sys.exit(5)", alone), offset, LIMIT)
-    said = "import sys; print('collegium: the new one', file=sys.stderr); sys.exit(5)"
+    script = "import sys; print('collegium: the new one', file=sys.stderr); sys.exit(5)"
     with pytest.raises(RefusedError, match="the new one"):
-        node_module.wait_until_up(alone, process_that(said, alone), offset, LIMIT)
+        node_module.wait_until_up(alone, process_that(script, alone), offset, LIMIT)
 
 
 def test_a_silent_death_gives_the_status(alone: Home) -> None:
@@ -250,16 +250,16 @@ def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: H
 
 def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.CaptureFixture[str]) -> None:
     learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
-    found: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
-    found |= {"unmatched": [], "older": [], "paused": []}
-    found["is_member"] = True
-    training.tell(console(), found)
+    started: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
+    started |= {"unmatched": [], "older": [], "paused": []}
+    started["is_member"] = True
+    training.tell(console(), started)
     assert "training: 1 component\n" in capsys.readouterr().out
-    found["is_member"] = False
-    training.tell(console(), found)
-    told = " ".join(capsys.readouterr().out.split())
-    assert "training: nothing yet: this node waits to be admitted. The members decide" in told
-    assert "1 component" not in told
+    started["is_member"] = False
+    training.tell(console(), started)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "training: nothing yet: this node waits to be admitted. The members decide" in text
+    assert "1 component" not in text
 
 
 def test_the_passphrase_travels_by_environment_and_is_not_an_argument(

@@ -38,12 +38,14 @@ def test_a_charter_says_its_pace_where_it_is_drawn_up_shown_and_signed(run: "Run
     )
     code, out, err = create(run, alone, "--pace", "24h", "--rounds", 8, "--out", tmp_path / "slow.bin")
     assert code == 0, err
-    told = "a component closes a round every 24 h at most: the 8 planned ones take 7 d or longer"
-    assert told in out
-    assert told in " ".join(run("charter", "show", tmp_path / "slow.bin").out.split())
+    sentence = "a component closes a round every 24 h at most: the 8 planned ones take 7 d or longer"
+    assert sentence in out
+    assert sentence in " ".join(run("charter", "show", tmp_path / "slow.bin").out.split())
     assert run("charter", "show", tmp_path / "slow.bin", "--json").value["pace_seconds"] == 24 * HOUR
     alone.charter.unlink()
-    assert told in " ".join(run("charter", "sign", "--yes", tmp_path / "slow.bin", "--home", alone.root).out.split())
+    assert sentence in " ".join(
+        run("charter", "sign", "--yes", tmp_path / "slow.bin", "--home", alone.root).out.split()
+    )
 
 
 @pytest.mark.parametrize("text", ["24", "one night", "-1h", "9999d", "1e3h"])

@@ -105,9 +105,9 @@ def test_every_class_has_its_probability_and_the_states_are_named(
     # A few rounds of noise: the held-out students here say so.
     assert "warning: digit is no better than a constant on the held-out records here: accuracy 0.0" in answer.err
     for row in rows:
-        found = [float(row[name]) for name in names]
-        assert sum(found) == pytest.approx(1, abs=1e-5)
-        assert row["digit"] == str(int(np.argmax(found)))
+        probabilities = [float(row[name]) for name in names]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["digit"] == str(int(np.argmax(probabilities)))
     assert rows != [rows[0]] * 7
     # The same from another worker that is given the folded states by hand, and not from the first states.
     values = [[float(row[name]) for name in names] for row in rows]
@@ -115,8 +115,8 @@ def test_every_class_has_its_probability_and_the_states_are_named(
     request.getfixturevalue("one_worker")
     with worker(opening(cluster.charter, data)) as learner:
         for given, equal in ((states, True), ({}, False)):
-            told = learner.ask(Predict(given, str(file))).tasks["digit"].scores
-            assert np.allclose(values, told, atol=2e-6) is equal
+            scores = learner.ask(Predict(given, str(file))).tasks["digit"].scores
+            assert np.allclose(values, scores, atol=2e-6) is equal
 
 
 def test_predictions_are_spelled_as_the_schools_own_table(
@@ -168,11 +168,11 @@ def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_
         "predict", file.with_suffix(".parquet"), "--out", out, "--task", "digit", "--home", node.root, "--json"
     )
     assert (answer.code, answer.err) == (0, "")
-    told = answer.value
-    assert (told["records"], told["out"], told["missing"]) == (7, str(out), {})
-    assert {c["state"] for c in told["components"].values()} == {"certified"}
-    assert set(told["no_better"]) == set(told["certain"]) == set(told["held_out"]) == {"digit"}
-    assert told["held_out"]["digit"] > 0
+    result = answer.value
+    assert (result["records"], result["out"], result["missing"]) == (7, str(out), {})
+    assert {c["state"] for c in result["components"].values()} == {"certified"}
+    assert set(result["no_better"]) == set(result["certain"]) == set(result["held_out"]) == {"digit"}
+    assert result["held_out"]["digit"] > 0
     assert len(out.read_text().splitlines()) == 8
     assert out.stat().st_mode & 0o777 == 0o600
 
@@ -268,8 +268,8 @@ def test_private_components_change_the_prediction_and_are_asked_for(
 def predictions(run: "Run", node: Home, file: Path, *more: str) -> list[dict[str, Any]]:
     answer = run("predict", file, *more, "--home", node.root, "--json")
     assert answer.code == 0, answer.out
-    found: list[dict[str, Any]] = answer.value["predictions"]
-    return found
+    rows: list[dict[str, Any]] = answer.value["predictions"]
+    return rows
 
 
 def test_what_is_wrong_is_named(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:

@@ -25,21 +25,21 @@ WORKED = ("privacy", "plan", "--steps", "400", "--sample-rate", "0.05", "--delta
 def test_show_says_which_source_set_what(run: "Run", home: Home) -> None:
     text = home.config.read_text().replace('jurisdiction = ""', 'jurisdiction = "gdpr-general"')
     home.config.write_text(text + "\n" if "[privacy.modalities" in text else text)
-    found = run("privacy", "show", "--home", home.root, "--json").value
-    assert found["jurisdiction"] == "gdpr-general"
-    (line,) = found["modalities"]
+    shown = run("privacy", "show", "--home", home.root, "--json").value
+    assert shown["jurisdiction"] == "gdpr-general"
+    (line,) = shown["modalities"]
     assert (line["policy"], line["policy_from"], line["epsilon_from"]) == ("dp", "jurisdiction", "jurisdiction")
     assert "no noise" in line["withheld"], "the charter of these tests has none"
-    assert found["forecast"]["modalities"] == {"made-up": {**found["forecast"]["modalities"]["made-up"]}}
+    assert shown["forecast"]["modalities"] == {"made-up": {**shown["forecast"]["modalities"]["made-up"]}}
     people = run("privacy", "show", "--home", home.root)
     assert "withheld" in people.out
     assert "gdpr-general" in people.out
 
 
 def test_show_names_each_component_once_whatever_the_number_of_draws(run: "Run", home: Home) -> None:
-    found = run("privacy", "show", "--home", home.root, "--json").value
-    assert len(found["reservations"]) > 1
-    (name,) = {name for draw in found["reservations"] for name in draw["rounds"]}
+    shown = run("privacy", "show", "--home", home.root, "--json").value
+    assert len(shown["reservations"]) > 1
+    (name,) = {name for draw in shown["reservations"] for name in draw["rounds"]}
     lines = run("privacy", "show", "--home", home.root).out.splitlines()
     (line,) = [line for line in lines if name in line and not line.startswith("note:")]
     assert re.fullmatch(rf"{name} +1 to \d+ +1 to 4 +0 *", line), line
@@ -86,10 +86,10 @@ def test_a_jurisdiction_of_ones_own_and_an_override(run: "Run", home: Home) -> N
 
 
 def test_log_names_every_member_or_one(run: "Run", home: Home, cluster: Cluster) -> None:
-    found = run("privacy", "log", "--home", home.root, "--json").value
-    assert {line["member"]["name"] for line in found} == {f"member {n}" for n in range(4)}
-    assert {line["modality"] for line in found} == {"made-up"}
-    assert all(line["epsilon"] is None for line in found), "without noise there is no bound"
+    lines = run("privacy", "log", "--home", home.root, "--json").value
+    assert {line["member"]["name"] for line in lines} == {f"member {n}" for n in range(4)}
+    assert {line["modality"] for line in lines} == {"made-up"}
+    assert all(line["epsilon"] is None for line in lines), "without noise there is no bound"
     one = run("privacy", "log", "--member", "member 2", "--home", home.root, "--json").value
     assert {line["member"]["name"] for line in one} == {"member 2"}
     assert "no bound" in run("privacy", "log", "--home", home.root).out
@@ -98,8 +98,8 @@ def test_log_names_every_member_or_one(run: "Run", home: Home, cluster: Cluster)
 
 def test_a_plan_needs_no_home(run: "Run", home: Home) -> None:
     """design.md section 6: 11.78 is true for the three together."""
-    found = run(*WORKED, "--noise", "1,1.5,2").value
-    (line,) = found["modalities"]
+    plan = run(*WORKED, "--noise", "1,1.5,2").value
+    (line,) = plan["modalities"]
     assert abs(line["epsilon"] - 11.78) < 0.01
     fits = run(*WORKED, "--epsilon", "4", "--rounds", "2").value["modalities"][0]
     assert 3.99 <= fits["epsilon"] <= 4.0
@@ -113,15 +113,15 @@ def test_a_plan_needs_no_home(run: "Run", home: Home) -> None:
 
 
 def test_a_plan_of_this_home(run: "Run", home: Home) -> None:
-    found = run("privacy", "plan", "--home", home.root, "--rounds", "5", "--json").value
-    (line,) = found["modalities"]
+    plan = run("privacy", "plan", "--home", home.root, "--rounds", "5", "--json").value
+    (line,) = plan["modalities"]
     assert (line["modality"], line["epsilon"]) == ("made-up", None)
-    found = run("privacy", "plan", "--home", home.root, "--epsilon", "2", "--delta", "1e-6", "--json").value
-    (line,) = found["modalities"]
+    plan = run("privacy", "plan", "--home", home.root, "--epsilon", "2", "--delta", "1e-6", "--json").value
+    (line,) = plan["modalities"]
     assert 1.98 <= line["epsilon_of_plan"] <= 2.0
     assert (line["epsilon_spent"], line["epsilon"]) == (None, None), "what was spent without noise has no bound"
-    assert found["rounds"] == 100 - 4, "those that are still planned"
-    assert list(found["noise_multipliers"]) == ["head/task0"]
+    assert plan["rounds"] == 100 - 4, "those that are still planned"
+    assert list(plan["noise_multipliers"]) == ["head/task0"]
 
 
 def test_a_plan_stands_on_what_is_spent_and_says_whether_it_fits(run: "Run", home: Home, tmp_path: Path) -> None:

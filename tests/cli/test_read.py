@@ -78,9 +78,9 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
                 Metric(2, 1, "task0", "accuracy_constant", 0.46, 90, 1.0),
             ]
         )
-    worse, told = run(*words, "--local"), run(*words, "--local", "--json").value["no_better"]
+    worse, remarks = run(*words, "--local"), run(*words, "--local", "--json").value["no_better"]
     assert "task0 is no better than a constant here: accuracy 0.440 is not above" in " ".join(worse.out.split())
-    assert [(each["task"], each["personal"]) for each in told] == [("task0", False)]
+    assert [(task["task"], task["personal"]) for task in remarks] == [("task0", False)]
     assert "constant" not in run(*words).out
     assert "Nothing was evaluated" in run("round", "show", "head/task0", "3", "--local", "--home", home.root).out
     assert "generation 1)" not in worse.out
@@ -141,13 +141,13 @@ def test_a_node_that_never_ran_says_so(run: "Run", home: Home) -> None:
 
 
 def test_verify_prints_what_to_pin_and_holds_to_it(run: "Run", home: Home) -> None:
-    found = run("ledger", "verify", "--home", home.root, "--json").value
-    pin = f"{found['height']}:{found['block']}"
+    result = run("ledger", "verify", "--home", home.root, "--json").value
+    pin = f"{result['height']}:{result['block']}"
     assert run("ledger", "verify", "--pin", pin, "--home", home.root).code == 0
-    wrong = f"{found['height']}:{'00' * 32}"
+    wrong = f"{result['height']}:{'00' * 32}"
     answer = run("ledger", "verify", "--pin", wrong, "--home", home.root)
     assert (answer.code, "pinned-block" in answer.err) == (6, True)
-    later = f"{found['height'] + 1}:{'00' * 32}"
+    later = f"{result['height'] + 1}:{'00' * 32}"
     assert run("ledger", "verify", "--pin", later, "--home", home.root, "--json").value["exit_code"] == 6
 
 
@@ -195,8 +195,8 @@ def test_withdrawn_bytes_that_are_still_there_fail_verification(run: "Run", home
     assert answer.code == 6
     assert answer.value["verified"] is False
     assert any(name in problem for problem in answer.value["withdrawals"][0]["problems"])
-    told = run("unlearn", "verify", "--home", home.root).out
-    assert "NOT verified: see the problems below" in told
+    text = run("unlearn", "verify", "--home", home.root).out
+    assert "NOT verified: see the problems below" in text
     assert "problem: blob-not-erased" in run("unlearn", "verify", "--home", home.root).out
 
 
@@ -215,12 +215,12 @@ def test_a_withdrawal_that_is_agreed_and_not_carried_out_is_not_yet_verified(run
     kept = sum(what.startswith("blob-not-erased") for what in report["pending"])
     assert kept > 0
     answer = run("unlearn", "verify", "--home", home.root)
-    told = " ".join(answer.out.split())
+    text = " ".join(answer.out.split())
     assert answer.code == 4
-    assert "not yet: the hosts have still to sign" in told
-    assert f"{kept} withdrawn blobs are erased once they have; try again after the next round" in told
-    assert "problem:" not in told
-    assert "NOT verified" not in told
+    assert "not yet: the hosts have still to sign" in text
+    assert f"{kept} withdrawn blobs are erased once they have; try again after the next round" in text
+    assert "problem:" not in text
+    assert "NOT verified" not in text
 
 
 def test_members_are_named_or_refused(run: "Run", home: Home, cluster: Cluster) -> None:
@@ -253,9 +253,9 @@ def test_watch_and_json_do_not_go_together(run: "Run", home: Home) -> None:
 
 
 def test_digests_stay_whole_in_a_pipe(run: "Run", home: Home) -> None:
-    found = run("ledger", "verify", "--home", home.root)
+    answer = run("ledger", "verify", "--home", home.root)
     block = json.loads(run("ledger", "verify", "--home", home.root, "--json").out)["block"]
-    assert any(line.endswith(block) for line in map(str.rstrip, found.out.splitlines()))
+    assert any(line.endswith(block) for line in map(str.rstrip, answer.out.splitlines()))
 
 
 def test_a_certificate_is_written_and_checked_without_a_home(
@@ -265,9 +265,9 @@ def test_a_certificate_is_written_and_checked_without_a_home(
     made = run("unlearn", "certificate", owner[:12], "--out", file, "--with-updates", "--home", home.root, "--json")
     assert made.code == 0, made
     checked = run("unlearn", "verify", file, "--json")
-    found = json.loads(checked.out)
-    assert (checked.code, found["verified"], found["member"]) == (0, True, owner)
-    assert all(c["refolded"] and c["removed_updates"] for c in found["components"])
+    result = json.loads(checked.out)
+    assert (checked.code, result["verified"], result["member"]) == (0, True, owner)
+    assert all(c["refolded"] and c["removed_updates"] for c in result["components"])
     assert "refolded from the updates" in run("unlearn", "verify", file).out
     plain = tmp_path / "plain.certificate"
     assert run("unlearn", "certificate", owner[:12], "--out", plain, "--home", home.root).code == 0

@@ -55,20 +55,20 @@ def test_a_review_says_everything_that_a_member_agrees_to(run: "Run", tmp_path: 
     assert refused.code == 2, "a start so far ahead"
     made = run("charter", "create", "--home", tmp_path / "a", *options[:-2], "--model", tmp_path / "model.toml", *words)
     assert made.code == 0, made.err
-    found = run("charter", "review", "--home", tmp_path / "a", "--json").value
-    assert [(m["name"], m["fingerprint"]) for m in found["members"]] == [
+    review = run("charter", "review", "--home", tmp_path / "a", "--json").value
+    assert [(m["name"], m["fingerprint"]) for m in review["members"]] == [
         (name, fingerprint(bytes.fromhex(member["public_key"]))) for name, member in zip("abcd", members, strict=True)
     ]
-    assert found["fingerprint"] == fingerprint(bytes.fromhex(found["federation"]))
-    assert {p["modality"]: (p["policy"], p["epsilon"]) for p in found["privacy"]} == {
+    assert review["fingerprint"] == fingerprint(bytes.fromhex(review["federation"]))
+    assert {p["modality"]: (p["policy"], p["epsilon"]) for p in review["privacy"]} == {
         "table": ("open", None),
         "essay": ("dp", 2.0),
     }
-    each = [one for one in found["leaves"] if not one["once"]]
-    assert all(one["bytes_a_day"] == 2 * one["bytes"] for one in each), "two rounds a day at 12 h"
-    assert found["bytes_a_round"] == sum(one["bytes"] for one in each)
-    assert {(one["rule"], one["liars"]) for one in each} == {("clip+nnm+trimmed_mean", 1)}
-    said = " ".join(run("charter", "review", "--home", tmp_path / "a").out.split())
+    repeated = [one for one in review["leaves"] if not one["once"]]
+    assert all(one["bytes_a_day"] == 2 * one["bytes"] for one in repeated), "two rounds a day at 12 h"
+    assert review["bytes_a_round"] == sum(one["bytes"] for one in repeated)
+    assert {(one["rule"], one["liars"]) for one in repeated} == {("clip+nnm+trimmed_mean", 1)}
+    screen = " ".join(run("charter", "review", "--home", tmp_path / "a").out.split())
     for text in (
         "What leaves this house",
         "NOT noised: updates may show what single records are like",
@@ -77,9 +77,9 @@ def test_a_review_says_everything_that_a_member_agrees_to(run: "Run", tmp_path: 
         "What can never be changed",
         "a round waits 1 min for a member that is late",
         "members that declare at least 20 students",
-        found["fingerprint"],
+        review["fingerprint"],
     ):
-        assert text in said
+        assert text in screen
     assert run("charter", "review", tmp_path / "a" / "charter.bin").code == 0
     assert run("charter", "review", tmp_path / "none").code == 2
 
@@ -105,8 +105,8 @@ def at_a_terminal() -> Iterator[Callable[..., Terminal]]:
         return started[-1]
 
     yield start
-    for each in started:
-        each.kill()
+    for process in started:
+        process.kill()
 
 
 def test_at_a_terminal_no_signs_nothing_and_yes_signs(

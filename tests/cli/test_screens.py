@@ -37,8 +37,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("screens") / "school-a"
     (port,) = free_ports(1)
     address = f"/ip4/127.0.0.1/tcp/{port}"
-    told = collegium("--home", home, "init", "--name", "school-a", "--listen", address)
-    (key,) = re.findall(r"public key\s+([0-9a-f]{64})", told)
+    answer = collegium("--home", home, "init", "--name", "school-a", "--listen", address)
+    (key,) = re.findall(r"public key\s+([0-9a-f]{64})", answer)
     collegium(
         *("--home", home, "charter", "create", "--name", "ours", "--preset", "digits"),
         *("--member", f"school-a={key}@{address}", "--fault-model", "crash"),
@@ -58,8 +58,8 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
         return started[-1]
 
     yield start
-    for each in started:
-        each.kill()
+    for process in started:
+        process.kill()
 
 
 @pytest.mark.parametrize(("columns", "rows"), SIZES)

@@ -32,18 +32,21 @@ idle = true
 def test_sim_run_and_list(run: "Run", tmp_path: Path) -> None:
     answer = run("sim", "run", "calm", "--seed", "4", "--json")
     assert answer.code == 0
-    found = json.loads(answer.out)
-    assert found["held"]
-    assert found["outcomes"][0]["trace"] == play(load("calm"), 4).trace
+    result = json.loads(answer.out)
+    assert result["held"]
+    assert result["outcomes"][0]["trace"] == play(load("calm"), 4).trace
     assert run("sim", "run", "calm", "--nodes", "5").code == 0
-    names = {each["name"] for each in json.loads(run("sim", "list", "--json").out)}
+    names = {scenario["name"] for scenario in json.loads(run("sim", "list", "--json").out)}
     assert names == set(shipped())
     mine = tmp_path / "mine.toml"
     mine.write_text(MINE)
     answer = run("sim", "run", str(mine), "--seeds", "2..3", "--out", str(tmp_path / "out"), "--json")
     assert answer.code == 1
     failures = json.loads(answer.out)["failures"]
-    assert [(each["seed"], each["promise"]) for each in failures] == [(2, "expect.notices"), (3, "expect.notices")]
+    assert [(failed["seed"], failed["promise"]) for failed in failures] == [
+        (2, "expect.notices"),
+        (3, "expect.notices"),
+    ]
     for failure in failures:
         words = failure["command"].split()[1:]
         assert run(*words).code == 1
@@ -115,11 +118,11 @@ def test_ctrl_c_tells_what_was_found_until_then(tmp_path: Path, stage: str, last
         assert "interrupted after " in out
         assert f"sim run {mine} --seed " in out
         return
-    found = json.loads(out)
-    assert found["interrupted"]
-    assert not found["held"]
-    assert 1 <= found["runs"] == len(found["failures"]) <= found["asked"] == last + 1
-    for failure in found["failures"]:
+    result = json.loads(out)
+    assert result["interrupted"]
+    assert not result["held"]
+    assert 1 <= result["runs"] == len(result["failures"]) <= result["asked"] == last + 1
+    for failure in result["failures"]:
         assert failure["promise"] == "expect.notices"
         assert failure["shortest"] is None
         assert failure["command"] == f"collegium sim run {mine} --seed {failure['seed']}"

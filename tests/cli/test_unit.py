@@ -42,8 +42,8 @@ def test_systemd_finds_nothing_wrong_with_the_unit_of_a_home(run: "Run", tmp_pat
     file = tmp_path / "collegium.service"
     file.write_text(text.out)
     done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
-    said = [line for line in (done.stdout + done.stderr).splitlines() if "collegium.service" in line]
-    assert said == []
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "collegium.service" in line]
+    assert lines == []
 
 
 def test_a_path_that_a_unit_cannot_name_is_refused(run: "Run", tmp_path: Path) -> None:
@@ -60,17 +60,19 @@ def test_the_service_manager_is_told_that_the_daemon_is_ready_lives_and_stops(
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(PATIENCE)
         alone.socket.touch()  # left by a daemon that was killed: it is nobody's who is ready
-        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
         words: list[str | Path] = [COMMAND, "node", "start", "--foreground", "--home", str(alone.root)]
-        daemon = subprocess.Popen(words, env=os.environ | told, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        daemon = subprocess.Popen(
+            words, env=os.environ | environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             assert manager.recv(100) == b"READY=1"
             assert Client(alone).answers(), "ready is who can be asked"
             assert [manager.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
             daemon.send_signal(signal.SIGTERM)
-            while (said := manager.recv(100)) == b"WATCHDOG=1":
+            while (datagram := manager.recv(100)) == b"WATCHDOG=1":
                 pass
-            assert said == b"STOPPING=1"
+            assert datagram == b"STOPPING=1"
             assert daemon.wait(PATIENCE) == 0
         finally:
             daemon.kill()

@@ -32,14 +32,14 @@ def receipt(cluster: "Cluster", tmp_path: Path) -> dict[str, Any]:
 def test_a_receipt_is_verified_with_its_key_which_is_not_in_it(run: "Run", receipt: dict[str, Any]) -> None:
     file, key = receipt["file"], receipt["key"]
     answer = run("unlearn", "verify", file, "--subject", "anna", "--key", key, "--json")
-    found = answer.value
-    assert (answer.code, found["verified"], found["updates_in_force"]) == (7, False, 0)
-    assert found["result"] == "nothing-in-force"
-    told = run("unlearn", "verify", file, "--subject", "whoever", "--key", key)
-    assert (told.code, "nothing shown" in told.out, "verified" in told.out) == (7, True, False), told.out
+    result = answer.value
+    assert (answer.code, result["verified"], result["updates_in_force"]) == (7, False, 0)
+    assert result["result"] == "nothing-in-force"
+    screen = run("unlearn", "verify", file, "--subject", "whoever", "--key", key)
+    assert (screen.code, "nothing shown" in screen.out, "verified" in screen.out) == (7, True, False), screen.out
     assert bytes.fromhex(key) not in file.read_bytes()
     assert key.encode() not in file.read_bytes()
-    assert "key" not in found
+    assert "key" not in result
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ class FakeClient:
         return {}
 
     def look_for_student(self, subject: str) -> dict[str, object]:
-        known = {"in_data": True, "drawn": True, "left_out": False, "would_withdraw": 2, "of_unknown_students": 0}
+        student = {"in_data": True, "drawn": True, "left_out": False, "would_withdraw": 2, "of_unknown_students": 0}
         here = {"in_data": True} if subject in self.known else {}
-        return {**known, "own_updates": 3, "own_rounds": 3, **self.sent, **here}
+        return {**student, "own_updates": 3, "own_rounds": 3, **self.sent, **here}
 
     def forget_student(self, subject: str) -> dict[str, object]:
         self.forgotten.append(subject)
@@ -94,7 +94,7 @@ class FakeClient:
 
 
 def forget(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, client: FakeClient, *words: object) -> Any:
-    monkeypatch.setattr("collegium.node.control.client.Client", lambda place: client)
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda opened: client)
     return run("unlearn", "subject", "anna", "--yes", "--wait", "1", "--home", home.root, *words)
 
 
@@ -168,7 +168,7 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
 
 def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeClient([True], of_unknown_students=1)
-    monkeypatch.setattr("collegium.node.control.client.Client", lambda place: client)
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda opened: client)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     answer = run("unlearn", "subject", "anna", "--home", home.root)
     assert (answer.code, client.forgotten) == (2, [])
@@ -217,8 +217,8 @@ def test_a_former_key_signs_a_statement_that_a_member_may_carry(
     assert (run(*words, path, "--out", out).code, out.exists()) == (2, False), "it is sealed"
     (secret := tmp_path / "passphrase").write_text("correct horse")
     secret.chmod(0o600)
-    found = run(*words, path, "--out", out, "--passphrase-file", secret, "--json").value
-    assert found["key"] == old.public_key.hex()
+    result = run(*words, path, "--out", out, "--passphrase-file", secret, "--json").value
+    assert result["key"] == old.public_key.hex()
     signed = open_signed(WithdrawalStatement, bytes.fromhex(out.read_text()), cluster.charter.federation)
     assert (signed.value.author, signed.value.scope) == (old.public_key, "all")
     path.write_bytes(seal(me, None))

@@ -169,9 +169,9 @@ def lie(net: Net, draw: Callable[[int], int]) -> None:
     """One lie: a vote for anything, a proposal of anything, also with a false valid view."""
     liar = net.liars[draw(len(net.liars))]
     view = draw(4)
-    known = [block_id(m.value.block) for m in net.words() if isinstance(m.value, Proposal)]
-    if draw(3) or not known:
-        choices = [NIL, sha256(b"unknown"), *known]
+    ids = [block_id(m.value.block) for m in net.words() if isinstance(m.value, Proposal)]
+    if draw(3) or not ids:
+        choices = [NIL, sha256(b"unknown"), *ids]
         net.lies.append(vote(liar, view, 1 + draw(2), choices[draw(len(choices))]))
         return
     turn = net.members[(HEIGHT + view) % len(net.members)]

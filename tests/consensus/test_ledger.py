@@ -186,8 +186,8 @@ def test_any_order_of_arrival_gives_the_same_state(data: st.DataObject) -> None:
             break
     for trusted in (False, True):
         ledger = genesis(book.charter)
-        for block, found in book.blocks:
-            ledger = fold_block(book.charter, ledger, block, data.draw(st.permutations(found)), trusted=trusted)
+        for block, other_block in book.blocks:
+            ledger = fold_block(book.charter, ledger, block, data.draw(st.permutations(other_block)), trusted=trusted)
         assert ledger == book.ledger
         assert ledger.tree == book.ledger.tree
 
@@ -384,8 +384,8 @@ def test_the_freshest_update_of_an_author_counts_and_stale_ones_fade(book: Book)
     a, b, c, d = book.ids
     book.round(1, [a, b])
     book.block(book.update(c, 1), book.update(c, 2), book.update(d, 1))
-    found = {e.author: e.staleness for e in eligible(book.charter, book.ledger, T)}
-    assert found == {c.public_key: 0, d.public_key: 1}
+    staleness = {e.author: e.staleness for e in eligible(book.charter, book.ledger, T)}
+    assert staleness == {c.public_key: 0, d.public_key: 1}
     book.block(book.update(a, 2), close=[2])
     assert [(e.author, e.staleness) for e in book.component.rounds[1].entries] == sorted(
         [(a.public_key, 0), (c.public_key, 0), (d.public_key, 1)]
@@ -549,9 +549,9 @@ def test_late_words_for_the_generation_before_let_no_bytes_go(book: Book) -> Non
     assert (book.component.certified, book.component.erasures) == (None, waiting)
     book.block(*(book.update(who, 2, generation=1) for who in book.ids[1:]), close=[2])
     book.block(book.withdraw(book.ids[1]))
-    assert [each.generation for each in book.component.erasures] == [1, 2]
+    assert [erasure.generation for erasure in book.component.erasures] == [1, 2]
     book.block(*(book.attest(who, sha256(b"between"), generation=1) for who in book.ids))
-    assert [each.generation for each in book.component.erasures] == [1, 2], (
+    assert [erasure.generation for erasure in book.component.erasures] == [1, 2], (
         "a state of generation 1 contains the second's"
     )
     book.block(*(book.attest(who, sha256(b"new")) for who in book.ids[1:]))

@@ -586,7 +586,7 @@ def test_any_order_of_a_blocks_records_gives_one_state(data: st.DataObject) -> N
     book = Book(data.draw(st.integers(3, 6)), data.draw(st.sampled_from(["byzantine", "crash"])))
     newcomers = [Identity.from_seed(sha256(b"n%d" % n)) for n in range(3)]
     for _ in range(data.draw(st.integers(1, 6))):
-        said: list[tuple[Identity, Body]] = []
+        bodies: list[tuple[Identity, Body]] = []
         here = [i for i in (*book.ids, *newcomers) if i.public_key in book.ledger.members]
         for who in here:
             what = data.draw(st.sampled_from(["vote", "vote", "admit", "expel", "leave", "rekey", "offer", "nothing"]))
@@ -594,17 +594,17 @@ def test_any_order_of_a_blocks_records_gives_one_state(data: st.DataObject) -> N
             new = data.draw(st.sampled_from(newcomers))
             open_ = [motion.digest for motion in book.ledger.roll.motions]
             if what == "vote" and open_:
-                said.append((who, Ballot(data.draw(st.sampled_from(open_)), data.draw(st.integers(0, 1)))))
+                bodies.append((who, Ballot(data.draw(st.sampled_from(open_)), data.draw(st.integers(0, 1)))))
             elif what == "admit":
-                said.append((who, book.admit(new, f"n{newcomers.index(new)}")))
+                bodies.append((who, book.admit(new, f"n{newcomers.index(new)}")))
             elif what in ("expel", "leave"):
-                said.append((who, book.motion(what, other)))
+                bodies.append((who, book.motion(what, other)))
             elif what == "rekey":
-                said.append((who, book.rekey(other, new)))
+                bodies.append((who, book.rekey(other, new)))
             elif what == "offer":
-                said.append((who, Offer((T,), ())))
-        if said:
-            book.say(*said)
+                bodies.append((who, Offer((T,), ())))
+        if bodies:
+            book.say(*bodies)
             assert book.ledger.members
             assert set(book.ledger.members) <= book.ledger.roll.seats.keys()
             assert all(not book.ledger.roll.seats[key].gone for key in book.ledger.members)

@@ -93,11 +93,11 @@ def krum(vectors: Sequence[Column], f: int) -> Column:
 def clipped(vectors: Sequence[Column]) -> list[Column]:
     norms = [squared(vector, [Fraction(0)] * len(vector)) for vector in vectors]
     cap = sorted(norms)[(len(norms) - 1) // 2]
-    found = []
+    sums = []
     for vector, norm in zip(vectors, norms, strict=True):
         factor = Fraction(isqrt(int(cap) * 2**48 // int(norm)), 2**24) if norm > cap else Fraction(1)
-        found.append([factor * q for q in vector])
-    return found
+        sums.append([factor * q for q in vector])
+    return sums
 
 
 ORACLES: dict[str, Callable[[list[Column], int], Column]] = {
@@ -201,8 +201,8 @@ def test_products_are_exact_in_int64() -> None:
 @EXACT
 @given(st.integers(1, 40), st.integers(0, 2**32))
 def test_the_network_sorts(n: int, seed: int) -> None:
-    found = np.random.Generator(np.random.PCG64(seed)).integers(-3, 4, (n, 33)).astype("<i2")
-    assert np.array_equal(np.stack(rules.sorted_rows(found.copy())), np.sort(found, axis=0))
+    values = np.random.Generator(np.random.PCG64(seed)).integers(-3, 4, (n, 33)).astype("<i2")
+    assert np.array_equal(np.stack(rules.sorted_rows(values.copy())), np.sort(values, axis=0))
 
 
 @EXACT
@@ -266,7 +266,7 @@ def test_multi_krum_stays_near_the_honest(case: Any) -> None:
     honest, keep = honest_of(case), len(case[0]) - case[2]
     got = robust.multi_krum(case[0], case[2]) / 256
     bound = (1 + (keep - 1) ** 0.5) * diameter(honest)
-    assert all(np.linalg.norm(got - each) <= bound + 0.01 for each in honest)
+    assert all(np.linalg.norm(got - row) <= bound + 0.01 for row in honest)
 
 
 @EXACT
@@ -365,10 +365,10 @@ print(found.hexdigest())
 
 def test_threads_and_processors_do_not_matter() -> None:
     """G1: one thread and many, and BLAS kernels of another processor, give the same bits."""
-    found = set()
+    digests = set()
     for threads, kernels in (("1", None), ("4", None), ("2", "Prescott")):
         counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         env = {**os.environ, **counts, **({"OPENBLAS_CORETYPE": kernels} if kernels else {})}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
-        found.add(done.stdout.strip())
-    assert len(found) == 1
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1

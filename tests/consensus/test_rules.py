@@ -178,9 +178,9 @@ print(found.hexdigest())
 
 def test_threads_do_not_matter() -> None:
     """G1: one thread and many give the same bits."""
-    found = set()
+    digests = set()
     for threads in ("1", "4"):
         env = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
-        found.add(done.stdout.strip())
-    assert len(found) == 1
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1

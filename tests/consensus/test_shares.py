@@ -19,9 +19,9 @@ def updates(draw: st.DrawFn) -> list[Integers]:
     n, d = draw(st.integers(1, 7)), draw(st.sampled_from([1, 3, 40]))
     source = np.random.default_rng(draw(st.integers(0, 2**32)))
     kind = draw(st.sampled_from([np.int8, np.int16]))
-    found: list[Integers] = [source.integers(-3, 4, d).astype(kind) for _ in range(n)]
-    found[0] = (found[0] * draw(st.integers(1, 30))).astype(kind)
-    return found
+    vectors: list[Integers] = [source.integers(-3, 4, d).astype(kind) for _ in range(n)]
+    vectors[0] = (vectors[0] * draw(st.integers(1, 30))).astype(kind)
+    return vectors
 
 
 @settings(deadline=None, max_examples=100)
@@ -39,16 +39,16 @@ def test_the_weighted_sum_is_the_rules_increment(given_: list[Integers], rule: s
 def test_a_trimmed_mean_keeps_what_a_count_by_hand_keeps() -> None:
     source = np.random.default_rng(3)
     given_: list[Integers] = [source.permutation(60)[:20].astype(np.int8) for _ in range(7)]
-    found = [0.0] * 7
+    shares = [0.0] * 7
     for column in range(20):
-        order = sorted((int(update[column]), place) for place, update in enumerate(given_))
+        order = sorted((int(update[column]), number) for number, update in enumerate(given_))
         values = [value for value, _ in order]
-        for place, update in enumerate(given_):
+        for index, update in enumerate(given_):
             value = int(update[column])
             same = values.count(value)
-            found[place] += sum(each == value for each in values[2:5]) / same / 3 / 20
-    assert robust_shares("trimmed_mean", given_, 2) == pytest.approx(found)
-    assert max(found) > 1.2 * min(found)
+            shares[index] += sum(each == value for each in values[2:5]) / same / 3 / 20
+    assert robust_shares("trimmed_mean", given_, 2) == pytest.approx(shares)
+    assert max(shares) > 1.2 * min(shares)
 
 
 def test_equal_values_share_what_is_kept() -> None:
@@ -68,6 +68,6 @@ def test_the_mean_shares_are_its_integer_weights() -> None:
     """By the formula: v₀ = 4; the strict member keeps over half an equal share, the stale one half of its own."""
     entries = [Entry(b"", bytes([n]), b"", 0, s, v) for n, (v, s) in enumerate([(4, 0), (4, 1), (10**6, 0)])]
     w = [(4 << 16) // (4 + v) for v in (4, 4, 10**6)]
-    a = [(each << 15) // sum(w) + (1 << 15) // 3 for each in w]
+    a = [(weight << 15) // sum(w) + (1 << 15) // 3 for weight in w]
     a[1] >>= 1
-    assert mean_shares(entries) == [Fraction(each, sum(a)) for each in a]
+    assert mean_shares(entries) == [Fraction(share, sum(a)) for share in a]

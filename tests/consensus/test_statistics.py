@@ -121,7 +121,7 @@ def test_any_order_and_any_rounds_give_the_same_state(count: int, source: random
     """G1, G7: numbers over the whole range of 32 bits, in rounds of any size, and one after the other."""
     spec = Book(1).spec
     rows = [np.array([source.randrange(-(2**31), 2**31) for _ in range(spec.dimension)], "<i4") for _ in range(count)]
-    expected = [sum(int(row[place]) for row in rows) for place in range(spec.dimension)]
+    expected = [sum(int(row[index]) for row in rows) for index in range(spec.dimension)]
     order_ = source.sample(range(count), count)
     cuts = sorted(source.sample(range(count + 1), source.randint(0, count)))
     parts = [order_[a:b] for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
@@ -244,9 +244,9 @@ def test_any_history_ends_in_the_sum_of_who_is_in(seed: int) -> None:
         assert book.block(*records) == []
         if closable(book.charter, book.ledger, NAME):
             book.block(close=True)
-    digest, found = book.folded()
+    digest, sums = book.folded()
     alone = Book(3)
     entries = tuple(Entry(b"", key, blob, 0, 0, 0) for key, blob in inside.items())
     state, _ = fold_round(origin(alone.spec), alone.spec, Round(1, 1, entries, 0, b""), lambda e: book.sums[e.blob])
     assert digest == state_digest(NAME, state)
-    assert found == numbers(state).tolist()
+    assert sums == numbers(state).tolist()

@@ -35,9 +35,9 @@ def test_the_declared_variance_is_that_of_the_formula(
 ) -> None:
     """v = τ(ησC/(LΔ))², rounded up."""
     spec = replace(SPEC, step_log2=step_log2)
-    each = Fraction(rate, M) * Fraction(noise, M) * Fraction(clip, M) / Fraction(lot, 1000) * 2**step_log2
-    found = rules.noise_variance(header(steps=steps, noise=noise, clip=clip, rate=rate, lot=lot), spec)
-    assert found == ceil(steps * each**2)
+    one_step = Fraction(rate, M) * Fraction(noise, M) * Fraction(clip, M) / Fraction(lot, 1000) * 2**step_log2
+    variance = rules.noise_variance(header(steps=steps, noise=noise, clip=clip, rate=rate, lot=lot), spec)
+    assert variance == ceil(steps * one_step**2)
 
 
 def test_more_noise_weighs_less_and_a_larger_lot_more() -> None:
@@ -60,7 +60,7 @@ def test_a_ledger_freezes_what_the_headers_declare() -> None:
     spec = core.specs["head/task0"]
     assert spec.noise_multiplier == M
     for round_ in core.ledger.components["head/task0"].rounds:
-        found = {entry.author: entry.variance for entry in round_.entries}
-        mine = found.pop(large.identity.public_key)
-        assert set(found.values()) == {4 * 2 ** (2 * spec.step_log2)}
-        assert mine * 16 == min(found.values())
+        variances = {entry.author: entry.variance for entry in round_.entries}
+        mine = variances.pop(large.identity.public_key)
+        assert set(variances.values()) == {4 * 2 ** (2 * spec.step_log2)}
+        assert mine * 16 == min(variances.values())

@@ -69,19 +69,19 @@ def test_g7_what_no_round_counted_waits_for_no_certificate(house: House) -> None
     house.say((me, update))
     (pending,) = house.ledger.components[A].pending
     assert not house.withdraw(me, "updates", updates=(pending.update,))
-    found = house.ledger.components[A]
-    assert (found.pending, found.erasures, found.generation) == ((), (), 0)
+    component = house.ledger.components[A]
+    assert (component.pending, component.erasures, component.generation) == ((), (), 0)
     assert house.say((me, update)) == {"withdrawn"}
 
 
 def test_g7_overlapping_withdrawals_in_one_block_are_one_generation(house: House) -> None:
     me, other = house.ids[:2]
-    said = (
+    bodies = (
         (me, house.statement(me, "rounds", components=(A,), first=1, last=2)),
         (me, house.statement(me, "components", components=(A,))),
         (other, house.statement(other)),
     )
-    assert not house.say(*said)
+    assert not house.say(*bodies)
     assert house.counted(A) == [[2, 3, 4]] * 3
     assert (house.ledger.components[A].generation, house.ledger.components[B].generation) == (1, 1)
     assert not house.withdraw(me), "what it has in B is in force still"
@@ -126,7 +126,7 @@ def test_the_scope_is_part_of_the_state(house: House) -> None:
     """G1: what bars later updates is under the ledger's digest."""
     me = house.ids[0]
     house.withdraw(me, "updates", updates=(house.entry(me, A, 1).update,))
-    (found,) = house.ledger.withdrawn
+    (withdrawal,) = house.ledger.withdrawn
     parts: list[dict[str, object]] = [
         {"scope": "all"},
         {"updates": ()},
@@ -139,7 +139,7 @@ def test_the_scope_is_part_of_the_state(house: House) -> None:
         {"through": 1},
         {"motion": bytes(32)},
     ]
-    changed = [replace(house.ledger, withdrawn=(replace(found, **part),)) for part in parts]  # type: ignore[arg-type]
+    changed = [replace(house.ledger, withdrawn=(replace(withdrawal, **part),)) for part in parts]  # type: ignore[arg-type]
     assert len({state_digest(ledger) for ledger in (house.ledger, *changed)}) == len(parts) + 1
 
 
@@ -154,8 +154,8 @@ def test_g7_members_withdraw_what_another_one_contributed(house: House) -> None:
     house.vote(*others[1:3])
     assert house.outcome().result == "passed"
     assert house.counted(A) == [BUT_0, ALL, ALL]
-    (found,) = house.ledger.withdrawn
-    assert (found.author, found.motion) == (owner.public_key, house.outcome().motion.digest)
+    (withdrawal,) = house.ledger.withdrawn
+    assert (withdrawal.author, withdrawal.motion) == (owner.public_key, house.outcome().motion.digest)
 
 
 def test_what_is_not_in_force_cannot_be_proposed_and_a_motion_overtaken_is_void(house: House) -> None:
@@ -205,8 +205,8 @@ def test_g7_no_withdrawal_is_ever_forgotten() -> None:
 def test_g9_a_member_withdraws_so_often_at_one_height(house: House) -> None:
     """Each is held against every list: a flood of void ones would stop the others."""
     me = house.ids[0]
-    said = [(me, house.statement(me, "rounds", components=(A,), first=99, last=99)) for _ in range(MAX_AT_A_HEIGHT)]
-    assert house.say(*said, (me, house.statement(me))) == {"withdrawn-already", "quota-withdrawals"}
+    bodies = [(me, house.statement(me, "rounds", components=(A,), first=99, last=99)) for _ in range(MAX_AT_A_HEIGHT)]
+    assert house.say(*bodies, (me, house.statement(me))) == {"withdrawn-already", "quota-withdrawals"}
     assert house.counted(A) == [ALL] * 3
     assert not house.withdraw(me), "at the next height it can"
 
@@ -243,8 +243,8 @@ def test_g7_a_rewind_goes_back_to_before_the_first_update_everywhere(house: Hous
     assert house.counted(A) == [ALL, [], [], []]
     assert house.counted(B) == [ALL, ALL, [], []]
     assert [house.ledger.components[name].generation for name in (A, B)] == [1, 1]
-    (found,) = house.ledger.withdrawn
-    assert (found.mode, dict(found.since), dict(found.rounds)) == ("rewind", {A: 2, B: 3}, {A: 3, B: 3})
+    (withdrawal,) = house.ledger.withdrawn
+    assert (withdrawal.mode, dict(withdrawal.since), dict(withdrawal.rounds)) == ("rewind", {A: 2, B: 3}, {A: 3, B: 3})
     erased = {blob for e in house.ledger.components[A].erasures for blob in e.blobs}
     assert len(erased) == 10, "everybody's: they learned from it"
     # In flight for the round that was under way: void, whoever made it, and whatever generation it says.

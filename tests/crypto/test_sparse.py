@@ -58,7 +58,7 @@ def test_the_empty_tree_and_the_shape_of_a_full_path() -> None:
 def test_a_proof_holds_no_leaf_and_no_place() -> None:
     tree = {n.to_bytes(8, "big"): sha256(bytes([n])) for n in range(1, 40)}
     shown = b"".join(absence(tree, bytes(8)))
-    assert not any(leaf in shown or place in shown for place, leaf in tree.items())
+    assert not any(leaf in shown or position in shown for position, leaf in tree.items())
 
 
 def test_order_does_not_matter() -> None:

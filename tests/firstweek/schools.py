@@ -104,9 +104,9 @@ class Going:
         """Wait for its end, after Ctrl-C if asked for."""
         if interrupt:
             self.process.send_signal(signal.SIGINT)
-        found = Answer(self.process.wait(PATIENCE), self.out, self.err)
-        assert found.code == code, f"ended with {found.code}, not {code}\n{found.out}\n{found.err}"
-        return found
+        answer = Answer(self.process.wait(PATIENCE), self.out, self.err)
+        assert answer.code == code, f"ended with {answer.code}, not {code}\n{answer.out}\n{answer.err}"
+        return answer
 
     def kill(self) -> None:
         """End it in any case."""
@@ -134,8 +134,8 @@ class School:
         """Run a command in this home; with a `code` the test fails unless it ends with it."""
         done = collegium("--home", self.home, *words)
         if code is not None:
-            said = f"{self.name}: collegium {' '.join(map(str, words))} ended with {done.code}"
-            assert done.code == code, f"{said}\n{done.out}\n{done.err}\n{self.log()}"
+            message = f"{self.name}: collegium {' '.join(map(str, words))} ended with {done.code}"
+            assert done.code == code, f"{message}\n{done.out}\n{done.err}\n{self.log()}"
         return done
 
     def ask(self, *words: object) -> Any:
@@ -242,13 +242,13 @@ class Federation:
         named = set(components)
 
         def there() -> bool:
-            found = [school.status() for school in self.schools]
-            for school, one in zip(self.schools, found, strict=True):
+            states = [school.status() for school in self.schools]
+            for school, one in zip(self.schools, states, strict=True):
                 learner = one["live"]["learner"] if one["live"] else {}
                 assert learner.get("state") != "failed", f"{school.name}: {learner}\n{school.log()}"
-                for each in one["components"]:
-                    wanted = 1 if each["component"].startswith("statistic/") else number
-                    if (not named or each["component"] in named) and (each["folded_round"] or 0) < wanted:
+                for component in one["components"]:
+                    wanted = 1 if component["component"].startswith("statistic/") else number
+                    if (not named or component["component"] in named) and (component["folded_round"] or 0) < wanted:
                         return False
             return True
 
@@ -281,7 +281,7 @@ def federations(root: Path) -> Iterator[Callable[[], Federation]]:
     try:
         yield found
     finally:
-        for command in [command for each in made for command in each.going]:
+        for command in [command for federation in made for command in federation.going]:
             command.kill()
-        for school in [school for each in made for school in each.schools]:
+        for school in [school for federation in made for school in federation.schools]:
             school.kill()

@@ -252,8 +252,8 @@ def test_a_pupil_is_removed_and_an_old_home_that_knows_nothing_of_it_is_put_back
     assert removed("receipt")["withdrawn_updates"] >= 1
     east.command("unlearn", "verify", tmp_path / "receipt", "--subject", PUPIL, "--key", "00" * 32, code=6)
     wait_counted(federation, west, "west", last_round(west))
-    told = verified("receipt-2", removed("receipt-2")["key"])
-    assert (told["result"], told["institution_name"]) == ("verified", "west")
+    verdict = verified("receipt-2", removed("receipt-2")["key"])
+    assert (verdict["result"], verdict["institution_name"]) == ("verified", "west")
     east.command("unlearn", "verify")
 
     # An old copy is put back, which has forgotten that the pupil is left out: it trains nothing until that is mended.

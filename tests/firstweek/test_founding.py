@@ -12,8 +12,8 @@ EAST, SOUTH, WEST = "the school in the east", "south", "west"
 
 def states(founder: Going) -> dict[str, str]:
     """How each invited member stands, by the founder's last line."""
-    told = [line["members"] for line in founder.lines if "members" in line]
-    return {one["invited_as"]: one["state"] for one in told[-1]} if told else {}
+    listings = [line["members"] for line in founder.lines if "members" in line]
+    return {one["invited_as"]: one["state"] for one in listings[-1]} if listings else {}
 
 
 def invitations(founder: Going) -> dict[str, str]:
@@ -63,10 +63,10 @@ def test_four_schools_found_a_federation_and_train(found: Callable[[], Federatio
     in_the_south.until(lambda: "trying again" in in_the_south.err, "that the founder is away")
     founder = federation.go(north, *words)
     for member in (in_the_east, in_the_south, in_the_west):
-        told = member.end().out
-        assert "What leaves this house" in told
-        assert "signed by everybody" in told
-        assert review["fingerprint"] in told
+        text = member.end().out
+        assert "What leaves this house" in text
+        assert "signed by everybody" in text
+        assert review["fingerprint"] in text
     founder.end()
     assert founder.lines[-1]["complete"]
     charters = {(school.home / "charter.bin").read_bytes() for school in federation.schools}

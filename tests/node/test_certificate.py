@@ -38,8 +38,8 @@ ROUNDS = 5
 
 def source_of(cluster: Cluster, node: Node) -> Source:
     signed = SignedCharter(schema.dump(cluster.charter), ())
-    for each in cluster.nodes:
-        signed = add_signature(cluster.charter, signed, each.identity)
+    for member in cluster.nodes:
+        signed = add_signature(cluster.charter, signed, member.identity)
     blocks = {stored.block.height: stored for stored in node.store.snapshot().blocks}
     return Source(cluster.charter, dump_file(signed), blocks.get, max(blocks), "the store")
 
@@ -103,26 +103,26 @@ def case() -> Case:
 
 
 def test_what_went_is_shown_and_refolded_from_the_file_alone(case: Case) -> None:
-    found = case.checked(case.made(updates=True))
-    assert found.verified, found.problems
-    assert [(w.scope, w.mode) for w in found.withdrawn] == [("components", "refold"), ("updates", "refold")]
-    removed = {c.component: (c.removed, c.others, c.refolded) for c in found.components}
+    checked = case.checked(case.made(updates=True))
+    assert checked.verified, checked.problems
+    assert [(w.scope, w.mode) for w in checked.withdrawn] == [("components", "refold"), ("updates", "refold")]
+    removed = {c.component: (c.removed, c.others, c.refolded) for c in checked.components}
     assert removed[A][0] >= 3
     assert removed[B][0] >= 1
     assert all(refolded for _, _, refolded in removed.values())
     ledger = case.cluster.nodes[3].core.ledger  # type: ignore[union-attr]
-    for c in found.components:
+    for c in checked.components:
         certified = ledger.components[c.component].certified
         assert certified is not None
         assert (c.digest, c.certified_round) == (certified.digest, certified.round)
-    assert found.as_map()["verified"] is True
+    assert checked.as_map()["verified"] is True
 
 
 def test_a_rewind_shows_what_went_of_others_and_the_motion_behind_it(case: Case) -> None:
-    found = case.checked(case.made(1))
-    (withdrawn,) = found.withdrawn
+    checked = case.checked(case.made(1))
+    (withdrawn,) = checked.withdrawn
     assert (withdrawn.mode, bool(withdrawn.motion)) == ("rewind", True)
-    by_name = {c.component: c for c in found.components}
+    by_name = {c.component: c for c in checked.components}
     assert by_name[A].removed == 1
     assert by_name[A].others >= 1
     assert not by_name[A].refolded, "no update is in it"
@@ -150,9 +150,9 @@ def test_through_changes_of_members_and_keys() -> None:
     owners = {w.author for w in ledger.withdrawn}
     assert owners
     for owner in owners:
-        found = check(io.BytesIO(b"".join(make(source, owner))), "cert")
-        assert found.walk.changes, "members changed on the way"
-        assert found.withdrawn
+        checked = check(io.BytesIO(b"".join(make(source, owner))), "cert")
+        assert checked.walk.changes, "members changed on the way"
+        assert checked.withdrawn
 
 
 def test_who_withdrew_nothing_gets_none(case: Case) -> None:
@@ -225,7 +225,7 @@ def forgeries(case: Case) -> dict[str, bytes]:
         "a path cut": replace(claim, path=claim.path[:-1]),
         "updates that are not there": replace(claim, updates=3),
     }
-    made = {name: joined(begin, each, rest) for name, each in changed.items()}
+    made = {name: joined(begin, field, rest) for name, field in changed.items()}
     head = schema.load(CosignedHead, rest[-1], files.HEAD_LIMIT)
     lonely = replace(head, certificate=replace(head.certificate, signatures=head.certificate.signatures[:2]))
     made["two signatures"] = joined(begin, claim, [*rest[:-1], schema.dump(lonely)])
@@ -249,16 +249,16 @@ def test_g7_any_changed_byte_is_refused(case: Case, count: int) -> None:
     chance, content = random.Random(count), case.made(updates=True)
     for _ in range(count):
         changed = bytearray(content)
-        place = chance.randrange(len(changed))
+        index = chance.randrange(len(changed))
         how = chance.randrange(4)
         if how == 0:
-            changed[place] ^= 1 << chance.randrange(8)
+            changed[index] ^= 1 << chance.randrange(8)
         elif how == 1:
-            del changed[place]
+            del changed[index]
         elif how == 2:
-            changed.insert(place, chance.randrange(256))
+            changed.insert(index, chance.randrange(256))
         else:
-            del changed[place:]
+            del changed[index:]
         if bytes(changed) == content:
             continue
         with pytest.raises(CollegiumError) as caught:
@@ -304,7 +304,7 @@ def cosigned(case: Case, claim: Removal, **wrong: Any) -> bytes:
     head = replace(walk[-1], block=block, certificate=Certificate(0, tuple(signatures)))
     opening = files.opening(files.WITHDRAWAL, case.source.charter_file, len(walk))
     changed = replace(claim, after=certificates.state_of(false))
-    return joined(opening, changed, [schema.dump(each) for each in (*walk[:-1], head)])
+    return joined(opening, changed, [schema.dump(header) for header in (*walk[:-1], head)])
 
 
 def test_g7_lists_that_a_quorum_signed_and_no_rule_gives_are_refused(case: Case) -> None:
@@ -334,9 +334,9 @@ def test_g7_lists_that_a_quorum_signed_and_no_rule_gives_are_refused(case: Case)
         with pytest.raises(VerificationError, match=reason):
             case.checked(cosigned(case, claim, **wrong))
     uncertified = {n: replace(c, certified=None) for n, c in ledger.components.items()}
-    found = case.checked(cosigned(case, claim, components=uncertified))
-    assert not found.verified
-    assert all("not-certified" in problem for problem in found.problems)
+    checked = case.checked(cosigned(case, claim, components=uncertified))
+    assert not checked.verified
+    assert all("not-certified" in problem for problem in checked.problems)
 
 
 def test_a_member_that_moved_to_a_new_key_gets_one_under_either(case: Case) -> None:
@@ -355,7 +355,7 @@ def test_a_member_that_moved_to_a_new_key_gets_one_under_either(case: Case) -> N
     assert cluster.run(lambda: all(n.core is not None and new.public_key in n.core.ledger.members for n in others))
     source = source_of(cluster, others[0])
     for key in (old.public_key, new.public_key):
-        found = check(io.BytesIO(b"".join(make(source, key))), "cert")
-        assert [(w.author, w.scope) for w in found.withdrawn] == [(old.public_key, "updates")]
-        assert found.member == new.public_key
-        assert [c.removed for c in found.components] == [1]
+        checked = check(io.BytesIO(b"".join(make(source, key))), "cert")
+        assert [(w.author, w.scope) for w in checked.withdrawn] == [(old.public_key, "updates")]
+        assert checked.member == new.public_key
+        assert [c.removed for c in checked.components] == [1]

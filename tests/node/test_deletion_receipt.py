@@ -83,12 +83,12 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
     note(node, manifests, DRAWN)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(3))
-    return School(cluster, node, manifests, [each.identity for each in cluster.nodes])
+    return School(cluster, node, manifests, [member.identity for member in cluster.nodes])
 
 
 def test_who_was_not_drawn_gets_a_receipt_and_who_was_does_not(school: School) -> None:
-    found = school.check(school.make(LEFT_OUT), LEFT_OUT)
-    assert len(found.updates) >= 3
+    checked = school.check(school.make(LEFT_OUT), LEFT_OUT)
+    assert len(checked.updates) >= 3
     with pytest.raises(VerificationError, match="does not show"):
         school.check(school.make(LEFT_OUT), DRAWN[3])
     with pytest.raises(RefusedError, match="in force"):
@@ -101,8 +101,8 @@ def test_who_came_back_with_a_new_key_answers_for_what_counts_under_the_old_one(
     headers = school.node.store.snapshot().headers
 
     def make(student: str) -> bytes:
-        found = deletion_receipt.make(school.source(), new, student, KEY, headers, school.manifests.get, [old])
-        return b"".join(found)
+        receipt = deletion_receipt.make(school.source(), new, student, KEY, headers, school.manifests.get, [old])
+        return b"".join(receipt)
 
     with pytest.raises(RefusedError, match=f"former key {old.hex()[:16]} was trained on this student"):
         make(DRAWN[3])
@@ -140,15 +140,15 @@ def verify(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def test_a_receipt_names_the_member_and_its_height(school: School, verify: Callable[..., Told]) -> None:
     content = school.make(LEFT_OUT)
-    told = verify(content)
+    answer = verify(content)
     (me,) = (member for member in school.cluster.charter.members if member.key == school.node.identity.public_key)
     height = school.node.store.snapshot().blocks[-1].block.height
-    assert told.code == 0, told.err
-    assert me.name in told.out
-    assert f"verified as of height {height}" in told.out
-    assert "not known: no ledger here" in told.out
-    found = verify(content, "--json").value
-    assert (found["verified"], found["result"], found["institution_name"]) == (True, "verified", me.name)
+    assert answer.code == 0, answer.err
+    assert me.name in answer.out
+    assert f"verified as of height {height}" in answer.out
+    assert "not known: no ledger here" in answer.out
+    result = verify(content, "--json").value
+    assert (result["verified"], result["result"], result["institution_name"]) == (True, "verified", me.name)
 
 
 def test_a_receipt_that_somebody_turned_into_a_strangers_is_refused(
@@ -158,13 +158,15 @@ def test_a_receipt_that_somebody_turned_into_a_strangers_is_refused(
     claim = claim_of(content := school.make(LEFT_OUT))
     nothing = sealing.seal(bytes(32), _padded(()))
     stranger = Identity.from_seed(bytes(range(2, 34))).public_key
-    told = verify(with_claim(content, replace(claim, member=stranger, sealed=nothing)), student=DRAWN[3], key=bytes(32))
-    assert (told.code, "no seat in this federation" in told.err) == (6, True), told.out
-    told = verify(with_claim(content, replace(claim, sealed=nothing)), student=DRAWN[3], key=bytes(32))
-    assert (told.code, "not shown" in told.err) == (6, True), told.out
+    answer = verify(
+        with_claim(content, replace(claim, member=stranger, sealed=nothing)), student=DRAWN[3], key=bytes(32)
+    )
+    assert (answer.code, "no seat in this federation" in answer.err) == (6, True), answer.out
+    answer = verify(with_claim(content, replace(claim, sealed=nothing)), student=DRAWN[3], key=bytes(32))
+    assert (answer.code, "not shown" in answer.err) == (6, True), answer.out
     other = school.cluster.nodes[1].identity.public_key
-    told = verify(with_claim(content, replace(claim, member=other, sealed=nothing)), student=DRAWN[3], key=bytes(32))
-    assert (told.code, "not shown" in told.err) == (6, True), told.out
+    answer = verify(with_claim(content, replace(claim, member=other, sealed=nothing)), student=DRAWN[3], key=bytes(32))
+    assert (answer.code, "not shown" in answer.err) == (6, True), answer.out
 
 
 def test_an_old_receipt_is_held_against_the_verifiers_own_ledger(
@@ -179,13 +181,13 @@ def test_an_old_receipt_is_held_against_the_verifiers_own_ledger(
     content = b"".join(deletion_receipt.make(old, me, LEFT_OUT, KEY, headers, school.manifests.get))
     home = Home(tmp_path / "verifier")
     fill(home, school)
-    told = verify(content, "--home", str(home.root))
-    assert told.code == 0, told.err
-    assert f"verified as of height {counted}" in told.out
-    assert f"this node's ledger is at {stored[-1].block.height}; since then" in told.out
-    assert "more updates of" in told.out
-    found = verify(school.make(LEFT_OUT), "--home", str(home.root), "--json").value
-    assert (found["ledger_height"], found["updates_since"]) == (stored[-1].block.height, 0)
+    answer = verify(content, "--home", str(home.root))
+    assert answer.code == 0, answer.err
+    assert f"verified as of height {counted}" in answer.out
+    assert f"this node's ledger is at {stored[-1].block.height}; since then" in answer.out
+    assert "more updates of" in answer.out
+    result = verify(school.make(LEFT_OUT), "--home", str(home.root), "--json").value
+    assert (result["ledger_height"], result["updates_since"]) == (stored[-1].block.height, 0)
     pin = f"{counted}:{stored[counted].block.id.hex()}"
     assert verify(content, "--pin", pin).code == 6, "a pin says which block it has to be"
 
@@ -222,7 +224,7 @@ def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path
     home = Home(tmp_path / "node")
     home.make()
     cluster = Cluster(4, 9, Invariants, rounds=20)
-    founders, (node, *others) = [each.identity for each in cluster.nodes], cluster.nodes
+    founders, (node, *others) = [member.identity for member in cluster.nodes], cluster.nodes
     old, new = node.identity.public_key, Identity.from_seed(KEY)
     manifests = Manifests(home)
     note(node, manifests, DRAWN)
@@ -247,12 +249,12 @@ def test_a_member_that_moved_answers_for_what_it_sent_under_its_old_key(tmp_path
     assert shown == {old, new.public_key}, "what it sent under the old key is in force as well"
     claim = claim_of(content)
     absent = _opened_proofs(claim, KEY)
-    signed = {each: open_signed(UpdateHeader, each.header, cluster.federation).value for each in absent}
+    signed = {update: open_signed(UpdateHeader, update.header, cluster.federation).value for update in absent}
     for name, changed, kept in (
-        ("the old key", replace(claim, member=old), [each for each in absent if signed[each].author == old]),
+        ("the old key", replace(claim, member=old), [update for update in absent if signed[update].author == old]),
         ("the old key, with all", replace(claim, member=old), absent),
-        ("without the old key's", claim, [each for each in absent if signed[each].author != old]),
-        ("without the new key's", claim, [each for each in absent if signed[each].author == old]),
+        ("without the old key's", claim, [update for update in absent if signed[update].author != old]),
+        ("without the new key's", claim, [update for update in absent if signed[update].author == old]),
     ):
         sealed = replace(changed, sealed=sealing.seal(KEY, _padded(tuple(kept))))
         with pytest.raises(VerificationError, match=r"changed its key|not shown"):
@@ -263,13 +265,13 @@ def test_without_its_key_a_receipt_shows_nothing_of_the_student(school: School) 
     contents = [school.make(LEFT_OUT), school.make(LEFT_OUT), school.make("student-98")]
     claims = [claim_of(content) for content in contents]
     roots = school.manifests.roots()
-    noted = [found for found in map(school.manifests.get, roots) if found is not None]
+    noted = [manifest for manifest in map(school.manifests.get, roots) if manifest is not None]
     for content, claim in zip(contents, claims, strict=True):
-        for found in noted:
-            place = tag(found.salt, LEFT_OUT)
-            tree, path = sparse.root(found.leaves()), sparse.absence(found.leaves(), place)
-            hidden = [found.salt, found.blind, place, tree, *(beside for beside in path if beside)]
-            assert not any(each in content for each in hidden), "nothing that an id can be tried with"
+        for listed in noted:
+            position = tag(listed.salt, LEFT_OUT)
+            tree, path = sparse.root(listed.leaves()), sparse.absence(listed.leaves(), position)
+            hidden = [listed.salt, listed.blind, position, tree, *(beside for beside in path if beside)]
+            assert not any(proof in content for proof in hidden), "nothing that an id can be tried with"
         with pytest.raises(VerificationError, match="key"):
             school.check(content, LEFT_OUT, bytes(32))
         assert len(claim.sealed) == len(claims[0].sealed), "its length tells of no student"

@@ -70,14 +70,14 @@ def test_both_verifiers_accept_what_the_product_writes(
 
 
 def test_an_exported_ledger_says_what_was_agreed(source: Source, originals: dict[str, bytes]) -> None:
-    found = verified(originals[files.LEDGER])
+    report = verified(originals[files.LEDGER])
     *_, (last, ledger) = source.history(source.top)
-    assert (found["height"], found["block"]) == (source.top, last.block.id.hex())
-    assert found["members"] == [member.hex() for member in ledger.members]
-    assert found["records"] == found["tree_size"] == last.block.tree_size
-    assert found["federation"] == source.charter.federation.hex()
+    assert (report["height"], report["block"]) == (source.top, last.block.id.hex())
+    assert report["members"] == [member.hex() for member in ledger.members]
+    assert report["records"] == report["tree_size"] == last.block.tree_size
+    assert report["federation"] == source.charter.federation.hex()
     walked = verified(originals[files.INCLUSION])
-    assert found["membership_changes"] == walked["membership_changes"] == 5
+    assert report["membership_changes"] == walked["membership_changes"] == 5
 
 
 def test_the_independent_verifier_finds_the_same(
@@ -150,9 +150,9 @@ def test_a_store_that_does_not_fold_is_not_exported(source: Source) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_pins_and_charters_hold(kind: str, source: Source, originals: dict[str, bytes], module: ModuleType) -> None:
     data = originals[kind]
-    found = verified(data, charter=source.charter)
-    height, block = int(str(found["height"])), bytes.fromhex(str(found["block"]))
-    assert verified(data, pins={height: block}) == found
+    report = verified(data, charter=source.charter)
+    height, block = int(str(report["height"])), bytes.fromhex(str(report["block"]))
+    assert verified(data, pins={height: block}) == report
     module.verify(io.BytesIO(data), source.charter_file, {height: block})
     other = PaperFederation(3)
     for pins, charter, file in (
@@ -254,8 +254,8 @@ class Endless(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         self.taken += size
-        found = self.begin.read(size)
-        return found + (self.rest * (size // len(self.rest) + 1))[: size - len(found)]
+        chunk = self.begin.read(size)
+        return chunk + (self.rest * (size // len(self.rest) + 1))[: size - len(chunk)]
 
 
 def test_g9_what_is_claimed_is_held_to_limits_before_it_is_read(
@@ -432,9 +432,9 @@ def test_g4_no_quorum_passes_off_false_records(name: str, verifier: Verifier) ->
     lie, reason = LIES[name]
     book, first, records = begun()
     data = ledger_file(book, [first, resealed(book, first, lie(book, records), ())])
-    found = verifier(data)
-    assert found is not None
-    assert any(word in found for word in reason.split("|")), found
+    report = verifier(data)
+    assert report is not None
+    assert any(word in report for word in reason.split("|")), report
 
 
 FORGED: dict[str, tuple[Callable[[Block], Block], str]] = {
@@ -457,9 +457,9 @@ def test_g2_no_quorum_passes_off_a_false_header(name: str, verifier: Verifier) -
     change, reason = FORGED[name]
     book, first, records = begun()
     honest = book.decide(records)
-    found = verifier(ledger_file(book, [first, book.forge(honest, change)]))
-    assert found is not None
-    assert any(word in found for word in reason.split("|")), found
+    report = verifier(ledger_file(book, [first, book.forge(honest, change)]))
+    assert report is not None
+    assert any(word in report for word in reason.split("|")), report
 
 
 def test_g2_less_than_a_quorum_decides_nothing(verifier: Verifier) -> None:
@@ -467,15 +467,15 @@ def test_g2_less_than_a_quorum_decides_nothing(verifier: Verifier) -> None:
     second = book.decide(records)
     few = replace(second, certificate=book.certificate(second.block, 2))
     assert verifier(ledger_file(book, [first, second])) is None
-    found = verifier(ledger_file(book, [first, few]))
-    assert found is not None
-    assert "quorum" in found
+    report = verifier(ledger_file(book, [first, few]))
+    assert report is not None
+    assert "quorum" in report
     vote = Vote(second.block.federation, STRANGER.public_key, 2, 0, PRECOMMIT, second.block.id)
     helped = (*few.certificate.signatures, VoteSignature(STRANGER.public_key, sign(STRANGER, vote).signature))
     helpers = Certificate(0, tuple(sorted(helped, key=lambda entry: entry.author)))
-    found = verifier(ledger_file(book, [first, replace(second, certificate=helpers)]))
-    assert found is not None
-    assert "not-a-member" in found or "no member" in found
+    report = verifier(ledger_file(book, [first, replace(second, certificate=helpers)]))
+    assert report is not None
+    assert "not-a-member" in report or "no member" in report
     prevotes = Certificate(1, second.certificate.signatures)
     assert verifier(ledger_file(book, [first, replace(second, certificate=prevotes)])) is not None
 
@@ -545,12 +545,12 @@ def test_the_second_verifiers_command_line(
     good.write_bytes(originals[files.INCLUSION])
     bad.write_bytes(originals[files.INCLUSION][:-1])
     charter.write_bytes(source.charter_file)
-    found = verified(originals[files.INCLUSION])
-    pin = f"{found['height']}:{found['block']}"
+    report = verified(originals[files.INCLUSION])
+    pin = f"{report['height']}:{report['block']}"
     assert command(good, "--charter", charter, "--pin", pin).returncode == 0
     rejected = command(bad)
     assert (rejected.returncode, rejected.stdout.startswith(f"REJECTED: {bad}: ")) == (1, True)
-    assert command(good, "--pin", f"{found['height']}:{'00' * 32}").returncode == 1
+    assert command(good, "--pin", f"{report['height']}:{'00' * 32}").returncode == 1
     assert command(tmp_path / "absent").returncode == 2
     assert command(good, "--pin", "nonsense").returncode == 2
 

@@ -65,11 +65,11 @@ def test_every_height_can_be_walked_to(source: Source, history: list[tuple[Store
         walk = source.walk(ledger, (height,))
         assert walk == source.walk(then, (height,)), "an older roll says the same"
         assert [head.block.height for head in walk] == sorted({*(h for h in moved if h < height), height})
-        found = heads.check(source.charter, walk, (height,))
-        assert found.blocks == {height: stored.block}
-        assert found.members == frozenset(then.members)
-        assert found.changes == tuple(h for h in moved if h <= height)
-        assert found.signatures == sum(len(head.certificate.signatures) for head in walk)
+        blocks = heads.check(source.charter, walk, (height,))
+        assert blocks.blocks == {height: stored.block}
+        assert blocks.members == frozenset(then.members)
+        assert blocks.changes == tuple(h for h in moved if h <= height)
+        assert blocks.signatures == sum(len(head.certificate.signatures) for head in walk)
 
 
 def test_it_travels_as_canonical_bytes(source: Source, ledger: Ledger) -> None:

@@ -72,8 +72,8 @@ def withdrawn() -> Cluster:
 
 def test_shares_are_what_a_count_over_the_lists_gives(withdrawn: Cluster) -> None:
     report, data = seen(withdrawn)
-    found = blame(report, NAME, data)
-    members = by_name(found)
+    blamed = blame(report, NAME, data)
+    members = by_name(blamed)
     spec, rounds = withdrawn.charter.components[0], report.ledger.components[NAME].rounds
     shares: dict[bytes, float] = {}
     norms: dict[bytes, int] = {}
@@ -81,10 +81,10 @@ def test_shares_are_what_a_count_over_the_lists_gives(withdrawn: Cluster) -> Non
         # The formula of design.md section 8, written out.
         v = [entry.variance for entry in round_.entries]
         v0 = max(1, sorted(v)[(len(v) - 1) // 2])
-        w = [(v0 << 16) // (v0 + each) for each in v]
+        w = [(v0 << 16) // (v0 + value) for value in v]
         a = [
-            max(1, ((each << 15) // sum(w) + (1 << 15) // len(v)) >> entry.staleness)
-            for each, entry in zip(w, round_.entries, strict=True)
+            max(1, ((pair << 15) // sum(w) + (1 << 15) // len(v)) >> entry.staleness)
+            for pair, entry in zip(w, round_.entries, strict=True)
         ]
         for entry, weight in zip(round_.entries, a, strict=True):
             values = payload_values(data.blobs[entry.blob], spec)
@@ -132,9 +132,9 @@ def test_who_withdrew_a_single_update_is_a_member_and_why_it_is_missing_later_is
     missed = [n for (_, n), r in report.frozen.items() if key not in {e.author for e in r.entries}]
     assert len(missed) >= 2
     notes = {missed[0]: {key.hex(): "no connection from here"}}
-    found = by_name(blame(report, NAME, data, notes=notes))["member 3"]
-    assert (found["state"], found["withdrawn"]) == ("member", 1)
-    assert found["missing"] == {"no connection from here": 1, "no update in the ledger": len(missed) - 1}
+    member_3 = by_name(blame(report, NAME, data, notes=notes))["member 3"]
+    assert (member_3["state"], member_3["withdrawn"]) == ("member", 1)
+    assert member_3["missing"] == {"no connection from here": 1, "no update in the ledger": len(missed) - 1}
 
 
 def test_who_withdrew_everything_and_goes_on_is_a_member_again() -> None:
@@ -147,11 +147,11 @@ def test_who_withdrew_everything_and_goes_on_is_a_member_again() -> None:
     until(cluster, lambda: cluster.all_closed(8))
     report, data = seen(cluster)
     (withdrawal,) = report.ledger.withdrawn
-    found = by_name(blame(report, NAME, data))["member 3"]
-    assert found["state"] == "member"
+    member_3 = by_name(blame(report, NAME, data))["member 3"]
+    assert member_3["state"] == "member"
     missed = [r for r in report.frozen.values() if key not in {e.author for e in r.entries}]
-    assert found["missing"] == {"withdrew": len(missed)}
-    assert found["rounds"] >= 2
+    assert member_3["missing"] == {"withdrew": len(missed)}
+    assert member_3["rounds"] >= 2
     assert all(round_.height >= withdrawal.height for round_ in missed)
 
 
@@ -186,11 +186,11 @@ def test_a_statistic_is_shared_by_all_that_it_adds_up_and_waits_for_nobody_twice
     late.start()
     until(cluster, lambda: all(n.core is not None and n.core.folded.get(name, (0,))[0] >= 2 for n in cluster.nodes))
     report, data = seen(cluster)
-    found = blame(report, name, data)
+    blamed = blame(report, name, data)
     assert [len(r.entries) for r in report.ledger.components[name].rounds] == [3, 1]
-    assert found["weight_is"] == WEIGHTS["sum"]
-    assert {member["weight_share"] for member in found["members"]} == {0.25}
-    assert not any(member["missing"] for member in found["members"])
+    assert blamed["weight_is"] == WEIGHTS["sum"]
+    assert {member["weight_share"] for member in blamed["members"]} == {0.25}
+    assert not any(member["missing"] for member in blamed["members"])
 
 
 def test_epsilon_is_that_of_the_last_claim(withdrawn: Cluster) -> None:
@@ -200,9 +200,9 @@ def test_epsilon_is_that_of_the_last_claim(withdrawn: Cluster) -> None:
         own = [u for u in report.updates.values() if u.header.author == node.identity.public_key]
         last = max(own, key=lambda u: u.seq).header.claims[0]
         claims: Any = members[f"member {number}"]["epsilon"]
-        (told,) = claims
-        assert told["modality"] == "made-up"
-        assert told["epsilon"] == (None if last.epsilon == 2**32 - 1 else last.epsilon / 1000)
+        (claimed,) = claims
+        assert claimed["modality"] == "made-up"
+        assert claimed["epsilon"] == (None if last.epsilon == 2**32 - 1 else last.epsilon / 1000)
 
 
 def test_bytes_that_are_not_here_are_counted_and_left_out(withdrawn: Cluster) -> None:
@@ -210,10 +210,10 @@ def test_bytes_that_are_not_here_are_counted_and_left_out(withdrawn: Cluster) ->
     whole = blame(report, NAME, data)
     first = report.ledger.components[NAME].rounds[0].entries[0]
     del data.blobs[first.blob]
-    found = blame(report, NAME, data)
-    assert (whole["updates_without_bytes"], found["updates_without_bytes"]) == (0, 1)
+    blamed = blame(report, NAME, data)
+    assert (whole["updates_without_bytes"], blamed["updates_without_bytes"]) == (0, 1)
     name = report.ledger.roll.seats[first.author].name
-    before, after = by_name(whole)[name], by_name(found)[name]
+    before, after = by_name(whole)[name], by_name(blamed)[name]
     assert after["updates_without_bytes"] == 1
     assert after["squared_norm"] < before["squared_norm"]
     assert after["weight_share"] == before["weight_share"]  # weights of the mean need no bytes
@@ -240,8 +240,8 @@ def test_a_robust_rule_needs_the_bytes_for_its_shares() -> None:
     cluster = grown(rounds=2, rule="multi_krum")
     until(cluster, lambda: cluster.all_closed(2))
     report, data = seen(cluster)
-    found = blame(report, NAME, data)
-    members = by_name(found)
+    blamed = blame(report, NAME, data)
+    members = by_name(blamed)
     chosen = dict.fromkeys(members, 0.0)
     for round_ in report.ledger.components[NAME].rounds:
         # Krum by hand: of four with f = 1, the three whose two nearest others are nearest.
@@ -252,15 +252,15 @@ def test_a_robust_rule_needs_the_bytes_for_its_shares() -> None:
         f = round_.faults
         keep = len(rows) - f
         scores = []
-        for place, row in enumerate(rows):
-            away = sorted(int(((row - other) ** 2).sum()) for n, other in enumerate(rows) if n != place)
-            scores.append((sum(away[: keep - 1]), place))
-        for _, place in sorted(scores)[:keep]:
-            chosen[report.ledger.roll.seats[round_.entries[place].author].name] += 1 / keep / 2
+        for index, row in enumerate(rows):
+            away = sorted(int(((row - other) ** 2).sum()) for n, other in enumerate(rows) if n != index)
+            scores.append((sum(away[: keep - 1]), index))
+        for _, index in sorted(scores)[:keep]:
+            chosen[report.ledger.roll.seats[round_.entries[index].author].name] += 1 / keep / 2
     assert {name: member["weight_share"] for name, member in members.items()} == pytest.approx(chosen)
     first = report.ledger.components[NAME].rounds[0].entries[0]
     del data.blobs[first.blob]
-    assert (blame(report, NAME, data)["rounds_weighed"], found["rounds_weighed"]) == (1, 2)
+    assert (blame(report, NAME, data)["rounds_weighed"], blamed["rounds_weighed"]) == (1, 2)
 
 
 def test_what_is_refused_is_told_by_name() -> None:
@@ -328,11 +328,11 @@ def test_a_member_shows_under_its_present_key() -> None:
 
 def test_pictures_hold_any_name_and_fetch_nothing(withdrawn: Cluster) -> None:
     report, data = seen(withdrawn)
-    found = blame(report, NAME, data)
-    for member, name in zip(found["members"], ("a$x_$b$", "<script>alert(1)</script>", "ü & co", "d"), strict=True):
+    blamed = blame(report, NAME, data)
+    for member, name in zip(blamed["members"], ("a$x_$b$", "<script>alert(1)</script>", "ü & co", "d"), strict=True):
         member["name"] = name
-    assert png(found).startswith(b"\x89PNG")
-    page = html(found)
+    assert png(blamed).startswith(b"\x89PNG")
+    page = html(blamed)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert page.count("<rect") == 8
@@ -348,15 +348,15 @@ def test_leaving_out_is_folding_the_others_alone(withdrawn: Cluster) -> None:
 
     report, data = seen(withdrawn)
     c, spec = report.ledger.components[NAME], withdrawn.charter.components[0]
-    found = coalitions_of(report, spec, c, c.rounds, data)
-    assert found.players == tuple(sorted(n.identity.public_key for n in withdrawn.nodes[1:]))
+    coalitions = coalitions_of(report, spec, c, c.rounds, data)
+    assert coalitions.players == tuple(sorted(n.identity.public_key for n in withdrawn.nodes[1:]))
     given: list[State] = []
 
     def worth(states: Sequence[State]) -> list[Figures]:
         given.extend(states)
         return [np.array([float(state.sum()), 0.0]) for state in states]
 
-    removals = leave_one_out(found, found.players, worth)
+    removals = leave_one_out(coalitions, coalitions.players, worth)
     for removal in removals:
         rounds = [replace(r, entries=tuple(e for e in r.entries if e.author != removal.member)) for r in c.rounds]
         alone, _ = replay(origin(spec), spec, rounds, lambda e: payload_values(data.blobs[e.blob], spec))
@@ -367,7 +367,7 @@ def test_leaving_out_is_folding_the_others_alone(withdrawn: Cluster) -> None:
         assert removal.distance > 0
         assert removal.updates == sum(e.author == removal.member for r in c.rounds for e in r.entries)
     assert len(given) == 4  # everybody, and each of the three left out: once
-    (nobody,) = leave_one_out(found, [withdrawn.nodes[0].identity.public_key], worth)
+    (nobody,) = leave_one_out(coalitions, [withdrawn.nodes[0].identity.public_key], worth)
     assert (nobody.updates, nobody.distance) == (0, 0.0)
 
 
@@ -406,21 +406,21 @@ def exact(found: Coalitions) -> Figures:
     orders = list(permutations(range(len(players))))
     for order in orders:
         (before,) = judge([found.state(())])
-        for step, place in enumerate(order, start=1):
-            (after,) = judge([found.state({players[each] for each in order[:step]})])
-            total[place] += after - before
+        for step, index in enumerate(order, start=1):
+            (after,) = judge([found.state({players[player] for player in order[:step]})])
+            total[index] += after - before
             before = after
     return np.asarray(total / len(orders))
 
 
 def test_shapley_values_near_the_exact_ones() -> None:
     truth = exact(game())
-    found = shapley(game(), judge, samples=400, seed=1)
-    assert np.all(found.errors > 0)
-    assert np.all(np.abs(found.values - truth) <= 4 * found.errors)
-    assert np.abs(truth).max() > 10 * found.errors.max()  # so that this could fail
+    values = shapley(game(), judge, samples=400, seed=1)
+    assert np.all(values.errors > 0)
+    assert np.all(np.abs(values.values - truth) <= 4 * values.errors)
+    assert np.abs(truth).max() > 10 * values.errors.max()  # so that this could fail
     (empty,), (whole,) = judge([game().state(())]), judge([game().state(game().players)])
-    assert found.values.sum(axis=0) == pytest.approx(whole - empty)
+    assert values.values.sum(axis=0) == pytest.approx(whole - empty)
     again, other = shapley(game(), judge, samples=50, seed=1), shapley(game(), judge, samples=50, seed=2)
     assert np.array_equal(again.values, shapley(game(), judge, samples=50, seed=1).values)
     assert not np.array_equal(again.values, other.values)
@@ -436,9 +436,9 @@ def test_equal_coalitions_are_folded_once() -> None:
 def test_a_tolerance_cuts_samples_short() -> None:
     """Where everything is near enough to everybody's, nothing is evaluated and nobody is worth anything."""
     counted = game()
-    found = shapley(counted, judge, samples=10, seed=1, tolerance=1e9)
-    assert (found.truncated, counted.refolds) == (40, 2)
-    assert not found.values.any()
+    values = shapley(counted, judge, samples=10, seed=1, tolerance=1e9)
+    assert (values.truncated, counted.refolds) == (40, 2)
+    assert not values.values.any()
     some = shapley(game(), judge, samples=200, seed=1, tolerance=0.2)
     assert 0 < some.truncated < 800
     assert np.abs(some.values - exact(game())).max() < 0.2

@@ -349,11 +349,11 @@ def test_a_withdrawal_is_verified_from_another_members_store(withdrawn: Cluster)
     """G7: lists, recomputed state, certificate and disk, at each of the other members."""
     for node in (1, 2, 3):
         report = verify_ledger(withdrawn.charter, blocks_of(withdrawn, node))
-        found = verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn, node))
-        found.require()
-        assert found.verified
-        assert found.erased > 0
-        for c in found.components:
+        verdict = verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn, node))
+        verdict.require()
+        assert verdict.verified
+        assert verdict.erased > 0
+        for c in verdict.components:
             core = withdrawn.nodes[node].core
             assert core is not None
             assert c.digest == core.folded[c.component][3]
@@ -375,11 +375,11 @@ def test_without_a_withdrawal_there_is_nothing_to_verify(withdrawn: Cluster) -> 
 
 
 def problems(report: Report, cluster: Cluster, memory: Memory, **options: object) -> str:
-    found = verify_withdrawal(report, leaver(cluster), memory, **options)  # type: ignore[arg-type]  # by name
-    assert not found.verified
+    verdict = verify_withdrawal(report, leaver(cluster), memory, **options)  # type: ignore[arg-type]  # by name
+    assert not verdict.verified
     with pytest.raises(VerificationError):
-        found.require()
-    return " / ".join((*found.problems, *found.pending))
+        verdict.require()
+    return " / ".join((*verdict.problems, *verdict.pending))
 
 
 def test_a_list_that_still_holds_the_withdrawn_is_found_out(withdrawn: Cluster) -> None:
@@ -414,8 +414,8 @@ def test_a_refold_that_is_not_certified_is_no_withdrawal_yet(withdrawn: Cluster)
     early = replace(c, certified=None)
     report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task1": early})
     assert "head/task1 generation 1: not-certified" in problems(report, withdrawn, bytes_of(withdrawn))
-    found = verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn))
-    assert (found.problems, len(found.pending)) == ((), 1)
+    verdict = verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn))
+    assert (verdict.problems, len(verdict.pending)) == ((), 1)
     few = replace(early, hosts=early.hosts[:3])  # too few for any certificate: waiting does not help
     report.ledger = replace(report.ledger, components={**report.ledger.components, "head/task1": few})
     assert len(verify_withdrawal(report, leaver(withdrawn), bytes_of(withdrawn)).problems) == 1
@@ -438,17 +438,17 @@ def test_checkpoints_of_earlier_lists_are_found(withdrawn: Cluster) -> None:
 
 
 def test_a_member_that_hosts_nothing_checks_lists_and_certificates(withdrawn: Cluster) -> None:
-    found = verify_withdrawal(verified(withdrawn), leaver(withdrawn), Memory({}), components=())
-    assert found.verified
-    assert all(c.digest is None for c in found.components)
+    verdict = verify_withdrawal(verified(withdrawn), leaver(withdrawn), Memory({}), components=())
+    assert verdict.verified
+    assert all(c.digest is None for c in verdict.components)
 
 
 def test_what_is_beyond_the_refold_horizon_stays_and_is_said() -> None:
     cluster = grown(withdraw=True, horizon=1)
     report = verified(cluster)
-    found = verify_withdrawal(report, leaver(cluster), bytes_of(cluster))
-    assert found.problems == ()
-    assert {(c.removed, c.kept) for c in found.components} == {(1, 1)}
+    verdict = verify_withdrawal(report, leaver(cluster), bytes_of(cluster))
+    assert verdict.problems == ()
+    assert {(c.removed, c.kept) for c in verdict.components} == {(1, 1)}
 
 
 # ---- bytes on disk

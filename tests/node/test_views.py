@@ -179,14 +179,14 @@ def test_one_note_names_all_components_of_which_the_states_are_uncertified(conte
     (note,) = [note for note in shown["notes"] if "uncertified" in note]
     assert note.startswith(f"{', '.join(sorted(components))} have 2 hosts each: their states are uncertified. From 4 ")
     assert all(finding["advice"] for finding in shown["findings"]), shown["findings"]
-    assert [f"{each['found']} {each['advice']}" for each in shown["findings"]] == shown["notes"]
+    assert [f"{finding['found']} {finding['advice']}" for finding in shown["findings"]] == shown["notes"]
 
 
 def test_every_note_says_what_to_do(context: Context, cluster: Cluster) -> None:
     for learner in ("failed", "waiting", "ready"):
         state = replace(live(cluster), learner=learner, goal=9, taking=("head/task0",), data_missing="no such file")
-        for found in views.status(replace(context, live=state))["findings"]:
-            assert found["advice"], found
+        for finding in views.status(replace(context, live=state))["findings"]:
+            assert finding["advice"], finding
 
 
 def test_an_older_home_is_told_to_forget_again_who_can_still_be_trained_on() -> None:
@@ -214,20 +214,20 @@ def test_what_the_charter_makes_so_is_a_fact_and_no_note(tmp_path: Path) -> None
 
 
 def test_peers_tell_who_is_who(context: Context, cluster: Cluster) -> None:
-    found = {peer["name"]: peer for peer in views.peers(replace(context, live=live(cluster)))["peers"]}
-    assert found[name_of(cluster, 0)]["state"] == "withdrew"
-    assert found[name_of(cluster, 1)]["me"] is True
-    assert found[name_of(cluster, 1)]["connected"] is None
-    assert found[name_of(cluster, 2)]["connected"] is True
-    assert found[name_of(cluster, 0)]["connected"] is False
-    assert found[name_of(cluster, 2)]["components"] == ["head/task0", "head/task1"]
+    peers = {peer["name"]: peer for peer in views.peers(replace(context, live=live(cluster)))["peers"]}
+    assert peers[name_of(cluster, 0)]["state"] == "withdrew"
+    assert peers[name_of(cluster, 1)]["me"] is True
+    assert peers[name_of(cluster, 1)]["connected"] is None
+    assert peers[name_of(cluster, 2)]["connected"] is True
+    assert peers[name_of(cluster, 0)]["connected"] is False
+    assert peers[name_of(cluster, 2)]["components"] == ["head/task0", "head/task1"]
 
 
 def test_who_withdrew_a_part_is_a_member(context: Context, cluster: Cluster) -> None:
     ledger = context.ledger
     part = tuple(replace(w, scope="rounds", components=("head/task0",), first=1, last=1) for w in ledger.withdrawn)
-    found = views.peers(replace(context, ledger=replace(ledger, withdrawn=part)))["peers"]
-    assert {peer["state"] for peer in found} == {"member"}
+    peers = views.peers(replace(context, ledger=replace(ledger, withdrawn=part)))["peers"]
+    assert {peer["state"] for peer in peers} == {"member"}
 
 
 def test_components_tell_who_the_open_round_waits_for(context: Context, cluster: Cluster) -> None:
@@ -332,9 +332,9 @@ def test_the_log_says_what_a_motion_and_a_ballot_are(tmp_path: Path) -> None:
     cluster.nodes[0].deliver(ev.ProposeMotion("suspend", subject, b"", "it is silent", 1000))
 
     def core(index: int) -> NodeState:
-        found = cluster.nodes[index].core
-        assert found is not None
-        return found
+        record = cluster.nodes[index].core
+        assert record is not None
+        return record
 
     assert cluster.run(lambda: bool(core(1).ledger.roll.motions))
     (motion,) = core(1).ledger.roll.motions
@@ -365,8 +365,8 @@ def test_who_is_to_be_expelled_is_told_so_and_why(tmp_path: Path) -> None:
     cluster.nodes[0].deliver(ev.ProposeMotion("expel", subject, b"", "it sends noise", 1000))
     assert cluster.run(lambda: all(ledger.roll.motions for ledger in ledgers()))
     with Store.open(tmp_path / "node.db", cluster.charter.federation) as store:
-        told = views.status(Context(cluster.charter, ledgers()[3], store, me=subject))["notes"]
-        assert any("The members vote on it" in note and "(reason: it sends noise)" in note for note in told), told
+        texts = views.status(Context(cluster.charter, ledgers()[3], store, me=subject))["notes"]
+        assert any("The members vote on it" in note and "(reason: it sends noise)" in note for note in texts), texts
         (motion,) = ledgers()[0].roll.motions
         for other in cluster.nodes[1:3]:
             other.deliver(ev.Cast(motion.digest, yes=True))
@@ -444,11 +444,11 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
         context = replace(context, charter=private(context))
         assert views.forecast(context, own(context))["modalities"] == {"made-up": None}  # nothing was drawn
         store.apply([put(1, 6, 900, steps=20)])
-        found = views.forecast(context, own(context))
-        left = known(found["modalities"]["made-up"])
+        forecast = views.forecast(context, own(context))
+        left = known(forecast["modalities"]["made-up"])
         assert 0 < left["rounds_left"] < left["rounds_left_in_recovery"]
         assert left["last_rounds"] == {"head/task0": 6 + left["rounds_left"]}
-        spent = known(known(found["student"])["epsilon"])
+        spent = known(known(forecast["student"])["epsilon"])
         assert spent == known(left["epsilon_now"]) > 0
         fewer = known(views.forecast(context, own(context, epsilon=2000))["modalities"]["made-up"])
         assert fewer["rounds_left"] < left["rounds_left"]
@@ -483,13 +483,13 @@ def test_a_spent_budget_is_told_and_what_to_do(cluster: Cluster, tmp_path: Path)
 
 def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context: Context, cluster: Cluster) -> None:
     context.store.apply([put(101, 1, 900)])
-    found = views.privacy_log(context)
-    names = {line["member"]["name"] for line in found if line["published"]}
+    lines = views.privacy_log(context)
+    names = {line["member"]["name"] for line in lines if line["published"]}
     assert names == {name_of(cluster, n) for n in range(4)}
-    both = [line for line in found if line["published"] and len(line["rounds"]) == 2]
+    both = [line for line in lines if line["published"] and len(line["rounds"]) == 2]
     assert both, "two components of one training run are one line"
     assert all(len(set(line["rounds"].values())) == 1 for line in both)
-    (lost,) = [line for line in found if not line["published"] and line["epsilon"] is not None]
+    (lost,) = [line for line in lines if not line["published"] and line["epsilon"] is not None]
     assert (lost["epsilon"], lost["steps"], lost["height"]) == (0.9, 4, None)
     other = views.privacy_log(context, member=cluster.nodes[2].identity.public_key)
     assert {line["member"]["name"] for line in other} == {name_of(cluster, 2)}

@@ -491,12 +491,12 @@ def test_what_is_restricted_has_no_less_noise_and_is_never_overstated(noises: di
     learning = wide({}).learning
     every = effective_noise(list(noises.values()))
     for modality in "abc":
-        found = reached_noise(learning, modality, noises)
+        level = reached_noise(learning, modality, noises)
         reached = [noise for name, noise in noises.items() if modality in learning.upstream(name)]
-        assert (found is None) is (not reached)
-        if found is not None:
-            assert found >= every
-            assert found <= sum(float(noise) ** -2 for noise in reached) ** -0.5 * (1 + 1e-9)
+        assert (level is None) is (not reached)
+        if level is not None:
+            assert level >= every
+            assert level <= sum(float(noise) ** -2 for noise in reached) ** -0.5 * (1 + 1e-9)
 
 
 DRAWS = st.builds(DpEvents, st.integers(1, 3), st.integers(0, 10**7), st.integers(0, 1000))

@@ -59,76 +59,76 @@ def look(home: Home, told: Told, notes: list[Note], now: float) -> None:
 
 
 def test_a_problem_is_told_once_when_it_lasts_and_its_end_once(home: Home, tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    look(home, told, [LOST, CATCHING_UP], 1000.0)
-    look(home, told, [LOST], 1059.0)
-    assert told.said == []
-    look(home, told, [LOST_LATER], 1060.0)
-    look(home, told, [LOST], 5000.0)
-    assert told.said == [("begins", "too-few-connected")]
-    (begins,) = told.messages
+    box = Told(tmp_path)
+    look(home, box, [LOST, CATCHING_UP], 1000.0)
+    look(home, box, [LOST], 1059.0)
+    assert box.said == []
+    look(home, box, [LOST_LATER], 1060.0)
+    look(home, box, [LOST], 5000.0)
+    assert box.said == [("begins", "too-few-connected")]
+    (begins,) = box.messages
     assert begins == {
         "alarm": "begins", "kind": "too-few-connected", "level": "critical", "found": "Connected to 1 of 3.",
         "advice": "Look.", "since": "1970-01-01T00:16:40+00:00", "node": "north", "federation": "schools",
     }  # fmt: skip
-    look(home, told, [], 6000.0)
-    look(home, told, [], 7000.0)
-    assert told.said == [("begins", "too-few-connected"), ("ends", "too-few-connected")]
+    look(home, box, [], 6000.0)
+    look(home, box, [], 7000.0)
+    assert box.said == [("begins", "too-few-connected"), ("ends", "too-few-connected")]
     assert record.load(home) == ()
 
 
 def test_a_problem_that_ends_before_it_is_told_is_told_never(home: Home, tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    look(home, told, [LOST], 1000.0)
-    look(home, told, [], 1030.0)
-    look(home, told, [LOST], 1061.0)  # another one: its time begins now
-    assert told.said == []
+    box = Told(tmp_path)
+    look(home, box, [LOST], 1000.0)
+    look(home, box, [], 1030.0)
+    look(home, box, [LOST], 1061.0)  # another one: its time begins now
+    assert box.said == []
     assert [one.since for one in record.load(home)] == [1061.0]
 
 
 def test_two_of_a_kind_are_two_problems(home: Home, tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    look(home, told, [ballot("aa"), ballot("bb")], 0.0)
-    look(home, told, [ballot("aa"), ballot("bb")], 60.0)
-    look(home, told, [ballot("bb")], 90.0)
-    assert told.said == [("begins", "ballot-waits")] * 2 + [("ends", "ballot-waits")]
-    assert "aa" in told.messages[-1]["found"]
+    box = Told(tmp_path)
+    look(home, box, [ballot("aa"), ballot("bb")], 0.0)
+    look(home, box, [ballot("aa"), ballot("bb")], 60.0)
+    look(home, box, [ballot("bb")], 90.0)
+    assert box.said == [("begins", "ballot-waits")] * 2 + [("ends", "ballot-waits")]
+    assert "aa" in box.messages[-1]["found"]
 
 
 def test_what_did_not_arrive_is_told_as_soon_as_it_can_be(home: Home, tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    told.down.touch()
-    look(home, told, [LOST], 0.0)
-    look(home, told, [LOST], 100.0)
-    look(home, told, [LOST], 200.0)
-    assert told.said == []
+    box = Told(tmp_path)
+    box.down.touch()
+    look(home, box, [LOST], 0.0)
+    look(home, box, [LOST], 100.0)
+    look(home, box, [LOST], 200.0)
+    assert box.said == []
     assert not any(one.told for one in record.load(home))
-    told.down.unlink()
-    look(home, told, [LOST], 300.0)
-    assert told.said == [("begins", "too-few-connected")]
-    told.down.touch()
-    look(home, told, [], 400.0)
-    told.down.unlink()
-    look(home, told, [], 500.0)
-    assert told.said[1:] == [("ends", "too-few-connected")]
+    box.down.unlink()
+    look(home, box, [LOST], 300.0)
+    assert box.said == [("begins", "too-few-connected")]
+    box.down.touch()
+    look(home, box, [], 400.0)
+    box.down.unlink()
+    look(home, box, [], 500.0)
+    assert box.said[1:] == [("ends", "too-few-connected")]
 
 
 def test_a_record_that_cannot_be_read_tells_once_more_and_stops_nothing(home: Home, tmp_path: Path) -> None:
-    told = Told(tmp_path)
+    box = Told(tmp_path)
     for damage in ("{", "[{}]", '[{"kind": "unheard-of"}]', "7", '[{"kind": "paused", "subject": 1}]'):
         home.alarms.write_text(damage)
         assert record.load(home) == ()
-    look(home, told, [LOST], 0.0)
-    look(home, told, [LOST], 60.0)
-    assert told.said == [("begins", "too-few-connected")]
+    look(home, box, [LOST], 0.0)
+    look(home, box, [LOST], 60.0)
+    assert box.said == [("begins", "too-few-connected")]
     assert stat.S_IMODE(home.alarms.stat().st_mode) == 0o600
 
 
 def test_what_a_command_says_when_it_fails_is_told_with_advice(tmp_path: Path) -> None:
-    told = Told(tmp_path)
-    told.down.touch()
+    box = Told(tmp_path)
+    box.down.touch()
     with pytest.raises(OperatorError, match=r"ended with 1: the line is down") as error:
-        trio.run(deliver, told.alarm, trial("north", "schools", 0.0))
+        trio.run(deliver, box.alarm, trial("north", "schools", 0.0))
     assert "--test" in error.value.advice
     with pytest.raises(OperatorError, match="cannot be run: No such file"):
         trio.run(deliver, Alarm(("/nowhere/at-all",)), trial("north", "schools", 0.0))

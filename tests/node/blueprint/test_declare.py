@@ -35,9 +35,9 @@ def chartered(path: Path) -> Charter:
 
 
 def component(charter: Charter, name: str) -> ComponentSpec:
-    found = charter.component(name)
-    assert found is not None, [spec.name for spec in charter.components]
-    return found
+    listed = charter.component(name)
+    assert listed is not None, [spec.name for spec in charter.components]
+    return listed
 
 
 def test_a_minimal_file_has_an_encoder_and_a_head(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_pretrained_model_is_named_by_digest_and_adapted(tmp_path: Path, tiny:
     (modality,) = charter.learning.modalities
     assert (modality.width, modality.length) == (32, 2)
     # The path of this machine's folder would mean nothing to the others, and say where somebody keeps things.
-    assert [(each.model, each.digest) for each in modality.pretrained] == [("tiny", weights_digest(tiny))]
+    assert [(model.model, model.digest) for model in modality.pretrained] == [("tiny", weights_digest(tiny))]
     adapter = component(charter, "adapter/essay")
     assert {tensor.shape for tensor in adapter.tensors} == {(32, 3)}
     assert len(adapter.tensors) == 2
@@ -292,9 +292,9 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, tiny: Path, what: str) -> None:
-    text, said = WRONG[what]
+    text, message = WRONG[what]
     path = write(tmp_path, text.replace("TINY", str(tiny)))
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=message) as error:
         read_model(path)
     assert str(path) in error.value.message
 

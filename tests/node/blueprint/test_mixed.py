@@ -138,16 +138,16 @@ def trained(worker: Worker, hosted: list[str], noise: float = 0.0) -> dict[str, 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """The modalities that each forward pass gets, and each skip in it."""
-    found: list[set[str]] = []
+    batches: list[set[str]] = []
     for part in (M3TModel, LinearSkip):
         whole = part.forward
 
         def forward(self: torch.nn.Module, inputs: Inputs, whole=whole) -> object:  # type: ignore[no-untyped-def]
-            found.append(set(inputs))
+            batches.append(set(inputs))
             return whole(self, inputs)
 
         monkeypatch.setattr(part, "forward", forward)
-    return found
+    return batches
 
 
 OTHERWISE = {
@@ -172,12 +172,12 @@ OTHERWISE = {
 def test_a_folder_that_means_something_else_by_the_same_width_is_refused(
     charter: Charter, tmp_path: Path, what: str
 ) -> None:
-    before, after, said = OTHERWISE[what]
+    before, after, message = OTHERWISE[what]
     folder = member(tmp_path / "n4", MEMBERS["n4"])
     path = folder / "dataset.toml"
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=message) as error:
         opened(charter, folder)
     assert str(folder) in error.value.message
     assert "Declare the same" in error.value.advice
@@ -197,8 +197,8 @@ def test_every_member_trains_whatever_modalities_it_lacks(
 ) -> None:
     worker, hosted = opened(charter, folders[name])
     assert {"head/pass", "skip/pass"} <= set(hosted)
-    found = trained(worker, hosted)
-    assert set(found) == set(hosted)
+    updates = trained(worker, hosted)
+    assert set(updates) == set(hosted)
     assert seen
     assert all(inputs <= set(MEMBERS[name]) for inputs in seen)
     # The part of a skip over what the member lacks is not moved by its data, and is noised like the rest.
@@ -208,7 +208,7 @@ def test_every_member_trains_whatever_modalities_it_lacks(
     ends = np.cumsum([np.prod(tensor.shape) for tensor in tensors])
     for tensor, end in zip(tensors, ends.tolist(), strict=True):
         part = slice(end - int(np.prod(tensor.shape)), end)
-        assert found["skip/pass"][part].any() == (tensor.name.removesuffix(".weight") in MEMBERS[name]), tensor.name
+        assert updates["skip/pass"][part].any() == (tensor.name.removesuffix(".weight") in MEMBERS[name]), tensor.name
         assert noisy[part].any(), tensor.name
 
 
@@ -219,13 +219,13 @@ def test_g6_no_skip_brings_back_what_is_withheld(
     more = {"private": str(tmp_path / "private")} if private else {}
     worker, hosted = opened(charter, folders["n1"], ("clicks",), **more)
     assert "skip/pass" in hosted
-    found = trained(worker, hosted)["skip/pass"]
+    update = trained(worker, hosted)["skip/pass"]
     ask(worker, Evaluate({}))
     ask(worker, Predict({}, str(folders["n1"] / "rows.csv")))
     assert len(seen) >= 8
     assert all(inputs == {"table"} for inputs in seen)
     clicks = next(spec for spec in charter.components if spec.name == "skip/pass").tensors[0]
-    assert not found[: int(np.prod(clicks.shape))].any()
+    assert not update[: int(np.prod(clicks.shape))].any()
     session = worker._sessions[""]
     assert ("clicks" in session.parts["train"].batch.inputs) is private
 

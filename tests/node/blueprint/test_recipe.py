@@ -54,20 +54,20 @@ def reached(specs: tuple[ComponentSpec, ...], learning: Learning, modalities: se
 def test_g6_no_modality_costs_more_than_its_floor_leaves(
     asked: dict[str, Privacy | None], reads: list[tuple[str, ...]], middle: int
 ) -> None:
-    privacy = {name: each for name, each in asked.items() if each is not None}
+    privacy = {name: level for name, level in asked.items() if level is not None}
     specs, learning = charter_parts(recipe(privacy, reads, middle), Budget(8.0, 1e-5, ROUNDS), min_updates=1)
     floors = {floor.modality: floor for floor in learning.floors if floor.policy == "dp"}
     limits = {name: floor.epsilon * (MILLION - SHARE) / MILLION / 1000 for name, floor in floors.items()}
     for name, floor in floors.items():
-        if found := reached(specs, learning, {name}):  # whatever else the institution has
-            assert cost(found, floor.delta) <= limits[name] + 1e-9
+        if noise := reached(specs, learning, {name}):  # whatever else the institution has
+            assert cost(noise, floor.delta) <= limits[name] + 1e-9
     for task in learning.tasks:
         private = [name for name in task.modalities if name in floors]
         # An institution with this task's modalities: all that it engages, of them and of what it shares.
         if private:
             loosest = max(private, key=lambda name: (limits[name], floors[name].delta))
-            found = reached(specs, learning, set(private))
-            assert cost(found, floors[loosest].delta) <= limits[loosest] + 1e-9
+            noise = reached(specs, learning, set(private))
+            assert cost(noise, floors[loosest].delta) <= limits[loosest] + 1e-9
             hosted = needed(learning, [s.name for s in specs], set(task.modalities), {t.name for t in learning.tasks})
             for name in private:
                 engaged = [spec for spec in specs if spec.name in hosted and name in learning.upstream(spec.name)]
@@ -113,11 +113,11 @@ def test_dp_without_a_budget_is_refused() -> None:
 @pytest.mark.parametrize("modalities", [set(names) for n in range(4) for names in combinations("abc", n)])
 def test_a_node_needs_only_what_its_modalities_and_tasks_use(modalities: set[str]) -> None:
     specs, learning = charter_parts(recipe({}, [("a", "b"), ("c",)], 6), None, min_updates=1)
-    found = set(needed(learning, [spec.name for spec in specs], modalities, {"t0", "t1"}))
+    names = set(needed(learning, [spec.name for spec in specs], modalities, {"t0", "t1"}))
     expected = {f"encoder/{name}" for name in modalities} | ({"backbone"} if modalities else set())
     expected |= {"head/t0", "skip/t0"} if modalities & {"a", "b"} else set()
     expected |= {"head/t1"} if "c" in modalities else set()
-    assert found == expected
+    assert names == expected
 
 
 def test_g6_rounds_and_statistics_together_cost_what_the_floors_leave() -> None:

@@ -377,8 +377,8 @@ def test_updates_beyond_the_refold_horizon_are_told_and_not_withdrawn(
     rules = replace(daemon.charter.rules, refold_horizon=1)
     monkeypatch.setattr(daemon.core, "charter", replace(daemon.charter, rules=rules))
     daemon.seen = Seen(frozenset(mine.values()), frozenset(), in_data=True)
-    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
-    assert (found["withdrawn_updates"], found["beyond_refold_horizon"]) == (1, len(mine) - 1)
+    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (answer["withdrawn_updates"], answer["beyond_refold_horizon"]) == (1, len(mine) - 1)
     assert daemon.submitted == [RequestWithdrawal("updates", updates=(mine[component.round],))]
     assert check_own(daemon.core, RequestWithdrawal("updates", updates=(mine[component.round],)))
     with pytest.raises(RefusedError, match="nothing to withdraw"):
@@ -417,9 +417,9 @@ def test_what_a_former_key_sent_is_told_and_not_withdrawn_in_vain(daemon: "FakeD
     old = next(e.author for e in entries if e.author != daemon.core.me)
     under_old = {e.update for e in entries if e.author == old}
     daemon.seen = Seen(frozenset(mine | under_old), frozenset(), in_data=True)
-    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
-    assert found["under_former_keys"] == {old.hex(): len(under_old)}
-    assert (found["withdrawn_updates"], found["updates"]) == (len(mine), sorted(each.hex() for each in mine))
+    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert answer["under_former_keys"] == {old.hex(): len(under_old)}
+    assert (answer["withdrawn_updates"], answer["updates"]) == (len(mine), sorted(header.hex() for header in mine))
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
 
 
@@ -431,10 +431,10 @@ def test_no_more_is_withdrawn_at_a_time_than_a_height_takes(
     waiting = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
     monkeypatch.setattr(daemon.core, "in_flight", waiting)
     daemon.seen = Seen(frozenset(waiting), frozenset(), in_data=True)
-    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
-    assert (found["withdrawn_updates"], found["remaining"], len(found["updates"])) == (most, 70, most)
+    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (answer["withdrawn_updates"], answer["remaining"], len(answer["updates"])) == (most, 70, most)
     assert len(daemon.submitted) == MAX_AT_A_HEIGHT
-    for update in found["updates"]:
+    for update in answer["updates"]:
         del waiting[bytes.fromhex(update)]
-    found = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
-    assert (found["withdrawn_updates"], found["remaining"]) == (70, 0)
+    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    assert (answer["withdrawn_updates"], answer["remaining"]) == (70, 0)

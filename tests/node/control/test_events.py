@@ -35,19 +35,19 @@ def test_what_is_comes_first_and_then_what_changes(daemon: "FakeDaemon", monkeyp
     monkeypatch.setattr(events, "EVERY", 0.01)
 
     async def look() -> None:
-        found: dict[str, list[Any]] = {}
+        facts: dict[str, list[Any]] = {}
         body = stream(Streams(daemon))
         async for text in body:
             name, data = read(text)
             if name == "ready":
                 break
-            found.setdefault(name, []).append(data)
-        assert found["block"] == [{"height": daemon.core.ledger.height}]
-        assert [r["round"] for r in found["round"]] == [
+            facts.setdefault(name, []).append(data)
+        assert facts["block"] == [{"height": daemon.core.ledger.height}]
+        assert [r["round"] for r in facts["round"]] == [
             c.round for _, c in sorted(daemon.core.ledger.components.items())
         ]
-        assert len(found["peer"]) == 3
-        assert all(peer["connected"] for peer in found["peer"])
+        assert len(facts["peer"]) == 3
+        assert all(peer["connected"] for peer in facts["peer"])
         daemon.learner.state = "training"
         assert read(await anext(body)) == ("learner", {"state": "training", "run": None})
         daemon.network.members = daemon.network.members[:-1]

@@ -227,15 +227,15 @@ def test_members_and_motions_are_shown(daemon: "FakeDaemon", proposed: Cluster) 
     assert core is not None
     daemon.core = core
     context = context_of(daemon)
-    found = views.motions(context)
-    (motion,) = found["open"]
+    motions = views.motions(context)
+    (motion,) = motions["open"]
     assert (motion["action"], motion["reason"], motion["your_ballot"], motion["needed"]) == (
         "expel",
         "noise",
         "not cast",
         3,
     )
-    assert [(m["action"], m["result"]) for m in found["ended"]] == [("admit", "passed"), ("expel", "passed")]
+    assert [(m["action"], m["result"]) for m in motions["ended"]] == [("admit", "passed"), ("expel", "passed")]
     states = {p["name"]: p["state"] for p in views.peers(context)["peers"]}
     assert states["newcomer"] == "never heard of"
     assert list(states.values()).count("expelled") == 1
@@ -246,7 +246,7 @@ def test_members_and_motions_are_shown(daemon: "FakeDaemon", proposed: Cluster) 
     assert any("waits for your ballot" in note for note in views.status(context)["notes"])
     for word in (motion["motion"][:8], motion["subject"]["name"]):
         assert [m.digest.hex() for m in views.motions_named(context, word)] == [motion["motion"]]
-    ended = found["ended"][0]
+    ended = motions["ended"][0]
     for word in (ended["motion"][:8], "newcomer"):
         refused = call(daemon, "POST", "/ballots", json={"motion": word, "yes": True, "anyway": False})
         assert refused.status_code >= 400

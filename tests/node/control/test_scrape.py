@@ -24,25 +24,25 @@ def scraped(daemon: "FakeDaemon") -> dict[str, dict[tuple[str, ...], float]]:
     answer = ask(daemon, "GET", "/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    found: dict[str, dict[tuple[str, ...], float]] = {}
+    samples: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(answer.text):
         assert family.documentation
         for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
-    return found
+            samples.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return samples
 
 
 def test_it_is_the_state_that_the_commands_show(daemon: "FakeDaemon") -> None:
-    found, height = scraped(daemon), daemon.core.ledger.height
-    assert found["collegium_height"] == {(): height}
-    assert found["collegium_members"] == {(): 4}
-    assert found["collegium_neighbours"] == {(): 3}
-    assert found["collegium_network_received_bytes_total"] == {(): 7}
-    assert found["collegium_learner_state"][("ready",)] == 1
-    assert sum(found["collegium_learner_state"].values()) == 1
+    samples, height = scraped(daemon), daemon.core.ledger.height
+    assert samples["collegium_height"] == {(): height}
+    assert samples["collegium_members"] == {(): 4}
+    assert samples["collegium_neighbours"] == {(): 3}
+    assert samples["collegium_network_received_bytes_total"] == {(): 7}
+    assert samples["collegium_learner_state"][("ready",)] == 1
+    assert sum(samples["collegium_learner_state"].values()) == 1
     rounds = {(name,): c.round for name, c in daemon.core.ledger.components.items()}
-    assert found["collegium_component_round"] == rounds
-    assert found["process_resident_memory_bytes"][()] > 1e6
+    assert samples["collegium_component_round"] == rounds
+    assert samples["process_resident_memory_bytes"][()] > 1e6
 
 
 def test_every_name_is_documented_and_no_other(daemon: "FakeDaemon") -> None:
@@ -68,10 +68,10 @@ def test_nothing_of_the_students_is_in_it(daemon: "FakeDaemon", monkeypatch: pyt
     plain = views.status
 
     def status(context: views.Context) -> object:
-        found = plain(context)
+        text = plain(context)
         note = Note(NoteKind.STUDENTS_LEFT_OUT, "4711 students are left out.", "")
-        found["findings"].append({"kind": note.kind, "level": note.level, "found": note.found, "advice": ""})
-        return found
+        text["findings"].append({"kind": note.kind, "level": note.level, "found": note.found, "advice": ""})
+        return text
 
     monkeypatch.setattr(views, "status", status)
     changed = {

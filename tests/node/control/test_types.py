@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .conftest import FakeDaemon
 
 SHAPES = {
-    name: each
+    name: member
     for module in (shapes, shapes_ledger, shapes_membership, shapes_privacy, replies)
-    for name, each in vars(module).items()
+    for name, member in vars(module).items()
 }
 
 
@@ -31,18 +31,18 @@ def problem(value: Any, kind: Any, place: str = "it") -> str:
         hints = get_type_hints(kind)
         if not isinstance(value, dict) or not kind.__required_keys__ <= value.keys() <= hints.keys():
             return f"{place} is no {kind.__name__}: {value}"
-        return next(filter(None, (problem(each, hints[name], f"{place}.{name}") for name, each in value.items())), "")
+        return next(filter(None, (problem(item, hints[name], f"{place}.{name}") for name, item in value.items())), "")
     if origin in (Union, UnionType):
-        found = [problem(value, part, place) for part in parts]
-        return "" if "" in found else " and ".join(found)
+        problems = [problem(value, part, place) for part in parts]
+        return "" if "" in problems else " and ".join(problems)
     if origin is Literal:
         return "" if value in parts else f"{place} is none of {parts}: {value}"
     if origin in (list, dict) and not isinstance(value, origin):
         return f"{place} is no {origin.__name__}: {value!r}"
     if origin is list:
-        return next(filter(None, (problem(each, parts[0], f"{place}[]") for each in value)), "")
+        return next(filter(None, (problem(item, parts[0], f"{place}[]") for item in value)), "")
     if origin is dict:
-        return next(filter(None, (problem(each, parts[1], f"{place}.{name}") for name, each in value.items())), "")
+        return next(filter(None, (problem(item, parts[1], f"{place}.{name}") for name, item in value.items())), "")
     if issubclass(kind, Enum):
         return "" if value in list(kind) else f"{place} is no {kind.__name__}: {value}"
     allowed = (int, float) if kind is float else kind

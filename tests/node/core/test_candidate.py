@@ -20,18 +20,18 @@ def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, mon
 
     def both(core: NodeState, known: Candidate) -> Candidate | None:
         nonlocal compared
-        found = grown(core, known)
-        if found is not None:
+        candidate = grown(core, known)
+        if candidate is not None:
             compared += 1
             every = {
                 author: chain for author in core.ledger.members if (chain := candidates._within_quotas(core, author))
             }
-            assert {author: chain for author, chain in found.chains.items() if chain} == every
-            whole = apply_records(core.charter, core.ledger, found.records)
-            assert (found.state.heads, found.state.offers) == (whole.heads, whole.offers)
-            assert found.state.components == whole.components
-            assert found.state.members == whole.members
-        return found
+            assert {author: chain for author, chain in candidate.chains.items() if chain} == every
+            whole = apply_records(core.charter, core.ledger, candidate.records)
+            assert (candidate.state.heads, candidate.state.offers) == (whole.heads, whole.offers)
+            assert candidate.state.components == whole.components
+            assert candidate.state.members == whole.members
+        return candidate
 
     monkeypatch.setattr(candidates, "_grown", both)
     outcome = play(load(name), 3)

@@ -309,8 +309,8 @@ def test_nothing_is_signed_before_a_quorum_has_reported() -> None:
     assert core.signing
     assert core.head[0] == core_of(node).head[0], "its feed goes on where its lost disk stopped"
     assert sum(core.returned.values()) == core.head[0]
-    told = [e for e in effects if isinstance(e, ev.Notice) and e.event == "home-was-older"]
-    assert [dict(e.fields) for e in told] == [{"own_records_returned": core.head[0]}]
+    notices = [e for e in effects if isinstance(e, ev.Notice) and e.event == "home-was-older"]
+    assert [dict(e.fields) for e in notices] == [{"own_records_returned": core.head[0]}]
 
 
 def test_a_disk_that_holds_all_that_was_signed_is_not_called_older() -> None:

@@ -51,15 +51,15 @@ def core(grown: Cluster) -> NodeState:
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """The keys whose signatures were checked, in order."""
-    found: list[bytes] = []
+    checked: list[bytes] = []
 
     def verify(key: bytes, *rest: bytes) -> bool:
-        found.append(key)
+        checked.append(key)
         return identity.verify(key, *rest)  # type: ignore[arg-type]  # domain, message, signature
 
     monkeypatch.setattr(signing, "verify", verify)
     signing._opened.cache_clear()
-    yield found
+    yield checked
     signing._opened.cache_clear()
 
 

@@ -111,9 +111,9 @@ def test_g9_inert_motions_close_no_more_heights_than_any_record() -> None:
         liar.lied = True
         for n in range(100):
             body = schema.dump(Ballot(sha256(b"no motion %d" % n), 1)) if lie == "ballot" else b"\xa0"
-            told = append(liar, lie, body)
-            assert told is not None
-            cluster.broadcast(liar, told)
+            record = append(liar, lie, body)
+            assert record is not None
+            cluster.broadcast(liar, record)
             cluster.run(lambda: False, cluster.now + 100)
         return core.ledger.height - before
 
@@ -152,7 +152,7 @@ def component(rounds: int, certified: int | None) -> ComponentLedger:
 
 def asked(c: ComponentLedger, missing: int, **facts: Any) -> list[ev.FetchState]:
     """What a node asks for that lacks the bytes of the first so many rounds."""
-    found: list[ev.FetchState] = []
+    bodies: list[ev.FetchState] = []
     core: Any = SimpleNamespace(
         ledger=SimpleNamespace(certifiable=lambda _: facts.get("certifiable", True)),
         doubted=facts.get("doubted", set()),
@@ -160,11 +160,11 @@ def asked(c: ComponentLedger, missing: int, **facts: Any) -> list[ev.FetchState]
         progress=facts.get("progress", Progress()),
         me=sha256(b"h0"),
         notice=lambda *_, **__: None,
-        emit=found.append,
+        emit=bodies.append,
     )
     blobs = [entry.blob for round_ in c.rounds[:missing] for entry in round_.entries]
-    assert catchup.take_state(core, c, blobs) == bool(found)
-    return found
+    assert catchup.take_state(core, c, blobs) == bool(bodies)
+    return bodies
 
 
 def test_the_certified_state_is_taken_in_place_of_a_long_history() -> None:

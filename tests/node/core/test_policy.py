@@ -129,8 +129,8 @@ def test_g6_a_stricter_institution_does_not_train(policy: str, noise: int, train
     assert cluster.run(lambda: cluster.all_closed(2))
     assert (trained(cluster, 0) > 0) is trains
     assert trained(cluster, 1) > 0
-    told = [notice for notice in node.notices if notice.event == "training-forbidden"]
-    assert bool(told) is not trains
+    forbidden = [notice for notice in node.notices if notice.event == "training-forbidden"]
+    assert bool(forbidden) is not trains
 
 
 def test_g6_a_modality_under_never_is_not_hosted_and_not_in_the_draw() -> None:
@@ -234,8 +234,8 @@ def run_draw(charter: Charter) -> tuple[NodeState, ev.PutReservation, list[Updat
     put = put_of(effects)
     again = handle(core, [answer], 2)
     assert not only(again, ev.Train) + only(again, ev.Persist), "a second answer reserves nothing"
-    told = notices(effects, "budget-runs-out")
-    assert [(f["modality"], f["last_rounds"]) for f in told] == [
+    warned = notices(effects, "budget-runs-out")
+    assert [(f["modality"], f["last_rounds"]) for f in warned] == [
         ("essays", dict.fromkeys(("backbone", "encoder/essays", "encoder/marks", "head/pass", "head/style"), 2))
     ]
     (train,) = only(effects, ev.Train)
@@ -249,13 +249,13 @@ def run_draw(charter: Charter) -> tuple[NodeState, ev.PutReservation, list[Updat
 
 def test_g6_what_is_reserved_is_what_is_trained_with_and_what_is_claimed() -> None:
     charter = wide()
-    _, put, found = run_draw(charter)
+    _, put, run = run_draw(charter)
     noises = {part.component: part.noise_multiplier for part in put.parts}
     assert noises["encoder/marks"] == 3 * M, "never less than the charter's"
     assert noises["encoder/essays"] == 2 * M + 7
     assert put.claims == (("essays", 300), ("marks", 200))
-    assert len(found) == 5
-    for head in found:
+    assert len(run) == 5
+    for head in run:
         check_header(head, charter)
         assert {entry.component: entry.noise_multiplier for entry in head.engaged} == noises
         essays, marks = head.claims
@@ -350,17 +350,17 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
 
 def test_g6_what_is_recalled_ends_the_draw_that_was_computed_without_it() -> None:
     charter = wide()
-    _, _, found = run_draw(charter)
+    _, _, run = run_draw(charter)
     lost, effects = started(charter)
     assert asked(effects).run == 1
-    spending.recall_reservations(lost, found[0])
+    spending.recall_reservations(lost, run[0])
     assert lost.run is None
     effects = handle(lost, [ev.BudgetAnswer(1, True, "", {}, {"essays": 1, "marks": 1})], 3)
     assert not only(effects, ev.Train)
     again = asked(effects)
-    assert [reach.spent for reach in again.modalities] == [claim.events for claim in found[0].claims]
+    assert [reach.spent for reach in again.modalities] == [claim.events for claim in run[0].claims]
     before = len(lost.reservations)
-    spending.recall_reservations(lost, found[0])
+    spending.recall_reservations(lost, run[0])
     assert len(lost.reservations) == before, "once"
 
 

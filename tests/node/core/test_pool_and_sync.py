@@ -25,12 +25,12 @@ FED = sha256(b"federation")
 
 def feed(length: int, kind: str = "x", start: Signed[Record] | None = None, size: int = 0) -> list[Signed[Record]]:
     seq, prev = (start.value.seq, start.digest) if start else (0, GENESIS)
-    found = []
+    records = []
     for n in range(seq + 1, seq + length + 1):
         record = sign(ME, Record(FED, ME.public_key, n, prev, kind, bytes(size)))
         prev = record.digest
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
 def head(record: Signed[Record]) -> Head:
@@ -133,49 +133,49 @@ def wires(records: list[Signed[Record]]) -> set[bytes]:
 def test_who_has_everything_gets_nothing() -> None:
     records = feed(4)
     store = store_of(records, [records[:2]])
-    found = ask(store, 1, [head(records[-1])])
-    assert (found.blocks, found.records, found.more) == ((), (), 0)
+    response = ask(store, 1, [head(records[-1])])
+    assert (response.blocks, response.records, response.more) == ((), (), 0)
 
 
 def test_a_decided_block_comes_with_the_branch_that_it_decided() -> None:
     """design.md section 4: the asker holds another branch that the answerer knows too, or has never seen."""
     common = feed(1)
     decided, lost = feed(3, "a", common[0]), feed(5, "b", common[0])
-    for known in (lost, lost[:2], []):
-        store = store_of([*common, *decided, *known], [[*common, *decided]])
-        found = ask(store, 0, [head(lost[-1])])
-        assert wires(decided) <= set(found.records), f"{len(known)} of the other branch known"
+    for heads in (lost, lost[:2], []):
+        store = store_of([*common, *decided, *heads], [[*common, *decided]])
+        response = ask(store, 0, [head(lost[-1])])
+        assert wires(decided) <= set(response.records), f"{len(heads)} of the other branch known"
 
 
 def test_who_is_ahead_on_the_same_branch_is_sent_no_record_twice() -> None:
     records = feed(4)
     store = store_of(records, [records[:3]])
-    found = ask(store, 0, [head(records[-1])])
-    assert len(found.blocks) == 1
-    assert found.records == ()
+    response = ask(store, 0, [head(records[-1])])
+    assert len(response.blocks) == 1
+    assert response.records == ()
 
 
 def test_another_branch_without_agreement_is_sent_from_where_they_part() -> None:
     common = feed(2)
     ours, theirs = feed(2, "a", common[-1]), feed(2, "b", common[-1])
-    found = ask(store_of([*common, *ours], []), 0, [head(theirs[-1])])
-    assert wires(ours) <= set(found.records)
+    response = ask(store_of([*common, *ours], []), 0, [head(theirs[-1])])
+    assert wires(ours) <= set(response.records)
 
 
 def test_a_block_that_is_larger_than_an_answer_follows_its_records() -> None:
     """G3: a liar's full quotas must not keep a joiner out."""
     records = feed(200, size=60_000)
     store = store_of(records, [records])
-    known: list[Signed[Record]] = []
+    held: list[Signed[Record]] = []
     for _ in range(6):
-        found = ask(store, 0, [head(known[-1])] if known else [])
-        known += [record for record in records if record.wire in set(found.records)]
-        if found.blocks:
+        response = ask(store, 0, [head(held[-1])] if held else [])
+        held += [record for record in records if record.wire in set(response.records)]
+        if response.blocks:
             break
-        assert found.more
-        assert found.records
-    assert found.blocks
-    assert len(known) == 200
+        assert response.more
+        assert response.records
+    assert response.blocks
+    assert len(held) == 200
 
 
 def test_messages_are_bounded_in_size_and_number() -> None:
@@ -183,16 +183,16 @@ def test_messages_are_bounded_in_size_and_number() -> None:
     small = [b"%d" % n for n in range(30_000)]
     assert len(ask(store, 0, [], small).messages) == 16_384
     large = [bytes([n]) * 250_000 for n in range(60)]
-    found = ask(store, 0, [], large)
-    assert 0 < len(found.messages) < 60
-    assert found.messages[0] == large[0], "the first ones matter most"
+    response = ask(store, 0, [], large)
+    assert 0 < len(response.messages) < 60
+    assert response.messages[0] == large[0], "the first ones matter most"
 
 
 def test_what_the_asker_has_is_not_sent_again() -> None:
     store = store_of([], [])
     request = SyncRequest(FED, 0, (), tag(b"one"))
-    found = schema.load(SyncResponse, answer(request, FED, store, [], [b"one", b"two"]), SYNC_LIMIT)
-    assert found.messages == (b"two",)
+    response = schema.load(SyncResponse, answer(request, FED, store, [], [b"one", b"two"]), SYNC_LIMIT)
+    assert response.messages == (b"two",)
 
 
 def test_another_federation_gets_no_answer() -> None:

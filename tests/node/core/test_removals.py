@@ -24,7 +24,7 @@ HEAD = "head/task0"
 
 def trained_by(node: Node) -> int:
     """The last round for which a node has made an update."""
-    return max((place[2] for place in core_of(node).acked if place[0] == key(node)), default=0)
+    return max((slot[2] for slot in core_of(node).acked if slot[0] == key(node)), default=0)
 
 
 def put_back(scope: str, before: bool) -> tuple[Cluster, Node]:
@@ -36,7 +36,7 @@ def put_back(scope: str, before: bool) -> tuple[Cluster, Node]:
     old = copy.deepcopy(node.store) if before else MemoryStore()
     own = [h.digest for h in node.store.snapshot().headers if h.value.author == key(node)]
     node.deliver(ev.RequestWithdrawal(scope, updates=tuple(own[:1]) if scope == "updates" else ()))
-    others = [core_of(each) for each in cluster.nodes[:3]]
+    others = [core_of(member) for member in cluster.nodes[:3]]
     assert cluster.run(lambda: all(core.ledger.withdrawn for core in others))
     node.crash()
     node.store = old
@@ -51,8 +51,8 @@ def test_g7_a_home_that_forgot_a_removal_trains_nothing_until_it_is_told_to(befo
     last, closed = trained_by(node), core_of(cluster.nodes[0]).ledger.components["head/task0"].round
     assert core_of(node).removals_unknown
     first = core_of(cluster.nodes[0])
-    told = cluster.run(lambda: trainers.idle(first.ledger.offers, key(node), HEAD) == PAUSED)
-    assert told, "the others need not wait until they suspend it"
+    asked = cluster.run(lambda: trainers.idle(first.ledger.offers, key(node), HEAD) == PAUSED)
+    assert asked, "the others need not wait until they suspend it"
     assert cluster.run(lambda: core_of(cluster.nodes[0]).ledger.components["head/task0"].round > closed + 3)
     assert trained_by(node) == last, "the others go on without it"
     node.crash()

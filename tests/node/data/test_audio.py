@@ -36,9 +36,9 @@ def tone(hertz: float, seconds: float = 1.0, rate: int = 8000) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_every_width_and_channel_count_gives_the_same_samples(tmp_path: Path, width: int, channels: int) -> None:
     write_wav(tmp_path / "a.wav", tone(440), width=width, channels=channels)
-    found, _ = read_wav(tmp_path / "a.wav", SPEC)
-    assert found.shape == (8000,)
-    assert np.abs(found - tone(440)).max() <= 2.0 ** -(8 * width - 1)
+    samples, _ = read_wav(tmp_path / "a.wav", SPEC)
+    assert samples.shape == (8000,)
+    assert np.abs(samples - tone(440)).max() <= 2.0 ** -(8 * width - 1)
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path_factory: pytest.TempPa
         raw[data.draw(st.integers(0, 59))] = data.draw(st.integers(0, 255))
     path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
     try:
-        found, _ = read_wav(path, SPEC)
+        samples, _ = read_wav(path, SPEC)
     except OperatorError:
         return
-    assert np.isfinite(log_mel(found, SPEC)[0]).all()
+    assert np.isfinite(log_mel(samples, SPEC)[0]).all()

@@ -24,8 +24,8 @@ def test_the_example_is_read(text: str, tmp_path: Path) -> None:
 def test_every_key_and_kind_is_named(text: str) -> None:
     code = " ".join(re.findall(r"`([^`\n]+)`", text)) + " ".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL))
     others = {"subject", "max_records", "path", "key", "keep", "values", "levels", "missing", "share", "salt"}
-    told = set(re.findall(r"[a-z_]+", code))
-    assert {*TOP_KEYS, *MODALITY_KEYS, *TASK_KEYS, *MODALITY_KINDS, *TASK_KINDS, *others} - told == set()
+    words = set(re.findall(r"[a-z_]+", code))
+    assert {*TOP_KEYS, *MODALITY_KEYS, *TASK_KEYS, *MODALITY_KINDS, *TASK_KINDS, *others} - words == set()
 
 
 def test_the_reference_of_commands_leads_there() -> None:

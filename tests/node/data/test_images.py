@@ -40,9 +40,9 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # taken upside down
     picture.save(tmp_path / "a.jpg", exif=exif)
-    found, _ = read_image(tmp_path / "a.jpg", 2)
-    assert (found[:2] < 10).all()
-    assert (found[2:] > 245).all()
+    pixels, _ = read_image(tmp_path / "a.jpg", 2)
+    assert (pixels[:2] < 10).all()
+    assert (pixels[2:] > 245).all()
 
 
 def test_bad_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

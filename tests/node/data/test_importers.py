@@ -81,7 +81,7 @@ def test_oulad_clicks_end_before_the_day_and_count_idle_weeks(tmp_path: Path) ->
     weeks: dict[str, set[int]] = {}
     for row in rows:
         weeks.setdefault(row["record"], set()).add(row["week"])
-    assert all(set(range(8)) <= found for found in weeks.values())
+    assert all(set(range(8)) <= numbers for numbers in weeks.values())
     assert not any(record.startswith("BBB-2014") for record in weeks)
     clicks = made["BBB"].modalities["clicks"]
     present = clicks.steps.any(2)
@@ -172,7 +172,7 @@ def test_a_unit_of_records_leaves_speakers_whole(tmp_path: Path) -> None:
 
 def made_of(name: str, folder: Path, options: Options | None = None) -> dict[str, Dataset]:
     out = folder / "out"
-    return {place: load(data) for place, data in run_import(name, folder, out, options or Options(), quiet)}
+    return {written: load(data) for written, data in run_import(name, folder, out, options or Options(), quiet)}
 
 
 def rows_of(folder: Path, table: str) -> dict[str, dict[str, Any]]:
@@ -182,9 +182,9 @@ def rows_of(folder: Path, table: str) -> dict[str, dict[str, Any]]:
 
 
 def label(data: Dataset, task: str, record: str) -> str:
-    ((subject, place),) = np.argwhere(data.records == record).tolist()
-    found = data.tasks[task]
-    return found.class_names[int(found.labels[subject, place, 0])]
+    ((subject, index),) = np.argwhere(data.records == record).tolist()
+    labels = data.tasks[task]
+    return labels.class_names[int(labels.labels[subject, index, 0])]
 
 
 def is_held_out(data: Dataset, record: str) -> bool:
@@ -224,8 +224,8 @@ def test_sra_records_keep_their_texts_and_labels(tmp_path: Path) -> None:
         "scientsbank-b": {"EM.1.7.1": "correct", "EM.1.8.1": "incorrect", "EM.1.9.1": "contradictory"},
         "scientsbank-a": {"FN.1.5.1": "incorrect", "FN.1.6.1": "correct"},
     }
-    for place, records in expected.items():
-        data = made[place]
+    for name, records in expected.items():
+        data = made[name]
         assert {record: label(data, "grade", record) for record in data.records.ravel()} == records
         texts = data.modalities["answer"].texts
         assert texts is not None
@@ -238,7 +238,7 @@ def test_sra_records_keep_their_texts_and_labels(tmp_path: Path) -> None:
 
 def test_known_records_of_sra(tmp_path: Path) -> None:
     made = imported("sra", tmp_path / "out")
-    known = {
+    expected = {
         "EM.45b.299.1": ("We evaporated the water.", "correct", True),
         "EM.45b.452.1": ("We kept the salt in the vial and put the water in the Petri dish.", "incorrect", True),
         "EM.45b.113.1": ("Let the water evaporate and the salt is left behind.", "correct", False),
@@ -246,7 +246,7 @@ def test_known_records_of_sra(tmp_path: Path) -> None:
     data = made["scientsbank-b"]
     texts = data.modalities["answer"].texts
     assert texts is not None
-    for record, (words, grade, held_out) in known.items():
+    for record, (words, grade, held_out) in expected.items():
         assert (label(data, "grade", record), is_held_out(data, record)) == (grade, held_out)
         assert texts[data.records == record][0, 2] == words
     assert label(data, "grade", "EM.16b.321.1") == "contradictory"
@@ -255,8 +255,8 @@ def test_known_records_of_sra(tmp_path: Path) -> None:
 
 def spoken(folder: Path) -> dict[str, list[int]]:
     """Write six speakers' clips of two digits as the source does; return the samples of each."""
-    clips = {f"{digit}_{speaker}_{index}": [1000 * digit + 10 * index + place, -5]
-             for place, speaker in enumerate(("ada", "bob", "cat", "dan", "eve", "fay"))
+    clips = {f"{digit}_{speaker}_{index}": [1000 * digit + 10 * index + number, -5]
+             for number, speaker in enumerate(("ada", "bob", "cat", "dan", "eve", "fay"))
              for digit in (3, 8) for index in (4, 5)}  # fmt: skip
     parts = [name.split("_") for name in clips]
     np.savez(
@@ -283,11 +283,11 @@ def test_fsdd_clips_keep_their_digit_speaker_and_samples(tmp_path: Path, split: 
     clips = spoken(tmp_path)
     made = made_of("fsdd", tmp_path, Options(split=split))
     seen = set()
-    for place, data in made.items():
+    for clip, data in made.items():
         for (subject, _), record in np.ndenumerate(data.records):
             digit, speaker, index = record.split("_")
             assert label(data, "digit", record) == digit
-            assert samples_of(tmp_path / "out" / place / "audio" / f"{record}.wav") == clips[record]
+            assert samples_of(tmp_path / "out" / clip / "audio" / f"{record}.wav") == clips[record]
             held_out = speaker in {"eve", "fay"} if split == "speaker" else index == "4"
             assert is_held_out(data, record) == held_out
             if split == "speaker":
@@ -308,9 +308,9 @@ def test_known_clips_of_fsdd(tmp_path: Path) -> None:
     assert label(made["institution-1"], "digit", "4_george_4") == "4"
     assert label(made["institution-2"], "digit", "0_jackson_0") == "0"
     assert label(made["institution-2"], "digit", "9_jackson_49") == "9"
-    found = samples_of(tmp_path / "out" / "institution-1" / "audio" / "4_george_4.wav")
-    assert found == audio[ends[1233] : ends[1234]].tolist()
-    assert len(found) == 3479
+    samples = samples_of(tmp_path / "out" / "institution-1" / "audio" / "4_george_4.wav")
+    assert samples == audio[ends[1233] : ends[1234]].tolist()
+    assert len(samples) == 3479
 
 
 def test_onestopenglish_records_keep_their_level_and_text(tmp_path: Path) -> None:
@@ -344,12 +344,12 @@ def test_omniglot_drawings_keep_their_character_and_pixels(tmp_path: Path) -> No
                     strokes.writestr(f"strokes_{archive}/{member}.txt", points)
     made = made_of("omniglot", tmp_path)
     for data in made.values():
-        for (subject, place), record in np.ndenumerate(data.records):
+        for (subject, index), record in np.ndenumerate(data.records):
             number, drawer = int(record[:4]) - 1, int(record[5:])
             assert data.subjects[subject] == f"drawer-{drawer:02}"
             assert label(data, "alphabet", record) == ("Greek", "Latin")[number]
             assert label(data, "character", record) == ("Greek/character01", "Latin/character02")[number]
-            ink = np.argwhere(data.modalities["image"].values[subject, place, 0].reshape(28, 28) > 0)
+            ink = np.argwhere(data.modalities["image"].values[subject, index, 0].reshape(28, 28) > 0)
             assert ink.tolist() == [[drawer, number]]
     strokes_table = rows_of(tmp_path / "out" / "institution-1", "strokes")
     assert {"0001_01", "0002_19"} <= set(strokes_table)
@@ -360,8 +360,8 @@ def test_known_students_of_oulad(tmp_path: Path) -> None:
     table = pyarrow.csv.read_csv(source("oulad") / "student.csv.gz").to_pylist()
     results = {f"{r['code_module']}-{r['code_presentation']}-{r['id_student']}": r for r in table}
     checked: set[str] = set()
-    for place in ("AAA", "GGG"):
-        data = made[place]
+    for module in ("AAA", "GGG"):
+        data = made[module]
         for (subject, k), record in np.ndenumerate(data.records):
             if not record:
                 continue
@@ -476,18 +476,18 @@ def published_oulad(folder: Path) -> None:
             number += 1
             assessments += [f'{key},"{number}1","TMA","19","10"', f'{key},"{number}2","Exam","","100"']
             sites.append(f'"{number}7",{key},"oucontent","",""')
-            students = [f"{number}0{place}" for place in range(5)]
+            students = [f"{number}0{digit}" for digit in range(5)]
             if (module, presentation) == ("AAA", "2014J"):
                 students[0] = "100"  # who was there the year before
-            for place, student in enumerate(students):
-                result = ("Pass", "Fail", "Withdrawn", "Distinction", "Pass")[place]
+            for index, student in enumerate(students):
+                result = ("Pass", "Fail", "Withdrawn", "Distinction", "Pass")[index]
                 info.append(
-                    f'{key},"{student}","{"MF"[place % 2]}","Scotland","HE Qualification","10-20","0-35","0","60",'
-                    f'"{"YN"[place % 2]}","{result}"'
+                    f'{key},"{student}","{"MF"[index % 2]}","Scotland","HE Qualification","10-20","0-35","0","60",'
+                    f'"{"YN"[index % 2]}","{result}"'
                 )
-                registration.append(f'{key},"{student}","-{place + 1}","{"12" if place == 1 else ""}"')
+                registration.append(f'{key},"{student}","-{index + 1}","{"12" if index == 1 else ""}"')
                 handed += [
-                    f'"{number}1","{student}","18","0","{70 + place}"',
+                    f'"{number}1","{student}","18","0","{70 + index}"',
                     f'"{number}2","{student}","200","0","50"',
                 ]
                 views += [f'{key},"{student}","{number}7","{day}","3"' for day in (-1, 0, 6, 7, 56, 200)]
@@ -518,9 +518,9 @@ def test_the_open_universitys_own_files_are_read(tmp_path: Path) -> None:
         50,
     )
     weeks = pyarrow.parquet.read_table(tmp_path / "out" / "GGG" / "clicks.parquet").to_pylist()
-    found = {row["week"]: row for row in weeks if row["record"] == "GGG-2013B-500"}
-    assert sorted(found) == [-1, 0, 1, 2, 3, 4, 5, 6, 7]
-    assert np.expm1([found[week]["oucontent"] for week in (-1, 0, 1, 2, 7)]) == pytest.approx([3, 6, 3, 0, 0])
+    by_week = {row["week"]: row for row in weeks if row["record"] == "GGG-2013B-500"}
+    assert sorted(by_week) == [-1, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert np.expm1([by_week[week]["oucontent"] for week in (-1, 0, 1, 2, 7)]) == pytest.approx([3, 6, 3, 0, 0])
     handed = pyarrow.parquet.read_table(tmp_path / "out" / "CCC" / "assessments.parquet").to_pylist()
     assert {(row["day"], row["late"], row["banked"], row["type"]) for row in handed} == {(18, -1, "false", "TMA")}
     (tmp_path / "vle.csv").unlink()
@@ -575,14 +575,14 @@ def test_oulad_by_presentation(tmp_path: Path) -> None:
 
 def question(path: Path, module: str, answers: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = "".join(f'<studentAnswer id="{name}" accuracy="{label}">It is {name} &amp; so</studentAnswer>'
+    student_answers = "".join(f'<studentAnswer id="{name}" accuracy="{label}">It is {name} &amp; so</studentAnswer>'
                    for name, label in answers.items())  # fmt: skip
     path.write_text(
         f'<?xml version="1.0" encoding="UTF-8"?>\n<question id="Q" module="{module}">\n'
         "<questionText>Why?</questionText>"
         '<referenceAnswers><referenceAnswer id="a0" category="GOOD">Perhaps.</referenceAnswer>'
         '<referenceAnswer id="a1" category="BEST">Because.</referenceAnswer></referenceAnswers>'
-        f"<studentAnswers>{said}</studentAnswers></question>"
+        f"<studentAnswers>{student_answers}</studentAnswers></question>"
     )
 
 
@@ -632,11 +632,11 @@ def test_beetle_beside_it_hides_no_part_that_is_missing(tmp_path: Path, split: s
 def test_the_published_recordings_of_fsdd_are_read(tmp_path: Path, published: bool) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
-    for place, speaker in enumerate(("ada", "bob", "cat", "dan")):
+    for number, speaker in enumerate(("ada", "bob", "cat", "dan")):
         for index in (4, 5):
             with wave.open(str(folder / f"7_{speaker}_{index}.wav"), "wb") as clip:
                 clip.setparams((1, 2, 8000, 0, "NONE", ""))
-                clip.writeframes(np.full(400, 100 * place + index, dtype="<i2").tobytes())
+                clip.writeframes(np.full(400, 100 * number + index, dtype="<i2").tobytes())
     if published:
         about = {name: {"gender": "female", "accent": "north"} for name in ("ada", "bob", "cat", "dan")}
         (tmp_path / "metadata.py").write_text(f"metadata = {about}\n")

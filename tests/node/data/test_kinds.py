@@ -156,12 +156,12 @@ def test_a_long_series_is_thinned_evenly(folder: Path) -> None:
 
 def test_labels_of_every_kind(folder: Path) -> None:
     tasks = load(folder).tasks
-    found = {name: np.nan_to_num(task.labels, nan=-9).tolist() for name, task in tasks.items()}
-    assert found["pass"] == [[[1], [0]], [[1], [-9]], [[-9], [-9]]]
-    assert found["level"] == [[[2], [0]], [[1], [-9]], [[-9], [-9]]]
-    assert found["points"] == [[[1], [-1]], [[0.5], [-9]], [[-9], [-9]]]  # -5 is clamped to 0
+    labels = {name: np.nan_to_num(task.labels, nan=-9).tolist() for name, task in tasks.items()}
+    assert labels["pass"] == [[[1], [0]], [[1], [-9]], [[-9], [-9]]]
+    assert labels["level"] == [[[2], [0]], [[1], [-9]], [[-9], [-9]]]
+    assert labels["points"] == [[[1], [-1]], [[0.5], [-9]], [[-9], [-9]]]  # -5 is clamped to 0
     none, gap = [0, 0, 0], [-9, -9, -9]
-    assert found["topics"] == [[[1, 0, 1], none], [[0, 1, 0], gap], [gap, gap]]
+    assert labels["topics"] == [[[1, 0, 1], none], [[0, 1, 0], gap], [gap, gap]]
     assert {name: task.classes for name, task in tasks.items()} == {"pass": 2, "level": 3, "points": 1, "topics": 3}
     assert (tasks["points"].low, tasks["points"].high, tasks["level"].high) == (0, 20, 0)
     assert tasks["pass"].class_names == ("other", "good or fair")
@@ -364,19 +364,19 @@ def test_a_file_to_predict_without_rows_is_said_to_have_no_records(folder: Path)
 
 
 def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
-    found = summarise(load(folder))
-    assert (found["subjects"], found["records"], found["filtered_records"]) == (3, 4, 1)
-    assert found["records_per_subject"] == {"min": 1, "median": 1.0, "max": 2}
-    voice = next(entry for entry in found["modalities"] if entry["name"] == "voice")
+    summary = summarise(load(folder))
+    assert (summary["subjects"], summary["records"], summary["filtered_records"]) == (3, 4, 1)
+    assert summary["records_per_subject"] == {"min": 1, "median": 1.0, "max": 2}
+    voice = next(entry for entry in summary["modalities"] if entry["name"] == "voice")
     assert (voice["present"], voice["missing"], voice["mean_steps"]) == (2, 2, 3.0)
-    tasks = {entry["name"]: entry for entry in found["tasks"]}
+    tasks = {entry["name"]: entry for entry in summary["tasks"]}
     assert tasks["level"]["counts"] == {"low": 1, "middle": 1, "high": 1}
     assert tasks["topics"]["counts"] == {"algebra": 1, "logic": 1, "sets": 1}
     assert tasks["points"]["mean"] == pytest.approx(35 / 3)
-    assert found["groups"][0]["unknown"] == 1
-    assert [cell["records"] for cell in found["groups"][0]["cells"]] == [2, 0, 1]
-    assert all(cell["too_small"] for cell in found["groups"][0]["cells"])
-    assert found["warnings"] == [
+    assert summary["groups"][0]["unknown"] == 1
+    assert [cell["records"] for cell in summary["groups"][0]["cells"]] == [2, 0, 1]
+    assert all(cell["too_small"] for cell in summary["groups"][0]["cells"])
+    assert summary["warnings"] == [
         "column 'points' of table 'work' (task 'points'): 1 below low and 0 above high, which are clamped",
         "no subject is held out: there is nothing to evaluate on",
         "modality 'voice': 1 of the recordings is longer than max_seconds, and cut there",
@@ -397,8 +397,8 @@ def test_the_summary_counts_what_is_there_and_warns(folder: Path) -> None:
 
 def test_recordings_that_are_cut_are_counted(folder: Path) -> None:
     """b1.wav has two seconds, and max_seconds is one."""
-    (told,) = [warning for warning in summarise(load(folder))["warnings"] if "recordings" in warning]
-    assert told.startswith("modality 'voice': 1 of the recordings is longer than max_seconds")
+    (cut,) = [warning for warning in summarise(load(folder))["warnings"] if "recordings" in warning]
+    assert cut.startswith("modality 'voice': 1 of the recordings is longer than max_seconds")
 
 
 def test_a_file_under_another_form_of_its_name_is_pointed_at(folder: Path) -> None:

@@ -333,8 +333,8 @@ def test_a_parquet_column_of_another_type_is_named(folder: Path, name: str, colu
     load(folder)
     pyarrow.parquet.write_table(pa.table(columns | {column: values}), folder / "people.parquet")
     expected = "numbers were" if column == "age" else "text in UTF-8, or numbers, were"
-    place = rf"people.parquet \(table 'people'\): column '{column}'"
-    with pytest.raises(CorruptError, match=rf"{place} holds {kind}; {expected} expected. Export"):
+    where = rf"people.parquet \(table 'people'\): column '{column}'"
+    with pytest.raises(CorruptError, match=rf"{where} holds {kind}; {expected} expected. Export"):
         load(folder)
 
 

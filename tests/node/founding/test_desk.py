@@ -246,7 +246,7 @@ def test_a_member_takes_no_draft_that_has_it_otherwise(place: Place) -> None:
     renamed = members(lambda m: replace(m, name="easter") if m == mine else m)
     moved = members(lambda m: replace(m, addresses=(ADDRESS,)) if m == mine else m)
     no_founder = members(lambda m: None if m.key == FOUNDER.public_key else m)
-    for data, said in (
+    for data, problem in (
         (sent(charter), "founder has not signed"),
         (sent(without, FOUNDER), "does not have this member's key"),
         (sent(renamed, FOUNDER), "has this member as easter"),
@@ -255,7 +255,7 @@ def test_a_member_takes_no_draft_that_has_it_otherwise(place: Place) -> None:
         (sent(charter, FOUNDER)[:-3], "damaged"),
         (bytes(3 << 20), "damaged"),
     ):
-        with pytest.raises(OperatorError, match=said):
+        with pytest.raises(OperatorError, match=problem):
             guest.check_draft(data, invitation, mine)
     with pytest.raises(RefusedError, match="west did not sign it"):
         guest.check_complete(sent(charter, FOUNDER, EAST), invitation, charter)

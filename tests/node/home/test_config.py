@@ -79,9 +79,9 @@ def test_any_text_survives_quoting(word: str) -> None:
 
 
 def test_a_whole_number_is_a_number() -> None:
-    found = parse("[privacy]\nepsilon = 3", "config.toml").privacy.epsilon
-    assert found == 3.0
-    assert type(found) is float
+    epsilon = parse("[privacy]\nepsilon = 3", "config.toml").privacy.epsilon
+    assert epsilon == 3.0
+    assert type(epsilon) is float
 
 
 @pytest.mark.parametrize("name", ["whole", "number", "kind", "texts"])

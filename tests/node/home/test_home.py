@@ -271,10 +271,10 @@ def killed(do: Callable[[], object], point: int, *, after: bool) -> bool:
                 real(args[0], bytes(args[1])[: len(args[1]) // 2])
             if count > point or (count == point and not after):
                 raise Killed
-            found = real(*args, **more)
+            result = real(*args, **more)
             if count == point:
                 raise Killed
-            return found
+            return result
 
         return call
 
@@ -329,10 +329,10 @@ def test_g8_a_key_is_there_at_every_moment_of_a_return_under_a_new_one(tmp_path:
         old[home.root] = keys.create(home, None)
 
     for home in homes(tmp_path, lambda home: keys.replace_gone(home, None), prepare):
-        found = keys.load(home, None)
-        if found == old[home.root]:
-            found = keys.replace_gone(home, None)
-        assert found == keys.load(home, None) != old[home.root]
+        key = keys.load(home, None)
+        if key == old[home.root]:
+            key = keys.replace_gone(home, None)
+        assert key == keys.load(home, None) != old[home.root]
         assert not home.next_key.exists()
 
 

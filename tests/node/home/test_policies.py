@@ -37,12 +37,14 @@ def config(text: str) -> Config:
 
 
 def test_the_default_is_for_all_and_an_override_for_one() -> None:
-    found = config('epsilon = 6\n[privacy.modalities.face]\npolicy = "never"\n[privacy.modalities.marks]\nepsilon = 2')
-    face, marks = policies(found, charter("dp"))
+    in_force = config(
+        'epsilon = 6\n[privacy.modalities.face]\npolicy = "never"\n[privacy.modalities.marks]\nepsilon = 2'
+    )
+    face, marks = policies(in_force, charter("dp"))
     assert (face.policy, face.why[0]) == ("never", "institution")
     assert (marks.policy, marks.epsilon, marks.delta) == ("dp", 2000, 10_000)
     assert marks.why == ("charter", "institution", "charter")
-    assert hosted_components(found, charter("dp")) == ("encoder/marks", "head/task0")
+    assert hosted_components(in_force, charter("dp")) == ("encoder/marks", "head/task0")
 
 
 def test_a_jurisdiction_is_by_the_kind_of_modality() -> None:
@@ -57,14 +59,14 @@ def test_without_noise_dp_keeps_a_modality_out() -> None:
 
 
 def test_a_path_is_relative_to_the_file(tmp_path: Path) -> None:
-    place = tmp_path / "config.toml"
-    place.write_text('[privacy]\njurisdiction = "mine.toml"\n')
-    found = settings.load(place)
-    assert found.privacy.jurisdiction == str(tmp_path / "mine.toml")
+    path = tmp_path / "config.toml"
+    path.write_text('[privacy]\njurisdiction = "mine.toml"\n')
+    loaded = settings.load(path)
+    assert loaded.privacy.jurisdiction == str(tmp_path / "mine.toml")
     with pytest.raises(UsageError, match=r"mine\.toml"):
-        policies(found, charter())
-    place.write_text('[privacy]\njurisdiction = "ferpa"\n')
-    assert settings.load(place).privacy.jurisdiction == "ferpa"
+        policies(loaded, charter())
+    path.write_text('[privacy]\njurisdiction = "ferpa"\n')
+    assert settings.load(path).privacy.jurisdiction == "ferpa"
 
 
 @pytest.mark.parametrize(
@@ -139,40 +141,40 @@ def many(policy: str = "open") -> Charter:
 
 def with_data(folder: Path, text: str = "", **learning: tuple[str, ...]) -> Config:
     (folder / "dataset.toml").write_text(DATASET)
-    found = config('policy = "open"\n' + text)
-    return replace(found, data=Data(folder), learning=Learning(**learning))  # type: ignore[arg-type]  # by name
+    configured = config('policy = "open"\n' + text)
+    return replace(configured, data=Data(folder), learning=Learning(**learning))  # type: ignore[arg-type]  # by name
 
 
 def test_what_no_modality_or_task_of_the_data_needs_does_not_exist_here(tmp_path: Path) -> None:
-    found = parts_here(with_data(tmp_path), many())
-    assert found == HostedComponents(("backbone", "encoder/marks", "head/task0"), (), {})
+    parts = parts_here(with_data(tmp_path), many())
+    assert parts == HostedComponents(("backbone", "encoder/marks", "head/task0"), (), {})
     assert parts_here(config('policy = "open"'), many()).hosted == NAMES, "a node without data hosts all"
 
 
 def test_what_is_needed_and_not_engaged_is_followed(tmp_path: Path) -> None:
-    found = parts_here(with_data(tmp_path, engage=("head/*",)), many())
-    assert (found.hosted, found.followed) == (("head/task0",), ("backbone", "encoder/marks"))
-    assert found.held == ("backbone", "encoder/marks", "head/task0")
+    parts = parts_here(with_data(tmp_path, engage=("head/*",)), many())
+    assert (parts.hosted, parts.followed) == (("head/task0",), ("backbone", "encoder/marks"))
+    assert parts.held == ("backbone", "encoder/marks", "head/task0")
     assert parts_here(replace(config(""), learning=Learning(engage=("head/*",))), many("open")).followed == ()
 
 
 def test_a_withheld_modalitys_components_are_neither_hosted_nor_followed(tmp_path: Path) -> None:
     never = '[privacy.modalities.marks]\npolicy = "never"'
     for engage in (("*",), ("head/*",)):
-        found = parts_here(with_data(tmp_path, never, engage=engage), many())
-        assert "encoder/marks" not in found.held
-        assert list(found.withheld) == ["marks"]
+        parts = parts_here(with_data(tmp_path, never, engage=engage), many())
+        assert "encoder/marks" not in parts.held
+        assert list(parts.withheld) == ["marks"]
 
 
 def test_a_data_folder_that_cannot_be_read_is_an_error_but_for_a_learner_of_ones_own(tmp_path: Path) -> None:
-    found = with_data(tmp_path)
+    loaded = with_data(tmp_path)
     (tmp_path / "dataset.toml").unlink()
     with pytest.raises(UsageError, match=r"dataset\.toml"):
-        parts_here(found, many())
-    assert parts_here(replace(found, learning=Learning(learner=("mine",))), many()).hosted == NAMES
+        parts_here(loaded, many())
+    assert parts_here(replace(loaded, learning=Learning(learner=("mine",))), many()).hosted == NAMES
 
 
 def test_paths_of_models_are_relative_to_the_file(tmp_path: Path) -> None:
-    place = tmp_path / "config.toml"
-    place.write_text('[models]\n"all/mini" = "here"\n')
-    assert settings.load(place).models.folders == (("all/mini", tmp_path / "here"),)
+    path = tmp_path / "config.toml"
+    path.write_text('[models]\n"all/mini" = "here"\n')
+    assert settings.load(path).models.folders == (("all/mini", tmp_path / "here"),)

@@ -36,16 +36,16 @@ def spec(name: str, architecture: str, tensors: tuple[TensorSpec, ...]) -> Compo
 def installed(folder: Path, architecture: str, rank: int = 3) -> tuple[TextEncoder, ComponentSpec, list[nn.Parameter]]:
     encoder = pretrained_encoder(folder)
     if architecture == "soft-prompt":
-        found = spec("prompt/essay", architecture, prompt_tensors(folder, rank))
-        return encoder, found, install_prompt(encoder, found)
-    found = spec("adapter/essay", architecture, lora_tensors(folder, architecture, rank))
-    return encoder, found, install_adapter(encoder, found, SEED)
+        component = spec("prompt/essay", architecture, prompt_tensors(folder, rank))
+        return encoder, component, install_prompt(encoder, component)
+    component = spec("adapter/essay", architecture, lora_tensors(folder, architecture, rank))
+    return encoder, component, install_adapter(encoder, component, SEED)
 
 
 def move(parameters: list[nn.Parameter]) -> None:
     with torch.no_grad():
-        for place, parameter in enumerate(parameters):
-            parameter.copy_(0.3 * torch.sin(place + torch.arange(parameter.numel())).view(parameter.shape))
+        for index, parameter in enumerate(parameters):
+            parameter.copy_(0.3 * torch.sin(index + torch.arange(parameter.numel())).view(parameter.shape))
 
 
 def losses(embeddings: Tensor) -> Tensor:
@@ -66,25 +66,25 @@ def test_a_zero_adapter_is_the_model_alone(tiny: Path, architecture: str) -> Non
 
 @pytest.mark.parametrize("architecture", LORA)
 def test_an_adapter_adds_the_product_of_its_factors(tiny: Path, architecture: str) -> None:
-    encoder, found, parameters = installed(tiny, architecture)
+    encoder, component, parameters = installed(tiny, architecture)
     move(parameters)
     plain = pretrained_encoder(tiny)
     with torch.no_grad():
-        for tensor, parameter in zip(found.tensors, parameters, strict=True):
+        for tensor, parameter in zip(component.tensors, parameters, strict=True):
             module = tensor.name.rpartition(".")[0]
-            product = parameter @ factor("lora-a", SEED, found.name, module, (3, 32))
+            product = parameter @ factor("lora-a", SEED, component.name, module, (3, 32))
             if architecture == "lora-core":
-                product = factor("lora-b", SEED, found.name, module, (32, 3)) @ product * (32 / 3) ** 0.5
+                product = factor("lora-b", SEED, component.name, module, (32, 3)) @ product * (32 / 3) ** 0.5
             plain.model.get_submodule(module).weight += product  # type: ignore[operator]
     np.testing.assert_allclose(encoder.embed(TEXTS), plain.embed(TEXTS), atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", SHARED)
 def test_only_the_components_own_tensors_train_and_in_layers_that_can_be_clipped(tiny: Path, architecture: str) -> None:
-    encoder, found, parameters = installed(tiny, architecture)
+    encoder, component, parameters = installed(tiny, architecture)
     trained = {id(parameter) for parameter in encoder.parameters() if parameter.requires_grad}
     assert trained == {id(parameter) for parameter in parameters}
-    assert [tuple(parameter.shape) for parameter in parameters] == [tensor.shape for tensor in found.tensors]
+    assert [tuple(parameter.shape) for parameter in parameters] == [tensor.shape for tensor in component.tensors]
     for module in encoder.modules():
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             assert type(module) in (nn.Linear, nn.LayerNorm, nn.Embedding)
@@ -93,7 +93,7 @@ def test_only_the_components_own_tensors_train_and_in_layers_that_can_be_clipped
 @pytest.mark.parametrize("architecture", SHARED)
 def test_the_gradients_are_those_of_single_texts(tiny: Path, architecture: str) -> None:
     """A prompt whose ids are shared gives one row for the whole batch, which would be clipped as one student."""
-    encoder, found, parameters = installed(tiny, architecture)
+    encoder, component, parameters = installed(tiny, architecture)
     move(parameters)
     alone = [torch.autograd.grad(losses(encoder(*encoder.tokenise([text]))).sum(), parameters) for text in TEXTS]
     ids, mask = encoder.tokenise(TEXTS)
@@ -102,10 +102,10 @@ def test_the_gradients_are_those_of_single_texts(tiny: Path, architecture: str) 
         mask = torch.cat([mask, torch.zeros(4, padding) > 0], 1)
         module = GradSampleModule(encoder, loss_reduction="sum")
         losses(module(ids, mask)).sum().backward()  # type: ignore[no-untyped-call]
-        for place, (tensor, parameter) in enumerate(zip(found.tensors, parameters, strict=True)):
+        for index, (tensor, parameter) in enumerate(zip(component.tensors, parameters, strict=True)):
             sample = parameter.grad_sample  # type: ignore[attr-defined]
             assert sample.shape == (len(TEXTS), *tensor.shape)
-            expected = torch.stack([row[place] for row in alone])
+            expected = torch.stack([row[index] for row in alone])
             torch.testing.assert_close(sample, expected, atol=1e-5, rtol=1e-4)
             assert expected.abs().amax(dim=tuple(range(1, expected.dim()))).min() > 1e-5
         module.to_standard_module()
@@ -158,9 +158,9 @@ def test_frozen_factors_are_the_same_everywhere_and_different_for_each_module() 
 
 
 def test_two_adapters_of_one_kind_do_not_fit_one_encoder(tiny: Path) -> None:
-    encoder, found, _ = installed(tiny, "lora-ffa")
+    encoder, component, _ = installed(tiny, "lora-ffa")
     with pytest.raises(UsageError, match="has a shared adapter already"):
-        install_adapter(encoder, found, SEED)
+        install_adapter(encoder, component, SEED)
 
 
 @pytest.mark.parametrize("kind", PRIVATE_KINDS)
@@ -214,7 +214,7 @@ def test_a_private_adapter_comes_back_from_its_file(tiny: Path, tmp_path: Path, 
     save_private(encoder, path)
     save_private(encoder, path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
     other, _, shared = installed(tiny, "lora-core")
     install_private(other, kind, 2)
     load_private(other, path)

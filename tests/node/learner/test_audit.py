@@ -73,23 +73,23 @@ def small(count: int = 6, records: int = 4, steps: int = 1) -> tuple[Mechanism, 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_the_training_as_it_is_holds_what_it_claims(name: str) -> None:
-    found = run_probe(short(name), confidence=STRICT)
-    assert found.refuted == ()
-    assert found.exact == pytest.approx(found.claimed, rel=1e-9)
-    assert found.audited <= found.provable
+    finding = run_probe(short(name), confidence=STRICT)
+    assert finding.refuted == ()
+    assert finding.exact == pytest.approx(finding.claimed, rel=1e-9)
+    assert finding.audited <= finding.provable
     if name != "draw":  # there a wrong claim is refuted, but the true one is out of reach
-        assert found.claimed < found.provable
+        assert finding.claimed < finding.provable
     if name == "crowd":
-        assert found.audited > 0.3
+        assert finding.audited > 0.3
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_planted_mistake_is_found_by_guesses(name: str) -> None:
     fault = FAULTS[name]
-    found = run_probe(short(fault.probe), fault.planted, confidence=STRICT)
-    assert "guesses" in found.refuted
-    assert found.claimed < found.audited
-    assert ("exact" in found.refuted) == (name == "independent-draws")
+    finding = run_probe(short(fault.probe), fault.planted, confidence=STRICT)
+    assert "guesses" in finding.refuted
+    assert finding.claimed < finding.audited
+    assert ("exact" in finding.refuted) == (name == "independent-draws")
 
 
 @pytest.mark.soak
@@ -144,21 +144,21 @@ def test_the_mistakes_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) 
     with FAULTS["no-clip"].planted():
         assert contribution(mechanism, batch) > 8.0
     with FAULTS["batch-divisor"].planted():
-        found = mechanism.release(batch, SystemRandomness())["skip/mark"]
-    assert np.abs(found) == pytest.approx(np.full(6, 8.0 / 6.0), abs=0.3)
+        released = mechanism.release(batch, SystemRandomness())["skip/mark"]
+    assert np.abs(released) == pytest.approx(np.full(6, 8.0 / 6.0), abs=0.3)
 
 
 def test_whoever_is_clipped_together_is_moved_together(monkeypatch: pytest.MonkeyPatch) -> None:
     silent(monkeypatch)
     mechanism = canaries.prompted(4, 2.0, 4.0)
     batch = canaries.readers([-100.0, *(100.0 * (-1.0) ** n * (n + 1) for n in range(1, 13))])
-    known = canaries.directions(mechanism, batch.take(torch.arange(1)))["prompt/text"]
-    assert np.linalg.norm(known) == pytest.approx(1.0, abs=1e-3)
+    direction = canaries.directions(mechanism, batch.take(torch.arange(1)))["prompt/text"]
+    assert np.linalg.norm(direction) == pytest.approx(1.0, abs=1e-3)
     monkeypatch.setattr(dpsgd, "PHYSICAL_RECORDS", 2)
 
     def moved(mechanism: Mechanism) -> float:
         with_them, without = (mechanism.release(batch.take(torch.arange(n, 13)), SystemRandomness()) for n in (0, 1))
-        return float(known @ (with_them["prompt/text"] - without["prompt/text"]))
+        return float(direction @ (with_them["prompt/text"] - without["prompt/text"]))
 
     assert moved(mechanism) == pytest.approx(1.0, abs=0.3)
     with FAULTS["shared-prompt"].planted():
@@ -167,15 +167,15 @@ def test_whoever_is_clipped_together_is_moved_together(monkeypatch: pytest.Monke
 
 def test_canaries_are_clipped_and_orthogonal_and_scores_are_inner_products(monkeypatch: pytest.MonkeyPatch) -> None:
     mechanism, batch = small()
-    known = canaries.directions(mechanism, batch)
+    directions = canaries.directions(mechanism, batch)
     assert batch.weights.sum(1).tolist() == [1.0] * 6
     alone = [canaries.directions(mechanism, batch.take(torch.tensor([n]))) for n in range(6)]
     released = mechanism.release(batch, SystemRandomness())
-    scores = canaries.column_scores(mechanism, known, released)
+    scores = canaries.column_scores(mechanism, directions, released)
     for name in mechanism.engaged:
         rows = np.stack([one[name] for one in alone])
         assert rows @ rows.T == pytest.approx(np.eye(6), abs=1e-4)
-        assert known[name] == pytest.approx(rows.sum(0), abs=1e-5)
+        assert directions[name] == pytest.approx(rows.sum(0), abs=1e-5)
     expected = [sum(one[name] @ released[name] / r.noise**2 for name, r in mechanism.engaged.items()) for one in alone]
     assert scores == pytest.approx(np.array(expected), abs=1e-4)
 
@@ -184,20 +184,20 @@ def test_the_directions_of_a_skip_are_the_signs() -> None:
     ready = PROBES["draw"].prepare(5)
     signs = alternating(5)
     batch = canaries.crowd(5, 1, ["table"], [f"t{n}" for n in range(64)], signs)
-    for found in canaries.directions(ready.mechanism, batch).values():
-        assert found == pytest.approx(-signs, abs=1e-4)
+    for direction in canaries.directions(ready.mechanism, batch).values():
+        assert direction == pytest.approx(-signs, abs=1e-4)
 
 
 def test_a_release_is_the_noised_sum_on_the_grid_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     mechanism, batch = small(count=400, records=1, steps=4)
-    found = mechanism.release(batch, SystemRandomness())["skip/mark"]
+    released = mechanism.release(batch, SystemRandomness())["skip/mark"]
     signs = alternating(400)
-    left = found + 4.0 * signs  # four steps, each with every student
+    left = released + 4.0 * signs  # four steps, each with every student
     assert left.std() == pytest.approx(4.0 * sqrt(4), rel=0.25)
     rule = mechanism.engaged["skip/mark"]
     unit = mechanism.specs["skip/mark"].grid_step * mechanism.lot / rule.learning_rate
     assert unit == pytest.approx(4.0 * sqrt(4) / 8.0)
-    assert found / unit == pytest.approx(np.rint(found / unit), abs=1e-9)
+    assert released / unit == pytest.approx(np.rint(released / unit), abs=1e-9)
 
 
 def test_the_claim_is_that_of_one_draw_over_all_components() -> None:
@@ -248,18 +248,18 @@ def test_training_that_forgets_the_noise_is_found_without_guesses(monkeypatch: p
         mechanism.release(batch, SystemRandomness())
         return np.zeros(included.size)
 
-    found = run_probe(Probe("silent", lambda count: Prepared(mechanism, attack), 6, 1, 1))
-    assert found.exact == inf
-    assert found.refuted == ("exact",)
+    finding = run_probe(Probe("silent", lambda count: Prepared(mechanism, attack), 6, 1, 1))
+    assert finding.exact == inf
+    assert finding.refuted == ("exact",)
 
 
 def test_an_audit_of_one_fault_says_by_what_it_was_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    found = audit(Audit("seeded-noise"), lambda done, total: told.append((done, total)))
-    assert found.caught == ("guesses",)
-    assert [finding.probe for finding in found.findings] == ["seed"]
-    assert found.findings[0].confidence == pytest.approx(STRICT)
-    assert told == [(0, 1)]
+    progress: list[tuple[int, int]] = []
+    result = audit(Audit("seeded-noise"), lambda done, total: progress.append((done, total)))
+    assert result.caught == ("guesses",)
+    assert [finding.probe for finding in result.findings] == ["seed"]
+    assert result.findings[0].confidence == pytest.approx(STRICT)
+    assert progress == [(0, 1)]
     monkeypatch.setitem(PROBES, "prompt", short("prompt"))
     assert audit(Audit("shared-prompt"), lambda *_: None).caught == ("assertion", "guesses")
     with pytest.raises(UsageError, match="unknown fault"):

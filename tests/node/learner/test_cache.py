@@ -44,9 +44,9 @@ def vectors(count: int, width: int = 384, seed: int = 0) -> Floats:
 
 
 def fill(cache: EmbeddingCache, subjects: Sequence[str], model: bytes = MODEL) -> Floats:
-    found = vectors(len(subjects))
-    cache.put_many(model, [(b"record %d" % n, who, found[n]) for n, who in enumerate(subjects)])
-    return found
+    rows = vectors(len(subjects))
+    cache.put_many(model, [(b"record %d" % n, who, rows[n]) for n, who in enumerate(subjects)])
+    return rows
 
 
 def everything_on_disk(folder: Path) -> bytes:
@@ -95,7 +95,7 @@ def test_the_file_is_the_owners_alone_and_has_neither_ids_nor_texts(tmp_path: Pa
     subjects = [f"student-{who}" for who in SUBJECTS]
     with EmbeddingCache(path) as cache:
         embed_cached(encoder, MODEL, TEXTS, subjects, cache)
-        assert {found.stat().st_mode & 0o777 for found in tmp_path.iterdir()} == {0o600}
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
         stored = everything_on_disk(tmp_path)
     for secret in (b"student-", b"fraction", digest("text", b"student-ada", b"why")):
         assert secret not in stored
@@ -138,7 +138,7 @@ def test_a_forgotten_subject_is_gone_from_the_disk(tmp_path: Path, how: str) -> 
         assert cache.get_many(MODEL, [b"record 0"]) == [None]
         assert cache.get_many(MODEL, [b"record 1"])[0] is not None
         assert cache.forget(["ada"]) == 0
-        assert [found.name for found in tmp_path.iterdir()] == ["c"]
+        assert [file.name for file in tmp_path.iterdir()] == ["c"]
 
 
 def test_nothing_is_ever_written_beside_the_file(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_nothing_is_ever_written_beside_the_file(tmp_path: Path) -> None:
     seen: set[str] = set()
 
     def look() -> int:
-        seen.update(found.name for found in tmp_path.iterdir())
+        seen.update(path.name for path in tmp_path.iterdir())
         return 0
 
     with EmbeddingCache(tmp_path / "c") as cache:
@@ -262,7 +262,7 @@ def test_a_damaged_file_starts_anew_and_nothing_of_it_stays(tmp_path: Path, dama
         fill(cache, ["bob"])
         assert cache.forget(["bob"]) == 1
     assert [line["event"] for line in logs] == ["the cache of embeddings is damaged and starts anew"]
-    assert [found.name for found in tmp_path.iterdir()] == ["c"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c"]
     assert path.stat().st_mode & 0o777 == 0o600
 
 

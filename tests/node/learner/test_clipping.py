@@ -42,8 +42,8 @@ class Labelled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[S, P, 1] → [S, P, 8]."""
-        found: Tensor = self.table(x[..., 0].abs().long() % 5)
-        return found
+        out: Tensor = self.table(x[..., 0].abs().long() % 5)
+        return out
 
 
 CASES = {
@@ -67,8 +67,8 @@ def watched(case: Case) -> Iterator[tuple[nn.Module, StudentGradients]]:
     parameters = dict(layer.named_parameters())
     gradients.KEPT = kept if case.kept else 0
     try:
-        with StudentGradients(layer, {"c": [parameters[name] for name in case.trained]}) as found:
-            yield layer, found
+        with StudentGradients(layer, {"c": [parameters[name] for name in case.trained]}) as by_student:
+            yield layer, by_student
     finally:
         gradients.KEPT = kept
 
@@ -111,11 +111,11 @@ def test_g6_records_that_cancel_under_large_weights_stay_within_the_clip(
 ) -> None:
     case = CASES[name]
     x, pull = records(case, seed, scale, gap)
-    with watched(case) as (layer, found):
-        whole = clipped(case, layer, found, x, pull)
-        alone = clipped(case, layer, found, x[[VICTIM]], pull[[VICTIM]])
+    with watched(case) as (layer, by_student):
+        whole = clipped(case, layer, by_student, x, pull)
+        alone = clipped(case, layer, by_student, x[[VICTIM]], pull[[VICTIM]])
         others = torch.tensor([row for row in range(3) if row != VICTIM])
-        rest = clipped(case, layer, found, x[others], pull[others])
+        rest = clipped(case, layer, by_student, x[others], pull[others])
     for contribution in (alone.double(), whole.double() - rest.double()):
         assert bool(contribution.isfinite().all())
         assert float(contribution.norm()) <= LIMIT
@@ -138,9 +138,9 @@ def test_g6_records_that_are_nearly_alike_do_not_hide_a_norm(alike: str) -> None
         assert float(true) > 1.1 * CLIP, "there is something to clip"
         # Beside others, whose small gradients leave room under the guard on the whole sum.
         others = torch.full((4, 16, 256), 1e-3)
-        with watched(case) as (layer, found):
-            whole = clipped(case, layer, found, torch.cat([x, others]), torch.cat([pull, others])).double()
-            rest = clipped(case, layer, found, others, others).double()
+        with watched(case) as (layer, by_student):
+            whole = clipped(case, layer, by_student, torch.cat([x, others]), torch.cat([pull, others])).double()
+            rest = clipped(case, layer, by_student, others, others).double()
         assert float((whole - rest).norm()) <= LIMIT, seed
 
 
@@ -151,9 +151,9 @@ def test_g6_what_is_not_finite_counts_as_nothing_and_the_others_stay(name: str, 
     x, pull = records(case, 1, 1.0, 1.0)
     pull[VICTIM] = bad
     others = torch.tensor([0, 2])
-    with watched(case) as (layer, found):
-        whole = clipped(case, layer, found, x, pull)
-        rest = clipped(case, layer, found, x[others], pull[others])
+    with watched(case) as (layer, by_student):
+        whole = clipped(case, layer, by_student, x, pull)
+        rest = clipped(case, layer, by_student, x[others], pull[others])
     assert bool(whole.isfinite().all())
     assert float((whole.double() - rest.double()).norm()) <= LIMIT
     if bad != 3e38:
@@ -169,10 +169,10 @@ def test_g6_a_sum_is_never_longer_than_all_its_students_clips(monkeypatch: pytes
 
     monkeypatch.setattr(StudentGradients, "_squared_norm", wrong)
     x, pull = records(case, 2, 1e6, 1.0)
-    with watched(case) as (layer, found):
-        assert float(clipped(case, layer, found, x, pull).norm()) <= 3 * LIMIT
+    with watched(case) as (layer, by_student):
+        assert float(clipped(case, layer, by_student, x, pull).norm()) <= 3 * LIMIT
         pull[0] = float("nan")
-        assert clipped(case, layer, found, x, pull).tolist() == [0.0] * 28
+        assert clipped(case, layer, by_student, x, pull).tolist() == [0.0] * 28
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -190,12 +190,12 @@ def test_g6_no_architecture_lets_a_student_beyond_the_clip_under_large_weights(n
     for labels in batch.labels.values():
         labels[VICTIM, 0], labels[VICTIM, 1] = 0.0, 1.0
     clips = {item.name: CLIP for item in specs}
-    with watch(model, specs) as found:
-        see(found, model, batch)
-        whole = found.clipped_sums(clips)
+    with watch(model, specs) as by_student:
+        see(by_student, model, batch)
+        whole = by_student.clipped_sums(clips)
         batch.weights[VICTIM] = 0.0
-        see(found, model, batch)
-        rest = found.clipped_sums(clips)
+        see(by_student, model, batch)
+        rest = by_student.clipped_sums(clips)
     for component in whole:
         assert bool(whole[component].isfinite().all())
         assert float((whole[component].double() - rest[component].double()).norm()) <= LIMIT

@@ -118,9 +118,9 @@ def model_of(specs: Sequence[ComponentSpec]) -> M3TModel:
 
 def gradients_of(specs: Sequence[ComponentSpec], batch: Batch, model: M3TModel | None = None) -> StudentGradients:
     model = model or model_of(specs)
-    found = watch(model, specs)
-    see(found, model, batch)
-    return found
+    watched = watch(model, specs)
+    see(watched, model, batch)
+    return watched
 
 
 def batch_of(students: int, seed: int = 1) -> Batch:
@@ -135,10 +135,10 @@ def batch_of(students: int, seed: int = 1) -> Batch:
         inputs[name] = (torch.from_numpy(values), torch.from_numpy(steps))
     labels = {}
     for name, (kind, classes) in KINDS.items():
-        known = real & (source.random((students, 3)) < 0.8)
+        labelled = real & (source.random((students, 3)) < 0.8)
         size = classes if kind == "multilabel" else 1
         drawn = source.integers(0, 2 if kind == "multilabel" else max(classes, 2), (students, 3, size))
-        labels[name] = torch.from_numpy(np.where(known[:, :, None], drawn, np.nan).astype(np.float32))
+        labels[name] = torch.from_numpy(np.where(labelled[:, :, None], drawn, np.nan).astype(np.float32))
     weights = torch.from_numpy((real / counts[:, None]).astype(np.float32))
     return Batch(weights, inputs, labels)
 
@@ -153,7 +153,7 @@ def test_every_architecture_is_tried_here() -> None:
 def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
     specs, batch = MODELS[name], batch_of(11)
     watched = gradients_of(specs, batch)
-    found, norms = watched.each(), watched.norms()
+    gradients, norms = watched.each(), watched.norms()
     clips = {item.name: 0.5 * float(norms[item.name].median()) + 1e-9 for item in specs}
     sums = watched.clipped_sums(clips)
     plain = model_of(specs)
@@ -166,7 +166,7 @@ def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
             grads = torch.cat(
                 [torch.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in plain.tensors(item)]
             )
-            assert torch.allclose(found[item.name][student], grads, atol=1e-6, rtol=1e-5)
+            assert torch.allclose(gradients[item.name][student], grads, atol=1e-6, rtol=1e-5)
             assert float(norms[item.name][student]) == pytest.approx(float(grads.norm()), rel=1e-4, abs=1e-6)
             total[item.name] += grads * min(1.0, clips[item.name] / max(float(grads.norm()), 1e-12))
     for item in specs:
@@ -185,7 +185,7 @@ def test_g6_a_students_data_change_only_what_the_charter_says_they_reach(changed
         LEARNING, tasks=tuple(replace(t, modalities=READS[t.name]) for t in LEARNING.tasks if t.name in READS)
     )
     specs = [TABULAR, SERIES, IMAGE, PICTURE, TEXT, HEAD, OTHER, MARK, SKIP, *([BACKBONE] if middle else [])]
-    found = []
+    results = []
     for shift in (0.0, 1.0):
         batch, model = batch_of(11), M3TModel(specs, learning, SEED)
         for label in batch.labels.values():
@@ -197,16 +197,16 @@ def test_g6_a_students_data_change_only_what_the_charter_says_they_reach(changed
             model.load(item, base_vector(SEED, item.name, item.tensors))
         watched = watch(model, specs)
         see(watched, model, batch)
-        found.append(watched.clipped_sums({item.name: 100.0 for item in specs}))
-    differ = {item.name for item in specs if not torch.equal(found[0][item.name], found[1][item.name])}
+        results.append(watched.clipped_sums({item.name: 100.0 for item in specs}))
+    differ = {item.name for item in specs if not torch.equal(results[0][item.name], results[1][item.name])}
     assert differ == set(learning.downstream(changed, [item.name for item in specs]))
 
 
 def test_a_transformer_attends_to_the_modalities_that_are_there_and_averages_those() -> None:
     def logits(specs: Sequence[ComponentSpec], batch: Batch) -> torch.Tensor:
         with torch.no_grad():
-            found: torch.Tensor = model_of(specs)(batch.inputs)["grade"]
-            return found
+            out: torch.Tensor = model_of(specs)(batch.inputs)["grade"]
+            return out
 
     both, batch = MODELS["transformer"], batch_of(40)
     alone = [item for item in both if item.name != "encoder/image"]
@@ -244,13 +244,13 @@ def test_a_learned_token_of_what_is_missing_is_attended_to() -> None:
 @pytest.mark.parametrize("name", ["tabular", "series", "backbone", "skip", "kinds"])
 def test_gradients_of_students_are_those_of_opacus(name: str) -> None:
     specs, batch = MODELS[name], batch_of(11)
-    found = gradients_of(specs, batch).each()
+    gradients = gradients_of(specs, batch).each()
     model = model_of(specs)
     module = GradSampleModule(model, loss_reduction="sum")
     student_losses(kinds_of(model), module(batch.inputs), batch).sum().backward()  # type: ignore[no-untyped-call]
     for item in specs:
         samples = torch.cat([p.grad_sample.reshape(batch.size, -1) for p in model.tensors(item)], dim=1)  # type: ignore[attr-defined]
-        assert torch.allclose(found[item.name], samples, atol=1e-6, rtol=1e-5)
+        assert torch.allclose(gradients[item.name], samples, atol=1e-6, rtol=1e-5)
 
 
 def test_a_layer_that_mixes_students_is_refused() -> None:
@@ -328,8 +328,8 @@ def test_several_records_of_a_student_are_clipped_as_one() -> None:
     labels = {"grade": torch.zeros(1, 3, 1)}
     together = one_step(Batch(torch.full((1, 3), 1 / 3), inputs, labels), MODELS["tabular"], 0.01)
     split = {"table": (inputs["table"][0].transpose(0, 1), inputs["table"][1].transpose(0, 1))}
-    each = {"grade": labels["grade"].transpose(0, 1)}
-    apart = one_step(Batch(torch.ones(3, 1), split, each), MODELS["tabular"], 0.01)
+    alone = {"grade": labels["grade"].transpose(0, 1)}
+    apart = one_step(Batch(torch.ones(3, 1), split, alone), MODELS["tabular"], 0.01)
     for name in together:
         assert np.linalg.norm(together[name]) == pytest.approx(0.01, rel=1e-4)
         assert np.linalg.norm(apart[name]) == pytest.approx(0.03, rel=1e-4)
@@ -409,11 +409,11 @@ def institution(folder: Path, rows: Sequence[tuple[float, float, float, int]]) -
 def updates(worker: Worker, *, noise: float = NOISE, rate: float = 1.0, clip: float = CLIP, steps: int = 1) -> Any:
     """Return for each component the integers of RUNS updates from the base, [RUNS, d]."""
     request = Train({}, dict.fromkeys(DIMENSION, Engagement(clip, noise, RATE)), steps, rate, LOT)
-    found: dict[str, list[Ints]] = {name: [] for name in DIMENSION}
+    released: dict[str, list[Ints]] = {name: [] for name in DIMENSION}
     for _ in range(RUNS):
         for name, raw in ask(worker, request).updates.items():
-            found[name].append(np.frombuffer(raw, "<i2").astype(np.int64))
-    return {name: np.stack(rows) for name, rows in found.items()}
+            released[name].append(np.frombuffer(raw, "<i2").astype(np.int64))
+    return {name: np.stack(rows) for name, rows in released.items()}
 
 
 def noised_as_declared(found: Ints, std: float) -> bool:
@@ -441,17 +441,17 @@ def test_g6_the_bytes_that_leave_carry_the_declared_noise(tmp_path: Path) -> Non
 
 def test_g6_the_noise_of_several_steps_adds_up(tmp_path: Path) -> None:
     # Almost nobody is drawn, so that only noise moves the parameters.
-    found = updates(institution(tmp_path / "a", ROWS), rate=1e-9, steps=4)
+    values = updates(institution(tmp_path / "a", ROWS), rate=1e-9, steps=4)
     for name in DIMENSION:
-        assert noised_as_declared(found[name], STD * 2)
-        assert not noised_as_declared(found[name], STD)
+        assert noised_as_declared(values[name], STD * 2)
+        assert not noised_as_declared(values[name], STD)
 
 
 def test_g6_an_empty_draw_adds_noise(tmp_path: Path) -> None:
-    found = updates(institution(tmp_path / "a", ROWS), rate=1e-9)
+    values = updates(institution(tmp_path / "a", ROWS), rate=1e-9)
     for name in DIMENSION:
-        assert noised_as_declared(found[name], STD)
-        assert np.abs(found[name].mean(0)).max() < 5.5 * STD / sqrt(RUNS)
+        assert noised_as_declared(values[name], STD)
+        assert np.abs(values[name].mean(0)).max() < 5.5 * STD / sqrt(RUNS)
 
 
 def test_g6_one_student_shifts_the_mean_by_no_more_than_the_clip(tmp_path: Path) -> None:

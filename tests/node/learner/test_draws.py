@@ -27,8 +27,8 @@ def test_g6_every_step_carries_its_own_noise() -> None:
     model, seen = model_of(specs), []
 
     def weights() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        found = torch.cat([p.detach().reshape(-1) for item in specs for p in model.tensors(item)])
-        return found.double().numpy().copy()
+        flat = torch.cat([p.detach().reshape(-1) for item in specs for p in model.tensors(item)])
+        return flat.double().numpy().copy()
 
     seen.append(weights())
     train(

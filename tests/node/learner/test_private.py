@@ -90,12 +90,12 @@ def trained(worker: Worker) -> Personalised:
 
 
 def value(worker: Worker, *, personal: bool = True) -> float:
-    found = ask(worker, Evaluate({}, "train"))
-    reports = found.personal if personal else found.tasks
+    answer = ask(worker, Evaluate({}, "train"))
+    reports = answer.personal if personal else answer.tasks
     assert reports is not None
-    told = reports["pass"].value
-    assert told is not None
-    return told
+    figure = reports["pass"].value
+    assert figure is not None
+    return figure
 
 
 def test_who_is_left_out_is_still_known_to_be_in_the_data(folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -103,19 +103,19 @@ def test_who_is_left_out_is_still_known_to_be_in_the_data(folder: Path, tiny: Pa
     home.make()
     excluded = exclude(home, "s7")
     left_out = LeftOut(excluded.salt, tuple(excluded.tags))
-    found = ask(Worker(), opening(folder, tiny, tmp_path, excluded=left_out))
-    assert found.everybody is not None
-    assert sorted(found.everybody) == sorted(f"s{n}" for n in range(80))
-    assert found.subjects + found.held_out == 79
+    answer = ask(Worker(), opening(folder, tiny, tmp_path, excluded=left_out))
+    assert answer.everybody is not None
+    assert sorted(answer.everybody) == sorted(f"s{n}" for n in range(80))
+    assert answer.subjects + answer.held_out == 79
 
 
 @pytest.mark.parametrize("kind", PRIVATE_KINDS)
 def test_an_adapter_learns_what_frozen_features_do_not_show(opened: Opener, tmp_path: Path, kind: str) -> None:
     without = trained(opened(withheld=(), private_adapter=None))
     worker = opened(withheld=(), private_adapter=PrivateAdapter.named(kind, 4))
-    found = trained(worker)
-    assert found.loss < without.loss - 0.02
-    assert found.parameters > without.parameters
+    answer = trained(worker)
+    assert answer.loss < without.loss - 0.02
+    assert answer.parameters > without.parameters
     files = sorted(path.name for path in (tmp_path / "private").iterdir())
     assert files == ["adapter-essay.safetensors", "private.safetensors"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "private").iterdir()} == {0o600}

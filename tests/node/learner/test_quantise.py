@@ -22,10 +22,10 @@ RULE = Engagement(clip=1.0, noise=1.0, learning_rate=1.0)
 
 def test_rounds_half_to_even_and_saturates_symmetrically() -> None:
     change = np.array([0.5, 1.5, -0.5, -2.5, 1e9, -1e9, 126.6]) / 4
-    found = quantise(change, spec(7, 2, 8), Engagement(1.0, 0.0, 1000.0), 1, 1.0)
-    assert found.values.tolist() == [0, 2, 0, -2, 127, -127, 127]
-    assert found.values.dtype == np.dtype("<i1")
-    assert (found.saturated, found.scaled) == (2, 1.0)
+    quantised = quantise(change, spec(7, 2, 8), Engagement(1.0, 0.0, 1000.0), 1, 1.0)
+    assert quantised.values.tolist() == [0, 2, 0, -2, 127, -127, 127]
+    assert quantised.values.dtype == np.dtype("<i1")
+    assert (quantised.saturated, quantised.scaled) == (2, 1.0)
     assert quantise(change, spec(7, 2, 16), Engagement(1.0, 0.0, 1e5), 1, 1.0).values.dtype == np.dtype("<i2")
 
 
@@ -50,10 +50,10 @@ def test_never_above_the_norm_bound(
 ) -> None:
     change = np.random.default_rng(seed).normal(size=dimension) * size
     rule = Engagement(1.0, noise, rate)
-    found = quantise(change, spec(dimension, step_log2, width), rule, 4, 20.0)
-    norm = sqrt(sum(int(value) ** 2 for value in found.values)) * 2.0**-step_log2
+    quantised = quantise(change, spec(dimension, step_log2, width), rule, 4, 20.0)
+    norm = sqrt(sum(int(value) ** 2 for value in quantised.values)) * 2.0**-step_log2
     assert norm <= 0.999 * norm_bound(rule, 4, 20.0, dimension) * (1 + 1e-12)
-    assert 0.0 <= found.scaled <= 1.0
+    assert 0.0 <= quantised.scaled <= 1.0
 
 
 def test_what_is_within_the_bound_is_not_scaled() -> None:

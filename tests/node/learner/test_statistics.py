@@ -100,8 +100,8 @@ def test_any_partition_of_the_students_adds_up_to_the_same_bits(seed: int, kind:
     order = source.permutation(40)
     cuts = np.sort(source.choice(np.arange(1, 40), source.integers(1, 6), replace=False))
     groups = np.split(order, cuts)
-    found = [statistics.exact(session, spec, batch.take(torch.from_numpy(group))) for group in groups]
-    assert np.array_equal(sum(found), whole)
+    sums = [statistics.exact(session, spec, batch.take(torch.from_numpy(group))) for group in groups]
+    assert np.array_equal(sum(sums), whole)
     assert whole.any()
 
 
@@ -190,23 +190,23 @@ def test_the_noise_is_what_is_declared() -> None:
     """G6: σ·√2 in every number, an own draw for each."""
     session = a_session(features=60)
     spec, batch = spec_of(session), a_batch("multiclass", 30, 2, np.random.default_rng(8))
-    found = released(session, batch, 4.0, 30)
-    noise = (found.values - statistics.exact(session, spec, batch)) * spec.grid_step
-    assert (found.scaled, found.saturated) == (1.0, 0)
+    noised = released(session, batch, 4.0, 30)
+    noise = (noised.values - statistics.exact(session, spec, batch)) * spec.grid_step
+    assert (noised.scaled, noised.saturated) == (1.0, 0)
     assert noise.std() == pytest.approx(4.0 * sqrt(2.0), rel=4 / sqrt(2 * spec.dimension))
     assert abs(noise.mean()) < 4 * 4.0 * sqrt(2.0) / sqrt(spec.dimension)
     assert abs(np.corrcoef(noise[:-1], noise[1:])[0, 1]) < 0.1
     assert np.array_equal(released(session, batch, 0.0, 30).values, statistics.exact(session, spec, batch))
-    assert not np.array_equal(found.values, released(session, batch, 4.0, 30, seed=9).values)
+    assert not np.array_equal(noised.values, released(session, batch, 4.0, 30, seed=9).values)
 
 
 def test_more_students_than_declared_are_scaled_down_and_a_smaller_clip_is_refused() -> None:
     """G5, G6."""
     session = a_session()
     spec, batch = spec_of(session), a_batch("multiclass", 60, 1, np.random.default_rng(10))
-    found = released(session, batch, 0.0, 5)
-    assert 0.0 < found.scaled < 0.5
-    assert np.linalg.norm(found.values.astype(float)) * spec.grid_step <= 5 * sqrt(2.0)
+    noised = released(session, batch, 0.0, 5)
+    assert 0.0 < noised.scaled < 0.5
+    assert np.linalg.norm(noised.values.astype(float)) * spec.grid_step <= 5 * sqrt(2.0)
     with pytest.raises(UsageError, match="a student moves it by"):
         statistics.release(session, {spec.name: Engagement(1.0, 1.0, 1.0)}, batch, 60, randomness(1))
 
@@ -278,9 +278,9 @@ def test_every_kind_of_task_is_learned(kind: str) -> None:
     }[kind]
     batch = Batch(batch.weights, batch.inputs, {"t": torch.from_numpy(labels.astype(np.float32))})
     state = words(statistics.exact(session, spec, batch)).tobytes()
-    found = statistics.predict(session, {spec.name: state}, batch)[spec.name]
-    assert found.shape == (500, 1, task.outputs)
-    score = found[:, 0, -1] - found[:, 0, 0] if kind in ("binary", "multiclass") else found[:, 0, 0]
+    predicted = statistics.predict(session, {spec.name: state}, batch)[spec.name]
+    assert predicted.shape == (500, 1, task.outputs)
+    score = predicted[:, 0, -1] - predicted[:, 0, 0] if kind in ("binary", "multiclass") else predicted[:, 0, 0]
     assert np.corrcoef(score, np.clip(level[:, 0, 0], -1, 1))[0, 1] > 0.7
 
 
@@ -309,14 +309,14 @@ def test_the_worker_releases_and_evaluates_it_beside_the_trained_head(digits: Pa
     states = {spec.name: words(update.astype(np.int64)).tobytes()}
     before = ask(worker, Evaluate({}))
     assert before.statistics == {}
-    found = ask(worker, Evaluate(states))
-    report = found.statistics[spec.name]
+    evaluated = ask(worker, Evaluate(states))
+    report = evaluated.statistics[spec.name]
     assert report.metric == "accuracy"
     assert report.value is not None
     assert report.value > 0.75
-    assert found.tasks == before.tasks, "the trained head is another one"
-    told = ask(worker, PredictScores(states)).tasks
-    right = np.mean(np.argmax(told[spec.name].scores, axis=1) == np.array(told[spec.name].labels)[:, 0])
+    assert evaluated.tasks == before.tasks, "the trained head is another one"
+    scores = ask(worker, PredictScores(states)).tasks
+    right = np.mean(np.argmax(scores[spec.name].scores, axis=1) == np.array(scores[spec.name].labels)[:, 0])
     assert right == report.value
     variants: tuple[dict[str, bytes], ...] = (
         {},

@@ -40,9 +40,9 @@ def test_one_class_has_no_area_and_no_rows_no_metric() -> None:
 def test_metrics_equal_scikit_learn() -> None:
     source = np.random.default_rng(0)
     labels, values = source.integers(0, 4, 200), source.random(size=(200, 4))
-    found = metrics("multiclass", values, labels[:, None].astype(float))
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, values.argmax(1)))
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, values.argmax(1), average="macro"))
+    figures = metrics("multiclass", values, labels[:, None].astype(float))
+    assert figures["accuracy"] == pytest.approx(accuracy_score(labels, values.argmax(1)))
+    assert figures["macro_f1"] == pytest.approx(f1_score(labels, values.argmax(1), average="macro"))
     assert metrics("ordinal", values, labels[:, None].astype(float))["mae"] == pytest.approx(
         np.abs(labels - values.argmax(1)).mean()
     )
@@ -79,9 +79,9 @@ def test_a_constant_is_what_it_is_compared_with() -> None:
 
 def test_losses_by_hand() -> None:
     def loss(kind: str, logits: list[float], label: list[float]) -> float:
-        found = record_losses(kind, torch.tensor([[logits]]), torch.tensor([[label]]))
-        assert found.shape == (1, 1)
-        return float(found)
+        losses = record_losses(kind, torch.tensor([[logits]]), torch.tensor([[label]]))
+        assert losses.shape == (1, 1)
+        return float(losses)
 
     below = log(1 + exp(-2.0))  # the binary cross-entropy of being right with a logit of 2
     assert loss("regression", [0.5], [-0.5]) == pytest.approx(0.5)
@@ -96,10 +96,10 @@ def test_losses_by_hand() -> None:
 def test_scores_are_probabilities() -> None:
     logits = np.array([[3.0, -1.0], [-1.0, 3.0], [0.0, 0.0]])
     for kind in ("binary", "multiclass", "ordinal"):
-        found = scores(kind, logits)
-        assert found.shape == (3, 3 if kind == "ordinal" else 2)
-        assert found.min() >= 0
-        assert found.sum(1) == pytest.approx(1)
+        probabilities = scores(kind, logits)
+        assert probabilities.shape == (3, 3 if kind == "ordinal" else 2)
+        assert probabilities.min() >= 0
+        assert probabilities.sum(1) == pytest.approx(1)
     assert scores("multilabel", logits)[2].tolist() == [0.5, 0.5]
     assert scores("ordinal", logits)[0].argmax() == 1  # above the first threshold, not above the second
 
@@ -127,11 +127,11 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = SplitData(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
-    found = report(kinds_of(model), part, {"pass": logits})["pass"]
-    assert found.n == size
-    assert found.groups["sex"]["m"] == GroupFigure(None, None)
-    assert set(found.groups["sex"]) == {"f", "m"}
-    assert found.groups["sex"]["f"] == GroupFigure(None, None), "what is left of everybody would tell of the few"
+    reported = report(kinds_of(model), part, {"pass": logits})["pass"]
+    assert reported.n == size
+    assert reported.groups["sex"]["m"] == GroupFigure(None, None)
+    assert set(reported.groups["sex"]) == {"f", "m"}
+    assert reported.groups["sex"]["f"] == GroupFigure(None, None), "what is left of everybody would tell of the few"
     assert MIN_CELL == 50
 
     size = 4 * MIN_CELL - 1
@@ -141,19 +141,19 @@ def test_a_group_of_fewer_than_fifty_subjects_is_not_told() -> None:
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = SplitData(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
     logits = np.random.default_rng(0).normal(size=(size, 2, 2))
-    found = report(kinds_of(model), part, {"pass": logits})["pass"]
-    assert (found.n, found.records) == (size, size + len(range(0, size, 3)))
-    assert [level for level, group in found.groups["sex"].items() if group.n is None] == ["f", "m"]
-    assert found.groups["sex"]["other"].n == 2 * MIN_CELL
+    reported = report(kinds_of(model), part, {"pass": logits})["pass"]
+    assert (reported.n, reported.records) == (size, size + len(range(0, size, 3)))
+    assert [level for level, group in reported.groups["sex"].items() if group.n is None] == ["f", "m"]
+    assert reported.groups["sex"]["other"].n == 2 * MIN_CELL
 
     size = 2 * MIN_CELL
     codes = np.array([[0, 0]] * MIN_CELL + [[1, 1]] * MIN_CELL)
     labels = torch.tensor([[[float(n % 2)], [NAN]] for n in range(size)])
     batch = Batch(torch.ones(size, 2), {}, {"pass": labels})
     part = SplitData(batch, (), {"sex": (("f", "m", "other"), codes)}, np.empty((0, 0), dtype=object))
-    found = report(kinds_of(model), part, {"pass": logits[:size]})["pass"]
+    reported = report(kinds_of(model), part, {"pass": logits[:size]})["pass"]
     first = logits[:MIN_CELL, 0]
     expected = roc_auc_score([n % 2 for n in range(MIN_CELL)], first[:, 1] - first[:, 0])
-    group = found.groups["sex"]["f"]
+    group = reported.groups["sex"]["f"]
     assert group.value == pytest.approx(expected)
     assert group.n == MIN_CELL

@@ -130,9 +130,9 @@ def test_ids_are_padded_on_the_right_to_the_longest_text(tiny: Path) -> None:
 @pytest.mark.parametrize("which", ["pretrained", "scratch"])
 def test_a_missing_text_is_zero_and_has_no_gradient(tiny: Path, which: str) -> None:
     encoder = pretrained_encoder(tiny) if which == "pretrained" else scratch()[0]
-    found = encoder.embed(["why", None])
-    assert found[0].any()
-    assert not found[1].any()
+    vectors = encoder.embed(["why", None])
+    assert vectors[0].any()
+    assert not vectors[1].any()
     assert encoder.embed([None, None]).shape == (2, 32)
     assert encoder.embed([]).shape == (0, 32)
     if which == "scratch":
@@ -147,8 +147,8 @@ def test_the_gradients_of_a_scratch_bert_are_those_of_single_texts() -> None:
     assert all(parameter.requires_grad for parameter in parameters)
     expected = one_by_one(encoder, parameters, TEXTS)
     for by in (0, 2):
-        found = by_opacus(encoder, parameters, *wider(*encoder.tokenise(TEXTS), by=by))
-        for tensor, one, other in zip(BERT.tensors, found, expected, strict=True):
+        gradients = by_opacus(encoder, parameters, *wider(*encoder.tokenise(TEXTS), by=by))
+        for tensor, one, other in zip(BERT.tensors, gradients, expected, strict=True):
             assert one.shape == (len(TEXTS), *tensor.shape), tensor.name
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=tensor.name)
     for tensor, gradient in zip(BERT.tensors, expected, strict=True):

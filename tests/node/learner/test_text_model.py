@@ -82,10 +82,10 @@ def batch_of(names: set[str], students: int) -> Batch:
         inputs["table"] = (torch.from_numpy(values), torch.from_numpy(real[:, :, None].copy()))
     labels = {}
     for task in (GRADE, TOPICS):
-        known = real & (source.random(real.shape) < 0.8)
+        labelled = real & (source.random(real.shape) < 0.8)
         size, most = (task.classes, 2) if task.kind == "multilabel" else (1, task.classes)
         drawn = source.integers(0, most, (*real.shape, size))
-        labels[task.name] = torch.from_numpy(np.where(known[:, :, None], drawn, np.nan).astype(np.float32))
+        labels[task.name] = torch.from_numpy(np.where(labelled[:, :, None], drawn, np.nan).astype(np.float32))
     return Batch(torch.from_numpy((real / real.sum(1, keepdims=True)).astype(np.float32)), inputs, labels)
 
 
@@ -96,7 +96,7 @@ def test_g6_gradients_of_students_equal_a_loop_over_students(tiny: Path, name: s
     batch, model, plain = batch_of(read, 5), model_of(tiny, specs), model_of(tiny, specs)
     with watch(model, specs) as watched:
         see(watched, model, batch)
-        found, norms = watched.each(), watched.norms()
+        gradients, norms = watched.each(), watched.norms()
         clips = {spec.name: 0.5 * float(norms[spec.name].median()) + 1e-9 for spec in specs}
         sums = watched.clipped_sums(clips)
     watch(plain, specs).close()  # so that the same parameters ask for gradients
@@ -109,7 +109,7 @@ def test_g6_gradients_of_students_equal_a_loop_over_students(tiny: Path, name: s
             grads = torch.cat(
                 [torch.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in plain.tensors(spec)]
             )
-            assert torch.allclose(found[spec.name][student], grads, atol=1e-6, rtol=1e-5), spec.name
+            assert torch.allclose(gradients[spec.name][student], grads, atol=1e-6, rtol=1e-5), spec.name
             assert float(norms[spec.name][student]) == pytest.approx(float(grads.norm()), rel=1e-3, abs=1e-6)
             total[spec.name] += grads * min(1.0, clips[spec.name] / max(float(grads.norm()), 1e-12))
     for spec in specs:

@@ -130,10 +130,10 @@ def test_open_train_evaluate(shared: Process, folder: Path) -> None:
         alone = ask(shared, Evaluate(states | variant)).tasks["digit"]
         assert figure["digit"] == Figure(alone.metric, alone.value, alone.n)
     assert len({figure["digit"].value for figure in figures}) > 1
-    found = ask(shared, PredictScores(states)).tasks["digit"]
-    right = np.mean(np.argmax(found.scores, axis=1) == np.array(found.labels)[:, 0])
+    predicted = ask(shared, PredictScores(states)).tasks["digit"]
+    right = np.mean(np.argmax(predicted.scores, axis=1) == np.array(predicted.labels)[:, 0])
     assert right == after.value
-    assert len(set(found.subjects)) == opened.held_out
+    assert len(set(predicted.subjects)) == opened.held_out
 
 
 def test_one_seed_gives_one_result_and_no_seed_another_each_time(shared: Process, folder: Path) -> None:
@@ -201,7 +201,7 @@ def raw(kind: str, folder: Path, fields: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize("change", [{"note": ""}, {"id": 2**63}, {"id": -1}, {"id": True}, {"type": 3}])
 def test_an_envelope_holds_an_id_in_bounds_a_type_and_fields_and_nothing_else(change: dict[str, Any]) -> None:
-    request, reply = (msgpack.unpackb(encode(2**63 - 1, each)) for each in (CrossCheck((), 1e-5), Progress(1, 2)))
+    request, reply = (msgpack.unpackb(encode(2**63 - 1, message)) for message in (CrossCheck((), 1e-5), Progress(1, 2)))
     assert decode_request(msgpack.packb(request))[0] == decode_reply(msgpack.packb(reply))[0] == 2**63 - 1
     with pytest.raises(BadRequestError):
         decode_request(msgpack.packb(request | change))

@@ -14,11 +14,11 @@ from collegium.node.network.gossip import SEEN_SECONDS, Seen, pack, unpack
 
 async def mesh(stack: AsyncExitStack, node: Any, wait: Any, size: int) -> list[Any]:
     nodes = [await stack.enter_async_context(node(number)) for number in range(1, size + 1)]
-    book = {each.key: each.network.addresses() for each in nodes}
-    for each in nodes:
-        each.network.set_address_book(book)
-    await wait(lambda: all(len(each.network.neighbours()) == size - 1 for each in nodes))
-    await wait(lambda: all(len(each.network._gossip._router.mesh["test"]) == size - 1 for each in nodes))
+    book = {one.key: one.network.addresses() for one in nodes}
+    for one in nodes:
+        one.network.set_address_book(book)
+    await wait(lambda: all(len(one.network.neighbours()) == size - 1 for one in nodes))
+    await wait(lambda: all(len(one.network._gossip._router.mesh["test"]) == size - 1 for one in nodes))
     return nodes
 
 
@@ -28,17 +28,17 @@ def test_a_burst_among_four_hosts_loses_nothing(run: Any, node: Any, wait: Any) 
             nodes = await mesh(stack, node, wait, 4)
             sent = {number: [b"%d:%d:" % (number, k) + bytes(300) for k in range(200)] for number in range(4)}
             async with trio.open_nursery() as nursery:
-                for number, each in enumerate(nodes):
+                for number, one in enumerate(nodes):
 
-                    async def burst(each: Any = each, number: int = number) -> None:
+                    async def burst(each: Any = one, number: int = number) -> None:
                         for message in sent[number]:
                             await each.network.publish(message)
 
                     nursery.start_soon(burst)
-            await wait(lambda: all(len(each.heard) == 600 for each in nodes))
-            for number, each in enumerate(nodes):
+            await wait(lambda: all(len(one.heard) == 600 for one in nodes))
+            for number, one in enumerate(nodes):
                 expected = {message for other in sent if other != number for message in sent[other]}
-                assert {data for _, data in each.heard} == expected
+                assert {data for _, data in one.heard} == expected
 
     run(test)
 
@@ -71,7 +71,7 @@ def test_big_messages_in_a_burst_are_paced(run: Any, node: Any, wait: Any) -> No
             nodes = await mesh(stack, node, wait, 3)
             for number in range(60):
                 await nodes[0].network.publish(b"%d" % number + bytes(65000))
-            await wait(lambda: all(len(each.heard) == 60 for each in nodes[1:]))
+            await wait(lambda: all(len(one.heard) == 60 for one in nodes[1:]))
 
     run(test)
 
@@ -82,8 +82,8 @@ def test_a_lone_message_arrives_and_is_named_by_its_forwarder(run: Any, node: An
             nodes = await mesh(stack, node, wait, 4)
             for number in range(10):
                 await nodes[0].network.publish(b"%d" % number)
-                await wait(lambda number=number: all(len(each.heard) == number + 1 for each in nodes[1:]))
-            keys = {each.key for each in nodes}
+                await wait(lambda number=number: all(len(one.heard) == number + 1 for one in nodes[1:]))
+            keys = {one.key for one in nodes}
             assert {forwarder for forwarder, _ in nodes[1].heard} <= keys - {nodes[1].key}
             assert not nodes[0].heard
 

@@ -184,7 +184,7 @@ def test_dead_peers_are_noticed_by_tcp(run: Any, node: Any) -> None:
     async def test() -> None:
         async with node(1) as a, node(2) as b:
             await a.joins(b)
-            sockets = [stream.stream.socket for each in (a, b) for stream in each.network._sockets]
+            sockets = [stream.stream.socket for side in (a, b) for stream in side.network._sockets]
             assert len(sockets) >= 2
             for sock in sockets:
                 assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

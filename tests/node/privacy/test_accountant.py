@@ -28,8 +28,8 @@ def prv_epsilon(events: list[Event], delta: float) -> tuple[float, float]:
     """Lower and upper ε by Opacus (Gopi, Lee, Wutschitz 2021)."""
     accountant = PRVAccountant()
     accountant.history = [(sigma, q, count) for q, sigma, count in events]
-    found = accountant._get_dprv(eps_error=0.01, delta_error=delta / 1000)
-    lower, _, upper = found.compute_epsilon(delta, delta / 1000, 0.01)
+    prv = accountant._get_dprv(eps_error=0.01, delta_error=delta / 1000)
+    lower, _, upper = prv.compute_epsilon(delta, delta / 1000, 0.01)
     return float(lower), float(upper)
 
 

@@ -56,8 +56,8 @@ def test_more_right_guesses_prove_more_and_doubt_proves_less() -> None:
 
 
 def test_the_bound_is_refuted_and_a_little_more_is_not() -> None:
-    found = epsilon_lower_bound(500, 100, 88, 1e-5)
-    assert p_value(500, 100, 88, found, 1e-5) < 0.05 <= p_value(500, 100, 88, found + 1e-5, 1e-5)
+    bound = epsilon_lower_bound(500, 100, 88, 1e-5)
+    assert p_value(500, 100, 88, bound, 1e-5) < 0.05 <= p_value(500, 100, 88, bound + 1e-5, 1e-5)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.0, 4.0])
@@ -75,8 +75,8 @@ def test_a_mechanism_that_sometimes_reveals_everything_is_not_refuted_more_often
     source, m, true, delta, over = np.random.default_rng(3), 200, 1.0, 0.02, 0
     for _ in range(1000):
         included = source.random(m) < 0.5
-        told, right = source.random(m) < delta, source.random(m) < 1.0 / (1.0 + exp(-true))
-        scores = np.where(told, 9.0, 1.0) * np.where((told | right) == included, 1.0, -1.0)
+        revealed, right = source.random(m) < delta, source.random(m) < 1.0 / (1.0 + exp(-true))
+        scores = np.where(revealed, 9.0, 1.0) * np.where((revealed | right) == included, 1.0, -1.0)
         over += epsilon_lower_bound(m, m, correct_guesses(scores, included, m // 2, m // 2), delta) > true
     assert over <= 50
 

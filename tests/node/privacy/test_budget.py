@@ -51,12 +51,12 @@ def test_g6_draws_are_allowed_until_the_limit_and_never_above() -> None:
     spent: tuple[DpEvents, ...] = ()
     drawn, forecast = 0, -1
     while (verdict := decide(modality(spent=spent))).allowed:
-        found = verdict.modalities["marks"]
+        decision = verdict.modalities["marks"]
         if forecast < 0:
-            forecast = found.rounds_left
+            forecast = decision.rounds_left
         spent = merge([*spent, DpEvents(Q, noise_of(verdict), STEPS)])
         drawn += 1
-        assert found.after == claimed(epsilon(events(spent), 1e-5)) <= CLOSED.limit
+        assert decision.after == claimed(epsilon(events(spent), 1e-5)) <= CLOSED.limit
         assert drawn < 200
     # The charter's noise for as long as that fits; then a last few rounds with more.
     assert drawn >= forecast > 1
@@ -151,8 +151,8 @@ def test_utility_moves_noise_to_where_less_is_learned() -> None:
 
 def test_a_level_between_the_bounds_is_the_formula() -> None:
     level = 4.0 * MILLION * sqrt(HEAD.share + MARKS.share)
-    found = spread((HEAD, MARKS), level)
-    assert abs(effective_noise(list(found.values())) - 4 * MILLION) <= 2
+    noises = spread((HEAD, MARKS), level)
+    assert abs(effective_noise(list(noises.values())) - 4 * MILLION) <= 2
     assert spread((HEAD, MARKS), 0.0) == {"head": HEAD.noise, "encoder/marks": MARKS.noise}
 
 

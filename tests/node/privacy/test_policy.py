@@ -18,30 +18,30 @@ BOUNDS = st.builds(Bound, st.sampled_from(POLICIES), st.integers(1, 10_000), st.
 
 @given(BOUNDS, st.none() | BOUNDS, st.none() | BOUNDS)
 def test_g6_nothing_laxer_than_any_source_is_in_force(floor: Bound, preset: Bound | None, own: Bound | None) -> None:
-    found = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
+    policy = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
     sources = {"charter": floor, "jurisdiction": preset, "institution": own}
     for bound in sources.values():
         if bound is not None:
-            assert POLICIES.index(found.policy) <= POLICIES.index(bound.policy)
-            if bound.policy == "dp" and found.policy == "dp":
-                assert found.epsilon <= bound.epsilon
-                assert found.delta <= bound.delta
-    by = [sources[name] for name in found.why]
+            assert POLICIES.index(policy.policy) <= POLICIES.index(bound.policy)
+            if bound.policy == "dp" and policy.policy == "dp":
+                assert policy.epsilon <= bound.epsilon
+                assert policy.delta <= bound.delta
+    by = [sources[name] for name in policy.why]
     assert by[0] is not None
-    assert by[0].policy == found.policy
-    if found.policy == "dp":
+    assert by[0].policy == policy.policy
+    if policy.policy == "dp":
         assert by[1] is not None
         assert by[2] is not None
-        assert (by[1].epsilon, by[2].delta) == (found.epsilon, found.delta)
-    if found.policy == "open":
-        assert found.epsilon == NO_EPSILON
+        assert (by[1].epsilon, by[2].delta) == (policy.epsilon, policy.delta)
+    if policy.policy == "open":
+        assert policy.epsilon == NO_EPSILON
 
 
 @given(st.permutations([Bound("dp", 8000, 10_000), Bound("dp", 3000, 20_000), Bound("open", 1, 1)]))
 def test_who_asks_does_not_matter(bounds: list[Bound]) -> None:
     floor, preset, own = bounds
-    found = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
-    assert (found.policy, found.epsilon, found.delta) == ("dp", 3000, 10_000)
+    policy = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
+    assert (policy.policy, policy.epsilon, policy.delta) == ("dp", 3000, 10_000)
 
 
 def test_the_first_of_equals_is_named() -> None:
@@ -50,19 +50,19 @@ def test_the_first_of_equals_is_named() -> None:
     names = ("charter", "jurisdiction", "institution")
     for order in permutations((("never", 0, 0), ("dp", 5, 5), ("open", 0, 0))):
         floor, preset, own = (Bound(*bound) for bound in order)
-        found = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
-        assert found.policy == "never"
-        assert found.why[0] == names[[bound[0] for bound in order].index("never")]
+        policy = in_force(PrivacyFloor("m", floor.policy, floor.epsilon, floor.delta), preset, own)
+        assert policy.policy == "never"
+        assert policy.why[0] == names[[bound[0] for bound in order].index("never")]
 
 
 @pytest.mark.parametrize("name", ["ferpa", "gdpr-biometric", "gdpr-general", "open-research"])
 def test_shipped_presets_say_what_they_rest_on(name: str) -> None:
     assert name in jurisdiction.shipped()
-    found = jurisdiction.load(name, Path())
-    assert found.name == name
-    assert "no legal advice" in found.caveat
+    preset = jurisdiction.load(name, Path())
+    assert preset.name == name
+    assert "no legal advice" in preset.caveat
     for kind in MODALITY_KINDS:
-        rule = found.rule(kind)
+        rule = preset.rule(kind)
         assert ("GDPR" if name != "ferpa" else "34 CFR") in rule.reason
         assert rule.lifetime == "federation"
     strict = jurisdiction.load("gdpr-biometric", Path())

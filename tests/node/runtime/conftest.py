@@ -77,7 +77,7 @@ class Federation:
         """The digests that the members noted of each round that all of them folded."""
         noted = [{r: str(note["digest"]) for (_, r), note in v.notes.items() if "digest" in note} for v in self.views]
         common = sorted(r for r in set(noted[0]).intersection(*noted) if r >= since)
-        return [[each[r] for each in noted] for r in common]
+        return [[facts[r] for facts in noted] for r in common]
 
     def tail(self) -> str:
         logs = [(i.name, i.home.log.read_text(errors="replace")[-3000:]) for i in self.institutions]
@@ -100,8 +100,8 @@ def _federations(root: Path) -> Iterator[Callable[..., Federation]]:
     try:
         yield make
     finally:
-        for each in made:
-            for daemon in each.daemons:
+        for institution in made:
+            for daemon in institution.daemons:
                 daemon.kill()
 
 

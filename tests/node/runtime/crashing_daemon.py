@@ -72,10 +72,10 @@ def hook_os(name: str) -> None:
             if name == "write":
                 real(args[0], bytes(args[1])[: len(args[1]) // 2])
             die()
-        found = real(*args, **more)
+        result = real(*args, **more)
         if HOW == "after":
             die()
-        raise OSError(errno.EIO, f"applied, then reported failure: {name} {found}")
+        raise OSError(errno.EIO, f"applied, then reported failure: {name} {result}")
 
     setattr(os, name, hooked)
 
@@ -118,12 +118,12 @@ def hook_network(name: str) -> None:
         here = reached(f"network.{name}")
         if here and HOW == "before":
             die()
-        found = await real(*args, **more)
+        result = await real(*args, **more)
         if here and HOW == "after":
             die()
         if here:
             raise UnreachableError("applied, then reported failure")
-        return found
+        return result
 
     setattr(Network, name, hooked)
 

@@ -151,8 +151,8 @@ def test_a_corrupt_database_is_refused_and_the_other_members_bring_everything_ba
 
     records: dict[tuple[bytes, int], bytes] = {}
     for institution in four.institutions:
-        found = snapshot(institution)
-        for record in (*[r for b in found.blocks for r in b.records], *found.records):
+        stored = snapshot(institution)
+        for record in (*[r for b in stored.blocks for r in b.records], *stored.records):
             key = (record.value.author, record.value.seq)
             assert records.setdefault(key, record.digest) == record.digest
 

@@ -78,8 +78,8 @@ class Victim:
         others = [snapshot(i) for i in self.federation.institutions if i is not self.institution]
         own = snapshot(self.institution)
         mine = {word for word, _ in words(own, self.federation.charter.federation)}
-        for found in (*others, own):
-            for word, digest in words(found, self.federation.charter.federation):
+        for copy in (*others, own):
+            for word, digest in words(copy, self.federation.charter.federation):
                 assert self.signed.setdefault(word, digest) == digest, f"{where}: signed twice: {word}"
                 height = word[2] if word[0] == "vote" else None
                 decided = isinstance(height, int) and height <= len(own.blocks)
@@ -119,8 +119,8 @@ def lives(four: Any, tmp_path: Path, points: list[tuple[int, str, str]]) -> Vict
     victim.check("at the end")
     began = four.last()
     four.wait(lambda: bool(four.folded_by_all(began)))
-    for found in four.folded_by_all(began):
-        assert len(set(found)) == 1, "hosts hold different states"
+    for observed in four.folded_by_all(began):
+        assert len(set(observed)) == 1, "hosts hold different states"
     for institution in four.institutions:
         verify_home_ledger(institution.home)
     return victim

@@ -17,10 +17,10 @@ def told(value: float | None, **groups: dict[str, GroupFigure]) -> TaskReport:
 
 
 def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
-    found = metric_rows(Evaluated({"a": told(0.7), "b": told(None)}), STATES, 2.0)
-    assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
-    assert found[1] == Metric(5, 0, "a", "accuracy", 0.5, 90, 2.0)
-    assert [(m.round, m.generation, m.task, math.isnan(m.value)) for m in found[2:]] == [
+    rows = metric_rows(Evaluated({"a": told(0.7), "b": told(None)}), STATES, 2.0)
+    assert rows[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
+    assert rows[1] == Metric(5, 0, "a", "accuracy", 0.5, 90, 2.0)
+    assert [(m.round, m.generation, m.task, math.isnan(m.value)) for m in rows[2:]] == [
         (7, 1, "b", True),
         (7, 1, "b", False),
     ]
@@ -28,8 +28,8 @@ def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
 
 def test_groups_and_personal_figures() -> None:
     shared, personal = told(0.7, sex={"f": GroupFigure(0.6, MIN_CELL)}), told(0.8)
-    found = metric_rows(Evaluated({"a": shared}, {"a": personal}), STATES, 2.0)
-    assert [(m.metric, m.cell, m.value, m.personal) for m in found] == [
+    rows = metric_rows(Evaluated({"a": shared}, {"a": personal}), STATES, 2.0)
+    assert [(m.metric, m.cell, m.value, m.personal) for m in rows] == [
         ("auc", "", 0.7, False),
         ("accuracy", "", 0.5, False),
         ("auc", "sex=f", 0.6, False),
@@ -47,7 +47,7 @@ def test_of_a_small_group_only_that_it_is_small_is_kept_whatever_the_learner_say
 def test_a_statistic_has_the_round_and_generation_of_its_own() -> None:
     evaluate = Evaluate((*STATES.states, ("statistic/a", 2, 3, b"")))
     answer = Evaluated({"a": told(0.7)}, statistics={"statistic/a": told(0.6), "statistic/b": told(0.6)})
-    found = metric_rows(answer, evaluate, 2.0)
-    assert found[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
-    assert found[2] == Metric(2, 3, "statistic/a", "auc", 0.6, 90, 2.0)
-    assert not [m for m in found if m.task == "statistic/b"], "its state was not asked about"
+    rows = metric_rows(answer, evaluate, 2.0)
+    assert rows[0] == Metric(5, 0, "a", "auc", 0.7, 90, 2.0)
+    assert rows[2] == Metric(2, 3, "statistic/a", "auc", 0.6, 90, 2.0)
+    assert not [m for m in rows if m.task == "statistic/b"], "its state was not asked about"

@@ -53,9 +53,9 @@ class FakeNetwork:
 def file_of(root: Path, state: Any = STATE) -> bytes:
     states = States(root)
     states.put(T, 7, CHAIN, state)
-    found = states.find(T, CHAIN)
-    assert found is not None
-    return found[0].read_bytes()
+    file = states.find(T, CHAIN)
+    assert file is not None
+    return file[0].read_bytes()
 
 
 def take(exchange: Exchange, network: FakeNetwork) -> bool:
@@ -115,9 +115,9 @@ def test_only_states_in_force_are_handed_out(tmp_path: Path) -> None:
     states.put(T, 7, CHAIN, STATE)
     rounds = (Round(7, 7, (), 0, CHAIN),)
     ledger: Any = SimpleNamespace(height=7, components={T: SimpleNamespace(rounds=rounds)})
-    found = exchange.locate(ledger, state_name(T, CHAIN))
-    assert found is not None
-    assert found[1] == file_size(5000)
+    located = exchange.locate(ledger, state_name(T, CHAIN))
+    assert located is not None
+    assert located[1] == file_size(5000)
     assert exchange.locate(ledger, sha256(b"other")) is None
     later: Any = SimpleNamespace(height=8, components={T: SimpleNamespace(rounds=())})
     assert exchange.locate(later, state_name(T, CHAIN)) is None

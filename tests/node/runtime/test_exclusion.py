@@ -155,10 +155,10 @@ def test_an_update_that_a_block_takes_meanwhile_is_seen(runtime: Any) -> None:
     stored = runtime.store.headers
 
     def counted_meanwhile() -> Any:
-        found = stored()
+        headers = stored()
         runtime.store.apply([ev.PutHeader(sent)])
         runtime.core.in_flight.pop(sent.digest, None)
-        return found
+        return headers
 
     runtime.store.headers = counted_meanwhile
     assert trio.run(runtime.exclude, WHO).updates == {sent.digest}
@@ -168,11 +168,11 @@ def test_of_what_nobody_wrote_down_it_is_not_said_that_it_saw_nobody(runtime: An
     manifests = runtime.exclusion.manifests
     named, unnamed = header(runtime, manifests.put([OTHER])), header(runtime, NONE, 2)
     lost, seen = header(runtime, sha256(b"gone"), 3), header(runtime, manifests.put([WHO]), 4)
-    runtime.store.apply([ev.PutHeader(each) for each in (named, unnamed, lost, seen)])
-    found = trio.run(runtime.exclude, WHO)
-    assert found.updates == {unnamed.digest, lost.digest, seen.digest}
-    assert found.unknown == {unnamed.digest, lost.digest}
-    assert found.in_data is None
+    runtime.store.apply([ev.PutHeader(signed) for signed in (named, unnamed, lost, seen)])
+    seen_before = trio.run(runtime.exclude, WHO)
+    assert seen_before.updates == {unnamed.digest, lost.digest, seen.digest}
+    assert seen_before.unknown == {unnamed.digest, lost.digest}
+    assert seen_before.in_data is None
     runtime.jobs._on_learner_ready(Opened({}, everybody=(OTHER,)))
     assert trio.run(runtime.exclude, WHO).in_data is False
     assert trio.run(runtime.exclude, OTHER).in_data is True
@@ -206,7 +206,7 @@ def test_manifests_stay_as_long_as_their_updates_may_count(runtime: Any) -> None
     manifests = runtime.exclusion.manifests
     past, in_flight, ahead = (manifests.put([WHO]) for _ in range(3))
     headers = [header(runtime, past, 1), header(runtime, in_flight, 2), header(runtime, ahead, 3)]
-    runtime.store.apply([ev.PutHeader(each) for each in headers])
+    runtime.store.apply([ev.PutHeader(signed) for signed in headers])
     in_round(runtime, 2)
     runtime.exclusion.forget_manifests({headers[1].digest})
     assert set(manifests.roots()) == {in_flight, ahead}

@@ -59,17 +59,17 @@ def test_g8_kill_9_at_random_moments_loses_and_doubles_nothing(federation: Make)
         victim = chance.randrange(4)
         time.sleep(chance.uniform(0.0, 0.6))
         four.daemons[victim].kill()
-        found = snapshot(four.institutions[victim])
-        for record in (*[r for b in found.blocks for r in b.records], *found.records):
+        stored = snapshot(four.institutions[victim])
+        for record in (*[r for b in stored.blocks for r in b.records], *stored.records):
             key = (record.value.author, record.value.seq)
             assert signed.setdefault(key, record.digest) == record.digest, f"two records {key[1]}"
         four.daemons[victim].start()
     four.wait_rounds(12)
     for institution in four.institutions:
-        found = snapshot(institution)
+        stored = snapshot(institution)
         seen = {
             (r.value.author, r.value.seq): r.digest
-            for r in (*[r for b in found.blocks for r in b.records], *found.records)
+            for r in (*[r for b in stored.blocks for r in b.records], *stored.records)
         }
         for key, digest in signed.items():
             assert seen.get(key, digest) == digest, "a record changed after a crash"
@@ -113,8 +113,8 @@ def test_g7_a_withdrawal_is_verified_from_another_ledger_and_its_bytes_are_gone(
     four.wait(lambda: all(_certified(fold_ledger(i, four.charter)) for i in four.institutions))
     for institution in four.institutions:
         assert verify_home_withdrawal(institution.home, author)["verified"] is True
-        found = verify_home_withdrawal(institution.home, voters[0].identity.public_key)
-        assert (found["verified"], found["mode"]) == (True, "rewind")
+        report = verify_home_withdrawal(institution.home, voters[0].identity.public_key)
+        assert (report["verified"], report["mode"]) == (True, "rewind")
 
 
 def _certified(ledger: Ledger) -> bool:
@@ -129,7 +129,7 @@ def _blob(four: Any, blob: bytes) -> bytes:
 
 def _found(four: Any, needles: list[bytes]) -> list[str]:
     """Return the files of all homes that hold any of these bytes, the database's free pages and log included."""
-    found = []
+    where = []
     for institution in four.institutions:
         for path in institution.home.root.rglob("*"):
             try:
@@ -137,8 +137,8 @@ def _found(four: Any, needles: list[bytes]) -> list[str]:
             except FileNotFoundError:
                 continue
             if any(needle in data for needle in needles):
-                found.append(str(path))
-    return found
+                where.append(str(path))
+    return where
 
 
 def test_the_control_socket_is_private_and_stop_leaves_nothing(federation: Make) -> None:

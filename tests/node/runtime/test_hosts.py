@@ -21,8 +21,8 @@ LATE = {"no update", "its update reached too few hosts", "acknowledged too late"
 
 @pytest.fixture
 def switch() -> Iterator[Wires]:
-    with wires(4) as found:
-        yield found
+    with wires(4) as networks:
+        yield networks
 
 
 @pytest.fixture
@@ -64,13 +64,13 @@ def absences(four: Any, since: int) -> dict[str, set[str]]:
     home = four.institutions[0].home
     lines = [json.loads(line) for line in home.log.read_text().splitlines() if line.startswith("{")]
     logged = {line["round"]: line["missing"] for line in lines if line["event"] == "round-closed"}
-    found: dict[str, set[str]] = {}
+    absent: dict[str, set[str]] = {}
     for number in range(since + 1, closed(four) + 1):
         shown = Client(home).round("head/task0", number)
         assert logged[number] == {member["key"][:16]: member["why"] for member in shown["missing"]}
         for member in shown["missing"]:
-            found.setdefault(member["name"], set()).add(member["why"])
-    return found
+            absent.setdefault(member["name"], set()).add(member["why"])
+    return absent
 
 
 def test_members_without_addresses_find_each_other_by_mdns(hosts: Make) -> None:
@@ -81,10 +81,10 @@ def test_members_without_addresses_find_each_other_by_mdns(hosts: Make) -> None:
 @pytest.fixture(scope="module")
 def heavy(lasting: Make) -> Iterator[tuple[Wires, Any]]:
     """Four whose updates are large, for two tests; the last one leaves a link slow."""
-    with wires(4) as found:
-        four = on(found, lasting, **HEAVY)
+    with wires(4) as networks:
+        four = on(networks, lasting, **HEAVY)
         four.wait_rounds(1)
-        yield found, four
+        yield networks, four
         for daemon in four.daemons:  # before their network goes
             daemon.kill()
 
@@ -160,9 +160,9 @@ def slow_down(switch: Wires, four: Any, kbit: int) -> None:
     switch.slow(3, kbit)
     began = closed(four)
     four.wait_rounds(began + 3, nodes=[0, 1, 2])
-    found = absences(four, began + 1)
-    assert found.keys() <= {"node-3"}
-    assert found.get("node-3", set()) <= LATE
-    assert found or kbit > 500, "it cannot carry a round's bytes within the deadline"
+    absent = absences(four, began + 1)
+    assert absent.keys() <= {"node-3"}
+    assert absent.get("node-3", set()) <= LATE
+    assert absent or kbit > 500, "it cannot carry a round's bytes within the deadline"
     four.wait_rounds(began + 3)  # the slow one folds them in the end, when the others wait
     assert closed(four, 3) >= began + 3

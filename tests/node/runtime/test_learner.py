@@ -51,22 +51,22 @@ async def until(found: Learner, state: str) -> set[str]:
 def test_data_that_are_not_there_yet_are_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_BACKOFF", 0.01)
     ready: list[Opened] = []
-    found = learner(tmp_path / "data", ready)
+    opened = learner(tmp_path / "data", ready)
 
     async def run() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(found.run)
-            await until(found, "failed")
-            assert "pupils.csv is not there" in found.detail
+            nursery.start_soon(opened.run)
+            await until(opened, "failed")
+            assert "pupils.csv is not there" in opened.detail
             await trio.sleep(0.3)  # it has looked again by now, and says it once
             (tmp_path / "data").touch()
-            await until(found, "ready")
+            await until(opened, "ready")
             nursery.cancel_scope.cancel()
 
     with structlog.testing.capture_logs() as logs:
         trio.run(run)
     assert len(ready) == 1
-    assert (found.detail, found.cut) == ("", {"essay": 3})
+    assert (opened.detail, opened.cut) == ("", {"essay": 3})
     assert [log["event"] for log in logs if log["log_level"] == "error"] == ["the data folder cannot be used"]
     assert [(log["modality"], log["records"]) for log in logs if "cut" in log["event"]] == [("essay", 3)]
 
@@ -74,23 +74,23 @@ def test_data_that_are_not_there_yet_are_looked_for_again(tmp_path: Path, monkey
 def test_a_worker_that_the_daemon_begins_anew_has_not_failed(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     ready: list[Opened] = []
-    found = learner(tmp_path / "data", ready)
+    opened = learner(tmp_path / "data", ready)
 
     async def run() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(found.run)
-            await until(found, "ready")
+            nursery.start_soon(opened.run)
+            await until(opened, "ready")
             states: set[str] = set()
 
             async def watch() -> None:
                 while True:
-                    states.add(found.state)
+                    states.add(opened.state)
                     await trio.sleep(0.001)
 
             nursery.start_soon(watch)
-            await found.reopen(opening(tmp_path / "data"))
-            await until(found, "starting")
-            await until(found, "ready")
+            await opened.reopen(opening(tmp_path / "data"))
+            await until(opened, "starting")
+            await until(opened, "ready")
             assert "failed" not in states
             nursery.cancel_scope.cancel()
 
@@ -102,8 +102,8 @@ def test_a_worker_that_the_daemon_begins_anew_has_not_failed(tmp_path: Path) -> 
 
 def test_a_learner_without_data_yet_waits(tmp_path: Path) -> None:
     ready: list[Opened] = []
-    found = Learner((sys.executable, "-c", WORKER), None, ready.append, waiting_for="dataset.toml: No such file")
-    assert (found.state, found.detail) == ("waiting", "dataset.toml: No such file")
+    opened = Learner((sys.executable, "-c", WORKER), None, ready.append, waiting_for="dataset.toml: No such file")
+    assert (opened.state, opened.detail) == ("waiting", "dataset.toml: No such file")
 
 
 ODD = """
@@ -127,17 +127,17 @@ while (body := read_frame(sys.stdin.buffer)) is not None:
 
 def test_an_answer_that_cannot_be_used_fails_its_request_alone(tmp_path: Path) -> None:
     ready: list[Opened] = []
-    found = Learner((sys.executable, "-c", ODD), opening(tmp_path), ready.append)
+    opened = Learner((sys.executable, "-c", ODD), opening(tmp_path), ready.append)
 
     async def run() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(found.run)
-            await until(found, "ready")
+            nursery.start_soon(opened.run)
+            await until(opened, "ready")
             for states, reason in (({"head/x": b""}, "Evaluated: missing"), ({}, "opened to evaluate")):
                 with pytest.raises(LearnerError, match=reason) as caught:
-                    await found.request(Evaluate(states))
+                    await opened.request(Evaluate(states))
                 assert caught.value.kind is None
-            assert (found.state, found.progress) == ("ready", (1, 2))
+            assert (opened.state, opened.progress) == ("ready", (1, 2))
             nursery.cancel_scope.cancel()
 
     trio.run(run)

@@ -37,9 +37,9 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     def run_it(*words: object, code: int = 0) -> Any:
         capsys.readouterr()
-        found = main([*(str(word) for word in words), "--json"])
+        exit_code = main([*(str(word) for word in words), "--json"])
         out = capsys.readouterr().out
-        assert found == code, out
+        assert exit_code == code, out
         return json.loads(out)
 
     yield run_it
@@ -106,9 +106,9 @@ def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_p
     assert given["file"] == str(file)
     assert file.stat().st_mode & 0o777 == 0o600
     new = newcomer(four, cli, tmp_path)
-    found = cli("join", file, "--home", new.home.root)
-    assert found["state"] in ("waiting", "proposed")
-    assert found["federation"] == four.charter.federation.hex()
+    joined = cli("join", file, "--home", new.home.root)
+    assert joined["state"] in ("waiting", "proposed")
+    assert joined["federation"] == four.charter.federation.hex()
     assert new.home.charter.read_bytes()
     (shown,) = cli("peer", "invitations", "--home", inviter)["invitations"]
     assert shown["applicant"]["key"] == new.identity.public_key.hex()
@@ -201,17 +201,19 @@ def test_g9_who_is_not_invited_gets_nothing_and_an_invitation_is_used_once(four:
 
 def test_a_member_rotates_its_key_while_rounds_close(four: Any, cli: Run) -> None:
     home = four.institutions[1].home
-    found = cli("peer", "rekey", "--yes", "--home", home.root)
-    assert (home.root / found["kept"]).exists()
+    rotated = cli("peer", "rekey", "--yes", "--home", home.root)
+    assert (home.root / rotated["kept"]).exists()
     assert not home.next_key.exists()
-    key = bytes.fromhex(found["key"])
+    key = bytes.fromhex(rotated["key"])
 
     def counted() -> bool:
         rounds = Client(four.institutions[0].home).rounds(limit=3)
         return any(key.hex() in {m["key"] for m in r["counted"]} for r in rounds)
 
     until(four, counted)
-    assert cli("peer", "show", "node-1", "--home", four.institutions[0].home.root)["earlier_keys"] == [found["old_key"]]
+    assert cli("peer", "show", "node-1", "--home", four.institutions[0].home.root)["earlier_keys"] == [
+        rotated["old_key"]
+    ]
     report = verify_home_ledger(four.institutions[2].home)
     assert key in report.ledger.members
 

@@ -142,8 +142,8 @@ def test_a_node_without_audio_holds_no_audio_weights_on_disk(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[Worker]:
-    with client.process() as found:
-        yield found
+    with client.process() as child:
+        yield child
 
 
 @pytest.mark.parametrize(("engage", "followed"), [(("*",), ()), (("head/*",), ("encoder/marks",))])

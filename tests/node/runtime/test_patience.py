@@ -25,10 +25,10 @@ def test_work_in_a_thread_is_tried_until_there_is_a_descriptor(tmp_path: Path) -
         return path.write_text("written")
 
     async def test() -> None:
-        found: list[int] = []
+        results: list[int] = []
 
         async def work() -> None:
-            found.append(await in_thread(write))
+            results.append(await in_thread(write))
 
         with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
@@ -36,8 +36,8 @@ def test_work_in_a_thread_is_tried_until_there_is_a_descriptor(tmp_path: Path) -
                     nursery.start_soon(work)
                     while len(tried) < 2:  # noqa: ASYNC110 - a thread announces nothing
                         await trio.sleep(0.01)
-                    assert not found
-            assert (found, path.read_text()) == ([7], "written")
+                    assert not results
+            assert (results, path.read_text()) == ([7], "written")
 
     trio.run(test)
 
@@ -79,17 +79,17 @@ def test_g9_an_update_that_finds_no_descriptor_is_fetched_later(runtime: Any) ->
         async def fetch(self, _peer: bytes, _blob: bytes, _size: int, write: Any, _offset: int) -> None:
             write(data)
 
-    said: list[ev.Event] = []
+    logged: list[ev.Event] = []
     holdings = runtime.holdings
-    holdings.network, holdings.submit = Network(), said.append
+    holdings.network, holdings.submit = Network(), logged.append
 
     async def test() -> None:
         with limit(next_descriptor()):
             with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
                 os.open(os.devnull, os.O_RDONLY)
             await holdings.pull(pull)
-        assert said == [ev.BlobRefused(pull.blob, "unavailable")]
+        assert logged == [ev.BlobRefused(pull.blob, "unavailable")]
         await holdings.pull(pull)
-        assert said[1:] == [ev.BlobStored(pull.blob)]
+        assert logged[1:] == [ev.BlobStored(pull.blob)]
 
     trio.run(test)

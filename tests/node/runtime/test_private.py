@@ -94,16 +94,16 @@ class Ran:
     @staticmethod
     def _watched(runtime: Runtime) -> list[int]:
         """The list of the rounds after which private components were trained; it grows as they are."""
-        request, found = runtime.learner.request, []
+        request, requests = runtime.learner.request, []
 
         async def watched(message: Asks[Any]) -> Any:
             answer = await request(message)
             if isinstance(message, Personalise):
-                found.append(runtime.jobs._personalised[1])
+                requests.append(runtime.jobs._personalised[1])
             return answer
 
         runtime.learner.request = watched  # type: ignore[method-assign]
-        return found
+        return requests
 
     async def _until_done(self, runtime: Runtime, private: bool) -> None:
         async def wait() -> None:

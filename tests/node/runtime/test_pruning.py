@@ -47,16 +47,16 @@ def stored(blobs: Blobs, found: tuple[Round, ...]) -> list[int]:
 
 def test_g7_only_bytes_that_no_withdrawal_reaches_go(stores: tuple[Blobs, States]) -> None:
     blobs, states = stores
-    found = rounds(blobs)
-    before, _ = folding.compute(SPEC, found, blobs, states)
-    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 10 * 4, "one checkpoint before the one at 20"
-    assert stored(blobs, found) == list(range(11, LAST + 1))
-    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0, "again changes nothing"
-    states.prune(SPEC.name, folding.kept(found, HORIZON))
-    assert states.get(SPEC.name, found[9].chain) is not None
+    lists = rounds(blobs)
+    before, _ = folding.compute(SPEC, lists, blobs, states)
+    assert folding.prune(SPEC, lists, HORIZON, blobs, states) == 10 * 4, "one checkpoint before the one at 20"
+    assert stored(blobs, lists) == list(range(11, LAST + 1))
+    assert folding.prune(SPEC, lists, HORIZON, blobs, states) == 0, "again changes nothing"
+    states.prune(SPEC.name, folding.kept(lists, HORIZON))
+    assert states.get(SPEC.name, lists[9].chain) is not None
     # The oldest round that a withdrawal can reach: the refold starts from the checkpoint and needs no byte that went.
-    gone = replace(found[LAST - HORIZON], entries=found[LAST - HORIZON].entries[1:])
-    after = chained([*found[: LAST - HORIZON], gone, *found[LAST - HORIZON + 1 :]], GENESIS)
+    gone = replace(lists[LAST - HORIZON], entries=lists[LAST - HORIZON].entries[1:])
+    after = chained([*lists[: LAST - HORIZON], gone, *lists[LAST - HORIZON + 1 :]], GENESIS)
     refolded, _ = folding.compute(SPEC, after, blobs, states)
     full = Blobs(blobs.folder.parent / "all")
     rounds(full)
@@ -67,23 +67,23 @@ def test_g7_only_bytes_that_no_withdrawal_reaches_go(stores: tuple[Blobs, States
 
 def test_g8_without_its_checkpoint_nothing_goes(stores: tuple[Blobs, States]) -> None:
     blobs, states = stores
-    found = rounds(blobs)
-    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
-    folding.compute(SPEC, found, blobs, states)
-    (path,) = states.folder.rglob(f"{found[9].chain.hex()}.state")
+    lists = rounds(blobs)
+    assert folding.prune(SPEC, lists, HORIZON, blobs, states) == 0
+    folding.compute(SPEC, lists, blobs, states)
+    (path,) = states.folder.rglob(f"{lists[9].chain.hex()}.state")
     path.write_bytes(path.read_bytes()[:-1])  # torn
-    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
-    assert stored(blobs, found) == list(range(1, LAST + 1))
+    assert folding.prune(SPEC, lists, HORIZON, blobs, states) == 0
+    assert stored(blobs, lists) == list(range(1, LAST + 1))
 
 
 @pytest.mark.parametrize("count", [0, 1, HORIZON, HORIZON + 9])
 def test_a_young_federation_keeps_all(stores: tuple[Blobs, States], count: int) -> None:
     blobs, states = stores
-    found = rounds(blobs, count)
-    folding.compute(SPEC, found, blobs, states)
-    assert folding.prune(SPEC, found, HORIZON, blobs, states) == 0
-    assert stored(blobs, found) == list(range(1, count + 1))
-    assert {r.chain for r in found[-4:]} <= folding.kept(found, HORIZON)
+    lists = rounds(blobs, count)
+    folding.compute(SPEC, lists, blobs, states)
+    assert folding.prune(SPEC, lists, HORIZON, blobs, states) == 0
+    assert stored(blobs, lists) == list(range(1, count + 1))
+    assert {r.chain for r in lists[-4:]} <= folding.kept(lists, HORIZON)
 
 
 def test_a_long_life_keeps_a_bounded_number_of_checkpoints(stores: tuple[Blobs, States]) -> None:
@@ -98,15 +98,15 @@ def test_g7_rounds_that_close_before_the_refold_take_no_checkpoint_that_it_needs
 ) -> None:
     """A withdrawal reaches the oldest round of its horizon, and the lists go on growing before anybody folds again."""
     blobs, states = stores
-    found = rounds(blobs, last)
+    lists = rounds(blobs, last)
     for count in range(last - 10, last + 1):
-        folding.compute(SPEC, found[:count], blobs, states)
-        states.prune(SPEC.name, folding.kept(found[:count], HORIZON))
-        folding.prune(SPEC, found[:count], HORIZON, blobs, states)
+        folding.compute(SPEC, lists[:count], blobs, states)
+        states.prune(SPEC.name, folding.kept(lists[:count], HORIZON))
+        folding.prune(SPEC, lists[:count], HORIZON, blobs, states)
     oldest = last - HORIZON  # index of the round last - HORIZON + 1
-    gone = replace(found[oldest], entries=found[oldest].entries[1:])
+    gone = replace(lists[oldest], entries=lists[oldest].entries[1:])
     later = [Round(last + n, 1, (), 0, GENESIS) for n in range(1, 9)]
-    after = chained([*found[:oldest], gone, *found[oldest + 1 :], *later], GENESIS)
+    after = chained([*lists[:oldest], gone, *lists[oldest + 1 :], *later], GENESIS)
     states.prune(SPEC.name, folding.kept(after, HORIZON))
     folding.prune(SPEC, after, HORIZON, blobs, states)
     folding.compute(SPEC, after, blobs, states)
@@ -117,8 +117,8 @@ def test_g1_a_state_that_differs_is_computed_from_the_bytes_as_long_as_they_are_
 ) -> None:
     """Its own checkpoints may hold the fault: only what nothing can be computed from any more is believed."""
     blobs, states = stores
-    found = rounds(blobs)
-    folding.compute(SPEC, found, blobs, states)
-    assert folding.irreplaceable(found, HORIZON, blobs) == set()
-    folding.prune(SPEC, found, HORIZON, blobs, states)
-    assert folding.irreplaceable(found, HORIZON, blobs) == {found[9].chain}
+    lists = rounds(blobs)
+    folding.compute(SPEC, lists, blobs, states)
+    assert folding.irreplaceable(lists, HORIZON, blobs) == set()
+    folding.prune(SPEC, lists, HORIZON, blobs, states)
+    assert folding.irreplaceable(lists, HORIZON, blobs) == {lists[9].chain}

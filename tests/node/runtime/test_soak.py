@@ -34,8 +34,8 @@ LONGEST_GAP = 30.0  # seconds without a closed round: many deadlines, and severa
 def words(institution: Institution, federation: bytes) -> Iterator[tuple[Word, bytes]]:
     """What is on an institution's disk of anybody's signed words: records, update headers, votes."""
     with closing(connect(institution.home.database, readonly=True)) as disk:
-        for author, seq, found in disk.execute("SELECT author, seq, digest FROM records"):
-            yield ("record", author, seq), found
+        for author, seq, row in disk.execute("SELECT author, seq, digest FROM records"):
+            yield ("record", author, seq), row
         for author, component, round_, wire in disk.execute("SELECT author, component, round, wire FROM headers"):
             yield ("header", author, component, round_), digest(UpdateHeader.DOMAIN, wire[SIGNATURE_SIZE:])
         for (data,) in disk.execute("SELECT data FROM messages"):
@@ -54,8 +54,8 @@ class Witness:
     def look(self, dead: Institution | None = None) -> None:
         """Nobody signed two words in one place; the dead holds each of its records and headers that another holds."""
         for institution in self.federation.institutions:
-            for word, found in words(institution, self.id):
-                assert self.signed.setdefault(word, found) == found, f"signed twice: {word}"
+            for word, key in words(institution, self.id):
+                assert self.signed.setdefault(word, key) == key, f"signed twice: {word}"
         if dead is not None:
             author = dead.identity.public_key
             own = {word for word, _ in words(dead, self.id)}
@@ -133,8 +133,8 @@ def test_g3_g8_rounds_close_under_random_kills(
     for institution in these.institutions:
         report = verify_home_ledger(institution.home)
         ledgers.add(state_digest(report.ledger))
-        found, others = verify_home_states(institution.home, report)
-        states |= {(state.component, state.round, state.digest) for state in found}
+        checked, others = verify_home_states(institution.home, report)
+        states |= {(state.component, state.round, state.digest) for state in checked}
         assert not others
-        assert all(state.stored for state in found)
+        assert all(state.stored for state in checked)
     assert len(ledgers) == len(states) == 1

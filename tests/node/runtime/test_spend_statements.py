@@ -34,15 +34,15 @@ def told(statements: SpendStatements, *headers: UpdateHeader) -> list[tuple[str,
 
 
 def test_a_member_that_claims_too_little_is_told_of_and_an_honest_one_is_not() -> None:
-    found = told(SpendStatements(), header(1, HONEST), header(2, LOW))
-    assert found == [("a member claims less ε than its training runs compose to", 2)]
+    findings = told(SpendStatements(), header(1, HONEST), header(2, LOW))
+    assert findings == [("a member claims less ε than its training runs compose to", 2)]
 
 
 def test_g9_a_spend_statement_that_ends_the_process_costs_no_other_its_check() -> None:
     ends = "import json, sys\nfor line in sys.stdin:\n    n = len(json.loads(line)['events'])\n"
     ends += "    assert n < 3\n    print(5500, flush=True)\n"
-    found = told(SpendStatements([sys.executable, "-c", ends]), header(1, LONG), header(2, LOW), header(3, HONEST))
-    assert found == [
+    findings = told(SpendStatements([sys.executable, "-c", ends]), header(1, LONG), header(2, LOW), header(3, HONEST))
+    assert findings == [
         ("a member claims less ε than its training runs compose to", 2),
         ("a member's spend statement could not be recomputed", 1),
     ]

@@ -63,8 +63,8 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     four.wait(lambda: Client(home).settled(sent["updates"]))
     four.wait(lambda: not manifests.of(WHO))
     assert manifests.of("student-8"), "the draws since then are written down, without the one"
-    content, found = _make(home, me, WHO)
-    assert (len(found.updates) >= 2, found.withdrawn >= 2) == (True, True)
+    content, made = _make(home, me, WHO)
+    assert (len(made.updates) >= 2, made.withdrawn >= 2) == (True, True)
     assert check(io.BytesIO(content), "receipt", WHO, KEY).member == me
     with pytest.raises(VerificationError, match="does not show"):
         check(io.BytesIO(content), "receipt", "student-8", KEY)
@@ -89,8 +89,8 @@ def _sign(four: Any) -> None:
     """Outsiders' files hold a charter that every founder signed."""
     for institution in four.institutions:
         charter, signed = load_file(institution.home.charter.read_bytes(), "charter")
-        for each in four.institutions:
-            signed = add_signature(charter, signed, each.identity)
+        for member in four.institutions:
+            signed = add_signature(charter, signed, member.identity)
         institution.home.charter.write_bytes(dump_file(signed))
 
 
@@ -107,7 +107,7 @@ def _nothing_left(four: Any, school: Any, places: list[tuple[bytes, bytes]]) -> 
             data = _read(path)
             assert WHO.encode() not in data, path
             if institution is not school:
-                assert not any(salt in data or place in data for salt, place in places), path
+                assert not any(salt in data or folder in data for salt, folder in places), path
 
 
 def _read(path: Path) -> bytes:

@@ -114,8 +114,8 @@ def permitted() -> str:
     if not Path("/proc/self/ns/net").exists():
         return "this system has no network namespaces"
     try:
-        with wires(1) as found:
-            found.slow(0, 1000)
+        with wires(1) as networks:
+            networks.slow(0, 1000)
     except WiresError as error:
         return str(error)
     return ""

@@ -257,13 +257,13 @@ def test_figures_of_groups_and_of_private_components_stand_beside_each_other(sto
 
 def test_a_figure_of_a_small_group_is_refused_and_that_it_is_small_is_kept(store: Store) -> None:
     small = Metric(1, 0, "pass", "auc", math.nan, None, 1.0, "sex=m")
-    for told in ({"value": 0.7}, {"value": 0.7, "count": MIN_CELL - 1}, {"count": MIN_CELL - 1}):
+    for change in ({"value": 0.7}, {"value": 0.7, "count": MIN_CELL - 1}, {"count": MIN_CELL - 1}):
         with pytest.raises(LocalProtocolError, match="under 50"):
-            store.put_metrics([Metric(2, 0, "pass", "auc", 0.1, 9, 1.0), replace(small, **told)])
+            store.put_metrics([Metric(2, 0, "pass", "auc", 0.1, 9, 1.0), replace(small, **change)])
     assert store.metrics() == []
     store.put_metrics([small])
-    (found,) = store.metrics()
-    assert (found.cell, found.count, math.isnan(found.value)) == ("sex=m", None, True)
+    (metric,) = store.metrics()
+    assert (metric.cell, metric.count, math.isnan(metric.value)) == ("sex=m", None, True)
 
 
 def test_a_metric_may_be_undefined(store: Store) -> None:
@@ -318,10 +318,10 @@ NEVER: dict[str, tuple[list[Put], Put]] = {
 def test_what_must_never_be_is_refused_and_the_whole_batch_with_it(name: str, store: Store) -> None:
     before, wrong = NEVER[name]
     store.apply(before)
-    known = store.snapshot()
+    snapshot = store.snapshot()
     with pytest.raises(LocalProtocolError):
         store.apply([PutFlag("first", 1), PutRecord(A[2]), wrong, PutFlag("last", 1)])
-    assert store.snapshot() == known
+    assert store.snapshot() == snapshot
     store.apply([PutFlag("after", 1)])  # and the store goes on
     assert store.flags()["after"] == 1
 
@@ -387,8 +387,8 @@ def test_reads_go_on_in_other_threads_during_writes(store: Store) -> None:
     for thread in threads:
         thread.start()
     records = feed(BOB, 30)
-    for height, each in enumerate(records, 1):
-        store.apply([PutRecord(each), put_block(height, [each])])
+    for height, signed in enumerate(records, 1):
+        store.apply([PutRecord(signed), put_block(height, [signed])])
     for thread in threads:
         thread.join()
     assert problems == []
@@ -478,11 +478,11 @@ def test_a_truncation_anywhere_is_named_or_harmless(filled: Path, tmp_path: Path
     for length in [*range(0, len(content), 997), *range(len(content) - 4, len(content))]:
         path.write_bytes(content[:length])
         try:
-            found = opened(path)
+            database = opened(path)
         except CorruptError as error:
             assert "node.db" in str(error)  # noqa: PT017 - both outcomes are allowed
         else:
-            assert found == EXPECTED, length  # a last page is empty at its end
+            assert database == EXPECTED, length  # a last page is empty at its end
             assert length > len(content) - 4096
 
 
@@ -495,12 +495,12 @@ def flips_hold(path: Path, content: bytes, positions: Iterable[int], random: Ran
         mask = 1 << random.randrange(8)
         path.write_bytes(overwrite(position, bytes([content[position] ^ mask]))(content))
         try:
-            found = opened(path)
+            database = opened(path)
         except (CorruptError, RefusedError, UsageError) as error:
             assert "node.db" in str(error), (position, mask)  # noqa: PT017 - both outcomes are allowed
             errors += 1
         else:
-            assert found == EXPECTED, (position, mask)
+            assert database == EXPECTED, (position, mask)
     return errors
 
 

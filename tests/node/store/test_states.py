@@ -27,20 +27,20 @@ def only_file(states: States) -> Path:
 
 def test_g1_bits_come_back(states: States) -> None:
     states.put("head/pass", 3, CHAINS[0], STATE)
-    found = States(states.folder).get("head/pass", CHAINS[0])
-    assert found is not None
-    assert found.dtype == np.int32
-    assert found.tobytes() == STATE.tobytes()
-    assert not found.flags.writeable
+    state = States(states.folder).get("head/pass", CHAINS[0])
+    assert state is not None
+    assert state.dtype == np.int32
+    assert state.tobytes() == STATE.tobytes()
+    assert not state.flags.writeable
     assert only_file(states).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("state", [STATE[:0], STATE[::2], STATE.astype(">i4").astype(np.int32)])
 def test_views_and_empty_states_come_back(states: States, state: np.ndarray) -> None:
     states.put("x", 1, CHAINS[0], state)
-    found = states.get("x", CHAINS[0])
-    assert found is not None
-    assert found.tolist() == state.tolist()
+    kept = states.get("x", CHAINS[0])
+    assert kept is not None
+    assert kept.tolist() == state.tolist()
 
 
 def test_a_state_belongs_to_its_component_and_chain(states: States) -> None:
@@ -53,9 +53,9 @@ def test_a_state_belongs_to_its_component_and_chain(states: States) -> None:
 def test_putting_again_replaces(states: States) -> None:
     states.put("x", 1, CHAINS[0], STATE)
     states.put("x", 1, CHAINS[0], STATE[:2])
-    found = states.get("x", CHAINS[0])
-    assert found is not None
-    assert found.size == 2
+    state = states.get("x", CHAINS[0])
+    assert state is not None
+    assert state.size == 2
     only_file(states)
 
 
@@ -76,8 +76,8 @@ def test_every_flipped_byte_and_every_cut_is_found_and_deleted(states: States) -
         content[:i] + bytes([content[i] ^ 1 << random.randrange(8)]) + content[i + 1 :] for i in range(len(content))
     ]
     damaged += [content[:i] for i in range(len(content))] + [content + b"\0", bytes(len(content))]
-    for each in damaged:
-        path.write_bytes(each)
+    for data in damaged:
+        path.write_bytes(data)
         assert states.get("head/pass", CHAINS[0]) is None
         assert not path.exists()
     states.put("head/pass", 1, CHAINS[0], STATE)
@@ -131,9 +131,9 @@ def test_a_full_disk_is_named_and_loses_nothing(states: States, monkeypatch: pyt
     with pytest.raises(DiskFullError):
         states.put("a", 1, CHAINS[0], STATE[:1])
     monkeypatch.undo()
-    found = states.get("a", CHAINS[0])
-    assert found is not None
-    assert found.size == STATE.size
+    state = states.get("a", CHAINS[0])
+    assert state is not None
+    assert state.size == STATE.size
     only_file(states)
 
 

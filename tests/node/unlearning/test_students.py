@@ -53,9 +53,9 @@ def test_an_empty_draw_is_not_told_from_another(home: Home) -> None:
     manifests = Manifests(home)
     one, two = manifests.put([]), manifests.put([])
     assert one != two
-    found = manifests.get(one)
-    assert found is not None
-    assert found.root() != Manifest(found.salt, found.blind, (tag(found.salt, "student-1"),)).root()
+    manifest = manifests.get(one)
+    assert manifest is not None
+    assert manifest.root() != Manifest(manifest.salt, manifest.blind, (tag(manifest.salt, "student-1"),)).root()
 
 
 def test_a_root_holds_to_its_salt_and_hides_its_leaves(home: Home) -> None:
@@ -84,17 +84,17 @@ def test_who_is_excluded_stays_excluded(home: Home) -> None:
     exclude(home, "student-3")
     for name in STUDENTS[6:9]:
         exclude(home, name)
-    found = load_excluded(home)
-    assert [name for name in STUDENTS if found.has(name)] == [STUDENTS[3], *STUDENTS[5:9]]
-    assert len(found.tags) == 5
+    excluded = load_excluded(home)
+    assert [name for name in STUDENTS if excluded.has(name)] == [STUDENTS[3], *STUDENTS[5:9]]
+    assert len(excluded.tags) == 5
     assert not any(name.encode() in everything(home) for name in STUDENTS)
 
 
 def test_of_several_who_are_excluded_at_once_none_is_lost(home: Home) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: exclude(home, name), STUDENTS))
-    found = load_excluded(home)
-    assert [name for name in STUDENTS if found.has(name)] == STUDENTS
+    excluded = load_excluded(home)
+    assert [name for name in STUDENTS if excluded.has(name)] == STUDENTS
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"salt": "00", "tags": []}', '{"salt": 5, "tags": []}'])
@@ -113,11 +113,11 @@ SPELLINGS = ["Zo\u00e9", "Zoe\u0301", " Zo\u00e9\u00a0", "\ufeffZo\u00e9\u200b"]
 def test_g7_all_spellings_that_normalise_equal_have_one_tag(home: Home, spelling: str) -> None:
     manifests = Manifests(home)
     root = manifests.put([spelling, "other"])
-    found = manifests.get(root)
-    assert found is not None
-    assert all(found.has(each) for each in SPELLINGS)
-    assert not found.has("ZO\u00c9")
-    assert len(found.tags) == 2
+    manifest = manifests.get(root)
+    assert manifest is not None
+    assert all(manifest.has(text) for text in SPELLINGS)
+    assert not manifest.has("ZO\u00c9")
+    assert len(manifest.tags) == 2
     excluded = exclude(home, spelling)
-    assert all(excluded.has(each) for each in SPELLINGS)
-    assert all(load_excluded(home).has(each) for each in SPELLINGS)
+    assert all(excluded.has(text) for text in SPELLINGS)
+    assert all(load_excluded(home).has(text) for text in SPELLINGS)

@@ -19,9 +19,9 @@ from ...public_data import public_data
 def rows_of(capsys: pytest.CaptureFixture[str], name: str) -> list[dict[str, Any]]:
     capsys.readouterr()
     assert run(name, as_json=True, quick=True) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["bench"] == name
-    return list(found["rows"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["bench"] == name
+    return list(answer["rows"])
 
 
 @pytest.mark.soak

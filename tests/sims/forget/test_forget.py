@@ -39,9 +39,9 @@ def shadowed(signal: float, seed: int = 1) -> tuple[Any, Any, Any, Any]:
 @pytest.mark.parametrize("score", [lira, rmia])
 def test_guesses_find_a_signal_and_only_that(score: Any) -> None:
     logits, shadows, inside, members = shadowed(1.0)
-    found = judge(score(logits, shadows, inside), members, np.random.default_rng(1))
-    assert found.low > 0.75
-    assert found.low < found.auc < found.high
+    guessed = judge(score(logits, shadows, inside), members, np.random.default_rng(1))
+    assert guessed.low > 0.75
+    assert guessed.low < guessed.auc < guessed.high
     # Without shadows the difficulty hides it.
     assert judge(logits, members, np.random.default_rng(1)).auc < 0.7
     logits, shadows, inside, members = shadowed(0.0)
@@ -70,11 +70,11 @@ def test_rmia_is_the_ratio_to_the_mean_of_both_halves() -> None:
 def test_one_percent_of_few_is_nobody() -> None:
     members = np.array([True] * 4 + [False] * 99)
     scores = np.concatenate([[5.0, 1.99, 0.0, 3.0], np.linspace(-1.0, 2.0, 99)])
-    found = judge(scores, members, np.random.default_rng(1))
-    assert (found.allowed, found.tpr) == (0, 0.5)
+    guessed = judge(scores, members, np.random.default_rng(1))
+    assert (guessed.allowed, guessed.tpr) == (0, 0.5)
     members = np.append(members, [False])
-    found = judge(np.append(scores, 4.0), members, np.random.default_rng(1))
-    assert (found.allowed, found.tpr) == (1, 0.5)  # one of a hundred: 4.0 is let through, and 2.0 is the bar
+    guessed = judge(np.append(scores, 4.0), members, np.random.default_rng(1))
+    assert (guessed.allowed, guessed.tpr) == (1, 0.5)  # one of a hundred: 4.0 is let through, and 2.0 is the bar
 
 
 def test_exposure_by_hand() -> None:
@@ -85,9 +85,9 @@ def test_exposure_by_hand() -> None:
 
 
 def test_every_candidate_is_in_half_of_the_shadows() -> None:
-    found = halves(50, 6, np.random.default_rng(2))
-    assert set(found.sum(axis=0).tolist()) == {3}
-    assert len({row.tobytes() for row in found}) == 6
+    inside = halves(50, 6, np.random.default_rng(2))
+    assert set(inside.sum(axis=0).tolist()) == {3}
+    assert len({row.tobytes() for row in inside}) == 6
 
 
 # ---- the federation
@@ -119,14 +119,16 @@ def answers(found: Setting) -> Any:
 
 
 def trained(seed: str, joined: int = 2, without: str = "") -> tuple[History, Any, Any]:
-    found = setting()
-    learners = [Learner(name, name, tuple(found.specs), 5.0) for name in "abc"]
+    made = setting()
+    learners = [Learner(name, name, tuple(made.specs), 5.0) for name in "abc"]
 
     def present(number: int) -> Sequence[Learner]:
-        return [each for each in learners if each.name != without and (each.name != "b" or number >= joined)]
+        return [
+            learner for learner in learners if learner.name != without and (learner.name != "b" or number >= joined)
+        ]
 
-    ask = answers(found)
-    return follow(begin(found, bytes(32)), ask, present, 4, seed), ask, learners
+    ask = answers(made)
+    return follow(begin(made, bytes(32)), ask, present, 4, seed), ask, learners
 
 
 def test_a_refold_is_the_fold_of_the_others_entries_alone() -> None:
@@ -144,7 +146,7 @@ def test_a_rewind_under_the_same_draws_is_the_retrained_model() -> None:
     history, ask, learners = trained("s", joined=3)
     retrained, _, _ = trained("s", without="b")
     assert history.first_of("b") == 3
-    others = [each for each in learners if each.name != "b"]
+    others = [learner for learner in learners if learner.name != "b"]
     before = len(history.states)
     rewound = follow(history.until(2), ask, lambda _: others, 2, "s")
     refolded = history.refold("b")
@@ -161,19 +163,19 @@ def test_a_rewind_under_the_same_draws_is_the_retrained_model() -> None:
 
 
 def test_the_member_is_shared_out_without_overlap(tmp_path: Path) -> None:
-    found = ground.prepare("digits", tmp_path, None, 1)
-    assert (found.member, len(found.others)) == ("institution-1", 3)
-    assert not found.planted & found.references
-    assert not (found.planted | found.references) & set(found.candidates)
-    assert found.chosen < set(found.candidates)
-    path = found.write(tmp_path / "out", found.chosen)
-    before = pyarrow.parquet.read_table(found.folder / "digits.parquet").to_pylist()
+    prepared = ground.prepare("digits", tmp_path, None, 1)
+    assert (prepared.member, len(prepared.others)) == ("institution-1", 3)
+    assert not prepared.planted & prepared.references
+    assert not (prepared.planted | prepared.references) & set(prepared.candidates)
+    assert prepared.chosen < set(prepared.candidates)
+    path = prepared.write(tmp_path / "out", prepared.chosen)
+    before = pyarrow.parquet.read_table(prepared.folder / "digits.parquet").to_pylist()
     after = pyarrow.parquet.read_table(path / "digits.parquet").to_pylist()
     truth = {row["image"]: row["digit"] for row in before}
     for row in after:
         name = row["image"]
-        assert (row["split"] == "train") == (name in found.chosen | found.planted)
-        assert (row["digit"] != truth[name]) == (name in found.planted | found.references)
+        assert (row["split"] == "train") == (name in prepared.chosen | prepared.planted)
+        assert (row["digit"] != truth[name]) == (name in prepared.planted | prepared.references)
     with pytest.raises(UsageError, match="no institution 'nobody'"):
         ground.prepare("digits", tmp_path / "again", "nobody", 1)
 
@@ -211,11 +213,11 @@ TINY = forget.Request(rounds=6, joined=1, recovery=0, shadows=0, seed=3)
 def test_the_audit_sees_a_refold_that_did_nothing() -> None:
     """The canaries are in the model before; a refold takes them out, and one that is left out does not."""
     honest, faulty = forget.audit(TINY), forget.audit(replace(TINY, fault="no-refold"))
-    for found in (honest, faulty):
-        assert of(found, "before")["canaries"]["low"] > 0.5
-        assert of(found, "before")["canaries"]["exposure"] > found["chance_exposure"] + 0.3
-        assert of(found, "retrained")["canaries"]["low"] < 0.5
-        assert of(found, "rewind")["weights_apart"] == of(found, "rewind")["probabilities_apart"] == 0.0
+    for report in (honest, faulty):
+        assert of(report, "before")["canaries"]["low"] > 0.5
+        assert of(report, "before")["canaries"]["exposure"] > report["chance_exposure"] + 0.3
+        assert of(report, "retrained")["canaries"]["low"] < 0.5
+        assert of(report, "rewind")["weights_apart"] == of(report, "rewind")["probabilities_apart"] == 0.0
     assert of(honest, "refold")["canaries"]["low"] < 0.5
     assert of(honest, "refold")["canaries"]["auc"] < of(honest, "before")["canaries"]["auc"] - 0.1
     left = of(faulty, "refold")

@@ -21,8 +21,8 @@ def mixed_and_trimmed(updates: Sequence[Vectors], f: int) -> Vectors:
     x = np.stack(updates)
     squared = ((x[:, None] - x[None]) ** 2).sum(axis=2)
     y = np.stack([x[np.argsort(row, kind="stable")[: len(x) - f]].mean(axis=0) for row in squared])
-    found: Vectors = np.sort(y, axis=0)[f : len(x) - f].mean(axis=0)
-    return found
+    trimmed: Vectors = np.sort(y, axis=0)[f : len(x) - f].mean(axis=0)
+    return trimmed
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=lambda case: f"{case['attack']} {case['f']} of {case['n']}")

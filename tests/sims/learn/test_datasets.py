@@ -23,9 +23,9 @@ def oulad() -> Path:
 def fits(data: Dataset, name: str) -> bool:
     """Whether the data are what the preset's charter declares."""
     _, learning = preset(name, budget=None, rounds=10, institutions=4)
-    found = data.modalities
+    arrays = data.modalities
     return all(
-        (found[m.name].kind, found[m.name].width, found[m.name].length) == (m.kind, m.width, m.length)
+        (arrays[m.name].kind, arrays[m.name].width, arrays[m.name].length) == (m.kind, m.width, m.length)
         for m in learning.modalities
     ) and all((data.tasks[t.name].kind, data.tasks[t.name].classes) == (t.kind, t.classes) for t in learning.tasks)
 

@@ -33,8 +33,8 @@ def data() -> Path:
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[list[LearnerWorker]]:
-    with start_workers(1) as found:
-        yield found
+    with start_workers(1) as workers:
+        yield workers
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_weights_are_the_designed_ones_or_what_they_are_compared_with() -> None:
     learners = [Learner("a", "a", hosted, 1.0), Learner("b", "b", hosted, 16.0)]
     shares = {}
     for weights in ("designed", "uniform", "inverse"):
-        place = moved(setting(weights), learners, 1)["head/pass"] / 3.5
-        shares[weights] = (place - 1) / 15  # of b
+        position = moved(setting(weights), learners, 1)["head/pass"] / 3.5
+        shares[weights] = (position - 1) / 15  # of b
     assert shares["uniform"] == pytest.approx(1 / 2, abs=1e-3)
     assert shares["inverse"] == pytest.approx(256 / 257, abs=1e-3)
     assert shares["uniform"] < shares["designed"] <= 3 / 4 + 1e-3  # whoever is noisy keeps half of an equal share
@@ -175,22 +175,23 @@ def test_a_runs_noise_is_a_function_of_its_seed(work: Path, crew: list[LearnerWo
     study = studies.study("oulad")
     everybody = study.institutions(source, work)
     some = {name: everybody[name] for name in ("AAA", "GGG")}
-    found = {}
+    updates = {}
     crew[0].opened.clear()
     ground = Ground("oulad", some, tmp_path / "cache.db")
     for key, seed, tune in (("a", 1, False), ("again", 1, False), ("b", 2, False), ("tune", 1, True)):
         run = Run("federated", 3.0, 2.0, seed, tune=tune)
-        found[key] = perform(crew[0], run, ground, study.recipe, 2, 1.0)
-    assert found["a"] == found["again"]
-    assert found["a"] != found["b"]
-    held_out = {name: report["pass"]["n"] for name, report in found["a"].items()}
-    apart = {name: report["pass"]["n"] for name, report in found["tune"].items()}
+        updates[key] = perform(crew[0], run, ground, study.recipe, 2, 1.0)
+    assert updates["a"] == updates["again"]
+    assert updates["a"] != updates["b"]
+    held_out = {name: report["pass"]["n"] for name, report in updates["a"].items()}
+    apart = {name: report["pass"]["n"] for name, report in updates["tune"].items()}
     for name in some:
         with_all, without = ground.sizes[name, False], ground.sizes[name, True]
         assert apart[name] == with_all - without, "the validation part is of those that are trained on later"
         assert held_out[name] != apart[name]
     assert all(
-        "last" in report["pass"] and "last" not in found["tune"][name]["pass"] for name, report in found["a"].items()
+        "last" in report["pass"] and "last" not in updates["tune"][name]["pass"]
+        for name, report in updates["a"].items()
     )
 
 
@@ -200,7 +201,7 @@ def test_liars_stay_in_their_bounds(attack: str, rule: str) -> None:
     """G5: they send the same, each within its own least and greatest norm."""
     spec = replace(setting().specs["head/pass"], rule=rule)
     honest = np.rint(np.random.Generator(np.random.PCG64(5)).normal(4, 20, (5, spec.dimension)))
-    norms = sorted(float(each @ each) for each in honest)
+    norms = sorted(float(learner @ learner) for learner in honest)
     bounds = [(int(norms[0] / 4), int(norms[-1])), (int(norms[-1] * 2), int(norms[-1] * 3))]
     stage = lies.Stage(spec, honest, [400] * 7, bounds, (1, 0))
     sent = lies.tell(attack, stage)
@@ -218,7 +219,7 @@ def test_liars_are_folded_with_the_honest_and_train_nothing() -> None:
     def ask(learner: Learner) -> Any:
         def answer(request: Train) -> Trained:
             asked.append(learner.name)
-            ups = {name: np.full(found.specs[name].dimension, 60, "<i2").tobytes() for name in request.engaged}
+            ups = {name: np.full(robust.specs[name].dimension, 60, "<i2").tobytes() for name in request.engaged}
             return Trained(ups, 0.0)
 
         return answer
@@ -226,14 +227,14 @@ def test_liars_are_folded_with_the_honest_and_train_nothing() -> None:
     places = {}
     for rule in ("mean", "clip+nnm+trimmed_mean"):
         plain = setting()
-        found = replace(
+        robust = replace(
             plain,
             specs={name: replace(spec, rule=rule) for name, spec in plain.specs.items()},
             liars=frozenset("bf"),
             attack="sign flip × 3",
         )
-        places[rule] = float(train(ask, learners, found)[0]["head/pass"].mean()) / 256
-        honest = float(train(ask, learners, replace(found, attack=None))[0]["head/pass"].mean()) / 256
+        places[rule] = float(train(ask, learners, robust)[0]["head/pass"].mean()) / 256
+        honest = float(train(ask, learners, replace(robust, attack=None))[0]["head/pass"].mean()) / 256
         assert honest == pytest.approx(60 * 3.5)
     assert asked.count("b") == asked.count("a") / 2
     assert places["mean"] < 0.6 * 60 * 3.5
@@ -253,8 +254,8 @@ def test_attacks_are_measured_on_the_honest(
         ("none", "mean"), ("none", bench.ATTACKED), ("sign flip × 3", "mean"), ("sign flip × 3", bench.ATTACKED)
     ]  # fmt: skip
     assert all(set(row["institutions"]) == {"AAA", "CCC", "DDD", "EEE", "GGG"} for row in rows)
-    found = [row["values"][0] for row in rows]
-    assert found[2] < found[3] - 0.1
+    values = [row["values"][0] for row in rows]
+    assert values[2] < values[3] - 0.1
 
 
 def test_an_unknown_study_is_refused() -> None:
@@ -266,10 +267,10 @@ def test_an_unknown_study_is_refused() -> None:
 def test_a_short_run_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data()
     assert bench.run(only="oulad", seeds=1, epsilon=inf, out=tmp_path / "out", as_json=True, quick=True, workers=1) == 0
-    found = json.loads(capsys.readouterr().out)["oulad"]
-    assert found == json.loads((tmp_path / "out" / "learn.json").read_text())["oulad"]
-    assert [row["mode"] for row in found["rows"]] == ["federated", "federated + private", "local", "central"]
-    for row in found["rows"]:
+    results = json.loads(capsys.readouterr().out)["oulad"]
+    assert results == json.loads((tmp_path / "out" / "learn.json").read_text())["oulad"]
+    assert [row["mode"] for row in results["rows"]] == ["federated", "federated + private", "local", "central"]
+    for row in results["rows"]:
         assert row["epsilon"] is None
         assert set(row["institutions"]) == {"AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG"}
         assert 0.6 < row["values"][0] < 0.9

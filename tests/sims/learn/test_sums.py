@@ -18,15 +18,15 @@ def test_rows_of_two_schools(tmp_path: Path) -> None:
             seeds=[1, 2],
             epsilons=(None, 2.0),
         )
-    found = {(row["mode"].rpartition(" ")[2], row["epsilon"]): row["values"] for row in rows}
-    assert {key: len(values) for key, values in found.items()} == {
+    by_mode = {(row["mode"].rpartition(" ")[2], row["epsilon"]): row["values"] for row in rows}
+    assert {key: len(values) for key, values in by_mode.items()} == {
         ("federated", None): 1,
         ("alone", None): 1,
         ("federated", 2.0): 2,
         ("alone", 2.0): 2,
     }
-    assert found["federated", None][0] > 0.85
-    assert found["federated", 2.0][0] != found["federated", 2.0][1], "each seed has its own noise"
-    assert 0.5 < min(found["federated", 2.0]) < found["federated", None][0]
+    assert by_mode["federated", None][0] > 0.85
+    assert by_mode["federated", 2.0][0] != by_mode["federated", 2.0][1], "each seed has its own noise"
+    assert 0.5 < min(by_mode["federated", 2.0]) < by_mode["federated", None][0]
     shown = sums.table({"title": "", "metric": "", "unit": "", "rows": rows})
     assert shown.row_count == 4

@@ -40,29 +40,29 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Completed
 
 def test_the_demo_holds_and_says_what_it_promises(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     done, _ = demo
-    found = json.loads(done.stdout)
-    assert found["problems"] == [], done.stderr[-3000:]
-    assert found["ok"] is True
+    result = json.loads(done.stdout)
+    assert result["problems"] == [], done.stderr[-3000:]
+    assert result["ok"] is True
     assert done.returncode == 0
-    nodes = found["nodes"]
+    nodes = result["nodes"]
     assert len(nodes) == 4
-    assert found["rounds"] == 3
-    assert found["first_round_seconds"] > 0
-    assert found["round_seconds_median"] > 0
-    assert found["bytes_per_node_round"] >= found["bytes_lower_bound"] > 0
-    for digests in found["state_digests"].values():
+    assert result["rounds"] == 3
+    assert result["first_round_seconds"] > 0
+    assert result["round_seconds_median"] > 0
+    assert result["bytes_per_node_round"] >= result["bytes_lower_bound"] > 0
+    for digests in result["state_digests"].values():
         assert set(digests) == set(nodes)
         assert len(set(digests.values())) == 1
-    quality = found["quality"]
+    quality = result["quality"]
     assert set(quality["local"]) == set(quality["federated"]) == set(quality["own"]) == set(nodes)
     # Three rounds under DP on a strong label skew: together they are better on everybody's data than alone, on average.
     assert sum(quality["federated"].values()) > sum(quality["local"].values())
-    assert all(0 < value <= 8 for value in found["epsilon"].values())
-    assert found["crash"]["killed"] in nodes
-    assert found["crash"]["recovered"] is True
-    assert found["withdrawal"]["verified"] is True
-    assert found["withdrawal"]["member"] in nodes
-    assert len(found["withdrawal"]["digest"]) == 64
+    assert all(0 < value <= 8 for value in result["epsilon"].values())
+    assert result["crash"]["killed"] in nodes
+    assert result["crash"]["recovered"] is True
+    assert result["withdrawal"]["verified"] is True
+    assert result["withdrawal"]["member"] in nodes
+    assert len(result["withdrawal"]["digest"]) == 64
 
 
 def test_the_tour_s_commands_work_and_print_what_it_shows(
@@ -74,8 +74,8 @@ def test_the_tour_s_commands_work_and_print_what_it_shows(
         done = follow(step, folder, key)
         printed = done.stdout + done.stderr
         assert holds(step, done.returncode), f"{step.command}\n{printed}"
-        found = KEY.search(done.stdout)
-        key = found[1] if found else key
+        match = KEY.search(done.stdout)
+        key = match[1] if match else key
         wrong += [(step.command, line) for line in lacking(step, printed.replace(str(folder), FOLDER))]
     assert key
     assert not wrong, "python tests/tour.py FOLDER takes the outputs anew"
@@ -104,10 +104,10 @@ def test_g5_a_lie_is_the_opposite_of_the_truth_within_the_bounds_of_what_it_decl
         spec.name: np.rint(source.normal(0.0, strength, spec.dimension)).astype(spec.integer_type) for spec in specs
     }
     answer = Trained({name: values.tobytes() for name, values in truth.items()}, 1.0)
-    found = lies(request, answer, {spec.name: spec for spec in specs})
-    assert found.seconds == 1.0
+    lied = lies(request, answer, {spec.name: spec for spec in specs})
+    assert lied.seconds == 1.0
     for spec in specs:
-        lie = np.frombuffer(found.updates[spec.name], dtype=spec.integer_type)
+        lie = np.frombuffer(lied.updates[spec.name], dtype=spec.integer_type)
         recipe = Engaged(spec.name, bytes(32), spec.noise_multiplier, spec.clip_norm, spec.learning_rate)
         low, high = norm_bounds(Declared(recipe, learning.steps, 100_500), spec)
         assert low <= squared_norm(lie) <= high
@@ -128,10 +128,10 @@ def honest_auc(*options: str) -> float:
         timeout=3600,
         check=False,
     )
-    found = json.loads(done.stdout)
-    assert found["problems"] == [], done.stderr[-3000:]
-    own = [figures["federated"] for name, figures in found["quality"]["own"].items() if name in HONEST]
-    assert set(found["nodes"]) - set(found["liars"]) >= HONEST
+    result = json.loads(done.stdout)
+    assert result["problems"] == [], done.stderr[-3000:]
+    own = [figures["federated"] for name, figures in result["quality"]["own"].items() if name in HONEST]
+    assert set(result["nodes"]) - set(result["liars"]) >= HONEST
     return float(np.mean(own))
 
 

@@ -714,11 +714,11 @@ def caught(mutation: Mutation, seeds: Sequence[int]) -> dict[str, Any] | None:
 
 
 def check(mutation: Mutation, seeds: Sequence[int]) -> None:
-    found = caught(mutation, seeds)
-    assert found is not None, f"{mutation.scenario} misses it with seeds {list(seeds)}"
-    assert found["seed"] == mutation.seed
-    assert found["promise"] in mutation.by, found
-    assert "fell over" not in found["what"], found
+    failure = caught(mutation, seeds)
+    assert failure is not None, f"{mutation.scenario} misses it with seeds {list(seeds)}"
+    assert failure["seed"] == mutation.seed
+    assert failure["promise"] in mutation.by, failure
+    assert "fell over" not in failure["what"], failure
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.name))
@@ -752,5 +752,5 @@ def test_every_planted_text_is_in_its_module() -> None:
 def test_the_documentation_has_the_list() -> None:
     table = (Path(__file__).parents[3] / "docs/simulator.md").read_text(encoding="utf-8")
     for mutation in MUTATIONS:
-        told = (f"| {mutation.name} | {mutation.scenario} | {by} | {mutation.seed} |" for by in mutation.by)
-        assert any(row in table for row in told), mutation.name
+        rows = (f"| {mutation.name} | {mutation.scenario} | {by} | {mutation.seed} |" for by in mutation.by)
+        assert any(row in table for row in rows), mutation.name

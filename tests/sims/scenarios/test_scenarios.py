@@ -305,11 +305,13 @@ def test_a_scenario_imports_neither_torch_nor_libp2p() -> None:
 def test_seeds_run_in_several_processes_and_all_come_back() -> None:
     calm = parse(CALM, "calm")
     seen: list[tuple[int, int]] = []
-    found = list(many.run([(calm, seed) for seed in range(9)], lambda _what, done, total: seen.append((done, total))))
-    assert sorted(outcome.seed for outcome in found) == list(range(9))
-    assert all(outcome.held for outcome in found)
+    outcomes = list(
+        many.run([(calm, seed) for seed in range(9)], lambda _what, done, total: seen.append((done, total)))
+    )
+    assert sorted(outcome.seed for outcome in outcomes) == list(range(9))
+    assert all(outcome.held for outcome in outcomes)
     assert seen[-1] == (9, 9)
-    assert {outcome.seed: outcome.trace for outcome in found}[3] == play(calm, 3).trace
+    assert {outcome.seed: outcome.trace for outcome in outcomes}[3] == play(calm, 3).trace
 
 
 # ---- a broken promise
@@ -463,7 +465,7 @@ def test_a_liar_without_time_to_lie_is_no_fault_of_the_code(monkeypatch: pytest.
 
 
 def some_expectations() -> list[Any]:
-    found = []
+    parameters = []
     for name in shipped():
         expect = load(name).expect
         for key in ("rounds", "expelled", "refused", "notices", "counted", "everybody", "stale", "stopped"):
@@ -473,8 +475,8 @@ def some_expectations() -> list[Any]:
                     if (name, key) in (("dead-member", "rounds"), ("expelled-by-motion", "expelled"))
                     else pytest.mark.soak
                 )
-                found.append(pytest.param(name, f"expect.{key}", marks=marks))
-    return found
+                parameters.append(pytest.param(name, f"expect.{key}", marks=marks))
+    return parameters
 
 
 @pytest.mark.parametrize(("name", "promise"), some_expectations())

@@ -408,7 +408,10 @@ def test_g3_a_follower_delays_no_round(seed: int) -> None:
         cluster = with_follower(seed, follows=follows, rounds=6, deadline=60_000)
         play(cluster, 6)
         rounds = [component.rounds for component in cluster.nodes[0].core.ledger.components.values()]  # type: ignore[union-attr]
-        assert [[len(round_.entries) for round_ in found] for found in rounds] == [[5] * 6, [4 if follows else 5] * 6]
+        assert [[len(round_.entries) for round_ in numbers] for numbers in rounds] == [
+            [5] * 6,
+            [4 if follows else 5] * 6,
+        ]
         took.append(cluster.now)
     assert took[1] < took[0] + 6 * 200, "one pull a round more"
 
@@ -461,8 +464,8 @@ def check_refolded(cluster: Cluster, gone: bytes) -> None:
             assert all(entry.author != gone for round_ in component.rounds for entry in round_.entries)
             spec = core.specs[name]
             rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
-            found = {e.blob: payload_values(node.store.blobs[e.blob], spec) for r in rounds for e in r.entries}
-            state, _ = replay(origin(spec), spec, rounds, lambda entry, found=found: found[entry.blob])  # type: ignore[misc]
+            values = {e.blob: payload_values(node.store.blobs[e.blob], spec) for r in rounds for e in r.entries}
+            state, _ = replay(origin(spec), spec, rounds, lambda entry, values=values: values[entry.blob])  # type: ignore[misc]
             assert np.any(state != 0)
             assert core.folded[name][3] == state_digest(name, state)
 
@@ -677,10 +680,10 @@ def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
     """design.md section 12: after any crash the lock can be defended."""
     cluster = Cluster(4, 9, Invariants, network=STORM, rounds=3, disk=Disk(0.01))
     cluster.start()
-    found = 0
+    precommits = 0
 
     def check() -> bool:
-        nonlocal found
+        nonlocal precommits
         for node in cluster.nodes:
             opened = [(h, m[0], m[1:]) for h, m in node.store.messages]
             federation = cluster.charter.federation
@@ -696,11 +699,11 @@ def test_every_persisted_precommit_has_its_value_and_proof_on_disk() -> None:
                     polka = [v for v in votes if v.step != PRECOMMIT and v.view == vote.view and v.block == vote.block]
                     assert vote.block in blocks
                     assert len(polka) >= 3
-                    found += 1
+                    precommits += 1
         return closed(cluster, 3)
 
     assert cluster.run(check, LIMIT)
-    assert found
+    assert precommits
 
 
 def _in_flight(node: Node, *, posted: bool) -> list[InFlightUpdate]:
@@ -729,8 +732,8 @@ def test_g7_what_is_withdrawn_in_flight_never_counts(posted: bool) -> None:
     assert core is not None
     until = core.ledger.height + 5
     assert cluster.run(lambda: all(n.core is not None and n.core.ledger.height >= until for n in cluster.nodes))
-    for each in cluster.nodes:
-        assert each.core is not None
-        assert not any(update in r.updates for c in each.core.ledger.components.values() for r in c.rounds)
-        assert blob not in each.store.blobs or not posted, "its bytes went with the withdrawal"
-        assert bool(each.core.ledger.withdrawn) is posted
+    for member in cluster.nodes:
+        assert member.core is not None
+        assert not any(update in r.updates for c in member.core.ledger.components.values() for r in c.rounds)
+        assert blob not in member.store.blobs or not posted, "its bytes went with the withdrawal"
+        assert bool(member.core.ledger.withdrawn) is posted

@@ -109,7 +109,7 @@ def check(cluster: Cluster) -> None:
     assert walked == ledgers[0]
     states = [[n.core.folded[name][3] for name in n.core.held] for n in members(cluster) if n.core is not None]
     assert states[0]
-    assert all(found == states[0] for found in states)
+    assert all(state == states[0] for state in states)
     cluster.observer.final()  # and they are the fold of what is counted, computed again
 
 
@@ -125,7 +125,7 @@ def test_the_check_sees_one_state_that_differs() -> None:
 
 
 def cluster_of(count: int, seed: int, *, storm: bool = False, crashes: float = 0.0, rounds: int = 14) -> Cluster:
-    found = Cluster(
+    made = Cluster(
         count,
         seed,
         Invariants,
@@ -134,8 +134,8 @@ def cluster_of(count: int, seed: int, *, storm: bool = False, crashes: float = 0
         rounds=rounds,
         disk=Disk(crashes),
     )
-    found.start()
-    return found
+    made.start()
+    return made
 
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))]  # the first is the short form

@@ -38,8 +38,8 @@ SIZES = ((4, 1), (5, 1), (7, 2), (10, 3), (13, 4))
 def clipped(vectors: Vectors) -> Vectors:
     """Cap every norm at the lower median of the norms."""
     norms = sorted(float(np.linalg.norm(vector)) for vector in vectors)
-    found: Vectors = byzfl.Clipping(c=norms[(len(norms) - 1) // 2])(vectors.copy())
-    return found
+    result: Vectors = byzfl.Clipping(c=norms[(len(norms) - 1) // 2])(vectors.copy())
+    return result
 
 
 def centred(vectors: Vectors) -> Vectors:
@@ -56,7 +56,7 @@ def centred(vectors: Vectors) -> Vectors:
 def aggregated(vectors: Vectors, f: int) -> dict[str, list[float]]:
     """Return what every rule makes of the vectors."""
     trimmed, mixed = byzfl.TrMean(f=f), byzfl.NNM(f=f)
-    found = {
+    results = {
         "trimmed_mean": trimmed(vectors.copy()),
         "median": byzfl.Median()(vectors.copy()),
         "multi_krum": byzfl.MultiKrum(f=f)(vectors.copy()),
@@ -64,7 +64,7 @@ def aggregated(vectors: Vectors, f: int) -> dict[str, list[float]]:
         "clip+nnm+trimmed_mean": trimmed(mixed(clipped(vectors))),
         "centered_clipping": centred(vectors),
     }
-    return {name: rounded(vector) for name, vector in found.items()}
+    return {name: rounded(vector) for name, vector in results.items()}
 
 
 def rounded(vector: Vectors) -> list[float]:
