@@ -44,9 +44,14 @@ async def _post(url: str, body: bytes) -> None:
 
     advice = "Correct [alarm] webhook in config.toml; `collegium node alarms --test` tries it."
     try:
-        async with httpx.AsyncClient(timeout=LIMIT, follow_redirects=False, trust_env=False) as http:
-            answer = await http.post(url, content=body, headers={"Content-Type": "application/json"})
+        with trio.fail_after(LIMIT):  # in all: httpx bounds single reads and writes only
+            async with httpx.AsyncClient(timeout=LIMIT, follow_redirects=False, trust_env=False) as http:
+                request = http.build_request("POST", url, content=body, headers={"Content-Type": "application/json"})
+                answer = await http.send(request, stream=True)  # its status; its body could be without end
+                await answer.aclose()
     except httpx.HTTPError as error:
         raise OperatorError(f"the alarm webhook does not answer: {error or type(error).__name__}", advice) from error
+    except trio.TooSlowError as error:
+        raise OperatorError(f"the alarm webhook did not answer within {LIMIT:g} s", advice) from error
     if not answer.is_success:
         raise OperatorError(f"the alarm webhook answers with status {answer.status_code}", advice)

@@ -1,8 +1,10 @@
 """A webhook gets the message by POST, and whatever it answers but success is told with advice."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -47,6 +49,40 @@ def test_a_webhook_gets_the_message_and_its_refusal_is_told(hook: HTTPServer) ->
     for status in (302, 500):
         hook.status = status  # type: ignore[attr-defined]  # of the fixture
         with pytest.raises(OperatorError, match=f"status {status}"):
+            trio.run(deliver, to, trial("n", "f", 0.0))
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers with a body that does not end."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_g9_an_answer_without_end_is_not_read() -> None:
+    with HTTPServer(("127.0.0.1", 0), Endless) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            to = Alarm(webhook=f"http://127.0.0.1:{server.server_port}/")
+            trio.run(deliver, to, trial("n", "f", 0.0))  # ends, and the answer was a success
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_webhook_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collegium.node.alarms.deliver.LIMIT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        to = Alarm(webhook=f"http://127.0.0.1:{mute.getsockname()[1]}/")
+        with pytest.raises(OperatorError, match="did not answer within"):
             trio.run(deliver, to, trial("n", "f", 0.0))
 
 
