@@ -214,8 +214,8 @@ def climb(fn: int, sn: int, path: list[bytes], start: bytes) -> tuple[int, bytes
 def included(entry: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
     if index >= size:
         return False
-    left, _, found = climb(index, size - 1, path, entry)
-    return left == 0 and found == root
+    left, _, reached = climb(index, size - 1, path, entry)
+    return left == 0 and reached == root
 
 
 def consistent(old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: list[bytes]) -> bool:
@@ -387,15 +387,15 @@ def ledger(file: File, federation: Federation, heads: int) -> str:
 
 def walk(file: File, federation: Federation, heads: int, at: tuple[int, ...]) -> dict[int, Any]:
     """Follow the heads that change the members, and those that a proof is about; return the latter's blocks."""
-    found = {}
+    blocks = {}
     for number in range(1, heads + 1):
         head = decode(file.frame(f"head {number}", 2**19), HEAD, f"head {number}")
         changed, height = federation.follow(head), head["block"]["height"]
         need(changed or height in at, f"height {height} belongs to no proof")
         if height in at:
-            found[height] = head["block"]
-    need(set(found) == set(at), "the walk of heads does not reach the height that the proof is about")
-    return found
+            blocks[height] = head["block"]
+    need(set(blocks) == set(at), "the walk of heads does not reach the height that the proof is about")
+    return blocks
 
 
 def inclusion(file: File, federation: Federation, heads: int) -> str:
@@ -415,8 +415,8 @@ def consistency(file: File, federation: Federation, heads: int) -> str:
     """Check that a certified tree appends to an older one; return which."""
     claim = decode(file.frame("the proof", WIRE + 8192), CONSISTENCY, "the proof")
     need(claim["first"] < claim["second"], "the heights are not in order")
-    found = walk(file, federation, heads, (claim["first"], claim["second"]))
-    old, new = found[claim["first"]], found[claim["second"]]
+    blocks = walk(file, federation, heads, (claim["first"], claim["second"]))
+    old, new = blocks[claim["first"]], blocks[claim["second"]]
     holds = consistent(old["tree_size"], new["tree_size"], old["tree_root"], new["tree_root"], claim["path"])
     need(holds, "the newer tree does not append to the older one")
     return f"extends: height {claim['first']}, {old['tree_size']} records, root {old['tree_root'].hex()}"
@@ -430,7 +430,7 @@ def verify(stream: BinaryIO, charter: bytes | None = None, pins: dict[int, bytes
     federation.pins = dict(pins or {})
     need(charter is None or federation.id == Federation(charter).id, "it is of another federation than your charter")
     check = {"ledger": ledger, "inclusion": inclusion, "consistency": consistency}[file.kind]
-    found = check(file, federation, opening["heads"])
+    report = check(file, federation, opening["heads"])
     file.end()
     need(not federation.pins, f"a pinned height is not in it: {', '.join(map(str, sorted(federation.pins)))}")
     return [
@@ -441,7 +441,7 @@ def verify(stream: BinaryIO, charter: bytes | None = None, pins: dict[int, bytes
         f"tree: {federation.size} records, root {federation.root.hex()}",
         f"members after it: {len(federation.members)}",
         f"signatures checked: {federation.signatures}",
-        *found.splitlines(),
+        *report.splitlines(),
     ]
 
 
