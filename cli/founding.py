@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 MIN_ROBUST = 4  # members, with which one liar is tolerated
 FAINT = 0.15  # of the signal: more noise gives a warning; the presets, which learn, have less than half of it
-LISTED = 12  # components named in an advice
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
 
@@ -103,21 +102,6 @@ def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
         )
     if said:
         say(f"warning: {said}")
-
-
-def unmatched(home: "Home", charter: "Charter") -> tuple[str, str]:
-    """Return (problem, advice) if patterns of this home's `engage` match no component of the charter; else ("", "")."""
-    from ..node.home import config as settings
-
-    names = sorted(spec.name for spec in charter.components)
-    found = settings.load(home.config).learning.idle_patterns(names)
-    if not found:
-        return "", ""
-    listed = ", ".join(names[:LISTED]) + (", … (`collegium charter show` has all)" if len(names) > LISTED else "")
-    return (
-        f"engage in {home.config} has {', '.join(map(repr, found))}, which no component of the charter matches",
-        f"Correct it under [learning], or remove it, and start the daemon anew. The components are {listed}.",
-    )
 
 
 def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
