@@ -244,7 +244,7 @@ def _live(daemon: Daemon) -> Live:
         refused=_by_reason(core.refusals),
         returned=dict(core.returned),
         removals_unknown=core.removals_unknown,
-        goal=core.progress.goal() if core.progress.told >= 0 else 0,
+        goal=core.progress.goal() if core.progress.reported >= 0 else 0,
         source=core.progress.source,
         idle={name: why for name in core.hosted if (why := why_idle(core, name))},
         taking=tuple(sorted(core.progress.fetching)),

@@ -13,24 +13,24 @@ from ...protocol import schema
 from ...protocol.blocks import Head
 from . import events as ev
 from .messages import Kind, SyncRequest, message, tag, wrap, wrap_ack
-from .progress import WORTH_TELLING
+from .progress import WORTH_REPORTING
 from .state import NodeState
 
 REPLAYED = 3  # up to so many missing rounds are fetched and folded
-TOLD_EVERY = 5000  # milliseconds between two progress notices
+REPORT_EVERY = 5000  # milliseconds between two progress notices
 
 
 def tell(state: NodeState, peer: bytes, before: int) -> None:
     """Report the catch-up's progress every few seconds while it moves from height `before`, and its end."""
     progress, height = state.progress, state.ledger.height
     left = progress.heights.get(peer, 0) - height
-    if left > 0 and height > before and (progress.told >= 0 or left >= WORTH_TELLING):
+    if left > 0 and height > before and (progress.reported >= 0 or left >= WORTH_REPORTING):
         progress.source = peer
-        if progress.told < 0 or state.now - progress.told >= TOLD_EVERY:
-            progress.told = state.now
+        if progress.reported < 0 or state.now - progress.reported >= REPORT_EVERY:
+            progress.reported = state.now
             state.notice("catching-up", height=height, of=height + left, source=peer)
-    elif left <= 0 and (progress.told >= 0 or height - before >= WORTH_TELLING):
-        progress.told, progress.source = -1, b""
+    elif left <= 0 and (progress.reported >= 0 or height - before >= WORTH_REPORTING):
+        progress.reported, progress.source = -1, b""
         state.notice("caught-up", height=height)
 
 

@@ -265,7 +265,7 @@ def question(
     )
 
 
-def told(epsilon: Mapping[str, int]) -> dict[str, float | None]:
+def logged_epsilon(epsilon: Mapping[str, int]) -> dict[str, float | None]:
     """Return each modality's ε for the log: a number, or None where the privacy policy has none."""
     return {name: None if value == NO_EPSILON else value / 1000 for name, value in epsilon.items()}
 

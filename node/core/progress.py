@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from . import sync
 
-WORTH_TELLING = 20  # heights
+WORTH_REPORTING = 20  # heights
 PATIENCE = 10_000  # milliseconds to wait for the next answer of a neighbour that has more
 
 
@@ -14,7 +14,7 @@ class Progress:
 
     heights: dict[bytes, int] = field(default_factory=dict)
     source: bytes = b""
-    told: int = -1  # milliseconds; -1: not under way
+    reported: int = -1  # milliseconds, of the last progress notice; -1: not under way
     tried: dict[str, bytes] = field(default_factory=dict)  # component → chain of a state that no neighbour had
     more: int = -PATIENCE  # when a neighbour last sent a part of history with `more`
     fetching: dict[str, bytes] = field(default_factory=dict)  # component → chain of the requested state
@@ -32,7 +32,7 @@ class Progress:
 
         Liars cannot stall: one who always claims more has no decided blocks for it, one who trickles sends small parts.
         """
-        if heights >= WORTH_TELLING and sync.is_part(size):
+        if heights >= WORTH_REPORTING and sync.is_part(size):
             self.more = now
 
     def goes_on(self, now: int) -> bool:

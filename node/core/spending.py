@@ -47,7 +47,7 @@ def recall_reservations(state: NodeState, header: UpdateHeader) -> None:
         "spending-recovered",
         "warning",
         steps=sum(d.count for _, d in put.recalled),
-        epsilon=contributing.told(dict(put.claims)),
+        epsilon=contributing.logged_epsilon(dict(put.claims)),
     )
 
 

@@ -162,7 +162,7 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
         else:
             state.exhausted = event.reason
         offers.stop(state, "budget-spent", statistics=run.of_statistics)
-        state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.told(event.epsilon))
+        state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.logged_epsilon(event.epsilon))
         return
     state.run = replace(
         run,
@@ -204,7 +204,7 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
     state.train_began = state.now
     state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _context(state, run)))
     rounds = {recipe.component: recipe.round for recipe in run.recipes}
-    state.notice("training", run=run.number, rounds=rounds, epsilon=contributing.told(dict(put.claims)))
+    state.notice("training", run=run.number, rounds=rounds, epsilon=contributing.logged_epsilon(dict(put.claims)))
 
 
 def _context(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:

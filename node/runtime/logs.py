@@ -19,7 +19,7 @@ import structlog
 
 FILE_BYTES, FILES = 8 << 20, 5  # a log file's size, and how many there are: node.log, node.log.1, …
 WINDOW = 600.0  # seconds after which a repeated line is logged again
-TOLD = 5  # lines of one kind and peer in a window
+MAX_LOGGED = 5  # lines of one kind and peer in a window
 KINDS = 20  # of one event in a window, by peer and reason; keys are free to make, so the rest counts as one
 LONGEST = 1000  # characters of one value
 SUMMARY = "repeated"
@@ -33,7 +33,7 @@ _OTHERS = "others"
 
 @dataclass(slots=True)
 class _Count:
-    told: int = 0
+    logged: int = 0
     left_out: int = 0
 
 
@@ -53,10 +53,10 @@ class Repeats:
             key = (event, why, who)
             if key not in kinds and len(kinds) >= KINDS:
                 key = (event, _OTHERS, _OTHERS)
-                kinds.setdefault(key, _Count(told=TOLD))
+                kinds.setdefault(key, _Count(logged=MAX_LOGGED))
             count = kinds.setdefault(key, _Count())
-            if count.told < TOLD:
-                count.told += 1
+            if count.logged < MAX_LOGGED:
+                count.logged += 1
                 return True
             count.left_out += 1
             return False

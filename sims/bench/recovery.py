@@ -39,7 +39,7 @@ DEADLINE_MS = 2000
 MISSED = 3  # rounds that the others close without the killed one: then they no longer wait for it
 WAIT_SECONDS = 180.0
 KEPT_ROUNDS = 8  # of a made history: the newest, whose update bytes the nodes hold
-UNWATCHED = ("persisted", "said", "noticed", "folded", "witness")  # what a simulated cluster reports to its watchers
+UNWATCHED = ("persisted", "sent", "noticed", "folded", "witness")  # what a simulated cluster reports to its watchers
 T = TypeVar("T")
 
 

@@ -183,7 +183,7 @@ class Node:
             case ev.Persist() | ev.CheckSpendStatement() | ev.Evaluate():
                 pass  # stored before all else of its batch; nodes here claim no ε, and hold no student out
             case ev.Publish():
-                cluster.observer.said(self, effect.data)
+                cluster.observer.sent(self, effect.data)
                 lies = self.lie.says(self, effect.data) if self.lie is not None and self.lie.says is not None else None
                 cluster.broadcast(self, effect.data, effect.to, lies)
             case ev.Sync():

@@ -112,7 +112,7 @@ class Invariants:
         if not self.cluster.lies(node) and waiting.intersection(erase.blobs):
             raise InvariantError("G7", f"node {node.index} erases withdrawn bytes before the new state is certified")
 
-    def said(self, node: Node, data: bytes) -> None:
+    def sent(self, node: Node, data: bytes) -> None:
         """G6, G8: what leaves an honest node is on its disk before."""
         if self.cluster.lies(node) or not data:
             return

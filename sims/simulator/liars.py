@@ -82,7 +82,7 @@ def own_proposal(node: Node, data: bytes) -> tuple[Proposal, Block] | None:
     return None if value.valid_view else (value, schema.load(Block, value.block, len(value.block)))
 
 
-def said(node: Node, value: Record | Vote | Proposal | UpdateHeader) -> bytes:
+def signed_message(node: Node, value: Record | Vote | Proposal | UpdateHeader) -> bytes:
     """Sign a statement as the liar, as a gossip message."""
     kinds = {Record: Kind.RECORD, Vote: Kind.VOTE, Proposal: Kind.PROPOSAL, UpdateHeader: Kind.HEADER}
     return message(kinds[type(value)], sign(node.identity, value).wire)
@@ -114,7 +114,7 @@ def append(node: Node, kind: str, body: bytes) -> bytes | None:
 
 
 def _branch(node: Node, record: Record, salt: int, body: bytes = b"\xa0") -> bytes:
-    return said(node, replace(record, kind=f"noise-{salt}", body=body))
+    return signed_message(node, replace(record, kind=f"noise-{salt}", body=body))
 
 
 def forks(node: Node, data: bytes) -> Told | None:
@@ -158,7 +158,7 @@ def false_attest(node: Node, data: bytes) -> Told | None:
     if record is None or record.value.kind != "attest":
         return None
     body = replace(schema.load(Attest, record.value.body, 4096), digest=sha256(b"another state"))
-    return everybody(node, said(node, replace(record.value, kind=kind_of(body), body=schema.dump(body))))
+    return everybody(node, signed_message(node, replace(record.value, kind=kind_of(body), body=schema.dump(body))))
 
 
 def floods(node: Node) -> None:
@@ -231,7 +231,7 @@ def double_votes(node: Node, data: bytes) -> Told | None:
     lies: Told = []
     for n in range(len(node.cluster.nodes)):
         block = (vote.block, NIL, sha256(b"made up"))[n % 3]
-        lies += [(n, said(node, replace(vote, block=block))), (n, data)]
+        lies += [(n, signed_message(node, replace(vote, block=block))), (n, data)]
     return lies
 
 
@@ -242,7 +242,7 @@ def two_blocks(node: Node, data: bytes) -> Told | None:
         return None
     proposal, block = own
     other = replace(block, cut=block.cut[:1], close=(), tree_root=NIL)
-    wire = said(node, replace(proposal, valid_view=proposal.view, block=schema.dump(other)))
+    wire = signed_message(node, replace(proposal, valid_view=proposal.view, block=schema.dump(other)))
     return [(n, wire if n % 2 else data) for n in range(len(node.cluster.nodes))]
 
 
@@ -274,7 +274,7 @@ def hides_update(node: Node, data: bytes) -> Told | None:
             else None
         )
         if less is not None:
-            return everybody(node, said(node, replace(proposal, block=schema.dump(less))))
+            return everybody(node, signed_message(node, replace(proposal, block=schema.dump(less))))
     return None
 
 
@@ -285,7 +285,7 @@ def reorders(node: Node, data: bytes) -> Told | None:
         return None
     proposal, block = own
     other = replace(block, cut=block.cut[::-1], close=block.close[::-1])
-    return everybody(node, said(node, replace(proposal, block=schema.dump(other))))
+    return everybody(node, signed_message(node, replace(proposal, block=schema.dump(other))))
 
 
 def breaks_chain(node: Node, data: bytes) -> Told | None:
@@ -314,7 +314,7 @@ def breaks_chain(node: Node, data: bytes) -> Told | None:
         fold=state_digest(state),
     )
     gossip = message(Kind.RECORD, orphan.wire)
-    return everybody(node, gossip, said(node, replace(proposal, block=schema.dump(lie))))
+    return everybody(node, gossip, signed_message(node, replace(proposal, block=schema.dump(lie))))
 
 
 def splits(node: Node, data: bytes) -> Told | None:
@@ -327,13 +327,13 @@ def splits(node: Node, data: bytes) -> Told | None:
             less = _block_without(node, block, head.author)
             if less is not None:
                 node.memory["halves", proposal.height, proposal.view] = (block.id, less.id)
-                other = said(node, replace(proposal, block=schema.dump(less)))
+                other = signed_message(node, replace(proposal, block=schema.dump(less)))
                 return [(n, other if n % 2 else data) for n in nodes]
     vote = own_vote(node, data)
     halves = node.memory.get(("halves", vote.height, vote.view)) if vote else None
     if vote is None or not isinstance(halves, tuple):
         return None
-    return [(n, said(node, replace(vote, block=halves[n % 2]))) for n in nodes]
+    return [(n, signed_message(node, replace(vote, block=halves[n % 2]))) for n in nodes]
 
 
 def claims_prevotes(node: Node, data: bytes) -> Told | None:
@@ -359,7 +359,7 @@ def claims_prevotes(node: Node, data: bytes) -> Told | None:
                 block_id(schema.dump(less)),
             )
             again = replace(proposal, valid_view=proposal.view, block=schema.dump(less))
-            return everybody(node, said(node, before), said(node, again))
+            return everybody(node, signed_message(node, before), signed_message(node, again))
     return None
 
 
@@ -376,7 +376,7 @@ def forgets_locks(node: Node) -> None:
             node.memory[key] = True
             identifier = block_id(proposal.value.block)
             vote = Vote(agreement.federation, node.identity.public_key, agreement.height, view, step, identifier)
-            node.cluster.broadcast(node, said(node, vote))
+            node.cluster.broadcast(node, signed_message(node, vote))
 
 
 def _no_votes(node: Node, data: bytes) -> Told | None:
@@ -415,7 +415,7 @@ def two_headers(node: Node, data: bytes) -> Told | None:
     values = -payload_values(node.store.blobs[header.blob], spec)
     bytes_ = payload(core.federation, core.me, header.component, header.round, values)
     node.store.blobs[sha256(bytes_)] = bytes_
-    other = said(node, replace(header, blob=sha256(bytes_), size=len(bytes_)))
+    other = signed_message(node, replace(header, blob=sha256(bytes_), size=len(bytes_)))
     return [(n, other if n % 2 else data) for n in range(len(node.cluster.nodes))]
 
 
@@ -428,7 +428,7 @@ def copied_payload(node: Node, data: bytes) -> Told | None:
     others = [f.header.value for f in waiting if f.header.value.author != header.author]
     if not others:
         return []
-    return everybody(node, said(node, replace(header, blob=others[0].blob, size=others[0].size)))
+    return everybody(node, signed_message(node, replace(header, blob=others[0].blob, size=others[0].size)))
 
 
 def forged_acks(node: Node, data: bytes) -> Told | None:
@@ -481,7 +481,7 @@ def oversized(node: Node) -> None:
     if node.core is not None:
         seq, prev = node.core.head
         record = Record(node.core.federation, node.core.me, seq + 1, prev, "noise", bytes(60_000))
-        node.cluster.broadcast(node, said(node, record))
+        node.cluster.broadcast(node, signed_message(node, record))
 
 
 def _open_message(data: bytes, federation: bytes) -> Record | UpdateHeader | Proposal | Vote:
@@ -537,7 +537,7 @@ def _naming(node: Node, proposal: Proposal, block: Block, hidden: Sequence[Signe
     heads = {head.author: head for head in block.cut}
     heads |= {r.value.author: Head(r.value.author, r.value.seq, r.digest) for r in hidden}
     lie = replace(block, cut=tuple(head for _, head in sorted(heads.items())))
-    return everybody(node, said(node, replace(proposal, block=schema.dump(lie))))
+    return everybody(node, signed_message(node, replace(proposal, block=schema.dump(lie))))
 
 
 def names_oversized(node: Node, data: bytes) -> Told | None:

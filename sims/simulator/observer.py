@@ -15,7 +15,7 @@ class Observer(Protocol[N_contra]):
     def persisted(self, node: N_contra, puts: list[ev.Put], *, whole: bool = True) -> None:
         """A step made this durable; not `whole`: it was killed in the middle of the write."""
 
-    def said(self, node: N_contra, data: bytes) -> None:
+    def sent(self, node: N_contra, data: bytes) -> None:
         """This is about to leave a node."""
 
     def folded(self, node: N_contra, fold: ev.Fold, digest: bytes) -> None:

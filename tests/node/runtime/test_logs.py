@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from collegium.node.runtime import logs
-from collegium.node.runtime.logs import KINDS, TOLD, WINDOW, Repeats
+from collegium.node.runtime.logs import KINDS, MAX_LOGGED, WINDOW, Repeats
 
 
 class Clock:
@@ -47,13 +47,13 @@ def test_a_refused_stranger_is_told_a_few_times_and_then_counted(lines: Any, clo
     log = structlog.get_logger("test")
     for _ in range(20_000):
         log.info("connection refused", peer="12D3KooWStranger", reason="not-a-member")
-    assert len(lines()) == TOLD
+    assert len(lines()) == MAX_LOGGED
     logs.tell_repeats(log)
-    assert len(lines()) == TOLD, "not before the window is over"
+    assert len(lines()) == MAX_LOGGED, "not before the window is over"
     clock.now += WINDOW
     logs.tell_repeats(log)
     *_, last = lines()
-    assert (last["event"], last["what"], last["times"]) == ("repeated", "connection refused", 20_000 - TOLD)
+    assert (last["event"], last["what"], last["times"]) == ("repeated", "connection refused", 20_000 - MAX_LOGGED)
     assert (last["why"], last["who"]) == ("not-a-member", "12D3KooWStranger")
     log.info("connection refused", peer="12D3KooWStranger", reason="not-a-member")
     assert lines()[-1]["event"] == "connection refused", "and then again from the beginning"
@@ -64,7 +64,7 @@ def test_a_stranger_with_a_new_key_each_time_gains_nothing(lines: Any, clock: Cl
     for number in range(20_000):
         log.info("connection refused", peer=f"12D3KooW{number}", reason="not-a-member")
     log.info("connection refused", peer="12D3KooW0", reason="full")
-    assert len(lines()) <= KINDS * TOLD
+    assert len(lines()) <= KINDS * MAX_LOGGED
     clock.now += WINDOW
     logs.tell_repeats(log)
     left_out = sum(line["times"] for line in lines() if line["event"] == "repeated")
@@ -83,10 +83,10 @@ def test_warnings_that_name_nobody_are_counted_too_and_libraries_are_heard(lines
     for number in range(500):
         log.warning("libp2p task failed", task="heartbeat", error=f"{number}")
     before = len(lines())
-    assert before == TOLD
+    assert before == MAX_LOGGED
     for _ in range(500):
         logging.getLogger("trio.serve_listeners").error("accept returned %s", "EMFILE")
-    assert len(lines()) == before + TOLD
+    assert len(lines()) == before + MAX_LOGGED
 
 
 def test_long_texts_are_cut(lines: Any) -> None:

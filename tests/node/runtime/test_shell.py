@@ -168,13 +168,13 @@ R = TypeVar("R")
 
 
 def asked(path: Path, kind: type[R]) -> list[R]:
-    questions: list[R] = []
+    requests: list[R] = []
     with path.open("rb") as stream:
         while (body := read_frame(stream)) is not None:
             _, request = decode_request(body)
             if isinstance(request, kind):
-                questions.append(request)
-    return questions
+                requests.append(request)
+    return requests
 
 
 def test_g6_the_learner_is_asked_for_the_charters_noise_and_every_draw_counts(tmp_path: Path) -> None:
