@@ -24,12 +24,12 @@ def alarms(
     from ..node.alarms import record
     from ..node.home import config as settings
 
-    place = existing_home(home)
-    config = settings.load(place.config)
+    node_home = existing_home(home)
+    config = settings.load(node_home.config)
     to = config.alarm
     if test:
-        _try(place, to, config.node.name)
-    told: dict[str, Any] = {
+        _try(node_home, to, config.node.name)
+    result: dict[str, Any] = {
         "command": list(to.command),
         "webhook": to.webhook,
         "after_seconds": to.after_seconds,
@@ -43,7 +43,7 @@ def alarms(
                 "since": datetime.fromtimestamp(one.since, UTC).isoformat(timespec="seconds"),
                 "told": one.told,
             }
-            for one in record.load(place)
+            for one in record.load(node_home)
         ],
     }
 
@@ -55,13 +55,13 @@ def alarms(
             return
         targets = [*([f"command {to.command[0]}"] if to.command else []), *([to.webhook] if to.webhook else [])]
         out.print(f"told: {', '.join(targets)}; problems that last {to.after_seconds} s")
-        for one in told["problems"]:
+        for one in result["problems"]:
             state = "told" if one["told"] else "not told yet"
             out.print(f"{one['level']}, since {one['since']}, {state}: {one['found']} {one['advice']}", soft_wrap=True)
-        if not told["problems"]:
+        if not result["problems"]:
             out.print("no problem lasts")
 
-    emit(told, as_json, people)
+    emit(result, as_json, people)
 
 
 def _try(home: "Home", to: "Alarm", node: str) -> None:

@@ -34,8 +34,8 @@ async def _run(command: tuple[str, ...], body: bytes) -> None:
     except trio.TooSlowError as error:
         raise OperatorError(f"the alarm command {command[0]} did not end within {LIMIT:g} s", advice) from error
     if ended.returncode:
-        said = ended.stderr.decode(errors="replace").strip()[-MAX_SAID:]
-        ending = f": {said}" if said else ""
+        output = ended.stderr.decode(errors="replace").strip()[-MAX_SAID:]
+        ending = f": {output}" if output else ""
         raise OperatorError(f"the alarm command {command[0]} ended with {ended.returncode}{ending}", advice)
 
 

@@ -85,12 +85,12 @@ def message(change: Change, raised: Raised, node: str, federation: str) -> Messa
 
 def trial(node: str, federation: str, now: float) -> Message:
     """Return a message that says nothing but that it arrives."""
-    found = "This is a test of the alarms; nothing is wrong."
+    text = "This is a test of the alarms; nothing is wrong."
     return Message(
         alarm=Change.TEST.value,
         kind="test",
         level=Level.INFO.value,
-        found=found,
+        found=text,
         advice="",
         since=_moment(now),
         node=node,

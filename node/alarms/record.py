@@ -46,9 +46,9 @@ def save(home: Home, raised: tuple[Raised, ...]) -> None:
 
 
 def _raised(entry: dict[str, Any]) -> Raised:
-    since, told = float(entry["since"]), entry["told"] is True
+    since, sent = float(entry["since"]), entry["told"] is True
     texts = [entry[key] for key in ("subject", "found", "advice")]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a text is no text")
-    subject, found, advice = texts
-    return Raised(NoteKind(entry["kind"]), subject, since, found, advice, told)
+    subject, problem, advice = texts
+    return Raised(NoteKind(entry["kind"]), subject, since, problem, advice, sent)

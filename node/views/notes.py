@@ -117,9 +117,9 @@ def _network(context: Context, live: Live) -> list[Note]:
 
 def _storage(live: Live) -> list[Note]:
     """Return notes on this node's disk, and on states that it cannot reproduce."""
-    found = []
+    shown = []
     if live.free is not None and live.free < GOOD_FREE:
-        found.append(
+        shown.append(
             Note(
                 NoteKind.DISK_NEARLY_FULL,
                 f"The disk of this node has {live.free / 1e9:.1f} GB free. A full disk stops the daemon; nothing stored"
@@ -129,7 +129,7 @@ def _storage(live: Live) -> list[Note]:
         )
     if live.halted:
         names = listed(list(live.halted))
-        found.append(
+        shown.append(
             Note(
                 NoteKind.STATE_DIFFERS,
                 f"The state of {names} here differs from the certified one, and did so again when it was"
@@ -138,7 +138,7 @@ def _storage(live: Live) -> list[Note]:
                 " (`collegium doctor`); then restart.",
             )
         )
-    return found
+    return shown
 
 
 def older(returned: Mapping[str, int], removals_unknown: bool) -> list[Note]:
