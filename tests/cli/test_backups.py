@@ -144,7 +144,7 @@ def newer_database(parts: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "said"),
+    ("change", "code", "message"),
     [
         (newer, 2, "has format 2, by release 9.0; this release reads up to 1"),
         (newer_database, 2, "has version 99"),
@@ -157,7 +157,7 @@ def newer_database(parts: Files) -> None:
     ],
 )
 def test_what_is_no_backup_of_this_format_is_refused_before_anything_is_written(
-    run: "Run", file: Path, tmp_path: Path, change: Callable[[Files], Any], code: int, said: str
+    run: "Run", file: Path, tmp_path: Path, change: Callable[[Files], Any], code: int, message: str
 ) -> None:
     parts = unpacked(file)
     del parts["manifest.json"]
@@ -165,7 +165,7 @@ def test_what_is_no_backup_of_this_format_is_refused_before_anything_is_written(
     packed(tmp_path / "changed.tar", [*parts.items(), ("manifest.json", listed(parts))])
     answer = run("node", "restore", tmp_path / "changed.tar", tmp_path / "new")
     assert (answer.code, (tmp_path / "new").exists()) == (code, False), answer.err
-    assert said in answer.err
+    assert message in answer.err
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])

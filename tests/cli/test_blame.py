@@ -72,8 +72,8 @@ def configure(home: Home, data: Path | None) -> None:
     home.config.write_text(default_text(Config(data=Data(data), privacy=Privacy(policy="open"))))
 
 
-def named(found: Any, name: str) -> Any:
-    (member,) = [member for member in found if member["name"] == name]
+def named(blamed: Any, name: str) -> Any:
+    (member,) = [member for member in blamed if member["name"] == name]
     return member
 
 

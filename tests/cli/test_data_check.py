@@ -218,7 +218,7 @@ def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('["north", "south"]', '["north", "North "]', "[[columns]] town: levels: 'north' and 'North' are one word"),
         ('["north", "south"]', '["n orth", "NORTH"]', "town: levels: 'n orth' and 'NORTH' are one word"),
@@ -244,12 +244,14 @@ def test_a_known_no_makes_all_other_values_errors(run: "Run", school: Path) -> N
     ],
 )  # fmt: skip
 def test_words_that_are_declared_twice_or_not_at_all_are_refused(
-    run: "Run", school: Path, old: str, new: str, said: str
+    run: "Run", school: Path, old: str, new: str, message: str
 ) -> None:
     assert old in TOML
     write(school, pupils(), TOML.replace(old, new))
     answer = run("data", "check", school)
-    assert (answer.code, str(school / "dataset.toml") in answer.err, said in answer.err) == (2, True, True), answer.err
+    assert (answer.code, str(school / "dataset.toml") in answer.err, message in answer.err) == (2, True, True), (
+        answer.err
+    )
 
 
 def test_what_is_not_declared_missing_or_clamped_is_counted_and_named(run: "Run", school: Path) -> None:
@@ -299,8 +301,10 @@ def test_minus_one_is_a_number_where_numbers_may_be_negative(run: "Run", school:
         assert (age["sentinels"], age["below"]) == (sentinels, below)
 
 
-@pytest.mark.parametrize(("dropped", "said"), [(1, "1 record does not pass keep"), (2, "2 records do not pass keep")])
-def test_one_is_no_plural(run: "Run", school: Path, dropped: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("dropped", "message"), [(1, "1 record does not pass keep"), (2, "2 records do not pass keep")]
+)
+def test_one_is_no_plural(run: "Run", school: Path, dropped: int, message: str) -> None:
     rows = pupils()
     for row in rows[:dropped]:
         row[3] = "elsewhere"
@@ -310,7 +314,7 @@ def test_one_is_no_plural(run: "Run", school: Path, dropped: int, said: str) -> 
         TOML.replace('key = "id"', 'key = "id"\nkeep = [{ column = "town", values = ["north", "south"] }]'),
     )
     answer = run("data", "check", school)
-    assert (answer.code, said in answer.out, "1 to 1 record, median 1" in answer.out) == (0, True, True), answer.out
+    assert (answer.code, message in answer.out, "1 to 1 record, median 1" in answer.out) == (0, True, True), answer.out
 
 
 def test_a_code_for_no_value_can_be_declared(run: "Run", school: Path) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 SHORT = ("--rounds", 2, "--joined", 1, "--recovery", 1, "--shadows", 4, "--epsilon", 8, "--workers", 1)
 
 
-def of(found: Any, name: str) -> Any:
-    (row,) = [row for row in found["models"] if row["model"] == name]
+def of(report: Any, name: str) -> Any:
+    (row,) = [row for row in report["models"] if row["model"] == name]
     return row
 
 

@@ -22,29 +22,29 @@ def overwritten(path: Path, version: int) -> None:
         file.write(version.to_bytes(4, "big"))
 
 
-def refused(run: "Run", home: Home, said: str, advice: str, *commands: tuple[str, ...]) -> None:
+def refused(run: "Run", home: Home, message: str, advice: str, *commands: tuple[str, ...]) -> None:
     before = {path: path.read_bytes() for path in home.root.rglob("*") if path.is_file() and path != home.log}
     for words in commands:
         answer = run(*words, "--home", home.root)
         assert answer.code == 2, (words, answer.err)
-        assert said in answer.err, words
+        assert message in answer.err, words
         assert advice in answer.err, words
     checks = run("doctor", "--no-data", "--home", home.root, "--json").value["checks"]
-    assert any(c["verdict"] == "fail" and said in c["found"] and advice in c["advice"] for c in checks), checks
+    assert any(c["verdict"] == "fail" and message in c["found"] and advice in c["advice"] for c in checks), checks
     after = {path: path.read_bytes() for path in home.root.rglob("*") if path in before}
     assert after == before
 
 
 @pytest.mark.parametrize(
-    ("version", "said", "advice"),
+    ("version", "message", "advice"),
     [
         (VERSION + 1, f"has version {VERSION + 1}; this release of Collegium reads up to {VERSION}", "or a later one"),
         (VERSION - 1, f"has version {VERSION - 1}, from before the first release", "Found the federation again"),
     ],
 )
-def test_a_database_of_another_version(run: "Run", home: Home, version: int, said: str, advice: str) -> None:
+def test_a_database_of_another_version(run: "Run", home: Home, version: int, message: str, advice: str) -> None:
     overwritten(home.database, version)
-    refused(run, home, f"The database {home.database} {said}", advice, *READING)
+    refused(run, home, f"The database {home.database} {message}", advice, *READING)
 
 
 @pytest.mark.parametrize(("version", "advice"), [(2, "Install the release that wrote it"), (0, "Found the federation")])

@@ -52,10 +52,10 @@ def tensors(folder: Path) -> Weights:
     return load_file(folder / "model.safetensors")
 
 
-def save(folder: Path, found: Mapping[str, Any], name: str = "model.safetensors") -> None:
+def save(folder: Path, weights: Mapping[str, Any], name: str = "model.safetensors") -> None:
     from safetensors.numpy import save_file
 
-    save_file(dict(found), folder / name, {"format": "pt"})
+    save_file(dict(weights), folder / name, {"format": "pt"})
 
 
 def changed(change: Callable[[Weights], object]) -> Callable[[Path], None]:
@@ -119,8 +119,8 @@ def prefixed(folder: Path, prefix: str = "module.") -> None:
 
 
 def number(value: float) -> Callable[[Path], None]:
-    def spoil(found: Weights) -> None:
-        found["encoder.layer.1.output.dense.weight"][3, 5] = value
+    def spoil(weights: Weights) -> None:
+        weights["encoder.layer.1.output.dense.weight"][3, 5] = value
 
     return changed(spoil)
 

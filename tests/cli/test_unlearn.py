@@ -43,7 +43,7 @@ def test_a_receipt_is_verified_with_its_key_which_is_not_in_it(run: "Run", recei
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("--subject", "anna"), 2, "--key HEX"),
         (("--key", "00" * 32), 2, "--subject ID"),
@@ -53,10 +53,10 @@ def test_a_receipt_is_verified_with_its_key_which_is_not_in_it(run: "Run", recei
     ],
 )
 def test_without_its_key_a_receipt_is_not_read(
-    run: "Run", receipt: dict[str, Any], words: tuple[str, ...], code: int, said: str
+    run: "Run", receipt: dict[str, Any], words: tuple[str, ...], code: int, message: str
 ) -> None:
     answer = run("unlearn", "verify", receipt["file"], *words)
-    assert (answer.code, said in answer.err) == (code, True), answer.err
+    assert (answer.code, message in answer.err) == (code, True), answer.err
 
 
 class FakeClient:
@@ -112,7 +112,7 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "sentence"),
     [
         ({"in_data": False}, "This id is not in the data here, but in a training run of the past."),
         ({"in_data": None}, "No learner has read the data"),
@@ -133,10 +133,10 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
     ],
 )
 def test_what_is_not_known_of_a_student_is_told(
-    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, sent: dict[str, object], said: str
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, sent: dict[str, object], sentence: str
 ) -> None:
     answer = forget(run, home, monkeypatch, FakeClient([True], **sent))
-    assert (answer.code, said in answer.err) == (0, True), answer.err
+    assert (answer.code, sentence in answer.err) == (0, True), answer.err
 
 
 def test_an_id_that_nobody_has_is_refused_unless_it_is_said(

@@ -66,9 +66,9 @@ class Book:
         self.blocks.append((block, ordered))
         return state
 
-    def say(self, *said: tuple[int | Identity, Body]) -> Ledger:
+    def say(self, *bodies: tuple[int | Identity, Body]) -> Ledger:
         """One block with these bodies."""
-        return self.block(*(self.record(self.ids[who] if isinstance(who, int) else who, body) for who, body in said))
+        return self.block(*(self.record(self.ids[who] if isinstance(who, int) else who, body) for who, body in bodies))
 
     def motion(self, action: str, subject: Identity, statement: bytes = b"", expiry: int = 0) -> Motion:
         return Motion(action, subject.public_key, statement, "", expiry or self.ledger.height + 50)

@@ -16,33 +16,33 @@ TREES = st.dictionaries(PLACES | NEAR, st.binary(min_size=32, max_size=32), max_
 
 @settings(max_examples=60, deadline=None)
 @given(TREES, PLACES | NEAR)
-def test_what_is_empty_is_shown_and_what_is_not_cannot_be(tree: dict[bytes, bytes], place: bytes) -> None:
+def test_what_is_empty_is_shown_and_what_is_not_cannot_be(tree: dict[bytes, bytes], position: bytes) -> None:
     whole = root(tree)
-    tree.pop(place, None)
-    proof = absence(tree, place)
-    assert verify_absence(root(tree), place, proof)
-    assert verify_absence(whole, place, proof) == (whole == root(tree))
-    with_it = {**tree, place: sha256(b"leaf")}
-    assert not verify_absence(root(with_it), place, proof)
+    tree.pop(position, None)
+    proof = absence(tree, position)
+    assert verify_absence(root(tree), position, proof)
+    assert verify_absence(whole, position, proof) == (whole == root(tree))
+    with_it = {**tree, position: sha256(b"leaf")}
+    assert not verify_absence(root(with_it), position, proof)
     with pytest.raises(ValueError, match="taken"):
-        absence(with_it, place)
+        absence(with_it, position)
 
 
 @settings(max_examples=40, deadline=None)
 @given(TREES, PLACES | NEAR, st.data())
-def test_a_changed_proof_or_place_is_refused(tree: dict[bytes, bytes], place: bytes, data: st.DataObject) -> None:
-    tree.pop(place, None)
-    proof, whole = absence(tree, place), root(tree)
+def test_a_changed_proof_or_place_is_refused(tree: dict[bytes, bytes], position: bytes, data: st.DataObject) -> None:
+    tree.pop(position, None)
+    proof, whole = absence(tree, position), root(tree)
     for taken in tree:
         assert not verify_absence(whole, taken, proof), "the proof of one place passes for a taken one"
     if any(proof):
         index = data.draw(st.sampled_from([n for n, beside in enumerate(proof) if beside]))
         for other in (b"", sha256(proof[index]), proof[index][:-1]):
-            assert not verify_absence(whole, place, [*proof[:index], other, *proof[index + 1 :]])
-        assert not verify_absence(whole, place, proof[:-1])
-    assert not verify_absence(sha256(whole), place, proof)
-    assert not verify_absence(whole, place[:-1], proof)
-    assert not verify_absence(whole, place, [b""] * (DEPTH + 1))
+            assert not verify_absence(whole, position, [*proof[:index], other, *proof[index + 1 :]])
+        assert not verify_absence(whole, position, proof[:-1])
+    assert not verify_absence(sha256(whole), position, proof)
+    assert not verify_absence(whole, position[:-1], proof)
+    assert not verify_absence(whole, position, [b""] * (DEPTH + 1))
 
 
 def test_the_empty_tree_and_the_shape_of_a_full_path() -> None:

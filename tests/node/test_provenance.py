@@ -51,8 +51,8 @@ def seen(cluster: Cluster, node: int = 1) -> tuple[Report, Memory]:
     return verify_ledger(cluster.charter, blocks), Memory(dict(cluster.nodes[node].store.blobs))
 
 
-def by_name(found: Blame) -> dict[str, Any]:
-    return {member["name"]: member for member in found["members"]}
+def by_name(blamed: Blame) -> dict[str, Any]:
+    return {member["name"]: member for member in blamed["members"]}
 
 
 @pytest.fixture(scope="module")
@@ -399,15 +399,15 @@ def judge(states: Sequence[State]) -> list[Figures]:
     return [np.array([np.tanh(state.sum() / 2e4), np.linalg.norm(state) / 1e4]) for state in states]
 
 
-def exact(found: Coalitions) -> Figures:
+def exact(coalitions: Coalitions) -> Figures:
     """By all permutations."""
-    players = found.players
+    players = coalitions.players
     total = np.zeros((len(players), 2))
     orders = list(permutations(range(len(players))))
     for order in orders:
-        (before,) = judge([found.state(())])
+        (before,) = judge([coalitions.state(())])
         for step, index in enumerate(order, start=1):
-            (after,) = judge([found.state({players[player] for player in order[:step]})])
+            (after,) = judge([coalitions.state({players[player] for player in order[:step]})])
             total[index] += after - before
             before = after
     return np.asarray(total / len(orders))

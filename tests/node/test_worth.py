@@ -6,7 +6,7 @@ from collegium.node.views.worth import no_better
 
 
 @pytest.mark.parametrize(
-    ("metrics", "told"),
+    ("metrics", "noted"),
     [
         ({"r2": 0.01}, False),
         ({"r2": 0.0}, True),
@@ -18,5 +18,5 @@ from collegium.node.views.worth import no_better
         ({"brier": 0.24, "brier_constant": 0.25}, False),
     ],
 )
-def test_a_task_is_no_better_than_a_constant_from_the_bound_on(metrics: dict[str, float | None], told: bool) -> None:
-    assert bool(no_better(metrics)) is told
+def test_a_task_is_no_better_than_a_constant_from_the_bound_on(metrics: dict[str, float | None], noted: bool) -> None:
+    assert bool(no_better(metrics)) is noted

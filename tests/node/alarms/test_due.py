@@ -53,9 +53,9 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def look(home: Home, told: Told, notes: list[Note], now: float) -> None:
+def look(home: Home, box: Told, notes: list[Note], now: float) -> None:
     """One look of a daemon that has just started: what it knows, it has from disk."""
-    trio.run(Watch(home, told.alarm, "north", "schools").look, record.load(home), notes, now)
+    trio.run(Watch(home, box.alarm, "north", "schools").look, record.load(home), notes, now)
 
 
 def test_a_problem_is_told_once_when_it_lasts_and_its_end_once(home: Home, tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ def test_the_share_of_statistics_is_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (MINIMAL + 'statistic = "svm"\n', "architecture = 'svm' is unknown"),
         (MINIMAL + "statistic = { features = 1 }\n", "features"),
@@ -393,8 +393,8 @@ def test_the_share_of_statistics_is_chosen(tmp_path: Path) -> None:
         ("training = { statistic_share = 1.0 }\n" + MINIMAL, "between 0 and 1"),
     ],
 )
-def test_a_statistic_that_cannot_be_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_statistic_that_cannot_be_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=message) as error:
         read_model(path)
     assert str(path) in error.value.message

@@ -24,29 +24,29 @@ SHAPES = {
 }
 
 
-def problem(value: Any, kind: Any, place: str = "it") -> str:
+def problem(value: Any, kind: Any, where: str = "it") -> str:
     """Return the first place where a value of JSON is not of a type; "" if it is."""
     origin, parts = get_origin(kind), get_args(kind)
     if is_typeddict(kind):
         hints = get_type_hints(kind)
         if not isinstance(value, dict) or not kind.__required_keys__ <= value.keys() <= hints.keys():
-            return f"{place} is no {kind.__name__}: {value}"
-        return next(filter(None, (problem(item, hints[name], f"{place}.{name}") for name, item in value.items())), "")
+            return f"{where} is no {kind.__name__}: {value}"
+        return next(filter(None, (problem(item, hints[name], f"{where}.{name}") for name, item in value.items())), "")
     if origin in (Union, UnionType):
-        problems = [problem(value, part, place) for part in parts]
+        problems = [problem(value, part, where) for part in parts]
         return "" if "" in problems else " and ".join(problems)
     if origin is Literal:
-        return "" if value in parts else f"{place} is none of {parts}: {value}"
+        return "" if value in parts else f"{where} is none of {parts}: {value}"
     if origin in (list, dict) and not isinstance(value, origin):
-        return f"{place} is no {origin.__name__}: {value!r}"
+        return f"{where} is no {origin.__name__}: {value!r}"
     if origin is list:
-        return next(filter(None, (problem(item, parts[0], f"{place}[]") for item in value)), "")
+        return next(filter(None, (problem(item, parts[0], f"{where}[]") for item in value)), "")
     if origin is dict:
-        return next(filter(None, (problem(item, parts[1], f"{place}.{name}") for name, item in value.items())), "")
+        return next(filter(None, (problem(item, parts[1], f"{where}.{name}") for name, item in value.items())), "")
     if issubclass(kind, Enum):
-        return "" if value in list(kind) else f"{place} is no {kind.__name__}: {value}"
+        return "" if value in list(kind) else f"{where} is no {kind.__name__}: {value}"
     allowed = (int, float) if kind is float else kind
-    return "" if isinstance(value, allowed) else f"{place} is no {kind.__name__}: {value!r}"
+    return "" if isinstance(value, allowed) else f"{where} is no {kind.__name__}: {value!r}"
 
 
 READS: dict[str, Callable[[Client], object]] = {
@@ -87,7 +87,7 @@ def test_every_path_that_is_shown_has_its_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"submitted": True}, ""),
         ({"submitted": 1.5}, "it.submitted is no bool"),
@@ -96,6 +96,6 @@ def test_every_path_that_is_shown_has_its_function() -> None:
         ({"submitted": True, "motion": 3}, "it.motion is no str"),
     ],
 )
-def test_the_check_sees_what_is_wrong(value: object, said: str) -> None:
-    assert problem(value, replies.Submitted).startswith(said)
-    assert bool(problem(value, replies.Submitted)) == bool(said)
+def test_the_check_sees_what_is_wrong(value: object, message: str) -> None:
+    assert problem(value, replies.Submitted).startswith(message)
+    assert bool(problem(value, replies.Submitted)) == bool(message)

@@ -18,9 +18,9 @@ from collegium.sims.simulator.invariants import Invariants
 def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     grown, compared = candidates._grown, 0
 
-    def both(core: NodeState, known: Candidate) -> Candidate | None:
+    def both(core: NodeState, before: Candidate) -> Candidate | None:
         nonlocal compared
-        candidate = grown(core, known)
+        candidate = grown(core, before)
         if candidate is not None:
             compared += 1
             every = {

@@ -16,16 +16,16 @@ def with_levels(*levels: str) -> Layout:
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (with_levels("z", "x", "y"), "columns 'b' levels: x, y, z; z, x, y"),
         ({**TABLE, "columns": TABLE["columns"][::-1]}, "columns: a, b; b, a"),
     ],
 )
-def test_another_order_is_found_from_its_digest_alone(other: Layout, said: str) -> None:
+def test_another_order_is_found_from_its_digest_alone(other: Layout, message: str) -> None:
     assert layout_digest(other) != layout_digest(TABLE)
     assert guess(TABLE, layout_digest(other)) == other
-    assert difference(TABLE, other) == said
+    assert difference(TABLE, other) == message
     assert difference(TABLE, TABLE) == ""
 
 

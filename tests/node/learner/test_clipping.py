@@ -73,14 +73,14 @@ def watched(case: Case) -> Iterator[tuple[nn.Module, StudentGradients]]:
         gradients.KEPT = kept
 
 
-def clipped(case: Case, layer: nn.Module, found: StudentGradients, x: Tensor, pull: Tensor) -> Tensor:
+def clipped(case: Case, layer: nn.Module, by_student: StudentGradients, x: Tensor, pull: Tensor) -> Tensor:
     """The clipped sum where the loss of a student is `Σ pull · layer(x)`: the gradient at the output is `pull`."""
-    found.forget()
+    by_student.forget()
     losses = torch.zeros(x.shape[0])
     for _ in range(case.uses):
         losses = losses + (layer(x) * pull).sum((1, 2))
-    found.backward(losses, {int(x.shape[0])})
-    return found.clipped_sums({"c": CLIP})["c"]
+    by_student.backward(losses, {int(x.shape[0])})
+    return by_student.clipped_sums({"c": CLIP})["c"]
 
 
 def records(case: Case, seed: int, scale: float, gap: float) -> tuple[Tensor, Tensor]:

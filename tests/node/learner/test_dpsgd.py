@@ -416,10 +416,10 @@ def updates(worker: Worker, *, noise: float = NOISE, rate: float = 1.0, clip: fl
     return {name: np.stack(rows) for name, rows in released.items()}
 
 
-def noised_as_declared(found: Ints, std: float) -> bool:
+def noised_as_declared(values: Ints, std: float) -> bool:
     """Chi-square over runs and coordinates, at five standard deviations; rounding to the grid adds 1/12."""
-    freedom = (found.shape[0] - 1) * found.shape[1]
-    statistic = float(((found - found.mean(0)) ** 2).sum()) / (std**2 + 1 / 12)
+    freedom = (values.shape[0] - 1) * values.shape[1]
+    statistic = float(((values - values.mean(0)) ** 2).sum()) / (std**2 + 1 / 12)
     return bool(abs(statistic - freedom) < 5 * sqrt(2 * freedom))
 
 

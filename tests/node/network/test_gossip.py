@@ -30,9 +30,9 @@ def test_a_burst_among_four_hosts_loses_nothing(run: Any, node: Any, wait: Any) 
             async with trio.open_nursery() as nursery:
                 for number, one in enumerate(nodes):
 
-                    async def burst(each: Any = one, number: int = number) -> None:
+                    async def burst(one: Any = one, number: int = number) -> None:
                         for message in sent[number]:
-                            await each.network.publish(message)
+                            await one.network.publish(message)
 
                     nursery.start_soon(burst)
             await wait(lambda: all(len(one.heard) == 600 for one in nodes))

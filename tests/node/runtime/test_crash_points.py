@@ -87,14 +87,14 @@ class Victim:
                     assert word in mine, f"{where}: lost what it signed: {word}"
 
 
-def words(found: Any, federation: bytes) -> Iterator[tuple[Word, bytes]]:
-    for record in (*[record for block in found.blocks for record in block.records], *found.records):
+def words(stored: Any, federation: bytes) -> Iterator[tuple[Word, bytes]]:
+    for record in (*[record for block in stored.blocks for record in block.records], *stored.records):
         yield ("record", record.value.author, record.value.seq), record.digest
-    for _, data in found.messages:
+    for _, data in stored.messages:
         if data[0] == Kind.VOTE:
             vote = open_signed(Vote, data[1:], federation, trusted=True).value
             yield ("vote", vote.author, vote.height, vote.view, vote.step), vote.block
-    for header in found.headers:
+    for header in stored.headers:
         value: UpdateHeader = header.value
         yield ("header", value.author, value.component, value.round, value.generation), header.digest
 

@@ -38,12 +38,12 @@ def learner(data: Path, ready: list[Opened]) -> Learner:
     return Learner((sys.executable, "-c", WORKER), opening(data), ready.append)
 
 
-async def until(found: Learner, state: str) -> set[str]:
+async def until(running: Learner, state: str) -> set[str]:
     """Return the states on the way to one."""
     seen = set()
     with trio.fail_after(120):
-        while found.state != state:
-            seen.add(found.state)
+        while running.state != state:
+            seen.add(running.state)
             await trio.sleep(0.001)
     return seen
 

@@ -39,14 +39,14 @@ def test_nobody_waits_for_more_than_a_part_of_the_rounds_deadline() -> None:
     assert Pace(0.1).leaves(0.0001, 0.0001) < 0.01
 
 
-@pytest.mark.parametrize("told", [nan, -1.0, 1e9])
-def test_a_learner_that_tells_no_time_is_taken_to_have_trained_all_the_while(told: float) -> None:
+@pytest.mark.parametrize("seconds", [nan, -1.0, 1e9])
+def test_a_learner_that_tells_no_time_is_taken_to_have_trained_all_the_while(seconds: float) -> None:
     pace = Pace(15.0)
 
     async def left() -> float:
         asked = trio.current_time()
         await trio.sleep(0.15)
-        await pace.wait(asked, told)
+        await pace.wait(asked, seconds)
         return trio.current_time() - asked
 
     assert trio.run(left, clock=trio.testing.MockClock(autojump_threshold=0)) == pytest.approx(2 * QUANTUM)

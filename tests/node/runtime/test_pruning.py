@@ -41,8 +41,8 @@ def rounds(blobs: Blobs, count: int = LAST) -> tuple[Round, ...]:
     return chained(made, GENESIS)
 
 
-def stored(blobs: Blobs, found: tuple[Round, ...]) -> list[int]:
-    return [r.number for r in found if all(blobs.has(entry.blob) for entry in r.entries)]
+def stored(blobs: Blobs, lists: tuple[Round, ...]) -> list[int]:
+    return [r.number for r in lists if all(blobs.has(entry.blob) for entry in r.entries)]
 
 
 def test_g7_only_bytes_that_no_withdrawal_reaches_go(stores: tuple[Blobs, States]) -> None:

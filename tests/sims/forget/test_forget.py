@@ -98,13 +98,13 @@ def setting() -> Setting:
     return Setting({spec.name: spec for spec in specs}, learning, 4)
 
 
-def answers(found: Setting) -> Any:
+def answers(given: Setting) -> Any:
     """A learner whose updates are a function of its seed and of the states that it begins from."""
     seeds: dict[str, int] = {}
 
     def ask(request: Respec | Train) -> Done | Trained:
         if isinstance(request, Respec):
-            assert [spec.name for spec in request.components] == list(found.specs)
+            assert [spec.name for spec in request.components] == list(given.specs)
             assert request.seed is not None
             seeds[request.session] = request.seed
             return Done()
@@ -112,7 +112,7 @@ def answers(found: Setting) -> Any:
         for name, state in request.states.items():
             seen = sha256(f"{seeds[request.session]} {name}".encode() + state).digest()
             source = np.random.default_rng(list(seen))
-            updates[name] = source.integers(-50, 51, found.specs[name].dimension).astype("<i2").tobytes()
+            updates[name] = source.integers(-50, 51, given.specs[name].dimension).astype("<i2").tobytes()
         return Trained(updates, 0.0)
 
     return ask
@@ -183,8 +183,8 @@ def test_the_member_is_shared_out_without_overlap(tmp_path: Path) -> None:
 # ---- the audit
 
 
-def of(found: dict[str, Any], name: str) -> Any:
-    (row,) = [row for row in found["models"] if row["model"] == name]
+def of(report: dict[str, Any], name: str) -> Any:
+    (row,) = [row for row in report["models"] if row["model"] == name]
     return row
 
 

@@ -61,20 +61,20 @@ def setting(weights: str = "designed", *, gaps_filled: bool = False) -> Setting:
     return Setting({spec.name: spec for spec in specs}, learning, 4, weights=weights, gaps_filled=gaps_filled)
 
 
-def moved(found: Setting, learners: list[Learner], value: int) -> dict[str, float]:
+def moved(given: Setting, learners: list[Learner], value: int) -> dict[str, float]:
     """Train with learners that answer `value` times their lot everywhere; return where each component ends."""
 
     def ask(learner: Learner) -> Any:
         def answer(request: Train) -> Trained:
             updates = {}
             for name in request.engaged:
-                spec = found.specs[name]
+                spec = given.specs[name]
                 updates[name] = np.full(spec.dimension, value * int(learner.lot), dtype=spec.integer_type).tobytes()
             return Trained(updates, 0.0)
 
         return answer
 
-    states, _ = train(ask, learners, found)
+    states, _ = train(ask, learners, given)
     return {name: float(state.mean()) / 256 for name, state in states.items()}
 
 
