@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -35,12 +35,15 @@ def hosts(switch: Wires, federation: Make) -> Make:
     return make
 
 
-def on(switch: Wires, federation: Make, count: int = 4, **more: Any) -> Any:
-    """Start daemons on the first `count` hosts."""
+def on(switch: Wires, federation: Make, count: int = 4, inward: Sequence[int] = (), **more: Any) -> Any:
+    """Start daemons on the first `count` hosts; those `inward` listen to their own host only."""
     addresses = [switch.address(n) for n in range(count)]
     these = federation(count=count, hosts=addresses, **{"rounds": 0, "deadline_ms": 1500} | more)
     for number, daemon in enumerate(these.daemons):
         daemon.prefix = switch.command(number)
+        if number in inward:
+            config = daemon.institution.home.config
+            config.write_text(config.read_text().replace(addresses[number], "127.0.0.1"))
     these.start()
     return these
 
@@ -76,6 +79,17 @@ def absences(four: Any, since: int) -> dict[str, set[str]]:
 def test_members_without_addresses_find_each_other_by_mdns(hosts: Make) -> None:
     two = hosts(count=2, mdns=True)
     two.wait_rounds(2)
+
+
+def test_two_members_that_nobody_can_dial_take_part_through_the_two_that_can_be(
+    switch: Wires, federation: Make
+) -> None:
+    """As behind NAT without a forwarded port (docs/network.md): they listen where nobody else gets to."""
+    four = on(switch, federation, inward=(2, 3))
+    four.wait_rounds(2)
+    assert connected(four, 2) == connected(four, 3) == {"node-0", "node-1"}
+    node = Client(four.institutions[0].home)
+    four.wait(lambda: len(node.rounds(limit=1)[-1]["counted"]) == 4)
 
 
 @pytest.fixture(scope="module")
