@@ -15,7 +15,7 @@ from .wires import Wires, permitted, wires
 WHY_NOT = permitted()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"needs network namespaces: {WHY_NOT}")
 Make = Callable[..., Any]
-HEAVY = {"dimension": 50_000, "deadline_ms": 4000, "rounds": 40}  # an update takes a slow link seconds
+HEAVY: dict[str, Any] = {"dimension": 50_000, "deadline_ms": 4000, "rounds": 40}  # an update takes a slow link seconds
 LATE = {"no update", "its update reached too few hosts", "acknowledged too late"}
 
 
