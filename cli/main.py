@@ -25,6 +25,7 @@ from . import (
     init,
     joining,
     ledger,
+    manual,
     model,
     node,
     peer,
@@ -61,7 +62,6 @@ app = typer.Typer(
     help="Institutions train one modular model together: no server, no record leaves the house.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -91,6 +91,7 @@ app.add_typer(sim.app, name="sim")
 app.command("rehearse")(rehearse.rehearse)
 app.command("demo")(sims.demo)
 app.command("bench")(sims.bench)
+app.command("man")(manual.man)
 
 
 def _version(wanted: bool) -> None:
