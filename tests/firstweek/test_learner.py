@@ -47,7 +47,9 @@ def alone(found: Found, data: Path, tmp_path: Path) -> tuple[Federation, School]
 
 
 def learner(school: School) -> Any:
-    return school.status()["live"]["learner"]
+    """What is said of the learner; of none, while the daemon begins anew and does not answer."""
+    live = school.status()["live"]
+    return live["learner"] if live else {"state": "", "detail": ""}
 
 
 def test_a_start_says_what_is_trained_and_data_that_come_later_are_found(
