@@ -1,4 +1,4 @@
-"""`collegium unlearn subject`: forget one student."""
+"""`collegium unlearn subject`: forget students."""
 
 import shlex
 import sys
@@ -7,111 +7,142 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import RefusedError, UsageError
-from . import deletion_receipts, near
+from ..crypto.errors import RefusedError
+from . import deletion_receipts, near, removal
 from .files import check_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, recovery_price, say
 
 if TYPE_CHECKING:
     from ..node.control.client import Client
-    from ..node.control.replies import StudentForgotten, StudentLook
+    from ..node.control.replies import StudentsForgotten, StudentsLook
     from ..node.home import Home
 
-    class Known(StudentLook):
-        """What is known of a student, and why no update would be withdrawn."""
+    class Known(StudentsLook):
+        """What is known of students, and why no update would be withdrawn."""
 
         why_none: str | None
 
 
 def subject(
-    student: Annotated[
-        str,
+    students: Annotated[
+        list[str],
         typer.Argument(
-            metavar="ID", help="The student's id in this institution's data; - reads it from a line of input."
+            metavar="ID…",
+            help="Students' ids in this institution's data; - reads a line of input, or all lines of a file.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file for the student's deletion receipt.")
+        Path | None, typer.Option(metavar="FILE", help="The file for the deletion receipt; of several FILE, FILE.2, …")
     ] = None,
     wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the hosts' certificate.")] = 120.0,
     also: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Another id of the same student, to be forgotten too; may be repeated."),
+        typer.Option(metavar="ID", help="Another spelling of a student's id, to be forgotten too; may be repeated."),
     ] = None,
     exactly: Annotated[bool, typer.Option("--exactly", help="Similar ids are other students.")] = False,
     anyway: Annotated[
         bool,
-        typer.Option(
-            "--anyway", help="Even if neither the data nor any training run has this id; the receipt says so."
-        ),
+        typer.Option("--anyway", help="Even if neither the data nor any training run has an id; its receipt says so."),
     ] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option("--measure/--no-measure", help="Measure the cost to the shared model first [if it asks]."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget one student: withdraw every update that saw them, train on without them, and write a receipt.
+    """Forget students: withdraw every update that saw any of them, train on without them, and write receipts.
 
-    An id that neither the data now nor any training run of the past has is refused, unless --anyway is given.
-    Ids in the data that differ in case, leading zeros or form only are named, and it asks whether they are the same
-    student; with --yes, --also or --exactly must say so. Of several ids each gets a receipt: FILE, FILE.2, FILE.3, ...
-    The id stays on this machine. Running it again is safe: it goes on where it was, and writes a receipt of today.
+    All ids are checked first. If neither the data now nor any training run of the past has one of them, nothing is
+    done, unless --anyway is given. It says what the removal costs, and asks. Ids in the data that differ in case,
+    leading zeros or form only are named, and it asks whether they are the same student; with --yes, --also or
+    --exactly must say so. The ids stay on this machine. Running it again is safe: it goes on where it was, and writes
+    receipts of today.
     """
     from ..node.control.client import Client
 
     place = existing_home(home)
-    name = sys.stdin.readline().rstrip("\n") if student == "-" else student
+    given = _given(students)
     client = Client(place)
     client.status()  # before the operator is asked
-    ids = near.meant(place, name, also or (), exactly=exactly, yes=yes)
-    looks = {each: _look(client, place, each) for each in ids}
-    ids = _known(looks, anyway)
+    names = near.meant(place, given[0], [*given[1:], *(also or ())], exactly=exactly, yes=yes)
+    looks = {name: _look(client, place, name) for name in names}
+    ids = _known(looks, given, anyway)
     files: list[Path | None] = [None] * len(ids)
     if out is not None:
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
         for file in files:
             check_new(file or out)
-    confirm(_price([looks[each] for each in ids]), yes)
-    asked = [client.forget_student(each) for each in ids]  # all are left out before the first wait
+    together = looks[ids[0]] if len(ids) == 1 else _look(client, place, *ids)
+    cost: removal.Price | None = None
+    if together["would_withdraw"] and (measure or (measure is None and not yes and sys.stdin.isatty())):
+        cost = removal.price(place, set(map(bytes.fromhex, together["updates"])), quiet=as_json)
+        removal.show(cost)
+    confirm(_question(together, len(ids)), yes)
+    sent = _forget(client, place, ids, looks, wait)
     done = [
-        _forget(client, place, each, looks[each], sent, file, wait)
-        for each, sent, file in zip(ids, asked, files, strict=True)
+        _with_receipt(place, name, looks[name], sent, file) | {"price": cost}
+        for name, file in zip(ids, files, strict=True)
     ]
     found = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
     lines = [line for each in done for line in _forgotten(each)]
     emit(found, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
 
 
-def _look(client: "Client", place: "Home", name: str) -> "Known":
-    """Return this node's knowledge of a student, before any change."""
-    look = client.look_for_student(name)
+def _given(students: list[str]) -> list[str]:
+    """Return the ids, cleaned, each once: "-" stands for a line of input, or for all lines of what is no terminal."""
+    from ..node.data.spelling import clean
+
+    ids: list[str] = []
+    for student in students:
+        if student != "-":
+            ids.append(student)
+        elif sys.stdin.isatty():
+            ids.append(sys.stdin.readline())
+        else:
+            ids += [line for line in sys.stdin if line.strip()] or [""]
+    return list(dict.fromkeys(map(clean, ids)))
+
+
+def _look(client: "Client", place: "Home", *names: str) -> "Known":
+    """Return this node's knowledge of students together, before any change."""
+    look = client.look_for_students(*names)
     if not look["in_data"] and (ids := near.in_data(place)) is not None:
-        look["in_data"] = name in ids  # the learner may have opened the data before, or not at all
-    return {**look, "why_none": None if look["would_withdraw"] else _why_none(place, name, look)}
+        look["in_data"] = set(names) <= set(ids)  # the learner may have opened the data before, or not at all
+    return {**look, "why_none": None if look["would_withdraw"] else _why_none(place, names[0], look)}
 
 
-def _known(looks: "dict[str, Known]", anyway: bool) -> list[str]:
-    """Return the ids that the data or training runs here have. Raises UsageError without any.
+def _known(looks: "dict[str, Known]", given: list[str], anyway: bool) -> list[str]:
+    """Return the ids that the data or training runs here have. Raises RefusedError if a given student has none.
 
     Some of a student's ids may be spellings that occur nowhere: they need no action.
     """
+    from ..node.data.spelling import near as form
+
     if anyway:
         return list(looks)
     known = [name for name, look in looks.items() if look["in_data"] or look["drawn"] or look["left_out"]]
-    if known:
+    forms = {form(name) for name in known}
+    missing = [number for number, name in enumerate(given, 1) if form(name) not in forms]
+    if len(given) == 1 and known:  # --also names another id of the same student
+        missing = []
+    if not missing:
         if len(known) < len(looks):
             say(f"{len(looks) - len(known)} of the {len(looks)} ids are spellings that nobody here has: nothing to do.")
         return known
-    these = "this id" if len(looks) == 1 else "any of these ids"
-    if any(look["in_data"] is None for look in looks.values()):
+    numbers = ", ".join(map(str, missing))
+    these = "this id" if len(given) == 1 else f"number {numbers} of these {len(given)} ids"
+    if any(looks[given[number - 1]]["in_data"] is None for number in missing):
         what = f"No training run of the past has {these}, and whether the data have it cannot be looked up now"
     else:
         what = f"Nobody has {these}: neither the data now nor any recorded training run of this node"
     advice = "Check how it is written. Nothing was done. --anyway leaves it out all the same; its receipt says so."
-    raise UsageError(what, advice)
+    raise RefusedError(what, advice)
 
 
-def _why_none(place: "Home", name: str, look: "StudentLook") -> str:
+def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
     """Return the reason why no update that counts, or may count, saw this student."""
     from ..node.verify import read_charter
     from ..protocol.components import MILLION
@@ -131,49 +162,66 @@ def _why_none(place: "Home", name: str, look: "StudentLook") -> str:
     )
 
 
-def _price(looks: "list[Known]") -> str:
-    """Return the question to confirm, with the cost."""
-    count = sum(look["would_withdraw"] for look in looks)
-    who = "this student" if len(looks) == 1 else f"these {len(looks)} ids"
-    what = f"Withdraw the {count} updates that saw {who}" if count else f"No update saw {who}, none is withdrawn;"
-    unknown = sum(look["of_unknown_students"] for look in looks)
+def _question(look: "Known", count: int) -> str:
+    """Return the question to confirm, with the cost for all members."""
+    updates, all_updates = look["would_withdraw"], look["own_updates"]
+    who = "this student" if count == 1 else f"any of these {count} ids"
+    unknown = look["of_unknown_students"]
     may = f" (the students of {unknown} of them are not recorded)" if unknown else ""
-    cost = f" {recovery_price()}" if count else ""
-    return f"{what}{may}{' and' if count else ''} train without them from now on?{cost}"
+    if not updates:
+        return f"No update saw {who}, none is withdrawn; train without them from now on?"
+    what = f"Withdraw the {updates} updates that saw {who}{may}, of {all_updates} of this node,"
+    return f"{what} and train without them from now on? {recovery_price()}"
 
 
 def _forget(
-    client: "Client", place: "Home", name: str, look: "Known", sent: "StudentForgotten", out: Path | None, wait: float
-) -> dict[str, Any]:
-    """Wait until an id is forgotten, from the answer `sent` of its request, and write its receipt to `out`."""
-    known = bool(look["in_data"] or look["drawn"])
+    client: "Client", place: "Home", ids: list[str], looks: "dict[str, Known]", wait: float
+) -> "StudentsForgotten":
+    """Leave all out, withdraw what saw any of them in one go, and wait until hosts certified states without it."""
+    for name in ids:
+        _tell_unknown(looks[name])
+    sent = client.forget_students(*ids)
+    who = "this student" if len(ids) == 1 else f"any of these {len(ids)} ids"
+    if count := sent["withdrawn_updates"] + sent["remaining"]:
+        say(f"{count} updates saw {who} and are being withdrawn.")
+    else:
+        why = looks[ids[0]]["why_none"] if len(ids) == 1 else None
+        say(f"0 updates saw {who}: {why or 'those that saw them were withdrawn before'}.")
+    if sent["of_unknown_students"]:
+        say(f"The students of {sent['of_unknown_students']} of them are not recorded: {who} may be one.")
+    if sent["beyond_refold_horizon"]:
+        say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
+    for key, number in sent["under_former_keys"].items():
+        say(f"{number} more are in force under the former key {key[:16]}, which the key in use cannot withdraw.")
+    sent = _await_refold(client, ids, sent, wait)
+    if sent["under_former_keys"]:
+        raise _under_former(place, sent["under_former_keys"])
+    return sent
+
+
+def _tell_unknown(look: "Known") -> None:
+    """Say what is not known of an id."""
     if look["left_out"]:
-        pass  # it is known: the next message says so
-    elif look["in_data"] is None:
+        return  # it is known: the next message says so
+    if look["in_data"] is None:
         say("No learner has read the data yet: whether they have this id is not known.")
     elif not look["in_data"]:
         say("This id is not in the data here" + (", but in a training run of the past." if look["drawn"] else "."))
-    if not known and not look["left_out"]:
+    if not (look["in_data"] or look["drawn"]):
         say("No recorded training run of this node has it. The following also holds for an id that does not exist.")
-    count = sent["withdrawn_updates"] + sent["remaining"]
-    if count:
-        say(f"{count} updates saw this student and are being withdrawn.")
-    else:
-        say(f"0 updates saw this student: {look['why_none'] or 'those that saw them were withdrawn before'}.")
-    if sent["of_unknown_students"]:
-        say(f"The students of {sent['of_unknown_students']} of them are not recorded: this student may be one.")
-    if sent["beyond_refold_horizon"]:
-        say(f"{sent['beyond_refold_horizon']} more are beyond the federation's refold horizon and stay in its model.")
-    for key, count in sent["under_former_keys"].items():
-        say(f"{count} more are in force under the former key {key[:16]}, which the key in use cannot withdraw.")
-    sent = _await_refold(client, name, sent, wait)
-    if sent["under_former_keys"]:
-        raise _under_former(place, sent["under_former_keys"])
-    facts = {"in_data": look["in_data"], "id_known": known, "why_none": None if count else look["why_none"]}
-    found: dict[str, Any] = {**sent, **facts, "receipt": None}
+
+
+def _with_receipt(
+    place: "Home", name: str, look: "Known", sent: "StudentsForgotten", out: Path | None
+) -> dict[str, Any]:
+    """Return the answer on one id, with the receipt that is written to `out`."""
+    known = bool(look["in_data"] or look["drawn"])
+    none = not (sent["withdrawn_updates"] + sent["remaining"])
+    facts = {"in_data": look["in_data"], "id_known": known, "why_none": look["why_none"] if none else None}
+    answer: dict[str, Any] = {**sent, **facts, "receipt": None}
     if out is not None:
-        found |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=known)}
-    return found
+        answer |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=known)}
+    return answer
 
 
 def _forgotten(found: dict[str, Any]) -> list[str]:
@@ -200,7 +248,7 @@ def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
     )
 
 
-def _await_refold(client: "Client", student: str, sent: "StudentForgotten", wait: float) -> "StudentForgotten":
+def _await_refold(client: "Client", ids: list[str], sent: "StudentsForgotten", wait: float) -> "StudentsForgotten":
     """Wait until no withdrawn update counts and the hosts certified states without them; request the rest.
 
     Returns the last answer, with all updates that were withdrawn. Raises UnreachableError.
@@ -213,13 +261,13 @@ def _await_refold(client: "Client", student: str, sent: "StudentForgotten", wait
     updates, count = set(sent["updates"]), sent["withdrawn_updates"]
     while not (settled := client.settled(sent["updates"])) or sent["remaining"]:
         if settled:  # a height has a limit
-            sent = client.forget_student(student)
+            sent = client.forget_students(*ids)
             updates, count = updates | set(sent["updates"]), count + sent["withdrawn_updates"]
         if time.monotonic() > deadline:
             more = f"; {sent['remaining']} updates more are withdrawn only then" if sent["remaining"] else ""
             raise UnreachableError(
                 f"The hosts have not certified the refold after {wait:g} s",
-                "The student is left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
+                "They are left out, and it goes on by itself: `collegium unlearn status`. Run the same command"
                 f" again for the receipt{more}.",
             )
         time.sleep(0.3)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         PeerAdded,
         PeerRemoved,
         Settled,
-        StudentForgotten,
-        StudentLook,
+        StudentsForgotten,
+        StudentsLook,
         Submitted,
         TrainingResumed,
         WithdrawalAsked,
@@ -207,14 +207,14 @@ class Client:
         """Withdraw this node's contributions: all, or those in a scope (`SCOPE`)."""
         return cast("WithdrawalAsked", self._call("POST", "/unlearn", {**SCOPE, **(scope or {})}))
 
-    def look_for_student(self, subject: str) -> "StudentLook":
-        """Return what is known here of a student, and how many updates would be withdrawn; nothing is changed."""
-        return cast("StudentLook", self._call("POST", "/unlearn/look", {"subject": subject}, timeout=DIAL_TIMEOUT))
+    def look_for_students(self, *subjects: str) -> "StudentsLook":
+        """Return what is known here of students, and which updates would be withdrawn; nothing is changed."""
+        return cast("StudentsLook", self._call("POST", "/unlearn/look", {"subjects": subjects}, timeout=DIAL_TIMEOUT))
 
-    def forget_student(self, subject: str) -> "StudentForgotten":
-        """Leave a student out, and withdraw the updates that saw them."""
+    def forget_students(self, *subjects: str) -> "StudentsForgotten":
+        """Leave students out, and withdraw the updates that saw any of them, all at once."""
         return cast(
-            "StudentForgotten", self._call("POST", "/unlearn/students", {"subject": subject}, timeout=DIAL_TIMEOUT)
+            "StudentsForgotten", self._call("POST", "/unlearn/students", {"subjects": subjects}, timeout=DIAL_TIMEOUT)
         )
 
     def resume_training(self) -> "TrainingResumed":

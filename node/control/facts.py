@@ -150,12 +150,12 @@ class Daemon(Protocol):
         """Hand an event to the core."""
         ...
 
-    def look(self, subject: str) -> Awaitable[Seen]:
-        """Return whether a student is known here, and the updates that used their data."""
+    def look(self, *subjects: str) -> Awaitable[Seen]:
+        """Return whether students are known here, and the updates that used their data."""
         ...
 
-    def exclude(self, subject: str) -> Awaitable[Seen]:
-        """Leave a student out from now on; return the updates that used their data."""
+    def exclude(self, *subjects: str) -> Awaitable[Seen]:
+        """Leave students out from now on; return the updates that used their data."""
         ...
 
     def request_stop(self) -> None:

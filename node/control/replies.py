@@ -103,8 +103,11 @@ class WithdrawalCarried(TypedDict):
     submitted: bool
 
 
-class StudentLook(OutOfReach):
-    """What a node knows of a student; `in_data` is None if no learner has read the data."""
+class StudentsLook(OutOfReach):
+    """What a node knows of students together; `in_data` is None if no learner has read the data.
+
+    `updates` are those that would be withdrawn.
+    """
 
     in_data: bool | None
     drawn: bool
@@ -113,10 +116,11 @@ class StudentLook(OutOfReach):
     of_unknown_students: int
     own_updates: int
     own_rounds: int
+    updates: list[str]
 
 
-class StudentForgotten(OutOfReach):
-    """A student that is left out, and the updates that are withdrawn; `remaining` ones need another request."""
+class StudentsForgotten(OutOfReach):
+    """Students that are left out, and the updates that are withdrawn; `remaining` ones need another request."""
 
     excluded: bool
     in_data: bool | None

@@ -30,8 +30,8 @@ from .answers import answering, body_of
 from .facts import Daemon, context_of
 from .replies import (
     Settled,
-    StudentForgotten,
-    StudentLook,
+    StudentsForgotten,
+    StudentsLook,
     TrainingResumed,
     WithdrawalAsked,
     WithdrawalCarried,
@@ -39,6 +39,7 @@ from .replies import (
 )
 
 SCOPE = {"components": list, "first": int, "last": int, "updates": list}
+MAX_ID = 1024  # characters of a student's id
 _ADVICE = {
     "withdrawn-already": "`collegium unlearn status` shows all withdrawals.",
     "not-signing": NOT_SIGNING,
@@ -60,13 +61,13 @@ def routes(daemon: Daemon) -> list[Route]:
         return JSONResponse(found, 202)
 
     async def look(request: Request) -> Response:
-        seen = await daemon.look(await _student(request))
+        seen = await daemon.look(*await _students(request))
         sought = sought_updates(daemon.core, seen)
         mine = own_keys(daemon.core)
         rounds = [r for c in daemon.core.ledger.components.values() for r in c.rounds]
         waiting = updates_ahead(daemon.core)
         ahead = [author for update, author in update_authors(daemon.core).items() if update in waiting]
-        found: StudentLook = {
+        found: StudentsLook = {
             "in_data": seen.in_data,
             "drawn": seen.drawn,
             "left_out": seen.left_out,
@@ -75,21 +76,22 @@ def routes(daemon: Daemon) -> list[Route]:
             "of_unknown_students": sum(update in seen.unknown for update in sought.whole),
             "own_updates": sum(e.author in mine for r in rounds for e in r.entries) + sum(a in mine for a in ahead),
             "own_rounds": len({r.number for r in rounds if any(e.author in mine for e in r.entries)}),
+            "updates": sorted(update.hex() for update in sought.whole),
         }
         return JSONResponse(found)
 
-    async def student(request: Request) -> Response:
-        seen = await daemon.exclude(await _student(request))
+    async def students(request: Request) -> Response:
+        seen = await daemon.exclude(*await _students(request))
         sought = sought_updates(daemon.core, seen)
         gone = sought.whole[: withdrawal.MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
         if gone and not daemon.core.signing:
             raise RefusedError(
-                "the student is left out from now on, but nothing can be withdrawn yet: no quorum is connected",
+                "they are left out from now on, but nothing can be withdrawn yet: no quorum is connected",
                 "Run the same command again when `collegium node status` shows one.",
             )
         for start in range(0, len(gone), MAX_UPDATES):
             daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
-        found: StudentForgotten = {
+        found: StudentsForgotten = {
             "excluded": True,
             "in_data": seen.in_data,
             "drawn": seen.drawn,
@@ -170,7 +172,7 @@ def routes(daemon: Daemon) -> list[Route]:
     return [
         Route("/unlearn", answering(withdraw), methods=["POST"]),
         Route("/unlearn/look", answering(look), methods=["POST"]),
-        Route("/unlearn/students", answering(student), methods=["POST"]),
+        Route("/unlearn/students", answering(students), methods=["POST"]),
         Route("/unlearn/resume", answering(resume), methods=["POST"]),
         Route("/unlearn/settled", answering(settled), methods=["POST"]),
         Route("/unlearn/motions", answering(propose), methods=["POST"]),
@@ -178,8 +180,8 @@ def routes(daemon: Daemon) -> list[Route]:
     ]
 
 
-async def _student(request: Request) -> str:
-    subject = clean(str((await body_of(request, {"subject": str}))["subject"]))
-    if not subject or len(subject) > 1024:
-        raise UsageError("a student's id has 1 to 1024 characters")
-    return subject
+async def _students(request: Request) -> list[str]:
+    subjects = list(map(clean, list_of_texts((await body_of(request, {"subjects": list}))["subjects"])))
+    if not subjects or not all(0 < len(subject) <= MAX_ID for subject in subjects):
+        raise UsageError(f"no students' ids: each has 1 to {MAX_ID} characters", "Name at least one.")
+    return list(dict.fromkeys(subjects))

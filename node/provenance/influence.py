@@ -54,6 +54,14 @@ class Coalitions:
         )
         return replay(origin(self.spec), self.spec, rounds, self._values_of)[0]
 
+    def state_without(self, updates: Collection[bytes]) -> State:
+        """Return the state of the refold without these updates: what a withdrawal of just them would leave."""
+        rounds = (
+            replace(round_, entries=tuple(e for e in round_.entries if e.update not in updates))
+            for round_ in self.rounds
+        )
+        return replay(origin(self.spec), self.spec, rounds, self._values_of)[0]
+
     def figures(
         self, coalitions: Sequence[Players], worth: Worth, seen: Callable[[Players, State], None] | None = None
     ) -> list[Figures]:

@@ -130,13 +130,13 @@ class Runtime:
         """Take the operator's peers and the members' seats and offers into the address book again."""
         self.book.refresh(self.network)
 
-    async def look(self, subject: str) -> Seen:
-        """Return this node's knowledge of a student and of the updates that saw them. Raises CorruptError."""
-        return await self.exclusion.look(subject)
+    async def look(self, *subjects: str) -> Seen:
+        """Return this node's knowledge of students and of the updates that saw them. Raises CorruptError."""
+        return await self.exclusion.look(*subjects)
 
-    async def exclude(self, subject: str) -> Seen:
-        """Leave a student out from now on; return the updates that saw them. Raises CorruptError."""
-        return await self.exclusion.exclude(subject)
+    async def exclude(self, *subjects: str) -> Seen:
+        """Leave students out from now on; return the updates that saw them. Raises CorruptError."""
+        return await self.exclusion.exclude(*subjects)
 
     def request_stop(self) -> None:
         """Stop the daemon in good order."""

@@ -4,7 +4,7 @@ The students drawn for an update are on disk before the update leaves (students.
 a student, and opens the worker again without that student.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
 
@@ -38,26 +38,26 @@ class Exclusion:
         if not self.load()[1]:  # after a crash in between
             self._forget_private()
 
-    async def exclude(self, subject: str) -> Seen:
-        """Leave a student out of all training from now on; return the updates that saw them.
+    async def exclude(self, *subjects: str) -> Seen:
+        """Leave students out of all training from now on; return the updates that saw any of them.
 
-        The worker restarts without the student, so its work in progress is discarded. Private components' states are
+        The worker restarts once, without them, so its work in progress is discarded. Private components' states are
         deleted. Raises CorruptError.
         """
         async with self._excluding:  # one at a time: each waits for the end of the discarded training run
-            found, forgotten = await in_thread(self.load)
-            if not (found.has(subject) and forgotten):
-                await self._begin_without(subject)
-            return await self.look(subject)
+            excluded, forgotten = await in_thread(self.load)
+            if not (forgotten and all(map(excluded.has, subjects))):
+                await self._begin_without(subjects)
+            return await self.look(*subjects)
 
-    async def look(self, subject: str) -> Seen:
-        """Return the node's knowledge of a student; changes nothing. Raises CorruptError."""
+    async def look(self, *subjects: str) -> Seen:
+        """Return the node's knowledge of students; changes nothing. Raises CorruptError."""
         # Updates in flight first: those that a block takes meanwhile are stored when the stored ones are read.
         in_flight = [update.header for update in self.core.in_flight.of(self.core.me)]
-        return await in_thread(self._seen, subject, in_flight, self.core.ledger)
+        return await in_thread(self._seen, subjects, in_flight, self.core.ledger)
 
-    async def _begin_without(self, subject: str) -> None:
-        await in_thread(exclude, self.home, subject)
+    async def _begin_without(self, subjects: Sequence[str]) -> None:
+        await in_thread(exclude, self.home, *subjects)
         run = self.core.run
         await self._reopen()
         await in_thread(self._forget_private)
@@ -83,16 +83,17 @@ class Exclusion:
                 sync_folder(folder)
         self.store.apply([ev.PutFlag(LEFT_OUT, len(self.load()[0].tags))])
 
-    def _seen(self, subject: str, in_flight: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
+    def _seen(self, subjects: Sequence[str], in_flight: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
         own = {header.digest: header.value.manifest for header in (*in_flight, *self._own_headers())}
         mine, components = self._own_keys(ledger), ledger.components.values()
         counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in mine}
         counted |= {p.update for c in components for p in c.pending if p.author in mine}
-        here, saw = set(self.manifests.roots()), self.manifests.of(subject)
+        here, drawn = set(self.manifests.roots()), [self.manifests.of(subject) for subject in subjects]
+        saw, excluded = set[bytes]().union(*drawn), self.load()[0]
         unknown = frozenset(update for update in counted | own.keys() if own.get(update, NONE) not in here)
         seen = unknown.union(update for update, root in own.items() if root in saw)
-        in_data = None if self.everybody is None else subject in self.everybody
-        return Seen(seen, unknown, in_data, bool(saw), self.load()[0].has(subject))
+        in_data = None if self.everybody is None else self.everybody.issuperset(subjects)
+        return Seen(seen, unknown, in_data, all(drawn), all(map(excluded.has, subjects)))
 
     def _own_keys(self, ledger: Ledger) -> set[bytes]:
         """Return this node's keys, with former ones: after a return with a new key the roll does not link them."""

@@ -132,11 +132,11 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A node's knowledge of one student: the updates that saw them, by header digest, including `unknown` ones.
+    """A node's knowledge of students: the updates that saw any of them, by header digest, including `unknown` ones.
 
     The students of an `unknown` update are not known: it counts as having seen all. `in_data`: whether the data have
-    this id; None if no learner has read them. `drawn`: whether a manifest on this disk has it. `left_out`: whether the
-    student is left out of training.
+    all these ids; None if no learner has read them. `drawn`: whether a manifest on this disk has each. `left_out`:
+    whether all are left out of training.
     """
 
     updates: frozenset[bytes]
@@ -168,12 +168,12 @@ def load_excluded(home: Home) -> Excluded:
     return Excluded(salt, tags)
 
 
-def exclude(home: Home, subject: str) -> Excluded:
-    """Leave a student out from now on; durable on return. Concurrent calls lose none."""
+def exclude(home: Home, *subjects: str) -> Excluded:
+    """Leave students out from now on; durable on return, all or none. Concurrent calls lose none."""
     with _alone(home):
         known = load_excluded(home)
         salt = known.salt or os.urandom(32)
-        grown = Excluded(salt, known.tags | {_long(salt, subject)})
+        grown = Excluded(salt, known.tags | {_long(salt, subject) for subject in subjects})
         text = json.dumps({"salt": salt.hex(), "tags": sorted(item.hex() for item in grown.tags)}, indent=1) + "\n"
         write_atomic(home.root / "excluded.json", text.encode())
     return grown

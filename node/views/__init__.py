@@ -8,7 +8,7 @@ from .context import Context, InFlight, Live, moment, offline
 from .ledger import ledger_log, ledger_show
 from .membership import how_it_ended, member, motions, motions_named, near_motion, show_motion
 from .note import Level, Note, NoteKind
-from .privacy import forecast, privacy, privacy_log, privacy_plan, spent_notes
+from .privacy import forecast, privacy, privacy_log, privacy_plan, retraining_cost, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, member_named, peers, status
 from .unlearn import unlearn
@@ -37,6 +37,7 @@ __all__ = [
     "privacy",
     "privacy_log",
     "privacy_plan",
+    "retraining_cost",
     "round_detail",
     "rounds",
     "show_motion",

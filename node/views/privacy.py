@@ -1,6 +1,7 @@
 """Privacy spent and left at this node, by modality, and every member's claims of spending."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.charter import Charter
@@ -12,6 +13,7 @@ from ...protocol.update import UpdateHeader
 from ..core.contribution import spend_statement, whole
 from ..core.events import PutReservation
 from ..privacy import policy as governing
+from ..privacy.budget import Budget, count_rounds
 from ..privacy.policy import InForce
 from .context import Context
 from .rounds import update_header
@@ -22,6 +24,7 @@ from .shapes_privacy import (
     PlanShown,
     PrivacyShown,
     ReservationShown,
+    RetrainingCost,
     RoundsLeft,
     SpendingLine,
 )
@@ -107,9 +110,46 @@ def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservati
     return sentences
 
 
-def _rounds_left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> RoundsLeft | None:
+def retraining_cost(context: Context, policies: Sequence[InForce], rounds: int) -> list[RetrainingCost]:
+    """Return by modality what so many recovery rounds like its last one cost; one that never trained is left out.
+
+    Runs the accountant, as `forecast` does.
+    """
+    costs: list[RetrainingCost] = []
+    for policy in policies:
+        spending = _spending(context, policy, context.store.reservations()) if policy.policy == "dp" else None
+        if spending is None:
+            continue
+        fits = min(rounds, spending.rounds_left(recovery=True))
+        costs.append(
+            {
+                "modality": policy.modality,
+                "epsilon_now": _thousandths(spending.cost(0)),
+                "epsilon_then": _thousandths(spending.cost(fits)),
+                "epsilon_budget": _thousandths(policy.epsilon),
+                "rounds": fits,
+            }
+        )
+    return costs
+
+
+@dataclass(frozen=True, slots=True)
+class _Spending:
+    """A modality's last run that trained, and `cost`: ε in thousandths after so many more rounds like it."""
+
+    last: PutReservation
+    cost: Callable[[int], int]
+    budget: Budget
+
+    def rounds_left(self, *, recovery: bool) -> int:
+        """Return the number of rounds like the last one that still fit."""
+        limit = replace(self.budget, recovery_open=recovery).limit
+        return count_rounds(lambda rounds: self.cost(rounds) <= limit)
+
+
+def _spending(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> _Spending | None:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
-    from ..privacy.budget import Budget, count_rounds, events  # noqa: PLC0415
+    from ..privacy.budget import events  # noqa: PLC0415
 
     learning = context.charter.learning
     # Released once: not typical of a round.
@@ -121,23 +161,26 @@ def _rounds_left(context: Context, policy: InForce, reservations: Sequence[PutRe
     spent, delta = spend_statement(reservations, policy.modality, learning), policy.delta / 1e9
     (once,) = spend_statement([last], policy.modality, learning)
 
-    def left(*, recovery: bool) -> int:
-        limit = Budget(policy.epsilon, delta, learning.recovery_share, recovery).limit
+    def cost(rounds: int) -> int:
+        more = [DpEvents(once.sample_rate, once.noise_multiplier, once.count * rounds)] if rounds else []
+        return claimed(epsilon(events([*spent, *more]), delta))
 
-        def fits(rounds: int) -> bool:
-            more = DpEvents(once.sample_rate, once.noise_multiplier, once.count * rounds)
-            return claimed(epsilon(events([*spent, more]), delta)) <= limit
+    return _Spending(last, cost, Budget(policy.epsilon, delta, learning.recovery_share, recovery_open=False))
 
-        return count_rounds(fits)
 
-    still = left(recovery=False)
-    rounds = {part.component: _newest(context, reservations, part.component) for part in last.parts}
-    reached = learning.downstream(policy.modality, rounds)
+def _rounds_left(context: Context, policy: InForce, reservations: Sequence[PutReservation]) -> RoundsLeft | None:
+    spending = _spending(context, policy, reservations)
+    if spending is None:
+        return None
+
+    still = spending.rounds_left(recovery=False)
+    rounds = {part.component: _newest(context, reservations, part.component) for part in spending.last.parts}
+    reached = context.charter.learning.downstream(policy.modality, rounds)
     return {
         "rounds_left": still,
-        "rounds_left_in_recovery": left(recovery=True),
-        "like_run": last.run,
-        "epsilon_now": _thousandths(claimed(epsilon(events(spent), delta))),
+        "rounds_left_in_recovery": spending.rounds_left(recovery=True),
+        "like_run": spending.last.run,
+        "epsilon_now": _thousandths(spending.cost(0)),
         "last_rounds": {name: rounds[name] + still for name in reached},
     }
 

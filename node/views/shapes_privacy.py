@@ -54,6 +54,19 @@ class RoundsLeft(TypedDict):
     last_rounds: dict[str, int]
 
 
+class RetrainingCost(TypedDict):
+    """A modality's ε now, and after `rounds` more rounds like the last one: as many of those asked as its budget has.
+
+    The budget is the whole ε, with the part that is kept for recovery. None is no bound.
+    """
+
+    modality: str
+    epsilon_now: float | None
+    epsilon_then: float | None
+    epsilon_budget: float | None
+    rounds: int
+
+
 class StudentCost(TypedDict):
     """What one student has spent over all modalities that are or were under a bound."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from collegium.cli import removal
 from collegium.consensus.components import origin, replay
 from collegium.node import provenance
 from collegium.node.blueprint.presets import NO_SEED, preset
@@ -253,3 +254,28 @@ def test_influence_without_data_or_bytes_is_refused(run: "Run", node: Home, data
     shutil.rmtree(node.blobs)
     answer = run("ledger", "influence", HEAD, "--all", "--home", node.root)
     assert (answer.code, "blob-missing" in answer.err) == (6, True)
+
+
+# ---- the price of a removal
+
+
+def test_what_a_removal_costs_is_the_refold_without_just_these_updates(
+    run: "Run", node: Home, trained: Cluster, data: Path
+) -> None:
+    words = ("ledger", "influence", HEAD, "--peer", "member 2", "--home", node.root, "--json")
+    left = named(run(*words).value["left_out"], "member 2")
+    ledger, key = trained.nodes[1].core.ledger, trained.nodes[2].identity.public_key  # type: ignore[union-attr]
+    updates = {e.update for r in ledger.components[HEAD].rounds for e in r.entries if e.author == key}
+    cost = removal.price(node, updates, quiet=True)
+    digit = next(task for task in cost["quality"] if task["task"] == "digit")
+    assert (digit["now"], digit["without"]) == (left["with"]["digit"], left["without"]["digit"])
+    assert digit["now"] != digit["without"]
+    assert digit["held_out"] > 0
+    assert cost["not_measured"] is None
+
+    # Where it cannot be measured it says why.
+    configure(node, None)
+    assert "names no data folder" in str(removal.price(node, updates, quiet=True)["not_measured"])
+    configure(node, data)
+    shutil.rmtree(node.blobs)
+    assert "is not on this disk" in str(removal.price(node, updates, quiet=True)["not_measured"])

@@ -66,18 +66,24 @@ class FakeClient:
         self.answers, self.sent = answers, sent
         self.asked: list[list[str]] = []
         self.forgotten: list[str] = []
+        self.requests = 0
+        self.updates = ["aa" * 32, "bb" * 32]
         self.known: set[str] = set()  # who is in the data, whatever is told of all
+        self.strangers: set[str] = set()  # who is nowhere, whatever is told of all
 
     def status(self) -> dict[str, object]:
         return {}
 
-    def look_for_student(self, subject: str) -> dict[str, object]:
+    def look_for_students(self, *subjects: str) -> dict[str, object]:
         student = {"in_data": True, "drawn": True, "left_out": False, "would_withdraw": 2, "of_unknown_students": 0}
-        here = {"in_data": True} if subject in self.known else {}
-        return {**student, "own_updates": 3, "own_rounds": 3, **self.sent, **here}
+        here: dict[str, object] = {"in_data": True} if self.known.issuperset(subjects) else {}
+        if self.strangers.intersection(subjects):
+            here = {"in_data": False, "drawn": False, "would_withdraw": 0}
+        return {**student, "own_updates": 3, "own_rounds": 3, "updates": self.updates, **self.sent, **here}
 
-    def forget_student(self, subject: str) -> dict[str, object]:
-        self.forgotten.append(subject)
+    def forget_students(self, *subjects: str) -> dict[str, object]:
+        self.forgotten.extend(subjects)
+        self.requests += 1
         plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
         return {
             **plain,
@@ -144,7 +150,7 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
 ) -> None:
     client = FakeClient([True], in_data=False, drawn=False, would_withdraw=0, withdrawn_updates=0)
     refused = forget(run, home, monkeypatch, client)
-    assert (refused.code, client.forgotten) == (2, []), refused.err
+    assert (refused.code, client.forgotten) == (5, []), refused.err
     assert "Nobody has this id" in refused.err
     assert "--anyway" in refused.err
     assert "anna" not in refused.err
@@ -166,13 +172,48 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
     )
 
 
+def test_several_students_are_one_withdrawal(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient([True])
+    answer = forget(run, home, monkeypatch, client, "ben", "cleo", "ben", "--json")
+    assert (answer.code, client.requests, client.forgotten) == (0, 1, ["anna", "ben", "cleo"]), answer.err
+    assert "2 updates saw any of these 3 ids and are being withdrawn." in answer.err
+    assert len(answer.value["also"]) == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("ben\n\ncleo\n"))
+    client = FakeClient([True])
+    assert forget(run, home, monkeypatch, client, "-").code == 0
+    assert client.forgotten == ["anna", "ben", "cleo"]
+
+
+def test_one_mistyped_id_of_several_changes_nothing(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient([True])
+    client.strangers = {"bne"}
+    refused = forget(run, home, monkeypatch, client, "bne", "cleo")
+    assert (refused.code, client.requests) == (5, 0), refused.err
+    assert "Nobody has number 2 of these 3 ids" in refused.err
+    assert "bne" not in refused.err
+    assert "Nothing was done" in refused.err
+
+
+def test_the_price_is_measured_when_asked_for(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient([True])
+    answer = forget(run, home, monkeypatch, client, "--measure", "--json")
+    assert answer.code == 0, answer.err
+    cost = answer.value["price"]
+    assert cost["not_measured"] == "none of them is in a state that this node holds"
+    assert "What it costs the shared model is not measured: none of them" in answer.err
+    answer = forget(run, home, monkeypatch, client, "--json")
+    assert answer.value["price"] is None, "a script that does not ask does not wait for it"
+
+
 def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeClient([True], of_unknown_students=1)
     monkeypatch.setattr("collegium.node.control.client.Client", lambda opened: client)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     answer = run("unlearn", "subject", "anna", "--home", home.root)
     assert (answer.code, client.forgotten) == (2, [])
-    assert "Withdraw the 2 updates that saw this student (the students of 1 of them are not recorded" in answer.err
+    assert (
+        "Withdraw the 2 updates that saw this student (the students of 1 of them are not recorded), of 3" in answer.err
+    )
     assert "Give --yes to confirm. Nothing was done." in answer.err
     monkeypatch.setattr(client, "status", lambda: {"federation": {"name": "schools"}})
     answer = run("unlearn", "request", "--home", home.root)
@@ -231,8 +272,8 @@ def test_what_one_height_does_not_take_is_asked_for_again(
 ) -> None:
     client = FakeClient([False, True, False, True])
     parts: list[dict[str, object]] = [{"remaining": 1}, {"remaining": 0, "withdrawn_updates": 1, "updates": ["cc"]}]
-    plain: dict[str, object] = client.forget_student("anna")
-    monkeypatch.setattr(client, "forget_student", lambda _: {**plain, **parts.pop(0)})
+    plain: dict[str, object] = client.forget_students("anna")
+    monkeypatch.setattr(client, "forget_students", lambda *_: {**plain, **parts.pop(0)})
     answer = forget(run, home, monkeypatch, client, "--wait", 20, "--json")
     assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 2 + [["cc"]] * 2)
     assert "3 updates saw this student" in answer.err

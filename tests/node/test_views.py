@@ -443,6 +443,7 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
         assert views.forecast(context, own(context, "open"))["modalities"] == {}  # nothing asks for an ε
         context = replace(context, charter=private(context))
         assert views.forecast(context, own(context))["modalities"] == {"made-up": None}  # nothing was drawn
+        assert views.retraining_cost(context, own(context), 5) == []
         store.apply([put(1, 6, 900, steps=20)])
         forecast = views.forecast(context, own(context))
         left = known(forecast["modalities"]["made-up"])
@@ -450,6 +451,12 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
         assert left["last_rounds"] == {"head/task0": 6 + left["rounds_left"]}
         spent = known(known(forecast["student"])["epsilon"])
         assert spent == known(left["epsilon_now"]) > 0
+        (cost,) = views.retraining_cost(context, own(context), 5)
+        assert (cost["modality"], cost["rounds"], cost["epsilon_now"]) == ("made-up", 5, spent)
+        assert spent < known(cost["epsilon_then"]) < known(cost["epsilon_budget"]), "training again is charged"
+        (most,) = views.retraining_cost(context, own(context), 100_000)
+        assert most["rounds"] == left["rounds_left_in_recovery"], "and no more than the whole ε"
+        assert known(most["epsilon_then"]) <= known(most["epsilon_budget"])
         fewer = known(views.forecast(context, own(context, epsilon=2000))["modalities"]["made-up"])
         assert fewer["rounds_left"] < left["rounds_left"]
         for policy in ("never", "open"):

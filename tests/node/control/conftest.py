@@ -79,11 +79,11 @@ class FakeDaemon:
     def submit(self, event: ev.Event) -> None:
         self.submitted.append(event)
 
-    async def look(self, subject: str) -> Seen:
+    async def look(self, *subjects: str) -> Seen:
         return self.seen
 
-    async def exclude(self, subject: str) -> Seen:
-        self.excluded.append(subject)
+    async def exclude(self, *subjects: str) -> Seen:
+        self.excluded.extend(subjects)
         return self.seen
 
     def request_stop(self) -> None:

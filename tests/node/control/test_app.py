@@ -350,11 +350,11 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     mine = [e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me]
     # The last one never entered the ledger, and whom the first one saw is not written down.
     daemon.seen = Seen(frozenset((*mine, bytes(32))), frozenset((mine[0], bytes(32))), in_data=False)
-    look = call(daemon, "POST", "/unlearn/look", json={"subject": "s-17"}).json()
+    look = call(daemon, "POST", "/unlearn/look", json={"subjects": ["s-17"]}).json()
     assert (look["would_withdraw"], look["of_unknown_students"], look["own_updates"]) == (len(mine), 1, len(mine))
     assert (look["in_data"], look["drawn"], look["left_out"]) == (False, False, False)
     assert (daemon.excluded, daemon.submitted) == ([], []), "to look changes nothing"
-    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"})
+    answer = call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-17"]})
     assert (answer.status_code, answer.json()["withdrawn_updates"]) == (202, len(mine))
     assert (answer.json()["of_unknown_students"], answer.json()["in_data"]) == (1, False)
     assert answer.json()["updates"] == sorted(update.hex() for update in (*mine, bytes(32)))
@@ -363,7 +363,7 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     assert b"s-17" not in answer.content
     assert answer.json()["under_former_keys"] == {}
     for wrong in ("", "x" * 1025):
-        assert call(daemon, "POST", "/unlearn/students", json={"subject": wrong}).json()["exit_code"] == 2
+        assert call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-18", wrong]}).json()["exit_code"] == 2
     assert daemon.excluded == ["s-17"]
 
 
@@ -377,7 +377,7 @@ def test_updates_beyond_the_refold_horizon_are_told_and_not_withdrawn(
     rules = replace(daemon.charter.rules, refold_horizon=1)
     monkeypatch.setattr(daemon.core, "charter", replace(daemon.charter, rules=rules))
     daemon.seen = Seen(frozenset(mine.values()), frozenset(), in_data=True)
-    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    answer = call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-17"]}).json()
     assert (answer["withdrawn_updates"], answer["beyond_refold_horizon"]) == (1, len(mine) - 1)
     assert daemon.submitted == [RequestWithdrawal("updates", updates=(mine[component.round],))]
     assert check_own(daemon.core, RequestWithdrawal("updates", updates=(mine[component.round],)))
@@ -417,7 +417,7 @@ def test_what_a_former_key_sent_is_told_and_not_withdrawn_in_vain(daemon: "FakeD
     old = next(e.author for e in entries if e.author != daemon.core.me)
     under_old = {e.update for e in entries if e.author == old}
     daemon.seen = Seen(frozenset(mine | under_old), frozenset(), in_data=True)
-    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    answer = call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-17"]}).json()
     assert answer["under_former_keys"] == {old.hex(): len(under_old)}
     assert (answer["withdrawn_updates"], answer["updates"]) == (len(mine), sorted(header.hex() for header in mine))
     assert daemon.submitted == [RequestWithdrawal("updates", updates=tuple(sorted(mine)))]
@@ -431,10 +431,10 @@ def test_no_more_is_withdrawn_at_a_time_than_a_height_takes(
     waiting = {n.to_bytes(32): SimpleNamespace(header=SimpleNamespace(value=value)) for n in range(most + 70)}
     monkeypatch.setattr(daemon.core, "in_flight", waiting)
     daemon.seen = Seen(frozenset(waiting), frozenset(), in_data=True)
-    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    answer = call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-17"]}).json()
     assert (answer["withdrawn_updates"], answer["remaining"], len(answer["updates"])) == (most, 70, most)
     assert len(daemon.submitted) == MAX_AT_A_HEIGHT
     for update in answer["updates"]:
         del waiting[bytes.fromhex(update)]
-    answer = call(daemon, "POST", "/unlearn/students", json={"subject": "s-17"}).json()
+    answer = call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-17"]}).json()
     assert (answer["withdrawn_updates"], answer["remaining"]) == (70, 0)

@@ -63,8 +63,8 @@ READS: dict[str, Callable[[Client], object]] = {
     "member": lambda client: client.member(client.peers()["peers"][0]["key"]),
     "invitations": lambda client: client.invitations(),
     "request_withdrawal": lambda client: client.request_withdrawal(),
-    "look_for_student": lambda client: client.look_for_student("nobody"),
-    "forget_student": lambda client: client.forget_student("nobody"),
+    "look_for_students": lambda client: client.look_for_students("nobody"),
+    "forget_students": lambda client: client.forget_students("nobody"),
     "resume_training": lambda client: client.resume_training(),
 }
 

@@ -61,3 +61,36 @@ def test_g7_an_author_that_the_others_withdraw_while_it_trains_publishes_nothing
     core.ledger = replace(core.ledger, withdrawn=(gone,))
     assert core.contributing
     assert published(handle(core, [trained], cluster.now)) == []
+
+
+def test_g6_what_is_trained_after_a_withdrawal_is_a_new_training_run_and_is_charged() -> None:
+    """No update is made again from an old run: its noise, less one student, would publish the student's gradient."""
+    cluster = Cluster(4, 3, Invariants, rounds=8, noise=1_000_000)
+    cluster.start()
+    node = cluster.nodes[0]
+    assert cluster.run(lambda: cluster.all_closed(2))
+    assert node.core is not None
+    before = counted(node.core)
+    node.deliver(ev.RequestWithdrawal("updates", updates=tuple(sorted(before.values()))))
+    assert cluster.run(lambda: cluster.all_closed(6))
+    after = counted(node.core)
+    assert not set(after.values()) & set(before.values())
+    assert set(after) - set(before), "it goes on"
+    runs: dict[tuple[str, int], list[int]] = {}
+    for put in node.store.reservations:
+        for part in put.parts:
+            assert part.noise_multiplier == 1_000_000
+            runs.setdefault((part.component, part.round), []).append(put.run)
+    assert all(key in runs for key in after), "each was reserved, so it is charged"
+    numbers = [run for each in runs.values() for run in each]
+    assert len(numbers) == len(set(numbers)), "no run is used for two rounds, or for one round twice"
+    charged = [dict(put.claims)["made-up"] for put in node.store.reservations]
+    assert charged == sorted(set(charged)), "and each run costs more ε"
+
+
+def counted(core: NodeState) -> dict[tuple[str, int], bytes]:
+    """The core's own updates that count, by component and round."""
+    components = core.ledger.components.values()
+    return {
+        (c.name, r.number): e.update for c in components for r in c.rounds for e in r.entries if e.author == core.me
+    }

@@ -47,7 +47,7 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     before, others = {e.update for e in entries}, {e.update for e in entries if e.author != me}
     noted = [manifest for root in manifests.of(WHO) if (manifest := manifests.get(root)) is not None]
     places = [(manifest.salt, tag(manifest.salt, WHO)) for manifest in noted]
-    sent = Client(home).forget_student(WHO)
+    sent = Client(home).forget_students(WHO)
     assert sent["withdrawn_updates"] >= 2
     assert (sent["in_data"], sent["of_unknown_students"]) == (True, 0)
     assert not Client(home).settled(sent["updates"])
@@ -72,9 +72,9 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
         _make(home, me, "student-8")
     _nothing_left(four, school, places)
     _forged(content)
-    assert Client(home).forget_student("nobody")["in_data"] is False
+    assert Client(home).forget_students("nobody")["in_data"] is False
     for _ in range(3):  # each time the worker begins anew
-        assert Client(home).forget_student(WHO)["withdrawn_updates"] == 0, "again changes nothing"
+        assert Client(home).forget_students(WHO)["withdrawn_updates"] == 0, "again changes nothing"
     last = max(r for view in four.look() for (_, r) in view.notes)
     four.wait(lambda: school_counts(four, me, last + 1))
 

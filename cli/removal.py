@@ -1,0 +1,119 @@
+"""What the removal of students costs, before it is asked for: the shared model's quality, and ε of training again."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, TypedDict
+
+from ..crypto.errors import CollegiumError, OperatorError
+from ..node.core.contribution import RECOVERY_ROUNDS
+from . import spent
+from .output import Progress, progress, say
+
+if TYPE_CHECKING:
+    from ..node.home import Home
+    from ..node.learner.answers import Figure
+    from ..node.views import Context
+    from ..node.views.shapes_privacy import RetrainingCost
+
+ADVICE = "Name a data folder ([data] path): states are judged on its held-out students."
+
+
+class TaskPrice(TypedDict):
+    """A task's figure on this node's own held-out students, now and after the refold."""
+
+    task: str
+    metric: str
+    held_out: int
+    now: float | None
+    without: float | None
+
+
+class Price(TypedDict):
+    """The price of a removal: figures, or the reason why there are none, and ε of the recovery rounds by modality."""
+
+    quality: list[TaskPrice]
+    not_measured: str | None
+    retraining: "list[RetrainingCost]"
+
+
+def price(home: "Home", updates: Collection[bytes], *, quiet: bool) -> Price:
+    """Measure at this node what the withdrawal of these updates costs; `quiet` shows no progress."""
+    quality: list[TaskPrice] = []
+    reason: str | None = None
+    with progress(quiet) as step:
+        try:
+            quality = _quality(home, updates, step)
+        except CollegiumError as error:
+            reason = error.message if isinstance(error, OperatorError) else str(error)
+    return {"quality": quality, "not_measured": reason, "retraining": _retraining(home)}
+
+
+def show(cost: Price) -> None:
+    """Say it to the operator."""
+    for task in cost["quality"]:
+        values = [f"{value:.3f}" if value is not None else "undefined" for value in (task["now"], task["without"])]
+        say(
+            f"{task['task']}: {task['metric']} {values[0]} now, {values[1]} without them, on {task['held_out']}"
+            " held-out students here. For this institution alone."
+        )
+    if cost["not_measured"] is not None:
+        say(f"What it costs the shared model is not measured: {cost['not_measured']}.")
+    for line in cost["retraining"]:
+        budget = "no bound" if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g}"
+        enough = line["rounds"] >= RECOVERY_ROUNDS
+        fits = "the budget has it" if enough else f"the budget has {line['rounds']} of {RECOVERY_ROUNDS}"
+        say(
+            f"Training again in {RECOVERY_ROUNDS} recovery rounds, with fresh draws and noise, is charged to"
+            f" {line['modality']}: ε {spent.shown(line['epsilon_now'])} now, {spent.shown(line['epsilon_then'])} after"
+            f" {line['rounds']} rounds, of {budget}; {fits}."
+        )
+    if cost["retraining"]:
+        say(
+            "To withdraw and not train again: `collegium node pause` first. Several students in one command open"
+            " no more recovery rounds than one."
+        )
+
+
+def _quality(home: "Home", updates: Collection[bytes], step: Progress | None) -> list[TaskPrice]:
+    """Refold all components without the updates, and compare the figures. Raises OperatorError where it cannot."""
+    from ..node.learner.messages import EvaluateVariants
+    from ..node.provenance import coalitions_of
+    from ..node.verify import Disk, home_model
+    from .learners import own_learner
+
+    model, blobs = home_model(home, from_bytes=False, progress=step), Disk(home.blobs)
+    refolded: dict[str, bytes] = {}
+    for name, part in model.components.items():
+        component = model.report.ledger.components[name]
+        rounds = component.rounds[: part.round]
+        if any(entry.update in updates for round_ in rounds for entry in round_.entries):
+            frozen = coalitions_of(model.report, part.spec, component, rounds, blobs, progress=step)
+            refolded[name] = frozen.state_without(updates).astype("<i4").tobytes()
+    if not refolded:
+        raise OperatorError("none of them is in a state that this node holds")
+    states = {name: part.state.astype("<i4").tobytes() for name, part in model.components.items()}
+    with own_learner(home, model, ADVICE) as learner:
+        now, without = learner.ask(EvaluateVariants(states, ({}, refolded))).variants
+    return [_compared(task, figure, without[task]) for task, figure in now.items()]
+
+
+def _compared(task: str, now: "Figure", without: "Figure") -> TaskPrice:
+    return {
+        "task": task,
+        "metric": now.metric,
+        "held_out": now.n,
+        "now": now.value,
+        "without": without.value,
+    }
+
+
+def _retraining(home: "Home") -> "list[RetrainingCost]":
+    from ..node import views
+    from ..node.home import config as settings
+    from ..node.home.policies import policies
+    from .read import from_store
+
+    def read(context: "Context") -> "list[RetrainingCost]":
+        in_force = policies(settings.load(home.config), context.charter)
+        return views.retraining_cost(context, in_force, RECOVERY_ROUNDS)
+
+    return from_store(home, read)
