@@ -1,4 +1,4 @@
-"""`collegium node alarms`: what this node's operator is told, and whether it arrives."""
+"""`collegium node alarms`: the problems that are reported to this node's operator, and whether that works."""
 
 import time
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ def alarms(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the problems that last, and whether [alarm] of config.toml told them; with --test, try it."""
+    """List the problems that last, and whether they were reported as [alarm] of config.toml says; --test tries it."""
     from ..node.alarms import record
     from ..node.home import config as settings
 
@@ -41,7 +41,7 @@ def alarms(
                 "found": one.found,
                 "advice": one.advice,
                 "since": datetime.fromtimestamp(one.since, UTC).isoformat(timespec="seconds"),
-                "told": one.told,
+                "reported": one.reported,
             }
             for one in record.load(node_home)
         ],
@@ -54,9 +54,9 @@ def alarms(
             out.print("no alarms: [alarm] in config.toml names no command and no webhook")
             return
         targets = [*([f"command {to.command[0]}"] if to.command else []), *([to.webhook] if to.webhook else [])]
-        out.print(f"told: {', '.join(targets)}; problems that last {to.after_seconds} s")
+        out.print(f"reports go to {', '.join(targets)}; problems that last {to.after_seconds} s")
         for one in result["problems"]:
-            state = "told" if one["told"] else "not told yet"
+            state = "reported" if one["reported"] else "not reported yet"
             out.print(f"{one['level']}, since {one['since']}, {state}: {one['found']} {one['advice']}", soft_wrap=True)
         if not result["problems"]:
             out.print("no problem lasts")

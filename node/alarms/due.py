@@ -1,4 +1,4 @@
-"""Which alarms are due: a function of the notes now, and of what the operator was told before."""
+"""Which alarms are due: a function of the notes now, and of what was reported before."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -46,14 +46,14 @@ def key(one: Note | Raised) -> tuple[str, str]:
 
 
 def watched(raised: Iterable[Raised], notes: Sequence[Note], now: float) -> tuple[Raised, ...]:
-    """Return the problems to keep: those of the notes that ask for an operator, and those whose end must be told."""
+    """Return the problems to keep: of the notes that ask for an operator, and those whose end is to be reported."""
     before = {key(one): one for one in raised}
     present = {
         key(note): before.get(key(note)) or Raised(note.kind, note.subject, now, note.found, note.advice)
         for note in notes
         if note.level != Level.INFO
     }
-    ended = {k: one for k, one in before.items() if k not in present and one.told}
+    ended = {k: one for k, one in before.items() if k not in present and one.reported}
     return tuple({**ended, **present}.values())
 
 
@@ -64,8 +64,8 @@ def due(raised: Sequence[Raised], notes: Sequence[Note], now: float, after_secon
     for one in raised:
         if key(one) not in present:
             messages.append(Due(Change.ENDS, one, None))
-        elif not one.told and now - one.since >= after_seconds:
-            messages.append(Due(Change.BEGINS, one, replace(one, told=True)))
+        elif not one.reported and now - one.since >= after_seconds:
+            messages.append(Due(Change.BEGINS, one, replace(one, reported=True)))
     return messages
 
 

@@ -1,4 +1,4 @@
-"""The alarms that an operator was told of, on disk: a restart tells nothing twice."""
+"""The problems that were reported to an operator, on disk: a restart reports nothing twice."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,18 +17,18 @@ MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A problem that lasts: since when (Unix seconds), in which words, and whether its operator was told."""
+    """A problem that lasts: since when (Unix seconds), in which words, and whether it was reported."""
 
     kind: NoteKind
     subject: str
     since: float
     found: str
     advice: str
-    told: bool = False
+    reported: bool = False
 
 
 def load(home: Home) -> tuple[Raised, ...]:
-    """Return the problems that last. A file that cannot be read counts as none: each is told once more."""
+    """Return the problems that last. A file that cannot be read counts as none: each is reported once more."""
     try:
         with home.alarms.open("rb") as file:
             entries = json.loads(file.read(MAX_BYTES))
@@ -36,7 +36,7 @@ def load(home: Home) -> tuple[Raised, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError, KeyError) as error:
-        log.warning("alarms.json cannot be read; problems that last are told again", error=repr(error))
+        log.warning("alarms.json cannot be read; problems that last are reported again", error=repr(error))
         return ()
 
 
@@ -46,7 +46,7 @@ def save(home: Home, raised: tuple[Raised, ...]) -> None:
 
 
 def _raised(entry: dict[str, Any]) -> Raised:
-    since, sent = float(entry["since"]), entry["told"] is True
+    since, sent = float(entry["since"]), entry["reported"] is True
     texts = [entry[key] for key in ("subject", "found", "advice")]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a text is no text")

@@ -1,4 +1,4 @@
-"""The daemon's watch over its own notes: it tells its operator what begins and what ends."""
+"""The daemon's watch over its own notes: it reports to its operator what begins and what ends."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +38,7 @@ class Watch:
     async def look(self, raised: Sequence[Raised], notes: Sequence[Note], now: float) -> tuple[Raised, ...]:
         """Tell what is due; return the problems that last, as they are on disk now.
 
-        What was told goes to disk after it: a daemon that is killed in between tells it once more.
+        What was reported goes to disk after it: a daemon that is killed in between reports it once more.
         """
         lasting = watched(raised, notes, now)
         for one in due(lasting, notes, now, self._to.after_seconds):

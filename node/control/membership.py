@@ -56,14 +56,14 @@ def routes(daemon: Daemon) -> list[Route]:
         body = await body_of(request, {"motion": str, "yes": bool, "anyway": bool})
         context = context_of(daemon)
         which, yes = str(body["motion"]), bool(body["yes"])
-        kept, moved = _held(daemon, which), views.motions_named(context, which)
-        if len(kept) + len(moved) != 1:
-            ended = "" if kept or moved else views.how_it_ended(context, which)
+        kept, proposed = _held(daemon, which), views.motions_named(context, which)
+        if len(kept) + len(proposed) != 1:
+            ended = "" if kept or proposed else views.how_it_ended(context, which)
             if ended:
                 raise UsageError(f"{ended}: nothing is open there", "`collegium peer motions` lists open motions.")
-            many = "more than one" if kept or moved else "no"
+            many = "more than one" if kept or proposed else "no"
             advice = "Name it by its id: `collegium peer motions` and `collegium peer invitations` list them."
-            near = "" if kept or moved else views.near_motion(context, which, list(map(_title, held(daemon))))
+            near = "" if kept or proposed else views.near_motion(context, which, list(map(_title, held(daemon))))
             if near:
                 advice = f"Did you mean {near!r}? `collegium peer motions` and `peer invitations` list them."
             raise UsageError(f"{which!r} names {many} open motion or held application", advice)
@@ -73,7 +73,7 @@ def routes(daemon: Daemon) -> list[Route]:
             return JSONResponse(refused)
         if kept:
             return _say(daemon.admission.motion_for(kept[0]))
-        motion = moved[0]
+        motion = proposed[0]
         if yes and not body["anyway"]:
             check_budget(daemon.core, rounds_again(daemon.core, motion.action, motion.statement))
         return _say(Cast(motion.digest, yes))

@@ -201,7 +201,7 @@ def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str])
     if seen.column == time:
         return Choice(seen, "time")
     if seen.column in ignore:
-        return Choice(seen, "out", "you said so")
+        return Choice(seen, "out", "by your choice")
     if seen.sensitive == "person":
         return Choice(seen, "out", "it identifies a person or a place")
     levels = tuple(word for word in apart(seen.words) if word not in proposal.missing[name])

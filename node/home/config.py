@@ -124,7 +124,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """[alarm]: where the operator is told of problems; without a command and a webhook, nowhere (node/alarms)."""
+    """[alarm]: where problems are reported; without a command and a webhook, nowhere (node/alarms)."""
 
     command: tuple[str, ...] = ()
     webhook: str = ""
@@ -396,9 +396,9 @@ format = {_toml(c.log.format)}  # "console" or "json"
 level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
 
 [alarm]
-# Who is told, once each, that a problem of this node began and that it ended: the problems that `collegium node status`
-# lists. A command gets a JSON object on its standard input; a webhook gets it by POST. `collegium node alarms` lists
-# what is told now, and `--test` tries it. That the daemon itself has stopped, only another program can tell.
+# Where the daemon reports, once each, that a problem of this node began and that it ended: the problems that
+# `collegium node status` lists. A command gets a JSON object on its standard input; a webhook gets it by POST.
+# `collegium node alarms` lists them, and `--test` tries it. That the daemon has stopped, another program must report.
 command = {_toml(c.alarm.command)}  # as ["mail-admin", "--subject", "collegium"]
 webhook = {_toml(c.alarm.webhook)}
 after_seconds = {c.alarm.after_seconds}  # a problem has to last so long

@@ -53,7 +53,7 @@ class Home:
 
     @property
     def alarms(self) -> Path:
-        """The problems that last, and whether their operator was told (node/alarms/record.py)."""
+        """The problems that last, and whether they were reported (node/alarms/record.py)."""
         return self.root / "alarms.json"
 
     @property

@@ -156,5 +156,5 @@ def movement(spec: ComponentSpec, state: State) -> int:
     """Return the mean square of the weights' change since the first state, in units of 2^-64; a statistic has none."""
     if spec.is_statistic:
         return 0
-    moved = state.astype(np.float64) * 2.0 ** (32 - FRACTION_BITS - spec.step_log2)
-    return int(np.dot(moved, moved) / max(1, state.size))
+    drift = state.astype(np.float64) * 2.0 ** (32 - FRACTION_BITS - spec.step_log2)
+    return int(np.dot(drift, drift) / max(1, state.size))

@@ -130,8 +130,8 @@ class Holdings:
                 log.info("old bytes pruned that no withdrawal can reach", component=fold.component, count=pruned)
         chain = fold.rounds[-1].chain if fold.rounds else GENESIS
         digest = state_digest(fold.component, state)
-        moved = folding.movement(spec, state)
-        self.submit(ev.Folded(fold.component, fold.round, fold.generation, chain, digest, saturated, moved))
+        drift = folding.movement(spec, state)
+        self.submit(ev.Folded(fold.component, fold.round, fold.generation, chain, digest, saturated, drift))
         log.info("folded", component=fold.component, round=fold.round, generation=fold.generation, digest=digest)
         if fold.rounds:
             facts: dict[str, object] = {"folded_at": time.time(), "digest": digest.hex()}

@@ -7,7 +7,7 @@ end in its one inbox. The work of a callback is in modules of its own.
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -30,8 +30,6 @@ from ..network import Callbacks, Network, NetworkConfig, open_network
 from ..patience import in_thread, unless_scarce
 from ..store.database import Store
 from ..unlearning.exclusion import Exclusion
-from ..unlearning.students import Seen
-from ..views.note import Note
 from . import logs, service
 from .admission import SYNC_PROTOCOL, Admission
 from .awaiting import DataFolder, held_before
@@ -105,6 +103,7 @@ class Runtime:
         self.notes = Notes(store)
         self.holdings = Holdings(home, config, self.core, self.notes, self.submit)
         self.exclusion = Exclusion(home, store, self.core, lambda: self.jobs.reopen())  # noqa: PLW0108 - made below
+        self.look, self.exclude = self.exclusion.look, self.exclusion.exclude  # part of control/facts.py `Daemon`
         self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, missing)
         self.spend_statements = SpendStatements()
         self.dialogue = Dialogue(self.core, store, self._turn, self.submit)
@@ -129,14 +128,6 @@ class Runtime:
     def refresh_peers(self) -> None:
         """Take the operator's peers and the members' seats and offers into the address book again."""
         self.book.refresh(self.network)
-
-    async def look(self, *subjects: str) -> Seen:
-        """Return this node's knowledge of students and of the updates that saw them. Raises CorruptError."""
-        return await self.exclusion.look(*subjects)
-
-    async def exclude(self, *subjects: str) -> Seen:
-        """Leave students out from now on; return the updates that saw them. Raises CorruptError."""
-        return await self.exclusion.exclude(*subjects)
 
     def request_stop(self) -> None:
         """Stop the daemon in good order."""
@@ -184,8 +175,7 @@ class Runtime:
             nursery.start_soon(self._tend)
             if self.data.missing:
                 nursery.start_soon(self._await_data)
-            if self.config.alarm.command or self.config.alarm.webhook:
-                nursery.start_soon(self._watch_notes)
+            nursery.start_soon(self._watch_notes)
             self._follow_key()
             log.info(
                 "node started",
@@ -235,15 +225,9 @@ class Runtime:
             await trio.sleep(TEND_EVERY)
 
     async def _watch_notes(self) -> None:
-        # Imported here, when the node already runs: the network starts first.
-        from ..alarms.watch import Watch  # noqa: PLC0415
-        from ..control.facts import context_of  # noqa: PLC0415
-        from ..views.notes import notes  # noqa: PLC0415
+        from .watching import watch  # noqa: PLC0415 - as for the control API
 
-        async def look() -> Sequence[Note]:
-            return await in_thread(notes, context_of(self))
-
-        await Watch(self.home, self.config.alarm, self.config.node.name, self.charter.name).run(look)
+        await watch(self)
 
     async def _await_data(self) -> None:
         await self.data.wait()

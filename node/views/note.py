@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 
 class Level(StrEnum):
@@ -47,17 +48,38 @@ class NoteKind(StrEnum):
     @property
     def level(self) -> Level:
         """The level of every note of this kind."""
-        return _LEVELS.get(self, Level.WARNING)
-
-
-_LEVELS = {
-    NoteKind.CATCHING_UP: Level.INFO,
-    NoteKind.TAKING_STATES: Level.INFO,
-    NoteKind.STATES_UNCERTIFIED: Level.INFO,
-    NoteKind.LEARNER_FAILED: Level.CRITICAL,
-    NoteKind.TOO_FEW_CONNECTED: Level.CRITICAL,
-    NoteKind.STATE_DIFFERS: Level.CRITICAL,
-}
+        match self:
+            case NoteKind.CATCHING_UP | NoteKind.TAKING_STATES | NoteKind.STATES_UNCERTIFIED:
+                return Level.INFO
+            case NoteKind.LEARNER_FAILED | NoteKind.TOO_FEW_CONNECTED | NoteKind.STATE_DIFFERS:
+                return Level.CRITICAL
+            case (
+                NoteKind.FORMER_MEMBER
+                | NoteKind.NO_MEMBER_YET
+                | NoteKind.BALLOT_WAITS
+                | NoteKind.EXPULSION_PROPOSED
+                | NoteKind.PAUSED
+                | NoteKind.APPLICATION_WAITS
+                | NoteKind.OLDER_HOME
+                | NoteKind.REMOVALS_UNKNOWN
+                | NoteKind.NOT_SIGNING
+                | NoteKind.DATA_WITHHELD
+                | NoteKind.BUDGET_SPENT
+                | NoteKind.BUDGET_RUNS_OUT
+                | NoteKind.NOT_CONTRIBUTING
+                | NoteKind.STUDENTS_LEFT_OUT
+                | NoteKind.DECLARED_OTHERWISE
+                | NoteKind.DATA_AWAITED
+                | NoteKind.DATA_GONE
+                | NoteKind.PATTERN_UNMATCHED
+                | NoteKind.NOT_TRAINED_HERE
+                | NoteKind.TOO_FEW_TRAINERS
+                | NoteKind.FEWER_FAULTS_TOLERATED
+                | NoteKind.DISK_NEARLY_FULL
+            ):
+                return Level.WARNING
+            case _:
+                assert_never(self)
 
 
 @dataclass(frozen=True, slots=True)

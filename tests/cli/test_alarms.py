@@ -1,4 +1,4 @@
-"""`[alarm]` and `collegium node alarms`, with a real daemon: a problem begins and ends, and the operator is told."""
+"""`[alarm]` and `collegium node alarms`, with a real daemon: that a problem begins and ends is reported."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def test_an_operator_is_told_that_a_problem_began_and_that_it_ended(run: "Run", 
     assert nobody.code == 2
     assert "Set command or webhook in [alarm]" in nobody.err
 
-    folder = alone.root / "told"
+    folder = alone.root / "reported"
     code = f"import sys; open({str(folder)!r}, 'a').write(sys.stdin.read() + chr(10))"
     text = alone.config.read_text()
     for old, new in (
@@ -47,7 +47,7 @@ def test_an_operator_is_told_that_a_problem_began_and_that_it_ended(run: "Run", 
         wait_for(lambda: messages("paused"), seen=alone.log.read_text)
         listed = run("node", "alarms", "--json", *where).value
         (paused,) = [one for one in listed["problems"] if one["kind"] == "paused"]
-        assert paused["told"]
+        assert paused["reported"]
         assert paused["found"] in [f["found"] for f in run("node", "status", "--json", *where).value["findings"]]
         assert "warning, since " in run("node", "alarms", *where).out
         assert run("node", "resume", *where).code == 0

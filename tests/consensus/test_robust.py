@@ -1,4 +1,4 @@
-"""Robust rules: byzfl's vectors, exact fractions, any order and threads, and what lies can do at most and beyond it."""
+"""G5, robust rules: byzfl's vectors, exact fractions, any order and threads, and how much lies can do."""
 
 import json
 import os

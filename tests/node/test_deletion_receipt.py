@@ -1,4 +1,4 @@
-"""A student's deletion receipt, made of a simulated federation's ledger: what it shows, and what nobody can make it
+"""G7: a student's deletion receipt, made of a simulated federation's ledger: what it shows, and what nobody can make it
 show.
 """
 

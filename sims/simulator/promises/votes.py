@@ -78,13 +78,13 @@ def seated(now: Ledger) -> None:
     seats = {key for key, seat in now.roll.seats.items() if not seat.gone}
     if seats != set(now.members) or any(not seats.issuperset(c.hosts) for c in now.components.values()):
         raise InvariantError("G2", f"at height {now.height} a key is a member or a host without a seat")
-    moved: dict[bytes, int] = {}
+    proposed: dict[bytes, int] = {}
     for motion in now.roll.motions:
-        moved[motion.author] = moved.get(motion.author, 0) + 1
+        proposed[motion.author] = proposed.get(motion.author, 0) + 1
         if motion.yes & motion.no:
             raise InvariantError("G2", f"at height {now.height} a member votes both ways")
-    if max(moved.values(), default=0) > MAX_OPEN:
-        raise InvariantError("G9", f"{max(moved.values())} motions of one member are open")
+    if max(proposed.values(), default=0) > MAX_OPEN:
+        raise InvariantError("G9", f"{max(proposed.values())} motions of one member are open")
 
 
 def voted(seen: Observed, before: Ledger, now: Ledger) -> None:

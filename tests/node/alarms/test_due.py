@@ -29,10 +29,10 @@ def ballot(digest: str) -> Note:
 
 
 class Told:
-    """A command that writes what it is told to a file; it fails as long as `down` is there."""
+    """A command that writes what it is reported to a file; it fails as long as `down` is there."""
 
     def __init__(self, folder: Path) -> None:
-        self.down, self.out = folder / "down", folder / "told"
+        self.down, self.out = folder / "down", folder / "reported"
         code = (
             f"import pathlib, sys\nif pathlib.Path({str(self.down)!r}).exists(): sys.exit('the line is down')\n"
             f"open({str(self.out)!r}, 'a').write(sys.stdin.read() + chr(10))"
@@ -86,6 +86,19 @@ def test_a_problem_that_ends_before_it_is_told_is_told_never(home: Home, tmp_pat
     assert [one.since for one in record.load(home)] == [1061.0]
 
 
+def test_a_daemon_that_goes_on_reports_an_end_once(home: Home, tmp_path: Path) -> None:
+    reported = Told(tmp_path)
+    watch = Watch(home, reported.alarm, "north", "schools")
+
+    async def looks() -> None:
+        raised: tuple[Raised, ...] = ()
+        for now, notes in enumerate([[LOST], [LOST], [LOST], [], [], [], [LOST], [LOST]]):
+            raised = await watch.look(raised, notes, 60.0 * now)
+
+    trio.run(looks)
+    assert [change for change, _ in reported.said] == ["begins", "ends", "begins"]
+
+
 def test_two_of_a_kind_are_two_problems(home: Home, tmp_path: Path) -> None:
     box = Told(tmp_path)
     look(home, box, [ballot("aa"), ballot("bb")], 0.0)
@@ -102,7 +115,7 @@ def test_what_did_not_arrive_is_told_as_soon_as_it_can_be(home: Home, tmp_path: 
     look(home, box, [LOST], 100.0)
     look(home, box, [LOST], 200.0)
     assert box.said == []
-    assert not any(one.told for one in record.load(home))
+    assert not any(one.reported for one in record.load(home))
     box.down.unlink()
     look(home, box, [LOST], 300.0)
     assert box.said == [("begins", "too-few-connected")]
@@ -136,7 +149,7 @@ def test_what_a_command_says_when_it_fails_is_told_with_advice(tmp_path: Path) -
 
 def test_nothing_is_due_of_what_asks_for_nobody() -> None:
     assert watched((), [CATCHING_UP], 0.0) == ()
-    old = Raised(NoteKind.PAUSED, "", 0.0, "Paused.", "", told=True)
+    old = Raised(NoteKind.PAUSED, "", 0.0, "Paused.", "", reported=True)
     (over,) = due(watched([old], [], 9.0), [], 9.0, 60)
     assert (over.change, over.after) == (Change.ENDS, None)
     assert message(over.change, old, "n", "f")["alarm"] == "ends"

@@ -1,4 +1,4 @@
-"""A webhook gets the message by POST, and whatever it answers but success is told with advice."""
+"""A webhook gets the message by POST, and whatever it answers but success is reported with advice."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The audit of the training: what is right holds, every planted mistake is found, and nothing planted stays.
+"""G6, the audit of the training: what is right holds, every planted mistake is found, and nothing planted stays.
 
 Noise and coins are the system's. The guesses of an honest run would have to be six standard deviations too good to
 refute a claim, those of a planted mistake as much too bad to miss it.

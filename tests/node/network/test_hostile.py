@@ -1,4 +1,4 @@
-"""What a remote peer could do to an unrepaired libp2p: each must cost it a stream, or its connection."""
+"""G9: what a remote peer could do to an unrepaired libp2p: each must cost it a stream, or its connection."""
 
 import contextlib
 import socket
