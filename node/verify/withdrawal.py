@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ...consensus.components import Entry
 from ...consensus.ledger import ComponentLedger, Withdrawn
-from ...crypto.errors import VerificationError
+from ...crypto.errors import LocalProtocolError, VerificationError
 from .bytes import Bytes
 from .ledger import Progress, Report
 from .states import Stored, anchor, label, refold
@@ -265,8 +265,10 @@ def _is_named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) 
             return entry.update in withdrawal.updates
         case "rounds":
             return component in withdrawal.components and withdrawal.first <= number <= withdrawal.last
-        case _:
+        case "components":
             return component in withdrawal.components
+        case unknown:  # the ledger has refused it
+            raise LocalProtocolError(f"no scope of a withdrawal: {unknown!r}")
 
 
 def _withdrawn_blobs(report: Report, withdrawals: Sequence[Withdrawn]) -> set[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...consensus.ledger import Ledger
 from ...consensus.membership import WITHDRAWALS
+from ...crypto.errors import LocalProtocolError
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...node import toml
@@ -157,8 +158,10 @@ def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | Non
                 return ev.RequestWithdrawal("components", (name,))
             case "rounds":
                 return ev.RequestWithdrawal("rounds", (name,), counted[0][0], counted[-1][0])
-            case _:
+            case "updates":
                 return ev.RequestWithdrawal("updates", updates=tuple(sorted(update for _, update in counted[-2:])))
+            case unknown:
+                raise LocalProtocolError(f"no scope of a withdrawal: {unknown!r}")
     return None
 
 

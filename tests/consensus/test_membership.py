@@ -411,12 +411,12 @@ def test_g3_a_suspended_host_is_none_from_that_block_on(book: Book) -> None:
 
 
 @pytest.mark.parametrize("action", ["expel", "suspend"])
-@pytest.mark.parametrize("by", ["its own word", "the others' vote"])
+@pytest.mark.parametrize("by", ["its own statement", "the others' vote"])
 def test_what_is_moved_against_a_member_follows_it_to_its_new_key(book: Book, action: str, by: str) -> None:
     book.say(*((n, Offer((T,), ())) for n in range(4)))
     old = book.ids[3]
     book.say((0, book.motion(action, old)))
-    if by == "its own word":
+    if by == "its own statement":
         book.say((3, book.rekey(old)))
     else:
         book.carry(book.rekey(old), [0, 1, 2])

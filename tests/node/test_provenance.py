@@ -1,4 +1,4 @@
-"""Who is behind a state: figures held against an independent count over the same ledger."""
+"""The contributors to a state: figures held against an independent count over the same ledger."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -656,7 +656,7 @@ def test_words_of_another_federation_mean_nothing_here() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, *soak(range(100, 110))])
-def test_a_restart_bears_a_liars_false_acks(seed: int) -> None:
+def test_a_restart_tolerates_a_liars_false_acks(seed: int) -> None:
     """G8: an agreed, inert record with forged acks must not keep nodes from starting again."""
     cluster = Cluster(4, seed, Invariants, rounds=4, deadline=1000)
 
