@@ -13,7 +13,7 @@ timed = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$((
 # What pip did not compile is compiled when it is first imported, and kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test lint types contracts collect soak clean
+.PHONY: setup demo test lint types contracts collect site soak clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +44,10 @@ contracts: setup
 # That every test can be imported; what they import is compiled here once, else each worker compiles torch at first.
 collect: setup
 	@found=$$($(BIN)/pytest --collect-only -q) || { echo "$$found"; exit 1; }
+
+# The documentation, to be read in a browser: build/site/index.html. The gate builds it too (tests/test_site.py).
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 soak: setup
 	$(BIN)/pytest -m soak
