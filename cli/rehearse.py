@@ -92,10 +92,10 @@ def rehearse(
     for warning in (warnings := _warnings(plan)):
         say(f"warning: {warning}")
     with progress(as_json) as step:
-        found = play.rehearse(plan, step)
+        report = play.rehearse(plan, step)
     about = SYNTHETIC if data is None else f"{REAL.format(folder=data)} {COPIES}"
-    found = {**found, "about": about, "warnings": warnings}
-    emit(found, as_json, lambda out: _show(out, found))
+    report = {**report, "about": about, "warnings": warnings}
+    emit(report, as_json, lambda out: _show(out, report))
 
 
 def _plan(file: Path, members: int | None, rounds: int | None, epsilon: float | None, seed: int) -> "Plan":
@@ -168,7 +168,7 @@ def _of_charter(file: Path, members: int | None, rounds: int | None, epsilon: fl
 
 
 def _pretrained(learning: "Learning") -> "list[Pretrained]":
-    return [each for modality in learning.modalities for each in modality.pretrained]
+    return [model for modality in learning.modalities for model in modality.pretrained]
 
 
 def _with_records(plan: "Plan", data: Path | None, students: int | None, home: Path | None) -> "Plan":
@@ -222,7 +222,7 @@ def _warnings(plan: "Plan") -> list[str]:
     from ..node.blueprint.noise import drowned
 
     students = plan.students or plan.typical
-    found = [
+    warnings = [
         f"{one.component} is noise: over {plan.learning.planned_rounds} rounds it adds up to a norm of"
         f" {one.noise:,.3g}, all clipped gradients of {students:g} students at each member to at most"
         f" {one.signal:,.3g}. `charter create` refuses such a recipe"
@@ -230,51 +230,51 @@ def _warnings(plan: "Plan") -> list[str]:
     ]
     own = {floor.epsilon / 1000 for floor in plan.learning.floors if floor.policy == "dp"}
     if len(own) > 1:
-        found.append(
+        warnings.append(
             f"modalities have an ε of their own ({', '.join(f'{each:g}' for each in sorted(own))}): under ε"
             f" {plan.epsilon:g} they keep it, under each other ε of the comparison all have that one"
         )
     if 1 < plan.members < founding.MIN_ROBUST and any(
         spec.rule != "mean" and not spec.is_statistic for spec in plan.specs
     ):
-        found.append(f"with {plan.members} members no rule tolerates a liar: from {founding.MIN_ROBUST} on, one is")
-    return found
+        warnings.append(f"with {plan.members} members no rule tolerates a liar: from {founding.MIN_ROBUST} on, one is")
+    return warnings
 
 
-def _show(out: "Console", found: dict[str, Any]) -> None:
-    budget = f"ε {found['epsilon']:g}" if found["noised"] else "no noise"
+def _show(out: "Console", report: dict[str, Any]) -> None:
+    budget = f"ε {report['epsilon']:g}" if report["noised"] else "no noise"
     out.print("A REHEARSAL: no ε is spent, and nothing is sent.", style="bold")
     facts(
         out,
         [
-            ("records", found["data"] or "synthetic"),
-            ("members", f"{found['members']}, of {counted(found['students'], 'student')} to train on"),
-            ("rounds", f"{found['rounds']} of {found['planned_rounds']} planned, of {found['steps']} steps"),
-            ("rule", found["rules"]),
+            ("records", report["data"] or "synthetic"),
+            ("members", f"{report['members']}, of {counted(report['students'], 'student')} to train on"),
+            ("rounds", f"{report['rounds']} of {report['planned_rounds']} planned, of {report['steps']} steps"),
+            ("rule", report["rules"]),
             ("privacy", budget),
-            ("lot size", f"{found['lot_size']:g}: the sample rate {found['sample_rate']:g} times the students"),
-            ("a round sends", f"{size(found['bytes_a_round'])} at most, to each member that fetches it"),
-            ("a round takes", f"{found['seconds_a_round']:.2g} s of training at each member, on this machine"),
-            ("this took", f"{found['seconds'] / 60:.1f} minutes; seed {found['seed']}"),
+            ("lot size", f"{report['lot_size']:g}: the sample rate {report['sample_rate']:g} times the students"),
+            ("a round sends", f"{size(report['bytes_a_round'])} at most, to each member that fetches it"),
+            ("a round takes", f"{report['seconds_a_round']:.2g} s of training at each member, on this machine"),
+            ("this took", f"{report['seconds'] / 60:.1f} minutes; seed {report['seed']}"),
         ],
     )
-    prose(out, found["about"])
+    prose(out, report["about"])
     out.print()
     out.print("The noise against the clipped gradients", style="bold")
-    rows = [_component(one) for one in found["components"]]
+    rows = [_component_row(one) for one in report["components"]]
     table(out, ("component", "numbers", "σ", "gradient", "noise", "first round", "all rounds"), rows, empty="None.")
     prose(
         out,
         "gradient, noise: by how much all rounds change the weights without noise, and the noise alone (norms, for the"
-        f" mean of {counted(found['members'], 'member')}; a robust rule keeps more of the noise). first round, all"
+        f" mean of {counted(report['members'], 'member')}; a robust rule keeps more of the noise). first round, all"
         " rounds: noise divided by gradient; the smaller, the better. What they do to the tasks is below.",
     )
     out.print()
     out.print("What is learned, and what ε buys", style="bold")
-    _show_tasks(out, found)
+    _show_tasks(out, report)
 
 
-def _component(one: dict[str, Any]) -> tuple[object, ...]:
+def _component_row(one: dict[str, Any]) -> tuple[object, ...]:
     first, every = one["first_round"], one["all_rounds"]
     return (
         one["component"],
@@ -282,40 +282,40 @@ def _component(one: dict[str, Any]) -> tuple[object, ...]:
         f"{one['noise_multiplier']:.3g}",
         f"{every['gradient']:.3g}",
         f"{every['noise']:.3g}",
-        _times(first and first["ratio"]),
-        _times(every["ratio"]),
+        _ratio_text(first and first["ratio"]),
+        _ratio_text(every["ratio"]),
     )
 
 
-def _times(ratio: float | None) -> str | None:
+def _ratio_text(ratio: float | None) -> str | None:
     return None if ratio is None else f"{ratio:.2g}"
 
 
-def _show_tasks(out: "Console", found: dict[str, Any]) -> None:
+def _show_tasks(out: "Console", report: dict[str, Any]) -> None:
     from ..sims.rehearse.play import chance
 
     columns = ["task", "figure", "constant"]
     rows = []
-    for task in found["tasks"]:
+    for task in report["tasks"]:
         for figure in task["figures"]:
-            values = [_figure(each["value"]) for each in figure["values"]]
+            values = [_figure(point["value"]) for point in figure["values"]]
             rows.append((task["task"], NAMES[figure["metric"]], f"{figure['constant']:.3f}", *values))
-    for each in found["tasks"][0]["figures"][0]["values"]:
-        mark = "*" if found["noised"] and each["epsilon"] == found["epsilon"] else ""
-        columns.append("no noise" if each["epsilon"] is None else f"ε {each['epsilon']:g}{mark}")
+    for point in report["tasks"][0]["figures"][0]["values"]:
+        mark = "*" if report["noised"] and point["epsilon"] == report["epsilon"] else ""
+        columns.append("no noise" if point["epsilon"] is None else f"ε {point['epsilon']:g}{mark}")
     table(out, columns, rows, empty="No task.")
-    held = max(task["held_out"] for task in found["tasks"])
-    star = " *: this recipe's ε." if found["noised"] else ""
+    held = max(task["held_out"] for task in report["tasks"])
+    star = " *: this recipe's ε." if report["noised"] else ""
     prose(
         out,
         f"On {counted(held, 'held-out student')}, from one run each. By chance such an accuracy varies by about"
         f" ± {chance(held):.3f}; another --seed shows more. constant: always the commonest class, or the mean.{star}",
     )
-    for task in found["tasks"]:
+    for task in report["tasks"]:
         first, name = task["figures"][0], task["task"]
-        value = next(each["value"] for each in first["values"] if each["epsilon"] == _own(found))
-        told = f"{NAMES[first['metric']]} {_figure(value)} against {first['constant']:.3f}"
-        prose(out, f"{name}: {VERDICTS[task['verdict']]} ({told}).")
+        value = next(point["value"] for point in first["values"] if point["epsilon"] == _own_epsilon(report))
+        figures = f"{NAMES[first['metric']]} {_figure(value)} against {first['constant']:.3f}"
+        prose(out, f"{name}: {VERDICTS[task['verdict']]} ({figures}).")
         if task["verdict"] != "no better" and task["reasons"]:
             prose(out, f"{name}: but the {'; '.join(task['reasons'])}.")
 
@@ -326,6 +326,6 @@ def _figure(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < LARGE else f"{value:,.0f}"
 
 
-def _own(found: dict[str, Any]) -> float | None:
-    epsilon: float | None = found["epsilon"] if found["noised"] else None
+def _own_epsilon(report: dict[str, Any]) -> float | None:
+    epsilon: float | None = report["epsilon"] if report["noised"] else None
     return epsilon

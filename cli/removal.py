@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..node.views import Context
     from ..node.views.shapes_privacy import RetrainingCost
 
+METRICS = {"auc": "AUC", "r2": "R²"}
 ADVICE = "Name a data folder ([data] path): states are judged on its held-out students."
 
 
@@ -50,9 +51,10 @@ def price(home: "Home", updates: Collection[bytes], *, quiet: bool) -> Price:
 def show(cost: Price) -> None:
     """Say it to the operator."""
     for task in cost["quality"]:
+        metric = METRICS.get(task["metric"], task["metric"])
         values = [f"{value:.3f}" if value is not None else "undefined" for value in (task["now"], task["without"])]
         say(
-            f"{task['task']}: {task['metric']} {values[0]} now, {values[1]} without them, on {task['held_out']}"
+            f"{task['task']}: {metric} {values[0]} now, {values[1]} without them, on {task['held_out']}"
             " held-out students here. For this institution alone."
         )
     if cost["not_measured"] is not None:

@@ -69,7 +69,7 @@ def subject(
     client.status()  # before the operator is asked
     names = near.meant(place, given[0], [*given[1:], *(also or ())], exactly=exactly, yes=yes)
     looks = {name: _look(client, place, name) for name in names}
-    ids = _known(looks, given, anyway)
+    ids = _known_ids(looks, given, anyway)
     files: list[Path | None] = [None] * len(ids)
     if out is not None:
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
@@ -86,9 +86,12 @@ def subject(
         _with_receipt(place, name, looks[name], sent, file) | {"price": cost}
         for name, file in zip(ids, files, strict=True)
     ]
-    found = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
-    lines = [line for each in done for line in _forgotten(each)]
-    emit(found, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
+    answer = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
+    lines: list[str] = []
+    for number, forgotten in enumerate(done, 1):
+        lines += [f"id {number} of {len(done)}:"] if len(done) > 1 else []
+        lines += _result_lines(forgotten)
+    emit(answer, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
 
 
 def _given(students: list[str]) -> list[str]:
@@ -114,7 +117,7 @@ def _look(client: "Client", place: "Home", *names: str) -> "Known":
     return {**look, "why_none": None if look["would_withdraw"] else _why_none(place, names[0], look)}
 
 
-def _known(looks: "dict[str, Known]", given: list[str], anyway: bool) -> list[str]:
+def _known_ids(looks: "dict[str, Known]", given: list[str], anyway: bool) -> list[str]:
     """Return the ids that the data or training runs here have. Raises RefusedError if a given student has none.
 
     Some of a student's ids may be spellings that occur nowhere: they need no action.
@@ -123,15 +126,15 @@ def _known(looks: "dict[str, Known]", given: list[str], anyway: bool) -> list[st
 
     if anyway:
         return list(looks)
-    known = [name for name, look in looks.items() if look["in_data"] or look["drawn"] or look["left_out"]]
-    forms = {form(name) for name in known}
+    ids = [name for name, look in looks.items() if look["in_data"] or look["drawn"] or look["left_out"]]
+    forms = {form(name) for name in ids}
     missing = [number for number, name in enumerate(given, 1) if form(name) not in forms]
-    if len(given) == 1 and known:  # --also names another id of the same student
+    if len(given) == 1 and ids:  # --also names another id of the same student
         missing = []
     if not missing:
-        if len(known) < len(looks):
-            say(f"{len(looks) - len(known)} of the {len(looks)} ids are spellings that nobody here has: nothing to do.")
-        return known
+        if len(ids) < len(looks):
+            say(f"{len(looks) - len(ids)} of the {len(looks)} ids are spellings that nobody here has: nothing to do.")
+        return ids
     numbers = ", ".join(map(str, missing))
     these = "this id" if len(given) == 1 else f"number {numbers} of these {len(given)} ids"
     if any(looks[given[number - 1]]["in_data"] is None for number in missing):
@@ -224,12 +227,12 @@ def _with_receipt(
     return answer
 
 
-def _forgotten(found: dict[str, Any]) -> list[str]:
-    if found["receipt"] is None:
+def _result_lines(answer: dict[str, Any]) -> list[str]:
+    if answer["receipt"] is None:
         return ["left out from now on"]
-    lines = [f"left out from now on; the receipt is in {found['receipt']}"]
-    lines.append(f"its key, for the student alone, shown this once: {found['key']}")
-    if not found["verified"]:
+    lines = [f"left out from now on; the receipt is in {answer['receipt']}"]
+    lines.append(f"its key, for the student alone, shown this once: {answer['key']}")
+    if not answer["verified"]:
         lines.append(
             "no update of this institution is in force now, so it shows nothing of this student yet: run the same"
             " command again after the next round"

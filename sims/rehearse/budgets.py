@@ -39,8 +39,8 @@ def recalibrated(
         },
     )
     budget = Budget(epsilon, 1e-5, learning.planned_rounds, learning.recovery_share)
-    found, _ = charter_parts(recipe, budget, min_updates=1)
-    by_name = {spec.name: spec for spec in found}
+    recalibrated_specs, _ = charter_parts(recipe, budget, min_updates=1)
+    by_name = {spec.name: spec for spec in recalibrated_specs}
     return tuple(
         replace(
             spec,

@@ -225,18 +225,18 @@ def _evaluate(stage: _Stage, states: States) -> dict[str, _Judged]:
         answer = stage.ask(Evaluate(packed, session=session))
         for name, report in (answer.tasks | answer.statistics).items():
             reports.setdefault(name, []).append(report)
-    found = {}
-    for name, each in reports.items():
+    judged = {}
+    for name, of_members in reports.items():
         weights: dict[str, int] = {}
         sums: dict[str, float] = {}
-        for report in each:
+        for report in of_members:
             for metric, value in report.metrics.items():
                 if value is not None:
                     sums[metric] = sums.get(metric, 0.0) + value * report.records
                     weights[metric] = weights.get(metric, 0) + report.records
         means = {metric: value / weights[metric] for metric, value in sums.items()}
-        found[name] = _Judged(sum(report.n for report in each), means)
-    return found
+        judged[name] = _Judged(sum(report.n for report in of_members), means)
+    return judged
 
 
 def _component(
@@ -254,7 +254,7 @@ def _component(
         first = None
     else:
         scale = 2.0 ** -(spec.step_log2 + FRACTION_BITS)
-        states = [np.zeros(spec.words), *(each[spec.name].astype(np.float64) * scale for each in history)]
+        states = [np.zeros(spec.words), *(after[spec.name].astype(np.float64) * scale for after in history)]
         moved = [float(np.linalg.norm(b - a)) for a, b in pairwise(states)]
         eta, steps = spec.learning_rate / MILLION, plan.learning.steps
         once = eta * sigma * clip * sqrt(steps * d / plan.members) / stage.learners[0].lot
@@ -274,14 +274,14 @@ def _ratio(noise: float, signal: float) -> float | None:
 
 
 def _tasks(plan: Plan, figures: Mapping[float | None, dict[str, _Judged]]) -> list[dict[str, Any]]:
-    found = []
+    tasks = []
     chosen = plan.epsilon if plan.is_noised else None
     for name, judged in figures[chosen].items():
         own = judged.metrics
         kind = next((t.kind for t in plan.learning.tasks if t.name == name.removeprefix("statistic/")), "")
         shown = FIGURES.get(kind, ("accuracy",))
         constants = [own.get(CONSTANTS.get(metric, ""), 0.5 if metric == "auc" else 0.0) for metric in shown]
-        found.append(
+        tasks.append(
             {
                 "task": name,
                 "kind": kind,
@@ -291,8 +291,8 @@ def _tasks(plan: Plan, figures: Mapping[float | None, dict[str, _Judged]]) -> li
                         "metric": metric,
                         "constant": constant,
                         "values": [
-                            {"epsilon": epsilon, "value": each[name].metrics.get(metric)}
-                            for epsilon, each in figures.items()
+                            {"epsilon": epsilon, "value": of_tasks[name].metrics.get(metric)}
+                            for epsilon, of_tasks in figures.items()
                         ],
                     }
                     for metric, constant in zip(shown, constants, strict=True)
@@ -301,7 +301,7 @@ def _tasks(plan: Plan, figures: Mapping[float | None, dict[str, _Judged]]) -> li
                 "reasons": no_better(own),
             }
         )
-    return found
+    return tasks
 
 
 def _verdict(value: float | None, constant: float, students: int) -> str:

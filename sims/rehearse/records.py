@@ -145,18 +145,18 @@ def _numbers(prefix: str, seen: Floats, chance: np.random.Generator) -> Columns:
 def _series(students: Sequence[str], seen: Floats, modality: Modality, chance: np.random.Generator) -> Columns:
     steps = modality.length
     rows = np.repeat(seen, steps, axis=0)
-    found: Columns = {"student": np.repeat(np.array(students, dtype=object), steps).tolist()}
-    return found | {"time": np.tile(np.arange(steps), len(students)), **_numbers("f", rows, chance)}
+    columns: Columns = {"student": np.repeat(np.array(students, dtype=object), steps).tolist()}
+    return columns | {"time": np.tile(np.arange(steps), len(students)), **_numbers("f", rows, chance)}
 
 
 def _texts(traits: Floats, chance: np.random.Generator) -> list[str]:
     """Return a text of each student, whose words say which traits are above 0, most of the time."""
     which = chance.integers(TRAITS, size=(len(traits), WORDS))
-    said = np.take_along_axis(traits, which, axis=1) + chance.normal(scale=BLUR, size=which.shape) > 0
+    above = np.take_along_axis(traits, which, axis=1) + chance.normal(scale=BLUR, size=which.shape) > 0
     words = (("stone", "sea"), ("winter", "summer"), ("never", "always"))
     return [
         " ".join(words[trait][int(up)] for trait, up in zip(*row, strict=True))
-        for row in zip(which.tolist(), said.tolist(), strict=True)
+        for row in zip(which.tolist(), above.tolist(), strict=True)
     ]
 
 
