@@ -169,12 +169,16 @@ def check_peer(address: object) -> str:
     """Return the problem with a peer's address, or "": an advertised one followed by /p2p/<peer id>."""
     names = _names(address)
     if names is not None and len(names) == 3 and names[0] in _HOSTS and names[1:] == ["tcp", "p2p"]:
+        if check_advertised(str(address).partition("/p2p/")[0]):
+            return f"{address}: nobody can dial that; ask for the address by which others reach this peer"
         return ""
     return f"{address!r} is not the address of a peer, such as /ip4/192.0.2.7/tcp/4001/p2p/<peer id>"
 
 
 def _names(address: object) -> list[str] | None:
     if not isinstance(address, str) or len(address.encode("utf-8", "replace")) > ADDRESS_LIMIT:
+        return None
+    if not address.startswith("/") or "//" in address:  # the library takes them, and we split at slashes
         return None
     try:
         parsed = Multiaddr(address)

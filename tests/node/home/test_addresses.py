@@ -3,12 +3,13 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collegium.crypto.identity import Identity
 from collegium.node.home.addresses import (
     check_advertised,
+    check_peer,
     free_loopback,
     is_loopback,
     members_problems,
@@ -44,6 +45,8 @@ def test_what_can_be_dialled_is_taken(address: str) -> None:
 
 
 @settings(deadline=None)
+@example("/ip4/0.0.0.0/tcp/0")
+@example("ip4/0.0.0.0/tcp/0")
 @given(st.text(max_size=40))
 def test_no_text_makes_the_checks_fail(text: str) -> None:
     for address in (text, f"/ip4/{text}/tcp/1", f"/dns4/{text}/tcp/1", f"/{text}"):
@@ -93,3 +96,12 @@ def test_the_peer_id_is_libp2ps() -> None:
 
 def test_a_free_port_is_none_that_is_taken() -> None:
     assert check_advertised(free_loopback()) == ""
+
+
+@pytest.mark.parametrize(
+    "where", ["ip4/224.0.0.1/tcp/4001", "ip4/0.0.0.0/tcp/4001", "ip4/192.0.2.7/tcp/0", "ip6/ff02::1/tcp/1"]
+)
+def test_a_peers_address_that_nobody_can_dial_is_none(where: str) -> None:
+    peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+    assert "nobody can dial that" in check_peer(f"/{where}/p2p/{peer}")
+    assert check_peer(f"/ip4/192.0.2.7/tcp/4001/p2p/{peer}") == ""
