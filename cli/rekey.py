@@ -40,10 +40,10 @@ def rekey(
     elif statement is not None:
         _move_lost(statement, yes, wait, home, as_json)
     else:
-        _move_own(yes, wait, passphrase_file, home, as_json)
+        _propose_own(yes, wait, passphrase_file, home, as_json)
 
 
-def _move_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path | None, as_json: bool) -> None:
+def _propose_own(yes: bool, wait: float, passphrase_file: Path | None, home: Path | None, as_json: bool) -> None:
     from ..node.control.client import Client
     from ..node.home import keys
     from ..protocol.membership import Rekeying

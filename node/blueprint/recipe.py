@@ -154,14 +154,14 @@ def _least(learning: Learning, floor: PrivacyFloor, statistics: Mapping[str, int
     """Return the σ_eff by which the planned rounds cost what a floor leaves for them beside the statistics."""
     reached = learning.downstream(floor.modality, statistics)
     release = effective_noise([statistics[name] for name in reached]) / MILLION
-    beside = ((1.0, release, 1),) if reached else ()
+    others = ((1.0, release, 1),) if reached else ()
     draws = learning.planned_rounds * learning.steps
-    return _calibrated(_spent(learning, floor), floor, learning.sample_rate / MILLION, draws, beside)
+    return _calibrated(_spent(learning, floor), floor, learning.sample_rate / MILLION, draws, others)
 
 
-def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, beside: tuple[Event, ...] = ()) -> int:
+def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, others: tuple[Event, ...] = ()) -> int:
     try:
-        return calibrate(epsilon, floor.delta / 1e9, rate, draws, beside)
+        return calibrate(epsilon, floor.delta / 1e9, rate, draws, others)
     except ValueError as error:
         raise UsageError(
             f"modality {floor.modality}: no noise is enough for {draws:,} steps at ε = {epsilon:g}",

@@ -85,8 +85,8 @@ def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None
         exact = float(((values > 0.5) == (labels > 0.5)).mean())
         rates = labels.mean(0)
         common = float(np.maximum(rates, 1.0 - rates).mean())
-        beside = {"accuracy": exact, "accuracy_constant": common, **_brier(values, labels, labels.shape[1])}
-        return {"auc": float(np.mean(defined)) if defined else None, **beside}
+        rest = {"accuracy": exact, "accuracy_constant": common, **_brier(values, labels, labels.shape[1])}
+        return {"auc": float(np.mean(defined)) if defined else None, **rest}
     truth, guess = labels[:, 0].astype(np.int64), values.argmax(1)
     right = float((guess == truth).mean())
     one_hot = np.eye(values.shape[1])[truth]

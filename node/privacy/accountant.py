@@ -103,9 +103,9 @@ def claimed(value: float) -> int:
 
 
 @lru_cache(maxsize=256)
-def calibrate(target: float, delta: float, q: float, steps: int, beside: tuple[Event, ...] = ()) -> int:
+def calibrate(target: float, delta: float, q: float, steps: int, others: tuple[Event, ...] = ()) -> int:
     """Return the σ_eff, in millionths and rounded up, for which `steps` steps at rate `q` cost at most ε = `target`,
-    together with the events `beside` them.
+    together with `others` of the same students.
 
     Bisection to one part in ten thousand, and the upper end is returned. Raises ValueError if no noise is enough.
     """
@@ -113,16 +113,16 @@ def calibrate(target: float, delta: float, q: float, steps: int, beside: tuple[E
     high = MILLION
     while high < MILLION * q * sqrt(steps):
         high *= 2
-    while epsilon([(q, high / MILLION, steps), *beside], delta) > target:
+    while epsilon([(q, high / MILLION, steps), *others], delta) > target:
         high *= 2
         if high > HIGHEST_NOISE:
             raise ValueError(f"no noise reaches ε = {target} at δ = {delta}")
     low = high // 2
-    while low > MILLION // 100 and epsilon([(q, low / MILLION, steps), *beside], delta) <= target:
+    while low > MILLION // 100 and epsilon([(q, low / MILLION, steps), *others], delta) <= target:
         high, low = low, low // 2
     while high - low > max(1, high // 10_000):
         middle = (low + high) // 2
-        if epsilon([(q, middle / MILLION, steps), *beside], delta) <= target:
+        if epsilon([(q, middle / MILLION, steps), *others], delta) <= target:
             high = middle
         else:
             low = middle

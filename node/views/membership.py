@@ -32,7 +32,7 @@ def sentence(context: Context, motion: OpenMotion) -> str:
     if motion.action == "leave":
         return f"{who} leaves"
     if motion.action == "rekey":
-        return f"{who} moves to a new key"
+        return f"{who} changes its key"
     if motion.action in membership.WITHDRAWALS:
         return f"{_VERBS[motion.action]} {scope(terms(context, motion))} of {who}"
     return f"{_VERBS[motion.action]} {who}" + (" as a trainer" if motion.action == "suspend-training" else "")

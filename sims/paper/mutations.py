@@ -43,7 +43,7 @@ def originals(source: Source) -> dict[str, bytes]:
 
 
 @dataclass(slots=True)
-class Parts:
+class FileParts:
     """A file's first line and frames; `heads` and `records` are indices of frames, by height for a ledger."""
 
     magic: bytes
@@ -65,10 +65,10 @@ class Parts:
         self.frames[index] = codec.encode(value)
 
 
-def parts_of(data: bytes) -> Parts:
+def parts_of(data: bytes) -> FileParts:
     """Take an intact file apart."""
     end = data.index(b"\n") + 1
-    parts = Parts(data[:end], [])
+    parts = FileParts(data[:end], [])
     while end < len(data):
         size = int.from_bytes(data[end : end + 4], "big")
         parts.frames.append(data[end + 4 : end + 4 + size])
@@ -127,16 +127,16 @@ def _repeat(data: bytes, source: Random) -> bytes:
 # ---- mutations of frames and of what they say: they change the parts
 
 
-def _swap_frames(parts: Parts, source: Random) -> None:
+def _swap_frames(parts: FileParts, source: Random) -> None:
     a, b = source.sample(range(len(parts.frames)), 2)
     parts.frames[a], parts.frames[b] = parts.frames[b], parts.frames[a]
 
 
-def _drop_frame(parts: Parts, source: Random) -> None:
+def _drop_frame(parts: FileParts, source: Random) -> None:
     del parts.frames[source.randrange(len(parts.frames))]
 
 
-def _repeat_frame(parts: Parts, source: Random) -> None:
+def _repeat_frame(parts: FileParts, source: Random) -> None:
     at = source.randrange(len(parts.frames))
     parts.frames.insert(source.randrange(len(parts.frames) + 1), parts.frames[at])
 
@@ -169,13 +169,13 @@ def _change_a_field(value: Any, source: Random) -> Any:
     return value
 
 
-def _change_field(parts: Parts, source: Random) -> None:
+def _change_field(parts: FileParts, source: Random) -> None:
     """A field of the opening, a head or a claim."""
     at = source.choice([0, *([parts.claim] if parts.claim else []), *parts.heads, *parts.heads])
     parts.put(at, _change_a_field(parts.decoded(at), source))
 
 
-def _change_charter(parts: Parts, source: Random) -> None:
+def _change_charter(parts: FileParts, source: Random) -> None:
     opening = parts.decoded(0)
     outer = msgpack.unpackb(opening["charter"], raw=False)
     if source.random() < 0.5:
@@ -188,7 +188,7 @@ def _change_charter(parts: Parts, source: Random) -> None:
     parts.put(0, {**opening, "charter": codec.encode(outer)})
 
 
-def _wire(parts: Parts, source: Random) -> tuple[bytes, Callable[[bytes], None]]:
+def _wire(parts: FileParts, source: Random) -> tuple[bytes, Callable[[bytes], None]]:
     """Some record, and how to put another one in its place."""
     if parts.records:
         at = source.choice([index for height in parts.records for index in height])
@@ -205,7 +205,7 @@ def _wire(parts: Parts, source: Random) -> tuple[bytes, Callable[[bytes], None]]
     return claim.get("record", b""), put_claim
 
 
-def _change_record(parts: Parts, source: Random) -> None:
+def _change_record(parts: FileParts, source: Random) -> None:
     """A field of a record, or of its body."""
     wire, put = _wire(parts, source)
     if not wire:
@@ -218,7 +218,7 @@ def _change_record(parts: Parts, source: Random) -> None:
     put(wire[:64] + codec.encode(value))
 
 
-def _resign_record(parts: Parts, source: Random) -> None:
+def _resign_record(parts: FileParts, source: Random) -> None:
     """A record by a new key as its author, with a valid signature."""
     wire, put = _wire(parts, source)
     if not wire:
@@ -229,7 +229,7 @@ def _resign_record(parts: Parts, source: Random) -> None:
     put(stranger.sign("record", payload) + payload)
 
 
-def _reorder_records(parts: Parts, source: Random) -> None:
+def _reorder_records(parts: FileParts, source: Random) -> None:
     rows = [height for height in parts.records if len(height) > 1]
     if not rows:
         return
@@ -240,7 +240,7 @@ def _reorder_records(parts: Parts, source: Random) -> None:
         _recount(parts)
 
 
-def _drop_record(parts: Parts, source: Random) -> None:
+def _drop_record(parts: FileParts, source: Random) -> None:
     """A record goes, and every header after it says so."""
     if not parts.records:
         return
@@ -259,7 +259,7 @@ def _drop_record(parts: Parts, source: Random) -> None:
     parts.frames = [parts.frames[index] for index in order]
 
 
-def _recount(parts: Parts) -> None:
+def _recount(parts: FileParts) -> None:
     """Recompute what headers say of their records, and the links between them: all but the signatures."""
     tree, prev = EMPTY, bytes(32)
     for at, row in zip(parts.heads, parts.records, strict=True):
@@ -277,7 +277,7 @@ def _recount(parts: Parts) -> None:
         parts.put(at, head)
 
 
-def _change_certificate(parts: Parts, source: Random) -> None:
+def _change_certificate(parts: FileParts, source: Random) -> None:
     """Signatures changed, taken below a quorum, swapped, doubled, by a non-member, or of another height."""
     at = source.choice(parts.heads)
     head = parts.decoded(at)
@@ -301,7 +301,7 @@ def _change_certificate(parts: Parts, source: Random) -> None:
     parts.put(at, head)
 
 
-def _change_members(parts: Parts, source: Random) -> None:
+def _change_members(parts: FileParts, source: Random) -> None:
     """The list of the next deciding members."""
     at = source.choice(parts.heads)
     head = parts.decoded(at)
@@ -322,7 +322,7 @@ def _change_members(parts: Parts, source: Random) -> None:
     parts.put(at, head)
 
 
-def _change_claim(parts: Parts, source: Random) -> None:
+def _change_claim(parts: FileParts, source: Random) -> None:
     """A proof's path or place."""
     if not parts.claim:
         return
@@ -345,7 +345,7 @@ def _change_claim(parts: Parts, source: Random) -> None:
     parts.put(parts.claim, claim)
 
 
-def _loosen(parts: Parts, source: Random) -> None:
+def _loosen(parts: FileParts, source: Random) -> None:
     """The same values, not in their shortest form, or keys in another order, or a key that is there twice."""
     at = source.choice([0, *([parts.claim] if parts.claim else []), *parts.heads])
     value = parts.decoded(at)
@@ -371,14 +371,14 @@ def _loose_value(value: Any) -> Any:
     return [_loose_value(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _swap_heads(parts: Parts, source: Random) -> None:
+def _swap_heads(parts: FileParts, source: Random) -> None:
     """One height's head in the place of another's."""
     a, b = source.sample(parts.heads, 2)
     parts.frames[a] = parts.frames[b]
 
 
 BYTES: Sequence[Callable[[bytes, Random], bytes]] = (_flip, _replace, _insert, _delete, _truncate, _append, _repeat)
-PARTS: Sequence[Callable[[Parts, Random], None]] = (
+PARTS: Sequence[Callable[[FileParts, Random], None]] = (
     _swap_frames,
     _drop_frame,
     _repeat_frame,

@@ -29,7 +29,7 @@ from ..learn.workers import start_workers
 from .budgets import recalibrated
 from .records import Size, check_size, write
 
-HELD_OUT, LEAST_HELD_OUT = 1000, 60  # simulated students, of all members and of each at the least
+HELD_OUT, MIN_HELD_OUT = 1000, 60  # simulated students, of all members and of each at the least
 CONSTANTS = {"accuracy": "accuracy_constant"}
 FIGURES = {"binary": ("accuracy", "auc"), "regression": ("r2",), "multilabel": ("accuracy", "auc")}
 Step = Callable[[str, int, int], None]
@@ -184,7 +184,7 @@ def _open_sessions(plan: Plan, work: Path, ask: Ask, tell: Step) -> _Stage:
 
 def _write_records(plan: Plan, work: Path, tell: Step) -> list[Path]:
     assert plan.students is not None
-    size = Size(plan.students, max(LEAST_HELD_OUT, HELD_OUT // plan.members))
+    size = Size(plan.students, max(MIN_HELD_OUT, HELD_OUT // plan.members))
     check_size(plan.learning, plan.members, size)
     return write(work, plan.learning, plan.members, size, plan.seed, lambda done: tell("records", done, plan.members))
 

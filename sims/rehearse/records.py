@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
-from ...crypto.errors import UsageError
+from ...crypto.errors import LocalProtocolError, UsageError
 from ...node.data.manifest import MANIFEST
 from ...protocol.learning import Learning, Modality, Task
 
@@ -107,9 +107,11 @@ def _write_member(
             case "image":
                 entries += [f'prefix = "pixel{place}_"', "low = -1", "high = 1"]
                 unit |= _numbers(f"pixel{place}_", seen, chance)
-            case _:
+            case "tabular":
                 entries.append(_bounded_columns(modality.width, f"m{place}_"))
                 unit |= _numbers(f"m{place}_", seen, chance)
+            case unknown:
+                raise LocalProtocolError(f"no kind of modality: {unknown!r}")
     for place, task in enumerate(learning.tasks):
         entries += ["[[task]]", f"name = {json.dumps(task.name)}", f'kind = "{task.kind}"', f'column = "label{place}"']
         form = traits @ rules[task.name] / np.sqrt(np.square(rules[task.name]).sum(0))

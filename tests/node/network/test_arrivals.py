@@ -22,6 +22,7 @@ from collegium.node.network.arrivals import (
 )
 
 from ...descriptors import limit, next_descriptor
+from ...waiting import LIMIT
 
 
 def test_each_arrival_over_the_limit_drops_another_handshake() -> None:
@@ -124,15 +125,15 @@ def test_without_descriptors_a_door_sheds_connections_and_goes_on_when_there_are
                     os.open(os.devnull, os.O_RDONLY)
                 for client in clients:
                     client.connect(("127.0.0.1", port))
-                with trio.fail_after(60):
+                with trio.fail_after(LIMIT):
                     while door.shed < len(clients):  # noqa: ASYNC110 - it looks at what announces nothing
                         await trio.sleep(0.01)
             for client in clients:
-                client.settimeout(60)
+                client.settimeout(LIMIT)
                 assert client.recv(1) == b"", "it was closed, and not left waiting"
                 client.close()
             assert accepted == []
-            with socket.create_connection(("127.0.0.1", port)), trio.fail_after(60):
+            with socket.create_connection(("127.0.0.1", port)), trio.fail_after(LIMIT):
                 while not accepted:  # noqa: ASYNC110 - as above
                     await trio.sleep(0.01)
             await accepted[0].aclose()
@@ -156,7 +157,7 @@ def test_the_last_descriptors_are_kept_for_disk_and_operator() -> None:
             clients = [socket.create_connection(listener.socket.getsockname()) for _ in range(60)]
             highest = max(client.fileno() for client in clients)
             with limit((highest + 40) * 4 // 3):  # of which a quarter, or RESERVED, is kept
-                with trio.fail_after(60):
+                with trio.fail_after(LIMIT):
                     while len(accepted) + door.shed < len(clients):  # noqa: ASYNC110 - it announces nothing
                         await trio.sleep(0.01)
                 assert accepted

@@ -28,7 +28,7 @@ from collegium.node.views.shapes import MemberName
 from collegium.protocol import schema
 from collegium.protocol.records import Record
 
-from ...waiting import wait_for
+from ...waiting import LIMIT, wait_for
 
 Make = Callable[..., Any]
 DESCRIPTORS = 1024
@@ -58,7 +58,7 @@ def knock(port: int, held: "deque[socket.socket]", keep: int) -> None:
 
 def garbage(port: int) -> None:
     """Say something that is no handshake, and go."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as client:
         client.sendall(b"\xff" * 100)
 
 

@@ -1,4 +1,4 @@
-"""Every shipped scenario, and what the simulator itself promises.
+"""G1 to G9: every shipped scenario holds them. And what the simulator itself promises.
 
 Strict files, equal runs, and a short way from a failure to the scenario that shows it.
 """
