@@ -114,7 +114,9 @@ def _show(out: "Console", summary: dict[str, Any]) -> None:
             ("records", f"{summary['records']}, {summary['held_out_records']} of them held out"),
             (
                 "for each subject",
-                f"{records['min']} to {counted(records['max'], 'record')}, median {records['median']:g}",
+                counted(records["max"], "record")
+                if records["min"] == records["max"]
+                else f"{records['min']} to {counted(records['max'], 'record')}, median {records['median']:g}",
             ),
             ("filtered", f"{counted(summary['filtered_records'], 'record does', 'records do')} not pass keep"),
             ("empty rows", ", ".join(f"{number} in {name}" for name, number in summary["empty_rows"].items()) or "0"),
