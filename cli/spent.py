@@ -40,9 +40,10 @@ def people(out: "Console", privacy: "PrivacyShown") -> None:
                 f"{line['delta']:g}",
                 left and left["rounds_left"],
                 span(left["last_rounds"].values()) if left else None,
+                left["runs_out_at"][:10] if left and left["runs_out_at"] else None,
             )
         )
-    columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round")
+    columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round", "about")
     table(out, columns, rows, empty="The charter has no modality.")
     for note in privacy["notes"]:
         out.print(f"note: {note}")
@@ -66,8 +67,8 @@ def people(out: "Console", privacy: "PrivacyShown") -> None:
         )
         for d in privacy["reservations"]
     ]
-    columns = ("run", "round", "components", "sample rate", "steps", "ε with it", "published")
-    table(out, columns, runs, empty="Nothing was trained on the students' data.")
+    titles = ("run", "round", "components", "sample rate", "steps", "ε with it", "published")
+    table(out, titles, runs, empty="Nothing was trained on the students' data.")
 
 
 def _student(forecast: "Forecast | None") -> str:

@@ -15,7 +15,8 @@ from ..core.events import PutReservation
 from ..privacy import policy as governing
 from ..privacy.budget import Budget, count_rounds
 from ..privacy.policy import InForce
-from .context import Context
+from .context import Context, moment
+from .interval import used_up
 from .rounds import update_header
 from .shapes_privacy import (
     Forecast,
@@ -182,6 +183,7 @@ def _rounds_left(context: Context, policy: InForce, reservations: Sequence[PutRe
         "like_run": spending.last.run,
         "epsilon_now": _thousandths(spending.cost(0)),
         "last_rounds": {name: rounds[name] + still for name in reached},
+        "runs_out_at": moment(used_up(context, reached, still)),
     }
 
 

@@ -45,13 +45,17 @@ class FloorShown(TypedDict):
 
 
 class RoundsLeft(TypedDict):
-    """The number of rounds like the last run that still fit, before recovery and with it, and each component's last."""
+    """The number of rounds like the last run that still fit, before recovery and with it, and each component's last.
+
+    `runs_out_at` is the time of the last of them at the present interval of rounds; None without an interval yet.
+    """
 
     rounds_left: int
     rounds_left_in_recovery: int
     like_run: int
     epsilon_now: float | None
     last_rounds: dict[str, int]
+    runs_out_at: str | None
 
 
 class RetrainingCost(TypedDict):
