@@ -13,7 +13,7 @@ timed = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$((
 # What pip did not compile is compiled when it is first imported, and kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test lint types contracts collect site soak clean
+.PHONY: setup demo test lint types contracts collect site soak screenshots clean
 
 setup: $(VENV)/.ready
 
@@ -51,6 +51,10 @@ site: setup
 
 soak: setup
 	$(BIN)/pytest -m soak
+
+# The pictures of docs/dashboard.md, made by the test of the page in a browser.
+screenshots: setup
+	SCREENSHOTS=docs/pictures $(BIN)/pytest -q tests/firstweek/test_dashboard.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

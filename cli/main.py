@@ -18,6 +18,7 @@ from . import (
     blame,
     charter,
     component,
+    dashboard,
     data,
     doctor,
     forget,
@@ -85,6 +86,7 @@ app.add_typer(privacy.app, name="privacy")
 app.add_typer(unlearn.app, name="unlearn")
 unlearn.app.command("audit")(forget.audit)
 app.add_typer(model.app, name="model")
+app.command("dashboard")(dashboard.dashboard)
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
 app.add_typer(sim.app, name="sim")

@@ -22,7 +22,9 @@ def modules() -> set[str]:
         tables = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in folder.rglob("*.toml")}
         assert tables
         names |= tables
-    return names | {"collegium/__init__.py", "collegium/py.typed"}
+    page = {f"collegium/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "node" / "page").glob("[st]*/*.*")}
+    assert {"base.html", "page.css", "page.js"} <= {name.rpartition("/")[2] for name in page}
+    return names | page | {"collegium/__init__.py", "collegium/py.typed"}
 
 
 def test_every_folder_has_its_link() -> None:

@@ -112,6 +112,11 @@ class Home:
         return self.root / "node.log"
 
     @property
+    def page_token(self) -> Path:
+        """The token of `collegium dashboard`, 0600 (node/page/token.py)."""
+        return self.root / "page.token"
+
+    @property
     def socket(self) -> Path:
         """The control socket: control.sock in the home, if the kernel takes so long a path.
 
