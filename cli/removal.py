@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, TypedDict
 
 from ..crypto.errors import CollegiumError, OperatorError
-from ..node.core.contribution import RECOVERY_ROUNDS
 from . import spent
 from .output import Progress, progress, say
 
@@ -50,6 +49,8 @@ def price(home: "Home", updates: Collection[bytes], *, quiet: bool) -> Price:
 
 def show(cost: Price) -> None:
     """Say it to the operator."""
+    from ..node.core.contribution import RECOVERY_ROUNDS
+
     for task in cost["quality"]:
         metric = METRICS.get(task["metric"], task["metric"])
         values = [f"{value:.3f}" if value is not None else "undefined" for value in (task["now"], task["without"])]
@@ -110,6 +111,7 @@ def _compared(task: str, now: "Figure", without: "Figure") -> TaskPrice:
 
 def _retraining(home: "Home") -> "list[RetrainingCost]":
     from ..node import views
+    from ..node.core.contribution import RECOVERY_ROUNDS
     from ..node.home import config as settings
     from ..node.home.policies import policies
     from .read import from_store
