@@ -79,7 +79,7 @@ def logs(read: Reading, _query: Mapping[str, str]) -> Page:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             text = file.read(TAIL).decode("utf-8", "replace")
         lines = text.splitlines()[-LINES:]
-        blocks = (Words(f"The last {len(lines)} lines of {path}."), Lines("The daemon's log", lines))
+        blocks = (Words(f"The last {len(lines)} lines of {path}."), Lines(f"The end of {path.name}", lines))
     except OSError as error:
         said = f"{path} cannot be read: {error.strerror}. A daemon that systemd runs logs to the journal."
         blocks = (Words(said),)
