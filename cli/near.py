@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..crypto.errors import OperatorError, UsageError
-from .output import say
+from .output import confirm, say
 
 if TYPE_CHECKING:
     from ..node.home import Home
@@ -43,7 +43,7 @@ def meant(home: "Home", student: str, also: Sequence[str], *, exactly: bool, yes
     these = "Is this" if len(others) == 1 else "Are all of these"
     if typer.confirm(f"{these} the same student, to be forgotten too?", err=True):
         return names + others
-    typer.confirm("Forget the given id alone, and go on training on the others?", abort=True, err=True)
+    confirm("Forget the given id alone, and go on training on the others?", yes=False)
     return names
 
 

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import typer
 
-from ..crypto.errors import UsageError
+from ..crypto.errors import RefusedError, UsageError
 from ..protocol.names import shown, visible
 from .streams import Trimmed
 
@@ -82,9 +82,9 @@ def recovery_price() -> str:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask, unless `yes` confirms. Raises UsageError, with the question, without a terminal."""
+    """Ask, unless `yes` confirms. Raises RefusedError on "n"; UsageError, with the question, without a terminal."""
     if not agreed(question, yes):
-        raise typer.Abort
+        raise RefusedError("You did not confirm", "Nothing was done.")
 
 
 def agreed(question: str, yes: bool) -> bool:

@@ -90,11 +90,11 @@ def predict(
                     f"warning: {name}: {count} of {len(rows)} records have a probability of 0.0 or 1.0."
                     " Under noise that is no certainty: large weights look like it."
                 )
-    separator, decimal = _spelling(node_home)
+    separator, decimal, encoding = _spelling(node_home)
     if out is not None:
         text = io.StringIO(newline="")
         _write(text, columns, rows, separator, decimal)
-        write_new(out, [text.getvalue().encode()])
+        write_new(out, [text.getvalue().encode(encoding)])
     elif not as_json:
         _write(sys.stdout, columns, rows, separator, decimal)
     if as_json:
@@ -159,17 +159,20 @@ def _predicted_label(prediction: "TaskPrediction", scores: Sequence[float]) -> s
     return str(classes[scores.index(max(scores))])
 
 
-def _spelling(home: "Home") -> tuple[str, str]:
-    """Return the separator and the decimal sign that dataset.toml declares for the unit table."""
+def _spelling(home: "Home") -> tuple[str, str, str]:
+    """Return the separator and the decimal sign that dataset.toml declares for the unit table, and the file's encoding.
+
+    That is UTF-8, with the mark by which spreadsheets recognise it where the table itself is in another encoding.
+    """
     from ..node.data.manifest import MANIFEST, read_manifest
     from ..node.home import config as settings
 
     folder = settings.load(home.config).data.path
     if folder is None or not (folder / MANIFEST).exists():  # an operator's own learner may read other formats
-        return ",", "."
+        return ",", ".", "utf-8"
     manifest = read_manifest(folder)
     unit = manifest.tables[manifest.unit_table]
-    return unit.separator, unit.decimal
+    return unit.separator, unit.decimal, "utf-8" if unit.encoding == "utf-8" else "utf-8-sig"
 
 
 def _write(stream: TextIO, columns: list[str], rows: list[list[object]], separator: str, decimal: str) -> None:

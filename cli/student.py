@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError
+from ..node.words import counted
 from . import deletion_receipts, near, removal
 from .files import check_new
 from .options import HomeOption, JsonOption, existing_home
@@ -80,6 +81,8 @@ def subject(
     if together["would_withdraw"] and (measure or (measure is None and not yes and sys.stdin.isatty())):
         cost = removal.price(place, set(map(bytes.fromhex, together["updates"])), quiet=as_json)
         removal.show(cost)
+    for number, name in enumerate(ids if len(ids) > 1 else (), 1):
+        say(f"id {number} of {len(ids)}: {_seen_by(looks[name])}")
     confirm(_question(together, len(ids)), yes)
     sent = _forget(client, place, ids, looks, wait)
     done = [
@@ -165,6 +168,12 @@ def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
     )
 
 
+def _seen_by(look: "Known") -> str:
+    """Say of one id how many updates its removal takes, or why none."""
+    count = look["would_withdraw"]
+    return f"{counted(count, 'update')} saw this student" if count else f"no update ({look['why_none']})"
+
+
 def _question(look: "Known", count: int) -> str:
     """Return the question to confirm, with the cost for all members."""
     updates, all_updates = look["would_withdraw"], look["own_updates"]
@@ -172,7 +181,8 @@ def _question(look: "Known", count: int) -> str:
     unknown = look["of_unknown_students"]
     may = f" (the students of {unknown} of them are not recorded)" if unknown else ""
     if not updates:
-        return f"No update saw {who}, none is withdrawn; train without them from now on?"
+        why = f" ({look['why_none']})" if count == 1 and look["why_none"] else ""
+        return f"No update saw {who}{why}, none is withdrawn; train without them from now on?"
     what = f"Withdraw the {updates} updates that saw {who}{may}, of {all_updates} of this node,"
     return f"{what} and train without them from now on? {recovery_price()}"
 
@@ -235,7 +245,7 @@ def _result_lines(answer: dict[str, Any]) -> list[str]:
     if not answer["verified"]:
         lines.append(
             "no update of this institution is in force now, so it shows nothing of this student yet: run the same"
-            " command again after the next round"
+            " command again after the next round, with another --out"
         )
     return lines
 

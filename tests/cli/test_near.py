@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from collegium.cli import near
-from collegium.crypto.errors import UsageError
+from collegium.crypto.errors import RefusedError, UsageError
 from collegium.node.data.records import in_test
 from collegium.node.home import Config, Home
 from collegium.node.home import config as settings
@@ -74,7 +73,7 @@ def test_at_a_terminal_it_asks(
     with os.fdopen(slave, "r") as terminal:
         monkeypatch.setattr(sys, "stdin", terminal)
         if ids is None:
-            with pytest.raises(typer.Abort):
+            with pytest.raises(RefusedError, match="did not confirm"):
                 near.meant(home, "s2", (), exactly=False, yes=False)
         else:
             assert near.meant(home, "s2", (), exactly=False, yes=False) == ids

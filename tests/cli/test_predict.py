@@ -119,6 +119,9 @@ def test_every_class_has_its_probability_and_the_states_are_named(
             assert np.allclose(values, scores, atol=2e-6) is equal
 
 
+SPREADSHEET = 'separator = ";"\ndecimal = ","\nencoding = "windows-1252"\n'
+
+
 def test_predictions_are_spelled_as_the_schools_own_table(
     run: "Run", home_alone: Home, data: Path, file: Path, tmp_path: Path, one_worker: None
 ) -> None:
@@ -126,15 +129,16 @@ def test_predictions_are_spelled_as_the_schools_own_table(
     own, out = tmp_path / "own", tmp_path / "out.csv"
     shutil.copytree(data, own)
     text = (own / "dataset.toml").read_text()
-    (own / "dataset.toml").write_text(re.sub(r"(?m)^key = ", 'separator = ";"\ndecimal = ","\nkey = ', text, count=1))
+    (own / "dataset.toml").write_text(re.sub(r"(?m)^key = ", f"{SPREADSHEET}key = ", text, count=1))
     records = tmp_path / "records.parquet"  # it has no separator of its own
     configure(home_alone, own)
     answer = run("predict", records, "--out", out, "--home", home_alone.root)
     assert answer.code == 0, answer.err
-    rows = list(csv.DictReader(out.open(newline=""), delimiter=";"))
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf"), "by which a spreadsheet knows UTF-8"
+    rows = list(csv.DictReader(out.open(newline="", encoding="utf-8-sig"), delimiter=";"))
     assert [[cell.replace(",", ".") for cell in row.values()] for row in rows] == [list(row.values()) for row in plain]
     assert "," in rows[0]["digit:0"] + rows[0]["digit:1"]
-    assert run("predict", records, "--home", home_alone.root).out == out.read_text()
+    assert run("predict", records, "--home", home_alone.root).out == out.read_text(encoding="utf-8-sig")
 
 
 def test_on_a_terminal_it_shows_what_it_waits_for(home_alone: Home, file: Path, tmp_path: Path) -> None:
