@@ -177,6 +177,8 @@ def test_several_students_are_one_withdrawal(run: "Run", home: Home, monkeypatch
     answer = forget(run, home, monkeypatch, client, "ben", "cleo", "ben", "--json")
     assert (answer.code, client.requests, client.forgotten) == (0, 1, ["anna", "ben", "cleo"]), answer.err
     assert "2 updates saw any of these 3 ids and are being withdrawn." in answer.err
+    for number in (1, 2, 3):
+        assert f"id {number} of 3: 2 updates saw this student" in answer.err
     assert len(answer.value["also"]) == 2
     monkeypatch.setattr("sys.stdin", io.StringIO("ben\n\ncleo\n"))
     client = FakeClient([True])
