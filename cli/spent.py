@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
     from ..node.views.shapes_privacy import Forecast, PrivacyShown
 
+COUNTED_APART = (
+    "note: runs that came back from the ledger are known by modality alone. For one student they are added up as if"
+    " each modality had had its own, so that figure is more than was spent."
+)
 RECALLED = "yes; recalled from its update in the ledger"
 
 
@@ -45,6 +49,8 @@ def people(out: "Console", privacy: "PrivacyShown") -> None:
         )
     columns = ("modality", "policy", "ε spent", "budget", "δ", "rounds left", "runs out after round", "about")
     table(out, columns, rows, empty="The charter has no modality.")
+    if len(rows) > 1 and any(d["recalled"] for d in privacy["reservations"]):
+        out.print(COUNTED_APART)
     for note in privacy["notes"]:
         out.print(f"note: {note}")
     reservations = [d for d in privacy["reservations"] if not d["recalled"]]

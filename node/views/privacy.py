@@ -103,10 +103,15 @@ def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservati
         spent = _thousandths(max(claims))
         amount = "without a bound" if spent is None else f"ε {spent:g}"
         kept = f", of which {limit / 1000:g} before recovery" if limit < policy.epsilon else ""
-        sentences.append(
-            f"{policy.modality}: {amount} is spent of {policy.epsilon / 1000:g} ({policy.why[1]}{kept}),"
-            " so its data train no more here. What is spent stays spent;"
+        rest = (
+            " so its data train in no planned round any more. The rest is kept for the recovery rounds that follow a"
+            " withdrawal."
+            if max(claims) < policy.epsilon
+            else " so its data train no more here. What is spent stays spent;"
             " only a higher ε from all of charter, jurisdiction and institution lets it go on."
+        )
+        sentences.append(
+            f"{policy.modality}: {amount} is spent of {policy.epsilon / 1000:g} ({policy.why[1]}{kept}),{rest}"
         )
     return sentences
 

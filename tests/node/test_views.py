@@ -486,6 +486,10 @@ def test_a_spent_budget_is_told_and_what_to_do(cluster: Cluster, tmp_path: Path)
         (note,) = views.privacy(context, own(context, epsilon=1000))["notes"]
         assert "ε 1.9 is spent of 1 (institution, of which 0.75 before recovery)" in note
         assert "stays spent" in note
+        (note,) = views.privacy(context, own(context, epsilon=2000))["notes"]
+        assert "ε 1.9 is spent of 2 (institution, of which 1.5 before recovery)" in note
+        assert "in no planned round any more. The rest is kept for the recovery rounds" in note, "it may train there"
+        assert "stays spent" not in note
 
 
 def test_the_log_has_every_members_claims_and_own_draws_that_nobody_saw(context: Context, cluster: Cluster) -> None:
