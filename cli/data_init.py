@@ -312,8 +312,8 @@ def _sound(proposal: "Proposal") -> None:
         if choice.bounds and choice.seen.unfit
     ]
     proposal.notes += [
-        f"{choice.seen.column}: {counted(choice.seen.rare_cells, 'cell holds a word', 'cells hold words')} that occur"
-        " seldom and are not declared"
+        f"{choice.seen.column}: {counted(choice.seen.rare_cells, 'cell holds a rare word', 'cells hold rare words')},"
+        " not declared"
         for choice in proposal.used("feature", "task", "group")
         if choice.levels and choice.seen.rare and choice.seen.kind == "levels" and not choice.stated
     ]

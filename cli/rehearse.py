@@ -56,12 +56,16 @@ def rehearse(
         Path | None,
         typer.Option(metavar="FOLDER", help="Train on this data folder, not on synthetic records: read the warning."),
     ] = None,
-    members: Annotated[int | None, typer.Option(help=f"Simulated members [the charter's, or {MEMBERS}].")] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, max=MAX_MEMBERS, help=f"Simulated members [the charter's, or {MEMBERS}].")
+    ] = None,
     students: Annotated[
         int | None,
-        typer.Option(help="Students that a member trains on [FILE's; with --data, its own]."),
+        typer.Option(min=1, max=MAX_STUDENTS, help="Students that a member trains on [FILE's; with --data, its own]."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds [FILE's, or 20; of a charter, at most its own].")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ROUNDS, help="Rounds [FILE's, or 20; of a charter, at most its own].")
+    ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(min=MIN_EPSILON, max=MAX_EPSILON, help=f"ε of the recipe [the charter's, or {EPSILON:g}]."),
@@ -78,13 +82,6 @@ def rehearse(
     """
     from ..sims.rehearse import play
 
-    for option, value, most in (
-        ("--members", members, MAX_MEMBERS),
-        ("--students", students, MAX_STUDENTS),
-        ("--rounds", rounds, MAX_ROUNDS),
-    ):
-        if value is not None and not 1 <= value <= most:
-            raise UsageError(f"{option} {value}: that is no rehearsal", f"Give a number from 1 to {most:,}.")
     plan = _plan(file, members, rounds, epsilon, seed)
     plan = _with_records(plan, data, students, home)
     if data is not None:

@@ -314,7 +314,9 @@ def test_one_is_no_plural(run: "Run", school: Path, dropped: int, message: str) 
         TOML.replace('key = "id"', 'key = "id"\nkeep = [{ column = "town", values = ["north", "south"] }]'),
     )
     answer = run("data", "check", school)
-    assert (answer.code, message in answer.out, "1 to 1 record, median 1" in answer.out) == (0, True, True), answer.out
+    assert (answer.code, message in answer.out, "for each subject  1 record\n" in answer.out) == (0, True, True), (
+        answer.out
+    )
 
 
 def test_a_code_for_no_value_can_be_declared(run: "Run", school: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_spreadsheet_of_europe_becomes_a_folder_to_train_on(run: "Run", school
 def test_it_shows_round_numbers_and_says_what_comes_next(run: "Run", school: Path) -> None:
     done = run("data", "init", school, "--yes", "--task", "Ergebnis")
     assert "about 10 to 20" in done.out
-    assert "says who or where somebody is" in done.out
+    assert "identifies a person or a place" in done.out
     assert "a group to evaluate by" in done.out
     assert "collegium data check" in done.err
     assert SECRET not in done.out + done.err

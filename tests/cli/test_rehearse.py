@@ -253,9 +253,9 @@ def test_records_of_every_kind_fit_their_declaration(run: "Run", tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "training", "text"),
     [
-        (("--rounds", 0), "", "--rounds 0: that is no rehearsal"),
-        (("--members", 0), "", "--members 0: that is no rehearsal"),
-        (("--students", 0), "", "--students 0: that is no rehearsal"),
+        (("--rounds", 0), "", "'--rounds'"),
+        (("--members", 0), "", "'--members'"),
+        (("--students", 0), "", "'--students'"),
         (("--students", 5), "", "fewer than 20 does not train"),
         (("--members", 1), 'rule = "median"', "median with 1 member"),
         (("--data", "nowhere"), "", "there is no such folder"),

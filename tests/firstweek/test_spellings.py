@@ -66,7 +66,7 @@ def test_a_pupil_is_forgotten_in_every_spelling_and_a_wrong_cell_stops_nothing(
     assert "left out" in north.command("doctor", code=None).out
     _forget(north, tmp_path)
     words = ("unlearn", "subject", "zoe\u0301", "--exactly", "--yes")
-    refused = north.command(*words, code=2)
+    refused = north.command(*words, code=5)
     assert "Nobody has this id" in refused.err, "another case is another id, and nobody has it"
     assert north.ask("node", "status")["live"]["learner"]["state"] != "failed"
     near = ("unlearn", "subject", "zO\u00e9", "--yes", "--also", "Zo\u00e9", "--also", "ZO\u00c9", "--json")
