@@ -326,9 +326,9 @@ def test_g7_lists_that_a_quorum_signed_and_no_rule_gives_are_refused(case: Case)
     first = ledger.components[B].rounds[0].entries
     cases = {
         "still counts": with_rounds(edit(2, whole)),
-        "nobody withdrew": with_rounds(edit(1, first[1:])),
+        "that was not withdrawn": with_rounds(edit(1, first[1:])),
         "gained or reordered": with_rounds(edit(1, tuple(reversed(first)))),
-        "nobody's words": {"withdrawn": tuple(replace(w, through=w.through + 1) for w in ledger.withdrawn)},
+        "no statement or motion": {"withdrawn": tuple(replace(w, through=w.through + 1) for w in ledger.withdrawn)},
     }
     for reason, wrong in cases.items():
         with pytest.raises(VerificationError, match=reason):

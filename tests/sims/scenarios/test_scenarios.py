@@ -461,7 +461,7 @@ def test_a_liar_without_time_to_lie_is_no_fault_of_the_code(monkeypatch: pytest.
     late = NOISY.replace("at = 0\nlie", 'after = "round 2"\ndelay = 60000\nlie')
     outcome = play(parse(late, "late"), 1)
     assert outcome.promise == "scenario"
-    assert "never came to tell their lie" in outcome.what
+    assert "had no occasion to lie" in outcome.what
 
 
 def some_expectations() -> list[Any]:

@@ -290,7 +290,7 @@ def test_a_joiner_is_sent_the_history_once(seed: int) -> None:
 def test_a_joiner_fetches_no_bytes_of_the_middle_of_its_history(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes in several answers; where the first of them ends nobody keeps a state."""
     monkeypatch.setattr("collegium.node.core.sync.SYNC_TARGET", 20_000)
-    monkeypatch.setattr("collegium.node.core.progress.WORTH_TELLING", 2)
+    monkeypatch.setattr("collegium.node.core.progress.WORTH_REPORTING", 2)
     cluster = Cluster(5, seed, Invariants, rounds=12)
     late = cluster.nodes[4]
     for node in cluster.nodes[:4]:
