@@ -113,7 +113,7 @@ def test_at_a_terminal_no_signs_nothing_and_yes_signs(
     run: "Run", tmp_path: Path, at_a_terminal: Callable[..., Terminal]
 ) -> None:
     create(run, tmp_path / "a", node(run, tmp_path, "a", 4001)["member"])
-    for answer, code in (("n", 130), ("y", 0)):
+    for answer, code in (("n", 5), ("y", 0)):
         seen = at_a_terminal("--home", tmp_path / "a", "charter", "sign")
         seen.until(lambda screen: "Sign this charter? [y/N]" in screen.text)
         seen.send(answer + "\n")
