@@ -53,8 +53,8 @@ def alarms(
         if not (to.command or to.webhook):
             out.print("no alarms: [alarm] in config.toml names no command and no webhook")
             return
-        targets = [*([f"command {to.command[0]}"] if to.command else []), *([to.webhook] if to.webhook else [])]
-        out.print(f"reports go to {', '.join(targets)}; problems that last {to.after_seconds} s")
+        target = f"the command {to.command[0]}" if to.command else to.webhook
+        out.print(f"reports go to {target}: of problems that last {to.after_seconds} s")
         for one in result["problems"]:
             state = "reported" if one["reported"] else "not reported yet"
             out.print(f"{one['level']}, since {one['since']}, {state}: {one['found']} {one['advice']}", soft_wrap=True)

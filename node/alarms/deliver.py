@@ -1,4 +1,4 @@
-"""Delivering a message: to a command's standard input, to a webhook, or to both."""
+"""Delivering a message: to a command's standard input, or to a webhook."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from ...crypto.errors import OperatorError
 from ..home.config import Alarm
 from .due import Message
 
-LIMIT = 30.0  # seconds, for each of the two
+LIMIT = 30.0  # seconds
 MAX_SAID = 300  # characters of a command's complaint that are shown
 
 
@@ -18,7 +18,7 @@ async def deliver(to: Alarm, message: Message) -> None:
     body = json.dumps(message, ensure_ascii=False).encode()
     if to.command:
         await _run(to.command, body)
-    if to.webhook:
+    elif to.webhook:
         await _post(to.webhook, body)
 
 

@@ -10,7 +10,7 @@ from ...crypto.errors import CollegiumError
 from ..home.config import Alarm
 from ..home.paths import Home
 from ..patience import in_thread
-from ..views.note import Note
+from ..views.note import OF_THE_DATA, Note
 from . import record
 from .deliver import deliver
 from .due import due, message, watched
@@ -33,13 +33,21 @@ class Watch:
         raised = await in_thread(record.load, self._home)
         while True:
             await trio.sleep(EVERY)
-            raised = await self.look(raised, await look(), time.time())
+            try:
+                notes = await look()
+            except CollegiumError as error:  # a damaged peers.json, say: no reason for the daemon to end
+                log.error("the notes cannot be looked at; it is tried again", error=str(error))
+                continue
+            raised = await self.look(raised, notes, time.time())
 
     async def look(self, raised: Sequence[Raised], notes: Sequence[Note], now: float) -> tuple[Raised, ...]:
-        """Tell what is due; return the problems that last, as they are on disk now.
+        """Report what is due; return the problems that last, as they are on disk now.
 
+        A webhook may be outside of this house: it hears nothing of the notes that tell of the students' data (G6).
         What was reported goes to disk after it: a daemon that is killed in between reports it once more.
         """
+        if self._to.webhook:
+            notes = [note for note in notes if note.kind not in OF_THE_DATA]
         lasting = watched(raised, notes, now)
         for one in due(lasting, notes, now, self._to.after_seconds):
             try:

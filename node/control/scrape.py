@@ -17,11 +17,10 @@ from .. import views
 from ..home.config import Config
 from ..privacy.policy import InForce
 from ..views.context import Context
-from ..views.note import NoteKind
+from ..views.note import OF_THE_DATA
 from ..views.shapes import ComponentShown, LiveShown, NodeStatus
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-OF_THE_DATA = {NoteKind.STUDENTS_LEFT_OUT, NoteKind.DECLARED_OTHERWISE}  # findings that tell of the students
 LEARNER = ("starting", "ready", "training", "failed", "waiting", "off")
 
 

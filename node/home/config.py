@@ -311,7 +311,9 @@ def _config(top: toml.Table) -> Config:
         sections[name] = make(**table.given(checks), **more)
     models = top.table("models", {})
     folders = tuple((name, models.take(name, _model)) for name in sorted(models.raw))
-    learning = sections["learning"]
+    learning, alarm = sections["learning"], sections["alarm"]
+    if alarm.command and alarm.webhook:
+        raise UsageError(f"{top.where} [alarm] has a command and a webhook", "Leave one of them out.")
     if learning.private_adapter and not learning.private:
         raise UsageError(
             f'{top.where} [learning]: private_adapter cannot be "{learning.private_adapter}" without private = true',
@@ -400,7 +402,7 @@ level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
 # `collegium node status` lists. A command gets a JSON object on its standard input; a webhook gets it by POST.
 # `collegium node alarms` lists them, and `--test` tries it. That the daemon has stopped, another program must report.
 command = {_toml(c.alarm.command)}  # as ["mail-admin", "--subject", "collegium"]
-webhook = {_toml(c.alarm.webhook)}
+webhook = {_toml(c.alarm.webhook)}  # in place of a command; it hears nothing that tells of the students
 after_seconds = {c.alarm.after_seconds}  # a problem has to last so long
 
 [timing]  # milliseconds

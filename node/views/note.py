@@ -82,6 +82,9 @@ class NoteKind(StrEnum):
                 assert_never(self)
 
 
+OF_THE_DATA = {NoteKind.STUDENTS_LEFT_OUT, NoteKind.DECLARED_OTHERWISE}  # whether they are there tells of the students
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """A problem of a node or its federation, and the advice on it, a sentence each."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from collegium.crypto.errors import OperatorError
+from collegium.crypto.errors import CorruptError, OperatorError
 from collegium.node.alarms import record
 from collegium.node.alarms.deliver import deliver
 from collegium.node.alarms.due import Change, due, message, trial, watched
@@ -17,7 +17,9 @@ from collegium.node.alarms.record import Raised
 from collegium.node.alarms.watch import Watch
 from collegium.node.home import Home
 from collegium.node.home.config import Alarm
-from collegium.node.views.note import Note, NoteKind
+from collegium.node.views.note import OF_THE_DATA, Note, NoteKind
+
+from ...waiting import until
 
 LOST = Note(NoteKind.TOO_FEW_CONNECTED, "Connected to 1 of 3.", "Look.")
 LOST_LATER = Note(NoteKind.TOO_FEW_CONNECTED, "Connected to 0 of 3.", "Look.")
@@ -97,6 +99,33 @@ def test_a_daemon_that_goes_on_reports_an_end_once(home: Home, tmp_path: Path) -
 
     trio.run(looks)
     assert [change for change, _ in reported.said] == ["begins", "ends", "begins"]
+
+
+def test_a_webhook_hears_nothing_that_tells_of_the_data(home: Home) -> None:
+    """G6: that students are left out depends on their data, and a webhook may be outside of the house."""
+    notes = [Note(kind, "20 students.", "", "x") for kind in OF_THE_DATA]
+    watch = Watch(home, Alarm(webhook="http://127.0.0.1:9/", after_seconds=0), "north", "schools")
+    assert trio.run(watch.look, (), notes, 0.0) == ()
+    box = Alarm(("/nowhere/at-all",), after_seconds=0)
+    assert len(trio.run(Watch(home, box, "north", "schools").look, (), notes, 0.0)) == len(OF_THE_DATA)
+
+
+def test_notes_that_cannot_be_looked_at_do_not_end_the_daemon(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collegium.node.alarms.watch.EVERY", 0.0)
+    looks: list[int] = []
+
+    async def look() -> list[Note]:
+        looks.append(1)
+        raise CorruptError("peers.json is damaged")
+
+    async def run() -> None:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Watch(home, Alarm(("true",)), "north", "schools").run, look)
+                await until(lambda: len(looks) > 2)
+                scope.cancel()
+
+    trio.run(run)
 
 
 def test_two_of_a_kind_are_two_problems(home: Home, tmp_path: Path) -> None:

@@ -98,3 +98,9 @@ def test_a_webhook_that_is_not_there_is_told() -> None:
 def test_what_is_no_webhook_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="webhook"):
         parse(f'[alarm]\nwebhook = "{url}"\n', "config.toml")
+
+
+def test_a_command_and_a_webhook_do_not_go_together() -> None:
+    """While one fails, the other would report the same again at every look."""
+    with pytest.raises(UsageError, match="a command and a webhook"):
+        parse('[alarm]\ncommand = ["true"]\nwebhook = "https://example.org/"\n', "config.toml")

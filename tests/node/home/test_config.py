@@ -37,7 +37,7 @@ FULL = Config(
     privacy=Privacy(1.0, 1e-9, "never"),
     models=Models((("all/Mini.LM", Path("models/mini")), ('b "c"', Path("/d")))),
     log=Log("json", "debug"),
-    alarm=Alarm(("mail", "-s", "alarm"), "https://example.org:8443/hook?a=b", 0),
+    alarm=Alarm((), "https://example.org:8443/hook?a=b", 0),
     timing=Timing(10, 3_600_000, 99),
     peers=Peers((PEER,)),
 )
