@@ -75,6 +75,7 @@ def test_who_refuses_is_seen_and_left_out(
     assert in_the_west.code == 5
     founder.until(lambda screen: any("west" in x and "REFUSES the charter" in x for x in screen.lines))
     in_the_east.until(lambda: "west refuses the draft" in in_the_east.err, "the refusal of another")
+    founder.until(lambda screen: any(x.startswith("east") and "signed" in x for x in screen.lines))  # it is kept
     assert "Nothing is lost" in founder.end(interrupt=True).scroll
     assert founder.code == 130
     refused = north.command(*FOUND, "--yes", "--without", "west", code=5).err
