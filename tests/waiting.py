@@ -11,10 +11,11 @@ LIMIT = 300.0  # seconds
 
 def wait_for(done: Callable[[], object], seen: Callable[[], object] = str, seconds: float = LIMIT) -> None:
     """Wait until `done()` is true; after the limit, fail with what was awaited and what `seen()` tells of it."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.05
     while not done():
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {source(done)}\n{seen()}"
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(0.5, 1.2 * pause)  # what is waited for needs the processor that a look takes
 
 
 async def until(done: Callable[[], object], seen: Callable[[], object] = str, seconds: float = LIMIT) -> None:

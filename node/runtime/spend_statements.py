@@ -19,7 +19,7 @@ from ...protocol.update import UpdateHeader
 
 log = structlog.get_logger(__name__)
 
-GATHER = 5.0  # seconds: spend statements that come within this time are computed by one process
+GATHER = 60.0  # seconds: spend statements that come within this time are computed by one process
 LONGEST = 600.0  # seconds that a process may take on a busy machine; its CPU time is bounded by itself
 COMMAND = (sys.executable, "-P", "-m", "collegium.node.privacy.recompute")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -108,6 +108,7 @@ class Agreed:
     seed: bytes
     deadline_ms: int = 60_000
     fault_model: str = "byzantine"
+    pace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def found(
         created=int(time.time()),
         seed=agreed.seed,
         members=tuple(sorted(members, key=lambda member: member.key)),
-        rules=Rules(agreed.fault_model, agreed.deadline_ms, 1, 64, 1 << 20, 1000),
+        rules=Rules(agreed.fault_model, agreed.deadline_ms, 1, 64, 1 << 20, 1000, pace=agreed.pace_ms),
         components=tuple(sorted(agreed.components, key=lambda spec: spec.name)),
         learning=agreed.learning,
     )

@@ -17,7 +17,7 @@ def test_a_member_that_is_not_reached_is_explained_and_added_without_a_peer_id(f
     federation.charter("--preset", "digits", "--fault-model", "crash")
 
     def of(school: Any, name: str) -> Any:
-        return next(peer for peer in school.ask("peer", "list")["peers"] if peer["name"] == name)
+        return next(peer for peer in school.get("/peers")["peers"] if peer["name"] == name)
 
     assert north.command("node", "start").code == 0
     federation.schools.remove(south)

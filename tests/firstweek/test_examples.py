@@ -61,7 +61,7 @@ def run(
     dp: bool,
     components: Sequence[str] = (),
 ) -> None:
-    """Found a federation of two on these folders, and see two rounds closed, of these components or of all."""
+    """Found a federation of two on these folders, and see a round closed, of these components or of all."""
     for name, folder in zip(("north", "south"), folders, strict=True):
         school = federation.init(name, folder, lot_size=lot_size)
         if not dp:
@@ -73,20 +73,14 @@ def run(
     for begun in federation.start("--wait", 600):
         assert begun["trains"], begun
         assert begun["data"]["tasks"]["has"]
-    federation.wait_rounds(2, counted=2, components=components)
+    federation.wait_rounds(1, counted=2, components=components)
     for school in federation.schools:
         assert not [note for note in school.status()["notes"] if "earner" in note]
     federation.stop()
 
 
-# The made-up school below has every kind of modality; of the importers the gate runs one; test_found.py has essays.
-GATE = {"oulad"}
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, id=c.importer, marks=() if c.importer in GATE else pytest.mark.soak) for c in CASES],
-)
+@pytest.mark.soak  # the made-up school below has every kind of modality, and test_week.py has essays
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.importer)
 def test_an_imported_federation_trains(found: Callable[[], Federation], tmp_path: Path, case: Case) -> None:
     out = tmp_path / "imported"
     made = collegium("data", "import", case.importer, public_data(case.source), out, *case.options)

@@ -253,6 +253,7 @@ def test_a_hosted_encoder_without_its_modality_is_still_refused(charter: Charter
         ask(Worker(), request)
 
 
+@pytest.mark.soak  # firstweek/test_examples.py has the short form: a school with every kind of modality
 def test_daemons_with_different_modalities_close_every_round_of_every_component(
     charter: Charter, folders: dict[str, Path], tmp_path: Path
 ) -> None:

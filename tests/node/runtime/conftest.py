@@ -26,14 +26,16 @@ from ...waiting import source, wait_for
 class Federation:
     """A running federation of a test."""
 
-    def __init__(self, root: Path, count: int, rounds: int, deadline_ms: int, dimension: int, **where: Any) -> None:
+    def __init__(
+        self, root: Path, count: int, rounds: int, deadline_ms: int, dimension: int, pace_ms: int, **where: Any
+    ) -> None:
         members = [Identity.from_seed(sha256(bytes([n]))) for n in range(count)]
         template = small_charter(members, dimension=dimension, clip_norm=20_000_000)
         self.charter: Charter
         self.charter, self.institutions = found(
             root,
             [(f"node-{n}", root, 1.0) for n in range(count)],
-            Agreed("test", template.components, template.learning, template.seed, deadline_ms),
+            Agreed("test", template.components, template.learning, template.seed, deadline_ms, pace_ms=pace_ms),
             Settings(
                 rounds,
                 Privacy(policy="open"),
@@ -89,11 +91,18 @@ def _federations(root: Path) -> Iterator[Callable[..., Federation]]:
     made: list[Federation] = []
 
     def make(
-        count: int = 4, rounds: int = 4, deadline_ms: int = 60_000, dimension: int = 2000, **where: Any
+        count: int = 4,
+        rounds: int = 4,
+        deadline_ms: int = 60_000,
+        dimension: int = 2000,
+        pace_ms: int | None = None,
+        **where: Any,
     ) -> Federation:
+        """Found one; without a pace of its own, many rounds leave the machine most of its time."""
+        pace_ms = (0 if 0 < rounds <= 40 else 1000) if pace_ms is None else pace_ms
         folder = root / f"federation-{len(made)}"
         folder.mkdir()
-        made.append(Federation(folder, count, rounds, deadline_ms, dimension, **where))
+        made.append(Federation(folder, count, rounds, deadline_ms, dimension, pace_ms, **where))
         return made[-1]
 
     os.environ.pop("COLLEGIUM_HOME", None)

@@ -178,7 +178,7 @@ def test_a_corrupt_blob_is_fetched_again(four: Any) -> None:
 
 
 def test_a_full_disk_ends_the_daemon_with_a_reason_and_loses_nothing(federation: Make, tmp_path: Path) -> None:
-    four = federation(rounds=6, deadline_ms=1500)
+    four = federation(rounds=3, deadline_ms=1500)
     home = four.institutions[0].home
     small = tmp_path / "small"
     small.mkdir()
@@ -200,7 +200,7 @@ def test_a_full_disk_ends_the_daemon_with_a_reason_and_loses_nothing(federation:
             [sys.executable, "-m", "collegium.node", "--home", str(small)], stderr=subprocess.PIPE, text=True
         )
         try:
-            four.wait_rounds(6, nodes=[1, 2, 3])
+            four.wait_rounds(3, nodes=[1, 2, 3])
             assert again.poll() is None
         finally:
             again.kill()

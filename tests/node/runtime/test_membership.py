@@ -97,7 +97,7 @@ def status(institution: Institution) -> Any:
 
 
 def test_invited_applied_approved_and_training(federation: Make, cli: Run, tmp_path: Path) -> None:
-    four = federation(rounds=90, deadline_ms=3000)
+    four = federation(rounds=90, deadline_ms=3000, pace_ms=500)
     four.start()
     four.wait_rounds(5)
     inviter, second, third = (i.home.root for i in four.institutions[:3])
@@ -156,9 +156,83 @@ def _open(institution: Institution) -> bool:
     return bool(Client(institution.home).motions()["open"])
 
 
+@pytest.mark.soak  # scenarios "expelled-by-motion" and "lost-key" are the short form
+def test_an_expelled_member_is_told_and_a_lost_key_is_replaced(federation: Make, cli: Run, tmp_path: Path) -> None:
+    five = federation(count=5, rounds=80, deadline_ms=3000)
+    five.start()
+    five.wait_rounds(2)
+    homes = [i.home.root for i in five.institutions]
+    new = newcomer(five, cli, tmp_path, "node-3-again")
+    claim = cli(
+        "peer", "rekey", "--claim", "node-3", "--charter", five.institutions[3].home.charter, "--home", new.home.root
+    )
+    five.daemons[3].kill()
+    lost, _ = five.daemons.pop(3), five.institutions.pop(3)
+    five.views.pop(3)
+    assert lost.process is None
+    cli("peer", "rekey", claim["statement"], "--yes", "--home", homes[0])
+    for home in (homes[1], homes[2]):
+        cli("peer", "approve", "node-3", "--home", home)
+    join_in(five, new)
+    five.daemons[-1].start()
+    until(five, lambda: status(new)["is_member"] and status(new)["live"]["signing"])
+    assert status(new)["member"]["name"] == "node-3", "it goes on under the member's name"
+    cli("peer", "expel", "node-4", "--reason", "sends noise", "--yes", "--home", homes[0])
+    for home in (homes[1], homes[2]):
+        cli("peer", "approve", "node-4", "--home", home)
+    until(five, lambda: any("was expelled by the members" in note for note in status(five.institutions[3])["notes"]))
+    assert cli("peer", "show", "node-4", "--home", homes[0])["gone"] == "expelled"
+
+
+SMALL_ANSWERS = """
+import sys
+from collegium.node import __main__ as daemon
+from collegium.node.core import sync
+sync.SYNC_TARGET = 1
+sys.argv = sys.argv[4:]
+sys.exit(daemon.main())
+"""
+CRASHING = """
+import runpy, sys
+sys.argv = sys.argv[4:]
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.soak  # "catching up" in tests/sims/simulator/test_membership.py is the short form
+def test_an_interrupted_catch_up_goes_on(federation: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Answers hold one block here, and the one that was away dies each time it has stored a second time."""
+    four = federation(rounds=0, deadline_ms=1500)
+    for daemon in four.daemons:
+        daemon.prefix = (sys.executable, "-c", SMALL_ANSWERS)
+    four.start()
+    four.wait_rounds(1)
+    away = four.daemons[3]
+    away.kill()
+    seen = [fold_ledger(four.institutions[3], four.charter).height]
+    four.wait(lambda: min(view.height for view in four.views[:3]) >= seen[0] + 16)
+    path = Path(__file__).with_name("crashing_daemon.py")
+    for key, value in {"AT": "2", "HOW": "after", "ONLY": "PutBlock", "LOG": str(tmp_path / "point")}.items():
+        monkeypatch.setenv(f"CRASH_{key}", value)
+    for _ in range(3):
+        goal = fold_ledger(four.institutions[0], four.charter).height
+        away.prefix = (sys.executable, "-c", CRASHING.format(path=str(path)))
+        away.start()
+        assert away.process.wait(LIMIT) == -signal.SIGKILL
+        away.kill()
+        seen.append(fold_ledger(four.institutions[3], four.charter).height)
+        assert seen[-1] < goal, "it was interrupted"
+    # Two writes bring two heights or more: none of them is one that it had.
+    assert all(after - before >= 2 for before, after in pairwise(seen)), seen
+    away.prefix = ()
+    away.start()
+    last = four.last()
+    four.wait_rounds(last + 1)
+
+
 @pytest.fixture(scope="module")
 def four(lasting: Make) -> Any:
-    """Four for two tests, that go on and on."""
+    """Four for the last two tests, that go on and on: what they take, tests after them would lack."""
     these = lasting(rounds=0, deadline_ms=3000)
     these.start()
     these.wait_rounds(1)
@@ -216,76 +290,3 @@ def test_a_member_rotates_its_key_while_rounds_close(four: Any, cli: Run) -> Non
     ]
     report = verify_home_ledger(four.institutions[2].home)
     assert key in report.ledger.members
-
-
-@pytest.mark.soak  # scenarios "expelled-by-motion" and "lost-key" are the short form
-def test_an_expelled_member_is_told_and_a_lost_key_is_replaced(federation: Make, cli: Run, tmp_path: Path) -> None:
-    five = federation(count=5, rounds=80, deadline_ms=3000)
-    five.start()
-    five.wait_rounds(2)
-    homes = [i.home.root for i in five.institutions]
-    new = newcomer(five, cli, tmp_path, "node-3-again")
-    claim = cli(
-        "peer", "rekey", "--claim", "node-3", "--charter", five.institutions[3].home.charter, "--home", new.home.root
-    )
-    five.daemons[3].kill()
-    lost, _ = five.daemons.pop(3), five.institutions.pop(3)
-    five.views.pop(3)
-    assert lost.process is None
-    cli("peer", "rekey", claim["statement"], "--yes", "--home", homes[0])
-    for home in (homes[1], homes[2]):
-        cli("peer", "approve", "node-3", "--home", home)
-    join_in(five, new)
-    five.daemons[-1].start()
-    until(five, lambda: status(new)["is_member"] and status(new)["live"]["signing"])
-    assert status(new)["member"]["name"] == "node-3", "it goes on under the member's name"
-    cli("peer", "expel", "node-4", "--reason", "sends noise", "--yes", "--home", homes[0])
-    for home in (homes[1], homes[2]):
-        cli("peer", "approve", "node-4", "--home", home)
-    until(five, lambda: any("was expelled by the members" in note for note in status(five.institutions[3])["notes"]))
-    assert cli("peer", "show", "node-4", "--home", homes[0])["gone"] == "expelled"
-
-
-SMALL_ANSWERS = """
-import sys
-from collegium.node import __main__ as daemon
-from collegium.node.core import sync
-sync.SYNC_TARGET = 1
-sys.argv = sys.argv[4:]
-sys.exit(daemon.main())
-"""
-CRASHING = """
-import runpy, sys
-sys.argv = sys.argv[4:]
-runpy.run_path({path!r}, run_name="__main__")
-"""
-
-
-def test_an_interrupted_catch_up_goes_on(federation: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Answers hold one block here, and the one that was away dies each time it has stored a second time."""
-    four = federation(rounds=0, deadline_ms=1500)
-    for daemon in four.daemons:
-        daemon.prefix = (sys.executable, "-c", SMALL_ANSWERS)
-    four.start()
-    four.wait_rounds(1)
-    away = four.daemons[3]
-    away.kill()
-    seen = [fold_ledger(four.institutions[3], four.charter).height]
-    four.wait(lambda: min(view.height for view in four.views[:3]) >= seen[0] + 16)
-    path = Path(__file__).with_name("crashing_daemon.py")
-    for key, value in {"AT": "2", "HOW": "after", "ONLY": "PutBlock", "LOG": str(tmp_path / "point")}.items():
-        monkeypatch.setenv(f"CRASH_{key}", value)
-    for _ in range(3):
-        goal = fold_ledger(four.institutions[0], four.charter).height
-        away.prefix = (sys.executable, "-c", CRASHING.format(path=str(path)))
-        away.start()
-        assert away.process.wait(LIMIT) == -signal.SIGKILL
-        away.kill()
-        seen.append(fold_ledger(four.institutions[3], four.charter).height)
-        assert seen[-1] < goal, "it was interrupted"
-    # Two writes bring two heights or more: none of them is one that it had.
-    assert all(after - before >= 2 for before, after in pairwise(seen)), seen
-    away.prefix = ()
-    away.start()
-    last = four.last()
-    four.wait_rounds(last + 1)

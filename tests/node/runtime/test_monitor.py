@@ -11,7 +11,7 @@ from .conftest import Federation
 def test_a_federation_that_goes_on_is_ok_and_one_without_a_quorum_is_critical(
     federation: Callable[..., Federation],
 ) -> None:
-    running = federation(count=4, rounds=1000)
+    running = federation(count=2, rounds=1000)
     running.start()
     running.wait_rounds(1)
     home = running.institutions[0].home.root

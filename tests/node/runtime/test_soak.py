@@ -112,7 +112,7 @@ def longest_gap(federation: Any, until: float) -> float:
 
 @pytest.mark.parametrize(
     ("count", "seconds", "pause", "longest"),
-    [(4, 8.0, (1.0, 3.0), LIMIT), pytest.param(7, 600.0, (1.5, 6.0), LONGEST_GAP, marks=pytest.mark.soak)],
+    [(4, 4.0, (0.5, 1.5), LIMIT), pytest.param(7, 600.0, (1.5, 6.0), LONGEST_GAP, marks=pytest.mark.soak)],
 )
 def test_g3_g8_rounds_close_under_random_kills(
     federation: Make, count: int, seconds: float, pause: tuple[float, float], longest: float
